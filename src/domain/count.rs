@@ -1,0 +1,34 @@
+//! What comes out: counts, memberships and trend points.
+
+use jiff::Timestamp;
+
+use super::{Segment, Slot, Window};
+
+/// The number of distinct users of a segment over a window, exact as of an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// Distinct users.
+    pub users: u64,
+    /// The instant for which `users` is exact.
+    pub as_of: Timestamp,
+}
+
+/// A segment that a user is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The segment.
+    pub segment: Segment,
+    /// The slot in which the user was last seen there.
+    pub last_seen: Slot,
+}
+
+/// One count of a segment's past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrendPoint {
+    /// The segment.
+    pub segment: Segment,
+    /// The window that was counted.
+    pub window: Window,
+    /// The count and its instant; stores keep whole seconds.
+    pub count: Count,
+}

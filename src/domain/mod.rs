@@ -1,0 +1,24 @@
+//! The words of the domain. Each type is valid once constructed; nothing here does I/O.
+//!
+//! Time is UTC. A **slot** is one step of the **resolution**; a **window** is a number of slots. A user is
+//! in a segment as of an instant `T` when their latest pair has a slot `s` with
+//! `slot(T) - window < s <= slot(T)`.
+
+mod batch;
+mod clock;
+mod count;
+mod segment;
+mod time_frame;
+mod user_id;
+mod window;
+
+pub use batch::{Batch, BatchBuilder, Pair};
+pub use clock::{Clock, ManualClock, SteadyClock};
+pub use count::{Count, Membership, TrendPoint};
+pub use jiff::Timestamp;
+pub use segment::{InvalidSegment, Segment};
+pub use time_frame::{
+    InvalidInstant, InvalidTimeFrame, InvalidWindow, Resolution, Slot, TimeFrame,
+};
+pub use user_id::{InvalidUserId, UserId};
+pub use window::Window;

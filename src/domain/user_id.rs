@@ -1,0 +1,115 @@
+//! A user's name as the segmentation service knows it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The longest user id, in bytes.
+const MAX_BYTES: usize = 256;
+
+/// A user id: 1 to 256 bytes of UTF-8 without control characters.
+///
+/// It borrows where it can, so that reading a request copies no id. `Debug` hides the id, so that a log line
+/// can't show one by accident.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct UserId<'a>(Cow<'a, str>);
+
+/// Why a text is no user id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidUserId {
+    /// The text is empty.
+    #[error("user_id is empty; give 1 to {MAX_BYTES} bytes")]
+    Empty,
+    /// The text is too long.
+    #[error("user_id has {0} bytes; at most {MAX_BYTES} are allowed")]
+    TooLong(usize),
+    /// The text has a control character.
+    #[error("user_id has a control character")]
+    ControlCharacter,
+}
+
+impl<'a> UserId<'a> {
+    /// Checks `text` and wraps it.
+    pub fn new(text: impl Into<Cow<'a, str>>) -> Result<Self, InvalidUserId> {
+        let text = text.into();
+        if text.is_empty() {
+            return Err(InvalidUserId::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(InvalidUserId::TooLong(text.len()));
+        }
+        if has_control_character(&text) {
+            return Err(InvalidUserId::ControlCharacter);
+        }
+        Ok(Self(text))
+    }
+
+    /// Wraps a text that was a `UserId` before, as inside a [`Batch`](super::Batch).
+    pub(super) fn trusted(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The same id, owning its text.
+    pub fn into_owned(self) -> UserId<'static> {
+        UserId(Cow::Owned(self.0.into_owned()))
+    }
+}
+
+impl fmt::Debug for UserId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UserId(..)")
+    }
+}
+
+/// Whether `text` has a character of Unicode's class Cc. Plain ASCII is settled byte by byte.
+pub(super) fn has_control_character(text: &str) -> bool {
+    if text.is_ascii() {
+        return text.bytes().any(|byte| byte.is_ascii_control());
+    }
+    text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_what_people_use() {
+        for text in [
+            "u104010",
+            "0",
+            "Юля",
+            "🙂",
+            "a b",
+            "%2F",
+            "../../etc",
+            &"x".repeat(256),
+        ] {
+            assert_eq!(UserId::new(text).unwrap().as_str(), text);
+        }
+    }
+
+    #[test]
+    fn refuses_with_the_reason() {
+        assert_eq!(UserId::new("").unwrap_err(), InvalidUserId::Empty);
+        assert_eq!(
+            UserId::new("x".repeat(257)).unwrap_err(),
+            InvalidUserId::TooLong(257)
+        );
+        for text in ["a\nb", "\0", "a\u{85}é", "\u{7f}"] {
+            assert_eq!(
+                UserId::new(text).unwrap_err(),
+                InvalidUserId::ControlCharacter
+            );
+        }
+    }
+
+    #[test]
+    fn debug_hides_the_id() {
+        assert!(!format!("{:?}", UserId::new("secret").unwrap()).contains("secret"));
+    }
+}

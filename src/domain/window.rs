@@ -1,0 +1,36 @@
+//! How far back a count looks.
+
+use std::ops::RangeInclusive;
+
+use super::{Resolution, Slot};
+
+/// A whole number of slots, at least one and at most the configured window.
+///
+/// Made by [`TimeFrame::window`](super::TimeFrame::window), which knows the resolution and the maximum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Window {
+    slots: u32,
+    resolution: Resolution,
+}
+
+impl Window {
+    pub(super) fn new(slots: u32, resolution: Resolution) -> Self {
+        Self { slots, resolution }
+    }
+
+    /// The window's length in slots.
+    pub fn slots(self) -> u32 {
+        self.slots
+    }
+
+    /// The window's length in seconds.
+    pub fn seconds(self) -> u64 {
+        u64::from(self.slots) * u64::from(self.resolution.seconds())
+    }
+
+    /// The slots that a count as of `as_of` covers, both ends included.
+    pub fn slots_as_of(self, as_of: Slot) -> RangeInclusive<Slot> {
+        let first = as_of.number().saturating_sub(u64::from(self.slots) - 1);
+        Slot::new(first)..=as_of
+    }
+}

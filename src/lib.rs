@@ -1,0 +1,5 @@
+//! Exact distinct users per segment, now.
+
+pub mod cache;
+pub mod domain;
+pub mod store;

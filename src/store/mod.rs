@@ -1,0 +1,116 @@
+//! Where pairs live: the port that every store fulfils.
+
+use async_trait::async_trait;
+
+use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+
+/// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
+///
+/// Every store gives the same counts for the same pairs. Order, repetition and retries change nothing: a pair
+/// counts at its latest slot, so `record` may be called again with any part of an earlier batch.
+///
+/// **Time.** A store owns no clock. `as_of` comes from the caller's clock, which never goes back; a store
+/// that has already seen a later instant may answer for that one, and says so in [`Count::as_of`].
+///
+/// **Cancellation.** Dropping the future of a call leaves the store valid; a dropped `record` may or may
+/// not have taken effect, as a whole or in part, and may be repeated.
+#[async_trait]
+pub trait PairStore: Send + Sync + std::fmt::Debug {
+    /// Records pairs. When it returns `Ok`, every pair of `batch` survives a crash of this process, and every
+    /// later count includes it. On an error any part of the batch may have been recorded.
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// The number of distinct users of `segment` whose slot lies in
+    /// [`window.slots_as_of(slot(as_of))`](Window::slots_as_of). An unknown segment has 0.
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError>;
+
+    /// The same as [`count`](Self::count), at once and without I/O, from a store that can (the embedded one).
+    /// `None` means that this store can't, always.
+    fn count_now(&self, _segment: &Segment, _window: Window, _as_of: Timestamp) -> Option<Count> {
+        None
+    }
+
+    /// The segments that have at least one user in the full window, each once, sorted by name.
+    async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError>;
+
+    /// The segments that `user` is in over the full window, sorted by name.
+    async fn memberships(
+        &self,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError>;
+
+    /// Erases `user` from every segment, durably, and returns from how many segments within the full window
+    /// the user was erased. Pairs recorded later count again.
+    async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError>;
+
+    /// Removes about `limit` pairs that no window as of `as_of` or later can reach, without holding up
+    /// writers for longer than one such step. No count changes. Call it again until `done`.
+    async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError>;
+
+    /// Keeps trend points, durably and for longer than pairs (400 days). A point of the same segment,
+    /// window and second replaces the earlier one. An old point may be thinned out to one an hour.
+    async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError>;
+
+    /// The trend points of `segment` and `window` with `from <= at <= to`, oldest first.
+    async fn trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Count>, StoreError>;
+
+    /// Whether the store can serve now, by a real round trip.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Finishes what was begun and releases what is held. Later calls answer [`StoreError::Closed`].
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// What one step of [`PairStore::archive`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Archived {
+    /// Pairs removed. A store whose server removes them by itself answers 0.
+    pub removed: u64,
+    /// Whether nothing is left to remove as of that instant.
+    pub done: bool,
+}
+
+/// What went wrong, by what the caller can do next. The text is for the log: it names the thing and never a
+/// user.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Too much is under way: try again soon.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// The store can't be reached or can't work now: try again later.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The store did not answer in time; the call may have taken effect.
+    #[error("the store did not answer in time: {0}")]
+    Timeout(String),
+    /// There is no room: try again after somebody made some.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// The store lacks what `headcount setup` makes.
+    #[error("the store is not set up: {0}; run `headcount setup`")]
+    NotSetUp(String),
+    /// The store refuses this and always will.
+    #[error("the store refused: {0}")]
+    Rejected(String),
+    /// What the store holds can't be trusted: somebody must act.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// This store can't do that.
+    #[error("this store can't do that: {0}")]
+    Unsupported(&'static str),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
