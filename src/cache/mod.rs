@@ -35,8 +35,20 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
         mark: PendingMark,
     ) -> Result<(), CacheError>;
 
-    /// The known segments, in any order.
-    async fn segments(&self) -> Result<Vec<Segment>, CacheError>;
+    /// [`get`](Self::get) for many segments in few round trips; answers in the order of `segments`.
+    async fn get_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+    ) -> Result<Vec<Option<Cached>>, CacheError>;
+
+    /// The known segments, in any order: those of the last [`complete_segments`](Self::complete_segments) and
+    /// all that [`add_pending`](Self::add_pending) named since.
+    async fn segments(&self) -> Result<KnownSegments, CacheError>;
+
+    /// Adds segments as the store listed them, and notes that the list is whole for `ttl`. The note goes when
+    /// the list goes, so that a cache that lost its list says so.
+    async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError>;
 
     /// Forgets a segment that has no users any more.
     async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError>;
@@ -52,6 +64,15 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
 
     /// Whether the cache can serve now, by a real round trip.
     async fn ping(&self) -> Result<(), CacheError>;
+}
+
+/// The cache's list of segments.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KnownSegments {
+    /// The segments, in any order.
+    pub names: Vec<Segment>,
+    /// Whether the list holds every segment of the store; when not, ask the store.
+    pub complete: bool,
 }
 
 /// A count from the cache.
