@@ -43,6 +43,11 @@ impl<'a> UserId<'a> {
         Ok(Self(text))
     }
 
+    /// The id that stands for a hash: its 32 hexadecimal digits.
+    pub fn from_hash(hash: u128) -> UserId<'static> {
+        UserId(Cow::Owned(format!("{hash:032x}")))
+    }
+
     /// Wraps a text that was a `UserId` before, as inside a [`Batch`](super::Batch).
     pub(super) fn trusted(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))

@@ -1,5 +1,7 @@
 //! Where pairs live: the port that every store fulfils.
 
+pub mod conformance;
+
 use async_trait::async_trait;
 
 use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
@@ -29,8 +31,13 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         as_of: Timestamp,
     ) -> Result<Count, StoreError>;
 
+    /// Whether [`count_now`](Self::count_now) answers; the same for the life of the store.
+    fn is_live(&self) -> bool {
+        false
+    }
+
     /// The same as [`count`](Self::count), at once and without I/O, from a store that can (the embedded one).
-    /// `None` means that this store can't, always.
+    /// `None` from a store that is not live, always.
     fn count_now(&self, _segment: &Segment, _window: Window, _as_of: Timestamp) -> Option<Count> {
         None
     }
@@ -113,4 +120,21 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// A short name for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Busy(_) => "busy",
+            Self::Unavailable(_) => "unavailable",
+            Self::Timeout(_) => "timeout",
+            Self::Full(_) => "full",
+            Self::NotSetUp(_) => "not_set_up",
+            Self::Rejected(_) => "rejected",
+            Self::Damaged(_) => "damaged",
+            Self::Unsupported(_) => "unsupported",
+            Self::Closed => "closed",
+        }
+    }
 }

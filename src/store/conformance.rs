@@ -1,0 +1,524 @@
+//! What every [`PairStore`] must do, as checks that any adapter or decorator can be put through.
+//!
+//! A check gets a factory of empty stores and panics at the first broken promise, naming it. Time comes from
+//! the check, so that a store needs nothing but [`TimeFrame`]s and instants.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a conformance check fails by panicking, like a test"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::PairStore;
+use crate::domain::{
+    Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
+};
+
+/// Makes empty stores for the checks.
+#[async_trait::async_trait]
+pub trait Factory: Send + Sync {
+    /// An empty store with this frame. Stores made earlier may still be open.
+    async fn empty(&self, frame: TimeFrame) -> Arc<dyn PairStore>;
+
+    /// An instant at which the checks may begin: stores whose server has a clock of its own want the present.
+    fn start(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    /// Whether the store can be asked as of instants that the caller invents ahead of the server's clock.
+    fn time_travels(&self) -> bool {
+        true
+    }
+}
+
+/// Names that have broken somebody's escaping.
+pub const HOSTILE_NAMES: &[&str] = &[
+    "plain",
+    "two words",
+    "comma,equals=",
+    "quote\"s 'n' ticks`",
+    "back\\slash\\\\es",
+    "${jndi} $1 %s {}",
+    "../../etc/passwd",
+    "%2F%00",
+    "Спорт",
+    "عربى",
+    "🏀🏳️‍🌈",
+    "<script>alert(1)</script>",
+    "{tag}:colon|pipe*star?",
+    "#comment",
+    "-dash",
+    "0",
+    "nul'); DROP TABLE pairs;--",
+];
+
+/// Runs every check.
+pub async fn check_store(factory: &dyn Factory) {
+    check_empty(factory).await;
+    check_distinct(factory).await;
+    check_windows(factory).await;
+    check_hostile_names(factory).await;
+    check_memberships_and_forget(factory).await;
+    check_archive_changes_no_count(factory).await;
+    check_trend(factory).await;
+    check_concurrent_writers(factory).await;
+    if factory.time_travels() {
+        check_against_model(factory).await;
+    }
+    check_close(factory).await;
+}
+
+/// A frame of one-minute slots.
+pub fn frame(slots: u64) -> TimeFrame {
+    TimeFrame::new(
+        Duration::from_secs(60 * slots),
+        Duration::from_secs(60),
+        Duration::from_secs(300),
+    )
+    .unwrap()
+}
+
+fn segment(name: &str) -> Segment {
+    Segment::new(name).unwrap()
+}
+
+fn user(name: &str) -> UserId<'_> {
+    UserId::new(name).unwrap()
+}
+
+fn batch<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str, Slot)>) -> Batch {
+    let mut builder = BatchBuilder::default();
+    for (name, segment, slot) in pairs {
+        builder.push_pair(&user(name), segment, slot).unwrap();
+    }
+    builder.finish()
+}
+
+fn back(slot: Slot, slots: u64) -> Slot {
+    Slot::new(slot.number() - slots)
+}
+
+fn minutes(window: u64, frame: &TimeFrame) -> Window {
+    frame.window(Duration::from_secs(60 * window)).unwrap()
+}
+
+async fn users(store: &dyn PairStore, name: &str, window: Window, as_of: Timestamp) -> u64 {
+    let count = store.count(&segment(name), window, as_of).await.unwrap();
+    assert!(
+        count.as_of >= as_of,
+        "a count must not be as of an instant before the one asked for"
+    );
+    if store.is_live() {
+        let now = store.count_now(&segment(name), window, as_of).unwrap();
+        assert_eq!(now.users, count.users, "count_now must equal count");
+    }
+    count.users
+}
+
+/// An empty store answers 0 and lists nothing.
+pub async fn check_empty(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    store.ping().await.unwrap();
+    assert_eq!(
+        users(&*store, "unknown", frame.full_window(), now).await,
+        0,
+        "unknown segment"
+    );
+    assert_eq!(store.segments(now).await.unwrap(), [], "no segments");
+    assert_eq!(store.memberships(&user("nobody"), now).await.unwrap(), []);
+    assert_eq!(store.forget(&user("nobody"), now).await.unwrap(), 0);
+    store.record(&Batch::default()).await.unwrap();
+    store.record_trend(&[]).await.unwrap();
+    store.close().await.unwrap();
+}
+
+/// Repeats, order and retries change nothing; users are distinct per segment.
+pub async fn check_distinct(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let first = batch([
+        ("u1", "a", present),
+        ("u1", "a", present),
+        ("u2", "a", back(present, 3)),
+        ("u2", "b", back(present, 1)),
+        ("u1", "a", back(present, 5)),
+    ]);
+    store.record(&first).await.unwrap();
+    store.record(&first).await.unwrap();
+    store
+        .record(&batch([
+            ("u2", "a", back(present, 9)),
+            ("u3", "a", back(present, 1)),
+        ]))
+        .await
+        .unwrap();
+    let full = frame.full_window();
+    assert_eq!(
+        users(&*store, "a", full, now).await,
+        3,
+        "distinct users of a"
+    );
+    assert_eq!(
+        users(&*store, "b", full, now).await,
+        1,
+        "distinct users of b"
+    );
+    assert_eq!(
+        users(&*store, "a", minutes(1, &frame), now).await,
+        1,
+        "only u1 in this slot"
+    );
+    assert_eq!(
+        users(&*store, "a", minutes(2, &frame), now).await,
+        2,
+        "u1 and u3"
+    );
+    assert_eq!(
+        users(&*store, "a", minutes(4, &frame), now).await,
+        3,
+        "the latest slot of u2 counts"
+    );
+    assert_eq!(
+        store.segments(now).await.unwrap(),
+        [segment("a"), segment("b")]
+    );
+    store.close().await.unwrap();
+}
+
+/// A pair counts in `slot(T) - N < s <= slot(T)` and nowhere else.
+pub async fn check_windows(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let names: Vec<String> = (0..60).map(|age| format!("u{age}")).collect();
+    let pairs = names
+        .iter()
+        .zip(0..)
+        .map(|(name, age)| (name.as_str(), "s", back(present, age)));
+    store.record(&batch(pairs)).await.unwrap();
+    for window in [1, 2, 7, 59, 60] {
+        let counted = users(&*store, "s", minutes(window, &frame), now).await;
+        assert_eq!(counted, window, "one user a slot over {window} slots");
+    }
+    if factory.time_travels() {
+        for ahead in [1, 2, 30, 59, 60, 61] {
+            let later = frame
+                .resolution()
+                .start_of(Slot::new(present.number() + ahead));
+            let counted = users(&*store, "s", frame.full_window(), later).await;
+            assert_eq!(counted, 60_u64.saturating_sub(ahead), "{ahead} slots later");
+        }
+        let gone = frame.leaves_at(present);
+        assert_eq!(
+            store.segments(gone).await.unwrap(),
+            [],
+            "an expired segment is not listed"
+        );
+    }
+    store.close().await.unwrap();
+}
+
+/// Any legal name is kept apart from every other.
+pub async fn check_hostile_names(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let long_segment = "é".repeat(64);
+    let long_user = "x".repeat(256);
+    let mut segments: Vec<&str> = HOSTILE_NAMES.to_vec();
+    segments.push(&long_segment);
+    let mut names: Vec<&str> = HOSTILE_NAMES.to_vec();
+    names.extend([&long_user, " outer ", "trailing\\", "\u{feff}bom"]);
+    // The n-th segment has the first n + 1 users.
+    let pairs = segments.iter().enumerate().flat_map(|(index, segment)| {
+        names[..=index]
+            .iter()
+            .map(move |name| (*name, *segment, present))
+    });
+    store.record(&batch(pairs)).await.unwrap();
+    for (index, name) in segments.iter().enumerate() {
+        let counted = users(&*store, name, frame.full_window(), now).await;
+        assert_eq!(counted, index as u64 + 1, "users of {name:?}");
+    }
+    let listed: BTreeSet<String> = store
+        .segments(now)
+        .await
+        .unwrap()
+        .iter()
+        .map(|s| s.as_str().to_owned())
+        .collect();
+    assert_eq!(
+        listed,
+        segments.iter().map(|s| (*s).to_owned()).collect(),
+        "listed segments"
+    );
+    for name in names.iter().take(segments.len()) {
+        assert!(
+            !store
+                .memberships(&user(name), now)
+                .await
+                .unwrap()
+                .is_empty(),
+            "{name:?} is somewhere"
+        );
+    }
+    store.close().await.unwrap();
+}
+
+/// A user's segments are found, and erased from all of them and no others; later pairs count again.
+pub async fn check_memberships_and_forget(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let pairs = [
+        ("gone", "b", back(present, 2)),
+        ("gone", "a", present),
+        ("gone", "b", back(present, 7)),
+        ("stays", "a", present),
+    ];
+    store.record(&batch(pairs)).await.unwrap();
+    let found: Vec<_> = store
+        .memberships(&user("gone"), now)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|membership| (membership.segment, membership.last_seen))
+        .collect();
+    assert_eq!(
+        found,
+        [(segment("a"), present), (segment("b"), back(present, 2))]
+    );
+    assert_eq!(
+        store.forget(&user("gone"), now).await.unwrap(),
+        2,
+        "erased from a and b"
+    );
+    assert_eq!(store.memberships(&user("gone"), now).await.unwrap(), []);
+    assert_eq!(
+        store.forget(&user("gone"), now).await.unwrap(),
+        0,
+        "erased already"
+    );
+    assert_eq!(
+        users(&*store, "a", frame.full_window(), now).await,
+        1,
+        "the other user stays"
+    );
+    assert_eq!(users(&*store, "b", frame.full_window(), now).await, 0);
+    assert_eq!(store.segments(now).await.unwrap(), [segment("a")]);
+    store
+        .record(&batch([
+            ("gone", "b", back(present, 2)),
+            ("gone", "a", present),
+        ]))
+        .await
+        .unwrap();
+    assert_eq!(
+        users(&*store, "b", frame.full_window(), now).await,
+        1,
+        "seen again, counted again"
+    );
+    assert_eq!(users(&*store, "a", frame.full_window(), now).await, 2);
+    store.close().await.unwrap();
+}
+
+/// Archiving removes only what no window reaches, in steps that end.
+pub async fn check_archive_changes_no_count(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let names: Vec<String> = (0..3000).map(|n| format!("u{n}")).collect();
+    let pairs = names.iter().enumerate().map(|(n, name)| {
+        (
+            name.as_str(),
+            if n % 2 == 0 { "a" } else { "b" },
+            back(present, n as u64 % 60),
+        )
+    });
+    store.record(&batch(pairs)).await.unwrap();
+    let as_of = if factory.time_travels() {
+        frame
+            .resolution()
+            .start_of(Slot::new(present.number() + 30))
+    } else {
+        now
+    };
+    let before = [
+        users(&*store, "a", frame.full_window(), as_of).await,
+        users(&*store, "b", minutes(17, &frame), as_of).await,
+    ];
+    let mut steps = 0;
+    while !store.archive(as_of, 100).await.unwrap().done {
+        steps += 1;
+        assert!(steps < 10_000, "archiving must come to an end");
+    }
+    assert_eq!(
+        store.archive(as_of, 100).await.unwrap().removed,
+        0,
+        "nothing is left to remove"
+    );
+    let after = [
+        users(&*store, "a", frame.full_window(), as_of).await,
+        users(&*store, "b", minutes(17, &frame), as_of).await,
+    ];
+    assert_eq!(before, after, "archiving changes no count");
+    store.close().await.unwrap();
+}
+
+/// Trend points come back in order, by segment and window, each second once.
+pub async fn check_trend(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = Timestamp::from_second(factory.start().as_second()).unwrap();
+    let at = |back: i64| Timestamp::from_second(now.as_second() - back).unwrap();
+    let point = |name: &str, window: Window, back: i64, users: u64| TrendPoint {
+        segment: segment(name),
+        window,
+        count: Count {
+            users,
+            as_of: at(back),
+        },
+    };
+    let (full, short) = (frame.full_window(), minutes(5, &frame));
+    let points = [
+        point("a", full, 120, 7),
+        point("a", full, 60, 8),
+        point("a", short, 60, 3),
+        point("b c,=\"", full, 60, 1),
+    ];
+    store.record_trend(&points).await.unwrap();
+    store
+        .record_trend(&[point("a", full, 60, 9), point("a", full, 0, 10)])
+        .await
+        .unwrap();
+    let read = async |name: &str, window, from, to| -> Vec<(i64, u64)> {
+        let counts = store
+            .trend(&segment(name), window, at(from), at(to))
+            .await
+            .unwrap();
+        counts
+            .iter()
+            .map(|c| (now.as_second() - c.as_of.as_second(), c.users))
+            .collect()
+    };
+    assert_eq!(
+        read("a", full, 120, 0).await,
+        [(120, 7), (60, 9), (0, 10)],
+        "both ends belong"
+    );
+    assert_eq!(read("a", full, 119, 1).await, [(60, 9)]);
+    assert_eq!(
+        read("a", short, 3600, 0).await,
+        [(60, 3)],
+        "windows are kept apart"
+    );
+    assert_eq!(read("b c,=\"", full, 3600, 0).await, [(60, 1)]);
+    assert_eq!(read("unknown", full, 3600, 0).await, []);
+    store.close().await.unwrap();
+}
+
+/// Many writers at once lose nothing.
+pub async fn check_concurrent_writers(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let writes = (0..16).map(|writer| {
+        let store = Arc::clone(&store);
+        async move {
+            for round in 0..5 {
+                // Half of each writer's users are also its neighbour's.
+                let names: Vec<String> = (0..100)
+                    .map(|n| format!("u{}", (writer * 50 + n) * 5 + round))
+                    .collect();
+                let pairs = names.iter().map(|name| (name.as_str(), "s", present));
+                store.record(&batch(pairs)).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(writes).await;
+    // Writers 0..16 cover n in 0..850, each in five rounds.
+    assert_eq!(users(&*store, "s", frame.full_window(), now).await, 850 * 5);
+    store.close().await.unwrap();
+}
+
+/// A long random run with time moving equals a naive model at many instants and over several windows.
+pub async fn check_against_model(factory: &dyn Factory) {
+    let frame = frame(48);
+    let store = factory.empty(frame).await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut now = factory.start();
+    let mut model: BTreeMap<String, HashMap<String, Slot>> = BTreeMap::new();
+    for round in 0..60 {
+        let present = frame.resolution().slot_of(now);
+        let mut builder = BatchBuilder::default();
+        for _ in 0..random.usize(1..200) {
+            let name = HOSTILE_NAMES[random.usize(..6)];
+            let who = format!("u{}", random.u32(..400));
+            let slot = back(present, random.u64(..48));
+            builder.push_pair(&user(&who), name, slot).unwrap();
+            let latest = model
+                .entry(name.to_owned())
+                .or_default()
+                .entry(who)
+                .or_insert(slot);
+            *latest = slot.max(*latest);
+        }
+        store.record(&builder.finish()).await.unwrap();
+        if round % 7 == 0 {
+            let who = format!("u{}", random.u32(..400));
+            store.forget(&user(&who), now).await.unwrap();
+            model
+                .values_mut()
+                .for_each(|members| drop(members.remove(&who)));
+        }
+        if round % 5 == 0 {
+            store.archive(now, 50).await.unwrap();
+        }
+        now += jiff::SignedDuration::from_secs(60 * random.i64(0..6) + random.i64(0..60));
+        let present = frame.resolution().slot_of(now);
+        for (name, members) in &model {
+            for window in [1, 13, 47, 48] {
+                let window = minutes(window, &frame);
+                let reached = window.slots_as_of(present);
+                let expected = members
+                    .values()
+                    .filter(|slot| reached.contains(slot))
+                    .count();
+                let counted = users(&*store, name, window, now).await;
+                assert_eq!(
+                    counted, expected as u64,
+                    "round {round}: {name:?} over {window:?}"
+                );
+            }
+        }
+    }
+    store.close().await.unwrap();
+}
+
+/// A closed store says so.
+pub async fn check_close(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    store.close().await.unwrap();
+    let error = store
+        .record(&batch([("u", "s", frame.resolution().slot_of(now))]))
+        .await;
+    let Err(super::StoreError::Closed) = error else {
+        panic!("a closed store must answer Closed, not {error:?}");
+    };
+}
