@@ -2,4 +2,5 @@
 
 pub mod cache;
 pub mod domain;
+pub mod index;
 pub mod store;

@@ -1,0 +1,247 @@
+//! The users of one segment, each with the slot in which they were last seen there.
+
+use super::entry::{Entry, Fingerprint};
+use super::page::Page;
+use super::pages::Pages;
+use super::tally::{Frame, Tally};
+
+/// Entries looked up together, so that their cache misses overlap.
+const BLOCK: usize = 16;
+
+/// The span that 16 bits of a slot can tell apart.
+const SPAN: u64 = 1 << 16;
+
+/// The users of one segment. Its head follows the index's: call [`Members::advance`] first.
+#[derive(Debug)]
+pub(super) struct Members {
+    pages: Pages,
+    tally: Tally,
+    frame: Frame,
+    /// No entry is of an earlier slot. It follows the head at less than [`SPAN`], so that an entry's 16 bits
+    /// stay unambiguous.
+    floor: u64,
+    /// The head when the sweep under way began.
+    sweep_began: u64,
+}
+
+/// What a call of [`Members::sweep`] did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Step {
+    pub(super) examined: u64,
+    pub(super) removed: u64,
+    /// Where to go on; `None` when the segment is done.
+    pub(super) next: Option<Fingerprint>,
+    /// Whether no entry is left at the end.
+    pub(super) is_empty: bool,
+}
+
+impl Members {
+    pub(super) fn new(window: u32, head: u64) -> Self {
+        Self {
+            pages: Pages::new(),
+            tally: Tally::new(),
+            frame: Frame { window, head },
+            floor: head.saturating_sub(u64::from(window) - 1),
+            sweep_began: head,
+        }
+    }
+
+    pub(super) fn head(&self) -> u64 {
+        self.frame.head
+    }
+
+    /// The number of users in the full window.
+    pub(super) fn live(&self) -> u64 {
+        self.tally.live()
+    }
+
+    /// The number of entries held, expired ones included.
+    pub(super) fn held(&self) -> u64 {
+        self.pages.len() as u64
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.pages.bytes() + self.tally.bytes()
+    }
+
+    /// The number of users in the latest `window` slots.
+    pub(super) fn count(&self, window: u32) -> u64 {
+        if window >= self.frame.window {
+            return self.tally.live();
+        }
+        self.tally.count(&self.pages, self.frame, window)
+    }
+
+    /// Moves the head on. Users who leave the window are no longer counted; their entries stay until a sweep,
+    /// or until they would be taken for later ones: then they go here, at once. That takes one walk over the
+    /// segment when nobody swept it for more than [`SPAN`] less two windows, or time jumped.
+    pub(super) fn advance(&mut self, head: u64) {
+        let Some(slots) = head.checked_sub(self.frame.head).filter(|n| *n > 0) else {
+            return;
+        };
+        let before = self.frame;
+        self.frame.head = head;
+        if head - self.floor >= SPAN {
+            if slots >= u64::from(before.window) {
+                self.pages = Pages::new();
+            } else {
+                let window = u64::from(before.window) - slots;
+                self.retain(|entry| u64::from(before.age(entry)) < window);
+            }
+            self.floor = self.window_start();
+        }
+        self.tally.advance(&self.pages, self.frame, slots);
+        self.tally.adapt(&self.pages, self.frame);
+    }
+
+    /// Takes in entries whose slots are relative to `base`, which is not after the head.
+    pub(super) fn upsert(&mut self, entries: &[Entry], base: u64) {
+        let lag = self.frame.head.saturating_sub(base);
+        for block in entries.chunks(BLOCK) {
+            self.pages.warm(block);
+            for entry in block {
+                if let Some(age) = self.frame.age_in_window(*entry, base, lag) {
+                    self.see(*entry, age);
+                }
+            }
+        }
+        self.tally.adapt(&self.pages, self.frame);
+    }
+
+    /// The same as [`Members::upsert`], faster for many entries of ascending fingerprints.
+    pub(super) fn load(&mut self, mut sorted: &[Entry], base: u64) {
+        let lag = self.frame.head.saturating_sub(base);
+        while let Some((number, count)) = self.pages.prepare(sorted) {
+            let (run, rest) = sorted.split_at(count);
+            self.merge(number, run, base, lag);
+            sorted = rest;
+            self.tally.adapt(&self.pages, self.frame);
+        }
+    }
+
+    /// The slot of a user of the window.
+    pub(super) fn last_seen(&self, fingerprint: Fingerprint) -> Option<u64> {
+        let entry = self.pages.get(fingerprint)?;
+        let seen = self.frame.holds(entry);
+        seen.then(|| self.frame.head - u64::from(self.frame.age(entry)))
+    }
+
+    /// Erases a user; whether they were in the window.
+    pub(super) fn erase(&mut self, fingerprint: Fingerprint) -> bool {
+        let Some(entry) = self.pages.remove(fingerprint) else {
+            return false;
+        };
+        let was_counted = self.frame.holds(entry);
+        if was_counted {
+            self.tally.remove(self.frame.age(entry));
+        }
+        was_counted
+    }
+
+    /// Appends the entries of the window from one page, beginning with `from`; returns where the next starts.
+    pub(super) fn read_page(&self, from: Fingerprint, out: &mut Vec<Entry>) -> Option<Fingerprint> {
+        let page = self.pages.page(self.pages.locate(from));
+        let wanted = page.entries().iter().copied();
+        out.extend(wanted.filter(|e| e.fingerprint() >= from && self.frame.holds(*e)));
+        page.end(from)
+    }
+
+    /// Drops expired entries page by page, from the page of `from` on, until about `limit` were looked at. A
+    /// sweep of the segment begins at [`Fingerprint::MIN`] and goes on where the last call ended.
+    pub(super) fn sweep(&mut self, from: Fingerprint, limit: u64) -> Step {
+        if from == Fingerprint::MIN {
+            self.sweep_began = self.frame.head;
+        }
+        let frame = self.frame;
+        let mut step = Step {
+            next: Some(from),
+            ..Step::default()
+        };
+        while let Some(from) = step.next {
+            if step.examined >= limit {
+                return step;
+            }
+            let page = self.pages.sweep(from, |entry| frame.holds(entry));
+            // An empty page costs a step, too.
+            step.examined += page.examined.max(1) as u64;
+            step.removed += page.removed as u64;
+            step.next = page.next;
+        }
+        // What expired since it began may be left on pages that were swept before.
+        let before_head = u64::from(self.frame.window) - 1;
+        let oldest_left = self.sweep_began.saturating_sub(before_head);
+        self.floor = self.floor.max(oldest_left);
+        self.tally.adapt(&self.pages, self.frame);
+        step.is_empty = self.held() == 0;
+        step
+    }
+
+    /// Whether an expired entry is held, or none at all.
+    pub(super) fn needs_sweep(&self) -> bool {
+        self.held() > self.live() || self.held() == 0
+    }
+
+    /// Takes in one entry that is in the window.
+    fn see(&mut self, entry: Entry, age: u32) {
+        let number = self.pages.locate(entry.fingerprint());
+        let page = self.pages.page(number);
+        match page.find(entry.fingerprint()) {
+            Ok(position) => {
+                let known = self.frame.age(page.entries()[position]);
+                if self.tally.see_again(known, age, self.frame.window) {
+                    self.pages.set(number, position, entry);
+                }
+            }
+            Err(position) => {
+                self.pages.insert(number, position, entry);
+                self.tally.add(age);
+            }
+        }
+    }
+
+    /// Merges ascending entries into the page that they belong to.
+    fn merge(&mut self, number: u32, run: &[Entry], base: u64, lag: u64) {
+        let frame = self.frame;
+        let tally = &mut self.tally;
+        self.pages.rewrite(number, |held| {
+            let mut merged = Page::room(held.len() + run.len());
+            let mut held = held.into_iter().peekable();
+            for entry in run {
+                let Some(age) = frame.age_in_window(*entry, base, lag) else {
+                    continue;
+                };
+                let fingerprint = entry.fingerprint();
+                while let Some(known) = held.next_if(|known| known.fingerprint() <= fingerprint) {
+                    merged.push(known);
+                }
+                match merged.last_mut() {
+                    Some(known) if known.fingerprint() == fingerprint => {
+                        if tally.see_again(frame.age(*known), age, frame.window) {
+                            *known = *entry;
+                        }
+                    }
+                    _ => {
+                        tally.add(age);
+                        merged.push(*entry);
+                    }
+                }
+            }
+            merged.extend(held);
+            merged
+        });
+    }
+
+    /// Drops every entry that `keep` doesn't want.
+    fn retain(&mut self, keep: impl Fn(Entry) -> bool) {
+        let mut next = Some(Fingerprint::MIN);
+        while let Some(from) = next {
+            next = self.pages.sweep(from, &keep).next;
+        }
+    }
+
+    /// The first slot of the window.
+    fn window_start(&self) -> u64 {
+        let before_head = u64::from(self.frame.window) - 1;
+        self.frame.head.saturating_sub(before_head)
+    }
+}
