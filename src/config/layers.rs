@@ -1,0 +1,160 @@
+//! Layers of settings as texts: each later layer replaces what an earlier one gave, and says who it was.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::ConfigError;
+use super::secret::HIDDEN;
+use super::table::{SETTINGS, Setting, known, nearest};
+
+/// Who gave a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody: the default stands.
+    Default,
+    /// A settings file, with the line.
+    File(PathBuf, usize),
+    /// A variable of the environment.
+    Variable(String),
+    /// A flag of the command line, with its dashes.
+    Flag(String),
+    /// The program that uses this library.
+    Program,
+    /// A file that holds a secret, and who named the file.
+    SecretFile(PathBuf, Box<Origin>),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Self::Variable(name) | Self::Flag(name) => f.write_str(name),
+            Self::Program => f.write_str("program"),
+            Self::SecretFile(path, by) => write!(f, "{}, named by {by}", path.display()),
+        }
+    }
+}
+
+/// A value's text and who gave it. No `Debug`: the text may be secret.
+#[derive(Clone)]
+pub(super) struct Value {
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+/// All layers so far, by name.
+#[derive(Clone)]
+pub(super) struct Layers(BTreeMap<&'static str, Value>);
+
+impl Layers {
+    /// The lowest layer.
+    pub(super) fn defaults() -> Self {
+        let default = |setting: &Setting| Value {
+            text: setting.default.to_owned(),
+            origin: Origin::Default,
+        };
+        Self(SETTINGS.iter().map(|s| (s.name, default(s))).collect())
+    }
+
+    /// Gives `name` a value in the present layer. `spell` writes a known name as this layer spells it.
+    pub(super) fn set(
+        &mut self,
+        name: &str,
+        text: &str,
+        origin: Origin,
+        spell: impl Fn(&str) -> String,
+    ) -> Result<(), ConfigError> {
+        let Some(name) = known(name) else {
+            return Err(ConfigError::Unknown {
+                name: spell(name),
+                origin,
+                nearest: nearest(name).map(spell),
+            });
+        };
+        let text = text.to_owned();
+        self.0.insert(name, Value { text, origin });
+        Ok(())
+    }
+
+    /// Takes the value of `name` from `other`.
+    pub(super) fn replace(&mut self, name: &'static str, other: &Self) {
+        self.0.insert(name, other.get(name).clone());
+    }
+
+    /// Reads each secret whose twin names a file.
+    pub(super) fn read_secret_files(&mut self) -> Result<(), ConfigError> {
+        for setting in SETTINGS {
+            let Some(twin) = setting.file_twin else {
+                continue;
+            };
+            // An empty name switches the twin off, so that a variable can undo what a file gave.
+            let Some(named) = self.0.remove(twin).filter(|named| !named.text.is_empty()) else {
+                continue;
+            };
+            let present = self.get(setting.name);
+            if present.origin != Origin::Default {
+                return Err(ConfigError::Both {
+                    name: setting.name,
+                    origin: present.origin.clone(),
+                    twin,
+                    twin_origin: named.origin,
+                });
+            }
+            let path = PathBuf::from(&named.text);
+            let text =
+                super::file::read_secret(&path).map_err(|problem| ConfigError::SecretFile {
+                    name: twin,
+                    origin: named.origin.clone(),
+                    path: path.clone(),
+                    problem,
+                })?;
+            let origin = Origin::SecretFile(path, Box::new(named.origin));
+            self.0.insert(setting.name, Value { text, origin });
+        }
+        Ok(())
+    }
+
+    /// The values to parse: those that are on, without outer white space where that can't be meant.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&'static Setting, &str)> {
+        SETTINGS.iter().filter_map(|setting| {
+            let value = self.get(setting.name);
+            let text = value.text.as_str();
+            let text = if setting.is_secret() {
+                text
+            } else {
+                text.trim()
+            };
+            // An empty secret that somebody gave is a mistake, an unset variable perhaps, and must not
+            // switch it off in silence: it goes to its check.
+            let given = setting.is_secret() && value.origin != Origin::Default;
+            let off = text.is_empty() && setting.default.is_empty() && !given;
+            (!off).then_some((setting, text))
+        })
+    }
+
+    /// The value of a setting.
+    pub(super) fn get(&self, name: &str) -> &Value {
+        static NONE: Value = Value {
+            text: String::new(),
+            origin: Origin::Default,
+        };
+        self.0.get(name).unwrap_or(&NONE)
+    }
+
+    /// The error for a value of `setting` that can't be used.
+    pub(super) fn bad(&self, setting: &'static Setting, right: impl Into<String>) -> ConfigError {
+        let value = self.get(setting.name);
+        let shown = match setting.is_secret() {
+            true => HIDDEN.to_owned(),
+            false => format!("{:?}", value.text),
+        };
+        ConfigError::Bad {
+            name: setting.name,
+            value: shown,
+            origin: value.origin.clone(),
+            right: right.into(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Settings: defaults, then a TOML file, then `HEADCOUNT_*` variables, then flags.
+//!
+//! All layers are flattened into texts by name, so that one parser and one set of messages serve them all;
+//! what comes out is typed and valid. Nothing here reads or changes the environment by itself.
+
+mod env;
+mod error;
+mod file;
+mod layers;
+mod raw;
+mod secret;
+mod settings;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+pub use error::ConfigError;
+pub use layers::Origin;
+pub use secret::{HIDDEN, Secret};
+pub use settings::{
+    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
+    RefreshSettings, Settings, StoreKind, StoreSettings, TelemetrySettings,
+};
+pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, readme_row, variable_of};
+
+use layers::Layers;
+
+/// Where settings come from besides the defaults.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The settings file, if there is one.
+    pub file: Option<PathBuf>,
+    /// The variables of the environment; only those that begin with `HEADCOUNT_` are looked at.
+    pub variables: Vec<(OsString, OsString)>,
+    /// The flags given, by the name of their setting.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// The settings, with the account of where each came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Each setting as text, in the order of [`SETTINGS`].
+    pub shown: Vec<Shown>,
+}
+
+/// One setting as people may see it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Shown {
+    /// The setting's name.
+    pub name: &'static str,
+    /// Its text; [`HIDDEN`] for a secret that is set.
+    pub value: String,
+    /// Who gave it.
+    pub origin: String,
+}
+
+/// Merges the layers, parses and checks them.
+pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
+    let mut layers = Layers::defaults();
+    if let Some(path) = &sources.file {
+        file::add(&mut layers, path)?;
+    }
+    env::add(&mut layers, sources.variables)?;
+    for (name, text) in &sources.flags {
+        let spell = |name: &str| format!("--{}", flag_of(name));
+        layers.set(name, text, Origin::Flag(spell(name)), spell)?;
+    }
+    finish(layers)
+}
+
+impl Settings {
+    /// The defaults with some settings given by the calling program, as texts by name.
+    pub fn with<'a>(
+        given: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::defaults();
+        for (name, text) in given {
+            layers.set(name, text, Origin::Program, str::to_owned)?;
+        }
+        Ok(finish(layers)?.settings)
+    }
+}
+
+fn finish(mut layers: Layers) -> Result<Loaded, ConfigError> {
+    layers.read_secret_files()?;
+    let settings = raw::settings(&layers)?;
+    let shown = SETTINGS
+        .iter()
+        .map(|setting| {
+            let value = layers.get(setting.name);
+            let hidden = setting.is_secret() && !value.text.is_empty();
+            Shown {
+                name: setting.name,
+                value: if hidden {
+                    HIDDEN.to_owned()
+                } else {
+                    value.text.clone()
+                },
+                origin: value.origin.to_string(),
+            }
+        })
+        .collect();
+    Ok(Loaded { settings, shown })
+}
+
+#[cfg(test)]
+mod tests;

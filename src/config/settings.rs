@@ -1,0 +1,134 @@
+//! The settings, typed and valid: the rest of the program knows no texts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::Secret;
+use crate::domain::{TimeFrame, Window};
+
+/// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The address that the service listens on.
+    pub listen: SocketAddr,
+    /// Limits of the HTTP server.
+    pub http: HttpSettings,
+    /// Window, resolution and how far ahead a pair may be.
+    pub frame: TimeFrame,
+    /// Where pairs live.
+    pub store: StoreSettings,
+    /// Where last known counts live.
+    pub cache: CacheSettings,
+    /// When and what is recounted.
+    pub refresh: RefreshSettings,
+    /// The way in.
+    pub ingest: IngestSettings,
+    /// Logs.
+    pub telemetry: TelemetrySettings,
+}
+
+/// Limits of the HTTP server.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// Most bytes of a body after decompression.
+    pub max_body: u64,
+    /// Most connections open at once.
+    pub max_connections: usize,
+    /// Longest time for a request's head to arrive.
+    pub header_timeout: Duration,
+    /// Longest time for requests under way to finish once the service was told to stop.
+    pub shutdown_grace: Duration,
+}
+
+/// Where pairs live.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// Which adapter.
+    pub kind: StoreKind,
+    /// The directory of the embedded store.
+    pub data_dir: PathBuf,
+}
+
+/// The adapters of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// In this process, on this disk.
+    Embedded,
+}
+
+/// Where last known counts live.
+#[derive(Debug, Clone)]
+pub struct CacheSettings {
+    /// Which adapter.
+    pub kind: CacheKind,
+    /// The age from which a cached count is no longer trusted.
+    pub ttl: Duration,
+    /// How long a count is answered from process memory.
+    pub memory_ttl: Duration,
+}
+
+/// The adapters of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheKind {
+    /// In this process.
+    Memory,
+}
+
+/// When and what is recounted.
+#[derive(Debug, Clone)]
+pub struct RefreshSettings {
+    /// Whether the service recounts by itself.
+    pub mode: RefreshMode,
+    /// The time from one recount to the next.
+    pub interval: Duration,
+    /// Segments recounted at once, at least one.
+    pub parallelism: usize,
+    /// The windows recounted, longest first, each once; the full one is always the first.
+    pub windows: Vec<Window>,
+}
+
+/// Whether the service recounts by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefreshMode {
+    /// Every `interval`.
+    Loop,
+    /// Only when told to.
+    Off,
+}
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub struct IngestSettings {
+    /// Most pairs waiting to be stored.
+    pub queue_pairs: usize,
+    /// Most segments.
+    pub max_segments: usize,
+    /// The key with which user ids become keyed hashes of themselves at the edge.
+    pub user_key: Option<Secret>,
+}
+
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    /// How lines are written.
+    pub log_format: LogFormat,
+    /// What is logged: directives that `tracing_subscriber::EnvFilter` takes.
+    pub log: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}

@@ -1,0 +1,268 @@
+//! Every setting, once: flags, variables, file keys, `check-config` and the README follow from this list.
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its key in a file; upper case after `HEADCOUNT_` it is the variable, with dashes it is the flag.
+    pub name: &'static str,
+    /// The text that stands when no layer gives one; empty means that the setting is off.
+    pub default: &'static str,
+    /// What a right value is, to complete "give ...".
+    pub expects: &'static str,
+    /// What it does, in one line.
+    pub help: &'static str,
+    /// For a secret: the name of its twin that names a file to read it from.
+    pub file_twin: Option<&'static str>,
+}
+
+const DURATION: &str = "a duration such as 500ms, 10s, 5m, 1h or 14d";
+const SIZE: &str = "a size such as 512 KiB or 8 MiB";
+const COUNT: &str = "a whole number";
+
+/// The settings, in the order in which they are listed to people.
+///
+/// A new setting is a line here, a field of `Raw` and its place in `Settings`; tests fail where one is missing.
+pub const SETTINGS: &[Setting] = &[
+    plain(
+        "listen",
+        "127.0.0.1:8080",
+        "an address and a port such as 127.0.0.1:8080 or [::]:8080",
+        "address that the service listens on",
+    ),
+    plain(
+        "max_body",
+        "8 MiB",
+        SIZE,
+        "most bytes of a request's body, after decompression",
+    ),
+    plain(
+        "max_connections",
+        "16384",
+        COUNT,
+        "most connections open at once; more wait to be accepted",
+    ),
+    plain(
+        "header_timeout",
+        "10s",
+        DURATION,
+        "longest time that a client may take to send a request's head",
+    ),
+    plain(
+        "shutdown_grace",
+        "10s",
+        DURATION,
+        "longest time that requests under way may take after SIGTERM",
+    ),
+    plain(
+        "window",
+        "14d",
+        DURATION,
+        "how long a user stays in a segment after the last time seen there",
+    ),
+    plain(
+        "resolution",
+        "1m",
+        DURATION,
+        "step of time; divides the window, 1s to 1h",
+    ),
+    plain(
+        "max_ahead",
+        "5m",
+        DURATION,
+        "how far ahead of the clock a pair may be and still count as now",
+    ),
+    plain(
+        "store",
+        "embedded",
+        "embedded",
+        "where pairs live: embedded",
+    ),
+    plain(
+        "data_dir",
+        "./headcount-data",
+        "a directory",
+        "directory of the embedded store",
+    ),
+    plain(
+        "cache",
+        "memory",
+        "memory",
+        "where last known counts live: memory",
+    ),
+    plain(
+        "cache_ttl",
+        "15m",
+        DURATION,
+        "age from which a cached count is no longer trusted",
+    ),
+    plain(
+        "memory_ttl",
+        "1s",
+        DURATION,
+        "how long a count is answered from the process's own memory",
+    ),
+    plain(
+        "refresh_mode",
+        "loop",
+        "loop or off",
+        "whether the service recounts by itself: loop or off",
+    ),
+    plain(
+        "refresh_interval",
+        "1m",
+        DURATION,
+        "time from one recount to the next",
+    ),
+    plain(
+        "refresh_parallelism",
+        "2",
+        COUNT,
+        "segments recounted at once",
+    ),
+    plain(
+        "refresh_windows",
+        "",
+        "durations, with commas between, such as 1d,7d",
+        "windows recounted besides the full one",
+    ),
+    plain(
+        "queue_pairs",
+        "1000000",
+        COUNT,
+        "most pairs waiting to be stored; more are answered with 429",
+    ),
+    plain(
+        "max_segments",
+        "10000",
+        COUNT,
+        "most segments; pairs of further ones are rejected",
+    ),
+    secret(
+        "user_key",
+        "user_key_file",
+        "at least 16 characters",
+        "key that turns user ids into keyed hashes at the edge",
+    ),
+    plain(
+        "log_format",
+        "text",
+        "text or json",
+        "how log lines are written: text or json",
+    ),
+    plain(
+        "log",
+        "info",
+        "a level (error, warn, info, debug, trace) or directives such as info,headcount=debug",
+        "what is logged",
+    ),
+];
+
+const fn plain(
+    name: &'static str,
+    default: &'static str,
+    expects: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        default,
+        expects,
+        help,
+        file_twin: None,
+    }
+}
+
+const fn secret(
+    name: &'static str,
+    file_twin: &'static str,
+    expects: &'static str,
+    help: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        default: "",
+        expects,
+        help,
+        file_twin: Some(file_twin),
+    }
+}
+
+impl Setting {
+    /// Whether its value must not be shown.
+    pub fn is_secret(&self) -> bool {
+        self.file_twin.is_some()
+    }
+}
+
+/// The row of a setting in the README's table.
+pub fn readme_row(setting: &Setting) -> String {
+    let default = match setting.default {
+        "" => "-".to_owned(),
+        text => format!("`{text}`"),
+    };
+    format!("| `{}` | {default} | {} |", setting.name, setting.help)
+}
+
+/// The variable of a setting or twin.
+pub fn variable_of(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase())
+}
+
+/// The flag of a setting or twin, without the leading dashes.
+pub fn flag_of(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+/// What the variable of a setting begins with.
+pub const PREFIX: &str = "HEADCOUNT_";
+
+/// The names that a layer may give: settings, and the file twins of secrets.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SETTINGS
+        .iter()
+        .flat_map(|setting| std::iter::once(setting.name).chain(setting.file_twin))
+}
+
+/// `name` as the table has it, if the table has it.
+pub(super) fn known(name: &str) -> Option<&'static str> {
+    names().find(|known| *known == name)
+}
+
+/// The known name most like `name`, if any is like it.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    // Two names share a word or little more below this likeness: no help.
+    const ALIKE: f64 = 0.75;
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    names()
+        .map(|known| (known, strsim::normalized_damerau_levenshtein(known, &name)))
+        .filter(|(_, alike)| *alike >= ALIKE)
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(known, _)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_twins_end_in_file() {
+        let mut all: Vec<_> = names().collect();
+        all.sort_unstable();
+        let count = all.len();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        for setting in SETTINGS {
+            if let Some(twin) = setting.file_twin {
+                assert_eq!(twin, format!("{}_file", setting.name));
+            }
+        }
+    }
+
+    #[test]
+    fn suggests_what_was_meant_and_nothing_else() {
+        assert_eq!(nearest("wndow"), Some("window"));
+        assert_eq!(nearest("refresh-intervall"), Some("refresh_interval"));
+        assert_eq!(nearest("user_keyfile"), Some("user_key_file"));
+        assert_eq!(nearest("banana"), None);
+    }
+}

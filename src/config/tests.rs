@@ -1,0 +1,336 @@
+//! Layers, origins, twins and messages.
+
+use super::*;
+use std::time::Duration;
+
+fn dir() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn sources(
+    file: Option<&str>,
+    variables: &[(&str, &str)],
+    flags: &[(&'static str, &str)],
+) -> (tempfile::TempDir, Sources) {
+    let dir = dir();
+    let path = file.map(|text| {
+        let path = dir.path().join("headcount.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    });
+    let sources = Sources {
+        file: path,
+        variables: variables
+            .iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect(),
+        flags: flags.iter().map(|(k, v)| (*k, v.to_string())).collect(),
+    };
+    (dir, sources)
+}
+
+fn loaded(
+    file: Option<&str>,
+    variables: &[(&str, &str)],
+    flags: &[(&'static str, &str)],
+) -> Loaded {
+    let (_dir, sources) = sources(file, variables, flags);
+    load(sources).unwrap()
+}
+
+fn error(file: Option<&str>, variables: &[(&str, &str)], flags: &[(&'static str, &str)]) -> String {
+    let (dir, sources) = sources(file, variables, flags);
+    let text = load(sources).unwrap_err().to_string();
+    text.replace(&format!("{}/", dir.path().display()), "")
+}
+
+fn shown<'a>(loaded: &'a Loaded, name: &str) -> (&'a str, &'a str) {
+    let row = loaded.shown.iter().find(|row| row.name == name).unwrap();
+    (&row.value, &row.origin)
+}
+
+#[test]
+fn nothing_need_be_set() {
+    let settings = Settings::with([]).unwrap();
+    assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(settings.http.max_body, 8 << 20);
+    assert_eq!(settings.http.max_connections, 16_384);
+    assert_eq!(settings.http.header_timeout, Duration::from_secs(10));
+    assert_eq!(settings.http.shutdown_grace, Duration::from_secs(10));
+    assert_eq!(settings.frame.full_window().seconds(), 1_209_600);
+    assert_eq!(settings.frame.resolution().seconds(), 60);
+    assert_eq!(settings.store.data_dir, PathBuf::from("./headcount-data"));
+    assert_eq!(settings.cache.ttl, Duration::from_mins(15));
+    assert_eq!(settings.cache.memory_ttl, Duration::from_secs(1));
+    assert_eq!(settings.refresh.mode, RefreshMode::Loop);
+    assert_eq!(settings.refresh.interval, Duration::from_mins(1));
+    assert_eq!(settings.refresh.parallelism, 2);
+    assert_eq!(settings.refresh.windows, [settings.frame.full_window()]);
+    assert_eq!(settings.ingest.queue_pairs, 1_000_000);
+    assert_eq!(settings.ingest.max_segments, 10_000);
+    assert_eq!(settings.ingest.user_key, None);
+    assert_eq!(settings.telemetry.log_format, LogFormat::Text);
+    assert_eq!(settings.telemetry.log, "info");
+}
+
+#[test]
+fn each_layer_replaces_the_one_below_and_says_so() {
+    let file = "# mine\nwindow = \"7d\"\nmax_segments = 0x10\nrefresh_windows = [\"1d\", \"1h\"]\nlog=\"debug\"\n";
+    let loaded = loaded(
+        Some(file),
+        &[
+            ("HEADCOUNT_WINDOW", "6d"),
+            ("HEADCOUNT_MAX_BODY", " 1 MiB\n"),
+            ("PATH", "/bin"),
+        ],
+        &[("max_body", "2MiB"), ("listen", "[::1]:0")],
+    );
+    let settings = &loaded.settings;
+    assert_eq!(settings.frame.full_window().seconds(), 6 * 86_400);
+    assert_eq!(settings.http.max_body, 2 << 20);
+    assert_eq!(settings.ingest.max_segments, 16);
+    let windows: Vec<_> = settings
+        .refresh
+        .windows
+        .iter()
+        .map(|w| w.seconds())
+        .collect();
+    assert_eq!(windows, [6 * 86_400, 86_400, 3_600]);
+    assert_eq!(shown(&loaded, "window"), ("6d", "HEADCOUNT_WINDOW"));
+    assert_eq!(shown(&loaded, "max_body"), ("2MiB", "--max-body"));
+    assert!(
+        shown(&loaded, "max_segments")
+            .1
+            .ends_with("headcount.toml:3")
+    );
+    assert_eq!(shown(&loaded, "resolution"), ("1m", "default"));
+    assert_eq!(loaded.shown.len(), SETTINGS.len());
+}
+
+#[test]
+fn an_unknown_setting_is_named_with_its_place_and_the_nearest() {
+    assert_eq!(
+        error(Some("\nwndow = '7d'"), &[], &[]),
+        "unknown setting `wndow` (headcount.toml:2): did you mean `window`?"
+    );
+    assert_eq!(
+        error(None, &[("HEADCOUNT_WNDOW", "7d")], &[]),
+        "unknown setting `HEADCOUNT_WNDOW` (HEADCOUNT_WNDOW): did you mean `HEADCOUNT_WINDOW`?"
+    );
+    assert_eq!(
+        error(None, &[("HEADCOUNT_BANANA", "7d")], &[]),
+        "unknown setting `HEADCOUNT_BANANA` (HEADCOUNT_BANANA): `headcount check-config` lists those that exist"
+    );
+    assert!(error(None, &[("HEADCOUNT_listen", "x")], &[]).starts_with("unknown setting"));
+    assert!(error(None, &[("HEADCOUNT_", "x")], &[]).starts_with("unknown setting"));
+}
+
+#[test]
+fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
+    let cases: &[(&str, &str, &str)] = &[
+        ("listen", "localhost", "an address and a port"),
+        ("max_body", "lots", "a size such as"),
+        ("max_body", "2 GiB", "a size from 1.0 KiB to 1.0 GiB"),
+        ("max_connections", "0", "a whole number from 1 to 1000000"),
+        ("max_connections", "-1", "a whole number"),
+        ("max_connections", "", "a whole number"),
+        ("header_timeout", "10", "a duration such as"),
+        ("header_timeout", "1ms", "a duration from 100ms to 1h"),
+        ("shutdown_grace", "9999999d", "a duration from 0ms to 1h"),
+        ("cache_ttl", "99999999999999999999y", "a duration"),
+        (
+            "window",
+            "90s",
+            "a positive multiple of the resolution, which is 60 s",
+        ),
+        ("window", "400d", "a coarser resolution"),
+        ("resolution", "1500ms", "whole seconds from 1s to 1h"),
+        ("max_ahead", "25h", "at most 24h"),
+        ("store", "mysql", "embedded"),
+        ("refresh_mode", "Loop", "loop or off"),
+        (
+            "refresh_windows",
+            "1d,,7d",
+            "durations, with commas between",
+        ),
+        ("refresh_windows", "15d", "from 60 s to 1209600 s"),
+        ("log_format", "xml", "text or json"),
+        ("log", "inof", "a level (error, warn"),
+        ("log", "headcount=loud", "a level (error, warn"),
+    ];
+    for (name, value, right) in cases {
+        let message = error(None, &[(&variable_of(name), value)], &[]);
+        let begins = format!(
+            "setting `{name}` is {value:?} ({}): give",
+            variable_of(name)
+        );
+        assert!(message.starts_with(&begins), "{message}");
+        assert!(message.contains(right), "{message}");
+    }
+}
+
+#[test]
+fn lists_and_directives_are_taken_as_people_write_them() {
+    let settings = Settings::with([
+        ("refresh_windows", "1d, 7d ,1d"),
+        ("log", "warn,headcount=debug,headcount::http[request]=trace"),
+    ])
+    .unwrap();
+    assert_eq!(settings.refresh.windows.len(), 3);
+    assert!(Settings::with([("refresh_windows", "")]).is_ok());
+}
+
+#[test]
+fn a_file_that_is_no_flat_toml_is_named_with_the_line() {
+    assert!(
+        error(Some("window = 7d"), &[], &[])
+            .starts_with("can't read the settings file headcount.toml: line 1:")
+    );
+    assert!(error(Some("\n[http]\nlisten = 'x'"), &[], &[]).contains("line 2: `http` is a table"));
+    assert!(error(Some("window = '1d'\nwindow = '2d'"), &[], &[]).contains("line 2"));
+    let missing = Sources {
+        file: Some("/nonexistent/h.toml".into()),
+        ..Sources::default()
+    };
+    assert!(
+        load(missing)
+            .unwrap_err()
+            .to_string()
+            .starts_with("can't read the settings file /nonexistent/h.toml: ")
+    );
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    loaded(
+        None,
+        &[
+            ("HEADCOUNT_URL", "http://x"),
+            ("HEADCOUNT_TOKEN", "t"),
+            ("HEADCOUNT_TEST_INFLUXD", "/x"),
+            ("HEADCOUNT_SERVICE_HOST", "10.0.0.1"),
+            ("HEADCOUNT_SERVICE_PORT", "80"),
+            ("HEADCOUNT_SERVICE_PORT_HTTP", "80"),
+            ("HEADCOUNT_PORT", "tcp://10.0.0.1:80"),
+            ("HEADCOUNT_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("HEADCOUNT_PORT_80_TCP_PROTO", "tcp"),
+            ("HEADCOUNT_PORT_80_TCP_PORT", "80"),
+            ("HEADCOUNT_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("HEADCOUNT_REDIS_SERVICE_HOST", "10.0.0.2"),
+            ("HEADCOUNT_REDIS_PORT_6379_TCP_ADDR", "10.0.0.2"),
+        ],
+        &[],
+    );
+    assert!(
+        error(None, &[("HEADCOUNT_PORT", "8080")], &[])
+            .starts_with("unknown setting `HEADCOUNT_PORT`")
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_utf8_is_named() {
+    use std::os::unix::ffi::OsStringExt;
+    let sources = Sources {
+        variables: vec![
+            ("OTHER".into(), OsString::from_vec(vec![0xff])),
+            ("HEADCOUNT_LOG".into(), OsString::from_vec(vec![0xff])),
+        ],
+        ..Sources::default()
+    };
+    assert!(
+        load(sources)
+            .unwrap_err()
+            .to_string()
+            .contains("HEADCOUNT_LOG is not UTF-8")
+    );
+}
+
+#[test]
+fn a_secret_may_come_from_a_file_and_shows_nowhere() {
+    let dir = dir();
+    let path = dir.path().join("key");
+    let path_text = path.display().to_string();
+    let named = [("HEADCOUNT_USER_KEY_FILE", path_text.as_str())];
+    assert!(error(None, &named, &[]).contains("which can't be read"));
+    std::fs::write(&path, "\n").unwrap();
+    assert!(error(None, &named, &[]).contains("which is empty"));
+    std::fs::write(&path, [0xff; 20]).unwrap();
+    assert!(error(None, &named, &[]).contains("which is not UTF-8"));
+    std::fs::write(&path, "x".repeat(70_000)).unwrap();
+    assert!(error(None, &named, &[]).contains("more than 65536 bytes"));
+
+    for line_end in ["", "\n", "\r\n"] {
+        std::fs::write(&path, format!(" 0123456789abcdef{line_end}")).unwrap();
+        let loaded = loaded(None, &named, &[]);
+        let key = loaded.settings.ingest.user_key.as_ref().unwrap();
+        assert_eq!(key.reveal(), " 0123456789abcdef");
+        let origin = format!("{path_text}, named by HEADCOUNT_USER_KEY_FILE");
+        assert_eq!(shown(&loaded, "user_key"), (HIDDEN, origin.as_str()));
+        assert!(!format!("{loaded:?}").contains("0123456789abcdef"));
+    }
+    assert_eq!(
+        error(Some("user_key = '0123456789abcdef'"), &named, &[]),
+        "settings `user_key` (headcount.toml:1) and `user_key_file` (HEADCOUNT_USER_KEY_FILE) are both given: give one"
+    );
+    // A later layer can undo the twin.
+    assert!(
+        loaded(None, &named, &[("user_key_file", "")])
+            .settings
+            .ingest
+            .user_key
+            .is_none()
+    );
+}
+
+#[test]
+fn a_short_or_empty_secret_is_refused_without_being_shown() {
+    let message = error(None, &[("HEADCOUNT_USER_KEY", "hunter2")], &[]);
+    assert_eq!(
+        message,
+        "setting `user_key` is *** (HEADCOUNT_USER_KEY): give at least 16 characters"
+    );
+    assert!(error(None, &[("HEADCOUNT_USER_KEY", "")], &[]).contains("`user_key`"));
+}
+
+#[test]
+fn the_readme_lists_each_setting_with_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let Ok(readme) = std::fs::read_to_string(path) else {
+        return;
+    };
+    let Some((_, table)) = readme.split_once("<!-- settings -->") else {
+        return;
+    };
+    for setting in SETTINGS {
+        let row = readme_row(setting);
+        assert!(
+            table.contains(&row),
+            "README.md lacks this row of the table of settings:\n{row}"
+        );
+    }
+}
+
+#[test]
+fn every_sample_file_is_valid() {
+    let mut folders = vec![PathBuf::from(env!("CARGO_MANIFEST_DIR"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if path.is_dir()
+                && !name.starts_with('.')
+                && !["target", "src"].contains(&name.as_str())
+            {
+                folders.push(path);
+            } else if name.starts_with("headcount") && name.ends_with(".toml") {
+                let file = Some(path);
+                load(Sources {
+                    file,
+                    ..Sources::default()
+                })
+                .unwrap();
+            }
+        }
+    }
+}
