@@ -1,5 +1,10 @@
 //! Last known counts: the port that every cache fulfils.
 
+pub mod conformance;
+mod memory;
+
+pub use memory::MemoryCache;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +13,15 @@ use crate::domain::{Count, Segment, Window};
 
 /// The last known count per (segment, window). Never a source of truth: it may lose everything at any time,
 /// and every reader must get by without it. Only the refresher calls [`put`](Self::put).
+///
+/// **The promise of `pending`.** When a [`Cached`] has a number for `pending`, then `users + pending` is at least
+/// the number of distinct users now, as far as this cache was told: each pair was noted by
+/// [`add_pending`](Self::add_pending) before its client was answered. Whatever may have cost a note (a cache that
+/// lost its counters, went back to an older state, or was told of a gap) makes `pending` unknown until the next
+/// `mark`, count and `put`; it never makes it too small.
+///
+/// **Cancellation and errors.** A call that was dropped or that failed may or may not have taken effect, in whole
+/// or in part. After such an `add_pending` call [`mark_pending_unknown`](Self::mark_pending_unknown).
 #[async_trait]
 pub trait CountCache: Send + Sync + std::fmt::Debug {
     /// The last count that was put, if it is still known, with the pairs acknowledged since.
@@ -17,8 +31,8 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
     /// trip for all. Called after the store has them and before the client is answered.
     async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError>;
 
-    /// Notes that pairs of these segments were acknowledged without [`add_pending`](Self::add_pending): until
-    /// the next refresh their `pending` is unknown.
+    /// Notes that pairs of these segments were acknowledged without [`add_pending`](Self::add_pending), and that
+    /// the segments exist: their `pending` is unknown until a `put` whose mark was taken later.
     async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError>;
 
     /// How many pairs of `segment` were noted so far. Taken before a count's query begins, it says what that
@@ -26,7 +40,7 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
     async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError>;
 
     /// Keeps a count whose query began after `mark` was taken. A count older than the one already kept
-    /// changes nothing.
+    /// changes nothing. A segment with users becomes known by it.
     async fn put(
         &self,
         segment: &Segment,
@@ -50,7 +64,8 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
     /// the list goes, so that a cache that lost its list says so.
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError>;
 
-    /// Forgets a segment that has no users any more.
+    /// Forgets a segment that has no users any more. It stays when the last [`put`](Self::put) for its widest
+    /// window found users, or when anything was noted since the mark of that put.
     async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError>;
 
     /// Takes the lock that makes refreshes single, for at most `ttl`; `None` when another holds it.
@@ -91,6 +106,18 @@ pub struct PendingMark {
     pub noted: u64,
     /// How often `mark_pending_unknown` named the segment.
     pub gaps: u64,
+    /// Which life of the counters this is: counters that were lost and began again have another one.
+    pub epoch: u64,
+}
+
+impl PendingMark {
+    /// Pairs noted from `earlier` until this mark; `None` when that can't be said.
+    fn since(&self, earlier: &Self) -> Option<u64> {
+        if self.epoch != earlier.epoch || self.gaps != earlier.gaps {
+            return None;
+        }
+        self.noted.checked_sub(earlier.noted)
+    }
 }
 
 /// Proof of holding the refresh lock.

@@ -1,0 +1,713 @@
+//! What every [`CountCache`] must do, as checks that any adapter or decorator can be put through.
+//!
+//! A check gets a maker of empty caches and panics at the first broken promise, naming it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a conformance check fails by panicking, like a test"
+)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Cached, CountCache, PendingMark};
+use crate::domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use crate::store::conformance::HOSTILE_NAMES;
+
+/// Long enough that nothing expires during a check.
+const LONG: Duration = Duration::from_secs(60);
+/// How long a check waits for a lock of 30 ms to expire before it gives up.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs every check.
+pub async fn check_cache(new: impl AsyncFn() -> Arc<dyn CountCache>) {
+    check_empty(&*new().await).await;
+    check_put_and_get(&*new().await).await;
+    check_only_newer_counts_are_kept(&*new().await).await;
+    check_pending(&*new().await).await;
+    check_gaps(&*new().await).await;
+    check_marks_of_a_former_life(&*new().await).await;
+    check_known_segments(&*new().await).await;
+    check_remove_segment(&*new().await).await;
+    check_hostile_names(&*new().await).await;
+    check_get_many(&*new().await).await;
+    check_lock(&*new().await).await;
+    check_lock_expires(&*new().await).await;
+    check_caches_are_apart(&*new().await, &*new().await).await;
+    check_concurrent_notes(new().await).await;
+}
+
+fn segment(name: &str) -> Segment {
+    Segment::new(name).unwrap()
+}
+
+fn frame() -> TimeFrame {
+    let minute = Duration::from_secs(60);
+    TimeFrame::new(minute * 60, minute, minute).unwrap()
+}
+
+fn hour() -> Window {
+    frame().full_window()
+}
+
+fn minutes(number: u64) -> Window {
+    frame().window(Duration::from_secs(60 * number)).unwrap()
+}
+
+/// A count as of an instant that lies `micros` after an arbitrary one.
+fn count(users: u64, micros: i64) -> Count {
+    let as_of = Timestamp::from_microsecond(1_900_000_000_123_456 + micros).unwrap();
+    Count { users, as_of }
+}
+
+async fn names(cache: &dyn CountCache) -> BTreeSet<String> {
+    let listed = cache.segments().await.unwrap().names;
+    let names: BTreeSet<_> = listed.iter().map(|name| name.as_str().to_owned()).collect();
+    assert_eq!(names.len(), listed.len(), "a known segment is listed once");
+    names
+}
+
+async fn pending(cache: &dyn CountCache, segment: &Segment) -> Option<u64> {
+    cache.get(segment, hour()).await.unwrap().unwrap().pending
+}
+
+/// An empty cache knows nothing, and takes calls about nothing.
+pub async fn check_empty(cache: &dyn CountCache) {
+    cache.ping().await.unwrap();
+    let unknown = segment("unknown");
+    assert_eq!(
+        cache.get(&unknown, hour()).await.unwrap(),
+        None,
+        "an unknown count"
+    );
+    let known = cache.segments().await.unwrap();
+    assert!(known.names.is_empty(), "no known segments");
+    assert!(!known.complete, "an empty list is not whole");
+    cache.add_pending(&[]).await.unwrap();
+    cache.mark_pending_unknown(&[]).await.unwrap();
+    assert_eq!(cache.get_many(&[], hour()).await.unwrap(), []);
+    cache.remove_segment(&unknown).await.unwrap();
+    cache.mark(&unknown).await.unwrap();
+    assert!(
+        names(cache).await.is_empty(),
+        "asking for a mark makes no segment known"
+    );
+}
+
+/// What was put is what is got, for each segment and window apart, to the microsecond.
+pub async fn check_put_and_get(cache: &dyn CountCache) {
+    let (sports, news) = (segment("sports"), segment("news"));
+    let mark = cache.mark(&sports).await.unwrap();
+    cache
+        .put(&sports, hour(), count(u64::MAX, 1), mark)
+        .await
+        .unwrap();
+    cache
+        .put(&sports, minutes(7), count(0, 2), mark)
+        .await
+        .unwrap();
+    let mark = cache.mark(&news).await.unwrap();
+    cache.put(&news, hour(), count(3, 3), mark).await.unwrap();
+    for (segment, window, count) in [
+        (&sports, hour(), count(u64::MAX, 1)),
+        (&sports, minutes(7), count(0, 2)),
+        (&news, hour(), count(3, 3)),
+    ] {
+        let expected = Cached {
+            count,
+            pending: Some(0),
+        };
+        assert_eq!(cache.get(segment, window).await.unwrap(), Some(expected));
+    }
+    assert_eq!(
+        cache.get(&news, minutes(7)).await.unwrap(),
+        None,
+        "another window is unknown"
+    );
+}
+
+/// A count older than the kept one changes nothing; one as of the same instant replaces it.
+pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
+    let sports = segment("sports");
+    let mark = cache.mark(&sports).await.unwrap();
+    for (put, kept) in [
+        (count(10, 0), count(10, 0)),
+        (count(9, -1), count(10, 0)),
+        (count(8, -1_000_000_000), count(10, 0)),
+        (count(7, 1), count(7, 1)),
+        (count(6, 1), count(6, 1)),
+    ] {
+        cache.put(&sports, hour(), put, mark).await.unwrap();
+        assert_eq!(
+            cache.get(&sports, hour()).await.unwrap().unwrap().count,
+            kept
+        );
+    }
+    // An ignored count must not lend its mark to the one that was kept.
+    cache.add_pending(&[(sports.clone(), 4)]).await.unwrap();
+    let later = cache.mark(&sports).await.unwrap();
+    cache
+        .put(&sports, hour(), count(5, 0), later)
+        .await
+        .unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        Some(4),
+        "the mark of an ignored count"
+    );
+}
+
+/// `pending` is what was noted since the mark, for each window by its own mark.
+pub async fn check_pending(cache: &dyn CountCache) {
+    let (sports, news) = (segment("sports"), segment("news"));
+    let before = cache.mark(&sports).await.unwrap();
+    cache
+        .add_pending(&[(sports.clone(), 2), (news.clone(), 40)])
+        .await
+        .unwrap();
+    let between = cache.mark(&sports).await.unwrap();
+    assert_eq!(
+        between.noted - before.noted,
+        2,
+        "a mark counts the noted pairs"
+    );
+    cache.add_pending(&[(sports.clone(), 3)]).await.unwrap();
+    cache
+        .put(&sports, hour(), count(1, 0), before)
+        .await
+        .unwrap();
+    cache
+        .put(&sports, minutes(7), count(1, 0), between)
+        .await
+        .unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        Some(5),
+        "pairs noted since the mark"
+    );
+    let short = cache.get(&sports, minutes(7)).await.unwrap().unwrap();
+    assert_eq!(short.pending, Some(3), "each window has its own mark");
+
+    let mark = cache.mark(&sports).await.unwrap();
+    cache.put(&sports, hour(), count(2, 1), mark).await.unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        Some(0),
+        "a put takes away what its query could see"
+    );
+    cache
+        .add_pending(&[(sports.clone(), 1), (sports.clone(), 1)])
+        .await
+        .unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        Some(2),
+        "a segment may be named twice in a call"
+    );
+}
+
+/// A gap makes `pending` unknown until a put whose mark was taken later.
+pub async fn check_gaps(cache: &dyn CountCache) {
+    let (sports, news) = (segment("sports"), segment("news"));
+    for (index, name) in [&sports, &news].into_iter().enumerate() {
+        let mark = cache.mark(name).await.unwrap();
+        cache
+            .put(name, hour(), count(index as u64, 0), mark)
+            .await
+            .unwrap();
+    }
+    let early = cache.mark(&sports).await.unwrap();
+    cache
+        .mark_pending_unknown(&[sports.clone(), segment("only marked")])
+        .await
+        .unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        None,
+        "a gap makes pending unknown"
+    );
+    assert_eq!(
+        pending(cache, &news).await,
+        Some(0),
+        "and that of no other segment"
+    );
+    assert!(
+        names(cache).await.contains("only marked"),
+        "a segment with a gap is known"
+    );
+
+    cache
+        .put(&sports, hour(), count(2, 1), early)
+        .await
+        .unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        None,
+        "a mark from before the gap can't mend it"
+    );
+    cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
+    assert_eq!(pending(cache, &sports).await, None, "nor can later notes");
+    let late = cache.mark(&sports).await.unwrap();
+    cache.put(&sports, hour(), count(3, 2), late).await.unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        Some(0),
+        "a mark from after the gap mends it"
+    );
+}
+
+/// A mark from before the counters were forgotten never makes `pending` a number.
+pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
+    let sports = segment("sports");
+    cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
+    let former = cache.mark(&sports).await.unwrap();
+    cache
+        .put(&sports, hour(), count(0, 0), former)
+        .await
+        .unwrap();
+    cache.remove_segment(&sports).await.unwrap();
+    cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
+    cache
+        .put(&sports, hour(), count(0, 1), former)
+        .await
+        .unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        None,
+        "equal counters of another life"
+    );
+
+    let foreign = PendingMark {
+        epoch: former.epoch.wrapping_add(u64::MAX / 2),
+        ..former
+    };
+    cache
+        .put(&sports, hour(), count(0, 2), foreign)
+        .await
+        .unwrap();
+    assert_eq!(pending(cache, &sports).await, None, "a foreign mark");
+    let now = cache.mark(&sports).await.unwrap();
+    cache.put(&sports, hour(), count(0, 3), now).await.unwrap();
+    assert_eq!(
+        pending(cache, &sports).await,
+        Some(0),
+        "a mark of this life"
+    );
+}
+
+/// Known are the listed segments, the noted ones, and those with users.
+pub async fn check_known_segments(cache: &dyn CountCache) {
+    cache
+        .add_pending(&[(segment("noted"), 1), (segment("nothing"), 0)])
+        .await
+        .unwrap();
+    let mark = cache.mark(&segment("counted")).await.unwrap();
+    cache
+        .put(&segment("counted"), hour(), count(1, 0), mark)
+        .await
+        .unwrap();
+    cache
+        .put(&segment("nobody"), hour(), count(0, 0), mark)
+        .await
+        .unwrap();
+    let known = names(cache).await;
+    assert!(
+        known.contains("noted") && known.contains("counted"),
+        "{known:?}"
+    );
+    assert!(
+        !known.contains("nobody"),
+        "asking for a made-up name makes no segment known"
+    );
+    assert!(
+        !cache.segments().await.unwrap().complete,
+        "nobody said that the list is whole"
+    );
+
+    let listed = [segment("listed"), segment("noted")];
+    cache.complete_segments(&listed, LONG).await.unwrap();
+    assert!(
+        cache.segments().await.unwrap().complete,
+        "the list is whole now"
+    );
+    cache.add_pending(&[(segment("later"), 1)]).await.unwrap();
+    let known = names(cache).await;
+    for name in ["noted", "counted", "listed", "later"] {
+        assert!(
+            known.contains(name),
+            "{name} is missing: listing adds and removes nothing"
+        );
+    }
+    assert!(
+        cache.segments().await.unwrap().complete,
+        "a later note keeps the list whole"
+    );
+
+    let many: Vec<_> = (0..2_500)
+        .map(|index| segment(&format!("many {index}")))
+        .collect();
+    cache
+        .complete_segments(&many, Duration::from_millis(30))
+        .await
+        .unwrap();
+    assert_eq!(
+        names(cache).await.len(),
+        known.len() + many.len(),
+        "a long list is whole"
+    );
+    let expired = tokio::time::timeout(PATIENCE, async {
+        while cache.segments().await.unwrap().complete {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    expired
+        .await
+        .unwrap_or_else(|_| panic!("the note that the list is whole has a limit"));
+}
+
+/// A removed segment is gone; one with users or fresh notes stays.
+pub async fn check_remove_segment(cache: &dyn CountCache) {
+    let gone = segment("gone");
+    cache
+        .add_pending(&[(gone.clone(), 1), (segment("other"), 1)])
+        .await
+        .unwrap();
+    let mark = cache.mark(&gone).await.unwrap();
+    cache
+        .put(&gone, minutes(7), count(0, 0), mark)
+        .await
+        .unwrap();
+    cache.put(&gone, hour(), count(2, 0), mark).await.unwrap();
+    cache.remove_segment(&gone).await.unwrap();
+    assert!(
+        names(cache).await.contains("gone"),
+        "a segment with users stays"
+    );
+
+    cache.put(&gone, hour(), count(0, 1), mark).await.unwrap();
+    cache.add_pending(&[(gone.clone(), 1)]).await.unwrap();
+    let later = cache.mark(&gone).await.unwrap();
+    cache
+        .put(&gone, minutes(7), count(0, 1), later)
+        .await
+        .unwrap();
+    cache.remove_segment(&gone).await.unwrap();
+    assert!(
+        names(cache).await.contains("gone"),
+        "a segment noted since stays"
+    );
+
+    cache.put(&gone, hour(), count(0, 2), later).await.unwrap();
+    cache
+        .mark_pending_unknown(std::slice::from_ref(&gone))
+        .await
+        .unwrap();
+    cache.remove_segment(&gone).await.unwrap();
+    assert!(
+        names(cache).await.contains("gone"),
+        "a segment with a gap stays"
+    );
+
+    let mark = cache.mark(&gone).await.unwrap();
+    cache.put(&gone, hour(), count(0, 3), mark).await.unwrap();
+    cache.remove_segment(&gone).await.unwrap();
+    let known = names(cache).await;
+    assert!(!known.contains("gone"), "a segment without users goes");
+    assert!(known.contains("other"), "and takes no other along");
+    assert_eq!(
+        cache.get(&gone, hour()).await.unwrap(),
+        None,
+        "its counts go"
+    );
+    assert_eq!(
+        cache.get(&gone, minutes(7)).await.unwrap(),
+        None,
+        "of every window"
+    );
+    cache.remove_segment(&gone).await.unwrap();
+
+    cache.add_pending(&[(gone.clone(), 1)]).await.unwrap();
+    assert!(
+        names(cache).await.contains("gone"),
+        "a removed segment may come back"
+    );
+}
+
+/// Names that break somebody's escaping come back as they are, and stay apart.
+pub async fn check_hostile_names(cache: &dyn CountCache) {
+    let more = [
+        "{",
+        "}",
+        "{}",
+        "a}b{c",
+        "%7B",
+        "%7b",
+        "%257B",
+        "}{tag}",
+        "a:pending",
+        "lock",
+    ];
+    let all: Vec<_> = HOSTILE_NAMES
+        .iter()
+        .chain(&more)
+        .map(|name| segment(name))
+        .collect();
+    for (index, name) in all.iter().enumerate() {
+        cache.add_pending(&[(name.clone(), 1)]).await.unwrap();
+        let mark = cache.mark(name).await.unwrap();
+        cache
+            .put(name, hour(), count(index as u64, 0), mark)
+            .await
+            .unwrap();
+        cache
+            .add_pending(&[(name.clone(), index as u64)])
+            .await
+            .unwrap();
+    }
+    for (index, name) in all.iter().enumerate() {
+        let number = index as u64;
+        let expected = Cached {
+            count: count(number, 0),
+            pending: Some(number),
+        };
+        assert_eq!(
+            cache.get(name, hour()).await.unwrap(),
+            Some(expected),
+            "{name}"
+        );
+    }
+    let expected = all.iter().map(|name| name.as_str().to_owned()).collect();
+    assert_eq!(names(cache).await, expected, "names come back as they were");
+}
+
+/// Many at once are as each by itself, in the order asked for.
+pub async fn check_get_many(cache: &dyn CountCache) {
+    let all: Vec<_> = (0..700)
+        .map(|index| segment(&format!("s{index}")))
+        .collect();
+    for (index, name) in all.iter().enumerate().step_by(7) {
+        let mark = cache.mark(name).await.unwrap();
+        cache
+            .put(name, hour(), count(index as u64, 0), mark)
+            .await
+            .unwrap();
+    }
+    let notes: Vec<_> = all.iter().map(|name| (name.clone(), 2)).collect();
+    cache.add_pending(&notes).await.unwrap();
+    let many = cache.get_many(&all, hour()).await.unwrap();
+    assert_eq!(many.len(), all.len());
+    for (index, got) in many.into_iter().enumerate() {
+        let users = index as u64;
+        let expected = index.is_multiple_of(7).then(|| Cached {
+            count: count(users, 0),
+            pending: Some(2),
+        });
+        assert_eq!(got, expected, "s{index}");
+    }
+}
+
+/// One holds the lock until it is given back.
+pub async fn check_lock(cache: &dyn CountCache) {
+    let token = cache.try_lock(LONG).await.unwrap().unwrap();
+    assert_eq!(cache.try_lock(LONG).await.unwrap(), None, "a held lock");
+    assert!(
+        cache.extend_lock(&token, LONG).await.unwrap(),
+        "a held lock is prolonged"
+    );
+    cache.unlock(token).await.unwrap();
+    let next = cache.try_lock(LONG).await.unwrap().unwrap();
+    cache.unlock(next).await.unwrap();
+}
+
+/// A lock that was not given back is free after its time, and its former holder can't touch the next one's.
+pub async fn check_lock_expires(cache: &dyn CountCache) {
+    let short = Duration::from_millis(30);
+    let former = cache.try_lock(short).await.unwrap().unwrap();
+    let next = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(token) = cache.try_lock(LONG).await.unwrap() {
+                return token;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let next = next
+        .await
+        .unwrap_or_else(|_| panic!("the lock did not expire"));
+    assert!(
+        !cache.extend_lock(&former, LONG).await.unwrap(),
+        "a lost lock is not prolonged"
+    );
+    cache.unlock(former).await.unwrap();
+    assert_eq!(
+        cache.try_lock(LONG).await.unwrap(),
+        None,
+        "the next holder's lock stays"
+    );
+    assert!(cache.extend_lock(&next, LONG).await.unwrap());
+    cache.unlock(next).await.unwrap();
+}
+
+/// Two caches that were made apart share nothing.
+pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache) {
+    let sports = segment("sports");
+    one.add_pending(&[(sports.clone(), 1)]).await.unwrap();
+    let mark = one.mark(&sports).await.unwrap();
+    one.put(&sports, hour(), count(1, 0), mark).await.unwrap();
+    let token = one.try_lock(LONG).await.unwrap().unwrap();
+    assert_eq!(other.get(&sports, hour()).await.unwrap(), None);
+    assert!(names(other).await.is_empty());
+    let others = other.try_lock(LONG).await.unwrap().unwrap();
+    other.unlock(others).await.unwrap();
+    one.unlock(token).await.unwrap();
+}
+
+/// Notes from many tasks at once all count.
+pub async fn check_concurrent_notes(cache: Arc<dyn CountCache>) {
+    let sports = segment("sports");
+    let mark = cache.mark(&sports).await.unwrap();
+    cache.put(&sports, hour(), count(0, 0), mark).await.unwrap();
+    let notes = (0..8).map(|_| async {
+        for _ in 0..25 {
+            cache
+                .add_pending(&[(segment("sports"), 2), (segment("news"), 1)])
+                .await
+                .unwrap();
+        }
+    });
+    futures::future::join_all(notes).await;
+    assert_eq!(
+        pending(&*cache, &sports).await,
+        Some(400),
+        "no note is lost"
+    );
+}
+
+/// Plays `script`, one step a byte, through `clients` of one cache against a model of the truth, and checks after
+/// each step that `users + pending` is never below it. `forget` makes the cache lose everything.
+pub async fn check_scenario(clients: &[&dyn CountCache], script: &[u8], forget: impl AsyncFn()) {
+    let segment = segment("sports");
+    let mut model = Model::default();
+    for &byte in script {
+        let client = clients[usize::from(byte >> 4) % clients.len()];
+        model.step(client, &segment, byte & 0xf, &forget).await;
+        for reader in clients {
+            model.check(*reader, &segment).await;
+        }
+    }
+    // Whatever happened, one quiet refresh makes all known again.
+    let refresher = clients[0];
+    model.note_all(refresher, &segment).await;
+    let mark = refresher.mark(&segment).await.unwrap();
+    refresher
+        .put(&segment, hour(), model.count(), mark)
+        .await
+        .unwrap();
+    for reader in clients {
+        let cached = reader.get(&segment, hour()).await.unwrap().unwrap();
+        assert_eq!(
+            cached,
+            Cached {
+                count: model.count(),
+                pending: Some(0)
+            },
+            "after a refresh"
+        );
+    }
+}
+
+/// What is true of one segment whose users only come. Each pair is a new user: the worst case.
+#[derive(Debug, Default)]
+struct Model {
+    /// What a count by the store finds.
+    stored: u64,
+    /// Stored, but not yet noted nor acknowledged.
+    unnoted: Vec<u64>,
+    /// What clients were told.
+    acknowledged: u64,
+    marks: Vec<PendingMark>,
+    counts: Vec<(Count, PendingMark)>,
+    instant: i64,
+}
+
+impl Model {
+    async fn step(
+        &mut self,
+        client: &dyn CountCache,
+        segment: &Segment,
+        step: u8,
+        forget: &impl AsyncFn(),
+    ) {
+        match step {
+            0..=2 => {
+                self.stored += u64::from(step) + 1;
+                self.unnoted.push(u64::from(step) + 1);
+            }
+            3..=6 => {
+                if let Some(pairs) = self.unnoted.pop() {
+                    client
+                        .add_pending(&[(segment.clone(), pairs)])
+                        .await
+                        .unwrap();
+                    self.acknowledged += pairs;
+                }
+            }
+            7 => {
+                if let Some(pairs) = self.unnoted.pop() {
+                    client
+                        .mark_pending_unknown(std::slice::from_ref(segment))
+                        .await
+                        .unwrap();
+                    self.acknowledged += pairs;
+                }
+            }
+            8..=9 => self.marks.push(client.mark(segment).await.unwrap()),
+            10..=11 => {
+                if let Some(mark) = self.marks.pop() {
+                    self.instant += 1;
+                    self.counts.push((self.count(), mark));
+                }
+            }
+            12..=13 => {
+                if let Some((count, mark)) = self.counts.pop() {
+                    client.put(segment, hour(), count, mark).await.unwrap();
+                }
+            }
+            14 => client.remove_segment(segment).await.unwrap(),
+            _ => forget().await,
+        }
+    }
+
+    fn count(&self) -> Count {
+        count(self.stored, self.instant)
+    }
+
+    async fn note_all(&mut self, client: &dyn CountCache, segment: &Segment) {
+        for pairs in self.unnoted.drain(..) {
+            client
+                .add_pending(&[(segment.clone(), pairs)])
+                .await
+                .unwrap();
+        }
+        self.instant += 1;
+    }
+
+    async fn check(&self, reader: &dyn CountCache, segment: &Segment) {
+        let Some(cached) = reader.get(segment, hour()).await.unwrap() else {
+            return;
+        };
+        assert!(cached.count.users <= self.stored, "a count from nowhere");
+        let Some(pending) = cached.pending else {
+            return;
+        };
+        let bound = cached.count.users + pending;
+        assert!(
+            bound >= self.acknowledged,
+            "{bound} is below {}: {self:?}",
+            self.acknowledged
+        );
+    }
+}

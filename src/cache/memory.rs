@@ -1,0 +1,293 @@
+//! The cache within the process: the default, for one instance.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
+use crate::domain::{Count, Segment, Window};
+
+/// Segments that are kept though nobody noted a pair of them: whoever asks for made-up names must not fill the
+/// memory.
+const MAX_STRANGERS: usize = 10_000;
+
+/// A [`CountCache`] in the memory of this process. It never fails, and its lock holds off nobody else.
+#[derive(Debug, Default)]
+pub struct MemoryCache {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: HashMap<Segment, Entry>,
+    /// How many entries are not known.
+    strangers: usize,
+    /// Counters that begin from here on carry this epoch; it moves on whenever counters are forgotten.
+    epoch: u64,
+    /// Until when the list of known segments is whole.
+    complete_until: Option<Instant>,
+    lock: Option<Lock>,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// Whether it belongs to the list of known segments.
+    known: bool,
+    noted: PendingMark,
+    counts: HashMap<Window, (Count, PendingMark)>,
+}
+
+#[derive(Debug)]
+struct Lock {
+    token: u64,
+    until: Instant,
+}
+
+impl Entry {
+    /// Whether the widest count found nobody and nothing was noted since.
+    fn is_empty(&self) -> bool {
+        let widest = self.counts.iter().max_by_key(|(window, _)| **window);
+        widest
+            .is_some_and(|(_, (count, mark))| count.users == 0 && self.noted.since(mark) == Some(0))
+    }
+}
+
+impl State {
+    fn entry(&mut self, segment: &Segment) -> &mut Entry {
+        if !self.entries.contains_key(segment) {
+            if self.strangers >= MAX_STRANGERS {
+                self.entries.retain(|_, entry| entry.known);
+                self.strangers = 0;
+                self.epoch += 1;
+            }
+            self.strangers += 1;
+        }
+        let epoch = self.epoch;
+        self.entries
+            .entry(segment.clone())
+            .or_insert_with(|| Entry {
+                noted: PendingMark {
+                    epoch,
+                    ..PendingMark::default()
+                },
+                ..Entry::default()
+            })
+    }
+
+    fn known_entry(&mut self, segment: &Segment) -> &mut Entry {
+        let newly_known = !std::mem::replace(&mut self.entry(segment).known, true);
+        if newly_known {
+            self.strangers -= 1;
+        }
+        self.entry(segment)
+    }
+
+    fn cached(&self, segment: &Segment, window: Window) -> Option<Cached> {
+        let entry = self.entries.get(segment)?;
+        let (count, mark) = *entry.counts.get(&window)?;
+        Some(Cached {
+            count,
+            pending: entry.noted.since(&mark),
+        })
+    }
+
+    /// The lock, if somebody holds it now.
+    fn held(&mut self) -> Option<&mut Lock> {
+        self.lock
+            .as_mut()
+            .filter(|lock| lock.until > Instant::now())
+    }
+}
+
+#[async_trait]
+impl CountCache for MemoryCache {
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
+        Ok(self.state.lock().cached(segment, window))
+    }
+
+    async fn get_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+    ) -> Result<Vec<Option<Cached>>, CacheError> {
+        let state = self.state.lock();
+        Ok(segments
+            .iter()
+            .map(|segment| state.cached(segment, window))
+            .collect())
+    }
+
+    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        for (segment, pairs) in added {
+            state.known_entry(segment).noted.noted += pairs;
+        }
+        Ok(())
+    }
+
+    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        for segment in segments {
+            state.known_entry(segment).noted.gaps += 1;
+        }
+        Ok(())
+    }
+
+    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
+        let state = self.state.lock();
+        let fresh = PendingMark {
+            epoch: state.epoch,
+            ..PendingMark::default()
+        };
+        Ok(state
+            .entries
+            .get(segment)
+            .map_or(fresh, |entry| entry.noted))
+    }
+
+    async fn put(
+        &self,
+        segment: &Segment,
+        window: Window,
+        count: Count,
+        mark: PendingMark,
+    ) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        let entry = if count.users > 0 {
+            state.known_entry(segment)
+        } else {
+            state.entry(segment)
+        };
+        let kept = entry.counts.get(&window);
+        if kept.is_none_or(|(kept, _)| kept.as_of <= count.as_of) {
+            entry.counts.insert(window, (count, mark));
+        }
+        Ok(())
+    }
+
+    async fn segments(&self) -> Result<KnownSegments, CacheError> {
+        let state = self.state.lock();
+        let known = state.entries.iter().filter(|(_, entry)| entry.known);
+        Ok(KnownSegments {
+            names: known.map(|(segment, _)| segment.clone()).collect(),
+            complete: state
+                .complete_until
+                .is_some_and(|until| until > Instant::now()),
+        })
+    }
+
+    async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        for segment in listed {
+            state.known_entry(segment);
+        }
+        state.complete_until = Some(Instant::now() + ttl);
+        Ok(())
+    }
+
+    async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        let Some(entry) = state.entries.get(segment) else {
+            return Ok(());
+        };
+        if !entry.is_empty() {
+            return Ok(());
+        }
+        if !entry.known {
+            state.strangers -= 1;
+        }
+        state.entries.remove(segment);
+        state.epoch += 1;
+        Ok(())
+    }
+
+    async fn try_lock(&self, ttl: Duration) -> Result<Option<LockToken>, CacheError> {
+        let mut state = self.state.lock();
+        if state.held().is_some() {
+            return Ok(None);
+        }
+        let token = fastrand::u64(..);
+        state.lock = Some(Lock {
+            token,
+            until: Instant::now() + ttl,
+        });
+        Ok(Some(LockToken(token)))
+    }
+
+    async fn extend_lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
+        let mut state = self.state.lock();
+        let Some(lock) = state.held().filter(|lock| lock.token == token.0) else {
+            return Ok(false);
+        };
+        lock.until = Instant::now() + ttl;
+        Ok(true)
+    }
+
+    async fn unlock(&self, token: LockToken) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        if state.held().is_some_and(|lock| lock.token == token.0) {
+            state.lock = None;
+        }
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::conformance::{check_cache, check_scenario};
+
+    #[tokio::test]
+    async fn keeps_the_promises_of_a_count_cache() {
+        check_cache(async || Arc::new(MemoryCache::default()) as Arc<dyn CountCache>).await;
+    }
+
+    proptest! {
+        #[test]
+        fn users_and_pending_never_fall_below_the_truth(script: Vec<u8>) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let cache = MemoryCache::default();
+                let forget = async || {
+                    let mut state = cache.state.lock();
+                    let epoch = state.epoch + 1;
+                    *state = State { epoch, ..State::default() };
+                };
+                check_scenario(&[&cache, &cache], &script, forget).await;
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn made_up_names_do_not_fill_the_memory() {
+        let cache = MemoryCache::default();
+        let frame = crate::store::conformance::frame(60);
+        let known = Segment::new("known").unwrap();
+        cache.add_pending(&[(known.clone(), 1)]).await.unwrap();
+        let count = Count {
+            users: 0,
+            as_of: crate::domain::Timestamp::UNIX_EPOCH,
+        };
+        for index in 0..=2 * MAX_STRANGERS {
+            let stranger = Segment::new(&format!("made up {index}")).unwrap();
+            let mark = cache.mark(&stranger).await.unwrap();
+            cache
+                .put(&stranger, frame.full_window(), count, mark)
+                .await
+                .unwrap();
+        }
+        assert!(cache.state.lock().entries.len() <= MAX_STRANGERS + 1);
+        assert_eq!(cache.segments().await.unwrap().names, [known]);
+    }
+}
