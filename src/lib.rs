@@ -1,7 +1,16 @@
 //! Exact distinct users per segment, now.
 
+pub mod app;
 pub mod cache;
 pub mod config;
+pub mod counts;
 pub mod domain;
 pub mod index;
+pub mod ingest;
+pub mod readiness;
+pub mod refresher;
 pub mod store;
+pub mod sweeper;
+pub mod telemetry;
+
+pub use app::Headcount;

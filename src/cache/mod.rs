@@ -137,3 +137,12 @@ pub enum CacheError {
     #[error("the cache answered nonsense: {0}")]
     Protocol(String),
 }
+
+/// Opens the configured cache: the one place that constructs adapters.
+pub fn open(
+    settings: &crate::config::Settings,
+) -> Result<std::sync::Arc<dyn CountCache>, CacheError> {
+    match settings.cache.kind {
+        crate::config::CacheKind::Memory => Ok(std::sync::Arc::new(MemoryCache::default())),
+    }
+}

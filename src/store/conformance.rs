@@ -481,9 +481,9 @@ pub async fn check_against_model(factory: &dyn Factory) {
         if round % 7 == 0 {
             let who = format!("u{}", random.u32(..400));
             store.forget(&user(&who), now).await.unwrap();
-            model
-                .values_mut()
-                .for_each(|members| drop(members.remove(&who)));
+            for members in model.values_mut() {
+                members.remove(&who);
+            }
         }
         if round % 5 == 0 {
             store.archive(now, 50).await.unwrap();

@@ -1,10 +1,12 @@
 //! Where pairs live: the port that every store fulfils.
 
 pub mod conformance;
+mod observed;
 
-use async_trait::async_trait;
+mod open;
 
-use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+pub use observed::ObservedStore;
+pub use open::{Opened, open};
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
 ///

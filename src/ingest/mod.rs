@@ -1,0 +1,158 @@
+//! The one way in: pairs are admitted, bounded in number, recorded, and noted as pending.
+
+mod guard;
+mod identity;
+mod intake;
+mod pending;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+pub use guard::SegmentGuard;
+pub use identity::Identity;
+pub use intake::{Intake, PairError};
+pub use pending::PendingNotes;
+
+use crate::domain::{Batch, Clock, TimeFrame};
+use crate::store::{PairStore, StoreError};
+
+/// What a client that was turned away is told to wait. A full queue drains within a second.
+const RETRY_BUSY: Duration = Duration::from_secs(1);
+/// A store that is away rarely comes back sooner.
+const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
+
+/// Takes pairs in.
+#[derive(Debug)]
+pub struct Ingest {
+    frame: TimeFrame,
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn PairStore>,
+    guard: Arc<SegmentGuard>,
+    identity: Arc<Identity>,
+    pending: Option<PendingNotes>,
+    room: Semaphore,
+    queue_pairs: u32,
+}
+
+/// What ingest is made of.
+#[derive(Debug)]
+pub struct IngestParts {
+    /// The window and resolution that place a pair.
+    pub frame: TimeFrame,
+    /// Where "now" comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where pairs go.
+    pub store: Arc<dyn PairStore>,
+    /// What keeps the number of segments bounded.
+    pub guard: Arc<SegmentGuard>,
+    /// What turns a user's name into the one that is stored.
+    pub identity: Arc<Identity>,
+    /// Where acknowledged pairs are noted; `None` with a store whose counts always hold all of them.
+    pub pending: Option<PendingNotes>,
+    /// The most pairs under way at once.
+    pub queue_pairs: usize,
+}
+
+/// Where accepted pairs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// In the store: every count from now on includes them.
+    Stored,
+    /// On this instance's own disk, to be delivered when the store is back.
+    Spooled,
+}
+
+/// Why nothing of a batch was accepted.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    /// Too many pairs are under way.
+    #[error("too many pairs are waiting; try again in {} s", retry_after.as_secs())]
+    Busy {
+        /// How long the client should wait.
+        retry_after: Duration,
+    },
+    /// Nothing can be kept now.
+    #[error("pairs can't be kept now; try again in {} s", retry_after.as_secs())]
+    Unavailable {
+        /// How long the client should wait.
+        retry_after: Duration,
+        /// What is wrong, for the log.
+        cause: StoreError,
+    },
+}
+
+impl Ingest {
+    /// Ingest from its parts.
+    pub fn new(parts: IngestParts) -> Self {
+        let queue_pairs =
+            u32::try_from(parts.queue_pairs.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        Self {
+            frame: parts.frame,
+            clock: parts.clock,
+            store: parts.store,
+            guard: parts.guard,
+            identity: parts.identity,
+            pending: parts.pending,
+            room: Semaphore::new(queue_pairs as usize),
+            queue_pairs,
+        }
+    }
+
+    /// A place to put the pairs of one request, with room for about `expected` pairs. All of them are
+    /// received at the same instant: now.
+    pub fn intake(&self, expected: usize) -> Intake {
+        Intake::new(
+            self.frame,
+            self.clock.now(),
+            Arc::clone(&self.guard),
+            Arc::clone(&self.identity),
+            expected,
+        )
+    }
+
+    /// Makes `batch` durable. On an error nothing of it counts as accepted, and it may be sent again.
+    pub async fn accept(&self, batch: Batch) -> Result<Durability, IngestError> {
+        if batch.is_empty() {
+            return Ok(Durability::Stored);
+        }
+        // A batch larger than the whole queue passes when it has the queue to itself.
+        let pairs = u32::try_from(batch.len())
+            .unwrap_or(u32::MAX)
+            .min(self.queue_pairs);
+        let _room = self
+            .room
+            .try_acquire_many(pairs)
+            .map_err(|_| IngestError::Busy {
+                retry_after: RETRY_BUSY,
+            })?;
+        self.store.record(&batch).await.map_err(refusal)?;
+        if let Some(pending) = &self.pending {
+            pending.note(&batch).await;
+        }
+        Ok(Durability::Stored)
+    }
+
+    /// Pairs that are under way now.
+    pub fn queued_pairs(&self) -> usize {
+        (self.queue_pairs as usize).saturating_sub(self.room.available_permits())
+    }
+
+    /// The name under which a user is stored.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+fn refusal(cause: StoreError) -> IngestError {
+    match cause {
+        StoreError::Busy(_) => IngestError::Busy {
+            retry_after: RETRY_BUSY,
+        },
+        cause => IngestError::Unavailable {
+            retry_after: RETRY_UNAVAILABLE,
+            cause,
+        },
+    }
+}

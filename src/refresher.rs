@@ -1,0 +1,279 @@
+//! The one writer of cached counts: recounts segments from the store into the cache and keeps their trend.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{Cached, CountCache, LockToken};
+use crate::domain::{Clock, Count, Segment, TimeFrame, TrendPoint, Window};
+use crate::ingest::SegmentGuard;
+use crate::store::{PairStore, StoreError};
+use crate::telemetry::Metrics;
+
+/// A run that stopped without unlocking holds others up for at most this long.
+const LOCK_TTL: Duration = Duration::from_secs(30);
+/// The store's own list of segments is asked for at least this often, so that one that the cache never heard of
+/// (written while it was away, or before it lost everything) is found.
+const LIST_TTL: Duration = Duration::from_secs(3600);
+
+/// Recounts segments.
+#[derive(Debug)]
+pub struct Refresher {
+    parts: RefresherParts,
+    /// Held by the run under way in this process; the cache's lock holds off the others.
+    running: Mutex<()>,
+}
+
+/// What the refresher is made of.
+#[derive(Debug)]
+pub struct RefresherParts {
+    /// The window and resolution.
+    pub frame: TimeFrame,
+    /// Where "now" comes from.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub store: Arc<dyn PairStore>,
+    /// Where counts go.
+    pub cache: Arc<dyn CountCache>,
+    /// Told which segments exist.
+    pub guard: Arc<SegmentGuard>,
+    /// Counters of runs.
+    pub metrics: Arc<Metrics>,
+    /// The windows that are counted; the full one among them.
+    pub windows: Vec<Window>,
+    /// Counts under way at a time.
+    pub parallelism: usize,
+    /// Ends a run early: what was counted by then is kept.
+    pub stop: CancellationToken,
+}
+
+/// What a refresh did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Another run was under way.
+    Skipped,
+    /// The run went through.
+    Done(Report),
+}
+
+/// The figures of a refresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Segments whose counts were renewed.
+    pub refreshed: u64,
+    /// Segments that kept an old count because counting failed.
+    pub failed: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A count made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recount {
+    /// The count.
+    pub count: Count,
+    /// Pairs acknowledged since the count began; `None` when the cache does not know.
+    pub pending: Option<u64>,
+}
+
+impl Refresher {
+    /// A refresher from its parts.
+    pub fn new(parts: RefresherParts) -> Self {
+        Self {
+            parts,
+            running: Mutex::new(()),
+        }
+    }
+
+    /// Recounts every segment, or only one, unless a run is under way. A failed segment keeps its old count and
+    /// does not stop the others; an error means that the segments could not even be listed.
+    pub async fn run(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
+        let Ok(_running) = self.running.try_lock() else {
+            return Ok(Outcome::Skipped);
+        };
+        let lock = match self.parts.cache.try_lock(LOCK_TTL).await {
+            Ok(Some(token)) => Some(token),
+            Ok(None) => return Ok(Outcome::Skipped),
+            // Without a cache there is nobody to collide with in it; trends are still worth having.
+            Err(_) => None,
+        };
+        let started = Instant::now();
+        let result = self.locked_run(only, lock.as_ref()).await;
+        if let Some(token) = lock {
+            // A lock that can't be given back now expires by itself.
+            let _ = self.parts.cache.unlock(token).await;
+        }
+        let took = started.elapsed();
+        match result {
+            Ok((refreshed, failed)) => {
+                let outcome = if failed == 0 { "ok" } else { "partial" };
+                self.parts.metrics.refresh(outcome, took);
+                Ok(Outcome::Done(Report {
+                    refreshed,
+                    failed,
+                    took,
+                }))
+            }
+            Err(error) => {
+                self.parts.metrics.refresh("failed", took);
+                Err(error)
+            }
+        }
+    }
+
+    async fn locked_run(
+        &self,
+        only: Option<&Segment>,
+        lock: Option<&LockToken>,
+    ) -> Result<(u64, u64), StoreError> {
+        let segments = match only {
+            Some(segment) => vec![segment.clone()],
+            None => self.list().await?,
+        };
+        let mut counted = stream::iter(segments)
+            .map(|segment| self.refresh_segment(segment))
+            .buffer_unordered(self.parts.parallelism.max(1));
+        let (mut refreshed, mut failed, mut trend) = (0, 0, Vec::new());
+        let mut extended = Instant::now();
+        loop {
+            let result = tokio::select! {
+                () = self.parts.stop.cancelled() => break,
+                result = counted.next() => result,
+            };
+            match result {
+                None => break,
+                Some(Ok(points)) => {
+                    refreshed += 1;
+                    trend.extend(points);
+                }
+                Some(Err(error)) => {
+                    failed += 1;
+                    tracing::warn!(%error, "a segment keeps its old count");
+                }
+            }
+            if let Some(token) = lock
+                && extended.elapsed() > LOCK_TTL / 3
+            {
+                extended = Instant::now();
+                if let Ok(false) = self.parts.cache.extend_lock(token, LOCK_TTL).await {
+                    tracing::warn!("the refresh lock was lost; another run may be under way");
+                }
+            }
+        }
+        self.parts.store.record_trend(&trend).await?;
+        Ok((refreshed, failed))
+    }
+
+    /// The segments to count: the cache's list when it is whole, else the store's.
+    async fn list(&self) -> Result<Vec<Segment>, StoreError> {
+        if !self.parts.store.is_live()
+            && let Ok(known) = self.parts.cache.segments().await
+            && known.complete
+        {
+            return Ok(known.names);
+        }
+        let listing = self.parts.guard.begin_listing();
+        let mut listed = self.parts.store.segments(self.parts.clock.now()).await?;
+        self.parts.guard.settle(listing, &listed);
+        if self
+            .parts
+            .cache
+            .complete_segments(&listed, LIST_TTL)
+            .await
+            .is_ok()
+            && let Ok(known) = self.parts.cache.segments().await
+        {
+            // What the cache knows beyond the store's list has just come, or has just gone: count it to know.
+            listed.extend(known.names);
+            listed.sort_unstable();
+            listed.dedup();
+        }
+        Ok(listed)
+    }
+
+    async fn refresh_segment(&self, segment: Segment) -> Result<Vec<TrendPoint>, StoreError> {
+        let mut points = Vec::with_capacity(self.parts.windows.len());
+        let mut users_of_full_window = None;
+        for &window in &self.parts.windows {
+            let count = self.recount(&segment, window).await?.count;
+            if window == self.parts.frame.full_window() {
+                users_of_full_window = Some(count.users);
+            }
+            points.push(TrendPoint {
+                segment: segment.clone(),
+                window,
+                count,
+            });
+        }
+        if users_of_full_window == Some(0) {
+            // Its last point says 0; from here on nobody needs to count it. A cache that is away keeps it longer.
+            let _ = self.parts.cache.remove_segment(&segment).await;
+        }
+        Ok(points)
+    }
+
+    /// Counts `segment` in the store now and keeps the count in the cache.
+    pub async fn recount(&self, segment: &Segment, window: Window) -> Result<Recount, StoreError> {
+        let mark = self.parts.cache.mark(segment).await;
+        let count = self
+            .parts
+            .store
+            .count(segment, window, self.parts.clock.now())
+            .await?;
+        let Ok(mark) = mark else {
+            return Ok(Recount {
+                count,
+                pending: None,
+            });
+        };
+        if self
+            .parts
+            .cache
+            .put(segment, window, count, mark)
+            .await
+            .is_err()
+        {
+            self.parts.metrics.cache_fallback();
+            return Ok(Recount {
+                count,
+                pending: None,
+            });
+        }
+        let pending = match self.parts.cache.get(segment, window).await {
+            Ok(Some(Cached {
+                count: kept,
+                pending,
+            })) if kept == count => pending,
+            _ => None,
+        };
+        Ok(Recount { count, pending })
+    }
+
+    /// Runs every `interval`, a little apart from other instances, until stopped. A failed round is logged and
+    /// the next one waited for.
+    pub async fn keep_running(&self, interval: Duration) {
+        loop {
+            // Up to a tenth of the interval, so that instances started together don't stay in step.
+            let jitter = interval.mul_f64(fastrand::f64() / 10.0);
+            tokio::select! {
+                () = self.parts.stop.cancelled() => return,
+                () = tokio::time::sleep(interval.saturating_sub(jitter)) => {}
+            }
+            match self.run(None).await {
+                Ok(Outcome::Done(report)) => tracing::debug!(
+                    refreshed = report.refreshed,
+                    failed = report.failed,
+                    took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
+                    "counts refreshed"
+                ),
+                Ok(Outcome::Skipped) => tracing::debug!("another refresh is under way"),
+                Err(error) => tracing::warn!(%error, "the refresh failed; trying again in a while"),
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A store that measures each call on its way to another.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+
+use super::{Archived, PairStore, StoreError};
+use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+use crate::telemetry::Metrics;
+
+/// Counts and times the calls of the store inside, and changes nothing else.
+#[derive(Debug)]
+pub struct ObservedStore {
+    inner: Arc<dyn PairStore>,
+    metrics: Arc<Metrics>,
+}
+
+impl ObservedStore {
+    /// Observes `inner`.
+    pub fn new(inner: Arc<dyn PairStore>, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics }
+    }
+
+    async fn observe<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let result = call.await;
+        let outcome = result.as_ref().map_or_else(StoreError::name, |_| "ok");
+        self.metrics
+            .store_call(operation, outcome, started.elapsed());
+        result
+    }
+}
+
+#[async_trait]
+impl PairStore for ObservedStore {
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.observe("record", self.inner.record(batch)).await
+    }
+
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        self.observe("count", self.inner.count(segment, window, as_of))
+            .await
+    }
+
+    fn is_live(&self) -> bool {
+        self.inner.is_live()
+    }
+
+    fn count_now(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
+        self.inner.count_now(segment, window, as_of)
+    }
+
+    async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        self.observe("segments", self.inner.segments(as_of)).await
+    }
+
+    async fn memberships(
+        &self,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError> {
+        self.observe("memberships", self.inner.memberships(user, as_of))
+            .await
+    }
+
+    async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
+        self.observe("forget", self.inner.forget(user, as_of)).await
+    }
+
+    async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
+        self.observe("archive", self.inner.archive(as_of, limit))
+            .await
+    }
+
+    async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        self.observe("record_trend", self.inner.record_trend(points))
+            .await
+    }
+
+    async fn trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.observe("trend", self.inner.trend(segment, window, from, to))
+            .await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.observe("ping", self.inner.ping()).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
