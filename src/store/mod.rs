@@ -8,6 +8,10 @@ mod open;
 pub use observed::ObservedStore;
 pub use open::{Opened, open};
 
+use async_trait::async_trait;
+
+use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
 ///
 /// Every store gives the same counts for the same pairs. Order, repetition and retries change nothing: a pair
