@@ -1,83 +1,277 @@
-//! Every metric by name. None has a user as a label.
+//! Every metric by name. Names end in their unit, and none has a user as a label.
 
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
-type Labels<const N: usize> = [(&'static str, &'static str); N];
-type Durations<const N: usize> = Family<Labels<N>, Histogram, fn() -> Histogram>;
+use super::names::Names;
+
+pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
+pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+type Hook = Box<dyn Fn(&Metrics) + Send + Sync>;
 
 /// What the service measures of itself.
-#[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    hooks: Mutex<Vec<Hook>>,
+    snapshot: Mutex<Option<Instant>>,
+    spool_oldest: Mutex<Option<Instant>>,
+
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histograms<Labels<2>>,
+    connections: Gauge,
+    accept_errors: Counter,
+    connections_cut: Counter,
+    panics: Counter,
+
+    pairs_accepted: Family<Labels<1>, Counter>,
+    pairs_rejected: Family<Labels<1>, Counter>,
+    request_pairs: Histogram,
+    queue_pairs: Gauge,
     pending_dropped: Counter,
+
+    fsync_seconds: Histogram,
+    fsyncs: Family<Labels<1>, Counter>,
+    group_records: Histogram,
+    group_bytes: Histogram,
+    log_bytes: Gauge,
+    snapshot_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    segments: Gauge,
+    pairs: Gauge,
+    index_bytes: Gauge,
+
+    refresh_seconds: Histograms<Labels<1>>,
+    store_seconds: Histograms<Labels<2>>,
+    cache_seconds: Histograms<Labels<2>>,
     cache_fallbacks: Counter,
     stale_answers: Counter,
-    refreshes: Durations<1>,
-    store_calls: Durations<2>,
+
+    spool_pairs: Gauge,
+    spool_bytes: Gauge,
+    spool_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    dead_letters: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("headcount");
-        let metrics = Self {
-            pending_dropped: Counter::default(),
-            cache_fallbacks: Counter::default(),
-            stale_answers: Counter::default(),
-            refreshes: Family::new_with_constructor(seconds),
-            store_calls: Family::new_with_constructor(seconds),
-            registry: Registry::default(),
-        };
-        let Self {
-            pending_dropped,
-            cache_fallbacks,
-            stale_answers,
-            refreshes,
-            store_calls,
-            ..
-        } = &metrics;
-        registry.register(
-            "pending_dropped",
-            "Acknowledged pairs that the cache was away to be told of",
-            pending_dropped.clone(),
-        );
-        registry.register(
-            "cache_fallbacks",
-            "Calls that went on without the cache",
-            cache_fallbacks.clone(),
-        );
-        registry.register(
-            "stale_answers",
-            "Counts answered from the last known number because every source failed",
-            stale_answers.clone(),
-        );
-        registry.register_with_unit(
-            "refresh_duration",
-            "Refreshes by outcome",
-            Unit::Seconds,
-            refreshes.clone(),
-        );
-        registry.register_with_unit(
-            "store_call_duration",
-            "Calls of the store by operation and outcome",
-            Unit::Seconds,
-            store_calls.clone(),
-        );
+        let mut names = Names::new("headcount");
         Self {
-            registry,
-            ..metrics
+            hooks: Mutex::default(),
+            snapshot: Mutex::default(),
+            spool_oldest: Mutex::default(),
+
+            requests: names.counters("http_requests", "Requests answered"),
+            request_seconds: names.seconds(
+                "http_request_duration",
+                "From a request's head to its answer's",
+                || Histogram::new(exponential_buckets(0.000_05, 3.0, 13)),
+            ),
+            connections: names.gauge("http_connections", "Connections open"),
+            accept_errors: names.counter("http_accept_errors", "Connections not accepted"),
+            connections_cut: names.counter(
+                "http_connections_abandoned",
+                "Connections cut because they outlasted the drain",
+            ),
+            panics: names.counter("http_panics", "Handlers that panicked; each is a defect"),
+
+            pairs_accepted: names.counters("pairs_accepted", "Pairs made durable, by where"),
+            pairs_rejected: names.counters("pairs_rejected", "Pairs refused, by code"),
+            request_pairs: names.histogram(
+                "request_pairs",
+                "Pairs accepted per request",
+                exponential_buckets(1.0, 4.0, 10),
+            ),
+            queue_pairs: names.gauge("queue_pairs", "Pairs received and not yet durable"),
+            pending_dropped: names.counter(
+                "pending_dropped",
+                "Acknowledged pairs that the cache was away to be told of",
+            ),
+
+            fsync_seconds: names.second(
+                "log_fsync_duration",
+                "Time per fsync of the log",
+                exponential_buckets(0.000_05, 2.5, 14),
+            ),
+            fsyncs: names.counters("log_fsyncs", "Fsyncs of the log, by outcome"),
+            group_records: names.histogram(
+                "log_group_records",
+                "Requests that shared an fsync",
+                exponential_buckets(1.0, 2.0, 12),
+            ),
+            group_bytes: names.histogram(
+                "log_group_bytes",
+                "Bytes written per fsync",
+                exponential_buckets(64.0, 4.0, 12),
+            ),
+            log_bytes: names.gauge("log_bytes", "Size of the log on disk, without snapshots"),
+            snapshot_age: names.gauge(
+                "snapshot_age_seconds",
+                "Time since the latest snapshot was taken; NaN before the first",
+            ),
+            segments: names.gauge("segments", "Segments held"),
+            pairs: names.gauge("pairs", "(user, segment) pairs held"),
+            index_bytes: names.gauge("index_bytes", "Memory that the index asked for"),
+
+            refresh_seconds: names.seconds("refresh_duration", "Refreshes by outcome", long),
+            store_seconds: names.seconds(
+                "store_call_duration",
+                "Calls of the store by operation and outcome",
+                long,
+            ),
+            cache_seconds: names.seconds(
+                "cache_call_duration",
+                "Calls of the cache by operation and outcome",
+                long,
+            ),
+            cache_fallbacks: names
+                .counter("cache_fallbacks", "Calls that went on without the cache"),
+            stale_answers: names.counter(
+                "stale_answers",
+                "Counts answered from the last known number because every source failed",
+            ),
+
+            spool_pairs: names.gauge("spool_pairs", "Pairs that wait in the spool"),
+            spool_bytes: names.gauge("spool_bytes", "Size of the spool on disk"),
+            spool_age: names.gauge(
+                "spool_oldest_age_seconds",
+                "Time since the oldest waiting pairs were spooled; 0 when none wait",
+            ),
+            dead_letters: names
+                .counter("dead_letter_pairs", "Pairs that the store refused for good"),
+            registry: names.finish(),
         }
     }
 }
 
+/// From a tenth of a millisecond to about 100 seconds.
+fn long() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.5, 16))
+}
+
 impl Metrics {
+    /// A request was answered; `route` is a template, never a path.
+    pub fn request(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
+        let labels = RequestLabels {
+            route,
+            method,
+            status,
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.request_seconds
+            .get_or_create(&[("route", route), ("method", method)])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self, open: usize) {
+        self.connections.set(gauge(open));
+    }
+
+    /// A connection could not be accepted.
+    pub fn accept_error(&self) {
+        self.accept_errors.inc();
+    }
+
+    /// Connections were cut at the end of the drain.
+    pub fn connections_abandoned(&self, connections: usize) {
+        self.connections_cut.inc_by(connections as u64);
+    }
+
+    /// A handler panicked.
+    pub fn panic(&self) {
+        self.panics.inc();
+    }
+
+    /// The pairs of one request were made durable: in the store, or in the spool.
+    pub fn pairs_accepted(&self, pairs: usize, spooled: bool) {
+        let to = if spooled { "spool" } else { "store" };
+        self.pairs_accepted
+            .get_or_create(&[("to", to)])
+            .inc_by(pairs as u64);
+        self.request_pairs.observe(pairs as f64);
+    }
+
+    /// Pairs were refused for the reason that `code` names.
+    pub fn pairs_rejected(&self, code: &'static str, pairs: usize) {
+        self.pairs_rejected
+            .get_or_create(&[("code", code)])
+            .inc_by(pairs as u64);
+    }
+
+    /// Pairs received and not yet durable.
+    pub fn queue_depth(&self, pairs: usize) {
+        self.queue_pairs.set(gauge(pairs));
+    }
+
     /// Pairs whose note in the cache was dropped.
     pub fn pending_dropped(&self, pairs: u64) {
         self.pending_dropped.inc_by(pairs);
+    }
+
+    /// A group of records was written and synced.
+    pub fn fsync(&self, records: usize, bytes: usize, took: Duration) {
+        self.fsyncs.get_or_create(&[("outcome", "ok")]).inc();
+        self.fsync_seconds.observe(took.as_secs_f64());
+        self.group_records.observe(records as f64);
+        self.group_bytes.observe(bytes as f64);
+    }
+
+    /// A group of records could not be written or synced.
+    pub fn fsync_failed(&self) {
+        self.fsyncs.get_or_create(&[("outcome", "failed")]).inc();
+    }
+
+    /// The size of the log's files.
+    pub fn log_bytes(&self, bytes: u64) {
+        self.log_bytes.set(gauge(bytes));
+    }
+
+    /// The latest snapshot is `age` old; from here on it ages by itself.
+    pub fn snapshot_age(&self, age: Duration) {
+        *self.snapshot.lock() = Instant::now().checked_sub(age);
+    }
+
+    /// What the index holds now.
+    pub fn held(&self, segments: usize, pairs: u64, bytes: u64) {
+        self.segments.set(gauge(segments));
+        self.pairs.set(gauge(pairs));
+        self.index_bytes.set(gauge(bytes));
+    }
+
+    /// A refresh ended.
+    pub fn refresh(&self, outcome: &'static str, took: Duration) {
+        self.refresh_seconds
+            .get_or_create(&[("outcome", outcome)])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A call of the store ended.
+    pub fn store_call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+        self.store_seconds
+            .get_or_create(&[("operation", operation), ("outcome", outcome)])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A call of the cache ended.
+    pub fn cache_call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+        self.cache_seconds
+            .get_or_create(&[("operation", operation), ("outcome", outcome)])
+            .observe(took.as_secs_f64());
     }
 
     /// A call went on without the cache.
@@ -90,28 +284,87 @@ impl Metrics {
         self.stale_answers.inc();
     }
 
-    /// A refresh ended.
-    pub fn refresh(&self, outcome: &'static str, took: Duration) {
-        self.refreshes
-            .get_or_create(&[("outcome", outcome)])
-            .observe(took.as_secs_f64());
+    /// What waits in the spool; `oldest` is how long the oldest of it has waited.
+    pub fn spool(&self, pairs: u64, bytes: u64, oldest: Option<Duration>) {
+        self.spool_pairs.set(gauge(pairs));
+        self.spool_bytes.set(gauge(bytes));
+        *self.spool_oldest.lock() = oldest.and_then(|age| Instant::now().checked_sub(age));
     }
 
-    /// A call of the store ended.
-    pub fn store_call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
-        let labels = [("operation", operation), ("outcome", outcome)];
-        self.store_calls
-            .get_or_create(&labels)
-            .observe(took.as_secs_f64());
+    /// Pairs that the store refused for good.
+    pub fn dead_letters(&self, pairs: u64) {
+        self.dead_letters.inc_by(pairs);
     }
 
-    /// Where further metrics are registered and all are read.
-    pub fn registry(&self) -> &Registry {
-        &self.registry
+    /// Calls `hook` before each rendering, so that gauges which cost nothing to read are never out of date.
+    pub fn before_render(&self, hook: impl Fn(&Self) + Send + Sync + 'static) {
+        self.hooks.lock().push(Box::new(hook));
+    }
+
+    /// All metrics as OpenMetrics text.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        for hook in self.hooks.lock().iter() {
+            hook(self);
+        }
+        let age =
+            |since: &Mutex<Option<Instant>>| since.lock().map(|at| at.elapsed().as_secs_f64());
+        self.snapshot_age
+            .set(age(&self.snapshot).unwrap_or(f64::NAN));
+        self.spool_age.set(age(&self.spool_oldest).unwrap_or(0.0));
+        let mut text = String::with_capacity(16 * 1024);
+        encode(&mut text, &self.registry)?;
+        Ok(text)
     }
 }
 
-/// From a tenth of a millisecond to about 100 seconds.
-fn seconds() -> Histogram {
-    Histogram::new(exponential_buckets(0.0001, 2.5, 16))
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_rendered_under_its_name() {
+        let metrics = Metrics::default();
+        let millisecond = Duration::from_millis(1);
+        metrics.request("/v1/pairs", "POST", 200, millisecond);
+        metrics.pairs_accepted(3, false);
+        metrics.pairs_rejected("malformed", 2);
+        metrics.fsync(4, 4096, millisecond);
+        metrics.snapshot_age(Duration::from_secs(5));
+        metrics.store_call("count", "ok", millisecond);
+        metrics.refresh("ok", millisecond);
+        metrics.before_render(|metrics| metrics.held(7, 8, 9));
+        let text = metrics.render().unwrap();
+        for line in [
+            r#"headcount_http_requests_total{route="/v1/pairs",method="POST",status="200"} 1"#,
+            r#"headcount_http_request_duration_seconds_count{route="/v1/pairs",method="POST"} 1"#,
+            r#"headcount_pairs_accepted_total{to="store"} 3"#,
+            r#"headcount_pairs_rejected_total{code="malformed"} 2"#,
+            r#"headcount_log_fsyncs_total{outcome="ok"} 1"#,
+            "headcount_log_fsync_duration_seconds_count 1",
+            "headcount_log_group_bytes_sum 4096.0",
+            "headcount_segments 7",
+            "headcount_pairs 8",
+            "headcount_index_bytes 9",
+            r#"headcount_store_call_duration_seconds_count{operation="count",outcome="ok"} 1"#,
+            r#"headcount_refresh_duration_seconds_count{outcome="ok"} 1"#,
+            "headcount_stale_answers_total 0",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
+        }
+        let age = text
+            .lines()
+            .find(|line| line.starts_with("headcount_snapshot_age_seconds "));
+        assert!(age.is_some_and(|line| line.contains(" 5.")), "{age:?}");
+        assert!(text.ends_with("# EOF\n"));
+    }
 }
