@@ -1,0 +1,208 @@
+//! What the command line looks like.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::load::Generate;
+use super::setting_flags::SettingFlags;
+
+/// Exact distinct users per segment, now
+#[derive(Debug, Parser)]
+#[command(name = "headcount", version, about, long_about = None)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Print how many users a segment has
+    Count(CountArgs),
+    /// List segments with their users
+    Segments(SegmentsArgs),
+    /// Post pairs from files, standard input or a generator
+    Load(LoadArgs),
+    /// Recount all segments, or one, into the cache
+    Refresh(RefreshArgs),
+    /// Remove pairs that no window can reach any more
+    Archive(ArchiveArgs),
+    /// Print every setting, its value and where it comes from
+    CheckConfig(CheckConfigArgs),
+}
+
+/// Which service, and as whom.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Target {
+    /// URL of the service [default: HEADCOUNT_URL; else, to read or load, http://127.0.0.1:8080]
+    #[arg(long)]
+    pub(super) url: Option<String>,
+    /// Token for the service [default: HEADCOUNT_TOKEN, which other users of the machine can't see]
+    #[arg(long)]
+    pub(super) token: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CountArgs {
+    /// The segment's name
+    pub(super) segment: String,
+    /// Count over this window, such as 7d [default: the service's]
+    #[arg(long)]
+    pub(super) window: Option<String>,
+    /// Count in the store, past all caches
+    #[arg(long)]
+    pub(super) fresh: bool,
+    /// Print the service's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SegmentsArgs {
+    /// Only segments whose name begins with this
+    #[arg(long)]
+    pub(super) prefix: Option<String>,
+    /// Order: by name, or most users first
+    #[arg(long, value_enum)]
+    pub(super) sort: Option<Sort>,
+    /// At most so many segments
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum Sort {
+    Name,
+    Users,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RefreshArgs {
+    /// Recount only this segment
+    #[arg(long)]
+    pub(super) segment: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ArchiveArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckConfigArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// Files of pairs, gzip where named .gz; `-` or none is standard input
+    #[arg(conflicts_with = "generate")]
+    pub(super) files: Vec<PathBuf>,
+    /// What the files hold [default: by the name's ending, else ndjson]
+    #[arg(long, value_enum, conflicts_with = "generate")]
+    pub(super) format: Option<Format>,
+    /// CSV: the column with the user's id
+    #[arg(long, value_name = "NAME", default_value = "user_id")]
+    pub(super) user_column: String,
+    /// CSV: the column with the segment
+    #[arg(long, value_name = "NAME", default_value = "segment")]
+    pub(super) segment_column: String,
+    /// CSV: the column with the time, RFC 3339 or unix seconds [default: at where there is one]
+    #[arg(long, value_name = "NAME")]
+    pub(super) at_column: Option<String>,
+    /// CSV: the character between fields
+    #[arg(long, value_name = "CHAR", default_value = ",", value_parser = delimiter)]
+    pub(super) delimiter: u8,
+    /// Make up pairs: pairs=1000000,users=100000,segments=200[,seed=1][,spread=1h]
+    #[arg(long, value_name = "SPEC", value_parser = Generate::parse)]
+    pub(super) generate: Option<Generate>,
+    /// Pairs in one request
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(super) batch: u32,
+    /// Requests under way at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pub(super) connections: u32,
+    /// How long to try a batch again that the service can't take now
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = retry_time)]
+    pub(super) retry_for: Duration,
+    /// Fail when a pair is rejected
+    #[arg(long)]
+    pub(super) strict: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Ndjson,
+    Csv,
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        b"\\t" => Ok(b'\t'),
+        [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(*byte),
+        _ => Err(r#"give one ASCII character, or \t for a tab"#.into()),
+    }
+}
+
+fn retry_time(text: &str) -> Result<Duration, String> {
+    // Far beyond any patience, and far from overflow of an instant.
+    const LONGEST: Duration = Duration::from_hours(24 * 365);
+    match super::duration(text) {
+        Some(time) if time <= LONGEST => Ok(time),
+        _ => Err("give a duration such as 30s or 5m".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn odd_values_are_refused_in_words() {
+        for bad in ["", "ab", "\"", "é"] {
+            assert!(delimiter(bad).is_err());
+        }
+        assert_eq!(delimiter("\\t"), Ok(b'\t'));
+        assert_eq!(delimiter(";"), Ok(b';'));
+        assert!(retry_time("5").is_err());
+        assert!(retry_time("999999y").is_err());
+        assert_eq!(retry_time("0s"), Ok(Duration::ZERO));
+    }
+}

@@ -1,0 +1,64 @@
+//! Texts that people give, made fit to travel in a request.
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+
+use super::DEFAULT_URL;
+use crate::cli::Failure;
+use crate::cli::output::harmless;
+use crate::domain::Segment;
+
+/// A segment's name, checked before it travels.
+pub(in crate::cli) fn valid(segment: &str) -> Result<Segment, Failure> {
+    Segment::new(segment)
+        .map_err(|error| Failure::usage(format!("`{}`: {error}", harmless(segment))))
+}
+
+/// A segment's name that can be one segment of a path.
+pub(in crate::cli) fn addressable(segment: &str) -> Result<Segment, Failure> {
+    let valid = valid(segment)?;
+    // RFC 3986 has every client and proxy take these out of a path, percent-encoded too.
+    match segment {
+        "." | ".." => Err(Failure::usage(format!(
+            "a URL can't name the segment `{segment}`; `headcount segments --prefix {segment}` shows its users"
+        ))),
+        _ => Ok(valid),
+    }
+}
+
+pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
+    let wrong = |why: &str| {
+        Failure::usage(format!(
+            "`{}` is no URL of a service: {why}",
+            harmless(text)
+        ))
+    };
+    let mut url = Url::parse(text)
+        .map_err(|error| wrong(&format!("{error}; give one such as {DEFAULT_URL}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("it must begin with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(Failure::usage(
+            "a URL of a service has no user and password: give --token",
+        ));
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    Ok(url)
+}
+
+pub(super) fn authorization(token: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+        .map_err(|_| Failure::usage("the token has characters that no token has"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else {
+        return false;
+    };
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}

@@ -1,0 +1,378 @@
+//! Speaks to a running service: addresses, time-outs, and what its answers and silences mean.
+
+mod address;
+mod errors;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Failure;
+use super::args::Target;
+use super::output::harmless;
+use super::variables::Variables;
+pub(super) use address::{addressable, valid};
+use address::{authorization, base_url, is_loopback};
+pub(super) use errors::{ClientError, Refusal};
+use errors::{Problem, root_cause};
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longer than the service takes for any single answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A recount of everything or a large archive takes its time.
+const WORK_TIMEOUT: Duration = Duration::from_mins(30);
+/// No answer of the service comes near.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Requests to one service.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    authorization: Option<HeaderValue>,
+}
+
+impl Client {
+    /// A client for the service that flags or variables name.
+    pub(super) fn new(target: &Target, variables: &Variables) -> Result<Self, Failure> {
+        let url = match &target.url {
+            Some(url) => url.clone(),
+            None => variables
+                .get("HEADCOUNT_URL")?
+                .unwrap_or(DEFAULT_URL.into()),
+        };
+        let token = match &target.token {
+            Some(token) => Some(token.clone()),
+            None => variables.get("HEADCOUNT_TOKEN")?,
+        };
+        Self::to(&url, token.as_deref())
+    }
+
+    /// A client for the service at `url`.
+    pub(super) fn to(url: &str, token: Option<&str>) -> Result<Self, Failure> {
+        let base = base_url(url)?;
+        let authorization = token.map(authorization).transpose()?;
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(ANSWER_TIMEOUT)
+            // A redirected POST becomes a GET, and a token might travel where it should not: say it instead.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("headcount/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&base) {
+            // No proxy can reach this machine's own addresses for us.
+            http = http.no_proxy();
+        }
+        let http = http
+            .build()
+            .map_err(|error| Failure::failed(format!("can't set up HTTP: {error}")))?;
+        Ok(Self {
+            http,
+            base,
+            authorization,
+        })
+    }
+
+    /// GETs JSON from the path made of `segments`, each of which may hold any character.
+    pub(super) async fn get(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let request = self.request(Method::GET, segments).query(query);
+        self.json(request).await
+    }
+
+    /// POSTs nothing to where work is done that may take long, and returns the JSON that comes back.
+    pub(super) async fn post_work(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let request = self.request(Method::POST, segments).query(query);
+        self.json(request.timeout(WORK_TIMEOUT)).await
+    }
+
+    /// POSTs lines of pairs.
+    pub(super) async fn post_pairs(&self, lines: Bytes) -> Result<Value, ClientError> {
+        let request = self
+            .request(Method::POST, &["v1", "pairs"])
+            .header(CONTENT_TYPE, "application/x-ndjson")
+            .body(lines);
+        self.json(request).await
+    }
+
+    /// The error for an answer that could be read but not understood.
+    pub(super) fn nonsense(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Nonsense {
+            base: self.base().to_owned(),
+            reason: harmless(&reason.to_string()),
+        }
+    }
+
+    /// The service's address, for messages.
+    pub(super) fn base(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    fn request(&self, method: Method, segments: &[&str]) -> RequestBuilder {
+        let request = self.http.request(method, self.url(segments));
+        match &self.authorization {
+            Some(value) => request.header(AUTHORIZATION, value.clone()),
+            None => request,
+        }
+    }
+
+    fn url(&self, segments: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // `extend` percent-encodes slashes and percent signs, so that each stays one segment.
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+
+    async fn json(&self, request: RequestBuilder) -> Result<Value, ClientError> {
+        let base = || self.base().to_owned();
+        let response = request.send().await.map_err(|error| self.silence(&error))?;
+        let status = response.status();
+        let retry_after = retry_after(&response);
+        let location = response.headers().get(reqwest::header::LOCATION).cloned();
+        let body = self.body(response).await?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|error| ClientError::Nonsense {
+                base: base(),
+                reason: format!("not JSON ({error})"),
+            });
+        }
+        let body: Option<Value> = serde_json::from_slice(&body).ok();
+        let problem = body
+            .as_ref()
+            .and_then(|body| Problem::deserialize(body).ok());
+        let (code, detail) = match problem {
+            Some(problem) => (problem.code, problem.detail.or(problem.title)),
+            None => (None, None),
+        };
+        let moved = location.as_ref().and_then(|to| to.to_str().ok());
+        let detail = detail.or_else(|| moved.map(|to| format!("it points to {to}; give that URL")));
+        Err(ClientError::Refused {
+            base: base(),
+            refusal: Box::new(Refusal {
+                status,
+                code: code.map(|code| harmless(&code)),
+                detail: detail.map(|detail| harmless(&detail)),
+                retry_after,
+                body,
+            }),
+        })
+    }
+
+    async fn body(&self, mut response: Response) -> Result<BytesMut, ClientError> {
+        let mut body = BytesMut::new();
+        while let Some(part) = response
+            .chunk()
+            .await
+            .map_err(|error| self.silence(&error))?
+        {
+            if body.len() + part.len() > MAX_ANSWER {
+                return Err(ClientError::Nonsense {
+                    base: self.base().to_owned(),
+                    reason: format!("more than {MAX_ANSWER} bytes"),
+                });
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(body)
+    }
+
+    fn silence(&self, error: &reqwest::Error) -> ClientError {
+        let base = self.base().to_owned();
+        let reason = match error.is_timeout() {
+            true => "it took too long".to_owned(),
+            false => root_cause(error),
+        };
+        match error.is_connect() {
+            true => ClientError::Unreachable { base, reason },
+            false => ClientError::Lost { base, reason },
+        }
+    }
+}
+
+/// Seconds, as the service sends them. A date is left to our own back-off.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::test_server::TestServer;
+    use std::time::Instant;
+    use warp::Filter;
+    use warp::http::Response;
+
+    fn json(status: u16, text: &str) -> Response<String> {
+        let response = Response::builder().status(status);
+        response.body(text.to_owned()).unwrap()
+    }
+
+    async fn error(client: &Client) -> String {
+        client.get(&["x"], &[]).await.unwrap_err().to_string()
+    }
+
+    #[tokio::test]
+    async fn every_segment_name_arrives_as_it_is() {
+        // Echoes the path as the server sees it, still encoded.
+        let server = TestServer::start(warp::path::full().map(|path: warp::path::FullPath| {
+            json(200, &serde_json::to_string(path.as_str()).unwrap())
+        }))
+        .await;
+        let client = Client::to(&format!("{}/behind/", server.url), None).unwrap();
+        for name in [
+            "sports",
+            "../../etc",
+            "%2F",
+            "a/b",
+            "/",
+            "..a",
+            "...",
+            "%2e%2e",
+            "🏀",
+            "100%",
+            "a b+c",
+            "?x=1#y",
+            ";",
+            "\\x",
+            "Спорт",
+            "\"<>`{}|^[]",
+            "&=,:@!$'()*~",
+        ] {
+            let segment = addressable(name).unwrap();
+            let path = client
+                .get(&["v1", "segments", segment.as_str(), "count"], &[])
+                .await
+                .unwrap();
+            let path = path.as_str().unwrap();
+            let parts: Vec<_> = path.split('/').collect();
+            assert_eq!(parts.len(), 6, "{name}: {path}");
+            assert_eq!(parts[1..4], ["behind", "v1", "segments"]);
+            assert_eq!(percent_decoded(parts[4]), name);
+        }
+        for name in [".", "..", "", " a"] {
+            assert!(matches!(addressable(name), Err(Failure::Usage(_))));
+        }
+        assert!(valid("..").is_ok());
+    }
+
+    fn percent_decoded(text: &str) -> String {
+        let mut bytes = Vec::new();
+        let mut rest = text.as_bytes();
+        while let [first, after @ ..] = rest {
+            let (byte, after) = match (first, after) {
+                (b'%', [high, low, after @ ..]) => {
+                    let digits = String::from_utf8(vec![*high, *low]).unwrap();
+                    (u8::from_str_radix(&digits, 16).unwrap(), after)
+                }
+                _ => (*first, after),
+            };
+            bytes.push(byte);
+            rest = after;
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_token_travels_in_a_header() {
+        let server = TestServer::start(
+            warp::header("authorization")
+                .map(|value: String| json(200, &serde_json::to_string(&value).unwrap())),
+        )
+        .await;
+        let target = Target {
+            url: Some(server.url.clone()),
+            token: None,
+        };
+        let variables = Variables::new([("HEADCOUNT_TOKEN".into(), "t0p".into())]);
+        let client = Client::new(&target, &variables).unwrap();
+        assert_eq!(client.get(&["x"], &[]).await.unwrap(), "Bearer t0p");
+        let debug = format!("{client:?}");
+        assert!(!debug.contains("t0p"), "{debug}");
+        assert!(Client::to(&server.url, Some("a\nb")).is_err());
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_with_their_reason() {
+        let problem = r#"{"type":"about:blank","title":"Bad Request","status":400,"code":"invalid_window","detail":"window must be\u001b[2J a multiple"}"#;
+        let server = TestServer::start(warp::any().map(move || json(400, problem))).await;
+        let client = Client::to(&server.url, None).unwrap();
+        assert_eq!(
+            error(&client).await,
+            format!(
+                "{} answered 400 invalid_window: window must be\u{fffd}[2J a multiple",
+                server.url
+            )
+        );
+        let server = TestServer::start(warp::any().map(|| json(401, "no"))).await;
+        let client = Client::to(&server.url, None).unwrap();
+        assert!(
+            error(&client)
+                .await
+                .ends_with("answered 401 Unauthorized; give --token or HEADCOUNT_TOKEN")
+        );
+        let server = TestServer::start(warp::any().map(|| json(200, "<html>"))).await;
+        let client = Client::to(&server.url, None).unwrap();
+        assert!(
+            error(&client)
+                .await
+                .contains("something else than headcount would")
+        );
+        let server = TestServer::start(
+            warp::any()
+                .map(|| warp::reply::with_header(json(302, ""), "location", "https://elsewhere/")),
+        )
+        .await;
+        let client = Client::to(&server.url, None).unwrap();
+        assert!(
+            error(&client)
+                .await
+                .ends_with("302 Found: it points to https://elsewhere/; give that URL")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_there_is_told_at_once() {
+        let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", free.local_addr().unwrap());
+        drop(free);
+        let begun = Instant::now();
+        let client = Client::to(&url, None).unwrap();
+        assert_eq!(
+            error(&client).await,
+            format!("cannot reach {url}: connection refused; is `headcount serve` running?")
+        );
+        assert!(begun.elapsed() < CONNECT_TIMEOUT);
+    }
+
+    #[test]
+    fn wrong_urls_are_refused() {
+        for url in [
+            "",
+            "localhost:8080",
+            "ftp://x",
+            "http://",
+            "http://u:p@x",
+            "8080",
+        ] {
+            assert!(
+                matches!(Client::to(url, None), Err(Failure::Usage(_))),
+                "{url}"
+            );
+        }
+        assert!(Client::to("https://[::1]:8080/x?y", None).is_ok());
+    }
+}

@@ -1,0 +1,40 @@
+//! How a command ends badly: the sentence for people and the exit code for scripts.
+
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+
+/// Why a command did not do what it was told.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was told something wrong: exit code 2.
+    Usage(String),
+    /// It tried and failed: exit code 1.
+    Failed(String),
+}
+
+impl Failure {
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        Self::Usage(text.into())
+    }
+
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self::Failed(text.into())
+    }
+
+    /// Says what failed, once, and gives the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        let (text, code) = match self {
+            Self::Usage(text) => (text, 2),
+            Self::Failed(text) => (text, 1),
+        };
+        super::output::note(&format!("error: {text}"));
+        ExitCode::from(code)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}

@@ -1,0 +1,78 @@
+//! NDJSON: the lines of an input, passed on as they are.
+
+use std::io::{self, BufRead};
+
+use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::source::Position;
+use crate::cli::Failure;
+
+/// Passes each line of `input` that is not blank.
+pub(super) fn pass(
+    input: &mut impl BufRead,
+    position: &Position,
+    packer: &mut Packer,
+) -> Result<(), Stopped> {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        match read_line(input, &mut line) {
+            Ok(Line::End) => break,
+            Ok(Line::TooLong) => {
+                let message = format!("the line has more than {MAX_LINE} bytes");
+                packer.refuse(number, message, position.get())?;
+            }
+            Ok(Line::Whole) => {
+                let text = match number {
+                    1 => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line),
+                    _ => &line,
+                };
+                let text = text.trim_ascii();
+                if !text.is_empty() {
+                    packer.add(number, text, position.get())?;
+                }
+            }
+            Err(error) => {
+                return Err(packer.fail(
+                    position.get(),
+                    Failure::failed(format!("line {number}: {error}")),
+                ));
+            }
+        }
+    }
+    packer.flush(position.get())
+}
+
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads up to the next line feed. Of a line that is too long nothing is kept.
+fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
+    let mut seen_any = false;
+    let mut too_long = false;
+    loop {
+        let buffer = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            buffer => buffer?,
+        };
+        if buffer.is_empty() && !seen_any {
+            return Ok(Line::End);
+        }
+        seen_any = true;
+        let end = buffer.iter().position(|byte| *byte == b'\n');
+        let part = &buffer[..end.unwrap_or(buffer.len())];
+        too_long |= line.len() + part.len() > MAX_LINE;
+        match too_long {
+            true => line.clear(),
+            false => line.extend_from_slice(part),
+        }
+        let at_end = buffer.is_empty();
+        let used = part.len() + usize::from(end.is_some());
+        input.consume(used);
+        if end.is_some() || at_end {
+            return Ok(if too_long { Line::TooLong } else { Line::Whole });
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Lines on their way to the service, packed into requests of bounded size.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Sender;
+
+use crate::cli::Failure;
+
+/// Most bytes of one request: half of the service's default `max_body`.
+const MAX_BYTES: usize = 4 << 20;
+
+/// The longest line worth sending. A pair with the longest names has some 3 KiB, escapes included; the rest is
+/// room for fields that the service ignores.
+pub(super) const MAX_LINE: usize = 1 << 20;
+
+/// One request's worth of pairs, and where each came from.
+#[derive(Debug, Default)]
+pub(super) struct Parcel {
+    /// The file's name, or what stands for it.
+    pub(super) source: Arc<str>,
+    /// NDJSON, ready to be posted; empty when every line was refused here.
+    pub(super) body: Bytes,
+    /// For each line of the body: the line of the input.
+    pub(super) lines: Vec<u64>,
+    /// What never made it into the body.
+    pub(super) refused: Vec<Refused>,
+    /// How much of the input had been read when this was packed, in the units of the progress bar.
+    pub(super) position: u64,
+}
+
+/// A line of the input that could not be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) line: u64,
+    pub(super) message: String,
+}
+
+/// Nobody takes parcels any more: stop reading.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+/// Packs lines into parcels and hands each over, waiting while the receiver has enough.
+pub(super) struct Packer {
+    to: Sender<Result<Parcel, Failure>>,
+    most: usize,
+    source: Arc<str>,
+    body: Vec<u8>,
+    lines: Vec<u64>,
+    refused: Vec<Refused>,
+}
+
+impl Packer {
+    /// A packer of parcels of at most `most` lines.
+    pub(super) fn new(to: Sender<Result<Parcel, Failure>>, most: usize) -> Self {
+        Self {
+            to,
+            most,
+            source: Arc::from(""),
+            body: Vec::new(),
+            lines: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// Says where the next lines come from. Flush before, so that a parcel has one source.
+    pub(super) fn enter(&mut self, source: &str) {
+        self.source = source.into();
+    }
+
+    /// Adds a line of NDJSON without its end.
+    pub(super) fn add(&mut self, line: u64, json: &[u8], position: u64) -> Result<(), Stopped> {
+        if self.body.len() + json.len() >= MAX_BYTES {
+            self.flush(position)?;
+        }
+        self.body.extend_from_slice(json);
+        self.body.push(b'\n');
+        self.lines.push(line);
+        self.flush_if_full(position)
+    }
+
+    /// Notes a line that can't be sent.
+    pub(super) fn refuse(
+        &mut self,
+        line: u64,
+        message: impl Into<String>,
+        position: u64,
+    ) -> Result<(), Stopped> {
+        let message = message.into();
+        self.refused.push(Refused { line, message });
+        self.flush_if_full(position)
+    }
+
+    fn flush_if_full(&mut self, position: u64) -> Result<(), Stopped> {
+        match self.lines.len() + self.refused.len() >= self.most {
+            true => self.flush(position),
+            false => Ok(()),
+        }
+    }
+
+    /// Hands over what has gathered.
+    pub(super) fn flush(&mut self, position: u64) -> Result<(), Stopped> {
+        if self.lines.is_empty() && self.refused.is_empty() {
+            return Ok(());
+        }
+        let room = self.body.len();
+        let parcel = Parcel {
+            source: Arc::clone(&self.source),
+            body: Bytes::from(std::mem::replace(&mut self.body, Vec::with_capacity(room))),
+            lines: std::mem::take(&mut self.lines),
+            refused: std::mem::take(&mut self.refused),
+            position,
+        };
+        self.to.blocking_send(Ok(parcel)).map_err(|_| Stopped)
+    }
+
+    /// Reports that the input can't be read any further, after handing over what could be.
+    pub(super) fn fail(&mut self, position: u64, why: Failure) -> Stopped {
+        let failure = match why {
+            Failure::Usage(text) => Failure::Usage(format!("{}: {text}", self.source)),
+            Failure::Failed(text) => Failure::Failed(format!("{}: {text}", self.source)),
+        };
+        if let Err(stopped) = self.flush(position) {
+            return stopped;
+        }
+        // Where nobody takes it, nobody needs it.
+        let _ = self.to.blocking_send(Err(failure));
+        Stopped
+    }
+}

@@ -1,0 +1,58 @@
+//! The progress bar, on a terminal only, and warnings that don't tear it.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::output::{is_watched, note};
+
+/// Shows how far a load is.
+pub(super) struct Progress(ProgressBar);
+
+/// What a position counts.
+pub(super) enum Unit {
+    Bytes,
+    Pairs,
+}
+
+impl Progress {
+    /// A bar up to `total`, or a spinner where the end is not known.
+    pub(super) fn new(total: Option<u64>, unit: &Unit) -> Self {
+        if !is_watched() {
+            return Self(ProgressBar::hidden());
+        }
+        let (bar, template) = match (total, unit) {
+            (Some(total), Unit::Bytes) => (
+                ProgressBar::new(total),
+                "{bar:30} {binary_bytes}/{binary_total_bytes}  {msg}  {eta} left",
+            ),
+            (Some(total), Unit::Pairs) => (
+                ProgressBar::new(total),
+                "{bar:30} {human_pos}/{human_len}  {msg}  {eta} left",
+            ),
+            (None, _) => (ProgressBar::new_spinner(), "{spinner} {elapsed}  {msg}"),
+        };
+        let style = ProgressStyle::with_template(template);
+        let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    /// Moves on. Parcels may come back in another order than they left in.
+    pub(super) fn at(&self, position: u64, message: impl FnOnce() -> String) {
+        if !self.0.is_hidden() {
+            self.0.set_position(position.max(self.0.position()));
+            self.0.set_message(message());
+        }
+    }
+
+    /// Tells something besides.
+    pub(super) fn note(&self, text: &str) {
+        self.0.suspend(|| note(text));
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(self) {
+        self.0.finish_and_clear();
+    }
+}

@@ -1,0 +1,145 @@
+//! CSV: rows of an input, each turned into a line of NDJSON.
+
+use std::io::Read;
+
+use csv::ByteRecord;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::source::Position;
+use crate::cli::Failure;
+use crate::cli::output::harmless;
+
+/// Which columns hold what.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    pub(super) user: String,
+    pub(super) segment: String,
+    /// `None`: the column `at`, where there is one.
+    pub(super) at: Option<String>,
+    pub(super) delimiter: u8,
+}
+
+/// The same as positions in a row.
+struct Places {
+    user: usize,
+    segment: usize,
+    at: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    user_id: &'a str,
+    segment: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<Value>,
+}
+
+/// Passes each row of `input` below the first, which names the columns.
+pub(super) fn pass(
+    input: &mut impl Read,
+    columns: &Columns,
+    position: &Position,
+    packer: &mut Packer,
+) -> Result<(), Stopped> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(columns.delimiter)
+        .flexible(true)
+        .from_reader(input);
+    let places = match reader.byte_headers() {
+        Ok(header) => Places::find(header, columns),
+        Err(error) => Err(Failure::failed(error.to_string())),
+    };
+    let places = match places {
+        Ok(places) => places,
+        Err(failure) => return Err(packer.fail(position.get(), failure)),
+    };
+    let mut record = ByteRecord::new();
+    let mut json = Vec::new();
+    loop {
+        match reader.read_byte_record(&mut record) {
+            Ok(false) => break,
+            Ok(true) => {}
+            Err(error) => {
+                return Err(packer.fail(position.get(), Failure::failed(error.to_string())));
+            }
+        }
+        let line = record.position().map_or(0, csv::Position::line);
+        json.clear();
+        match places.write(&record, columns, &mut json) {
+            Ok(()) => packer.add(line, &json, position.get())?,
+            Err(message) => packer.refuse(line, message, position.get())?,
+        }
+    }
+    packer.flush(position.get())
+}
+
+impl Places {
+    fn find(header: &ByteRecord, columns: &Columns) -> Result<Self, Failure> {
+        let place = |name: &str| {
+            header
+                .iter()
+                .position(|column| column.trim_ascii() == name.as_bytes())
+        };
+        let must = |name: &str, flag: &str| {
+            place(name).ok_or_else(|| {
+                let there: Vec<_> = header
+                    .iter()
+                    .map(|name| harmless(&String::from_utf8_lossy(name)))
+                    .collect();
+                Failure::usage(format!(
+                    "no column is named `{name}`: name one with --{flag}; there are: {}",
+                    there.join(", ")
+                ))
+            })
+        };
+        Ok(Self {
+            user: must(&columns.user, "user-column")?,
+            segment: must(&columns.segment, "segment-column")?,
+            at: match &columns.at {
+                Some(name) => Some(must(name, "at-column")?),
+                None => place("at"),
+            },
+        })
+    }
+
+    fn write(
+        &self,
+        record: &ByteRecord,
+        columns: &Columns,
+        json: &mut Vec<u8>,
+    ) -> Result<(), String> {
+        let text = |place: usize, name: &str| match record.get(place).map(str::from_utf8) {
+            Some(Ok(text)) => Ok(text),
+            Some(Err(_)) => Err(format!("`{name}` is not UTF-8")),
+            None => Err(format!("the row has no field `{name}`")),
+        };
+        let line = Line {
+            user_id: text(self.user, &columns.user)?,
+            segment: text(self.segment, &columns.segment)?,
+            at: match self.at {
+                Some(place) => instant(text(place, columns.at.as_deref().unwrap_or("at"))?),
+                None => None,
+            },
+        };
+        serde_json::to_writer(&mut *json, &line).map_err(|error| error.to_string())?;
+        match json.len() > MAX_LINE {
+            true => Err(format!("the row has more than {MAX_LINE} bytes")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Unix seconds as a number, anything else as the text that it is; nothing for an empty field.
+fn instant(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if text.is_empty() {
+        return None;
+    }
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Some(seconds.into());
+    }
+    let number = text.parse().ok().and_then(serde_json::Number::from_f64);
+    Some(number.map_or_else(|| text.into(), Value::Number))
+}

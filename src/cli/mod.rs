@@ -1,0 +1,87 @@
+//! The command line: arguments in, an exit code out.
+
+mod admin;
+mod args;
+mod check_config;
+mod client;
+mod count;
+mod failure;
+mod load;
+mod output;
+mod segments;
+mod setting_flags;
+#[cfg(test)]
+mod test_server;
+mod variables;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use humantime_serde::re::humantime;
+
+use args::{Cli, Command};
+use failure::Failure;
+use variables::Variables;
+
+/// Runs the command that `arguments` (the program's name first) ask for.
+pub fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> ExitCode {
+    let command = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            // Help goes to standard output, mistakes to standard error; a closed one can't be told.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => ExitCode::from(2),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
+    match dispatch(command, Variables::new(variables)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
+    match command {
+        Command::Count(args) => client_side(count::run(args, &variables)),
+        Command::Segments(args) => client_side(segments::run(args, &variables)),
+        Command::Load(args) => client_side(load::run(args, &variables)),
+        Command::Refresh(args) => client_side(admin::refresh(args, variables)),
+        Command::Archive(args) => client_side(admin::archive(args, variables)),
+        Command::CheckConfig(args) => check_config::run(args, variables),
+    }
+}
+
+/// Runs a command that speaks to a service: one thread is enough, and leaves the cores to the service.
+fn client_side(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+    let result = runtime.block_on(command);
+    // A thread may still wait for standard input, for ever perhaps: it has nothing left to do.
+    runtime.shutdown_background();
+    result
+}
+
+/// A duration as people write it: `90s`, `1h 30m`, `14d`.
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok()
+}
+
+fn duration_text(seconds: u64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    match units
+        .iter()
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
+    {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}

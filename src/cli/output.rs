@@ -1,0 +1,94 @@
+//! The only place that writes to standard output and standard error.
+
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::Failure;
+
+/// Prints a result. A reader that has gone (`headcount segments | head -1`) is no failure: who left has read
+/// enough, and the exit code still says how the command went.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_to(&mut io::stdout().lock(), text)
+}
+
+fn print_to(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
+            "can't write to standard output: {error}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result for scripts: one JSON document on one line.
+pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
+    let mut text = serde_json::to_string(document)
+        .map_err(|error| Failure::failed(format!("can't write the result as JSON: {error}")))?;
+    text.push('\n');
+    print(&text)
+}
+
+/// Tells people something besides the result. Where standard error is closed nobody wants to know.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Whether a person may be looking at standard error.
+pub(super) fn is_watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A text from elsewhere without control characters, which could play tricks on a terminal.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// `1234567` as `1,234,567`.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken(ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_left_is_no_failure_but_a_full_disk_is() {
+        assert!(print_to(&mut Broken(ErrorKind::BrokenPipe), "x").is_ok());
+        assert!(print_to(&mut Broken(ErrorKind::StorageFull), "x").is_err());
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        let texts = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn terminal_tricks_are_taken_out() {
+        assert_eq!(harmless("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+    }
+}

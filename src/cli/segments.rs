@@ -1,0 +1,132 @@
+//! `headcount segments`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Failure;
+use super::args::{SegmentsArgs, Sort};
+use super::client::Client;
+use super::output::{grouped, harmless, print, print_json};
+use super::variables::Variables;
+
+/// Segments asked for at once.
+const PAGE: u64 = 1_000;
+
+#[derive(Deserialize)]
+struct Page {
+    segments: Vec<Value>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    segment: String,
+    users: Option<u64>,
+    as_of: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Listing {
+    segments: Vec<Value>,
+}
+
+pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(), Failure> {
+    let client = Client::new(&args.target, variables)?;
+    let segments = all(&client, &args).await?;
+    if args.json {
+        return print_json(&Listing { segments });
+    }
+    let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
+    let rows = rows.map_err(|error| client.nonsense(&error))?;
+    print(&table(&rows))
+}
+
+/// Follows the cursors until all are there, or as many as were asked for.
+async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Value>, Failure> {
+    let most = args.limit.unwrap_or(u64::MAX);
+    let mut segments = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let missing = most - segments.len() as u64;
+        let limit = missing.min(PAGE).to_string();
+        let mut query = vec![("limit", limit.as_str())];
+        if let Some(prefix) = &args.prefix {
+            query.push(("prefix", prefix));
+        }
+        if let Some(sort) = args.sort {
+            let by = match sort {
+                Sort::Name => "name",
+                Sort::Users => "users",
+            };
+            query.push(("sort", by));
+        }
+        if let Some(cursor) = &cursor {
+            query.push(("cursor", cursor));
+        }
+        let document = client.get(&["v1", "segments"], &query).await?;
+        let page = Page::deserialize(document).map_err(|error| client.nonsense(&error))?;
+        let came = page.segments.len();
+        segments.extend(page.segments);
+        segments.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        let done = segments.len() as u64 >= most || page.next.is_none();
+        if done {
+            return Ok(segments);
+        }
+        // An empty page that points on would keep us here for ever.
+        if came == 0 || page.next == cursor {
+            return Err(client.nonsense(&"its cursor does not move").into());
+        }
+        cursor = page.next;
+    }
+}
+
+/// Names last: their widths on a screen are anybody's guess, and so need no padding.
+fn table(rows: &[Row]) -> String {
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| row.users.map_or("-".into(), grouped))
+        .collect();
+    let users = cells
+        .iter()
+        .map(String::len)
+        .max()
+        .unwrap_or(0)
+        .max("USERS".len());
+    let instants = rows
+        .iter()
+        .map(|row| row.as_of.as_deref().unwrap_or("-").chars().count());
+    let as_of = instants.max().unwrap_or(0).max("AS OF".len());
+    let mut text = format!("{:>users$}  {:as_of$}  SEGMENT\n", "USERS", "AS OF");
+    for (row, cell) in rows.iter().zip(cells) {
+        let instant = harmless(row.as_of.as_deref().unwrap_or("-"));
+        text += &format!(
+            "{cell:>users$}  {instant:as_of$}  {}\n",
+            harmless(&row.segment)
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned() {
+        let row = |segment: &str, users, as_of: Option<&str>| Row {
+            segment: segment.into(),
+            users,
+            as_of: as_of.map(str::to_owned),
+        };
+        let rows = [
+            row("🏀 ball", Some(1_234_567), Some("2026-11-21T08:00:00Z")),
+            row("a", None, None),
+        ];
+        assert_eq!(
+            table(&rows),
+            "    USERS  AS OF                 SEGMENT\n\
+             1,234,567  2026-11-21T08:00:00Z  🏀 ball\n        \
+             -  -                     a\n"
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! A flag for each setting, made from the table of settings.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+use super::Failure;
+use crate::config::{self, Loaded, SETTINGS, Sources, flag_of};
+
+/// The settings file that is read where it is present and no other is named.
+const DEFAULT_FILE: &str = "headcount.toml";
+
+/// `--config` and the settings that were given as flags.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SettingFlags {
+    config: Option<PathBuf>,
+    given: Vec<(&'static str, String)>,
+}
+
+impl SettingFlags {
+    /// Merges all layers: defaults, file, `variables`, these flags.
+    pub(super) fn load(self, variables: Vec<(OsString, OsString)>) -> Result<Loaded, Failure> {
+        let present = || {
+            let default = Path::new(DEFAULT_FILE);
+            // What can't be looked at is not absent: reading it then says why.
+            let exists = default.try_exists().unwrap_or(true);
+            exists.then(|| default.to_owned())
+        };
+        Ok(config::load(Sources {
+            file: self.config.or_else(present),
+            variables,
+            flags: self.given,
+        })?)
+    }
+}
+
+impl Args for SettingFlags {
+    fn augment_args(command: Command) -> Command {
+        let config = Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help(format!(
+                "Settings file [default: {DEFAULT_FILE} where present]"
+            ));
+        let mut command = command.arg(config);
+        for setting in SETTINGS {
+            let help = match setting.default {
+                "" => capitalised(setting.help),
+                default => format!("{} [default: {default}]", capitalised(setting.help)),
+            };
+            command = command.arg(flag(setting.name, "VALUE", help));
+            if let Some(twin) = setting.file_twin {
+                let help = format!("File to read --{} from", flag_of(setting.name));
+                command = command.arg(flag(twin, "FILE", help));
+            }
+        }
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn flag(name: &'static str, value: &'static str, help: String) -> Arg {
+    Arg::new(name)
+        .long(flag_of(name))
+        .value_name(value)
+        .help(help)
+        .help_heading("Settings")
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+impl FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = config::names()
+            .filter_map(|name| Some((name, matches.get_one::<String>(name)?.clone())))
+            .collect();
+        Ok(Self {
+            config: matches.get_one::<PathBuf>("config").cloned(),
+            given,
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
