@@ -110,6 +110,69 @@ fn table(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::Target;
+    use crate::cli::test_server::TestServer;
+    use serde_json::json;
+    use std::collections::HashMap;
+    use warp::Filter;
+
+    fn arguments(limit: Option<u64>) -> SegmentsArgs {
+        SegmentsArgs {
+            prefix: Some("a&b".into()),
+            sort: Some(Sort::Users),
+            limit,
+            json: false,
+            target: Target {
+                url: None,
+                token: None,
+            },
+        }
+    }
+
+    /// Pages of up to three, from 0 to `most`; the cursor is the next one's number.
+    async fn service(most: u64) -> TestServer {
+        TestServer::start(warp::path!("v1" / "segments").and(warp::query()).map(
+            move |query: HashMap<String, String>| {
+                assert_eq!(
+                    (query["prefix"].as_str(), query["sort"].as_str()),
+                    ("a&b", "users")
+                );
+                let from: u64 = query
+                    .get("cursor")
+                    .map_or(0, |cursor| cursor.parse().unwrap());
+                let limit: u64 = query["limit"].parse().unwrap();
+                let to = (from + limit.min(3)).min(most);
+                let rows: Vec<_> = (from..to)
+                    .map(|n| json!({"segment": n.to_string(), "users": n}))
+                    .collect();
+                let next = (to < most).then(|| to.to_string());
+                warp::reply::json(&json!({"segments": rows, "next": next}))
+            },
+        ))
+        .await
+    }
+
+    #[tokio::test]
+    async fn cursors_are_followed_to_the_end_or_the_limit() {
+        let server = service(8).await;
+        let client = Client::to(&server.url, None).unwrap();
+        for (limit, expected) in [(None, 8), (Some(1), 1), (Some(4), 4), (Some(9), 8)] {
+            let segments = all(&client, &arguments(limit)).await.unwrap();
+            assert_eq!(segments.len(), expected);
+            assert_eq!(segments[expected - 1]["users"], expected - 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cursor_that_stands_still_does_not_keep_us() {
+        let server = TestServer::start(
+            warp::any()
+                .map(|| warp::reply::json(&json!({"segments": [{"segment": "a"}], "next": "x"}))),
+        )
+        .await;
+        let client = Client::to(&server.url, None).unwrap();
+        assert!(all(&client, &arguments(None)).await.is_err());
+    }
 
     #[test]
     fn columns_are_aligned() {

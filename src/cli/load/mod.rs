@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
+use reqwest::StatusCode;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -166,7 +167,16 @@ impl Load {
                 self.report.borrow_mut().judged(parcel, &verdict);
                 Ok(())
             }
-            Delivery::GivenUp(error) => Err(error.into()),
+            Delivery::GivenUp(error) => {
+                let too_large = matches!(&error, ClientError::Refused { refusal, .. }
+                    if refusal.status == StatusCode::PAYLOAD_TOO_LARGE);
+                let advice = if too_large {
+                    "; give a smaller --batch"
+                } else {
+                    ""
+                };
+                Err(Failure::failed(format!("{error}{advice}")))
+            }
         }
     }
 
