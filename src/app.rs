@@ -158,6 +158,7 @@ impl Headcount {
             memory_ttl: match settings.cache.kind {
                 // This cache lives in process memory itself.
                 CacheKind::Memory => Duration::ZERO,
+                CacheKind::Redis => settings.cache.memory_ttl,
             },
         });
         let headcount = Self {

@@ -2,13 +2,19 @@
 
 pub mod conformance;
 mod memory;
+mod redis;
 
 pub use memory::MemoryCache;
+pub use redis::{
+    InvalidPrefix, InvalidRedisUrl, Prefix, RedisCache, RedisCacheOptions, RedisServer,
+};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::config::{CacheKind, Settings};
 use crate::domain::{Count, Segment, Window};
 
 /// The last known count per (segment, window). Never a source of truth: it may lose everything at any time,
@@ -133,16 +139,26 @@ pub enum CacheError {
     /// The cache did not answer in time.
     #[error("the cache did not answer in time")]
     Timeout,
+    /// The cache refuses who asks, or can't work as it is configured: somebody must act.
+    #[error("the cache is misconfigured: {0}")]
+    Misconfigured(String),
     /// The cache answered something that is no answer.
     #[error("the cache answered nonsense: {0}")]
     Protocol(String),
 }
 
 /// Opens the configured cache: the one place that constructs adapters.
-pub fn open(
-    settings: &crate::config::Settings,
-) -> Result<std::sync::Arc<dyn CountCache>, CacheError> {
+pub fn open(settings: &Settings) -> Result<Arc<dyn CountCache>, CacheError> {
     match settings.cache.kind {
-        crate::config::CacheKind::Memory => Ok(std::sync::Arc::new(MemoryCache::default())),
+        CacheKind::Memory => Ok(Arc::new(MemoryCache::default())),
+        CacheKind::Redis => {
+            let Some(redis) = settings.cache.redis.clone() else {
+                return Err(CacheError::Misconfigured("redis_url is missing".to_owned()));
+            };
+            let window = Duration::from_secs(settings.frame.full_window().seconds());
+            let options =
+                RedisCacheOptions::new(redis.server, redis.prefix, settings.cache.ttl, window);
+            Ok(Arc::new(RedisCache::open(options)?))
+        }
     }
 }

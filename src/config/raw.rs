@@ -11,11 +11,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::layers::Layers;
 use super::settings::{
-    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
+    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RedisSettings, RefreshMode,
     RefreshSettings, Settings, StoreKind, StoreSettings, TelemetrySettings,
 };
-use super::table::SETTINGS;
+use super::table::{REDIS_URL, SETTINGS};
 use super::{ConfigError, Secret};
+use crate::cache::{Prefix, RedisServer};
 use crate::domain::{InvalidTimeFrame, TimeFrame, Window};
 
 /// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
@@ -35,6 +36,8 @@ struct Raw {
     cache: CacheKind,
     cache_ttl: Time,
     memory_ttl: Time,
+    redis_url: Option<String>,
+    redis_prefix: String,
     refresh_mode: RefreshMode,
     refresh_interval: Time,
     refresh_parallelism: usize,
@@ -86,6 +89,11 @@ pub(super) fn settings(layers: &Layers) -> Result<Settings, ConfigError> {
             kind: raw.cache,
             ttl: check.time("cache_ttl", raw.cache_ttl, SECOND..=DAY * 400)?,
             memory_ttl: check.time("memory_ttl", raw.memory_ttl, Duration::ZERO..=HOUR)?,
+            redis: check.redis(
+                raw.redis_url,
+                &raw.redis_prefix,
+                raw.cache == CacheKind::Redis,
+            )?,
         },
         refresh: RefreshSettings {
             mode: raw.refresh_mode,
@@ -236,6 +244,33 @@ impl Check<'_> {
             }
             given => Ok(given.map(Secret::new)),
         }
+    }
+
+    fn redis(
+        &self,
+        url: Option<String>,
+        prefix: &str,
+        is_needed: bool,
+    ) -> Result<Option<RedisSettings>, ConfigError> {
+        let prefix = Prefix::new(prefix).map_err(|error| {
+            // The error says what must be; the message goes on from "give".
+            self.bad(
+                "redis_prefix",
+                error.to_string().replace("the prefix must be ", ""),
+            )
+        })?;
+        let Some(url) = url else {
+            return match is_needed {
+                true => Err(self.bad(
+                    "redis_url",
+                    "the URL of a Redis, which `cache = redis` needs",
+                )),
+                false => Ok(None),
+            };
+        };
+        let server = RedisServer::parse(&Secret::new(url))
+            .map_err(|error| self.bad("redis_url", format!("{REDIS_URL}: {error}")))?;
+        Ok(Some(RedisSettings { server, prefix }))
     }
 
     fn log(&self, given: String) -> Result<String, ConfigError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::Secret;
+use crate::cache::{Prefix, RedisServer};
 use crate::domain::{TimeFrame, Window};
 
 /// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
@@ -70,6 +71,17 @@ pub struct CacheSettings {
     pub ttl: Duration,
     /// How long a count is answered from process memory.
     pub memory_ttl: Duration,
+    /// Where Redis is and what keys begin with there; always given when `kind` is Redis.
+    pub redis: Option<RedisSettings>,
+}
+
+/// A Redis and a part of its keys.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// Where it is.
+    pub server: RedisServer,
+    /// What every key begins with.
+    pub prefix: Prefix,
 }
 
 /// The adapters of the cache.
@@ -78,6 +90,8 @@ pub struct CacheSettings {
 pub enum CacheKind {
     /// In this process.
     Memory,
+    /// In Redis, shared by all instances.
+    Redis,
 }
 
 /// When and what is recounted.

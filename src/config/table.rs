@@ -18,6 +18,7 @@ pub struct Setting {
 const DURATION: &str = "a duration such as 500ms, 10s, 5m, 1h or 14d";
 const SIZE: &str = "a size such as 512 KiB or 8 MiB";
 const COUNT: &str = "a whole number";
+pub(super) const REDIS_URL: &str = "a URL such as redis://user:password@host:6379/0, rediss://host or redis+cluster://a:6379,b:6379";
 
 /// The settings, in the order in which they are listed to people.
 ///
@@ -86,8 +87,8 @@ pub const SETTINGS: &[Setting] = &[
     plain(
         "cache",
         "memory",
-        "memory",
-        "where last known counts live: memory",
+        "memory or redis",
+        "where last known counts live: memory or redis",
     ),
     plain(
         "cache_ttl",
@@ -100,6 +101,18 @@ pub const SETTINGS: &[Setting] = &[
         "1s",
         DURATION,
         "how long a count is answered from the process's own memory",
+    ),
+    secret(
+        "redis_url",
+        "redis_url_file",
+        REDIS_URL,
+        "Redis: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `redis+cluster://host,host` for a cluster",
+    ),
+    plain(
+        "redis_prefix",
+        "headcount",
+        "1 to 64 printable ASCII characters without blanks and braces",
+        "what every key in Redis begins with",
     ),
     plain(
         "refresh_mode",

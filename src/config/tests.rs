@@ -154,6 +154,7 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
             "durations, with commas between",
         ),
         ("refresh_windows", "15d", "from 60 s to 1209600 s"),
+        ("redis_prefix", "a{b", "1 to 64 printable ASCII characters"),
         ("log_format", "xml", "text or json"),
         ("log", "inof", "a level (error, warn"),
         ("log", "headcount=loud", "a level (error, warn"),
@@ -167,6 +168,39 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         assert!(message.starts_with(&begins), "{message}");
         assert!(message.contains(right), "{message}");
     }
+}
+
+#[test]
+fn a_redis_cache_needs_a_url_and_the_url_stays_secret() {
+    let missing = error(None, &[("HEADCOUNT_CACHE", "redis")], &[]);
+    assert!(
+        missing.contains("`redis_url`") && missing.contains("needs"),
+        "{missing}"
+    );
+    let bad = error(
+        None,
+        &[("HEADCOUNT_REDIS_URL", "redis://:hunter2@h/hunter2")],
+        &[],
+    );
+    assert!(
+        bad.contains("setting `redis_url` is *** (HEADCOUNT_REDIS_URL)"),
+        "{bad}"
+    );
+    assert!(bad.contains("invalid database number"), "{bad}");
+    assert!(!bad.contains("hunter2"), "{bad}");
+    let several = error(None, &[("HEADCOUNT_REDIS_URL", "redis://a:1,b:2")], &[]);
+    assert!(several.contains("redis+cluster://"), "{several}");
+
+    let settings = Settings::with([
+        ("cache", "redis"),
+        ("redis_url", "redis+cluster://:hunter2@a:1,b:2"),
+        ("redis_prefix", "hc"),
+    ]);
+    let settings = settings.unwrap();
+    assert_eq!(settings.cache.kind, CacheKind::Redis);
+    assert_eq!(settings.cache.redis.as_ref().unwrap().prefix.as_str(), "hc");
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    assert!(Settings::with([]).unwrap().cache.redis.is_none());
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! The names of keys.
+//!
+//! | Key | Holds |
+//! |---|---|
+//! | `P:{S}:count:W` | hash: the last count over W seconds, and the mark taken before it |
+//! | `P:{S}:pending` | hash: noted pairs, gaps, their epoch, and what the widest count found |
+//! | `P:segments` | sorted set: known segments, by when they were last heard of; and the note that it is whole |
+//! | `P:lock` | the token of whoever refreshes now |
+//!
+//! P is the prefix, S the segment with braces percent-encoded. The braces around S are a hash tag: a cluster keeps
+//! the keys of a segment on one node, where scripts can touch them together.
+
+use super::options::Prefix;
+use crate::domain::{Segment, Window};
+
+#[derive(Debug)]
+pub(super) struct Keys {
+    prefix: String,
+    pub(super) segments: String,
+    pub(super) lock: String,
+}
+
+impl Keys {
+    pub(super) fn new(prefix: &Prefix) -> Self {
+        let prefix = prefix.as_str();
+        Self {
+            prefix: prefix.to_owned(),
+            segments: format!("{prefix}:segments"),
+            lock: format!("{prefix}:lock"),
+        }
+    }
+
+    pub(super) fn pending(&self, segment: &Segment) -> String {
+        format!("{}:{{{}}}:pending", self.prefix, tag(segment))
+    }
+
+    pub(super) fn count(&self, segment: &Segment, window: Window) -> String {
+        self.count_over(segment, window.seconds())
+    }
+
+    pub(super) fn count_over(&self, segment: &Segment, window_seconds: u64) -> String {
+        format!(
+            "{}:{{{}}}:count:{window_seconds}",
+            self.prefix,
+            tag(segment)
+        )
+    }
+}
+
+/// A hash tag ends at the first closing brace, so the name in it must have none; the percent sign is encoded too,
+/// so that no two segments share a tag.
+fn tag(segment: &Segment) -> String {
+    let mut tag = String::with_capacity(segment.as_str().len());
+    for char in segment.as_str().chars() {
+        match char {
+            '{' => tag.push_str("%7B"),
+            '}' => tag.push_str("%7D"),
+            '%' => tag.push_str("%25"),
+            other => tag.push(other),
+        }
+    }
+    tag
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_has_one_hash_tag_whatever_its_name() {
+        let keys = Keys::new(&Prefix::new("hc").unwrap());
+        for (name, tagged) in [
+            ("sports", "sports"),
+            ("}{", "%7D%7B"),
+            ("{a}", "%7Ba%7D"),
+            ("%7B", "%257B"),
+            ("Я", "Я"),
+        ] {
+            let segment = Segment::new(name).unwrap();
+            assert_eq!(keys.pending(&segment), format!("hc:{{{tagged}}}:pending"));
+            assert_eq!(
+                keys.count_over(&segment, 60),
+                format!("hc:{{{tagged}}}:count:60")
+            );
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The atomic steps, as scripts that Redis runs.
+//!
+//! **The life of a server.** A Redis that restarts may come back with an older state: then its counters lack the
+//! notes since. Each server process has a run id, so counters (and the note that the list of segments is whole)
+//! carry the run id under which they began; under another one they count for nothing until they begin again. The
+//! same holds for a replica that was promoted. A user without the right to `INFO` gets no run id, and so never a
+//! number for `pending`.
+
+use redis::{Cmd, ToRedisArgs};
+
+/// A script, sent by its hash, or in full to a server that does not know it yet.
+#[derive(Debug)]
+pub(super) struct Script {
+    body: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(body: &str) -> Self {
+        let body = format!("{LIFE}{body}");
+        let hash = redis::Script::new(&body).get_hash().to_owned();
+        Self { body, hash }
+    }
+}
+
+/// All scripts of the cache.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) get: Script,
+    pub(super) mark: Script,
+    pub(super) put: Script,
+    pub(super) forget_counts: Script,
+    pub(super) list_head: Script,
+    pub(super) list_complete: Script,
+    pub(super) list_remove: Script,
+    pub(super) lock_extend: Script,
+    pub(super) lock_release: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            get: Script::new(GET),
+            mark: Script::new(MARK),
+            put: Script::new(PUT),
+            forget_counts: Script::new(FORGET_COUNTS),
+            list_head: Script::new(LIST_HEAD),
+            list_complete: Script::new(LIST_COMPLETE),
+            list_remove: Script::new(LIST_REMOVE),
+            lock_extend: Script::new(LOCK_EXTEND),
+            lock_release: Script::new(LOCK_RELEASE),
+        }
+    }
+}
+
+/// One thing to ask of Redis.
+#[derive(Debug, Clone)]
+pub(super) enum Request<'a> {
+    /// A plain command.
+    Command(Cmd),
+    /// A script with its keys and arguments.
+    Run(&'a Script, Vec<String>, Vec<String>),
+}
+
+impl Request<'_> {
+    /// A plain command.
+    pub(super) fn command(name: &str, args: impl ToRedisArgs) -> Self {
+        let mut cmd = redis::cmd(name);
+        cmd.arg(args);
+        Self::Command(cmd)
+    }
+
+    /// The command that a server understands which has seen the script before.
+    pub(super) fn short(&self) -> Cmd {
+        match self {
+            Self::Command(cmd) => cmd.clone(),
+            Self::Run(script, keys, args) => run("EVALSHA", &script.hash, keys, args),
+        }
+    }
+
+    /// The command that every server understands; `None` when it is no other than the short one.
+    pub(super) fn full(&self) -> Option<Cmd> {
+        match self {
+            Self::Command(_) => None,
+            Self::Run(script, keys, args) => Some(run("EVAL", &script.body, keys, args)),
+        }
+    }
+}
+
+fn run(name: &str, script: &str, keys: &[String], args: &[String]) -> Cmd {
+    let mut cmd = redis::cmd(name);
+    cmd.arg(script).arg(keys.len()).arg(keys).arg(args);
+    cmd
+}
+
+/// Numbers that may pass 2^53 are compared and handed on as texts: Lua has only floats.
+const LIFE: &str = r"
+local function life()
+  local info = redis.pcall('INFO', 'server')
+  if type(info) ~= 'string' then return '' end
+  return string.match(info, 'run_id:(%w+)') or ''
+end
+";
+
+/// Keys: the count and the pending counters of each segment, alternating. For each segment nothing, or users,
+/// as_of, noted at the mark, and noted now (nothing when that is not known).
+const GET: &str = r"
+local now = life()
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local count = redis.call('HMGET', KEYS[i], 'users', 'as_of', 'noted', 'gaps', 'epoch')
+  local answer = false
+  if count[1] then
+    local pending = redis.call('HMGET', KEYS[i + 1], 'noted', 'gaps', 'epoch', 'life')
+    local trusted = now ~= '' and pending[4] == now and pending[3] == count[5]
+      and (pending[2] or '0') == count[4]
+    answer = {count[1], count[2], count[3], trusted and (pending[1] or '0')}
+  end
+  answers[#answers + 1] = answer
+end
+return answers
+";
+
+/// Key: the pending counters. Arguments: an epoch for counters that begin now, milliseconds to keep them. Answers
+/// noted, gaps and the epoch.
+const MARK: &str = r"
+local pending = redis.call('HMGET', KEYS[1], 'noted', 'gaps', 'epoch', 'life')
+local now = life()
+local epoch = pending[3]
+if not epoch or pending[4] ~= now then
+  epoch = ARGV[1]
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'life', now)
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return {pending[1] or '0', pending[2] or '0', epoch}
+";
+
+/// Keys: the count, the pending counters. Arguments: users, as_of, noted, gaps and epoch of the mark, window in
+/// seconds, milliseconds to keep the count and the counters. The counters remember which counts there are and what
+/// the widest one found, for `FORGET_COUNTS`.
+const PUT: &str = r"
+local users, as_of, noted, gaps, epoch, window = unpack(ARGV, 1, 6)
+local kept = redis.call('HGET', KEYS[1], 'as_of')
+if kept and tonumber(kept) > tonumber(as_of) then return 0 end
+redis.call('HSET', KEYS[1], 'users', users, 'as_of', as_of, 'noted', noted, 'gaps', gaps, 'epoch', epoch)
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('HSET', KEYS[2], 'window:' .. window, '1')
+local widest = redis.call('HGET', KEYS[2], 'put_window')
+if not widest or tonumber(widest) <= tonumber(window) then
+  redis.call('HSET', KEYS[2], 'put_window', window, 'put_users', users,
+    'put_noted', noted, 'put_gaps', gaps, 'put_epoch', epoch)
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[8])
+return 1
+";
+
+/// Key: the pending counters. Removes them, unless the segment has users or something was noted since its widest
+/// count; then answers nothing. Else answers the windows whose counts are to be removed as well.
+const FORGET_COUNTS: &str = r"
+if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
+local pending = redis.call('HMGET', KEYS[1], 'noted', 'gaps', 'epoch',
+  'put_noted', 'put_gaps', 'put_epoch', 'put_users')
+local nothing_since = (pending[1] or '0') == pending[4] and (pending[2] or '0') == pending[5]
+  and pending[3] == pending[6]
+if pending[7] ~= '0' or not nothing_since then return false end
+local windows = {}
+for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  windows[#windows + 1] = string.match(field, '^window:(%d+)$')
+end
+redis.call('DEL', KEYS[1])
+return windows
+";
+
+/// Key: the known segments. Argument: the time of the last sign of life before which a segment is dropped, a
+/// bounded number at a time. Answers whether the list is whole.
+const LIST_HEAD: &str = r"
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1000)
+if #old > 0 then redis.call('ZREM', KEYS[1], unpack(old)) end
+local now = life()
+local whole_until = now ~= '' and redis.call('ZSCORE', KEYS[1], '\1complete:' .. now)
+local time = redis.call('TIME')
+return (whole_until and tonumber(whole_until) > time[1] * 1000 + time[2] / 1000) and 1 or 0
+";
+
+/// Key: the known segments. Argument: for how many milliseconds the list is whole. The note is a member of the list
+/// itself, so that it goes when the list goes; a segment can't have its name, with a control character in it.
+const LIST_COMPLETE: &str = r"
+local time = redis.call('TIME')
+local whole_until = math.floor(time[1] * 1000 + time[2] / 1000) + ARGV[1]
+redis.call('ZADD', KEYS[1], whole_until, '\1complete:' .. life())
+return 1
+";
+
+/// Key: the known segments. Arguments: a segment and its score. Removes it if nothing was heard of it since.
+const LIST_REMOVE: &str = r"
+if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])
+";
+
+/// Key: the lock. Arguments: the holder's token, milliseconds to hold it on.
+const LOCK_EXTEND: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+";
+
+/// Key: the lock. Argument: the holder's token.
+const LOCK_RELEASE: &str = r"
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
+";

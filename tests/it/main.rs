@@ -1,0 +1,13 @@
+//! Tests from outside: real servers, broken servers, real files.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub,
+    missing_docs,
+    reason = "a test fails by panicking, and nothing outside uses it"
+)]
+
+mod redis_cache;
+mod support;

@@ -1,0 +1,595 @@
+//! The Redis cache against real servers: its promises, and what it does while they are away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use headcount::cache::conformance::{check_cache, check_scenario};
+use headcount::cache::{
+    CacheError, Cached, CountCache, Prefix, RedisCache, RedisCacheOptions, RedisServer,
+};
+use headcount::config::Secret;
+use headcount::domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::support::proxy::Proxy;
+use crate::support::redis::{Redis, RedisCluster};
+
+/// A time limit for tests that need an answer, so that a busy machine does not fail them.
+const GENEROUS: Duration = Duration::from_secs(5);
+/// How soon the cache must serve after its server does, on a busy machine.
+const RECOVERY: Duration = Duration::from_secs(5);
+
+fn options(url: &str, prefix: &str) -> RedisCacheOptions {
+    let server = RedisServer::parse(&Secret::new(url)).unwrap();
+    let minutes = Duration::from_mins(15);
+    RedisCacheOptions::new(server, Prefix::new(prefix).unwrap(), minutes, minutes)
+}
+
+/// A cache that waits for a slow machine.
+fn patient(url: &str, prefix: &str) -> Arc<RedisCache> {
+    let options = RedisCacheOptions {
+        command_timeout: GENEROUS,
+        connect_timeout: GENEROUS,
+        ..options(url, prefix)
+    };
+    Arc::new(RedisCache::open(options).unwrap())
+}
+
+/// A cache as the service opens it.
+fn impatient(url: &str) -> Arc<RedisCache> {
+    Arc::new(RedisCache::open(options(url, "headcount")).unwrap())
+}
+
+fn next_prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn sports() -> Segment {
+    Segment::new("sports").unwrap()
+}
+
+fn window() -> Window {
+    let minute = Duration::from_secs(60);
+    TimeFrame::new(minute * 60, minute, minute)
+        .unwrap()
+        .full_window()
+}
+
+fn count(users: u64) -> Count {
+    Count {
+        users,
+        as_of: Timestamp::from_second(1_900_000_000).unwrap(),
+    }
+}
+
+async fn refresh(cache: &dyn CountCache, users: u64) {
+    let mark = cache.mark(&sports()).await.unwrap();
+    cache
+        .put(&sports(), window(), count(users), mark)
+        .await
+        .unwrap();
+}
+
+async fn pending(cache: &dyn CountCache) -> Option<u64> {
+    cache
+        .get(&sports(), window())
+        .await
+        .unwrap()
+        .unwrap()
+        .pending
+}
+
+async fn wait_until_it_serves(cache: &RedisCache) -> Duration {
+    let began = Instant::now();
+    while cache.ping().await.is_err() {
+        assert!(began.elapsed() < RECOVERY, "the cache does not come back");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    began.elapsed()
+}
+
+/// Reads until a read fails because the breaker is open, and then some more: those must not wait at all.
+async fn assert_fails_fast(cache: &RedisCache, what: &str) {
+    let limit = 3 * Duration::from_millis(50);
+    let mut times = Vec::new();
+    for _ in 0..200 {
+        let began = Instant::now();
+        cache.get(&sports(), window()).await.unwrap_err();
+        times.push(began.elapsed());
+    }
+    let slow = times
+        .iter()
+        .filter(|time| **time > Duration::from_millis(10))
+        .count();
+    times.sort_unstable();
+    assert!(
+        times[times.len() - 1] <= limit,
+        "{what}: a call took {:?}",
+        times.last()
+    );
+    assert!(slow <= 10, "{what}: {slow} of 200 calls waited: {times:?}");
+}
+
+#[tokio::test]
+async fn keeps_the_promises_of_a_count_cache() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let url = redis.url();
+    check_cache(async || patient(&url, &next_prefix()) as Arc<dyn CountCache>).await;
+    let keys = redis.cli(&["KEYS", "*"]);
+    for key in keys.lines().filter(|key| !key.is_empty()) {
+        let ttl: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
+        assert!(ttl > 0, "{key} has no limit in time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keeps_them_on_a_cluster() {
+    let Some(mut cluster) = RedisCluster::start().await else {
+        return;
+    };
+    let url = cluster.url();
+    check_cache(async || patient(&url, &next_prefix()) as Arc<dyn CountCache>).await;
+    for node in cluster.nodes() {
+        assert_ne!(
+            node.cli(&["DBSIZE"]),
+            "0",
+            "a node of the cluster has nothing"
+        );
+    }
+    let one = patient(&url, "both");
+    let other = patient(&url, "both");
+    check_scenarios(one, other, 16, || {
+        for node in cluster.nodes() {
+            node.cli(&["FLUSHALL"]);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_pending_never_fall_below_the_truth() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let one = patient(&redis.url(), "both");
+    let other = patient(&redis.url(), "both");
+    check_scenarios(one, other, 64, || {
+        redis.cli(&["FLUSHALL"]);
+    });
+}
+
+/// Random interleavings of two clients and of losing everything.
+fn check_scenarios(
+    one: Arc<RedisCache>,
+    other: Arc<RedisCache>,
+    cases: u32,
+    mut flush: impl FnMut(),
+) {
+    let flush = std::cell::RefCell::new(&mut flush);
+    let mut runner = TestRunner::new(Config {
+        cases,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let checked = runner.run(&proptest::collection::vec(any::<u8>(), 0..60), |script| {
+        flush.borrow_mut()();
+        let forget = async || flush.borrow_mut()();
+        let clients: [&dyn CountCache; 2] = [&*one, &*other];
+        tokio::task::block_in_place(|| {
+            let runtime = tokio::runtime::Handle::current();
+            runtime.block_on(check_scenario(&clients, &script, forget));
+        });
+        Ok(())
+    });
+    if let Err(error) = checked {
+        panic!("{error}");
+    }
+}
+
+#[tokio::test]
+async fn two_instances_share_counters_and_the_lock() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let (one, other) = (patient(&redis.url(), "both"), patient(&redis.url(), "both"));
+    refresh(&*one, 5).await;
+    other.add_pending(&[(sports(), 2)]).await.unwrap();
+    one.add_pending(&[(sports(), 1)]).await.unwrap();
+    let expected = Some(Cached {
+        count: count(5),
+        pending: Some(3),
+    });
+    assert_eq!(one.get(&sports(), window()).await.unwrap(), expected);
+    assert_eq!(other.get(&sports(), window()).await.unwrap(), expected);
+
+    let minute = Duration::from_secs(60);
+    let token = one.try_lock(minute).await.unwrap().unwrap();
+    assert_eq!(other.try_lock(minute).await.unwrap(), None);
+    one.unlock(token).await.unwrap();
+    assert!(other.try_lock(minute).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_flush_makes_pending_unknown_until_the_next_refresh() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let cache = patient(&redis.url(), "headcount");
+    cache.add_pending(&[(sports(), 7)]).await.unwrap();
+    let mark = cache.mark(&sports()).await.unwrap();
+    redis.cli(&["FLUSHALL"]);
+    // Also the scripts are gone after this, as after a restart.
+    redis.cli(&["SCRIPT", "FLUSH"]);
+    cache.add_pending(&[(sports(), 7)]).await.unwrap();
+    cache
+        .put(&sports(), window(), count(7), mark)
+        .await
+        .unwrap();
+    assert_eq!(pending(&*cache).await, None);
+    refresh(&*cache, 14).await;
+    assert_eq!(pending(&*cache).await, Some(0));
+
+    redis.cli(&["DEL", "headcount:{sports}:pending"]);
+    assert_eq!(pending(&*cache).await, None, "evicted counters");
+    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    assert_eq!(
+        pending(&*cache).await,
+        None,
+        "evicted counters that began again"
+    );
+    refresh(&*cache, 15).await;
+    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    assert_eq!(pending(&*cache).await, Some(1));
+    redis.cli(&["DEL", "headcount:segments"]);
+    cache
+        .complete_segments(&[sports()], Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert!(cache.segments().await.unwrap().complete);
+    redis.cli(&["DEL", "headcount:segments"]);
+    assert!(
+        !cache.segments().await.unwrap().complete,
+        "a lost list is not whole"
+    );
+}
+
+#[tokio::test]
+async fn an_older_state_after_a_restart_is_recognised() {
+    let Some(mut redis) = Redis::start_with(&["--save", "", "--appendonly", "no"]).await else {
+        return;
+    };
+    let cache = patient(&redis.url(), "headcount");
+    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    refresh(&*cache, 1).await;
+    cache
+        .complete_segments(&[], Duration::from_secs(60))
+        .await
+        .unwrap();
+    redis.cli(&["SAVE"]);
+    cache.add_pending(&[(sports(), 10)]).await.unwrap();
+    assert_eq!(pending(&*cache).await, Some(10));
+    redis.kill();
+    redis.restart();
+    wait_until_it_serves(&cache).await;
+    // The server is back at the snapshot, without the ten.
+    let cached = cache.get(&sports(), window()).await.unwrap().unwrap();
+    assert_eq!(
+        cached,
+        Cached {
+            count: count(1),
+            pending: None
+        }
+    );
+    assert!(
+        !cache.segments().await.unwrap().complete,
+        "the list may lack what came since"
+    );
+    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    assert_eq!(pending(&*cache).await, None);
+    refresh(&*cache, 12).await;
+    assert_eq!(pending(&*cache).await, Some(0));
+}
+
+#[tokio::test]
+async fn down_at_the_start_and_there_later() {
+    let Some(mut redis) = Redis::start().await else {
+        return;
+    };
+    redis.kill();
+    let began = Instant::now();
+    let cache = impatient(&redis.url());
+    assert!(
+        began.elapsed() < Duration::from_millis(50),
+        "opening waits for nothing"
+    );
+    assert_fails_fast(&cache, "down at the start").await;
+    redis.restart();
+    wait_until_it_serves(&cache).await;
+    refresh(&*cache, 1).await;
+}
+
+#[tokio::test]
+async fn killed_and_restarted() {
+    let Some(mut redis) = Redis::start().await else {
+        return;
+    };
+    let cache = impatient(&redis.url());
+    wait_until_it_serves(&cache).await;
+    refresh(&*cache, 1).await;
+    redis.kill();
+    assert_fails_fast(&cache, "killed").await;
+    redis.restart();
+    wait_until_it_serves(&cache).await;
+    assert_eq!(
+        cache.get(&sports(), window()).await.unwrap(),
+        None,
+        "nothing was kept"
+    );
+    refresh(&*cache, 1).await;
+}
+
+#[tokio::test]
+async fn paused_and_resumed() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let cache = impatient(&redis.url());
+    wait_until_it_serves(&cache).await;
+    refresh(&*cache, 1).await;
+    redis.pause();
+    assert_fails_fast(&cache, "paused").await;
+    redis.resume();
+    wait_until_it_serves(&cache).await;
+    assert_eq!(pending(&*cache).await, Some(0));
+}
+
+#[tokio::test]
+async fn packets_dropped_and_connections_cut() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let proxy = Proxy::to(redis.port()).await;
+    let cache = impatient(&format!("redis://{}", proxy.address()));
+    wait_until_it_serves(&cache).await;
+    refresh(&*cache, 1).await;
+    proxy.stall();
+    assert_fails_fast(&cache, "packets dropped").await;
+    proxy.restore();
+    wait_until_it_serves(&cache).await;
+    proxy.cut();
+    assert_fails_fast(&cache, "connections cut").await;
+    proxy.restore();
+    wait_until_it_serves(&cache).await;
+    assert_eq!(pending(&*cache).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_note_that_failed_makes_pending_unknown_at_once() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let proxy = Proxy::to(redis.port()).await;
+    let cache = impatient(&format!("redis://{}", proxy.address()));
+    wait_until_it_serves(&cache).await;
+    refresh(&*cache, 1).await;
+    proxy.cut();
+    cache.add_pending(&[(sports(), 1)]).await.unwrap_err();
+    cache.mark_pending_unknown(&[sports()]).await.unwrap_err();
+    proxy.restore();
+    wait_until_it_serves(&cache).await;
+    assert_eq!(
+        pending(&*cache).await,
+        None,
+        "this instance knows that a note is missing"
+    );
+    cache.mark_pending_unknown(&[sports()]).await.unwrap();
+    let other = patient(&redis.url(), "headcount");
+    assert_eq!(pending(&*other).await, None, "and now all do");
+    refresh(&*cache, 2).await;
+    assert_eq!(pending(&*cache).await, Some(0));
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_named_and_a_right_one_serves() {
+    let args = [
+        "--save",
+        "",
+        "--requirepass",
+        "correct horse",
+        "--databases",
+        "4",
+    ];
+    let Some(redis) = Redis::start_with(&args).await else {
+        return;
+    };
+    let address = format!("127.0.0.1:{}", redis.port());
+    for wrong in [
+        format!("redis://{address}"),
+        format!("redis://:hunter2@{address}"),
+        format!("redis://joe:hunter2@{address}"),
+        format!("redis://:correct%20horse@{address}/9"),
+    ] {
+        let cache = patient(&wrong, "headcount");
+        let error = cache.get(&sports(), window()).await.unwrap_err();
+        assert!(
+            matches!(error, CacheError::Misconfigured(_)),
+            "{wrong}: {error:?}"
+        );
+        let text = error.to_string();
+        assert!(
+            text.contains(&address) && !text.contains("hunter2"),
+            "{text}"
+        );
+        assert!(!text.contains("horse"), "{text}");
+    }
+    let cache = patient(
+        &format!("redis://:correct%20horse@{address}/3"),
+        "headcount",
+    );
+    refresh(&*cache, 1).await;
+    let cli = [
+        "-a",
+        "correct horse",
+        "--no-auth-warning",
+        "-n",
+        "3",
+        "EXISTS",
+    ];
+    let exists = redis.cli(&[&cli[..], &["headcount:{sports}:pending"]].concat());
+    assert_eq!(exists, "1", "in database 3");
+}
+
+#[tokio::test]
+async fn a_user_without_info_gets_counts_but_no_pending() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let made = redis.cli(&[
+        "ACL",
+        "SETUSER",
+        "joe",
+        "on",
+        ">pw",
+        "~*",
+        "+@all",
+        "-@dangerous",
+    ]);
+    assert_eq!(made, "OK");
+    let cache = patient(
+        &format!("redis://joe:pw@127.0.0.1:{}", redis.port()),
+        "headcount",
+    );
+    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    refresh(&*cache, 3).await;
+    let cached = cache.get(&sports(), window()).await.unwrap();
+    assert_eq!(
+        cached,
+        Some(Cached {
+            count: count(3),
+            pending: None
+        })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_lost_a_node_and_got_it_back() {
+    let Some(mut cluster) = RedisCluster::start().await else {
+        return;
+    };
+    let cache = impatient(&cluster.url());
+    wait_until_it_serves(&cache).await;
+    let names: Vec<_> = (0..30)
+        .map(|index| Segment::new(&format!("s{index}")).unwrap())
+        .collect();
+    for name in &names {
+        let mark = cache.mark(name).await.unwrap();
+        cache.put(name, window(), count(1), mark).await.unwrap();
+    }
+    cluster.nodes()[2].kill();
+    for name in names.iter().cycle().take(150) {
+        let began = Instant::now();
+        let _ = cache.get(name, window()).await;
+        let took = began.elapsed();
+        assert!(took < 3 * Duration::from_millis(50), "a call took {took:?}");
+    }
+    cluster.nodes()[2].restart();
+    let began = Instant::now();
+    for name in &names {
+        while cache.get(name, window()).await.is_err() {
+            assert!(began.elapsed() < 3 * RECOVERY, "{name} does not come back");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+mod tls {
+    use super::*;
+    use std::process::Command;
+
+    /// Makes a certificate authority and a certificate for 127.0.0.1 in `directory`.
+    fn certificates(directory: &std::path::Path) {
+        let script = "set -e
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt \
+  -addext basicConstraints=critical,CA:TRUE
+openssl req -newkey rsa:2048 -nodes -subj /CN=redis -keyout redis.key -out redis.csr
+printf 'subjectAltName=IP:127.0.0.1\n' > san
+openssl x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+  -extfile san -out redis.crt";
+        let made = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(directory)
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_certificate_is_checked_unless_told_otherwise() {
+        let directory = tempfile::tempdir().unwrap();
+        certificates(directory.path());
+        let file = |name: &str| directory.path().join(name).display().to_string();
+        let (certificate, key, authority) = (file("redis.crt"), file("redis.key"), file("ca.crt"));
+        // TLS on a port of its own, which is the one that the URL gets.
+        let plain = Redis::start().await;
+        let Some(plain) = plain else { return };
+        let port = plain.port();
+        drop(plain);
+        let port_text = port.to_string();
+        let args = [
+            "--save",
+            "",
+            "--tls-port",
+            &port_text,
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &authority,
+            "--tls-auth-clients",
+            "no",
+        ];
+        let Some(_redis) = Redis::start_with(&args).await else {
+            return;
+        };
+
+        let url = format!("rediss://127.0.0.1:{port}");
+        let strict = patient(&url, "headcount");
+        let error = strict.ping().await.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+        let trusting = patient(&format!("{url}/#insecure"), "headcount");
+        refresh(&*trusting, 1).await;
+
+        // The trusted file is read from the environment at the start of a process: this test again, in another.
+        let again = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "--ignored",
+                "redis_cache::tls::with_a_trusted_authority",
+            ])
+            .env("SSL_CERT_FILE", &authority)
+            .env("HEADCOUNT_TEST_REDISS_URL", &url)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&again.stdout);
+        assert!(
+            again.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
+    }
+
+    #[tokio::test]
+    #[ignore = "run by the_certificate_is_checked_unless_told_otherwise with the authority in its environment"]
+    async fn with_a_trusted_authority() {
+        let url = std::env::var("HEADCOUNT_TEST_REDISS_URL").unwrap();
+        refresh(&*patient(&url, "headcount"), 1).await;
+    }
+}

@@ -1,0 +1,5 @@
+//! What several tests need: servers to talk to, and ways to break them.
+
+pub mod proxy;
+pub mod redis;
+pub mod servers;

@@ -1,0 +1,192 @@
+//! Real Redis servers and clusters, each test with its own.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::servers::{Process, find};
+
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in a directory of its own, both gone with this value.
+#[derive(Debug)]
+pub struct Redis {
+    // Before the directory, so that it ends before its directory goes.
+    process: Process,
+    program: PathBuf,
+    directory: TempDir,
+    port: u16,
+    args: Vec<String>,
+}
+
+impl Redis {
+    /// A fresh server that keeps nothing on disk, or `None` where there is no redis-server.
+    pub async fn start() -> Option<Self> {
+        Self::start_with(&["--save", ""]).await
+    }
+
+    /// A fresh server with further arguments.
+    pub async fn start_with(args: &[&str]) -> Option<Self> {
+        let server = Self::launch(args)?;
+        server
+            .wait_until(|answer| answer.contains("PONG") || answer.contains("NOAUTH"))
+            .await;
+        Some(server)
+    }
+
+    fn launch(args: &[&str]) -> Option<Self> {
+        let program = find("redis-server", "HEADCOUNT_TEST_REDIS")?;
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port_with_a_second();
+        let args: Vec<_> = args.iter().map(|arg| arg.to_string()).collect();
+        let process = run(&program, directory.path(), port, &args);
+        Some(Self {
+            process,
+            program,
+            directory,
+            port,
+            args,
+        })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on its old port and data, without waiting for it.
+    pub fn restart(&mut self) {
+        self.process = run(&self.program, self.directory.path(), self.port, &self.args);
+    }
+
+    /// Stops it from running; its sockets stay open.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// Lets it run on.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// What redis-cli prints for a command.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let port = self.port.to_string();
+        let output = Command::new("redis-cli")
+            .args(["-p", &port])
+            .args(args)
+            .output()
+            .unwrap();
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        text.trim_end().to_owned()
+    }
+
+    async fn wait_until(&self, is_there: impl Fn(&str) -> bool) {
+        let began = Instant::now();
+        while !is_there(&self.cli(&["PING"])) {
+            assert!(began.elapsed() < PATIENCE, "redis-server does not answer");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A port below those that the system gives to clients, so that no other connection takes it in between; the node
+/// of a cluster listens on a second one, 10000 higher.
+fn free_port_with_a_second() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test runs at the same time begin at different ports.
+    let first = 15_000 + u16::try_from(std::process::id() % 100).unwrap() * 70;
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (0..5_000)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed))
+        .find(|port| is_free(*port) && is_free(port + 10_000))
+        .unwrap()
+}
+
+fn run(program: &Path, directory: &Path, port: u16, args: &[String]) -> Process {
+    let mut command = Command::new(program);
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .arg("--dir")
+        .arg(directory)
+        .args(args);
+    Process::start(&mut command)
+}
+
+/// Three masters that share the slots.
+#[derive(Debug)]
+pub struct RedisCluster {
+    nodes: Vec<Redis>,
+}
+
+impl RedisCluster {
+    /// A fresh cluster, or `None` where there is no redis-server.
+    pub async fn start() -> Option<Self> {
+        let args = [
+            "--save",
+            "",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+        ];
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            nodes.push(Redis::start_with(&args).await?);
+        }
+        let addresses: Vec<_> = nodes
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port))
+            .collect();
+        let created = Command::new("redis-cli")
+            .args(["--cluster", "create", "--cluster-yes"])
+            .args(&addresses)
+            .output()
+            .unwrap();
+        assert!(
+            created.status.success(),
+            "{}",
+            String::from_utf8_lossy(&created.stdout)
+        );
+        let began = Instant::now();
+        for node in &nodes {
+            while !node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+                assert!(began.elapsed() < PATIENCE, "the cluster does not form");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Some(Self { nodes })
+    }
+
+    /// Its URL, with two of the nodes.
+    pub fn url(&self) -> String {
+        let [one, two, ..] = &self.nodes[..] else {
+            panic!("a cluster has three nodes")
+        };
+        format!(
+            "redis+cluster://127.0.0.1:{},127.0.0.1:{}",
+            one.port, two.port
+        )
+    }
+
+    /// Its nodes.
+    pub fn nodes(&mut self) -> &mut [Redis] {
+        &mut self.nodes
+    }
+}

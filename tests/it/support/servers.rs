@@ -1,0 +1,100 @@
+//! Real servers on this machine: found, started on free ports, killed when the test ends.
+
+#![allow(dead_code, reason = "each kind of server needs its part")]
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+/// The program of a server: named by the variable, or on PATH.
+///
+/// `None` means that the test is to be skipped, which one visible line says once. A server that
+/// `HEADCOUNT_TEST_REQUIRE` lists must be there.
+pub fn find(program: &str, variable: &str) -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os(variable) {
+        return Some(PathBuf::from(named));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|directory| directory.join(program));
+    if let Some(found) = found.into_iter().find(|candidate| candidate.is_file()) {
+        return Some(found);
+    }
+    let required = std::env::var("HEADCOUNT_TEST_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|name| name.trim() == program),
+        "HEADCOUNT_TEST_REQUIRE lists {program}, which is neither on PATH nor named by {variable}"
+    );
+    static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap();
+    if said.get_or_insert_default().insert(program.to_owned()) {
+        // Not with a print macro: the test harness hides what those print in a test that passes.
+        let line =
+            format!("SKIPPED: tests that need {program}: not on PATH ({variable} names it)\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    }
+    None
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A child process that does not outlive its test.
+#[derive(Debug)]
+pub struct Process(Child);
+
+impl Process {
+    /// Starts `command` in silence.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.unwrap())
+    }
+
+    /// Stops it from running, as SIGSTOP does: its sockets stay open and nothing answers.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused process run on.
+    pub fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.0.id().to_string();
+        let done = Command::new("kill")
+            .args([format!("-{name}"), pid])
+            .status();
+        assert!(done.unwrap().success(), "kill -{name} failed");
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        self.0.wait().unwrap();
+    }
+
+    /// Fails the test when the process has ended by itself.
+    pub fn assert_running(&mut self) {
+        assert!(
+            self.0.try_wait().unwrap().is_none(),
+            "the server ended by itself"
+        );
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
