@@ -8,6 +8,7 @@ pub mod counts;
 pub mod domain;
 pub mod index;
 pub mod ingest;
+pub mod log;
 pub mod readiness;
 pub mod refresher;
 pub mod store;

@@ -1,0 +1,108 @@
+//! The lock on a directory: one log, one process.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::LogError;
+
+/// A directory that belongs to whoever holds this, until it is dropped or the process ends, however it ends.
+#[derive(Debug)]
+pub struct LockedDir {
+    path: PathBuf,
+    // Held for its lock, which the system gives up with the file.
+    _lock: File,
+}
+
+impl LockedDir {
+    /// Makes `path` unless it is there, and locks it.
+    pub fn acquire(path: &Path) -> Result<Self, LogError> {
+        create_durably(path)?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&lock_path)
+            .map_err(|error| LogError::io("write", &lock_path, &error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                path: path.to_path_buf(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(LogError::Locked {
+                dir: path.to_path_buf(),
+            }),
+            Err(TryLockError::Error(error)) => Err(LogError::io("lock", &lock_path, &error)),
+        }
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Makes `path` and what leads to it, with their names durable: a log in a directory that a crash takes away
+/// is lost as well.
+fn create_durably(path: &Path) -> Result<(), LogError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => Path::new("/"),
+    };
+    if parent != path && !parent.is_dir() {
+        create_durably(parent)?;
+    }
+    fs::create_dir(path).map_err(|error| LogError::io("create", path, &error))?;
+    if cfg!(unix) {
+        File::open(parent)
+            .and_then(|parent| parent.sync_all())
+            .map_err(|error| LogError::io("sync", parent, &error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/b");
+        let first = LockedDir::acquire(&path).unwrap();
+        let refused = LockedDir::acquire(&path).unwrap_err();
+        assert!(matches!(&refused, LogError::Locked { dir } if *dir == path));
+        assert!(refused.to_string().contains(path.to_str().unwrap()));
+        drop(first);
+        LockedDir::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn what_can_not_be_a_directory_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        fs::write(&path, "x").unwrap();
+        let error = LockedDir::acquire(&path).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_directory_that_can_not_be_written_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o500)).unwrap();
+        // The superuser may write all the same.
+        if let Err(error) = LockedDir::acquire(root.path()) {
+            let error = error.to_string();
+            assert!(error.starts_with("can't write"), "{error}");
+            assert!(error.contains(root.path().to_str().unwrap()), "{error}");
+        }
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}

@@ -1,0 +1,297 @@
+//! A disk in memory that fills up, fails and crashes when told to.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::disk::{Disk, DiskFile};
+
+/// A disk in memory. Clones share it; [`MemDisk::crash`] makes another one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MemDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: Vec<Content>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    /// What happened to names since the last sync of a directory.
+    pending: Vec<NameChange>,
+    faults: Faults,
+}
+
+/// What goes wrong from now on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Faults {
+    /// How many bytes can still be written.
+    pub(crate) room: Option<u64>,
+    /// How many bytes one write takes at most.
+    pub(crate) longest_write: Option<usize>,
+    /// Syncs of files fail.
+    pub(crate) sync: bool,
+    /// Syncs of directories fail.
+    pub(crate) sync_dir: bool,
+    /// Truncations fail.
+    pub(crate) truncate: bool,
+    /// Writes fail with an error that is not about room.
+    pub(crate) write: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Content {
+    synced: Vec<u8>,
+    data: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Set(PathBuf, usize),
+    Remove(PathBuf),
+    Move(PathBuf, PathBuf),
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Set(path, file) => {
+                names.insert(path.clone(), *file);
+            }
+            Self::Remove(path) => {
+                names.remove(path);
+            }
+            Self::Move(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+        }
+    }
+}
+
+impl MemDisk {
+    pub(crate) fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// What the disk may hold after the machine died now: any part of what was not synced is lost. The disk
+    /// that is returned is another one; those who still use this one can't reach it.
+    pub(crate) fn crash(&self, seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let state = self.state.lock();
+        let mut names = state.durable_names.clone();
+        // Journals keep the order of changes to names.
+        let survived = random.usize(0..=state.pending.len());
+        for change in &state.pending[..survived] {
+            change.apply(&mut names);
+        }
+        let files = state
+            .files
+            .iter()
+            .map(|file| file.torn(&mut random))
+            .collect();
+        Self::with(files, names)
+    }
+
+    /// What the disk holds after the process died now, with nothing lost.
+    pub(crate) fn kill(&self) -> Self {
+        let state = self.state.lock();
+        let files = state
+            .files
+            .iter()
+            .map(|file| Content::durable(file.data.clone()))
+            .collect();
+        Self::with(files, state.names.clone())
+    }
+
+    fn with(files: Vec<Content>, names: BTreeMap<PathBuf, usize>) -> Self {
+        let state = State {
+            files,
+            durable_names: names.clone(),
+            names,
+            pending: Vec::new(),
+            faults: Faults::default(),
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// The bytes of a file.
+    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+        let state = self.state.lock();
+        state.files[state.names[path]].data.clone()
+    }
+
+    /// Puts a file there, durably.
+    pub(crate) fn put(&self, path: &Path, data: Vec<u8>) {
+        let mut state = self.state.lock();
+        let file = state.files.len();
+        state.files.push(Content::durable(data));
+        state.names.insert(path.to_path_buf(), file);
+        state.durable_names.insert(path.to_path_buf(), file);
+    }
+}
+
+impl Content {
+    fn durable(data: Vec<u8>) -> Self {
+        Self {
+            synced: data.clone(),
+            data,
+        }
+    }
+
+    fn torn(&self, random: &mut fastrand::Rng) -> Self {
+        let (synced, data) = (&self.synced, &self.data);
+        let torn = match random.u8(0..5) {
+            0 => synced.clone(),
+            1 => data.clone(),
+            2 if data.starts_with(synced) => {
+                data[..random.usize(synced.len()..=data.len())].to_vec()
+            }
+            _ => {
+                // Pages in any order; small ones, so that a group has several.
+                let (short, long) = (synced.len().min(data.len()), synced.len().max(data.len()));
+                let mut torn = vec![0; random.usize(short..=long)];
+                for start in (0..torn.len()).step_by(16) {
+                    let end = (start + 16).min(torn.len());
+                    let from = if random.bool() { synced } else { data };
+                    for (at, byte) in torn[start..end].iter_mut().enumerate() {
+                        *byte = from.get(start + at).copied().unwrap_or(0);
+                    }
+                }
+                torn
+            }
+        };
+        Self::durable(torn)
+    }
+}
+
+impl Disk for MemDisk {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        let here = state.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(here
+            .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
+            .collect())
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        let file = state.files.len();
+        state.files.push(Content::default());
+        state.change(NameChange::Set(path.to_path_buf(), file));
+        Ok(Box::new(MemFile {
+            disk: self.clone(),
+            file,
+        }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let state = self.state.lock();
+        let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(MemFile {
+            disk: self.clone(),
+            file,
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.change(NameChange::Move(from.to_path_buf(), to.to_path_buf()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.change(NameChange::Remove(path.to_path_buf()));
+        Ok(())
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.faults.sync_dir {
+            return Err(io::Error::other("injected"));
+        }
+        state.durable_names = state.names.clone();
+        state.pending.clear();
+        Ok(())
+    }
+}
+
+impl State {
+    fn change(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending.push(change);
+    }
+}
+
+#[derive(Debug)]
+struct MemFile {
+    disk: MemDisk,
+    file: usize,
+}
+
+impl DiskFile for MemFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk.state.lock().files[self.file].data.len() as u64)
+    }
+
+    fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.state.lock();
+        let rest = state.files[self.file]
+            .data
+            .get(offset as usize..)
+            .unwrap_or(&[]);
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.disk.state.lock();
+        if state.faults.write {
+            return Err(io::Error::other("injected"));
+        }
+        let mut length = bytes
+            .len()
+            .min(state.faults.longest_write.unwrap_or(usize::MAX));
+        if let Some(room) = &mut state.faults.room {
+            length = length.min(*room as usize);
+            *room -= length as u64;
+            if length == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        let data = &mut state.files[self.file].data;
+        let (start, end) = (offset as usize, offset as usize + length);
+        if data.len() < end {
+            data.resize(end, 0);
+        }
+        data[start..end].copy_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn truncate(&mut self, size: u64) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        if state.faults.truncate {
+            return Err(io::Error::other("injected"));
+        }
+        state.files[self.file].data.truncate(size as usize);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        if state.faults.sync {
+            return Err(io::Error::other("injected"));
+        }
+        let content = &mut state.files[self.file];
+        content.synced.clone_from(&content.data);
+        Ok(())
+    }
+}
