@@ -146,9 +146,10 @@ impl Layers {
     /// The error for a value of `setting` that can't be used.
     pub(super) fn bad(&self, setting: &'static Setting, right: impl Into<String>) -> ConfigError {
         let value = self.get(setting.name);
-        let shown = match setting.is_secret() {
-            true => HIDDEN.to_owned(),
-            false => format!("{:?}", value.text),
+        let shown = match (value.text.as_str(), setting.is_secret()) {
+            ("", _) => "empty".to_owned(),
+            (_, true) => HIDDEN.to_owned(),
+            (text, false) => format!("{text:?}"),
         };
         ConfigError::Bad {
             name: setting.name,

@@ -3,6 +3,7 @@
 //! All layers are flattened into texts by name, so that one parser and one set of messages serve them all;
 //! what comes out is typed and valid. Nothing here reads or changes the environment by itself.
 
+mod check;
 mod env;
 mod error;
 mod file;

@@ -1,23 +1,19 @@
-//! From texts to types: one flat struct that `envy` fills, then checks of what serde can't know.
+//! From texts to types: one flat struct that `envy` fills, then typed and checked settings.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
 
+use super::ConfigError;
+use super::check::Check;
 use super::layers::Layers;
 use super::settings::{
-    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RedisSettings, RefreshMode,
+    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
     RefreshSettings, Settings, StoreKind, StoreSettings, TelemetrySettings,
 };
-use super::table::{REDIS_URL, SETTINGS};
-use super::{ConfigError, Secret};
-use crate::cache::{Prefix, RedisServer};
-use crate::domain::{InvalidTimeFrame, TimeFrame, Window};
 
 /// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
 #[derive(Deserialize)]
@@ -50,7 +46,8 @@ struct Raw {
     log: String,
 }
 
-type Time = humantime_serde::Serde<Duration>;
+/// A duration as `humantime` reads it.
+pub(super) type Time = humantime_serde::Serde<Duration>;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -60,7 +57,7 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn settings(layers: &Layers) -> Result<Settings, ConfigError> {
     let raw = parse(layers)?;
     let check = Check { layers };
-    let frame = check.frame(&raw)?;
+    let frame = check.frame(raw.window, raw.resolution, raw.max_ahead)?;
     Ok(Settings {
         listen: raw.listen,
         http: HttpSettings {
@@ -135,164 +132,4 @@ fn owned(layers: &Layers) -> impl Iterator<Item = (String, String)> {
     layers
         .texts()
         .map(|(setting, text)| (setting.name.to_owned(), text.to_owned()))
-}
-
-/// Checks of values that parsed.
-struct Check<'a> {
-    layers: &'a Layers,
-}
-
-impl Check<'_> {
-    fn bad(&self, name: &str, right: impl Into<String>) -> ConfigError {
-        match SETTINGS.iter().find(|setting| setting.name == name) {
-            Some(setting) => self.layers.bad(setting, right),
-            None => ConfigError::Inconsistent(format!("no setting is named {name}")),
-        }
-    }
-
-    fn count(
-        &self,
-        name: &str,
-        given: usize,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ConfigError> {
-        match range.contains(&given) {
-            true => Ok(given),
-            false => Err(self.bad(
-                name,
-                format!("a whole number from {} to {}", range.start(), range.end()),
-            )),
-        }
-    }
-
-    fn size(
-        &self,
-        name: &str,
-        given: ByteSize,
-        range: RangeInclusive<ByteSize>,
-    ) -> Result<u64, ConfigError> {
-        match range.contains(&given) {
-            true => Ok(given.as_u64()),
-            false => Err(self.bad(
-                name,
-                format!("a size from {} to {}", range.start(), range.end()),
-            )),
-        }
-    }
-
-    /// Bounds keep `Instant + duration` far from overflow, which panics.
-    fn time(
-        &self,
-        name: &str,
-        given: Time,
-        range: RangeInclusive<Duration>,
-    ) -> Result<Duration, ConfigError> {
-        let given = given.into_inner();
-        match range.contains(&given) {
-            true => Ok(given),
-            false => Err(self.bad(
-                name,
-                format!(
-                    "a duration from {} to {}",
-                    humantime(*range.start()),
-                    humantime(*range.end())
-                ),
-            )),
-        }
-    }
-
-    fn frame(&self, raw: &Raw) -> Result<TimeFrame, ConfigError> {
-        TimeFrame::new(*raw.window, *raw.resolution, *raw.max_ahead).map_err(|error| {
-            let (name, right) = match error {
-                InvalidTimeFrame::Resolution => ("resolution", "whole seconds from 1s to 1h".into()),
-                InvalidTimeFrame::NotAMultiple(seconds) => (
-                    "window",
-                    format!("a positive multiple of the resolution, which is {seconds} s"),
-                ),
-                InvalidTimeFrame::TooManySlots(slots) => (
-                    "window",
-                    format!("less, or a coarser resolution: it makes {slots} slots, at most 32768 are possible"),
-                ),
-                InvalidTimeFrame::MaxAhead => ("max_ahead", "at most 24h".into()),
-            };
-            self.bad(name, right)
-        })
-    }
-
-    fn windows(&self, frame: &TimeFrame, given: &[Time]) -> Result<Vec<Window>, ConfigError> {
-        let mut windows = vec![frame.full_window()];
-        for length in given {
-            let window = frame.window(**length).map_err(|error| {
-                self.bad(
-                    "refresh_windows",
-                    format!("windows that can be counted: {error}"),
-                )
-            })?;
-            windows.push(window);
-        }
-        windows.sort_unstable_by(|a, b| b.cmp(a));
-        windows.dedup();
-        Ok(windows)
-    }
-
-    fn user_key(&self, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
-        // With a key that can be guessed, so can the users: ids are few and regular.
-        const SHORTEST: usize = 16;
-        match given {
-            Some(key) if key.len() < SHORTEST => {
-                Err(self.bad("user_key", format!("at least {SHORTEST} characters")))
-            }
-            given => Ok(given.map(Secret::new)),
-        }
-    }
-
-    fn redis(
-        &self,
-        url: Option<String>,
-        prefix: &str,
-        is_needed: bool,
-    ) -> Result<Option<RedisSettings>, ConfigError> {
-        let prefix = Prefix::new(prefix).map_err(|error| {
-            // The error says what must be; the message goes on from "give".
-            self.bad(
-                "redis_prefix",
-                error.to_string().replace("the prefix must be ", ""),
-            )
-        })?;
-        let Some(url) = url else {
-            return match is_needed {
-                true => Err(self.bad(
-                    "redis_url",
-                    "the URL of a Redis, which `cache = redis` needs",
-                )),
-                false => Ok(None),
-            };
-        };
-        let server = RedisServer::parse(&Secret::new(url))
-            .map_err(|error| self.bad("redis_url", format!("{REDIS_URL}: {error}")))?;
-        Ok(Some(RedisSettings { server, prefix }))
-    }
-
-    fn log(&self, given: String) -> Result<String, ConfigError> {
-        // EnvFilter takes any bare word for a target, so a mistyped level would silence everything.
-        let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-        let mistyped = given
-            .split(',')
-            .map(str::trim)
-            .any(|word| !word.contains(['=', '[']) && !is_level(word));
-        if mistyped || EnvFilter::builder().parse(&given).is_err() {
-            let expects = SETTINGS.iter().find(|s| s.name == "log").map(|s| s.expects);
-            return Err(self.bad("log", expects.unwrap_or_default()));
-        }
-        Ok(given)
-    }
-}
-
-fn humantime(duration: Duration) -> String {
-    match duration.as_secs() {
-        0 => format!("{}ms", duration.as_millis()),
-        seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
-        seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
-        seconds => format!("{seconds}s"),
-    }
 }
