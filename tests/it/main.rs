@@ -9,5 +9,7 @@
     reason = "a test fails by panicking, and nothing outside uses it"
 )]
 
+mod influx;
+mod influx_faults;
 mod redis_cache;
 mod support;

@@ -1,5 +1,7 @@
 //! What several tests need: servers to talk to, and ways to break them.
 
+pub mod fault_server;
+pub mod influxd;
 pub mod proxy;
 pub mod redis;
 pub mod servers;

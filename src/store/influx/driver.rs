@@ -1,0 +1,92 @@
+//! The `influxdb2` driver, made safe: time-outs, and a panic of it is an error.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use influxdb2::{Client, ClientBuilder, RequestError};
+use reqwest_for_influxdb2::ClientBuilder as HttpBuilder;
+use reqwest_for_influxdb2::redirect::Policy;
+
+use super::error::{Answer, Error, root_cause};
+use super::options::InfluxOptions;
+use super::server::base_url;
+use crate::store::StoreError;
+
+/// How long one request of the driver may take.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A driver for the server of `options`.
+pub(super) fn connect(options: &InfluxOptions) -> Result<Client, StoreError> {
+    // The driver panics at a bad URL, and drops a path.
+    let url = base_url(&options.url)?;
+    if !matches!(url.path(), "" | "/") {
+        return Err(StoreError::Rejected(
+            "influx_url has a path, which setup can't use: give it the server's own address".into(),
+        ));
+    }
+    // It has no time-out of its own.
+    let http = HttpBuilder::new()
+        .connect_timeout(options.connect_timeout)
+        .timeout(TIMEOUT)
+        .redirect(Policy::none());
+    ClientBuilder::with_builder(http, url.as_str(), &options.org, &options.token)
+        .build()
+        .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {}", root_cause(&error))))
+}
+
+/// Waits for a call of the driver.
+pub(super) async fn call<T>(
+    call: impl Future<Output = Result<T, RequestError>>,
+) -> Result<T, Error> {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(convert(error)),
+        Err(_) => Err(Error::Panicked),
+    }
+}
+
+fn convert(error: RequestError) -> Error {
+    match error {
+        RequestError::Http { status, text } => Error::Status(Box::new(Answer::of_body(
+            status.as_u16(),
+            text.as_bytes(),
+            None,
+        ))),
+        RequestError::ReqwestProcessing { source } if source.is_timeout() => {
+            Error::TimedOut(TIMEOUT)
+        }
+        RequestError::ReqwestProcessing { source } if source.is_decode() => {
+            Error::Nonsense(root_cause(&source))
+        }
+        RequestError::ReqwestProcessing { source } => Error::Transport(root_cause(&source)),
+        RequestError::Serializing { source } => Error::Nonsense(source.to_string()),
+        RequestError::Deserializing { .. } => Error::Nonsense("the driver can't read it".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_the_driver_is_an_error() {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| ()));
+        let result = call::<()>(async { panic!("as the driver does") }).await;
+        std::panic::set_hook(hook);
+        assert!(matches!(result, Err(Error::Panicked)));
+    }
+
+    #[test]
+    fn a_url_that_the_driver_would_mangle_is_refused() {
+        let options = |url: &str| InfluxOptions {
+            url: url.into(),
+            ..InfluxOptions::for_tests()
+        };
+        assert!(connect(&options("http://h:1/below")).is_err());
+        assert!(connect(&options("no url")).is_err());
+        assert!(connect(&options("http://h:1")).is_ok());
+    }
+}

@@ -1,0 +1,280 @@
+//! Line protocol: one line a pair, with a timestamp that tells two users of a slot apart.
+
+use std::borrow::Cow;
+use std::io::Write;
+
+use siphasher::sip::SipHasher13;
+
+use super::lines::Lines;
+use crate::domain::{Batch, Resolution, Segment, Slot, TrendPoint, UserId, Window};
+
+/// The measurement of pairs.
+pub(super) const PAIR: &str = "pair";
+/// The string field of a pair.
+pub(super) const USER: &str = "user";
+/// The measurement that notes in which slots of a segment something was erased.
+pub(super) const ERASED: &str = "erased";
+/// The measurement of the trend.
+pub(super) const TREND: &str = "segment_users";
+
+/// What stands where a user was erased. No user id has a control character.
+pub(super) const SENTINEL: &str = "\u{1}erased";
+
+/// Marks a tag in which each backslash was replaced. No segment begins with a control character.
+const REPLACED: char = '\u{1}';
+/// What replaces a backslash there. No segment has a control character.
+const BACKSLASH: char = '\u{2}';
+
+/// The lines of a batch, cut into bodies of at most `batch_pairs`.
+pub(super) fn pairs(batch: &Batch, resolution: Resolution, batch_pairs: usize) -> Vec<Lines> {
+    let heads: Vec<String> = batch.segments().iter().map(pair_head).collect();
+    let mut bodies = Vec::with_capacity(batch.len().div_ceil(batch_pairs));
+    let mut left = batch.len();
+    let mut body = Lines::default();
+    for (segment, user, slot) in batch.indexed() {
+        if body.count() == 0 {
+            body = Lines::with_capacity(left.min(batch_pairs) * 64);
+        }
+        push_pair(
+            &mut body,
+            &heads[segment],
+            user.as_str(),
+            nanos(&user, slot, resolution),
+        );
+        left -= 1;
+        if body.count() == batch_pairs || left == 0 {
+            bodies.push(std::mem::take(&mut body));
+        }
+    }
+    bodies
+}
+
+/// Appends the line that puts the sentinel over the pair of `segment` at `nanos`.
+pub(super) fn push_erased(lines: &mut Lines, segment: &Segment, nanos: i64) {
+    push_pair(lines, &pair_head(segment), SENTINEL, nanos);
+}
+
+/// Appends the line that notes that a sentinel lies in `slot` of `segment`.
+pub(super) fn push_erased_mark(
+    lines: &mut Lines,
+    segment: &Segment,
+    slot: Slot,
+    resolution: Resolution,
+) {
+    let tag = tag_value(segment);
+    let start = slot_start(slot, resolution);
+    lines.push(|text| writeln!(text, "{ERASED},segment={tag} points=1i {start}"));
+}
+
+/// The lines of trend points. A point of the same segment, window and second replaces the earlier one.
+pub(super) fn trend(points: &[TrendPoint]) -> Lines {
+    let mut lines = Lines::default();
+    for point in points {
+        let tag = tag_value(&point.segment);
+        let window = window_tag(point.window);
+        let users = point.count.users;
+        let second = point.count.as_of.as_second();
+        lines.push(|text| {
+            writeln!(
+                text,
+                "{TREND},segment={tag},window={window} users={users}i {second}000000000"
+            )
+        });
+    }
+    lines
+}
+
+/// The tag of a window: its length, as in `1209600s`.
+pub(super) fn window_tag(window: Window) -> String {
+    format!("{}s", window.seconds())
+}
+
+/// The timestamp of a pair: the start of its slot plus a hash of the user modulo the slot's nanoseconds.
+///
+/// A point's identity is its tags and this timestamp. So it must differ between the users of a segment, and
+/// must never change between versions, or a retry would count as another point. The hash is SipHash-1-3 with
+/// a key of zeroes: fixed for ever, and spread evenly enough that users share a nanosecond by chance only.
+pub(super) fn nanos(user: &UserId<'_>, slot: Slot, resolution: Resolution) -> i64 {
+    let hash = SipHasher13::new().hash(user.as_str().as_bytes());
+    let length = u64::from(resolution.seconds()) * 1_000_000_000;
+    slot_start(slot, resolution).saturating_add_unsigned(hash % length)
+}
+
+/// The slot that holds the timestamp of a pair.
+pub(super) fn slot_at(nanos: i64, resolution: Resolution) -> Slot {
+    let length = u64::from(resolution.seconds()) * 1_000_000_000;
+    Slot::new(u64::try_from(nanos).unwrap_or(0) / length)
+}
+
+fn slot_start(slot: Slot, resolution: Resolution) -> i64 {
+    let seconds = slot
+        .number()
+        .saturating_mul(u64::from(resolution.seconds()));
+    i64::try_from(seconds.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX)
+}
+
+fn pair_head(segment: &Segment) -> String {
+    format!("{PAIR},segment={} {USER}=\"", tag_value(segment))
+}
+
+fn push_pair(lines: &mut Lines, head: &str, user: &str, nanos: i64) {
+    lines.push(|text| {
+        text.extend_from_slice(head.as_bytes());
+        push_field(text, user);
+        writeln!(text, "\" {nanos}")
+    });
+}
+
+/// A string field needs its quotes and backslashes escaped and nothing else.
+fn push_field(text: &mut Vec<u8>, value: &str) {
+    for byte in value.bytes() {
+        if matches!(byte, b'"' | b'\\') {
+            text.push(b'\\');
+        }
+        text.push(byte);
+    }
+}
+
+/// The stored tag of a segment: its name, but for names that line protocol can't carry.
+///
+/// A tag can't escape a backslash. The server's scanner takes `\\` before a comma, a space or an equals sign
+/// for an escaped backslash and the sign for a separator, in one of its two passes: with a quote in the name
+/// the line then swallows its neighbours. Such a name is stored with its backslashes replaced.
+pub(super) fn stored_tag(segment: &Segment) -> Cow<'_, str> {
+    let name = segment.as_str();
+    let breaks = ["\\,", "\\ ", "\\="];
+    if !breaks.iter().any(|pair| name.contains(pair)) {
+        return Cow::Borrowed(name);
+    }
+    let mut tag = String::with_capacity(name.len() + 1);
+    tag.push(REPLACED);
+    tag.extend(name.chars().map(|c| if c == '\\' { BACKSLASH } else { c }));
+    Cow::Owned(tag)
+}
+
+/// The segment whose [`stored_tag`] this is; `None` for a tag that this program never writes.
+pub(super) fn segment_of_tag(tag: &str) -> Option<Segment> {
+    match tag.strip_prefix(REPLACED) {
+        Some(rest) => Segment::new(&rest.replace(BACKSLASH, "\\")).ok(),
+        None => Segment::new(tag).ok(),
+    }
+}
+
+/// The tag as it stands in a line.
+fn tag_value(segment: &Segment) -> String {
+    let tag = stored_tag(segment);
+    let mut escaped = String::with_capacity(tag.len() + 8);
+    for c in tag.chars() {
+        if matches!(c, ',' | ' ' | '=') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::domain::{BatchBuilder, Count, TimeFrame, Timestamp};
+
+    fn frame() -> TimeFrame {
+        TimeFrame::new(
+            Duration::from_hours(336),
+            Duration::from_secs(60),
+            Duration::ZERO,
+        )
+        .unwrap()
+    }
+
+    fn user(name: &str) -> UserId<'_> {
+        UserId::new(name).unwrap()
+    }
+
+    fn segment(name: &str) -> Segment {
+        Segment::new(name).unwrap()
+    }
+
+    #[test]
+    fn the_timestamp_of_a_pair_never_changes() {
+        let resolution = frame().resolution();
+        let stamp = |name| nanos(&user(name), Slot::new(29_000_000), resolution);
+        // Whoever changes these numbers makes every stored point count twice.
+        assert_eq!(stamp("u104010"), 1_740_000_006_309_200_428);
+        assert_eq!(stamp("Юля"), 1_740_000_014_643_446_892);
+        assert_eq!(slot_at(stamp("u104010"), resolution), Slot::new(29_000_000));
+    }
+
+    #[test]
+    fn timestamps_stay_within_their_slot_and_differ() {
+        let resolution = frame().resolution();
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..20_000 {
+            let name = format!("u{n}");
+            let stamp = nanos(&user(&name), Slot::new(7), resolution);
+            assert_eq!(slot_at(stamp, resolution), Slot::new(7));
+            assert!(seen.insert(stamp), "two of 20,000 users share a nanosecond");
+        }
+        assert_eq!(nanos(&user("u"), Slot::new(u64::MAX), resolution), i64::MAX);
+    }
+
+    #[test]
+    fn lines_are_cut_into_bodies() {
+        let mut builder = BatchBuilder::default();
+        for n in 0..7 {
+            builder
+                .push_pair(&user(&format!("u{n}")), "s", Slot::new(1))
+                .unwrap();
+        }
+        let bodies = pairs(&builder.finish(), frame().resolution(), 3);
+        let counts: Vec<_> = bodies.iter().map(Lines::count).collect();
+        assert_eq!(counts, [3, 3, 1]);
+        assert!(pairs(&BatchBuilder::default().finish(), frame().resolution(), 3).is_empty());
+    }
+
+    #[test]
+    fn escapes_what_line_protocol_can_carry() {
+        let mut lines = Lines::default();
+        push_pair(
+            &mut lines,
+            &pair_head(&segment(r#"a b,c=d"e\f"#)),
+            r#"q"u\o te,=\"#,
+            5,
+        );
+        assert_eq!(
+            std::str::from_utf8(lines.text()).unwrap(),
+            "pair,segment=a\\ b\\,c\\=d\"e\\f user=\"q\\\"u\\\\o te,=\\\\\" 5\n"
+        );
+    }
+
+    #[test]
+    fn a_backslash_before_a_separator_is_replaced_and_comes_back() {
+        for name in [r"a\ b", r"a\,b", r"a\=b", r#"a\ b\="c"#, r"\\ \\,"] {
+            let name = segment(name);
+            assert!(!tag_value(&name).contains(r"\\"), "{name}");
+            assert_eq!(segment_of_tag(&stored_tag(&name)).unwrap(), name);
+        }
+        for name in [r"back\slash\\es", "plain", "${x}"] {
+            assert_eq!(stored_tag(&segment(name)), name);
+        }
+        assert_eq!(segment_of_tag("\u{3}x"), None);
+    }
+
+    #[test]
+    fn a_trend_point_keeps_whole_seconds() {
+        let point = TrendPoint {
+            segment: segment("a b"),
+            window: frame().full_window(),
+            count: Count {
+                users: 12,
+                as_of: Timestamp::from_millisecond(1_700_000_000_900).unwrap(),
+            },
+        };
+        assert_eq!(
+            std::str::from_utf8(trend(&[point]).text()).unwrap(),
+            "segment_users,segment=a\\ b,window=1209600s users=12i 1700000000000000000\n"
+        );
+    }
+}

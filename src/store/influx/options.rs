@@ -1,0 +1,107 @@
+//! What an InfluxDB store needs to know.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::TimeFrame;
+
+/// Where the server is, what to call things there, and how patient to be.
+#[derive(Clone)]
+pub struct InfluxOptions {
+    /// The server's URL; a path in it is kept.
+    pub url: String,
+    /// The organisation's name.
+    pub org: String,
+    /// The bucket of the pairs.
+    pub bucket: String,
+    /// The bucket of the trend.
+    pub trend_bucket: String,
+    /// The token of every request.
+    pub token: String,
+    /// The window and the resolution.
+    pub frame: TimeFrame,
+    /// The most lines in one write. 5,000 is where the server is fastest.
+    pub batch_pairs: usize,
+    /// How long a write waits for more lines to share it.
+    pub linger: Duration,
+    /// How many writes may be under way. A third gained nothing on two cores.
+    pub writes_in_flight: usize,
+    /// How many pairs may wait before [`record`](crate::store::PairStore::record) answers `Busy`.
+    pub queue_pairs: usize,
+    /// How long a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// How long one try of a write may take. The server gives up after 10 s itself.
+    pub write_timeout: Duration,
+    /// How long a write may take with all its tries and its time in the queue.
+    pub write_deadline: Duration,
+    /// How often a write is tried.
+    pub write_attempts: u32,
+    /// How long a query may take, to the last byte.
+    pub query_timeout: Duration,
+    /// Where lines go that the server refuses. `None`: nowhere, they are only counted.
+    pub dead_letter: Option<PathBuf>,
+    /// How large that file may grow.
+    pub dead_letter_max_bytes: u64,
+}
+
+impl InfluxOptions {
+    /// Options with the defaults of everything that has one.
+    pub fn new(url: &str, org: &str, bucket: &str, token: &str, frame: TimeFrame) -> Self {
+        Self {
+            url: url.to_owned(),
+            org: org.to_owned(),
+            bucket: bucket.to_owned(),
+            trend_bucket: format!("{bucket}_trend"),
+            token: token.to_owned(),
+            frame,
+            batch_pairs: 5_000,
+            linger: Duration::from_millis(2),
+            writes_in_flight: 2,
+            queue_pairs: 500_000,
+            connect_timeout: Duration::from_secs(2),
+            write_timeout: Duration::from_secs(5),
+            write_deadline: Duration::from_secs(10),
+            write_attempts: 4,
+            query_timeout: Duration::from_secs(60),
+            dead_letter: None,
+            dead_letter_max_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+impl fmt::Debug for InfluxOptions {
+    /// Everything but the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InfluxOptions")
+            .field("url", &self.url)
+            .field("org", &self.org)
+            .field("bucket", &self.bucket)
+            .field("trend_bucket", &self.trend_bucket)
+            .field("frame", &self.frame)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl InfluxOptions {
+    /// Options whose server is never asked.
+    pub(super) fn for_tests() -> Self {
+        let frame = TimeFrame::new(
+            Duration::from_hours(336),
+            Duration::from_secs(60),
+            Duration::from_secs(300),
+        );
+        Self::new("http://127.0.0.1:9", "o", "b", "secret", frame.unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_hides_the_token() {
+        assert!(!format!("{:?}", InfluxOptions::for_tests()).contains("secret"));
+    }
+}

@@ -1,0 +1,161 @@
+//! Plain HTTP to an InfluxDB server: URLs, authorisation, time-outs, and answers that are no success.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
+
+use super::error::{Answer, Error};
+use super::options::InfluxOptions;
+use crate::store::StoreError;
+
+/// Longest part of a refusal that is read.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
+/// A server, as one organisation's token sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    client: Client,
+    base: Url,
+    org: String,
+}
+
+impl Server {
+    /// A client for `options`. Nothing is sent yet.
+    pub(super) fn new(options: &InfluxOptions) -> Result<Self, StoreError> {
+        let mut token =
+            HeaderValue::try_from(format!("Token {}", options.token)).map_err(|_| {
+                StoreError::Rejected("influx_token has a character that no header can carry".into())
+            })?;
+        token.set_sensitive(true);
+        let client = Client::builder()
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, token)]))
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true)
+            // A redirected POST would be repeated as a GET.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            client,
+            base: base_url(&options.url)?,
+            org: options.org.clone(),
+        })
+    }
+
+    /// A request to `path` below the base URL, which may have a path of its own.
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut url = self.base.clone();
+        url.set_path(&format!(
+            "{}/{path}",
+            self.base.path().trim_end_matches('/')
+        ));
+        self.client.request(method, url)
+    }
+
+    /// A request to `path` in the store's organisation.
+    pub(super) fn org_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path)
+            .query(&[("org", self.org.as_str())])
+    }
+}
+
+/// The URL of a server, checked.
+pub(super) fn base_url(text: &str) -> Result<Url, StoreError> {
+    let refuse = |why: &str| StoreError::Rejected(format!("influx_url {why}"));
+    let url = Url::parse(text).map_err(|error| refuse(&format!("is no URL: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
+        return Err(refuse("must begin with http:// or https://"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(refuse("must have no query and no fragment"));
+    }
+    Ok(url)
+}
+
+/// Sends a request and waits at most `within` for the head of its answer.
+pub(super) async fn send(request: RequestBuilder, within: Duration) -> Result<Response, Error> {
+    match tokio::time::timeout(within, request.send()).await {
+        Ok(sent) => Ok(sent?),
+        Err(_) => Err(Error::TimedOut(within)),
+    }
+}
+
+/// Reads why an answer is no success.
+pub(super) async fn refusal(mut response: Response) -> Error {
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers());
+    let mut body = Vec::new();
+    // What can't be read of a refusal only makes the reason poorer.
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_REFUSAL_BYTES {
+            break;
+        }
+    }
+    Error::Status(Box::new(Answer::of_body(status, &body, retry_after)))
+}
+
+/// `Retry-After` in seconds. As a date it is ignored: the clocks of two machines may differ by more.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url_of(base: &str) -> String {
+        let options = InfluxOptions {
+            url: base.into(),
+            ..InfluxOptions::for_tests()
+        };
+        let request = Server::new(&options)
+            .unwrap()
+            .org_request(Method::POST, "api/v2/write")
+            .build()
+            .unwrap();
+        request.url().to_string()
+    }
+
+    #[test]
+    fn a_path_in_the_url_is_kept() {
+        assert_eq!(url_of("http://h:1"), "http://h:1/api/v2/write?org=o");
+        assert_eq!(url_of("http://h:1/"), "http://h:1/api/v2/write?org=o");
+        assert_eq!(
+            url_of("https://h/in/flux"),
+            "https://h/in/flux/api/v2/write?org=o"
+        );
+        assert_eq!(
+            url_of("https://h/in/flux/"),
+            "https://h/in/flux/api/v2/write?org=o"
+        );
+    }
+
+    #[test]
+    fn a_bad_url_is_named() {
+        for bad in ["", "localhost:8086", "ftp://h", "http://h/?a=b"] {
+            let error = base_url(bad).unwrap_err().to_string();
+            assert!(error.contains("influx_url"), "{error}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds() {
+        let read = |value: &'static str| {
+            retry_after(&HeaderMap::from_iter([(
+                RETRY_AFTER,
+                HeaderValue::from_static(value),
+            )]))
+        };
+        assert_eq!(read("7"), Some(Duration::from_secs(7)));
+        assert_eq!(read("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+}

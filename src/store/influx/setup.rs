@@ -1,0 +1,325 @@
+//! What `headcount setup` makes in InfluxDB: the organisation, both buckets and, if asked, tokens.
+//!
+//! Every step looks first and makes what is missing, and a step that another set-up took in between is taken
+//! for done: so it may be repeated, and run twice at once.
+
+use std::time::Duration;
+
+use influxdb2::Client;
+use influxdb2::api::authorizations::{CreateAuthorizationRequest, ListAuthorizationsRequest};
+use influxdb2::api::buckets::ListBucketsRequest;
+use influxdb2::api::organization::ListOrganizationRequest;
+use influxdb2::models::permission::{Action, Permission};
+use influxdb2::models::resource::{Resource, Type};
+use influxdb2::models::retention_rule::{RetentionRule, Type as RuleType};
+use influxdb2::models::{Bucket, PostBucketRequest};
+use reqwest::Method;
+use serde_json::json;
+
+use super::driver::{call, connect};
+use super::error::Error;
+use super::options::InfluxOptions;
+use super::server::{Server, refusal, send};
+use crate::store::StoreError;
+
+/// How long trend points are kept: a year and a month.
+const TREND_SECONDS: u64 = 400 * DAY;
+/// The server keeps no bucket for less. A shorter window still counts right: queries state their range.
+const LEAST_RETENTION: u64 = HOUR;
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+
+/// What a set-up found and did.
+#[derive(Debug)]
+pub struct SetupReport {
+    /// The organisation.
+    pub org: Change,
+    /// The bucket of the pairs.
+    pub bucket: Change,
+    /// The bucket of the trend.
+    pub trend_bucket: Change,
+    /// Tokens made now. The server tells them once only.
+    pub tokens: Vec<IssuedToken>,
+}
+
+/// What became of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was missing.
+    Created,
+    /// Its retention was another.
+    Updated,
+    /// It was as it should be.
+    Unchanged,
+}
+
+/// A new token.
+#[derive(Clone)]
+pub struct IssuedToken {
+    /// What it is for, as the server lists it.
+    pub purpose: String,
+    /// The secret.
+    pub token: String,
+}
+
+impl std::fmt::Debug for IssuedToken {
+    /// Everything but the secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedToken")
+            .field("purpose", &self.purpose)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes whatever is missing for `options`, whose token must be allowed to.
+///
+/// With `issue_tokens` also one token that may do what the service does and one that may only read, unless
+/// tokens for the same purposes exist.
+pub async fn set_up(
+    options: &InfluxOptions,
+    issue_tokens: bool,
+) -> Result<SetupReport, StoreError> {
+    let setup = Setup {
+        driver: connect(options)?,
+        server: Server::new(options)?,
+        options,
+    };
+    if call(setup.driver.is_onboarding_allowed()).await? {
+        return Err(StoreError::Unavailable(
+            "InfluxDB itself is new and has no first user yet: run `influx setup`, then this again"
+                .into(),
+        ));
+    }
+    let (org_id, org) = setup.org().await?;
+    let window = options.frame.full_window().seconds();
+    let (bucket_id, bucket) = setup
+        .bucket(&org_id, &options.bucket, window.max(LEAST_RETENTION))
+        .await?;
+    let (trend_id, trend_bucket) = setup
+        .bucket(&org_id, &options.trend_bucket, TREND_SECONDS)
+        .await?;
+    let mut tokens = Vec::new();
+    if issue_tokens {
+        tokens = setup.tokens(&org_id, [&bucket_id, &trend_id]).await?;
+    }
+    Ok(SetupReport {
+        org,
+        bucket,
+        trend_bucket,
+        tokens,
+    })
+}
+
+struct Setup<'a> {
+    driver: Client,
+    server: Server,
+    options: &'a InfluxOptions,
+}
+
+impl Setup<'_> {
+    /// The organisation's id.
+    async fn org(&self) -> Result<(String, Change), StoreError> {
+        if let Some(id) = self.find_org().await? {
+            return Ok((id, Change::Unchanged));
+        }
+        // The driver can't make organisations.
+        let body = json!({"name": self.options.org});
+        let made = self.post_json(Method::POST, "api/v2/orgs", &body).await;
+        match self.find_org().await? {
+            Some(id) => Ok((id, Change::Created)),
+            None => Err(match made {
+                Err(error) => error.into(),
+                Ok(()) => missing("the organisation", &self.options.org),
+            }),
+        }
+    }
+
+    async fn find_org(&self) -> Result<Option<String>, Error> {
+        let wanted = ListOrganizationRequest {
+            org: Some(self.options.org.clone()),
+            ..ListOrganizationRequest::default()
+        };
+        let found = match call(self.driver.list_organizations(wanted)).await {
+            Ok(found) => found.orgs,
+            Err(Error::Status(answer)) if answer.status == 404 => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let found = found.into_iter().find(|org| org.name == self.options.org);
+        Ok(found.and_then(|org| org.id))
+    }
+
+    /// The id of a bucket with exactly this retention.
+    async fn bucket(
+        &self,
+        org_id: &str,
+        name: &str,
+        seconds: u64,
+    ) -> Result<(String, Change), StoreError> {
+        let rule = retention(seconds)?;
+        let mut change = Change::Unchanged;
+        let mut found = self.find_bucket(org_id, name).await?;
+        if found.is_none() {
+            let mut wanted = PostBucketRequest::new(org_id.to_owned(), name.to_owned());
+            wanted.retention_rules = vec![rule];
+            let made = call(self.driver.create_bucket(Some(wanted))).await;
+            found = self.find_bucket(org_id, name).await?;
+            if let (None, Err(error)) = (&found, made) {
+                return Err(error.into());
+            }
+            change = Change::Created;
+        }
+        let Some(Bucket {
+            id: Some(id),
+            retention_rules,
+            ..
+        }) = found
+        else {
+            return Err(missing("the bucket", name));
+        };
+        if retention_rules != [rule] {
+            self.change_retention(&id, rule).await?;
+            change = Change::Updated;
+        }
+        Ok((id, change))
+    }
+
+    async fn find_bucket(&self, org_id: &str, name: &str) -> Result<Option<Bucket>, Error> {
+        let wanted = ListBucketsRequest {
+            name: Some(name.to_owned()),
+            org_id: Some(org_id.to_owned()),
+            ..ListBucketsRequest::default()
+        };
+        match call(self.driver.list_buckets(Some(wanted))).await {
+            Ok(found) => Ok(found.buckets.into_iter().find(|bucket| bucket.name == name)),
+            Err(Error::Status(answer)) if answer.status == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The driver can't change buckets.
+    async fn change_retention(&self, id: &str, rule: RetentionRule) -> Result<(), Error> {
+        let body = json!({"retentionRules": [rule]});
+        self.post_json(Method::PATCH, &format!("api/v2/buckets/{id}"), &body)
+            .await
+    }
+
+    async fn tokens(
+        &self,
+        org_id: &str,
+        buckets: [&str; 2],
+    ) -> Result<Vec<IssuedToken>, StoreError> {
+        let name = &self.options.bucket;
+        let wanted = [
+            (
+                format!("headcount: service of bucket {name}"),
+                &[Action::Read, Action::Write][..],
+            ),
+            (
+                format!("headcount: reader of bucket {name}"),
+                &[Action::Read][..],
+            ),
+        ];
+        let listed = ListAuthorizationsRequest {
+            org_id: Some(org_id.to_owned()),
+            ..ListAuthorizationsRequest::default()
+        };
+        let known = call(self.driver.list_authorizations(listed))
+            .await?
+            .authorizations;
+        let mut issued = Vec::new();
+        for (purpose, actions) in wanted {
+            if known
+                .iter()
+                .any(|token| token.description.as_ref() == Some(&purpose))
+            {
+                continue;
+            }
+            let permissions = buckets.iter().flat_map(|bucket| {
+                actions
+                    .iter()
+                    .map(|action| permission(*action, org_id, bucket))
+            });
+            let request = CreateAuthorizationRequest {
+                description: Some(purpose.clone()),
+                org_id: org_id.to_owned(),
+                permissions: permissions.collect(),
+                ..CreateAuthorizationRequest::default()
+            };
+            let made = call(self.driver.create_authorization(request)).await?;
+            let Some(token) = made.token else {
+                return Err(missing("the token", &purpose));
+            };
+            issued.push(IssuedToken { purpose, token });
+        }
+        Ok(issued)
+    }
+
+    async fn post_json(
+        &self,
+        method: Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<(), Error> {
+        let request = self.server.request(method, path).json(body);
+        let response = send(request, Duration::from_secs(20)).await?;
+        if response.status().is_success() {
+            return Ok(());
+        }
+        Err(refusal(response).await)
+    }
+}
+
+/// A retention with the shard groups that the server itself would choose, but stated, so that they change
+/// along with the retention: an hour below two days, a day below half a year, else a week.
+fn retention(seconds: u64) -> Result<RetentionRule, StoreError> {
+    let too_long = |_| StoreError::Rejected("window is too long for a bucket's retention".into());
+    let mut rule = RetentionRule::new(RuleType::Expire, i32::try_from(seconds).map_err(too_long)?);
+    rule.shard_group_duration_seconds = Some(match seconds {
+        0..172_800 => 3_600,
+        172_800..15_552_000 => 86_400,
+        _ => 604_800,
+    });
+    Ok(rule)
+}
+
+fn permission(action: Action, org_id: &str, bucket_id: &str) -> Permission {
+    let mut bucket = Resource::new(Type::Buckets);
+    bucket.id = Some(bucket_id.to_owned());
+    bucket.org_id = Some(org_id.to_owned());
+    Permission::new(action, bucket)
+}
+
+fn missing(what: &str, name: &str) -> StoreError {
+    StoreError::Unavailable(format!(
+        "InfluxDB: {what} {name:?} was made and is not there"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shard_groups_fit_the_retention() {
+        let rule = |seconds| {
+            let rule = retention(seconds).unwrap();
+            (
+                rule.every_seconds,
+                rule.shard_group_duration_seconds.unwrap(),
+            )
+        };
+        assert_eq!(rule(3_600), (3_600, 3_600));
+        assert_eq!(rule(14 * DAY), (1_209_600, 86_400));
+        assert_eq!(rule(TREND_SECONDS), (34_560_000, 604_800));
+        assert!(retention(1 << 40).is_err());
+    }
+
+    #[test]
+    fn debug_hides_an_issued_token() {
+        let token = IssuedToken {
+            purpose: "p".into(),
+            token: "secret".into(),
+        };
+        assert!(!format!("{token:?}").contains("secret"));
+    }
+}

@@ -1,0 +1,471 @@
+//! The InfluxDB store on a real server.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headcount::domain::{
+    Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
+};
+use headcount::store::PairStore;
+use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store};
+use headcount::store::influx::{Change, InfluxOptions, InfluxStore, set_up};
+
+use crate::support::influxd::{Influxd, ORG, TOKEN};
+
+struct Buckets {
+    server: Influxd,
+    made: AtomicU32,
+}
+
+#[async_trait]
+impl Factory for Buckets {
+    async fn empty(&self, frame: TimeFrame) -> Arc<dyn PairStore> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        Arc::new(self.server.store(&format!("bucket {number}"), frame).await)
+    }
+}
+
+fn two_weeks() -> TimeFrame {
+    let frame = TimeFrame::new(
+        Duration::from_hours(14 * 24),
+        Duration::from_secs(60),
+        Duration::from_secs(300),
+    );
+    frame.unwrap()
+}
+
+fn segment(name: &str) -> Segment {
+    Segment::new(name).unwrap()
+}
+
+fn user(name: &str) -> UserId<'_> {
+    UserId::new(name).unwrap()
+}
+
+fn batch<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str, Slot)>) -> Batch {
+    let mut builder = BatchBuilder::default();
+    for (name, segment, slot) in pairs {
+        builder.push_pair(&user(name), segment, slot).unwrap();
+    }
+    builder.finish()
+}
+
+fn present() -> Slot {
+    two_weeks().resolution().slot_of(Timestamp::now())
+}
+
+fn back(slots: u64) -> Slot {
+    Slot::new(present().number() - slots)
+}
+
+async fn users(store: &InfluxStore, name: &str) -> u64 {
+    let counted = store
+        .count(&segment(name), two_weeks().full_window(), Timestamp::now())
+        .await;
+    counted.unwrap().users
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_keeps_every_promise_of_the_port() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let made = AtomicU32::new(0);
+    check_store(&Buckets { server, made }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_break_a_scanner_harm_no_neighbour() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let store = server.store("b", two_weeks()).await;
+    let mut names: BTreeSet<String> = HOSTILE_NAMES
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
+    for name in [
+        r#"a\ b\="c"#,
+        r"a\,b",
+        r"a\\ b",
+        r"\= \, \ \x",
+        r#"a\" "b"#,
+        r"a\$\{b}",
+        "${a}",
+    ] {
+        names.insert(name.to_owned());
+    }
+    // And 80 at random, of nothing but what means something to one of the two languages.
+    let mut random = fastrand::Rng::with_seed(4);
+    let letters = br#"\\\,= "${}#'ax"#;
+    while names.len() < HOSTILE_NAMES.len() + 87 {
+        let length = random.usize(2..9);
+        let name: String = std::iter::repeat_with(|| char::from(*random.choice(letters).unwrap()))
+            .take(length)
+            .collect();
+        if Segment::new(&name).is_ok() {
+            names.insert(name);
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (number, name) in names.iter().enumerate() {
+        // Neighbours on both sides, in the same body.
+        let pairs = names
+            .iter()
+            .take(number)
+            .map(|user| (*user, *name, present()));
+        let pairs = [("first", "neighbour", present())].into_iter().chain(pairs);
+        store
+            .record(&batch(pairs.chain([("last", "neighbour", present())])))
+            .await
+            .unwrap();
+    }
+    assert_eq!(store.stats().refused, 0);
+    assert_eq!(users(&store, "neighbour").await, 2);
+    for (number, name) in names.iter().enumerate() {
+        assert_eq!(users(&store, name).await, number as u64, "users of {name}");
+    }
+    let mut expected: Vec<Segment> = names[1..].iter().map(|name| segment(name)).collect();
+    expected.push(segment("neighbour"));
+    expected.sort();
+    assert_eq!(store.segments(Timestamp::now()).await.unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_up_may_be_repeated_and_run_twice_at_once() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let options = InfluxOptions {
+        org: "an org to make".into(),
+        ..server.options("b", two_weeks())
+    };
+    let (one, other) = tokio::join!(set_up(&options, false), set_up(&options, false));
+    one.unwrap();
+    other.unwrap();
+    let again = set_up(&options, false).await.unwrap();
+    assert_eq!(
+        [again.org, again.bucket, again.trend_bucket],
+        [Change::Unchanged; 3],
+        "a repeated set-up changes nothing"
+    );
+
+    let longer = InfluxOptions {
+        frame: TimeFrame::new(
+            Duration::from_hours(30 * 24),
+            Duration::from_hours(1),
+            Duration::ZERO,
+        )
+        .unwrap(),
+        ..options.clone()
+    };
+    let changed = set_up(&longer, false).await.unwrap();
+    assert_eq!(
+        (changed.bucket, changed.trend_bucket),
+        (Change::Updated, Change::Unchanged)
+    );
+    assert_eq!(
+        set_up(&longer, false).await.unwrap().bucket,
+        Change::Unchanged
+    );
+    // The longer window is real: what was refused before is kept now.
+    let store = InfluxStore::open(longer).unwrap();
+    let slot = longer_back(&store, 20 * 24).await;
+    assert_eq!(slot, 1);
+}
+
+/// Records one user `hours` ago in slots of an hour and counts over 30 days.
+async fn longer_back(store: &InfluxStore, hours: u64) -> u64 {
+    let frame = TimeFrame::new(
+        Duration::from_hours(30 * 24),
+        Duration::from_hours(1),
+        Duration::ZERO,
+    );
+    let frame = frame.unwrap();
+    let present = frame.resolution().slot_of(Timestamp::now());
+    let slot = Slot::new(present.number() - hours);
+    store.record(&batch([("u", "s", slot)])).await.unwrap();
+    let counted = store
+        .count(&segment("s"), frame.full_window(), Timestamp::now())
+        .await;
+    counted.unwrap().users
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issued_tokens_can_do_what_they_are_for_and_no_more() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let options = server.options("b", two_weeks());
+    let report = set_up(&options, true).await.unwrap();
+    let [service, reader] = &report.tokens[..] else {
+        panic!("two tokens: {:?}", report.tokens);
+    };
+    let again = set_up(&options, true).await.unwrap();
+    assert!(again.tokens.is_empty(), "tokens are made once");
+
+    let with = |token: &str| {
+        InfluxStore::open(InfluxOptions {
+            token: token.into(),
+            ..options.clone()
+        })
+    };
+    let service = with(&service.token).unwrap();
+    service
+        .record(&batch([("u", "s", present())]))
+        .await
+        .unwrap();
+    let (s, full) = (segment("s"), two_weeks().full_window());
+    let count = service.count(&s, full, Timestamp::now());
+    let point = TrendPoint {
+        segment: segment("s"),
+        window: two_weeks().full_window(),
+        count: count.await.unwrap(),
+    };
+    service.record_trend(&[point]).await.unwrap();
+    assert_eq!(
+        service.forget(&user("u"), Timestamp::now()).await.unwrap(),
+        1
+    );
+    service.ping().await.unwrap();
+
+    let reader = with(&reader.token).unwrap();
+    assert_eq!(users(&reader, "s").await, 0);
+    let error = reader
+        .record(&batch([("u", "s", present())]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.name(), "unavailable", "{error}");
+
+    let stranger = with("no token of this server").unwrap();
+    let error = stranger.ping().await.unwrap_err();
+    assert!(error.to_string().contains("influx_token"), "{error}");
+    let error = stranger
+        .record(&batch([("u", "s", present())]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.name(), "unavailable", "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_the_bucket_names_the_command_to_run() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let other_org = InfluxOptions {
+        org: "nobody's".into(),
+        ..server.options("first", two_weeks())
+    };
+    for options in [server.options("never made", two_weeks()), other_org] {
+        let store = InfluxStore::open(options).unwrap();
+        let now = Timestamp::now();
+        let errors = [
+            store
+                .record(&batch([("u", "s", present())]))
+                .await
+                .unwrap_err(),
+            store.ping().await.unwrap_err(),
+            store.segments(now).await.unwrap_err(),
+            store
+                .count(&segment("s"), two_weeks().full_window(), now)
+                .await
+                .unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("headcount setup"), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_older_than_the_retention_are_dropped_and_the_rest_is_kept() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let store = server.store("b", two_weeks()).await;
+    let day = 24 * 60;
+    let pairs = [
+        ("too old", "s", back(15 * day)),
+        ("old", "s", back(14 * day - 5)),
+        ("also too old", "t", back(40 * day)),
+        ("new", "s", present()),
+    ];
+    store.record(&batch(pairs)).await.unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.written, stats.expired, stats.refused), (2, 2, 0));
+    assert_eq!(users(&store, "s").await, 2);
+    assert_eq!(users(&store, "t").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_of_another_type_rejects_the_pair_and_no_other() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let refused = directory.path().join("refused.lp");
+    let options = server.options("b", two_weeks());
+    set_up(&options, false).await.unwrap();
+    let store = InfluxStore::open(InfluxOptions {
+        dead_letter: Some(refused.clone()),
+        ..options
+    })
+    .unwrap();
+    // A stranger's number, in one shard of the bucket. Field types are kept per shard.
+    let other_day = back(3 * 24 * 60);
+    let seconds = other_day.number() * 60;
+    let stranger = format!("pair,segment=x user=1i {seconds}000000000");
+    assert_eq!(server.write_raw("b", stranger).await, 204);
+
+    let pairs = [("hit", "s", other_day), ("fine", "s", present())];
+    let error = store.record(&batch(pairs)).await.unwrap_err();
+    assert_eq!(error.name(), "rejected");
+    // Not over the full window: where shards disagree on a field's type, the server leaves some out.
+    let hour = two_weeks().window(Duration::from_hours(1)).unwrap();
+    let counted = store
+        .count(&segment("s"), hour, Timestamp::now())
+        .await
+        .unwrap();
+    assert_eq!(counted.users, 1, "the pair in another shard is kept");
+    let kept = std::fs::read_to_string(refused).unwrap();
+    assert!(kept.contains("hit") && !kept.contains("fine"), "{kept}");
+    assert!(kept.contains("field type conflict"), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_instance_erases_every_instance_stops_counting() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let eraser = server.store("b", two_weeks()).await;
+    let reader = InfluxStore::open(server.options("b", two_weeks())).unwrap();
+    let pairs = [
+        ("gone", "s", present()),
+        ("gone", "s", back(700)),
+        ("gone too", "s", back(700)),
+        ("stays", "s", present()),
+        ("gone", "t", back(3)),
+    ];
+    eraser.record(&batch(pairs)).await.unwrap();
+    assert_eq!(users(&reader, "s").await, 3);
+    assert_eq!(
+        eraser
+            .forget(&user("gone"), Timestamp::now())
+            .await
+            .unwrap(),
+        2
+    );
+    assert_eq!(
+        eraser
+            .forget(&user("gone too"), Timestamp::now())
+            .await
+            .unwrap(),
+        1
+    );
+    for store in [&reader, &eraser] {
+        assert_eq!(users(store, "s").await, 1);
+        assert_eq!(users(store, "t").await, 0);
+        assert_eq!(
+            store.segments(Timestamp::now()).await.unwrap(),
+            [segment("s")]
+        );
+        let hour = two_weeks().window(Duration::from_hours(1)).unwrap();
+        let counted = store
+            .count(&segment("s"), hour, Timestamp::now())
+            .await
+            .unwrap();
+        assert_eq!(counted.users, 1);
+    }
+    eraser
+        .record(&batch([("gone", "s", back(700))]))
+        .await
+        .unwrap();
+    assert_eq!(
+        users(&reader, "s").await,
+        2,
+        "seen again in the erased slot, counted again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_loses_nothing_that_was_acknowledged() {
+    let Some(mut server) = Influxd::start().await else {
+        return;
+    };
+    let options = InfluxOptions {
+        write_deadline: Duration::from_secs(3),
+        ..server.options("b", two_weeks())
+    };
+    set_up(&options, false).await.unwrap();
+    let store = Arc::new(InfluxStore::open(options).unwrap());
+    let mut acknowledged = 0;
+    for round in 0..3 {
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..4 {
+            let store = Arc::clone(&store);
+            writers.spawn(async move {
+                let mut recorded = 0_u64;
+                for n in 0.. {
+                    let names: Vec<String> = (0..50)
+                        .map(|user| format!("u{round}-{writer}-{n}-{user}"))
+                        .collect();
+                    let pairs = names.iter().map(|name| (name.as_str(), "s", present()));
+                    if store.record(&batch(pairs)).await.is_err() {
+                        break;
+                    }
+                    recorded += 50;
+                }
+                recorded
+            });
+        }
+        // Under load: some rounds of writes were answered, others are on their way.
+        while store.stats().bodies < (round + 1) * 20 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        server.kill();
+        while let Some(recorded) = writers.join_next().await {
+            acknowledged += recorded.unwrap();
+        }
+        server.restart().await;
+        let counted = users(&store, "s").await;
+        // A write whose answer was cut off may be there too: 4 writers had one each on its way.
+        assert!(
+            (acknowledged..=acknowledged + (round + 1) * 4 * 50).contains(&counted),
+            "round {round}: {acknowledged} acknowledged, {counted} counted"
+        );
+    }
+    assert!(acknowledged > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_opens_without_a_server_and_works_once_it_is_there() {
+    let Some(mut server) = Influxd::start().await else {
+        return;
+    };
+    let options = server.options("b", two_weeks());
+    set_up(&options, false).await.unwrap();
+    server.kill();
+    let store = InfluxStore::open(options).unwrap();
+    assert_eq!(store.ping().await.unwrap_err().name(), "unavailable");
+    server.restart().await;
+    store.ping().await.unwrap();
+    store.record(&batch([("u", "s", present())])).await.unwrap();
+    assert_eq!(users(&store, "s").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_up_against_a_new_server_says_what_comes_first() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let wrong = InfluxOptions::new(&server.url(), ORG, "b", "wrong token", two_weeks());
+    assert_eq!(
+        set_up(&wrong, false).await.unwrap_err().name(),
+        "unavailable"
+    );
+    let right = InfluxOptions::new(&server.url(), ORG, "b", TOKEN, two_weeks());
+    assert_eq!(set_up(&right, false).await.unwrap().org, Change::Unchanged);
+}

@@ -1,0 +1,470 @@
+//! The InfluxDB store in front of a server that misbehaves: no panic, no wrong count, no pair lost in silence.
+
+use std::time::{Duration, Instant};
+
+use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
+use headcount::store::influx::{InfluxOptions, InfluxStore};
+use headcount::store::{PairStore, StoreError};
+
+use crate::support::fault_server::{FaultServer, Reply};
+
+const SECRET_USER: &str = "secret-user-id";
+
+fn frame() -> TimeFrame {
+    let minutes = |n: u64| Duration::from_secs(60 * n);
+    TimeFrame::new(minutes(60), minutes(1), minutes(5)).unwrap()
+}
+
+fn options(server: &FaultServer) -> InfluxOptions {
+    InfluxOptions {
+        write_timeout: Duration::from_millis(300),
+        write_deadline: Duration::from_secs(4),
+        query_timeout: Duration::from_millis(500),
+        ..InfluxOptions::new(&server.url(), "o", "b", "token", frame())
+    }
+}
+
+fn store(server: &FaultServer) -> InfluxStore {
+    InfluxStore::open(options(server)).unwrap()
+}
+
+fn batch(users: &[&str]) -> Batch {
+    let mut builder = BatchBuilder::default();
+    let slot = frame().resolution().slot_of(Timestamp::now());
+    for user in users {
+        builder
+            .push_pair(&UserId::new(*user).unwrap(), "s", slot)
+            .unwrap();
+    }
+    builder.finish()
+}
+
+async fn count(store: &InfluxStore) -> Result<u64, StoreError> {
+    let segment = Segment::new("s").unwrap();
+    let counted = store
+        .count(&segment, frame().full_window(), Timestamp::now())
+        .await;
+    counted.map(|count| count.users)
+}
+
+/// Records one pair at a server that does the same to every request, and returns the error and the requests.
+async fn record_against(reply: Reply) -> (StoreError, usize) {
+    let server = FaultServer::start(move |_, _| reply.clone()).await;
+    let store = store(&server);
+    let error = store.record(&batch(&[SECRET_USER])).await.unwrap_err();
+    assert!(
+        !error.to_string().contains(SECRET_USER),
+        "the error names a user: {error}"
+    );
+    (error, server.requests().len())
+}
+
+#[tokio::test]
+async fn a_failed_write_is_repeated_byte_for_byte() {
+    let server = FaultServer::start(|number, _| match number {
+        0 => Reply::status(
+            500,
+            "",
+            r#"{"code":"internal error","message":"cache full"}"#,
+        ),
+        1 => Reply::Bytes(Vec::new()),
+        2 => Reply::text("HTTP/1.1 503 Busy\r\nContent-Length: 50\r\n\r\ncut"),
+        _ => Reply::written(),
+    })
+    .await;
+    let store = store(&server);
+    store.record(&batch(&["u1", "u2"])).await.unwrap();
+    let requests = server.requests();
+    assert_eq!(requests.len(), 4);
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.body == requests[0].body)
+    );
+    assert_eq!(
+        requests[0].target,
+        "/api/v2/write?org=o&bucket=b&precision=ns"
+    );
+    let stats = store.stats();
+    assert_eq!((stats.written, stats.retries), (2, 3));
+}
+
+#[tokio::test]
+async fn retry_after_is_heeded() {
+    let server = FaultServer::start(|number, _| match number {
+        0 => Reply::status(503, "Retry-After: 1\r\n", ""),
+        _ => Reply::written(),
+    })
+    .await;
+    let started = Instant::now();
+    store(&server).record(&batch(&["u"])).await.unwrap();
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "it came back too early"
+    );
+}
+
+#[tokio::test]
+async fn a_wait_longer_than_the_deadline_is_not_begun() {
+    let started = Instant::now();
+    let (error, requests) = record_against(Reply::status(503, "Retry-After: 3600\r\n", "")).await;
+    assert_eq!((error.name(), requests), ("unavailable", 1));
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn what_must_not_be_repeated_is_not() {
+    for (status, name) in [
+        (401, "unavailable"),
+        (403, "unavailable"),
+        (404, "not_set_up"),
+        // Something in between that answers in the server's stead.
+        (200, "unavailable"),
+        (302, "unavailable"),
+    ] {
+        let (error, requests) = record_against(Reply::status(status, "", "")).await;
+        assert_eq!(
+            (error.name(), requests),
+            (name, 1),
+            "status {status}: {error}"
+        );
+    }
+    let (error, _) = record_against(Reply::status(404, "", "")).await;
+    assert!(error.to_string().contains("headcount setup"), "{error}");
+}
+
+#[tokio::test]
+async fn attempts_come_to_an_end() {
+    for (reply, name) in [
+        (Reply::status(500, "", ""), "unavailable"),
+        (Reply::status(429, "", ""), "busy"),
+        (Reply::text("SSH-2.0-OpenSSH\r\n"), "unavailable"),
+        (Reply::Bytes(Vec::new()), "unavailable"),
+    ] {
+        let (error, requests) = record_against(reply.clone()).await;
+        assert_eq!((error.name(), requests), (name, 4), "{reply:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_stall_ends_in_time() {
+    let started = Instant::now();
+    let (error, _) = record_against(Reply::Stall).await;
+    assert_eq!(error.name(), "timeout", "{error}");
+    assert!(
+        started.elapsed() < Duration::from_secs(6),
+        "deadline of 4 s passed by far"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let server = FaultServer::start(|_, _| Reply::written()).await;
+    let options = options(&server);
+    drop(server);
+    let store = InfluxStore::open(options).unwrap();
+    assert_eq!(
+        store.record(&batch(&["u"])).await.unwrap_err().name(),
+        "unavailable"
+    );
+    assert_eq!(count(&store).await.unwrap_err().name(), "unavailable");
+    assert_eq!(store.ping().await.unwrap_err().name(), "unavailable");
+}
+
+#[tokio::test]
+async fn one_bad_line_harms_only_its_own_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = directory.path().join("refused.lp");
+    let server = FaultServer::start(|_, request| {
+        if request.text().contains(SECRET_USER) {
+            let echo =
+                format!(r#"{{"code":"invalid","message":"unable to parse '{SECRET_USER}'"}}"#);
+            return Reply::status(400, "", &echo);
+        }
+        Reply::written()
+    })
+    .await;
+    let store = InfluxStore::open(InfluxOptions {
+        linger: Duration::from_millis(100),
+        writes_in_flight: 1,
+        dead_letter: Some(refused.clone()),
+        ..options(&server)
+    })
+    .unwrap();
+    let names: Vec<String> = (0..40).map(|n| format!("u{n}")).collect();
+    let good: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut bad = good.clone();
+    bad.insert(17, SECRET_USER);
+    let batches = [batch(&good[..20]), batch(&bad), batch(&good[20..])];
+    let [before, hit, after] = &batches;
+    let (before, hit, after) =
+        tokio::join!(store.record(before), store.record(hit), store.record(after));
+    before.unwrap();
+    after.unwrap();
+    let error = hit.unwrap_err();
+    assert_eq!(error.name(), "rejected");
+    assert!(!error.to_string().contains(SECRET_USER));
+
+    let stats = store.stats();
+    assert_eq!(
+        (stats.written, stats.refused, stats.dead_letter_lost),
+        (80, 1, 0)
+    );
+    let kept = std::fs::read_to_string(refused).unwrap();
+    let lines: Vec<&str> = kept.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines.len(), 1, "only the bad line is set aside: {kept}");
+    assert!(lines[0].contains(SECRET_USER));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_halved() {
+    let server = FaultServer::start(|_, request| {
+        if request.text().lines().count() > 3 {
+            return Reply::status(413, "", "");
+        }
+        Reply::written()
+    })
+    .await;
+    let store = store(&server);
+    let names: Vec<String> = (0..20).map(|n| format!("u{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    store.record(&batch(&names)).await.unwrap();
+    assert_eq!(store.stats().written, 20);
+}
+
+#[tokio::test]
+async fn lines_too_old_for_the_server_are_expired_and_no_error() {
+    let message = r#"{"code":"unprocessable entity","message":"failure writing points to database: partial write: dropped 2 points outside retention policy of duration 1h0m0s - oldest point pair,segment=s at 2026-01-01T00:00:00Z dropped because it violates a Retention Policy Lower Bound dropped=2 for database: 0 for retention policy: autogen"}"#;
+    let server = FaultServer::start(move |_, _| Reply::status(422, "", message)).await;
+    let store = store(&server);
+    store.record(&batch(&["u1", "u2", "u3"])).await.unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.written, stats.expired, stats.refused), (1, 2, 0));
+}
+
+#[tokio::test]
+async fn a_body_refused_as_a_whole_is_not_taken_apart() {
+    let message = r#"{"code":"unprocessable entity","message":"partial write: field type conflict: input field \"user\" on measurement \"pair\" is type string, already exists as type integer dropped=3"}"#;
+    let server = FaultServer::start(move |_, _| Reply::status(422, "", message)).await;
+    let store = store(&server);
+    let error = store.record(&batch(&["u1", "u2", "u3"])).await.unwrap_err();
+    assert_eq!(error.name(), "rejected");
+    assert_eq!(server.requests().len(), 1);
+    let stats = store.stats();
+    assert_eq!((stats.refused, stats.dead_letter_lost), (3, 3));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_busy_and_recovers() {
+    let server = FaultServer::start(|_, _| Reply::Stall).await;
+    let store = InfluxStore::open(InfluxOptions {
+        queue_pairs: 3,
+        write_deadline: Duration::from_millis(600),
+        ..options(&server)
+    })
+    .unwrap();
+    let (two, three) = (batch(&["u1", "u2"]), batch(&["u3", "u4", "u5"]));
+    let (first, second) = tokio::join!(store.record(&two), store.record(&three));
+    assert_eq!(first.unwrap_err().name(), "timeout");
+    assert_eq!(second.unwrap_err().name(), "busy");
+    // The room of the first is given back once its write is over.
+    store.close().await.unwrap();
+    assert_eq!(store.waiting_pairs(), 0);
+}
+
+#[tokio::test]
+async fn closing_delivers_what_was_queued() {
+    let server = FaultServer::start(|_, _| Reply::written()).await;
+    let store = InfluxStore::open(InfluxOptions {
+        linger: Duration::from_secs(3600),
+        ..options(&server)
+    })
+    .unwrap();
+    let pair = batch(&["u"]);
+    let (recorded, closed) = tokio::join!(store.record(&pair), store.close());
+    recorded.unwrap();
+    closed.unwrap();
+    assert_eq!(store.stats().written, 1);
+    assert_eq!(
+        store.record(&batch(&["u"])).await.unwrap_err().name(),
+        "closed"
+    );
+}
+
+const ROW: &str = "#datatype,string,long,string,string,long\r\n,result,table,_field,segment,_value\r\n\
+                   ,_result,0,user,s,12\r\n\r\n";
+const NOTHING: &str = "\r\n";
+
+/// The count that a server's answers to every query come to.
+async fn count_against(reply: Reply) -> Result<u64, StoreError> {
+    let server = FaultServer::start(move |number, request| {
+        assert!(request.target.starts_with("/api/v2/query?org=o"));
+        // The second query of a count looks for erasures.
+        if number == 0 {
+            reply.clone()
+        } else {
+            Reply::csv(NOTHING)
+        }
+    })
+    .await;
+    count(&store(&server)).await
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_a_count() {
+    assert_eq!(count_against(Reply::csv(ROW)).await.unwrap(), 12);
+    assert_eq!(count_against(Reply::csv(NOTHING)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn no_broken_answer_is_a_count() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n";
+    let length = ROW.len();
+    let error_table = format!(
+        "{ROW}\r\n#datatype,string,string\r\n#group,true,true\r\n#default,,\r\n,error,reference\r\n,broke,\r\n"
+    );
+    let cases = [
+        (
+            "a cut chunk",
+            Reply::text(&format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{}",
+                &ROW[..90]
+            )),
+        ),
+        (
+            "no last chunk",
+            Reply::text(&format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{ROW}\r\n"
+            )),
+        ),
+        (
+            "a short body",
+            Reply::text(&format!(
+                "{head}Content-Length: {}\r\n\r\n{ROW}",
+                length + 1
+            )),
+        ),
+        (
+            "no framing and a cut",
+            Reply::text(&format!("{head}\r\n{}", &ROW[..ROW.len() - 1])),
+        ),
+        (
+            "no framing and only a header",
+            Reply::text(&format!("{head}\r\n{}", &ROW[..90])),
+        ),
+        (
+            "an empty body",
+            Reply::text(&format!("{head}Content-Length: 0\r\n\r\n")),
+        ),
+        ("an error table after rows", Reply::csv(&error_table)),
+        (
+            "a page for people",
+            Reply::csv("<html><body>It works</body></html>\r\n\r\n"),
+        ),
+        (
+            "no UTF-8",
+            Reply::Bytes([head.as_bytes(), b"\r\n\xff\xfe,\x00\r\n\r\n"].concat()),
+        ),
+        ("no number", Reply::csv(&ROW.replace("12", "many"))),
+        ("a negative number", Reply::csv(&ROW.replace("12", "-12"))),
+        ("no HTTP", Reply::text("hello\r\n\r\n")),
+        ("nothing", Reply::Bytes(Vec::new())),
+        ("a stall", Reply::Stall),
+        (
+            "a stall in the body",
+            Reply::BytesThenStall(
+                format!("{head}Content-Length: {length}\r\n\r\n{}", &ROW[..90]).into_bytes(),
+            ),
+        ),
+        ("no content", Reply::written()),
+    ];
+    for (case, reply) in cases {
+        let counted = count_against(reply).await;
+        assert!(
+            matches!(
+                counted,
+                Err(StoreError::Unavailable(_) | StoreError::Timeout(_))
+            ),
+            "{case}: {counted:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refused_query_says_what_to_do() {
+    let overload =
+        r#"{"code":"invalid","message":"memory allocation limit reached: limit 1 bytes"}"#;
+    for (status, body, name) in [
+        (400, overload, "busy"),
+        (400, "", "rejected"),
+        (401, "", "unavailable"),
+        (404, "", "not_set_up"),
+        (429, "", "busy"),
+        (500, "", "unavailable"),
+        (503, "", "unavailable"),
+    ] {
+        let error = count_against(Reply::status(status, "", body))
+            .await
+            .unwrap_err();
+        assert_eq!(error.name(), name, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_about_erasures_is_needed_too() {
+    let server = FaultServer::start(|number, _| match number {
+        0 => Reply::csv(ROW),
+        _ => Reply::status(503, "", ""),
+    })
+    .await;
+    assert_eq!(
+        count(&store(&server)).await.unwrap_err().name(),
+        "unavailable"
+    );
+}
+
+#[tokio::test]
+async fn lists_are_whole_or_an_error() {
+    let rows = "#datatype,string,long,string\r\n,result,table,segment\r\n,,0,b\r\n,,1,a\r\n\r\n";
+    let whole = FaultServer::start(move |_, _| Reply::csv(rows)).await;
+    let listed = store(&whole).segments(Timestamp::now()).await.unwrap();
+    assert_eq!(
+        listed,
+        [Segment::new("a").unwrap(), Segment::new("b").unwrap()]
+    );
+
+    let cut = FaultServer::start(move |_, _| Reply::csv(&rows[..rows.len() - 2])).await;
+    let user = UserId::new(SECRET_USER).unwrap();
+    assert_eq!(
+        store(&cut)
+            .segments(Timestamp::now())
+            .await
+            .unwrap_err()
+            .name(),
+        "unavailable"
+    );
+    let error = store(&cut)
+        .memberships(&user, Timestamp::now())
+        .await
+        .unwrap_err();
+    assert!(!error.to_string().contains(SECRET_USER));
+}
+
+#[tokio::test]
+async fn one_slot_of_one_user_is_always_the_same_point() {
+    let server = FaultServer::start(|_, _| Reply::written()).await;
+    for _ in 0..2 {
+        let mut builder = BatchBuilder::default();
+        let user = UserId::new("u104010").unwrap();
+        builder
+            .push_pair(&user, "a b", Slot::new(29_000_000))
+            .unwrap();
+        store(&server).record(&builder.finish()).await.unwrap();
+    }
+    for request in server.requests() {
+        assert_eq!(
+            request.text(),
+            "pair,segment=a\\ b user=\"u104010\" 1740000006309200428\n"
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! A small HTTP server that answers wrongly on purpose.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Path and query.
+    pub target: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// The body as text.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// What to do with a request.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// These bytes, after which the connection is closed.
+    Bytes(Vec<u8>),
+    /// Nothing, for as long as the client waits.
+    Stall,
+    /// These bytes, and then nothing for as long as the client waits.
+    BytesThenStall(Vec<u8>),
+}
+
+impl Reply {
+    /// A whole answer with a status, further header lines and a body.
+    pub fn status(status: u16, headers: &str, body: &str) -> Self {
+        let length = body.len();
+        Self::text(&format!(
+            "HTTP/1.1 {status} Some\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        ))
+    }
+
+    /// The server's answer to a write that it took.
+    pub fn written() -> Self {
+        Self::text("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    }
+
+    /// The server's answer to a query, in one chunk, with its proper end.
+    pub fn csv(body: &str) -> Self {
+        let length = body.len();
+        Self::text(&format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\
+             Connection: close\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
+        ))
+    }
+
+    /// These characters and the end of the connection.
+    pub fn text(text: &str) -> Self {
+        Self::Bytes(text.as_bytes().to_vec())
+    }
+}
+
+type Behaviour = dyn Fn(usize, &Request) -> Reply + Send + Sync;
+
+/// The server; it ends with this value.
+pub struct FaultServer {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+    accepting: JoinHandle<()>,
+}
+
+impl FaultServer {
+    /// A server that asks `behaviour` what to do with the n-th request, counted from 0.
+    pub async fn start(
+        behaviour: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&requests), Arc::new(behaviour)));
+        Self {
+            address,
+            requests,
+            accepting,
+        }
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for FaultServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    requests: Arc<Mutex<Vec<Request>>>,
+    behaviour: Arc<Behaviour>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        connections.spawn(serve(stream, Arc::clone(&requests), Arc::clone(&behaviour)));
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    requests: Arc<Mutex<Vec<Request>>>,
+    behaviour: Arc<Behaviour>,
+) {
+    let Some(request) = read_request(&mut stream).await else {
+        return;
+    };
+    let number = {
+        let mut requests = requests.lock().unwrap();
+        requests.push(request.clone());
+        requests.len() - 1
+    };
+    match behaviour(number, &request) {
+        Reply::Bytes(bytes) => {
+            // The client may be gone.
+            drop(stream.write_all(&bytes).await);
+            drop(stream.shutdown().await);
+        }
+        Reply::BytesThenStall(bytes) => {
+            drop(stream.write_all(&bytes).await);
+            until_closed(&mut stream).await;
+        }
+        Reply::Stall => until_closed(&mut stream).await,
+    }
+}
+
+async fn until_closed(stream: &mut TcpStream) {
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
+}
+
+async fn read_request(stream: &mut TcpStream) -> Option<Request> {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let text = String::from_utf8(bytes[..head].to_vec()).ok()?;
+    let length = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .map_or(0, |(_, value)| value.trim().parse().unwrap());
+    while bytes.len() < head + length {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(Request {
+        target: text.split(' ').nth(1)?.to_owned(),
+        body: bytes[head..].to_vec(),
+    })
+}

@@ -1,0 +1,130 @@
+//! A real InfluxDB of its own for each test.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use headcount::domain::TimeFrame;
+use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::servers::{Process, find, free_port};
+
+/// The organisation that every test server has.
+pub const ORG: &str = "headcount tests";
+/// The token that may do anything there.
+pub const TOKEN: &str = "all-access-token-of-a-test";
+
+/// A server in a directory of its own, both gone with this value.
+#[derive(Debug)]
+pub struct Influxd {
+    program: PathBuf,
+    directory: TempDir,
+    port: u16,
+    process: Process,
+}
+
+impl Influxd {
+    /// A fresh server with a first user, or `None` where there is no influxd.
+    pub async fn start() -> Option<Self> {
+        let program = find("influxd", "HEADCOUNT_TEST_INFLUXD")?;
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let process = launch(&program, &directory, port);
+        let mut server = Self {
+            program,
+            directory,
+            port,
+            process,
+        };
+        server.wait_until_healthy().await;
+        let body = json!({"username": "admin", "password": "a password", "org": ORG,
+                          "bucket": "first", "token": TOKEN});
+        let made = server.post("api/v2/setup", &body).await;
+        assert_eq!(made.status(), 201, "the first user was not made");
+        Some(server)
+    }
+
+    /// Kills the server as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on its old port and data.
+    pub async fn restart(&mut self) {
+        self.process = launch(&self.program, &self.directory, self.port);
+        self.wait_until_healthy().await;
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Options for a store in `bucket`, which need not exist yet.
+    pub fn options(&self, bucket: &str, frame: TimeFrame) -> InfluxOptions {
+        InfluxOptions::new(&self.url(), ORG, bucket, TOKEN, frame)
+    }
+
+    /// An empty store in a new bucket.
+    pub async fn store(&self, bucket: &str, frame: TimeFrame) -> InfluxStore {
+        let options = self.options(bucket, frame);
+        set_up(&options, false).await.unwrap();
+        InfluxStore::open(options).unwrap()
+    }
+
+    /// Posts JSON as the all-powerful user.
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> reqwest::Response {
+        let url = format!("{}/{path}", self.url());
+        let request = reqwest::Client::new().post(url).json(body);
+        request
+            .header("Authorization", format!("Token {TOKEN}"))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Writes lines as any other program might.
+    pub async fn write_raw(&self, bucket: &str, lines: String) -> u16 {
+        let url = format!("{}/api/v2/write", self.url());
+        let request = reqwest::Client::new()
+            .post(url)
+            .query(&[("org", ORG), ("bucket", bucket)]);
+        let request = request
+            .header("Authorization", format!("Token {TOKEN}"))
+            .body(lines);
+        request.send().await.unwrap().status().as_u16()
+    }
+
+    async fn wait_until_healthy(&mut self) {
+        let url = format!("{}/health", self.url());
+        for _ in 0..600 {
+            self.process.assert_running();
+            if reqwest::get(&url)
+                .await
+                .is_ok_and(|answer| answer.status() == 200)
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("influxd did not become healthy within 30 s");
+    }
+}
+
+fn launch(program: &PathBuf, directory: &TempDir, port: u16) -> Process {
+    let path = |name: &str| directory.path().join(name);
+    Process::start(
+        Command::new(program)
+            .arg("--bolt-path")
+            .arg(path("bolt"))
+            .arg("--sqlite-path")
+            .arg(path("sqlite"))
+            .arg("--engine-path")
+            .arg(path("engine"))
+            .arg("--http-bind-address")
+            .arg(format!("127.0.0.1:{port}"))
+            .arg("--reporting-disabled"),
+    )
+}
