@@ -64,6 +64,7 @@ fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Parcels), Fa
         retry_for: args.retry_for,
         report: RefCell::default(),
         noted: Cell::default(),
+        unreadable: RefCell::default(),
         under_way: Cell::default(),
         progress,
     };
@@ -108,6 +109,8 @@ struct Load {
     retry_for: Duration,
     report: RefCell<Report>,
     noted: Cell<Option<Instant>>,
+    /// Why the input could not be read to its end.
+    unreadable: RefCell<Option<Failure>>,
     /// Pairs that were posted and not judged yet.
     under_way: Cell<u64>,
     progress: Progress,
@@ -140,11 +143,18 @@ impl Load {
         report.undelivered = self.under_way.get();
         report.finish(started.elapsed());
         self.progress.finish();
-        (report, failure)
+        (report, failure.or(self.unreadable.into_inner()))
     }
 
     async fn handle(&self, parcel: Result<Parcel, Failure>) -> Result<(), Failure> {
-        let parcel = parcel?;
+        let parcel = match parcel {
+            Ok(parcel) => parcel,
+            Err(failure) => {
+                // The reader has ended; what it read before is still delivered.
+                self.unreadable.replace(Some(failure));
+                return Ok(());
+            }
+        };
         self.report.borrow_mut().refused(&parcel);
         if !parcel.lines.is_empty() {
             self.deliver(&parcel).await?;

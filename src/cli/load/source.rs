@@ -1,7 +1,7 @@
 //! Where pairs are read from: files, plain or gzip, and standard input.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +13,7 @@ use super::table::Columns;
 use super::{lines, table};
 use crate::cli::Failure;
 use crate::cli::args::Format;
+use crate::cli::output::note;
 
 const BUFFER: usize = 256 << 10;
 
@@ -98,6 +99,9 @@ fn is_stdin(path: &Path) -> bool {
 /// Opens one input, and says how long it is if that is known.
 fn open(path: &Path, format: Option<Format>) -> Result<(Input, Option<u64>), Failure> {
     if is_stdin(path) {
+        if io::stdin().is_terminal() {
+            note("reading pairs from standard input, one JSON object a line; end it with Ctrl-D");
+        }
         let input = Input {
             name: "standard input".into(),
             format: format.unwrap_or(Format::Ndjson),

@@ -1,6 +1,7 @@
 //! CSV: rows of an input, each turned into a line of NDJSON.
 
-use std::io::Read;
+use std::cell::Cell;
+use std::io::{self, Read};
 
 use csv::ByteRecord;
 use serde::Serialize;
@@ -43,10 +44,11 @@ pub(super) fn pass(
     position: &Position,
     packer: &mut Packer,
 ) -> Result<(), Stopped> {
+    let left = Cell::new(ROW_READS);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(columns.delimiter)
         .flexible(true)
-        .from_reader(input);
+        .from_reader(Bounded { input, left: &left });
     let places = match reader.byte_headers() {
         Ok(header) => Places::find(header, columns),
         Err(error) => Err(Failure::failed(error.to_string())),
@@ -58,6 +60,7 @@ pub(super) fn pass(
     let mut record = ByteRecord::new();
     let mut json = Vec::new();
     loop {
+        left.set(ROW_READS);
         match reader.read_byte_record(&mut record) {
             Ok(false) => break,
             Ok(true) => {}
@@ -73,6 +76,28 @@ pub(super) fn pass(
         }
     }
     packer.flush(position.get())
+}
+
+/// Bytes that may be read for one row: the longest row, and what the reader reads ahead.
+const ROW_READS: usize = MAX_LINE + (64 << 10);
+
+/// Stops a row without end, which would fill the memory: a quote left open makes one row of the whole file.
+struct Bounded<'a, R> {
+    input: R,
+    left: &'a Cell<usize>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.left.get() == 0 {
+            let message = format!("a row has more than {MAX_LINE} bytes: is a quote left open?");
+            return Err(io::Error::other(message));
+        }
+        let most = into.len().min(self.left.get());
+        let count = self.input.read(&mut into[..most])?;
+        self.left.set(self.left.get() - count);
+        Ok(count)
+    }
 }
 
 impl Places {

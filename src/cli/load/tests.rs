@@ -220,6 +220,30 @@ async fn csv_rows_become_pairs() {
 }
 
 #[tokio::test]
+async fn a_quote_left_open_does_not_fill_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "a,x\n".repeat(500_000);
+    let file = write(
+        folder.path(),
+        "a.csv",
+        format!("user_id,segment\nb,y\n\"{rows}"),
+    );
+    let script = Script::default();
+    let server = script.start().await;
+    let (report, failure) = load(&server, &[&file]).await;
+    assert!(
+        matches!(&failure, Some(Failure::Failed(text)) if text.ends_with("is a quote left open?")),
+        "{failure:?}"
+    );
+    assert_eq!(report.accepted, 1);
+    // Many rows are no long row.
+    let file = write(folder.path(), "b.csv", format!("user_id,segment\n{rows}"));
+    let (report, failure) = load(&server, &[&file]).await;
+    assert!(failure.is_none());
+    assert_eq!(report.accepted, 500_000);
+}
+
+#[tokio::test]
 async fn gzip_files_of_several_members_are_read() {
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;
