@@ -1,6 +1,7 @@
 //! Where pairs live: the port that every store fulfils.
 
 pub mod conformance;
+pub mod embedded;
 pub mod influx;
 mod observed;
 

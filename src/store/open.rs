@@ -1,10 +1,13 @@
 //! Opens the configured store: the one place that constructs adapters.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::embedded::{EmbeddedOptions, EmbeddedStore};
 use super::{PairStore, StoreError};
-use crate::config::Settings;
+use crate::config::{Settings, StoreKind};
 use crate::domain::{Slot, Timestamp};
+use crate::log::LogObserver;
 use crate::telemetry::Metrics;
 
 /// An open store.
@@ -18,11 +21,51 @@ pub struct Opened {
 
 /// Opens the configured store.
 pub async fn open(
-    _settings: &Settings,
+    settings: &Settings,
     _now: Timestamp,
-    _metrics: &Arc<Metrics>,
+    metrics: &Arc<Metrics>,
 ) -> Result<Opened, StoreError> {
-    Err(StoreError::Unsupported(
-        "the embedded store is not wired yet",
-    ))
+    match settings.store.kind {
+        StoreKind::Embedded => open_embedded(settings, metrics).await,
+    }
+}
+
+async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
+    let options = EmbeddedOptions {
+        observer: Arc::new(LogMetrics(Arc::clone(metrics))),
+        ..EmbeddedOptions::new(&settings.store.data_dir, settings.frame)
+    };
+    // Replay takes its time, and requests to other parts must not wait for it.
+    let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await;
+    let store = Arc::new(opened.map_err(|error| StoreError::Unavailable(error.to_string()))??);
+    let observed = Arc::downgrade(&store);
+    metrics.before_render(move |metrics| {
+        let Some(store) = observed.upgrade() else {
+            return;
+        };
+        let stats = store.stats();
+        metrics.held(stats.segments, stats.pairs, stats.index_bytes);
+        metrics.log_bytes(stats.log.bytes);
+        if let Some(age) = stats.snapshot_age {
+            metrics.snapshot_age(age);
+        }
+    });
+    Ok(Opened {
+        newest: Some(store.newest_slot()),
+        store,
+    })
+}
+
+/// Tells the metrics what the log's writer does.
+#[derive(Debug)]
+struct LogMetrics(Arc<Metrics>);
+
+impl LogObserver for LogMetrics {
+    fn synced(&self, records: usize, bytes: usize, took: Duration) {
+        self.0.fsync(records, bytes, took);
+    }
+
+    fn failed(&self, _full: bool) {
+        self.0.fsync_failed();
+    }
 }

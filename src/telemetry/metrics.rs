@@ -247,7 +247,7 @@ impl Metrics {
     }
 
     /// What the index holds now.
-    pub fn held(&self, segments: usize, pairs: u64, bytes: u64) {
+    pub fn held(&self, segments: u64, pairs: u64, bytes: u64) {
         self.segments.set(gauge(segments));
         self.pairs.set(gauge(pairs));
         self.index_bytes.set(gauge(bytes));

@@ -1,0 +1,310 @@
+//! The embedded store: pairs in this process's memory, durable on this machine's disk.
+//!
+//! Every change is a record of the [log](crate::log), applied to the [index](crate::index) and the trends by the
+//! log's writer once it is on disk, and by replay after a restart: one function for both. A snapshot now and then
+//! keeps the log short.
+//!
+//! The directory holds `identity` (the key of the fingerprints and the resolution), numbered `.log` files, at most a
+//! few `.snapshot` files named by the log file with which replay goes on, and `lock`.
+
+mod identity;
+mod options;
+mod record;
+mod snapshot;
+mod snapshotter;
+mod state;
+mod trends;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::identity::Identity;
+pub use self::options::EmbeddedOptions;
+use self::record::Record;
+use self::snapshotter::Snapshotter;
+use self::state::State;
+use super::{Archived, PairStore, StoreError};
+use crate::domain::{
+    Batch, Count, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
+};
+use crate::log::{LockedDir, Log, LogError, LogOptions, LogStats, Recovery};
+
+/// The embedded store. See the [module](self).
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    frame: TimeFrame,
+    identity: Identity,
+    state: Arc<State>,
+    log: Arc<Log>,
+    snapshotter: Snapshotter,
+    closed: AtomicBool,
+}
+
+/// What the store holds, for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddedStats {
+    /// Segments held, those with only expired pairs included.
+    pub segments: u64,
+    /// Pairs held, expired ones included.
+    pub pairs: u64,
+    /// An estimate of the memory that the index takes, in bytes.
+    pub index_bytes: u64,
+    /// The log's files.
+    pub log: LogStats,
+    /// The age of the newest snapshot; `None` before the first.
+    pub snapshot_age: Option<Duration>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, which it keeps to itself. Blocks for as long as reading what is there
+    /// takes: about a second for ten million pairs.
+    pub fn open(options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let EmbeddedOptions {
+            dir,
+            frame,
+            snapshot_bytes,
+            disk,
+            observer,
+        } = options;
+        let locked = Arc::new(LockedDir::acquire(&dir)?);
+        let identity = Identity::open(&*disk, &dir, frame.resolution())?;
+        let state = Arc::new(State::new(frame));
+        let newest = snapshot::load_newest(&*disk, &dir, &state)?;
+        let log_options = LogOptions {
+            start: newest.start,
+            disk: Arc::clone(&disk),
+            observer,
+            thread_name: "log-writer".to_owned(),
+            ..LogOptions::default()
+        };
+        let applied = Arc::clone(&state);
+        let mut scratch = Vec::new();
+        let apply = move |_, payload: &[u8]| applied.apply(payload, &mut scratch);
+        let log = Arc::new(Log::open(
+            Arc::clone(&locked),
+            log_options,
+            Box::new(apply),
+        )?);
+        report(log.recovery());
+        let snapshotter = Snapshotter::start(
+            dir,
+            disk,
+            Arc::clone(&state),
+            Arc::clone(&log),
+            newest,
+            snapshot_bytes,
+        )?;
+        let closed = AtomicBool::new(false);
+        Ok(Self {
+            frame,
+            identity,
+            state,
+            log,
+            snapshotter,
+            closed,
+        })
+    }
+
+    /// The newest slot that any pair has, or 0.
+    pub fn newest_slot(&self) -> Slot {
+        self.state.index.head()
+    }
+
+    /// What the store holds.
+    pub fn stats(&self) -> EmbeddedStats {
+        let index = self.state.index.stats();
+        EmbeddedStats {
+            segments: index.segments,
+            pairs: index.pairs,
+            index_bytes: index.bytes,
+            log: self.log.stats(),
+            snapshot_age: self.snapshotter.age(),
+        }
+    }
+
+    /// Takes a snapshot now and removes the log files that it covers; writes go on meanwhile.
+    pub async fn snapshot(&self) -> Result<(), StoreError> {
+        self.check_open()?;
+        let taken = tokio::task::spawn_blocking(self.snapshotter.take()).await;
+        Ok(taken.map_err(|error| StoreError::Unavailable(error.to_string()))??)
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(StoreError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn slot(&self, instant: Timestamp) -> Slot {
+        self.frame.resolution().slot_of(instant)
+    }
+
+    async fn append(&self, record: Record<'_>) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.log.append(record.encode()).await?;
+        Ok(())
+    }
+}
+
+fn report(recovery: &Recovery) {
+    if let Some(torn) = &recovery.torn {
+        tracing::warn!(
+            file = %torn.path.display(),
+            offset = torn.offset,
+            bytes = torn.bytes,
+            "an unfinished write at the log's end was cut off; nothing of it was acknowledged"
+        );
+    }
+    tracing::info!(
+        files = recovery.files,
+        records = recovery.records,
+        "log replayed"
+    );
+}
+
+#[async_trait]
+impl PairStore for EmbeddedStore {
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.check_open()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.append(Record::Pairs {
+            batch,
+            identity: &self.identity,
+        })
+        .await
+    }
+
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        self.check_open()?;
+        self.count_now(segment, window, as_of)
+            .ok_or(StoreError::Closed)
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn count_now(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
+        let asked = self.slot(as_of);
+        let (users, effective) = self
+            .state
+            .index
+            .count(segment.as_str(), window.slots(), asked);
+        let as_of = if effective == asked {
+            as_of
+        } else {
+            as_of.max(self.frame.resolution().start_of(effective))
+        };
+        Some(Count { users, as_of })
+    }
+
+    async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        self.check_open()?;
+        let held = self.state.index.segments(self.slot(as_of));
+        Ok(held.into_iter().map(|(segment, _)| segment).collect())
+    }
+
+    async fn memberships(
+        &self,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError> {
+        self.check_open()?;
+        let fingerprint = self.identity.fingerprint(user);
+        let held = self.state.index.memberships(fingerprint, self.slot(as_of));
+        Ok(held
+            .into_iter()
+            .map(|(segment, last_seen)| Membership { segment, last_seen })
+            .collect())
+    }
+
+    async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
+        self.check_open()?;
+        let fingerprint = self.identity.fingerprint(user);
+        let before = self
+            .state
+            .index
+            .memberships(fingerprint, self.slot(as_of))
+            .len();
+        // Written even if there is nothing to erase: a pair of the user may be on its way through the log.
+        self.append(Record::Forget(fingerprint)).await?;
+        Ok(before as u64)
+    }
+
+    async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
+        self.check_open()?;
+        let swept = self.state.index.sweep(self.slot(as_of), limit);
+        Ok(Archived {
+            removed: swept.removed,
+            done: swept.done,
+        })
+    }
+
+    async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        self.check_open()?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        self.append(Record::Trend(points)).await
+    }
+
+    async fn trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.check_open()?;
+        Ok(self
+            .state
+            .trends
+            .lock()
+            .read(segment, window.seconds(), from, to))
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.check_open()?;
+        Ok(self.log.check()?)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.snapshotter.stop();
+        Ok(self.log.close().await?)
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        let text = error.to_string();
+        match error {
+            LogError::Full { .. } => Self::Full(text),
+            LogError::Damaged { .. } | LogError::Missing { .. } | LogError::Version { .. } => {
+                Self::Damaged(text)
+            }
+            LogError::Size(_) => Self::Rejected(text),
+            LogError::Closed => Self::Closed,
+            LogError::Locked { .. } | LogError::Io { .. } | LogError::Failed(_) => {
+                Self::Unavailable(text)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

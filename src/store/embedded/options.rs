@@ -1,0 +1,37 @@
+//! What the opener of an embedded store decides.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::domain::TimeFrame;
+use crate::log::{Disk, LogObserver, NoLogObserver, OsDisk};
+
+/// How an embedded store behaves.
+#[derive(Debug, Clone)]
+pub struct EmbeddedOptions {
+    /// The directory, made unless it is there.
+    pub dir: PathBuf,
+    /// Window and resolution. The resolution must be that with which the directory was made.
+    pub frame: TimeFrame,
+    /// A snapshot is taken when the log has grown by this many bytes since the last one, and by as much as that
+    /// one had.
+    pub snapshot_bytes: u64,
+    /// Where the files are.
+    pub disk: Arc<dyn Disk>,
+    /// Who is told what the log's writer does.
+    pub observer: Arc<dyn LogObserver>,
+}
+
+impl EmbeddedOptions {
+    /// The usual options for a directory.
+    pub fn new(dir: impl Into<PathBuf>, frame: TimeFrame) -> Self {
+        Self {
+            dir: dir.into(),
+            frame,
+            // Replayed in about a second; written in a few.
+            snapshot_bytes: 256 << 20,
+            disk: Arc::new(OsDisk),
+            observer: Arc::new(NoLogObserver),
+        }
+    }
+}
