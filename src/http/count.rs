@@ -1,0 +1,78 @@
+//! `GET /v1/segments/{segment}/count`: the way out.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::problem::Problem;
+use super::query::{Query, query};
+use super::reply::{json, rfc3339};
+use crate::app::Headcount;
+use crate::counts::Answer;
+use crate::domain::{Segment, Timestamp};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    segment: &'a str,
+    users: u64,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    as_of: Timestamp,
+    age_seconds: f64,
+    source: &'static str,
+    pending: Option<u64>,
+    stale: bool,
+}
+
+/// The route.
+pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    path!("v1" / "segments" / String / "count")
+        .and(warp::get())
+        .and(query())
+        .then(move |name: String, query: Query| {
+            let app = Arc::clone(&app);
+            async move {
+                get(&app, &name, &query)
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
+}
+
+async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
+    let segment = super::path::segment(name)?;
+    let window = query.window(app.frame())?;
+    let fresh = query.flag("fresh")?;
+    let at_once = if fresh {
+        None
+    } else {
+        app.counts().get_now(&segment, window)
+    };
+    let answer = match at_once {
+        Some(answer) => answer,
+        None => app.counts().get(&segment, window, fresh).await?,
+    };
+    Ok(json(&document(&segment, &answer, app.clock().now())))
+}
+
+fn document<'a>(segment: &'a Segment, answer: &Answer, now: Timestamp) -> Document<'a> {
+    // To the millisecond: more would only be noise.
+    let age = now
+        .as_millisecond()
+        .saturating_sub(answer.count.as_of.as_millisecond());
+    Document {
+        segment: segment.as_str(),
+        users: answer.count.users,
+        window_seconds: answer.window.seconds(),
+        as_of: answer.count.as_of,
+        age_seconds: age.max(0) as f64 / 1000.0,
+        source: answer.source.as_str(),
+        pending: answer.pending,
+        stale: answer.stale,
+    }
+}

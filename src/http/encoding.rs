@@ -1,0 +1,197 @@
+//! Content codings of request bodies.
+
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use futures::FutureExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use warp::http::header::{CONTENT_ENCODING, HeaderMap};
+
+use super::problem::Problem;
+
+/// The largest window that RFC 8878 asks decoders to take: 8 MiB. A frame that wants more memory is refused.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// How a body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+impl Encoding {
+    /// The one that the headers name.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let mut encoding = Self::Identity;
+        for value in headers.get_all(CONTENT_ENCODING) {
+            for name in value.to_str().unwrap_or("?").split(',') {
+                let next = match name.trim().to_ascii_lowercase().as_str() {
+                    "identity" | "" => continue,
+                    "gzip" | "x-gzip" => Self::Gzip,
+                    "zstd" => Self::Zstd,
+                    _ => return Err(unsupported()),
+                };
+                if encoding != Self::Identity {
+                    return Err(unsupported());
+                }
+                encoding = next;
+            }
+        }
+        Ok(encoding)
+    }
+
+    /// Decompresses all of `body` unless more than `limit` bytes come out. Takes processor time in proportion
+    /// to what comes out, and memory at most twice that.
+    pub(super) fn decode(self, body: &[u8], limit: u64) -> Result<Vec<u8>, Problem> {
+        match self {
+            Self::Identity => Ok(body.to_vec()),
+            Self::Gzip => {
+                let mut decoder = GzipDecoder::new(body);
+                decoder.multiple_members(true);
+                read(decoder, limit)
+            }
+            Self::Zstd => {
+                let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
+                let mut decoder = ZstdDecoder::with_params(body, &window);
+                decoder.multiple_members(true);
+                read(decoder, limit)
+            }
+        }
+    }
+}
+
+fn unsupported() -> Problem {
+    Problem::unsupported("content-encoding must be gzip, zstd or identity, and only one of them")
+}
+
+fn read(decoder: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, Problem> {
+    let mut decoded = Vec::new();
+    let mut bounded = decoder.take(limit + 1);
+    // The source is memory, so that reading it never waits.
+    let result = bounded.read_to_end(&mut decoded).now_or_never();
+    if decoded.len() as u64 > limit {
+        return Err(Problem::too_large(limit));
+    }
+    match result {
+        Some(Ok(_)) => Ok(decoded),
+        _ => Err(Problem::bad_request(
+            "malformed",
+            "the body can't be decompressed: it is damaged, cut off, or not what content-encoding says",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
+
+    const LIMIT: u64 = 1 << 20;
+
+    fn compressed(encoding: Encoding, plain: &[u8]) -> Vec<u8> {
+        fn all(mut encoder: impl AsyncRead + Unpin) -> Vec<u8> {
+            let mut out = Vec::new();
+            encoder
+                .read_to_end(&mut out)
+                .now_or_never()
+                .unwrap()
+                .unwrap();
+            out
+        }
+        match encoding {
+            Encoding::Identity => plain.to_vec(),
+            Encoding::Gzip => all(GzipEncoder::new(plain)),
+            Encoding::Zstd => all(ZstdEncoder::new(plain)),
+        }
+    }
+
+    #[test]
+    fn headers_name_the_coding() {
+        let of = |values: &[&str]| {
+            let headers = values
+                .iter()
+                .map(|value| (CONTENT_ENCODING, value.parse().unwrap()));
+            Encoding::of(&HeaderMap::from_iter(headers)).map_err(|problem| problem.summary().0)
+        };
+        assert_eq!(of(&[]), Ok(Encoding::Identity));
+        assert_eq!(of(&["identity"]), Ok(Encoding::Identity));
+        assert_eq!(of(&["GZIP"]), Ok(Encoding::Gzip));
+        assert_eq!(of(&["x-gzip, identity"]), Ok(Encoding::Gzip));
+        assert_eq!(of(&["zstd"]), Ok(Encoding::Zstd));
+        for bad in [
+            &["br"][..],
+            &["deflate"],
+            &["gzip, gzip"],
+            &["gzip", "zstd"],
+            &["\u{e9}"],
+        ] {
+            assert_eq!(of(bad), Err(415), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_compressed_comes_back() {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let once = compressed(encoding, b"one\n");
+            let twice = [
+                once.clone(),
+                compressed(encoding, b""),
+                compressed(encoding, b"two"),
+            ]
+            .concat();
+            assert_eq!(encoding.decode(&once, LIMIT).unwrap(), b"one\n");
+            assert_eq!(encoding.decode(&twice, LIMIT).unwrap(), b"one\ntwo");
+            let all = vec![7; 1 << 20];
+            assert_eq!(
+                encoding.decode(&compressed(encoding, &all), LIMIT).unwrap(),
+                all
+            );
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let bomb = compressed(encoding, &vec![0; 64 << 20]);
+            assert!(bomb.len() < 100_000);
+            assert_eq!(
+                encoding.decode(&bomb, LIMIT).unwrap_err().summary(),
+                (413, "too_large")
+            );
+        }
+    }
+
+    #[test]
+    fn damage_is_the_clients_mistake() {
+        let plain: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).collect();
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let whole = compressed(encoding, &plain);
+            let mut bodies = vec![b"not compressed at all".to_vec(), b"x".to_vec()];
+            for cut in [
+                1,
+                2,
+                9,
+                20,
+                whole.len() / 2,
+                whole.len() - 9,
+                whole.len() - 1,
+            ] {
+                bodies.push(whole[..cut].to_vec());
+                bodies.push([whole.clone(), whole[..cut].to_vec()].concat());
+            }
+            bodies.push([&whole[..], b"trailing"].concat());
+            for body in bodies {
+                let result = encoding.decode(&body, LIMIT);
+                let refused = result
+                    .map(|out| out.len())
+                    .map_err(|problem| problem.summary());
+                assert_eq!(
+                    refused,
+                    Err((400, "malformed")),
+                    "{encoding:?} {}",
+                    body.len()
+                );
+            }
+        }
+    }
+}

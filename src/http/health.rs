@@ -1,0 +1,116 @@
+//! `/healthz` and `/readyz`: for what starts, stops and balances instances.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, path};
+
+use super::reply::{json, json_with};
+use crate::app::Headcount;
+use crate::readiness::Readiness;
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    status: &'static str,
+    writes: bool,
+    reads: bool,
+    components: BTreeMap<&'static str, Component<'a>>,
+}
+
+#[derive(Serialize)]
+struct Component<'a> {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+/// The routes. The service is not ready any more once `stop` is cancelled.
+pub(super) fn route(app: &Arc<Headcount>, stop: CancellationToken) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    let health = path!("healthz")
+        .and(warp::get())
+        .map(|| json(&Health { status: "ok" }));
+    let ready = path!("readyz").and(warp::get()).then(move || {
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        async move { answer(&app.readiness().await, stop.is_cancelled()) }
+    });
+    health.or(ready).unify().boxed()
+}
+
+fn answer(readiness: &Readiness, draining: bool) -> Response {
+    let all_well = readiness.components.iter().all(|component| component.ok);
+    let status = match (readiness.writes, readiness.reads) {
+        _ if draining => "draining",
+        (false, false) => "unavailable",
+        (true, true) if all_well => "ready",
+        _ => "degraded",
+    };
+    let code = match status {
+        "ready" | "degraded" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let components = readiness.components.iter().map(|component| {
+        let shown = Component {
+            ok: component.ok,
+            detail: component.detail.as_deref(),
+        };
+        (component.name, shown)
+    });
+    json_with(
+        code,
+        &Document {
+            status,
+            writes: readiness.writes,
+            reads: readiness.reads,
+            components: components.collect(),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn shown(writes: bool, reads: bool, draining: bool) -> (u16, String) {
+        let readiness = Readiness {
+            writes,
+            reads,
+            components: vec![crate::readiness::Component {
+                name: "store",
+                ok: writes,
+                detail: None,
+            }],
+        };
+        let (parts, body) = answer(&readiness, draining).into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(document["components"]["store"]["ok"], writes);
+        (
+            parts.status.as_u16(),
+            document["status"].as_str().unwrap().to_owned(),
+        )
+    }
+
+    #[tokio::test]
+    async fn ready_while_anything_can_be_served() {
+        assert_eq!(shown(true, true, false).await, (200, "ready".into()));
+        assert_eq!(shown(false, true, false).await, (200, "degraded".into()));
+        assert_eq!(shown(true, false, false).await, (200, "degraded".into()));
+        assert_eq!(
+            shown(false, false, false).await,
+            (503, "unavailable".into())
+        );
+        assert_eq!(shown(true, true, true).await, (503, "draining".into()));
+    }
+}

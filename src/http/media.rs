@@ -1,0 +1,97 @@
+//! What a body of `POST /v1/pairs` is written in.
+
+use warp::http::header::{CONTENT_TYPE, HeaderMap};
+
+use super::problem::Problem;
+
+/// The ways of writing pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// One object, or an array of them.
+    Json,
+    /// One object a line.
+    Lines,
+}
+
+impl Format {
+    /// The one that the headers name.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        let value = headers.get(CONTENT_TYPE);
+        let named = value.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let (essence, parameters) = named.split_once(';').unwrap_or((named, ""));
+        let essence = essence.trim();
+        let is = |name: &str| essence.eq_ignore_ascii_case(name);
+        if !parameters.split(';').all(is_utf8) {
+            return Err(Problem::unsupported("the charset must be utf-8"));
+        }
+        if is("application/json") {
+            return Ok(Self::Json);
+        }
+        if is("application/x-ndjson")
+            || is("application/ndjson")
+            || is("application/jsonl")
+            || is("application/x-jsonlines")
+        {
+            return Ok(Self::Lines);
+        }
+        let found = if value.is_some() {
+            "is neither"
+        } else {
+            "is missing"
+        };
+        Err(Problem::unsupported(format!(
+            "content-type {found}: give application/json for an object or an array, or \
+             application/x-ndjson for one object a line"
+        )))
+    }
+}
+
+/// Whether a parameter lets the text be UTF-8; only `charset` has a say.
+fn is_utf8(parameter: &str) -> bool {
+    match parameter.split_once('=') {
+        Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {
+            let value = value.trim().trim_matches('"');
+            ["utf-8", "utf8", "us-ascii"]
+                .iter()
+                .any(|known| value.eq_ignore_ascii_case(known))
+        }
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(value: &str) -> Result<Format, (u16, &'static str)> {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, value.parse().unwrap())]);
+        Format::of(&headers).map_err(|problem| problem.summary())
+    }
+
+    #[test]
+    fn content_types() {
+        for json in [
+            "application/json",
+            "Application/JSON; charset=UTF-8",
+            "application/json;v=1",
+        ] {
+            assert_eq!(of(json), Ok(Format::Json));
+        }
+        for lines in [
+            "application/x-ndjson",
+            "application/ndjson",
+            "application/jsonl; charset=\"utf-8\"",
+        ] {
+            assert_eq!(of(lines), Ok(Format::Lines));
+        }
+        for bad in [
+            "",
+            "text/plain",
+            "application/jsonp",
+            "application/json; charset=latin1",
+        ] {
+            assert_eq!(of(bad), Err((415, "unsupported_media_type")), "{bad}");
+        }
+        assert!(Format::of(&HeaderMap::new()).is_err());
+    }
+}

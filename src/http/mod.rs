@@ -1,0 +1,73 @@
+//! HTTP: pairs in, counts out, and what keeps the service healthy.
+//!
+//! Each resource has its file, which turns a request into a call of [`Headcount`] and the outcome into an
+//! answer or a [`problem`]. What all requests share (ids, log, metrics, refusals) is in [`service`], what all
+//! connections share in [`server`].
+
+mod admin;
+mod body;
+mod count;
+mod cursor;
+mod encoding;
+mod health;
+mod media;
+mod metrics;
+mod pairs;
+pub mod parse;
+mod path;
+mod problem;
+mod query;
+mod reply;
+mod request_id;
+mod route;
+mod segments;
+mod server;
+mod service;
+mod trend;
+mod users;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
+use warp::{Filter, Rejection};
+
+pub use server::{Drained, serve};
+
+use crate::app::Headcount;
+use crate::config::HttpSettings;
+use problem::Problem;
+
+/// All routes; the busiest come first, as each is tried in turn. Once `stop` is cancelled the service says that
+/// it is not ready.
+pub fn routes(
+    app: &Arc<Headcount>,
+    settings: &HttpSettings,
+    stop: CancellationToken,
+) -> BoxedFilter<(Response,)> {
+    pairs::route(app, settings)
+        .or(count::route(app))
+        .unify()
+        .or(segments::route(app))
+        .unify()
+        .or(trend::route(app))
+        .unify()
+        .or(users::route(app))
+        .unify()
+        .or(health::route(app, stop))
+        .unify()
+        .or(metrics::route(app))
+        .unify()
+        .or(admin::route(app))
+        .unify()
+        .recover(unmatched)
+        .unify()
+        .boxed()
+}
+
+/// Handlers answer problems themselves; only a request that none took gets here.
+async fn unmatched(_: Rejection) -> Result<Response, Infallible> {
+    Ok(Problem::not_found().into_response())
+}

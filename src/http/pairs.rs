@@ -1,0 +1,206 @@
+//! `POST /v1/pairs`: the way in.
+
+use std::sync::Arc;
+use std::thread;
+
+use bytes::{Buf, Bytes};
+use futures::Stream;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, StatusCode};
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::body::{Limits, Received};
+use super::encoding::Encoding;
+use super::media::Format;
+use super::parse::{self, BadBody, ItemError, Report};
+use super::problem::Problem;
+use super::reply::json_with;
+use crate::app::Headcount;
+use crate::config::HttpSettings;
+use crate::domain::Batch;
+use crate::ingest::{Durability, Intake};
+
+/// A body above this size is parsed off the threads that serve connections: it takes longer than a
+/// millisecond, and what takes less is not worth the change of thread.
+const LARGE: usize = 128 * 1024;
+/// The fewest bytes of a pair that is written in full, for sizing.
+const BYTES_PER_PAIR: usize = 40;
+
+struct Pairs {
+    app: Arc<Headcount>,
+    limits: Limits,
+    /// One large body per processor is parsed at a time: more would only take memory.
+    parsers: Semaphore,
+}
+
+/// What became of a body's pairs.
+#[derive(Debug)]
+struct Taken {
+    accepted: usize,
+    durability: Durability,
+    report: Report,
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    accepted: usize,
+    rejected: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    durable: Option<&'static str>,
+    errors: &'a [ItemError],
+}
+
+/// The route.
+pub(super) fn route(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilter<(Response,)> {
+    let pairs = Arc::new(Pairs {
+        app: Arc::clone(app),
+        limits: Limits::new(settings.max_body, settings.header_timeout),
+        parsers: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
+    });
+    path!("v1" / "pairs")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |headers, body| {
+            let pairs = Arc::clone(&pairs);
+            async move { pairs.post(headers, body).await }
+        })
+        .boxed()
+}
+
+impl Pairs {
+    async fn post<B: Buf, E>(
+        &self,
+        headers: HeaderMap,
+        body: impl Stream<Item = Result<B, E>>,
+    ) -> Response {
+        let taken = match self.take(&headers, body).await {
+            Ok(taken) => taken,
+            Err(problem) => return problem.into_response(),
+        };
+        self.measure(&taken);
+        taken.into_response()
+    }
+
+    async fn take<B: Buf, E>(
+        &self,
+        headers: &HeaderMap,
+        body: impl Stream<Item = Result<B, E>>,
+    ) -> Result<Taken, Problem> {
+        let format = Format::of(headers);
+        let encoding = Encoding::of(headers);
+        let body = self.limits.read(headers, body).await?;
+        let (format, encoding) = (format?, encoding?);
+        if body.bytes.is_empty() {
+            return Err(BadBody::Empty.into());
+        }
+        let (batch, report) = self.parse(format, encoding, body).await?;
+        let accepted = batch.len();
+        // With nothing to keep this is no more than a check, and the answer is a refusal all the same.
+        let durability = self.app.ingest().accept(batch).await?;
+        Ok(Taken {
+            accepted,
+            durability,
+            report,
+        })
+    }
+
+    async fn parse(
+        &self,
+        format: Format,
+        encoding: Encoding,
+        body: Received,
+    ) -> Result<(Batch, Report), Problem> {
+        let max_body = self.limits.max_body;
+        if encoding == Encoding::Identity && body.bytes.len() <= LARGE {
+            return parse(format, &body.bytes, self.intake(body.bytes.len()));
+        }
+        let intake = self.intake(body.bytes.len());
+        let internal = |error: &dyn ToString| Problem::internal().caused_by(&error.to_string());
+        let _turn = self
+            .parsers
+            .acquire()
+            .await
+            .map_err(|error| internal(&error))?;
+        let work = move || {
+            let bytes = match encoding {
+                Encoding::Identity => body.bytes.clone(),
+                _ => Bytes::from(encoding.decode(&body.bytes, max_body)?),
+            };
+            parse(format, &bytes, intake)
+        };
+        // Owned by this request, which waits for it; it ends by itself, as its input is bounded.
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| internal(&error))?
+    }
+
+    fn intake(&self, bytes: usize) -> Intake {
+        self.app.ingest().intake(bytes / BYTES_PER_PAIR + 1)
+    }
+
+    fn measure(&self, taken: &Taken) {
+        let metrics = self.app.metrics();
+        if taken.accepted > 0 {
+            let spooled = taken.durability == Durability::Spooled;
+            metrics.pairs_accepted(taken.accepted, spooled);
+        }
+        for (code, pairs) in &taken.report.rejected {
+            metrics.pairs_rejected(code, *pairs);
+        }
+    }
+}
+
+fn parse(format: Format, body: &[u8], mut intake: Intake) -> Result<(Batch, Report), Problem> {
+    let mut push = |user: &str, segment: &str, at| intake.push(user, segment, at);
+    let report = match format {
+        Format::Lines => parse::ndjson(body, &mut push),
+        Format::Json => parse::json(body, &mut push)?,
+    };
+    Ok((intake.finish(), report))
+}
+
+impl From<BadBody> for Problem {
+    fn from(error: BadBody) -> Self {
+        Self::bad_request("malformed", error.to_string())
+    }
+}
+
+impl Taken {
+    fn into_response(self) -> Response {
+        let rejected = self.report.rejected();
+        if self.accepted == 0 {
+            return self.refusal(rejected).into_response();
+        }
+        let (status, durable) = match self.durability {
+            Durability::Stored => (StatusCode::OK, None),
+            Durability::Spooled => (StatusCode::ACCEPTED, Some("spooled")),
+        };
+        let answer = Answer {
+            accepted: self.accepted,
+            rejected,
+            durable,
+            errors: &self.report.errors,
+        };
+        json_with(status, &answer)
+    }
+
+    fn refusal(self, rejected: usize) -> Problem {
+        let (code, detail) = if self.report.items == 0 {
+            ("empty", "there is no pair in the body")
+        } else {
+            (
+                "nothing_accepted",
+                "no pair in the body is acceptable; errors has the reasons",
+            )
+        };
+        let errors = serde_json::to_value(&self.report.errors).unwrap_or_default();
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+            .member("accepted", 0)
+            .member("rejected", rejected)
+            .member("errors", errors)
+    }
+}

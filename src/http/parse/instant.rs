@@ -1,0 +1,131 @@
+//! Instants as clients write them: RFC 3339 or unix seconds.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The instant that `text` writes in RFC 3339. One beyond what can be represented is taken as the last one
+/// that can: it is in the future all the same.
+pub(in crate::http) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    if let Ok(at) = text.parse() {
+        return Some(at);
+    }
+    // The representable range ends within the last two days of year 9999.
+    let time = text
+        .strip_prefix("9999-12-30")
+        .or_else(|| text.strip_prefix("9999-12-31"))?;
+    let representable: Result<Timestamp, _> = format!("9999-12-01{time}").parse();
+    representable.ok().map(|_| Timestamp::MAX)
+}
+
+/// The instant that a JSON number writes in unix seconds, to the nanosecond. Numbers beyond what can be
+/// represented are taken as the first or last instant that can.
+pub(in crate::http) fn parse_unix(number: &str) -> Option<Timestamp> {
+    if let Ok(seconds) = number.parse::<i64>() {
+        return Some(clamped(SignedDuration::from_secs(seconds)));
+    }
+    let seconds: f64 = number.parse().ok()?;
+    if seconds.is_nan() {
+        return None;
+    }
+    // Past 2^53 an f64 has no fraction, and far before that it is out of range: the cast's saturation is right.
+    let whole = seconds.floor();
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "saturates, and a fraction of 10^9 fits"
+    )]
+    let (whole, nanos) = (whole as i64, ((seconds - whole) * 1e9) as i64);
+    let nanos = if seconds.is_finite() { nanos } else { 0 };
+    let since_epoch =
+        SignedDuration::from_secs(whole).saturating_add(SignedDuration::from_nanos(nanos));
+    Some(clamped(since_epoch))
+}
+
+/// The instant of a query parameter, in either way of writing.
+pub(in crate::http) fn parse_either(text: &str) -> Option<Timestamp> {
+    let number = text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E'));
+    if number && let Some(at) = parse_unix(text) {
+        return Some(at);
+    }
+    parse_rfc3339(text)
+}
+
+fn clamped(since_epoch: SignedDuration) -> Timestamp {
+    Timestamp::from_duration(since_epoch).unwrap_or(if since_epoch.is_negative() {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc3339_with_any_offset() {
+        let noon = Timestamp::from_second(1_795_262_400).unwrap();
+        for text in [
+            "2026-11-21T12:00:00Z",
+            "2026-11-21T12:00:00.000Z",
+            "2026-11-21t12:00:00z",
+            "2026-11-21T14:00:00+02:00",
+            "2026-11-21T06:30:00-05:30",
+        ] {
+            assert_eq!(parse_rfc3339(text), Some(noon), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_time_is_still_an_instant() {
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999999999-12:00",
+            "9999-12-30T22:00:01Z",
+        ] {
+            assert_eq!(parse_rfc3339(text), Some(Timestamp::MAX), "{text}");
+        }
+        assert!(parse_rfc3339("0000-01-01T00:00:00Z").unwrap() < Timestamp::UNIX_EPOCH);
+        assert_eq!(parse_unix("1e400"), Some(Timestamp::MAX));
+        assert_eq!(parse_unix("-1e400"), Some(Timestamp::MIN));
+        assert_eq!(parse_unix("99999999999999999999999"), Some(Timestamp::MAX));
+        assert_eq!(parse_unix("-99999999999999999999999"), Some(Timestamp::MIN));
+        assert_eq!(parse_unix("-1"), Timestamp::from_second(-1).ok());
+    }
+
+    #[test]
+    fn fractions_count_to_the_nanosecond() {
+        assert_eq!(
+            parse_unix("1795262400.5"),
+            Timestamp::new(1_795_262_400, 500_000_000).ok()
+        );
+        assert_eq!(parse_unix("-0.5"), Timestamp::new(0, -500_000_000).ok());
+        assert_eq!(
+            parse_unix("1.7952624e9"),
+            Timestamp::from_second(1_795_262_400).ok()
+        );
+    }
+
+    #[test]
+    fn what_is_no_instant() {
+        for text in [
+            "",
+            "yesterday",
+            "2026-11-21",
+            "2026-11-21T12:00:00",
+            "2026-13-01T00:00:00Z",
+            "9999-12-31",
+            "9999-12-31T25:00:00Z",
+            "NaN",
+            "-",
+            "1e",
+            "inf",
+            "é",
+        ] {
+            assert_eq!(parse_either(text), None, "{text}");
+        }
+        assert!(parse_either("1795262400").is_some());
+        assert!(parse_either("2026-11-21T12:00:00Z").is_some());
+    }
+}

@@ -1,0 +1,33 @@
+//! Answers that went well.
+
+use serde::{Serialize, Serializer};
+use warp::http::header::{CONTENT_TYPE, HeaderValue};
+use warp::http::{Response, StatusCode};
+use warp::reply::Reply;
+
+use super::problem::Problem;
+use crate::domain::Timestamp;
+
+/// 200 with `value` as JSON.
+pub(super) fn json(value: &impl Serialize) -> warp::reply::Response {
+    json_with(StatusCode::OK, value)
+}
+
+/// `value` as JSON under `status`.
+pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> warp::reply::Response {
+    match serde_json::to_vec(value) {
+        Ok(body) => {
+            let mut response = Response::new(body).into_response();
+            *response.status_mut() = status;
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(CONTENT_TYPE, json);
+            response
+        }
+        Err(error) => Problem::internal().caused_by(&error).into_response(),
+    }
+}
+
+/// An instant in RFC 3339, for `serialize_with`.
+pub(super) fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
+}

@@ -1,0 +1,120 @@
+//! What each path is: the template that stands for it in logs and metrics, and the methods that it takes.
+
+/// A resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Route {
+    Pairs,
+    Count,
+    Segments,
+    Trend,
+    User,
+    Refresh,
+    Archive,
+    Health,
+    Ready,
+    Metrics,
+    Unknown,
+}
+
+/// No path of ours has more parts; a longer one is unknown.
+const MAX_PARTS: usize = 4;
+
+impl Route {
+    /// The resource at `path`.
+    pub(super) fn of(path: &str) -> Self {
+        let mut parts = [""; MAX_PARTS];
+        let mut length = 0;
+        for part in path.split('/').skip(1) {
+            let Some(place) = parts.get_mut(length) else {
+                return Self::Unknown;
+            };
+            *place = part;
+            length += 1;
+        }
+        let given = |name: &str| !name.is_empty();
+        match &parts[..length] {
+            ["v1", "pairs"] => Self::Pairs,
+            ["v1", "segments", name, "count"] if given(name) => Self::Count,
+            ["v1", "segments"] => Self::Segments,
+            ["v1", "segments", name, "trend"] if given(name) => Self::Trend,
+            ["v1", "users", name] if given(name) => Self::User,
+            ["v1", "admin", "refresh"] => Self::Refresh,
+            ["v1", "admin", "archive"] => Self::Archive,
+            ["healthz"] => Self::Health,
+            ["readyz"] => Self::Ready,
+            ["metrics"] => Self::Metrics,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The path with names in place of values: a path itself may hold a user id.
+    pub(super) fn template(self) -> &'static str {
+        match self {
+            Self::Pairs => "/v1/pairs",
+            Self::Count => "/v1/segments/{segment}/count",
+            Self::Segments => "/v1/segments",
+            Self::Trend => "/v1/segments/{segment}/trend",
+            Self::User => "/v1/users/{user_id}",
+            Self::Refresh => "/v1/admin/refresh",
+            Self::Archive => "/v1/admin/archive",
+            Self::Health => "/healthz",
+            Self::Ready => "/readyz",
+            Self::Metrics => "/metrics",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The methods that the resource takes, as in an `Allow` header.
+    pub(super) fn methods(self) -> &'static str {
+        match self {
+            Self::Pairs | Self::Refresh | Self::Archive => "POST",
+            Self::User => "GET, HEAD, DELETE",
+            Self::Count
+            | Self::Segments
+            | Self::Trend
+            | Self::Health
+            | Self::Ready
+            | Self::Metrics => "GET, HEAD",
+            Self::Unknown => "",
+        }
+    }
+
+    /// Whether the resource takes `method`.
+    pub(super) fn takes(self, method: &str) -> bool {
+        self.methods().split(", ").any(|known| known == method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_templates() {
+        for (path, template) in [
+            ("/v1/pairs", "/v1/pairs"),
+            ("/v1/segments/a%2Fb/count", "/v1/segments/{segment}/count"),
+            ("/v1/segments/count/trend", "/v1/segments/{segment}/trend"),
+            ("/v1/users/u1", "/v1/users/{user_id}"),
+            ("/healthz", "/healthz"),
+            ("/v1/segments//count", "unknown"),
+            ("/v1/segments/a/b/count", "unknown"),
+            ("/v1/pairs/", "unknown"),
+            ("/v1/users/u1/x", "unknown"),
+            ("//healthz", "unknown"),
+            ("/", "unknown"),
+            ("", "unknown"),
+            ("*", "unknown"),
+        ] {
+            assert_eq!(Route::of(path).template(), template, "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_taken_whole() {
+        assert!(Route::User.takes("DELETE"));
+        assert!(!Route::Pairs.takes("GET"));
+        assert!(!Route::Pairs.takes(""));
+        assert!(!Route::Health.takes("get"));
+    }
+}

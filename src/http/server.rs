@@ -1,0 +1,231 @@
+//! The accept loop: bounded connections, deadlines for heads, and a drain that ends.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::routes;
+use super::service::Web;
+use crate::app::Headcount;
+use crate::config::HttpSettings;
+use crate::telemetry::Metrics;
+
+/// When the process has no descriptor left, trying again at once would only burn a processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// An HTTP/2 peer that does not answer a ping within this time is gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams of an HTTP/2 connection at once, so that one connection can't hold what the cap leaves to all.
+const MAX_STREAMS: u32 = 128;
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut because they outlasted `shutdown_grace`.
+    pub abandoned: usize,
+}
+
+/// Serves `app` on `listener` until `stop` is cancelled, then lets requests under way finish for at most
+/// `shutdown_grace`. The caller owns the socket and the signal, and closes `app` afterwards.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<Headcount>,
+    settings: &HttpSettings,
+    stop: CancellationToken,
+) -> Drained {
+    let metrics = Arc::clone(app.metrics());
+    let web = Web::new(routes(&app, settings, stop.clone()), Arc::clone(&metrics));
+    let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+    let streams = Streams {
+        tasks: tasks.clone(),
+        cut: cut.clone(),
+    };
+    let server = Server {
+        web,
+        metrics,
+        builder: Arc::new(builder(settings.header_timeout, streams)),
+        header_timeout: settings.header_timeout,
+        max_connections: settings.max_connections,
+        room: Arc::new(Semaphore::new(settings.max_connections)),
+        tasks,
+        cut,
+        graceful: GracefulShutdown::new(),
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = server.accept_all(&listener) => {}
+    }
+    // From here on clients are refused at once instead of waiting in a queue that nobody serves.
+    drop(listener);
+    server.drain(settings.shutdown_grace).await
+}
+
+struct Server {
+    web: Web,
+    metrics: Arc<Metrics>,
+    builder: Arc<auto::Builder<Streams>>,
+    header_timeout: Duration,
+    max_connections: usize,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+    /// Cancelled when the drain is over.
+    cut: CancellationToken,
+    graceful: GracefulShutdown,
+}
+
+impl Server {
+    async fn accept_all(&self, listener: &TcpListener) {
+        // Without room nothing is accepted: clients wait in the listener's queue, which is bounded too.
+        while let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => self.begin(stream, permit),
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    self.metrics.accept_error();
+                    tracing::warn!(%error, "no connection could be accepted; pausing");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn begin(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        // Answers are small and written whole: waiting for more would only delay them. A socket that can't be
+        // told so still works.
+        let _ = stream.set_nodelay(true);
+        let (web, begun) = self.web.for_connection();
+        let connection = Connection {
+            stream,
+            web,
+            begun,
+            builder: Arc::clone(&self.builder),
+            header_timeout: self.header_timeout,
+            watcher: self.graceful.watcher(),
+            cut: self.cut.clone(),
+        };
+        let (room, metrics) = (Arc::clone(&self.room), Arc::clone(&self.metrics));
+        let maximum = self.max_connections;
+        metrics.connections(maximum.saturating_sub(room.available_permits()));
+        self.tasks.spawn(async move {
+            connection.serve().await;
+            drop(permit);
+            metrics.connections(maximum.saturating_sub(room.available_permits()));
+        });
+    }
+
+    async fn drain(self, grace: Duration) -> Drained {
+        tracing::info!(connections = self.graceful.count(), ?grace, "draining");
+        // What is left when the time is up is counted below.
+        let _ = tokio::time::timeout(grace, self.graceful.shutdown()).await;
+        let abandoned = self
+            .max_connections
+            .saturating_sub(self.room.available_permits());
+        if abandoned > 0 {
+            self.metrics.connections_abandoned(abandoned);
+            tracing::warn!(
+                abandoned,
+                "connections were cut because they outlasted the drain"
+            );
+        }
+        self.cut.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        Drained { abandoned }
+    }
+}
+
+/// Everything that one connection needs.
+struct Connection {
+    stream: TcpStream,
+    web: Web,
+    begun: Arc<AtomicBool>,
+    builder: Arc<auto::Builder<Streams>>,
+    header_timeout: Duration,
+    watcher: Watcher,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    async fn serve(self) {
+        let served = self
+            .builder
+            .serve_connection(TokioIo::new(self.stream), self.web);
+        let mut served = pin!(self.watcher.watch(served));
+        // The deadline for heads begins once the version of HTTP is known. A peer that does not even say that
+        // much would hold its place for ever.
+        let mut silence = pin!(tokio::time::sleep(self.header_timeout));
+        let mut silent = true;
+        loop {
+            tokio::select! {
+                result = served.as_mut() => {
+                    if let Err(error) = result {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                    return;
+                }
+                () = self.cut.cancelled() => return,
+                () = silence.as_mut(), if silent => {
+                    if !self.begun.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    silent = false;
+                }
+            }
+        }
+    }
+}
+
+/// Runs the streams of HTTP/2 connections, and ends them with the drain.
+#[derive(Clone)]
+struct Streams {
+    tasks: TaskTracker,
+    cut: CancellationToken,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let cut = self.cut.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cut.cancelled() => {}
+                () = stream => {}
+            }
+        });
+    }
+}
+
+fn builder(header_timeout: Duration, streams: Streams) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(streams);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(header_timeout)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS);
+    builder
+}
+
+/// Whether the peer of one connection is to blame, so that the next may be accepted at once.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,78 @@
+//! `/v1/users/{user_id}`: which segments a user is in, and their erasure.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::problem::Problem;
+use super::reply::{json, rfc3339};
+use crate::app::Headcount;
+use crate::domain::{Membership, TimeFrame, Timestamp};
+
+#[derive(Serialize)]
+struct Memberships<'a> {
+    user_id: &'a str,
+    segments: Vec<Stay<'a>>,
+}
+
+#[derive(Serialize)]
+struct Stay<'a> {
+    segment: &'a str,
+    /// The first instant of the slot in which the user was last seen.
+    #[serde(serialize_with = "rfc3339")]
+    last_seen: Timestamp,
+    /// The first instant at which the user is no longer counted.
+    #[serde(serialize_with = "rfc3339")]
+    until: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Erased {
+    erased: u64,
+}
+
+/// The routes.
+pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let (reader, eraser) = (Arc::clone(app), Arc::clone(app));
+    let get = path!("v1" / "users" / String)
+        .and(warp::get())
+        .then(move |id: String| {
+            let app = Arc::clone(&reader);
+            async move { get(&app, &id).await.unwrap_or_else(Reply::into_response) }
+        });
+    let delete = path!("v1" / "users" / String)
+        .and(warp::delete())
+        .then(move |id: String| {
+            let app = Arc::clone(&eraser);
+            async move { delete(&app, &id).await.unwrap_or_else(Reply::into_response) }
+        });
+    get.or(delete).unify().boxed()
+}
+
+async fn get(app: &Headcount, id: &str) -> Result<Response, Problem> {
+    let user = super::path::user(id)?;
+    let memberships = app.memberships(user.clone()).await?;
+    let stays = memberships
+        .iter()
+        .map(|membership| stay(membership, app.frame()));
+    Ok(json(&Memberships {
+        user_id: user.as_str(),
+        segments: stays.collect(),
+    }))
+}
+
+fn stay<'a>(membership: &'a Membership, frame: &TimeFrame) -> Stay<'a> {
+    Stay {
+        segment: membership.segment.as_str(),
+        last_seen: frame.resolution().start_of(membership.last_seen),
+        until: frame.leaves_at(membership.last_seen),
+    }
+}
+
+async fn delete(app: &Headcount, id: &str) -> Result<Response, Problem> {
+    let erased = app.forget(super::path::user(id)?).await?;
+    Ok(json(&Erased { erased }))
+}
