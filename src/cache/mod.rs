@@ -110,9 +110,9 @@ pub struct Cached {
 pub struct PendingMark {
     /// Pairs noted by `add_pending`.
     pub noted: u64,
-    /// How often `mark_pending_unknown` named the segment.
+    /// How often `mark_pending_unknown` named the segment, for caches that count it.
     pub gaps: u64,
-    /// Which life of the counters this is: counters that were lost and began again have another one.
+    /// Which life of the counters this is: counters that were lost or ended, and began again, have another one.
     pub epoch: u64,
 }
 

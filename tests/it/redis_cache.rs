@@ -91,26 +91,27 @@ async fn wait_until_it_serves(cache: &RedisCache) -> Duration {
     began.elapsed()
 }
 
-/// Reads until a read fails because the breaker is open, and then some more: those must not wait at all.
+/// Each call is over soon, and all but the first do not wait at all. A call that waited for a connection, or for
+/// the driver's own time-outs, would take longer than this, also on a busy machine.
+const SOON: Duration = Duration::from_millis(240);
+
 async fn assert_fails_fast(cache: &RedisCache, what: &str) {
-    let limit = 3 * Duration::from_millis(50);
     let mut times = Vec::new();
     for _ in 0..200 {
         let began = Instant::now();
         cache.get(&sports(), window()).await.unwrap_err();
         times.push(began.elapsed());
     }
-    let slow = times
+    let waited = times
         .iter()
-        .filter(|time| **time > Duration::from_millis(10))
+        .filter(|time| **time > Duration::from_millis(25))
         .count();
     times.sort_unstable();
+    assert!(times[199] < SOON, "{what}: a call took {:?}", times[199]);
     assert!(
-        times[times.len() - 1] <= limit,
-        "{what}: a call took {:?}",
-        times.last()
+        waited <= 10,
+        "{what}: {waited} of 200 calls waited: {times:?}"
     );
-    assert!(slow <= 10, "{what}: {slow} of 200 calls waited: {times:?}");
 }
 
 #[tokio::test]
@@ -394,6 +395,47 @@ async fn a_note_that_failed_makes_pending_unknown_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_writes_makes_pending_unknown_to_all() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let writer = patient(&redis.url(), "headcount");
+    let reader = patient(&redis.url(), "headcount");
+    refresh(&*writer, 5).await;
+
+    // As when the disk is full or the replicas are away.
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    writer.add_pending(&[(sports(), 1)]).await.unwrap_err();
+    let counted = Some(Cached {
+        count: count(5),
+        pending: None,
+    });
+    assert_eq!(reader.get(&sports(), window()).await.unwrap(), counted);
+    redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+    refresh(&*writer, 6).await;
+    writer.mark_pending_unknown(&[sports()]).await.unwrap();
+    refresh(&*writer, 6).await;
+    assert_eq!(pending(&*reader).await, Some(0));
+
+    redis.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    writer.add_pending(&[(sports(), 1)]).await.unwrap_err();
+    writer.mark_pending_unknown(&[sports()]).await.unwrap_err();
+    assert_eq!(
+        pending(&*reader).await,
+        None,
+        "out of memory, yet the gap is known"
+    );
+    redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    refresh(&*writer, 7).await;
+    assert_eq!(pending(&*reader).await, Some(0));
+    assert_eq!(
+        pending(&*writer).await,
+        None,
+        "the writer has not said it yet"
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_named_and_a_right_one_serves() {
     let args = [
         "--save",
@@ -494,7 +536,7 @@ async fn a_cluster_that_lost_a_node_and_got_it_back() {
         let began = Instant::now();
         let _ = cache.get(name, window()).await;
         let took = began.elapsed();
-        assert!(took < 3 * Duration::from_millis(50), "a call took {took:?}");
+        assert!(took < SOON, "a call took {took:?}");
     }
     cluster.nodes()[2].restart();
     let began = Instant::now();

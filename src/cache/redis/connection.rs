@@ -54,17 +54,28 @@ impl Connection {
         Ok(connection)
     }
 
-    /// A round trip, to any node of a cluster.
+    /// A round trip. Any node of a cluster answers for all: it knows whether the cluster serves.
     pub(super) async fn ping(&mut self) -> RedisResult<()> {
-        let ping = redis::cmd("PING");
-        let answer = match self {
-            Self::Single(connection) => connection.req_packed_command(&ping).await?,
-            Self::Cluster(connection) => {
-                let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-                connection.route_command(ping, anywhere).await?
+        match self {
+            Self::Single(connection) => {
+                let answer = connection.req_packed_command(&redis::cmd("PING")).await?;
+                answer.extract_error().map(drop)
             }
-        };
-        answer.extract_error().map(drop)
+            Self::Cluster(connection) => {
+                let mut info = redis::cmd("CLUSTER");
+                info.arg("INFO");
+                let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
+                let answer = connection
+                    .route_command(info, anywhere)
+                    .await?
+                    .extract_error()?;
+                let text: String = redis::from_redis_value(answer)?;
+                if text.contains("cluster_state:ok") {
+                    return Ok(());
+                }
+                Err((ErrorKind::ClusterConnectionNotFound, "the cluster is down").into())
+            }
+        }
     }
 
     /// Sends all requests at once and waits for the answers, in order. The first error is the error of all, but

@@ -3,7 +3,7 @@
 //! | Key | Holds |
 //! |---|---|
 //! | `P:{S}:count:W` | hash: the last count over W seconds, and the mark taken before it |
-//! | `P:{S}:pending` | hash: noted pairs, gaps, their epoch, and what the widest count found |
+//! | `P:{S}:pending` | hash: noted pairs, their epoch, and what the widest count found |
 //! | `P:segments` | sorted set: known segments, by when they were last heard of; and the note that it is whole |
 //! | `P:lock` | the token of whoever refreshes now |
 //!

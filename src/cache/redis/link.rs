@@ -27,6 +27,8 @@ const STEADY: Duration = Duration::from_secs(2);
 /// Failures in a row that open the breaker of a cluster. One dead node must not cost the others' segments, and with
 /// the others alive so many in a row are rare.
 const CLUSTER_TOLERANCE: u32 = 16;
+/// How many times the time of one connection a whole cluster may take.
+const CLUSTER_PATIENCE: u32 = 4;
 
 /// A connection that repairs itself. Dropping it ends its task.
 #[derive(Debug)]
@@ -117,6 +119,9 @@ impl Link {
     }
 
     async fn connection(&self, deadline: Instant) -> Result<(Connection, u64), CacheError> {
+        if let State::Up(connection, generation) = &*self.shared.state.borrow() {
+            return Ok((connection.clone(), *generation));
+        }
         let mut state = self.shared.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Connecting));
         match tokio::time::timeout_at(deadline, known).await {
@@ -165,8 +170,15 @@ async fn keep(shared: Arc<Shared>, options: RedisCacheOptions) {
     let mut generation = 0;
     let mut connection: Option<Connection> = None;
     let mut logged: Option<CacheError> = None;
+    // A cluster is connected to node by node, and one that hangs must not keep the others away.
+    let nodes = if options.server.is_cluster {
+        CLUSTER_PATIENCE
+    } else {
+        1
+    };
+    let probe_timeout = options.connect_timeout * nodes;
     loop {
-        let probed = timeout(options.connect_timeout, probe(connection.take(), &options)).await;
+        let probed = timeout(probe_timeout, probe(connection.take(), &options)).await;
         let probed = probed.unwrap_or_else(|_| Err(timed_out()));
         match probed {
             Ok(working) => {

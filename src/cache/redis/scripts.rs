@@ -64,7 +64,7 @@ pub(super) enum Request<'a> {
 
 impl Request<'_> {
     /// A plain command.
-    pub(super) fn command(name: &str, args: impl ToRedisArgs) -> Self {
+    pub(super) fn command(name: &'static str, args: impl ToRedisArgs) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(args);
         Self::Command(cmd)
@@ -93,7 +93,6 @@ fn run(name: &str, script: &str, keys: &[String], args: &[String]) -> Cmd {
     cmd
 }
 
-/// Numbers that may pass 2^53 are compared and handed on as texts: Lua has only floats.
 const LIFE: &str = r"
 local function life()
   local info = redis.pcall('INFO', 'server')
@@ -102,18 +101,20 @@ local function life()
 end
 ";
 
-/// Keys: the count and the pending counters of each segment, alternating. For each segment nothing, or users,
-/// as_of, noted at the mark, and noted now (nothing when that is not known).
+/// Keys: the count and the pending counters of each segment, alternating. Argument: milliseconds to keep the
+/// counters. For each segment nothing, or users, as_of, noted at the mark, and noted now (nothing when that is not
+/// known). A server that refuses writes (its disk is full, its replicas are away) refused notes as well: prolonging
+/// the counters shows it. Numbers stay texts: Lua's would lose digits.
 const GET: &str = r"
 local now = life()
 local answers = {}
 for i = 1, #KEYS, 2 do
-  local count = redis.call('HMGET', KEYS[i], 'users', 'as_of', 'noted', 'gaps', 'epoch')
+  local count = redis.call('HMGET', KEYS[i], 'users', 'as_of', 'noted', 'epoch')
   local answer = false
   if count[1] then
-    local pending = redis.call('HMGET', KEYS[i + 1], 'noted', 'gaps', 'epoch', 'life')
-    local trusted = now ~= '' and pending[4] == now and pending[3] == count[5]
-      and (pending[2] or '0') == count[4]
+    local pending = redis.call('HMGET', KEYS[i + 1], 'noted', 'epoch', 'life')
+    local trusted = now ~= '' and pending[3] == now and pending[2] == count[4]
+      and type(redis.pcall('PEXPIRE', KEYS[i + 1], ARGV[1])) == 'number'
     answer = {count[1], count[2], count[3], trusted and (pending[1] or '0')}
   end
   answers[#answers + 1] = answer
@@ -122,35 +123,35 @@ return answers
 ";
 
 /// Key: the pending counters. Arguments: an epoch for counters that begin now, milliseconds to keep them. Answers
-/// noted, gaps and the epoch.
+/// noted and the epoch.
 const MARK: &str = r"
-local pending = redis.call('HMGET', KEYS[1], 'noted', 'gaps', 'epoch', 'life')
+local pending = redis.call('HMGET', KEYS[1], 'noted', 'epoch', 'life')
 local now = life()
-local epoch = pending[3]
-if not epoch or pending[4] ~= now then
+local epoch = pending[2]
+if not epoch or pending[3] ~= now then
   epoch = ARGV[1]
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'life', now)
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {pending[1] or '0', pending[2] or '0', epoch}
+return {pending[1] or '0', epoch}
 ";
 
-/// Keys: the count, the pending counters. Arguments: users, as_of, noted, gaps and epoch of the mark, window in
-/// seconds, milliseconds to keep the count and the counters. The counters remember which counts there are and what
-/// the widest one found, for `FORGET_COUNTS`.
+/// Keys: the count, the pending counters. Arguments: users, as_of, noted and epoch of the mark, window in seconds,
+/// milliseconds to keep the count and the counters. The counters remember which counts there are and what the
+/// widest one found, for `FORGET_COUNTS`.
 const PUT: &str = r"
-local users, as_of, noted, gaps, epoch, window = unpack(ARGV, 1, 6)
+local users, as_of, noted, epoch, window = unpack(ARGV, 1, 5)
 local kept = redis.call('HGET', KEYS[1], 'as_of')
 if kept and tonumber(kept) > tonumber(as_of) then return 0 end
-redis.call('HSET', KEYS[1], 'users', users, 'as_of', as_of, 'noted', noted, 'gaps', gaps, 'epoch', epoch)
-redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('HSET', KEYS[1], 'users', users, 'as_of', as_of, 'noted', noted, 'epoch', epoch)
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('HSET', KEYS[2], 'window:' .. window, '1')
 local widest = redis.call('HGET', KEYS[2], 'put_window')
 if not widest or tonumber(widest) <= tonumber(window) then
   redis.call('HSET', KEYS[2], 'put_window', window, 'put_users', users,
-    'put_noted', noted, 'put_gaps', gaps, 'put_epoch', epoch)
+    'put_noted', noted, 'put_epoch', epoch)
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[8])
+redis.call('PEXPIRE', KEYS[2], ARGV[7])
 return 1
 ";
 
@@ -158,11 +159,9 @@ return 1
 /// count; then answers nothing. Else answers the windows whose counts are to be removed as well.
 const FORGET_COUNTS: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
-local pending = redis.call('HMGET', KEYS[1], 'noted', 'gaps', 'epoch',
-  'put_noted', 'put_gaps', 'put_epoch', 'put_users')
-local nothing_since = (pending[1] or '0') == pending[4] and (pending[2] or '0') == pending[5]
-  and pending[3] == pending[6]
-if pending[7] ~= '0' or not nothing_since then return false end
+local pending = redis.call('HMGET', KEYS[1], 'noted', 'epoch', 'put_noted', 'put_epoch', 'put_users')
+local nothing_since = (pending[1] or '0') == pending[3] and pending[2] == pending[4]
+if pending[5] ~= '0' or not nothing_since then return false end
 local windows = {}
 for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
   windows[#windows + 1] = string.match(field, '^window:(%d+)$')

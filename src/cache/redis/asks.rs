@@ -1,0 +1,218 @@
+//! What the cache asks of Redis: each question as the requests that make it up.
+
+use std::time::Duration;
+
+use super::keys::Keys;
+use super::options::RedisCacheOptions;
+use super::scripts::{Request, Scripts};
+use crate::cache::{LockToken, PendingMark};
+use crate::domain::{Count, Segment, Timestamp, Window};
+
+/// Segments asked about in one call to one server: a few hundred microseconds of its time.
+pub(super) const GET_AT_ONCE: usize = 200;
+/// Members of the list of segments that one step of a scan looks at.
+const SCAN_STEP: usize = 1_000;
+/// Members added to the list of segments by one command.
+pub(super) const ADD_AT_ONCE: usize = 1_000;
+
+#[derive(Debug)]
+pub(super) struct Asks {
+    keys: Keys,
+    scripts: Scripts,
+    /// Milliseconds that each kind of key is kept.
+    keep_counts: String,
+    keep_pending: String,
+    keep_segments: Duration,
+    /// Segments that one script may touch: on a cluster, those of one hash slot.
+    together: usize,
+}
+
+impl Asks {
+    pub(super) fn new(options: &RedisCacheOptions) -> Self {
+        Self {
+            keys: Keys::new(&options.prefix),
+            scripts: Scripts::new(),
+            keep_counts: millis(options.keep_counts),
+            keep_pending: millis(options.keep_counts.saturating_mul(2)),
+            keep_segments: options.keep_segments,
+            together: if options.server.is_cluster {
+                1
+            } else {
+                GET_AT_ONCE
+            },
+        }
+    }
+
+    /// The counts of at most [`GET_AT_ONCE`] segments; the answers, joined, have one for each.
+    pub(super) fn get(&self, segments: &[Segment], window: Window) -> Vec<Request<'_>> {
+        let together = segments.chunks(self.together);
+        let requests = together.map(|segments| {
+            let keys = segments
+                .iter()
+                .flat_map(|segment| [self.keys.count(segment, window), self.keys.pending(segment)]);
+            Request::Run(
+                &self.scripts.get,
+                keys.collect(),
+                vec![self.keep_pending.clone()],
+            )
+        });
+        requests.collect()
+    }
+
+    /// Adds to the noted pairs of each segment.
+    ///
+    /// On a cluster the counter of a segment and the list of segments live on different nodes, so that either may
+    /// hear of the pairs first. The worst that a removal in between does: the segment is off the list until its
+    /// next pair, or until the store is listed again.
+    pub(super) fn note(&self, added: &[(Segment, u64)]) -> Vec<Request<'_>> {
+        let mut requests = Vec::with_capacity(2 * added.len() + 2);
+        for (segment, pairs) in added {
+            let key = self.keys.pending(segment);
+            let pairs = i64::try_from(*pairs).unwrap_or(i64::MAX);
+            requests.push(Request::command("HINCRBY", (&key, "noted", pairs)));
+            requests.push(Request::command("PEXPIRE", (&key, &self.keep_pending)));
+        }
+        requests.extend(self.hear_of(added.iter().map(|(segment, _)| segment)));
+        requests
+    }
+
+    /// Ends the epoch of each segment's counters, so that no mark taken before counts. Removing is what a Redis
+    /// without memory to spare still does.
+    pub(super) fn end_epoch(&self, segments: &[Segment]) -> Vec<Request<'_>> {
+        let end = |segment| Request::command("HDEL", (self.keys.pending(segment), "epoch"));
+        segments
+            .iter()
+            .map(end)
+            .chain(self.hear_of(segments.iter()))
+            .collect()
+    }
+
+    /// Notes a sign of life of these segments in the list.
+    pub(super) fn hear_of<'a>(
+        &self,
+        segments: impl Iterator<Item = &'a Segment>,
+    ) -> Vec<Request<'static>> {
+        let now = Timestamp::now().as_millisecond();
+        let members: Vec<_> = segments.map(|segment| (now, segment.as_str())).collect();
+        if members.is_empty() {
+            return Vec::new();
+        }
+        let add = members
+            .chunks(ADD_AT_ONCE)
+            .map(|members| Request::command("ZADD", (&self.keys.segments, members)));
+        add.chain([self.keep_list()]).collect()
+    }
+
+    fn keep_list(&self) -> Request<'static> {
+        Request::command("PEXPIRE", (&self.keys.segments, millis(self.keep_segments)))
+    }
+
+    pub(super) fn mark(&self, segment: &Segment) -> Request<'_> {
+        let fresh_epoch = fastrand::u64(..).to_string();
+        let args = vec![fresh_epoch, self.keep_pending.clone()];
+        Request::Run(&self.scripts.mark, vec![self.keys.pending(segment)], args)
+    }
+
+    pub(super) fn put(
+        &self,
+        segment: &Segment,
+        window: Window,
+        count: Count,
+        mark: PendingMark,
+    ) -> Vec<Request<'_>> {
+        let keys = vec![self.keys.count(segment, window), self.keys.pending(segment)];
+        let args = vec![
+            count.users.to_string(),
+            count.as_of.as_microsecond().to_string(),
+            mark.noted.to_string(),
+            mark.epoch.to_string(),
+            window.seconds().to_string(),
+            self.keep_counts.clone(),
+            self.keep_pending.clone(),
+        ];
+        let mut requests = vec![Request::Run(&self.scripts.put, keys, args)];
+        if count.users > 0 {
+            requests.extend(self.hear_of(std::iter::once(segment)));
+        }
+        requests
+    }
+
+    /// Whether the list is whole; what was not heard of for long goes.
+    pub(super) fn list_head(&self) -> Request<'_> {
+        let keep = i64::try_from(self.keep_segments.as_millis()).unwrap_or(i64::MAX);
+        let oldest = Timestamp::now().as_millisecond().saturating_sub(keep);
+        let args = vec![oldest.to_string()];
+        Request::Run(
+            &self.scripts.list_head,
+            vec![self.keys.segments.clone()],
+            args,
+        )
+    }
+
+    pub(super) fn list_step(&self, cursor: u64) -> Request<'static> {
+        Request::command("ZSCAN", (&self.keys.segments, cursor, "COUNT", SCAN_STEP))
+    }
+
+    pub(super) fn list_complete(&self, ttl: Duration) -> [Request<'_>; 2] {
+        let keys = vec![self.keys.segments.clone()];
+        let note = Request::Run(&self.scripts.list_complete, keys, vec![millis(ttl)]);
+        [note, self.keep_list()]
+    }
+
+    pub(super) fn list_score(&self, segment: &Segment) -> Request<'static> {
+        Request::command("ZSCORE", (&self.keys.segments, segment.as_str()))
+    }
+
+    pub(super) fn forget_counts(&self, segment: &Segment) -> Request<'_> {
+        let keys = vec![self.keys.pending(segment)];
+        Request::Run(&self.scripts.forget_counts, keys, Vec::new())
+    }
+
+    /// Removes the counts over these windows, and the segment from the list if it still has this score.
+    pub(super) fn remove(
+        &self,
+        segment: &Segment,
+        windows: Vec<u64>,
+        score: Option<String>,
+    ) -> Vec<Request<'_>> {
+        let counts = windows
+            .into_iter()
+            .map(|window| Request::command("UNLINK", self.keys.count_over(segment, window)));
+        let listed = score.map(|score| {
+            let args = vec![segment.as_str().to_owned(), score];
+            Request::Run(
+                &self.scripts.list_remove,
+                vec![self.keys.segments.clone()],
+                args,
+            )
+        });
+        counts.chain(listed).collect()
+    }
+
+    pub(super) fn lock(&self, token: &LockToken, ttl: Duration) -> Request<'static> {
+        Request::command("SET", (&self.keys.lock, token.0, "NX", "PX", millis(ttl)))
+    }
+
+    pub(super) fn extend_lock(&self, token: &LockToken, ttl: Duration) -> Request<'_> {
+        let args = vec![token.0.to_string(), millis(ttl)];
+        Request::Run(
+            &self.scripts.lock_extend,
+            vec![self.keys.lock.clone()],
+            args,
+        )
+    }
+
+    pub(super) fn unlock(&self, token: &LockToken) -> Request<'_> {
+        let args = vec![token.0.to_string()];
+        Request::Run(
+            &self.scripts.lock_release,
+            vec![self.keys.lock.clone()],
+            args,
+        )
+    }
+}
+
+/// A time as Redis takes it: whole milliseconds, one at least, and below where a time in milliseconds overflows.
+fn millis(time: Duration) -> String {
+    time.as_millis().clamp(1, 1 << 52).to_string()
+}
