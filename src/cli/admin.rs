@@ -1,15 +1,17 @@
 //! `headcount refresh` and `headcount archive`: work that a scheduler starts.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Failure;
 use super::args::{ArchiveArgs, RefreshArgs, Target};
 use super::client::{Client, valid};
-use super::output::{grouped, harmless, print, print_json};
+use super::output::{grouped, harmless, note, print, print_json};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
-use crate::config::StoreKind;
+use crate::app::Headcount;
+use crate::config::{RefreshMode, StoreKind};
+use crate::refresher::Outcome;
 
 #[derive(Deserialize)]
 struct Refreshed {
@@ -25,16 +27,28 @@ struct Removed {
 }
 
 pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(), Failure> {
-    let client = service(&args.target, args.settings, variables)?;
     let segment = args.segment.as_deref().map(valid).transpose()?;
-    let query: Vec<_> = segment
-        .iter()
-        .map(|name| ("segment", name.as_str()))
-        .collect();
-    let document = client
-        .post_work(&["v1", "admin", "refresh"], &query)
-        .await?;
-    let done = Refreshed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+    let (document, done) = match place(&args.target, args.settings, variables).await? {
+        Place::Service(client) => {
+            let query: Vec<_> = segment
+                .iter()
+                .map(|name| ("segment", name.as_str()))
+                .collect();
+            let document = client
+                .post_work(&["v1", "admin", "refresh"], &query)
+                .await?;
+            let done =
+                Refreshed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+            (document, done)
+        }
+        Place::Here(headcount) => {
+            let outcome = headcount.refresh(segment.as_ref()).await;
+            close(&headcount).await;
+            let document = refreshed_document(outcome.map_err(failed)?);
+            let done = Refreshed::deserialize(&document).map_err(failed)?;
+            (document, done)
+        }
+    };
     match args.json {
         true => print_json(&document)?,
         false => print(&refreshed_text(&done))?,
@@ -62,32 +76,78 @@ fn refreshed_text(done: &Refreshed) -> String {
 }
 
 pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(), Failure> {
-    let client = service(&args.target, args.settings, variables)?;
-    let document = client.post_work(&["v1", "admin", "archive"], &[]).await?;
-    let done = Removed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+    let (document, done) = match place(&args.target, args.settings, variables).await? {
+        Place::Service(client) => {
+            let document = client.post_work(&["v1", "admin", "archive"], &[]).await?;
+            let done = Removed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+            (document, done)
+        }
+        Place::Here(headcount) => {
+            let archived = headcount.archive().await;
+            close(&headcount).await;
+            let removed = archived.map_err(failed)?;
+            (json!({"removed": removed}), Removed { removed })
+        }
+    };
     match args.json {
         true => print_json(&document),
         false => print(&format!("{} pairs removed\n", grouped(done.removed))),
     }
 }
 
-/// The service that is to do the work. Without one, the configured store has to be one that two processes
-/// may share.
-fn service(
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+/// The same document as the service's.
+fn refreshed_document(outcome: Outcome) -> Value {
+    match outcome {
+        Outcome::Skipped => {
+            json!({"refreshed": 0, "failed": 0, "took_seconds": 0, "skipped": true})
+        }
+        Outcome::Done(report) => json!({
+            "refreshed": report.refreshed,
+            "failed": report.failed,
+            "took_seconds": report.took.as_secs_f64(),
+        }),
+    }
+}
+
+/// The work is done by then: what closing meets can't undo it.
+async fn close(headcount: &Headcount) {
+    if let Err(error) = headcount.shut_down().await {
+        note(&format!("warning: closing the store: {error}"));
+    }
+}
+
+/// Who does the work.
+enum Place {
+    /// A service.
+    Service(Client),
+    /// This process, on a store that two processes may share.
+    Here(Box<Headcount>),
+}
+
+async fn place(
     target: &Target,
     settings: SettingFlags,
     variables: Variables,
-) -> Result<Client, Failure> {
+) -> Result<Place, Failure> {
     if target.url.is_some() || variables.get("HEADCOUNT_URL")?.is_some() {
-        return Client::new(target, &variables);
+        return Ok(Place::Service(Client::new(target, &variables)?));
     }
-    let loaded = settings.load(variables.into_vec())?;
-    match loaded.settings.store.kind {
-        StoreKind::Embedded => Err(Failure::usage(format!(
+    let mut settings = settings.load(variables.into_vec())?.settings;
+    if settings.store.kind == StoreKind::Embedded {
+        return Err(Failure::usage(format!(
             "the embedded store in {} belongs to the service that runs on it: give its --url",
-            loaded.settings.store.data_dir.display()
-        ))),
+            settings.store.data_dir.display()
+        )));
     }
+    // One piece of work, begun now; and a spool belongs to a service.
+    settings.refresh.mode = RefreshMode::Off;
+    settings.ingest.spool = None;
+    let headcount = Headcount::open(&settings).await.map_err(failed)?;
+    Ok(Place::Here(Box::new(headcount)))
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub(super) enum Command {
     Segments(SegmentsArgs),
     /// Post pairs from files, standard input or a generator
     Load(LoadArgs),
+    /// Make what the configured store needs: organisation, buckets, tokens
+    Setup(SetupArgs),
     /// Recount all segments, or one, into the cache
     Refresh(RefreshArgs),
     /// Remove pairs that no window can reach any more
@@ -83,6 +85,18 @@ pub(super) struct SegmentsArgs {
 pub(super) enum Sort {
     Name,
     Users,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetupArgs {
+    /// Also make a token for the service and one that may only read, and print them once
+    #[arg(long)]
+    pub(super) tokens: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
 }
 
 #[derive(Debug, Args)]

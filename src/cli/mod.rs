@@ -10,6 +10,7 @@ mod load;
 mod output;
 mod segments;
 mod setting_flags;
+mod setup;
 #[cfg(test)]
 mod test_server;
 mod variables;
@@ -52,6 +53,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
+        Command::Setup(args) => client_side(setup::run(args, variables)),
         Command::Refresh(args) => client_side(admin::refresh(args, variables)),
         Command::Archive(args) => client_side(admin::archive(args, variables)),
         Command::CheckConfig(args) => check_config::run(args, variables),

@@ -8,11 +8,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::layers::Layers;
 use super::raw::Time;
-use super::settings::RedisSettings;
-use super::table::{REDIS_URL, SETTINGS};
+use super::settings::{InfluxSettings, RedisSettings};
+use super::table::{INFLUX_URL, REDIS_URL, SETTINGS};
 use super::{ConfigError, Secret};
 use crate::cache::{Prefix, RedisServer};
 use crate::domain::{InvalidTimeFrame, TimeFrame, Window};
+use crate::store::influx;
 
 /// Checks of values that parsed.
 pub(super) struct Check<'a> {
@@ -129,6 +130,46 @@ impl Check<'_> {
                 Err(self.bad("user_key", format!("at least {SHORTEST} characters")))
             }
             given => Ok(given.map(Secret::new)),
+        }
+    }
+
+    pub(super) fn influx(
+        &self,
+        url: Option<String>,
+        token: Option<String>,
+        [org, bucket, trend_bucket]: [String; 3],
+        is_needed: bool,
+    ) -> Result<Option<InfluxSettings>, ConfigError> {
+        if let Some(Err(what)) = url.as_deref().map(influx::parse_url) {
+            return Err(self.bad("influx_url", format!("{INFLUX_URL}: {what}")));
+        }
+        let printable = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
+        if token
+            .as_deref()
+            .is_some_and(|token| token.is_empty() || !printable(token))
+        {
+            return Err(self.bad("influx_token", "printable ASCII characters without blanks"));
+        }
+        if bucket == trend_bucket {
+            return Err(self.bad("influx_trend_bucket", "another name than `influx_bucket`"));
+        }
+        match (url, token, is_needed) {
+            (Some(url), Some(token), _) => Ok(Some(InfluxSettings {
+                url,
+                org,
+                bucket,
+                trend_bucket,
+                token: Secret::new(token),
+            })),
+            (None, _, true) => Err(self.bad(
+                "influx_url",
+                "the URL of an InfluxDB, which `store = influx` needs",
+            )),
+            (_, None, true) => Err(self.bad(
+                "influx_token",
+                "a token of InfluxDB, which `store = influx` needs",
+            )),
+            (_, _, false) => Ok(None),
         }
     }
 

@@ -20,8 +20,9 @@ pub use error::ConfigError;
 pub use layers::Origin;
 pub use secret::{HIDDEN, Secret};
 pub use settings::{
-    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RedisSettings, RefreshMode,
-    RefreshSettings, Settings, StoreKind, StoreSettings, TelemetrySettings,
+    CacheKind, CacheSettings, HttpSettings, InfluxSettings, IngestSettings, LogFormat,
+    RedisSettings, RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
+    TelemetrySettings,
 };
 pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, readme_row, variable_of};
 

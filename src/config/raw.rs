@@ -12,7 +12,7 @@ use super::check::Check;
 use super::layers::Layers;
 use super::settings::{
     CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
-    RefreshSettings, Settings, StoreKind, StoreSettings, TelemetrySettings,
+    RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
 };
 
 /// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
@@ -29,6 +29,15 @@ struct Raw {
     max_ahead: Time,
     store: StoreKind,
     data_dir: PathBuf,
+    influx_url: Option<String>,
+    influx_org: String,
+    influx_bucket: String,
+    influx_trend_bucket: String,
+    influx_token: Option<String>,
+    linger: Time,
+    batch_pairs: usize,
+    spool_dir: PathBuf,
+    spool_max_bytes: ByteSize,
     cache: CacheKind,
     cache_ttl: Time,
     memory_ttl: Time,
@@ -81,6 +90,12 @@ pub(super) fn settings(layers: &Layers) -> Result<Settings, ConfigError> {
         store: StoreSettings {
             kind: raw.store,
             data_dir: raw.data_dir,
+            influx: check.influx(
+                raw.influx_url,
+                raw.influx_token,
+                [raw.influx_org, raw.influx_bucket, raw.influx_trend_bucket],
+                raw.store == StoreKind::Influx,
+            )?,
         },
         cache: CacheSettings {
             kind: raw.cache,
@@ -101,6 +116,19 @@ pub(super) fn settings(layers: &Layers) -> Result<Settings, ConfigError> {
         ingest: IngestSettings {
             queue_pairs: check.count("queue_pairs", raw.queue_pairs, 1..=1_000_000_000)?,
             max_segments: check.count("max_segments", raw.max_segments, 1..=10_000_000)?,
+            linger: check.time("linger", raw.linger, Duration::ZERO..=SECOND)?,
+            batch_pairs: check.count("batch_pairs", raw.batch_pairs, 1..=100_000)?,
+            spool: match raw.spool_dir.as_os_str() == "off" {
+                true => None,
+                false => Some(SpoolSettings {
+                    dir: raw.spool_dir,
+                    max_bytes: check.size(
+                        "spool_max_bytes",
+                        raw.spool_max_bytes,
+                        ByteSize::mib(64)..=ByteSize::pib(1),
+                    )?,
+                }),
+            },
             user_key: check.user_key(raw.user_key)?,
         },
         telemetry: TelemetrySettings {

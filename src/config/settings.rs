@@ -52,6 +52,23 @@ pub struct StoreSettings {
     pub kind: StoreKind,
     /// The directory of the embedded store.
     pub data_dir: PathBuf,
+    /// Where InfluxDB is and what things are called there; always given when `kind` is InfluxDB.
+    pub influx: Option<InfluxSettings>,
+}
+
+/// An InfluxDB and the places in it.
+#[derive(Debug, Clone)]
+pub struct InfluxSettings {
+    /// Its URL.
+    pub url: String,
+    /// The organisation.
+    pub org: String,
+    /// The bucket of the pairs.
+    pub bucket: String,
+    /// The bucket of the trend.
+    pub trend_bucket: String,
+    /// The token.
+    pub token: Secret,
 }
 
 /// The adapters of the store.
@@ -60,6 +77,8 @@ pub struct StoreSettings {
 pub enum StoreKind {
     /// In this process, on this disk.
     Embedded,
+    /// In InfluxDB 2.
+    Influx,
 }
 
 /// Where last known counts live.
@@ -124,8 +143,23 @@ pub struct IngestSettings {
     pub queue_pairs: usize,
     /// Most segments.
     pub max_segments: usize,
+    /// How long a write to a store on the network waits for pairs of other requests.
+    pub linger: Duration,
+    /// Most pairs in one such write.
+    pub batch_pairs: usize,
+    /// Where pairs wait while such a store is away.
+    pub spool: Option<SpoolSettings>,
     /// The key with which user ids become keyed hashes of themselves at the edge.
     pub user_key: Option<Secret>,
+}
+
+/// Where pairs wait while a store on the network is away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpoolSettings {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Most bytes in it.
+    pub max_bytes: u64,
 }
 
 /// Logs.

@@ -145,7 +145,15 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         ("window", "400d", "a coarser resolution"),
         ("resolution", "1500ms", "whole seconds from 1s to 1h"),
         ("max_ahead", "25h", "at most 24h"),
-        ("store", "mysql", "embedded"),
+        ("store", "mysql", "embedded or influx"),
+        (
+            "influx_url",
+            "localhost:8086",
+            "a URL such as http://host:8086",
+        ),
+        ("influx_trend_bucket", "headcount", "another name than"),
+        ("batch_pairs", "0", "from 1 to 100000"),
+        ("spool_max_bytes", "1 KiB", "a size from 64"),
         ("refresh_mode", "Loop", "loop or off"),
         (
             "refresh_windows",
@@ -200,6 +208,47 @@ fn a_redis_cache_needs_a_url_and_the_url_stays_secret() {
     assert_eq!(settings.cache.redis.as_ref().unwrap().prefix.as_str(), "hc");
     assert!(!format!("{settings:?}").contains("hunter2"));
     assert!(Settings::with([]).unwrap().cache.redis.is_none());
+}
+
+#[test]
+fn an_influx_store_needs_a_url_and_a_token_and_the_token_stays_secret() {
+    let influx = ("HEADCOUNT_STORE", "influx");
+    let missing = error(None, &[influx], &[]);
+    assert!(
+        missing.starts_with("setting `influx_url` is empty (default)"),
+        "{missing}"
+    );
+    let url = ("HEADCOUNT_INFLUX_URL", "http://h:8086");
+    let missing = error(None, &[influx, url], &[]);
+    assert!(
+        missing.starts_with("setting `influx_token` is empty (default)"),
+        "{missing}"
+    );
+    let bad = error(
+        None,
+        &[influx, url, ("HEADCOUNT_INFLUX_TOKEN", "hunter 2")],
+        &[],
+    );
+    assert!(
+        !bad.contains("hunter") && bad.contains("without blanks"),
+        "{bad}"
+    );
+
+    let given = [
+        ("store", "influx"),
+        ("influx_url", "http://h"),
+        ("influx_token", "hunter2"),
+    ];
+    let settings = Settings::with(given).unwrap();
+    let influx = settings.store.influx.as_ref().unwrap();
+    assert_eq!(
+        (influx.org.as_str(), influx.bucket.as_str()),
+        ("headcount", "headcount")
+    );
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    assert!(settings.ingest.spool.is_some());
+    let off = Settings::with(given.into_iter().chain([("spool_dir", "off")]));
+    assert_eq!(off.unwrap().ingest.spool, None);
 }
 
 #[test]

@@ -6,9 +6,11 @@ pub mod influx;
 mod observed;
 
 mod open;
+mod set_up;
 
 pub use observed::ObservedStore;
 pub use open::{Opened, open};
+pub use set_up::{Change, IssuedToken, SetUp, Step, set_up};
 
 use async_trait::async_trait;
 

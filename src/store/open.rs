@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::embedded::{EmbeddedOptions, EmbeddedStore};
+use super::influx::{InfluxOptions, InfluxStore};
 use super::{PairStore, StoreError};
 use crate::config::{Settings, StoreKind};
 use crate::domain::{Slot, Timestamp};
@@ -27,6 +28,10 @@ pub async fn open(
 ) -> Result<Opened, StoreError> {
     match settings.store.kind {
         StoreKind::Embedded => open_embedded(settings, metrics).await,
+        StoreKind::Influx => Ok(Opened {
+            store: Arc::new(InfluxStore::open(influx_options(settings)?)?),
+            newest: None,
+        }),
     }
 }
 
@@ -68,4 +73,27 @@ impl LogObserver for LogMetrics {
     fn failed(&self, _full: bool) {
         self.0.fsync_failed();
     }
+}
+
+/// What the settings say of an InfluxDB store.
+pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, StoreError> {
+    let Some(influx) = &settings.store.influx else {
+        return Err(StoreError::Rejected("influx_url is missing".to_owned()));
+    };
+    let token = influx.token.reveal();
+    let mut options = InfluxOptions::new(
+        &influx.url,
+        &influx.org,
+        &influx.bucket,
+        token,
+        settings.frame,
+    );
+    options.trend_bucket.clone_from(&influx.trend_bucket);
+    options.linger = settings.ingest.linger;
+    options.batch_pairs = settings.ingest.batch_pairs;
+    options.queue_pairs = settings.ingest.queue_pairs;
+    // Refused lines wait for a person beside the pairs that wait for the store.
+    let spool = settings.ingest.spool.as_ref();
+    options.dead_letter = spool.map(|spool| spool.dir.join("refused.lp"));
+    Ok(options)
 }

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use headcount::domain::{
     Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
 };
-use headcount::store::PairStore;
 use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store};
-use headcount::store::influx::{Change, InfluxOptions, InfluxStore, set_up};
+use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use headcount::store::{Change, PairStore, SetUp};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 
@@ -148,7 +148,7 @@ async fn set_up_may_be_repeated_and_run_twice_at_once() {
     other.unwrap();
     let again = set_up(&options, false).await.unwrap();
     assert_eq!(
-        [again.org, again.bucket, again.trend_bucket],
+        changes(&again),
         [Change::Unchanged; 3],
         "a repeated set-up changes nothing"
     );
@@ -164,17 +164,19 @@ async fn set_up_may_be_repeated_and_run_twice_at_once() {
     };
     let changed = set_up(&longer, false).await.unwrap();
     assert_eq!(
-        (changed.bucket, changed.trend_bucket),
-        (Change::Updated, Change::Unchanged)
+        changes(&changed),
+        [Change::Unchanged, Change::Updated, Change::Unchanged]
     );
-    assert_eq!(
-        set_up(&longer, false).await.unwrap().bucket,
-        Change::Unchanged
-    );
+    let again = set_up(&longer, false).await.unwrap();
+    assert_eq!(changes(&again), [Change::Unchanged; 3]);
     // The longer window is real: what was refused before is kept now.
     let store = InfluxStore::open(longer).unwrap();
     let slot = longer_back(&store, 20 * 24).await;
     assert_eq!(slot, 1);
+}
+
+fn changes(set_up: &SetUp) -> Vec<Change> {
+    set_up.steps.iter().map(|step| step.change).collect()
 }
 
 /// Records one user `hours` ago in slots of an hour and counts over 30 days.
@@ -467,5 +469,6 @@ async fn set_up_against_a_new_server_says_what_comes_first() {
         "unavailable"
     );
     let right = InfluxOptions::new(&server.url(), ORG, "b", TOKEN, two_weeks());
-    assert_eq!(set_up(&right, false).await.unwrap().org, Change::Unchanged);
+    let made = set_up(&right, false).await.unwrap();
+    assert_eq!(made.steps[0].change, Change::Unchanged);
 }

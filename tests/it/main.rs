@@ -10,6 +10,7 @@
 )]
 
 mod influx;
+mod influx_cli;
 mod influx_faults;
 mod redis_cache;
 mod support;

@@ -28,7 +28,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub use options::InfluxOptions;
-pub use setup::{Change, IssuedToken, SetupReport, set_up};
+pub(crate) use server::{INFLUX_URL, parse_url};
+pub use setup::set_up;
 pub use stats::InfluxStats;
 
 use self::deliver::Delivery;

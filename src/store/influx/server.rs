@@ -62,13 +62,26 @@ impl Server {
 
 /// The URL of a server, checked.
 pub(super) fn base_url(text: &str) -> Result<Url, StoreError> {
-    let refuse = |why: &str| StoreError::Rejected(format!("influx_url {why}"));
-    let url = Url::parse(text).map_err(|error| refuse(&format!("is no URL: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
-        return Err(refuse("must begin with http:// or https://"));
+    parse_url(text)
+        .map_err(|what| StoreError::Rejected(format!("influx_url must be {INFLUX_URL}: {what}")))
+}
+
+/// What a server's URL looks like.
+pub(crate) const INFLUX_URL: &str =
+    "a URL such as http://host:8086 or https://host/path, without user, query and fragment";
+
+/// Reads a server's URL, or says what is wrong with it.
+pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("its scheme is {}", url.scheme()));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(refuse("must have no query and no fragment"));
+        return Err("it has a query or a fragment".to_owned());
+    }
+    // A user would take the place of the token.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it names a user".to_owned());
     }
     Ok(url)
 }
@@ -141,7 +154,13 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_named() {
-        for bad in ["", "localhost:8086", "ftp://h", "http://h/?a=b"] {
+        for bad in [
+            "",
+            "localhost:8086",
+            "ftp://h",
+            "http://h/?a=b",
+            "http://u:p@h",
+        ] {
             let error = base_url(bad).unwrap_err().to_string();
             assert!(error.contains("influx_url"), "{error}");
         }

@@ -20,7 +20,7 @@ use super::driver::{call, connect};
 use super::error::Error;
 use super::options::InfluxOptions;
 use super::server::{Server, refusal, send};
-use crate::store::StoreError;
+use crate::store::{Change, IssuedToken, SetUp, Step, StoreError};
 
 /// How long trend points are kept: a year and a month.
 const TREND_SECONDS: u64 = 400 * DAY;
@@ -29,56 +29,11 @@ const LEAST_RETENTION: u64 = HOUR;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
-/// What a set-up found and did.
-#[derive(Debug)]
-pub struct SetupReport {
-    /// The organisation.
-    pub org: Change,
-    /// The bucket of the pairs.
-    pub bucket: Change,
-    /// The bucket of the trend.
-    pub trend_bucket: Change,
-    /// Tokens made now. The server tells them once only.
-    pub tokens: Vec<IssuedToken>,
-}
-
-/// What became of one object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It was missing.
-    Created,
-    /// Its retention was another.
-    Updated,
-    /// It was as it should be.
-    Unchanged,
-}
-
-/// A new token.
-#[derive(Clone)]
-pub struct IssuedToken {
-    /// What it is for, as the server lists it.
-    pub purpose: String,
-    /// The secret.
-    pub token: String,
-}
-
-impl std::fmt::Debug for IssuedToken {
-    /// Everything but the secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IssuedToken")
-            .field("purpose", &self.purpose)
-            .finish_non_exhaustive()
-    }
-}
-
 /// Makes whatever is missing for `options`, whose token must be allowed to.
 ///
 /// With `issue_tokens` also one token that may do what the service does and one that may only read, unless
 /// tokens for the same purposes exist.
-pub async fn set_up(
-    options: &InfluxOptions,
-    issue_tokens: bool,
-) -> Result<SetupReport, StoreError> {
+pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp, StoreError> {
     let setup = Setup {
         driver: connect(options)?,
         server: Server::new(options)?,
@@ -102,10 +57,16 @@ pub async fn set_up(
     if issue_tokens {
         tokens = setup.tokens(&org_id, [&bucket_id, &trend_id]).await?;
     }
-    Ok(SetupReport {
-        org,
-        bucket,
-        trend_bucket,
+    let step = |kind: &str, name: &str, change| Step {
+        what: format!("{kind} {name:?}"),
+        change,
+    };
+    Ok(SetUp {
+        steps: vec![
+            step("organisation", &options.org, org),
+            step("bucket", &options.bucket, bucket),
+            step("bucket", &options.trend_bucket, trend_bucket),
+        ],
         tokens,
     })
 }
@@ -312,14 +273,5 @@ mod tests {
         assert_eq!(rule(14 * DAY), (1_209_600, 86_400));
         assert_eq!(rule(TREND_SECONDS), (34_560_000, 604_800));
         assert!(retention(1 << 40).is_err());
-    }
-
-    #[test]
-    fn debug_hides_an_issued_token() {
-        let token = IssuedToken {
-            purpose: "p".into(),
-            token: "secret".into(),
-        };
-        assert!(!format!("{token:?}").contains("secret"));
     }
 }

@@ -84,11 +84,11 @@ impl Writer {
                 "InfluxDB: a write took too long".into(),
             ));
         };
-        for answer in answers {
-            // A gatherer that panicked drops the senders.
-            answer.unwrap_or_else(|_| Err(Error::Panicked.into()))?;
-        }
-        Ok(())
+        // A gatherer that panicked drops the senders.
+        let results = answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|_| Err(Error::Panicked.into())));
+        overall(results)
     }
 
     fn queue(
@@ -187,6 +187,19 @@ impl Gatherer {
     }
 }
 
+/// The result of a request from those of its parts. `Rejected` means that everything else is durable, so any
+/// other error goes before it.
+fn overall(results: impl Iterator<Item = Result<(), StoreError>>) -> Result<(), StoreError> {
+    let mut rejected = Ok(());
+    for result in results {
+        match result {
+            Err(StoreError::Rejected(_)) => rejected = result,
+            result => result?,
+        }
+    }
+    rejected
+}
+
 /// Writes the parts whose callers still wait, as one body, and answers each.
 async fn write(delivery: Arc<Delivery>, bucket: Arc<str>, mut group: Vec<Part>) {
     group.retain(|part| !part.answer.is_closed());
@@ -241,6 +254,19 @@ fn answer_for(part: &Range<usize>, refused: &[Range<usize>]) -> Result<(), Store
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rejection_vouches_for_all_the_rest() {
+        let rejected = || Err(StoreError::Rejected(String::new()));
+        let away = || Err(StoreError::Unavailable(String::new()));
+        let name = |results: [Result<(), StoreError>; 3]| {
+            overall(results.into_iter()).map_err(|error| error.name())
+        };
+        assert_eq!(name([Ok(()), Ok(()), Ok(())]), Ok(()));
+        assert_eq!(name([Ok(()), rejected(), Ok(())]), Err("rejected"));
+        assert_eq!(name([rejected(), away(), Ok(())]), Err("unavailable"));
+        assert_eq!(name([away(), rejected(), Ok(())]), Err("unavailable"));
+    }
 
     #[test]
     fn only_parts_with_refused_lines_are_rejected() {

@@ -1,0 +1,97 @@
+//! `headcount setup`.
+
+use serde::Serialize;
+
+use super::Failure;
+use super::args::SetupArgs;
+use super::output::{harmless, print, print_json};
+use super::variables::Variables;
+use crate::store::{self, Change, SetUp, Step};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    steps: &'a [Step],
+    tokens: Vec<Token<'a>>,
+}
+
+#[derive(Serialize)]
+struct Token<'a> {
+    purpose: &'a str,
+    token: &'a str,
+}
+
+pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Failure> {
+    let settings = args.settings.load(variables.into_vec())?.settings;
+    let done = store::set_up(&settings, args.tokens)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    match args.json {
+        true => print_json(&document(&done)),
+        false => print(&text(&done, args.tokens)),
+    }
+}
+
+fn document(done: &SetUp) -> Document<'_> {
+    let tokens = done.tokens.iter().map(|issued| Token {
+        purpose: &issued.purpose,
+        token: &issued.token,
+    });
+    Document {
+        steps: &done.steps,
+        tokens: tokens.collect(),
+    }
+}
+
+fn text(done: &SetUp, tokens_wanted: bool) -> String {
+    if done.steps.is_empty() {
+        return "this store needs no set-up\n".to_owned();
+    }
+    let mut text = String::new();
+    for step in &done.steps {
+        let change = match step.change {
+            Change::Created => "created",
+            Change::Updated => "updated",
+            Change::Unchanged => "unchanged",
+        };
+        text += &format!("{change:9}  {}\n", harmless(&step.what));
+    }
+    for issued in &done.tokens {
+        let purpose = harmless(&issued.purpose);
+        text += &format!("token for {purpose}: {}\n", harmless(&issued.token));
+    }
+    if !done.tokens.is_empty() {
+        text += "Note the tokens down: they are not told again.\n";
+    } else if tokens_wanted {
+        text += "The tokens exist already; delete them in the store to have new ones.\n";
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::IssuedToken;
+
+    #[test]
+    fn a_set_up_is_told_line_by_line() {
+        let done = SetUp {
+            steps: vec![Step {
+                what: "bucket \"b\"".into(),
+                change: Change::Created,
+            }],
+            tokens: vec![IssuedToken {
+                purpose: "headcount: reader".into(),
+                token: "t0".into(),
+            }],
+        };
+        assert_eq!(
+            text(&done, true),
+            "created    bucket \"b\"\ntoken for headcount: reader: t0\n\
+             Note the tokens down: they are not told again.\n"
+        );
+        assert_eq!(
+            serde_json::to_string(&document(&done)).unwrap(),
+            r#"{"steps":[{"what":"bucket \"b\"","change":"created"}],"tokens":[{"purpose":"headcount: reader","token":"t0"}]}"#
+        );
+    }
+}

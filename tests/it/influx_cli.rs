@@ -1,0 +1,87 @@
+//! The program itself, on a real InfluxDB.
+
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use headcount::domain::{BatchBuilder, Segment, TimeFrame, Timestamp, UserId};
+use headcount::store::PairStore;
+use headcount::store::influx::InfluxStore;
+
+use crate::support::influxd::{Influxd, ORG, TOKEN};
+
+fn headcount(server: &Influxd, token: &str, arguments: &[&str]) -> Output {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
+    command
+        .args(arguments)
+        .current_dir(directory.path())
+        .env("HEADCOUNT_STORE", "influx")
+        .env("HEADCOUNT_INFLUX_URL", server.url())
+        .env("HEADCOUNT_INFLUX_ORG", ORG)
+        .env("HEADCOUNT_INFLUX_TOKEN", token);
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn setup_then_refresh_without_a_service() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let early = headcount(&server, TOKEN, &["refresh"]);
+    assert_eq!(early.status.code(), Some(1));
+    let advice = text(&early.stderr);
+    assert!(advice.contains("run `headcount setup`"), "{advice}");
+
+    let first = headcount(&server, TOKEN, &["setup", "--tokens", "--json"]);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    let made: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(made["steps"][1]["change"], "created");
+    let service = made["tokens"][0]["token"].as_str().unwrap().to_owned();
+    let again = headcount(&server, TOKEN, &["setup"]);
+    assert_eq!(text(&again.stdout).matches("unchanged").count(), 3);
+
+    let wrong = headcount(&server, "wrong", &["setup"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(text(&wrong.stderr).contains("influx_token"));
+
+    let frame = TimeFrame::new(
+        Duration::from_hours(14 * 24),
+        Duration::from_secs(60),
+        Duration::from_secs(300),
+    );
+    let frame = frame.unwrap();
+    let mut options = server.options("headcount", frame);
+    options.token.clone_from(&service);
+    let store = InfluxStore::open(options).unwrap();
+    let mut batch = BatchBuilder::default();
+    for user in ["u1", "u2"] {
+        let slot = frame.resolution().slot_of(Timestamp::now());
+        let user = UserId::new(user).unwrap();
+        batch.push_pair(&user, "a b", slot).unwrap();
+    }
+    store.record(&batch.finish()).await.unwrap();
+    let refreshed = headcount(&server, &service, &["refresh", "--json"]);
+    assert_eq!(
+        refreshed.status.code(),
+        Some(0),
+        "{}",
+        text(&refreshed.stderr)
+    );
+    let document: serde_json::Value = serde_json::from_slice(&refreshed.stdout).unwrap();
+    assert_eq!(
+        (&document["refreshed"], &document["failed"]),
+        (&1.into(), &0.into())
+    );
+    let (segment, window) = (Segment::new("a b").unwrap(), frame.full_window());
+    let (from, to) = (Timestamp::UNIX_EPOCH, Timestamp::now());
+    let trend = store.trend(&segment, window, from, to).await.unwrap();
+    assert_eq!(trend.len(), 1, "a refresh leaves a trend point");
+    assert_eq!(trend[0].users, 2);
+
+    let archived = headcount(&server, &service, &["archive"]);
+    assert_eq!(text(&archived.stdout), "0 pairs removed\n");
+}
