@@ -19,6 +19,8 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Take pairs in and answer counts over HTTP
+    Serve(ServeArgs),
     /// Print how many users a segment has
     Count(CountArgs),
     /// List segments with their users
@@ -33,6 +35,12 @@ pub(super) enum Command {
     Archive(ArchiveArgs),
     /// Print every setting, its value and where it comes from
     CheckConfig(CheckConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
 }
 
 /// Which service, and as whom.

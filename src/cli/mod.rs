@@ -9,6 +9,7 @@ mod failure;
 mod load;
 mod output;
 mod segments;
+mod serve;
 mod setting_flags;
 mod setup;
 #[cfg(test)]
@@ -50,6 +51,7 @@ pub fn run(
 
 fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
     match command {
+        Command::Serve(args) => serve::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),

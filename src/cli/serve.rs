@@ -1,0 +1,58 @@
+//! `headcount serve`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::Failure;
+use super::args::ServeArgs;
+use super::variables::Variables;
+use crate::app::Headcount;
+use crate::config::Settings;
+use crate::http;
+use crate::shutdown::Signals;
+use crate::telemetry;
+
+pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
+    // Whatever is wrong with the settings is said before anything is opened or bound.
+    let settings = args.settings.load(variables.into_vec())?.settings;
+    telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+    runtime.block_on(serve(&settings))
+}
+
+async fn serve(settings: &Settings) -> Result<(), Failure> {
+    let signals = Signals::listen()
+        .map_err(|error| Failure::failed(format!("can't listen for signals: {error}")))?;
+    // Bound before the store is opened, so that a port in use is known at once; clients that connect meanwhile
+    // wait for as long as replay takes.
+    let listener = bind(settings.listen).await?;
+    let address = listener.local_addr().unwrap_or(settings.listen);
+    let app = Headcount::open(settings)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    let app = Arc::new(app);
+    tracing::info!("listening on http://{address}");
+    let drained = http::serve(listener, Arc::clone(&app), &settings.http, signals.stop()).await;
+    if drained.abandoned > 0 {
+        tracing::warn!(
+            connections = drained.abandoned,
+            "connections outlasted shutdown_grace and were cut"
+        );
+    }
+    app.shut_down()
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Failure::failed(format!(
+            "can't listen on {address} (setting `listen`): {error}"
+        ))
+    })
+}
