@@ -132,10 +132,6 @@ impl Server {
             .saturating_sub(self.room.available_permits());
         if abandoned > 0 {
             self.metrics.connections_abandoned(abandoned);
-            tracing::warn!(
-                abandoned,
-                "connections were cut because they outlasted the drain"
-            );
         }
         self.cut.cancel();
         self.tasks.close();

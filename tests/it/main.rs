@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and nothing outside uses it"
 )]
 
+mod http;
 mod influx;
 mod influx_cli;
 mod influx_faults;

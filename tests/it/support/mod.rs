@@ -1,5 +1,6 @@
 //! What several tests need: servers to talk to, and ways to break them.
 
+pub mod app;
 pub mod fault_server;
 pub mod influxd;
 pub mod proxy;

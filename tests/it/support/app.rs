@@ -1,0 +1,198 @@
+//! The service in this process, on a port of its own, with a clock that the test owns.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use headcount::app::Headcount;
+use headcount::config::Settings;
+use headcount::domain::{ManualClock, Timestamp};
+use headcount::http::{self, Drained};
+use reqwest::{Method, Response};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Where the clock stands at first: 2026-11-21T12:00:00Z.
+pub const NOON: i64 = 1_795_262_400;
+
+/// The service. Stop it, or it ends with the test's runtime.
+pub struct App {
+    pub addr: SocketAddr,
+    pub headcount: Arc<Headcount>,
+    pub clock: Arc<ManualClock>,
+    pub client: reqwest::Client,
+    stop: CancellationToken,
+    serving: JoinHandle<Drained>,
+    _folder: TempDir,
+}
+
+impl App {
+    /// The service with default settings.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The service with some settings, as texts by name.
+    pub async fn start_with(given: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("data");
+        let own = [
+            ("data_dir", data_dir.to_str().unwrap()),
+            ("refresh_mode", "off"),
+        ];
+        let settings = Settings::with(own.into_iter().chain(given.iter().copied())).unwrap();
+        let clock = Arc::new(ManualClock::new(Timestamp::from_second(NOON).unwrap()));
+        let opened = Headcount::open_with(&settings, clock.clone(), Arc::default()).await;
+        let headcount = Arc::new(opened.unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let (app, told) = (Arc::clone(&headcount), stop.clone());
+        let serving =
+            tokio::spawn(async move { http::serve(listener, app, &settings.http, told).await });
+        Self {
+            addr,
+            headcount,
+            clock,
+            client: reqwest::Client::new(),
+            stop,
+            serving,
+            _folder: folder,
+        }
+    }
+
+    /// Tells the service to stop, without waiting.
+    pub fn begin_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Stops the service; how that went.
+    pub async fn stop(self) -> Drained {
+        self.stop.cancel();
+        let drained = self.serving.await.unwrap();
+        self.headcount.shut_down().await.unwrap();
+        drained
+    }
+
+    /// Moves the clock ahead.
+    pub fn advance(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// A request without a body.
+    pub async fn send(&self, method: Method, target: &str) -> Answer {
+        let request = self
+            .client
+            .request(method, format!("http://{}{target}", self.addr));
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// GET.
+    pub async fn get(&self, target: &str) -> Answer {
+        self.send(Method::GET, target).await
+    }
+
+    /// POST /v1/pairs.
+    pub async fn post(&self, kind: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.post_with(&[("content-type", kind)], body).await
+    }
+
+    /// POST /v1/pairs with headers.
+    pub async fn post_with(
+        &self,
+        headers: &[(&'static str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let mut request = self
+            .client
+            .post(format!("http://{}/v1/pairs", self.addr))
+            .body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// The users of a segment, whose name is percent-encoded already.
+    pub async fn users(&self, segment: &str) -> u64 {
+        let answer = self.get(&format!("/v1/segments/{segment}/count")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["users"].as_u64().unwrap()
+    }
+
+    /// A connection to say anything on.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    /// What comes back to `request`, byte by byte, until the service closes the connection.
+    pub async fn say(&self, request: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// The value of a metric's line, 0 when there is none.
+    pub async fn metric(&self, line: &str) -> f64 {
+        let text = self.get("/metrics").await.text;
+        let found = text
+            .lines()
+            .find_map(|found| found.strip_prefix(line)?.strip_prefix(' '));
+        found.map_or(0.0, |value| value.parse().unwrap())
+    }
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    /// Null where the body is no JSON.
+    pub json: Value,
+}
+
+impl Answer {
+    async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        assert!(
+            headers.contains_key("x-request-id"),
+            "{status} without a request id"
+        );
+        let json = serde_json::from_str(&text).unwrap_or_default();
+        if status >= 400 {
+            assert_eq!(
+                headers["content-type"], "application/problem+json",
+                "{text}"
+            );
+        }
+        Self {
+            status,
+            headers,
+            text,
+            json,
+        }
+    }
+
+    /// Status and code of a problem.
+    pub fn problem(&self) -> (u16, &str) {
+        (self.status, self.json["code"].as_str().unwrap_or(""))
+    }
+
+    /// Index and code of each error of an item.
+    pub fn errors(&self) -> Vec<(u64, &str)> {
+        let errors = self.json["errors"].as_array().unwrap();
+        let error = |error: &'_ Value| error["index"].as_u64().unwrap();
+        errors
+            .iter()
+            .map(|found| (error(found), found["code"].as_str().unwrap()))
+            .collect()
+    }
+}
