@@ -10,6 +10,7 @@
 //! Layout: [`Index`] maps names to [`shared::Shared`] (a lock per segment), which holds
 //! [`members::Members`]: [`pages::Pages`] of sorted entries and a [`tally::Tally`] of users per slot.
 
+mod directory;
 mod entry;
 mod members;
 mod page;

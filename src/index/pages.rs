@@ -1,10 +1,8 @@
-//! All pages of a segment, and the directory that finds the page of a fingerprint (extendible hashing).
-//!
-//! The directory has 2^depth page numbers, addressed by the fingerprint's first bits. A page that all of
-//! them share down to fewer bits is listed several times. A full page splits alone; only when it is as deep as
-//! the directory, the directory doubles, which copies a few bytes per page: no step touches all entries.
+//! All pages of a segment: they split alone as they fill, and join as they empty, so no step touches all
+//! entries.
 
-use super::entry::{Entry, FINGERPRINT_BITS, Fingerprint};
+use super::directory::Directory;
+use super::entry::{Entry, Fingerprint};
 use super::page::{FULL, Page};
 
 /// Page headers per chunk: a growing segment never moves all its headers at once.
@@ -13,26 +11,17 @@ const CHUNK: usize = 1024;
 /// Two halves join when together they fill at most this much of a page, so that they don't split again soon.
 const JOINED: usize = FULL / 2;
 
-/// The directory stays below this size or twice the number of entries. Uniform fingerprints need a twentieth
-/// of that; where many share their first bits, pages grow beyond [`FULL`] instead of splitting on and on.
-const FREE_DIRECTORY: usize = 1 << 16;
-
-/// Below this many entries (512 KiB) a segment is likely to be in the processor's cache.
-const COLD: usize = 1 << 16;
-
-/// No page is deeper: it keeps every shift in range.
-const DEEPEST: u8 = 40;
+/// A segment with fewer entries (32 KiB) is not worth it to warm. One that fits the processor's second-level
+/// cache still is: it shares that cache with all the others.
+const COLD: usize = 1 << 12;
 
 /// The entries of one segment.
 #[derive(Debug)]
 pub(super) struct Pages {
-    directory: Vec<u32>,
-    depth: u8,
+    directory: Directory,
     chunks: Vec<Vec<Page>>,
     /// Numbers of pages that joined another and are empty.
     free: Vec<u32>,
-    /// How many pages there are of each depth.
-    by_depth: Vec<u32>,
     len: usize,
     /// Entries for which there is room.
     room: usize,
@@ -50,11 +39,9 @@ pub(super) struct SweptPage {
 impl Pages {
     pub(super) fn new() -> Self {
         Self {
-            directory: vec![0],
-            depth: 0,
+            directory: Directory::new(0),
             chunks: vec![vec![Page::default()]],
             free: Vec::new(),
-            by_depth: vec![1],
             len: 0,
             room: 0,
         }
@@ -70,14 +57,13 @@ impl Pages {
         let headers: usize = self.chunks.iter().map(Vec::capacity).sum();
         self.room * size_of::<Entry>()
             + headers * size_of::<Page>()
-            + (self.directory.capacity() + self.free.capacity() + self.by_depth.capacity())
-                * size_of::<u32>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.directory.bytes()
     }
 
     /// The number of the page that `fingerprint` belongs to.
     pub(super) fn locate(&self, fingerprint: Fingerprint) -> u32 {
-        let address = fingerprint.number() >> (FINGERPRINT_BITS - u32::from(self.depth));
-        self.directory[address as usize]
+        self.directory.find(fingerprint)
     }
 
     pub(super) fn page(&self, number: u32) -> &Page {
@@ -195,7 +181,7 @@ impl Pages {
         self.len -= removed;
         if removed > 0 || examined == 0 {
             while self.join_below(from) {}
-            self.halve();
+            self.directory.shrink();
         }
         SweptPage {
             examined,
@@ -208,20 +194,17 @@ impl Pages {
     /// how many entries are expected in all.
     fn split(&mut self, number: u32, fingerprint: Fingerprint, expected: usize) -> bool {
         let depth = self.page(number).depth();
-        if depth == self.depth && !self.double(expected) {
+        if !self.directory.make_room(depth, expected) {
             return false;
         }
         let page = self.page_mut(number);
-        let first = page.start(fingerprint);
+        let start = page.start(fingerprint);
         let before = page.capacity();
         let upper = page.split();
         let after = page.capacity() + upper.capacity();
         self.room = self.room - before + after;
         let upper = self.add(upper);
-        self.count_depth(depth, -1);
-        self.count_depth(depth + 1, 2);
-        let (start, count) = self.addresses(first, depth);
-        self.directory[start + count / 2..start + count].fill(upper);
+        self.directory.split(start, depth, upper);
         true
     }
 
@@ -230,13 +213,10 @@ impl Pages {
     fn join_below(&mut self, fingerprint: Fingerprint) -> bool {
         let number = self.locate(fingerprint);
         let page = self.page(number);
-        let (depth, len) = (page.depth(), page.len());
-        let (start, count) = self.addresses(page.start(fingerprint), depth);
-        let is_upper_half = depth > 0 && !(start / count).is_multiple_of(2);
-        if !is_upper_half {
+        let (start, depth, len) = (page.start(fingerprint), page.depth(), page.len());
+        let Some(below) = self.directory.lower_half(start, depth) else {
             return false;
-        }
-        let below = self.directory[start - 1];
+        };
         let lower = self.page(below);
         if lower.depth() != depth || lower.len() + len > JOINED {
             return false;
@@ -248,51 +228,8 @@ impl Pages {
         let after = lower.capacity();
         self.room = self.room - before + after;
         self.free.push(number);
-        self.count_depth(depth, -2);
-        self.count_depth(depth - 1, 1);
-        self.directory[start..start + count].fill(below);
+        self.directory.join(start, depth, below);
         true
-    }
-
-    /// Where the directory lists a page: the first address and how many.
-    fn addresses(&self, first: Fingerprint, depth: u8) -> (usize, usize) {
-        let start = first.number() >> (FINGERPRINT_BITS - u32::from(self.depth));
-        (start as usize, 1 << (self.depth - depth))
-    }
-
-    fn double(&mut self, expected: usize) -> bool {
-        let size = self.directory.len() * 2;
-        if self.depth >= DEEPEST || size > FREE_DIRECTORY.max(2 * expected) {
-            return false;
-        }
-        let mut doubled = Vec::with_capacity(size);
-        for number in &self.directory {
-            doubled.extend([*number, *number]);
-        }
-        self.directory = doubled;
-        self.depth += 1;
-        true
-    }
-
-    /// Halves the directory while no page needs its last bit.
-    fn halve(&mut self) {
-        while self.depth > 0
-            && self
-                .by_depth
-                .get(usize::from(self.depth))
-                .is_none_or(|n| *n == 0)
-        {
-            self.directory = self.directory.iter().step_by(2).copied().collect();
-            self.depth -= 1;
-        }
-    }
-
-    fn count_depth(&mut self, depth: u8, change: i32) {
-        let depth = usize::from(depth);
-        if depth >= self.by_depth.len() {
-            self.by_depth.resize(depth + 1, 0);
-        }
-        self.by_depth[depth] = self.by_depth[depth].saturating_add_signed(change);
     }
 
     fn add(&mut self, page: Page) -> u32 {

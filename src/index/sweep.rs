@@ -7,8 +7,8 @@ use super::entry::Fingerprint;
 use super::shared::Shared;
 use crate::domain::{Segment, Slot};
 
-/// Entries looked at under one lock of a segment: 10 to 20 microseconds.
-const LOCKED: u64 = 8192;
+/// Entries looked at under one lock of a segment: about 20 microseconds.
+const LOCKED: u64 = 2048;
 
 /// How many entries a step may look at for each that it may remove: also a sweep that finds little ends.
 const LOOKED_AT_PER_REMOVED: u64 = 16;
