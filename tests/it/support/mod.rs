@@ -1,8 +1,10 @@
 //! What several tests need: servers to talk to, and ways to break them.
 
 pub mod app;
+pub mod binary;
 pub mod fault_server;
 pub mod influxd;
 pub mod proxy;
 pub mod redis;
 pub mod servers;
+pub mod switchable;

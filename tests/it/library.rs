@@ -1,0 +1,34 @@
+//! headcount as a library: the example program is run, twice on one directory.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+#[test]
+fn the_example_counts_and_remembers() {
+    let directory = tempfile::tempdir().unwrap();
+    let expected =
+        "sports, two weeks: 2\nsports, one day:   2\nnews, two weeks:   1\nunknown:           0\n";
+    for _ in 0..2 {
+        let output = Command::new(example("embed"))
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    }
+}
+
+/// The path of an example, built unless the whole of `cargo test` has built it already.
+fn example(name: &str) -> PathBuf {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--example", name])
+        .status();
+    assert!(built.unwrap().success());
+    let test = std::env::current_exe().unwrap();
+    let target = test.parent().and_then(|deps| deps.parent()).unwrap();
+    target.join("examples").join(name)
+}

@@ -1,0 +1,161 @@
+//! The life of the process: start, drain, stop, restart, misuse.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::binary::Server;
+
+const PAIR: &str = r#"{"user_id":"u1","segment":"sports"}"#;
+
+fn headcount(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_headcount"))
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap()
+}
+
+/// A request of which the last `missing` bytes of the body are not sent yet.
+fn begin_post(server: &Server, missing: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head = format!(
+        "POST /v1/pairs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        PAIR.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream
+        .write_all(&PAIR.as_bytes()[..PAIR.len() - missing])
+        .unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_requests_under_way_finish() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "60s")]).await;
+    let mut request = begin_post(&server, 5);
+    server.wait_for_connections(1).await;
+    server.signal("TERM");
+    server.wait_until_refusing().await;
+    request
+        .write_all(&PAIR.as_bytes()[PAIR.len() - 5..])
+        .unwrap();
+    let mut answer = String::new();
+    request.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(server.exit_code().await, Some(0));
+    let server = Server::start(directory.path(), &[]).await;
+    assert_eq!(server.count("sports").await, 1);
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "10m")]).await;
+    let _unfinished = begin_post(&server, 5);
+    server.wait_for_connections(1).await;
+    server.signal("TERM");
+    server.wait_until_refusing().await;
+    server.signal("TERM");
+    // Ten minutes of grace are left: it ends now only because of the second signal.
+    assert_ne!(server.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_the_grace_requests_are_abandoned() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "200ms")]).await;
+    let _unfinished = begin_post(&server, 5);
+    server.wait_for_connections(1).await;
+    server.signal("TERM");
+    assert!(server.exit_code().await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_service_on_the_same_directory_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[]).await;
+    let data = directory.path().to_str().unwrap();
+    let output = headcount(
+        directory.path(),
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", data],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains(data) && said.contains("another process"),
+        "{said}"
+    );
+    assert_eq!(server.terminate().await, Some(0));
+}
+
+#[test]
+fn bad_settings_stop_the_start_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    for (arguments, named) in [
+        (["serve", "--window", "90s"], "window"),
+        (["serve", "--listen", "nowhere"], "listen"),
+        (["serve", "--max-body", "much"], "max_body"),
+    ] {
+        let output = headcount(directory.path(), &arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(named), "{arguments:?}: {said}");
+    }
+    assert!(
+        !directory.path().join("headcount-data").exists(),
+        "a bad start makes nothing"
+    );
+}
+
+#[test]
+fn a_damaged_log_stops_the_start_with_file_and_offset() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut server = Server::start(directory.path(), &[]).await;
+        for _ in 0..20 {
+            server.post(PAIR).await;
+        }
+        server.kill();
+    });
+    let log = find_log(directory.path());
+    let mut bytes = std::fs::read(&log).unwrap();
+    bytes[80] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let data = directory.path().to_str().unwrap();
+    let output = headcount(
+        directory.path(),
+        &["serve", "--listen", "127.0.0.1:0", "--data-dir", data],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let name = log.file_name().unwrap().to_str().unwrap();
+    assert!(
+        said.contains(name) && said.contains("damaged at byte 80"),
+        "{said}"
+    );
+}
+
+/// The largest file below `directory` that looks like a log.
+fn find_log(directory: &Path) -> std::path::PathBuf {
+    let mut found = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "log") {
+                found.push(path);
+            }
+        }
+    }
+    found
+        .into_iter()
+        .max_by_key(|path| path.metadata().unwrap().len())
+        .unwrap()
+}

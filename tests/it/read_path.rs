@@ -1,0 +1,252 @@
+//! Memory, cache, store, and what is left when they fail, with a clock that the test owns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headcount::cache::{CountCache, MemoryCache};
+use headcount::config::Settings;
+use headcount::counts::{Counts, CountsParts, Source};
+use headcount::domain::{
+    BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window,
+};
+use headcount::ingest::SegmentGuard;
+use headcount::refresher::{Outcome, Refresher, RefresherParts};
+use headcount::store::{self, PairStore};
+use headcount::telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::switchable::SwitchableStore;
+
+const CACHE_TTL: Duration = Duration::from_secs(600);
+
+struct Rig {
+    clock: Arc<ManualClock>,
+    store: Arc<SwitchableStore>,
+    cache: Arc<MemoryCache>,
+    refresher: Arc<Refresher>,
+    counts: Counts,
+    frame: TimeFrame,
+    _directory: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings::with([("data_dir", directory.path().to_str().unwrap())]).unwrap();
+        let clock = Arc::new(ManualClock::new(
+            Timestamp::from_second(1_800_000_000).unwrap(),
+        ));
+        let metrics = Arc::<Metrics>::default();
+        let opened = store::open(&settings, clock.now(), &metrics).await.unwrap();
+        let store = Arc::new(SwitchableStore::new(opened.store));
+        let cache = Arc::<MemoryCache>::default();
+        let frame = settings.frame;
+        let refresher = Arc::new(Refresher::new(RefresherParts {
+            frame,
+            clock: clock.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            guard: Arc::new(SegmentGuard::new(100)),
+            metrics: metrics.clone(),
+            windows: vec![frame.full_window()],
+            parallelism: 2,
+            stop: CancellationToken::new(),
+        }));
+        let counts = Counts::new(CountsParts {
+            frame,
+            clock: clock.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            refresher: refresher.clone(),
+            metrics,
+            cache_ttl: CACHE_TTL,
+            memory_ttl: Duration::ZERO,
+        });
+        Self {
+            clock,
+            store,
+            cache,
+            refresher,
+            counts,
+            frame,
+            _directory: directory,
+        }
+    }
+
+    /// Records users and notes them, as ingest does.
+    async fn record(&self, users: &[&str], segment: &str) {
+        let mut builder = BatchBuilder::default();
+        let slot = self.frame.resolution().slot_of(self.clock.now());
+        for user in users {
+            builder
+                .push_pair(&UserId::new(*user).unwrap(), segment, slot)
+                .unwrap();
+        }
+        self.store.record(&builder.finish()).await.unwrap();
+        self.cache
+            .add_pending(&[(name(segment), users.len() as u64)])
+            .await
+            .unwrap();
+    }
+
+    fn full(&self) -> Window {
+        self.frame.full_window()
+    }
+}
+
+fn name(segment: &str) -> Segment {
+    Segment::new(segment).unwrap()
+}
+
+#[tokio::test]
+async fn a_miss_counts_in_the_store_and_fills_the_cache() {
+    let rig = Rig::new().await;
+    rig.record(&["u1", "u2", "u1"], "a").await;
+    let first = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    assert_eq!(
+        (first.count.users, first.source, first.pending),
+        (2, Source::Store, Some(0))
+    );
+    rig.record(&["u3", "u4"], "a").await;
+    let second = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    assert_eq!(
+        (second.count.users, second.source, second.pending),
+        (2, Source::Cache, Some(2))
+    );
+    assert_eq!(second.count.as_of, first.count.as_of);
+    let fresh = rig.counts.get(&name("a"), rig.full(), true).await.unwrap();
+    assert_eq!(
+        (fresh.count.users, fresh.source, fresh.pending),
+        (4, Source::Store, Some(0))
+    );
+    assert_eq!(rig.store.counts(), 2);
+}
+
+#[tokio::test]
+async fn a_cached_count_past_its_time_is_counted_anew() {
+    let rig = Rig::new().await;
+    rig.record(&["u1"], "a").await;
+    rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    rig.clock.advance(CACHE_TTL + Duration::from_secs(1));
+    let answer = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    assert_eq!((answer.source, answer.stale), (Source::Store, false));
+}
+
+#[tokio::test]
+async fn with_the_store_away_the_last_known_count_is_served_and_called_stale() {
+    let rig = Rig::new().await;
+    rig.record(&["u1"], "a").await;
+    rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    rig.store.set_away(true);
+    let recent = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    assert!(!recent.stale, "a cached count within its time is not stale");
+    rig.clock.advance(CACHE_TTL + Duration::from_secs(1));
+    let old = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    assert_eq!((old.count.users, old.stale, old.pending), (1, true, None));
+    rig.counts
+        .get(&name("unknown"), rig.full(), false)
+        .await
+        .unwrap_err();
+    rig.store.set_away(false);
+    let back = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
+    assert_eq!((back.source, back.stale), (Source::Store, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_ask_for_a_missing_key_one_load_runs() {
+    let rig = Arc::new(Rig::new().await);
+    rig.record(&["u1"], "a").await;
+    rig.store.hold();
+    let callers: Vec<_> = (0..100)
+        .map(|_| {
+            let rig = Arc::clone(&rig);
+            tokio::spawn(
+                async move { rig.counts.get(&name("a"), rig.full(), false).await.unwrap() },
+            )
+        })
+        .collect();
+    while rig.store.counts() == 0 {
+        tokio::task::yield_now().await;
+    }
+    rig.store.release();
+    for caller in callers {
+        assert_eq!(caller.await.unwrap().count.users, 1);
+    }
+    assert_eq!(rig.store.counts(), 1);
+}
+
+#[tokio::test]
+async fn a_refresh_counts_all_and_keeps_their_trend() {
+    let rig = Rig::new().await;
+    rig.record(&["u1", "u2"], "a").await;
+    rig.record(&["u1"], "b").await;
+    let Outcome::Done(report) = rig.refresher.run(None).await.unwrap() else {
+        panic!("skipped")
+    };
+    assert_eq!((report.refreshed, report.failed), (2, 0));
+    let cached = rig
+        .cache
+        .get(&name("a"), rig.full())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((cached.count.users, cached.pending), (2, Some(0)));
+    let now = rig.clock.now();
+    let trend = rig
+        .store
+        .trend(&name("b"), rig.full(), now, now)
+        .await
+        .unwrap();
+    assert_eq!(
+        trend.iter().map(|point| point.users).collect::<Vec<_>>(),
+        [1]
+    );
+    let listed = rig.counts.list().await.unwrap();
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|(segment, count)| (segment.as_str(), count.users))
+        .collect();
+    assert_eq!(listed, [("a", 2), ("b", 1)]);
+}
+
+#[tokio::test]
+async fn a_second_refresh_at_the_same_time_is_skipped() {
+    let rig = Arc::new(Rig::new().await);
+    rig.record(&["u1"], "a").await;
+    rig.store.hold();
+    let first = tokio::spawn({
+        let rig = Arc::clone(&rig);
+        async move { rig.refresher.run(None).await.unwrap() }
+    });
+    while rig.store.counts() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.refresher.run(None).await.unwrap(), Outcome::Skipped);
+    rig.store.release();
+    assert!(matches!(first.await.unwrap(), Outcome::Done(_)));
+}
+
+#[tokio::test]
+async fn a_failed_refresh_keeps_old_counts() {
+    let rig = Rig::new().await;
+    rig.record(&["u1"], "a").await;
+    rig.refresher.run(None).await.unwrap();
+    rig.store.set_away(true);
+    rig.clock.advance(Duration::from_secs(60));
+    rig.refresher.run(None).await.unwrap_err();
+    let cached = rig
+        .cache
+        .get(&name("a"), rig.full())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(cached.count.users, 1);
+    assert!(
+        rig.cache
+            .try_lock(Duration::from_secs(1))
+            .await
+            .unwrap()
+            .is_some(),
+        "the lock was given back"
+    );
+}
