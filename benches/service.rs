@@ -7,7 +7,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    missing_docs,
     reason = "a benchmark prints its result and fails by panicking"
 )]
 
