@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and nothing outside uses it"
 )]
 
+mod cli;
 mod http;
 mod influx;
 mod influx_cli;
@@ -18,4 +19,5 @@ mod library;
 mod process;
 mod read_path;
 mod redis_cache;
+mod serve;
 mod support;

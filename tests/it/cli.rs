@@ -1,7 +1,5 @@
 //! The program itself: exit codes, and what goes to standard output and standard error.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
