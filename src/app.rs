@@ -7,14 +7,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache;
-use crate::config::{CacheKind, RefreshMode, Settings};
+use crate::config::{CacheKind, RefreshMode, Settings, SpoolSettings};
 use crate::counts::{CountError, Counts, CountsParts};
 use crate::domain::{
     Clock, Count, InvalidSegment, InvalidWindow, Membership, Segment, SteadyClock, TimeFrame,
     Timestamp, UserId, Window,
 };
+use crate::ingest::spool::{self, Spool};
 use crate::ingest::{
-    Identity, Ingest, IngestError, IngestParts, PairError, PendingNotes, SegmentGuard,
+    Identity, Ingest, IngestError, IngestParts, PairError, PendingNotes, Recorder, SegmentGuard,
 };
 use crate::readiness::{Component, Readiness};
 use crate::refresher::{Outcome, Refresher, RefresherParts};
@@ -35,6 +36,7 @@ pub struct Headcount {
     store: Arc<dyn PairStore>,
     cache: Arc<dyn cache::CountCache>,
     ingest: Ingest,
+    spool: Option<Arc<Spool>>,
     counts: Counts,
     refresher: Arc<Refresher>,
     metrics: Arc<Metrics>,
@@ -127,13 +129,24 @@ impl Headcount {
             Some(key) => Identity::keyed(key.reveal()),
             None => Identity::plain(),
         };
+        let recorder = Arc::new(Recorder::new(Arc::clone(&store), pending));
+        let spool = match &settings.ingest.spool {
+            // A store in this process can't be away from it.
+            Some(wanted) if !store.is_live() => {
+                let spool = open_spool(wanted.clone(), &clock, &metrics).await?;
+                let sink = Arc::clone(&recorder) as Arc<dyn spool::Sink>;
+                tasks.spawn(spool::deliver(Arc::clone(&spool), sink, stop.clone()));
+                Some(spool)
+            }
+            _ => None,
+        };
         let ingest = Ingest::new(IngestParts {
             frame,
             clock: Arc::clone(&clock),
-            store: Arc::clone(&store),
+            recorder,
+            spool: spool.clone(),
             guard: Arc::clone(&guard),
             identity: Arc::new(identity),
-            pending,
             queue_pairs: settings.ingest.queue_pairs,
         });
         let refresher = Arc::new(Refresher::new(RefresherParts {
@@ -167,6 +180,7 @@ impl Headcount {
             store,
             cache,
             ingest,
+            spool,
             counts,
             refresher,
             metrics,
@@ -285,6 +299,10 @@ impl Headcount {
     /// Erases a user; the number of segments that lost them.
     pub async fn forget(&self, user: UserId<'_>) -> Result<u64, StoreError> {
         let stored = self.ingest.identity().of(user);
+        if let Some(spool) = &self.spool {
+            // First, so that nothing of theirs gets out of there afterwards.
+            spool.forget(&stored).await?;
+        }
         self.store.forget(&stored, self.clock.now()).await
     }
 
@@ -308,10 +326,15 @@ impl Headcount {
                 self.cache.ping().await.map_err(|error| error.to_string())
             }),
         );
+        let (stored, reads) = (store.ok, store.ok || cache.ok);
+        let spool = self
+            .spool
+            .as_deref()
+            .map(|spool| spooled(spool, self.clock.now()));
         Readiness {
-            writes: store.ok,
-            reads: store.ok || cache.ok,
-            components: vec![store, cache],
+            writes: stored || spool.as_ref().is_some_and(|spool| spool.ok),
+            reads,
+            components: [store, cache].into_iter().chain(spool).collect(),
         }
     }
 
@@ -319,7 +342,44 @@ impl Headcount {
     pub async fn shut_down(&self) -> Result<(), StoreError> {
         self.stop.cancel();
         self.tasks.wait().await;
+        if let Some(spool) = &self.spool {
+            spool.close().await?;
+        }
         self.store.close().await
+    }
+}
+
+async fn open_spool(
+    wanted: SpoolSettings,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Spool>, StoreError> {
+    // It reads what waits from a former run.
+    let opening =
+        tokio::task::spawn_blocking(move || Spool::open(&wanted.dir, wanted.max_bytes)).await;
+    let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    let spool = Arc::new(spool);
+    let (observed, clock) = (Arc::downgrade(&spool), Arc::clone(clock));
+    metrics.before_render(move |metrics| {
+        if let Some(spool) = observed.upgrade() {
+            let stats = spool.stats(clock.now());
+            metrics.spool(stats.waiting_pairs, stats.bytes, stats.oldest);
+        }
+    });
+    Ok(spool)
+}
+
+fn spooled(spool: &Spool, now: Timestamp) -> Component {
+    let stats = spool.stats(now);
+    let waiting = stats.oldest.map(|age| {
+        let pairs = stats.waiting_pairs;
+        format!("{pairs} pairs wait, the oldest for {} s", age.as_secs())
+    });
+    let problem = spool.check().err().map(|error| error.to_string());
+    Component {
+        name: "spool",
+        ok: problem.is_none(),
+        detail: problem.or(waiting),
     }
 }
 

@@ -3,7 +3,9 @@
 mod guard;
 mod identity;
 mod intake;
+mod keeper;
 mod pending;
+pub mod spool;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +15,13 @@ use tokio::sync::Semaphore;
 pub use guard::SegmentGuard;
 pub use identity::Identity;
 pub use intake::{Intake, PairError};
+pub use keeper::Recorder;
 pub use pending::PendingNotes;
 
+use self::keeper::Keeper;
+use self::spool::Spool;
 use crate::domain::{Batch, Clock, TimeFrame};
-use crate::store::{PairStore, StoreError};
+use crate::store::StoreError;
 
 /// What a client that was turned away is told to wait. A full queue drains within a second.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
@@ -28,10 +33,9 @@ const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 pub struct Ingest {
     frame: TimeFrame,
     clock: Arc<dyn Clock>,
-    store: Arc<dyn PairStore>,
+    keeper: Keeper,
     guard: Arc<SegmentGuard>,
     identity: Arc<Identity>,
-    pending: Option<PendingNotes>,
     room: Semaphore,
     queue_pairs: u32,
 }
@@ -44,13 +48,13 @@ pub struct IngestParts {
     /// Where "now" comes from.
     pub clock: Arc<dyn Clock>,
     /// Where pairs go.
-    pub store: Arc<dyn PairStore>,
+    pub recorder: Arc<Recorder>,
+    /// Where they wait while the store is away.
+    pub spool: Option<Arc<Spool>>,
     /// What keeps the number of segments bounded.
     pub guard: Arc<SegmentGuard>,
     /// What turns a user's name into the one that is stored.
     pub identity: Arc<Identity>,
-    /// Where acknowledged pairs are noted; `None` with a store whose counts always hold all of them.
-    pub pending: Option<PendingNotes>,
     /// The most pairs under way at once.
     pub queue_pairs: usize,
 }
@@ -90,11 +94,10 @@ impl Ingest {
             u32::try_from(parts.queue_pairs.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self {
             frame: parts.frame,
+            keeper: Keeper::new(parts.recorder, parts.spool, Arc::clone(&parts.clock)),
             clock: parts.clock,
-            store: parts.store,
             guard: parts.guard,
             identity: parts.identity,
-            pending: parts.pending,
             room: Semaphore::new(queue_pairs as usize),
             queue_pairs,
         }
@@ -127,11 +130,7 @@ impl Ingest {
             .map_err(|_| IngestError::Busy {
                 retry_after: RETRY_BUSY,
             })?;
-        self.store.record(&batch).await.map_err(refusal)?;
-        if let Some(pending) = &self.pending {
-            pending.note(&batch).await;
-        }
-        Ok(Durability::Stored)
+        self.keeper.keep(&batch).await.map_err(refusal)
     }
 
     /// Pairs that are under way now.

@@ -138,6 +138,12 @@ impl Log {
         sizes.keys().next().copied().unwrap_or(0)
     }
 
+    /// The number of the newest file: the one that is written.
+    pub fn newest_file(&self) -> u64 {
+        let sizes = self.shared.sizes.lock();
+        sizes.keys().next_back().copied().unwrap_or(0)
+    }
+
     /// The bytes of the files from `number` on.
     pub fn bytes_from(&self, number: u64) -> u64 {
         self.shared

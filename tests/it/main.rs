@@ -14,6 +14,7 @@ mod http;
 mod influx;
 mod influx_cli;
 mod influx_faults;
+mod influx_spool;
 mod kill;
 mod library;
 mod process;

@@ -31,9 +31,10 @@ pub struct InfluxOptions {
     pub queue_pairs: usize,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
-    /// How long one try of a write may take. The server gives up after 10 s itself.
+    /// How long one try of a write may take. A healthy server takes tens of milliseconds.
     pub write_timeout: Duration,
-    /// How long a write may take with all its tries and its time in the queue.
+    /// How long a write may take with all its tries and its time in the queue: what a client waits at most
+    /// before its pairs go to the spool.
     pub write_deadline: Duration,
     /// How often a write is tried.
     pub write_attempts: u32,
@@ -60,8 +61,8 @@ impl InfluxOptions {
             writes_in_flight: 2,
             queue_pairs: 500_000,
             connect_timeout: Duration::from_secs(2),
-            write_timeout: Duration::from_secs(5),
-            write_deadline: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(3),
+            write_deadline: Duration::from_secs(6),
             write_attempts: 4,
             query_timeout: Duration::from_secs(60),
             dead_letter: None,

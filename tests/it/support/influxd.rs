@@ -57,6 +57,11 @@ impl Influxd {
         self.wait_until_healthy().await;
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

@@ -7,4 +7,5 @@ pub mod influxd;
 pub mod proxy;
 pub mod redis;
 pub mod servers;
+pub mod service;
 pub mod switchable;

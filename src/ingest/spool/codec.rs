@@ -1,0 +1,219 @@
+//! Spooled records as bytes.
+//!
+//! All numbers are little-endian. The first byte is the kind:
+//! 1, pairs: received `i64` (microseconds), pairs `u32`, segments `u32`, then each segment as `length u16 |
+//! text`, then each pair as `segment u32 | slot u64 | length u16 | user`;
+//! 2, a user who was erased: the user.
+
+use crate::domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
+
+const PAIRS: u8 = 1;
+const ERASED: u8 = 2;
+
+/// A record, read as far as its head.
+pub(super) enum Record<'a> {
+    /// Pairs.
+    Pairs(Pairs<'a>),
+    /// A user of whom nothing that waits must be delivered.
+    Erased(UserId<'a>),
+}
+
+/// The head of a record of pairs, and its undecoded rest.
+pub(super) struct Pairs<'a> {
+    pub(super) received: Timestamp,
+    pub(super) count: u32,
+    rest: Reader<'a>,
+}
+
+/// The records that hold `batch`, each with at most `most` pairs.
+pub(super) fn encode(batch: &Batch, received: Timestamp, most: usize) -> Vec<Vec<u8>> {
+    let mut pairs = batch.indexed();
+    let mut records = Vec::with_capacity(batch.len().div_ceil(most));
+    while pairs.len() > 0 {
+        let count = pairs.len().min(most);
+        let mut record = Vec::with_capacity(64 + count * 32);
+        record.push(PAIRS);
+        record.extend(received.as_microsecond().to_le_bytes());
+        record.extend(length(count));
+        record.extend(length(batch.segments().len()));
+        for segment in batch.segments() {
+            push_text(&mut record, segment.as_str());
+        }
+        for (segment, user, slot) in pairs.by_ref().take(count) {
+            record.extend(length(segment));
+            record.extend(slot.number().to_le_bytes());
+            push_text(&mut record, user.as_str());
+        }
+        records.push(record);
+    }
+    records
+}
+
+/// Segments and pairs of a request are bounded by its size, far below the range of u32.
+fn length(number: usize) -> [u8; 4] {
+    u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Users have at most 256 bytes and segments fewer.
+fn push_text(record: &mut Vec<u8>, text: &str) {
+    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+    record.extend(length.to_le_bytes());
+    record.extend(text.as_bytes());
+}
+
+impl<'a> Record<'a> {
+    /// The record of a user who was erased.
+    pub(super) fn erased(user: &UserId<'_>) -> Vec<u8> {
+        let mut record = vec![ERASED];
+        record.extend(user.as_str().as_bytes());
+        record
+    }
+
+    /// Reads the head of a record. A log gives back what was put into it; so an error means that another
+    /// program wrote it.
+    pub(super) fn read(payload: &'a [u8]) -> Result<Self, String> {
+        let mut reader = Reader(payload);
+        match reader.bytes::<1>()? {
+            [PAIRS] => Ok(Self::Pairs(Pairs {
+                received: reader.time()?,
+                count: u32::from_le_bytes(reader.bytes()?),
+                rest: reader,
+            })),
+            [ERASED] => {
+                let text = std::str::from_utf8(reader.0).map_err(|_| nonsense())?;
+                Ok(Self::Erased(UserId::new(text).map_err(|_| nonsense())?))
+            }
+            _ => Err("a record of a kind that this program does not know".to_owned()),
+        }
+    }
+}
+
+impl Pairs<'_> {
+    /// Appends the pairs to `batch`, but for those whose user `skip` names.
+    pub(super) fn decode_into(
+        self,
+        batch: &mut BatchBuilder,
+        skip: impl Fn(&UserId<'_>) -> bool,
+    ) -> Result<(), String> {
+        let mut reader = self.rest;
+        let segments = u32::from_le_bytes(reader.bytes()?);
+        let mut indices = Vec::new();
+        for _ in 0..segments {
+            let segment = Segment::new(reader.text()?).map_err(|error| error.to_string())?;
+            indices.push(batch.admit(segment));
+        }
+        for _ in 0..self.count {
+            let segment = u32::from_le_bytes(reader.bytes()?) as usize;
+            let slot = Slot::new(u64::from_le_bytes(reader.bytes()?));
+            let user = UserId::new(reader.text()?).map_err(|error| error.to_string())?;
+            let Some(segment) = indices.get(segment) else {
+                return Err(nonsense());
+            };
+            if !skip(&user) {
+                batch.push(&user, *segment, slot);
+            }
+        }
+        match reader.0 {
+            [] => Ok(()),
+            _ => Err(nonsense()),
+        }
+    }
+}
+
+fn nonsense() -> String {
+    "a record that makes no sense".to_owned()
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or_else(nonsense)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    fn time(&mut self) -> Result<Timestamp, String> {
+        let micros = i64::from_le_bytes(self.bytes()?);
+        Timestamp::from_microsecond(micros).map_err(|_| nonsense())
+    }
+
+    fn text(&mut self) -> Result<&'a str, String> {
+        let length = usize::from(u16::from_le_bytes(self.bytes()?));
+        let (text, rest) = self.0.split_at_checked(length).ok_or_else(nonsense)?;
+        self.0 = rest;
+        std::str::from_utf8(text).map_err(|_| nonsense())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut batch = BatchBuilder::default();
+        for (user, segment, slot) in [("u1", "a", 7), ("Юля", "b c", 8), ("u3", "a", 9)] {
+            let user = UserId::new(user).unwrap();
+            batch.push_pair(&user, segment, Slot::new(slot)).unwrap();
+        }
+        batch.finish()
+    }
+
+    fn texts(batch: &Batch) -> Vec<(String, String, u64)> {
+        let text = |pair: crate::domain::Pair<'_>| {
+            let user = pair.user.as_str().to_owned();
+            (user, pair.segment.as_str().to_owned(), pair.slot.number())
+        };
+        batch.pairs().map(text).collect()
+    }
+
+    #[test]
+    fn what_was_put_in_comes_out_in_order() {
+        let received = Timestamp::from_microsecond(1_700_000_000_123_456).unwrap();
+        for most in [1, 2, 100] {
+            let mut decoded = BatchBuilder::default();
+            for record in encode(&batch(), received, most) {
+                let Record::Pairs(pairs) = Record::read(&record).unwrap() else {
+                    panic!("a record of pairs");
+                };
+                assert_eq!(pairs.received, received);
+                pairs.decode_into(&mut decoded, |_| false).unwrap();
+            }
+            assert_eq!(texts(&decoded.finish()), texts(&batch()));
+        }
+        assert!(encode(&Batch::default(), received, 1).is_empty());
+    }
+
+    #[test]
+    fn an_erased_user_is_left_out() {
+        let mut decoded = BatchBuilder::default();
+        let record = encode(&batch(), Timestamp::UNIX_EPOCH, 100).remove(0);
+        let Record::Pairs(pairs) = Record::read(&record).unwrap() else {
+            panic!("a record of pairs");
+        };
+        pairs
+            .decode_into(&mut decoded, |user| user.as_str() == "u1")
+            .unwrap();
+        assert_eq!(decoded.len(), 2);
+        let record = Record::erased(&UserId::new("u1").unwrap());
+        let Record::Erased(user) = Record::read(&record).unwrap() else {
+            panic!("an erased user");
+        };
+        assert_eq!(user.as_str(), "u1");
+    }
+
+    #[test]
+    fn every_cut_and_every_stranger_is_an_error() {
+        let whole = encode(&batch(), Timestamp::UNIX_EPOCH, 100).remove(0);
+        let decode = |payload: &[u8]| match Record::read(payload)? {
+            Record::Pairs(pairs) => pairs.decode_into(&mut BatchBuilder::default(), |_| false),
+            Record::Erased(_) => Ok(()),
+        };
+        for end in 0..whole.len() {
+            assert!(decode(&whole[..end]).is_err(), "cut after {end} bytes");
+        }
+        assert!(decode(&[&whole[..], b"x"].concat()).is_err());
+        assert!(decode(&[9, 9, 9]).is_err());
+        assert!(decode(&[ERASED]).is_err());
+    }
+}

@@ -1,0 +1,198 @@
+//! The spool: pairs on this instance's own disk while the store is away.
+//!
+//! It is a log in files of moderate size. Delivery reads the oldest file from its beginning, sends everything
+//! in it in the order in which it came, and then removes the file. There is no cursor to keep: after a crash
+//! the oldest file is sent again from its beginning, which changes no count, for a store keeps the latest slot
+//! of a pair however often it hears of it.
+
+mod codec;
+mod delivery;
+mod ledger;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use tokio::sync::{Mutex, Notify};
+
+pub use delivery::deliver;
+
+use self::codec::Record;
+use self::ledger::Ledger;
+use crate::domain::{Batch, Timestamp, UserId};
+use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
+use crate::store::StoreError;
+
+/// The largest file. What a crash makes delivery repeat is at most this and a group.
+const FILE_BYTES: u64 = 16 << 20;
+/// A spool is worth its name only with room for several files.
+const FILES_AT_LEAST: u64 = 8;
+/// The most pairs in one record: far below the longest payload of a log, however long the names are.
+const RECORD_PAIRS: usize = 50_000;
+
+/// Where spooled pairs go.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Makes `batch` durable. [`StoreError::Rejected`] says that the rest of it is; any other error has it
+    /// sent again.
+    async fn take(&self, batch: &Batch) -> Result<(), StoreError>;
+}
+
+/// Pairs that wait for the store.
+#[derive(Debug)]
+pub struct Spool {
+    log: Log,
+    disk: Arc<dyn Disk>,
+    dir: Arc<LockedDir>,
+    ledger: Arc<Ledger>,
+    max_bytes: u64,
+    /// Bytes of appends under way.
+    reserved: AtomicU64,
+    away: AtomicBool,
+    appended: Notify,
+    /// Held while one batch is on its way to the store.
+    sending: Mutex<()>,
+}
+
+/// What waits in a spool.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpoolStats {
+    /// Pairs that wait.
+    pub waiting_pairs: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How long the oldest waiting pairs have waited.
+    pub oldest: Option<Duration>,
+    /// Pairs delivered since the spool was opened, those that were sent again among them.
+    pub delivered_pairs: u64,
+    /// Deliveries of which the store refused a part for good.
+    pub rejected_batches: u64,
+}
+
+impl Spool {
+    /// Opens the spool in `dir`, making it unless it is there, with what waits in it. It blocks.
+    pub fn open(dir: &Path, max_bytes: u64) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(OsDisk), dir, max_bytes)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: &Path, max_bytes: u64) -> Result<Self, StoreError> {
+        let dir = Arc::new(LockedDir::acquire(dir)?);
+        let options = LogOptions {
+            file_bytes: FILE_BYTES.min(max_bytes / FILES_AT_LEAST),
+            thread_name: "spool-writer".to_owned(),
+            disk: Arc::clone(&disk),
+            ..LogOptions::default()
+        };
+        let ledger = Arc::new(Ledger::default());
+        let noted = Arc::clone(&ledger);
+        let log = Log::open(
+            Arc::clone(&dir),
+            options,
+            Box::new(move |position, payload| noted.note(position, payload)),
+        )?;
+        if let Some(torn) = &log.recovery().torn {
+            tracing::info!(
+                bytes = torn.bytes,
+                "an unfinished write to the spool was cut off"
+            );
+        }
+        Ok(Self {
+            log,
+            disk,
+            dir,
+            ledger,
+            max_bytes,
+            reserved: AtomicU64::new(0),
+            away: AtomicBool::new(false),
+            appended: Notify::new(),
+            sending: Mutex::new(()),
+        })
+    }
+
+    /// Keeps `batch`, received at `now`. When it returns `Ok`, every pair will be delivered, even after a
+    /// crash. On an error some of them may be.
+    pub async fn append(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
+        for payload in codec::encode(batch, now, RECORD_PAIRS) {
+            self.append_payload(payload).await?;
+        }
+        self.appended.notify_one();
+        Ok(())
+    }
+
+    async fn append_payload(&self, payload: Vec<u8>) -> Result<(), StoreError> {
+        let bytes = payload.len() as u64;
+        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let appended = match self.log.stats().bytes + reserved > self.max_bytes {
+            true => Err(StoreError::Full(format!(
+                "the spool has reached {} bytes",
+                self.max_bytes
+            ))),
+            false => self.log.append(payload).await.map_err(StoreError::from),
+        };
+        self.reserved.fetch_sub(bytes, Ordering::Relaxed);
+        appended.map(|_position| ())
+    }
+
+    /// Makes sure that nothing of `user` that waits now is ever delivered, and that nothing of them is on its
+    /// way when it returns. Erase the user from the store after this.
+    pub async fn forget(&self, user: &UserId<'_>) -> Result<(), StoreError> {
+        if self.ledger.oldest_file().is_some() {
+            // Also beyond `max_bytes`: it is small, and erasing must not wait.
+            self.log.append(Record::erased(user)).await?;
+        }
+        drop(self.sending.lock().await);
+        Ok(())
+    }
+
+    /// Whether the store was away when something was last sent to it, so that new pairs better come here at
+    /// once.
+    pub fn store_is_away(&self) -> bool {
+        self.away.load(Ordering::Acquire)
+    }
+
+    /// Notes that the store did not take something. Returns whether that is news.
+    pub fn note_away(&self) -> bool {
+        !self.away.swap(true, Ordering::AcqRel)
+    }
+
+    fn note_back(&self) {
+        self.away.store(false, Ordering::Release);
+    }
+
+    /// What waits, as of `now`.
+    pub fn stats(&self, now: Timestamp) -> SpoolStats {
+        let waiting = self.ledger.waiting();
+        SpoolStats {
+            waiting_pairs: waiting.pairs,
+            bytes: self.log.stats().bytes,
+            oldest: waiting.oldest.map(|since| {
+                let age = now.duration_since(since).max(SignedDuration::ZERO);
+                age.unsigned_abs()
+            }),
+            delivered_pairs: waiting.delivered,
+            rejected_batches: waiting.rejected,
+        }
+    }
+
+    /// Whether pairs can be kept: the error that an append would meet.
+    pub fn check(&self) -> Result<(), StoreError> {
+        self.log.check()?;
+        if self.log.stats().bytes >= self.max_bytes {
+            return Err(StoreError::Full(format!(
+                "the spool has reached {} bytes",
+                self.max_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Stops writing. What waits is delivered after the next [`open`](Self::open).
+    pub async fn close(&self) -> Result<(), LogError> {
+        self.log.close().await
+    }
+}

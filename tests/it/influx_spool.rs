@@ -1,0 +1,152 @@
+//! The service with InfluxDB away: pairs wait on disk and lose nothing.
+
+use std::time::Duration;
+
+use headcount::domain::TimeFrame;
+use headcount::store::influx::set_up;
+
+use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::proxy::Proxy;
+use crate::support::service::Service;
+
+fn two_weeks() -> TimeFrame {
+    let frame = TimeFrame::new(
+        Duration::from_hours(14 * 24),
+        Duration::from_secs(60),
+        Duration::from_secs(300),
+    );
+    frame.unwrap()
+}
+
+fn users(prefix: &str, number: usize) -> Vec<String> {
+    (0..number).map(|n| format!("{prefix}{n}")).collect()
+}
+
+async fn counted(service: &Service) -> u64 {
+    let answer = service.get("/v1/segments/s/count?fresh=true").await;
+    answer["users"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no count: {answer}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_service_delivers_its_spool_after_the_restart() {
+    let Some(mut server) = Influxd::start().await else {
+        return;
+    };
+    set_up(&server.options("b", two_weeks()), false)
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let url = server.url();
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+    ];
+    let mut service = Service::start(directory.path(), &settings).await;
+    assert_eq!(service.post(&users("before", 10), "s").await, 200);
+    server.kill();
+    assert_eq!(service.post(&users("first", 10), "s").await, 202);
+    for round in 0..20 {
+        let prefix = format!("round{round}-");
+        assert_eq!(service.post(&users(&prefix, 10), "s").await, 202);
+    }
+    let ready = service.get("/readyz").await;
+    assert_eq!(
+        (&ready["writes"], &ready["components"]["store"]["ok"]),
+        (&true.into(), &false.into())
+    );
+    let detail = ready["components"]["spool"]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("210 pairs wait"), "{detail}");
+    service.kill();
+
+    // The service comes up while InfluxDB is still away.
+    let service = Service::start(directory.path(), &settings).await;
+    assert_eq!(service.post(&users("after", 10), "s").await, 202);
+    server.restart().await;
+    service.wait_until_drained().await;
+    assert_eq!(counted(&service).await, 230);
+    assert_eq!(service.post(&users("at last", 10), "s").await, 200);
+    assert_eq!(counted(&service).await, 240);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cut_and_stalled_connections_under_load_lose_nothing() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    set_up(&server.options("b", two_weeks()), false)
+        .await
+        .unwrap();
+    let proxy = Proxy::to(server.port()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("http://{}", proxy.address());
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+    ];
+    let service = Service::start(directory.path(), &settings).await;
+    let mut accepted = 0;
+    let mut spooled = 0;
+    for round in 0..60 {
+        match round {
+            10 | 40 => proxy.cut(),
+            25 => proxy.stall(),
+            20 | 35 | 50 => proxy.restore(),
+            _ => {}
+        }
+        let posts = (0..4).map(|writer| {
+            let users = users(&format!("u{round}-{writer}-"), 25);
+            let service = &service;
+            async move { service.post(&users, "s").await }
+        });
+        for status in futures::future::join_all(posts).await {
+            assert!(
+                matches!(status, 200 | 202),
+                "round {round}: status {status}"
+            );
+            accepted += 25;
+            spooled += u64::from(status == 202);
+        }
+    }
+    assert!(spooled > 0, "the proxy broke nothing");
+    proxy.restore();
+    service.wait_until_drained().await;
+    assert_eq!(
+        counted(&service).await,
+        accepted,
+        "each accepted pair counts, once"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_spool_the_service_says_to_come_back() {
+    let Some(mut server) = Influxd::start().await else {
+        return;
+    };
+    set_up(&server.options("b", two_weeks()), false)
+        .await
+        .unwrap();
+    server.kill();
+    let directory = tempfile::tempdir().unwrap();
+    let url = server.url();
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+        ("spool_dir", "off"),
+    ];
+    let service = Service::start(directory.path(), &settings).await;
+    assert_eq!(service.post(&users("u", 3), "s").await, 503);
+    server.restart().await;
+    assert_eq!(service.post(&users("u", 3), "s").await, 200);
+    assert_eq!(counted(&service).await, 3);
+}
