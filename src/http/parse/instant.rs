@@ -1,10 +1,15 @@
 //! Instants as clients write them: RFC 3339 or unix seconds.
 
+use jiff::civil::{Date, Time};
+use jiff::tz::Offset;
 use jiff::{SignedDuration, Timestamp};
 
 /// The instant that `text` writes in RFC 3339. One beyond what can be represented is taken as the last one
 /// that can: it is in the future all the same.
 pub(in crate::http) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+    if let Some(at) = parse_plain(text) {
+        return Some(at);
+    }
     if let Ok(at) = text.parse() {
         return Some(at);
     }
@@ -14,6 +19,26 @@ pub(in crate::http) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
         .or_else(|| text.strip_prefix("9999-12-31"))?;
     let representable: Result<Timestamp, _> = format!("9999-12-01{time}").parse();
     representable.ok().map(|_| Timestamp::MAX)
+}
+
+/// The instant that `text` writes as most programs do, `2026-11-21T12:00:00Z` to the letter: several times as
+/// fast as the parser that knows every other way.
+fn parse_plain(text: &str) -> Option<Timestamp> {
+    let bytes: &[u8; 20] = text.as_bytes().try_into().ok()?;
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', rest @ ..] = bytes else {
+        return None;
+    };
+    let [h0, h1, b':', n0, n1, b':', s0, s1, b'Z'] = rest else {
+        return None;
+    };
+    let two = |tens: &u8, ones: &u8| {
+        let digits = tens.is_ascii_digit() && ones.is_ascii_digit();
+        digits.then(|| i8::try_from((tens - b'0') * 10 + (ones - b'0')).unwrap_or(i8::MAX))
+    };
+    let year = i16::from(two(y0, y1)?) * 100 + i16::from(two(y2, y3)?);
+    let date = Date::new(year, two(m0, m1)?, two(d0, d1)?).ok()?;
+    let time = Time::new(two(h0, h1)?, two(n0, n1)?, two(s0, s1)?, 0).ok()?;
+    Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
 }
 
 /// The instant that a JSON number writes in unix seconds, to the nanosecond. Numbers beyond what can be
@@ -74,6 +99,34 @@ mod tests {
             "2026-11-21T06:30:00-05:30",
         ] {
             assert_eq!(parse_rfc3339(text), Some(noon), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_plain_way_means_the_same(text in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]Z") {
+            if let Some(at) = parse_plain(&text) {
+                proptest::prop_assert_eq!(text.parse::<Timestamp>().ok(), Some(at));
+            }
+        }
+    }
+
+    #[test]
+    fn the_plain_way_is_exact() {
+        let parsed = |text| parse_plain(text).map(Timestamp::as_second);
+        assert_eq!(parsed("2026-11-21T12:00:00Z"), Some(1_795_262_400));
+        assert_eq!(parsed("2024-02-29T23:59:59Z"), Some(1_709_251_199));
+        for bad in [
+            "2026-02-29T00:00:00Z",
+            "2026-11-21T24:00:00Z",
+            "2026-11-21T12:00:60Z",
+            "2026-11-21t12:00:00Z",
+            "2026-11-21 12:00:00Z",
+            "2026-1a-21T12:00:00Z",
+            "+026-11-21T12:00:00Z",
+            "2026-11-21T12:00:00",
+        ] {
+            assert_eq!(parsed(bad), None, "{bad}");
         }
     }
 
