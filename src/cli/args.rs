@@ -21,6 +21,8 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Take pairs in and answer counts over HTTP
     Serve(ServeArgs),
+    /// Recount all segments again and again, beside services that don't
+    Worker(ServeArgs),
     /// Print how many users a segment has
     Count(CountArgs),
     /// List segments with their users

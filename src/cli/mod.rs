@@ -15,6 +15,7 @@ mod setup;
 #[cfg(test)]
 mod test_server;
 mod variables;
+mod worker;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ pub fn run(
 fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
     match command {
         Command::Serve(args) => serve::run(args, variables),
+        Command::Worker(args) => worker::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
