@@ -1,0 +1,261 @@
+//! The InfluxDB store against the same server asked directly: `cargo bench --bench influx`.
+//!
+//! Needs influxd on PATH or named by HEADCOUNT_TEST_INFLUXD. HEADCOUNT_BENCH_PAIRS (2,000,000) is how many
+//! pairs are written, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments. Peers alternate, so that a busy
+//! machine slows both.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "a bench fails by panicking, tells by printing, and borrows helpers from the tests"
+)]
+
+#[path = "../tests/it/support"]
+mod support {
+    pub mod influxd;
+    pub mod servers;
+}
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::StreamExt;
+use headcount::domain::{
+    Batch, BatchBuilder, Resolution, Segment, Slot, TimeFrame, Timestamp, UserId,
+};
+use headcount::store::PairStore;
+use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use support::influxd::{Influxd, ORG, TOKEN};
+
+const SEGMENTS: u64 = 200;
+const BODY: usize = 5_000;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+fn frame() -> TimeFrame {
+    let (day, minute) = (Duration::from_hours(24), Duration::from_secs(60));
+    TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
+}
+
+/// Pairs of the last day. Segment n is picked with a weight of 1/(n+1), so that some are large.
+struct Pairs {
+    random: fastrand::Rng,
+    users: u64,
+    present: u64,
+}
+
+impl Pairs {
+    fn next(&mut self) -> (u64, u64, Slot) {
+        let user = self.random.u64(..self.users);
+        let segment = (((SEGMENTS + 1) as f64).powf(self.random.f64()) - 1.0) as u64;
+        let slot = Slot::new(self.present - self.random.u64(..1_440));
+        (user, segment.min(SEGMENTS - 1), slot)
+    }
+
+    fn batch(&mut self, pairs: usize) -> Batch {
+        let mut batch = BatchBuilder::with_capacity(pairs);
+        for _ in 0..pairs {
+            let (user, segment, slot) = self.next();
+            let user = UserId::new(format!("u{user}")).unwrap();
+            batch
+                .push_pair(&user, &format!("segment-{segment}"), slot)
+                .unwrap();
+        }
+        batch.finish()
+    }
+}
+
+/// The lines as a program without this library would write them.
+fn lines(batch: &Batch, resolution: Resolution) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (number, pair) in batch.pairs().enumerate() {
+        let start = pair.slot.number() * u64::from(resolution.seconds()) * 1_000_000_000;
+        let nanos = start + fastrand::u64(..59_000_000_000) + number as u64;
+        let (segment, user) = (pair.segment, pair.user.as_str());
+        writeln!(text, "pair,segment={segment} user=\"{user}\" {nanos}").unwrap();
+    }
+    text
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Posts bodies on two connections; how long that took.
+async fn post_raw(server: &Influxd, bucket: &str, bodies: Vec<Vec<u8>>, gzipped: bool) -> Duration {
+    let client = reqwest::Client::new();
+    let started = Instant::now();
+    let posts = bodies.into_iter().map(|body| {
+        let mut request = client
+            .post(format!("{}/api/v2/write", server.url()))
+            .query(&[("org", ORG), ("bucket", bucket)])
+            .header("Authorization", format!("Token {TOKEN}"));
+        if gzipped {
+            request = request.header("Content-Encoding", "gzip");
+        }
+        async move {
+            let answer = request.body(body).send().await.unwrap();
+            assert_eq!(answer.status(), 204);
+        }
+    });
+    futures::stream::iter(posts)
+        .buffer_unordered(2)
+        .collect::<()>()
+        .await;
+    started.elapsed()
+}
+
+async fn record_all(store: &InfluxStore, batches: Vec<Batch>, callers: usize) -> Duration {
+    let started = Instant::now();
+    let records = batches
+        .iter()
+        .map(|batch| async move { store.record(batch).await.unwrap() });
+    futures::stream::iter(records)
+        .buffer_unordered(callers)
+        .collect::<()>()
+        .await;
+    started.elapsed()
+}
+
+fn told(what: &str, pairs: u64, took: Duration) -> f64 {
+    let rate = pairs as f64 / took.as_secs_f64();
+    println!("{what:55} {rate:12.0} pairs/s");
+    rate
+}
+
+/// The same query as text, without this library.
+async fn count_raw(server: &Influxd, bucket: &str, segment: &str, frame: &TimeFrame) -> u64 {
+    let resolution = frame.resolution();
+    let slots = frame
+        .full_window()
+        .slots_as_of(resolution.slot_of(Timestamp::now()));
+    let start = resolution.start_of(*slots.start());
+    let stop = resolution.start_of(Slot::new(slots.end().number() + 1));
+    let flux = format!(
+        "from(bucket: \"{bucket}\") |> range(start: {start}, stop: {stop}) |> filter(fn: (r) => \
+         r._measurement == \"pair\" and r._field == \"user\" and r.segment == \"{segment}\") |> \
+         keep(columns: [\"segment\", \"_field\", \"_value\"]) |> distinct() |> count()"
+    );
+    let body = serde_json::json!({"query": flux, "type": "flux"});
+    let answer = server
+        .post(
+            &format!("api/v2/query?org={}", ORG.replace(' ', "%20")),
+            &body,
+        )
+        .await;
+    let text = answer.text().await.unwrap();
+    let row = text.lines().nth(1).unwrap_or_default();
+    row.rsplit(',').next().unwrap().trim().parse().unwrap_or(0)
+}
+
+#[tokio::main]
+async fn main() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let server = Arc::new(server);
+    let total = setting("HEADCOUNT_BENCH_PAIRS", 2_000_000);
+    let frame = frame();
+    let mut pairs = Pairs {
+        random: fastrand::Rng::with_seed(1),
+        users: setting("HEADCOUNT_BENCH_USERS", 300_000),
+        present: frame.resolution().slot_of(Timestamp::now()).number(),
+    };
+    for bucket in ["raw", "store"] {
+        set_up(&server.options(bucket, frame), false).await.unwrap();
+    }
+    println!("{total} pairs, {SEGMENTS} segments");
+    let store = InfluxStore::open(server.options("store", frame)).unwrap();
+    let rounds = 4;
+    let each = (total / rounds) as usize;
+    let [mut plain, mut zipped, mut ours, mut small] = [Duration::ZERO; 4];
+    for _ in 0..rounds {
+        let batches: Vec<Batch> = (0..each / BODY).map(|_| pairs.batch(BODY)).collect();
+        let bodies: Vec<_> = batches
+            .iter()
+            .map(|b| lines(b, frame.resolution()))
+            .collect();
+        let gzipped: Vec<_> = bodies.iter().map(|body| gzip(body)).collect();
+        plain += post_raw(&server, "raw", bodies, false).await;
+        zipped += post_raw(&server, "raw", gzipped, true).await;
+        ours += record_all(&store, batches, 8).await;
+        let batches: Vec<Batch> = (0..each / 4 / 50).map(|_| pairs.batch(50)).collect();
+        small += record_all(&store, batches, 256).await;
+    }
+    let raw = told(
+        "raw, pre-encoded, 5,000 a body, 2 connections",
+        total,
+        plain,
+    );
+    let zipped = told("the same, pre-gzipped (level 1)", total, zipped);
+    let ours = told("record, 5,000 a batch, 8 callers", total, ours);
+    told("record, 50 a batch, 256 callers", total / 4, small);
+    println!(
+        "record against the better of raw: {:.0} %",
+        100.0 * ours / raw.max(zipped)
+    );
+
+    for linger in [0, 1, 2, 5] {
+        let store = InfluxStore::open(InfluxOptions {
+            linger: Duration::from_millis(linger),
+            ..server.options("store", frame)
+        });
+        let store = store.unwrap();
+        let mut line = format!("linger {linger} ms:");
+        for callers in [1, 16, 64, 256] {
+            let batches: Vec<Batch> = (0..callers * 40).map(|_| pairs.batch(1)).collect();
+            let count = batches.len();
+            let took = record_all(&store, batches, callers).await;
+            let bodies = store.stats().bodies;
+            let rate = count as f64 / took.as_secs_f64();
+            let wait = took.as_secs_f64() * 1000.0 * callers as f64 / count as f64;
+            line += &format!("  {callers} callers {rate:.0}/s {wait:.1} ms ({bodies} writes)");
+        }
+        println!("{line}");
+    }
+
+    let segments = store.segments(Timestamp::now()).await.unwrap();
+    let names: Vec<String> = segments
+        .iter()
+        .map(|segment| segment.as_str().to_owned())
+        .collect();
+    let [mut raw, mut ours] = [Duration::ZERO; 2];
+    for _ in 0..3 {
+        let started = Instant::now();
+        let counts = names
+            .iter()
+            .map(|name| count_raw(&server, "store", name, &frame));
+        let raw_counts: Vec<u64> = futures::stream::iter(counts).buffered(2).collect().await;
+        raw += started.elapsed();
+        let started = Instant::now();
+        let counts = segments.iter().map(|segment: &Segment| async {
+            let window = frame.full_window();
+            store
+                .count(segment, window, Timestamp::now())
+                .await
+                .unwrap()
+                .users
+        });
+        let counts: Vec<u64> = futures::stream::iter(counts).buffered(2).collect().await;
+        ours += started.elapsed();
+        assert_eq!(counts, raw_counts, "the same counts");
+    }
+    println!(
+        "recount of {} segments, 2 at a time: raw Flux {:.2} s, count {:.2} s, {:+.0} %",
+        names.len(),
+        raw.as_secs_f64() / 3.0,
+        ours.as_secs_f64() / 3.0,
+        100.0 * (ours.as_secs_f64() / raw.as_secs_f64() - 1.0)
+    );
+}
