@@ -28,11 +28,29 @@ pub async fn open(
 ) -> Result<Opened, StoreError> {
     match settings.store.kind {
         StoreKind::Embedded => open_embedded(settings, metrics).await,
-        StoreKind::Influx => Ok(Opened {
-            store: Arc::new(InfluxStore::open(influx_options(settings)?)?),
-            newest: None,
-        }),
+        StoreKind::Influx => open_influx(settings, metrics),
     }
+}
+
+fn open_influx(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
+    let store = Arc::new(InfluxStore::open(influx_options(settings)?)?);
+    let observed = Arc::downgrade(&store);
+    metrics.before_render(move |metrics| {
+        let Some(store) = observed.upgrade() else {
+            return;
+        };
+        let stats = store.stats();
+        metrics.store_lines("written", stats.written);
+        metrics.store_lines("expired", stats.expired);
+        metrics.store_lines("refused", stats.refused);
+        metrics.store_lines("lost", stats.dead_letter_lost);
+        metrics.dead_letters(stats.refused);
+        metrics.store_retries(stats.retries);
+    });
+    Ok(Opened {
+        store,
+        newest: None,
+    })
 }
 
 async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {

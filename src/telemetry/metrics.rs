@@ -58,6 +58,8 @@ pub struct Metrics {
     spool_bytes: Gauge,
     spool_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     dead_letters: Counter,
+    store_lines: Family<Labels<1>, Counter>,
+    store_retries: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -153,9 +155,21 @@ impl Default for Metrics {
             ),
             dead_letters: names
                 .counter("dead_letter_pairs", "Pairs that the store refused for good"),
+            store_lines: names.counters(
+                "store_lines",
+                "Lines sent to a store on the network, by what became of them",
+            ),
+            store_retries: names.counter("store_retries", "Writes to a store that were repeated"),
             registry: names.finish(),
         }
     }
+}
+
+/// Brings a counter up to a total that is kept elsewhere.
+fn set(counter: &Counter, total: u64) {
+    counter
+        .inner()
+        .store(total, std::sync::atomic::Ordering::Relaxed);
 }
 
 /// From a tenth of a millisecond to about 100 seconds.
@@ -291,9 +305,23 @@ impl Metrics {
         *self.spool_oldest.lock() = oldest.and_then(|age| Instant::now().checked_sub(age));
     }
 
-    /// Pairs that the store refused for good.
+    /// Pairs that the store refused for good, since it was opened.
     pub fn dead_letters(&self, pairs: u64) {
-        self.dead_letters.inc_by(pairs);
+        set(&self.dead_letters, pairs);
+    }
+
+    /// What became of the lines sent to the store, since it was opened: `written`, `expired`, `refused`, or
+    /// `lost` (refused, and not in a dead-letter file either).
+    pub fn store_lines(&self, outcome: &'static str, lines: u64) {
+        set(
+            &self.store_lines.get_or_create(&[("outcome", outcome)]),
+            lines,
+        );
+    }
+
+    /// Writes to the store that were repeated, since it was opened.
+    pub fn store_retries(&self, retries: u64) {
+        set(&self.store_retries, retries);
     }
 
     /// Calls `hook` before each rendering, so that gauges which cost nothing to read are never out of date.

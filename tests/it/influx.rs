@@ -10,6 +10,7 @@ use headcount::domain::{
     Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
 };
 use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store};
+use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use headcount::store::{Change, PairStore, SetUp};
 
@@ -132,6 +133,57 @@ async fn names_that_break_a_scanner_harm_no_neighbour() {
     expected.push(segment("neighbour"));
     expected.sort();
     assert_eq!(store.segments(Timestamp::now()).await.unwrap(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_equal_those_of_the_embedded_store() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let frame = two_weeks();
+    let directory = tempfile::tempdir().unwrap();
+    let embedded = EmbeddedStore::open(EmbeddedOptions::new(directory.path(), frame)).unwrap();
+    let influx = server.store("b", frame).await;
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..20 {
+        let mut builder = BatchBuilder::default();
+        for _ in 0..1_500 {
+            let who = format!("u{}", random.u32(..3_000));
+            let segment = HOSTILE_NAMES[random.usize(..HOSTILE_NAMES.len())];
+            // Late by minutes, hours or days; some pairs repeat.
+            let late = random.choice([1, 60, 1_440, 13 * 1_440]).unwrap();
+            let slot = back(random.u64(..late));
+            builder.push_pair(&user(&who), segment, slot).unwrap();
+        }
+        let batch = builder.finish();
+        influx.record(&batch).await.unwrap();
+        embedded.record(&batch).await.unwrap();
+    }
+    for who in ["u1", "u20", "u300"] {
+        let now = Timestamp::now();
+        let erased = influx.forget(&user(who), now).await.unwrap();
+        assert_eq!(embedded.forget(&user(who), now).await.unwrap(), erased);
+    }
+    let now = Timestamp::now();
+    assert_eq!(
+        influx.segments(now).await.unwrap(),
+        embedded.segments(now).await.unwrap()
+    );
+    for name in HOSTILE_NAMES {
+        for hours in [1, 7, 24, 14 * 24] {
+            let window = frame.window(Duration::from_hours(hours)).unwrap();
+            let ours = influx.count(&segment(name), window, now).await.unwrap();
+            let theirs = embedded.count(&segment(name), window, now).await.unwrap();
+            assert_eq!(ours.users, theirs.users, "{name} over {hours} h");
+        }
+    }
+    for n in (0..3_000).step_by(251) {
+        let who = format!("u{n}");
+        let ours = influx.memberships(&user(&who), now).await.unwrap();
+        let theirs = embedded.memberships(&user(&who), now).await.unwrap();
+        assert_eq!(ours, theirs, "segments of {who}");
+    }
+    embedded.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
