@@ -175,4 +175,4 @@ pub fn replace_file(
 }
 
 /// What the name of a file ends with while [`replace_file`] writes it.
-pub(super) const UNFINISHED: &str = ".new";
+pub const UNFINISHED: &str = ".new";

@@ -22,8 +22,8 @@ pub struct Log {
     writer: Mutex<Option<JoinHandle<()>>>,
     disk: Arc<dyn super::Disk>,
     recovery: Recovery,
-    // Released last.
-    _dir: Arc<LockedDir>,
+    // Held until the log is closed.
+    dir: Mutex<Option<Arc<LockedDir>>>,
 }
 
 /// The state of a log, for metrics.
@@ -65,7 +65,7 @@ impl Log {
             writer: Mutex::new(Some(writer)),
             disk,
             recovery,
-            _dir: dir,
+            dir: Mutex::new(Some(dir)),
         })
     }
 
@@ -180,13 +180,14 @@ impl Log {
         }
     }
 
-    /// Writes what waits, seals the file and stops the writer. Appends after this get
-    /// [`LogError::Closed`]. The directory stays locked until the log is dropped.
+    /// Writes what waits, seals the file, stops the writer and gives up its share of the directory's lock.
+    /// Appends after this get [`LogError::Closed`]. Closing again does nothing.
     pub async fn close(&self) -> Result<(), LogError> {
         self.shared.closed.store(true, Ordering::Release);
         match self.ask(|answer| Request::Close { answer }).await {
             Ok(()) | Err(LogError::Closed) => {
                 self.join();
+                *self.dir.lock() = None;
                 Ok(())
             }
             Err(error) => Err(error),

@@ -50,7 +50,7 @@ mod tests;
 mod writer;
 
 pub use directory::LockedDir;
-pub use disk::{Disk, DiskFile, OsDisk, replace_file};
+pub use disk::{Disk, DiskFile, OsDisk, UNFINISHED, replace_file};
 pub use error::LogError;
 pub use format::MAX_PAYLOAD;
 pub use handle::{Log, LogStats};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -44,8 +45,12 @@ pub(crate) struct Faults {
 
 #[derive(Debug, Clone, Default)]
 struct Content {
+    /// What is on the disk.
     synced: Vec<u8>,
+    /// What readers see.
     data: Vec<u8>,
+    /// What the next sync brings to the disk. A sync that fails forgets it, as kernels do.
+    dirty: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,14 +102,10 @@ impl MemDisk {
         Self::with(files, names)
     }
 
-    /// What the disk holds after the process died now, with nothing lost.
+    /// What the next process finds after this one died now. The machine lives: nothing is lost, nor synced.
     pub(crate) fn kill(&self) -> Self {
         let state = self.state.lock();
-        let files = state
-            .files
-            .iter()
-            .map(|file| Content::durable(file.data.clone()))
-            .collect();
+        let files = state.files.to_vec();
         Self::with(files, state.names.clone())
     }
 
@@ -142,6 +143,15 @@ impl Content {
         Self {
             synced: data.clone(),
             data,
+            dirty: Vec::new(),
+        }
+    }
+
+    fn sync(&mut self) {
+        self.synced.resize(self.data.len(), 0);
+        for range in self.dirty.drain(..) {
+            let range = range.start.min(self.data.len())..range.end.min(self.data.len());
+            self.synced[range.clone()].copy_from_slice(&self.data[range]);
         }
     }
 
@@ -267,8 +277,10 @@ impl DiskFile for MemFile {
                 return Err(io::ErrorKind::StorageFull.into());
             }
         }
-        let data = &mut state.files[self.file].data;
+        let content = &mut state.files[self.file];
         let (start, end) = (offset as usize, offset as usize + length);
+        content.dirty.push(start..end);
+        let data = &mut content.data;
         if data.len() < end {
             data.resize(end, 0);
         }
@@ -287,11 +299,13 @@ impl DiskFile for MemFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        if state.faults.sync {
+        let fails = state.faults.sync;
+        let content = &mut state.files[self.file];
+        if fails {
+            content.dirty.clear();
             return Err(io::Error::other("injected"));
         }
-        let content = &mut state.files[self.file];
-        content.synced.clone_from(&content.data);
+        content.sync();
         Ok(())
     }
 }

@@ -7,7 +7,11 @@
 //! The directory holds `identity` (the key of the fingerprints and the resolution), numbered `.log` files, at most a
 //! few `.snapshot` files named by the log file with which replay goes on, and `lock`.
 
+mod blocks;
+mod encode;
 mod identity;
+mod load;
+mod open;
 mod options;
 mod record;
 mod snapshot;
@@ -23,14 +27,13 @@ use async_trait::async_trait;
 
 use self::identity::Identity;
 pub use self::options::EmbeddedOptions;
-use self::record::Record;
 use self::snapshotter::Snapshotter;
 use self::state::State;
 use super::{Archived, PairStore, StoreError};
 use crate::domain::{
     Batch, Count, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
-use crate::log::{LockedDir, Log, LogError, LogOptions, LogStats, Recovery};
+use crate::log::{Log, LogError, LogStats};
 
 /// The embedded store. See the [module](self).
 #[derive(Debug)]
@@ -59,58 +62,9 @@ pub struct EmbeddedStats {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in a directory, which it keeps to itself. Blocks for as long as reading what is there
-    /// takes: about a second for ten million pairs.
-    pub fn open(options: EmbeddedOptions) -> Result<Self, StoreError> {
-        let EmbeddedOptions {
-            dir,
-            frame,
-            snapshot_bytes,
-            disk,
-            observer,
-        } = options;
-        let locked = Arc::new(LockedDir::acquire(&dir)?);
-        let identity = Identity::open(&*disk, &dir, frame.resolution())?;
-        let state = Arc::new(State::new(frame));
-        let newest = snapshot::load_newest(&*disk, &dir, &state)?;
-        let log_options = LogOptions {
-            start: newest.start,
-            disk: Arc::clone(&disk),
-            observer,
-            thread_name: "log-writer".to_owned(),
-            ..LogOptions::default()
-        };
-        let applied = Arc::clone(&state);
-        let mut scratch = Vec::new();
-        let apply = move |_, payload: &[u8]| applied.apply(payload, &mut scratch);
-        let log = Arc::new(Log::open(
-            Arc::clone(&locked),
-            log_options,
-            Box::new(apply),
-        )?);
-        report(log.recovery());
-        let snapshotter = Snapshotter::start(
-            dir,
-            disk,
-            Arc::clone(&state),
-            Arc::clone(&log),
-            newest,
-            snapshot_bytes,
-        )?;
-        let closed = AtomicBool::new(false);
-        Ok(Self {
-            frame,
-            identity,
-            state,
-            log,
-            snapshotter,
-            closed,
-        })
-    }
-
     /// The newest slot that any pair has, or 0.
     pub fn newest_slot(&self) -> Slot {
-        self.state.index.head()
+        self.state.newest()
     }
 
     /// What the store holds.
@@ -143,42 +97,16 @@ impl EmbeddedStore {
     fn slot(&self, instant: Timestamp) -> Slot {
         self.frame.resolution().slot_of(instant)
     }
-
-    async fn append(&self, record: Record<'_>) -> Result<(), StoreError> {
-        self.check_open()?;
-        self.log.append(record.encode()).await?;
-        Ok(())
-    }
-}
-
-fn report(recovery: &Recovery) {
-    if let Some(torn) = &recovery.torn {
-        tracing::warn!(
-            file = %torn.path.display(),
-            offset = torn.offset,
-            bytes = torn.bytes,
-            "an unfinished write at the log's end was cut off; nothing of it was acknowledged"
-        );
-    }
-    tracing::info!(
-        files = recovery.files,
-        records = recovery.records,
-        "log replayed"
-    );
 }
 
 #[async_trait]
 impl PairStore for EmbeddedStore {
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
         self.check_open()?;
-        if batch.is_empty() {
-            return Ok(());
+        for record in encode::records(batch, &self.identity) {
+            self.log.append(record).await?;
         }
-        self.append(Record::Pairs {
-            batch,
-            identity: &self.identity,
-        })
-        .await
+        Ok(())
     }
 
     async fn count(
@@ -197,6 +125,7 @@ impl PairStore for EmbeddedStore {
     }
 
     fn count_now(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
+        self.check_open().ok()?;
         let asked = self.slot(as_of);
         let (users, effective) = self
             .state
@@ -233,14 +162,11 @@ impl PairStore for EmbeddedStore {
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.check_open()?;
         let fingerprint = self.identity.fingerprint(user);
-        let before = self
-            .state
-            .index
-            .memberships(fingerprint, self.slot(as_of))
-            .len();
+        // What has expired by then is not counted among the erased.
+        self.state.index.advance(self.slot(as_of));
         // Written even if there is nothing to erase: a pair of the user may be on its way through the log.
-        self.append(Record::Forget(fingerprint)).await?;
-        Ok(before as u64)
+        let at = self.log.append(record::forget(fingerprint)).await?;
+        Ok(self.state.take_erased(at))
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
@@ -254,10 +180,11 @@ impl PairStore for EmbeddedStore {
 
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
         self.check_open()?;
-        if points.is_empty() {
-            return Ok(());
+        // Some 150 bytes a point at most: a record stays far below what the log takes.
+        for points in points.chunks(1 << 16) {
+            self.log.append(record::trend(points)).await?;
         }
-        self.append(Record::Trend(points)).await
+        Ok(())
     }
 
     async fn trend(
@@ -284,7 +211,10 @@ impl PairStore for EmbeddedStore {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.snapshotter.stop();
+        // It waits for a thread.
+        if let Err(error) = tokio::task::spawn_blocking(self.snapshotter.stop()).await {
+            tracing::error!(%error, "the thread that takes snapshots could not be stopped");
+        }
         Ok(self.log.close().await?)
     }
 }
@@ -306,5 +236,7 @@ impl From<LogError> for StoreError {
     }
 }
 
+#[cfg(test)]
+mod crashes;
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,9 @@ pub struct EmbeddedOptions {
     pub dir: PathBuf,
     /// Window and resolution. The resolution must be that with which the directory was made.
     pub frame: TimeFrame,
-    /// A snapshot is taken when the log has grown by this many bytes since the last one, and by as much as that
-    /// one had.
+    /// A snapshot is taken when the log has grown by this many bytes since the last one, and by half as much as
+    /// that one had. The first bounds what a start has to replay, the second what snapshots write: at most two
+    /// bytes for each of the log.
     pub snapshot_bytes: u64,
     /// Where the files are.
     pub disk: Arc<dyn Disk>,
@@ -28,8 +29,8 @@ impl EmbeddedOptions {
         Self {
             dir: dir.into(),
             frame,
-            // Replayed in about a second; written in a few.
-            snapshot_bytes: 256 << 20,
+            // Eight million pairs, replayed in about two seconds.
+            snapshot_bytes: 64 << 20,
             disk: Arc::new(OsDisk),
             observer: Arc::new(NoLogObserver),
         }

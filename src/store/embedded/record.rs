@@ -1,86 +1,26 @@
-//! What the log's records say, and how they are written.
+//! What the log's records say, and how they are written. [`encode`](super::encode) writes those of pairs.
 //!
 //! All little endian. A segment is `length u8, name`.
 //! - pairs: `1 u8 | base slot u64 | groups u32 | (segment, entries u32, entry u64 *)*`
 //! - forget: `2 u8 | fingerprint u64`
 //! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
 
-use super::Identity;
-use crate::domain::{Batch, Segment, Slot, TrendPoint};
+use crate::domain::{Segment, TrendPoint};
 use crate::index::{Entry, Fingerprint};
 
 pub(super) const PAIRS: u8 = 1;
 pub(super) const FORGET: u8 = 2;
 pub(super) const TREND: u8 = 3;
 
-/// A change to the store, on its way to the log.
-pub(super) enum Record<'a> {
-    /// Pairs, whose users become fingerprints here.
-    Pairs {
-        batch: &'a Batch,
-        identity: &'a Identity,
-    },
-    /// The erasure of a user.
-    Forget(Fingerprint),
-    /// Trend points.
-    Trend(&'a [TrendPoint]),
-}
-
-impl Record<'_> {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        match self {
-            Self::Pairs { batch, identity } => encode_pairs(batch, identity),
-            Self::Forget(fingerprint) => {
-                let mut out = vec![FORGET];
-                out.extend_from_slice(&fingerprint.number().to_le_bytes());
-                out
-            }
-            Self::Trend(points) => encode_trend(points),
-        }
-    }
-}
-
-/// Groups the pairs by segment, so that a name is written once and the index is locked once for each.
-fn encode_pairs(batch: &Batch, identity: &Identity) -> Vec<u8> {
-    let segments = batch.segments();
-    let mut lengths = vec![0_u32; segments.len()];
-    let mut base = Slot::new(0);
-    for (segment, _, slot) in batch.indexed() {
-        lengths[segment] += 1;
-        base = base.max(slot);
-    }
-    let names: usize = segments
-        .iter()
-        .map(|segment| segment.as_str().len() + 5)
-        .sum();
-    let mut out = Vec::with_capacity(13 + names + batch.len() * 8);
-    out.push(PAIRS);
-    out.extend_from_slice(&base.number().to_le_bytes());
-    out.extend_from_slice(&length(segments.len()));
-    // Lay out all groups, then drop each entry into its place.
-    let mut next = Vec::with_capacity(segments.len());
-    for (segment, pairs) in segments.iter().zip(&lengths) {
-        push_segment(&mut out, segment);
-        out.extend_from_slice(&pairs.to_le_bytes());
-        next.push(out.len());
-        out.resize(out.len() + *pairs as usize * 8, 0);
-    }
-    for (segment, user, slot) in batch.indexed() {
-        let entry = Entry::new(identity.fingerprint(&user), in_reach(slot, base)).to_bits();
-        let at = next[segment];
-        out[at..at + 8].copy_from_slice(&entry.to_le_bytes());
-        next[segment] = at + 8;
-    }
+/// The record that erases a user.
+pub(super) fn forget(fingerprint: Fingerprint) -> Vec<u8> {
+    let mut out = vec![FORGET];
+    out.extend_from_slice(&fingerprint.number().to_le_bytes());
     out
 }
 
-/// A slot so far before the base that 16 bits can't tell it has expired whatever the window: any expired slot
-/// within reach says the same.
-fn in_reach(slot: Slot, base: Slot) -> Slot {
-    slot.max(Slot::new(base.number().saturating_sub(u64::from(u16::MAX))))
-}
-
-fn encode_trend(points: &[TrendPoint]) -> Vec<u8> {
+/// The record of trend points.
+pub(super) fn trend(points: &[TrendPoint]) -> Vec<u8> {
     let mut out = vec![TREND];
     out.extend_from_slice(&length(points.len()));
     for point in points {

@@ -9,14 +9,19 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::snapshot::{self, Newest};
+use super::EmbeddedOptions;
+use super::snapshot::{self, Snapshot};
 use super::state::State;
 use crate::domain::Timestamp;
-use crate::log::{Disk, Log, LogError, Start};
+use crate::log::{Disk, Log, LogError};
 
 /// How often the log's growth is looked at. A log grows by some 12 MB/s at full load, so a look a second is soon
 /// enough, and costs the writers nothing.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long to wait after a failure. Each try begins a new log file and writes until it fails: on a full disk that
+/// takes room away from the log again and again.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Owns the thread.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ struct Work {
     state: Arc<State>,
     log: Arc<Log>,
     threshold: u64,
-    newest: Mutex<Newest>,
+    newest: Mutex<Option<Snapshot>>,
     /// Held while a snapshot is taken: one at a time.
     taking: Mutex<()>,
     stopped: AtomicBool,
@@ -41,32 +46,27 @@ struct Work {
 
 impl Snapshotter {
     pub(super) fn start(
-        dir: PathBuf,
-        disk: Arc<dyn Disk>,
+        options: EmbeddedOptions,
         state: Arc<State>,
         log: Arc<Log>,
-        newest: Newest,
-        threshold: u64,
+        newest: Option<Snapshot>,
     ) -> Result<Self, LogError> {
         let work = Arc::new(Work {
-            disk,
+            dir: options.dir,
+            disk: options.disk,
             state,
             log,
-            threshold,
+            threshold: options.snapshot_bytes,
             newest: Mutex::new(newest),
             taking: Mutex::new(()),
             stopped: AtomicBool::new(false),
-            dir,
         });
         let (stop, stopping) = mpsc::channel();
         let looked = Arc::clone(&work);
         let look = move || {
-            while let Err(RecvTimeoutError::Timeout) = stopping.recv_timeout(LOOK) {
-                if looked.is_due()
-                    && let Err(error) = looked.take()
-                {
-                    tracing::error!(%error, "no snapshot can be taken; the log grows until one can");
-                }
+            let mut wait = LOOK;
+            while let Err(RecvTimeoutError::Timeout) = stopping.recv_timeout(wait) {
+                wait = looked.look();
             }
         };
         let thread = std::thread::Builder::new()
@@ -88,56 +88,83 @@ impl Snapshotter {
 
     /// How old the newest snapshot is.
     pub(super) fn age(&self) -> Option<Duration> {
-        let made = self.work.newest.lock().made?;
-        Some(Duration::try_from(Timestamp::now().duration_since(made)).unwrap_or_default())
+        let begun = (*self.work.newest.lock())?.begun;
+        Some(Duration::try_from(Timestamp::now().duration_since(begun)).unwrap_or_default())
     }
 
-    /// Gives up a snapshot under way and ends the thread.
-    pub(super) fn stop(&self) {
+    /// Takes the snapshot that covers the log files before `next`.
+    #[cfg(test)]
+    pub(super) fn take_before(&self, next: u64) -> Result<(), LogError> {
+        self.work.take_before(next)
+    }
+
+    /// What gives up a snapshot under way and ends the thread, on a thread that may block.
+    pub(super) fn stop(&self) -> impl FnOnce() + Send + use<> {
         self.work.stopped.store(true, Ordering::Release);
         let thread = self.thread.lock().take();
-        if let Some((stop, thread)) = thread {
-            drop(stop);
-            // A thread that panicked has ended as well.
-            let _ = thread.join();
+        let work = Arc::clone(&self.work);
+        move || {
+            if let Some((stop, thread)) = thread {
+                drop(stop);
+                if thread.join().is_err() {
+                    tracing::error!("the thread that takes snapshots has crashed");
+                }
+            }
+            // One that was asked for may be under way on another thread.
+            drop(work.taking.lock());
         }
     }
 }
 
 impl Drop for Snapshotter {
     fn drop(&mut self) {
-        self.stop();
+        self.stop()();
     }
 }
 
 impl Work {
+    /// Takes a snapshot if one is due. Returns when to look again.
+    fn look(&self) -> Duration {
+        if !self.is_due() {
+            return LOOK;
+        }
+        match self.take() {
+            Ok(()) => LOOK,
+            Err(error) => {
+                tracing::error!(%error, "no snapshot can be taken; the log grows until one can");
+                RETRY
+            }
+        }
+    }
+
     fn is_due(&self) -> bool {
         let newest = *self.newest.lock();
-        let Start::At(covered) = newest.start else {
-            return false;
-        };
-        self.log.bytes_from(covered) >= self.threshold.max(newest.bytes)
+        let (covered, last) = newest.map_or((1, 0), |newest| (newest.next, newest.bytes));
+        self.log.bytes_from(covered) >= self.threshold.max(last / 2)
     }
 
     fn take(&self) -> Result<(), LogError> {
-        let _taking = self.taking.lock();
-        let made = Timestamp::now();
         // Everything before this file is in the state: the log's writer applies before it begins a new one.
-        let next = self.log.rotate_blocking()?;
+        self.take_before(self.log.rotate_blocking()?)
+    }
+
+    fn take_before(&self, next: u64) -> Result<(), LogError> {
+        let _taking = self.taking.lock();
+        let covered = self.newest.lock().map_or(1, |newest| newest.next);
+        if next <= covered {
+            // Nothing was logged since.
+            return Ok(());
+        }
         let stopped = || self.stopped.load(Ordering::Acquire);
-        let Some(bytes) = snapshot::write(&*self.disk, &self.dir, next, &self.state, &stopped)?
+        let Some(taken) = snapshot::write(&*self.disk, &self.dir, next, &self.state, &stopped)?
         else {
             return Ok(());
         };
-        *self.newest.lock() = Newest {
-            start: Start::At(next),
-            bytes,
-            made: Some(made),
-        };
+        *self.newest.lock() = Some(taken);
         // Only now, with the snapshot and its name on the disk, may what it covers go.
         self.log.remove_before(next)?;
         snapshot::remove_older(&*self.disk, &self.dir, next)?;
-        tracing::info!(bytes, next, "snapshot taken");
+        tracing::info!(bytes = taken.bytes, next, "snapshot taken");
         Ok(())
     }
 }

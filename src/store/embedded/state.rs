@@ -1,17 +1,28 @@
 //! What the records make: the index and the trends.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use parking_lot::Mutex;
 
 use super::record::{FORGET, PAIRS, Reader, TREND};
-use super::trends::Trends;
-use crate::domain::{Slot, TimeFrame, Timestamp};
+use super::trends::{Point, Trends};
+use crate::domain::{Slot, TimeFrame};
 use crate::index::{Entry, Fingerprint, Index};
+use crate::log::Position;
+
+/// Answers that wait for their callers. More than can be under way: the rest were given up.
+const MAX_ANSWERS: usize = 1 << 14;
 
 /// All that a snapshot keeps.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) index: Index,
     pub(super) trends: Mutex<Trends>,
+    /// The newest slot of any pair. The index's head may be later: whoever asks for a count moves it on.
+    newest: AtomicU64,
+    /// From how many segments the record at a position erased its user.
+    erased: Mutex<HashMap<Position, u64>>,
 }
 
 impl State {
@@ -19,18 +30,44 @@ impl State {
         Self {
             index: Index::new(frame.full_window().slots()),
             trends: Mutex::default(),
+            newest: AtomicU64::new(0),
+            erased: Mutex::default(),
         }
+    }
+
+    /// The newest slot of any pair, or 0.
+    pub(super) fn newest(&self) -> Slot {
+        Slot::new(self.newest.load(Ordering::Acquire))
+    }
+
+    pub(super) fn note_newest(&self, slot: Slot) {
+        self.newest.fetch_max(slot.number(), Ordering::AcqRel);
+    }
+
+    /// Fetches from how many segments the record at `at` erased its user.
+    pub(super) fn take_erased(&self, at: Position) -> u64 {
+        self.erased.lock().remove(&at).unwrap_or(0)
+    }
+
+    /// Drops the answers that nobody waits for after replay.
+    pub(super) fn end_replay(&self) {
+        *self.erased.lock() = HashMap::new();
     }
 
     /// Applies one record, live or at replay; applying it again changes nothing. `scratch` saves an allocation a
     /// record.
-    pub(super) fn apply(&self, record: &[u8], scratch: &mut Vec<Entry>) -> Result<(), String> {
+    pub(super) fn apply(
+        &self,
+        at: Position,
+        record: &[u8],
+        scratch: &mut Vec<Entry>,
+    ) -> Result<(), String> {
         let mut reader = Reader(record);
         match reader.u8()? {
             PAIRS => self.apply_pairs(&mut reader, scratch)?,
             FORGET => {
                 let fingerprint = Fingerprint::from_number(reader.u64()?);
-                self.index.erase(fingerprint, Slot::new(0));
+                self.forget(at, fingerprint);
             }
             TREND => self.apply_trend(&mut reader)?,
             other => return Err(format!("a record of kind {other} is not known")),
@@ -45,7 +82,17 @@ impl State {
             reader.entries(scratch)?;
             self.index.upsert(&segment, scratch, base);
         }
+        self.note_newest(base);
         Ok(())
+    }
+
+    fn forget(&self, at: Position, fingerprint: Fingerprint) {
+        let erased = self.index.erase(fingerprint, Slot::new(0));
+        let mut answers = self.erased.lock();
+        if answers.len() >= MAX_ANSWERS {
+            answers.clear();
+        }
+        answers.insert(at, erased);
     }
 
     fn apply_trend(&self, reader: &mut Reader<'_>) -> Result<(), String> {
@@ -53,9 +100,8 @@ impl State {
         for _ in 0..reader.u32()? {
             let segment = reader.segment()?;
             let window = reader.u64()?;
-            let at = Timestamp::from_second(reader.i64()?)
-                .map_err(|_| "a trend point's instant is out of range".to_owned())?;
-            trends.add(&segment, window, at, reader.u64()?);
+            let point = Point::new(reader.i64()?, reader.u64()?);
+            trends.add(&segment, window, point);
         }
         Ok(())
     }

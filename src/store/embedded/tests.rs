@@ -1,5 +1,6 @@
 use super::*;
 use crate::domain::BatchBuilder;
+use crate::log::Position;
 use crate::store::conformance::{self, Factory};
 
 struct Embedded(tempfile::TempDir, std::sync::atomic::AtomicUsize);
@@ -192,11 +193,12 @@ fn any_bytes_are_an_error_or_a_record_and_never_a_panic() {
     let state = State::new(conformance::frame(60));
     let mut random = fastrand::Rng::with_seed(3);
     let mut scratch = Vec::new();
+    let at = Position { file: 1, offset: 0 };
     for _ in 0..20_000 {
         let mut record: Vec<u8> = (0..random.usize(..80)).map(|_| random.u8(..)).collect();
         if let Some(kind) = record.first_mut() {
             *kind = random.u8(..5);
         }
-        let _ = state.apply(&record, &mut scratch);
+        let _ = state.apply(at, &record, &mut scratch);
     }
 }

@@ -1,11 +1,11 @@
 //! Counts of the past, per segment and window: all of the last two days, then one an hour, for 400 days.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::domain::{Count, Segment, Timestamp};
 
 const HOUR: u32 = 3600;
-/// How long every point is kept.
+/// How long every point is kept, counted from its series' newest.
 const FINE: u32 = 48 * HOUR;
 /// How long the last point of each hour is kept.
 const KEPT: u32 = 400 * 24 * HOUR;
@@ -17,29 +17,26 @@ pub(super) struct Point {
     pub(super) users: u32,
 }
 
+impl Point {
+    pub(super) fn new(seconds: i64, users: u64) -> Self {
+        Self {
+            at: u32::try_from(seconds.max(0)).unwrap_or(u32::MAX),
+            users: u32::try_from(users).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// The points of every segment and window.
 #[derive(Debug, Default)]
 pub(super) struct Trends {
-    series: HashMap<(Segment, u64), Vec<Point>>,
+    series: HashMap<(Segment, u64), Series>,
 }
 
 impl Trends {
-    /// Adds a point, in place of one of the same second.
-    pub(super) fn add(&mut self, segment: &Segment, window: u64, at: Timestamp, users: u64) {
-        let point = Point {
-            at: seconds(at),
-            users: u32::try_from(users).unwrap_or(u32::MAX),
-        };
+    /// Adds a point, in place of one of the same second. Adding again what was added before changes nothing.
+    pub(super) fn add(&mut self, segment: &Segment, window: u64, point: Point) {
         let series = self.series.entry((segment.clone(), window)).or_default();
-        let newest = series.last().map_or(0, |last| last.at);
-        match series.binary_search_by_key(&point.at, |kept| kept.at) {
-            Ok(index) => series[index] = point,
-            Err(index) => series.insert(index, point),
-        }
-        // Once an hour is often enough to keep a series short.
-        if point.at / HOUR > newest / HOUR {
-            thin(series, point.at);
-        }
+        series.add(point);
     }
 
     /// The points from `from` to `to`, both included, oldest first.
@@ -53,48 +50,93 @@ impl Trends {
         let Some(series) = self.series.get(&(segment.clone(), window)) else {
             return Vec::new();
         };
-        let first = series.partition_point(|point| i64::from(point.at) < ceiling(from));
-        let points = series[first..]
-            .iter()
-            .take_while(|point| i64::from(point.at) <= to.as_second());
+        let wanted = ceiling(from)..=to.as_second();
+        let points = series.points();
         points
+            .filter(|point| wanted.contains(&i64::from(point.at)))
             .filter_map(|point| {
                 let as_of = Timestamp::from_second(i64::from(point.at)).ok()?;
-                Some(Count {
-                    users: u64::from(point.users),
-                    as_of,
-                })
+                let users = u64::from(point.users);
+                Some(Count { users, as_of })
             })
             .collect()
     }
 
-    /// Every series, for a snapshot.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Segment, u64, &[Point])> {
+    /// Every segment and window that has points.
+    pub(super) fn keys(&self) -> Vec<(Segment, u64)> {
+        self.series.keys().cloned().collect()
+    }
+
+    /// All points of a segment and window, oldest first.
+    pub(super) fn points(&self, segment: &Segment, window: u64) -> Vec<Point> {
+        let series = self.series.get(&(segment.clone(), window));
+        series.map_or_else(Vec::new, |series| series.points().collect())
+    }
+
+    /// Drops the series that ended longer ago than points are kept, as of the newest point of all.
+    pub(super) fn drop_ended(&mut self) {
+        let newest = self.series.values().map(Series::newest).max().unwrap_or(0);
         self.series
-            .iter()
-            .map(|((segment, window), points)| (segment, *window, points.as_slice()))
+            .retain(|_, series| newest - series.newest() <= KEPT);
     }
 }
 
-fn seconds(at: Timestamp) -> u32 {
-    u32::try_from(at.as_second().max(0)).unwrap_or(u32::MAX)
+/// The points of one segment and window. What is kept follows from what was added alone, not from when: so replay
+/// on top of a snapshot leads to the same points.
+#[derive(Debug, Default)]
+struct Series {
+    /// The last point of each hour, of those that are no longer fine; ascending.
+    hours: VecDeque<Point>,
+    /// Every point since; ascending.
+    fine: VecDeque<Point>,
+}
+
+impl Series {
+    fn newest(&self) -> u32 {
+        self.fine.back().map_or(0, |point| point.at)
+    }
+
+    fn points(&self) -> impl Iterator<Item = Point> {
+        self.hours.iter().chain(&self.fine).copied()
+    }
+
+    fn add(&mut self, point: Point) {
+        if point.at < self.newest().saturating_sub(FINE) {
+            self.add_to_hours(point);
+        } else {
+            match self.fine.binary_search_by_key(&point.at, |kept| kept.at) {
+                Ok(position) => self.fine[position] = point,
+                Err(position) => self.fine.insert(position, point),
+            }
+        }
+        let newest = self.newest();
+        let is_before = |point: Option<&Point>, age| {
+            point.is_some_and(|point| point.at < newest.saturating_sub(age))
+        };
+        while is_before(self.fine.front(), FINE) {
+            if let Some(point) = self.fine.pop_front() {
+                self.add_to_hours(point);
+            }
+        }
+        while is_before(self.hours.front(), KEPT) {
+            self.hours.pop_front();
+        }
+    }
+
+    /// Keeps an old point if it is the last of its hour so far.
+    fn add_to_hours(&mut self, point: Point) {
+        let hour = |point: &Point| point.at / HOUR;
+        match self.hours.binary_search_by_key(&hour(&point), hour) {
+            Ok(position) if self.hours[position].at <= point.at => self.hours[position] = point,
+            Ok(_) => {}
+            Err(position) => self.hours.insert(position, point),
+        }
+    }
 }
 
 /// The first whole second that is not before `at`.
 fn ceiling(at: Timestamp) -> i64 {
     at.as_second() + i64::from(at.subsec_nanosecond() > 0)
-}
-
-/// Drops what is too old as of `now`, and all but the last point of each hour that is no longer fine.
-fn thin(series: &mut Vec<Point>, now: u32) {
-    let next_hours: Vec<u32> = series.iter().skip(1).map(|point| point.at / HOUR).collect();
-    let mut index = 0;
-    series.retain(|point| {
-        let is_last_of_hour = next_hours.get(index) != Some(&(point.at / HOUR));
-        index += 1;
-        let age = now.saturating_sub(point.at);
-        age <= FINE || age <= KEPT && is_last_of_hour
-    });
 }
 
 #[cfg(test)]
@@ -108,8 +150,8 @@ mod tests {
         let start = 1_800_000_000_i64;
         let minutes = 410 * 24 * 60;
         for minute in 0..minutes {
-            let at = Timestamp::from_second(start + minute * 60).unwrap();
-            trends.add(&segment, 60, at, u64::try_from(minute).unwrap());
+            let point = Point::new(start + minute * 60, minute.unsigned_abs());
+            trends.add(&segment, 60, point);
         }
         let last = start + (minutes - 1) * 60;
         let at = |second| Timestamp::from_second(second).unwrap();
@@ -135,5 +177,43 @@ mod tests {
             "{} days",
             (last - oldest) / 86_400
         );
+    }
+
+    #[test]
+    fn a_second_has_one_point_and_repeating_the_past_changes_nothing() {
+        let segment = Segment::new("s").unwrap();
+        let given: Vec<Point> = (0..10_000)
+            .map(|n| Point::new(1_800_000_000 + n * 67, n.unsigned_abs()))
+            .collect();
+        let (mut once, mut twice) = (Trends::default(), Trends::default());
+        for point in &given {
+            once.add(&segment, 60, *point);
+        }
+        // As after a snapshot that repeats what the log says.
+        for point in given.iter().chain(&given[2_000..]) {
+            twice.add(&segment, 60, *point);
+        }
+        let points = |trends: &Trends| trends.points(&segment, 60);
+        assert!(points(&once) == points(&twice));
+        let last = Point {
+            users: 7,
+            ..given[9_999]
+        };
+        once.add(&segment, 60, last);
+        assert_eq!(once.points(&segment, 60).last(), Some(&last));
+    }
+
+    #[test]
+    fn a_series_that_ended_long_ago_goes() {
+        let (old, new) = (Segment::new("old").unwrap(), Segment::new("new").unwrap());
+        let mut trends = Trends::default();
+        let start = 1_800_000_000;
+        trends.add(&old, 60, Point::new(start, 1));
+        trends.add(&new, 60, Point::new(start + i64::from(KEPT), 1));
+        trends.drop_ended();
+        assert_eq!(trends.keys().len(), 2);
+        trends.add(&new, 60, Point::new(start + i64::from(KEPT) + 1, 1));
+        trends.drop_ended();
+        assert_eq!(trends.keys(), [(new, 60)]);
     }
 }

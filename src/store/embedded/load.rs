@@ -1,0 +1,136 @@
+//! Reading a snapshot.
+
+use std::path::Path;
+
+use super::blocks::{BlockReader, damaged};
+use super::record::Reader;
+use super::snapshot::{END, ENTRIES, START, Snapshot, TREND, VERSION, name};
+use super::state::State;
+use super::trends::Point;
+use crate::domain::{Segment, Slot, Timestamp};
+use crate::index::Entry;
+use crate::log::{Disk, LogError};
+
+/// Entries of a segment that are loaded at once; the index wants many, memory wants few.
+const LOAD_ENTRIES: usize = 4 << 20;
+
+/// Loads a snapshot of `dir` into a fresh state.
+pub(super) fn load(
+    disk: &dyn Disk,
+    dir: &Path,
+    next: u64,
+    state: &State,
+) -> Result<Snapshot, LogError> {
+    let path = dir.join(name(next));
+    let mut file = disk
+        .open(&path)
+        .map_err(|error| LogError::io("open", &path, &error))?;
+    let mut reader = BlockReader::new(file.as_mut(), &path)?;
+    let bytes = reader.size();
+    let mut loader = Loader {
+        state,
+        next,
+        pending: None,
+        begun: None,
+        ended: false,
+    };
+    while let Some(block) = reader.next()? {
+        loader
+            .block(block.body, block.before)
+            .map_err(|reason| damaged(&path, block.at, &reason))?;
+    }
+    match loader.begun {
+        Some(begun) if loader.ended => Ok(Snapshot { next, bytes, begun }),
+        _ => Err(damaged(&path, bytes, "the end is missing")),
+    }
+}
+
+/// Puts blocks into the state; entries of one segment are collected first.
+struct Loader<'a> {
+    state: &'a State,
+    next: u64,
+    pending: Option<(Segment, Slot, Vec<Entry>)>,
+    begun: Option<Timestamp>,
+    ended: bool,
+}
+
+impl Loader<'_> {
+    fn block(&mut self, body: &[u8], blocks_before: u64) -> Result<(), String> {
+        if self.ended {
+            return Err("a block follows the end".to_owned());
+        }
+        let mut reader = Reader(body);
+        let kind = reader.u8()?;
+        if (kind == START) != (blocks_before == 0) {
+            return Err("the start is not where it must be".to_owned());
+        }
+        match kind {
+            START => self.start(&mut reader)?,
+            ENTRIES => self.entries(&mut reader)?,
+            TREND => self.trend(&mut reader)?,
+            END => {
+                self.flush();
+                if reader.u64()? != blocks_before {
+                    return Err("blocks are missing".to_owned());
+                }
+                self.ended = true;
+            }
+            other => return Err(format!("a block of kind {other} is not known")),
+        }
+        reader.end()
+    }
+
+    fn start(&mut self, reader: &mut Reader<'_>) -> Result<(), String> {
+        let version = reader.u32()?;
+        if version != VERSION {
+            return Err(format!("snapshot version {version} is not known"));
+        }
+        if reader.u64()? != self.next {
+            return Err("the file's name is not that of its contents".to_owned());
+        }
+        self.state.note_newest(Slot::new(reader.u64()?));
+        let seconds = reader.u64()?;
+        let begun = i64::try_from(seconds)
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok());
+        self.begun = Some(begun.ok_or("the time when it was begun is out of range")?);
+        Ok(())
+    }
+
+    fn entries(&mut self, reader: &mut Reader<'_>) -> Result<(), String> {
+        let segment = reader.segment()?;
+        let base = Slot::new(reader.u64()?);
+        let mut entries = Vec::new();
+        reader.entries(&mut entries)?;
+        match &mut self.pending {
+            // Only blocks of one base are put together: then nothing depends on how far bases are apart.
+            Some((pending, shared, collected))
+                if *pending == segment && *shared == base && collected.len() < LOAD_ENTRIES =>
+            {
+                collected.extend_from_slice(&entries);
+            }
+            _ => {
+                self.flush();
+                self.pending = Some((segment, base, entries));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if let Some((segment, base, entries)) = self.pending.take() {
+            self.state.index.load_sorted(&segment, &entries, base);
+        }
+    }
+
+    fn trend(&self, reader: &mut Reader<'_>) -> Result<(), String> {
+        let segment = reader.segment()?;
+        let window = reader.u64()?;
+        let mut trends = self.state.trends.lock();
+        for _ in 0..reader.u32()? {
+            let (at, users) = (reader.u32()?, reader.u32()?);
+            trends.add(&segment, window, Point { at, users });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Opening a directory: its identity, the newest snapshot, the log.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use super::identity::Identity;
+use super::snapshot::{self, Snapshot};
+use super::snapshotter::Snapshotter;
+use super::state::State;
+use super::{EmbeddedOptions, EmbeddedStore, StoreError, load};
+use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, Recovery, Start, file_numbers};
+
+impl EmbeddedStore {
+    /// Opens the store in a directory, which it keeps to itself. Blocks for as long as reading what is there
+    /// takes: about a second for ten million pairs.
+    ///
+    /// [`StoreError::Damaged`] names the file and, where there is one, the offset.
+    pub fn open(options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let begun = Instant::now();
+        let (disk, dir) = (Arc::clone(&options.disk), options.dir.as_path());
+        let locked = Arc::new(LockedDir::acquire(dir)?);
+        let identity = Identity::open(&*disk, dir, options.frame.resolution())?;
+        snapshot::remove_unfinished(&*disk, dir)?;
+        let (state, newest) = load_newest(&*disk, dir, &options)?;
+        let state = Arc::new(state);
+        let covered = newest.map_or(1, |newest| newest.next);
+        let log_options = LogOptions {
+            start: Start::At(covered),
+            disk: Arc::clone(&disk),
+            observer: Arc::clone(&options.observer),
+            ..LogOptions::default()
+        };
+        let applied = Arc::clone(&state);
+        let mut scratch = Vec::new();
+        let apply = move |at, payload: &[u8]| applied.apply(at, payload, &mut scratch);
+        let log = Arc::new(Log::open(locked, log_options, Box::new(apply))?);
+        state.end_replay();
+        report(log.recovery(), newest, begun);
+        // What a process that died after its snapshot did not come to remove.
+        log.remove_before(covered)?;
+        snapshot::remove_older(&*disk, dir, covered)?;
+        let frame = options.frame;
+        let snapshotter =
+            Snapshotter::start(options, Arc::clone(&state), Arc::clone(&log), newest)?;
+        Ok(Self {
+            frame,
+            identity,
+            state,
+            log,
+            snapshotter,
+            closed: AtomicBool::new(false),
+        })
+    }
+}
+
+/// The state of the newest snapshot, if there is one.
+///
+/// A damaged one is refused: without it, what was acknowledged would be lost. But if its writer died before it
+/// removed what the snapshot covers, then the snapshot before it, or none, and the log make up for it.
+fn load_newest(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &EmbeddedOptions,
+) -> Result<(State, Option<Snapshot>), LogError> {
+    let logs = file_numbers(disk, dir)?;
+    let snapshots = snapshot::numbers(disk, dir)?;
+    let mut newest_first = snapshots.iter().rev().copied().peekable();
+    while let Some(number) = newest_first.next() {
+        let state = State::new(options.frame);
+        match load::load(disk, dir, number, &state) {
+            Ok(loaded) => return Ok((state, Some(loaded))),
+            Err(error @ LogError::Damaged { .. }) => {
+                let before = newest_first.peek().copied().unwrap_or(1);
+                if !(before..=number).all(|log| logs.binary_search(&log).is_ok()) {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the log makes up for a damaged snapshot");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((State::new(options.frame), None))
+}
+
+fn report(recovery: &Recovery, newest: Option<Snapshot>, begun: Instant) {
+    if let Some(torn) = &recovery.torn {
+        tracing::warn!(
+            file = %torn.path.display(),
+            offset = torn.offset,
+            bytes = torn.bytes,
+            "an unfinished write at the log's end was cut off; nothing of it was acknowledged"
+        );
+    }
+    tracing::info!(
+        snapshot_bytes = newest.map_or(0, |newest| newest.bytes),
+        log_files = recovery.files,
+        log_records = recovery.records,
+        log_bytes = recovery.bytes,
+        took = ?begun.elapsed(),
+        "the embedded store is open"
+    );
+}
