@@ -2,9 +2,11 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing::subscriber::SetGlobalDefaultError;
+use tracing::{Dispatch, Metadata};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, filter};
 
 use crate::config::{LogFormat, TelemetrySettings};
 
@@ -13,31 +15,106 @@ use crate::config::{LogFormat, TelemetrySettings};
 pub enum InitError {
     /// The directives can't be parsed.
     #[error("log: {0}")]
-    Directives(#[from] tracing_subscriber::filter::ParseError),
+    Directives(#[from] filter::ParseError),
     /// The process logs already.
     #[error(transparent)]
-    Twice(#[from] tracing_subscriber::util::TryInitError),
+    Twice(#[from] SetGlobalDefaultError),
 }
 
 /// Begins to log as the settings say. Once per process.
 pub fn init(settings: &TelemetrySettings) -> Result<(), InitError> {
-    let filter = EnvFilter::try_new(&settings.log)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_span_events(FmtSpan::NONE);
-    match settings.log_format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .finish()
-            .try_init()?,
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
-            .finish()
-            .try_init()?,
+    let colours = std::io::stderr().is_terminal();
+    let dispatch = dispatch(settings, std::io::stderr, colours)?;
+    Ok(tracing::dispatcher::set_global_default(dispatch)?)
+}
+
+fn dispatch<W>(
+    settings: &TelemetrySettings,
+    writer: W,
+    colours: bool,
+) -> Result<Dispatch, filter::ParseError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let wanted = tracing_subscriber::registry()
+        .with(EnvFilter::try_new(&settings.log)?)
+        .with(filter::filter_fn(names_no_user));
+    let lines = fmt::layer().with_writer(writer).with_ansi(colours);
+    Ok(match settings.log_format {
+        LogFormat::Text => Dispatch::new(wanted.with(lines)),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            Dispatch::new(wanted.with(lines))
+        }
+    })
+}
+
+/// warp tells the parts of each path and query when it is asked to tell that much, and they hold user ids.
+/// What it tells is of no use to anyone but its authors, so no directive turns it on.
+fn names_no_user(event: &Metadata<'_>) -> bool {
+    !event.target().starts_with("warp")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
-    Ok(())
+
+    fn logged(log: &str, log_format: LogFormat) -> String {
+        let settings = TelemetrySettings {
+            log_format,
+            log: log.to_owned(),
+        };
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let dispatch = dispatch(&settings, move || writer.clone(), false).unwrap();
+        tracing::dispatcher::with_default(&dispatch, || {
+            let span = tracing::debug_span!("request", request_id = "r1");
+            span.in_scope(|| {
+                tracing::trace!(target: "warp::filters::path", "param?: u104010");
+                tracing::debug!(status = 200, "request answered");
+            });
+            tracing::info!("listening");
+        });
+        let bytes = lines.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_is_asked_for_is_logged() {
+        let text = logged("info", LogFormat::Text);
+        assert!(
+            text.contains("listening") && !text.contains("answered"),
+            "{text}"
+        );
+        let json = logged("headcount=debug", LogFormat::Json);
+        let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+        assert_eq!(first["message"], "request answered");
+        assert_eq!(first["span"]["request_id"], "r1");
+        assert!(EnvFilter::try_new("headcount=loud").is_err());
+    }
+
+    #[test]
+    fn no_directive_makes_a_library_tell_user_ids() {
+        for log in ["trace", "warp=trace", "warp::filters::path=trace"] {
+            let text = logged(log, LogFormat::Text);
+            assert!(!text.contains("u104010"), "{text}");
+        }
+    }
 }
