@@ -18,8 +18,11 @@ const LARGEST_AT_ONCE: u64 = 32;
 /// A body that is too large is read on to at most this many times the limit before the answer: a client that
 /// only writes until it is done would otherwise see a broken connection instead of the reason.
 const DISCARD_TIMES: u64 = 4;
-/// A body may take this many times as long as a single piece of it.
+/// A body may take this many times as long as a single piece of it, and longer only while it comes at least at
+/// the slowest rate: a client on a poor line is served, one that trickles to hold a connection is not.
 const TOTAL_TIMES: u32 = 6;
+/// Bytes a second.
+const SLOWEST_RATE: u64 = 16 * 1024;
 /// Bytes per permit of the common budget.
 const UNIT: u64 = 1024;
 /// What a client is told to wait when other bodies hold all the room.
@@ -40,6 +43,17 @@ pub(super) struct Limits {
 pub(super) struct Received {
     pub(super) bytes: Bytes,
     _room: Room,
+}
+
+/// When a body must have come.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    /// The deadline once `bytes` came.
+    fn after(self, bytes: u64) -> Instant {
+        self.0 + Duration::from_secs(bytes / SLOWEST_RATE)
+    }
 }
 
 #[derive(Debug)]
@@ -67,7 +81,7 @@ impl Limits {
         body: impl Stream<Item = Result<B, E>>,
     ) -> Result<Received, Problem> {
         let mut body = pin!(body);
-        let deadline = Instant::now() + self.idle * TOTAL_TIMES;
+        let deadline = Deadline(Instant::now() + self.idle * TOTAL_TIMES);
         let declared = headers
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -89,7 +103,7 @@ impl Limits {
         &self,
         declared: Option<u64>,
         mut body: Pin<&mut impl Stream<Item = Result<B, E>>>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Received, Problem> {
         let mut room = Room {
             budget: Arc::clone(&self.room),
@@ -100,7 +114,7 @@ impl Limits {
         // Most bodies are one piece, which needs no copy.
         let mut joined: Option<BytesMut> = None;
         let mut length = 0;
-        while let Some(mut piece) = self.next(body.as_mut(), deadline).await? {
+        while let Some(mut piece) = self.next(body.as_mut(), deadline.after(length)).await? {
             length += piece.remaining() as u64;
             if length > self.max_body {
                 return Err(Problem::too_large(self.max_body));
@@ -148,10 +162,10 @@ impl Limits {
     async fn discard<B: Buf, E>(
         &self,
         mut body: Pin<&mut impl Stream<Item = Result<B, E>>>,
-        deadline: Instant,
+        deadline: Deadline,
     ) {
         let mut left = self.max_body.saturating_mul(DISCARD_TIMES);
-        while let Ok(Some(piece)) = self.next(body.as_mut(), deadline).await {
+        while let Ok(Some(piece)) = self.next(body.as_mut(), deadline.after(0)).await {
             left = left.saturating_sub(piece.remaining() as u64);
             if left == 0 {
                 return;
@@ -263,6 +277,16 @@ mod tests {
         });
         assert_eq!(read(&limits, trickle).await.unwrap_err(), (408, "timeout"));
         assert!(started.elapsed() <= SECOND * 7, "{:?}", started.elapsed());
+        // 32 KiB/s for 20 seconds.
+        let slow = stream::iter(0..40).then(|_| async {
+            tokio::time::sleep(SECOND / 2).await;
+            Ok(Bytes::from_static(&[0; 16 * 1024]))
+        });
+        let large = Limits::new(1 << 20, SECOND);
+        assert_eq!(
+            read(&large, slow).await.unwrap().bytes.len(),
+            40 * 16 * 1024
+        );
     }
 
     #[tokio::test]
