@@ -163,7 +163,7 @@ pub(super) struct LoadArgs {
     /// CSV: the character between fields
     #[arg(long, value_name = "CHAR", default_value = ",", value_parser = delimiter)]
     pub(super) delimiter: u8,
-    /// Make up pairs: pairs=1000000,users=100000,segments=200[,seed=1][,spread=1h]
+    /// Make up pairs: pairs=1000000,users=100000,segments=200 and, if wanted, seed=1 and spread=1h
     #[arg(long, value_name = "SPEC", value_parser = Generate::parse)]
     pub(super) generate: Option<Generate>,
     /// Pairs in one request
