@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -306,9 +307,18 @@ impl Headcount {
         self.store.forget(&stored, self.clock.now()).await
     }
 
-    /// Recounts every segment, or one, into the cache.
+    /// Recounts every segment, or one, into the cache. A run that was begun goes on when the caller goes away: one
+    /// that stopped in its middle would hold the lock until that expires.
     pub async fn refresh(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
-        self.refresher.run(only).await
+        let (refresher, only) = (Arc::clone(&self.refresher), only.cloned());
+        let run = self
+            .tasks
+            .spawn(async move { refresher.run(only.as_ref()).await });
+        match run.await.map_err(JoinError::try_into_panic) {
+            Ok(outcome) => outcome,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => Err(StoreError::Closed),
+        }
     }
 
     /// Removes every pair that no window can reach; how many there were.

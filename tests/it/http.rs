@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
+use headcount::refresher::Outcome;
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,7 +34,7 @@ async fn zstd(plain: &[u8]) -> Vec<u8> {
 fn chunked(body: &str) -> reqwest::Body {
     let pieces: Vec<Result<Vec<u8>, std::io::Error>> = body
         .as_bytes()
-        .chunks(7)
+        .chunks((body.len() / 100).max(7))
         .map(|piece| Ok(piece.to_vec()))
         .collect();
     reqwest::Body::wrap_stream(futures::stream::iter(pieces))
@@ -418,6 +419,22 @@ async fn refreshes_make_the_trend() {
         .send(Method::POST, "/v1/admin/refresh?segment=%20")
         .await;
     assert_eq!(bad.problem(), (400, "invalid_segment"));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refresh_whose_caller_left_holds_up_no_other() {
+    let app = App::start().await;
+    app.post(NDJSON, line("u1", "a")).await;
+    drop(futures::poll!(std::pin::pin!(app.headcount.refresh(None))));
+    let started = Instant::now();
+    while app.headcount.refresh(None).await.unwrap() == Outcome::Skipped {
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "the lock is still held"
+        );
+        tokio::task::yield_now().await;
+    }
     app.stop().await;
 }
 
