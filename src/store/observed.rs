@@ -106,3 +106,56 @@ impl PairStore for ObservedStore {
         self.inner.close().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::domain::TimeFrame;
+    use crate::store::conformance::{self, Factory};
+    use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+
+    struct Observed {
+        dir: tempfile::TempDir,
+        made: AtomicUsize,
+        metrics: Arc<Metrics>,
+    }
+
+    #[async_trait]
+    impl Factory for Observed {
+        async fn empty(&self, frame: TimeFrame) -> Arc<dyn PairStore> {
+            let number = self.made.fetch_add(1, Ordering::Relaxed);
+            let dir = self.dir.path().join(number.to_string());
+            let inner = EmbeddedStore::open(EmbeddedOptions::new(dir, frame)).unwrap();
+            Arc::new(ObservedStore::new(
+                Arc::new(inner),
+                Arc::clone(&self.metrics),
+            ))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_every_promise_of_the_store_inside_and_measures_it() {
+        let factory = Observed {
+            dir: tempfile::tempdir().unwrap(),
+            made: AtomicUsize::new(0),
+            metrics: Arc::default(),
+        };
+        conformance::check_store(&factory).await;
+        let metrics = factory.metrics.render().unwrap();
+        for operation in [
+            "record",
+            "count",
+            "segments",
+            "memberships",
+            "forget",
+            "archive",
+            "trend",
+        ] {
+            let labels = format!("operation=\"{operation}\",outcome=\"ok\"");
+            assert!(metrics.contains(&labels), "{operation} is not measured");
+        }
+        assert!(metrics.contains("operation=\"record\",outcome=\"closed\""));
+    }
+}
