@@ -98,21 +98,6 @@ impl Server {
         poll(async || self.child.try_wait().unwrap()).await.code()
     }
 
-    /// Waits until at least `connections` connections to the service are established.
-    pub async fn wait_for_connections(&self, connections: usize) {
-        let port = format!(":{:04X}", self.address.port());
-        poll(async || {
-            // The kernel's table: number, local address, remote address, state (01: established).
-            let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-            let open = table.lines().filter(|line| {
-                let fields: Vec<&str> = line.split_whitespace().collect();
-                matches!(fields.as_slice(), [_, local, _, "01", ..] if local.ends_with(&port))
-            });
-            (open.count() >= connections).then_some(())
-        })
-        .await;
-    }
-
     /// Waits until the service accepts no more connections.
     pub async fn wait_until_refusing(&self) {
         let refuses = || std::net::TcpStream::connect(self.address).is_err();
