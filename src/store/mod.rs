@@ -12,9 +12,13 @@ pub use observed::ObservedStore;
 pub use open::{Opened, open};
 pub use set_up::{Change, IssuedToken, SetUp, Step, set_up};
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 
-use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+use crate::domain::{
+    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
 ///
@@ -69,6 +73,22 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// Removes about `limit` pairs that no window as of `as_of` or later can reach, without holding up
     /// writers for longer than one such step. No count changes. Call it again until `done`.
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError>;
+
+    /// The pairs of `segment` whose slot lies in `slots`, in any order, to move them to another store. A store
+    /// that keeps every slot of a pair may give each of them; one that keeps the latest gives that one. A store
+    /// that keeps no names of users answers [`StoreError::Unsupported`], always.
+    ///
+    /// A pair recorded meanwhile only ever moves to a later slot, so who asks from the oldest slot to the newest
+    /// misses none that was there before the first call.
+    async fn export(
+        &self,
+        _segment: &Segment,
+        _slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        Err(StoreError::Unsupported(
+            "it keeps fingerprints of users, not their names",
+        ))
+    }
 
     /// Keeps trend points, durably and for longer than pairs (400 days). A point of the same segment,
     /// window and second replaces the earlier one. An old point may be thinned out to one an hour.

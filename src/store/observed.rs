@@ -1,12 +1,15 @@
 //! A store that measures each call on its way to another.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
 
 use super::{Archived, PairStore, StoreError};
-use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+use crate::domain::{
+    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
 use crate::telemetry::Metrics;
 
 /// Counts and times the calls of the store inside, and changes nothing else.
@@ -79,6 +82,15 @@ impl PairStore for ObservedStore {
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         self.observe("archive", self.inner.archive(as_of, limit))
+            .await
+    }
+
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        self.observe("export", self.inner.export(segment, slots))
             .await
     }
 
