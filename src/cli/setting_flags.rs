@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::Failure;
-use crate::config::{self, Loaded, SETTINGS, Sources, flag_of};
+use crate::config::{self, Loaded, SETTINGS, Sources, StoreKind, flag_of};
 
 /// The settings file that is read where it is present and no other is named.
 const DEFAULT_FILE: &str = "headcount.toml";
@@ -21,6 +21,15 @@ pub(super) struct SettingFlags {
 impl SettingFlags {
     /// Merges all layers: defaults, file, `variables`, these flags.
     pub(super) fn load(self, variables: Vec<(OsString, OsString)>) -> Result<Loaded, Failure> {
+        self.load_with(variables, Vec::new())
+    }
+
+    /// The same for a command that opens `stores` besides the configured one: what they need must be set.
+    pub(super) fn load_with(
+        self,
+        variables: Vec<(OsString, OsString)>,
+        stores: Vec<StoreKind>,
+    ) -> Result<Loaded, Failure> {
         let present = || {
             let default = Path::new(DEFAULT_FILE);
             // What can't be looked at is not absent: reading it then says why.
@@ -31,6 +40,7 @@ impl SettingFlags {
             file: self.config.or_else(present),
             variables,
             flags: self.given,
+            stores,
         })?)
     }
 }

@@ -163,11 +163,11 @@ impl Check<'_> {
             })),
             (None, _, true) => Err(self.bad(
                 "influx_url",
-                "the URL of an InfluxDB, which `store = influx` needs",
+                "the URL of an InfluxDB, which a store of kind `influx` needs",
             )),
             (_, None, true) => Err(self.bad(
                 "influx_token",
-                "a token of InfluxDB, which `store = influx` needs",
+                "a token of InfluxDB, which a store of kind `influx` needs",
             )),
             (_, _, false) => Ok(None),
         }

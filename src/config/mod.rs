@@ -37,6 +37,8 @@ pub struct Sources {
     pub variables: Vec<(OsString, OsString)>,
     /// The flags given, by the name of their setting.
     pub flags: Vec<(&'static str, String)>,
+    /// The stores that will be opened besides the configured one: what each needs must be set as well.
+    pub stores: Vec<StoreKind>,
 }
 
 /// The settings, with the account of where each came from.
@@ -70,7 +72,7 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
         let spell = |name: &str| format!("--{}", flag_of(name));
         layers.set(name, text, Origin::Flag(spell(name)), spell)?;
     }
-    finish(layers)
+    finish(layers, &sources.stores)
 }
 
 impl Settings {
@@ -82,13 +84,13 @@ impl Settings {
         for (name, text) in given {
             layers.set(name, text, Origin::Program, str::to_owned)?;
         }
-        Ok(finish(layers)?.settings)
+        Ok(finish(layers, &[])?.settings)
     }
 }
 
-fn finish(mut layers: Layers) -> Result<Loaded, ConfigError> {
+fn finish(mut layers: Layers, stores: &[StoreKind]) -> Result<Loaded, ConfigError> {
     layers.read_secret_files()?;
-    let settings = raw::settings(&layers)?;
+    let settings = raw::settings(&layers, stores)?;
     let shown = SETTINGS
         .iter()
         .map(|setting| {

@@ -62,9 +62,10 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Parses and checks what the layers hold.
-pub(super) fn settings(layers: &Layers) -> Result<Settings, ConfigError> {
+/// Parses and checks what the layers hold, with what the configured store and `more` ones need.
+pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, ConfigError> {
     let raw = parse(layers)?;
+    let is_needed = |kind| raw.store == kind || more.contains(&kind);
     let check = Check { layers };
     let frame = check.frame(raw.window, raw.resolution, raw.max_ahead)?;
     Ok(Settings {
@@ -94,7 +95,7 @@ pub(super) fn settings(layers: &Layers) -> Result<Settings, ConfigError> {
                 raw.influx_url,
                 raw.influx_token,
                 [raw.influx_org, raw.influx_bucket, raw.influx_trend_bucket],
-                raw.store == StoreKind::Influx,
+                is_needed(StoreKind::Influx),
             )?,
         },
         cache: CacheSettings {

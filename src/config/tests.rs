@@ -25,6 +25,7 @@ fn sources(
             .map(|(k, v)| (k.into(), v.into()))
             .collect(),
         flags: flags.iter().map(|(k, v)| (*k, v.to_string())).collect(),
+        stores: Vec::new(),
     };
     (dir, sources)
 }
@@ -306,6 +307,18 @@ fn variables_of_others_are_left_alone() {
     assert!(
         error(None, &[("HEADCOUNT_PORT", "8080")], &[])
             .starts_with("unknown setting `HEADCOUNT_PORT`")
+    );
+}
+
+#[test]
+fn a_second_store_needs_its_settings_as_well() {
+    let (_dir, mut sources) = sources(None, &[("HEADCOUNT_INFLUX_URL", "http://h")], &[]);
+    sources.stores = vec![StoreKind::Influx];
+    let missing = load(sources).unwrap_err().to_string();
+    assert!(
+        missing.starts_with("setting `influx_token` is empty (default)")
+            && missing.contains("a store of kind `influx`"),
+        "{missing}"
     );
 }
 

@@ -11,10 +11,11 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::PairStore;
+use super::{PairStore, StoreError};
 use crate::domain::{
     Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
@@ -66,6 +67,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_memberships_and_forget(factory).await;
     check_archive_changes_no_count(factory).await;
     check_trend(factory).await;
+    check_export(factory).await;
     check_concurrent_writers(factory).await;
     if factory.time_travels() {
         check_against_model(factory).await;
@@ -91,7 +93,8 @@ fn user(name: &str) -> UserId<'_> {
     UserId::new(name).unwrap()
 }
 
-fn batch<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str, Slot)>) -> Batch {
+/// A batch of pairs, each as user, segment and slot.
+pub fn batch<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str, Slot)>) -> Batch {
     let mut builder = BatchBuilder::default();
     for (name, segment, slot) in pairs {
         builder.push_pair(&user(name), segment, slot).unwrap();
@@ -430,6 +433,111 @@ pub async fn check_trend(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
+/// Every pair is exported, under its name and at its latest slot at least, from exactly the slots asked for; or the
+/// store says, always, that it can't.
+pub async fn check_export(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let all = back(present, 59)..=present;
+    let exported = match store.export(&segment("unknown"), all.clone()).await {
+        Err(StoreError::Unsupported(_)) => return check_export_is_refused(&*store, all).await,
+        exported => exported.unwrap(),
+    };
+    assert!(exported.is_empty(), "an unknown segment has no pairs");
+
+    let long_user = "x".repeat(256);
+    let mut names: Vec<&str> = HOSTILE_NAMES.to_vec();
+    names.extend([&long_user, " outer ", "trailing\\", "\u{feff}bom"]);
+    let ages = [0, 1, 7, 30, 59];
+    let mut latest: BTreeMap<(&str, &str), Slot> = BTreeMap::new();
+    let mut pairs = Vec::new();
+    for (n, (name, segment)) in names
+        .iter()
+        .flat_map(|name| HOSTILE_NAMES.iter().map(move |segment| (*name, *segment)))
+        .enumerate()
+    {
+        // Seen once, or a second time, earlier or later.
+        for age in &ages[n % 5..(n % 5 + 1 + n % 2).min(5)] {
+            let slot = back(present, *age);
+            pairs.push((name, segment, slot));
+            let known = latest.entry((segment, name)).or_insert(slot);
+            *known = slot.max(*known);
+        }
+    }
+    store.record(&batch(pairs.iter().copied())).await.unwrap();
+    let recorded: BTreeSet<_> = pairs.iter().copied().collect();
+
+    for name in HOSTILE_NAMES {
+        let whole = exported_from(&*store, name, all.clone()).await;
+        for (user, slot) in &whole {
+            assert!(
+                recorded.contains(&(user.as_str(), *name, *slot)),
+                "an exported pair of {name:?} was recorded"
+            );
+        }
+        for ((_, user), slot) in latest
+            .range((*name, "")..)
+            .take_while(|((s, _), _)| s == name)
+        {
+            assert!(
+                whole.contains(&((*user).to_owned(), *slot)),
+                "the latest slot of {user:?} in {name:?} is exported"
+            );
+        }
+        let mut parts = BTreeSet::new();
+        for (youngest, oldest) in [(31, 59), (30, 30), (8, 29), (1, 7), (0, 0)] {
+            let slots = back(present, oldest)..=back(present, youngest);
+            parts.append(&mut exported_from(&*store, name, slots).await);
+        }
+        assert_eq!(
+            parts, whole,
+            "ranges of slots share nothing and leave out nothing"
+        );
+    }
+
+    store.forget(&user(names[1]), now).await.unwrap();
+    let left = exported_from(&*store, names[0], all.clone()).await;
+    assert!(
+        left.iter().all(|(user, _)| user != names[1]),
+        "who was erased is not exported"
+    );
+    store.close().await.unwrap();
+    let closed = store.export(&segment(names[0]), all).await;
+    assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
+}
+
+async fn check_export_is_refused(store: &dyn PairStore, slots: RangeInclusive<Slot>) {
+    let pair = [("u", "s", *slots.end())];
+    store.record(&batch(pair)).await.unwrap();
+    let refused = store.export(&segment("s"), slots).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unsupported(_))),
+        "a store that can't export never can, not {refused:?}"
+    );
+    store.close().await.unwrap();
+}
+
+async fn exported_from(
+    store: &dyn PairStore,
+    name: &str,
+    slots: RangeInclusive<Slot>,
+) -> BTreeSet<(String, Slot)> {
+    let exported = store.export(&segment(name), slots.clone()).await.unwrap();
+    let mut pairs = BTreeSet::new();
+    for pair in exported.pairs() {
+        assert_eq!(
+            pair.segment.as_str(),
+            name,
+            "pairs of the segment asked for"
+        );
+        assert!(slots.contains(&pair.slot), "from the slots asked for");
+        pairs.insert((pair.user.as_str().to_owned(), pair.slot));
+    }
+    pairs
+}
+
 /// Many writers at once lose nothing.
 pub async fn check_concurrent_writers(factory: &dyn Factory) {
     let frame = frame(60);
@@ -518,7 +626,7 @@ pub async fn check_close(factory: &dyn Factory) {
     let error = store
         .record(&batch([("u", "s", frame.resolution().slot_of(now))]))
         .await;
-    let Err(super::StoreError::Closed) = error else {
+    let Err(StoreError::Closed) = error else {
         panic!("a closed store must answer Closed, not {error:?}");
     };
 }

@@ -9,7 +9,7 @@ mod open;
 mod set_up;
 
 pub use observed::ObservedStore;
-pub use open::{Opened, open};
+pub use open::{Opened, open, open_kind};
 pub use set_up::{Change, IssuedToken, SetUp, Step, set_up};
 
 use std::ops::RangeInclusive;

@@ -23,10 +23,21 @@ pub struct Opened {
 /// Opens the configured store.
 pub async fn open(
     settings: &Settings,
+    now: Timestamp,
+    metrics: &Arc<Metrics>,
+) -> Result<Opened, StoreError> {
+    open_kind(settings, settings.store.kind, now, metrics).await
+}
+
+/// Opens the store of this kind, which may be another than the configured one. What it needs must be set: see
+/// [`Sources::stores`](crate::config::Sources::stores).
+pub async fn open_kind(
+    settings: &Settings,
+    kind: StoreKind,
     _now: Timestamp,
     metrics: &Arc<Metrics>,
 ) -> Result<Opened, StoreError> {
-    match settings.store.kind {
+    match kind {
         StoreKind::Embedded => open_embedded(settings, metrics).await,
         StoreKind::Influx => open_influx(settings, metrics),
     }

@@ -6,10 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headcount::domain::{
-    Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
-};
-use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store};
+use headcount::domain::{BatchBuilder, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId};
+use headcount::store::conformance::{Factory, HOSTILE_NAMES, batch, check_store};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use headcount::store::{Change, PairStore, SetUp};
@@ -44,14 +42,6 @@ fn segment(name: &str) -> Segment {
 
 fn user(name: &str) -> UserId<'_> {
     UserId::new(name).unwrap()
-}
-
-fn batch<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str, Slot)>) -> Batch {
-    let mut builder = BatchBuilder::default();
-    for (name, segment, slot) in pairs {
-        builder.push_pair(&user(name), segment, slot).unwrap();
-    }
-    builder.finish()
 }
 
 fn present() -> Slot {

@@ -7,10 +7,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::BatchBuilder;
 use crate::log::Disk;
 use crate::log::testing::{Faults, MemDisk};
-use crate::store::conformance::frame;
+use crate::store::conformance::{batch, frame};
 
 /// The directory exists for its lock only.
 struct Bench {
@@ -60,14 +59,6 @@ fn segment(name: &str) -> Segment {
 
 fn user(name: &str) -> UserId<'_> {
     UserId::new(name).unwrap()
-}
-
-fn batch<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str, Slot)>) -> Batch {
-    let mut builder = BatchBuilder::default();
-    for (name, segment, slot) in pairs {
-        builder.push_pair(&user(name), segment, slot).unwrap();
-    }
-    builder.finish()
 }
 
 async fn put(store: &EmbeddedStore, name: &str, segment: &str) -> Result<(), StoreError> {

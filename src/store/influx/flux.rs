@@ -1,5 +1,7 @@
 //! The texts of the Flux queries. Flux over HTTP binds no parameters, so that every name is escaped here.
 
+use std::ops::RangeInclusive;
+
 use super::line::{ERASED, PAIR, SENTINEL, TREND, USER, stored_tag, window_tag};
 use crate::domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
 
@@ -16,7 +18,11 @@ pub(super) struct Range {
 impl Range {
     /// The slots that a count over `window` as of `as_of` covers.
     pub(super) fn of(window: Window, as_of: Timestamp, resolution: Resolution) -> Self {
-        let slots = window.slots_as_of(resolution.slot_of(as_of));
+        Self::of_slots(&window.slots_as_of(resolution.slot_of(as_of)), resolution)
+    }
+
+    /// These slots.
+    pub(super) fn of_slots(slots: &RangeInclusive<Slot>, resolution: Resolution) -> Self {
         Self {
             start: resolution.start_of(*slots.start()),
             stop: resolution.start_of(Slot::new(slots.end().number() + 1)),
@@ -84,6 +90,16 @@ pub(super) fn points(bucket: &str, user: &UserId<'_>, range: Range) -> String {
     format!(
         "{}\n|> keep(columns: [\"segment\", \"_time\"])",
         points_of(bucket, user, range)
+    )
+}
+
+/// Every point of `segment`, with `_value` and `_time`.
+pub(super) fn export(bucket: &str, segment: &Segment, range: Range) -> String {
+    format!(
+        "{} and r.segment == {} and {})\n|> keep(columns: [\"_time\", \"_value\"])",
+        from_pairs(bucket, range),
+        text(&stored_tag(segment)),
+        not_erased(),
     )
 }
 

@@ -9,6 +9,7 @@ mod dead_letter;
 mod deliver;
 mod driver;
 mod error;
+mod export;
 mod flux;
 mod forget;
 mod line;
@@ -20,6 +21,7 @@ mod setup;
 mod stats;
 mod writer;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,7 +44,9 @@ use self::server::Server;
 use self::stats::Counters;
 use self::writer::Writer;
 use super::{Archived, PairStore, StoreError};
-use crate::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+use crate::domain::{
+    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
 
 /// Seconds that Flux can state: its times are nanoseconds in 64 bits.
 const LAST_FLUX_SECOND: i64 = i64::MAX / 1_000_000_000;
@@ -229,6 +233,19 @@ impl PairStore for InfluxStore {
             removed: 0,
             done: true,
         })
+    }
+
+    /// Every point gives a pair, so a user who came in several slots comes several times.
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        self.check_open()?;
+        if slots.is_empty() {
+            return Ok(Batch::default());
+        }
+        export::export(self, segment, &slots).await
     }
 
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
