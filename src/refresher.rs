@@ -91,7 +91,8 @@ impl Refresher {
     }
 
     /// Recounts every segment, or only one, unless a run is under way. A failed segment keeps its old count and
-    /// does not stop the others; an error means that the segments could not even be listed.
+    /// does not stop the others; an error means that the segments could not even be listed, or that the store went
+    /// away meanwhile.
     pub async fn run(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
         let Ok(_running) = self.running.try_lock() else {
             return Ok(Outcome::Skipped);
@@ -154,6 +155,10 @@ impl Refresher {
                 Some(Err(error)) => {
                     failed += 1;
                     tracing::warn!(%error, "a segment keeps its old count");
+                    if self.is_away(&error).await {
+                        // Each further segment would only wait for the same time-outs.
+                        return Err(error);
+                    }
                 }
             }
             if let Some(token) = lock
@@ -167,6 +172,12 @@ impl Refresher {
         }
         self.parts.store.record_trend(&trend).await?;
         Ok((refreshed, failed))
+    }
+
+    /// Whether it was not the segment that failed but the store that went away.
+    async fn is_away(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::Unavailable(_) | StoreError::Timeout(_))
+            && self.parts.store.ping().await.is_err()
     }
 
     /// The segments to count: the cache's list when it is whole, else the store's.

@@ -207,6 +207,11 @@ impl From<IngestError> for Problem {
             IngestError::Unavailable { retry_after, cause } => {
                 Self::unavailable(detail, retry_after).caused_by(&cause)
             }
+            // No time is given after which to come back: the store has to be mended first.
+            IngestError::Refused { cause } => {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Self::new(status, "store_refused", detail).caused_by(&cause)
+            }
         }
     }
 }
@@ -249,6 +254,17 @@ mod tests {
         assert!(!document.to_string().contains("10.0.0.7"));
         let cause = parts.extensions.get::<Cause>().unwrap();
         assert!(cause.0.contains("10.0.0.7"));
+    }
+
+    #[tokio::test]
+    async fn what_the_store_will_never_take_is_not_asked_for_again() {
+        let cause = StoreError::Rejected("field type conflict".into());
+        let (parts, document) = rendered(IngestError::Refused { cause }.into()).await;
+        assert_eq!(
+            (parts.status.as_u16(), &document["code"]),
+            (500, &"store_refused".into())
+        );
+        assert!(!parts.headers.contains_key(RETRY_AFTER));
     }
 
     #[tokio::test]

@@ -85,6 +85,12 @@ pub enum IngestError {
         /// What is wrong, for the log.
         cause: StoreError,
     },
+    /// The store refuses some of the pairs, which are in order, and will again until somebody mends the store.
+    #[error("the store refuses some of these pairs, which are in order: its operator has to act")]
+    Refused {
+        /// What is wrong, for the log.
+        cause: StoreError,
+    },
 }
 
 impl Ingest {
@@ -149,6 +155,9 @@ fn refusal(cause: StoreError) -> IngestError {
         StoreError::Busy(_) => IngestError::Busy {
             retry_after: RETRY_BUSY,
         },
+        cause @ (StoreError::Rejected(_) | StoreError::Unsupported(_)) => {
+            IngestError::Refused { cause }
+        }
         cause => IngestError::Unavailable {
             retry_after: RETRY_UNAVAILABLE,
             cause,

@@ -17,6 +17,7 @@ mod influx_faults;
 mod influx_spool;
 mod kill;
 mod library;
+mod outages;
 mod process;
 mod read_path;
 mod redis_cache;

@@ -246,7 +246,7 @@ fn answer_for(part: &Range<usize>, refused: &[Range<usize>]) -> Result<(), Store
     match refused.iter().filter(hit).count() {
         0 => Ok(()),
         places => Err(StoreError::Rejected(format!(
-            "InfluxDB refuses lines in {places} places; the dead-letter file has them"
+            "InfluxDB refuses lines in {places} places"
         ))),
     }
 }

@@ -18,16 +18,10 @@ pub struct Service {
 
 impl Service {
     /// Starts the service in `directory` with these settings, by name, and waits until it answers.
-    pub async fn start(directory: &Path, settings: &[(&str, &str)]) -> Self {
+    pub async fn start(directory: &Path, settings: &[(&str, impl AsRef<str>)]) -> Self {
         let port = free_port();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-        command
-            .arg("serve")
-            .current_dir(directory)
-            .env("HEADCOUNT_LISTEN", format!("127.0.0.1:{port}"));
-        for (name, value) in settings {
-            command.env(format!("HEADCOUNT_{}", name.to_uppercase()), value);
-        }
+        let mut command = command("serve", directory, settings);
+        command.env("HEADCOUNT_LISTEN", format!("127.0.0.1:{port}"));
         let mut service = Self {
             process: Process::start(&mut command),
             url: format!("http://127.0.0.1:{port}"),
@@ -35,6 +29,11 @@ impl Service {
         };
         service.wait_until_up().await;
         service
+    }
+
+    /// Starts `headcount worker` in `directory`; it answers nobody.
+    pub fn worker(directory: &Path, settings: &[(&str, impl AsRef<str>)]) -> Process {
+        Process::start(&mut command("worker", directory, settings))
     }
 
     async fn wait_until_up(&mut self) {
@@ -73,6 +72,24 @@ impl Service {
         answer.unwrap().json().await.unwrap()
     }
 
+    /// The same with the status, which is 0 where there was no whole answer.
+    pub async fn try_get(&self, path: &str) -> (u16, Value) {
+        let Ok(answer) = self.client.get(format!("{}{path}", self.url)).send().await else {
+            return (0, Value::Null);
+        };
+        let status = answer.status().as_u16();
+        answer
+            .json()
+            .await
+            .map_or((0, Value::Null), |body| (status, body))
+    }
+
+    /// Gets a text below the service's URL.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await;
+        answer.unwrap().text().await.unwrap()
+    }
+
     /// Waits until nothing waits in the spool any more.
     pub async fn wait_until_drained(&self) {
         for _ in 0..1200 {
@@ -86,4 +103,13 @@ impl Service {
         }
         panic!("the spool was not delivered within a minute");
     }
+}
+
+fn command(name: &str, directory: &Path, settings: &[(&str, impl AsRef<str>)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
+    command.arg(name).current_dir(directory);
+    for (name, value) in settings {
+        command.env(format!("HEADCOUNT_{}", name.to_uppercase()), value.as_ref());
+    }
+    command
 }

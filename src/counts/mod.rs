@@ -1,11 +1,14 @@
 //! The one way out: process memory, then the cache, then the store; one load per key at a time.
 
+mod patience;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::Instant;
 
+use self::patience::Patience;
 use crate::cache::{Cached, CountCache};
 use crate::domain::{Clock, Count, Segment, TimeFrame, Timestamp, Window};
 use crate::refresher::Refresher;
@@ -29,6 +32,7 @@ pub struct Counts {
     remembered: moka::sync::Cache<Key, Remembered>,
     /// Loads under way, so that a hot missing key makes one, however many ask.
     loads: moka::future::Cache<Key, Answer>,
+    patience: Patience,
 }
 
 /// What the read path is made of.
@@ -110,6 +114,7 @@ impl Counts {
                 .max_capacity(MAX_REMEMBERED)
                 .time_to_live(LOAD_KEPT)
                 .build(),
+            patience: Patience::default(),
         }
     }
 
@@ -168,7 +173,9 @@ impl Counts {
                 return Ok(cached);
             }
         }
-        self.count_in_store(segment, window)
+        let has_fallback = self.remembered.contains_key(&(segment.clone(), window));
+        self.patience
+            .wait(self.count_in_store(segment, window), has_fallback)
             .await
             .or_else(|error| self.last(segment, window, error))
     }
@@ -263,8 +270,10 @@ impl Counts {
         let (names, mut known) = match self.listed_by_cache(window).await {
             Some(listed) => listed,
             None => {
-                let now = self.parts.clock.now();
-                let names = self.parts.store.segments(now).await.map_err(CountError)?;
+                let names = self.parts.store.segments(self.parts.clock.now());
+                let has_fallback = !self.remembered_over(window).is_empty();
+                let names = self.patience.wait(names, has_fallback).await;
+                let names = names.map_err(CountError)?;
                 let unknown = vec![None; names.len()];
                 (names, unknown)
             }
