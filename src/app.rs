@@ -364,6 +364,7 @@ async fn open_spool(
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Spool>, StoreError> {
+    metrics.spool_limit(wanted.max_bytes);
     // It reads what waits from a former run.
     let opening =
         tokio::task::spawn_blocking(move || Spool::open(&wanted.dir, wanted.max_bytes)).await;

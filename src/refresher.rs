@@ -114,6 +114,11 @@ impl Refresher {
             Ok((refreshed, failed)) => {
                 let outcome = if failed == 0 { "ok" } else { "partial" };
                 self.parts.metrics.refresh(outcome, took);
+                let stopped = self.parts.stop.is_cancelled();
+                if failed == 0 && only.is_none() && !stopped {
+                    let now = self.parts.clock.now().as_millisecond();
+                    self.parts.metrics.refreshed_all(now as f64 / 1000.0);
+                }
                 Ok(Outcome::Done(Report {
                     refreshed,
                     failed,

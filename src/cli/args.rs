@@ -29,6 +29,8 @@ pub(super) enum Command {
     Segments(SegmentsArgs),
     /// Post pairs from files, standard input or a generator
     Load(LoadArgs),
+    /// Ask a service or worker whether it is well; exit code 1 when it is not
+    Health(HealthArgs),
     /// Make what the configured store needs: organisation, buckets, tokens
     Setup(SetupArgs),
     /// Recount all segments, or one, into the cache
@@ -98,10 +100,25 @@ pub(super) enum Sort {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct HealthArgs {
+    /// Ask whether it can serve pairs or counts now, not only whether it lives
+    #[arg(long)]
+    pub(super) ready: bool,
+    /// Print the service's JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct SetupArgs {
     /// Also make a token for the service and one that may only read, and print them once
     #[arg(long)]
     pub(super) tokens: bool,
+    /// Keep these tokens as DIR/service.token and DIR/reader.token instead of printing them
+    #[arg(long, value_name = "DIR", conflicts_with = "tokens")]
+    pub(super) tokens_dir: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

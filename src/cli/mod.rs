@@ -6,6 +6,7 @@ mod check_config;
 mod client;
 mod count;
 mod failure;
+mod health;
 mod load;
 mod output;
 mod segments;
@@ -14,6 +15,7 @@ mod setting_flags;
 mod setup;
 #[cfg(test)]
 mod test_server;
+mod token_files;
 mod variables;
 mod worker;
 
@@ -57,6 +59,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
+        Command::Health(args) => client_side(health::run(args, &variables)),
         Command::Setup(args) => client_side(setup::run(args, variables)),
         Command::Refresh(args) => client_side(admin::refresh(args, variables)),
         Command::Archive(args) => client_side(admin::archive(args, variables)),

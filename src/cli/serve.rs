@@ -28,7 +28,7 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("can't listen for signals: {error}")))?;
     // Bound before the store is opened, so that a port in use is known at once; clients that connect meanwhile
     // wait for as long as replay takes.
-    let listener = bind(settings.listen).await?;
+    let listener = bind("listen", settings.listen).await?;
     let address = listener.local_addr().unwrap_or(settings.listen);
     let app = Headcount::open(settings)
         .await
@@ -48,10 +48,10 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::failed(format!(
-            "can't listen on {address} (setting `listen`): {error}"
+            "can't listen on {address} (setting `{setting}`): {error}"
         ))
     })
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Failure;
 use super::args::SetupArgs;
 use super::output::{harmless, print, print_json};
+use super::token_files::TokenFiles;
 use super::variables::Variables;
 use crate::store::{self, Change, SetUp, Step};
 
@@ -22,9 +23,15 @@ struct Token<'a> {
 
 pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Failure> {
     let settings = args.settings.load(variables.into_vec())?.settings;
-    let done = store::set_up(&settings, args.tokens)
+    let mut done = store::set_up(&settings, args.tokens || args.tokens_dir.is_some())
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
+    if let Some(directory) = &args.tokens_dir {
+        let files = TokenFiles::in_directory(directory);
+        files.keep(&done.tokens)?;
+        files.check(store::token_roles(&settings))?;
+        done.tokens.clear();
+    }
     match args.json {
         true => print_json(&document(&done)),
         false => print(&text(&done, args.tokens)),
@@ -80,6 +87,7 @@ mod tests {
                 change: Change::Created,
             }],
             tokens: vec![IssuedToken {
+                role: "reader",
                 purpose: "headcount: reader".into(),
                 token: "t0".into(),
             }],

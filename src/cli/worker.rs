@@ -1,10 +1,16 @@
-//! `headcount worker`: recounts at `refresh_interval`, and serves nobody.
+//! `headcount worker`: recounts at `refresh_interval`, and serves nobody but those who ask how it is.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
 
 use super::Failure;
 use super::args::ServeArgs;
+use super::serve::bind;
 use super::variables::Variables;
 use crate::app::Headcount;
-use crate::config::{RefreshMode, StoreKind};
+use crate::config::{RefreshMode, Settings, StoreKind};
+use crate::http;
 use crate::shutdown::Signals;
 use crate::telemetry;
 
@@ -22,19 +28,35 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
-    runtime.block_on(async {
-        let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
-        let signals = Signals::listen().map_err(|error| failed(&error))?;
-        let headcount = Headcount::open(&settings)
-            .await
-            .map_err(|error| failed(&error))?;
-        tracing::info!(interval = ?settings.refresh.interval, "recounting");
-        signals.stop().cancelled().await;
-        headcount
-            .shut_down()
-            .await
-            .map_err(|error| failed(&error))?;
-        tracing::info!("stopped");
-        Ok(())
-    })
+    runtime.block_on(work(&settings))
+}
+
+async fn work(settings: &Settings) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
+    let signals = Signals::listen().map_err(|error| failed(&error))?;
+    let listener: Option<TcpListener> = match settings.refresh.worker_listen {
+        Some(address) => Some(bind("worker_listen", address).await?),
+        None => None,
+    };
+    let headcount = Headcount::open(settings)
+        .await
+        .map_err(|error| failed(&error))?;
+    let headcount = Arc::new(headcount);
+    tracing::info!(interval = ?settings.refresh.interval, "recounting");
+    let stop = signals.stop();
+    match listener {
+        None => stop.cancelled().await,
+        Some(listener) => {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!("listening on http://{address}");
+            }
+            http::serve_health(listener, Arc::clone(&headcount), &settings.http, stop).await;
+        }
+    }
+    headcount
+        .shut_down()
+        .await
+        .map_err(|error| failed(&error))?;
+    tracing::info!("stopped");
+    Ok(())
 }

@@ -41,7 +41,9 @@ pub struct HttpSettings {
     pub max_connections: usize,
     /// Longest time for a request's head to arrive.
     pub header_timeout: Duration,
-    /// Longest time for requests under way to finish once the service was told to stop.
+    /// How long requests are still accepted once the service was told to stop.
+    pub shutdown_delay: Duration,
+    /// Longest time for requests under way to finish after that.
     pub shutdown_grace: Duration,
 }
 
@@ -125,6 +127,8 @@ pub struct RefreshSettings {
     pub parallelism: usize,
     /// The windows recounted, longest first, each once; the full one is always the first.
     pub windows: Vec<Window>,
+    /// Where a worker tells how it is; nowhere if not given.
+    pub worker_listen: Option<SocketAddr>,
 }
 
 /// Whether the service recounts by itself.

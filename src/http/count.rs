@@ -57,7 +57,9 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
         Some(answer) => answer,
         None => app.counts().get(&segment, window, fresh).await?,
     };
-    Ok(json(&document(&segment, &answer, app.clock().now())))
+    let document = document(&segment, &answer, app.clock().now());
+    app.metrics().count_age(document.age_seconds);
+    Ok(json(&document))
 }
 
 fn document<'a>(segment: &'a Segment, answer: &Answer, now: Timestamp) -> Document<'a> {

@@ -34,7 +34,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
-pub use server::{Drained, serve};
+pub use server::{Drained, serve, serve_health};
 
 use crate::app::Headcount;
 use crate::config::HttpSettings;
@@ -61,6 +61,16 @@ pub fn routes(
         .or(metrics::route(app))
         .unify()
         .or(admin::route(app))
+        .unify()
+        .recover(unmatched)
+        .unify()
+        .boxed()
+}
+
+/// The routes that tell how a process is, and no others.
+fn health_routes(app: &Arc<Headcount>, stop: CancellationToken) -> BoxedFilter<(Response,)> {
+    health::route(app, stop)
+        .or(metrics::route(app))
         .unify()
         .recover(unmatched)
         .unify()

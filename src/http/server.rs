@@ -14,9 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use warp::filters::BoxedFilter;
+use warp::reply::Response;
 
-use super::routes;
 use super::service::Web;
+use super::{health_routes, routes};
 use crate::app::Headcount;
 use crate::config::HttpSettings;
 use crate::telemetry::Metrics;
@@ -35,16 +37,38 @@ pub struct Drained {
     pub abandoned: usize,
 }
 
-/// Serves `app` on `listener` until `stop` is cancelled, then lets requests under way finish for at most
-/// `shutdown_grace`. The caller owns the socket and the signal, and closes `app` afterwards.
+/// Serves `app` on `listener` until `stop` is cancelled and `shutdown_delay` has passed, then lets requests under
+/// way finish for at most `shutdown_grace`. The caller owns the socket and the signal, and closes `app` afterwards.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<Headcount>,
     settings: &HttpSettings,
     stop: CancellationToken,
 ) -> Drained {
-    let metrics = Arc::clone(app.metrics());
-    let web = Web::new(routes(&app, settings, stop.clone()), Arc::clone(&metrics));
+    let routes = routes(&app, settings, stop.clone());
+    serve_routes(listener, routes, app.metrics(), settings, stop).await
+}
+
+/// The same with nothing but `/healthz`, `/readyz` and `/metrics`: for a process that serves nobody.
+pub async fn serve_health(
+    listener: TcpListener,
+    app: Arc<Headcount>,
+    settings: &HttpSettings,
+    stop: CancellationToken,
+) -> Drained {
+    let routes = health_routes(&app, stop.clone());
+    serve_routes(listener, routes, app.metrics(), settings, stop).await
+}
+
+async fn serve_routes(
+    listener: TcpListener,
+    routes: BoxedFilter<(Response,)>,
+    metrics: &Arc<Metrics>,
+    settings: &HttpSettings,
+    stop: CancellationToken,
+) -> Drained {
+    let metrics = Arc::clone(metrics);
+    let web = Web::new(routes, Arc::clone(&metrics));
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
     let streams = Streams {
         tasks: tasks.clone(),
@@ -62,12 +86,22 @@ pub async fn serve(
         graceful: GracefulShutdown::new(),
     };
     tokio::select! {
-        () = stop.cancelled() => {}
+        () = leave(&stop, settings.shutdown_delay) => {}
         () = server.accept_all(&listener) => {}
     }
     // From here on clients are refused at once instead of waiting in a queue that nobody serves.
     drop(listener);
     server.drain(settings.shutdown_grace).await
+}
+
+/// Waits for the end of accepting: `delay` after the stop, in which `/readyz` sends load balancers away while
+/// what they still send is answered.
+async fn leave(stop: &CancellationToken, delay: Duration) {
+    stop.cancelled().await;
+    if !delay.is_zero() {
+        tracing::info!(?delay, "not ready any more; accepting still");
+        tokio::time::sleep(delay).await;
+    }
 }
 
 struct Server {

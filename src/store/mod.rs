@@ -10,7 +10,7 @@ mod set_up;
 
 pub use observed::ObservedStore;
 pub use open::{Opened, open, open_kind};
-pub use set_up::{Change, IssuedToken, SetUp, Step, set_up};
+pub use set_up::{Change, IssuedToken, SetUp, Step, set_up, token_roles};
 
 use std::ops::RangeInclusive;
 

@@ -37,6 +37,8 @@ pub enum Change {
 /// A new secret.
 #[derive(Clone)]
 pub struct IssuedToken {
+    /// What it is for, in a word: one of [`token_roles`].
+    pub role: &'static str,
     /// What it is for, as the store lists it.
     pub purpose: String,
     /// The secret.
@@ -49,6 +51,14 @@ impl std::fmt::Debug for IssuedToken {
         f.debug_struct("IssuedToken")
             .field("purpose", &self.purpose)
             .finish_non_exhaustive()
+    }
+}
+
+/// The roles for which the configured store issues tokens.
+pub fn token_roles(settings: &Settings) -> &'static [&'static str] {
+    match settings.store.kind {
+        StoreKind::Influx => &influx::TOKEN_ROLES,
+        StoreKind::Embedded => &[],
     }
 }
 

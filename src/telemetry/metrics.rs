@@ -49,6 +49,8 @@ pub struct Metrics {
     index_bytes: Gauge,
 
     refresh_seconds: Histograms<Labels<1>>,
+    refreshed_at: Gauge<f64, std::sync::atomic::AtomicU64>,
+    count_age: Histogram,
     store_seconds: Histograms<Labels<2>>,
     cache_seconds: Histograms<Labels<2>>,
     cache_fallbacks: Counter,
@@ -56,6 +58,7 @@ pub struct Metrics {
 
     spool_pairs: Gauge,
     spool_bytes: Gauge,
+    spool_limit: Gauge,
     spool_age: Gauge<f64, std::sync::atomic::AtomicU64>,
     dead_letters: Counter,
     store_lines: Family<Labels<1>, Counter>,
@@ -130,6 +133,15 @@ impl Default for Metrics {
             index_bytes: names.gauge("index_bytes", "Memory that the index asked for"),
 
             refresh_seconds: names.seconds("refresh_duration", "Refreshes by outcome", long),
+            refreshed_at: names.gauge(
+                "refresh_last_success_timestamp_seconds",
+                "When this process last recounted every segment without a failure; 0 before the first time",
+            ),
+            count_age: names.second(
+                "count_age",
+                "Age of the counts that were answered",
+                COUNT_AGES.into_iter(),
+            ),
             store_seconds: names.seconds(
                 "store_call_duration",
                 "Calls of the store by operation and outcome",
@@ -149,6 +161,10 @@ impl Default for Metrics {
 
             spool_pairs: names.gauge("spool_pairs", "Pairs that wait in the spool"),
             spool_bytes: names.gauge("spool_bytes", "Size of the spool on disk"),
+            spool_limit: names.gauge(
+                "spool_limit_bytes",
+                "Size of the spool from which pairs are answered with 503; 0 without a spool",
+            ),
             spool_age: names.gauge(
                 "spool_oldest_age_seconds",
                 "Time since the oldest waiting pairs were spooled; 0 when none wait",
@@ -171,6 +187,12 @@ fn set(counter: &Counter, total: u64) {
         .inner()
         .store(total, std::sync::atomic::Ordering::Relaxed);
 }
+
+/// From a second to two hours. The default of `cache_ttl`, 15 minutes, is among them, so that an alert on counts
+/// older than it is exact.
+const COUNT_AGES: [f64; 11] = [
+    1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0,
+];
 
 /// From a tenth of a millisecond to about 100 seconds.
 fn long() -> Histogram {
@@ -274,6 +296,16 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Every segment was recounted, without a failure, at this unix time in seconds.
+    pub fn refreshed_all(&self, at: f64) {
+        self.refreshed_at.set(at);
+    }
+
+    /// A count of this age in seconds was answered.
+    pub fn count_age(&self, seconds: f64) {
+        self.count_age.observe(seconds);
+    }
+
     /// A call of the store ended.
     pub fn store_call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
         self.store_seconds
@@ -303,6 +335,11 @@ impl Metrics {
         self.spool_pairs.set(gauge(pairs));
         self.spool_bytes.set(gauge(bytes));
         *self.spool_oldest.lock() = oldest.and_then(|age| Instant::now().checked_sub(age));
+    }
+
+    /// The most that the spool may take on disk.
+    pub fn spool_limit(&self, bytes: u64) {
+        self.spool_limit.set(gauge(bytes));
     }
 
     /// Pairs that the store refused for good, since it was opened.
@@ -370,6 +407,9 @@ mod tests {
         metrics.snapshot_age(Duration::from_secs(5));
         metrics.store_call("count", "ok", millisecond);
         metrics.refresh("ok", millisecond);
+        metrics.refreshed_all(1_795_262_400.5);
+        metrics.count_age(61.0);
+        metrics.spool_limit(1 << 30);
         metrics.before_render(|metrics| metrics.held(7, 8, 9));
         let text = metrics.render().unwrap();
         for line in [
@@ -386,6 +426,10 @@ mod tests {
             r#"headcount_store_call_duration_seconds_count{operation="count",outcome="ok"} 1"#,
             r#"headcount_refresh_duration_seconds_count{outcome="ok"} 1"#,
             "headcount_stale_answers_total 0",
+            "headcount_refresh_last_success_timestamp_seconds 1795262400.5",
+            r#"headcount_count_age_seconds_bucket{le="60.0"} 0"#,
+            r#"headcount_count_age_seconds_bucket{le="120.0"} 1"#,
+            "headcount_spool_limit_bytes 1073741824",
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
         }

@@ -8,6 +8,7 @@ use headcount::store::PairStore;
 use headcount::store::influx::InfluxStore;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::servers::{Process, free_port};
 
 fn headcount(server: &Influxd, token: &str, arguments: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
@@ -24,6 +25,80 @@ fn headcount(server: &Influxd, token: &str, arguments: &[&str]) -> Output {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_become_files_and_a_worker_tells_how_it_is() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    let set_up = ["setup", "--tokens-dir", tokens.to_str().unwrap()];
+    for _ in 0..2 {
+        let done = headcount(&server, TOKEN, &set_up);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+        assert!(!text(&done.stdout).contains("token"), "a secret in the log");
+    }
+    let token = std::fs::read_to_string(tokens.join("service.token")).unwrap();
+    let worker = Worker::start(&server, &token).await;
+    assert_eq!(worker.status("healthz").await, 200);
+    assert_eq!(worker.status("readyz").await, 200);
+    assert_eq!(worker.status("v1/segments").await, 404);
+    let began = std::time::Instant::now();
+    let never = "\nheadcount_refresh_last_success_timestamp_seconds 0.0\n";
+    while worker.metrics().await.contains(never) {
+        assert!(began.elapsed() < Duration::from_secs(60), "no refresh");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let health = headcount(&server, "", &["health", "--ready", "--url", &worker.url]);
+    assert_eq!(text(&health.stdout), "ready\n");
+
+    std::fs::remove_file(tokens.join("reader.token")).unwrap();
+    let lost = headcount(&server, TOKEN, &set_up);
+    assert_eq!(lost.status.code(), Some(1));
+    assert!(text(&lost.stderr).contains("reader.token is missing"));
+}
+
+/// `headcount worker`, which recounts every second.
+struct Worker {
+    url: String,
+    _process: Process,
+}
+
+impl Worker {
+    async fn start(server: &Influxd, token: &str) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
+        command
+            .args(["worker", "--worker-listen", &address])
+            .args(["--refresh-interval", "1s", "--store", "influx"])
+            .args(["--influx-url", &server.url(), "--influx-org", ORG])
+            .env("HEADCOUNT_INFLUX_TOKEN", token);
+        let worker = Self {
+            url: format!("http://{address}"),
+            _process: Process::start(&mut command),
+        };
+        let began = std::time::Instant::now();
+        while reqwest::get(format!("{}/healthz", worker.url))
+            .await
+            .is_err()
+        {
+            assert!(began.elapsed() < Duration::from_secs(60), "no worker");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        worker
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        let answer = reqwest::get(format!("{}/{path}", self.url)).await;
+        answer.unwrap().status().as_u16()
+    }
+
+    async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("{}/metrics", self.url)).await;
+        answer.unwrap().text().await.unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -55,6 +55,25 @@ async fn sigterm_lets_requests_under_way_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn load_balancers_have_time_to_leave() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(directory.path(), &[("SHUTDOWN_DELAY", "10m")]).await;
+    let ready = format!("{}/readyz", server.url());
+    assert_eq!(reqwest::get(&ready).await.unwrap().status(), 200);
+    server.signal("TERM");
+    let status = async || reqwest::get(&ready).await.unwrap().status();
+    while status().await != 503 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    // On a new connection each: what still comes is served.
+    server.post(PAIR).await;
+    assert_eq!(server.count("sports").await, 1);
+    // Ten minutes of delay are left: a second signal does not wait for them.
+    server.signal("TERM");
+    assert_ne!(server.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "10m")]).await;

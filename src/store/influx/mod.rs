@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 pub use options::InfluxOptions;
 pub(crate) use server::{INFLUX_URL, parse_url};
-pub use setup::set_up;
+pub use setup::{TOKEN_ROLES, set_up};
 pub use stats::InfluxStats;
 
 use self::deliver::Delivery;

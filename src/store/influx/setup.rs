@@ -29,6 +29,9 @@ const LEAST_RETENTION: u64 = HOUR;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
+/// The tokens that are issued: one that may do what the service does, one that may only read.
+pub const TOKEN_ROLES: [&str; 2] = ["service", "reader"];
+
 /// Makes whatever is missing for `options`, whose token must be allowed to.
 ///
 /// With `issue_tokens` also one token that may do what the service does and one that may only read, unless
@@ -170,15 +173,10 @@ impl Setup<'_> {
         buckets: [&str; 2],
     ) -> Result<Vec<IssuedToken>, StoreError> {
         let name = &self.options.bucket;
+        let [service, reader] = TOKEN_ROLES;
         let wanted = [
-            (
-                format!("headcount: service of bucket {name}"),
-                &[Action::Read, Action::Write][..],
-            ),
-            (
-                format!("headcount: reader of bucket {name}"),
-                &[Action::Read][..],
-            ),
+            (service, &[Action::Read, Action::Write][..]),
+            (reader, &[Action::Read][..]),
         ];
         let listed = ListAuthorizationsRequest {
             org_id: Some(org_id.to_owned()),
@@ -188,7 +186,8 @@ impl Setup<'_> {
             .await?
             .authorizations;
         let mut issued = Vec::new();
-        for (purpose, actions) in wanted {
+        for (role, actions) in wanted {
+            let purpose = format!("headcount: {role} of bucket {name}");
             if known
                 .iter()
                 .any(|token| token.description.as_ref() == Some(&purpose))
@@ -210,7 +209,11 @@ impl Setup<'_> {
             let Some(token) = made.token else {
                 return Err(missing("the token", &purpose));
             };
-            issued.push(IssuedToken { purpose, token });
+            issued.push(IssuedToken {
+                role,
+                purpose,
+                token,
+            });
         }
         Ok(issued)
     }

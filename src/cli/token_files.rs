@@ -1,0 +1,101 @@
+//! Secrets that `headcount setup --tokens-dir` leaves for services, each in a file of its own.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::Failure;
+use crate::store::IssuedToken;
+
+/// The owner writes; whoever shares the group may read: the service and a dashboard run as different users.
+const MODE: u32 = 0o640;
+
+/// A directory with a file for each token.
+pub(super) struct TokenFiles<'a> {
+    directory: &'a Path,
+}
+
+impl<'a> TokenFiles<'a> {
+    pub(super) fn in_directory(directory: &'a Path) -> Self {
+        Self { directory }
+    }
+
+    /// Writes what was issued, each file at once or not at all.
+    pub(super) fn keep(&self, issued: &[IssuedToken]) -> Result<(), Failure> {
+        for token in issued {
+            let path = self.path(token.role);
+            write(&path, &token.token).map_err(|error| {
+                Failure::failed(format!(
+                    "can't write {}: {error}; delete the token {:?} in the store, then run this again",
+                    path.display(),
+                    token.purpose
+                ))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Fails where a token exists in the store but not here: it is told once only, so that it is lost.
+    pub(super) fn check(&self, roles: &[&str]) -> Result<(), Failure> {
+        for role in roles {
+            let path = self.path(role);
+            if !path.exists() {
+                return Err(Failure::failed(format!(
+                    "{} is missing, and the store does not tell a token twice: delete its token \"headcount: {role} ...\", then run this again",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, role: &str) -> PathBuf {
+        self.directory.join(format!("{role}.token"))
+    }
+}
+
+fn write(path: &Path, secret: &str) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let aside = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(MODE)
+        .open(&aside)?;
+    file.write_all(secret.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn tokens_become_files_that_others_can_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("tokens");
+        let files = TokenFiles::in_directory(&directory);
+        assert!(files.check(&["service"]).is_err());
+        let issued = [IssuedToken {
+            role: "service",
+            purpose: "headcount: service of bucket b".into(),
+            token: "t0".into(),
+        }];
+        files.keep(&issued).unwrap();
+        files.check(&["service"]).unwrap();
+        let path = directory.join("service.token");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "t0");
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o007, 0, "{mode:o}");
+        let Err(Failure::Failed(said)) = files.check(&["service", "reader"]) else {
+            panic!("a lost token was not missed");
+        };
+        assert!(said.contains("reader.token is missing"), "{said}");
+    }
+}
