@@ -11,11 +11,11 @@ pub mod index;
 pub mod ingest;
 pub mod log;
 pub mod readiness;
+pub mod redis;
 pub mod refresher;
 pub mod shutdown;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
-pub mod transfer;
 
 pub use app::Headcount;

@@ -5,9 +5,7 @@ mod memory;
 mod redis;
 
 pub use memory::MemoryCache;
-pub use redis::{
-    InvalidPrefix, InvalidRedisUrl, Prefix, RedisCache, RedisCacheOptions, RedisServer,
-};
+pub use redis::{RedisCache, RedisCacheOptions};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +14,7 @@ use async_trait::async_trait;
 
 use crate::config::{CacheKind, Settings};
 use crate::domain::{Count, Segment, Window};
+pub use crate::redis::{InvalidPrefix, InvalidRedisUrl, Prefix, RedisServer};
 
 /// The last known count per (segment, window). Never a source of truth: it may lose everything at any time,
 /// and every reader must get by without it. Only the refresher calls [`put`](Self::put).

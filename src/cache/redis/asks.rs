@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::keys::Keys;
 use super::options::RedisCacheOptions;
-use super::scripts::{Request, Scripts};
+use super::scripts::Scripts;
 use crate::cache::{LockToken, PendingMark};
 use crate::domain::{Count, Segment, Timestamp, Window};
+use crate::redis::Request;
 
 /// Segments asked about in one call to one server: a few hundred microseconds of its time.
 pub(super) const GET_AT_ONCE: usize = 200;

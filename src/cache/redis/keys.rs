@@ -10,8 +10,8 @@
 //! P is the prefix, S the segment with braces percent-encoded. The braces around S are a hash tag: a cluster keeps
 //! the keys of a segment on one node, where scripts can touch them together.
 
-use super::options::Prefix;
 use crate::domain::{Segment, Window};
+use crate::redis::{Prefix, hash_tag};
 
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -31,7 +31,7 @@ impl Keys {
     }
 
     pub(super) fn pending(&self, segment: &Segment) -> String {
-        format!("{}:{{{}}}:pending", self.prefix, tag(segment))
+        format!("{}:{{{}}}:pending", self.prefix, hash_tag(segment))
     }
 
     pub(super) fn count(&self, segment: &Segment, window: Window) -> String {
@@ -42,24 +42,9 @@ impl Keys {
         format!(
             "{}:{{{}}}:count:{window_seconds}",
             self.prefix,
-            tag(segment)
+            hash_tag(segment)
         )
     }
-}
-
-/// A hash tag ends at the first closing brace, so the name in it must have none; the percent sign is encoded too,
-/// so that no two segments share a tag.
-fn tag(segment: &Segment) -> String {
-    let mut tag = String::with_capacity(segment.as_str().len());
-    for char in segment.as_str().chars() {
-        match char {
-            '{' => tag.push_str("%7B"),
-            '}' => tag.push_str("%7D"),
-            '%' => tag.push_str("%25"),
-            other => tag.push(other),
-        }
-    }
-    tag
 }
 
 #[cfg(test)]

@@ -5,9 +5,7 @@
 //! lost their count wait for the next, and a list that was lost is no longer whole.
 
 mod asks;
-mod connection;
 mod keys;
-mod link;
 mod options;
 mod scripts;
 mod unsaid;
@@ -18,14 +16,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{FromRedisValue, Value};
 
-pub use options::{InvalidPrefix, InvalidRedisUrl, Prefix, RedisCacheOptions, RedisServer};
+pub use options::RedisCacheOptions;
 
 use self::asks::{ADD_AT_ONCE, Asks, GET_AT_ONCE};
-use self::link::Link;
-use self::scripts::Request;
 use self::unsaid::Unsaid;
 use super::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
 use crate::domain::{Count, Segment, Timestamp, Window};
+use crate::redis::{Link, LinkError, LinkOptions, Request};
 
 /// More steps than any list needs; a scan that does not end is an error, not a hang.
 const MAX_SCAN_STEPS: usize = 100_000;
@@ -50,7 +47,16 @@ impl RedisCache {
         }
         let asks = Asks::new(&options);
         Ok(Self {
-            link: Link::open(options),
+            link: Link::open(LinkOptions {
+                server: options.server,
+                command_timeout: options.command_timeout,
+                connect_timeout: options.connect_timeout,
+                // More than one moved slot is left to the reader's fall-back.
+                cluster_retries: 2,
+                cluster_retry_wait: Duration::from_millis(5),
+                user: "the cache",
+                meanwhile: "counts come from the store",
+            }),
             asks,
             unsaid: Unsaid::default(),
         })
@@ -76,7 +82,8 @@ impl RedisCache {
         if requests.is_empty() {
             return Ok(());
         }
-        self.link.ask(requests).await.map(drop)
+        self.link.ask(requests).await?;
+        Ok(())
     }
 
     async fn ask<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, CacheError> {
@@ -205,7 +212,18 @@ impl CountCache for RedisCache {
     }
 
     async fn ping(&self) -> Result<(), CacheError> {
-        self.link.ping().await
+        Ok(self.link.ping().await?)
+    }
+}
+
+impl From<LinkError> for CacheError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Timeout => Self::Timeout,
+            LinkError::Unavailable(text) | LinkError::Full(text) => Self::Unavailable(text),
+            LinkError::Misconfigured(text) => Self::Misconfigured(text),
+            LinkError::Protocol(text) => Self::Protocol(text),
+        }
     }
 }
 

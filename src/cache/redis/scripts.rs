@@ -6,22 +6,7 @@
 //! same holds for a replica that was promoted. A user without the right to `INFO` gets no run id, and so never a
 //! number for `pending`.
 
-use redis::{Cmd, ToRedisArgs};
-
-/// A script, sent by its hash, or in full to a server that does not know it yet.
-#[derive(Debug)]
-pub(super) struct Script {
-    body: String,
-    hash: String,
-}
-
-impl Script {
-    fn new(body: &str) -> Self {
-        let body = format!("{LIFE}{body}");
-        let hash = redis::Script::new(&body).get_hash().to_owned();
-        Self { body, hash }
-    }
-}
+use crate::redis::Script;
 
 /// All scripts of the cache.
 #[derive(Debug)]
@@ -40,57 +25,21 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            get: Script::new(GET),
-            mark: Script::new(MARK),
-            put: Script::new(PUT),
-            forget_counts: Script::new(FORGET_COUNTS),
-            list_head: Script::new(LIST_HEAD),
-            list_complete: Script::new(LIST_COMPLETE),
-            list_remove: Script::new(LIST_REMOVE),
-            lock_extend: Script::new(LOCK_EXTEND),
-            lock_release: Script::new(LOCK_RELEASE),
+            get: with_life(GET),
+            mark: with_life(MARK),
+            put: with_life(PUT),
+            forget_counts: with_life(FORGET_COUNTS),
+            list_head: with_life(LIST_HEAD),
+            list_complete: with_life(LIST_COMPLETE),
+            list_remove: with_life(LIST_REMOVE),
+            lock_extend: with_life(LOCK_EXTEND),
+            lock_release: with_life(LOCK_RELEASE),
         }
     }
 }
 
-/// One thing to ask of Redis.
-#[derive(Debug, Clone)]
-pub(super) enum Request<'a> {
-    /// A plain command.
-    Command(Cmd),
-    /// A script with its keys and arguments.
-    Run(&'a Script, Vec<String>, Vec<String>),
-}
-
-impl Request<'_> {
-    /// A plain command.
-    pub(super) fn command(name: &'static str, args: impl ToRedisArgs) -> Self {
-        let mut cmd = redis::cmd(name);
-        cmd.arg(args);
-        Self::Command(cmd)
-    }
-
-    /// The command that a server understands which has seen the script before.
-    pub(super) fn short(&self) -> Cmd {
-        match self {
-            Self::Command(cmd) => cmd.clone(),
-            Self::Run(script, keys, args) => run("EVALSHA", &script.hash, keys, args),
-        }
-    }
-
-    /// The command that every server understands; `None` when it is no other than the short one.
-    pub(super) fn full(&self) -> Option<Cmd> {
-        match self {
-            Self::Command(_) => None,
-            Self::Run(script, keys, args) => Some(run("EVAL", &script.body, keys, args)),
-        }
-    }
-}
-
-fn run(name: &str, script: &str, keys: &[String], args: &[String]) -> Cmd {
-    let mut cmd = redis::cmd(name);
-    cmd.arg(script).arg(keys.len()).arg(keys).arg(args);
-    cmd
+fn with_life(body: &str) -> Script {
+    Script::new(format!("{LIFE}{body}"))
 }
 
 const LIFE: &str = r"

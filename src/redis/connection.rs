@@ -1,23 +1,16 @@
-//! A connection to one server or to a cluster, behind one face, and what its errors mean.
+//! A connection to one server or to a cluster, behind one face.
 
 use futures::future::join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, RedisError, RedisResult,
     ServerErrorKind, Value,
 };
 
-use super::options::RedisCacheOptions;
-use super::scripts::Request;
-use crate::cache::CacheError;
-
-/// A request that meets a moved slot is sent again to where it went; more is left to the caller's time-out.
-const CLUSTER_RETRIES: u32 = 2;
-/// Milliseconds before such a repetition.
-const CLUSTER_RETRY_WAIT: u64 = 5;
+use super::{LinkOptions, Request};
 
 /// Cheap to clone; requests of all clones share the sockets.
 #[derive(Clone)]
@@ -28,14 +21,15 @@ pub(super) enum Connection {
 
 impl Connection {
     /// Connects and proves by a round trip that the server serves.
-    pub(super) async fn open(options: &RedisCacheOptions) -> RedisResult<Self> {
+    pub(super) async fn open(options: &LinkOptions) -> RedisResult<Self> {
         let mut connection = if options.server.is_cluster {
+            let wait = u64::try_from(options.cluster_retry_wait.as_millis()).unwrap_or(u64::MAX);
             let client = ClusterClient::builder(options.server.nodes.clone())
-                .retries(CLUSTER_RETRIES)
-                .min_retry_wait(CLUSTER_RETRY_WAIT)
-                .max_retry_wait(2 * CLUSTER_RETRY_WAIT)
+                .retries(options.cluster_retries)
+                .min_retry_wait(wait)
+                .max_retry_wait(wait.saturating_mul(2))
                 .connection_timeout(options.connect_timeout)
-                .response_timeout(options.connect_timeout)
+                .response_timeout(options.connect_timeout.max(options.command_timeout))
                 .build()?;
             Self::Cluster(client.get_async_connection().await?)
         } else {
@@ -99,6 +93,30 @@ impl Connection {
         answers.into_iter().collect()
     }
 
+    /// The answers of the server, or of each master of a cluster, to the same question.
+    pub(super) async fn ask_masters(&mut self, command: &Cmd) -> RedisResult<Vec<Value>> {
+        match self {
+            Self::Single(connection) => {
+                let answer = connection.req_packed_command(command).await?;
+                Ok(vec![answer.extract_error()?])
+            }
+            Self::Cluster(connection) => {
+                let masters = MultipleNodeRoutingInfo::AllMasters;
+                let answer = connection
+                    .route_command(command.clone(), RoutingInfo::MultiNode((masters, None)))
+                    .await?
+                    .extract_error()?;
+                match answer {
+                    Value::Map(answers) => answers
+                        .into_iter()
+                        .map(|(_, it)| it.extract_error())
+                        .collect(),
+                    other => Ok(vec![other]),
+                }
+            }
+        }
+    }
+
     async fn send(&mut self, commands: &[Cmd]) -> RedisResult<Vec<RedisResult<Value>>> {
         match self {
             Self::Single(connection) => {
@@ -140,42 +158,4 @@ impl std::fmt::Debug for Connection {
 
 fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// What an error means for the caller. `server` is the name of the server for the text.
-pub(super) fn meaning(error: &RedisError, server: &str) -> CacheError {
-    if error.is_timeout() {
-        return CacheError::Timeout;
-    }
-    let refused = error.kind() == ErrorKind::AuthenticationFailed
-        || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
-    if refused {
-        return CacheError::Misconfigured(format!(
-            "{server} refuses the user, the password or a command: {error}"
-        ));
-    }
-    match error.kind() {
-        ErrorKind::InvalidClientConfig => CacheError::Misconfigured(format!("{server}: {error}")),
-        ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
-        | ErrorKind::Parse
-        | ErrorKind::UnexpectedReturnType => CacheError::Protocol(format!("{server}: {error}")),
-        _ => CacheError::Unavailable(format!("{server}: {error}")),
-    }
-}
-
-/// Whether an error says that further calls would fail as well.
-pub(super) fn is_about_the_server(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ReadOnly
-        ),
-        // The connection works, the command does not: out of memory, a failed snapshot, a wrong type.
-        ErrorKind::Extension => error.code() == Some("NOAUTH"),
-        ErrorKind::UnexpectedReturnType => false,
-        _ => true,
-    }
 }

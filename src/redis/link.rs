@@ -8,15 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, Value};
+use redis::{Cmd, ErrorKind, RedisError, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{Connection, is_about_the_server, meaning};
-use super::options::RedisCacheOptions;
-use super::scripts::Request;
-use crate::cache::CacheError;
+use super::connection::Connection;
+use super::error::{LinkError, is_about_the_server, meaning};
+use super::{RedisServer, Request};
 
 /// The pause after the first failed probe; it doubles from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -27,14 +26,36 @@ const STEADY: Duration = Duration::from_secs(2);
 /// Failures in a row that open the breaker of a cluster. One dead node must not cost the others' segments, and with
 /// the others alive so many in a row are rare.
 const CLUSTER_TOLERANCE: u32 = 16;
+/// How long a call whose connection broke waits for a new one. A server that is there takes a few milliseconds.
+const RECONNECTION: Duration = Duration::from_millis(400);
 /// How many times the time of one connection a whole cluster may take.
 const CLUSTER_PATIENCE: u32 = 4;
 
+/// How patient a link is, and what it says in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkOptions {
+    /// Where Redis is.
+    pub(crate) server: RedisServer,
+    /// The most that a call may take, waiting for a first connection included.
+    pub(crate) command_timeout: Duration,
+    /// The most that connecting to one server may take. Calls don't wait for it: the background does.
+    pub(crate) connect_timeout: Duration,
+    /// How often the driver sends a request again that met a moved slot or a node that went away.
+    pub(crate) cluster_retries: u32,
+    /// How long it waits before that; at most twice as long.
+    pub(crate) cluster_retry_wait: Duration,
+    /// Who uses the link, for the log: `the cache`.
+    pub(crate) user: &'static str,
+    /// What happens while Redis is away, for the log.
+    pub(crate) meanwhile: &'static str,
+}
+
 /// A connection that repairs itself. Dropping it ends its task.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Link {
     shared: Arc<Shared>,
     command_timeout: Duration,
+    is_cluster: bool,
     _keeper: AbortOnDropHandle<()>,
 }
 
@@ -55,12 +76,12 @@ enum State {
     /// Served as the `n`th connection or confirmation.
     Up(Connection, u64),
     /// Failing; calls fail at once with this.
-    Down(CacheError),
+    Down(LinkError),
 }
 
 impl Link {
     /// Begins to connect in the background. Must be called within a tokio runtime.
-    pub(super) fn open(options: RedisCacheOptions) -> Self {
+    pub(crate) fn open(options: LinkOptions) -> Self {
         let shared = Arc::new(Shared {
             server: options.server.name.clone(),
             state: watch::Sender::new(State::Connecting),
@@ -72,19 +93,74 @@ impl Link {
                 1
             },
         });
-        let command_timeout = options.command_timeout;
+        let (command_timeout, is_cluster) = (options.command_timeout, options.server.is_cluster);
         let keeper = tokio::spawn(keep(Arc::clone(&shared), options));
         Self {
             shared,
             command_timeout,
+            is_cluster,
             _keeper: AbortOnDropHandle::new(keeper),
         }
     }
 
     /// One round trip for all requests; their answers in order.
-    pub(super) async fn ask(&self, requests: &[Request<'_>]) -> Result<Vec<Value>, CacheError> {
+    pub(crate) async fn ask(&self, requests: &[Request<'_>]) -> Result<Vec<Value>, LinkError> {
         let deadline = Instant::now() + self.command_timeout;
-        let (mut connection, generation) = self.connection(deadline).await?;
+        let (connection, generation) = self.connection(deadline).await?;
+        self.ask_on(connection, generation, deadline, requests)
+            .await
+    }
+
+    /// The same for requests that may be repeated: once more, if the connection turned out to be broken and a new
+    /// one is there at once. So a server that closed an idle connection, or was restarted, costs nobody an error.
+    pub(crate) async fn ask_again(
+        &self,
+        requests: &[Request<'_>],
+    ) -> Result<Vec<Value>, LinkError> {
+        let deadline = Instant::now() + self.command_timeout;
+        let (connection, generation) = self.connection(deadline).await?;
+        let first = self
+            .ask_on(connection, generation, deadline, requests)
+            .await;
+        // The driver of a cluster has repeated it already.
+        if self.is_cluster || !matches!(first, Err(LinkError::Unavailable(_))) {
+            return first;
+        }
+        let patience = deadline.min(Instant::now() + RECONNECTION);
+        match self.newer(generation, patience).await {
+            Some((connection, generation)) => {
+                self.ask_on(connection, generation, deadline, requests)
+                    .await
+            }
+            None => first,
+        }
+    }
+
+    /// What the server, or each master of a cluster, answers to `command`.
+    pub(crate) async fn ask_masters(&self, command: &Cmd) -> Result<Vec<Value>, LinkError> {
+        let deadline = Instant::now() + self.command_timeout;
+        let (mut connection, _) = self.connection(deadline).await?;
+        match tokio::time::timeout_at(deadline, connection.ask_masters(command)).await {
+            Ok(answers) => answers.map_err(|error| meaning(&error, &self.shared.server)),
+            Err(_) => Err(LinkError::Timeout),
+        }
+    }
+
+    /// Which connection calls use now, by number; it changes when the connection was found broken.
+    pub(crate) async fn generation(&self) -> Result<u64, LinkError> {
+        let deadline = Instant::now() + self.command_timeout;
+        self.connection(deadline)
+            .await
+            .map(|(_, generation)| generation)
+    }
+
+    async fn ask_on(
+        &self,
+        mut connection: Connection,
+        generation: u64,
+        deadline: Instant,
+        requests: &[Request<'_>],
+    ) -> Result<Vec<Value>, LinkError> {
         let answer = tokio::time::timeout_at(deadline, connection.ask(requests)).await;
         match answer {
             Ok(Ok(answers)) => {
@@ -99,26 +175,42 @@ impl Link {
                 Err(reason)
             }
             Err(_) => {
-                self.shared.failed(generation, &CacheError::Timeout);
-                Err(CacheError::Timeout)
+                self.shared.failed(generation, &LinkError::Timeout);
+                Err(LinkError::Timeout)
             }
         }
     }
 
     /// A round trip of its own, so that a probe of health proves something.
-    pub(super) async fn ping(&self) -> Result<(), CacheError> {
+    pub(crate) async fn ping(&self) -> Result<(), LinkError> {
         let deadline = Instant::now() + self.command_timeout;
         let (mut connection, generation) = self.connection(deadline).await?;
         let reason = match tokio::time::timeout_at(deadline, connection.ping()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => meaning(&error, &self.shared.server),
-            Err(_) => CacheError::Timeout,
+            Err(_) => LinkError::Timeout,
         };
         self.shared.failed(generation, &reason);
         Err(reason)
     }
 
-    async fn connection(&self, deadline: Instant) -> Result<(Connection, u64), CacheError> {
+    /// The connection that follows on the one of this generation, if it is there in time.
+    async fn newer(&self, generation: u64, deadline: Instant) -> Option<(Connection, u64)> {
+        let mut state = self.shared.state.subscribe();
+        if matches!(&*state.borrow(), State::Up(_, current) if *current == generation) {
+            // What failed was not the connection.
+            return None;
+        }
+        let is_newer =
+            |state: &State| matches!(state, State::Up(_, current) if *current > generation);
+        let state = tokio::time::timeout_at(deadline, state.wait_for(is_newer)).await;
+        match &*state.ok()?.ok()? {
+            State::Up(connection, generation) => Some((connection.clone(), *generation)),
+            State::Connecting | State::Down(_) => None,
+        }
+    }
+
+    async fn connection(&self, deadline: Instant) -> Result<(Connection, u64), LinkError> {
         if let State::Up(connection, generation) = &*self.shared.state.borrow() {
             return Ok((connection.clone(), *generation));
         }
@@ -128,17 +220,17 @@ impl Link {
             Ok(Ok(state)) => match &*state {
                 State::Up(connection, generation) => Ok((connection.clone(), *generation)),
                 State::Down(reason) => Err(reason.clone()),
-                State::Connecting => Err(CacheError::Timeout),
+                State::Connecting => Err(LinkError::Timeout),
             },
             // The sender lives as long as this link.
-            Ok(Err(_)) | Err(_) => Err(CacheError::Timeout),
+            Ok(Err(_)) | Err(_) => Err(LinkError::Timeout),
         }
     }
 }
 
 impl Shared {
     /// A call failed on the connection of this generation.
-    fn failed(&self, generation: u64, reason: &CacheError) {
+    fn failed(&self, generation: u64, reason: &LinkError) {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < self.tolerance {
             return;
         }
@@ -157,19 +249,19 @@ impl Shared {
 }
 
 /// What calls are told while the breaker is open.
-fn unavailable(server: &str, reason: &CacheError) -> CacheError {
+fn unavailable(server: &str, reason: &LinkError) -> LinkError {
     match reason {
-        CacheError::Timeout => CacheError::Unavailable(format!("{server} did not answer in time")),
+        LinkError::Timeout => LinkError::Unavailable(format!("{server} did not answer in time")),
         other => other.clone(),
     }
 }
 
 /// Connects, publishes the connection, waits until a call fails, and begins again; for ever.
-async fn keep(shared: Arc<Shared>, options: RedisCacheOptions) {
+async fn keep(shared: Arc<Shared>, options: LinkOptions) {
     let mut pause = FIRST_PAUSE;
     let mut generation = 0;
     let mut connection: Option<Connection> = None;
-    let mut logged: Option<CacheError> = None;
+    let mut logged: Option<LinkError> = None;
     // A cluster is connected to node by node, and one that hangs must not keep the others away.
     let nodes = if options.server.is_cluster {
         CLUSTER_PATIENCE
@@ -183,7 +275,7 @@ async fn keep(shared: Arc<Shared>, options: RedisCacheOptions) {
         match probed {
             Ok(working) => {
                 if logged.take().is_some() {
-                    tracing::info!(server = %shared.server, "the cache answers again");
+                    tracing::info!(server = %shared.server, "{} answers again", options.user);
                 }
                 generation += 1;
                 shared.failures.store(0, Ordering::Relaxed);
@@ -200,7 +292,7 @@ async fn keep(shared: Arc<Shared>, options: RedisCacheOptions) {
             }
             Err(error) => {
                 let reason = unavailable(&shared.server, &refusal(&error, &shared.server));
-                log_once(&mut logged, &reason);
+                log_once(&mut logged, &reason, &options);
                 shared.state.send_replace(State::Down(reason));
             }
         }
@@ -213,7 +305,7 @@ async fn keep(shared: Arc<Shared>, options: RedisCacheOptions) {
 /// The connection that there was, if it still serves (its server may have been slow for a moment), else a new one.
 async fn probe(
     connection: Option<Connection>,
-    options: &RedisCacheOptions,
+    options: &LinkOptions,
 ) -> Result<Connection, RedisError> {
     if let Some(mut connection) = connection
         && timeout(options.connect_timeout / 2, connection.ping())
@@ -227,9 +319,9 @@ async fn probe(
 
 /// What a failure to connect means. A server that answers the handshake with an error (no such database, too many
 /// clients) will go on doing so.
-fn refusal(error: &RedisError, server: &str) -> CacheError {
+fn refusal(error: &RedisError, server: &str) -> LinkError {
     match meaning(error, server) {
-        CacheError::Protocol(text) if error.code().is_some() => CacheError::Misconfigured(text),
+        LinkError::Protocol(text) if error.code().is_some() => LinkError::Misconfigured(text),
         other => other,
     }
 }
@@ -239,7 +331,7 @@ fn timed_out() -> RedisError {
 }
 
 /// A line when Redis went away and when the reason changed, not one for each probe.
-fn log_once(logged: &mut Option<CacheError>, reason: &CacheError) {
+fn log_once(logged: &mut Option<LinkError>, reason: &LinkError, options: &LinkOptions) {
     let is_new = match logged {
         Some(last) => std::mem::discriminant(last) != std::mem::discriminant(reason),
         None => true,
@@ -247,9 +339,10 @@ fn log_once(logged: &mut Option<CacheError>, reason: &CacheError) {
     if !is_new {
         return;
     }
+    let user = options.user;
     match reason {
-        CacheError::Misconfigured(_) => tracing::error!(%reason, "the cache needs attention"),
-        _ => tracing::warn!(%reason, "the cache is away; counts come from the store"),
+        LinkError::Misconfigured(_) => tracing::error!(%reason, "{user} needs attention"),
+        _ => tracing::warn!(%reason, "{user} is away; {}", options.meanwhile),
     }
     *logged = Some(reason.clone());
 }
