@@ -11,8 +11,8 @@ use super::raw::Time;
 use super::settings::{InfluxSettings, RedisSettings};
 use super::table::{INFLUX_URL, REDIS_URL, SETTINGS};
 use super::{ConfigError, Secret};
-use crate::cache::{Prefix, RedisServer};
 use crate::domain::{InvalidTimeFrame, TimeFrame, Window};
+use crate::redis::{Prefix, RedisServer};
 use crate::store::influx;
 
 /// Checks of values that parsed.
@@ -190,7 +190,7 @@ impl Check<'_> {
             return match is_needed {
                 true => Err(self.bad(
                     "redis_url",
-                    "the URL of a Redis, which `cache = redis` needs",
+                    "the URL of a Redis, which `store = redis` and `cache = redis` need",
                 )),
                 false => Ok(None),
             };

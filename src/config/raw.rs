@@ -69,6 +69,11 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
     let raw = parse(layers)?;
     let is_needed = |kind| raw.store == kind || more.contains(&kind);
     let check = Check { layers };
+    let redis = check.redis(
+        raw.redis_url,
+        &raw.redis_prefix,
+        raw.cache == CacheKind::Redis || raw.store == StoreKind::Redis,
+    )?;
     let frame = check.frame(raw.window, raw.resolution, raw.max_ahead)?;
     Ok(Settings {
         listen: raw.listen,
@@ -104,16 +109,13 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
                 [raw.influx_org, raw.influx_bucket, raw.influx_trend_bucket],
                 is_needed(StoreKind::Influx),
             )?,
+            redis: redis.clone(),
         },
         cache: CacheSettings {
             kind: raw.cache,
             ttl: check.time("cache_ttl", raw.cache_ttl, SECOND..=DAY * 400)?,
             memory_ttl: check.time("memory_ttl", raw.memory_ttl, Duration::ZERO..=HOUR)?,
-            redis: check.redis(
-                raw.redis_url,
-                &raw.redis_prefix,
-                raw.cache == CacheKind::Redis,
-            )?,
+            redis,
         },
         refresh: RefreshSettings {
             mode: raw.refresh_mode,

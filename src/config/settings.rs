@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
-use crate::cache::{Prefix, RedisServer};
 use crate::domain::{TimeFrame, Window};
+use crate::redis::{Prefix, RedisServer};
 
 /// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
 #[derive(Debug, Clone)]
@@ -56,6 +56,8 @@ pub struct StoreSettings {
     pub data_dir: PathBuf,
     /// Where InfluxDB is and what things are called there; always given when `kind` is InfluxDB.
     pub influx: Option<InfluxSettings>,
+    /// Where Redis is and what keys begin with there; always given when `kind` is Redis.
+    pub redis: Option<RedisSettings>,
 }
 
 /// An InfluxDB and the places in it.
@@ -82,6 +84,8 @@ pub enum StoreKind {
     Embedded,
     /// In InfluxDB 2.
     Influx,
+    /// In Redis, a server or a cluster.
+    Redis,
 }
 
 /// Where last known counts live.

@@ -35,7 +35,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("window", "14d", DURATION, "how long a user stays in a segment after the last time seen there"),
     plain("resolution", "1m", DURATION, "step of time; divides the window, 1s to 1h"),
     plain("max_ahead", "5m", DURATION, "how far ahead of the clock a pair may be and still count as now"),
-    plain("store", "embedded", "embedded or influx", "where pairs live: embedded or influx"),
+    plain("store", "embedded", "embedded, influx or redis", "where pairs live: embedded, influx or redis"),
     plain("data_dir", "./headcount-data", "a directory", "directory of the embedded store"),
     plain("influx_url", "", INFLUX_URL, "InfluxDB 2: where it is, such as `http://localhost:8086`"),
     plain("influx_org", "headcount", "the name of an organisation", "organisation in InfluxDB"),

@@ -146,7 +146,7 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         ("window", "400d", "a coarser resolution"),
         ("resolution", "1500ms", "whole seconds from 1s to 1h"),
         ("max_ahead", "25h", "at most 24h"),
-        ("store", "mysql", "embedded or influx"),
+        ("store", "mysql", "embedded, influx or redis"),
         (
             "influx_url",
             "localhost:8086",

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::embedded::{EmbeddedOptions, EmbeddedStore};
 use super::influx::{InfluxOptions, InfluxStore};
+use super::redis::{self, RedisStoreOptions};
 use super::{PairStore, StoreError};
 use crate::config::{Settings, StoreKind};
 use crate::domain::{Slot, Timestamp};
@@ -40,6 +41,7 @@ pub async fn open_kind(
     match kind {
         StoreKind::Embedded => open_embedded(settings, metrics).await,
         StoreKind::Influx => open_influx(settings, metrics),
+        StoreKind::Redis => open_redis(settings, metrics).await,
     }
 }
 
@@ -57,6 +59,20 @@ fn open_influx(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, St
         metrics.store_lines("lost", stats.dead_letter_lost);
         metrics.dead_letters(stats.refused);
         metrics.store_retries(stats.retries);
+    });
+    Ok(Opened {
+        store,
+        newest: None,
+    })
+}
+
+async fn open_redis(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
+    let store = redis::open(redis_options(settings)?).await?;
+    let observed = Arc::downgrade(&store);
+    metrics.before_render(move |metrics| {
+        if let Some(survey) = observed.upgrade().and_then(|store| store.survey()) {
+            metrics.store_persistence(survey.persistence.name());
+        }
     });
     Ok(Opened {
         store,
@@ -125,4 +141,16 @@ pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, Store
     let spool = settings.ingest.spool.as_ref();
     options.dead_letter = spool.map(|spool| spool.dir.join("refused.lp"));
     Ok(options)
+}
+
+/// What the settings say of a Redis store.
+pub(super) fn redis_options(settings: &Settings) -> Result<RedisStoreOptions, StoreError> {
+    let Some(redis) = settings.store.redis.clone() else {
+        return Err(StoreError::Rejected("redis_url is missing".to_owned()));
+    };
+    Ok(RedisStoreOptions::new(
+        redis.server,
+        redis.prefix,
+        settings.frame,
+    ))
 }

@@ -63,6 +63,7 @@ pub struct Metrics {
     dead_letters: Counter,
     store_lines: Family<Labels<1>, Counter>,
     store_retries: Counter,
+    store_persistence: Family<Labels<1>, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -176,6 +177,10 @@ impl Default for Metrics {
                 "Lines sent to a store on the network, by what became of them",
             ),
             store_retries: names.counter("store_retries", "Writes to a store that were repeated"),
+            store_persistence: names.gauge(
+                "store_persistence",
+                "How the store's server says that it keeps what it was told; 1 for the way that holds",
+            ),
             registry: names.finish(),
         }
     }
@@ -359,6 +364,14 @@ impl Metrics {
     /// Writes to the store that were repeated, since it was opened.
     pub fn store_retries(&self, retries: u64) {
         set(&self.store_retries, retries);
+    }
+
+    /// How the store's server keeps what it was told.
+    pub fn store_persistence(&self, kind: &'static str) {
+        self.store_persistence.clear();
+        self.store_persistence
+            .get_or_create(&[("kind", kind)])
+            .set(1);
     }
 
     /// Calls `hook` before each rendering, so that gauges which cost nothing to read are never out of date.

@@ -10,7 +10,6 @@
 )]
 
 mod cli;
-mod copy;
 mod http;
 mod influx;
 mod influx_cli;
@@ -22,5 +21,7 @@ mod outages;
 mod process;
 mod read_path;
 mod redis_cache;
+mod redis_store;
+mod redis_store_faults;
 mod serve;
 mod support;

@@ -59,6 +59,11 @@ impl Redis {
         self.port
     }
 
+    /// Where it keeps its files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Its URL.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -138,6 +143,11 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// A fresh cluster, or `None` where there is no redis-server.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// A fresh cluster whose nodes have further arguments.
+    pub async fn start_with(further: &[&str]) -> Option<Self> {
         let args = [
             "--save",
             "",
@@ -146,6 +156,7 @@ impl RedisCluster {
             "--cluster-node-timeout",
             "2000",
         ];
+        let args = [&args[..], further].concat();
         let mut nodes = Vec::new();
         for _ in 0..3 {
             nodes.push(Redis::start_with(&args).await?);

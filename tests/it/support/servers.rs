@@ -66,6 +66,17 @@ impl Process {
         Self(child.unwrap())
     }
 
+    /// Starts `command`, with what it logs in a file.
+    pub fn start_logging(command: &mut Command, log: &std::path::Path) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
+        Self(child.unwrap())
+    }
+
     /// Stops it from running, as SIGSTOP does: its sockets stay open and nothing answers.
     pub fn pause(&self) {
         self.signal("STOP");

@@ -23,7 +23,7 @@ impl Service {
         let mut command = command("serve", directory, settings);
         command.env("HEADCOUNT_LISTEN", format!("127.0.0.1:{port}"));
         let mut service = Self {
-            process: Process::start(&mut command),
+            process: Process::start_logging(&mut command, &directory.join("service.log")),
             url: format!("http://127.0.0.1:{port}"),
             client: reqwest::Client::new(),
         };

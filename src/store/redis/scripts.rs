@@ -1,0 +1,93 @@
+//! The atomic steps, as scripts that Redis runs. Each touches the keys of one hash tag and a bounded number of members.
+
+use crate::redis::Script;
+
+/// All scripts of the store.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) meta: Script,
+    pub(super) archive: Script,
+    pub(super) drop_empty: Script,
+    pub(super) forget: Script,
+    pub(super) page: Script,
+    pub(super) trend: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            meta: Script::new(META),
+            archive: Script::new(ARCHIVE),
+            drop_empty: Script::new(DROP_EMPTY),
+            forget: Script::new(FORGET),
+            page: Script::new(PAGE),
+            trend: Script::new(TREND),
+        }
+    }
+}
+
+/// Key: the meta. Arguments: the format and the resolution to note if there are none. Answers whether they were
+/// noted now, and both as they are. It writes nothing where they are, so that a server which takes no writes can
+/// still be read.
+const META: &str = r"
+local kept = redis.call('HMGET', KEYS[1], 'format', 'resolution')
+if kept[1] and kept[2] then return {0, kept[1], kept[2]} end
+redis.call('HSET', KEYS[1], 'format', ARGV[1], 'resolution', ARGV[2])
+return {1, ARGV[1], ARGV[2]}
+";
+
+/// Key: the pairs of a segment. Arguments: the first slot to keep, and how many members to remove at most. Looking
+/// and removing are one step, so no member goes whose slot was raised in between.
+const ARCHIVE: &str = r"
+local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
+if #old == 0 then return 0 end
+return redis.call('ZREM', KEYS[1], unpack(old))
+";
+
+/// Key: the list of segments. Arguments: a segment and its score. Removes it unless pairs were announced since.
+const DROP_EMPTY: &str = r"
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])
+";
+
+/// Key: the pairs of a segment. Argument: a user. Answers the slot that the removed user had, or nothing.
+const FORGET: &str = r"
+local slot = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if slot then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return slot
+";
+
+/// Key: the pairs of a segment. Arguments: how many at most, the first slot, then users that were read before with
+/// the slots they had, latest first. Goes on after the first of them that has not moved: members are ordered by slot
+/// and name, so all that come after that one are still to be read, and none before it is. Where all have moved, it
+/// begins at the first slot.
+const PAGE: &str = r"
+local from
+for i = 3, #ARGV, 2 do
+  local slot = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if slot and tonumber(slot) == tonumber(ARGV[i + 1]) then
+    from = redis.call('ZRANK', KEYS[1], ARGV[i]) + 1
+    break
+  end
+end
+if not from then from = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[2]) end
+return redis.call('ZRANGE', KEYS[1], from, from + ARGV[1] - 1, 'WITHSCORES')
+";
+
+/// Keys: the newest second, the fine bucket, the bucket of hours. Arguments: second, users, hour, milliseconds to keep
+/// the fine bucket and the rest.
+const TREND: &str = r"
+local second, users, hour, keep_fine, keep_hours = unpack(ARGV)
+redis.call('HSET', KEYS[2], second, users)
+redis.call('PEXPIRE', KEYS[2], keep_fine)
+local kept = redis.call('HGET', KEYS[3], hour)
+if not kept or tonumber(string.match(kept, '^%d+')) <= tonumber(second) then
+  redis.call('HSET', KEYS[3], hour, second .. ' ' .. users)
+end
+redis.call('PEXPIRE', KEYS[3], keep_hours)
+local newest = redis.call('GET', KEYS[1])
+if newest and tonumber(newest) > tonumber(second) then second = newest end
+redis.call('SET', KEYS[1], second, 'PX', keep_hours)
+return 1
+";
