@@ -17,5 +17,6 @@ pub mod shutdown;
 pub mod store;
 pub mod sweeper;
 pub mod telemetry;
+pub mod transfer;
 
 pub use app::Headcount;

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::load::Generate;
 use super::setting_flags::SettingFlags;
+use crate::config::StoreKind;
 
 /// Exact distinct users per segment, now
 #[derive(Debug, Parser)]
@@ -37,6 +38,8 @@ pub(super) enum Command {
     Refresh(RefreshArgs),
     /// Remove pairs that no window can reach any more
     Archive(ArchiveArgs),
+    /// Copy all pairs from one store to another, while both may serve
+    Copy(CopyArgs),
     /// Print every setting, its value and where it comes from
     CheckConfig(CheckConfigArgs),
 }
@@ -147,6 +150,30 @@ pub(super) struct ArchiveArgs {
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) target: Target,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CopyArgs {
+    /// The store to read; one that keeps names of users
+    #[arg(long, value_enum, value_name = "STORE")]
+    pub(super) from: StoreKind,
+    /// The store to write to
+    #[arg(long, value_enum, value_name = "STORE")]
+    pub(super) to: StoreKind,
+    /// Where to note how far it came: a copy that was stopped goes on from there
+    #[arg(long, value_name = "FILE", default_value = "./headcount-copy.json")]
+    pub(super) checkpoint: PathBuf,
+    /// Segments copied at once
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(super) parallelism: u32,
+    /// How long to try a store again that can't answer now
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = retry_time)]
+    pub(super) retry_for: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) settings: SettingFlags,
 }

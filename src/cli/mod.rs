@@ -4,11 +4,13 @@ mod admin;
 mod args;
 mod check_config;
 mod client;
+mod copy;
 mod count;
 mod failure;
 mod health;
 mod load;
 mod output;
+mod progress;
 mod segments;
 mod serve;
 mod setting_flags;
@@ -63,6 +65,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Setup(args) => client_side(setup::run(args, variables)),
         Command::Refresh(args) => client_side(admin::refresh(args, variables)),
         Command::Archive(args) => client_side(admin::archive(args, variables)),
+        Command::Copy(args) => client_side(copy::run(args, variables)),
         Command::CheckConfig(args) => check_config::run(args, variables),
     }
 }

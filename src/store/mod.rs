@@ -7,10 +7,12 @@ mod observed;
 pub mod redis;
 
 mod open;
+mod place;
 mod set_up;
 
 pub use observed::ObservedStore;
 pub use open::{Opened, open, open_kind};
+pub use place::place;
 pub use set_up::{Change, IssuedToken, SetUp, Step, set_up, token_roles};
 
 use std::ops::RangeInclusive;

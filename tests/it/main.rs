@@ -10,6 +10,7 @@
 )]
 
 mod cli;
+mod copy;
 mod http;
 mod influx;
 mod influx_cli;

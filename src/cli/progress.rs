@@ -6,13 +6,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output::{is_watched, note};
 
-/// Shows how far a load is.
+/// Shows how far a piece of work is.
+#[derive(Debug, Clone)]
 pub(super) struct Progress(ProgressBar);
 
 /// What a position counts.
 pub(super) enum Unit {
     Bytes,
     Pairs,
+    /// Pieces that mean nothing to people but their share of the whole.
+    Parts,
 }
 
 impl Progress {
@@ -30,6 +33,10 @@ impl Progress {
                 ProgressBar::new(total),
                 "{bar:30} {human_pos}/{human_len}  {msg}  {eta} left",
             ),
+            (Some(total), Unit::Parts) => (
+                ProgressBar::new(total),
+                "{bar:30} {percent}%  {msg}  {eta} left",
+            ),
             (None, _) => (ProgressBar::new_spinner(), "{spinner} {elapsed}  {msg}"),
         };
         let style = ProgressStyle::with_template(template);
@@ -46,13 +53,30 @@ impl Progress {
         }
     }
 
+    /// Begins anew, up to another total.
+    pub(super) fn begin(&self, total: u64, message: &str) {
+        if !self.0.is_hidden() {
+            self.0.reset();
+            self.0.set_length(total);
+            self.0.set_message(message.to_owned());
+        }
+    }
+
+    /// Moves on by so much.
+    pub(super) fn advance(&self, by: u64, message: impl FnOnce() -> String) {
+        if !self.0.is_hidden() {
+            self.0.inc(by);
+            self.0.set_message(message());
+        }
+    }
+
     /// Tells something besides.
     pub(super) fn note(&self, text: &str) {
         self.0.suspend(|| note(text));
     }
 
     /// Takes the bar away.
-    pub(super) fn finish(self) {
+    pub(super) fn finish(&self) {
         self.0.finish_and_clear();
     }
 }

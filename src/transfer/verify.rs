@@ -1,0 +1,203 @@
+//! Whether the target has what the source has: counts of both sides, as of one instant.
+//!
+//! Where nothing is written meanwhile the two counts of a segment must be equal, and then nothing else is said. A
+//! target with *more* users had pairs of its own, or the source has erased or hidden some: nothing of the source is
+//! missing as far as counts can tell. A target with *fewer* is copied again, whole, and judged by a bound that writes
+//! to the source can't break:
+//!
+//! > Let D slots pass at most from an instant T1 to T2. Every user who is in the source at T1 and whose latest slot
+//! > is not among the D oldest of the window is in the window as of T2 too. These are counted at T1, as the count over
+//! > the window less D slots. They are all read by a copy that begins after T1, at this slot or a later one. So as of
+//! > T2 the target must count at least as many.
+//!
+//! A target that does is merely behind a source that goes on. One that does not lacks users. (A target in InfluxDB
+//! hides users who share a point, the embedded one users who share a fingerprint: the README says how few.)
+
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Step, Transfer, TransferError};
+use crate::domain::{Count, Segment, Timestamp, Window};
+use crate::store::{PairStore, StoreError};
+
+/// How often a segment that lacks users is copied again while slots pass, each of which blurs the bound.
+const ROUNDS: usize = 3;
+/// Slots that may pass during a first round, in time; each further round may take four times as long.
+const FIRST_ROUND: Duration = Duration::from_secs(30);
+
+/// A segment on both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The segment.
+    pub segment: Segment,
+    /// Users in the source.
+    pub source: u64,
+    /// Users in the target, as of the same slot.
+    pub target: u64,
+    /// What that means.
+    pub comparison: Comparison,
+}
+
+/// How two counts of a segment compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Comparison {
+    /// They are equal.
+    Equal,
+    /// The target has more.
+    More,
+    /// The target has all that was there when its last copy began; the source went on.
+    Behind,
+    /// The target lacks users.
+    Less,
+}
+
+impl Transfer {
+    /// Compares every segment of both sides.
+    pub(super) async fn compare_all(&self) -> Result<Vec<Compared>, TransferError> {
+        let now = self.parts.clock.now();
+        let mut segments = self.segments().await?;
+        let theirs = self.patiently(async || self.parts.target.segments(now).await);
+        segments.extend(theirs.await.map_err(TransferError::Target)?);
+        segments.sort_unstable();
+        segments.dedup();
+        self.observer()
+            .begins(Step::Comparing, segments.len() as u64);
+        let compared = stream::iter(segments).map(|segment| async move {
+            let compared = self.compare(segment).await;
+            self.observer().moved(1, 0);
+            compared
+        });
+        let mut compared: Vec<_> = compared
+            .buffer_unordered(self.parts.parallelism.max(1))
+            .try_collect()
+            .await?;
+        compared.sort_unstable_by(|a: &Compared, b| a.segment.cmp(&b.segment));
+        Ok(compared)
+    }
+
+    async fn compare(&self, segment: Segment) -> Result<Compared, TransferError> {
+        let window = self.parts.frame.full_window();
+        let mut counts = self.count_both(&segment, window).await?;
+        let mut is_behind = false;
+        let mut allowed = FIRST_ROUND;
+        for _ in 0..ROUNDS {
+            if counts.target >= counts.source {
+                break;
+            }
+            let began = self.parts.clock.now();
+            let floors = self.floors(&segment, allowed, began).await?;
+            self.copy_segment(&segment, self.oldest(), None).await?;
+            counts = self.count_both(&segment, window).await?;
+            let passed =
+                (self.slot_of(counts.as_of).number()).saturating_sub(self.slot_of(began).number());
+            is_behind = floors
+                .iter()
+                .find(|floor| passed <= floor.slots)
+                .is_some_and(|floor| counts.target >= floor.users);
+            if passed == 0 {
+                // This bound is the number itself.
+                break;
+            }
+            allowed *= 4;
+        }
+        let comparison = match (counts.target.cmp(&counts.source), is_behind) {
+            (std::cmp::Ordering::Equal, _) => Comparison::Equal,
+            (std::cmp::Ordering::Greater, _) => Comparison::More,
+            (std::cmp::Ordering::Less, true) => Comparison::Behind,
+            (std::cmp::Ordering::Less, false) => Comparison::Less,
+        };
+        Ok(Compared {
+            segment,
+            source: counts.source,
+            target: counts.target,
+            comparison,
+        })
+    }
+
+    /// What the target must have when no slot has passed, one, and as many as in `time`.
+    async fn floors(
+        &self,
+        segment: &Segment,
+        time: Duration,
+        as_of: Timestamp,
+    ) -> Result<[Floor; 3], TransferError> {
+        let slot = u64::from(self.parts.frame.resolution().seconds());
+        // One more: any time may touch the edge of a slot.
+        let most = time.as_secs() / slot + 1;
+        Ok([
+            self.floor(segment, 0, as_of).await?,
+            self.floor(segment, 1, as_of).await?,
+            self.floor(segment, most, as_of).await?,
+        ])
+    }
+
+    /// The users of the source who will still be in the window when so many slots have passed.
+    async fn floor(
+        &self,
+        segment: &Segment,
+        slots: u64,
+        as_of: Timestamp,
+    ) -> Result<Floor, TransferError> {
+        let frame = &self.parts.frame;
+        let left = u64::from(frame.full_window().slots()).saturating_sub(slots);
+        let length = Duration::from_secs(left * u64::from(frame.resolution().seconds()));
+        let Ok(window) = frame.window(length) else {
+            // Nobody need be left.
+            return Ok(Floor { slots, users: 0 });
+        };
+        let counted = self.count_in(&*self.parts.source, segment, window, as_of);
+        let users = counted.await.map_err(TransferError::Source)?.users;
+        Ok(Floor { slots, users })
+    }
+
+    /// Both counts as of one slot.
+    async fn count_both(&self, segment: &Segment, window: Window) -> Result<Both, TransferError> {
+        let mut as_of = self.parts.clock.now();
+        loop {
+            let (source, target) = futures::join!(
+                self.count_in(&*self.parts.source, segment, window, as_of),
+                self.count_in(&*self.parts.target, segment, window, as_of),
+            );
+            let source = source.map_err(TransferError::Source)?;
+            let target = target.map_err(TransferError::Target)?;
+            let latest = source.as_of.max(target.as_of);
+            if self.slot_of(source.as_of) == self.slot_of(target.as_of) {
+                return Ok(Both {
+                    source: source.users,
+                    target: target.users,
+                    as_of: latest,
+                });
+            }
+            // A store that has seen a later instant answers for that one: both do then.
+            self.parts.clock.not_before(latest);
+            as_of = self.parts.clock.now().max(latest);
+        }
+    }
+
+    async fn count_in(
+        &self,
+        store: &dyn PairStore,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        self.patiently(async || store.count(segment, window, as_of).await)
+            .await
+    }
+}
+
+/// How many users the target must have.
+struct Floor {
+    /// When so many slots have passed, or fewer.
+    slots: u64,
+    users: u64,
+}
+
+struct Both {
+    source: u64,
+    target: u64,
+    /// The instant of both, to the slot.
+    as_of: Timestamp,
+}

@@ -1,0 +1,55 @@
+//! The program run to its end, or until it is killed, in a folder and with settings of the test's.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Run {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    /// The JSON document that it printed.
+    pub fn json(&self) -> Value {
+        let document = serde_json::from_str(&self.out);
+        document.unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// `headcount` with `arguments`, in `folder`, without the settings of whoever runs the tests.
+pub fn headcount(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEADCOUNT_") {
+            command.env_remove(name);
+        }
+    }
+    for (name, value) in settings {
+        command.env(format!("HEADCOUNT_{}", name.to_uppercase()), value);
+    }
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+/// Runs it to its end.
+pub fn run(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Run {
+    let output = headcount(folder, settings, arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    Run {
+        code: output.status.code(),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+    }
+}
+
+/// Starts it and leaves it to the test.
+pub fn start(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Child {
+    let mut command = headcount(folder, settings, arguments);
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
