@@ -42,7 +42,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("influx_bucket", "headcount", "the name of a bucket", "bucket of the pairs; `headcount setup` makes it"),
     plain("influx_trend_bucket", "headcount_trend", "the name of another bucket", "bucket of the trend; `headcount setup` makes it"),
     secret("influx_token", "influx_token_file", "a token of InfluxDB that may read and write both buckets", "token for InfluxDB"),
-    plain("linger", "2ms", DURATION, "how long a write to InfluxDB waits for pairs of other requests"),
+    plain("linger", "0ms", DURATION, "how long a write to InfluxDB waits for pairs of other requests"),
     plain("batch_pairs", "5000", COUNT, "most pairs in one write to InfluxDB"),
     plain("spool_dir", "./headcount-spool", "a directory, or off", "where pairs wait while a store on the network is away; `off` keeps none"),
     plain("spool_max_bytes", "1 GiB", SIZE, "most bytes in the spool; beyond it pairs are answered with 503"),

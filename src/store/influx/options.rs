@@ -57,7 +57,8 @@ impl InfluxOptions {
             token: token.to_owned(),
             frame,
             batch_pairs: 5_000,
-            linger: Duration::from_millis(2),
+            // Lines gather by themselves while the writes under way are; waiting longer only delays (measured).
+            linger: Duration::ZERO,
             writes_in_flight: 2,
             queue_pairs: 500_000,
             connect_timeout: Duration::from_secs(2),
