@@ -18,6 +18,7 @@ mod influx_faults;
 mod influx_spool;
 mod kill;
 mod library;
+mod one_number;
 mod outages;
 mod process;
 mod read_path;

@@ -9,4 +9,5 @@ pub mod proxy;
 pub mod redis;
 pub mod servers;
 pub mod service;
+pub mod stores;
 pub mod switchable;

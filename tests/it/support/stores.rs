@@ -1,0 +1,77 @@
+//! Every store that this machine can run, each on a server of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headcount::cache::{Prefix, RedisServer};
+use headcount::config::Secret;
+use headcount::domain::TimeFrame;
+use headcount::store::PairStore;
+use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use headcount::store::redis::{RedisStore, RedisStoreOptions};
+use tempfile::TempDir;
+
+use super::influxd::Influxd;
+use super::redis::{Redis, RedisCluster};
+
+/// Empty stores with the same frame, and the servers that they live on.
+pub struct Stores {
+    stores: Vec<(&'static str, Arc<dyn PairStore>)>,
+    _directory: TempDir,
+    _influxd: Option<Influxd>,
+    _redis: Option<Redis>,
+    _cluster: Option<RedisCluster>,
+}
+
+impl Stores {
+    /// Starts what can be started: the embedded store is always there.
+    pub async fn start(frame: TimeFrame) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let embedded = EmbeddedStore::open(EmbeddedOptions::new(directory.path(), frame)).unwrap();
+        let mut stores: Vec<(_, Arc<dyn PairStore>)> = vec![("embedded", Arc::new(embedded))];
+        let influxd = Influxd::start().await;
+        if let Some(influxd) = &influxd {
+            let store = influxd.store("b", frame).await;
+            stores.push(("influx", Arc::new(store)));
+        }
+        let redis = Redis::start().await;
+        if let Some(redis) = &redis {
+            stores.push(("redis", in_redis(&redis.url(), frame)));
+        }
+        let cluster = RedisCluster::start().await;
+        if let Some(cluster) = &cluster {
+            stores.push(("redis cluster", in_redis(&cluster.url(), frame)));
+        }
+        Self {
+            stores,
+            _directory: directory,
+            _influxd: influxd,
+            _redis: redis,
+            _cluster: cluster,
+        }
+    }
+
+    /// Each store and its name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, &dyn PairStore)> {
+        self.stores.iter().map(|(name, store)| (*name, &**store))
+    }
+
+    /// Closes them all.
+    pub async fn close(&self) {
+        for (name, store) in &self.stores {
+            let closed = store.close().await;
+            assert!(closed.is_ok(), "{name}: {closed:?}");
+        }
+    }
+}
+
+fn in_redis(url: &str, frame: TimeFrame) -> Arc<dyn PairStore> {
+    let server = RedisServer::parse(&Secret::new(url)).unwrap();
+    let prefix = Prefix::new("hc").unwrap();
+    let options = RedisStoreOptions {
+        // A busy machine is slow, not wrong.
+        command_timeout: Duration::from_secs(20),
+        ..RedisStoreOptions::new(server, prefix, frame)
+    };
+    Arc::new(RedisStore::open(options).unwrap())
+}
