@@ -1,5 +1,6 @@
 //! What the command line looks like.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::load::Generate;
 use super::setting_flags::SettingFlags;
+use crate::auth::{MAX_RATE, Scope};
 use crate::config::StoreKind;
 
 /// Exact distinct users per segment, now
@@ -40,6 +42,9 @@ pub(super) enum Command {
     Archive(ArchiveArgs),
     /// Copy all pairs from one store to another, while both may serve
     Copy(CopyArgs),
+    /// Make, list and revoke the tokens that a service asks for
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Print every setting, its value and where it comes from
     CheckConfig(CheckConfigArgs),
 }
@@ -59,6 +64,75 @@ pub(super) struct Target {
     /// Token for the service [default: HEADCOUNT_TOKEN, which other users of the machine can't see]
     #[arg(long)]
     pub(super) token: Option<String>,
+    /// File to read the token from [default: HEADCOUNT_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token, print it once, and keep its digest
+    New(TokenNewArgs),
+    /// List the tokens; they themselves are not kept
+    List(TokenListArgs),
+    /// Take a token back
+    Revoke(TokenRevokeArgs),
+}
+
+/// Which tokens file.
+#[derive(Debug, Args)]
+pub(super) struct TokenFile {
+    /// The tokens file [default: the setting `tokens_file`]
+    #[arg(long, value_name = "FILE")]
+    pub(super) tokens_file: Option<PathBuf>,
+    /// Settings file [default: headcount.toml where present]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenNewArgs {
+    /// What to call it: a word that says who will use it
+    #[arg(long)]
+    pub(super) name: String,
+    /// What it allows, with commas between; none includes another
+    #[arg(long, value_enum, value_delimiter = ',', required = true)]
+    pub(super) scope: Vec<Scope>,
+    /// How long it is valid, such as 90d [default: until it is revoked]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    pub(super) expires_in: Option<Duration>,
+    /// Requests a second that it may send [default: the service's `limit_requests`]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(super) limit_requests: Option<NonZeroU32>,
+    /// Pairs a second that it may send [default: the service's `limit_pairs`]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(super) limit_pairs: Option<NonZeroU32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) file: TokenFile,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) file: TokenFile,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenRevokeArgs {
+    /// The token's name
+    #[arg(long)]
+    pub(super) name: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) file: TokenFile,
 }
 
 #[derive(Debug, Args)]
@@ -243,6 +317,21 @@ fn delimiter(text: &str) -> Result<u8, String> {
     }
 }
 
+fn lifetime(text: &str) -> Result<Duration, String> {
+    // Longer than any token should live, and within what a timestamp can say.
+    const LONGEST: Duration = Duration::from_hours(24 * 365 * 100);
+    match super::duration(text) {
+        Some(time) if !time.is_zero() && time <= LONGEST => Ok(time),
+        _ => Err("give a duration such as 90d or 1y".into()),
+    }
+}
+
+fn rate(text: &str) -> Result<NonZeroU32, String> {
+    let rate = text.parse().ok();
+    rate.filter(|rate: &NonZeroU32| rate.get() <= MAX_RATE)
+        .ok_or_else(|| format!("give a whole number from 1 to {MAX_RATE}"))
+}
+
 fn retry_time(text: &str) -> Result<Duration, String> {
     // Far beyond any patience, and far from overflow of an instant.
     const LONGEST: Duration = Duration::from_hours(24 * 365);
@@ -269,6 +358,12 @@ mod tests {
         }
         assert_eq!(delimiter("\\t"), Ok(b'\t'));
         assert_eq!(delimiter(";"), Ok(b';'));
+        for bad in ["", "5", "0s", "101y"] {
+            assert!(lifetime(bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "-1", "10000001", "x"] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
         assert!(retry_time("5").is_err());
         assert!(retry_time("999999y").is_err());
         assert_eq!(retry_time("0s"), Ok(Duration::ZERO));

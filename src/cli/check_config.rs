@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::args::CheckConfigArgs;
-use super::output::{print, print_json};
+use super::output::{note, print, print_json};
 use super::variables::Variables;
 use crate::config::Shown;
 
@@ -14,7 +14,14 @@ struct Document<'a> {
 }
 
 pub(super) fn run(args: CheckConfigArgs, variables: Variables) -> Result<(), Failure> {
-    let shown = args.settings.load(variables.into_vec())?.shown;
+    let loaded = args.settings.load(variables.into_vec())?;
+    if let Err(error) = loaded.may_serve() {
+        // Right all the same for the commands that serve nobody.
+        note(&format!(
+            "warning: `headcount serve` would not start: {error}"
+        ));
+    }
+    let shown = loaded.shown;
     match args.json {
         true => print_json(&Document { settings: &shown }),
         false => print(&table(&shown)),

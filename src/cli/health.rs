@@ -100,6 +100,7 @@ mod tests {
         let target = Target {
             url: Some(url.to_owned()),
             token: None,
+            token_file: None,
         };
         let args = HealthArgs {
             ready,

@@ -17,6 +17,7 @@ mod setting_flags;
 mod setup;
 #[cfg(test)]
 mod test_server;
+mod token;
 mod token_files;
 mod variables;
 mod worker;
@@ -66,6 +67,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Refresh(args) => client_side(admin::refresh(args, variables)),
         Command::Archive(args) => client_side(admin::archive(args, variables)),
         Command::Copy(args) => client_side(copy::run(args, variables)),
+        Command::Token(command) => token::run(command, variables),
         Command::CheckConfig(args) => check_config::run(args, variables),
     }
 }

@@ -125,6 +125,7 @@ mod tests {
             target: Target {
                 url: None,
                 token: None,
+                token_file: None,
             },
         }
     }

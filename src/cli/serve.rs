@@ -9,14 +9,18 @@ use super::Failure;
 use super::args::ServeArgs;
 use super::variables::Variables;
 use crate::app::Headcount;
+use crate::auth::Auth;
 use crate::config::Settings;
+use crate::domain::{Clock, SteadyClock};
 use crate::http;
 use crate::shutdown::Signals;
-use crate::telemetry;
+use crate::telemetry::{self, Metrics};
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
     // Whatever is wrong with the settings is said before anything is opened or bound.
-    let settings = args.settings.load(variables.into_vec())?.settings;
+    let loaded = args.settings.load(variables.into_vec())?;
+    loaded.may_serve()?;
+    let settings = loaded.settings;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
@@ -26,21 +30,26 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
 async fn serve(settings: &Settings) -> Result<(), Failure> {
     let signals = Signals::listen()
         .map_err(|error| Failure::failed(format!("can't listen for signals: {error}")))?;
+    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::default());
+    let metrics = Arc::<Metrics>::default();
+    let auth = Auth::open(&settings.auth, Arc::clone(&clock), Arc::clone(&metrics))
+        .map_err(|error| Failure::usage(error.to_string()))?;
     // Bound before the store is opened, so that a port in use is known at once; clients that connect meanwhile
     // wait for as long as replay takes.
     let listener = bind("listen", settings.listen).await?;
     let address = listener.local_addr().unwrap_or(settings.listen);
-    let app = Headcount::open(settings)
+    let app = Headcount::open_with(settings, clock, metrics)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let app = Arc::new(app);
     tracing::info!("listening on http://{address}");
-    if !address.ip().is_loopback() {
+    if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
             "whoever reaches {address} can read, write and erase: no token is asked for"
         );
     }
-    http::serve(listener, Arc::clone(&app), &settings.http, signals.stop()).await;
+    let (served, stop) = (Arc::clone(&app), signals.stop());
+    http::serve(listener, served, Arc::new(auth), &settings.http, stop).await;
     app.shut_down()
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;

@@ -19,6 +19,14 @@ pub(super) struct SettingFlags {
 }
 
 impl SettingFlags {
+    /// No flag but perhaps `--config`.
+    pub(super) fn of_file(config: Option<PathBuf>) -> Self {
+        Self {
+            config,
+            given: Vec::new(),
+        }
+    }
+
     /// Merges all layers: defaults, file, `variables`, these flags.
     pub(super) fn load(self, variables: Vec<(OsString, OsString)>) -> Result<Loaded, Failure> {
         self.load_with(variables, Vec::new())

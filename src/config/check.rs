@@ -21,7 +21,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn bad(&self, name: &str, right: impl Into<String>) -> ConfigError {
+    pub(super) fn bad(&self, name: &str, right: impl Into<String>) -> ConfigError {
         match SETTINGS.iter().find(|setting| setting.name == name) {
             Some(setting) => self.layers.bad(setting, right),
             None => ConfigError::Inconsistent(format!("no setting is named {name}")),

@@ -7,7 +7,7 @@ use super::layers::{Layers, Origin};
 use super::table::{PREFIX, nearest, variable_of};
 
 /// Variables that begin like settings but speak to others: the client commands and the tests.
-const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN"];
+const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
 const FOR_TESTS: &str = "HEADCOUNT_TEST_";
 
 /// Adds the layer of the variables among `variables` that begin with `HEADCOUNT_`.

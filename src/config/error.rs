@@ -1,5 +1,6 @@
 //! What is wrong with a setting, where it came from and what would be right.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::layers::Origin;
@@ -52,6 +53,17 @@ pub enum ConfigError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+    },
+    /// The service would be open to whoever reaches it.
+    #[error(
+        "setting `listen` is \"{listen}\" ({origin}), which others can reach, and no token would be asked for: give \
+         `tokens_file` (`headcount token new` makes one) or `jwt_key`, or a loopback address, or state `auth = \"off\"`"
+    )]
+    Unprotected {
+        /// The address.
+        listen: SocketAddr,
+        /// Who gave it.
+        origin: String,
     },
     /// A variable's value is not UTF-8.
     #[error("variable {0} is not UTF-8: give its value as UTF-8 text")]

@@ -8,21 +8,22 @@ mod env;
 mod error;
 mod file;
 mod layers;
+mod protection;
 mod raw;
 mod secret;
 mod settings;
 mod table;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use layers::Origin;
 pub use secret::{HIDDEN, Secret};
 pub use settings::{
-    CacheKind, CacheSettings, HttpSettings, InfluxSettings, IngestSettings, LogFormat,
-    RedisSettings, RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
-    TelemetrySettings,
+    AuthMode, AuthSettings, CacheKind, CacheSettings, Cors, HttpSettings, InfluxSettings,
+    IngestSettings, JwtSettings, LogFormat, RedisSettings, RefreshMode, RefreshSettings, Settings,
+    SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
 };
 pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, readme_row, variable_of};
 
@@ -59,6 +60,29 @@ pub struct Shown {
     pub value: String,
     /// Who gave it.
     pub origin: String,
+}
+
+impl Loaded {
+    /// Whether a service may listen with these settings: beyond this machine only where it asks for tokens, or
+    /// where somebody said that it need not.
+    pub fn may_serve(&self) -> Result<(), ConfigError> {
+        let listen = self.settings.listen;
+        let auth = &self.settings.auth;
+        // `::ffff:127.0.0.1` is this machine too.
+        if auth.is_on() || auth.mode == AuthMode::Off || listen.ip().to_canonical().is_loopback() {
+            return Ok(());
+        }
+        let shown = self.shown.iter().find(|shown| shown.name == "listen");
+        Err(ConfigError::Unprotected {
+            listen,
+            origin: shown.map_or_else(String::new, |shown| shown.origin.clone()),
+        })
+    }
+}
+
+/// The secret in a file, for commands that take one. The error completes "the file, which ...".
+pub fn read_secret(path: &Path) -> Result<String, String> {
+    file::read_secret(path)
 }
 
 /// Merges the layers, parses and checks them.

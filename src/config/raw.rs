@@ -10,8 +10,9 @@ use serde::Deserialize;
 use super::ConfigError;
 use super::check::Check;
 use super::layers::Layers;
+use super::protection::Protection;
 use super::settings::{
-    CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
+    AuthMode, CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
     RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
 };
 
@@ -20,6 +21,16 @@ use super::settings::{
 #[serde(deny_unknown_fields)]
 struct Raw {
     listen: SocketAddr,
+    auth: AuthMode,
+    tokens_file: Option<PathBuf>,
+    jwt_key: Option<String>,
+    jwt_audience: Option<String>,
+    jwt_issuer: Option<String>,
+    limit_requests: Option<u32>,
+    limit_pairs: Option<u32>,
+    metrics_open: bool,
+    #[serde(default)]
+    cors_origins: Vec<String>,
     max_body: ByteSize,
     max_connections: usize,
     header_timeout: Time,
@@ -77,7 +88,18 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
     let frame = check.frame(raw.window, raw.resolution, raw.max_ahead)?;
     Ok(Settings {
         listen: raw.listen,
+        auth: check.auth(Protection {
+            mode: raw.auth,
+            tokens_file: raw.tokens_file,
+            jwt_key: raw.jwt_key,
+            jwt_audience: raw.jwt_audience,
+            jwt_issuer: raw.jwt_issuer,
+            limit_requests: raw.limit_requests,
+            limit_pairs: raw.limit_pairs,
+            metrics_open: raw.metrics_open,
+        })?,
         http: HttpSettings {
+            cors: check.cors(raw.cors_origins)?,
             max_body: check.size(
                 "max_body",
                 raw.max_body,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
+use crate::auth::{JwtKey, Rates};
 use crate::domain::{TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
 
@@ -16,6 +17,8 @@ use crate::redis::{Prefix, RedisServer};
 pub struct Settings {
     /// The address that the service listens on.
     pub listen: SocketAddr,
+    /// Who may do what.
+    pub auth: AuthSettings,
     /// Limits of the HTTP server.
     pub http: HttpSettings,
     /// Window, resolution and how far ahead a pair may be.
@@ -32,9 +35,65 @@ pub struct Settings {
     pub telemetry: TelemetrySettings,
 }
 
+/// Who may do what.
+#[derive(Debug, Clone)]
+pub struct AuthSettings {
+    /// Whether tokens are asked for.
+    pub mode: AuthMode,
+    /// The file with the digests of tokens.
+    pub tokens_file: Option<PathBuf>,
+    /// How JWTs are checked.
+    pub jwt: Option<JwtSettings>,
+    /// What tokens may ask for that have no limits of their own.
+    pub rates: Rates,
+    /// Whether metrics are for everybody.
+    pub metrics_open: bool,
+}
+
+impl AuthSettings {
+    /// Whether tokens are asked for.
+    pub fn is_on(&self) -> bool {
+        self.tokens_file.is_some() || self.jwt.is_some()
+    }
+}
+
+/// Whether tokens are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// Once there are tokens or a key; without them only this machine is served.
+    Auto,
+    /// Never, and whoever reaches the service is served.
+    Off,
+}
+
+/// How JWTs are checked.
+#[derive(Debug, Clone)]
+pub struct JwtSettings {
+    /// The key, and with it the algorithm.
+    pub key: JwtKey,
+    /// The `aud` that they must have.
+    pub audience: Option<String>,
+    /// The `iss` that they must have.
+    pub issuer: Option<String>,
+}
+
+/// Which web pages of other origins may ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cors {
+    /// None.
+    Off,
+    /// All.
+    Any,
+    /// Those of these origins, as browsers write them.
+    Of(Vec<String>),
+}
+
 /// Limits of the HTTP server.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
+    /// Which web pages of other origins may ask.
+    pub cors: Cors,
     /// Most bytes of a body after decompression.
     pub max_body: u64,
     /// Most connections open at once.

@@ -27,6 +27,15 @@ pub(super) const REDIS_URL: &str = "a URL such as redis://user:password@host:637
 #[rustfmt::skip] // one setting a line: it is a table
 pub const SETTINGS: &[Setting] = &[
     plain("listen", "127.0.0.1:8080", "an address and a port such as 127.0.0.1:8080 or [::]:8080", "address that the service listens on"),
+    plain("auth", "auto", "auto or off", "`auto`: tokens are asked for once `tokens_file` or `jwt_key` is set, and without them only loopback is served; `off`: never asked for"),
+    plain("tokens_file", "", "a file that `headcount token new` made", "file with the digests of tokens; re-read when it changes"),
+    secret("jwt_key", "jwt_key_file", "a PEM public key or a secret", "key that JWTs are checked with: PEM public key (RSA: RS256, Ed25519: EdDSA), else a secret of 32 bytes or more (HS256)"),
+    plain("jwt_audience", "", "the `aud` that JWTs must have", "`aud` that JWTs must have"),
+    plain("jwt_issuer", "", "the `iss` that JWTs must have", "`iss` that JWTs must have"),
+    plain("limit_requests", "", COUNT, "requests a second per token, and at once; more are answered with 429"),
+    plain("limit_pairs", "", COUNT, "pairs a second per token, and at once; more are answered with 429"),
+    plain("metrics_open", "true", "true or false", "whether /metrics needs no token; else one with scope `read`"),
+    plain("cors_origins", "", "origins such as https://app.example, with commas between, or *", "web pages of these origins may ask; `*` is all"),
     plain("max_body", "8 MiB", SIZE, "most bytes of a request's body, after decompression"),
     plain("max_connections", "16384", COUNT, "most connections open at once; more wait to be accepted"),
     plain("header_timeout", "10s", DURATION, "longest time that a client may take to send a request's head"),

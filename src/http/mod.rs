@@ -1,14 +1,16 @@
 //! HTTP: pairs in, counts out, and what keeps the service healthy.
 //!
 //! Each resource has its file, which turns a request into a call of [`Headcount`] and the outcome into an
-//! answer or a [`problem`]. What all requests share (ids, log, metrics, refusals) is in [`service`], what all
-//! connections share in [`server`].
+//! answer or a [`problem`]. What all requests share (ids, tokens, log, metrics, refusals) is in [`service`] and
+//! [`gate`], what all connections share in [`server`].
 
 mod admin;
 mod body;
+mod cors;
 mod count;
 mod cursor;
 mod encoding;
+mod gate;
 mod health;
 mod media;
 mod metrics;
@@ -37,8 +39,10 @@ use warp::{Filter, Rejection};
 pub use server::{Drained, serve, serve_health};
 
 use crate::app::Headcount;
+use crate::auth::Scope;
 use crate::config::HttpSettings;
 use problem::Problem;
+use route::{Access, Route};
 
 /// All routes; the busiest come first, as each is tried in turn. Once `stop` is cancelled the service says that
 /// it is not ready.
@@ -75,6 +79,20 @@ fn health_routes(app: &Arc<Headcount>, stop: CancellationToken) -> BoxedFilter<(
         .recover(unmatched)
         .unify()
         .boxed()
+}
+
+/// The method and path template of everything that the service answers, and the scope that it asks for; `None` is
+/// open to everybody, as /metrics is by default.
+pub fn resources() -> impl Iterator<Item = (&'static str, &'static str, Option<Scope>)> {
+    Route::ALL.into_iter().flat_map(|route| {
+        route.methods().split(", ").map(move |method| {
+            let scope = match route.access(method) {
+                Access::Needs(scope) => Some(scope),
+                Access::Open | Access::Metrics => None,
+            };
+            (method, route.template(), scope)
+        })
+    })
 }
 
 /// Handlers answer problems themselves; only a request that none took gets here.

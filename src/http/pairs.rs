@@ -14,11 +14,13 @@ use warp::{Filter, path};
 
 use super::body::{Limits, Received};
 use super::encoding::Encoding;
+use super::gate;
 use super::media::Format;
 use super::parse::{self, BadBody, ItemError, Report};
 use super::problem::Problem;
 use super::reply::json_with;
 use crate::app::Headcount;
+use crate::auth::Limiter;
 use crate::config::HttpSettings;
 use crate::domain::Batch;
 use crate::ingest::{Durability, Intake};
@@ -63,10 +65,11 @@ pub(super) fn route(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilte
     path!("v1" / "pairs")
         .and(warp::post())
         .and(warp::header::headers_cloned())
+        .and(warp::ext::optional())
         .and(warp::body::stream())
-        .then(move |headers, body| {
+        .then(move |headers, limiter, body| {
             let pairs = Arc::clone(&pairs);
-            async move { pairs.post(headers, body).await }
+            async move { pairs.post(headers, limiter, body).await }
         })
         .boxed()
 }
@@ -75,9 +78,10 @@ impl Pairs {
     async fn post<B: Buf, E>(
         &self,
         headers: HeaderMap,
+        limiter: Option<Arc<Limiter>>,
         body: impl Stream<Item = Result<B, E>>,
     ) -> Response {
-        let taken = match self.take(&headers, body).await {
+        let taken = match self.take(&headers, limiter.as_deref(), body).await {
             Ok(taken) => taken,
             Err(problem) => return problem.into_response(),
         };
@@ -88,6 +92,7 @@ impl Pairs {
     async fn take<B: Buf, E>(
         &self,
         headers: &HeaderMap,
+        limiter: Option<&Limiter>,
         body: impl Stream<Item = Result<B, E>>,
     ) -> Result<Taken, Problem> {
         let format = Format::of(headers);
@@ -98,6 +103,11 @@ impl Pairs {
             return Err(BadBody::Empty.into());
         }
         let (batch, report) = self.parse(format, encoding, body).await?;
+        if let Some(limiter) = limiter {
+            // Bad items too: they cost as much to read.
+            let charged = limiter.pairs(report.items);
+            charged.map_err(|limited| gate::limit(limited, "pairs", self.app.metrics()))?;
+        }
         let accepted = batch.len();
         // With nothing to keep this is no more than a check, and the answer is a refusal all the same.
         let durability = self.app.ingest().accept(batch).await?;

@@ -128,12 +128,14 @@ impl Problem {
         self
     }
 
-    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    /// Adds a header.
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    fn retry_after(self, after: Duration) -> Self {
+    /// Says when to come back.
+    pub(super) fn retry_after(self, after: Duration) -> Self {
         // Whole seconds, rounded up: 0 would invite a client to come back at once.
         let seconds = after.as_millis().div_ceil(1000).max(1);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);

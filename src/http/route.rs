@@ -1,4 +1,7 @@
-//! What each path is: the template that stands for it in logs and metrics, and the methods that it takes.
+//! What each path is: the template that stands for it in logs and metrics, the methods that it takes, and who may
+//! use them.
+
+use crate::auth::Scope;
 
 /// A resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +19,35 @@ pub(super) enum Route {
     Unknown,
 }
 
+/// Who may use a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody: what starts, stops and balances instances has no token.
+    Open,
+    /// As `metrics_open` says.
+    Metrics,
+    /// Who has a token with this scope.
+    Needs(Scope),
+}
+
 /// No path of ours has more parts; a longer one is unknown.
 const MAX_PARTS: usize = 4;
 
 impl Route {
+    /// Every resource. A new one that is not listed here does not compile: `Unknown` is the last.
+    pub(super) const ALL: [Self; Self::Unknown as usize] = [
+        Self::Pairs,
+        Self::Count,
+        Self::Segments,
+        Self::Trend,
+        Self::User,
+        Self::Refresh,
+        Self::Archive,
+        Self::Health,
+        Self::Ready,
+        Self::Metrics,
+    ];
+
     /// The resource at `path`.
     pub(super) fn of(path: &str) -> Self {
         let mut parts = [""; MAX_PARTS];
@@ -76,6 +104,18 @@ impl Route {
             | Self::Ready
             | Self::Metrics => "GET, HEAD",
             Self::Unknown => "",
+        }
+    }
+
+    /// Who may use the resource by `method`.
+    pub(super) fn access(self, method: &str) -> Access {
+        match self {
+            Self::Pairs => Access::Needs(Scope::Write),
+            Self::User if method == "DELETE" => Access::Needs(Scope::Admin),
+            Self::Refresh | Self::Archive => Access::Needs(Scope::Admin),
+            Self::Count | Self::Segments | Self::Trend | Self::User => Access::Needs(Scope::Read),
+            Self::Metrics => Access::Metrics,
+            Self::Health | Self::Ready | Self::Unknown => Access::Open,
         }
     }
 

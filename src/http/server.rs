@@ -17,9 +17,12 @@ use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::cors::Policy;
+use super::gate::Gate;
 use super::service::Web;
 use super::{health_routes, routes};
 use crate::app::Headcount;
+use crate::auth::Auth;
 use crate::config::HttpSettings;
 use crate::telemetry::Metrics;
 
@@ -37,19 +40,21 @@ pub struct Drained {
     pub abandoned: usize,
 }
 
-/// Serves `app` on `listener` until `stop` is cancelled and `shutdown_delay` has passed, then lets requests under
-/// way finish for at most `shutdown_grace`. The caller owns the socket and the signal, and closes `app` afterwards.
+/// Serves `app` on `listener`, to whom `auth` knows, until `stop` is cancelled and `shutdown_delay` has passed, then
+/// lets requests under way finish for at most `shutdown_grace`. The caller owns the socket and the signal, and closes
+/// `app` afterwards.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<Headcount>,
+    auth: Arc<Auth>,
     settings: &HttpSettings,
     stop: CancellationToken,
 ) -> Drained {
     let routes = routes(&app, settings, stop.clone());
-    serve_routes(listener, routes, app.metrics(), settings, stop).await
+    serve_routes(listener, routes, auth, app.metrics(), settings, stop).await
 }
 
-/// The same with nothing but `/healthz`, `/readyz` and `/metrics`: for a process that serves nobody.
+/// The same with nothing but `/healthz`, `/readyz` and `/metrics`, and for everybody: for a process that serves nobody.
 pub async fn serve_health(
     listener: TcpListener,
     app: Arc<Headcount>,
@@ -57,19 +62,28 @@ pub async fn serve_health(
     stop: CancellationToken,
 ) -> Drained {
     let routes = health_routes(&app, stop.clone());
-    serve_routes(listener, routes, app.metrics(), settings, stop).await
+    let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
+    serve_routes(listener, routes, auth, app.metrics(), settings, stop).await
 }
 
 async fn serve_routes(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
+    auth: Arc<Auth>,
     metrics: &Arc<Metrics>,
     settings: &HttpSettings,
     stop: CancellationToken,
 ) -> Drained {
     let metrics = Arc::clone(metrics);
-    let web = Web::new(routes, Arc::clone(&metrics));
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+    let (current, until) = (Arc::clone(&auth), cut.clone());
+    tasks.spawn(async move { current.keep_current(until).await });
+    let web = Web::new(
+        routes,
+        Gate::new(auth, Arc::clone(&metrics)),
+        Policy::new(settings.cors.clone()),
+        Arc::clone(&metrics),
+    );
     let streams = Streams {
         tasks: tasks.clone(),
         cut: cut.clone(),

@@ -1,4 +1,4 @@
-//! The decorator around all routes: request ids, refusals, spans, the access log and metrics.
+//! The decorator around all routes: request ids, tokens, refusals, spans, the access log and metrics.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -13,19 +13,24 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tracing::Instrument;
 use warp::filters::BoxedFilter;
-use warp::http::header::{CONTENT_LENGTH, HeaderValue};
+use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use warp::http::{Method, Request, StatusCode};
 use warp::reply::{Reply, Response};
 
+use super::cors::Policy;
+use super::gate::Gate;
 use super::problem::{Cause, Problem};
 use super::request_id;
 use super::route::Route;
+use crate::auth::Caller;
 use crate::telemetry::Metrics;
 
 /// All routes, decorated. Cloning is cheap.
 #[derive(Clone)]
 pub(super) struct Web {
     routes: BoxedFilter<(Response,)>,
+    gate: Gate,
+    cors: Policy,
     metrics: Arc<Metrics>,
     /// Whether a request has come, per connection.
     begun: Arc<AtomicBool>,
@@ -36,13 +41,21 @@ struct Seen {
     route: Route,
     method: &'static str,
     id: HeaderValue,
+    caller: Option<Caller>,
     started: Instant,
 }
 
 impl Web {
-    pub(super) fn new(routes: BoxedFilter<(Response,)>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        routes: BoxedFilter<(Response,)>,
+        gate: Gate,
+        cors: Policy,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             routes,
+            gate,
+            cors,
             metrics,
             begun: Arc::default(),
         }
@@ -67,6 +80,7 @@ impl Web {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let request_id = seen.id.to_str().unwrap_or("-");
         let method = seen.method;
+        let caller = seen.caller.as_ref().map_or("-", |caller| &*caller.name);
         if response.status().is_server_error() {
             let cause = response.extensions().get::<Cause>();
             let cause = cause.map_or("", |Cause(cause)| cause.as_str());
@@ -76,6 +90,7 @@ impl Web {
                 route,
                 status,
                 took_us,
+                caller,
                 cause,
                 "request failed"
             );
@@ -86,6 +101,7 @@ impl Web {
                 route,
                 status,
                 took_us,
+                caller,
                 "request answered"
             );
         }
@@ -103,20 +119,31 @@ where
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
         self.begun.store(true, Ordering::Relaxed);
-        let seen = Seen {
+        let mut seen = Seen {
             route: Route::of(request.uri().path()),
             method: name_of(request.method()),
             id: request_id::of(request.headers()),
+            caller: None,
             started: Instant::now(),
         };
         let head = request.method() == Method::HEAD;
-        let refusal = match seen.route {
-            Route::Unknown => Some(Problem::not_found()),
-            route if !route.takes(seen.method) => {
-                Some(Problem::method_not_allowed(route.methods()))
-            }
-            _ => None,
+        let cors = self.cors.meet(request.headers());
+        let early = match cors.preflight(request.method(), seen.route, request.headers()) {
+            Some(answer) => Some(answer),
+            None => match self.admit(&seen, request.headers()) {
+                Ok(caller) => {
+                    seen.caller = caller;
+                    None
+                }
+                Err(problem) => Some(problem.into_response()),
+            },
         };
+        if let Some(caller) = &seen.caller
+            && let Some(limiter) = &caller.limiter
+        {
+            // For the handlers that know how much more than one request it is.
+            request.extensions_mut().insert(Arc::clone(limiter));
+        }
         if head {
             // Answered like GET; what differs is made up for below.
             *request.method_mut() = Method::GET;
@@ -129,13 +156,14 @@ where
         );
         let web = self.clone();
         let answer = async move {
-            let mut response = match refusal {
-                Some(problem) => problem.into_response(),
+            let mut response = match early {
+                Some(answer) => answer,
                 None => web.route(request).await,
             };
             if head {
                 response = without_body(response);
             }
+            cors.mark(response.headers_mut());
             web.finish(&seen, &mut response);
             Ok(response)
         };
@@ -144,6 +172,16 @@ where
 }
 
 impl Web {
+    /// Who sent the request, unless it is refused before any handler sees it. What is at a path is no secret, so
+    /// a path that does not exist says so to everybody.
+    fn admit(&self, seen: &Seen, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+        match seen.route {
+            Route::Unknown => Err(Problem::not_found()),
+            route if !route.takes(seen.method) => Err(Problem::method_not_allowed(route.methods())),
+            route => self.gate.admit(route.access(seen.method), headers),
+        }
+    }
+
     async fn route<B>(&self, request: Request<B>) -> Response
     where
         B: Body + Send + Sync + 'static,

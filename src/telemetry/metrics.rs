@@ -31,6 +31,10 @@ pub struct Metrics {
     accept_errors: Counter,
     connections_cut: Counter,
     panics: Counter,
+    auth_refusals: Family<Labels<1>, Counter>,
+    auth_limited: Family<Labels<1>, Counter>,
+    tokens: Gauge,
+    tokens_file_errors: Counter,
 
     pairs_accepted: Family<Labels<1>, Counter>,
     pairs_rejected: Family<Labels<1>, Counter>,
@@ -94,6 +98,19 @@ impl Default for Metrics {
                 "Connections cut because they outlasted the drain",
             ),
             panics: names.counter("http_panics", "Handlers that panicked; each is a defect"),
+            auth_refusals: names.counters(
+                "auth_refusals",
+                "Requests refused for want of a right token, by reason",
+            ),
+            auth_limited: names.counters(
+                "auth_limited",
+                "Requests refused because a token's limit was reached, by what was limited",
+            ),
+            tokens: names.gauge("tokens", "Tokens known from the tokens file"),
+            tokens_file_errors: names.counter(
+                "tokens_file_errors",
+                "Changes of the tokens file that could not be taken up",
+            ),
 
             pairs_accepted: names.counters("pairs_accepted", "Pairs made durable, by where"),
             pairs_rejected: names.counters("pairs_rejected", "Pairs refused, by code"),
@@ -236,6 +253,28 @@ impl Metrics {
     /// A handler panicked.
     pub fn panic(&self) {
         self.panics.inc();
+    }
+
+    /// A request was refused for want of a right token.
+    pub fn auth_refused(&self, reason: &'static str) {
+        self.auth_refusals
+            .get_or_create(&[("reason", reason)])
+            .inc();
+    }
+
+    /// A request was refused because a limit of its token was reached: on `requests` or `pairs`.
+    pub fn auth_limited(&self, what: &'static str) {
+        self.auth_limited.get_or_create(&[("what", what)]).inc();
+    }
+
+    /// Tokens that are known from the tokens file.
+    pub fn tokens(&self, tokens: usize) {
+        self.tokens.set(gauge(tokens));
+    }
+
+    /// A change of the tokens file could not be taken up.
+    pub fn tokens_file_error(&self) {
+        self.tokens_file_errors.inc();
     }
 
     /// The pairs of one request were made durable: in the store, or in the spool.

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and nothing outside uses it"
 )]
 
+mod auth;
+mod auth_process;
 mod cli;
 mod copy;
 mod http;

@@ -48,7 +48,9 @@ impl std::fmt::Display for Refusal {
             write!(f, ": {detail}")?;
         }
         match self.status {
-            StatusCode::UNAUTHORIZED => f.write_str("; give --token or HEADCOUNT_TOKEN"),
+            StatusCode::UNAUTHORIZED => {
+                f.write_str("; give --token-file, HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN")
+            }
             _ => Ok(()),
         }
     }

@@ -3,6 +3,7 @@
 mod address;
 mod errors;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,7 @@ use super::Failure;
 use super::args::Target;
 use super::output::harmless;
 use super::variables::Variables;
+use crate::config::read_secret;
 pub(super) use address::{addressable, valid};
 use address::{authorization, base_url, is_loopback};
 pub(super) use errors::{ClientError, Refusal};
@@ -37,6 +39,32 @@ pub(super) struct Client {
     authorization: Option<HeaderValue>,
 }
 
+/// The token that flags or, without one, variables give.
+fn token(target: &Target, variables: &Variables) -> Result<Option<String>, Failure> {
+    let file = match (&target.token, &target.token_file) {
+        (Some(token), _) => return Ok(Some(token.clone())),
+        (None, Some(file)) => Some(file.clone()),
+        (None, None) => {
+            let token = variables.get("HEADCOUNT_TOKEN")?;
+            let file = variables.get("HEADCOUNT_TOKEN_FILE")?.map(PathBuf::from);
+            if token.is_some() && file.is_some() {
+                return Err(Failure::usage(
+                    "HEADCOUNT_TOKEN and HEADCOUNT_TOKEN_FILE are both given: give one",
+                ));
+            }
+            if token.is_some() {
+                return Ok(token);
+            }
+            file
+        }
+    };
+    let read = |file: PathBuf| {
+        let named = |problem| format!("the token's file {}, which {problem}", file.display());
+        read_secret(&file).map_err(|problem| Failure::usage(named(problem)))
+    };
+    file.map(read).transpose()
+}
+
 impl Client {
     /// A client for the service that flags or variables name.
     pub(super) fn new(target: &Target, variables: &Variables) -> Result<Self, Failure> {
@@ -46,10 +74,7 @@ impl Client {
                 .get("HEADCOUNT_URL")?
                 .unwrap_or(DEFAULT_URL.into()),
         };
-        let token = match &target.token {
-            Some(token) => Some(token.clone()),
-            None => variables.get("HEADCOUNT_TOKEN")?,
-        };
+        let token = token(target, variables)?;
         Self::to(&url, token.as_deref())
     }
 
@@ -296,6 +321,7 @@ mod tests {
         let target = Target {
             url: Some(server.url.clone()),
             token: None,
+            token_file: None,
         };
         let variables = Variables::new([("HEADCOUNT_TOKEN".into(), "t0p".into())]);
         let client = Client::new(&target, &variables).unwrap();
@@ -319,11 +345,9 @@ mod tests {
         );
         let server = TestServer::start(warp::any().map(|| json(401, "no"))).await;
         let client = Client::to(&server.url, None).unwrap();
-        assert!(
-            error(&client)
-                .await
-                .ends_with("answered 401 Unauthorized; give --token or HEADCOUNT_TOKEN")
-        );
+        assert!(error(&client).await.ends_with(
+            "answered 401 Unauthorized; give --token-file, HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN"
+        ));
         let server = TestServer::start(warp::any().map(|| json(200, "<html>"))).await;
         let client = Client::to(&server.url, None).unwrap();
         assert!(

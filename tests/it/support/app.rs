@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headcount::app::Headcount;
+use headcount::auth::Auth;
 use headcount::config::Settings;
 use headcount::domain::{ManualClock, Timestamp};
 use headcount::http::{self, Drained};
+use headcount::telemetry::Metrics;
 use reqwest::{Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -46,14 +48,17 @@ impl App {
         ];
         let settings = Settings::with(own.into_iter().chain(given.iter().copied())).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_second(NOON).unwrap()));
-        let opened = Headcount::open_with(&settings, clock.clone(), Arc::default()).await;
+        let metrics = Arc::<Metrics>::default();
+        let auth = Auth::open(&settings.auth, clock.clone(), Arc::clone(&metrics)).unwrap();
+        let opened = Headcount::open_with(&settings, clock.clone(), metrics).await;
         let headcount = Arc::new(opened.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let (app, told) = (Arc::clone(&headcount), stop.clone());
-        let serving =
-            tokio::spawn(async move { http::serve(listener, app, &settings.http, told).await });
+        let serving = tokio::spawn(async move {
+            http::serve(listener, app, Arc::new(auth), &settings.http, told).await
+        });
         Self {
             addr,
             headcount,
@@ -88,6 +93,21 @@ impl App {
         let request = self
             .client
             .request(method, format!("http://{}{target}", self.addr));
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// A request with headers.
+    pub async fn send_with(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Answer {
+        let url = format!("http://{}{target}", self.addr);
+        let mut request = self.client.request(method, url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         Answer::of(request.send().await.unwrap()).await
     }
 

@@ -4,6 +4,7 @@ pub mod app;
 pub mod binary;
 pub mod fault_server;
 pub mod influxd;
+pub mod jwt;
 pub mod program;
 pub mod proxy;
 pub mod redis;

@@ -1,0 +1,339 @@
+//! The tokens file: names, scopes and digests, as TOML that people can read.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::limits::MAX_RATE;
+use super::{Digest, Rates, Scope};
+use crate::domain::Timestamp;
+
+/// Far beyond any use (a token takes some 200 bytes); a larger file was named by mistake.
+const MAX_BYTES: u64 = 4 << 20;
+/// The version of the format.
+const VERSION: u32 = 1;
+const MAX_NAME_BYTES: usize = 64;
+const HEADER: &str = "\
+# Tokens of headcount: only their digests. `headcount token` writes this file, and keeps no comments;
+# a running service takes a change up within two seconds.
+";
+
+/// A token as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// What people call it, and what the log says; unique.
+    pub name: String,
+    /// What it allows.
+    pub scopes: Vec<Scope>,
+    /// What is kept of the token itself.
+    pub sha256: Digest,
+    /// When it was made.
+    #[serde(with = "rfc3339")]
+    pub created: Timestamp,
+    /// From when on it is refused.
+    #[serde(
+        default,
+        with = "rfc3339_or_none",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub expires: Option<Timestamp>,
+    /// Its own limit on requests, above the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Its own limit on pairs, above the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs_per_second: Option<NonZeroU32>,
+}
+
+impl Token {
+    /// Its own limits.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            requests: self.requests_per_second,
+            pairs: self.pairs_per_second,
+        }
+    }
+
+    /// Whether it is refused at `now` for its age.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// All tokens of a file. What is parsed is valid: names and digests are unique.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tokens(Vec<Token>);
+
+/// Why the contents can't be used. Completes "the file, which ...".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadTokens(pub(super) String);
+
+impl BadTokens {
+    /// There is no token of that name.
+    pub fn no_such(name: &str) -> Self {
+        Self(format!("has no token named {name:?}"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    /// Must be there: without it a file that was cut to nothing would pass for one that revokes all tokens.
+    version: u32,
+    #[serde(default, rename = "token", skip_serializing_if = "Vec::is_empty")]
+    tokens: Vec<Token>,
+}
+
+impl Tokens {
+    /// The tokens in the text of a file.
+    pub fn parse(text: &[u8]) -> Result<Self, BadTokens> {
+        let text = std::str::from_utf8(text).map_err(|_| BadTokens("is not UTF-8 text".into()))?;
+        let document: Document = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let before = text.as_bytes().get(..start).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            BadTokens(format!(
+                "is no tokens file: line {line}: {}",
+                error.message()
+            ))
+        })?;
+        if document.version != VERSION {
+            let version = document.version;
+            return Err(BadTokens(format!(
+                "has version {version}, and {VERSION} is known"
+            )));
+        }
+        let mut tokens = Self::default();
+        for token in document.tokens {
+            tokens.add(token)?;
+        }
+        Ok(tokens)
+    }
+
+    /// The text of a file that holds these tokens.
+    pub fn render(&self) -> Result<String, BadTokens> {
+        let document = Document {
+            version: VERSION,
+            tokens: self.0.clone(),
+        };
+        let body = toml::to_string(&document)
+            .map_err(|error| BadTokens(format!("can't be written: {error}")))?;
+        Ok(format!("{HEADER}{body}"))
+    }
+
+    /// Adds `token`, unless something is wrong with it or its name is taken.
+    pub fn add(&mut self, token: Token) -> Result<(), BadTokens> {
+        let name = &token.name;
+        if !is_name(name) {
+            return Err(BadTokens(format!(
+                "has a token named {name:?}: a name is 1 to {MAX_NAME_BYTES} of the characters A-Z a-z 0-9 . _ @ -"
+            )));
+        }
+        if token.scopes.is_empty() {
+            return Err(BadTokens(format!("gives the token {name} no scope")));
+        }
+        if self.0.iter().any(|other| other.name == *name) {
+            return Err(BadTokens(format!("has a token named {name} already")));
+        }
+        if self.0.iter().any(|other| other.sha256 == token.sha256) {
+            return Err(BadTokens(format!(
+                "gives {name} the digest of another token"
+            )));
+        }
+        let rates = token.rates();
+        let highest = rates.requests.max(rates.pairs).map_or(0, NonZeroU32::get);
+        if highest > MAX_RATE {
+            return Err(BadTokens(format!("gives {name} a limit above {MAX_RATE}")));
+        }
+        self.0.push(token);
+        Ok(())
+    }
+
+    /// Takes the token named `name` out; whether there was one.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let before = self.0.len();
+        self.0.retain(|token| token.name != name);
+        self.0.len() < before
+    }
+
+    /// The tokens, in the order of the file.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Token> {
+        self.0.iter()
+    }
+}
+
+/// The bytes of a tokens file.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other(format!(
+            "it has more than {MAX_BYTES} bytes"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte);
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(plain)
+}
+
+mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use crate::domain::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Timestamp,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(at)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse()
+            .map_err(|_| de::Error::custom("an instant must be as \"2026-11-21T08:00:00Z\""))
+    }
+}
+
+mod rfc3339_or_none {
+    use serde::{Deserializer, Serializer};
+
+    use crate::domain::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<Timestamp>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => super::rfc3339::serialize(at, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        super::rfc3339::deserialize(deserializer).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(name: &str) -> Token {
+        Token {
+            name: name.to_owned(),
+            scopes: vec![Scope::Write, Scope::Read],
+            sha256: Digest::of(name.as_bytes()),
+            created: Timestamp::from_second(1_795_262_400).unwrap(),
+            expires: None,
+            requests_per_second: None,
+            pairs_per_second: None,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let mut tokens = Tokens::default();
+        assert_eq!(
+            Tokens::parse(tokens.render().unwrap().as_bytes()),
+            Ok(tokens.clone())
+        );
+        tokens.add(token("uss")).unwrap();
+        let limited = Token {
+            expires: Some(Timestamp::from_second(1_800_000_000).unwrap()),
+            requests_per_second: NonZeroU32::new(50),
+            pairs_per_second: NonZeroU32::new(MAX_RATE),
+            ..token("dash.board@x_1-2")
+        };
+        tokens.add(limited).unwrap();
+        let text = tokens.render().unwrap();
+        assert_eq!(Tokens::parse(text.as_bytes()), Ok(tokens));
+        assert!(
+            text.contains("[[token]]\nname = \"uss\"\nscopes = [\"write\", \"read\"]\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("expires = \"2027-01-15T08:00:00Z\"\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let digest = Digest::of(b"x");
+        let entry = |name: &str, rest: &str| {
+            format!(
+                "[[token]]\nname = \"{name}\"\nsha256 = \"{digest}\"\ncreated = \"2026-11-21T08:00:00Z\"\n{rest}\n"
+            )
+        };
+        let good = entry("a", "scopes = [\"read\"]");
+        for (text, what) in [
+            (String::new(), "version"),
+            (good.clone(), "version"),
+            ("version = 2".into(), "version 2"),
+            ("version = 1\n[[token".into(), "line 2"),
+            (
+                format!("version = 1\n{}", entry("a b", "scopes = [\"read\"]")),
+                "a b",
+            ),
+            (
+                format!("version = 1\n{}", entry("", "scopes = [\"read\"]")),
+                "named",
+            ),
+            (
+                format!("version = 1\n{}", entry("a", "scopes = []")),
+                "no scope",
+            ),
+            (
+                format!("version = 1\n{}", entry("a", "scopes = [\"all\"]")),
+                "line 6",
+            ),
+            (
+                format!("version = 1\n{}", entry("a", "scope = [\"read\"]")),
+                "scope",
+            ),
+            (format!("version = 1\n{good}{good}"), "already"),
+            (
+                format!("version = 1\n{good}{}", good.replace("\"a\"", "\"b\"")),
+                "digest of another",
+            ),
+            (
+                format!("version = 1\n{good}pairs_per_second = 0\n"),
+                "line 7",
+            ),
+            (
+                format!("version = 1\n{good}pairs_per_second = 10000001\n"),
+                "above",
+            ),
+            (
+                format!("version = 1\n{good}expires = \"soon\"\n"),
+                "instant",
+            ),
+        ] {
+            let error = Tokens::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(what), "{what}: {error}");
+        }
+        assert!(Tokens::parse(b"\xff").is_err());
+        assert_eq!(
+            Tokens::parse(format!("version = 1\n{good}").as_bytes())
+                .unwrap()
+                .0
+                .len(),
+            1
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! JSON Web Tokens: signed by somebody else, checked by one configured key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Validation, decode, decode_header};
+use moka::sync::Cache;
+use serde::Deserialize;
+
+use super::jwt_key::JwtKey;
+use super::{Caller, Digest, Invalid, Limiter, Rates, Scopes};
+use crate::config::JwtSettings;
+use crate::domain::Timestamp;
+
+/// How far the issuer's clock may be from ours, in seconds.
+const LEEWAY: f64 = 30.0;
+/// Tokens and subjects that are remembered; some hundred bytes each. What falls out is only checked again.
+const REMEMBERED: u64 = 10_000;
+/// A limiter that has rested for a second is as good as new, so one that is forgotten after this has forgiven nothing.
+const SUBJECT_REST: Duration = Duration::from_secs(60);
+/// Longest name of a subject in logs, in characters.
+const MAX_NAME: usize = 64;
+
+/// Checks JWTs.
+#[derive(Debug)]
+pub(super) struct Jwts {
+    key: JwtKey,
+    validation: Validation,
+    defaults: Rates,
+    /// Tokens whose signature was right, so that it is computed once per token and not once per request. By
+    /// digest: a token that is not exactly the same is another one.
+    verified: Cache<[u8; 32], Arc<Verified>>,
+    /// What each subject has spent. When more subjects than are remembered come within a minute, some start anew.
+    limiters: Cache<[u8; 32], Arc<Limiter>>,
+}
+
+#[derive(Debug)]
+struct Verified {
+    name: Arc<str>,
+    subject: [u8; 32],
+    scopes: Scopes,
+    expires: f64,
+    not_before: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<String>,
+    scope: Option<ScopeClaim>,
+    /// Unix seconds, fractions allowed (RFC 7519, section 2).
+    exp: Option<f64>,
+    nbf: Option<f64>,
+}
+
+/// RFC 8693 has a text with spaces between; some issuers make an array.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ScopeClaim {
+    Text(String),
+    List(Vec<String>),
+}
+
+impl Jwts {
+    pub(super) fn new(settings: &JwtSettings, defaults: Rates) -> Self {
+        let key = settings.key.clone();
+        let mut validation = Validation::new(key.algorithm());
+        // Times are checked below, by the clock that everything else goes by, and at each request.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let mut required = vec!["exp"];
+        if let Some(audience) = &settings.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        if let Some(issuer) = &settings.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        Self {
+            key,
+            validation,
+            defaults,
+            verified: Cache::new(REMEMBERED),
+            limiters: Cache::builder()
+                .max_capacity(REMEMBERED)
+                .time_to_idle(SUBJECT_REST)
+                .build(),
+        }
+    }
+
+    /// Who comes with `token`, whose digest is `digest`.
+    pub(super) fn check(
+        &self,
+        token: &str,
+        digest: &Digest,
+        now: Timestamp,
+    ) -> Result<Caller, Invalid> {
+        let verified = match self.verified.get(&digest.bytes()) {
+            Some(verified) => verified,
+            None => {
+                // Only what is right is remembered: who can't sign can't push anything out.
+                let verified = Arc::new(self.verify(token)?);
+                self.verified.insert(digest.bytes(), Arc::clone(&verified));
+                verified
+            }
+        };
+        let now = now.as_millisecond() as f64 / 1000.0;
+        if now >= verified.expires + LEEWAY {
+            self.verified.invalidate(&digest.bytes());
+            return Err(Invalid::Expired);
+        }
+        if verified.not_before.is_some_and(|from| now < from - LEEWAY) {
+            return Err(Invalid::NotYet);
+        }
+        Ok(Caller {
+            name: Arc::clone(&verified.name),
+            scopes: verified.scopes,
+            limiter: self.limiter(verified.subject),
+        })
+    }
+
+    fn verify(&self, token: &str) -> Result<Verified, Invalid> {
+        let header = decode_header(token).map_err(|_| Invalid::Unknown)?;
+        if header.crit.is_some() {
+            // RFC 7515, section 4.1.11: extensions that we don't know must not be passed over.
+            return Err(Invalid::Unknown);
+        }
+        let claims = decode::<Claims>(token, self.key.decoding(), &self.validation)
+            .map_err(|error| refusal(error.kind()))?
+            .claims;
+        let scopes = match &claims.scope {
+            Some(ScopeClaim::Text(text)) => Scopes::known_among(text.split(' ')),
+            Some(ScopeClaim::List(list)) => Scopes::known_among(list.iter().map(String::as_str)),
+            None => Scopes::default(),
+        };
+        let subject = claims.sub.as_deref().unwrap_or_default();
+        Ok(Verified {
+            name: name(subject),
+            subject: Digest::of(subject.as_bytes()).bytes(),
+            scopes,
+            expires: claims.exp.ok_or(Invalid::Claim("exp"))?,
+            not_before: claims.nbf,
+        })
+    }
+
+    /// The limiter of a subject; all tokens without one share one. Looked up at each request, which keeps it from
+    /// being forgotten: two tokens of one subject must never have one each.
+    fn limiter(&self, subject: [u8; 32]) -> Option<Arc<Limiter>> {
+        if self.defaults == Rates::default() {
+            return None;
+        }
+        self.limiters
+            .optionally_get_with(subject, || Limiter::new(self.defaults).map(Arc::new))
+    }
+}
+
+/// What a client is told. A token that was not signed by the key gets no reason: there is nothing to mend.
+fn refusal(error: &ErrorKind) -> Invalid {
+    match error {
+        ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
+            "aud" => Invalid::Claim("aud"),
+            "iss" => Invalid::Claim("iss"),
+            _ => Invalid::Claim("exp"),
+        },
+        // The header was parsed before, so these are the claims; and the signature was right.
+        ErrorKind::Json(_) => Invalid::Claims,
+        ErrorKind::InvalidAudience => Invalid::Audience,
+        ErrorKind::InvalidIssuer => Invalid::Issuer,
+        _ => Invalid::Unknown,
+    }
+}
+
+/// A subject fit for a log line: it comes from elsewhere.
+fn name(subject: &str) -> Arc<str> {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let name: String = subject.chars().take(MAX_NAME).map(plain).collect();
+    match name.as_str() {
+        "" => "a JWT without subject".into(),
+        name => name.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_cannot_play_tricks_on_the_log() {
+        assert_eq!(&*name("uss"), "uss");
+        assert_eq!(&*name("a\nb\u{1b}[2J"), "a\u{fffd}b\u{fffd}[2J");
+        assert_eq!(name(&"é".repeat(100)).chars().count(), MAX_NAME);
+        assert_eq!(&*name(""), "a JWT without subject");
+    }
+}

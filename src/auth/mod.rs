@@ -1,0 +1,153 @@
+//! Who may do what: opaque tokens by their digests, JWTs by one key, scopes, and limits per token.
+//!
+//! Knows tokens and no HTTP: [`Auth::check`] turns the text of a token into a [`Caller`] or a reason.
+
+mod digest;
+mod edit;
+mod file;
+mod jwt;
+mod jwt_key;
+mod limits;
+mod scope;
+mod table;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use digest::{Digest, new_token};
+pub use edit::{EditError, edit, read};
+pub use file::{BadTokens, Token, Tokens};
+pub use jwt_key::JwtKey;
+pub use limits::{Limited, Limiter, MAX_RATE, Rates};
+pub use scope::{Scope, Scopes};
+
+use self::jwt::Jwts;
+use self::watch::WatchedTokens;
+use crate::config::AuthSettings;
+use crate::domain::Clock;
+use crate::telemetry::Metrics;
+
+/// Who sent a request.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The token's name or the JWT's subject; fit for a log line.
+    pub name: Arc<str>,
+    /// What they may do.
+    pub scopes: Scopes,
+    /// How much they may ask for; `None` is no limit.
+    pub limiter: Option<Arc<Limiter>>,
+}
+
+/// Why a token lets nobody in. Completes "the token ...".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// Nobody knows it: it was revoked, changed, or never given out.
+    #[error("is unknown, revoked or not rightly signed")]
+    Unknown,
+    /// Its time is over.
+    #[error("has expired")]
+    Expired,
+    /// Its time has not come.
+    #[error("is not valid yet")]
+    NotYet,
+    /// A claim that must be there is not, or is none.
+    #[error("has no right `{0}` claim")]
+    Claim(&'static str),
+    /// A claim is of a wrong kind.
+    #[error("has a claim of a wrong kind")]
+    Claims,
+    /// It is meant for another service.
+    #[error("is for another audience")]
+    Audience,
+    /// It comes from another issuer.
+    #[error("is from another issuer")]
+    Issuer,
+}
+
+/// The tokens file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("setting `tokens_file` names the file {path}, which {problem}")]
+pub struct AuthError {
+    path: PathBuf,
+    problem: String,
+}
+
+/// Knows everybody who may come in.
+#[derive(Debug)]
+pub struct Auth {
+    tokens: Option<Arc<WatchedTokens>>,
+    jwts: Option<Jwts>,
+    clock: Arc<dyn Clock>,
+    metrics_open: bool,
+}
+
+impl Auth {
+    /// Reads the tokens file, if there is one.
+    pub fn open(
+        settings: &AuthSettings,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, AuthError> {
+        let tokens = match &settings.tokens_file {
+            Some(path) => {
+                let watched = WatchedTokens::open(path.clone(), settings.rates, metrics)?;
+                Some(Arc::new(watched))
+            }
+            None => None,
+        };
+        let jwts = settings.jwt.as_ref();
+        Ok(Self {
+            tokens,
+            jwts: jwts.map(|jwt| Jwts::new(jwt, settings.rates)),
+            clock,
+            metrics_open: settings.metrics_open,
+        })
+    }
+
+    /// Asks nobody.
+    pub fn off(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            tokens: None,
+            jwts: None,
+            clock,
+            metrics_open: true,
+        }
+    }
+
+    /// Whether anybody is asked for a token at all.
+    pub fn is_on(&self) -> bool {
+        self.tokens.is_some() || self.jwts.is_some()
+    }
+
+    /// Whether metrics are for everybody.
+    pub fn metrics_are_open(&self) -> bool {
+        self.metrics_open
+    }
+
+    /// Who comes with `token`.
+    pub fn check(&self, token: &str) -> Result<Caller, Invalid> {
+        let (digest, now) = (Digest::of(token.as_bytes()), self.clock.now());
+        if let Some(tokens) = &self.tokens
+            && let Some(known) = tokens.table().find(&digest)
+        {
+            return match known.expires {
+                Some(expires) if expires <= now => Err(Invalid::Expired),
+                _ => Ok(known.caller.clone()),
+            };
+        }
+        match &self.jwts {
+            Some(jwts) => jwts.check(token, &digest, now),
+            None => Err(Invalid::Unknown),
+        }
+    }
+
+    /// Keeps the tokens those of the file until `stop` is cancelled.
+    pub async fn keep_current(&self, stop: CancellationToken) {
+        if let Some(tokens) = &self.tokens {
+            Arc::clone(tokens).keep_looking(stop).await;
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! `headcount token`: tokens made, listed, taken back.
+
+use std::path::PathBuf;
+
+use jiff::SignedDuration;
+use serde::Serialize;
+
+use super::Failure;
+use super::args::{TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs};
+use super::output::{note, print, print_json};
+use super::setting_flags::SettingFlags;
+use super::variables::Variables;
+use crate::auth::{self, BadTokens, Digest, EditError, Token};
+use crate::domain::Timestamp;
+
+#[derive(Serialize)]
+struct Made<'a> {
+    token: &'a str,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    tokens: Vec<Row>,
+}
+
+/// What may be told of a token.
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    scopes: Vec<auth::Scope>,
+    created: String,
+    expires: Option<String>,
+    expired: bool,
+    requests_per_second: Option<u32>,
+    pairs_per_second: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    revoked: String,
+}
+
+pub(super) fn run(command: TokenCommand, variables: Variables) -> Result<(), Failure> {
+    match command {
+        TokenCommand::New(args) => new(args, variables),
+        TokenCommand::List(args) => list(args, variables),
+        TokenCommand::Revoke(args) => revoke(args, variables),
+    }
+}
+
+fn new(args: TokenNewArgs, variables: Variables) -> Result<(), Failure> {
+    let path = path(args.file, variables)?;
+    let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
+    let text = auth::new_token().map_err(|error| failed(&error))?;
+    let now = Timestamp::now();
+    let expires = match args.expires_in {
+        Some(after) => {
+            let after = SignedDuration::try_from(after).map_err(|error| failed(&error))?;
+            Some(now.checked_add(after).map_err(|error| failed(&error))?)
+        }
+        None => None,
+    };
+    let mut scopes = Vec::new();
+    for scope in args.scope {
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    let token = Token {
+        name: args.name,
+        scopes,
+        sha256: Digest::of(text.as_bytes()),
+        created: to_the_second(now),
+        expires: expires.map(to_the_second),
+        requests_per_second: args.limit_requests,
+        pairs_per_second: args.limit_pairs,
+    };
+    auth::edit(&path, |tokens| tokens.add(token)).map_err(failure)?;
+    // In the file first: a token that was shown and is not known would be worse than one that nobody saw.
+    match args.json {
+        true => print_json(&Made { token: &text }),
+        false => {
+            print(&format!("{text}\n"))?;
+            note("Keep it: it is not shown again.");
+            Ok(())
+        }
+    }
+}
+
+fn list(args: TokenListArgs, variables: Variables) -> Result<(), Failure> {
+    let path = path(args.file, variables)?;
+    let tokens = auth::read(&path).map_err(failure)?;
+    let now = Timestamp::now();
+    let rows: Vec<Row> = tokens.iter().map(|token| row(token, now)).collect();
+    match args.json {
+        true => print_json(&Listed { tokens: rows }),
+        false => print(&table(&rows)),
+    }
+}
+
+fn revoke(args: TokenRevokeArgs, variables: Variables) -> Result<(), Failure> {
+    let path = path(args.file, variables)?;
+    let name = args.name;
+    auth::edit(&path, |tokens| match tokens.remove(&name) {
+        true => Ok(()),
+        false => Err(BadTokens::no_such(&name)),
+    })
+    .map_err(failure)?;
+    match args.json {
+        true => print_json(&Revoked { revoked: name }),
+        false => print(&format!(
+            "{name} is revoked; a running service knows within two seconds\n"
+        )),
+    }
+}
+
+/// The file that the flag names, or the settings.
+fn path(file: TokenFile, variables: Variables) -> Result<PathBuf, Failure> {
+    if let Some(path) = file.tokens_file {
+        return Ok(path);
+    }
+    let settings = SettingFlags::of_file(file.config)
+        .load(variables.into_vec())?
+        .settings;
+    settings.auth.tokens_file.ok_or_else(|| {
+        Failure::usage("there is no tokens file: give --tokens-file, or set `tokens_file`")
+    })
+}
+
+fn failure(error: EditError) -> Failure {
+    Failure::failed(error.to_string())
+}
+
+fn row(token: &Token, now: Timestamp) -> Row {
+    Row {
+        name: token.name.clone(),
+        scopes: token.scopes.clone(),
+        created: token.created.to_string(),
+        expires: token.expires.map(|at| at.to_string()),
+        expired: token.is_expired(now),
+        requests_per_second: token.requests_per_second.map(u32::from),
+        pairs_per_second: token.pairs_per_second.map(u32::from),
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let width = |text: fn(&Row) -> String, title: &str| {
+        let longest = rows.iter().map(|row| text(row).len()).max();
+        longest.unwrap_or(0).max(title.len())
+    };
+    let (name, scope) = (
+        width(|row| row.name.clone(), "NAME"),
+        width(scopes, "SCOPES"),
+    );
+    let mut text = format!(
+        "{:name$}  {:scope$}  {:20}  {:20}  LIMITS\n",
+        "NAME", "SCOPES", "CREATED", "EXPIRES"
+    );
+    for row in rows {
+        let expires = match (&row.expires, row.expired) {
+            (_, true) => "expired",
+            (Some(at), false) => at,
+            (None, false) => "-",
+        };
+        text += &format!(
+            "{:name$}  {:scope$}  {:20}  {expires:20}  {}\n",
+            row.name,
+            scopes(row),
+            row.created,
+            limits(row),
+        );
+    }
+    text
+}
+
+fn scopes(row: &Row) -> String {
+    let names: Vec<_> = row.scopes.iter().map(|scope| scope.as_str()).collect();
+    names.join(",")
+}
+
+fn limits(row: &Row) -> String {
+    let limit = |rate: Option<u32>, what| rate.map(|rate| format!("{rate} {what}/s"));
+    let requests = limit(row.requests_per_second, "requests");
+    let pairs = limit(row.pairs_per_second, "pairs");
+    match (requests, pairs) {
+        (Some(requests), Some(pairs)) => format!("{requests}, {pairs}"),
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => "-".into(),
+    }
+}
+
+/// Nobody needs more of when a token was made.
+fn to_the_second(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Scope;
+
+    #[test]
+    fn tokens_are_listed_without_what_is_secret() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let token = |name: &str, expires, pairs| Token {
+            name: name.into(),
+            scopes: vec![Scope::Read, Scope::Write],
+            sha256: Digest::of(name.as_bytes()),
+            created: at(1_795_262_400),
+            expires,
+            requests_per_second: None,
+            pairs_per_second: std::num::NonZeroU32::new(pairs),
+        };
+        let now = at(1_800_000_000);
+        let rows = [
+            row(&token("uss", None, 5000), now),
+            row(&token("dashboard", Some(now), 0), now),
+        ];
+        assert_eq!(
+            table(&rows),
+            "NAME       SCOPES      CREATED               EXPIRES               LIMITS\n\
+             uss        read,write  2026-11-21T12:00:00Z  -                     5000 pairs/s\n\
+             dashboard  read,write  2026-11-21T12:00:00Z  expired               -\n"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! Checks of the settings that say who may do what.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+
+use reqwest::Url;
+
+use super::check::Check;
+use super::settings::{AuthMode, AuthSettings, Cors, JwtSettings};
+use super::{ConfigError, Secret};
+use crate::auth::{JwtKey, MAX_RATE, Rates};
+
+/// The settings as they parsed.
+pub(super) struct Protection {
+    pub(super) mode: AuthMode,
+    pub(super) tokens_file: Option<PathBuf>,
+    pub(super) jwt_key: Option<String>,
+    pub(super) jwt_audience: Option<String>,
+    pub(super) jwt_issuer: Option<String>,
+    pub(super) limit_requests: Option<u32>,
+    pub(super) limit_pairs: Option<u32>,
+    pub(super) metrics_open: bool,
+}
+
+impl Check<'_> {
+    pub(super) fn auth(&self, given: Protection) -> Result<AuthSettings, ConfigError> {
+        let key = given.jwt_key.map(Secret::new);
+        let key = key.as_ref().map(JwtKey::parse).transpose();
+        let key = key.map_err(|right| self.bad("jwt_key", right))?;
+        let on = given.tokens_file.is_some() || key.is_some();
+        if on && given.mode == AuthMode::Off {
+            // One of the two is a mistake, and nobody should learn which from an open service.
+            return Err(self.bad(
+                "auth",
+                "auto, or neither `tokens_file` nor `jwt_key`: they ask for tokens",
+            ));
+        }
+        for (name, given) in [
+            ("jwt_audience", &given.jwt_audience),
+            ("jwt_issuer", &given.jwt_issuer),
+        ] {
+            if given.is_some() && key.is_none() {
+                return Err(self.bad(name, "a `jwt_key` with it, or none of both"));
+            }
+        }
+        let rates = Rates {
+            requests: self.rate("limit_requests", given.limit_requests, on)?,
+            pairs: self.rate("limit_pairs", given.limit_pairs, on)?,
+        };
+        Ok(AuthSettings {
+            mode: given.mode,
+            tokens_file: given.tokens_file,
+            jwt: key.map(|key| JwtSettings {
+                key,
+                audience: given.jwt_audience,
+                issuer: given.jwt_issuer,
+            }),
+            rates,
+            metrics_open: given.metrics_open,
+        })
+    }
+
+    fn rate(
+        &self,
+        name: &str,
+        given: Option<u32>,
+        on: bool,
+    ) -> Result<Option<NonZeroU32>, ConfigError> {
+        let Some(given) = given else {
+            return Ok(None);
+        };
+        if !on {
+            return Err(self.bad(
+                name,
+                "`tokens_file` or `jwt_key` with it: the limit is one per token",
+            ));
+        }
+        match NonZeroU32::new(given).filter(|rate| rate.get() <= MAX_RATE) {
+            Some(rate) => Ok(Some(rate)),
+            None => Err(self.bad(name, format!("a whole number from 1 to {MAX_RATE}"))),
+        }
+    }
+
+    pub(super) fn cors(&self, given: Vec<String>) -> Result<Cors, ConfigError> {
+        let given: Vec<String> = given.iter().map(|text| text.trim().to_owned()).collect();
+        match given.as_slice() {
+            [] => return Ok(Cors::Off),
+            [all] if all == "*" => return Ok(Cors::Any),
+            _ => {}
+        }
+        // As a browser writes it, or it would never be equal to one.
+        let is_origin = |text: &String| {
+            let url = Url::parse(text).ok();
+            url.is_some_and(|url| {
+                matches!(url.scheme(), "http" | "https")
+                    && url.origin().ascii_serialization() == *text
+            })
+        };
+        match given.iter().all(is_origin) {
+            true => Ok(Cors::Of(given)),
+            false => Err(self.bad(
+                "cors_origins",
+                "origins such as https://app.example or http://localhost:3000, without a path, with commas between, or * alone",
+            )),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Who may pass: the token of a request, its scope, and its limits (RFC 6750, RFC 9110 section 11).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use warp::http::StatusCode;
+use warp::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+
+use super::problem::Problem;
+use super::route::Access;
+use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
+use crate::telemetry::Metrics;
+
+/// Longer ones are none; a JWT with many claims has two thousand.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+
+/// Asks requests for tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    auth: Arc<Auth>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a request says of who sent it.
+#[derive(Debug, PartialEq, Eq)]
+enum Presented<'a> {
+    /// No token: no header, or another scheme.
+    Nothing,
+    /// Something that can be a token.
+    Token(&'a str),
+    /// Something that can't.
+    Malformed,
+    /// More than one answer to the question.
+    Twice,
+}
+
+impl Gate {
+    pub(super) fn new(auth: Arc<Auth>, metrics: Arc<Metrics>) -> Self {
+        Self { auth, metrics }
+    }
+
+    /// Who sent the request, where anybody asks, and charges it to them.
+    pub(super) fn admit(
+        &self,
+        access: Access,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, Problem> {
+        let scope = match access {
+            Access::Open => return Ok(None),
+            Access::Metrics if self.auth.metrics_are_open() => return Ok(None),
+            Access::Metrics => Scope::Read,
+            Access::Needs(scope) => scope,
+        };
+        if !self.auth.is_on() {
+            return Ok(None);
+        }
+        let token = match presented(headers) {
+            Presented::Token(token) => token,
+            Presented::Nothing => return Err(self.refuse("missing", missing(scope))),
+            Presented::Malformed => {
+                let problem = invalid("the token has characters that no token has, or none at all");
+                return Err(self.refuse("malformed", problem));
+            }
+            Presented::Twice => return Err(self.refuse("malformed", twice())),
+        };
+        let caller = self.auth.check(token).map_err(|reason| {
+            let problem = invalid(&format!("the token {reason}"));
+            self.refuse(label(reason), problem)
+        })?;
+        if !caller.scopes.contains(scope) {
+            return Err(self.refuse("scope", insufficient(scope)));
+        }
+        if let Some(limiter) = &caller.limiter {
+            let charged = limiter.request();
+            charged.map_err(|limited| limit(limited, "requests", &self.metrics))?;
+        }
+        Ok(Some(caller))
+    }
+
+    fn refuse(&self, reason: &'static str, problem: Problem) -> Problem {
+        self.metrics.auth_refused(reason);
+        problem
+    }
+}
+
+/// The problem of a request that asked for too much of `what`.
+pub(super) fn limit(limited: Limited, what: &'static str, metrics: &Metrics) -> Problem {
+    metrics.auth_limited(what);
+    match limited {
+        Limited::Wait { rate, wait } => rate_limited(what, rate, wait),
+        // Only pairs come several at once.
+        Limited::TooMany { most } => {
+            let detail = format!(
+                "this token may send at most {most} {what} a second, and no request may have more: send fewer at a time"
+            );
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_pairs", detail)
+                .member("limit", most)
+        }
+    }
+}
+
+fn rate_limited(what: &str, rate: u32, wait: Duration) -> Problem {
+    let detail =
+        format!("this token may send {rate} {what} a second; nothing of the request was taken");
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
+        .retry_after(wait)
+        .member("limit", rate)
+}
+
+/// The token of the only `Authorization` header. Its scheme may be written in any case (RFC 9110, section 11.1).
+fn presented(headers: &HeaderMap) -> Presented<'_> {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = given.next() else {
+        return Presented::Nothing;
+    };
+    if given.next().is_some() {
+        return Presented::Twice;
+    }
+    let value = value.as_bytes().trim_ascii();
+    let end = value.iter().position(|byte| *byte == b' ');
+    let (scheme, token) = value.split_at(end.unwrap_or(value.len()));
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return Presented::Nothing;
+    }
+    let token = token.trim_ascii();
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES || !token.iter().all(is_of_a_token) {
+        return Presented::Malformed;
+    }
+    std::str::from_utf8(token).map_or(Presented::Malformed, Presented::Token)
+}
+
+/// The characters of `b64token` (RFC 6750, section 2.1).
+fn is_of_a_token(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte)
+}
+
+/// What a refusal is called in metrics.
+fn label(reason: Invalid) -> &'static str {
+    match reason {
+        Invalid::Unknown => "unknown",
+        Invalid::Expired => "expired",
+        Invalid::NotYet => "not_yet",
+        Invalid::Claim(_) | Invalid::Claims | Invalid::Audience | Invalid::Issuer => "claims",
+    }
+}
+
+/// 401 without an error: nobody was asked before (RFC 6750, section 3.1).
+fn missing(scope: Scope) -> Problem {
+    let detail =
+        format!("this needs a token with scope {scope}: send `Authorization: Bearer TOKEN`");
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+        .header(WWW_AUTHENTICATE, challenge(""))
+}
+
+fn invalid(detail: &str) -> Problem {
+    let error = format!(
+        ", error=\"invalid_token\", error_description=\"{}\"",
+        quotable(detail)
+    );
+    Problem::new(StatusCode::UNAUTHORIZED, "invalid_token", detail)
+        .header(WWW_AUTHENTICATE, challenge(&error))
+}
+
+fn twice() -> Problem {
+    let detail = "there is more than one Authorization header";
+    Problem::bad_request("invalid_request", detail)
+        .header(WWW_AUTHENTICATE, challenge(", error=\"invalid_request\""))
+}
+
+fn insufficient(scope: Scope) -> Problem {
+    let detail = format!("this needs a token with scope {scope}, which the token has not");
+    let error = format!(", error=\"insufficient_scope\", scope=\"{scope}\"");
+    Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", detail)
+        .member("scope", scope.as_str())
+        .header(WWW_AUTHENTICATE, challenge(&error))
+}
+
+fn challenge(error: &str) -> HeaderValue {
+    const PLAIN: &str = "Bearer realm=\"headcount\"";
+    HeaderValue::from_str(&format!("{PLAIN}{error}"))
+        .unwrap_or_else(|_| HeaderValue::from_static(PLAIN))
+}
+
+/// The descriptions of RFC 6750 hold no quotes.
+fn quotable(text: &str) -> String {
+    text.replace(['"', '\\', '`'], "'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_token_under_one_scheme() {
+        for (values, expected) in [
+            (&[][..], Presented::Nothing),
+            (&[""], Presented::Nothing),
+            (&["Basic dTpw"], Presented::Nothing),
+            (&["Bearerabc"], Presented::Nothing),
+            (&["Bearer abc"], Presented::Token("abc")),
+            (&["bEARER   a.b-c_~+/= "], Presented::Token("a.b-c_~+/=")),
+            (&["Bearer"], Presented::Malformed),
+            (&["Bearer "], Presented::Malformed),
+            (&["Bearer a b"], Presented::Malformed),
+            (&["Bearer a,b"], Presented::Malformed),
+            (&["Bearer a\"b"], Presented::Malformed),
+            (&["Bearer a", "Bearer a"], Presented::Twice),
+            (&["Basic a", "Bearer a"], Presented::Twice),
+        ] {
+            let mut given = HeaderMap::new();
+            for value in values {
+                given.append(AUTHORIZATION, HeaderValue::from_static(value));
+            }
+            assert_eq!(presented(&given), expected, "{values:?}");
+        }
+        let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
+        let long = HeaderMap::from_iter([(AUTHORIZATION, long.parse().unwrap())]);
+        assert_eq!(presented(&long), Presented::Malformed);
+        let odd = HeaderValue::from_bytes(b"Bearer \xff").unwrap();
+        let odd = HeaderMap::from_iter([(AUTHORIZATION, odd)]);
+        assert_eq!(presented(&odd), Presented::Malformed);
+    }
+}

@@ -1,0 +1,425 @@
+//! Tokens as people use them: made, listed, revoked, given to commands; and where the service refuses to start.
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn headcount(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HEADCOUNT_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(folder).args(arguments);
+    command
+}
+
+fn texts(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
+    texts(&headcount(folder, arguments).output().unwrap())
+}
+
+/// A token with these scopes, from `tokens.toml` in `folder`.
+fn new_token(folder: &Path, name: &str, scope: &str) -> String {
+    let arguments = [
+        "token",
+        "new",
+        "--name",
+        name,
+        "--scope",
+        scope,
+        "--tokens-file",
+        "tokens.toml",
+        "--json",
+    ];
+    let (code, out, err) = run(folder, &arguments);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let document: Value = serde_json::from_str(&out).unwrap();
+    document["token"].as_str().unwrap().to_owned()
+}
+
+/// `headcount serve` with its log in a file; killed when this goes.
+struct Service {
+    child: Child,
+    url: String,
+}
+
+impl Service {
+    fn start(folder: &Path, log: &str, arguments: &[&str]) -> Self {
+        let path = folder.join("log");
+        let mut command = headcount(folder, &["serve", "--listen", "127.0.0.1:0", "--log", log]);
+        command
+            .args(arguments)
+            .stderr(File::create(&path).unwrap())
+            .stdout(Stdio::null());
+        let mut service = Self {
+            child: command.spawn().unwrap(),
+            url: String::new(),
+        };
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let found = text
+                .lines()
+                .find_map(|line| line.split_once("listening on "))
+                .map(|(_, url)| url.trim());
+            if let Some(url) = found.filter(|_| text.ends_with('\n')) {
+                service.url = url.to_owned();
+                return service;
+            }
+            assert!(
+                service.child.try_wait().unwrap().is_none() && Instant::now() < deadline,
+                "{text}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_token_is_shown_once_and_kept_as_a_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let arguments = [
+        "token",
+        "new",
+        "--name",
+        "uss",
+        "--scope",
+        "write,read,write",
+        "--tokens-file",
+        "tokens.toml",
+    ];
+    let (code, token, err) = run(folder, &arguments);
+    assert_eq!(
+        (code, err.as_str()),
+        (0, "Keep it: it is not shown again.\n")
+    );
+    let token = token.trim();
+    assert!(token.starts_with("hc_") && token.len() == 67, "{token}");
+    let file = folder.join("tokens.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(token) && !text.contains(&token[3..]));
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
+    assert!(text.contains("scopes = [\"write\", \"read\"]"), "{text}");
+
+    let (code, _, err) = run(folder, &arguments);
+    assert_eq!(code, 1);
+    assert!(err.contains("has a token named uss already"), "{err}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+
+    // The service's user may read it by its group: that stays.
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    // The settings name the file as well.
+    std::fs::write(
+        folder.join("headcount.toml"),
+        "tokens_file = 'tokens.toml'\n",
+    )
+    .unwrap();
+    let more = [
+        "--scope",
+        "admin",
+        "--expires-in",
+        "90d",
+        "--limit-requests",
+        "5",
+        "--limit-pairs",
+        "10000000",
+    ];
+    let arguments = [&["token", "new", "--name", "ops"][..], &more].concat();
+    assert_eq!(run(folder, &arguments).0, 0);
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o640);
+    let (code, out, _) = run(folder, &["token", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 0);
+    assert_eq!(listed["tokens"][0]["name"], "uss");
+    assert_eq!(listed["tokens"][0]["expires"], Value::Null);
+    assert_eq!(listed["tokens"][1]["pairs_per_second"], 10_000_000);
+    assert_eq!(listed["tokens"][1]["expired"], false);
+    let (_, out, _) = run(folder, &["token", "list"]);
+    assert!(
+        out.contains("ops   admin       ") && out.contains("5 requests/s, 10000000 pairs/s"),
+        "{out}"
+    );
+
+    assert_eq!(run(folder, &["token", "revoke", "--name", "uss"]).0, 0);
+    assert_eq!(run(folder, &["token", "revoke", "--name", "uss"]).0, 1);
+    let (_, out, _) = run(folder, &["token", "list", "--json"]);
+    let listed: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(listed["tokens"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn wrong_usage_of_tokens_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let new = ["token", "new", "--tokens-file", "tokens.toml"];
+    for (arguments, code) in [
+        (&["--name", "a"][..], 2),
+        (&["--scope", "read"], 2),
+        (&["--name", "a", "--scope", "everything"], 2),
+        (&["--name", "a", "--scope", "read", "--expires-in", "0s"], 2),
+        (&["--name", "a", "--scope", "read", "--limit-pairs", "0"], 2),
+        (&["--name", "a b", "--scope", "read"], 1),
+        (&["--name", "", "--scope", "read"], 1),
+    ] {
+        let (given, out, err) = run(folder, &[&new[..], arguments].concat());
+        assert_eq!((given, out.as_str()), (code, ""), "{arguments:?}: {err}");
+        assert!(!folder.join("tokens.toml").exists());
+    }
+    assert_eq!(
+        run(folder, &["token", "new", "--name", "a", "--scope", "read"]).0,
+        2,
+        "no file named"
+    );
+    assert_eq!(
+        run(folder, &["token", "list", "--tokens-file", "missing"]).0,
+        1
+    );
+    std::fs::write(folder.join("tokens.toml"), "half").unwrap();
+    let (code, out, _) = run(
+        folder,
+        &[&new[..], &["--name", "a", "--scope", "read"]].concat(),
+    );
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(
+        std::fs::read_to_string(folder.join("tokens.toml")).unwrap(),
+        "half"
+    );
+}
+
+#[test]
+fn many_at_once_lose_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (0..12).map(|number| format!("n{number}")).collect();
+    let making: Vec<_> = names
+        .iter()
+        .map(|name| {
+            let arguments = [
+                "token",
+                "new",
+                "--name",
+                name,
+                "--scope",
+                "read",
+                "--tokens-file",
+                "tokens.toml",
+            ];
+            headcount(folder.path(), &arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in making {
+        assert!(child.wait().unwrap().success());
+    }
+    let (_, out, _) = run(
+        folder.path(),
+        &["token", "list", "--tokens-file", "tokens.toml", "--json"],
+    );
+    let listed: Value = serde_json::from_str(&out).unwrap();
+    let mut found: Vec<_> = listed["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    let mut names: Vec<_> = names.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, names);
+}
+
+#[test]
+fn beyond_this_machine_the_service_asks_or_says_that_it_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
+        let (code, _, err) = run(folder, &["serve", "--listen", address]);
+        assert_eq!(code, 2, "{err}");
+        assert!(
+            err.starts_with(&format!(
+                "error: setting `listen` is \"{address}\" (--listen), "
+            )),
+            "{err}"
+        );
+        for way_out in ["tokens_file", "jwt_key", "auth = \"off\""] {
+            assert!(err.contains(way_out), "{err}");
+        }
+    }
+    let (code, _, err) = run(folder, &["serve", "--tokens-file", "missing.toml"]);
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("setting `tokens_file` names the file missing.toml"),
+        "{err}"
+    );
+    assert_eq!(
+        std::fs::read_dir(folder).unwrap().count(),
+        0,
+        "nothing was made"
+    );
+    let (code, out, err) = run(folder, &["check-config", "--listen", "0.0.0.0:80"]);
+    assert_eq!(code, 0, "right for commands that serve nobody");
+    assert!(
+        out.contains("0.0.0.0:80")
+            && err.starts_with("warning: `headcount serve` would not start: "),
+        "{err}"
+    );
+
+    // With either it starts. `--listen` given later wins.
+    new_token(folder, "a", "read");
+    for (arguments, warned) in [
+        (["--auth", "off"], true),
+        (["--tokens-file", "tokens.toml"], false),
+    ] {
+        let log = folder.join("log");
+        let mut child = headcount(folder, &["serve", "--listen", "0.0.0.0:0"])
+            .args(arguments)
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        let mut text = String::new();
+        while !text.contains("listening on ") || (warned && !text.contains("no token is asked for"))
+        {
+            assert!(
+                child.try_wait().unwrap().is_none() && Instant::now() < deadline,
+                "{text}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+            text = std::fs::read_to_string(&log).unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(text.contains("no token is asked for"), warned, "{text}");
+    }
+}
+
+#[test]
+fn commands_bring_their_token_and_the_log_tells_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (uss, reader, ops) = (
+        new_token(folder, "uss", "write"),
+        new_token(folder, "dashboard", "read"),
+        new_token(folder, "ops", "admin"),
+    );
+    let service = Service::start(folder, "trace", &["--tokens-file", "tokens.toml"]);
+    std::fs::write(folder.join("uss.token"), format!("{uss}\n")).unwrap();
+    std::fs::write(
+        folder.join("pairs.ndjson"),
+        "{\"user_id\":\"user-4711\",\"segment\":\"a\"}\n",
+    )
+    .unwrap();
+    let commands: [(&[&str], &str, &str); 5] = [
+        (&["load", "pairs.ndjson"], &uss, &reader),
+        (&["count", "a"], &reader, &uss),
+        (&["segments"], &reader, &uss),
+        (&["refresh"], &ops, &reader),
+        (&["archive"], &ops, &reader),
+    ];
+    for (arguments, right, wrong) in commands {
+        let arguments = [arguments, &["--url", &service.url, "--json"]].concat();
+        let with = |name: &str, value: &str| {
+            texts(
+                &headcount(folder, &arguments)
+                    .env(name, value)
+                    .output()
+                    .unwrap(),
+            )
+        };
+        let (code, _, err) = run(folder, &arguments);
+        assert_eq!(code, 1);
+        assert!(
+            err.contains("401 unauthenticated") && err.contains("HEADCOUNT_TOKEN"),
+            "{err}"
+        );
+        let (code, _, err) = with("HEADCOUNT_TOKEN", wrong);
+        assert!(code == 1 && err.contains("403 insufficient_scope"), "{err}");
+        assert_eq!(with("HEADCOUNT_TOKEN", right).0, 0);
+        assert_eq!(
+            run(folder, &[&arguments[..], &["--token", right]].concat()).0,
+            0
+        );
+        std::fs::write(folder.join("right.token"), format!("{right}\n")).unwrap();
+        assert_eq!(with("HEADCOUNT_TOKEN_FILE", "right.token").0, 0);
+        assert_eq!(
+            run(
+                folder,
+                &[&arguments[..], &["--token-file", "right.token"]].concat()
+            )
+            .0,
+            0
+        );
+        assert_eq!(
+            run(
+                folder,
+                &[&arguments[..], &["--token-file", "missing"]].concat()
+            )
+            .0,
+            2
+        );
+        // A flag is nearer than a variable.
+        let flag = [&arguments[..], &["--token-file", "right.token"]].concat();
+        let output = headcount(folder, &flag)
+            .env("HEADCOUNT_TOKEN", wrong)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        let both = headcount(folder, &arguments)
+            .env("HEADCOUNT_TOKEN", right)
+            .env("HEADCOUNT_TOKEN_FILE", "right.token")
+            .output();
+        assert_eq!(both.unwrap().status.code(), Some(2));
+    }
+    service.stop();
+    let log = std::fs::read_to_string(folder.join("log")).unwrap();
+    assert!(
+        log.contains("request answered") && log.contains("dashboard"),
+        "the log says who"
+    );
+    for secret in [&uss, &reader, &ops] {
+        assert!(
+            !log.contains(secret.as_str()) && !log.contains(&secret[3..20]),
+            "{log}"
+        );
+    }
+    assert!(!log.contains("user-4711"), "{log}");
+}

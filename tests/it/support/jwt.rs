@@ -1,0 +1,113 @@
+//! JWTs made by hand, wrong ones too, and keys made for the test.
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use serde_json::{Value, json};
+
+/// Signs tokens.
+pub enum Signer {
+    Hs256(Vec<u8>),
+    Rs256(Box<RsaKeyPair>),
+    EdDsa(Box<Ed25519KeyPair>),
+}
+
+impl Signer {
+    pub fn hs256(secret: &str) -> Self {
+        Self::Hs256(secret.as_bytes().to_vec())
+    }
+
+    pub fn rs256() -> Self {
+        Self::Rs256(Box::new(RsaKeyPair::generate(KeySize::Rsa2048).unwrap()))
+    }
+
+    pub fn eddsa() -> Self {
+        Self::EdDsa(Box::new(Ed25519KeyPair::generate().unwrap()))
+    }
+
+    /// What `jwt_key` must be for these tokens.
+    pub fn verifying_key(&self) -> String {
+        let der: PublicKeyX509Der<'_> = match self {
+            Self::Hs256(secret) => return String::from_utf8(secret.clone()).unwrap(),
+            Self::Rs256(pair) => pair.public_key().as_der().unwrap(),
+            Self::EdDsa(pair) => pair.public_key().as_der().unwrap(),
+        };
+        pem("PUBLIC KEY", der.as_ref())
+    }
+
+    /// A token with `claims`, whose header tells the truth.
+    pub fn token(&self, claims: &Value) -> String {
+        let alg = match self {
+            Self::Hs256(_) => "HS256",
+            Self::Rs256(_) => "RS256",
+            Self::EdDsa(_) => "EdDSA",
+        };
+        self.token_with(&json!({"alg": alg, "typ": "JWT"}), claims)
+    }
+
+    /// A token with any header.
+    pub fn token_with(&self, header: &Value, claims: &Value) -> String {
+        let message = unsigned(header, claims);
+        let signature = match self {
+            Self::Hs256(secret) => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+                hmac::sign(&key, message.as_bytes()).as_ref().to_vec()
+            }
+            Self::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let random = SystemRandom::new();
+                pair.sign(
+                    &RSA_PKCS1_SHA256,
+                    &random,
+                    message.as_bytes(),
+                    &mut signature,
+                )
+                .unwrap();
+                signature
+            }
+            Self::EdDsa(pair) => pair.sign(message.as_bytes()).as_ref().to_vec(),
+        };
+        format!("{message}.{}", base64url(&signature))
+    }
+}
+
+/// The signed part of a token.
+pub fn unsigned(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| base64url(value.to_string().as_bytes());
+    format!("{}.{}", part(header), part(claims))
+}
+
+/// PEM with one long line, which parsers take.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let mut body = encode(der, b'+', b'/');
+    while !body.len().is_multiple_of(4) {
+        body.push('=');
+    }
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    encode(bytes, b'-', b'_')
+}
+
+fn encode(bytes: &[u8], sixty_two: u8, sixty_three: u8) -> String {
+    let digit = |value: u32| match value as u8 {
+        value @ 0..26 => b'A' + value,
+        value @ 26..52 => b'a' + value - 26,
+        value @ 52..62 => b'0' + value - 52,
+        62 => sixty_two,
+        _ => sixty_three,
+    };
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut group = [0; 4];
+        group[1..=chunk.len()].copy_from_slice(chunk);
+        let group = u32::from_be_bytes(group);
+        for place in 0..=chunk.len() {
+            text.push(char::from(digit(group >> (18 - 6 * place) & 63)));
+        }
+    }
+    text
+}
