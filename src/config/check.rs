@@ -8,12 +8,13 @@ use tracing_subscriber::EnvFilter;
 
 use super::layers::Layers;
 use super::raw::Time;
-use super::settings::{InfluxSettings, RedisSettings};
-use super::table::{INFLUX_URL, REDIS_URL, SETTINGS};
+use super::settings::{InfluxSettings, PostgresSettings, RedisSettings};
+use super::table::{INFLUX_URL, POSTGRES_URL, REDIS_URL, SETTINGS};
 use super::{ConfigError, Secret};
 use crate::domain::{InvalidTimeFrame, TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
-use crate::store::influx;
+use crate::store::postgres::PostgresServer;
+use crate::store::{influx, postgres};
 
 /// Checks of values that parsed.
 pub(super) struct Check<'a> {
@@ -171,6 +172,36 @@ impl Check<'_> {
             )),
             (_, _, false) => Ok(None),
         }
+    }
+
+    pub(super) fn postgres(
+        &self,
+        url: Option<String>,
+        schema: String,
+        connections: usize,
+        statement_timeout: Duration,
+        is_needed: bool,
+    ) -> Result<Option<PostgresSettings>, ConfigError> {
+        if !postgres::is_schema(&schema) {
+            return Err(self.bad("postgres_schema", postgres::SCHEMA));
+        }
+        let Some(url) = url else {
+            return match is_needed {
+                true => Err(self.bad(
+                    "postgres_url",
+                    "the URL of a Postgres, which a store of kind `postgres` needs",
+                )),
+                false => Ok(None),
+            };
+        };
+        let server = PostgresServer::parse(&Secret::new(url))
+            .map_err(|what| self.bad("postgres_url", format!("{POSTGRES_URL}: {what}")))?;
+        Ok(Some(PostgresSettings {
+            server,
+            schema,
+            connections,
+            statement_timeout,
+        }))
     }
 
     pub(super) fn redis(

@@ -10,6 +10,7 @@ use super::Secret;
 use crate::auth::{JwtKey, Rates};
 use crate::domain::{TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
+use crate::store::postgres::PostgresServer;
 
 /// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
 #[derive(Debug, Clone)]
@@ -117,6 +118,8 @@ pub struct StoreSettings {
     pub influx: Option<InfluxSettings>,
     /// Where Redis is and what keys begin with there; always given when `kind` is Redis.
     pub redis: Option<RedisSettings>,
+    /// Where Postgres is; always given when `kind` is Postgres.
+    pub postgres: Option<PostgresSettings>,
 }
 
 /// An InfluxDB and the places in it.
@@ -134,6 +137,19 @@ pub struct InfluxSettings {
     pub token: Secret,
 }
 
+/// A Postgres and the place in it.
+#[derive(Debug, Clone)]
+pub struct PostgresSettings {
+    /// Where it is.
+    pub server: PostgresServer,
+    /// The schema that holds the tables.
+    pub schema: String,
+    /// The most connections, at least two.
+    pub connections: usize,
+    /// How long a statement may take.
+    pub statement_timeout: Duration,
+}
+
 /// The adapters of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -145,6 +161,8 @@ pub enum StoreKind {
     Influx,
     /// In Redis, a server or a cluster.
     Redis,
+    /// In Postgres.
+    Postgres,
 }
 
 /// Where last known counts live.

@@ -17,6 +17,7 @@ pub struct Setting {
 
 const DURATION: &str = "a duration such as 500ms, 10s, 5m, 1h or 14d";
 const SIZE: &str = "a size such as 512 KiB or 8 MiB";
+pub(super) const POSTGRES_URL: &str = crate::store::postgres::POSTGRES_URL;
 pub(super) const INFLUX_URL: &str = crate::store::influx::INFLUX_URL;
 const COUNT: &str = "a whole number";
 pub(super) const REDIS_URL: &str = "a URL such as redis://user:password@host:6379/0, rediss://host or redis+cluster://a:6379,b:6379";
@@ -44,15 +45,19 @@ pub const SETTINGS: &[Setting] = &[
     plain("window", "14d", DURATION, "how long a user stays in a segment after the last time seen there"),
     plain("resolution", "1m", DURATION, "step of time; divides the window, 1s to 1h"),
     plain("max_ahead", "5m", DURATION, "how far ahead of the clock a pair may be and still count as now"),
-    plain("store", "embedded", "embedded, influx or redis", "where pairs live: embedded, influx or redis"),
+    plain("store", "embedded", "embedded, influx, postgres or redis", "where pairs live: embedded, influx, postgres or redis"),
     plain("data_dir", "./headcount-data", "a directory", "directory of the embedded store"),
     plain("influx_url", "", INFLUX_URL, "InfluxDB 2: where it is, such as `http://localhost:8086`"),
     plain("influx_org", "headcount", "the name of an organisation", "organisation in InfluxDB"),
     plain("influx_bucket", "headcount", "the name of a bucket", "bucket of the pairs; `headcount setup` makes it"),
     plain("influx_trend_bucket", "headcount_trend", "the name of another bucket", "bucket of the trend; `headcount setup` makes it"),
     secret("influx_token", "influx_token_file", "a token of InfluxDB that may read and write both buckets", "token for InfluxDB"),
+    secret("postgres_url", "postgres_url_file", POSTGRES_URL, "Postgres: `postgres://user:password@host:5432/database`; TLS by `?sslmode=` disable, prefer, require, verify-ca or verify-full, and `sslrootcert=`"),
+    plain("postgres_schema", "headcount", crate::store::postgres::SCHEMA, "schema of the tables in Postgres; `headcount setup` makes it"),
+    plain("postgres_connections", "10", COUNT, "most connections to Postgres; half of them only write"),
+    plain("postgres_statement_timeout", "1m", DURATION, "longest time that Postgres may work on one count"),
     plain("linger", "0ms", DURATION, "how long a write to InfluxDB waits for pairs of other requests"),
-    plain("batch_pairs", "5000", COUNT, "most pairs in one write to InfluxDB"),
+    plain("batch_pairs", "5000", COUNT, "most pairs in one write to InfluxDB or Postgres"),
     plain("spool_dir", "./headcount-spool", "a directory, or off", "where pairs wait while a store on the network is away; `off` keeps none"),
     plain("spool_max_bytes", "1 GiB", SIZE, "most bytes in the spool; beyond it pairs are answered with 503"),
     plain("cache", "memory", "memory or redis", "where last known counts live: memory or redis"),

@@ -146,7 +146,9 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         ("window", "400d", "a coarser resolution"),
         ("resolution", "1500ms", "whole seconds from 1s to 1h"),
         ("max_ahead", "25h", "at most 24h"),
-        ("store", "mysql", "embedded, influx or redis"),
+        ("store", "mysql", "embedded, influx, postgres or redis"),
+        ("postgres_schema", "Head-count", "1 to 63 of a-z"),
+        ("postgres_connections", "1", "from 2 to 1000"),
         (
             "influx_url",
             "localhost:8086",
@@ -250,6 +252,33 @@ fn an_influx_store_needs_a_url_and_a_token_and_the_token_stays_secret() {
     assert!(settings.ingest.spool.is_some());
     let off = Settings::with(given.into_iter().chain([("spool_dir", "off")]));
     assert_eq!(off.unwrap().ingest.spool, None);
+}
+
+#[test]
+fn a_postgres_store_needs_a_url_and_the_url_stays_secret() {
+    let missing = error(None, &[("HEADCOUNT_STORE", "postgres")], &[]);
+    assert!(
+        missing
+            .starts_with("setting `postgres_url` is empty (default): give the URL of a Postgres"),
+        "{missing}"
+    );
+    for url in ["postgres://u:hunter2@h/d?sslmode=hunter2", "hunter2"] {
+        let bad = error(None, &[("HEADCOUNT_POSTGRES_URL", url)], &[]);
+        assert!(
+            bad.starts_with("setting `postgres_url` is *** (HEADCOUNT_POSTGRES_URL)"),
+            "{bad}"
+        );
+        assert!(!bad.contains("hunter2"), "{bad}");
+    }
+    // For a copy or an audit it may be given beside another store.
+    let settings = Settings::with([("postgres_url", "postgres://u:hunter2@h/d")]).unwrap();
+    assert_eq!(settings.store.kind, StoreKind::Embedded);
+    let postgres = settings.store.postgres.as_ref().unwrap();
+    assert_eq!(
+        (postgres.schema.as_str(), postgres.connections),
+        ("headcount", 10)
+    );
+    assert!(!format!("{settings:?}").contains("hunter2"));
 }
 
 #[test]

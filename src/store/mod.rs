@@ -4,6 +4,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod influx;
 mod observed;
+pub mod postgres;
 pub mod redis;
 
 mod open;

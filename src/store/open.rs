@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::embedded::{EmbeddedOptions, EmbeddedStore};
 use super::influx::{InfluxOptions, InfluxStore};
+use super::postgres::{PostgresOptions, PostgresStore};
 use super::redis::{self, RedisStoreOptions};
 use super::{PairStore, StoreError};
 use crate::config::{Settings, StoreKind};
@@ -42,6 +43,7 @@ pub async fn open_kind(
         StoreKind::Embedded => open_embedded(settings, metrics).await,
         StoreKind::Influx => open_influx(settings, metrics),
         StoreKind::Redis => open_redis(settings, metrics).await,
+        StoreKind::Postgres => open_postgres(settings, metrics).await,
     }
 }
 
@@ -59,6 +61,26 @@ fn open_influx(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, St
         metrics.store_lines("lost", stats.dead_letter_lost);
         metrics.dead_letters(stats.refused);
         metrics.store_retries(stats.retries);
+    });
+    Ok(Opened {
+        store,
+        newest: None,
+    })
+}
+
+async fn open_postgres(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
+    let store = Arc::new(PostgresStore::open(postgres_options(settings)?)?);
+    store.check_frame().await?;
+    let observed = Arc::downgrade(&store);
+    metrics.before_render(move |metrics| {
+        let Some(store) = observed.upgrade() else {
+            return;
+        };
+        let stats = store.stats();
+        metrics.store_retries(stats.retries);
+        for (work, used) in [("write", stats.writing), ("read", stats.reading)] {
+            metrics.store_connections(work, used.in_use, used.waiting);
+        }
     });
     Ok(Opened {
         store,
@@ -153,4 +175,17 @@ pub(super) fn redis_options(settings: &Settings) -> Result<RedisStoreOptions, St
         redis.prefix,
         settings.frame,
     ))
+}
+
+/// What the settings say of a Postgres store.
+pub(super) fn postgres_options(settings: &Settings) -> Result<PostgresOptions, StoreError> {
+    let Some(postgres) = &settings.store.postgres else {
+        return Err(StoreError::Rejected("postgres_url is missing".to_owned()));
+    };
+    let mut options =
+        PostgresOptions::new(postgres.server.clone(), &postgres.schema, settings.frame);
+    options.connections = postgres.connections;
+    options.statement_timeout = postgres.statement_timeout;
+    options.batch_pairs = settings.ingest.batch_pairs;
+    Ok(options)
 }

@@ -18,6 +18,10 @@ pub fn place(settings: &Settings, kind: StoreKind) -> String {
             ),
             None => "influx".to_owned(),
         },
+        StoreKind::Postgres => match &store.postgres {
+            Some(postgres) => format!("{}, schema {:?}", postgres.server.name(), postgres.schema),
+            None => "postgres".to_owned(),
+        },
         StoreKind::Redis => match &store.redis {
             Some(redis) => format!("{}, prefix {:?}", redis.server.name, redis.prefix.as_str()),
             None => "redis".to_owned(),
@@ -35,12 +39,17 @@ mod tests {
             ("influx_url", "http://h:8086"),
             ("influx_token", "hunter2"),
             ("redis_url", "redis://:hunter2@h/0"),
+            ("postgres_url", "postgres://u:hunter2@a,b:7/d"),
             ("data_dir", "/var/lib/headcount"),
         ]);
         let settings = settings.unwrap();
         assert_eq!(
             place(&settings, StoreKind::Influx),
             "influx at http://h:8086, organisation \"headcount\", bucket \"headcount\""
+        );
+        assert_eq!(
+            place(&settings, StoreKind::Postgres),
+            "postgres at a:5432,b:7, database \"d\", schema \"headcount\""
         );
         assert_eq!(
             place(&settings, StoreKind::Redis),

@@ -1,7 +1,7 @@
 //! Makes what the configured store needs before pairs can live in it.
 
-use super::open::{influx_options, redis_options};
-use super::{StoreError, influx, redis};
+use super::open::{influx_options, postgres_options, redis_options};
+use super::{StoreError, influx, postgres, redis};
 use crate::config::{Settings, StoreKind};
 
 /// What a set-up did.
@@ -58,7 +58,7 @@ impl std::fmt::Debug for IssuedToken {
 pub fn token_roles(settings: &Settings) -> &'static [&'static str] {
     match settings.store.kind {
         StoreKind::Influx => &influx::TOKEN_ROLES,
-        StoreKind::Embedded | StoreKind::Redis => &[],
+        StoreKind::Embedded | StoreKind::Postgres | StoreKind::Redis => &[],
     }
 }
 
@@ -73,5 +73,9 @@ pub async fn set_up(settings: &Settings, issue_tokens: bool) -> Result<SetUp, St
         }),
         StoreKind::Influx => influx::set_up(&influx_options(settings)?, issue_tokens).await,
         StoreKind::Redis => redis::set_up(redis_options(settings)?).await,
+        StoreKind::Postgres if issue_tokens => {
+            Err(StoreError::Unsupported("Postgres has roles and no tokens"))
+        }
+        StoreKind::Postgres => postgres::set_up(&postgres_options(settings)?).await,
     }
 }

@@ -68,6 +68,7 @@ pub struct Metrics {
     store_lines: Family<Labels<1>, Counter>,
     store_retries: Counter,
     store_persistence: Family<Labels<1>, Gauge>,
+    store_connections: Family<Labels<2>, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -194,6 +195,10 @@ impl Default for Metrics {
                 "Lines sent to a store on the network, by what became of them",
             ),
             store_retries: names.counter("store_retries", "Writes to a store that were repeated"),
+            store_connections: names.gauge(
+                "store_connections",
+                "Connections to a store in use, and callers that wait for one, by their work",
+            ),
             store_persistence: names.gauge(
                 "store_persistence",
                 "How the store's server says that it keeps what it was told; 1 for the way that holds",
@@ -403,6 +408,16 @@ impl Metrics {
     /// Writes to the store that were repeated, since it was opened.
     pub fn store_retries(&self, retries: u64) {
         set(&self.store_retries, retries);
+    }
+
+    /// Connections to the store that are used for `work`, and callers that wait for one.
+    pub fn store_connections(&self, work: &'static str, in_use: usize, waiting: usize) {
+        for (state, number) in [("in_use", in_use), ("waiting", waiting)] {
+            let labels = [("work", work), ("state", state)];
+            self.store_connections
+                .get_or_create(&labels)
+                .set(gauge(number));
+        }
     }
 
     /// How the store's server keeps what it was told.

@@ -5,6 +5,7 @@ pub mod binary;
 pub mod fault_server;
 pub mod influxd;
 pub mod jwt;
+pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod redis;

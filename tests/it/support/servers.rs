@@ -14,11 +14,18 @@ use std::sync::Mutex;
 /// `None` means that the test is to be skipped, which one visible line says once. A server that
 /// `HEADCOUNT_TEST_REQUIRE` lists must be there.
 pub fn find(program: &str, variable: &str) -> Option<PathBuf> {
+    find_among(program, variable, &[])
+}
+
+/// The same, looking also into directories that are not on PATH.
+pub fn find_among(program: &str, variable: &str, directories: &[PathBuf]) -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(variable) {
         return Some(PathBuf::from(named));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(program));
+    let found = std::env::split_paths(&path)
+        .chain(directories.iter().cloned())
+        .map(|directory| directory.join(program));
     if let Some(found) = found.into_iter().find(|candidate| candidate.is_file()) {
         return Some(found);
     }
@@ -87,7 +94,8 @@ impl Process {
         self.signal("CONT");
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
         let done = Command::new("kill")
             .args([format!("-{name}"), pid])
@@ -100,6 +108,26 @@ impl Process {
         // It may have ended by itself.
         drop(self.0.kill());
         self.0.wait().unwrap();
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&mut self) {
+        self.0.wait().unwrap();
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// The processes that it has started.
+    pub fn children(&self) -> Vec<u32> {
+        let id = self.0.id();
+        let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+        let list = list.unwrap_or_default();
+        list.split_whitespace()
+            .map(|child| child.parse().unwrap())
+            .collect()
     }
 
     /// Fails the test when the process has ended by itself.

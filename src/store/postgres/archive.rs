@@ -1,0 +1,109 @@
+//! Removing what no window reaches, and thinning the trend, in steps that hold nobody up.
+
+use super::PostgresStore;
+use super::error::Error;
+use super::rows::number;
+use super::session::Session;
+use crate::domain::Timestamp;
+use crate::store::Archived;
+
+/// Rows that somebody else holds are passed by: a writer is about to move them, or the next step takes them. So
+/// this waits for nobody and can't be part of a deadlock. The condition stands twice since a row may have been
+/// moved between finding and deleting it.
+const REMOVE_PAIRS: &str = "delete from pairs where seen_slot < $1 and ctid = any (array( \
+    select expired.place from segments cross join lateral ( \
+        select pairs.ctid as place from pairs \
+        where pairs.segment_id = segments.id and pairs.seen_slot < $1 \
+        limit $2 for update skip locked) as expired \
+    limit $2))";
+
+const ANY_LEFT: &str = "select exists (select from segments cross join lateral ( \
+    select from pairs where pairs.segment_id = segments.id and pairs.seen_slot < $1 limit 1) as expired)";
+
+const PRUNE_TREND: &str = "delete from trend where ctid = any (array( \
+    select ctid from trend where at < to_timestamp($1::int8) limit $2))";
+
+const THINNED_UNTIL: &str = "select trend_thinned_until from frame";
+
+/// Of each segment and window the last point of the hour stays. Whoever moved the mark first does the work.
+const THIN_HOUR: &str = "with ours as (update frame set trend_thinned_until = $2 \
+        where trend_thinned_until = $1 returning 1) \
+    delete from trend as old where exists (select from ours) \
+    and old.at >= to_timestamp($1::int8) and old.at < to_timestamp($2::int8) \
+    and exists (select from trend as later where later.segment_id = old.segment_id \
+        and later.window_seconds = old.window_seconds \
+        and later.at > old.at and later.at < to_timestamp($2::int8))";
+
+const HOUR: i64 = 3_600;
+/// How long every trend point is kept, as in the embedded store.
+const FINE: i64 = 48 * HOUR;
+/// How long the last point of each hour is kept.
+const KEPT: i64 = 400 * 24 * HOUR;
+/// Hours of the trend that one step thins out, each in a statement of some milliseconds.
+const HOURS_PER_STEP: usize = 24;
+
+/// One step, with `limit` pairs at most.
+pub(super) async fn archive(
+    store: &PostgresStore,
+    as_of: Timestamp,
+    limit: u64,
+) -> Result<Archived, Error> {
+    let frame = &store.options.frame;
+    let reached = frame
+        .full_window()
+        .slots_as_of(frame.resolution().slot_of(as_of));
+    let first = number(reached.start().number());
+    let limit = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
+    let mut session = store.writes.session().await?;
+    let removed = session.execute(REMOVE_PAIRS, &[&first, &limit]).await?;
+    if removed >= limit.unsigned_abs() {
+        return Ok(Archived {
+            removed,
+            done: false,
+        });
+    }
+    // Fewer than asked for: none is left, or the rest was passed by. When all that is left is passed by, there
+    // is nothing to do before somebody lets go of it.
+    let passed_by = removed > 0 && any_left(&mut session, first).await?;
+    let trend_done = tend_trend(store, as_of.as_second(), limit).await?;
+    Ok(Archived {
+        removed,
+        done: !passed_by && trend_done,
+    })
+}
+
+async fn any_left(session: &mut Session, first: i64) -> Result<bool, Error> {
+    let rows = session.query(ANY_LEFT, &[&first]).await?;
+    match &rows[..] {
+        [row] => Ok(row.try_get(0)?),
+        _ => Err(Error::Nonsense(
+            "no answer to whether pairs are left".to_owned(),
+        )),
+    }
+}
+
+/// Whether nothing is left to do.
+async fn tend_trend(store: &PostgresStore, now: i64, limit: i64) -> Result<bool, Error> {
+    let mut session = store.writes.session().await?;
+    let pruned = session
+        .execute(PRUNE_TREND, &[&(now - KEPT), &limit])
+        .await?;
+    if pruned >= limit.unsigned_abs() {
+        return Ok(false);
+    }
+    for _ in 0..HOURS_PER_STEP {
+        let mut session = store.writes.session().await?;
+        let rows = session.query(THINNED_UNTIL, &[]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(true);
+        };
+        let until: i64 = row.try_get(0)?;
+        if until + HOUR > now - FINE {
+            return Ok(true);
+        }
+        session
+            .execute(THIN_HOUR, &[&until, &(until + HOUR)])
+            .await?;
+    }
+    Ok(false)
+}

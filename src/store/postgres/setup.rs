@@ -1,0 +1,207 @@
+//! What `headcount setup` makes in Postgres: a schema, its tables, and a note of the resolution.
+//!
+//! It holds an advisory lock, so that two at once go one after the other, and every step looks first.
+
+use std::time::Duration;
+
+use refinery::{Migration, Runner};
+use tokio::time::timeout;
+use tokio_postgres::Client;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::error::Error;
+use super::options::PostgresOptions;
+use super::session::configured;
+use crate::store::{Change, SetUp, Step, StoreError};
+
+/// Each once, in order, never changed once released: a database knows which it has by name and checksum.
+const MIGRATIONS: &[(&str, &str)] = &[("V1__pairs", include_str!("migrations/V1__pairs.sql"))];
+
+/// How long one statement of a set-up may take, and so how long it waits for another set-up. A migration of large
+/// tables takes its time.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The oldest server that has what the tables ask for: vacuum after inserts.
+const OLDEST_SERVER: i32 = 130_000;
+
+/// The version that the tables must have at least.
+pub(super) fn schema_version() -> i32 {
+    i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
+}
+
+/// Makes whatever is missing for `options`, whose role must be allowed to.
+pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
+    let config = configured(options, STATEMENT_TIMEOUT);
+    let connecting = timeout(
+        options.connect_timeout.saturating_mul(4),
+        config.connect(options.server.tls.clone()),
+    );
+    let (client, connection) = connecting
+        .await
+        .map_err(|_| Error::TimedOut(options.connect_timeout.saturating_mul(4)))
+        .and_then(|connected| connected.map_err(Error::from))?;
+    // An error of the connection shows in the call that it fails.
+    let _connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
+    let mut setup = Setup { client, options };
+    setup.check_server().await?;
+    // Given back when the connection ends.
+    setup
+        .execute("select pg_advisory_lock(hashtextextended('headcount setup ' || $1, 0))")
+        .await?;
+    let schema = setup.schema().await?;
+    let tables = setup.tables().await?;
+    let frame = setup.frame().await?;
+    let step = |what: String, change| Step { what, change };
+    Ok(SetUp {
+        steps: vec![
+            step(format!("schema {:?}", options.schema), schema),
+            step(format!("tables of version {}", schema_version()), tables),
+            step(
+                format!("slots of {} s", options.frame.resolution().seconds()),
+                frame,
+            ),
+        ],
+        tokens: Vec::new(),
+    })
+}
+
+struct Setup<'a> {
+    client: Client,
+    options: &'a PostgresOptions,
+}
+
+impl Setup<'_> {
+    /// Runs a statement about the schema, whose name it gets.
+    async fn execute(&self, sql: &str) -> Result<u64, Error> {
+        Ok(self.client.execute(sql, &[&self.options.schema]).await?)
+    }
+
+    async fn check_server(&self) -> Result<(), StoreError> {
+        let asked = "select current_setting('server_version_num')::int4, \
+            current_setting('server_encoding'), current_setting('fsync')";
+        let row = self.client.query_one(asked, &[]).await;
+        let row = row.map_err(Error::from)?;
+        let version: i32 = row.try_get(0).map_err(Error::from)?;
+        let encoding: String = row.try_get(1).map_err(Error::from)?;
+        let fsync: String = row.try_get(2).map_err(Error::from)?;
+        if version < OLDEST_SERVER {
+            return Err(StoreError::Rejected(format!(
+                "Postgres is of version {}; {} is the oldest that will do",
+                version / 10_000,
+                OLDEST_SERVER / 10_000
+            )));
+        }
+        if encoding != "UTF8" {
+            return Err(StoreError::Rejected(format!(
+                "Postgres: the database's encoding is {encoding}; names need UTF8"
+            )));
+        }
+        if fsync == "off" {
+            tracing::warn!("Postgres runs with fsync = off: a crash of its machine loses pairs");
+        }
+        Ok(())
+    }
+
+    async fn schema(&self) -> Result<Change, Error> {
+        let asked = "select exists (select from pg_namespace where nspname = $1)";
+        let row = self
+            .client
+            .query_one(asked, &[&self.options.schema])
+            .await?;
+        if row.try_get(0)? {
+            return Ok(Change::Unchanged);
+        }
+        // The name needs no quotes: see `is_schema`.
+        let made = format!("create schema {}", self.options.schema);
+        self.client.batch_execute(&made).await?;
+        Ok(Change::Created)
+    }
+
+    async fn tables(&mut self) -> Result<Change, StoreError> {
+        let migrations: Result<Vec<Migration>, _> = MIGRATIONS
+            .iter()
+            .map(|(name, sql)| Migration::unapplied(name, sql))
+            .collect();
+        let migrations = migrations.map_err(|error| of_runner(&error))?;
+        // A newer headcount may have been here: what it did is its own affair, and fits this one.
+        let mut runner = Runner::new(&migrations)
+            .set_grouped(true)
+            .set_abort_missing(false);
+        runner.set_migration_table_name("schema_history");
+        let report = runner
+            .run_async(&mut self.client)
+            .await
+            .map_err(|error| of_runner(&error))?;
+        Ok(match report.applied_migrations().len() {
+            0 => Change::Unchanged,
+            applied if applied == MIGRATIONS.len() => Change::Created,
+            _ => Change::Updated,
+        })
+    }
+
+    /// Slots are numbers, so their length can't change under pairs that are there.
+    async fn frame(&mut self) -> Result<Change, StoreError> {
+        let seconds = self.options.frame.resolution().seconds();
+        let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
+        let change = self.note_resolution(seconds).await?;
+        change.map_err(|held| {
+            StoreError::Rejected(format!(
+                "Postgres: the schema {:?} holds pairs in slots of {held} s, and `resolution` is {seconds} s; \
+                 give `resolution` its old value, or another `postgres_schema`, which begins empty",
+                self.options.schema
+            ))
+        })
+    }
+
+    /// Notes the resolution, or returns the one of the pairs that are there.
+    async fn note_resolution(&mut self, seconds: i32) -> Result<Result<Change, i32>, Error> {
+        let transaction = self.client.transaction().await?;
+        let noted = "insert into frame (resolution_seconds) values ($1) on conflict do nothing";
+        if transaction.execute(noted, &[&seconds]).await? == 1 {
+            transaction.commit().await?;
+            return Ok(Ok(Change::Created));
+        }
+        let asked = "select resolution_seconds from frame";
+        let held: i32 = transaction.query_one(asked, &[]).await?.try_get(0)?;
+        if held == seconds {
+            return Ok(Ok(Change::Unchanged));
+        }
+        // Nobody writes from here on.
+        transaction
+            .batch_execute("lock table pairs in exclusive mode")
+            .await?;
+        let asked = "select exists (select from pairs)";
+        if transaction.query_one(asked, &[]).await?.try_get(0)? {
+            return Ok(Err(held));
+        }
+        let changed = "update frame set resolution_seconds = $1";
+        transaction.execute(changed, &[&seconds]).await?;
+        transaction.commit().await?;
+        Ok(Ok(Change::Updated))
+    }
+}
+
+fn of_runner(error: &refinery::Error) -> StoreError {
+    use std::error::Error as _;
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(server) = inner.downcast_ref::<tokio_postgres::error::DbError>() {
+            return StoreError::Rejected(format!("Postgres: {}", server.message()));
+        }
+        source = inner.source();
+    }
+    StoreError::Rejected(format!("Postgres: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_without_gaps() {
+        for (number, (name, sql)) in MIGRATIONS.iter().enumerate() {
+            let migration = Migration::unapplied(name, sql).unwrap();
+            assert_eq!(usize::try_from(migration.version()).unwrap(), number + 1);
+        }
+    }
+}

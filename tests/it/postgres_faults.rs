@@ -1,0 +1,388 @@
+//! The Postgres store while others are in its way, or the server is.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use headcount::config::Secret;
+use headcount::domain::Timestamp;
+use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
+use headcount::store::{PairStore, StoreError};
+use tokio_postgres::Client;
+
+use crate::postgres::{back, batch, present, segment, two_weeks, user, users};
+use crate::support::postgres::{Postgres, parsed};
+use crate::support::proxy::Proxy;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until so many sessions of the store wait for a lock.
+async fn wait_until_blocked(client: &Client, sessions: i64) {
+    let began = Instant::now();
+    let asked = "select count(*) from pg_stat_activity \
+        where application_name = 'headcount' and wait_event_type = 'Lock'";
+    loop {
+        let row = client.query_one(asked, &[]).await.unwrap();
+        if row.get::<_, i64>(0) == sessions {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "nothing waits for a lock");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn patient(server: &Postgres) -> PostgresOptions {
+    PostgresOptions {
+        write_timeout: PATIENCE,
+        ..server.options("hc", two_weeks())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_ends_in_a_deadlock_is_tried_again() {
+    let wait = |_: &Path| vec!["deadlock_timeout=3s".to_owned()];
+    let Some(server) = Postgres::start_with(wait).await else {
+        return;
+    };
+    set_up(&patient(&server)).await.unwrap();
+    let store = Arc::new(PostgresStore::open(patient(&server)).unwrap());
+    let old = [("a", "s", back(9)), ("b", "s", back(9))];
+    store.record(&batch(old)).await.unwrap();
+
+    let mut other = server.client().await;
+    // So that it is the store that finds out, and loses.
+    other
+        .batch_execute("set deadlock_timeout = '5min'")
+        .await
+        .unwrap();
+    let transaction = other.transaction().await.unwrap();
+    let touch = "update hc.pairs set seen_slot = seen_slot where user_id = $1";
+    transaction.execute(touch, &[&"b"]).await.unwrap();
+    let watcher = server.client().await;
+    let writer = Arc::clone(&store);
+    let write = tokio::spawn(async move {
+        let new = [("b", "s", back(1)), ("a", "s", back(1))];
+        writer.record(&batch(new)).await
+    });
+    // It holds "a" and waits for "b"; then the circle is closed.
+    wait_until_blocked(&watcher, 1).await;
+    transaction.execute(touch, &[&"a"]).await.unwrap();
+    transaction.commit().await.unwrap();
+    write.await.unwrap().unwrap();
+    assert!(store.stats().retries > 0, "{:?}", store.stats());
+    let now = Timestamp::now();
+    for name in ["a", "b"] {
+        let found = store.memberships(&user(name), now).await.unwrap();
+        assert_eq!(found[0].last_seen, back(1), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_of_the_same_pairs_in_any_order_never_wait_in_a_circle() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    set_up(&patient(&server)).await.unwrap();
+    let store = PostgresStore::open(patient(&server)).unwrap();
+    let names: Vec<String> = (0..300).map(|n| format!("u{n}")).collect();
+    let writers = (0..6).map(|seed| {
+        let (store, names) = (&store, &names);
+        async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            for round in 0..10 {
+                let mut shuffled: Vec<(&str, String)> = names
+                    .iter()
+                    .flat_map(|name| [0, 1, 2].map(|s| (name.as_str(), format!("s{s}-{round}"))))
+                    .collect();
+                random.shuffle(&mut shuffled);
+                let slot = back(random.u64(..50));
+                let pairs = shuffled
+                    .iter()
+                    .map(|(name, segment)| (*name, segment.as_str(), slot));
+                store.record(&batch(pairs)).await.unwrap();
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    assert_eq!(store.stats().retries, 0);
+    for round in 0..10 {
+        assert_eq!(users(&store, &format!("s1-{round}")).await, 300);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_ended_are_replaced() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    set_up(&patient(&server)).await.unwrap();
+    let store = Arc::new(PostgresStore::open(patient(&server)).unwrap());
+    store.record(&batch([("a", "s", back(9))])).await.unwrap();
+    let mut other = server.client().await;
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity \
+        where application_name = 'headcount'";
+    // While nothing happens.
+    other.execute(end, &[]).await.unwrap();
+    store.record(&batch([("b", "s", back(9))])).await.unwrap();
+    assert_eq!(users(&store, "s").await, 2);
+
+    // In the middle of a write.
+    let transaction = other.transaction().await.unwrap();
+    let touch = "update hc.pairs set seen_slot = seen_slot where user_id = 'b'";
+    transaction.execute(touch, &[]).await.unwrap();
+    let writer = Arc::clone(&store);
+    let write = tokio::spawn(async move { writer.record(&batch([("b", "s", present())])).await });
+    let watcher = server.client().await;
+    wait_until_blocked(&watcher, 1).await;
+    watcher.execute(end, &[]).await.unwrap();
+    transaction.rollback().await.unwrap();
+    write.await.unwrap().unwrap();
+    assert!(store.stats().retries > 0);
+    assert_eq!(users(&store, "s").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let proxy = Proxy::to(server.port()).await;
+    let url = server.url_at(proxy.address().port());
+    let options = PostgresOptions {
+        server: parsed(&url),
+        statement_timeout: Duration::from_secs(2),
+        write_timeout: Duration::from_secs(2),
+        ..server.options("hc", two_weeks())
+    };
+    set_up(&options).await.unwrap();
+    let store = PostgresStore::open(options).unwrap();
+    let (full, now) = (two_weeks().full_window(), Timestamp::now());
+    store.record(&batch([("a", "s", back(9))])).await.unwrap();
+    assert_eq!(users(&store, "s").await, 1);
+
+    proxy.stall();
+    let errors = [
+        store.ping().await.err(),
+        store.record(&batch([("b", "s", back(9))])).await.err(),
+        store.count(&segment("s"), full, now).await.err(),
+    ];
+    for error in errors {
+        let error = error.unwrap();
+        assert_eq!(error.name(), "timeout", "{error}");
+    }
+    // New connections are not made either.
+    let error = store
+        .record(&batch([("b", "s", back(9))]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.name(), "timeout", "{error}");
+    proxy.restore();
+    store.record(&batch([("c", "s", back(9))])).await.unwrap();
+    // A write that timed out may have taken effect.
+    assert!((2..=3).contains(&users(&store, "s").await));
+
+    proxy.cut();
+    let error = store
+        .record(&batch([("d", "s", back(9))]))
+        .await
+        .unwrap_err();
+    assert_eq!(error.name(), "unavailable", "{error}");
+    proxy.restore();
+    store.ping().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_is_dropped_leaves_no_connection_that_waits() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let options = PostgresOptions {
+        connections: 2,
+        ..server.options("hc", two_weeks())
+    };
+    set_up(&options).await.unwrap();
+    let store = PostgresStore::open(options).unwrap();
+    store.record(&batch([("a", "s", back(9))])).await.unwrap();
+    let mut other = server.client().await;
+    let transaction = other.transaction().await.unwrap();
+    let touch = "update hc.pairs set seen_slot = seen_slot where user_id = 'a'";
+    transaction.execute(touch, &[]).await.unwrap();
+    let blocked = batch([("a", "s", present())]);
+    tokio::select! {
+        result = store.record(&blocked) => panic!("it can't have ended: {result:?}"),
+        () = async { wait_until_blocked(&server.client().await, 1).await } => {}
+    }
+    // The only connection that writes is another one now, and its work waits for nobody.
+    store.record(&batch([("b", "s", present())])).await.unwrap();
+    assert_eq!(users(&store, "s").await, 2);
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_refuses_is_named_without_a_secret() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    set_up(&server.options("hc", two_weeks())).await.unwrap();
+    let admin = server.client().await;
+    let roles = "create role few login connection limit 1 password 'few'; \
+        grant usage on schema hc to few; \
+        grant select, insert, update, delete on all tables in schema hc to few; \
+        create role nobody_special login password 'hunter2'";
+    admin.batch_execute(roles).await.unwrap();
+    let error_of = async |url: String| -> StoreError {
+        let options = PostgresOptions::new(parsed(&url), "hc", two_weeks());
+        let store = PostgresStore::open(options).unwrap();
+        let pair = batch([("secret user", "s", present())]);
+        let error = store.record(&pair).await.unwrap_err();
+        for secret in ["hunter2", "hunter3", "secret user"] {
+            assert!(!error.to_string().contains(secret), "{error}");
+        }
+        error
+    };
+    let port = server.port();
+    let at = |who: &str| format!("postgres://{who}@127.0.0.1:{port}/postgres");
+
+    // A role with the least rights works, with one connection at a time.
+    let options = PostgresOptions::new(parsed(&at("few:few")), "hc", two_weeks());
+    let store = PostgresStore::open(options).unwrap();
+    store.record(&batch([("u", "s", present())])).await.unwrap();
+    let error = error_of(at("few:few")).await;
+    assert_eq!(error.name(), "busy", "{error}");
+    let error = error_of(at("nobody_special:hunter2")).await;
+    assert_eq!(error.name(), "unavailable", "{error}");
+    assert!(error.to_string().contains("lacks a privilege"), "{error}");
+    let error = error_of(at("nobody_special:hunter3")).await;
+    assert_eq!(error.name(), "unavailable", "{error}");
+    assert!(error.to_string().contains("password"), "{error}");
+    let error = error_of(server.url().replace("/postgres", "/never_made")).await;
+    assert_eq!(error.name(), "unavailable", "{error}");
+    assert!(error.to_string().contains("create it"), "{error}");
+
+    // A standby, or a primary that became one.
+    let read_only = "alter role few set default_transaction_read_only = on; \
+        alter role few connection limit -1";
+    admin.batch_execute(read_only).await.unwrap();
+    let error = error_of(at("few:few")).await;
+    assert_eq!(error.name(), "unavailable", "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_wait_for_its_disk_is_told_to() {
+    let hasty = |_: &Path| vec!["synchronous_commit=off".to_owned()];
+    let Some(mut server) = Postgres::start_with(hasty).await else {
+        return;
+    };
+    // It would write its log once in ten seconds.
+    let store = server.store("hc", two_weeks()).await;
+    for n in 0..50 {
+        let name = format!("u{n}");
+        store
+            .record(&batch([(name.as_str(), "s", present())]))
+            .await
+            .unwrap();
+    }
+    server.kill();
+    server.restart().await;
+    assert_eq!(users(&store, "s").await, 50);
+}
+
+/// A certificate for localhost that signs itself, and its key.
+fn certificate(home: &Path, name: &str) {
+    let path = |ending: &str| home.join(format!("{name}.{ending}"));
+    let made = Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ])
+        .args(["-subj", "/CN=headcount tests"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .arg("-keyout")
+        .arg(path("key"))
+        .arg("-out")
+        .arg(path("pem"))
+        .output();
+    assert!(made.unwrap().status.success(), "openssl failed");
+    let private = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path("key"), private).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_used_and_checked_as_far_as_the_url_says() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    certificate(elsewhere.path(), "stranger");
+    let with_tls = |home: &Path| {
+        certificate(home, "server");
+        std::fs::copy(home.join("server.pem"), elsewhere.path().join("root.pem")).unwrap();
+        let file = |ending: &str| home.join(format!("server.{ending}")).display().to_string();
+        vec![
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", file("pem")),
+            format!("ssl_key_file={}", file("key")),
+        ]
+    };
+    let Some(server) = Postgres::start_with(with_tls).await else {
+        return;
+    };
+    set_up(&server.options("hc", two_weeks())).await.unwrap();
+    let admin = server.client().await;
+    let root = format!(
+        "sslrootcert={}",
+        elsewhere.path().join("root.pem").display()
+    );
+    let stranger = format!(
+        "sslrootcert={}",
+        elsewhere.path().join("stranger.pem").display()
+    );
+    let url = |host: &str, query: &str| {
+        let url = server.url().replace("127.0.0.1", host);
+        format!("{url}?{query}&application_name=tls")
+    };
+    let cases = [
+        ("127.0.0.1", "sslmode=disable".to_owned(), Some(false)),
+        ("127.0.0.1", "sslmode=prefer".to_owned(), Some(true)),
+        ("127.0.0.1", "sslmode=require".to_owned(), Some(true)),
+        ("127.0.0.1", format!("sslmode=require&{root}"), Some(true)),
+        ("127.0.0.1", format!("sslmode=require&{stranger}"), None),
+        ("127.0.0.1", "sslmode=verify-ca".to_owned(), None),
+        ("127.0.0.1", format!("sslmode=verify-ca&{root}"), Some(true)),
+        (
+            "localhost",
+            format!("{root}&sslmode=verify-full"),
+            Some(true),
+        ),
+        ("127.0.0.1", format!("sslmode=verify-full&{root}"), None),
+        ("localhost", format!("sslmode=verify-full&{stranger}"), None),
+        ("localhost", "sslmode=verify-full".to_owned(), None),
+    ];
+    for (host, query, encrypted) in cases {
+        let options = PostgresOptions::new(parsed(&url(host, &query)), "hc", two_weeks());
+        let store = PostgresStore::open(options).unwrap();
+        let result = store.record(&batch([("u", "s", present())])).await;
+        let asked = "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) \
+            where application_name = 'tls'";
+        let used: Option<bool> = admin.query_one(asked, &[]).await.unwrap().get(0);
+        assert_eq!(used, encrypted, "{host} {query}: {result:?}");
+        if let Err(error) = result {
+            assert_eq!(error.name(), "unavailable", "{error}");
+        }
+        store.close().await.unwrap();
+        wait_until_gone(&admin).await;
+    }
+    let no_file = url("localhost", "sslrootcert=/no/such/file");
+    let error = PostgresServer::parse(&Secret::new(no_file)).unwrap_err();
+    assert!(error.contains("/no/such/file"), "{error}");
+    // Through a socket there is no TLS to have.
+    let options = PostgresOptions::new(parsed(&server.socket_url()), "hc", two_weeks());
+    PostgresStore::open(options).unwrap().ping().await.unwrap();
+}
+
+async fn wait_until_gone(client: &Client) {
+    let began = Instant::now();
+    let asked = "select count(*) from pg_stat_activity where application_name = 'tls'";
+    while client.query_one(asked, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        assert!(began.elapsed() < PATIENCE, "a connection stays");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
