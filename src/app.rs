@@ -41,6 +41,8 @@ pub struct Headcount {
     counts: Counts,
     refresher: Arc<Refresher>,
     metrics: Arc<Metrics>,
+    /// For how long a pair that left the window is kept.
+    keep_expired: Duration,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -175,8 +177,14 @@ impl Headcount {
                 CacheKind::Redis => settings.cache.memory_ttl,
             },
         });
+        // A live store is never audited but by asking it.
+        let keep_expired = match store.is_live() {
+            true => Duration::ZERO,
+            false => settings.cache.ttl,
+        };
         let headcount = Self {
             frame,
+            keep_expired,
             clock,
             store,
             cache,
@@ -323,7 +331,17 @@ impl Headcount {
 
     /// Removes every pair that no window can reach; how many there were.
     pub async fn archive(&self) -> Result<u64, StoreError> {
-        sweeper::sweep(&*self.store, self.clock.now(), &self.stop).await
+        self.archive_telling(|_| ()).await
+    }
+
+    /// The same; `told` hears after each step how many were removed so far.
+    ///
+    /// Pairs that left the window since the oldest cached count that is still trusted stay for the next time: an
+    /// [audit](crate::audit) tells from them by how much that count may be too high.
+    pub async fn archive_telling(&self, told: impl FnMut(u64)) -> Result<u64, StoreError> {
+        let now = self.clock.now();
+        let as_of = now.saturating_sub(self.keep_expired).unwrap_or(now);
+        sweeper::sweep(&*self.store, as_of, &self.stop, told).await
     }
 
     /// How the components are, by real round trips.

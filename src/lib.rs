@@ -1,6 +1,7 @@
 //! Exact distinct users per segment, now.
 
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod cache;
 pub mod cli;

@@ -11,16 +11,19 @@ use crate::store::{PairStore, StoreError};
 /// Pairs removed at a time: a step of the embedded store then takes about a millisecond.
 const STEP: u64 = 10_000;
 
-/// Removes all that no window as of `as_of` can reach, unless stopped; how many pairs that were.
+/// Removes all that no window as of `as_of` can reach, unless stopped; how many pairs that were. `told` hears after
+/// each step how many they are so far.
 pub async fn sweep(
     store: &dyn PairStore,
     as_of: Timestamp,
     stop: &CancellationToken,
+    mut told: impl FnMut(u64),
 ) -> Result<u64, StoreError> {
     let mut removed = 0;
     while !stop.is_cancelled() {
         let step = store.archive(as_of, STEP).await?;
         removed += step.removed;
+        told(removed);
         if step.done {
             break;
         }
@@ -43,7 +46,7 @@ pub async fn keep_sweeping(
             () = stop.cancelled() => return,
             () = tokio::time::sleep(slot) => {}
         }
-        if let Err(error) = sweep(&*store, clock.now(), &stop).await {
+        if let Err(error) = sweep(&*store, clock.now(), &stop, |_| ()).await {
             tracing::warn!(%error, "expired pairs could not be removed; trying again in a while");
         }
     }

@@ -7,6 +7,7 @@ use super::Failure;
 use super::args::{ArchiveArgs, RefreshArgs, Target};
 use super::client::{Client, valid};
 use super::output::{grouped, harmless, note, print, print_json};
+use super::progress::{Progress, Unit};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use crate::app::Headcount;
@@ -83,7 +84,10 @@ pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(
             (document, done)
         }
         Place::Here(headcount) => {
-            let archived = headcount.archive().await;
+            let progress = Progress::new(None, &Unit::Pairs);
+            let told = |removed| progress.at(removed, || format!("{} removed", grouped(removed)));
+            let archived = headcount.archive_telling(told).await;
+            progress.finish();
             close(&headcount).await;
             let removed = archived.map_err(failed)?;
             (json!({"removed": removed}), Removed { removed })

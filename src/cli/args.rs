@@ -40,6 +40,8 @@ pub(super) enum Command {
     Refresh(RefreshArgs),
     /// Remove pairs that no window can reach any more
     Archive(ArchiveArgs),
+    /// Recount segments and judge cached counts by it, or compare two stores
+    Audit(AuditArgs),
     /// Copy all pairs from one store to another, while both may serve
     Copy(CopyArgs),
     /// Make, list and revoke the tokens that a service asks for
@@ -56,7 +58,7 @@ pub(super) struct ServeArgs {
 }
 
 /// Which service, and as whom.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(super) struct Target {
     /// URL of the service [default: HEADCOUNT_URL; else, to read or load, http://127.0.0.1:8080]
     #[arg(long)]
@@ -170,6 +172,19 @@ pub(super) struct SegmentsArgs {
     pub(super) target: Target,
 }
 
+impl SegmentsArgs {
+    /// All segments of a service, by name.
+    pub(super) fn everything() -> Self {
+        Self {
+            prefix: None,
+            sort: None,
+            limit: None,
+            json: true,
+            target: Target::default(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(super) enum Sort {
     Name,
@@ -219,6 +234,31 @@ pub(super) struct RefreshArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ArchiveArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) target: Target,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "--window DURATION, here, is the window of the counts; the configured one stays what it is."
+)]
+pub(super) struct AuditArgs {
+    /// The segments to recount [default: all]
+    pub(super) segments: Vec<String>,
+    /// Recount so many segments, chosen at random
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) sample: Option<u64>,
+    /// Choose the same sample as an audit that printed this seed
+    #[arg(long, requires = "sample")]
+    pub(super) seed: Option<u64>,
+    /// Compare with this store as well
+    #[arg(long, value_enum, value_name = "STORE")]
+    pub(super) against: Option<StoreKind>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod args;
+mod audit;
 mod check_config;
 mod client;
 mod copy;
@@ -66,6 +67,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Setup(args) => client_side(setup::run(args, variables)),
         Command::Refresh(args) => client_side(admin::refresh(args, variables)),
         Command::Archive(args) => client_side(admin::archive(args, variables)),
+        Command::Audit(args) => client_side(audit::run(args, variables)),
         Command::Copy(args) => client_side(copy::run(args, variables)),
         Command::Token(command) => token::run(command, variables),
         Command::CheckConfig(args) => check_config::run(args, variables),

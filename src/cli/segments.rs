@@ -42,7 +42,7 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
 }
 
 /// Follows the cursors until all are there, or as many as were asked for.
-async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Value>, Failure> {
+pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Value>, Failure> {
     let most = args.limit.unwrap_or(u64::MAX);
     let mut segments = Vec::new();
     let mut cursor: Option<String> = None;

@@ -27,6 +27,12 @@ impl SettingFlags {
         }
     }
 
+    /// Takes away a setting that means something else to this command.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.given.iter().position(|(given, _)| *given == name)?;
+        Some(self.given.remove(at).1)
+    }
+
     /// Merges all layers: defaults, file, `variables`, these flags.
     pub(super) fn load(self, variables: Vec<(OsString, OsString)>) -> Result<Loaded, Failure> {
         self.load_with(variables, Vec::new())

@@ -87,7 +87,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
     let redis = check.redis(
         raw.redis_url,
         &raw.redis_prefix,
-        raw.cache == CacheKind::Redis || raw.store == StoreKind::Redis,
+        raw.cache == CacheKind::Redis || is_needed(StoreKind::Redis),
     )?;
     let frame = check.frame(raw.window, raw.resolution, raw.max_ahead)?;
     Ok(Settings {

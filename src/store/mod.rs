@@ -3,6 +3,8 @@
 pub mod conformance;
 pub mod embedded;
 pub mod influx;
+#[cfg(test)]
+pub(crate) mod model;
 mod observed;
 pub mod postgres;
 pub mod redis;

@@ -16,6 +16,7 @@ use crate::support::binary::Server;
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::program::{run, start};
 use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
 
 /// Longer than any of this takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -176,6 +177,31 @@ async fn from_influx_into_the_embedded_store_killed_in_the_middle() {
     let target = stores.open(StoreKind::Embedded).await;
     stores.assert_equal(&*source, &*target).await;
     target.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_store_to_store_nobody_is_lost() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let mut stores = influx_stores(&server, &server.url()).await;
+    stores.settings.push(("redis_url", redis.url()));
+    let influx = stores.open(StoreKind::Influx).await;
+    fill(&*influx, stores.present(), 60_000).await;
+    let way = [("influx", "redis"), ("redis", "embedded")];
+    for (from, to) in way {
+        let done = stores.copy(&["--from", from, "--to", to]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        assert_eq!(done.json()["differences"], serde_json::json!([]));
+    }
+    for kind in [StoreKind::Redis, StoreKind::Embedded] {
+        let store = stores.open(kind).await;
+        stores.assert_equal(&*influx, &*store).await;
+        store.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

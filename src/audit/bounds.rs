@@ -1,0 +1,279 @@
+//! What a cached count may differ by from a recount, and what nothing allows.
+//!
+//! A cached count `c` is exact as of T0, in slot s0. A recount `r` is exact as of T1, in slot s1, not earlier. With a
+//! window of N slots, the slots `s0 - N + 1 ..= s1 - N` have left the window in between; the slots `s0 + 1 ..= s1` are
+//! new in it.
+//!
+//! **From above, `r <= c + pending`.** A user whom `r` counts and `c` does not has a pair in the window that the count
+//! at T0 could not see. A pair that was in the store by then, in a slot up to s0, would have been seen: the window as
+//! of T1 has no older slot than that of T0. So it was recorded since, and each pair that was is noted as pending, from
+//! a mark that was taken before the count at T0 began. (A pair is noted a moment after it is stored: the pending
+//! number is to be read after the recount, and a count that looks too low looked at again.) Clocks of instances are
+//! taken to agree to within a slot. Where the cache does not know `pending`, nothing bounds `r` from above.
+//!
+//! **From below, `r >= c - left`,** where `left` is the number of users whose pair lies in the slots that have left
+//! the window, as the store still holds them. A user whom `c` counts and `r` does not has no slot in the window as of
+//! T1, and had one as of T0: what is left of them is a pair in just those slots. Stores that keep every slot count
+//! some there who came again since; that only widens the bound. When no slot has left, `left` is 0 whatever the store
+//! holds. When the store may have removed such pairs already (it was archived, or the server's retention passed), or
+//! when all slots of the window are new, `left` is unknown and nothing bounds `r` from below.
+//!
+//! **What breaks a bound** was never counted so, or was changed afterwards in the cache or in the store. One thing that
+//! people do is among it: a user who was erased since T0 leaves nothing behind, and the cached count is too high by
+//! one until the next refresh.
+
+use std::fmt;
+
+use crate::domain::Slot;
+
+/// What is known of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// Users as the cache has them.
+    pub cached: u64,
+    /// The slot of the cached count's instant.
+    pub cached_slot: Slot,
+    /// Pairs acknowledged since, read after the recount; `None` when unknown.
+    pub pending: Option<u64>,
+    /// Users as the store counts them now.
+    pub recounted: u64,
+    /// The slot of the recount's instant.
+    pub recounted_slot: Slot,
+    /// Users with a pair in the slots that left the window in between; `None` when unknown.
+    pub left: Option<u64>,
+}
+
+/// What a cached count is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the number of now.
+    Equal,
+    /// There is none.
+    NotCached,
+    /// It was made after the recount: nothing can be said.
+    Newer,
+    /// There is no cached number: the store counts whenever it is asked.
+    Live,
+    /// So many pairs are pending, and account for what it is too low by.
+    Pending(u64),
+    /// It is too low, and how many pairs are pending is unknown.
+    PendingUnknown,
+    /// So many users may have left the window, and account for what it is too high by.
+    Left(u64),
+    /// It is too high, and how many users left the window is unknown.
+    LeftUnknown,
+    /// It is too low by so much more than is pending.
+    TooLow(u64),
+    /// It is too high by so much more than can have left the window.
+    TooHigh(u64),
+}
+
+/// Judges a cached count; see the [module](self) for the bounds.
+pub fn judge(evidence: &Evidence) -> Verdict {
+    let Evidence {
+        cached, recounted, ..
+    } = *evidence;
+    let passed = evidence
+        .recounted_slot
+        .number()
+        .checked_sub(evidence.cached_slot.number());
+    let Some(passed) = passed else {
+        return Verdict::Newer;
+    };
+    if recounted == cached {
+        return Verdict::Equal;
+    }
+    if recounted > cached {
+        return match evidence.pending {
+            None => Verdict::PendingUnknown,
+            Some(pending) => match (recounted - cached).checked_sub(pending) {
+                None | Some(0) => Verdict::Pending(pending),
+                Some(beyond) => Verdict::TooLow(beyond),
+            },
+        };
+    }
+    let left = if passed == 0 { Some(0) } else { evidence.left };
+    match left {
+        None => Verdict::LeftUnknown,
+        Some(left) => match (cached - recounted).checked_sub(left) {
+            None | Some(0) => Verdict::Left(left),
+            Some(beyond) => Verdict::TooHigh(beyond),
+        },
+    }
+}
+
+impl Verdict {
+    /// Whether something allows what was found.
+    pub fn is_explained(self) -> bool {
+        !matches!(self, Self::TooLow(_) | Self::TooHigh(_))
+    }
+
+    /// A stable name for scripts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::NotCached => "not_cached",
+            Self::Newer => "newer",
+            Self::Live => "live",
+            Self::Pending(_) => "pending",
+            Self::PendingUnknown => "pending_unknown",
+            Self::Left(_) => "left",
+            Self::LeftUnknown => "left_unknown",
+            Self::TooLow(_) => "too_low",
+            Self::TooHigh(_) => "too_high",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Equal => f.write_str("equal"),
+            Self::NotCached => f.write_str("not cached"),
+            Self::Newer => f.write_str("refreshed meanwhile"),
+            Self::Live => f.write_str("counted live"),
+            Self::Pending(pairs) => write!(f, "{pairs} pairs pending"),
+            Self::PendingUnknown => f.write_str("pending unknown"),
+            Self::Left(users) => write!(f, "up to {users} left the window"),
+            Self::LeftUnknown => f.write_str("who left the window is unknown"),
+            Self::TooLow(by) => write!(f, "UNEXPLAINED: {by} too low"),
+            Self::TooHigh(by) => write!(f, "UNEXPLAINED: {by} too high"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{HashMap, HashSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn verdict(
+        (cached, recounted): (u64, u64),
+        slots: u64,
+        pending: Option<u64>,
+        left: Option<u64>,
+    ) -> Verdict {
+        judge(&Evidence {
+            cached,
+            cached_slot: Slot::new(100),
+            pending,
+            recounted,
+            recounted_slot: Slot::new(100 + slots),
+            left,
+        })
+    }
+
+    #[test]
+    fn nothing_allows_a_difference_when_nothing_was_written_and_no_slot_left() {
+        assert_eq!(verdict((7, 7), 0, Some(0), None), Verdict::Equal);
+        assert_eq!(verdict((7, 8), 0, Some(0), None), Verdict::TooLow(1));
+        // Whatever the store says of slots that have not left.
+        assert_eq!(verdict((7, 5), 0, Some(9), Some(9)), Verdict::TooHigh(2));
+        assert_eq!(verdict((7, 5), 0, None, None), Verdict::TooHigh(2));
+    }
+
+    #[test]
+    fn pending_pairs_allow_as_many_users_more_and_none_fewer() {
+        assert_eq!(verdict((7, 9), 0, Some(2), None), Verdict::Pending(2));
+        assert_eq!(verdict((7, 10), 5, Some(2), Some(0)), Verdict::TooLow(1));
+        assert_eq!(verdict((7, 6), 5, Some(2), Some(0)), Verdict::TooHigh(1));
+        assert_eq!(verdict((7, 99), 0, None, None), Verdict::PendingUnknown);
+    }
+
+    #[test]
+    fn users_who_left_allow_as_many_fewer_and_none_more() {
+        assert_eq!(verdict((7, 4), 1, Some(0), Some(3)), Verdict::Left(3));
+        assert_eq!(verdict((7, 3), 1, Some(0), Some(3)), Verdict::TooHigh(1));
+        assert_eq!(verdict((7, 8), 1, Some(0), Some(3)), Verdict::TooLow(1));
+        assert_eq!(verdict((7, 0), 1, Some(0), None), Verdict::LeftUnknown);
+    }
+
+    #[test]
+    fn a_count_made_after_the_recount_is_not_judged() {
+        let newer = Evidence {
+            cached: 7,
+            cached_slot: Slot::new(101),
+            pending: Some(0),
+            recounted: 100,
+            recounted_slot: Slot::new(100),
+            left: Some(0),
+        };
+        assert_eq!(judge(&newer), Verdict::Newer);
+    }
+
+    /// Slots of the window in the histories below.
+    const N: u64 = 6;
+
+    #[derive(Debug, Clone)]
+    struct History {
+        /// Pairs (user, age of its slot in slots) recorded before the cached count.
+        before: Vec<(u8, u64)>,
+        /// Slots that pass until the recount.
+        passed: u64,
+        /// Pairs recorded since, each when so many slots had passed.
+        since: Vec<(u8, u64, u64)>,
+        /// Whether the store keeps every slot of a pair.
+        keeps_all: bool,
+    }
+
+    fn histories() -> impl Strategy<Value = History> {
+        let before = prop::collection::vec((0..12_u8, 0..N), 0..30);
+        let since = prop::collection::vec((0..12_u8, 0..N, 0..9_u64), 0..8);
+        (before, 0..9_u64, since, any::<bool>()).prop_map(|(before, passed, since, keeps_all)| {
+            History {
+                before,
+                passed,
+                since,
+                keeps_all,
+            }
+        })
+    }
+
+    proptest! {
+        /// Whatever users did, and whichever kind of store counts: true counts are explained, and numbers beyond the
+        /// bounds are not.
+        #[test]
+        fn the_bounds_hold_for_every_history(history in histories(), forged in 0..30_u64) {
+            let s0 = 1_000;
+            let s1 = s0 + history.passed;
+            let counted = |pairs: &HashMap<u8, Vec<u64>>, from: u64, to: u64| {
+                let users = pairs.iter().filter(|(_, slots)| {
+                    let latest = slots.iter().max().into_iter();
+                    let kept: Vec<_> = if history.keeps_all { slots.iter().collect() } else { latest.collect() };
+                    kept.into_iter().any(|slot| (from..=to).contains(slot))
+                });
+                users.map(|(user, _)| *user).collect::<HashSet<u8>>().len() as u64
+            };
+            let mut pairs: HashMap<u8, Vec<u64>> = HashMap::new();
+            for (user, age) in &history.before {
+                pairs.entry(*user).or_default().push(s0 - age);
+            }
+            let cached = counted(&pairs, s0 + 1 - N, s0);
+            let mut pending = 0;
+            for (user, age, passed) in &history.since {
+                // Late by up to a window, at any time in between.
+                pairs.entry(*user).or_default().push(s0 + passed.min(&history.passed) - age);
+                pending += 1;
+            }
+            let recounted = counted(&pairs, s1 + 1 - N, s1);
+            let left = (history.passed < N)
+                .then(|| counted(&pairs, s0 + 1 - N, s1 - N));
+            let mut evidence = Evidence {
+                cached,
+                cached_slot: Slot::new(s0),
+                pending: Some(pending),
+                recounted,
+                recounted_slot: Slot::new(s1),
+                left,
+            };
+            prop_assert!(judge(&evidence).is_explained(), "{evidence:?}");
+            evidence.cached = forged;
+            let is_possible = recounted <= forged + pending
+                && left.is_none_or(|left| forged <= recounted + left);
+            prop_assert_eq!(judge(&evidence).is_explained(), is_possible);
+        }
+    }
+}

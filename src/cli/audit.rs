@@ -1,0 +1,244 @@
+//! `headcount audit`: what was found, for people and for scripts.
+
+mod asked;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+
+use super::args::AuditArgs;
+use super::client::{Client, valid};
+use super::output::{note, print, print_json};
+use super::progress::{Progress, Unit};
+use super::variables::Variables;
+use super::{Failure, duration};
+use crate::audit::{Auditor, AuditorParts, Finding, Keeping};
+use crate::cache::{self, CountCache};
+use crate::config::{CacheKind, Settings, StoreKind};
+use crate::domain::{Clock, Segment, SteadyClock, Window};
+use crate::store::{self, PairStore};
+use crate::telemetry::Metrics;
+use crate::transfer::Patience;
+use asked::Service;
+use table::{Account, Sample};
+
+/// How long a store or cache is asked again that can't answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// InfluxDB's groups of shards begin and end at whole hours, or at some of them.
+const SHARDS: Duration = Duration::from_hours(1);
+
+pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(), Failure> {
+    let named: Vec<Segment> = args
+        .segments
+        .iter()
+        .map(|name| valid(name))
+        .collect::<Result<_, _>>()?;
+    let by_url = args.target.url.is_some() || variables.get("HEADCOUNT_URL")?.is_some();
+    let client = match by_url {
+        true => Some(Client::new(&args.target, &variables)?),
+        false => None,
+    };
+    let more = args.against.into_iter().collect();
+    let over = args.settings.take("window");
+    let loaded = std::mem::take(&mut args.settings).load_with(variables.into_vec(), more)?;
+    let mut settings = loaded.settings;
+    settings.ingest.spool = None;
+    let window = window(&settings, over.as_deref())?;
+    check(&settings, by_url, args.against)?;
+
+    let clock = Arc::new(SteadyClock::default());
+    let against = match args.against {
+        Some(kind) => Some(open(&settings, kind, &clock).await?),
+        None => None,
+    };
+    let auditing = match client {
+        Some(client) => {
+            let frame = settings.frame;
+            Auditing::Service(Service::new(client, frame, window, against.clone()))
+        }
+        None => {
+            let store = open(&settings, settings.store.kind, &clock).await?;
+            Auditing::Here(auditor(&settings, window, clock, store, against.clone())?)
+        }
+    };
+    let result = auditing
+        .all(named, &args, settings.refresh.parallelism)
+        .await;
+    for store in auditing.store().into_iter().chain(against) {
+        if let Err(error) = store.close().await {
+            note(&format!("warning: closing a store: {error}"));
+        }
+    }
+    let (findings, sample) = result?;
+    let account = Account {
+        window,
+        against: args.against,
+        sample,
+        findings: &findings,
+    };
+    match args.json {
+        true => print_json(&account.document())?,
+        false => print(&account.text())?,
+    }
+    match account.unexplained() {
+        0 => Ok(()),
+        unexplained => Err(Failure::failed(format!(
+            "{unexplained} of {} segments differ by more than anything allows",
+            findings.len()
+        ))),
+    }
+}
+
+/// Says what can't be audited so, before anything connects.
+fn check(settings: &Settings, by_url: bool, against: Option<StoreKind>) -> Result<(), Failure> {
+    let kind = settings.store.kind;
+    if against == Some(kind) {
+        return Err(Failure::usage(
+            "--against names the configured store itself: give another one",
+        ));
+    }
+    if by_url {
+        return Ok(());
+    }
+    if kind == StoreKind::Embedded {
+        return Err(Failure::usage(format!(
+            "the embedded store in {} belongs to the service that runs on it: give its --url",
+            settings.store.data_dir.display()
+        )));
+    }
+    if settings.cache.kind == CacheKind::Memory && against.is_none() {
+        return Err(Failure::usage(
+            "with `cache = \"memory\"` cached counts live in the service: give its --url, or compare stores with \
+             --against",
+        ));
+    }
+    Ok(())
+}
+
+fn window(settings: &Settings, given: Option<&str>) -> Result<Window, Failure> {
+    let Some(text) = given else {
+        return Ok(settings.frame.full_window());
+    };
+    let length =
+        duration(text).ok_or_else(|| Failure::usage("--window must be a duration such as 7d"))?;
+    let window = settings.frame.window(length);
+    window.map_err(|error| Failure::usage(format!("--window: {error}")))
+}
+
+async fn open(
+    settings: &Settings,
+    kind: StoreKind,
+    clock: &SteadyClock,
+) -> Result<Arc<dyn PairStore>, Failure> {
+    let opened = store::open_kind(settings, kind, clock.now(), &Arc::<Metrics>::default()).await;
+    let opened = opened.map_err(|error| Failure::failed(error.to_string()))?;
+    if let Some(newest) = opened.newest {
+        clock.not_before(settings.frame.resolution().start_of(newest));
+    }
+    Ok(opened.store)
+}
+
+fn auditor(
+    settings: &Settings,
+    window: Window,
+    clock: Arc<SteadyClock>,
+    store: Arc<dyn PairStore>,
+    against: Option<Arc<dyn PairStore>>,
+) -> Result<(Auditor, Arc<dyn PairStore>), Failure> {
+    let cache: Option<Arc<dyn CountCache>> = match settings.cache.kind {
+        CacheKind::Memory => None,
+        CacheKind::Redis => {
+            let opened = cache::open(settings);
+            Some(opened.map_err(|error| Failure::failed(error.to_string()))?)
+        }
+    };
+    let drops_by_itself = settings.store.kind == StoreKind::Influx;
+    let auditor = Auditor::new(AuditorParts {
+        frame: settings.frame,
+        window,
+        clock,
+        store: Arc::clone(&store),
+        keeping: Keeping {
+            at_least: settings.cache.ttl,
+            dropped_in_groups_of: drops_by_itself.then_some(SHARDS),
+        },
+        cache,
+        against,
+        patience: Patience::silent(PATIENCE),
+    });
+    Ok((auditor, store))
+}
+
+/// Who looks.
+enum Auditing {
+    /// This process, at the configured store and cache.
+    Here((Auditor, Arc<dyn PairStore>)),
+    /// A service that is asked.
+    Service(Service),
+}
+
+impl Auditing {
+    fn store(&self) -> Option<Arc<dyn PairStore>> {
+        match self {
+            Self::Here((_, store)) => Some(Arc::clone(store)),
+            Self::Service(_) => None,
+        }
+    }
+
+    async fn segments(&self) -> Result<Vec<Segment>, Failure> {
+        match self {
+            Self::Here((auditor, _)) => {
+                let listed = auditor.segments().await;
+                listed.map_err(|error| Failure::failed(error.to_string()))
+            }
+            Self::Service(service) => service.segments().await,
+        }
+    }
+
+    async fn audit(&self, segment: &Segment) -> Result<Finding, Failure> {
+        match self {
+            Self::Here((auditor, _)) => {
+                let found = auditor.audit(segment).await;
+                found.map_err(|error| Failure::failed(error.to_string()))
+            }
+            Self::Service(service) => service.audit(segment).await,
+        }
+    }
+
+    /// Looks at the segments that were named, at a sample, or at all.
+    async fn all(
+        &self,
+        named: Vec<Segment>,
+        args: &AuditArgs,
+        parallelism: usize,
+    ) -> Result<(Vec<Finding>, Option<Sample>), Failure> {
+        let mut segments = match named.is_empty() {
+            true => self.segments().await?,
+            false => named,
+        };
+        let sample = args.sample.map(|size| {
+            let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
+            let of = segments.len();
+            let mut random = fastrand::Rng::with_seed(seed);
+            random.shuffle(&mut segments);
+            segments.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+            segments.sort_unstable();
+            Sample { seed, of }
+        });
+        let progress = Progress::new(Some(segments.len() as u64), &Unit::Pairs);
+        let findings = stream::iter(segments)
+            .map(|segment| async {
+                let segment = segment;
+                let found = self.audit(&segment).await;
+                progress.advance(1, || "segments recounted".to_owned());
+                found
+            })
+            .buffered(parallelism.max(1))
+            .try_collect()
+            .await;
+        progress.finish();
+        Ok((findings?, sample))
+    }
+}

@@ -1,0 +1,155 @@
+//! A store for the tests of this crate: nothing but a map, which fails, grows and forgets when told to.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::conformance::frame;
+use super::{Archived, PairStore, StoreError};
+use crate::domain::{
+    Batch, BatchBuilder, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
+
+/// The store; its resolution is that of [`frame`].
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    /// The latest slot of each user, by segment and user.
+    pub(crate) pairs: Mutex<BTreeMap<(String, String), Slot>>,
+    /// Every so many calls are answered with `Unavailable`.
+    pub(crate) fails_each: u64,
+    /// How often it was asked.
+    pub(crate) calls: AtomicU64,
+    /// From here on everything fails.
+    pub(crate) is_gone: AtomicBool,
+    /// Users whose pairs are taken and forgotten.
+    pub(crate) drops: Option<&'static str>,
+    /// Recorded after each export, as live writes are.
+    pub(crate) live: Mutex<Vec<Batch>>,
+}
+
+impl Model {
+    fn reach(&self) -> Result<(), StoreError> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_turn = self.fails_each > 0 && call.is_multiple_of(self.fails_each);
+        match self.is_gone.load(Ordering::Relaxed) || is_turn {
+            true => Err(StoreError::Unavailable("switched off".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes pairs from beside the port.
+    pub(crate) fn put(&self, batch: &Batch) {
+        let mut pairs = self.pairs.lock();
+        for pair in batch.pairs() {
+            if self.drops.is_some_and(|name| pair.user.as_str() == name) {
+                continue;
+            }
+            let key = (
+                pair.segment.as_str().to_owned(),
+                pair.user.as_str().to_owned(),
+            );
+            let slot = pairs.entry(key).or_insert(pair.slot);
+            *slot = pair.slot.max(*slot);
+        }
+    }
+}
+
+#[async_trait]
+impl PairStore for Model {
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.reach()?;
+        self.put(batch);
+        Ok(())
+    }
+
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        self.reach()?;
+        let slots = window.slots_as_of(frame(60).resolution().slot_of(as_of));
+        let pairs = self.pairs.lock();
+        let counted = pairs
+            .iter()
+            .filter(|((name, _), slot)| name == segment.as_str() && slots.contains(slot));
+        Ok(Count {
+            users: counted.count() as u64,
+            as_of,
+        })
+    }
+
+    async fn segments(&self, _as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        self.reach()?;
+        let mut names: Vec<_> = self
+            .pairs
+            .lock()
+            .keys()
+            .map(|(name, _)| Segment::new(name).unwrap())
+            .collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        self.reach()?;
+        let mut exported = BatchBuilder::default();
+        for ((name, user), slot) in &*self.pairs.lock() {
+            if name == segment.as_str() && slots.contains(slot) {
+                let user = UserId::new(user.as_str()).unwrap();
+                exported.push_pair(&user, name, *slot).unwrap();
+            }
+        }
+        let live = self.live.lock().pop();
+        if let Some(live) = live {
+            self.put(&live);
+        }
+        Ok(exported.finish())
+    }
+
+    async fn memberships(
+        &self,
+        _: &UserId<'_>,
+        _: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError> {
+        Err(StoreError::Unsupported("a model"))
+    }
+
+    async fn forget(&self, _: &UserId<'_>, _: Timestamp) -> Result<u64, StoreError> {
+        Err(StoreError::Unsupported("a model"))
+    }
+
+    async fn archive(&self, _: Timestamp, _: u64) -> Result<Archived, StoreError> {
+        Err(StoreError::Unsupported("a model"))
+    }
+
+    async fn record_trend(&self, _: &[TrendPoint]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn trend(
+        &self,
+        _: &Segment,
+        _: Window,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.reach()
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
