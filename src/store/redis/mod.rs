@@ -286,7 +286,7 @@ impl PairStore for RedisStore {
     }
 }
 
-/// A store for [`open`](super::open). A Redis that is away does not stop the start; one that holds slots of another
+/// A store for [`super::open()`]. A Redis that is away does not stop the start; one that holds slots of another
 /// length does.
 pub(super) async fn open(options: RedisStoreOptions) -> Result<Arc<RedisStore>, StoreError> {
     let store = RedisStore::open(options)?;

@@ -12,6 +12,7 @@ use headcount::store::redis::{RedisStore, RedisStoreOptions};
 use tempfile::TempDir;
 
 use super::influxd::Influxd;
+use super::postgres::Postgres;
 use super::redis::{Redis, RedisCluster};
 
 /// Empty stores with the same frame, and the servers that they live on.
@@ -19,6 +20,7 @@ pub struct Stores {
     stores: Vec<(&'static str, Arc<dyn PairStore>)>,
     _directory: TempDir,
     _influxd: Option<Influxd>,
+    _postgres: Option<Postgres>,
     _redis: Option<Redis>,
     _cluster: Option<RedisCluster>,
 }
@@ -34,6 +36,11 @@ impl Stores {
             let store = influxd.store("b", frame).await;
             stores.push(("influx", Arc::new(store)));
         }
+        let postgres = Postgres::start().await;
+        if let Some(postgres) = &postgres {
+            let store = postgres.store("headcount", frame).await;
+            stores.push(("postgres", Arc::new(store)));
+        }
         let redis = Redis::start().await;
         if let Some(redis) = &redis {
             stores.push(("redis", in_redis(&redis.url(), frame)));
@@ -46,6 +53,7 @@ impl Stores {
             stores,
             _directory: directory,
             _influxd: influxd,
+            _postgres: postgres,
             _redis: redis,
             _cluster: cluster,
         }
