@@ -1,6 +1,8 @@
 //! A real InfluxDB of its own for each test.
 
-use std::path::PathBuf;
+#![allow(dead_code, reason = "tests and benches need their parts")]
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -55,6 +57,11 @@ impl Influxd {
     pub async fn restart(&mut self) {
         self.process = launch(&self.program, &self.directory, self.port);
         self.wait_until_healthy().await;
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Its port.
