@@ -42,6 +42,8 @@ impl Postgres {
     /// A fresh server with settings, as `name=value`, that may need files in its directory.
     pub async fn start_with(settings: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let program = find_among("postgres", "HEADCOUNT_TEST_POSTGRES", &debian())?;
+        // A link on PATH leads to where the other programs are.
+        let program = program.canonicalize().unwrap();
         let programs = program.parent().unwrap().to_owned();
         let directory = tempfile::tempdir().unwrap();
         let home = directory.path();

@@ -1,0 +1,335 @@
+//! The Postgres store against plain SQL on the same server: `cargo bench --bench postgres`.
+//!
+//! Needs Debian's postgresql, or the program named by HEADCOUNT_TEST_POSTGRES. HEADCOUNT_BENCH_PAIRS (1,000,000) is
+//! how many pairs are written, of as many users in 200 segments, 5,000 a statement. The server's settings are its
+//! defaults, fsync included.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    reason = "a bench fails by panicking, tells by printing, and borrows helpers from the tests"
+)]
+
+#[path = "../tests/it/support"]
+mod support {
+    pub mod postgres;
+    pub mod servers;
+}
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
+use headcount::store::PairStore;
+use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
+use support::postgres::Postgres;
+
+const SEGMENTS: u64 = 200;
+const BATCH: usize = 5_000;
+
+fn frame() -> TimeFrame {
+    let (day, minute) = (Duration::from_hours(24), Duration::from_secs(60));
+    TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
+}
+
+/// (user, segment, slot); segment n has a weight of 1/(n+1), so that some are large.
+type Row = (u64, u64, u64);
+
+fn rows(pairs: usize, present: u64) -> Vec<Row> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let row = |_| {
+        let segment = (((SEGMENTS + 1) as f64).powf(random.f64()) - 1.0) as u64;
+        let user = random.u64(..pairs as u64);
+        (
+            user,
+            segment.min(SEGMENTS - 1),
+            present - random.u64(..1_440),
+        )
+    };
+    (0..pairs).map(row).collect()
+}
+
+fn batches(rows: &[Row], later: u64) -> Vec<Batch> {
+    let batch = |some: &[Row]| {
+        let mut batch = BatchBuilder::with_capacity(some.len());
+        for (user, segment, slot) in some {
+            let user = UserId::new(format!("u{user}")).unwrap();
+            let segment = format!("segment-{segment}");
+            batch
+                .push_pair(&user, &segment, Slot::new(slot + later))
+                .unwrap();
+        }
+        batch.finish()
+    };
+    rows.chunks(BATCH).map(batch).collect()
+}
+
+async fn record(store: &PostgresStore, batches: &[Batch], callers: usize) -> Duration {
+    let started = Instant::now();
+    let records = batches
+        .iter()
+        .map(|batch| async move { store.record(batch).await.unwrap() });
+    futures::stream::iter(records)
+        .buffer_unordered(callers)
+        .collect::<()>()
+        .await;
+    started.elapsed()
+}
+
+fn told(what: &str, number: usize, took: Duration) {
+    let rate = number as f64 / took.as_secs_f64();
+    println!("{what:62} {rate:10.0}/s");
+}
+
+fn tables(schema: &str) -> String {
+    format!(
+        "create schema {schema}; set search_path = {schema}; \
+         create table pairs (seen_slot bigint not null, segment_id integer not null, \
+             user_id text collate \"C\" not null, primary key (segment_id, user_id)); \
+         create index on pairs (segment_id, seen_slot);"
+    )
+}
+
+const UPSERT: &str = "on conflict (segment_id, user_id) do update \
+    set seen_slot = excluded.seen_slot where pairs.seen_slot < excluded.seen_slot;\n";
+
+/// The rows of a statement as this library sends them: each pair once, in the order of the key.
+fn prepared(some: &[Row]) -> Vec<(u64, String, u64)> {
+    let mut rows: Vec<_> = some
+        .iter()
+        .map(|(user, segment, slot)| (*segment, format!("u{user}"), *slot))
+        .collect();
+    rows.sort_by(|a, b| (a.0, &a.1, b.2).cmp(&(b.0, &b.1, a.2)));
+    rows.dedup_by(|later, first| (later.0, &later.1) == (first.0, &first.1));
+    rows
+}
+
+fn unnest(schema: &str, rows: &[Row]) -> String {
+    let mut sql = format!("set search_path = {schema};\n");
+    for some in rows.chunks(BATCH) {
+        let rows = prepared(some);
+        let column = |text: fn(&(u64, String, u64)) -> String| {
+            rows.iter().map(text).collect::<Vec<_>>().join(",")
+        };
+        write!(
+            sql,
+            "insert into pairs (segment_id, user_id, seen_slot) select * from \
+             unnest('{{{}}}'::int4[], '{{{}}}'::text[], '{{{}}}'::int8[]) {UPSERT}",
+            column(|row| row.0.to_string()),
+            column(|row| row.1.clone()),
+            column(|row| row.2.to_string()),
+        )
+        .unwrap();
+    }
+    sql
+}
+
+fn lines(rows: &[(u64, String, u64)]) -> String {
+    let mut text = String::new();
+    for (segment, user, slot) in rows {
+        writeln!(text, "{segment}\t{user}\t{slot}").unwrap();
+    }
+    text + "\\.\n"
+}
+
+fn copy_then_upsert(schema: &str, rows: &[Row]) -> String {
+    let mut sql = format!(
+        "set search_path = {schema};\ncreate temp table fresh \
+         (segment_id integer, user_id text collate \"C\", seen_slot bigint);\n"
+    );
+    for some in rows.chunks(BATCH) {
+        let lines = lines(&prepared(some));
+        write!(
+            sql,
+            "begin;\ncopy fresh from stdin;\n{lines}insert into pairs (segment_id, user_id, seen_slot) \
+             select * from fresh {UPSERT}truncate fresh;\ncommit;\n"
+        )
+        .unwrap();
+    }
+    sql
+}
+
+fn copy_only(schema: &str, rows: &[Row]) -> String {
+    let all = prepared(rows);
+    let mut sql = format!("set search_path = {schema};\n");
+    for some in all.chunks(BATCH) {
+        let lines = lines(some);
+        write!(
+            sql,
+            "copy pairs (segment_id, user_id, seen_slot) from stdin;\n{lines}"
+        )
+        .unwrap();
+    }
+    sql
+}
+
+/// Runs a script for each part of the rows at once; how long that took.
+async fn psql(
+    server: &Postgres,
+    rows: &[Row],
+    parts: usize,
+    script: impl Fn(&[Row]) -> String,
+) -> Duration {
+    let folder = tempfile::tempdir().unwrap();
+    let mut commands = Vec::new();
+    for (number, some) in rows.chunks(rows.len().div_ceil(parts)).enumerate() {
+        let file = folder.path().join(format!("{number}.sql"));
+        std::fs::write(&file, script(some)).unwrap();
+        let mut command = server.program("psql");
+        command
+            .args(["-q", "-v", "ON_ERROR_STOP=1", "-f"])
+            .arg(&file);
+        commands.push(command);
+    }
+    let started = Instant::now();
+    let children: Vec<_> = commands.iter_mut().map(|c| c.spawn().unwrap()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    started.elapsed()
+}
+
+async fn writing(server: &Postgres, rows: &[Row]) {
+    let client = server.client().await;
+    for connections in [1, 4] {
+        let schema = format!("ours{connections}");
+        let options = PostgresOptions {
+            connections: 2 * connections,
+            write_timeout: Duration::from_secs(60),
+            ..server.options(&schema, frame())
+        };
+        set_up(&options).await.unwrap();
+        let store = PostgresStore::open(options).unwrap();
+        for (what, later) in [("new", 0), ("seen later", 1_440), ("the same again", 1_440)] {
+            let batches = batches(rows, later);
+            let took = record(&store, &batches, connections).await;
+            told(
+                &format!("record, {connections} connections, {what}"),
+                rows.len(),
+                took,
+            );
+        }
+        let mut singles = rows.to_vec();
+        singles.truncate(if connections == 1 { 2_000 } else { 10_000 });
+        let singles: Vec<Batch> = singles
+            .chunks(1)
+            .flat_map(|row| batches(row, 3_000))
+            .collect();
+        let callers = if connections == 1 { 1 } else { 64 };
+        let took = record(&store, &singles, callers).await;
+        told(
+            &format!("record, {connections} connections, 1 pair a call, {callers} callers"),
+            singles.len(),
+            took,
+        );
+        store.close().await.unwrap();
+
+        let plain = format!("unnest{connections}");
+        client.batch_execute(&tables(&plain)).await.unwrap();
+        for what in ["new", "the same again"] {
+            let took = psql(server, rows, connections, |some| unnest(&plain, some)).await;
+            told(
+                &format!("psql, unnest, {connections} connections, {what}"),
+                rows.len(),
+                took,
+            );
+        }
+        let plain = format!("temp{connections}");
+        client.batch_execute(&tables(&plain)).await.unwrap();
+        let took = psql(server, rows, connections, |some| {
+            copy_then_upsert(&plain, some)
+        })
+        .await;
+        told(
+            &format!("psql, COPY to a temporary table, upsert, {connections} connections"),
+            rows.len(),
+            took,
+        );
+    }
+    client.batch_execute(&tables("copied")).await.unwrap();
+    let took = psql(server, rows, 1, |some| copy_only("copied", some)).await;
+    told(
+        "psql, bare COPY of unique sorted rows, 1 connection",
+        rows.len(),
+        took,
+    );
+}
+
+async fn disk(server: &Postgres, when: &str) {
+    let client = server.client().await;
+    let asked = "select count(*), pg_table_size('ours1.pairs'), pg_relation_size('ours1.pairs_pkey'), \
+        pg_relation_size('ours1.pairs_by_slot') from ours1.pairs";
+    let row = client.query_one(asked, &[]).await.unwrap();
+    let [pairs, table, key, slots] = [0, 1, 2, 3].map(|n| row.get::<_, i64>(n) as f64);
+    println!(
+        "{when}: {pairs} pairs, bytes a pair: table {:.0}, key {:.0}, index by slot {:.0}, all {:.0}",
+        table / pairs,
+        key / pairs,
+        slots / pairs,
+        (table + key + slots) / pairs
+    );
+}
+
+async fn counting(server: &Postgres, pairs: usize) {
+    let client = server.client().await;
+    let store = PostgresStore::open(server.options("ours1", frame())).unwrap();
+    let now = Timestamp::now();
+    let slot = frame().resolution().slot_of(now).number();
+    // One large segment beside the others.
+    let fill = format!(
+        "insert into ours1.segments (name) values ('big'); insert into ours1.pairs (segment_id, user_id, seen_slot) \
+         select (select id from ours1.segments where name = 'big'), 'user-' || n, {slot} - n % 20000 \
+         from generate_series(1, {pairs}) n"
+    );
+    client.batch_execute(&fill).await.unwrap();
+    for when in ["before vacuum", "after vacuum"] {
+        if when == "after vacuum" {
+            client
+                .batch_execute("vacuum analyze ours1.pairs")
+                .await
+                .unwrap();
+        }
+        for name in ["big", "segment-0", "segment-10", "segment-150"] {
+            let segment = Segment::new(name).unwrap();
+            let mut best = Duration::MAX;
+            let mut users = 0;
+            for _ in 0..5 {
+                let started = Instant::now();
+                let later = now + jiff::SignedDuration::from_hours(48);
+                users = store
+                    .count(&segment, frame().full_window(), later)
+                    .await
+                    .unwrap()
+                    .users;
+                best = best.min(started.elapsed());
+            }
+            println!("count of {users:8} users, {when}: {best:9.2?}");
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let pairs =
+        std::env::var("HEADCOUNT_BENCH_PAIRS").map_or(1_000_000, |text| text.parse().unwrap());
+    let present = frame().resolution().slot_of(Timestamp::now()).number() - 1_440;
+    let rows = rows(pairs, present);
+    println!("{pairs} pairs, {SEGMENTS} segments, {BATCH} a statement");
+    writing(&server, &rows).await;
+    disk(&server, "after writing each three times").await;
+    let client = server.client().await;
+    client
+        .batch_execute("vacuum full ours1.pairs")
+        .await
+        .unwrap();
+    disk(&server, "packed").await;
+    counting(&server, pairs).await;
+}
