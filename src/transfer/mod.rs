@@ -141,15 +141,16 @@ impl Transfer {
 
     /// Goes through all steps. Dropping the future stops it, with a checkpoint that is a second old at most.
     pub async fn run(&self) -> Result<TransferReport, TransferError> {
-        let names = &self.parts.names;
-        let path = self.parts.checkpoint.clone();
+        // Before there is a checkpoint: what can't begin leaves none behind.
         let begun = self.parts.clock.now();
-        let checkpoint = Checkpoint::open(path, names, self.parts.frame, begun).await?;
-        self.patiently(async || self.parts.target.ping().await)
+        self.patiently(async || self.parts.target.segments(begun).await)
             .await
             .map_err(TransferError::Target)?;
-
         let segments = self.segments().await?;
+        let names = &self.parts.names;
+        let path = self.parts.checkpoint.clone();
+        let checkpoint = Checkpoint::open(path, names, self.parts.frame, begun).await?;
+
         self.begins(Step::Copying, &segments, self.oldest());
         let copied = stream::iter(&segments)
             .map(|segment| self.copy_by(&checkpoint, segment))

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::binary::Server;
 use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::postgres::Postgres;
 use crate::support::program::{Run, run};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
@@ -160,9 +161,15 @@ async fn two_stores_are_compared() {
         .unwrap()
         .to_owned();
     bench.settings.push(("data_dir", data));
+    let Some(postgres) = Postgres::start().await else {
+        return;
+    };
+    bench.settings.push(("postgres_url", postgres.url()));
+    let set_up = bench.run(&["setup", "--store", "postgres"]);
+    assert_eq!(set_up.code, Some(0), "{set_up:?}");
     bench.post("u", 300).await;
     bench.refresh();
-    for other in ["redis", "embedded"] {
+    for other in ["redis", "postgres", "embedded"] {
         let copied = bench.run(&["copy", "--from", "influx", "--to", other]);
         assert_eq!(copied.code, Some(0), "{copied:?}");
         let (code, row) = bench.audit(&["--against", other]);
@@ -177,7 +184,7 @@ async fn two_stores_are_compared() {
     headcount::store::PairStore::record(&store, &batch([("one more", "s", slot)]))
         .await
         .unwrap();
-    for other in ["redis", "embedded"] {
+    for other in ["redis", "postgres", "embedded"] {
         let (code, row) = bench.audit(&["--against", other]);
         assert_eq!((code, &row["agrees"]), (Some(1), &false.into()), "{row}");
         assert_eq!(

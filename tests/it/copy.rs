@@ -14,6 +14,7 @@ use headcount::store::{PairStore, open_kind};
 
 use crate::support::binary::Server;
 use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::postgres::Postgres;
 use crate::support::program::{run, start};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
@@ -187,17 +188,33 @@ async fn from_store_to_store_nobody_is_lost() {
     let Some(redis) = Redis::start().await else {
         return;
     };
+    let Some(postgres) = Postgres::start().await else {
+        return;
+    };
     let mut stores = influx_stores(&server, &server.url()).await;
     stores.settings.push(("redis_url", redis.url()));
+    stores.settings.push(("postgres_url", postgres.url()));
+    let early = stores.copy(&["--from", "influx", "--to", "postgres"]);
+    assert_eq!(early.code, Some(1), "{early:?}");
+    assert!(early.err.contains("headcount setup"), "{early:?}");
+    assert!(
+        !stores.path("headcount-copy.json").exists(),
+        "nothing was begun"
+    );
+    let set_up = ["setup", "--store", "postgres"];
+    let set_up = run(stores.folder.path(), &stores.given(), &set_up);
+    assert_eq!(set_up.code, Some(0), "{set_up:?}");
     let influx = stores.open(StoreKind::Influx).await;
     fill(&*influx, stores.present(), 60_000).await;
-    let way = [("influx", "redis"), ("redis", "embedded")];
-    for (from, to) in way {
+    let way = [
+        "influx", "redis", "postgres", "influx", "postgres", "embedded",
+    ];
+    for (from, to) in way.iter().zip(&way[1..]) {
         let done = stores.copy(&["--from", from, "--to", to]);
         assert_eq!(done.code, Some(0), "{done:?}");
         assert_eq!(done.json()["differences"], serde_json::json!([]));
     }
-    for kind in [StoreKind::Redis, StoreKind::Embedded] {
+    for kind in [StoreKind::Redis, StoreKind::Postgres, StoreKind::Embedded] {
         let store = stores.open(kind).await;
         stores.assert_equal(&*influx, &*store).await;
         store.close().await.unwrap();

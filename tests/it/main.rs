@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and nothing outside uses it"
 )]
 
+mod archive;
 mod audit;
 mod auth;
 mod auth_process;
