@@ -2,7 +2,7 @@
 //!
 //! Needs redis-server on PATH or named by HEADCOUNT_TEST_REDIS. HEADCOUNT_BENCH_PAIRS (1,000,000) is how many pairs are
 //! written, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments, in batches of 5,000 from 4 callers, with
-//! `appendonly yes, appendfsync everysec`. What is sent directly is encoded before the clock starts. Peers alternate,
+//! `appendonly yes, appendfsync everysec`, seen in the last HEADCOUNT_BENCH_SLOTS (1,440) minutes. What is sent directly is encoded before the clock starts. Peers alternate,
 //! so that a busy machine slows both.
 
 #![allow(
@@ -58,10 +58,11 @@ fn frame() -> TimeFrame {
     TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
 }
 
-/// Pairs of the last day. Segment n is picked with a weight of 1/(n+1), so that some are large.
+/// Pairs of the last slots. Segment n is picked with a weight of 1/(n+1), so that some are large.
 fn batches(pairs: u64, users: u64) -> Vec<Batch> {
     let mut random = fastrand::Rng::with_seed(1);
     let present = frame().resolution().slot_of(Timestamp::now()).number();
+    let slots = setting("HEADCOUNT_BENCH_SLOTS", 1_440);
     let count = usize::try_from(pairs).unwrap().div_ceil(BATCH);
     let mut batch = || {
         let mut batch = BatchBuilder::with_capacity(BATCH);
@@ -69,7 +70,7 @@ fn batches(pairs: u64, users: u64) -> Vec<Batch> {
             let user = UserId::new(format!("u{}", random.u64(..users))).unwrap();
             let segment = (((SEGMENTS + 1) as f64).powf(random.f64()) - 1.0) as u64;
             let segment = format!("segment-{}", segment.min(SEGMENTS - 1));
-            let slot = Slot::new(present - random.u64(..1_440));
+            let slot = Slot::new(present - random.u64(..slots));
             batch.push_pair(&user, &segment, slot).unwrap();
         }
         batch.finish()
@@ -164,6 +165,39 @@ fn used_memory(redis: &Redis) -> f64 {
     line.unwrap().trim().parse().unwrap()
 }
 
+/// Seconds that the server computed so far: what a busy machine does not falsify.
+fn cpu(redis: &Redis) -> f64 {
+    let info = redis.cli(&["INFO", "cpu"]);
+    let value = |name: &str| -> f64 {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    value("used_cpu_user:") + value("used_cpu_sys:")
+}
+
+/// How long writing took on the clock, and the server's seconds of computing.
+#[derive(Default)]
+struct Taken {
+    times: Vec<Duration>,
+    cpu: Vec<f64>,
+}
+
+impl Taken {
+    async fn note(&mut self, redis: &Redis, write: impl Future<Output = Duration>) {
+        let before = cpu(redis);
+        self.times.push(write.await);
+        self.cpu.push(cpu(redis) - before);
+    }
+
+    fn tell(mut self, what: &str, pairs: usize) -> f64 {
+        self.cpu.sort_by(f64::total_cmp);
+        let each = self.cpu[self.cpu.len() / 2] / pairs as f64 * 1e6;
+        let rate = rate(what, pairs, &mut self.times);
+        println!("{:52} {each:>12.2} us of the server a pair", "");
+        rate
+    }
+}
+
 fn rate(what: &str, pairs: usize, times: &mut [Duration]) -> f64 {
     times.sort_unstable();
     let rate = pairs as f64 / times[times.len() / 2].as_secs_f64();
@@ -191,29 +225,27 @@ async fn main() {
     let store = store(&redis.url());
     store.ping().await.unwrap();
 
-    let (mut ours, mut same, mut full) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut ours, mut same, mut full) = <(Taken, Taken, Taken)>::default();
     let mut bytes = 0.0;
     for _ in 0..ROUNDS {
         redis.cli(&["FLUSHALL"]);
-        same.push(send_raw(redis.port(), &by_batch));
+        same.note(&redis, async { send_raw(redis.port(), &by_batch) })
+            .await;
         redis.cli(&["FLUSHALL"]);
-        full.push(send_raw(redis.port(), &by_segment));
+        full.note(&redis, async { send_raw(redis.port(), &by_segment) })
+            .await;
         redis.cli(&["FLUSHALL"]);
         store.ping().await.unwrap();
         let before = used_memory(&redis);
-        ours.push(record_all(&store, &batches).await);
+        ours.note(&redis, record_all(&store, &batches)).await;
         bytes = used_memory(&redis) - before;
     }
     println!(
         "{pairs} pairs of {users} users in {SEGMENTS} segments, {ROUNDS} rounds, {CALLERS} callers\n"
     );
-    let same = rate(
-        "ZADD GT, pipelined, each batch by segment",
-        pairs,
-        &mut same,
-    );
-    let full = rate("ZADD GT, pipelined, 100 members a call", pairs, &mut full);
-    let ours = rate("the store, batches of 5,000", pairs, &mut ours);
+    let same = same.tell("ZADD GT, pipelined, each batch by segment", pairs);
+    let full = full.tell("ZADD GT, pipelined, 100 members a call", pairs);
+    let ours = ours.tell("the store, batches of 5,000", pairs);
     println!(
         "\nstore / the same calls sent directly   {:.2}",
         ours / same

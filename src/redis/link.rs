@@ -8,28 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, RedisError, Value};
+use redis::{Cmd, Value};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::Connection;
 use super::error::{LinkError, is_about_the_server, meaning};
+use super::keeper::keep;
 use super::{RedisServer, Request};
 
-/// The pause after the first failed probe; it doubles from one to the next.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: Redis is back in use half a second after it came back.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-/// A connection that served for this long was a good one: the next pause is the first again.
-const STEADY: Duration = Duration::from_secs(2);
 /// Failures in a row that open the breaker of a cluster. One dead node must not cost the others' segments, and with
 /// the others alive so many in a row are rare.
 const CLUSTER_TOLERANCE: u32 = 16;
 /// How long a call whose connection broke waits for a new one. A server that is there takes a few milliseconds.
 const RECONNECTION: Duration = Duration::from_millis(400);
-/// How many times the time of one connection a whole cluster may take.
-const CLUSTER_PATIENCE: u32 = 4;
 
 /// How patient a link is, and what it says in the log.
 #[derive(Debug, Clone)]
@@ -60,17 +53,17 @@ pub(crate) struct Link {
 }
 
 #[derive(Debug)]
-struct Shared {
-    server: String,
-    state: watch::Sender<State>,
+pub(super) struct Shared {
+    pub(super) server: String,
+    pub(super) state: watch::Sender<State>,
     /// Wakes the task when the breaker opened.
-    opened: Notify,
-    failures: AtomicU32,
+    pub(super) opened: Notify,
+    pub(super) failures: AtomicU32,
     tolerance: u32,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+pub(super) enum State {
     /// Never connected so far; calls wait for the first attempt, within their time.
     Connecting,
     /// Served as the `n`th connection or confirmation.
@@ -249,100 +242,9 @@ impl Shared {
 }
 
 /// What calls are told while the breaker is open.
-fn unavailable(server: &str, reason: &LinkError) -> LinkError {
+pub(super) fn unavailable(server: &str, reason: &LinkError) -> LinkError {
     match reason {
         LinkError::Timeout => LinkError::Unavailable(format!("{server} did not answer in time")),
         other => other.clone(),
     }
-}
-
-/// Connects, publishes the connection, waits until a call fails, and begins again; for ever.
-async fn keep(shared: Arc<Shared>, options: LinkOptions) {
-    let mut pause = FIRST_PAUSE;
-    let mut generation = 0;
-    let mut connection: Option<Connection> = None;
-    let mut logged: Option<LinkError> = None;
-    // A cluster is connected to node by node, and one that hangs must not keep the others away.
-    let nodes = if options.server.is_cluster {
-        CLUSTER_PATIENCE
-    } else {
-        1
-    };
-    let probe_timeout = options.connect_timeout * nodes;
-    loop {
-        let probed = timeout(probe_timeout, probe(connection.take(), &options)).await;
-        let probed = probed.unwrap_or_else(|_| Err(timed_out()));
-        match probed {
-            Ok(working) => {
-                if logged.take().is_some() {
-                    tracing::info!(server = %shared.server, "{} answers again", options.user);
-                }
-                generation += 1;
-                shared.failures.store(0, Ordering::Relaxed);
-                shared
-                    .state
-                    .send_replace(State::Up(working.clone(), generation));
-                let since = Instant::now();
-                shared.opened.notified().await;
-                connection = Some(working);
-                if since.elapsed() >= STEADY {
-                    pause = FIRST_PAUSE;
-                    continue;
-                }
-            }
-            Err(error) => {
-                let reason = unavailable(&shared.server, &refusal(&error, &shared.server));
-                log_once(&mut logged, &reason, &options);
-                shared.state.send_replace(State::Down(reason));
-            }
-        }
-        // Apart from other instances, so that a server that comes back is not met by all at once.
-        sleep(pause.mul_f64(0.75 + fastrand::f64() / 4.0)).await;
-        pause = LONGEST_PAUSE.min(pause * 2);
-    }
-}
-
-/// The connection that there was, if it still serves (its server may have been slow for a moment), else a new one.
-async fn probe(
-    connection: Option<Connection>,
-    options: &LinkOptions,
-) -> Result<Connection, RedisError> {
-    if let Some(mut connection) = connection
-        && timeout(options.connect_timeout / 2, connection.ping())
-            .await
-            .is_ok_and(|pong| pong.is_ok())
-    {
-        return Ok(connection);
-    }
-    Connection::open(options).await
-}
-
-/// What a failure to connect means. A server that answers the handshake with an error (no such database, too many
-/// clients) will go on doing so.
-fn refusal(error: &RedisError, server: &str) -> LinkError {
-    match meaning(error, server) {
-        LinkError::Protocol(text) if error.code().is_some() => LinkError::Misconfigured(text),
-        other => other,
-    }
-}
-
-fn timed_out() -> RedisError {
-    RedisError::from((ErrorKind::Io, "did not answer in time"))
-}
-
-/// A line when Redis went away and when the reason changed, not one for each probe.
-fn log_once(logged: &mut Option<LinkError>, reason: &LinkError, options: &LinkOptions) {
-    let is_new = match logged {
-        Some(last) => std::mem::discriminant(last) != std::mem::discriminant(reason),
-        None => true,
-    };
-    if !is_new {
-        return;
-    }
-    let user = options.user;
-    match reason {
-        LinkError::Misconfigured(_) => tracing::error!(%reason, "{user} needs attention"),
-        _ => tracing::warn!(%reason, "{user} is away; {}", options.meanwhile),
-    }
-    *logged = Some(reason.clone());
 }

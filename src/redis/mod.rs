@@ -5,6 +5,7 @@
 mod connection;
 mod error;
 mod hash_tag;
+mod keeper;
 mod link;
 mod request;
 mod server;

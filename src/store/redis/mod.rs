@@ -12,6 +12,7 @@ mod asks;
 mod error;
 mod export;
 mod keys;
+mod list;
 mod options;
 mod prepare;
 mod scripts;
@@ -19,13 +20,13 @@ mod setup;
 mod survey;
 mod trend;
 
-use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, Value};
+use tokio::sync::Semaphore;
 
 pub use options::RedisStoreOptions;
 pub use setup::set_up;
@@ -45,8 +46,9 @@ use crate::redis::{Link, Request};
 const AT_ONCE: usize = 500;
 /// Requests of a write sent at once: at most 50,000 pairs, tens of milliseconds of the server's time.
 const WRITES_AT_ONCE: usize = 200;
-/// More steps than any list needs; a scan that does not end is an error, not a hang.
-const MAX_SCAN_STEPS: usize = 100_000;
+/// Pairs under way to Redis at once, a quarter of a second of its time at worst. More wait here, where waiting does not
+/// count as Redis's silence: else a burst would look like a server that is away.
+const PAIRS_IN_FLIGHT: usize = 50_000;
 
 /// Pairs in Redis. Instances with equal options share them.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub struct RedisStore {
     link: Link,
     asks: Asks,
     prepared: Prepared,
+    room: Semaphore,
     closed: AtomicBool,
 }
 
@@ -69,6 +72,7 @@ impl RedisStore {
             link: Link::open(options.link()),
             asks: Asks::new(&options.prefix),
             prepared: Prepared::default(),
+            room: Semaphore::new(PAIRS_IN_FLIGHT),
             options,
             closed: AtomicBool::new(false),
         })
@@ -109,29 +113,6 @@ impl RedisStore {
         Ok(answers)
     }
 
-    /// Every segment on the list, with the score it has there: when it was in use last, in milliseconds.
-    async fn listed(&self) -> Result<BTreeMap<Segment, f64>, StoreError> {
-        let mut listed = BTreeMap::new();
-        let mut cursor = 0;
-        for _ in 0..MAX_SCAN_STEPS {
-            let (next, found): (u64, Vec<(Vec<u8>, f64)>) =
-                self.ask(self.asks.list_step(cursor)).await?;
-            for (name, score) in found {
-                let name = String::from_utf8_lossy(&name);
-                let segment = Segment::new(&name).map_err(|_| {
-                    let key = &self.asks.keys.segments;
-                    StoreError::Damaged(format!("{key} in redis lists what is no segment"))
-                })?;
-                listed.insert(segment, score);
-            }
-            cursor = next;
-            if cursor == 0 {
-                return Ok(listed);
-            }
-        }
-        Err(nonsense("a scan without end"))
-    }
-
     fn full_window_as_of(&self, as_of: Timestamp) -> RangeInclusive<Slot> {
         let frame = &self.options.frame;
         let present = frame.resolution().slot_of(as_of);
@@ -146,6 +127,10 @@ impl PairStore for RedisStore {
         if batch.is_empty() {
             return Ok(());
         }
+        // A batch larger than all the room has it to itself.
+        let pairs = u32::try_from(batch.len().min(PAIRS_IN_FLIGHT)).unwrap_or(u32::MAX);
+        let room = self.room.acquire_many(pairs).await;
+        let _room = room.map_err(|_| StoreError::Closed)?;
         let mut requests = self.asks.announce(batch.segments());
         if self.options.server.is_cluster {
             // Another node may have the list; one server does things in the order in which they come.

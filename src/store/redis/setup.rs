@@ -10,7 +10,11 @@ pub async fn set_up(options: RedisStoreOptions) -> Result<SetUp, StoreError> {
     let seconds = options.frame.resolution().seconds();
     let store = RedisStore::open(options)?;
     store.link.ping().await?;
-    let is_new = store.verify().await?;
+    let is_new = match store.verify().await {
+        // Nothing is damaged yet: what is configured does not fit.
+        Err(StoreError::Damaged(reason)) => return Err(StoreError::Rejected(reason)),
+        verified => verified?,
+    };
     store.take_survey().await;
     let mut steps = vec![Step {
         what: format!("resolution of {seconds} s in {:?}", store.asks.keys.meta),
