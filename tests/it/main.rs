@@ -15,6 +15,7 @@ mod auth;
 mod auth_process;
 mod cli;
 mod copy;
+mod deploy;
 mod http;
 mod influx;
 mod influx_cli;

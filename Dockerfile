@@ -1,0 +1,50 @@
+# syntax=docker/dockerfile:1.7
+# headcount: built from source, run as a user without rights.
+#   docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag headcount:0.1.0 .
+
+ARG RUST=1.95.0-bookworm
+ARG DEBIAN=12.12-slim
+
+FROM rust:${RUST} AS build
+WORKDIR /build
+# Dependencies first, in a layer that stays while Cargo.lock does. The manifest names the benches.
+COPY Cargo.toml Cargo.lock ./
+COPY benches benches
+RUN mkdir src \
+    && touch src/lib.rs \
+    && echo 'fn main() {}' > src/main.rs \
+    && cargo build --release --locked --bin headcount
+COPY src src
+# Cargo compares times, and those of a checkout may be older than the empty program above.
+RUN find src -name '*.rs' -exec touch {} + \
+    && cargo build --release --locked --bin headcount
+
+FROM debian:${DEBIAN}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="headcount" \
+      org.opencontainers.image.description="Exact distinct users per segment, now" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# OpenSSL and the authorities' certificates are the distribution's, so that its security updates reach them.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libssl3 \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 headcount \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/headcount --shell /usr/sbin/nologin headcount \
+    && install --directory --owner headcount --group headcount --mode 0750 \
+        /var/lib/headcount /var/lib/headcount/data /var/lib/headcount/spool /var/lib/headcount/tokens
+COPY --from=build /build/target/release/headcount /usr/local/bin/headcount
+
+USER 10001:10001
+WORKDIR /var/lib/headcount
+# Beyond loopback the service asks for tokens, and does not start without a tokens file unless auth is off.
+ENV HEADCOUNT_LISTEN=0.0.0.0:8080 \
+    HEADCOUNT_DATA_DIR=/var/lib/headcount/data \
+    HEADCOUNT_SPOOL_DIR=/var/lib/headcount/spool
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 CMD ["headcount", "health"]
+ENTRYPOINT ["headcount"]
+CMD ["serve"]

@@ -1,0 +1,34 @@
+// What a dashboard must be: Grafana's published types, with the options of each kind of panel. The test appends
+// `export const dashboard: Strict = {...}` and lets the compiler judge.
+import type { Dashboard, FieldConfig, FieldConfigSource, Panel, RowPanel } from "@grafana/schema";
+import type * as BarGauge from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
+import type * as Stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
+import type * as Table from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
+import type * as Timeseries from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
+
+// JSON has the values of an enum, not its members.
+type Plain<T> = T extends string
+  ? `${T}`
+  : T extends (infer Item)[]
+    ? Plain<Item>[]
+    : T extends object
+      ? { [Key in keyof T]: Plain<T[Key]> }
+      : T;
+
+// The published panel takes any record as options; each kind publishes its own beside it.
+type Kind<Name extends string, Options, Custom> = Omit<Panel, "type" | "options" | "fieldConfig"> & {
+  type: Name;
+  options: Options;
+  fieldConfig: Omit<FieldConfigSource, "defaults"> & {
+    defaults: Omit<FieldConfig, "custom"> & { custom?: Partial<Custom> };
+  };
+};
+
+type AnyPanel =
+  | (Omit<RowPanel, "type"> & { type: "row" })
+  | Kind<"timeseries", Timeseries.Options, Timeseries.FieldConfig>
+  | Kind<"stat", Stat.Options, Record<string, never>>
+  | Kind<"bargauge", BarGauge.Options, Record<string, never>>
+  | Kind<"table", Table.Options, Table.FieldConfig>;
+
+type Strict = Plain<Omit<Dashboard, "panels"> & { panels: AnyPanel[] }>;

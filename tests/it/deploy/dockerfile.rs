@@ -1,0 +1,167 @@
+//! The image: judged by a parser and by checkov, held against the program.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::kubernetes::render;
+use super::names::Container;
+use super::tools::{items, read, root, run, string, tool, yaml};
+
+#[test]
+fn a_parser_takes_the_dockerfile() {
+    let Some(judge) = tool("dockerfile-utils") else {
+        return;
+    };
+    let (well, said) = run(Command::new(&judge).args(["lint", "Dockerfile"]));
+    assert!(well && said.trim().is_empty(), "{said}");
+    let wrong = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        wrong.path(),
+        read("Dockerfile").replace("EXPOSE", "EXPOSED"),
+    )
+    .unwrap();
+    assert!(!run(Command::new(&judge).arg("lint").arg(wrong.path())).0);
+}
+
+#[test]
+fn checkov_finds_nothing_that_is_not_explained() {
+    let Some(checkov) = tool("checkov") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(checkov);
+    command.args([
+        "--config-file",
+        "deploy/checkov.yaml",
+        "--file",
+        "Dockerfile",
+    ]);
+    for overlay in ["demo", "production"] {
+        let Some(rendered) = render(overlay) else {
+            return;
+        };
+        let path = folder.path().join(format!("{overlay}.yaml"));
+        std::fs::write(&path, rendered).unwrap();
+        command.arg("--file").arg(path);
+    }
+    let (well, said) = run(&mut command);
+    assert!(well, "{said}");
+    let config = &yaml(&read("deploy/checkov.yaml"))[0];
+    assert_eq!(items(&config["skip-check"]).count(), 2);
+}
+
+/// The instructions: continued lines joined, comments left out.
+fn instructions() -> Vec<(String, String)> {
+    let text = read("Dockerfile");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let joined = lines.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
+    let instructions = joined.lines().filter(|line| !line.trim().is_empty());
+    instructions
+        .map(|line| {
+            let (name, rest) = line.split_once(' ').unwrap();
+            (name.to_owned(), rest.trim().to_owned())
+        })
+        .collect()
+}
+
+fn all(name: &str) -> Vec<String> {
+    let found = instructions().into_iter().filter(|(it, _)| it == name);
+    found.map(|(_, rest)| rest).collect()
+}
+
+#[test]
+fn the_image_runs_the_program_as_it_is() {
+    let list = |text: &str| -> Vec<String> {
+        let list: Value = serde_json::from_str(text).unwrap();
+        items(&list).map(|it| string(it).to_owned()).collect()
+    };
+    assert_eq!(list(&all("ENTRYPOINT")[0]), ["headcount"]);
+    let environment = all("ENV").join(" ");
+    let environment: BTreeMap<_, _> = environment
+        .split_whitespace()
+        .map(|pair| pair.split_once('=').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let port = environment["HEADCOUNT_LISTEN"].rsplit(':').next().unwrap();
+    assert_eq!(all("EXPOSE"), [port]);
+    assert!(all("USER")[0].starts_with("10001"));
+    assert_eq!(all("STOPSIGNAL"), ["SIGTERM"]);
+    Container {
+        place: "Dockerfile: CMD".into(),
+        arguments: list(&all("CMD")[0]),
+        environment,
+    }
+    .check();
+    let health = &all("HEALTHCHECK")[0];
+    let command = list(health.split_once("CMD ").unwrap().1);
+    assert_eq!(command[0], "headcount");
+    Container {
+        place: "Dockerfile: HEALTHCHECK".into(),
+        arguments: command[1..].to_vec(),
+        environment: BTreeMap::new(),
+    }
+    .check();
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(all("ARG").contains(&format!("VERSION={version}")));
+    for file in ["docker-compose.yml", "k8s/base/kustomization.yaml"] {
+        assert!(read(file).contains(version), "{file}");
+    }
+}
+
+#[test]
+fn the_context_has_all_that_the_program_is_built_from() {
+    let ignore = read(".dockerignore");
+    let kept: Vec<_> = ignore
+        .lines()
+        .filter_map(|line| line.strip_prefix('!'))
+        .collect();
+    let copied = all("COPY")
+        .into_iter()
+        .filter(|it| !it.starts_with("--from"));
+    let mut sources = Vec::new();
+    for copy in copied {
+        let words: Vec<_> = copy.split_whitespace().map(str::to_owned).collect();
+        sources.extend_from_slice(&words[..words.len() - 1]);
+    }
+    sources.sort_unstable();
+    let mut expected = kept.clone();
+    expected.sort_unstable();
+    assert_eq!(sources, expected, "what is copied is what is let in");
+    for path in &kept {
+        assert!(root().join(path).exists(), "{path}");
+    }
+    // What the manifest names, and what sources include, lies within.
+    let manifest = read("Cargo.toml");
+    assert!(!manifest.contains("build = ") && !root().join("build.rs").exists());
+    for line in files_of("src").flat_map(|text| included(&text)) {
+        assert!(
+            !line.contains("../../../") && !line.contains("CARGO_MANIFEST_DIR"),
+            "{line}"
+        );
+    }
+}
+
+/// Lines of a source that take in another file when the program is built, tests aside.
+fn included(text: &str) -> Vec<String> {
+    let program = text.split("#[cfg(test)]").next().unwrap();
+    let lines = program.lines().filter(|line| line.contains("include_"));
+    lines.map(str::to_owned).collect()
+}
+
+fn files_of(folder: &str) -> impl Iterator<Item = String> {
+    let mut open = vec![root().join(folder)];
+    let mut texts = Vec::new();
+    while let Some(path) = open.pop() {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                texts.push(std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    texts.into_iter()
+}

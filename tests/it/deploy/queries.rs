@@ -1,0 +1,122 @@
+//! Every query of dashboards and alerts, put to the real servers of a rehearsal with Grafana's variables put in.
+
+use serde_json::Value;
+
+use super::grafana::{DASHBOARDS, alert_rules, dashboard};
+use super::prometheus::alerts;
+use super::tools::{items, string};
+
+/// Where the servers are.
+#[derive(Debug)]
+pub struct Servers {
+    pub influx: String,
+    /// A token that may only read.
+    pub token: String,
+    pub prometheus: String,
+    pub client: reqwest::Client,
+}
+
+impl Servers {
+    /// Runs every query; those of panels must return something.
+    pub async fn answer_everything(&self) {
+        let mut asked = (0, 0);
+        for name in DASHBOARDS {
+            let dashboard = dashboard(name);
+            for variable in items(&dashboard["templating"]["list"]) {
+                let place = format!("{name}: variable {}", variable["name"]);
+                let query = string(&variable["query"]["query"]);
+                if let Some(arguments) = query.strip_prefix("label_values(") {
+                    let selector = arguments.rsplit_once(',').unwrap().0;
+                    assert!(self.promql(&place, selector).await > 0, "{place}");
+                } else {
+                    assert!(self.flux(&place, query).await > 0, "{place}");
+                }
+            }
+            for panel in items(&dashboard["panels"]) {
+                for target in items(&panel["targets"]) {
+                    let place = format!("{name}: {}: {}", panel["title"], target["refId"]);
+                    let found = if let Some(flux) = target["query"].as_str() {
+                        asked.0 += 1;
+                        self.flux(&place, flux).await
+                    } else {
+                        asked.1 += 1;
+                        self.promql(&place, string(&target["expr"])).await
+                    };
+                    assert!(found > 0, "{place}: no rows");
+                }
+            }
+        }
+        assert!(asked.0 >= 7 && asked.1 >= 30, "{asked:?}");
+        for alert in alerts() {
+            self.promql(string(&alert["alert"]), string(&alert["expr"]))
+                .await;
+        }
+        for rule in alert_rules() {
+            let place = string(&rule["title"]);
+            for model in items(&rule["data"]).map(|it| &it["model"]) {
+                let found = match (model["expr"].as_str(), model["query"].as_str()) {
+                    (Some(promql), _) => self.promql(place, promql).await,
+                    (_, Some(flux)) => self.flux(place, flux).await,
+                    _ => continue,
+                };
+                assert_eq!(found, 1, "{place}: a condition needs one number");
+            }
+        }
+    }
+
+    /// How many rows a Flux query returns.
+    async fn flux(&self, place: &str, query: &str) -> usize {
+        let query = put_in(query);
+        let request = self
+            .client
+            .post(format!("{}/api/v2/query?org=headcount", self.influx))
+            .header("authorization", format!("Token {}", self.token))
+            .header("content-type", "application/vnd.flux")
+            .header("accept", "application/csv");
+        let answer = request.body(query.clone()).send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        let broken = text.contains("error,reference");
+        assert!(status == 200 && !broken, "{place}: {text}\n{query}");
+        // Each table has a line of names above its rows.
+        let rows = text
+            .lines()
+            .filter(|line| line.starts_with(",_result,") || line.starts_with(",,"));
+        rows.count()
+    }
+
+    /// How many series a PromQL expression returns.
+    async fn promql(&self, place: &str, expression: &str) -> usize {
+        let expression = expression
+            .replace("$__rate_interval", "5m")
+            .replace("$instance", ".*");
+        assert!(!expression.contains('$'), "{place}: {expression}");
+        let answer = self
+            .client
+            .get(format!("{}/api/v1/query", self.prometheus))
+            .query(&[("query", &expression)])
+            .send()
+            .await
+            .unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        assert_eq!(answer["status"], "success", "{place}: {answer}");
+        items(&answer["data"]["result"]).count()
+    }
+}
+
+/// What Grafana puts in place of its variables, for the last hour and all segments.
+fn put_in(query: &str) -> String {
+    let mut query = query.to_owned();
+    for (variable, value) in [
+        ("v.timeRangeStart", "-1h"),
+        ("v.timeRangeStop", "now()"),
+        ("v.windowPeriod", "10s"),
+        ("v.defaultBucket", "\"headcount_trend\""),
+        ("v.organization", "\"headcount\""),
+        ("${window}", "1209600s"),
+        ("${segment:regex}", "(s00|s0\\/1|.*)"),
+    ] {
+        query = query.replace(variable, value);
+    }
+    assert!(!query.contains("v.") || !query.contains("${"), "{query}");
+    query
+}

@@ -1,0 +1,221 @@
+//! What Kubernetes objects say of each other: names, ports, keys and selectors must lead somewhere.
+
+use serde_json::Value;
+
+use super::kubernetes::overlays;
+use super::secrets::kubernetes_secret;
+use super::tools::{entries, items, string};
+
+/// The pod that an object makes; null for one that makes none.
+pub fn pod(document: &Value) -> &Value {
+    match document["kind"].as_str() {
+        Some("CronJob") => &document["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+        _ => &document["spec"]["template"]["spec"],
+    }
+}
+
+fn pod_labels(document: &Value) -> &Value {
+    match document["kind"].as_str() {
+        Some("CronJob") => {
+            &document["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+        }
+        _ => &document["spec"]["template"]["metadata"]["labels"],
+    }
+}
+
+/// The object of this kind and name.
+pub fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let mut found = documents
+        .iter()
+        .filter(|document| document["kind"] == kind && document["metadata"]["name"] == name);
+    found
+        .next()
+        .unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+/// Whether a label selector, `matchLabels` and `matchExpressions` with `In`, selects these labels.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    entries(&selector["matchLabels"]).all(|(key, value)| labels[key] == *value)
+        && items(&selector["matchExpressions"]).all(|expression| {
+            assert_eq!(expression["operator"], "In");
+            let label = &labels[string(&expression["key"])];
+            items(&expression["values"]).any(|value| value == label)
+        })
+}
+
+fn pods(documents: &[Value]) -> impl Iterator<Item = &Value> {
+    documents.iter().filter(|document| !pod(document).is_null())
+}
+
+fn has_port(pod: &Value, port: &Value) -> bool {
+    items(&pod["containers"]).any(|container| {
+        items(&container["ports"])
+            .any(|open| open["name"] == *port || open["containerPort"] == *port)
+    })
+}
+
+#[test]
+fn config_maps_secrets_and_accounts_exist() {
+    let (Some(overlays), Some(secret)) = (overlays(), kubernetes_secret()) else {
+        return;
+    };
+    for (overlay, documents) in &overlays {
+        for document in pods(documents) {
+            let pod = pod(document);
+            find(
+                documents,
+                "ServiceAccount",
+                string(&pod["serviceAccountName"]),
+            );
+            let mut mounted: Vec<_> = items(&pod["volumes"]).map(|it| &it["name"]).collect();
+            let claimed = items(&document["spec"]["volumeClaimTemplates"]);
+            mounted.extend(claimed.map(|it| &it["metadata"]["name"]));
+            for container in items(&pod["containers"]) {
+                for mount in items(&container["volumeMounts"]) {
+                    assert!(mounted.contains(&&mount["name"]), "{overlay}: {mount}");
+                }
+            }
+            for volume in items(&pod["volumes"]) {
+                if let Some(name) = volume["configMap"]["name"].as_str() {
+                    find(documents, "ConfigMap", name);
+                }
+                if volume["secret"].is_object() {
+                    assert_eq!(volume["secret"]["secretName"], secret["metadata"]["name"]);
+                }
+                for item in items(&volume["secret"]["items"]) {
+                    let key = string(&item["key"]);
+                    assert!(
+                        secret["stringData"][key].is_string(),
+                        "{overlay}: the Secret lacks {key}"
+                    );
+                }
+            }
+            check_files(overlay, documents, pod);
+        }
+    }
+}
+
+/// Each file that a variable or ConfigMap names lies below a mount; secrets are among the items of their volume.
+fn check_files(overlay: &str, documents: &[Value], pod: &Value) {
+    for container in items(&pod["containers"]) {
+        let own = items(&container["env"]).map(|it| (string(&it["name"]), string(&it["value"])));
+        let maps = items(&container["envFrom"]).flat_map(|from| {
+            let map = find(
+                documents,
+                "ConfigMap",
+                string(&from["configMapRef"]["name"]),
+            );
+            entries(&map["data"]).map(|(key, value)| (key, string(value)))
+        });
+        // A container's own value stands above the map's.
+        let mut variables: std::collections::BTreeMap<_, _> = maps.collect();
+        variables.extend(own);
+        for (name, path) in variables {
+            if !name.ends_with("_FILE") || pod["containers"][0]["args"][0] == "refresh" {
+                continue;
+            }
+            let mount = items(&container["volumeMounts"])
+                .find(|mount| path.starts_with(string(&mount["mountPath"])))
+                .unwrap_or_else(|| panic!("{overlay}: {name}: nothing is mounted at {path}"));
+            let volume = items(&pod["volumes"]).find(|volume| volume["name"] == mount["name"]);
+            let file = path.rsplit('/').next().unwrap();
+            let given = items(&volume.unwrap()["secret"]["items"]).any(|it| it["path"] == file);
+            assert!(given, "{overlay}: {name}: no {file} in the volume");
+        }
+    }
+}
+
+#[test]
+fn ports_and_services_lead_to_pods() {
+    let Some(overlays) = overlays() else { return };
+    for (overlay, documents) in &overlays {
+        for document in pods(documents) {
+            for container in items(&pod(document)["containers"]) {
+                for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+                    let probe = &container[probe];
+                    for port in [&probe["httpGet"]["port"], &probe["tcpSocket"]["port"]] {
+                        let known = port.is_null() || has_port(pod(document), port);
+                        assert!(known, "{overlay}: a probe asks port {port}");
+                    }
+                }
+                for argument in items(&container["args"]) {
+                    check_url(documents, string(argument));
+                }
+            }
+            if document["kind"] == "StatefulSet" {
+                find(
+                    documents,
+                    "Service",
+                    string(&document["spec"]["serviceName"]),
+                );
+            }
+        }
+        for service in documents.iter().filter(|it| it["kind"] == "Service") {
+            let labels = serde_json::json!({"matchLabels": service["spec"]["selector"]});
+            let selected: Vec<_> = pods(documents)
+                .filter(|it| selects(&labels, pod_labels(it)))
+                .collect();
+            assert_eq!(selected.len(), 1, "{overlay}: {service}");
+            for port in items(&service["spec"]["ports"]) {
+                assert!(has_port(pod(selected[0]), &port["targetPort"]), "{service}");
+            }
+        }
+        for ingress in documents.iter().filter(|it| it["kind"] == "Ingress") {
+            for rule in items(&ingress["spec"]["rules"]) {
+                for path in items(&rule["http"]["paths"]) {
+                    let to = &path["backend"]["service"];
+                    let service = find(documents, "Service", string(&to["name"]));
+                    let mut ports = items(&service["spec"]["ports"]);
+                    assert!(ports.any(|port| port["name"] == to["port"]["name"]));
+                }
+            }
+        }
+    }
+}
+
+/// A URL within the cluster names a service and one of its ports.
+fn check_url(documents: &[Value], argument: &str) {
+    let Some(host) = argument.strip_prefix("http://") else {
+        return;
+    };
+    let (name, port) = host.split_once(':').unwrap();
+    let service = find(documents, "Service", name);
+    let port: u64 = port.parse().unwrap();
+    assert!(items(&service["spec"]["ports"]).any(|it| it["port"] == port));
+}
+
+#[test]
+fn policies_and_budgets_select_pods_of_ours_or_say_whose() {
+    let Some(overlays) = overlays() else { return };
+    for (overlay, documents) in &overlays {
+        let reach = |selector: &Value| pods(documents).any(|it| selects(selector, pod_labels(it)));
+        for document in documents {
+            let spec = &document["spec"];
+            match document["kind"].as_str() {
+                Some("PodDisruptionBudget") => assert!(reach(&spec["selector"]), "{document}"),
+                Some("HorizontalPodAutoscaler") => {
+                    let target = &spec["scaleTargetRef"];
+                    find(documents, string(&target["kind"]), string(&target["name"]));
+                }
+                Some("NetworkPolicy") => {
+                    assert!(reach(&spec["podSelector"]), "{overlay}: {document}");
+                    let ways = items(&spec["ingress"]).chain(items(&spec["egress"]));
+                    let peers = ways.flat_map(|way| items(&way["from"]).chain(items(&way["to"])));
+                    for peer in peers {
+                        // Pods of another namespace are not rendered here, and must carry no label of ours.
+                        let elsewhere = peer["namespaceSelector"].is_object();
+                        let ours = peer["podSelector"].is_object() && reach(&peer["podSelector"]);
+                        let labels = peer["podSelector"]["matchLabels"].to_string();
+                        let named = labels.contains("app.kubernetes.io/name");
+                        let network = peer["ipBlock"].is_object();
+                        assert!(
+                            network || (elsewhere && !named) || (!elsewhere && ours),
+                            "{overlay}: {peer}"
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
