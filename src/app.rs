@@ -11,8 +11,8 @@ use crate::cache;
 use crate::config::{CacheKind, RefreshMode, Settings, SpoolSettings};
 use crate::counts::{CountError, Counts, CountsParts};
 use crate::domain::{
-    Clock, Count, InvalidSegment, InvalidWindow, Membership, Segment, SteadyClock, TimeFrame,
-    Timestamp, UserId, Window,
+    Clock, Count, InvalidSegment, InvalidWindow, Membership, Resolution, Segment, SteadyClock,
+    TimeFrame, Timestamp, UserId, Window,
 };
 use crate::ingest::spool::{self, Spool};
 use crate::ingest::{
@@ -136,7 +136,8 @@ impl Headcount {
         let spool = match &settings.ingest.spool {
             // A store in this process can't be away from it.
             Some(wanted) if !store.is_live() => {
-                let spool = open_spool(wanted.clone(), &clock, &metrics).await?;
+                let spool =
+                    open_spool(wanted.clone(), frame.resolution(), &clock, &metrics).await?;
                 let sink = Arc::clone(&recorder) as Arc<dyn spool::Sink>;
                 tasks.spawn(spool::deliver(Arc::clone(&spool), sink, stop.clone()));
                 Some(spool)
@@ -379,13 +380,14 @@ impl Headcount {
 
 async fn open_spool(
     wanted: SpoolSettings,
+    resolution: Resolution,
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Spool>, StoreError> {
     metrics.spool_limit(wanted.max_bytes);
     // It reads what waits from a former run.
-    let opening =
-        tokio::task::spawn_blocking(move || Spool::open(&wanted.dir, wanted.max_bytes)).await;
+    let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
+    let opening = tokio::task::spawn_blocking(opening).await;
     let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))??;
     let spool = Arc::new(spool);
     let (observed, clock) = (Arc::downgrade(&spool), Arc::clone(clock));

@@ -6,9 +6,9 @@ use super::ConfigError;
 use super::layers::{Layers, Origin};
 use super::table::{PREFIX, nearest, variable_of};
 
-/// Variables that begin like settings but speak to others: the client commands and the tests.
+/// Variables that begin like settings but speak to others: the client commands, the tests and the benches.
 const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
-const FOR_TESTS: &str = "HEADCOUNT_TEST_";
+const FOR_TESTS: &[&str] = &["HEADCOUNT_TEST_", "HEADCOUNT_BENCH_"];
 
 /// Adds the layer of the variables among `variables` that begin with `HEADCOUNT_`.
 pub(super) fn add(
@@ -23,7 +23,8 @@ pub(super) fn add(
         let Some(name) = variable.strip_prefix(PREFIX) else {
             continue;
         };
-        if NOT_SETTINGS.contains(&variable.as_str()) || variable.starts_with(FOR_TESTS) {
+        let is_for_tests = FOR_TESTS.iter().any(|prefix| variable.starts_with(prefix));
+        if NOT_SETTINGS.contains(&variable.as_str()) || is_for_tests {
             continue;
         }
         let Ok(value) = value.into_string() else {

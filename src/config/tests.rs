@@ -320,6 +320,7 @@ fn variables_of_others_are_left_alone() {
             ("HEADCOUNT_URL", "http://x"),
             ("HEADCOUNT_TOKEN", "t"),
             ("HEADCOUNT_TEST_INFLUXD", "/x"),
+            ("HEADCOUNT_BENCH_PAIRS", "1000"),
             ("HEADCOUNT_SERVICE_HOST", "10.0.0.1"),
             ("HEADCOUNT_SERVICE_PORT", "80"),
             ("HEADCOUNT_SERVICE_PORT_HTTP", "80"),

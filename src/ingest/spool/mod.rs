@@ -8,6 +8,7 @@
 mod codec;
 mod delivery;
 mod ledger;
+mod resolution;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +25,7 @@ pub use delivery::deliver;
 
 use self::codec::Record;
 use self::ledger::Ledger;
-use crate::domain::{Batch, Timestamp, UserId};
+use crate::domain::{Batch, Resolution, Timestamp, UserId};
 use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
 use crate::store::StoreError;
 
@@ -75,12 +76,18 @@ pub struct SpoolStats {
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, making it unless it is there, with what waits in it. It blocks.
-    pub fn open(dir: &Path, max_bytes: u64) -> Result<Self, StoreError> {
-        Self::open_on(Arc::new(OsDisk), dir, max_bytes)
+    /// Opens the spool in `dir`, making it unless it is there, with what waits in it. It blocks. Pairs of another
+    /// resolution that wait are an error.
+    pub fn open(dir: &Path, max_bytes: u64, resolution: Resolution) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(OsDisk), dir, max_bytes, resolution)
     }
 
-    fn open_on(disk: Arc<dyn Disk>, dir: &Path, max_bytes: u64) -> Result<Self, StoreError> {
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        max_bytes: u64,
+        resolution: Resolution,
+    ) -> Result<Self, StoreError> {
         let dir = Arc::new(LockedDir::acquire(dir)?);
         let options = LogOptions {
             file_bytes: FILE_BYTES.min(max_bytes / FILES_AT_LEAST),
@@ -95,6 +102,8 @@ impl Spool {
             options,
             Box::new(move |position, payload| noted.note(position, payload)),
         )?;
+        let is_empty = ledger.oldest_file().is_none();
+        resolution::settle(&*disk, dir.path(), resolution, is_empty)?;
         if let Some(torn) = &log.recovery().torn {
             tracing::info!(
                 bytes = torn.bytes,

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::domain::{BatchBuilder, Slot};
+use crate::domain::{BatchBuilder, Slot, TimeFrame};
 
 /// A store that remembers what it took, in order, and fails as it is told.
 #[derive(Debug, Default)]
@@ -80,18 +80,28 @@ impl Delivering {
 const ROOM: u64 = 64 << 20;
 
 fn open(dir: &Path) -> Arc<Spool> {
-    Arc::new(Spool::open(dir, ROOM).unwrap())
+    Arc::new(Spool::open(dir, ROOM, minute()).unwrap())
 }
 
 /// Opens a spool that another owner in this process may still be letting go of.
 async fn reopen(dir: &Path) -> Arc<Spool> {
     loop {
-        match Spool::open(dir, ROOM) {
+        match Spool::open(dir, ROOM, minute()) {
             Ok(spool) => return Arc::new(spool),
             Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+fn of_seconds(resolution: u64) -> Resolution {
+    let length = Duration::from_secs(resolution);
+    let frame = TimeFrame::new(60 * length, length, Duration::ZERO);
+    frame.unwrap().resolution()
+}
+
+fn minute() -> Resolution {
+    of_seconds(60)
 }
 
 fn now() -> Timestamp {
@@ -194,7 +204,7 @@ async fn a_delivery_that_is_cut_off_is_repeated_and_forgets_nothing() {
 #[tokio::test]
 async fn a_full_spool_says_so_and_takes_pairs_again_after_delivery() {
     let dir = tempfile::tempdir().unwrap();
-    let spool = Arc::new(Spool::open(dir.path(), 64 << 10).unwrap());
+    let spool = Arc::new(Spool::open(dir.path(), 64 << 10, minute()).unwrap());
     let mut kept = 0;
     let error = loop {
         let batch = pairs((0..100).map(|n| format!("u{kept}-{n}")));
@@ -259,7 +269,7 @@ async fn what_the_store_refuses_for_good_does_not_hold_up_the_rest() {
 async fn many_files_are_delivered_oldest_first() {
     let dir = tempfile::tempdir().unwrap();
     // Files of 128 KiB.
-    let spool = Arc::new(Spool::open(dir.path(), 1 << 20).unwrap());
+    let spool = Arc::new(Spool::open(dir.path(), 1 << 20, minute()).unwrap());
     let expected: Vec<String> = (0..20_000).map(|n| format!("user-{n:020}")).collect();
     for some in expected.chunks(500) {
         spool.append(&pairs(some.to_vec()), now()).await.unwrap();
@@ -283,7 +293,29 @@ async fn a_closed_spool_takes_nothing() {
         "closed"
     );
     assert!(
-        Spool::open(dir.path(), ROOM).is_err(),
+        Spool::open(dir.path(), ROOM, minute()).is_err(),
         "the directory has one owner"
     );
+}
+
+#[tokio::test]
+async fn pairs_of_another_resolution_are_not_delivered_as_if_they_were_of_this() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |seconds| Spool::open(dir.path(), ROOM, of_seconds(seconds));
+    open(60).unwrap().close().await.unwrap();
+    let spool = open(10).expect("nothing waits, so there is nothing to mistake");
+    spool.append(&one("u"), now()).await.unwrap();
+    spool.close().await.unwrap();
+    drop(spool);
+    let error = open(60).unwrap_err();
+    assert_eq!(error.name(), "rejected");
+    assert!(
+        error.to_string().contains(r#"resolution = "10s""#),
+        "{error}"
+    );
+    let spool = open(10).unwrap();
+    assert_eq!(spool.stats(now()).waiting_pairs, 1, "and nothing is lost");
+    drop(spool);
+    std::fs::write(dir.path().join("resolution"), "ten").unwrap();
+    assert_eq!(open(10).unwrap_err().name(), "damaged");
 }
