@@ -1,6 +1,7 @@
 //! Dashboards, data sources and alert rules: judged by Grafana's published types, held against the program.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::process::Command;
 
 use serde_json::Value;
@@ -37,9 +38,15 @@ fn data_sources() -> BTreeSet<String> {
 #[test]
 fn dashboards_are_right_by_the_published_types() {
     let types = tools_folder().join("npm/node_modules/@grafana/schema");
-    let Some(compiler) = tool("tsc").filter(|_| types.exists()) else {
+    let Some(compiler) = tool("tsc") else {
         return;
     };
+    // A compiler of the system has no types beside it.
+    if !types.exists() {
+        let line = "SKIPPED: dashboards are not judged: run tests/deploy/install-tools\n";
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    }
     let folder = tempfile::tempdir_in(tools_folder().join("npm")).unwrap();
     let head = read("tests/deploy/dashboard.ts");
     let judge = |text: &str| {

@@ -1,7 +1,7 @@
 //! `deploy/rehearse`, as a person runs it: through, then every query of dashboards and alerts, then Ctrl-C.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,10 +22,11 @@ async fn the_rehearsal_passes_its_queries_answer_and_ctrl_c_leaves_nothing() {
         "curl",
         "setpriv",
     ];
-    if needed.map(tool).iter().any(Option::is_none) {
+    let found = needed.map(tool);
+    if found.iter().any(Option::is_none) {
         return;
     }
-    let mut rehearsal = Rehearsal::start();
+    let mut rehearsal = Rehearsal::start(found.iter().flatten());
     let line = rehearsal.wait_for(" directory ");
     let after = |word: &str| {
         let (_, rest) = line.split_once(word).unwrap();
@@ -70,8 +71,13 @@ struct Rehearsal {
 }
 
 impl Rehearsal {
-    fn start() -> Self {
+    /// With these programs on the script's path, wherever they are.
+    fn start<'a>(programs: impl Iterator<Item = &'a PathBuf>) -> Self {
+        let own = std::env::var("PATH").unwrap();
+        let folders = programs.filter_map(|program| Some(program.parent()?.to_str()?.to_owned()));
+        let path: Vec<String> = folders.chain([own]).collect();
         let mut script = Command::new(root().join("deploy/rehearse"))
+            .env("PATH", path.join(":"))
             .arg("--stay")
             .env("HEADCOUNT", env!("CARGO_BIN_EXE_headcount"))
             .env("REHEARSE_PAIRS", "1500")

@@ -1,0 +1,43 @@
+//! `deploy/jobs`, the scheduler of Compose's other designs, at a real service.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::tools::root;
+use crate::support::binary::Server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), &[("REFRESH_MODE", "off")]).await;
+    let program = Path::new(env!("CARGO_BIN_EXE_headcount"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
+    let mut jobs = Command::new("/bin/sh")
+        .arg(root().join("deploy/jobs"))
+        .args(["1", "1"])
+        .env_clear()
+        .env("PATH", path)
+        .env("HEADCOUNT_URL", server.url())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let done = async |route: &str| {
+        let url = format!("{}/metrics", server.url());
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let start = format!(
+            "headcount_http_requests_total{{route=\"{route}\",method=\"POST\",status=\"200\"}} "
+        );
+        let count = text.lines().find_map(|line| line.strip_prefix(&start));
+        count.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let began = Instant::now();
+    while done("/v1/admin/refresh").await < 2 || done("/v1/admin/archive").await < 2 {
+        assert!(began.elapsed() < Duration::from_secs(60), "no second round");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let pid = jobs.id().to_string();
+    let told = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(told.unwrap().success());
+    assert_eq!(jobs.wait().unwrap().code(), Some(0));
+}
