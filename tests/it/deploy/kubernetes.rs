@@ -178,5 +178,9 @@ fn the_autoscaler_asks_for_a_metric_that_exists() {
             assert!(made, "{overlay}: no rule of the adapter makes {name}");
         }
         assert_eq!(asked, 1, "{overlay}");
+        let target = &autoscaler["spec"]["scaleTargetRef"];
+        let target = references::find(documents, string(&target["kind"]), string(&target["name"]));
+        // Else each apply would set it back.
+        assert!(target["spec"]["replicas"].is_null(), "{overlay}");
     }
 }
