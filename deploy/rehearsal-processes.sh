@@ -1,0 +1,70 @@
+# What deploy/rehearse needs to run other programs: it is sourced, and expects $dir, a directory that is its own.
+# shellcheck shell=bash
+
+: "${dir:?a directory for the rehearsal alone}"
+declare -A pid=()
+
+say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
+fail() {
+    say "FAILED: $*"
+    exit 1
+}
+
+stop_all() {
+    local status=$? name
+    trap '' INT TERM
+    rm -f "$dir/driving"
+    for name in "${!pid[@]}"; do kill "${pid[$name]}" 2>/dev/null || true; done
+    for name in "${!pid[@]}"; do
+        # Ten seconds for an orderly end, then the other one.
+        timeout 10 tail --pid="${pid[$name]}" -s 0.05 -f /dev/null || kill -9 "${pid[$name]}" 2>/dev/null || true
+    done
+    wait 2>/dev/null || true
+    # A person who stops it does not need the logs.
+    if [ "$status" -ne 0 ] && [ "$status" -ne 130 ] && [ "$status" -ne 143 ]; then
+        for name in "$dir"/*.log; do
+            echo "--- ${name##*/}, its last lines"
+            tail -n 15 "$name"
+        done
+    fi
+    rm -rf "$dir"
+    exit "$status"
+}
+trap stop_all EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Ports below those that the system gives to clients.
+taken=" "
+free_port() { # free_port: sets $port
+    while :; do
+        port=$((23000 + RANDOM % 6000))
+        case $taken in *" $port "*) continue ;; esac
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    taken="$taken$port "
+}
+
+start() { # start NAME COMMAND...: in the background; ends with this script, however that ends
+    local name=$1
+    shift
+    setpriv --pdeathsig KILL -- "$@" >>"$dir/$name.log" 2>&1 </dev/null &
+    pid[$name]=$!
+}
+
+until_true() { # until_true SECONDS WHAT COMMAND...
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || fail "$what"
+        sleep 0.1
+    done
+}
+
+gone() { ! kill -0 "$1" 2>/dev/null; }
+
+kill_hard() { # kill_hard NAME
+    kill -9 "${pid[$1]}"
+    # Without the shell's own words about it.
+    wait "${pid[$1]}" 2>/dev/null || true
+}
