@@ -56,7 +56,6 @@ pub struct Metrics {
     refreshed_at: Gauge<f64, std::sync::atomic::AtomicU64>,
     count_age: Histogram,
     store_seconds: Histograms<Labels<2>>,
-    cache_seconds: Histograms<Labels<2>>,
     cache_fallbacks: Counter,
     stale_answers: Counter,
 
@@ -164,11 +163,6 @@ impl Default for Metrics {
             store_seconds: names.seconds(
                 "store_call_duration",
                 "Calls of the store by operation and outcome",
-                long,
-            ),
-            cache_seconds: names.seconds(
-                "cache_call_duration",
-                "Calls of the cache by operation and outcome",
                 long,
             ),
             cache_fallbacks: names
@@ -358,13 +352,6 @@ impl Metrics {
     /// A call of the store ended.
     pub fn store_call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
         self.store_seconds
-            .get_or_create(&[("operation", operation), ("outcome", outcome)])
-            .observe(took.as_secs_f64());
-    }
-
-    /// A call of the cache ended.
-    pub fn cache_call(&self, operation: &'static str, outcome: &'static str, took: Duration) {
-        self.cache_seconds
             .get_or_create(&[("operation", operation), ("outcome", outcome)])
             .observe(took.as_secs_f64());
     }
