@@ -47,6 +47,9 @@ pub(super) enum Command {
     /// Make, list and revoke the tokens that a service asks for
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print the OpenAPI document of the service
+    #[command(name = "openapi")]
+    OpenApi,
     /// Print every setting, its value and where it comes from
     CheckConfig(CheckConfigArgs),
 }

@@ -10,6 +10,7 @@ mod count;
 mod failure;
 mod health;
 mod load;
+mod openapi;
 mod output;
 mod progress;
 mod segments;
@@ -70,6 +71,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Audit(args) => client_side(audit::run(args, variables)),
         Command::Copy(args) => client_side(copy::run(args, variables)),
         Command::Token(command) => token::run(command, variables),
+        Command::OpenApi => openapi::run(),
         Command::CheckConfig(args) => check_config::run(args, variables),
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
@@ -13,17 +14,25 @@ use super::reply::json;
 use crate::app::Headcount;
 use crate::refresher::Outcome;
 
-#[derive(Default, Serialize)]
-struct Refreshed {
+/// What a refresh came to.
+#[derive(Default, Serialize, ToSchema)]
+pub(super) struct Refreshed {
+    /// Counts that were renewed.
     refreshed: u64,
+    /// Counts that could not be.
     failed: u64,
+    #[schema(minimum = 0)]
     took_seconds: f64,
+    /// Why nothing was done, if nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     skipped: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Removed {
+/// What an archive run came to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Removed {
+    /// Pairs, or points, that no window could reach any more.
     removed: u64,
 }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
+use super::openapi::schema;
 use super::problem::Problem;
 use super::query::{Query, query};
 use super::reply::{json, rfc3339};
@@ -14,16 +16,27 @@ use crate::app::Headcount;
 use crate::counts::Answer;
 use crate::domain::{Segment, Timestamp};
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A count, and how far to trust it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Count)]
+pub(super) struct Document<'a> {
     segment: &'a str,
+    /// Distinct users, exact as of `as_of`.
     users: u64,
     window_seconds: u64,
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     as_of: Timestamp,
+    /// How long ago `as_of` was, to the millisecond.
+    #[schema(minimum = 0)]
     age_seconds: f64,
+    /// Where the number came from.
+    #[schema(schema_with = schema::source)]
     source: &'static str,
+    /// Pairs acknowledged since and not in the number: now it is at most `users + pending`. Null when unknown.
+    #[schema(required)]
     pending: Option<u64>,
+    /// Whether every source failed and this is the last number known.
     stale: bool,
 }
 

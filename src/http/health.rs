@@ -5,32 +5,46 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
 use warp::{Filter, path};
 
+use super::openapi::schema;
 use super::reply::{json, json_with};
 use crate::app::Headcount;
 use crate::readiness::Readiness;
 
-#[derive(Serialize)]
-struct Health {
+/// The process lives.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(schema_with = schema::alive)]
     status: &'static str,
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// What can be served now, and which part is to blame when something can't.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(super) struct Document<'a> {
+    #[schema(schema_with = schema::readiness)]
     status: &'static str,
+    /// Whether pairs can be kept.
     writes: bool,
+    /// Whether counts come from a live source.
     reads: bool,
+    /// Each part by its name: `store`, `cache`, `spool`.
+    #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component<'a>>,
 }
 
-#[derive(Serialize)]
+/// The state of one part.
+#[derive(Serialize, ToSchema)]
 struct Component<'a> {
     ok: bool,
+    /// What is wrong, or worth knowing.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<&'a str>,
 }
 

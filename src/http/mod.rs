@@ -9,11 +9,13 @@ mod body;
 mod cors;
 mod count;
 mod cursor;
+mod docs;
 mod encoding;
 mod gate;
 mod health;
 mod media;
 mod metrics;
+mod openapi;
 mod pairs;
 pub mod parse;
 mod path;
@@ -66,6 +68,8 @@ pub fn routes(
         .unify()
         .or(admin::route(app))
         .unify()
+        .or(docs::route())
+        .unify()
         .recover(unmatched)
         .unify()
         .boxed()
@@ -93,6 +97,15 @@ pub fn resources() -> impl Iterator<Item = (&'static str, &'static str, Option<S
             (method, route.template(), scope)
         })
     })
+}
+
+/// The OpenAPI document of the service, as /openapi.json answers it: indented JSON with a line feed at its end.
+///
+/// # Errors
+///
+/// Never in practice: all of it is texts and numbers.
+pub fn openapi() -> Result<String, serde_json::Error> {
+    openapi::text()
 }
 
 /// Handlers answer problems themselves; only a request that none took gets here.

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use futures::Stream;
 use serde::Serialize;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Reply, Response};
@@ -16,6 +17,7 @@ use super::body::{Limits, Received};
 use super::encoding::Encoding;
 use super::gate;
 use super::media::Format;
+use super::openapi::schema;
 use super::parse::{self, BadBody, ItemError, Report};
 use super::problem::Problem;
 use super::reply::json_with;
@@ -46,12 +48,19 @@ struct Taken {
     report: Report,
 }
 
-#[derive(Serialize)]
-struct Answer<'a> {
+/// What became of the pairs of a request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Accepted)]
+pub(super) struct Answer<'a> {
+    /// Pairs that are durable now.
     accepted: usize,
+    /// Items that were refused.
     rejected: usize,
+    /// `spooled` when the pairs wait on this instance's disk for the store.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::durable)]
     durable: Option<&'static str>,
+    /// Why items were refused: the first hundred.
     errors: &'a [ItemError],
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 use warp::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
@@ -27,13 +28,20 @@ pub(super) struct Problem {
 #[derive(Debug, Clone)]
 pub(super) struct Cause(pub(super) String);
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// Why a request failed (RFC 9457). Some codes have further members, such as `parameter` or `limit`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Document<'a> {
     title: &'a str,
+    /// The status of the answer.
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// For programs; never changes.
     code: &'a str,
+    /// For people.
     detail: &'a str,
     #[serde(flatten)]
+    #[schema(ignore)]
     members: &'a Map<String, Value>,
 }
 

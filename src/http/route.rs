@@ -16,6 +16,9 @@ pub(super) enum Route {
     Health,
     Ready,
     Metrics,
+    OpenApi,
+    Docs,
+    DocsFile,
     Unknown,
 }
 
@@ -46,6 +49,9 @@ impl Route {
         Self::Health,
         Self::Ready,
         Self::Metrics,
+        Self::OpenApi,
+        Self::Docs,
+        Self::DocsFile,
     ];
 
     /// The resource at `path`.
@@ -71,6 +77,9 @@ impl Route {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Ready,
             ["metrics"] => Self::Metrics,
+            ["openapi.json"] => Self::OpenApi,
+            ["docs"] => Self::Docs,
+            ["docs", name] if given(name) => Self::DocsFile,
             _ => Self::Unknown,
         }
     }
@@ -88,6 +97,9 @@ impl Route {
             Self::Health => "/healthz",
             Self::Ready => "/readyz",
             Self::Metrics => "/metrics",
+            Self::OpenApi => "/openapi.json",
+            Self::Docs => "/docs",
+            Self::DocsFile => "/docs/{file}",
             Self::Unknown => "unknown",
         }
     }
@@ -102,7 +114,10 @@ impl Route {
             | Self::Trend
             | Self::Health
             | Self::Ready
-            | Self::Metrics => "GET, HEAD",
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Docs
+            | Self::DocsFile => "GET, HEAD",
             Self::Unknown => "",
         }
     }
@@ -115,6 +130,8 @@ impl Route {
             Self::Refresh | Self::Archive => Access::Needs(Scope::Admin),
             Self::Count | Self::Segments | Self::Trend | Self::User => Access::Needs(Scope::Read),
             Self::Metrics => Access::Metrics,
+            // The documents hold no data, and say nothing that the source does not.
+            Self::OpenApi | Self::Docs | Self::DocsFile => Access::Open,
             Self::Health | Self::Ready | Self::Unknown => Access::Open,
         }
     }

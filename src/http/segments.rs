@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
@@ -14,20 +15,27 @@ use super::reply::{json, rfc3339};
 use crate::app::Headcount;
 use crate::domain::{Count, Segment, Timestamp};
 
-const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 1000;
+pub(super) const DEFAULT_LIMIT: usize = 100;
+pub(super) const MAX_LIMIT: usize = 1000;
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// A page of segments.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Segments)]
+pub(super) struct Document<'a> {
     segments: Vec<Entry<'a>>,
+    /// The `cursor` of the next page; null after the last.
+    #[schema(required)]
     next: Option<String>,
 }
 
-#[derive(Serialize)]
+/// A segment and its count over the configured window.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SegmentCount)]
 struct Entry<'a> {
     segment: &'a str,
     users: u64,
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     as_of: Timestamp,
 }
 

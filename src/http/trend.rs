@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
@@ -19,15 +20,20 @@ const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// More points than any chart has pixels, and still a small answer; without it a year of minutes would be 30 MB.
 const MAX_POINTS: usize = 10_000;
 
-#[derive(Serialize)]
-struct Document<'a> {
+/// How the count of a segment came about, oldest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Trend)]
+pub(super) struct Document<'a> {
     segment: &'a str,
     points: Vec<Point>,
 }
 
-#[derive(Serialize)]
+/// A count of the past.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TrendPoint)]
 struct Point {
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     users: u64,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
@@ -12,25 +13,32 @@ use super::reply::{json, rfc3339};
 use crate::app::Headcount;
 use crate::domain::{Membership, TimeFrame, Timestamp};
 
-#[derive(Serialize)]
-struct Memberships<'a> {
+/// Where a user is counted.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Memberships<'a> {
     user_id: &'a str,
     segments: Vec<Stay<'a>>,
 }
 
-#[derive(Serialize)]
+/// A segment that a user is in.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Membership)]
 struct Stay<'a> {
     segment: &'a str,
     /// The first instant of the slot in which the user was last seen.
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     last_seen: Timestamp,
     /// The first instant at which the user is no longer counted.
     #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
     until: Timestamp,
 }
 
-#[derive(Serialize)]
-struct Erased {
+/// What an erasure came to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Erased {
+    /// In how many segments the user was.
     erased: u64,
 }
 

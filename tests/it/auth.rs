@@ -107,6 +107,12 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ("HEAD", "/readyz", "/readyz", None, 200),
     ("GET", "/metrics", "/metrics", None, 200),
     ("HEAD", "/metrics", "/metrics", None, 200),
+    ("GET", "/openapi.json", "/openapi.json", None, 200),
+    ("HEAD", "/openapi.json", "/openapi.json", None, 200),
+    ("GET", "/docs", "/docs", None, 200),
+    ("HEAD", "/docs", "/docs", None, 200),
+    ("GET", "/docs/{file}", "/docs/headcount.js", None, 200),
+    ("HEAD", "/docs/{file}", "/docs/headcount.js", None, 200),
 ];
 
 /// A tokens file. A token's text is its name, then `-token`.

@@ -24,6 +24,7 @@ mod influx_spool;
 mod kill;
 mod library;
 mod one_number;
+mod openapi;
 mod outages;
 mod postgres;
 mod postgres_faults;

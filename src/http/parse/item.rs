@@ -6,20 +6,26 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::instant::{parse_rfc3339, parse_unix};
 use super::plain;
 use super::{Push, Report};
 use crate::domain::Timestamp;
+use crate::http::openapi::schema;
 
 /// The fields of an item as they stand in the text; null is the same as missing.
-#[derive(Deserialize)]
-struct Fields<'a> {
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Pair, description = "A user who was seen in a segment. Unknown fields are ignored; one given twice is an error.")]
+pub(in crate::http) struct Fields<'a> {
     #[serde(borrow)]
+    #[schema(schema_with = schema::user_id, required)]
     user_id: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schema(schema_with = schema::segment, required)]
     segment: Option<&'a RawValue>,
     #[serde(borrow)]
+    #[schema(schema_with = schema::at)]
     at: Option<&'a RawValue>,
 }
 

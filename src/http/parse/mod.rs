@@ -11,6 +11,7 @@ use crate::domain::Timestamp;
 use crate::ingest::PairError;
 
 pub(super) use instant::parse_either as parse_instant;
+pub(super) use item::Fields;
 pub use report::{ItemError, Report};
 
 /// Why a body as a whole can't be read.

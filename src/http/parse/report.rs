@@ -1,6 +1,9 @@
 //! What became of the items of a body.
 
 use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::openapi::schema;
 
 /// Errors beyond this many are counted and not told one by one.
 const MAX_ERRORS: usize = 100;
@@ -17,11 +20,12 @@ pub struct Report {
 }
 
 /// Why one item was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ItemError {
     /// The item's position in the body, from 0.
     pub index: usize,
     /// What kind of mistake it is, for programs.
+    #[schema(schema_with = schema::item_code)]
     pub code: &'static str,
     /// What is wrong, for people. It never quotes a user id.
     pub message: String,

@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod redis;
+pub mod schema;
 pub mod servers;
 pub mod service;
 pub mod stores;

@@ -1,0 +1,124 @@
+//! `/openapi.json` and `/docs`: what the service is, for programs and for people.
+//!
+//! Open to everybody: they hold no data, and say nothing of a service that its source does not.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use utoipa_swagger_ui::Config;
+use warp::filters::BoxedFilter;
+use warp::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::openapi;
+use super::problem::Problem;
+
+/// The files of the viewer. Those with `headcount` in their name are ours.
+pub(super) const FILES: [&str; 4] = [
+    "swagger-ui.css",
+    "swagger-ui-bundle.js",
+    "favicon-32x32.png",
+    "headcount.js",
+];
+
+const PAGE: &str = include_str!("docs/index.html");
+const START: &str = include_str!("docs/headcount.js");
+/// Only what this service serves, and pictures that its style sheet has in itself. Nothing may frame the page.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+/// The routes.
+pub(super) fn route() -> BoxedFilter<(Response,)> {
+    let document = openapi::text()
+        .map(Bytes::from)
+        .map_err(|error| error.to_string());
+    let document = path!("openapi.json")
+        .and(warp::get())
+        .map(move || match &document {
+            Ok(text) => answer("application/json", text.clone()),
+            Err(error) => Problem::internal().caused_by(error).into_response(),
+        });
+    let page = path!("docs").and(warp::get()).map(page);
+    let files = path!("docs" / String)
+        .and(warp::get())
+        .map(|name: String| file(&name));
+    document.or(page).unify().or(files).unify().boxed()
+}
+
+fn page() -> Response {
+    let mut response = answer(
+        "text/html; charset=utf-8",
+        Bytes::from_static(PAGE.as_bytes()),
+    );
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+fn file(name: &str) -> Response {
+    let (kind, bytes) = match name {
+        "headcount.js" => ("text/javascript", Bytes::from_static(START.as_bytes())),
+        "swagger-ui.css" => ("text/css", of_the_viewer(name)),
+        "swagger-ui-bundle.js" => ("text/javascript", of_the_viewer(name)),
+        "favicon-32x32.png" => ("image/png", of_the_viewer(name)),
+        _ => return Problem::not_found().into_response(),
+    };
+    let mut response = answer(kind, bytes);
+    // As long as a day: the next version of the service may bring others under the same names.
+    let day = HeaderValue::from_static("max-age=86400");
+    response.headers_mut().insert(CACHE_CONTROL, day);
+    response
+}
+
+/// A file that the viewer brings along; empty if it has none of that name, which a test rules out.
+fn of_the_viewer(name: &str) -> Bytes {
+    let served = utoipa_swagger_ui::serve(name, Arc::new(Config::default()));
+    match served.ok().flatten().map(|file| file.bytes) {
+        Some(Cow::Borrowed(bytes)) => Bytes::from_static(bytes),
+        Some(Cow::Owned(bytes)) => Bytes::from(bytes),
+        None => Bytes::new(),
+    }
+}
+
+fn answer(kind: &'static str, body: Bytes) -> Response {
+    let mut response = warp::http::Response::new(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_viewer_has_all_its_files() {
+        for name in FILES {
+            let response = file(name);
+            assert_eq!(response.status(), 200, "{name}");
+            let length = hyper::body::Body::size_hint(response.body()).exact();
+            assert!(length > Some(100), "{name}");
+        }
+        assert_eq!(file("index.html").status(), 404);
+    }
+
+    #[test]
+    fn the_page_names_only_files_that_are_served() {
+        for (_, rest) in PAGE
+            .match_indices("docs/")
+            .map(|(at, found)| PAGE.split_at(at + found.len()))
+        {
+            let name = rest.split('"').next().unwrap();
+            assert!(FILES.contains(&name), "{name}");
+        }
+    }
+}

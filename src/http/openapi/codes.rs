@@ -1,0 +1,121 @@
+//! Every code of a problem, with the status that it comes with and when it does.
+
+/// A code of a problem.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    /// When it is answered: a clause for people.
+    pub(super) when: &'static str,
+}
+
+const fn code(status: u16, code: &'static str, when: &'static str) -> Code {
+    Code { status, code, when }
+}
+
+pub(super) const INVALID_PARAMETER: Code = code(
+    400,
+    "invalid_parameter",
+    "a query parameter can't be used, or is given twice; `parameter` names it",
+);
+pub(super) const INVALID_SEGMENT: Code = code(
+    400,
+    "invalid_segment",
+    "the segment is no name of a segment",
+);
+pub(super) const INVALID_USER_ID: Code =
+    code(400, "invalid_user_id", "the user id is no id of a user");
+pub(super) const INVALID_WINDOW: Code = code(
+    400,
+    "invalid_window",
+    "the window is no duration, no multiple of the resolution, or longer than the configured one",
+);
+pub(super) const TOO_MANY_POINTS: Code = code(
+    400,
+    "too_many_points",
+    "the trend has more than 10,000 points: give a longer step or a shorter time",
+);
+pub(super) const NOT_FOUND: Code = code(404, "not_found", "there is nothing at this path");
+pub(super) const UNAVAILABLE: Code = code(
+    503,
+    "unavailable",
+    "the store can't answer now, and no earlier answer is known",
+);
+
+/// What may be wrong with a body of pairs, and with keeping them.
+pub(super) const PAIRS: &[Code] = &[
+    code(
+        400,
+        "malformed",
+        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as it says",
+    ),
+    code(408, "timeout", "the body did not arrive in time"),
+    code(
+        413,
+        "too_large",
+        "the body has more than `limit` bytes, as it came or decompressed",
+    ),
+    code(
+        413,
+        "too_many_pairs",
+        "the body has more pairs than the token may send in a second: at most `limit`",
+    ),
+    code(
+        415,
+        "unsupported_media_type",
+        "the content type, its charset or the content encoding is none that is read here",
+    ),
+    code(422, "empty", "the body is well-formed and has no pair"),
+    code(
+        422,
+        "nothing_accepted",
+        "no pair of the body is acceptable; `errors` says why",
+    ),
+    code(
+        429,
+        "busy",
+        "too much is under way; nothing of the request was taken",
+    ),
+    code(
+        500,
+        "store_refused",
+        "the store refuses what it is given, and has to be mended",
+    ),
+    code(
+        503,
+        "unavailable",
+        "the pairs can be kept nowhere now; nothing of the request was taken",
+    ),
+];
+
+/// What any operation may fail with.
+pub(super) const EVERYWHERE: &[Code] = &[code(
+    500,
+    "internal",
+    "a defect of the service; the log has more under the request id",
+)];
+
+/// What an operation that needs a token may fail with.
+pub(super) const WITH_A_TOKEN: &[Code] = &[
+    code(
+        400,
+        "invalid_request",
+        "there is more than one `Authorization` header",
+    ),
+    code(401, "unauthenticated", "there is no bearer token"),
+    code(
+        401,
+        "invalid_token",
+        "the token is unknown, expired, not valid yet, or not for this service",
+    ),
+    code(
+        403,
+        "insufficient_scope",
+        "the token has not the scope that `scope` names",
+    ),
+    code(
+        429,
+        "rate_limited",
+        "the token sent more in a second than `limit`; nothing of the request was taken",
+    ),
+];

@@ -1,0 +1,298 @@
+//! What each resource does, takes and answers.
+
+use serde_json::json;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
+use utoipa::openapi::schema::OneOfBuilder;
+use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required, Type};
+
+use super::codes::{self, *};
+use super::operation::Described;
+use super::{parameters, schema};
+use crate::http::parse::{Fields, ItemError};
+use crate::http::route::Route;
+use crate::http::{admin, count, docs, health, pairs, segments, trend, users};
+
+/// What `route` does by `method`; `None` leaves it out of the document, as fits a page for people.
+///
+/// An answer that is no JSON is described by [`Described::answers_with`].
+pub(super) fn described(route: Route, method: &str) -> Option<Described> {
+    let described = match route {
+        Route::Pairs => post_pairs(),
+        Route::Count => get_count(),
+        Route::Segments => get_segments(),
+        Route::Trend => get_trend(),
+        Route::User if method == "DELETE" => delete_user(),
+        Route::User => get_user(),
+        Route::Refresh => refresh(),
+        Route::Archive => archive(),
+        Route::Health => Described::new(
+            "getHealth",
+            "operations",
+            "Does the process live?",
+            "For whoever restarts processes. Says nothing of the store.",
+        )
+        .answers::<health::Health>(200, "It does.", json!({"status": "ok"})),
+        Route::Ready => ready(),
+        Route::Metrics => Described::new(
+            "getMetrics",
+            "operations",
+            "Metrics for Prometheus",
+            "Open to everybody, unless the service is configured to ask for scope `read`.",
+        )
+        .answers_with(200, "All metrics.", &["application/openmetrics-text"]),
+        Route::OpenApi => Described::new(
+            "getOpenApi",
+            "operations",
+            "This document",
+            "The same as `headcount openapi` prints. It holds no data, and is open to everybody.",
+        )
+        .answers_with(200, "An OpenAPI 3.1 document.", &["application/json"]),
+        Route::Docs => Described::new(
+            "getDocs",
+            "operations",
+            "This document for people",
+            "A viewer that loads nothing from any other host.",
+        )
+        .answers_with(200, "A page.", &["text/html"]),
+        Route::DocsFile => Described::new(
+            "getDocsFile",
+            "operations",
+            "A part of the viewer",
+            "What the page at /docs loads.",
+        )
+        .takes(parameters::file(docs::FILES))
+        .answers_with(
+            200,
+            "The file.",
+            &["text/css", "text/javascript", "image/png"],
+        )
+        .fails(&[NOT_FOUND]),
+        Route::Unknown => return None,
+    };
+    Some(described)
+}
+
+fn post_pairs() -> Described {
+    let mut described = Described::new(
+        "postPairs",
+        "pairs",
+        "Take pairs in",
+        "A bad item never costs its neighbours: it is told in `errors`, and the others are taken. Order, repetition and \
+         retries change nothing, so a request that was not answered may be sent again.",
+    );
+    let pair = described.refer::<Fields<'static>>();
+    let error = described.refer::<ItemError>();
+    let refused = ObjectBuilder::new()
+        .property(
+            "accepted",
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .enum_values(Some([0])),
+        )
+        .property(
+            "rejected",
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .minimum(Some(0_u64)),
+        )
+        .property(
+            "errors",
+            ArrayBuilder::new().items(error).max_items(Some(100)),
+        )
+        .required("accepted")
+        .required("rejected")
+        .required("errors");
+    described
+        .body(pairs_body(pair))
+        .answers::<pairs::Answer<'static>>(
+            200,
+            "Every accepted pair is durable and in every count from now on.",
+            json!({"accepted": 2, "rejected": 1, "errors": [{
+                "index": 1,
+                "code": "invalid_segment",
+                "message": "segment begins or ends with white space"
+            }]}),
+        )
+        .answers::<pairs::Answer<'static>>(
+            202,
+            "The store is away: every accepted pair is durable on this instance's own disk, and will be delivered.",
+            json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
+        )
+        .problem_with(422, refused)
+        .fails(codes::PAIRS)
+}
+
+fn pairs_body(pair: Ref) -> RequestBody {
+    let one = json!({"user_id": "u104010", "segment": "sports"});
+    let several = json!([
+        {"user_id": "u104010", "segment": "news", "at": "2026-11-21T08:00:00Z"},
+        {"user_id": 7, "segment": "sports", "at": 1_795_262_400.5},
+    ]);
+    let lines = "{\"user_id\": \"u104010\", \"segment\": \"news\"}\n{\"user_id\": 7, \"segment\": \"sports\"}\n";
+    let example = |value| ExampleBuilder::new().value(Some(value));
+    let json = ContentBuilder::new()
+        .schema(Some(
+            OneOfBuilder::new()
+                .item(pair.clone())
+                .item(ArrayBuilder::new().items(pair).min_items(Some(1))),
+        ))
+        .examples_from_iter([("one", example(one)), ("several", example(several))]);
+    let ndjson = ContentBuilder::new()
+        .schema(Some(schema::text().description(Some(
+            "One pair a line, as JSON. Blank lines are no items; a line that is no JSON is an error of that item.",
+        ))))
+        .examples_from_iter([("lines", example(lines.into()))]);
+    RequestBodyBuilder::new()
+        .description(Some(
+            "At most `max_body` bytes (8 MiB by default), plain or with `Content-Encoding: gzip` or `zstd`, and then \
+             decompressed too. UTF-8.",
+        ))
+        .required(Some(Required::True))
+        .content("application/json", json.build())
+        .content("application/x-ndjson", ndjson.build())
+        .build()
+}
+
+fn get_count() -> Described {
+    Described::new(
+        "getCount",
+        "counts",
+        "How many users a segment has",
+        "The count of an unknown segment is 0.",
+    )
+    .takes(parameters::segment())
+    .takes(parameters::window())
+    .takes(parameters::fresh())
+    .answers::<count::Document<'static>>(
+        200,
+        "The count.",
+        json!({
+            "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
+            "age_seconds": 0.8, "source": "memory", "pending": 2, "stale": false
+        }),
+    )
+    .fails(&[INVALID_SEGMENT, INVALID_WINDOW, INVALID_PARAMETER, UNAVAILABLE])
+}
+
+fn get_segments() -> Described {
+    Described::new(
+        "getSegments",
+        "counts",
+        "All segments with their counts",
+        "In pages: ask again with `cursor` until `next` is null.",
+    )
+    .takes(parameters::prefix())
+    .takes(parameters::sort())
+    .takes(parameters::limit())
+    .takes(parameters::cursor())
+    .answers::<segments::Document<'static>>(
+        200,
+        "A page of segments.",
+        json!({"segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z"}], "next": null}),
+    )
+    .fails(&[INVALID_PARAMETER, UNAVAILABLE])
+}
+
+fn get_trend() -> Described {
+    Described::new(
+        "getTrend",
+        "counts",
+        "Counts of the past",
+        "Each refresh adds a point. At most 10,000 are answered.",
+    )
+    .takes(parameters::segment())
+    .takes(parameters::window())
+    .takes(parameters::from())
+    .takes(parameters::to())
+    .takes(parameters::step())
+    .answers::<trend::Document<'static>>(
+        200,
+        "The points, oldest first.",
+        json!({"segment": "sports", "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}]}),
+    )
+    .fails(&[
+        INVALID_SEGMENT,
+        INVALID_WINDOW,
+        INVALID_PARAMETER,
+        TOO_MANY_POINTS,
+        UNAVAILABLE,
+    ])
+}
+
+fn get_user() -> Described {
+    Described::new(
+        "getUser",
+        "users",
+        "Where a user is counted",
+        "A user whom nobody knows is in no segment.",
+    )
+    .takes(parameters::user_id())
+    .answers::<users::Memberships<'static>>(
+        200,
+        "The segments that the user is in.",
+        json!({"user_id": "u104010", "segments": [{
+            "segment": "sports", "last_seen": "2026-11-21T08:00:00Z", "until": "2026-12-05T08:00:00Z"
+        }]}),
+    )
+    .fails(&[INVALID_USER_ID, UNAVAILABLE])
+}
+
+fn delete_user() -> Described {
+    Described::new(
+        "deleteUser",
+        "users",
+        "Erase a user",
+        "From all segments, at once. May be repeated.",
+    )
+    .takes(parameters::user_id())
+    .answers::<users::Erased>(200, "The user is erased.", json!({"erased": 2}))
+    .fails(&[INVALID_USER_ID, UNAVAILABLE])
+}
+
+fn refresh() -> Described {
+    Described::new(
+        "refresh",
+        "admin",
+        "Recount into the cache",
+        "All segments, or one. A second one at the same time is skipped, which is no failure.",
+    )
+    .takes(parameters::only_segment())
+    .answers::<admin::Refreshed>(
+        200,
+        "What was done.",
+        json!({"refreshed": 12, "failed": 0, "took_seconds": 0.4}),
+    )
+    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, UNAVAILABLE])
+}
+
+fn archive() -> Described {
+    Described::new(
+        "archive",
+        "admin",
+        "Remove what no window can reach",
+        "The service does it by itself too.",
+    )
+    .answers::<admin::Removed>(200, "What was removed.", json!({"removed": 0}))
+    .fails(&[UNAVAILABLE])
+}
+
+fn ready() -> Described {
+    let example = |status: &str, up: bool| json!({"status": status, "writes": up, "reads": up, "components": {"store": {"ok": up}}});
+    Described::new(
+        "getReady",
+        "operations",
+        "What can be served now?",
+        "For whoever sends requests to instances: by component.",
+    )
+    .answers::<health::Document<'static>>(
+        200,
+        "Pairs or counts can be served.",
+        example("ready", true),
+    )
+    .answers::<health::Document<'static>>(
+        503,
+        "Neither can, or the service is about to stop.",
+        example("unavailable", false),
+    )
+}

@@ -1,0 +1,385 @@
+//! /openapi.json says what the service does, and the service does what it says.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use headcount::auth::Scope;
+use headcount::http;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::support::app::{Answer, App};
+use crate::support::binary::Server;
+use crate::support::schema::{mistakes, resolve, strangers};
+use crate::support::{program, servers};
+
+const JSON: &str = "application/json";
+/// The same requests every time.
+const SEED: &str = "1";
+/// Test cases for each operation, at most: two runs of this many take a minute at worst.
+const EXAMPLES: &str = "25";
+
+fn document() -> Value {
+    serde_json::from_str(&http::openapi().unwrap()).unwrap()
+}
+
+/// Members of a problem that `Problem` speaks of and does not list: each belongs to a code or two.
+const MEMBERS_OF_CODES: [&str; 3] = ["parameter", "limit", "scope"];
+
+/// Fails unless `answer` is one that the document has for this operation.
+fn assert_documented(document: &Value, method: &str, template: &str, answer: &Answer) {
+    let operation = &document["paths"][template][method];
+    let response = &operation["responses"][answer.status.to_string()];
+    assert!(
+        response.is_object(),
+        "{method} {template} answers {answer:?}"
+    );
+    for (name, header) in response["headers"].as_object().unwrap() {
+        let header = resolve(document, header);
+        assert_eq!(header["required"], true, "{name}");
+        assert!(
+            answer.headers.contains_key(name),
+            "{template} without {name}: {answer:?}"
+        );
+    }
+    let kind = answer.headers["content-type"].to_str().unwrap();
+    let kind = kind.split(';').next().unwrap();
+    let content = &response["content"][kind];
+    assert!(content.is_object(), "{method} {template} answers {kind}");
+    if kind.ends_with("json") && template != "/openapi.json" {
+        let wrong = mistakes(document, &content["schema"], &answer.json);
+        assert_eq!(wrong, [""; 0], "{method} {template} {answer:?}");
+        let mut unknown = strangers(document, &content["schema"], &answer.json);
+        if answer.status >= 400 {
+            unknown.retain(|name| !MEMBERS_OF_CODES.contains(&name.as_str()));
+        }
+        assert_eq!(unknown, [""; 0], "{method} {template} {answer:?}");
+    }
+}
+
+#[test]
+fn its_operations_and_scopes_are_those_of_the_service() {
+    let document = document();
+    let mut documented = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            // Where a token is only asked for if the service is told so, there is a way in without one.
+            let ways = operation["security"].as_array().unwrap();
+            let scope = match ways.as_slice() {
+                [way] => Some(way["bearer"][0].as_str().unwrap()),
+                _ => None,
+            };
+            documented.insert((method.to_uppercase(), path.as_str(), scope));
+        }
+    }
+    let (head, known): (Vec<_>, Vec<_>) =
+        http::resources().partition(|(method, ..)| *method == "HEAD");
+    let known: BTreeSet<_> = known
+        .into_iter()
+        .map(|(method, template, scope)| (method.to_owned(), template, scope.map(Scope::as_str)))
+        .collect();
+    assert_eq!(documented, known);
+    // What the description says of HEAD.
+    let gets: Vec<_> = known
+        .iter()
+        .filter(|(method, ..)| method == "GET")
+        .map(|known| known.1)
+        .collect();
+    let heads: BTreeSet<_> = head.iter().map(|known| known.1).collect();
+    assert_eq!(heads, BTreeSet::from_iter(gets));
+}
+
+#[test]
+fn operations_have_names_of_their_own_summaries_and_examples() {
+    let document = document();
+    let mut names = BTreeSet::new();
+    for operation in document["paths"].as_object().unwrap().values() {
+        for operation in operation.as_object().unwrap().values() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name), "{name} twice");
+            assert!(operation["summary"].is_string() && operation["description"].is_string());
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                assert!(parameter["description"].is_string(), "{name} {parameter}");
+            }
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                let content = &response["content"][JSON];
+                if let Some(example) = content.get("example") {
+                    let wrong = mistakes(&document, &content["schema"], example);
+                    assert_eq!(wrong, [""; 0], "the example of {name} {status}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_committed_copy_is_the_document() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == http::openapi().unwrap(),
+        "docs/openapi.json is not what the service says: renew it by `cargo run -- openapi > docs/openapi.json`, and \
+         look at what changed"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_and_the_command_line_tell_the_same() {
+    let app = App::start().await;
+    let answer = app.get("/openapi.json").await;
+    assert_eq!(
+        (answer.status, &answer.headers["content-type"]),
+        (200, &JSON.parse().unwrap())
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let printed = program::run(folder.path(), &[], &["openapi"]);
+    assert_eq!((printed.code, &printed.out), (Some(0), &answer.text));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_answers_are_as_documented() {
+    let document = document();
+    let app = App::start_with(&[("max_body", "2 KiB")]).await;
+    let pairs = "/v1/pairs";
+    for (kind, body, status) in [
+        (
+            JSON,
+            r#"{"user_id": "u1", "segment": "sports"}"#.to_owned(),
+            200,
+        ),
+        (
+            JSON,
+            r#"[{"user_id": 1, "segment": "sports"}, {"user_id": 1}]"#.to_owned(),
+            200,
+        ),
+        (
+            "application/x-ndjson",
+            "{\"user_id\": 1, \"segment\": \"a\"}\nx".to_owned(),
+            200,
+        ),
+        (JSON, "{".to_owned(), 400),
+        (JSON, "\"".repeat(3000), 413),
+        ("text/plain", "x".to_owned(), 415),
+        (JSON, "[]".to_owned(), 422),
+        (
+            JSON,
+            r#"{"user_id": 1, "segment": "a", "at": 0}"#.to_owned(),
+            422,
+        ),
+        (
+            JSON,
+            r#"{"user_id": 1, "segment": "a", "at": "2027-01-01T00:00:00Z"}"#.to_owned(),
+            422,
+        ),
+    ] {
+        let answer = app.post(kind, body).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_documented(&document, "post", pairs, &answer);
+    }
+    for (method, template, target, status) in [
+        (
+            "GET",
+            "/v1/segments/{segment}/count",
+            "/v1/segments/sports/count",
+            200,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/count",
+            "/v1/segments/sports/count?fresh=true&window=1h",
+            200,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/count",
+            "/v1/segments/%20/count",
+            400,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/count",
+            "/v1/segments/a/count?window=1s",
+            400,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/count",
+            "/v1/segments/a/count?fresh=maybe",
+            400,
+        ),
+        ("GET", "/v1/segments", "/v1/segments?limit=1", 200),
+        (
+            "GET",
+            "/v1/segments",
+            "/v1/segments?sort=users&prefix=sp",
+            200,
+        ),
+        ("GET", "/v1/segments", "/v1/segments?sort=age", 400),
+        ("GET", "/v1/segments", "/v1/segments?cursor=x", 400),
+        ("POST", "/v1/admin/refresh", "/v1/admin/refresh", 200),
+        (
+            "POST",
+            "/v1/admin/refresh",
+            "/v1/admin/refresh?segment=%0a",
+            400,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/trend",
+            "/v1/segments/sports/trend",
+            200,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/trend",
+            "/v1/segments/sports/trend?from=2&to=1",
+            400,
+        ),
+        ("GET", "/v1/users/{user_id}", "/v1/users/u1", 200),
+        ("GET", "/v1/users/{user_id}", "/v1/users/%00", 400),
+        ("DELETE", "/v1/users/{user_id}", "/v1/users/u1", 200),
+        ("DELETE", "/v1/users/{user_id}", "/v1/users/%00", 400),
+        ("POST", "/v1/admin/archive", "/v1/admin/archive", 200),
+        ("GET", "/healthz", "/healthz", 200),
+        ("GET", "/readyz", "/readyz", 200),
+        ("GET", "/metrics", "/metrics", 200),
+        ("GET", "/openapi.json", "/openapi.json", 200),
+        ("GET", "/docs", "/docs", 200),
+        ("GET", "/docs/{file}", "/docs/swagger-ui.css", 200),
+        ("GET", "/docs/{file}", "/docs/swagger-ui-bundle.js", 200),
+        ("GET", "/docs/{file}", "/docs/favicon-32x32.png", 200),
+        ("GET", "/docs/{file}", "/docs/swagger-ui-es-bundle.js", 404),
+    ] {
+        let answer = app.send(method.parse::<Method>().unwrap(), target).await;
+        assert_eq!(answer.status, status, "{method} {target} {answer:?}");
+        assert_documented(&document, &method.to_lowercase(), template, &answer);
+    }
+    app.begin_stop();
+    app.stop().await;
+}
+
+/// Runs schemathesis against a service with these settings. What it found is in the panic's message.
+async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Where `.ci/run` puts it.
+    let installed = [repository.join("target/tools/bin")];
+    let variable = "HEADCOUNT_TEST_SCHEMATHESIS";
+    let Some(schemathesis) = servers::find_among("schemathesis", variable, &installed) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(folder.path(), settings).await;
+    let own = repository.join("tests/schemathesis");
+    let output = Command::new(schemathesis)
+        .arg("--config-file")
+        .arg(own.join("schemathesis.toml"))
+        .args([
+            "run",
+            &format!("{}/openapi.json", server.url()),
+            "--no-color",
+        ])
+        .args(["--seed", SEED, "--max-examples", EXAMPLES])
+        .args(arguments)
+        .env("SCHEMATHESIS_HOOKS", own.join("hooks.py"))
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wrong = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{wrong}");
+    assert_eq!(
+        server.terminate().await,
+        Some(0),
+        "the service ends well after all that"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing_without_tokens() {
+    // Nobody is asked for a token, so a request without one is not refused, as the document says of such a service.
+    let not_here = "ignored_auth,missing_required_header,negative_data_rejection";
+    let_schemathesis_loose(&[], &["--exclude-checks", not_here]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing_with_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = [
+        "token",
+        "new",
+        "--name",
+        "all",
+        "--scope",
+        "read,write,admin",
+        "--tokens-file",
+        "tokens.toml",
+    ];
+    let token = program::run(folder.path(), &[], &new);
+    let header = format!("Authorization: Bearer {}", token.out.trim());
+    let file = folder.path().join("tokens.toml");
+    let settings = [("TOKENS_FILE", file.to_str().unwrap())];
+    let_schemathesis_loose(&settings, &["--header", &header]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_viewer_shows_every_operation_and_its_policy_is_never_broken() {
+    let Some(chromium) = servers::find("chromium", "HEADCOUNT_TEST_CHROMIUM") else {
+        return;
+    };
+    let app = App::start().await;
+    let policy = app.get("/docs").await.headers["content-security-policy"].clone();
+    let policy = policy.to_str().unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert!(
+        !policy.contains("http") && !policy.contains('*'),
+        "{policy}"
+    );
+
+    // An operation that is unfolded, so that the inner parts are drawn as well.
+    let url = format!("http://{}/docs#/pairs/postPairs", app.addr);
+    let folder = tempfile::tempdir().unwrap();
+    let profile = format!("--user-data-dir={}", folder.path().display());
+    let run = tokio::task::spawn_blocking(move || {
+        Command::new(chromium)
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+            ])
+            .args([
+                "--no-first-run",
+                "--disable-background-networking",
+                "--enable-logging=stderr",
+            ])
+            .args([&profile, "--virtual-time-budget=20000", "--dump-dom", &url])
+            .output()
+            .unwrap()
+    });
+    let output = run.await.unwrap();
+    let (page, log) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    let said: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("CONSOLE"))
+        .collect();
+    assert_eq!(said, [""; 0], "the browser complains");
+    for (path, _) in document()["paths"].as_object().unwrap() {
+        assert!(
+            page.contains(&format!("data-path=\"{path}\"")),
+            "no {path} in {page}"
+        );
+    }
+    assert!(
+        page.contains("opblock-body"),
+        "nothing is unfolded in {page}"
+    );
+    app.stop().await;
+}
