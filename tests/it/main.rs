@@ -16,6 +16,8 @@ mod auth_process;
 mod cli;
 mod copy;
 mod deploy;
+mod docs;
+mod full_disk;
 mod http;
 mod influx;
 mod influx_cli;
