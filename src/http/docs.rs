@@ -18,7 +18,7 @@ use warp::{Filter, path};
 use super::openapi;
 use super::problem::Problem;
 
-/// The files of the viewer. Those with `headcount` in their name are ours.
+/// The files of the viewer. The last is ours.
 pub(super) const FILES: [&str; 4] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",

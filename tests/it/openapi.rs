@@ -256,8 +256,80 @@ async fn real_answers_are_as_documented() {
         assert_eq!(answer.status, status, "{method} {target} {answer:?}");
         assert_documented(&document, &method.to_lowercase(), template, &answer);
     }
-    app.begin_stop();
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_for_want_of_a_token_are_as_documented() {
+    let document = document();
+    let folder = tempfile::tempdir().unwrap();
+    let new = [
+        "token",
+        "new",
+        "--name",
+        "slow",
+        "--scope",
+        "read",
+        "--limit-requests",
+        "1",
+        "--tokens-file",
+        "t.toml",
+    ];
+    let token = program::run(folder.path(), &[], &new).out;
+    let bearer = format!("Bearer {}", token.trim());
+    let file = folder.path().join("t.toml");
+    let app = App::start_with(&[("tokens_file", file.to_str().unwrap())]).await;
+    let (path, template) = ("/v1/segments", "/v1/segments");
+    let answer = app.get(path).await;
+    assert_eq!(answer.problem(), (401, "unauthenticated"));
+    assert_documented(&document, "get", template, &answer);
+    let answer = app
+        .send_with(Method::GET, path, &[("authorization", "Bearer x")])
+        .await;
+    assert_eq!(answer.problem(), (401, "invalid_token"));
+    assert_documented(&document, "get", template, &answer);
+    let archive = "/v1/admin/archive";
+    let answer = app
+        .send_with(Method::POST, archive, &[("authorization", &bearer)])
+        .await;
+    assert_eq!(answer.problem(), (403, "insufficient_scope"));
+    assert_documented(&document, "post", archive, &answer);
+    for _ in 0..1000 {
+        let answer = app
+            .send_with(Method::GET, path, &[("authorization", &bearer)])
+            .await;
+        assert_documented(&document, "get", template, &answer);
+        if answer.status == 429 {
+            return;
+        }
+    }
+    panic!("a thousand requests at once were no more than one a second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_the_store_are_as_documented() {
+    let document = document();
+    let folder = tempfile::tempdir().unwrap();
+    let spool = folder.path().join("spool");
+    for (spool, status) in [(spool.to_str().unwrap(), 202), ("off", 503)] {
+        let app = App::start_with(&[
+            ("store", "influx"),
+            // Nobody listens there.
+            ("influx_url", "http://127.0.0.1:9"),
+            ("influx_token", "none"),
+            ("spool_dir", spool),
+        ])
+        .await;
+        let answer = app
+            .post(JSON, r#"{"user_id": "u1", "segment": "sports"}"#)
+            .await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_documented(&document, "post", "/v1/pairs", &answer);
+        let answer = app.get("/v1/segments/sports/count").await;
+        assert_eq!(answer.problem(), (503, "unavailable"));
+        assert_documented(&document, "get", "/v1/segments/{segment}/count", &answer);
+        app.begin_stop();
+    }
 }
 
 /// Runs schemathesis against a service with these settings. What it found is in the panic's message.

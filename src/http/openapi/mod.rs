@@ -6,6 +6,7 @@
 
 mod codes;
 mod operation;
+mod pairs;
 mod parameters;
 mod resources;
 pub(super) mod schema;
@@ -13,7 +14,7 @@ pub(super) mod schema;
 use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, Header, HttpMethod, InfoBuilder, License, OpenApiBuilder, Paths,
+    Components, ComponentsBuilder, Header, HttpMethod, InfoBuilder, License, OpenApiBuilder,
     PathsBuilder, Type, tag::TagBuilder,
 };
 
@@ -60,7 +61,7 @@ fn document() -> utoipa::openapi::OpenApi {
             };
             components = components.schemas_from_iter(described.schemas.clone());
             let operation = described.operation(route.access(method));
-            add(&mut paths, route.template(), method_type, operation);
+            paths.add_path_operation(route.template(), vec![method_type], operation);
         }
     }
     OpenApiBuilder::new()
@@ -86,15 +87,6 @@ fn describe(route: Route, method: &str) -> Option<(HttpMethod, Described)> {
         _ => return None,
     };
     Some((method_type, resources::described(route, method)?))
-}
-
-fn add(
-    paths: &mut Paths,
-    path: &str,
-    method: HttpMethod,
-    operation: utoipa::openapi::path::Operation,
-) {
-    paths.add_path_operation(path, vec![method], operation);
 }
 
 fn tags() -> impl Iterator<Item = utoipa::openapi::Tag> {

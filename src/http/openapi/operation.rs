@@ -164,6 +164,7 @@ fn problem(status: u16, codes: &[Code], more: Option<RefOr<Schema>>) -> Response
     let mut schema = AllOfBuilder::new()
         .item(Ref::from_schema_name(problem::Document::name()))
         .item(narrowed);
+    let has_members_of_its_own = more.is_some();
     if let Some(more) = more {
         schema = schema.item(more);
     }
@@ -173,8 +174,8 @@ fn problem(status: u16, codes: &[Code], more: Option<RefOr<Schema>>) -> Response
         (code.code, ExampleBuilder::new().value(Some(value)))
     };
     let mut content = ContentBuilder::new().schema(Some(schema));
-    // The example of a status that has members of its own would have to have them too.
-    if schema_is_common(status) {
+    // An example would have to have them too.
+    if !has_members_of_its_own {
         content = content.examples_from_iter(codes.iter().map(example));
     }
     let mut response = plain(&about).content("application/problem+json", content.build());
@@ -186,9 +187,4 @@ fn problem(status: u16, codes: &[Code], more: Option<RefOr<Schema>>) -> Response
         response = response.header_ref("retry-after", Ref::new("#/components/headers/RetryAfter"));
     }
     response.build()
-}
-
-/// Whether problems of `status` have no members that must be there beyond the common ones.
-fn schema_is_common(status: u16) -> bool {
-    status != 422
 }

@@ -1,7 +1,7 @@
 //! The service in this process, on a port of its own, with a clock that the test owns.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use headcount::app::Headcount;
@@ -178,6 +178,12 @@ pub struct Answer {
     pub json: Value,
 }
 
+/// What the service says of itself.
+fn document() -> &'static str {
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    DOCUMENT.get_or_init(|| http::openapi().unwrap())
+}
+
 impl Answer {
     async fn of(response: Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -186,12 +192,16 @@ impl Answer {
             headers.contains_key("x-request-id"),
             "{status} without a request id"
         );
-        let json = serde_json::from_str(&text).unwrap_or_default();
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
         if status >= 400 {
             assert_eq!(
                 headers["content-type"], "application/problem+json",
                 "{text}"
             );
+            let code = json["code"].as_str().unwrap_or_default();
+            let is_documented = document().contains(&format!("`{code}`"));
+            // A HEAD has no body to look at.
+            assert!(text.is_empty() || is_documented, "no document knows {text}");
         }
         Self {
             status,
