@@ -12,7 +12,7 @@ use crate::config::{CacheKind, RefreshMode, Settings, SpoolSettings};
 use crate::counts::{CountError, Counts, CountsParts};
 use crate::domain::{
     Clock, Count, InvalidSegment, InvalidWindow, Membership, Resolution, Segment, SteadyClock,
-    TimeFrame, Timestamp, UserId, Window,
+    TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use crate::ingest::spool::{self, Spool};
 use crate::ingest::{
@@ -298,6 +298,21 @@ impl Headcount {
             Some(step) => last_of_each(points, step),
             None => points,
         })
+    }
+
+    /// Keeps counts of the past that were made elsewhere.
+    pub async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        self.store.record_trend(points).await
+    }
+
+    /// Whether the store lives in this process and counts at once.
+    pub fn is_live(&self) -> bool {
+        self.store.is_live()
+    }
+
+    /// When this process last recounted every segment, if it did.
+    pub fn refreshed(&self) -> Option<Timestamp> {
+        self.refresher.finished()
     }
 
     /// The segments that a user is in.

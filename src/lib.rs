@@ -20,5 +20,6 @@ pub mod store;
 pub mod sweeper;
 pub mod telemetry;
 pub mod transfer;
+mod words;
 
 pub use app::Headcount;

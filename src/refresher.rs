@@ -1,6 +1,7 @@
 //! The one writer of cached counts: recounts segments from the store into the cache and keeps their trend.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cached, CountCache, LockToken};
-use crate::domain::{Clock, Count, Segment, TimeFrame, TrendPoint, Window};
+use crate::domain::{Clock, Count, Segment, TimeFrame, Timestamp, TrendPoint, Window};
 use crate::ingest::SegmentGuard;
 use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
@@ -27,6 +28,8 @@ pub struct Refresher {
     parts: RefresherParts,
     /// Held by the run under way in this process; the cache's lock holds off the others.
     running: Mutex<()>,
+    /// When this process last recounted every segment, in unix milliseconds; 0 before it did.
+    finished: AtomicI64,
 }
 
 /// What the refresher is made of.
@@ -87,6 +90,15 @@ impl Refresher {
         Self {
             parts,
             running: Mutex::new(()),
+            finished: AtomicI64::new(0),
+        }
+    }
+
+    /// When this process last recounted every segment, if it did.
+    pub fn finished(&self) -> Option<Timestamp> {
+        match self.finished.load(Ordering::Relaxed) {
+            0 => None,
+            millis => Timestamp::from_millisecond(millis).ok(),
         }
     }
 
@@ -117,6 +129,7 @@ impl Refresher {
                 let stopped = self.parts.stop.is_cancelled();
                 if failed == 0 && only.is_none() && !stopped {
                     let now = self.parts.clock.now().as_millisecond();
+                    self.finished.store(now, Ordering::Relaxed);
                     self.parts.metrics.refreshed_all(now as f64 / 1000.0);
                 }
                 Ok(Outcome::Done(Report {

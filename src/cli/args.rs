@@ -22,6 +22,8 @@ pub(super) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Serve made-up pairs that keep coming, and print the address of the page
+    Demo(DemoArgs),
     /// Take pairs in and answer counts over HTTP
     Serve(ServeArgs),
     /// Recount all segments again and again, beside services that don't
@@ -52,6 +54,13 @@ pub(super) enum Command {
     OpenApi,
     /// Print every setting, its value and where it comes from
     CheckConfig(CheckConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Port of 127.0.0.1 [default: 8080, or another where that is taken]
+    #[arg(long)]
+    pub(super) port: Option<u16>,
 }
 
 #[derive(Debug, Args)]

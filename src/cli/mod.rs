@@ -7,6 +7,7 @@ mod check_config;
 mod client;
 mod copy;
 mod count;
+mod demo;
 mod failure;
 mod health;
 mod load;
@@ -59,6 +60,7 @@ pub fn run(
 
 fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
     match command {
+        Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args, variables),
         Command::Worker(args) => worker::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),

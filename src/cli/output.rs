@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use serde::Serialize;
 
 use super::Failure;
+pub(super) use crate::words::grouped;
 
 /// Prints a result. A reader that has gone (`headcount segments | head -1`) is no failure: who left has read
 /// enough, and the exit code still says how the command went.
@@ -47,19 +48,6 @@ pub(super) fn harmless(text: &str) -> String {
         .collect()
 }
 
-/// `1234567` as `1,234,567`.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,12 +67,6 @@ mod tests {
     fn a_reader_that_left_is_no_failure_but_a_full_disk_is() {
         assert!(print_to(&mut Broken(ErrorKind::BrokenPipe), "x").is_ok());
         assert!(print_to(&mut Broken(ErrorKind::StorageFull), "x").is_err());
-    }
-
-    #[test]
-    fn numbers_are_grouped() {
-        let texts = [0, 999, 1_000, 1_234_567].map(grouped);
-        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

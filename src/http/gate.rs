@@ -6,6 +6,7 @@ use std::time::Duration;
 use warp::http::StatusCode;
 use warp::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
+use super::cookie;
 use super::problem::Problem;
 use super::route::Access;
 use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
@@ -39,10 +40,25 @@ impl Gate {
         Self { auth, metrics }
     }
 
-    /// Who sent the request, where anybody asks, and charges it to them.
+    /// Whether anybody is asked for a token at all.
+    pub(super) fn is_on(&self) -> bool {
+        self.auth.is_on()
+    }
+
+    /// Whether `token` lets its holder look at pages, which is what it is turned into a cookie for.
+    pub(super) fn may_read(&self, token: &str) -> Result<(), Problem> {
+        if token.is_empty() || !token.bytes().all(|byte| is_of_a_token(&byte)) {
+            return Err(self.refuse("malformed", malformed()));
+        }
+        self.check(token, Scope::Read).map(drop)
+    }
+
+    /// Who sent the request, where anybody asks, and charges it to them. With `by_cookie` the token may come in
+    /// the page's cookie where no header has one.
     pub(super) fn admit(
         &self,
         access: Access,
+        by_cookie: bool,
         headers: &HeaderMap,
     ) -> Result<Option<Caller>, Problem> {
         let scope = match access {
@@ -54,15 +70,23 @@ impl Gate {
         if !self.auth.is_on() {
             return Ok(None);
         }
-        let token = match presented(headers) {
+        let token = match presented(headers, by_cookie) {
             Presented::Token(token) => token,
             Presented::Nothing => return Err(self.refuse("missing", missing(scope))),
             Presented::Malformed => {
-                let problem = invalid("the token has characters that no token has, or none at all");
-                return Err(self.refuse("malformed", problem));
+                return Err(self.refuse("malformed", malformed()));
             }
             Presented::Twice => return Err(self.refuse("malformed", twice())),
         };
+        let caller = self.check(token, scope)?;
+        if let Some(limiter) = &caller.limiter {
+            let charged = limiter.request();
+            charged.map_err(|limited| limit(limited, "requests", &self.metrics))?;
+        }
+        Ok(Some(caller))
+    }
+
+    fn check(&self, token: &str, scope: Scope) -> Result<Caller, Problem> {
         let caller = self.auth.check(token).map_err(|reason| {
             let problem = invalid(&format!("the token {reason}"));
             self.refuse(label(reason), problem)
@@ -70,11 +94,7 @@ impl Gate {
         if !caller.scopes.contains(scope) {
             return Err(self.refuse("scope", insufficient(scope)));
         }
-        if let Some(limiter) = &caller.limiter {
-            let charged = limiter.request();
-            charged.map_err(|limited| limit(limited, "requests", &self.metrics))?;
-        }
-        Ok(Some(caller))
+        Ok(caller)
     }
 
     fn refuse(&self, reason: &'static str, problem: Problem) -> Problem {
@@ -107,8 +127,19 @@ fn rate_limited(what: &str, rate: u32, wait: Duration) -> Problem {
         .member("limit", rate)
 }
 
-/// The token of the only `Authorization` header. Its scheme may be written in any case (RFC 9110, section 11.1).
-fn presented(headers: &HeaderMap) -> Presented<'_> {
+/// The token of the only `Authorization` header; without one, and where it may, that of the cookie.
+fn presented(headers: &HeaderMap, by_cookie: bool) -> Presented<'_> {
+    match in_header(headers) {
+        Presented::Nothing if by_cookie => match cookie::token(headers) {
+            Some(token) => fit(token.as_bytes()),
+            None => Presented::Nothing,
+        },
+        presented => presented,
+    }
+}
+
+/// The scheme may be written in any case (RFC 9110, section 11.1).
+fn in_header(headers: &HeaderMap) -> Presented<'_> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = given.next() else {
         return Presented::Nothing;
@@ -122,7 +153,10 @@ fn presented(headers: &HeaderMap) -> Presented<'_> {
     if !scheme.eq_ignore_ascii_case(b"bearer") {
         return Presented::Nothing;
     }
-    let token = token.trim_ascii();
+    fit(token.trim_ascii())
+}
+
+fn fit(token: &[u8]) -> Presented<'_> {
     if token.is_empty() || token.len() > MAX_TOKEN_BYTES || !token.iter().all(is_of_a_token) {
         return Presented::Malformed;
     }
@@ -150,6 +184,10 @@ fn missing(scope: Scope) -> Problem {
         format!("this needs a token with scope {scope}: send `Authorization: Bearer TOKEN`");
     Problem::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
         .header(WWW_AUTHENTICATE, challenge(""))
+}
+
+fn malformed() -> Problem {
+    invalid("the token has characters that no token has, or none at all")
 }
 
 fn invalid(detail: &str) -> Problem {
@@ -211,13 +249,19 @@ mod tests {
             for value in values {
                 given.append(AUTHORIZATION, HeaderValue::from_static(value));
             }
-            assert_eq!(presented(&given), expected, "{values:?}");
+            assert_eq!(presented(&given, false), expected, "{values:?}");
         }
+        let mut given = HeaderMap::new();
+        given.insert("cookie", HeaderValue::from_static("headcount=c"));
+        assert_eq!(presented(&given, false), Presented::Nothing);
+        assert_eq!(presented(&given, true), Presented::Token("c"));
+        given.insert(AUTHORIZATION, HeaderValue::from_static("Bearer h"));
+        assert_eq!(presented(&given, true), Presented::Token("h"));
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));
         let long = HeaderMap::from_iter([(AUTHORIZATION, long.parse().unwrap())]);
-        assert_eq!(presented(&long), Presented::Malformed);
+        assert_eq!(presented(&long, true), Presented::Malformed);
         let odd = HeaderValue::from_bytes(b"Bearer \xff").unwrap();
         let odd = HeaderMap::from_iter([(AUTHORIZATION, odd)]);
-        assert_eq!(presented(&odd), Presented::Malformed);
+        assert_eq!(presented(&odd, true), Presented::Malformed);
     }
 }

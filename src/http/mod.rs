@@ -6,6 +6,7 @@
 
 mod admin;
 mod body;
+mod cookie;
 mod cors;
 mod count;
 mod cursor;
@@ -16,6 +17,7 @@ mod health;
 mod media;
 mod metrics;
 mod openapi;
+mod page;
 mod pairs;
 pub mod parse;
 mod path;
@@ -43,14 +45,16 @@ pub use server::{Drained, serve, serve_health};
 use crate::app::Headcount;
 use crate::auth::Scope;
 use crate::config::HttpSettings;
+use gate::Gate;
 use problem::Problem;
 use route::{Access, Route};
 
 /// All routes; the busiest come first, as each is tried in turn. Once `stop` is cancelled the service says that
 /// it is not ready.
-pub fn routes(
+fn routes(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
+    gate: Gate,
     stop: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
     pairs::route(app, settings)
@@ -69,6 +73,8 @@ pub fn routes(
         .or(admin::route(app))
         .unify()
         .or(docs::route())
+        .unify()
+        .or(page::route(app, settings, gate))
         .unify()
         .recover(unmatched)
         .unify()

@@ -19,6 +19,20 @@ pub(super) fn user(raw: &str) -> Result<UserId<'static>, Problem> {
     UserId::new(id.into_owned()).map_err(|error| invalid(error.to_string()))
 }
 
+/// A name as part of a path: everything but unreserved characters is percent-encoded, since a name may hold
+/// slashes and question marks.
+pub(super) fn encode(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 /// Why a part of a path can't be decoded. Completes a sentence that names the part.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum BadPath {
@@ -70,6 +84,22 @@ mod tests {
             ("a%20b", "a b"),
         ] {
             assert_eq!(segment(raw).unwrap().as_str(), name);
+        }
+    }
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        for name in [
+            "sports",
+            "a/b?c#d%41",
+            "a b+c",
+            "<script>\"'&",
+            "שלום",
+            "🏀",
+        ] {
+            let encoded = encode(name);
+            assert!(encoded.is_ascii() && !encoded.contains(['/', '?', '#', '<', '"', ' ']));
+            assert_eq!(segment(&encoded).unwrap().as_str(), name);
         }
     }
 

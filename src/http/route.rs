@@ -19,6 +19,11 @@ pub(super) enum Route {
     OpenApi,
     Docs,
     DocsFile,
+    Page,
+    SegmentPage,
+    SignIn,
+    SignOut,
+    Asset,
     Unknown,
 }
 
@@ -52,6 +57,11 @@ impl Route {
         Self::OpenApi,
         Self::Docs,
         Self::DocsFile,
+        Self::Page,
+        Self::SegmentPage,
+        Self::SignIn,
+        Self::SignOut,
+        Self::Asset,
     ];
 
     /// The resource at `path`.
@@ -80,6 +90,11 @@ impl Route {
             ["openapi.json"] => Self::OpenApi,
             ["docs"] => Self::Docs,
             ["docs", name] if given(name) => Self::DocsFile,
+            [""] => Self::Page,
+            ["segments", name] if given(name) => Self::SegmentPage,
+            ["sign-in"] => Self::SignIn,
+            ["sign-out"] => Self::SignOut,
+            ["assets", name] if given(name) => Self::Asset,
             _ => Self::Unknown,
         }
     }
@@ -100,6 +115,11 @@ impl Route {
             Self::OpenApi => "/openapi.json",
             Self::Docs => "/docs",
             Self::DocsFile => "/docs/{file}",
+            Self::Page => "/",
+            Self::SegmentPage => "/segments/{segment}",
+            Self::SignIn => "/sign-in",
+            Self::SignOut => "/sign-out",
+            Self::Asset => "/assets/{file}",
             Self::Unknown => "unknown",
         }
     }
@@ -107,7 +127,8 @@ impl Route {
     /// The methods that the resource takes, as in an `Allow` header.
     pub(super) fn methods(self) -> &'static str {
         match self {
-            Self::Pairs | Self::Refresh | Self::Archive => "POST",
+            Self::Pairs | Self::Refresh | Self::Archive | Self::SignOut => "POST",
+            Self::SignIn => "GET, HEAD, POST",
             Self::User => "GET, HEAD, DELETE",
             Self::Count
             | Self::Segments
@@ -117,7 +138,10 @@ impl Route {
             | Self::Metrics
             | Self::OpenApi
             | Self::Docs
-            | Self::DocsFile => "GET, HEAD",
+            | Self::DocsFile
+            | Self::Page
+            | Self::SegmentPage
+            | Self::Asset => "GET, HEAD",
             Self::Unknown => "",
         }
     }
@@ -128,12 +152,41 @@ impl Route {
             Self::Pairs => Access::Needs(Scope::Write),
             Self::User if method == "DELETE" => Access::Needs(Scope::Admin),
             Self::Refresh | Self::Archive => Access::Needs(Scope::Admin),
-            Self::Count | Self::Segments | Self::Trend | Self::User => Access::Needs(Scope::Read),
+            Self::Count
+            | Self::Segments
+            | Self::Trend
+            | Self::User
+            | Self::Page
+            | Self::SegmentPage => Access::Needs(Scope::Read),
             Self::Metrics => Access::Metrics,
-            // The documents hold no data, and say nothing that the source does not.
-            Self::OpenApi | Self::Docs | Self::DocsFile => Access::Open,
-            Self::Health | Self::Ready | Self::Unknown => Access::Open,
+            // The documents and the page's files hold no data, and say nothing that the source does not.
+            Self::OpenApi
+            | Self::Docs
+            | Self::DocsFile
+            | Self::Health
+            | Self::Ready
+            | Self::SignIn
+            | Self::SignOut
+            | Self::Asset
+            | Self::Unknown => Access::Open,
         }
+    }
+
+    /// Whether people look at the resource with a browser.
+    pub(super) fn is_page(self) -> bool {
+        matches!(
+            self,
+            Self::Page | Self::SegmentPage | Self::SignIn | Self::SignOut
+        )
+    }
+
+    /// Whether the token may come in the page's cookie: the pages and what their script asks, to read only.
+    pub(super) fn takes_cookie(self, method: &str) -> bool {
+        let read = matches!(
+            self,
+            Self::Page | Self::SegmentPage | Self::Count | Self::Segments | Self::Trend
+        );
+        read && matches!(method, "GET" | "HEAD")
     }
 
     /// Whether the resource takes `method`.
@@ -159,7 +212,9 @@ mod tests {
             ("/v1/pairs/", "unknown"),
             ("/v1/users/u1/x", "unknown"),
             ("//healthz", "unknown"),
-            ("/", "unknown"),
+            ("/", "/"),
+            ("/segments/a%2Fb", "/segments/{segment}"),
+            ("/segments/", "unknown"),
             ("", "unknown"),
             ("*", "unknown"),
         ] {

@@ -50,7 +50,8 @@ pub async fn serve(
     settings: &HttpSettings,
     stop: CancellationToken,
 ) -> Drained {
-    let routes = routes(&app, settings, stop.clone());
+    let gate = Gate::new(Arc::clone(&auth), Arc::clone(app.metrics()));
+    let routes = routes(&app, settings, gate, stop.clone());
     serve_routes(listener, routes, auth, app.metrics(), settings, stop).await
 }
 

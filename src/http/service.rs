@@ -19,6 +19,7 @@ use warp::reply::{Reply, Response};
 
 use super::cors::Policy;
 use super::gate::Gate;
+use super::page;
 use super::problem::{Cause, Problem};
 use super::request_id;
 use super::route::Route;
@@ -135,6 +136,9 @@ where
                     seen.caller = caller;
                     None
                 }
+                Err(problem) if seen.route.is_page() && page::wants_html(request.headers()) => {
+                    Some(page::refused(problem, request.uri()))
+                }
                 Err(problem) => Some(problem.into_response()),
             },
         };
@@ -178,7 +182,11 @@ impl Web {
         match seen.route {
             Route::Unknown => Err(Problem::not_found()),
             route if !route.takes(seen.method) => Err(Problem::method_not_allowed(route.methods())),
-            route => self.gate.admit(route.access(seen.method), headers),
+            route => {
+                let (access, by_cookie) =
+                    (route.access(seen.method), route.takes_cookie(seen.method));
+                self.gate.admit(access, by_cookie, headers)
+            }
         }
     }
 

@@ -28,6 +28,7 @@ mod library;
 mod one_number;
 mod openapi;
 mod outages;
+mod page;
 mod postgres;
 mod postgres_faults;
 mod postgres_service;

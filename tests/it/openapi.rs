@@ -14,6 +14,14 @@ use crate::support::binary::Server;
 use crate::support::schema::{mistakes, resolve, strangers};
 use crate::support::{program, servers};
 
+/// What is for people with a browser, and no part of the document.
+const PAGES: [&str; 5] = [
+    "/",
+    "/segments/{segment}",
+    "/sign-in",
+    "/sign-out",
+    "/assets/{file}",
+];
 const JSON: &str = "application/json";
 /// The same requests every time.
 const SEED: &str = "1";
@@ -73,8 +81,9 @@ fn its_operations_and_scopes_are_those_of_the_service() {
             documented.insert((method.to_uppercase(), path.as_str(), scope));
         }
     }
-    let (head, known): (Vec<_>, Vec<_>) =
-        http::resources().partition(|(method, ..)| *method == "HEAD");
+    let (head, known): (Vec<_>, Vec<_>) = http::resources()
+        .filter(|(_, template, _)| !PAGES.contains(template))
+        .partition(|(method, ..)| *method == "HEAD");
     let known: BTreeSet<_> = known
         .into_iter()
         .map(|(method, template, scope)| (method.to_owned(), template, scope.map(Scope::as_str)))

@@ -63,7 +63,13 @@ pub(super) fn described(route: Route, method: &str) -> Option<Described> {
             &["text/css", "text/javascript", "image/png"],
         )
         .fails(&[NOT_FOUND]),
-        Route::Unknown => return None,
+        // For people, with a browser.
+        Route::Page
+        | Route::SegmentPage
+        | Route::SignIn
+        | Route::SignOut
+        | Route::Asset
+        | Route::Unknown => return None,
     };
     Some(described)
 }

@@ -1,0 +1,127 @@
+//! `headcount demo`: a service that looks like one in use, with a crowd that is made up.
+
+mod crowd;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::crowd::{Crowd, Visit};
+use super::Failure;
+use super::args::DemoArgs;
+use super::output::{grouped, note, print};
+use crate::app::Headcount;
+use crate::auth::Auth;
+use crate::config::Settings;
+use crate::http;
+use crate::shutdown::Signals;
+use crate::telemetry;
+
+/// Where it serves unless somebody else does already.
+const PORT: u16 = 8080;
+/// Pairs of one batch of the past.
+const BATCH: usize = 20_000;
+/// Time from one lot of new visits to the next.
+const TICK: Duration = Duration::from_millis(700);
+
+pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
+    let folder = tempfile::Builder::new()
+        .prefix("headcount-demo-")
+        .tempdir()
+        .map_err(|error| Failure::failed(format!("can't make a directory: {error}")))?;
+    let served = runtime.block_on(demo(args.port, &folder));
+    let removed = folder.close();
+    served?;
+    removed.map_err(|error| Failure::failed(format!("can't remove the demo's directory: {error}")))
+}
+
+async fn demo(port: Option<u16>, folder: &TempDir) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
+    let settings = settings(folder)?;
+    telemetry::init(&settings.telemetry).map_err(|error| failed(&error))?;
+    let signals = Signals::listen().map_err(|error| failed(&error))?;
+    let listener = listener(port).await?;
+    let address = listener.local_addr().map_err(|error| failed(&error))?;
+    let app = Headcount::open(&settings)
+        .await
+        .map_err(|error| failed(&error))?;
+    let app = Arc::new(app);
+    note("Making up two weeks of visits ...");
+    let mut crowd = Crowd::new(app.clock().now(), *app.frame(), fastrand::Rng::new());
+    let pairs = fill(&app, &mut crowd).await?;
+    print(&format!(
+        "\n  http://{address}/\n\n{} pairs of two weeks are in, and more keep coming. Ctrl-C ends the demo and removes it all.\n",
+        grouped(pairs as u64)
+    ))?;
+    let stop = signals.stop();
+    let feeder = tokio::spawn(keep_feeding(Arc::clone(&app), crowd, stop.clone()));
+    let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
+    http::serve(listener, Arc::clone(&app), auth, &settings.http, stop).await;
+    // It ends by the same stop.
+    let _ = feeder.await;
+    app.shut_down().await.map_err(|error| failed(&error))
+}
+
+fn settings(folder: &TempDir) -> Result<Settings, Failure> {
+    let folder = folder.path().to_string_lossy();
+    Ok(Settings::with([
+        ("data_dir", folder.as_ref()),
+        ("refresh_interval", "10s"),
+        ("shutdown_grace", "1s"),
+        ("log", "warn"),
+    ])?)
+}
+
+/// The port that was asked for; else the usual one, or any that is free.
+async fn listener(port: Option<u16>) -> Result<TcpListener, Failure> {
+    let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if let Some(port) = port {
+        return super::serve::bind("--port", at(port)).await;
+    }
+    match TcpListener::bind(at(PORT)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => super::serve::bind("--port", at(0)).await,
+    }
+}
+
+/// Records what the crowd did until now, and what was counted meanwhile; how many pairs that were.
+async fn fill(app: &Headcount, crowd: &mut Crowd) -> Result<usize, Failure> {
+    let visits = crowd.visits();
+    for batch in visits.chunks(BATCH) {
+        record(app, batch).await?;
+    }
+    let trend = app.record_trend(&crowd.trend()).await;
+    trend.map_err(|error| Failure::failed(error.to_string()))?;
+    crowd.forget_past();
+    Ok(visits.len())
+}
+
+async fn keep_feeding(app: Arc<Headcount>, mut crowd: Crowd, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(TICK) => {}
+        }
+        let visits = crowd.come(app.clock().now());
+        if let Err(Failure::Failed(error) | Failure::Usage(error)) = record(&app, &visits).await {
+            tracing::warn!(error, "the crowd was not let in");
+        }
+    }
+}
+
+async fn record(app: &Headcount, visits: &[Visit]) -> Result<(), Failure> {
+    let mut intake = app.ingest().intake(visits.len());
+    for visit in visits {
+        // One that left the window meanwhile is not missed.
+        let _ = intake.push(&visit.user_id(), visit.segment, Some(visit.at));
+    }
+    let accepted = app.ingest().accept(intake.finish()).await;
+    accepted.map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(())
+}

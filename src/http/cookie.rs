@@ -1,0 +1,85 @@
+//! The page's cookie: a token that a browser sends along, to this service's own pages alone.
+//!
+//! `SameSite=Strict` keeps it out of every request that another site causes, `HttpOnly` out of every script's
+//! reach. It lasts until the browser is closed, and lets in for as long as the token does.
+
+use warp::http::header::{COOKIE, HeaderMap, HeaderValue};
+
+/// The name over TLS. The prefix makes browsers refuse it from anybody but this very host, over TLS, for all paths.
+const SECURE: &str = "__Host-headcount";
+/// The name without TLS, which is for loopback addresses only.
+const PLAIN: &str = "headcount";
+
+/// The token of the request's cookie. An empty one is none.
+pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
+    let pairs = || {
+        let lines = headers.get_all(COOKIE).iter();
+        let lines = lines.filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(';'))
+    };
+    [SECURE, PLAIN].iter().find_map(|name| {
+        pairs().find_map(|pair| {
+            let (key, value) = pair.trim().split_once('=')?;
+            (key == *name && !value.is_empty()).then_some(value)
+        })
+    })
+}
+
+/// The value of `Set-Cookie` that makes browsers send `token`, whose characters a cookie may have.
+pub(super) fn set(token: &str, secure: bool) -> Option<HeaderValue> {
+    let text = match secure {
+        true => format!("{SECURE}={token}; Path=/; HttpOnly; SameSite=Strict; Secure"),
+        false => format!("{PLAIN}={token}; Path=/; HttpOnly; SameSite=Strict"),
+    };
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The values of `Set-Cookie` that make browsers forget it.
+pub(super) fn forget() -> [HeaderValue; 2] {
+    [
+        HeaderValue::from_static(
+            "__Host-headcount=; Path=/; HttpOnly; SameSite=Strict; Secure; Max-Age=0",
+        ),
+        HeaderValue::from_static("headcount=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cookie_is_found_among_others() {
+        let found = |lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(COOKIE, HeaderValue::from_static(line));
+            }
+            token(&headers).map(str::to_owned)
+        };
+        assert_eq!(found(&[]), None);
+        assert_eq!(found(&["headcount="]), None);
+        assert_eq!(found(&["xheadcount=a; headcountx=b"]), None);
+        assert_eq!(found(&["a=b; headcount=t=="]), Some("t==".into()));
+        assert_eq!(
+            found(&["headcount=plain", "__Host-headcount=secure"]),
+            Some("secure".into())
+        );
+        assert!(
+            set("t", true)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .ends_with("; Secure")
+        );
+        assert!(
+            !set("t", false)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .contains("Secure")
+        );
+    }
+}

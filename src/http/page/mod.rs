@@ -1,0 +1,173 @@
+//! The page for people: rendered here, whole without its script, and kept current by it.
+//!
+//! Nothing comes from another host, and the policy sent with each page allows no inline script or style: a name that
+//! would get past the templates' escaping still could not run.
+
+mod assets;
+mod chart;
+mod history;
+mod list;
+mod segment;
+mod sign_in;
+mod state;
+
+use std::sync::Arc;
+
+use askama::Template;
+use warp::filters::BoxedFilter;
+use warp::host::Authority;
+use warp::http::Uri;
+use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use warp::http::{Response, StatusCode};
+use warp::reply::Reply;
+use warp::{Filter, path};
+
+use self::history::History;
+use super::body::Limits;
+use super::gate::Gate;
+use super::problem::Problem;
+use super::query::{Query, query};
+use super::route::Route;
+use crate::app::Headcount;
+use crate::config::HttpSettings;
+
+pub(super) use self::sign_in::wants_html;
+
+/// What every page is sent with.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+         form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    // Enough for the browser to say on a form which page it came from.
+    (header::REFERRER_POLICY, "same-origin"),
+    // Counts are of the moment, and some are for those alone who signed in.
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+/// What the pages are made from.
+struct Pages {
+    app: Arc<Headcount>,
+    history: History,
+    gate: Gate,
+    /// What a form may be.
+    forms: Limits,
+}
+
+/// What is around each page.
+struct Shell {
+    version: &'static str,
+    /// Whether changes are pushed.
+    events: bool,
+    /// Whether there is somebody to sign out.
+    signed_in: bool,
+}
+
+impl Pages {
+    fn shell(&self) -> Shell {
+        Shell {
+            version: &assets::VERSION,
+            events: Route::of("/v1/events") != Route::Unknown,
+            signed_in: self.gate.is_on(),
+        }
+    }
+}
+
+/// The routes.
+pub(super) fn route(
+    app: &Arc<Headcount>,
+    settings: &HttpSettings,
+    gate: Gate,
+) -> BoxedFilter<(warp::reply::Response,)> {
+    let pages = Arc::new(Pages {
+        app: Arc::clone(app),
+        history: History::default(),
+        gate,
+        forms: Limits::new(sign_in::MAX_FORM, settings.header_timeout),
+    });
+    let [listing, naming, entering] = [(); 3].map(|()| Arc::clone(&pages));
+    let list = path::end()
+        .and(warp::get())
+        .and(query())
+        .then(move |query: Query| {
+            let pages = Arc::clone(&listing);
+            async move {
+                let page = list::get(&pages, &query).await;
+                page.unwrap_or_else(Reply::into_response)
+            }
+        });
+    let segment = path!("segments" / String)
+        .and(warp::get())
+        .and(query())
+        .then(move |name: String, query: Query| {
+            let pages = Arc::clone(&pages);
+            async move {
+                let page = segment::get(&pages, &name, &query).await;
+                page.unwrap_or_else(Reply::into_response)
+            }
+        });
+    let form = path!("sign-in")
+        .and(warp::get())
+        .and(query())
+        .map(move |query: Query| {
+            sign_in::form(&naming, &query).unwrap_or_else(Reply::into_response)
+        });
+    let enter = path!("sign-in")
+        .and(warp::post())
+        .and(warp::host::optional())
+        .and(warp::header::headers_cloned())
+        .and(warp::body::stream())
+        .then(move |host: Option<Authority>, headers, body| {
+            let pages = Arc::clone(&entering);
+            async move {
+                let entered = sign_in::enter(&pages, host.as_ref(), &headers, body).await;
+                entered.unwrap_or_else(Reply::into_response)
+            }
+        });
+    let leave = path!("sign-out")
+        .and(warp::post())
+        .and(warp::host::optional())
+        .and(warp::header::headers_cloned())
+        .map(|host: Option<Authority>, headers: HeaderMap| {
+            sign_in::leave(host.as_ref(), &headers).unwrap_or_else(Reply::into_response)
+        });
+    let asset = path!("assets" / String)
+        .and(warp::get())
+        .map(|name: String| assets::get(&name));
+    list.or(segment)
+        .unify()
+        .or(asset)
+        .unify()
+        .or(form)
+        .unify()
+        .or(enter)
+        .unify()
+        .or(leave)
+        .unify()
+        .boxed()
+}
+
+/// What a person sees instead of a page that the gate refuses: the form, where signing in would help.
+pub(super) fn refused(problem: Problem, uri: &Uri) -> warp::reply::Response {
+    match problem.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => sign_in::first(uri),
+        _ => problem.into_response(),
+    }
+}
+
+/// A rendered page under `status`.
+fn html(status: StatusCode, page: &impl Template) -> Result<warp::reply::Response, Problem> {
+    let body = page
+        .render()
+        .map_err(|error| Problem::internal().caused_by(&error))?;
+    let mut response = Response::new(body).into_response();
+    *response.status_mut() = status;
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    Ok(response)
+}

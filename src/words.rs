@@ -1,0 +1,45 @@
+//! Numbers and lengths of time as people read them, in a terminal and on the page.
+
+use std::time::Duration;
+
+/// `1234567` as `1,234,567`.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A length of time in its largest whole unit: `59 s`, `3 min`, `5 h`, `14 d`.
+pub(crate) fn rounded(length: Duration) -> String {
+    let seconds = length.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let texts = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn lengths_are_told_in_their_largest_unit() {
+        let texts = [0, 59, 119, 7_199, 172_799, 1_209_600];
+        let texts = texts.map(|seconds| rounded(Duration::from_secs(seconds)));
+        assert_eq!(texts, ["0 s", "59 s", "1 min", "1 h", "47 h", "14 d"]);
+    }
+}

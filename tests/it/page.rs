@@ -1,0 +1,218 @@
+//! The page for people: what it sends without a browser, and a real Chromium that drives it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use headcount::auth::{self, Digest, Scope, Token};
+use headcount::domain::Timestamp;
+use reqwest::header::HeaderMap;
+use reqwest::{RequestBuilder, redirect};
+
+use crate::support::app::{App, NOON};
+use crate::support::servers::{find, find_among};
+
+const TOKEN: &str = "page-test-token";
+
+/// A service that asks for a token; `TOKEN` reads, writes and administers.
+async fn closed() -> (App, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.toml");
+    let token = Token {
+        name: "marketer".into(),
+        scopes: Scope::ALL.to_vec(),
+        sha256: Digest::of(TOKEN.as_bytes()),
+        created: Timestamp::from_second(NOON - 60).unwrap(),
+        expires: None,
+        requests_per_second: None,
+        pairs_per_second: None,
+    };
+    auth::edit(&path, |tokens| tokens.add(token)).unwrap();
+    let app = App::start_with(&[("tokens_file", path.to_str().unwrap())]).await;
+    (app, folder)
+}
+
+/// A service with more segments than a page has rows, some of them oddly named.
+async fn filled() -> App {
+    let app = App::start().await;
+    let mut lines = Vec::new();
+    let mut add = |user: String, segment: &str, ago: i64| {
+        let at = NOON - ago;
+        let pair = serde_json::json!({ "user_id": user, "segment": segment, "at": at });
+        lines.push(pair.to_string());
+    };
+    for user in 0..10 {
+        add(format!("u{user}"), "<script>alert(1)</script>", 60);
+    }
+    for (user, ago) in [(1, 0), (2, 30), (3, 10 * 86_400)] {
+        add(format!("u{user}"), "sports", ago);
+    }
+    for user in 1..=2 {
+        add(format!("u{user}"), "winter sports", 60);
+    }
+    for name in ["quotes \"'`&", "שלום עולם", "a/b?c#d%41"] {
+        add("u1".into(), name, 60);
+    }
+    for number in 0..80 {
+        add("u1".into(), &format!("segment-{number:02}"), 60);
+    }
+    let answer = app.post("application/x-ndjson", lines.join("\n")).await;
+    assert_eq!(answer.json["rejected"], 0, "{answer:?}");
+    for _ in 0..3 {
+        app.headcount.refresh(None).await.unwrap();
+        app.advance(60);
+    }
+    app
+}
+
+async fn sent(request: RequestBuilder) -> (u16, HeaderMap, String) {
+    let answer = request.send().await.unwrap();
+    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+    (status, headers, answer.text().await.unwrap())
+}
+
+fn browser() -> reqwest::Client {
+    let builder = reqwest::Client::builder().redirect(redirect::Policy::none());
+    builder.build().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_shown_as_text_under_a_strict_policy() {
+    let app = filled().await;
+    let list = app.get("/?q=%3Cscript").await;
+    assert_eq!(list.status, 200);
+    assert!(!list.text.contains("<script>alert"), "{}", list.text);
+    assert!(
+        list.text
+            .contains("/segments/%3Cscript%3Ealert%281%29%3C%2Fscript%3E")
+    );
+    let policy = list.headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"));
+    let odd = app.get("/segments/a%2Fb%3Fc%23d%2541").await;
+    assert!(odd.text.contains("<bdi dir=\"auto\">a/b?c#d%41</bdi>"));
+    let injected = app.get("/?q=%22%3E%3Cimg%20src%3Dx%3E").await;
+    assert!(!injected.text.contains("<img"), "{}", injected.text);
+    // What a page does not understand is as if it were not there.
+    for odd in [
+        "/?page=999&sort=x&order=y",
+        "/?page=-1",
+        "/segments/sports?range=x&window=-1&from=x",
+    ] {
+        assert_eq!(app.get(odd).await.status, 200, "{odd}");
+    }
+    assert_eq!(app.get("/segments/%00").await.status, 400);
+    assert_eq!(app.get("/assets/nothing.js").await.status, 404);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_becomes_a_cookie_that_reads() {
+    let (app, _folder) = closed().await;
+    let client = browser();
+    let url = |path: &str| format!("http://{}{path}", app.addr);
+    let html = ("accept", "text/html");
+    let page = client
+        .get(url("/segments/a%20b?range=1d"))
+        .header(html.0, html.1);
+    let (status, headers, _) = sent(page).await;
+    assert_eq!(status, 303);
+    assert_eq!(
+        headers["location"],
+        "/sign-in?next=%2Fsegments%2Fa%2520b%3Frange%3D1d"
+    );
+
+    let own = format!("http://{}", app.addr);
+    let post = |origin: &str, token: &str| {
+        let post = client.post(url("/sign-in")).header(html.0, html.1);
+        let post = post.header("content-type", "application/x-www-form-urlencoded");
+        post.header("origin", origin)
+            .body(format!("token={token}&next=%2F%2Fevil"))
+    };
+    let (status, headers, _) = sent(post("http://evil", TOKEN)).await;
+    assert_eq!((status, headers.get("set-cookie")), (403, None));
+    let cross = post(&own, TOKEN).header("sec-fetch-site", "cross-site");
+    assert_eq!(sent(cross).await.0, 403);
+    let (status, headers, text) = sent(post(&own, "nonsense")).await;
+    assert_eq!((status, headers.get("set-cookie")), (403, None));
+    assert!(
+        text.contains("Not signed in") && !text.contains("nonsense"),
+        "{text}"
+    );
+    let (status, headers, _) = sent(post(&own, TOKEN)).await;
+    assert_eq!((status, &headers["location"]), (303, &"/".parse().unwrap()));
+    let set = headers["set-cookie"].to_str().unwrap();
+    assert_eq!(
+        set,
+        format!("headcount={TOKEN}; Path=/; HttpOnly; SameSite=Strict")
+    );
+    let behind_tls = post("https://front.example", TOKEN).header("sec-fetch-site", "same-origin");
+    let (_, headers, _) = sent(behind_tls).await;
+    let set = headers["set-cookie"].to_str().unwrap();
+    assert!(
+        set.starts_with("__Host-headcount=") && set.ends_with("; Secure"),
+        "{set}"
+    );
+
+    let cookie = ("cookie", format!("headcount={TOKEN}"));
+    for (method, path, status) in [
+        ("GET", "/", 200),
+        ("HEAD", "/", 200),
+        ("GET", "/segments/a", 200),
+        ("GET", "/v1/segments", 200),
+        ("GET", "/v1/segments/a/count", 200),
+        ("GET", "/v1/segments/a/trend", 200),
+        ("GET", "/v1/users/u1", 401),
+        ("DELETE", "/v1/users/u1", 401),
+        ("POST", "/v1/pairs", 401),
+        ("POST", "/v1/admin/refresh", 401),
+    ] {
+        let request = client.request(method.parse().unwrap(), url(path));
+        let (answered, _, text) = sent(request.header(cookie.0, &cookie.1)).await;
+        assert_eq!(answered, status, "{method} {path}: {text}");
+    }
+    let out = client.post(url("/sign-out")).header("origin", &own);
+    let (status, headers, _) = sent(out).await;
+    assert_eq!(
+        (status, headers.get_all("set-cookie").iter().count()),
+        (303, 2)
+    );
+    app.stop().await;
+}
+
+/// Where `npm` put what drives the browser: `.ci/run` says how.
+fn modules() -> Option<PathBuf> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/page-tests");
+    let axe = root.join("node_modules/axe-core");
+    let found = find_among("axe.min.js", "HEADCOUNT_TEST_AXE", &[axe])?;
+    Some(found.ancestors().nth(3)?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_finds_all_of_it() {
+    let (Some(chromium), Some(node), Some(modules)) = (
+        find("chromium", "HEADCOUNT_TEST_CHROMIUM"),
+        find("node", "HEADCOUNT_TEST_NODE"),
+        modules(),
+    ) else {
+        return;
+    };
+    let app = filled().await;
+    let (guarded, _folder) = closed().await;
+    let urls = [&app, &guarded].map(|app| format!("http://{}", app.addr));
+    let driven = tokio::task::spawn_blocking(move || {
+        Command::new(node)
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/drive.mjs"))
+            .args([chromium, modules])
+            .args(urls)
+            .arg(TOKEN)
+            .output()
+            .unwrap()
+    });
+    let driven = driven.await.unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&driven.stdout),
+        String::from_utf8_lossy(&driven.stderr),
+    );
+    assert!(driven.status.success(), "{out}\n{err}");
+    app.stop().await;
+    guarded.stop().await;
+}
