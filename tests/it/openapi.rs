@@ -28,6 +28,9 @@ const SEED: &str = "1";
 /// Test cases for each operation, at most: two runs of this many take a minute at worst.
 const EXAMPLES: &str = "25";
 
+/// What `described` in `http/openapi/resources.rs` leaves out on purpose: nothing so far.
+const LEFT_OUT: &[&str] = &[];
+
 fn document() -> Value {
     serde_json::from_str(&http::openapi().unwrap()).unwrap()
 }
@@ -86,6 +89,7 @@ fn its_operations_and_scopes_are_those_of_the_service() {
         .partition(|(method, ..)| *method == "HEAD");
     let known: BTreeSet<_> = known
         .into_iter()
+        .filter(|(_, template, _)| !LEFT_OUT.contains(template))
         .map(|(method, template, scope)| (method.to_owned(), template, scope.map(Scope::as_str)))
         .collect();
     assert_eq!(documented, known);
@@ -362,6 +366,8 @@ async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
             "--no-color",
         ])
         .args(["--seed", SEED, "--max-examples", EXAMPLES])
+        // An answer that never comes is a finding, not a test that never ends.
+        .args(["--request-timeout", "30"])
         .args(arguments)
         .env("SCHEMATHESIS_HOOKS", own.join("hooks.py"))
         .current_dir(folder.path())
