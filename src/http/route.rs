@@ -183,8 +183,12 @@ impl Route {
     /// Whether the token may come in the page's cookie: the pages and what their script asks, to read only.
     pub(super) fn takes_cookie(self, method: &str) -> bool {
         let read = matches!(
-            self,
-            Self::Page | Self::SegmentPage | Self::Count | Self::Segments | Self::Trend
+            self.template(),
+            "/" | "/segments/{segment}"
+                | "/v1/segments"
+                | "/v1/segments/{segment}/count"
+                | "/v1/segments/{segment}/trend"
+                | "/v1/events"
         );
         read && matches!(method, "GET" | "HEAD")
     }
