@@ -14,6 +14,7 @@ use crate::domain::{
     Clock, Count, InvalidSegment, InvalidWindow, Membership, Resolution, Segment, SteadyClock,
     TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
+use crate::events::{self, Events, FollowerParts};
 use crate::ingest::spool::{self, Spool};
 use crate::ingest::{
     Identity, Ingest, IngestError, IngestParts, PairError, PendingNotes, Recorder, SegmentGuard,
@@ -40,6 +41,7 @@ pub struct Headcount {
     spool: Option<Arc<Spool>>,
     counts: Counts,
     refresher: Arc<Refresher>,
+    events: Arc<Events>,
     metrics: Arc<Metrics>,
     /// For how long a pair that left the window is kept.
     keep_expired: Duration,
@@ -183,6 +185,7 @@ impl Headcount {
             true => Duration::ZERO,
             false => settings.cache.ttl,
         };
+        let events = Events::new(settings.http.max_event_clients, Arc::clone(&metrics));
         let headcount = Self {
             frame,
             keep_expired,
@@ -193,6 +196,7 @@ impl Headcount {
             spool,
             counts,
             refresher,
+            events: Arc::new(events),
             metrics,
             tasks,
             stop,
@@ -208,6 +212,14 @@ impl Headcount {
             self.tasks
                 .spawn(async move { refresher.keep_running(interval).await });
         }
+        let followed = FollowerParts {
+            frame: self.frame,
+            clock: Arc::clone(&self.clock),
+            store: Arc::clone(&self.store),
+            cache: Arc::clone(&self.cache),
+        };
+        let (told, stop) = (Arc::clone(&self.events), self.stop.clone());
+        self.tasks.spawn(events::follow(told, followed, stop));
         if self.store.is_live() {
             // A store that lives in this process has nobody else to remove what expired.
             let sweep = sweeper::keep_sweeping(
@@ -276,6 +288,11 @@ impl Headcount {
     /// The way out.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Changes of counts.
+    pub fn events(&self) -> &Arc<Events> {
+        &self.events
     }
 
     /// What is measured.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod counts;
 pub mod domain;
+pub mod events;
 pub mod http;
 pub mod index;
 pub mod ingest;

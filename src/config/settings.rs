@@ -99,6 +99,8 @@ pub struct HttpSettings {
     pub max_body: u64,
     /// Most connections open at once.
     pub max_connections: usize,
+    /// Most clients of /v1/events at once.
+    pub max_event_clients: usize,
     /// Longest time for a request's head to arrive.
     pub header_timeout: Duration,
     /// How long requests are still accepted once the service was told to stop.

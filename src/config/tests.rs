@@ -56,6 +56,7 @@ fn nothing_need_be_set() {
     assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(settings.http.max_body, 8 << 20);
     assert_eq!(settings.http.max_connections, 16_384);
+    assert_eq!(settings.http.max_event_clients, 2_000);
     assert_eq!(settings.http.header_timeout, Duration::from_secs(10));
     assert_eq!(settings.http.shutdown_grace, Duration::from_secs(10));
     assert_eq!(settings.frame.full_window().seconds(), 1_209_600);

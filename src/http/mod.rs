@@ -4,6 +4,7 @@
 //! answer or a [`problem`]. What all requests share (ids, tokens, log, metrics, refusals) is in [`service`] and
 //! [`gate`], what all connections share in [`server`].
 
+mod activity;
 mod admin;
 mod body;
 mod cookie;
@@ -12,6 +13,7 @@ mod count;
 mod cursor;
 mod docs;
 mod encoding;
+mod events;
 mod gate;
 mod health;
 mod media;
@@ -50,12 +52,13 @@ use problem::Problem;
 use route::{Access, Route};
 
 /// All routes; the busiest come first, as each is tried in turn. Once `stop` is cancelled the service says that
-/// it is not ready.
+/// it is not ready; once `closing` is, streams of events end.
 fn routes(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
     gate: Gate,
     stop: CancellationToken,
+    closing: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
     pairs::route(app, settings)
         .or(count::route(app))
@@ -63,6 +66,8 @@ fn routes(
         .or(segments::route(app))
         .unify()
         .or(trend::route(app))
+        .unify()
+        .or(events::route(app, closing))
         .unify()
         .or(users::route(app))
         .unify()

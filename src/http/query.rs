@@ -85,6 +85,24 @@ impl Query {
             .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
     }
 
+    /// Segments' names: the parameter may be repeated, up to `maximum` times.
+    pub(super) fn segments(&self, name: &str, maximum: usize) -> Result<Vec<Segment>, Problem> {
+        let given = self.0.iter().filter(|(key, _)| key == name);
+        let segments = given
+            .map(|(_, text)| {
+                Segment::new(text)
+                    .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        match segments.len() <= maximum {
+            true => Ok(segments),
+            false => Err(Problem::invalid_parameter(
+                name,
+                format!("may be given at most {maximum} times"),
+            )),
+        }
+    }
+
     /// The window of a count; the configured one by default.
     pub(super) fn window(&self, frame: &TimeFrame) -> Result<Window, Problem> {
         let Some(text) = self.text("window")? else {

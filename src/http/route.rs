@@ -10,6 +10,7 @@ pub(super) enum Route {
     Count,
     Segments,
     Trend,
+    Events,
     User,
     Refresh,
     Archive,
@@ -48,6 +49,7 @@ impl Route {
         Self::Count,
         Self::Segments,
         Self::Trend,
+        Self::Events,
         Self::User,
         Self::Refresh,
         Self::Archive,
@@ -81,6 +83,7 @@ impl Route {
             ["v1", "segments", name, "count"] if given(name) => Self::Count,
             ["v1", "segments"] => Self::Segments,
             ["v1", "segments", name, "trend"] if given(name) => Self::Trend,
+            ["v1", "events"] => Self::Events,
             ["v1", "users", name] if given(name) => Self::User,
             ["v1", "admin", "refresh"] => Self::Refresh,
             ["v1", "admin", "archive"] => Self::Archive,
@@ -106,6 +109,7 @@ impl Route {
             Self::Count => "/v1/segments/{segment}/count",
             Self::Segments => "/v1/segments",
             Self::Trend => "/v1/segments/{segment}/trend",
+            Self::Events => "/v1/events",
             Self::User => "/v1/users/{user_id}",
             Self::Refresh => "/v1/admin/refresh",
             Self::Archive => "/v1/admin/archive",
@@ -133,6 +137,7 @@ impl Route {
             Self::Count
             | Self::Segments
             | Self::Trend
+            | Self::Events
             | Self::Health
             | Self::Ready
             | Self::Metrics
@@ -155,6 +160,7 @@ impl Route {
             Self::Count
             | Self::Segments
             | Self::Trend
+            | Self::Events
             | Self::User
             | Self::Page
             | Self::SegmentPage => Access::Needs(Scope::Read),

@@ -3,13 +3,13 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
 use super::service::Web;
@@ -32,6 +33,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams of an HTTP/2 connection at once, so that one connection can't hold what the cap leaves to all.
 const MAX_STREAMS: u32 = 128;
+/// What the system holds of answers that it could not send yet, per connection: without a limit it is up to 4 MiB for
+/// a client that does not read its events.
+const UNSENT_BYTES: u32 = 128 * 1024;
+/// How long the end of a stream of events may take to reach its client. One that does not read would never get it.
+const STREAM_END: Duration = Duration::from_secs(1);
+/// How often it is looked whether a connection has anything left but streams.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +58,11 @@ pub async fn serve(
     settings: &HttpSettings,
     stop: CancellationToken,
 ) -> Drained {
+    let closing = CancellationToken::new();
     let gate = Gate::new(Arc::clone(&auth), Arc::clone(app.metrics()));
-    let routes = routes(&app, settings, gate, stop.clone());
-    serve_routes(listener, routes, auth, app.metrics(), settings, stop).await
+    let routes = routes(&app, settings, gate, stop.clone(), closing.clone());
+    let stops = Stops { stop, closing };
+    serve_routes(listener, routes, auth, app.metrics(), settings, stops).await
 }
 
 /// The same with nothing but `/healthz`, `/readyz` and `/metrics`, and for everybody: for a process that serves nobody.
@@ -64,7 +74,17 @@ pub async fn serve_health(
 ) -> Drained {
     let routes = health_routes(&app, stop.clone());
     let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
-    serve_routes(listener, routes, auth, app.metrics(), settings, stop).await
+    let closing = CancellationToken::new();
+    let stops = Stops { stop, closing };
+    serve_routes(listener, routes, auth, app.metrics(), settings, stops).await
+}
+
+/// The steps of the end.
+struct Stops {
+    /// The caller wants it.
+    stop: CancellationToken,
+    /// Nothing is accepted any more: what has no end of its own ends.
+    closing: CancellationToken,
 }
 
 async fn serve_routes(
@@ -73,7 +93,7 @@ async fn serve_routes(
     auth: Arc<Auth>,
     metrics: &Arc<Metrics>,
     settings: &HttpSettings,
-    stop: CancellationToken,
+    Stops { stop, closing }: Stops,
 ) -> Drained {
     let metrics = Arc::clone(metrics);
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
@@ -97,6 +117,7 @@ async fn serve_routes(
         max_connections: settings.max_connections,
         room: Arc::new(Semaphore::new(settings.max_connections)),
         tasks,
+        closing: closing.clone(),
         cut,
         graceful: GracefulShutdown::new(),
     };
@@ -106,6 +127,7 @@ async fn serve_routes(
     }
     // From here on clients are refused at once instead of waiting in a queue that nobody serves.
     drop(listener);
+    closing.cancel();
     server.drain(settings.shutdown_grace).await
 }
 
@@ -127,6 +149,8 @@ struct Server {
     max_connections: usize,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
+    /// Cancelled when the drain begins.
+    closing: CancellationToken,
     /// Cancelled when the drain is over.
     cut: CancellationToken,
     graceful: GracefulShutdown,
@@ -152,14 +176,17 @@ impl Server {
         // Answers are small and written whole: waiting for more would only delay them. A socket that can't be
         // told so still works.
         let _ = stream.set_nodelay(true);
-        let (web, begun) = self.web.for_connection();
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+        let (web, activity) = self.web.for_connection();
         let connection = Connection {
             stream,
             web,
-            begun,
+            activity,
             builder: Arc::clone(&self.builder),
             header_timeout: self.header_timeout,
             watcher: self.graceful.watcher(),
+            closing: self.closing.clone(),
             cut: self.cut.clone(),
         };
         let (room, metrics) = (Arc::clone(&self.room), Arc::clone(&self.metrics));
@@ -193,10 +220,11 @@ impl Server {
 struct Connection {
     stream: TcpStream,
     web: Web,
-    begun: Arc<AtomicBool>,
+    activity: Arc<Activity>,
     builder: Arc<auto::Builder<Streams>>,
     header_timeout: Duration,
     watcher: Watcher,
+    closing: CancellationToken,
     cut: CancellationToken,
 }
 
@@ -210,6 +238,7 @@ impl Connection {
         // much would hold its place for ever.
         let mut silence = pin!(tokio::time::sleep(self.header_timeout));
         let mut silent = true;
+        let mut unread = pin!(only_streams_left(&self.closing, &self.activity));
         loop {
             tokio::select! {
                 result = served.as_mut() => {
@@ -219,14 +248,28 @@ impl Connection {
                     return;
                 }
                 () = self.cut.cancelled() => return,
+                () = unread.as_mut() => {
+                    tracing::debug!("a client that did not read to the end of its events was cut off");
+                    return;
+                }
                 () = silence.as_mut(), if silent => {
-                    if !self.begun.load(Ordering::Relaxed) {
+                    if !self.activity.has_begun() {
                         return;
                     }
                     silent = false;
                 }
             }
         }
+    }
+}
+
+/// Waits until the drain goes on without hope for a connection: all that is left there are streams that have ended,
+/// of which their clients read nothing.
+async fn only_streams_left(closing: &CancellationToken, activity: &Activity) {
+    closing.cancelled().await;
+    tokio::time::sleep(STREAM_END).await;
+    while !activity.is_streaming_only() {
+        tokio::time::sleep(LOOK_PERIOD).await;
     }
 }
 

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures::FutureExt;
@@ -17,6 +16,7 @@ use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
 use warp::http::{Method, Request, StatusCode};
 use warp::reply::{Reply, Response};
 
+use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
 use super::page;
@@ -33,8 +33,8 @@ pub(super) struct Web {
     gate: Gate,
     cors: Policy,
     metrics: Arc<Metrics>,
-    /// Whether a request has come, per connection.
-    begun: Arc<AtomicBool>,
+    /// What happens on the connection.
+    activity: Arc<Activity>,
 }
 
 /// What the log and metrics say of a request.
@@ -58,18 +58,18 @@ impl Web {
             gate,
             cors,
             metrics,
-            begun: Arc::default(),
+            activity: Arc::default(),
         }
     }
 
-    /// The same service for another connection, and the flag that says whether a request has come there.
-    pub(super) fn for_connection(&self) -> (Self, Arc<AtomicBool>) {
-        let begun = Arc::new(AtomicBool::new(false));
+    /// The same service for another connection, and what happens there.
+    pub(super) fn for_connection(&self) -> (Self, Arc<Activity>) {
+        let activity = Arc::<Activity>::default();
         let service = Self {
-            begun: Arc::clone(&begun),
+            activity: Arc::clone(&activity),
             ..self.clone()
         };
-        (service, begun)
+        (service, activity)
     }
 
     fn finish(&self, seen: &Seen, response: &mut Response) {
@@ -119,7 +119,7 @@ where
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
-        self.begun.store(true, Ordering::Relaxed);
+        let answering = self.activity.answer();
         let mut seen = Seen {
             route: Route::of(request.uri().path()),
             method: name_of(request.method()),
@@ -148,6 +148,10 @@ where
             // For the handlers that know how much more than one request it is.
             request.extensions_mut().insert(Arc::clone(limiter));
         }
+        if seen.route == Route::Events {
+            // For the handler whose answer outlasts it.
+            request.extensions_mut().insert(Arc::clone(&self.activity));
+        }
         if head {
             // Answered like GET; what differs is made up for below.
             *request.method_mut() = Method::GET;
@@ -160,6 +164,7 @@ where
         );
         let web = self.clone();
         let answer = async move {
+            let _answering = answering;
             let mut response = match early {
                 Some(answer) => answer,
                 None => web.route(request).await,

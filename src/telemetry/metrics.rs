@@ -35,6 +35,9 @@ pub struct Metrics {
     auth_limited: Family<Labels<1>, Counter>,
     tokens: Gauge,
     tokens_file_errors: Counter,
+    event_clients: Gauge,
+    events: Counter,
+    event_resets: Counter,
 
     pairs_accepted: Family<Labels<1>, Counter>,
     pairs_rejected: Family<Labels<1>, Counter>,
@@ -110,6 +113,12 @@ impl Default for Metrics {
             tokens_file_errors: names.counter(
                 "tokens_file_errors",
                 "Changes of the tokens file that could not be taken up",
+            ),
+            event_clients: names.gauge("event_clients", "Clients that listen for events"),
+            events: names.counter("events", "Changes of counts told to whoever listens"),
+            event_resets: names.counter(
+                "event_resets",
+                "Times that a client missed events and was told to read the counts anew",
             ),
 
             pairs_accepted: names.counters("pairs_accepted", "Pairs made durable, by where"),
@@ -274,6 +283,21 @@ impl Metrics {
     /// A change of the tokens file could not be taken up.
     pub fn tokens_file_error(&self) {
         self.tokens_file_errors.inc();
+    }
+
+    /// Clients that listen for events now.
+    pub fn event_clients(&self, clients: usize) {
+        self.event_clients.set(gauge(clients));
+    }
+
+    /// So many changes of counts were told.
+    pub fn events(&self, changes: usize) {
+        self.events.inc_by(changes as u64);
+    }
+
+    /// A client missed events.
+    pub fn event_reset(&self) {
+        self.event_resets.inc();
     }
 
     /// The pairs of one request were made durable: in the store, or in the spool.

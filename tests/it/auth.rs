@@ -66,6 +66,15 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         Some(Scope::Read),
         200,
     ),
+    // One that is no segment's name: a stream would not end.
+    (
+        "GET",
+        "/v1/events",
+        "/v1/events?segment=%20",
+        Some(Scope::Read),
+        400,
+    ),
+    ("HEAD", "/v1/events", "/v1/events", Some(Scope::Read), 200),
     (
         "GET",
         "/v1/users/{user_id}",

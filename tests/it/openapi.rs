@@ -246,6 +246,7 @@ async fn real_answers_are_as_documented() {
             "/v1/segments/sports/trend?from=2&to=1",
             400,
         ),
+        ("GET", "/v1/events", "/v1/events?segment=%20", 400),
         ("GET", "/v1/users/{user_id}", "/v1/users/u1", 200),
         ("GET", "/v1/users/{user_id}", "/v1/users/%00", 400),
         ("DELETE", "/v1/users/{user_id}", "/v1/users/u1", 200),

@@ -42,6 +42,12 @@ pub(super) const UNAVAILABLE: Code = code(
     "the store can't answer now, and no earlier answer is known",
 );
 
+pub(super) const NO_PLACE: Code = code(
+    503,
+    "unavailable",
+    "as many clients as may be listen already",
+);
+
 /// What may be wrong with a body of pairs, and with keeping them.
 pub(super) const PAIRS: &[Code] = &[
     code(

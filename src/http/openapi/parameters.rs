@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
-use utoipa::openapi::{ObjectBuilder, Required, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Required, Type};
 
 use super::schema::{self, one_of, text};
 use crate::http::segments::{DEFAULT_LIMIT, MAX_LIMIT};
@@ -106,6 +106,33 @@ pub(super) fn step() -> Parameter {
 
 pub(super) fn only_segment() -> Parameter {
     query("segment", "Recount only this segment.", schema::segment())
+}
+
+pub(super) fn only_segments(most: usize) -> Parameter {
+    ParameterBuilder::new()
+        .name("segment")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some("Only changes of this segment; may be repeated."))
+        .schema(Some(
+            ArrayBuilder::new()
+                .items(schema::segment())
+                .max_items(Some(most)),
+        ))
+        .build()
+}
+
+pub(super) fn last_event_id() -> Parameter {
+    ParameterBuilder::new()
+        .name("Last-Event-ID")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The `id` of the last event that came, to go on after it. One that the instance does not know any more is \
+             answered with `event: reset`.",
+        ))
+        .schema(Some(text()))
+        .build()
 }
 
 fn in_path(name: &str, about: &str, schema: ObjectBuilder) -> Parameter {

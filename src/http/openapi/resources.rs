@@ -5,6 +5,7 @@ use serde_json::json;
 use super::codes::*;
 use super::operation::Described;
 use super::{pairs, parameters};
+use crate::http::events::MAX_SEGMENTS;
 use crate::http::route::Route;
 use crate::http::{admin, count, docs, health, segments, trend, users};
 
@@ -17,6 +18,7 @@ pub(super) fn described(route: Route, method: &str) -> Option<Described> {
         Route::Count => get_count(),
         Route::Segments => get_segments(),
         Route::Trend => get_trend(),
+        Route::Events => get_events(),
         Route::User if method == "DELETE" => delete_user(),
         Route::User => get_user(),
         Route::Refresh => refresh(),
@@ -138,6 +140,22 @@ fn get_trend() -> Described {
         TOO_MANY_POINTS,
         UNAVAILABLE,
     ])
+}
+
+fn get_events() -> Described {
+    Described::new(
+        "getEvents",
+        "counts",
+        "Changes of counts as they happen",
+        "Server-sent events, without an end. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
+         \"as_of\": \"2026-11-21T08:00:00Z\"}`, over the configured window. `event: reset` says that changes were missed: \
+         read `/v1/segments` again. A line `:` shows that the stream lives. Open the stream first and read \
+         `/v1/segments` then: what changes after that is told.",
+    )
+    .takes(parameters::only_segments(MAX_SEGMENTS))
+    .takes(parameters::last_event_id())
+    .answers_with(200, "The events.", &["text/event-stream"])
+    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, NO_PLACE])
 }
 
 fn get_user() -> Described {

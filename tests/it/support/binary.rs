@@ -53,6 +53,20 @@ impl Server {
         self.address
     }
 
+    /// Memory in use, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: u64 = line
+            .unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap();
+        kib * 1024
+    }
+
     /// The count of `segment` over the full window.
     pub async fn count(&self, segment: &str) -> u64 {
         let url = format!("{}/v1/segments/{segment}/count", self.url());

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod binary;
+pub mod events;
 pub mod fault_server;
 pub mod influxd;
 pub mod jwt;

@@ -1,0 +1,252 @@
+//! The latest events, rendered once for all clients, as server-sent events have it.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::domain::{Count, Segment};
+
+/// Events kept: three times as many as there may be segments by default, so that one comparison that finds all of
+/// them changed still fits. About 150 bytes each.
+const CAPACITY: usize = 32_768;
+/// A text for one client ends with the event that makes it at least this long. HTTP/1 keeps up to 16 texts for a
+/// client that does not read, so that such a one costs about 40 KiB.
+const TEXT_BYTES: usize = 2 * 1024;
+
+/// The segments that a client asked for; none means all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter(Vec<Segment>);
+
+impl Filter {
+    /// Only `segments`, or everything when there are none.
+    pub fn new(mut segments: Vec<Segment>) -> Self {
+        segments.sort_unstable();
+        segments.dedup();
+        Self(segments)
+    }
+
+    fn passes(&self, segment: &Segment) -> bool {
+        self.0.is_empty() || self.0.binary_search(segment).is_ok()
+    }
+}
+
+/// Numbered events in order; the oldest go first.
+#[derive(Debug)]
+pub(super) struct Ring {
+    /// Tells this run of this instance from all others: a number means nothing elsewhere.
+    epoch: u64,
+    events: VecDeque<(Segment, Box<str>)>,
+    /// The number of the oldest event kept. Never 0, which is a position that is always lost.
+    first: u64,
+}
+
+#[derive(Serialize)]
+struct Data<'a> {
+    segment: &'a str,
+    users: u64,
+    as_of: String,
+}
+
+/// What a client at some position is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    /// These events.
+    Text(String),
+    /// That it missed some.
+    Lost,
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Ring {
+    pub(super) fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            events: VecDeque::new(),
+            first: 1,
+        }
+    }
+
+    /// The number of the event that comes next.
+    pub(super) fn next(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    pub(super) fn push(&mut self, segment: &Segment, count: &Count) {
+        let id = self.id(self.next());
+        let data = Data {
+            segment: segment.as_str(),
+            users: count.users,
+            as_of: count.as_of.to_string(),
+        };
+        // Texts and numbers under texts always serialise.
+        let data = serde_json::to_string(&data).unwrap_or_default();
+        if self.events.len() == CAPACITY {
+            self.events.pop_front();
+            self.first += 1;
+        }
+        let text = format!("id: {id}\nevent: count\ndata: {data}\n\n");
+        self.events.push_back((segment.clone(), text.into()));
+    }
+
+    /// Drops all events; every position from before is lost.
+    pub(super) fn forget(&mut self) {
+        self.first = self.next() + 1;
+        self.events.clear();
+    }
+
+    /// What is new from `position` on, which moves past it.
+    pub(super) fn read(&self, position: &mut u64, filter: &Filter) -> Told {
+        let next = self.next();
+        if *position < self.first || *position > next {
+            *position = next;
+            return Told::Lost;
+        }
+        let mut told = String::new();
+        let skipped = usize::try_from(*position - self.first).unwrap_or(usize::MAX);
+        for (segment, text) in self.events.iter().skip(skipped) {
+            *position += 1;
+            if filter.passes(segment) {
+                told.push_str(text);
+            }
+            if told.len() >= TEXT_BYTES {
+                break;
+            }
+        }
+        match told.is_empty() {
+            true => Told::Nothing,
+            false => Told::Text(told),
+        }
+    }
+
+    /// The id of event `number`.
+    fn id(&self, number: u64) -> String {
+        format!("{:016x}-{number}", self.epoch)
+    }
+
+    /// The position after the event with this id; a lost one where the id is of another run, or is none.
+    pub(super) fn after(&self, id: &str) -> u64 {
+        let number = id
+            .rsplit_once('-')
+            .and_then(|(_, number)| number.parse::<u64>().ok());
+        match number {
+            Some(number) if self.id(number) == id => number.saturating_add(1),
+            _ => 0,
+        }
+    }
+
+    /// Appends the line that makes a client at `position` come back there.
+    pub(super) fn write_id(&self, text: &mut String, position: u64) {
+        // Writing to a string never fails.
+        let _ = writeln!(text, "id: {}", self.id(position.saturating_sub(1)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    fn segment(name: &str) -> Segment {
+        Segment::new(name).unwrap()
+    }
+
+    fn count(users: u64) -> Count {
+        Count {
+            users,
+            as_of: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// The users in what a reader at `position` is told until nothing is left.
+    fn users(ring: &Ring, position: &mut u64, filter: &Filter) -> Vec<u64> {
+        let mut found = Vec::new();
+        while let Told::Text(text) = ring.read(position, filter) {
+            let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+            found.extend(data.map(|data| {
+                let data: serde_json::Value = serde_json::from_str(data).unwrap();
+                data["users"].as_u64().unwrap()
+            }));
+        }
+        found
+    }
+
+    #[test]
+    fn an_event_is_told_once_under_its_id() {
+        let mut ring = Ring::new(0xab);
+        let mut position = ring.next();
+        ring.push(&segment("a \"b\""), &count(3));
+        assert_eq!(
+            ring.read(&mut position, &Filter::default()),
+            Told::Text(
+                "id: 00000000000000ab-1\nevent: count\n\
+                 data: {\"segment\":\"a \\\"b\\\"\",\"users\":3,\"as_of\":\"1970-01-01T00:00:00Z\"}\n\n"
+                    .into()
+            )
+        );
+        assert_eq!(ring.read(&mut position, &Filter::default()), Told::Nothing);
+    }
+
+    #[test]
+    fn who_was_here_goes_on_where_they_were_and_others_are_lost() {
+        let mut ring = Ring::new(7);
+        (1..=5).for_each(|n| ring.push(&segment("a"), &count(n)));
+        let all = Filter::default();
+        let mut position = ring.after("0000000000000007-2");
+        assert_eq!(users(&ring, &mut position, &all), [3, 4, 5]);
+        for id in [
+            "",
+            "7-2",
+            "0000000000000008-2",
+            "0000000000000007-6",
+            "0000000000000007-02",
+            "é",
+        ] {
+            let mut position = ring.after(id);
+            assert_eq!(ring.read(&mut position, &all), Told::Lost, "{id}");
+            assert_eq!(ring.read(&mut position, &all), Told::Nothing, "{id}");
+        }
+    }
+
+    #[test]
+    fn who_falls_behind_is_lost_and_then_up_to_date() {
+        let mut ring = Ring::new(7);
+        let (all, mut slow, mut lost) = (Filter::default(), ring.next(), ring.next());
+        for n in 0..CAPACITY as u64 {
+            ring.push(&segment("a"), &count(n));
+        }
+        assert_eq!(users(&ring, &mut slow, &all).len(), CAPACITY);
+        ring.push(&segment("a"), &count(1));
+        assert_eq!(ring.events.len(), CAPACITY);
+        assert_eq!(users(&ring, &mut slow, &all), [1]);
+        assert_eq!(ring.read(&mut lost, &all), Told::Lost);
+        ring.forget();
+        assert_eq!(ring.read(&mut slow, &all), Told::Lost);
+        ring.push(&segment("a"), &count(2));
+        assert_eq!(users(&ring, &mut slow, &all), [2]);
+        assert_eq!(ring.read(&mut lost, &all), Told::Lost);
+    }
+
+    #[test]
+    fn a_filter_passes_what_it_names() {
+        let mut ring = Ring::new(7);
+        let mut position = ring.next();
+        for (name, n) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
+            ring.push(&segment(name), &count(n));
+        }
+        let filter = Filter::new(vec![segment("c"), segment("a"), segment("c")]);
+        assert_eq!(users(&ring, &mut position, &filter), [1, 3, 4]);
+        assert_eq!(position, ring.next());
+    }
+
+    #[test]
+    fn texts_are_short() {
+        let mut ring = Ring::new(7);
+        let mut position = ring.next();
+        (0..1000).for_each(|n| ring.push(&segment(&"\"".repeat(128)), &count(n)));
+        while let Told::Text(text) = ring.read(&mut position, &Filter::default()) {
+            assert!(text.len() < TEXT_BYTES + 512);
+        }
+    }
+}

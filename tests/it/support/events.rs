@@ -1,0 +1,110 @@
+//! A client of /v1/events.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Changes come within a second; a busy machine may need much longer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An event, or a piece without one: a heart-beat, or the beginning.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Event {
+    pub id: String,
+    /// Empty for a piece without an event.
+    pub event: String,
+    pub data: Value,
+}
+
+/// An open stream.
+pub struct Listener {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Listener {
+    /// Opens the stream at `url`, which must be answered with 200, and waits for its first piece.
+    pub async fn open(url: &str, last_id: Option<&str>) -> Self {
+        let mut request = reqwest::Client::new().get(url);
+        if let Some(id) = last_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        for (name, value) in [
+            ("content-type", "text/event-stream"),
+            ("cache-control", "no-store"),
+            ("x-accel-buffering", "no"),
+        ] {
+            assert_eq!(response.headers()[name], value);
+        }
+        let mut listener = Self {
+            response,
+            text: String::new(),
+        };
+        let first = listener.piece().await.unwrap();
+        assert_eq!(first.event, "", "no event comes by itself");
+        listener
+    }
+
+    /// The next piece; `None` at the end of the stream.
+    pub async fn piece(&mut self) -> Option<Event> {
+        loop {
+            if let Some((piece, rest)) = self.text.split_once("\n\n") {
+                let event = parse(piece);
+                self.text = rest.to_owned();
+                return Some(event);
+            }
+            let chunk = tokio::time::timeout(DEADLINE, self.response.chunk()).await;
+            let chunk = chunk.expect("nothing was told").unwrap()?;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    /// The next event.
+    pub async fn event(&mut self) -> Event {
+        let event = self.event_within(DEADLINE).await;
+        event.expect("nothing but signs of life was told")
+    }
+
+    /// The next event, unless none comes in this time.
+    pub async fn event_within(&mut self, time: Duration) -> Option<Event> {
+        let event = async {
+            loop {
+                let piece = self.piece().await.expect("the stream ended");
+                if !piece.event.is_empty() {
+                    return piece;
+                }
+            }
+        };
+        tokio::time::timeout(time, event).await.ok()
+    }
+
+    /// Segment and users of the next event, which must be a count.
+    pub async fn count(&mut self) -> (String, u64) {
+        let event = self.event().await;
+        assert_eq!(event.event, "count", "{event:?}");
+        assert!(event.data["as_of"].as_str().unwrap().ends_with('Z'));
+        let segment = event.data["segment"].as_str().unwrap().to_owned();
+        (segment, event.data["users"].as_u64().unwrap())
+    }
+
+    /// Waits for a count of `segment` with this many users; others may come before it.
+    pub async fn wait_for(&mut self, segment: &str, users: u64) {
+        while self.count().await != (segment.to_owned(), users) {}
+    }
+}
+
+fn parse(piece: &str) -> Event {
+    let mut event = Event::default();
+    for line in piece.lines() {
+        match line.split_once(": ") {
+            Some(("id", id)) => event.id = id.to_owned(),
+            Some(("event", name)) => event.event = name.to_owned(),
+            Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
+            Some(("retry", _)) => {}
+            _ => assert!(line.starts_with(':'), "{line:?}"),
+        }
+    }
+    event
+}
