@@ -14,6 +14,8 @@ RUN mkdir src \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked --bin headcount
+COPY assets assets
+COPY templates templates
 COPY src src
 # Cargo compares times, and those of a checkout may be older than the empty program above.
 RUN find src -name '*.rs' -exec touch {} + \

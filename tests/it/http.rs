@@ -499,7 +499,7 @@ async fn health_metrics_and_refusals() {
     assert!(metrics.text.ends_with("# EOF\n"));
 
     for path in [
-        "/",
+        "/nowhere",
         "/v1",
         "/v2/pairs",
         "/v1/pairs/",

@@ -1,5 +1,7 @@
 //! The image: judged by a parser and by checkov, held against the program.
 
+use std::path::PathBuf;
+
 use std::collections::BTreeMap;
 use std::process::Command;
 
@@ -135,33 +137,44 @@ fn the_context_has_all_that_the_program_is_built_from() {
     // What the manifest names, and what sources include, lies within.
     let manifest = read("Cargo.toml");
     assert!(!manifest.contains("build = ") && !root().join("build.rs").exists());
-    for line in files_of("src").flat_map(|text| included(&text)) {
+    for (file, included) in files_of("src").flat_map(includes) {
+        let path = file.parent().unwrap().join(&included).canonicalize();
+        let path = path.unwrap_or_else(|error| panic!("{included} in {}: {error}", file.display()));
+        let place = path.strip_prefix(root().canonicalize().unwrap()).unwrap();
         assert!(
-            !line.contains("../../../") && !line.contains("CARGO_MANIFEST_DIR"),
-            "{line}"
+            kept.iter().any(|kept| place.starts_with(kept)),
+            "{} takes in {}, which the context lacks",
+            file.display(),
+            place.display()
         );
     }
+    // Templates are taken in by their folder.
+    assert!(kept.contains(&"templates"));
 }
 
-/// Lines of a source that take in another file when the program is built, tests aside.
-fn included(text: &str) -> Vec<String> {
+/// What a source takes in when the program is built, tests aside.
+fn includes(file: PathBuf) -> Vec<(PathBuf, String)> {
+    let text = std::fs::read_to_string(&file).unwrap();
     let program = text.split("#[cfg(test)]").next().unwrap();
     let lines = program.lines().filter(|line| line.contains("include_"));
-    lines.map(str::to_owned).collect()
+    let named = lines.map(|line| line.split('"').nth(line.matches('"').count() - 1));
+    named
+        .map(|path| (file.clone(), path.unwrap().to_owned()))
+        .collect()
 }
 
-fn files_of(folder: &str) -> impl Iterator<Item = String> {
+fn files_of(folder: &str) -> impl Iterator<Item = PathBuf> {
     let mut open = vec![root().join(folder)];
-    let mut texts = Vec::new();
+    let mut files = Vec::new();
     while let Some(path) = open.pop() {
         for entry in std::fs::read_dir(path).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 open.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") {
-                texts.push(std::fs::read_to_string(path).unwrap());
+                files.push(path);
             }
         }
     }
-    texts.into_iter()
+    files.into_iter()
 }
