@@ -177,6 +177,9 @@ pub(super) struct SegmentsArgs {
     /// At most so many segments
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
+    /// Go on until Ctrl-C: a table drawn anew on a terminal (20 rows without --limit), a line for each change elsewhere
+    #[arg(long)]
+    pub(super) watch: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -191,6 +194,7 @@ impl SegmentsArgs {
             prefix: None,
             sort: None,
             limit: None,
+            watch: false,
             json: true,
             target: Target::default(),
         }

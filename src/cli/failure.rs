@@ -24,12 +24,18 @@ impl Failure {
 
     /// Says what failed, once, and gives the exit code.
     pub(super) fn report(self) -> ExitCode {
-        let (text, code) = match self {
-            Self::Usage(text) => (text, 2),
-            Self::Failed(text) => (text, 1),
-        };
-        super::output::note(&format!("error: {text}"));
-        ExitCode::from(code)
+        super::output::note(&format!("error: {self}"));
+        ExitCode::from(match self {
+            Self::Usage(_) => 2,
+            Self::Failed(_) => 1,
+        })
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Usage(text) | Self::Failed(text)) = self;
+        f.write_str(text)
     }
 }
 

@@ -23,6 +23,7 @@ mod test_server;
 mod token;
 mod token_files;
 mod variables;
+mod watch;
 mod worker;
 
 use std::ffi::OsString;

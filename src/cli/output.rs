@@ -13,12 +13,30 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     print_to(&mut io::stdout().lock(), text)
 }
 
+/// Prints one of many results; whether somebody still reads them.
+pub(super) fn print_on(text: &str) -> Result<bool, Failure> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(unwritten(&error)),
+    }
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::failed(format!("can't write to standard output: {error}"))
+}
+
+/// Whether a person may be looking at standard output.
+pub(super) fn is_on_screen() -> bool {
+    io::stdout().is_terminal()
+}
+
 fn print_to(out: &mut dyn Write, text: &str) -> Result<(), Failure> {
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     match written {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(format!(
-            "can't write to standard output: {error}"
-        ))),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(unwritten(&error)),
         _ => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use super::args::{SegmentsArgs, Sort};
 use super::client::Client;
 use super::output::{grouped, harmless, print, print_json};
 use super::variables::Variables;
+use super::watch;
 
 /// Segments asked for at once.
 const PAGE: u64 = 1_000;
@@ -18,11 +19,12 @@ struct Page {
     next: Option<String>,
 }
 
+/// A segment of the list.
 #[derive(Deserialize)]
-struct Row {
-    segment: String,
-    users: Option<u64>,
-    as_of: Option<String>,
+pub(super) struct Row {
+    pub(super) segment: String,
+    pub(super) users: Option<u64>,
+    pub(super) as_of: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -32,6 +34,9 @@ struct Listing {
 
 pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(), Failure> {
     let client = Client::new(&args.target, variables)?;
+    if args.watch {
+        return watch::run(&client, args).await;
+    }
     let segments = all(&client, &args).await?;
     if args.json {
         return print_json(&Listing { segments });
@@ -81,30 +86,29 @@ pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Valu
 }
 
 /// Names last: their widths on a screen are anybody's guess, and so need no padding.
-fn table(rows: &[Row]) -> String {
-    let cells: Vec<_> = rows
-        .iter()
-        .map(|row| row.users.map_or("-".into(), grouped))
-        .collect();
-    let users = cells
-        .iter()
-        .map(String::len)
-        .max()
-        .unwrap_or(0)
-        .max("USERS".len());
+pub(super) fn table(rows: &[Row]) -> String {
+    let users = rows.iter().map(|row| users_of(row).len());
+    let users = users.max().unwrap_or(0).max("USERS".len());
     let instants = rows
         .iter()
         .map(|row| row.as_of.as_deref().unwrap_or("-").chars().count());
     let as_of = instants.max().unwrap_or(0).max("AS OF".len());
     let mut text = format!("{:>users$}  {:as_of$}  SEGMENT\n", "USERS", "AS OF");
-    for (row, cell) in rows.iter().zip(cells) {
-        let instant = harmless(row.as_of.as_deref().unwrap_or("-"));
-        text += &format!(
-            "{cell:>users$}  {instant:as_of$}  {}\n",
-            harmless(&row.segment)
-        );
+    for row in rows {
+        text += &line(row, users, as_of);
     }
     text
+}
+
+/// A row of the table, with columns of at least these widths.
+pub(super) fn line(row: &Row, users: usize, as_of: usize) -> String {
+    let instant = harmless(row.as_of.as_deref().unwrap_or("-"));
+    let segment = harmless(&row.segment);
+    format!("{:>users$}  {instant:as_of$}  {segment}\n", users_of(row))
+}
+
+fn users_of(row: &Row) -> String {
+    row.users.map_or("-".into(), grouped)
 }
 
 #[cfg(test)]
@@ -121,6 +125,7 @@ mod tests {
             prefix: Some("a&b".into()),
             sort: Some(Sort::Users),
             limit,
+            watch: false,
             json: false,
             target: Target {
                 url: None,

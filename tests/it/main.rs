@@ -42,3 +42,4 @@ mod redis_store;
 mod redis_store_faults;
 mod serve;
 mod support;
+mod watch;

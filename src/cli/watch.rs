@@ -1,0 +1,171 @@
+//! `headcount segments --watch`: the list again and again, until Ctrl-C or until nobody reads it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::args::SegmentsArgs;
+use super::client::Client;
+use super::output::{is_on_screen, note, print_on};
+use super::segments::{Row, all, line, table};
+
+/// A person reads no faster, and a list costs the service little.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// What fits on a screen where no `--limit` says otherwise.
+const SCREEN: u64 = 20;
+/// Home, then everything below is erased: rows are drawn over those of before, without a flicker.
+const REDRAW: &str = "\x1b[H\x1b[J";
+const CLEAR: &str = "\x1b[2J";
+
+/// Shows the list until Ctrl-C: on a terminal as a table drawn anew, elsewhere as a line for each change.
+pub(super) async fn run(client: &Client, mut args: SegmentsArgs) -> Result<(), Failure> {
+    let on_screen = !args.json && is_on_screen();
+    if on_screen {
+        args.limit = args.limit.or(Some(SCREEN));
+        print_on(CLEAR)?;
+    }
+    let rounds = async {
+        // A service that can't be asked at all is an error; one that is away for a while is not.
+        let mut segments = all(client, &args).await?;
+        let mut changes = Changes::default();
+        loop {
+            let text = match on_screen {
+                true => format!("{REDRAW}{}", table(&rows(client, &segments)?)),
+                false => changes.lines(client, segments, &args)?,
+            };
+            if !print_on(&text)? {
+                return Ok(());
+            }
+            segments = next(client, &args).await;
+        }
+    };
+    tokio::select! {
+        ended = rounds => ended,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    }
+}
+
+/// The list after a while, however often that has to be tried.
+async fn next(client: &Client, args: &SegmentsArgs) -> Vec<Value> {
+    let mut told = false;
+    loop {
+        tokio::time::sleep(INTERVAL).await;
+        match all(client, args).await {
+            Ok(segments) => return segments,
+            Err(failure) if !told => {
+                note(&format!("{failure}; trying again"));
+                told = true;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn rows(client: &Client, segments: &[Value]) -> Result<Vec<Row>, Failure> {
+    let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
+    rows.map_err(|error| client.nonsense(&error).into())
+}
+
+/// The numbers that were told.
+#[derive(Default)]
+struct Changes {
+    told: HashMap<String, Option<u64>>,
+}
+
+impl Changes {
+    /// A line for each segment whose number is not the one that was told.
+    fn lines(
+        &mut self,
+        client: &Client,
+        mut segments: Vec<Value>,
+        args: &SegmentsArgs,
+    ) -> Result<String, Failure> {
+        let mut rows = rows(client, &segments)?;
+        // Of a list that is cut off, one that is missing may merely have gone further down.
+        if args.limit.is_none() {
+            let is_listed = |name: &String| rows.iter().any(|row| row.segment == *name);
+            let emptied = self.told.iter().filter(|(_, users)| **users != Some(0));
+            let mut gone: Vec<_> = emptied
+                .map(|(name, _)| name.clone())
+                .filter(|name| !is_listed(name))
+                .collect();
+            gone.sort_unstable();
+            for segment in gone {
+                segments.push(json!({"segment": segment, "users": 0, "as_of": null}));
+                rows.push(Row {
+                    segment,
+                    users: Some(0),
+                    as_of: None,
+                });
+            }
+        }
+        let mut text = String::new();
+        for (row, document) in rows.into_iter().zip(segments) {
+            if self.told.get(&row.segment) == Some(&row.users) {
+                continue;
+            }
+            match args.json {
+                true => text += &format!("{document}\n"),
+                false => text += &line(&row, 0, 0),
+            }
+            self.told.insert(row.segment, row.users);
+        }
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::Target;
+
+    fn arguments(json: bool, limit: Option<u64>) -> SegmentsArgs {
+        SegmentsArgs {
+            prefix: None,
+            sort: None,
+            limit,
+            watch: true,
+            json,
+            target: Target::default(),
+        }
+    }
+
+    fn listed(users: &[(&str, u64)]) -> Vec<Value> {
+        let document = |(segment, users): &(&str, u64)| json!({"segment": segment, "users": users, "as_of": "now"});
+        users.iter().map(document).collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let client = Client::to("http://127.0.0.1:1", None).unwrap();
+        let args = arguments(false, None);
+        let mut changes = Changes::default();
+        let mut lines =
+            |users: &[(&str, u64)]| changes.lines(&client, listed(users), &args).unwrap();
+        assert_eq!(lines(&[("a", 1), ("b", 2)]), "1  now  a\n2  now  b\n");
+        assert_eq!(lines(&[("a", 1), ("b", 2)]), "");
+        assert_eq!(lines(&[("a", 1), ("b", 1_003)]), "1,003  now  b\n");
+        assert_eq!(lines(&[("b", 1_003)]), "0  -  a\n", "the last user left");
+        assert_eq!(lines(&[("b", 1_003)]), "");
+        assert_eq!(lines(&[("a", 5), ("b", 1_003)]), "5  now  a\n");
+    }
+
+    #[test]
+    fn a_list_that_is_cut_off_empties_nobody() {
+        let client = Client::to("http://127.0.0.1:1", None).unwrap();
+        let args = arguments(true, Some(1));
+        let mut changes = Changes::default();
+        let mut lines =
+            |users: &[(&str, u64)]| changes.lines(&client, listed(users), &args).unwrap();
+        assert_eq!(lines(&[("a", 1)]).lines().count(), 1);
+        let second = lines(&[("b", 2)]);
+        let document: Value = serde_json::from_str(&second).unwrap();
+        assert_eq!(
+            (&document["segment"], &document["users"]),
+            (&json!("b"), &json!(2))
+        );
+    }
+}
