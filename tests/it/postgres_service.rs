@@ -285,7 +285,8 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
     assert!(text(&other.stderr).contains("`resolution` is 3600 s"));
 
     let client = server.client().await;
-    let now = "extract(epoch from now())::bigint / 60";
+    // A cast alone would round, now and then into the next minute.
+    let now = "floor(extract(epoch from now()) / 60)::bigint";
     let pairs = format!(
         "insert into headcount.segments (name) values ('a b'); \
          insert into headcount.pairs (segment_id, user_id, seen_slot) values \
