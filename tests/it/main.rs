@@ -29,6 +29,10 @@ mod influx_spool;
 mod kill;
 mod library;
 mod one_number;
+mod open_loop;
+#[path = "../../benches/support/open_loop.rs"]
+#[allow(dead_code, reason = "a test uses its part")]
+mod open_loop_source;
 mod openapi;
 mod outages;
 mod page;

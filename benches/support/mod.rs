@@ -1,0 +1,4 @@
+//! What several benches share.
+
+#[allow(dead_code, reason = "each bench uses its part")]
+pub(crate) mod open_loop;
