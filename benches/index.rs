@@ -2,8 +2,14 @@
 //!
 //! `cargo bench --bench index` grows it to 50 million pairs, which takes about 0.8 GiB and a minute;
 //! `HEADCOUNT_BENCH_PAIRS=10000000` stops earlier.
-#![expect(clippy::print_stdout, reason = "a bench reports to its caller")]
-#![allow(missing_docs, reason = "criterion's macros make public items")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench fails by panicking and tells by printing"
+)]
+
+mod support;
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,6 +17,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use headcount::domain::{Segment, Slot};
 use headcount::index::{Entry, Fingerprint, Index};
+use support::{resident, setting};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -67,13 +74,6 @@ impl Traffic {
     }
 }
 
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
-}
-
 fn names() -> Vec<Segment> {
     let names = (0..SEGMENTS).map(|rank| Segment::new(&format!("segment-{rank}")));
     names.flatten().collect()
@@ -98,7 +98,7 @@ fn upsert(index: &Index, names: &[Segment], batches: &[Vec<Vec<Entry>>], base: S
 fn grow(pairs: u64, names: &[Segment]) -> Index {
     let mut traffic = Traffic::new(pairs);
     let index = Index::new(WINDOW);
-    let before = resident();
+    let before = resident("self");
     println!(
         "pairs     upsert M/s  at that size  seen again  resident B/pair  own estimate  longest batch"
     );
@@ -113,7 +113,7 @@ fn grow(pairs: u64, names: &[Segment]) -> Index {
         }
         let stats = index.stats();
         // Freed pages go back after ten seconds: the allocator's default.
-        let bytes = (resident() - before) as f64 / stats.pairs as f64;
+        let bytes = (resident("self") - before) as f64 / stats.pairs as f64;
         let estimate = stats.bytes as f64 / stats.pairs as f64;
         let few: Vec<_> = (0..20).map(|_| traffic.batch()).collect();
         let few_pairs = (few.len() * BATCH) as u64;
@@ -152,7 +152,7 @@ fn restart(index: &Index, names: &[Segment]) {
         "walk over pages: {:.1} M/s",
         millions_per_second(walked, began.elapsed())
     );
-    let before = resident();
+    let before = resident("self");
     let copy = Index::new(WINDOW);
     let began = Instant::now();
     for (name, entries) in names.iter().zip(&snapshot) {
@@ -161,7 +161,7 @@ fn restart(index: &Index, names: &[Segment]) {
     println!(
         "load_sorted, a segment at once: {:.1} M/s, {:.2} resident B/pair",
         millions_per_second(walked, began.elapsed()),
-        (resident() - before) as f64 / walked as f64
+        (resident("self") - before) as f64 / walked as f64
     );
     assert_eq!(copy.segments(index.head()), index.segments(index.head()));
     drop(copy);
@@ -224,8 +224,7 @@ fn count(criterion: &mut Criterion, index: &Index, names: &[Segment]) {
 }
 
 fn main() {
-    let wanted = std::env::var("HEADCOUNT_BENCH_PAIRS").ok();
-    let pairs = wanted.and_then(|n| n.parse().ok()).unwrap_or(50_000_000);
+    let pairs = setting("HEADCOUNT_BENCH_PAIRS", 50_000_000);
     let names = names();
     let index = grow(pairs, &names);
     let mut criterion = Criterion::default().configure_from_args();

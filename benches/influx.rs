@@ -3,25 +3,16 @@
 //! Needs influxd on PATH or named by HEADCOUNT_TEST_INFLUXD. HEADCOUNT_BENCH_PAIRS (2,000,000) is how many
 //! pairs are written, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments; the recount of 20 million is
 //! HEADCOUNT_BENCH_PAIRS=20000000 HEADCOUNT_BENCH_USERS=3000000. Peers alternate, so that a busy machine slows
-//! both. Reads need redis-server too.
+//! both.
 
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    reason = "a bench fails by panicking, tells by printing, and borrows helpers from the tests"
+    reason = "a bench fails by panicking and tells by printing"
 )]
 
-#[path = "../tests/it/support"]
-mod support {
-    pub mod influxd;
-    pub mod redis;
-    pub mod servers;
-    pub mod service;
-}
+mod support;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -31,54 +22,17 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
-use headcount::domain::{Batch, BatchBuilder, Resolution, Slot, TimeFrame, Timestamp, UserId};
+use headcount::domain::{Batch, Resolution, Slot, TimeFrame, Timestamp};
 use headcount::store::PairStore;
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use support::influxd::{Influxd, ORG, TOKEN};
-use support::redis::Redis;
 use support::service::Service;
+use support::setting;
+use support::stores::record_all;
+use support::traffic::{BATCH, DAY, SEGMENTS, Traffic, frame};
 
-const SEGMENTS: u64 = 200;
-const BODY: usize = 5_000;
 /// How many pairs are written by both peers; the rest, which are there to be counted, by one.
 const COMPARED: u64 = 2_000_000;
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-fn frame() -> TimeFrame {
-    let (day, minute) = (Duration::from_hours(24), Duration::from_secs(60));
-    TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
-}
-
-/// Pairs of the last day. Segment n is picked with a weight of 1/(n+1), so that some are large.
-struct Pairs {
-    random: fastrand::Rng,
-    users: u64,
-    present: u64,
-}
-
-impl Pairs {
-    fn next(&mut self) -> (u64, u64, Slot) {
-        let user = self.random.u64(..self.users);
-        let segment = (((SEGMENTS + 1) as f64).powf(self.random.f64()) - 1.0) as u64;
-        let slot = Slot::new(self.present - self.random.u64(..1_440));
-        (user, segment.min(SEGMENTS - 1), slot)
-    }
-
-    fn batch(&mut self, pairs: usize) -> Batch {
-        let mut batch = BatchBuilder::with_capacity(pairs);
-        for _ in 0..pairs {
-            let (user, segment, slot) = self.next();
-            let user = UserId::new(format!("u{user}")).unwrap();
-            batch
-                .push_pair(&user, &format!("segment-{segment}"), slot)
-                .unwrap();
-        }
-        batch.finish()
-    }
-}
 
 /// The lines as a program without this library would write them.
 fn lines(batch: &Batch, resolution: Resolution) -> Vec<u8> {
@@ -117,21 +71,6 @@ async fn post_raw(server: &Influxd, bucket: &str, bodies: Vec<Vec<u8>>, gzipped:
     });
     futures::stream::iter(posts)
         .buffer_unordered(2)
-        .collect::<()>()
-        .await;
-    started.elapsed()
-}
-
-async fn record_all(store: &InfluxStore, batches: Vec<Batch>, callers: usize) -> Duration {
-    let started = Instant::now();
-    let records = batches.iter().map(|batch| async move {
-        // A busy machine may be too slow for the deadline; the service would spool, and try again as well.
-        while let Err(error) = store.record(batch).await {
-            println!("again after: {error}");
-        }
-    });
-    futures::stream::iter(records)
-        .buffer_unordered(callers)
         .collect::<()>()
         .await;
     started.elapsed()
@@ -180,11 +119,7 @@ async fn main() {
     let server = Arc::new(server);
     let total = setting("HEADCOUNT_BENCH_PAIRS", 2_000_000);
     let frame = frame();
-    let mut pairs = Pairs {
-        random: fastrand::Rng::with_seed(1),
-        users: setting("HEADCOUNT_BENCH_USERS", 300_000),
-        present: frame.resolution().slot_of(Timestamp::now()).number(),
-    };
+    let mut pairs = Traffic::new(setting("HEADCOUNT_BENCH_USERS", 300_000), DAY);
     for bucket in ["raw", "store"] {
         set_up(&server.options(bucket, frame), false).await.unwrap();
     }
@@ -195,7 +130,7 @@ async fn main() {
     let each = (compared / rounds) as usize;
     let [mut plain, mut zipped, mut ours, mut small] = [Duration::ZERO; 4];
     for _ in 0..rounds {
-        let batches: Vec<Batch> = (0..each / BODY).map(|_| pairs.batch(BODY)).collect();
+        let batches: Vec<Batch> = (0..each / BATCH).map(|_| pairs.batch(BATCH)).collect();
         let bodies: Vec<_> = batches
             .iter()
             .map(|b| lines(b, frame.resolution()))
@@ -203,9 +138,9 @@ async fn main() {
         let gzipped: Vec<_> = bodies.iter().map(|body| gzip(body)).collect();
         plain += post_raw(&server, "raw", bodies, false).await;
         zipped += post_raw(&server, "raw", gzipped, true).await;
-        ours += record_all(&store, batches, 8).await;
+        ours += record_all(&store, &batches, 8).await;
         let batches: Vec<Batch> = (0..each / 4 / 50).map(|_| pairs.batch(50)).collect();
-        small += record_all(&store, batches, 256).await;
+        small += record_all(&store, &batches, 256).await;
     }
     let raw = told(
         "raw, pre-encoded, 5,000 a body, 2 connections",
@@ -220,10 +155,10 @@ async fn main() {
         100.0 * ours / raw.max(zipped)
     );
 
-    let rest = (total - compared) as usize / BODY;
+    let rest = (total - compared) as usize / BATCH;
     for _ in 0..rest.div_ceil(100) {
-        let batches = (0..rest.min(100)).map(|_| pairs.batch(BODY)).collect();
-        record_all(&store, batches, 8).await;
+        let batches: Vec<_> = (0..rest.min(100)).map(|_| pairs.batch(BATCH)).collect();
+        record_all(&store, &batches, 8).await;
     }
 
     for linger in [0, 1, 2, 5] {
@@ -236,7 +171,7 @@ async fn main() {
         for callers in [1, 16, 64, 256] {
             let batches: Vec<Batch> = (0..callers * 40).map(|_| pairs.batch(1)).collect();
             let count = batches.len();
-            let took = record_all(&store, batches, callers).await;
+            let took = record_all(&store, &batches, callers).await;
             let bodies = store.stats().bodies;
             let rate = count as f64 / took.as_secs_f64();
             let wait = took.as_secs_f64() * 1000.0 * callers as f64 / count as f64;
@@ -293,43 +228,13 @@ async fn main() {
             raw.0, ours.0
         );
     }
-    reads(&server, &client, &frame).await;
+    misses(&server, &client, &frame).await;
 }
 
-/// Reads through the whole service: from its memory, from Redis, and past both.
-async fn reads(server: &Influxd, client: &reqwest::Client, frame: &TimeFrame) {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+/// Reads past every cache, through the whole service.
+async fn misses(server: &Influxd, client: &reqwest::Client, frame: &TimeFrame) {
     let directory = tempfile::tempdir().unwrap();
     let url = server.url();
-    let redis_url = redis.url();
-    for memory_ttl in ["1s", "0s"] {
-        let settings = [
-            ("store", "influx"),
-            ("influx_url", url.as_str()),
-            ("influx_org", ORG),
-            ("influx_bucket", "store"),
-            ("influx_token", TOKEN),
-            ("cache", "redis"),
-            ("redis_url", redis_url.as_str()),
-            ("memory_ttl", memory_ttl),
-            ("refresh_mode", "off"),
-            ("log", "error"),
-        ];
-        let service = Service::start(directory.path(), &settings).await;
-        let nothing = gets(&service, "/healthz").await;
-        let count = gets(&service, "/v1/segments/segment-3/count").await;
-        let source = if memory_ttl == "1s" {
-            "memory"
-        } else {
-            "Redis"
-        };
-        println!(
-            "GET count from {source}: {count:.0}/s, {:.2} of GET /healthz",
-            count / nothing
-        );
-    }
     let settings = [
         ("store", "influx"),
         ("influx_url", url.as_str()),
@@ -357,19 +262,4 @@ async fn reads(server: &Influxd, client: &reqwest::Client, frame: &TimeFrame) {
             ours.as_secs_f64() * 100.0
         );
     }
-}
-
-/// How many GETs a second 16 callers get answered.
-async fn gets(service: &Service, path: &str) -> f64 {
-    let started = Instant::now();
-    let callers = (0..16).map(|_| async {
-        let mut answered = 0_u32;
-        while started.elapsed() < Duration::from_secs(3) {
-            assert_eq!(service.try_get(path).await.0, 200);
-            answered += 1;
-        }
-        answered
-    });
-    let answered: u32 = futures::future::join_all(callers).await.iter().sum();
-    f64::from(answered) / started.elapsed().as_secs_f64()
 }

@@ -2,35 +2,40 @@
 //!
 //! `cargo bench --bench log` writes about half a gigabyte below the target directory; `HEADCOUNT_BENCH_DIR`
 //! names another disk, `HEADCOUNT_BENCH_PAIRS=1000000` makes it shorter. Every append is synced.
-#![expect(clippy::print_stdout, reason = "a bench reports to its caller")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench fails by panicking and tells by printing"
+)]
+
+mod support;
 
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
+use headcount::domain::{Batch, Segment, Slot, Timestamp};
 use headcount::log::{LockedDir, Log, LogObserver, LogOptions};
 use headcount::store::PairStore;
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use support::setting;
+use support::stores::record_all;
+use support::traffic::{BATCH, SEGMENTS, Seen, batch, frame};
 use tokio::runtime::Runtime;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-const SEGMENTS: u64 = 200;
-const BATCH: u64 = 5_000;
 const SLOT: u64 = 30_000_000;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Result<()> {
-    let pairs = match std::env::var("HEADCOUNT_BENCH_PAIRS") {
-        Ok(pairs) => pairs.parse()?,
-        Err(_) => 10_000_000,
-    };
+    let pairs = setting("HEADCOUNT_BENCH_PAIRS", 10_000_000);
     let below = std::env::var("HEADCOUNT_BENCH_DIR")
         .unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
     let scratch = tempfile::tempdir_in(&below)?;
@@ -47,7 +52,7 @@ fn main() -> Result<()> {
         30_000,
         &[1, 64, 512],
     )?;
-    let batch = BATCH as usize * 8 + 2_000;
+    let batch = BATCH * 8 + 2_000;
     appends(
         &runtime,
         scratch.path(),
@@ -154,11 +159,9 @@ fn store(runtime: &Runtime, dir: &Path, pairs: u64) -> Result<()> {
     let mut recording = Duration::ZERO;
     while next < pairs {
         // Made beforehand: only recording is timed.
-        let batches: Vec<Batch> = (0..100).map(|n| batch(next + n * BATCH)).collect();
-        next += 100 * BATCH;
-        let begun = Instant::now();
-        runtime.block_on(record_all(&store, &batches))?;
-        recording += begun.elapsed();
+        let batches: Vec<Batch> = (0..100).map(|n| fresh(next + n * BATCH as u64)).collect();
+        next += 100 * BATCH as u64;
+        recording += runtime.block_on(record_all(&*store, &batches, 4));
     }
     println!(
         "  record:               {:>9.0} pairs/s",
@@ -188,7 +191,7 @@ fn store(runtime: &Runtime, dir: &Path, pairs: u64) -> Result<()> {
         size(dir, "snapshot")?
     );
     // Something must have changed for another one.
-    runtime.block_on(store.record(&batch(0)))?;
+    runtime.block_on(store.record(&fresh(0)))?;
     let done = Arc::new(AtomicBool::new(false));
     let (taker, ended) = (Arc::clone(&store), Arc::clone(&done));
     let handle = runtime.handle().clone();
@@ -216,50 +219,22 @@ fn store(runtime: &Runtime, dir: &Path, pairs: u64) -> Result<()> {
     Ok(())
 }
 
-fn frame() -> Result<TimeFrame> {
-    let seconds = Duration::from_secs;
-    Ok(TimeFrame::new(
-        seconds(14 * 86_400),
-        seconds(60),
-        seconds(300),
-    )?)
-}
-
 /// Snapshots are taken when the bench says so.
 fn open(dir: &Path) -> Result<EmbeddedStore> {
     let options = EmbeddedOptions {
         snapshot_bytes: u64::MAX,
-        ..EmbeddedOptions::new(dir, frame()?)
+        ..EmbeddedOptions::new(dir, frame())
     };
     Ok(EmbeddedStore::open(options)?)
 }
 
 /// Pairs of users from `first` on, each new, over all segments.
-fn batch(first: u64) -> Batch {
-    let mut builder = BatchBuilder::with_capacity(BATCH as usize);
-    for n in first..first + BATCH {
-        let slot = Slot::new(SLOT - n % 20_000);
-        if let Ok(user) = UserId::new(format!("u{n}")) {
-            let pushed = builder.push_pair(&user, &format!("segment {}", n % SEGMENTS), slot);
-            debug_assert!(pushed.is_ok());
-        }
-    }
-    builder.finish()
-}
-
-async fn record_all(store: &Arc<EmbeddedStore>, batches: &[Batch]) -> Result<()> {
-    let recording = (0..4).map(|task| {
-        let store = Arc::clone(store);
-        let own: Vec<&Batch> = batches.iter().skip(task).step_by(4).collect();
-        async move {
-            for batch in own {
-                store.record(batch).await?;
-            }
-            Ok::<_, headcount::store::StoreError>(())
-        }
-    });
-    futures::future::try_join_all(recording).await?;
-    Ok(())
+fn fresh(first: u64) -> Batch {
+    batch((first..first + BATCH as u64).map(|user| Seen {
+        user,
+        segment: user % SEGMENTS,
+        slot: SLOT - user % 20_000,
+    }))
 }
 
 /// How long single pairs take, one after the other, until `done` or `most`.
@@ -269,9 +244,11 @@ fn latencies(
     done: impl Fn() -> bool,
     most: usize,
 ) -> Result<Vec<Duration>> {
-    let mut builder = BatchBuilder::default();
-    builder.push_pair(&UserId::new("u0")?, "segment 0", Slot::new(SLOT))?;
-    let one = builder.finish();
+    let one = batch([Seen {
+        user: 0,
+        segment: 0,
+        slot: SLOT,
+    }]);
     let mut took = Vec::new();
     while took.len() < most && !done() {
         let begun = Instant::now();
@@ -292,10 +269,10 @@ fn shown(sorted: &[Duration]) -> String {
 
 /// Every restart must count the same, or its time says nothing.
 fn check(store: &EmbeddedStore, pairs: u64) -> Result<()> {
-    let as_of = frame()?.resolution().start_of(Slot::new(SLOT));
+    let as_of = frame().resolution().start_of(Slot::new(SLOT));
     let mut users = 0;
     for n in 0..SEGMENTS {
-        let segment = Segment::new(&format!("segment {n}"))?;
+        let segment = Segment::new(&format!("segment-{n}"))?;
         users += count(store, &segment, as_of)?;
     }
     if users != pairs {
@@ -305,7 +282,7 @@ fn check(store: &EmbeddedStore, pairs: u64) -> Result<()> {
 }
 
 fn count(store: &EmbeddedStore, segment: &Segment, as_of: Timestamp) -> Result<u64> {
-    let count = store.count_now(segment, frame()?.full_window(), as_of);
+    let count = store.count_now(segment, frame().full_window(), as_of);
     Ok(count.ok_or("the store is closed")?.users)
 }
 
@@ -313,7 +290,7 @@ fn count(store: &EmbeddedStore, segment: &Segment, as_of: Timestamp) -> Result<u
 fn size(dir: &Path, suffix: &str) -> Result<f64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
-        let path: PathBuf = entry?.path();
+        let path = entry?.path();
         if path.extension().is_some_and(|found| found == suffix) {
             bytes += path.metadata()?.len();
         }

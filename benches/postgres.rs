@@ -8,77 +8,31 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    reason = "a bench fails by panicking, tells by printing, and borrows helpers from the tests"
+    reason = "a bench fails by panicking and tells by printing"
 )]
 
-#[path = "../tests/it/support"]
-mod support {
-    pub mod postgres;
-    pub mod servers;
-}
+mod support;
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
+use headcount::domain::{Batch, Segment, Timestamp};
 use headcount::store::PairStore;
 use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
 use support::postgres::Postgres;
+use support::setting;
+use support::stores::record_all;
+use support::traffic::{BATCH, DAY, SEGMENTS, Seen, Traffic, batch, frame};
 
-const SEGMENTS: u64 = 200;
-const BATCH: usize = 5_000;
-
-fn frame() -> TimeFrame {
-    let (day, minute) = (Duration::from_hours(24), Duration::from_secs(60));
-    TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
-}
-
-/// (user, segment, slot); segment n has a weight of 1/(n+1), so that some are large.
-type Row = (u64, u64, u64);
-
-fn rows(pairs: usize, present: u64) -> Vec<Row> {
-    let mut random = fastrand::Rng::with_seed(1);
-    let row = |_| {
-        let segment = (((SEGMENTS + 1) as f64).powf(random.f64()) - 1.0) as u64;
-        let user = random.u64(..pairs as u64);
-        (
-            user,
-            segment.min(SEGMENTS - 1),
-            present - random.u64(..1_440),
-        )
+/// Batches of these pairs, seen some slots later.
+fn batches(seen: &[Seen], size: usize, later: u64) -> Vec<Batch> {
+    let moved = |pair: &Seen| Seen {
+        slot: pair.slot + later,
+        ..*pair
     };
-    (0..pairs).map(row).collect()
-}
-
-fn batches(rows: &[Row], later: u64) -> Vec<Batch> {
-    let batch = |some: &[Row]| {
-        let mut batch = BatchBuilder::with_capacity(some.len());
-        for (user, segment, slot) in some {
-            let user = UserId::new(format!("u{user}")).unwrap();
-            let segment = format!("segment-{segment}");
-            batch
-                .push_pair(&user, &segment, Slot::new(slot + later))
-                .unwrap();
-        }
-        batch.finish()
-    };
-    rows.chunks(BATCH).map(batch).collect()
-}
-
-async fn record(store: &PostgresStore, batches: &[Batch], callers: usize) -> Duration {
-    let started = Instant::now();
-    let records = batches
-        .iter()
-        .map(|batch| async move { store.record(batch).await.unwrap() });
-    futures::stream::iter(records)
-        .buffer_unordered(callers)
-        .collect::<()>()
-        .await;
-    started.elapsed()
+    seen.chunks(size)
+        .map(|some| batch(some.iter().map(moved)))
+        .collect()
 }
 
 fn told(what: &str, number: usize, took: Duration) {
@@ -99,17 +53,17 @@ const UPSERT: &str = "on conflict (segment_id, user_id) do update \
     set seen_slot = excluded.seen_slot where pairs.seen_slot < excluded.seen_slot;\n";
 
 /// The rows of a statement as this library sends them: each pair once, in the order of the key.
-fn prepared(some: &[Row]) -> Vec<(u64, String, u64)> {
+fn prepared(some: &[Seen]) -> Vec<(u64, String, u64)> {
     let mut rows: Vec<_> = some
         .iter()
-        .map(|(user, segment, slot)| (*segment, format!("u{user}"), *slot))
+        .map(|pair| (pair.segment, format!("u{}", pair.user), pair.slot))
         .collect();
     rows.sort_by(|a, b| (a.0, &a.1, b.2).cmp(&(b.0, &b.1, a.2)));
     rows.dedup_by(|later, first| (later.0, &later.1) == (first.0, &first.1));
     rows
 }
 
-fn unnest(schema: &str, rows: &[Row]) -> String {
+fn unnest(schema: &str, rows: &[Seen]) -> String {
     let mut sql = format!("set search_path = {schema};\n");
     for some in rows.chunks(BATCH) {
         let rows = prepared(some);
@@ -137,7 +91,7 @@ fn lines(rows: &[(u64, String, u64)]) -> String {
     text + "\\.\n"
 }
 
-fn copy_then_upsert(schema: &str, rows: &[Row]) -> String {
+fn copy_then_upsert(schema: &str, rows: &[Seen]) -> String {
     let mut sql = format!(
         "set search_path = {schema};\ncreate temp table fresh \
          (segment_id integer, user_id text collate \"C\", seen_slot bigint);\n"
@@ -154,7 +108,7 @@ fn copy_then_upsert(schema: &str, rows: &[Row]) -> String {
     sql
 }
 
-fn copy_only(schema: &str, rows: &[Row]) -> String {
+fn copy_only(schema: &str, rows: &[Seen]) -> String {
     let all = prepared(rows);
     let mut sql = format!("set search_path = {schema};\n");
     for some in all.chunks(BATCH) {
@@ -171,9 +125,9 @@ fn copy_only(schema: &str, rows: &[Row]) -> String {
 /// Runs a script for each part of the rows at once; how long that took.
 async fn psql(
     server: &Postgres,
-    rows: &[Row],
+    rows: &[Seen],
     parts: usize,
-    script: impl Fn(&[Row]) -> String,
+    script: impl Fn(&[Seen]) -> String,
 ) -> Duration {
     let folder = tempfile::tempdir().unwrap();
     let mut commands = Vec::new();
@@ -194,7 +148,7 @@ async fn psql(
     started.elapsed()
 }
 
-async fn writing(server: &Postgres, rows: &[Row]) {
+async fn writing(server: &Postgres, rows: &[Seen]) {
     let client = server.client().await;
     for connections in [1, 4] {
         let schema = format!("ours{connections}");
@@ -205,23 +159,19 @@ async fn writing(server: &Postgres, rows: &[Row]) {
         };
         set_up(&options).await.unwrap();
         let store = PostgresStore::open(options).unwrap();
-        for (what, later) in [("new", 0), ("seen later", 1_440), ("the same again", 1_440)] {
-            let batches = batches(rows, later);
-            let took = record(&store, &batches, connections).await;
+        for (what, later) in [("new", 0), ("seen later", DAY), ("the same again", DAY)] {
+            let batches = batches(rows, BATCH, later);
+            let took = record_all(&store, &batches, connections).await;
             told(
                 &format!("record, {connections} connections, {what}"),
                 rows.len(),
                 took,
             );
         }
-        let mut singles = rows.to_vec();
-        singles.truncate(if connections == 1 { 2_000 } else { 10_000 });
-        let singles: Vec<Batch> = singles
-            .chunks(1)
-            .flat_map(|row| batches(row, 3_000))
-            .collect();
+        let singles = if connections == 1 { 2_000 } else { 10_000 };
+        let singles = batches(&rows[..singles.min(rows.len())], 1, 3_000);
         let callers = if connections == 1 { 1 } else { 64 };
-        let took = record(&store, &singles, callers).await;
+        let took = record_all(&store, &singles, callers).await;
         told(
             &format!("record, {connections} connections, 1 pair a call, {callers} callers"),
             singles.len(),
@@ -318,10 +268,9 @@ async fn main() {
     let Some(server) = Postgres::start().await else {
         return;
     };
-    let pairs =
-        std::env::var("HEADCOUNT_BENCH_PAIRS").map_or(1_000_000, |text| text.parse().unwrap());
-    let present = frame().resolution().slot_of(Timestamp::now()).number() - 1_440;
-    let rows = rows(pairs, present);
+    let pairs = usize::try_from(setting("HEADCOUNT_BENCH_PAIRS", 1_000_000)).unwrap();
+    let traffic = Traffic::new(pairs as u64, DAY).earlier(DAY);
+    let rows: Vec<Seen> = traffic.take(pairs).collect();
     println!("{pairs} pairs, {SEGMENTS} segments, {BATCH} a statement");
     writing(&server, &rows).await;
     disk(&server, "after writing each three times").await;

@@ -9,170 +9,27 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    missing_docs,
-    unreachable_pub,
-    dead_code,
-    reason = "a bench fails by panicking, tells by printing, and borrows helpers from the tests"
+    reason = "a bench fails by panicking and tells by printing"
 )]
 
-#[path = "../tests/it/support"]
-mod support {
-    pub mod redis;
-    pub mod servers;
-}
+mod support;
 
-use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use headcount::cache::{Prefix, RedisServer};
-use headcount::config::Secret;
-use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
+use headcount::domain::{Segment, Timestamp};
 use headcount::store::PairStore;
-use headcount::store::redis::{RedisStore, RedisStoreOptions};
 use support::redis::{Redis, RedisCluster};
+use support::resp::{EVERY_SECOND, Pipeline, info, send_all, used_memory};
+use support::setting;
+use support::stores::{record_all, redis_store};
+use support::traffic::{BATCH, DAY, SEGMENTS, Seen, Traffic, batch, frame};
 
-const SEGMENTS: u64 = 200;
-const BATCH: usize = 5_000;
 const CALLERS: usize = 4;
 const ROUNDS: usize = 3;
-const DURABLE: [&str; 6] = [
-    "--save",
-    "",
-    "--appendonly",
-    "yes",
-    "--appendfsync",
-    "everysec",
-];
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
-fn frame() -> TimeFrame {
-    let (day, minute) = (Duration::from_hours(24), Duration::from_secs(60));
-    TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
-}
-
-/// Pairs of the last slots. Segment n is picked with a weight of 1/(n+1), so that some are large.
-fn batches(pairs: u64, users: u64) -> Vec<Batch> {
-    let mut random = fastrand::Rng::with_seed(1);
-    let present = frame().resolution().slot_of(Timestamp::now()).number();
-    let slots = setting("HEADCOUNT_BENCH_SLOTS", 1_440);
-    let count = usize::try_from(pairs).unwrap().div_ceil(BATCH);
-    let mut batch = || {
-        let mut batch = BatchBuilder::with_capacity(BATCH);
-        for _ in 0..BATCH {
-            let user = UserId::new(format!("u{}", random.u64(..users))).unwrap();
-            let segment = (((SEGMENTS + 1) as f64).powf(random.f64()) - 1.0) as u64;
-            let segment = format!("segment-{}", segment.min(SEGMENTS - 1));
-            let slot = Slot::new(present - random.u64(..slots));
-            batch.push_pair(&user, &segment, slot).unwrap();
-        }
-        batch.finish()
-    };
-    (0..count).map(|_| batch()).collect()
-}
-
-/// `ZADD GT` of these pairs, grouped by segment, `at_once` members a call; the bytes and how many calls they hold.
-fn zadds<'a>(batches: impl Iterator<Item = &'a Batch>, at_once: usize) -> (Vec<u8>, usize) {
-    let mut members: HashMap<&str, Vec<(String, String)>> = HashMap::new();
-    for batch in batches {
-        for pair in batch.pairs() {
-            let (slot, user) = (
-                pair.slot.number().to_string(),
-                pair.user.as_str().to_owned(),
-            );
-            members
-                .entry(pair.segment.as_str())
-                .or_default()
-                .push((slot, user));
-        }
-    }
-    let (mut bytes, mut calls) = (Vec::new(), 0);
-    for (segment, members) in members {
-        for part in members.chunks(at_once) {
-            let key = format!("raw:{{{segment}}}");
-            let flat = part.iter().flat_map(|(slot, user)| [slot.as_str(), user]);
-            let words: Vec<&str> = ["ZADD", &key, "GT"].into_iter().chain(flat).collect();
-            write!(bytes, "*{}\r\n", words.len()).unwrap();
-            for word in words {
-                write!(bytes, "${}\r\n{word}\r\n", word.len()).unwrap();
-            }
-            calls += 1;
-        }
-    }
-    (bytes, calls)
-}
-
-/// Sends pipelines on some connections, each waiting for its answers; how long that took.
-fn send_raw(port: u16, pipelines: &[(Vec<u8>, usize)]) -> Duration {
-    let next = AtomicUsize::new(0);
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..CALLERS {
-            scope.spawn(|| {
-                let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
-                connection.set_nodelay(true).unwrap();
-                let mut buffer = vec![0; 64 * 1024];
-                while let Some((bytes, calls)) = pipelines.get(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    connection.write_all(bytes).unwrap();
-                    let mut answers = 0;
-                    while answers < *calls {
-                        let length = connection.read(&mut buffer).unwrap();
-                        assert!(length > 0 && !buffer[..length].contains(&b'-'));
-                        answers += buffer[..length]
-                            .iter()
-                            .filter(|byte| **byte == b'\n')
-                            .count();
-                    }
-                }
-            });
-        }
-    });
-    started.elapsed()
-}
-
-async fn record_all(store: &Arc<RedisStore>, batches: &[Batch]) -> Duration {
-    let started = Instant::now();
-    futures::stream::iter(batches)
-        .map(async |batch| store.record(batch).await.unwrap())
-        .buffer_unordered(CALLERS)
-        .collect::<()>()
-        .await;
-    started.elapsed()
-}
-
-fn store(url: &str) -> Arc<RedisStore> {
-    let server = RedisServer::parse(&Secret::new(url)).unwrap();
-    let options = RedisStoreOptions {
-        command_timeout: Duration::from_secs(60),
-        ..RedisStoreOptions::new(server, Prefix::new("hc").unwrap(), frame())
-    };
-    Arc::new(RedisStore::open(options).unwrap())
-}
-
-fn used_memory(redis: &Redis) -> f64 {
-    let info = redis.cli(&["INFO", "memory"]);
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("used_memory:"));
-    line.unwrap().trim().parse().unwrap()
-}
 
 /// Seconds that the server computed so far: what a busy machine does not falsify.
 fn cpu(redis: &Redis) -> f64 {
-    let info = redis.cli(&["INFO", "cpu"]);
-    let value = |name: &str| -> f64 {
-        let line = info.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().trim().parse().unwrap()
-    };
-    value("used_cpu_user:") + value("used_cpu_sys:")
+    info(redis, "cpu", "used_cpu_user") + info(redis, "cpu", "used_cpu_sys")
 }
 
 /// How long writing took on the clock, and the server's seconds of computing.
@@ -207,37 +64,46 @@ fn rate(what: &str, pairs: usize, times: &mut [Duration]) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let Some(redis) = Redis::start_with(&DURABLE).await else {
+    let Some(redis) = Redis::start_with(&EVERY_SECOND).await else {
         return;
     };
     let users = setting("HEADCOUNT_BENCH_USERS", 300_000);
-    let batches = batches(setting("HEADCOUNT_BENCH_PAIRS", 1_000_000), users);
-    let pairs = batches.len() * BATCH;
-    let by_batch: Vec<_> = batches
-        .iter()
-        .map(|batch| zadds(std::iter::once(batch), 100))
+    let wanted = usize::try_from(setting("HEADCOUNT_BENCH_PAIRS", 1_000_000)).unwrap();
+    let pairs = wanted.next_multiple_of(BATCH);
+    let slots = setting("HEADCOUNT_BENCH_SLOTS", DAY);
+    let seen: Vec<Seen> = Traffic::new(users, slots).take(pairs).collect();
+    let batches: Vec<_> = seen
+        .chunks(BATCH)
+        .map(|some| batch(some.iter().copied()))
+        .collect();
+    let by_batch: Vec<_> = seen
+        .chunks(BATCH)
+        .map(|some| Pipeline::zadds(some.iter().copied(), 100))
         .collect();
     // As if the segments' users came together: fifty full calls a pipeline.
-    let by_segment: Vec<_> = batches
-        .chunks(200)
-        .map(|some| zadds(some.iter(), 100))
+    let by_segment: Vec<_> = seen
+        .chunks(200 * BATCH)
+        .map(|some| Pipeline::zadds(some.iter().copied(), 100))
         .collect();
-    let store = store(&redis.url());
+    let store = redis_store(&redis.url(), "hc");
     store.ping().await.unwrap();
 
     let (mut ours, mut same, mut full) = <(Taken, Taken, Taken)>::default();
     let mut bytes = 0.0;
     for _ in 0..ROUNDS {
         redis.cli(&["FLUSHALL"]);
-        same.note(&redis, async { send_raw(redis.port(), &by_batch) })
+        same.note(&redis, async { send_all(redis.port(), &by_batch, CALLERS) })
             .await;
         redis.cli(&["FLUSHALL"]);
-        full.note(&redis, async { send_raw(redis.port(), &by_segment) })
-            .await;
+        full.note(&redis, async {
+            send_all(redis.port(), &by_segment, CALLERS)
+        })
+        .await;
         redis.cli(&["FLUSHALL"]);
         store.ping().await.unwrap();
         let before = used_memory(&redis);
-        ours.note(&redis, record_all(&store, &batches)).await;
+        ours.note(&redis, record_all(&store, &batches, CALLERS))
+            .await;
         bytes = used_memory(&redis) - before;
     }
     println!(
@@ -277,15 +143,15 @@ async fn main() {
         started.elapsed()
     );
 
-    let Some(cluster) = RedisCluster::start_with(&DURABLE[2..]).await else {
+    let Some(cluster) = RedisCluster::start_with(&EVERY_SECOND[2..]).await else {
         return;
     };
-    let on_cluster = self::store(&cluster.url());
+    let on_cluster = redis_store(&cluster.url(), "hc");
     on_cluster.ping().await.unwrap();
     println!();
     rate(
         "the store, three masters",
         pairs,
-        &mut [record_all(&on_cluster, &batches).await],
+        &mut [record_all(&on_cluster, &batches, CALLERS).await],
     );
 }

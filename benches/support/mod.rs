@@ -1,4 +1,37 @@
-//! What several benches share.
+//! What several benches share: servers, traffic, recording, open-loop load, and Redis asked
+//! without a library.
 
-#[allow(dead_code, reason = "each bench uses its part")]
-pub(crate) mod open_loop;
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "each bench needs its part, and borrows the tests' servers"
+)]
+
+#[path = "../../tests/it/support/influxd.rs"]
+pub mod influxd;
+pub mod open_loop;
+#[path = "../../tests/it/support/postgres.rs"]
+pub mod postgres;
+#[path = "../../tests/it/support/redis.rs"]
+pub mod redis;
+pub mod resp;
+#[path = "../../tests/it/support/servers.rs"]
+pub mod servers;
+#[path = "../../tests/it/support/service.rs"]
+pub mod service;
+pub mod stores;
+pub mod traffic;
+
+/// A number that a variable sets.
+pub fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+/// The resident memory of a process in bytes; `self` is this one.
+pub fn resident(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.unwrap().trim().trim_end_matches(" kB");
+    kibibytes.parse::<u64>().unwrap() * 1024
+}

@@ -1,0 +1,113 @@
+//! Redis asked in its own protocol, without a library: requests encoded beforehand, answers counted.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::redis::Redis;
+use super::traffic::Seen;
+
+/// What makes a Redis keep what it is told as most people have it.
+pub const EVERY_SECOND: [&str; 6] = [
+    "--save",
+    "",
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "everysec",
+];
+
+/// Calls that are sent in one go.
+#[derive(Debug, Clone, Default)]
+pub struct Pipeline {
+    pub bytes: Vec<u8>,
+    /// How many answers are due.
+    pub calls: usize,
+}
+
+impl Pipeline {
+    /// Adds a call.
+    pub fn push<'a>(
+        &mut self,
+        words: impl IntoIterator<Item = &'a str, IntoIter: ExactSizeIterator>,
+    ) {
+        let words = words.into_iter();
+        write!(self.bytes, "*{}\r\n", words.len()).unwrap();
+        for word in words {
+            write!(self.bytes, "${}\r\n{word}\r\n", word.len()).unwrap();
+        }
+        self.calls += 1;
+    }
+
+    /// `ZADD GT` of these pairs, grouped by segment, `at_once` members a call at the most.
+    pub fn zadds(seen: impl IntoIterator<Item = Seen>, at_once: usize) -> Self {
+        let mut members: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
+        for pair in seen {
+            let member = [pair.slot.to_string(), format!("u{}", pair.user)];
+            members.entry(pair.segment).or_default().push(member);
+        }
+        let mut pipeline = Self::default();
+        for (segment, members) in members {
+            let key = format!("segment-{segment}");
+            for part in members.chunks(at_once) {
+                let mut words = vec!["ZADD", &key, "GT"];
+                words.extend(part.iter().flatten().map(String::as_str));
+                pipeline.push(words);
+            }
+        }
+        pipeline
+    }
+
+    /// Sends it and waits for its answers, which must be integers or states.
+    pub fn ask(&self, connection: &mut TcpStream, buffer: &mut [u8]) {
+        connection.write_all(&self.bytes).unwrap();
+        let mut answers = 0;
+        while answers < self.calls {
+            let length = connection.read(buffer).unwrap();
+            let read = &buffer[..length];
+            assert!(length > 0 && !read.contains(&b'-'), "redis refuses");
+            answers += read.iter().filter(|byte| **byte == b'\n').count();
+        }
+    }
+}
+
+/// A connection for pipelines.
+pub fn connect(port: u16) -> TcpStream {
+    let connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    connection.set_nodelay(true).unwrap();
+    connection
+}
+
+/// Sends pipelines on some connections, each waiting for its answers; how long that took.
+pub fn send_all(port: u16, pipelines: &[Pipeline], connections: usize) -> Duration {
+    let next = AtomicUsize::new(0);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                let mut connection = connect(port);
+                let mut buffer = vec![0; 64 * 1024];
+                while let Some(pipeline) = pipelines.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    pipeline.ask(&mut connection, &mut buffer);
+                }
+            });
+        }
+    });
+    started.elapsed()
+}
+
+/// A number that the server tells of itself.
+pub fn info(redis: &Redis, section: &str, name: &str) -> f64 {
+    let info = redis.cli(&["INFO", section]);
+    let value = info
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap().trim().parse().unwrap()
+}
+
+/// The bytes that the server's data takes.
+pub fn used_memory(redis: &Redis) -> f64 {
+    info(redis, "memory", "used_memory")
+}
