@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cached, CountCache, LockToken};
+use crate::cache::{CountCache, LockToken};
 use crate::domain::{Clock, Count, Segment, TimeFrame, Timestamp, TrendPoint, Window};
 use crate::ingest::SegmentGuard;
 use crate::store::{PairStore, StoreError};
@@ -260,25 +260,13 @@ impl Refresher {
                 pending: None,
             });
         };
-        if self
-            .parts
-            .cache
-            .put(segment, window, count, mark)
-            .await
-            .is_err()
-        {
-            self.parts.metrics.cache_fallback();
-            return Ok(Recount {
-                count,
-                pending: None,
-            });
-        }
-        let pending = match self.parts.cache.get(segment, window).await {
-            Ok(Some(Cached {
-                count: kept,
-                pending,
-            })) if kept == count => pending,
-            _ => None,
+        let pending = match self.parts.cache.put(segment, window, count, mark).await {
+            Ok(Some(kept)) if kept.count == count => kept.pending,
+            Ok(_) => None,
+            Err(_) => {
+                self.parts.metrics.cache_fallback();
+                None
+            }
         };
         Ok(Recount { count, pending })
     }

@@ -74,6 +74,19 @@ async fn pending(cache: &dyn CountCache, segment: &Segment) -> Option<u64> {
     cache.get(segment, hour()).await.unwrap().unwrap().pending
 }
 
+/// Puts, and holds the answer to what `get` says then.
+async fn keep(
+    cache: &dyn CountCache,
+    segment: &Segment,
+    window: Window,
+    count: Count,
+    mark: PendingMark,
+) {
+    let kept = cache.put(segment, window, count, mark).await.unwrap();
+    assert!(kept.is_some(), "a put leaves a count");
+    assert_eq!(kept, cache.get(segment, window).await.unwrap());
+}
+
 /// An empty cache knows nothing, and takes calls about nothing.
 pub async fn check_empty(cache: &dyn CountCache) {
     cache.ping().await.unwrap();
@@ -101,16 +114,10 @@ pub async fn check_empty(cache: &dyn CountCache) {
 pub async fn check_put_and_get(cache: &dyn CountCache) {
     let (sports, news) = (segment("sports"), segment("news"));
     let mark = cache.mark(&sports).await.unwrap();
-    cache
-        .put(&sports, hour(), count(u64::MAX, 1), mark)
-        .await
-        .unwrap();
-    cache
-        .put(&sports, minutes(7), count(0, 2), mark)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(u64::MAX, 1), mark).await;
+    keep(cache, &sports, minutes(7), count(0, 2), mark).await;
     let mark = cache.mark(&news).await.unwrap();
-    cache.put(&news, hour(), count(3, 3), mark).await.unwrap();
+    keep(cache, &news, hour(), count(3, 3), mark).await;
     for (segment, window, count) in [
         (&sports, hour(), count(u64::MAX, 1)),
         (&sports, minutes(7), count(0, 2)),
@@ -140,7 +147,7 @@ pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
         (count(7, 1), count(7, 1)),
         (count(6, 1), count(6, 1)),
     ] {
-        cache.put(&sports, hour(), put, mark).await.unwrap();
+        keep(cache, &sports, hour(), put, mark).await;
         assert_eq!(
             cache.get(&sports, hour()).await.unwrap().unwrap().count,
             kept
@@ -149,10 +156,7 @@ pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
     // An ignored count must not lend its mark to the one that was kept.
     cache.add_pending(&[(sports.clone(), 4)]).await.unwrap();
     let later = cache.mark(&sports).await.unwrap();
-    cache
-        .put(&sports, hour(), count(5, 0), later)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(5, 0), later).await;
     assert_eq!(
         pending(cache, &sports).await,
         Some(4),
@@ -175,14 +179,8 @@ pub async fn check_pending(cache: &dyn CountCache) {
         "a mark counts the noted pairs"
     );
     cache.add_pending(&[(sports.clone(), 3)]).await.unwrap();
-    cache
-        .put(&sports, hour(), count(1, 0), before)
-        .await
-        .unwrap();
-    cache
-        .put(&sports, minutes(7), count(1, 0), between)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(1, 0), before).await;
+    keep(cache, &sports, minutes(7), count(1, 0), between).await;
     assert_eq!(
         pending(cache, &sports).await,
         Some(5),
@@ -192,7 +190,7 @@ pub async fn check_pending(cache: &dyn CountCache) {
     assert_eq!(short.pending, Some(3), "each window has its own mark");
 
     let mark = cache.mark(&sports).await.unwrap();
-    cache.put(&sports, hour(), count(2, 1), mark).await.unwrap();
+    keep(cache, &sports, hour(), count(2, 1), mark).await;
     assert_eq!(
         pending(cache, &sports).await,
         Some(0),
@@ -214,10 +212,7 @@ pub async fn check_gaps(cache: &dyn CountCache) {
     let (sports, news) = (segment("sports"), segment("news"));
     for (index, name) in [&sports, &news].into_iter().enumerate() {
         let mark = cache.mark(name).await.unwrap();
-        cache
-            .put(name, hour(), count(index as u64, 0), mark)
-            .await
-            .unwrap();
+        keep(cache, name, hour(), count(index as u64, 0), mark).await;
     }
     let early = cache.mark(&sports).await.unwrap();
     cache
@@ -239,10 +234,7 @@ pub async fn check_gaps(cache: &dyn CountCache) {
         "a segment with a gap is known"
     );
 
-    cache
-        .put(&sports, hour(), count(2, 1), early)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(2, 1), early).await;
     assert_eq!(
         pending(cache, &sports).await,
         None,
@@ -251,7 +243,7 @@ pub async fn check_gaps(cache: &dyn CountCache) {
     cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
     assert_eq!(pending(cache, &sports).await, None, "nor can later notes");
     let late = cache.mark(&sports).await.unwrap();
-    cache.put(&sports, hour(), count(3, 2), late).await.unwrap();
+    keep(cache, &sports, hour(), count(3, 2), late).await;
     assert_eq!(
         pending(cache, &sports).await,
         Some(0),
@@ -264,16 +256,10 @@ pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
     let sports = segment("sports");
     cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
     let former = cache.mark(&sports).await.unwrap();
-    cache
-        .put(&sports, hour(), count(0, 0), former)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(0, 0), former).await;
     cache.remove_segment(&sports).await.unwrap();
     cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
-    cache
-        .put(&sports, hour(), count(0, 1), former)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(0, 1), former).await;
     assert_eq!(
         pending(cache, &sports).await,
         None,
@@ -284,13 +270,10 @@ pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
         epoch: former.epoch.wrapping_add(u64::MAX / 2),
         ..former
     };
-    cache
-        .put(&sports, hour(), count(0, 2), foreign)
-        .await
-        .unwrap();
+    keep(cache, &sports, hour(), count(0, 2), foreign).await;
     assert_eq!(pending(cache, &sports).await, None, "a foreign mark");
     let now = cache.mark(&sports).await.unwrap();
-    cache.put(&sports, hour(), count(0, 3), now).await.unwrap();
+    keep(cache, &sports, hour(), count(0, 3), now).await;
     assert_eq!(
         pending(cache, &sports).await,
         Some(0),
@@ -305,14 +288,8 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
         .await
         .unwrap();
     let mark = cache.mark(&segment("counted")).await.unwrap();
-    cache
-        .put(&segment("counted"), hour(), count(1, 0), mark)
-        .await
-        .unwrap();
-    cache
-        .put(&segment("nobody"), hour(), count(0, 0), mark)
-        .await
-        .unwrap();
+    keep(cache, &segment("counted"), hour(), count(1, 0), mark).await;
+    keep(cache, &segment("nobody"), hour(), count(0, 0), mark).await;
     let known = names(cache).await;
     assert!(
         known.contains("noted") && known.contains("counted"),
@@ -376,31 +353,25 @@ pub async fn check_remove_segment(cache: &dyn CountCache) {
         .await
         .unwrap();
     let mark = cache.mark(&gone).await.unwrap();
-    cache
-        .put(&gone, minutes(7), count(0, 0), mark)
-        .await
-        .unwrap();
-    cache.put(&gone, hour(), count(2, 0), mark).await.unwrap();
+    keep(cache, &gone, minutes(7), count(0, 0), mark).await;
+    keep(cache, &gone, hour(), count(2, 0), mark).await;
     cache.remove_segment(&gone).await.unwrap();
     assert!(
         names(cache).await.contains("gone"),
         "a segment with users stays"
     );
 
-    cache.put(&gone, hour(), count(0, 1), mark).await.unwrap();
+    keep(cache, &gone, hour(), count(0, 1), mark).await;
     cache.add_pending(&[(gone.clone(), 1)]).await.unwrap();
     let later = cache.mark(&gone).await.unwrap();
-    cache
-        .put(&gone, minutes(7), count(0, 1), later)
-        .await
-        .unwrap();
+    keep(cache, &gone, minutes(7), count(0, 1), later).await;
     cache.remove_segment(&gone).await.unwrap();
     assert!(
         names(cache).await.contains("gone"),
         "a segment noted since stays"
     );
 
-    cache.put(&gone, hour(), count(0, 2), later).await.unwrap();
+    keep(cache, &gone, hour(), count(0, 2), later).await;
     cache
         .mark_pending_unknown(std::slice::from_ref(&gone))
         .await
@@ -412,7 +383,7 @@ pub async fn check_remove_segment(cache: &dyn CountCache) {
     );
 
     let mark = cache.mark(&gone).await.unwrap();
-    cache.put(&gone, hour(), count(0, 3), mark).await.unwrap();
+    keep(cache, &gone, hour(), count(0, 3), mark).await;
     cache.remove_segment(&gone).await.unwrap();
     let known = names(cache).await;
     assert!(!known.contains("gone"), "a segment without users goes");
@@ -458,10 +429,7 @@ pub async fn check_hostile_names(cache: &dyn CountCache) {
     for (index, name) in all.iter().enumerate() {
         cache.add_pending(&[(name.clone(), 1)]).await.unwrap();
         let mark = cache.mark(name).await.unwrap();
-        cache
-            .put(name, hour(), count(index as u64, 0), mark)
-            .await
-            .unwrap();
+        keep(cache, name, hour(), count(index as u64, 0), mark).await;
         cache
             .add_pending(&[(name.clone(), index as u64)])
             .await
@@ -490,10 +458,7 @@ pub async fn check_get_many(cache: &dyn CountCache) {
         .collect();
     for (index, name) in all.iter().enumerate().step_by(7) {
         let mark = cache.mark(name).await.unwrap();
-        cache
-            .put(name, hour(), count(index as u64, 0), mark)
-            .await
-            .unwrap();
+        keep(cache, name, hour(), count(index as u64, 0), mark).await;
     }
     let notes: Vec<_> = all.iter().map(|name| (name.clone(), 2)).collect();
     cache.add_pending(&notes).await.unwrap();
@@ -569,7 +534,7 @@ pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache
 pub async fn check_concurrent_notes(cache: Arc<dyn CountCache>) {
     let sports = segment("sports");
     let mark = cache.mark(&sports).await.unwrap();
-    cache.put(&sports, hour(), count(0, 0), mark).await.unwrap();
+    keep(&*cache, &sports, hour(), count(0, 0), mark).await;
     let notes = (0..8).map(|_| async {
         for _ in 0..25 {
             cache

@@ -154,7 +154,7 @@ impl CountCache for MemoryCache {
         window: Window,
         count: Count,
         mark: PendingMark,
-    ) -> Result<(), CacheError> {
+    ) -> Result<Option<Cached>, CacheError> {
         let mut state = self.state.lock();
         let entry = if count.users > 0 {
             state.known_entry(segment)
@@ -165,7 +165,7 @@ impl CountCache for MemoryCache {
         if kept.is_none_or(|(kept, _)| kept.as_of <= count.as_of) {
             entry.counts.insert(window, (count, mark));
         }
-        Ok(())
+        Ok(state.cached(segment, window))
     }
 
     async fn segments(&self) -> Result<KnownSegments, CacheError> {

@@ -44,15 +44,15 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
     /// query must have seen.
     async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError>;
 
-    /// Keeps a count whose query began after `mark` was taken. A count older than the one already kept
-    /// changes nothing. A segment with users becomes known by it.
+    /// Keeps a count whose query began after `mark` was taken, and answers what [`get`](Self::get) would now. A
+    /// count older than the one already kept changes nothing. A segment with users becomes known by it.
     async fn put(
         &self,
         segment: &Segment,
         window: Window,
         count: Count,
         mark: PendingMark,
-    ) -> Result<(), CacheError>;
+    ) -> Result<Option<Cached>, CacheError>;
 
     /// [`get`](Self::get) for many segments in few round trips; answers in the order of `segments`.
     async fn get_many(

@@ -150,9 +150,10 @@ impl CountCache for RedisCache {
         window: Window,
         count: Count,
         mark: PendingMark,
-    ) -> Result<(), CacheError> {
-        self.tell(&self.asks.put(segment, window, count, mark))
-            .await
+    ) -> Result<Option<Cached>, CacheError> {
+        let requests = self.asks.put(segment, window, count, mark);
+        let kept = self.link.ask(&requests).await?.into_iter().next();
+        self.believed(segment, parse(kept.ok_or_else(|| nonsense("nothing"))?)?)
     }
 
     async fn segments(&self) -> Result<KnownSegments, CacheError> {

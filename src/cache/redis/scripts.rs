@@ -25,9 +25,9 @@ pub(super) struct Scripts {
 impl Scripts {
     pub(super) fn new() -> Self {
         Self {
-            get: with_life(GET),
+            get: with_kept(GET),
             mark: with_life(MARK),
-            put: with_life(PUT),
+            put: with_kept(PUT),
             forget_counts: with_life(FORGET_COUNTS),
             list_head: with_life(LIST_HEAD),
             list_complete: with_life(LIST_COMPLETE),
@@ -42,6 +42,10 @@ fn with_life(body: &str) -> Script {
     Script::new(format!("{LIFE}{body}"))
 }
 
+fn with_kept(body: &str) -> Script {
+    with_life(&format!("{KEPT}{body}"))
+}
+
 const LIFE: &str = r"
 local function life()
   local info = redis.pcall('INFO', 'server')
@@ -50,23 +54,27 @@ local function life()
 end
 ";
 
+/// What is kept under a count's key and its counters': nothing, or users, as_of, noted at the mark, and noted now
+/// (nothing when that is not known). A server that refuses writes (its disk is full, its replicas are away) refused
+/// notes as well: prolonging the counters shows it. Numbers stay texts: Lua's would lose digits.
+const KEPT: &str = r"
+local function kept(now, count_key, pending_key, keep_pending)
+  local count = redis.call('HMGET', count_key, 'users', 'as_of', 'noted', 'epoch')
+  if not count[1] then return false end
+  local pending = redis.call('HMGET', pending_key, 'noted', 'epoch', 'life')
+  local trusted = now ~= '' and pending[3] == now and pending[2] == count[4]
+    and type(redis.pcall('PEXPIRE', pending_key, keep_pending)) == 'number'
+  return {count[1], count[2], count[3], trusted and (pending[1] or '0')}
+end
+";
+
 /// Keys: the count and the pending counters of each segment, alternating. Argument: milliseconds to keep the
-/// counters. For each segment nothing, or users, as_of, noted at the mark, and noted now (nothing when that is not
-/// known). A server that refuses writes (its disk is full, its replicas are away) refused notes as well: prolonging
-/// the counters shows it. Numbers stay texts: Lua's would lose digits.
+/// counters. Answers what is kept of each.
 const GET: &str = r"
 local now = life()
 local answers = {}
 for i = 1, #KEYS, 2 do
-  local count = redis.call('HMGET', KEYS[i], 'users', 'as_of', 'noted', 'epoch')
-  local answer = false
-  if count[1] then
-    local pending = redis.call('HMGET', KEYS[i + 1], 'noted', 'epoch', 'life')
-    local trusted = now ~= '' and pending[3] == now and pending[2] == count[4]
-      and type(redis.pcall('PEXPIRE', KEYS[i + 1], ARGV[1])) == 'number'
-    answer = {count[1], count[2], count[3], trusted and (pending[1] or '0')}
-  end
-  answers[#answers + 1] = answer
+  answers[#answers + 1] = kept(now, KEYS[i], KEYS[i + 1], ARGV[1])
 end
 return answers
 ";
@@ -86,12 +94,14 @@ return {pending[1] or '0', epoch}
 ";
 
 /// Keys: the count, the pending counters. Arguments: users, as_of, noted and epoch of the mark, window in seconds,
-/// milliseconds to keep the count and the counters. The counters remember which counts there are and what the
-/// widest one found, for `FORGET_COUNTS`.
+/// milliseconds to keep the count and the counters. Answers what is kept. The counters remember which counts there
+/// are and what the widest one found, for `FORGET_COUNTS`.
 const PUT: &str = r"
 local users, as_of, noted, epoch, window = unpack(ARGV, 1, 5)
-local kept = redis.call('HGET', KEYS[1], 'as_of')
-if kept and tonumber(kept) > tonumber(as_of) then return 0 end
+local newest = redis.call('HGET', KEYS[1], 'as_of')
+if newest and tonumber(newest) > tonumber(as_of) then
+  return kept(life(), KEYS[1], KEYS[2], ARGV[7])
+end
 redis.call('HSET', KEYS[1], 'users', users, 'as_of', as_of, 'noted', noted, 'epoch', epoch)
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
 redis.call('HSET', KEYS[2], 'window:' .. window, '1')
@@ -101,7 +111,7 @@ if not widest or tonumber(widest) <= tonumber(window) then
     'put_noted', noted, 'put_epoch', epoch)
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
-return 1
+return kept(life(), KEYS[1], KEYS[2], ARGV[7])
 ";
 
 /// Key: the pending counters. Removes them, unless the segment has users or something was noted since its widest
