@@ -6,6 +6,7 @@
 //! 2, a user who was erased: the user.
 
 use crate::domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
+use crate::log::Fields;
 
 const PAIRS: u8 = 1;
 const ERASED: u8 = 2;
@@ -22,7 +23,7 @@ pub(super) enum Record<'a> {
 pub(super) struct Pairs<'a> {
     pub(super) received: Timestamp,
     pub(super) count: u32,
-    rest: Reader<'a>,
+    rest: Fields<'a>,
 }
 
 /// The records that hold `batch`, each with at most `most` pairs.
@@ -72,15 +73,15 @@ impl<'a> Record<'a> {
     /// Reads the head of a record. A log gives back what was put into it; so an error means that another
     /// program wrote it.
     pub(super) fn read(payload: &'a [u8]) -> Result<Self, String> {
-        let mut reader = Reader(payload);
-        match reader.bytes::<1>()? {
-            [PAIRS] => Ok(Self::Pairs(Pairs {
-                received: reader.time()?,
-                count: u32::from_le_bytes(reader.bytes()?),
-                rest: reader,
+        let mut fields = Fields::of(payload);
+        match fields.u8()? {
+            PAIRS => Ok(Self::Pairs(Pairs {
+                received: time(&mut fields)?,
+                count: fields.u32()?,
+                rest: fields,
             })),
-            [ERASED] => {
-                let text = std::str::from_utf8(reader.0).map_err(|_| nonsense())?;
+            ERASED => {
+                let text = std::str::from_utf8(fields.rest()).map_err(|_| nonsense())?;
                 Ok(Self::Erased(UserId::new(text).map_err(|_| nonsense())?))
             }
             _ => Err("a record of a kind that this program does not know".to_owned()),
@@ -95,17 +96,17 @@ impl Pairs<'_> {
         batch: &mut BatchBuilder,
         skip: impl Fn(&UserId<'_>) -> bool,
     ) -> Result<(), String> {
-        let mut reader = self.rest;
-        let segments = u32::from_le_bytes(reader.bytes()?);
+        let mut fields = self.rest;
+        let segments = fields.u32()?;
         let mut indices = Vec::new();
         for _ in 0..segments {
-            let segment = Segment::new(reader.text()?).map_err(|error| error.to_string())?;
+            let segment = Segment::new(text(&mut fields)?).map_err(|error| error.to_string())?;
             indices.push(batch.admit(segment));
         }
         for _ in 0..self.count {
-            let segment = u32::from_le_bytes(reader.bytes()?) as usize;
-            let slot = Slot::new(u64::from_le_bytes(reader.bytes()?));
-            let user = UserId::new(reader.text()?).map_err(|error| error.to_string())?;
+            let segment = fields.u32()? as usize;
+            let slot = Slot::new(fields.u64()?);
+            let user = UserId::new(text(&mut fields)?).map_err(|error| error.to_string())?;
             let Some(segment) = indices.get(segment) else {
                 return Err(nonsense());
             };
@@ -113,10 +114,7 @@ impl Pairs<'_> {
                 batch.push(&user, *segment, slot);
             }
         }
-        match reader.0 {
-            [] => Ok(()),
-            _ => Err(nonsense()),
-        }
+        fields.end()
     }
 }
 
@@ -124,26 +122,13 @@ fn nonsense() -> String {
     "a record that makes no sense".to_owned()
 }
 
-struct Reader<'a>(&'a [u8]);
+fn time(fields: &mut Fields<'_>) -> Result<Timestamp, String> {
+    Timestamp::from_microsecond(fields.i64()?).map_err(|_| nonsense())
+}
 
-impl<'a> Reader<'a> {
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>().ok_or_else(nonsense)?;
-        self.0 = rest;
-        Ok(*bytes)
-    }
-
-    fn time(&mut self) -> Result<Timestamp, String> {
-        let micros = i64::from_le_bytes(self.bytes()?);
-        Timestamp::from_microsecond(micros).map_err(|_| nonsense())
-    }
-
-    fn text(&mut self) -> Result<&'a str, String> {
-        let length = usize::from(u16::from_le_bytes(self.bytes()?));
-        let (text, rest) = self.0.split_at_checked(length).ok_or_else(nonsense)?;
-        self.0 = rest;
-        std::str::from_utf8(text).map_err(|_| nonsense())
-    }
+fn text<'a>(fields: &mut Fields<'a>) -> Result<&'a str, String> {
+    let length = fields.u16()?;
+    std::str::from_utf8(fields.bytes(usize::from(length))?).map_err(|_| nonsense())
 }
 
 #[cfg(test)]

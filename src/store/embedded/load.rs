@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::blocks::{BlockReader, damaged};
-use super::record::Reader;
+use super::record;
 use super::snapshot::{END, ENTRIES, START, Snapshot, TREND, VERSION, name};
 use super::state::State;
 use super::trends::Point;
 use crate::domain::{Segment, Slot, Timestamp};
 use crate::index::Entry;
-use crate::log::{Disk, LogError};
+use crate::log::{Disk, Fields, LogError};
 
 /// Entries of a segment that are loaded at once; the index wants many, memory wants few.
 const LOAD_ENTRIES: usize = 4 << 20;
@@ -59,37 +59,37 @@ impl Loader<'_> {
         if self.ended {
             return Err("a block follows the end".to_owned());
         }
-        let mut reader = Reader(body);
-        let kind = reader.u8()?;
+        let mut fields = Fields::of(body);
+        let kind = fields.u8()?;
         if (kind == START) != (blocks_before == 0) {
             return Err("the start is not where it must be".to_owned());
         }
         match kind {
-            START => self.start(&mut reader)?,
-            ENTRIES => self.entries(&mut reader)?,
-            TREND => self.trend(&mut reader)?,
+            START => self.start(&mut fields)?,
+            ENTRIES => self.entries(&mut fields)?,
+            TREND => self.trend(&mut fields)?,
             END => {
                 self.flush();
-                if reader.u64()? != blocks_before {
+                if fields.u64()? != blocks_before {
                     return Err("blocks are missing".to_owned());
                 }
                 self.ended = true;
             }
             other => return Err(format!("a block of kind {other} is not known")),
         }
-        reader.end()
+        fields.end()
     }
 
-    fn start(&mut self, reader: &mut Reader<'_>) -> Result<(), String> {
-        let version = reader.u32()?;
+    fn start(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let version = fields.u32()?;
         if version != VERSION {
             return Err(format!("snapshot version {version} is not known"));
         }
-        if reader.u64()? != self.next {
+        if fields.u64()? != self.next {
             return Err("the file's name is not that of its contents".to_owned());
         }
-        self.state.note_newest(Slot::new(reader.u64()?));
-        let seconds = reader.u64()?;
+        self.state.note_newest(Slot::new(fields.u64()?));
+        let seconds = fields.u64()?;
         let begun = i64::try_from(seconds)
             .ok()
             .and_then(|seconds| Timestamp::from_second(seconds).ok());
@@ -97,11 +97,11 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn entries(&mut self, reader: &mut Reader<'_>) -> Result<(), String> {
-        let segment = reader.segment()?;
-        let base = Slot::new(reader.u64()?);
+    fn entries(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let segment = record::segment(fields)?;
+        let base = Slot::new(fields.u64()?);
         let mut entries = Vec::new();
-        reader.entries(&mut entries)?;
+        record::entries(fields, &mut entries)?;
         match &mut self.pending {
             // Only blocks of one base are put together: then nothing depends on how far bases are apart.
             Some((pending, shared, collected))
@@ -123,12 +123,12 @@ impl Loader<'_> {
         }
     }
 
-    fn trend(&self, reader: &mut Reader<'_>) -> Result<(), String> {
-        let segment = reader.segment()?;
-        let window = reader.u64()?;
+    fn trend(&self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let segment = record::segment(fields)?;
+        let window = fields.u64()?;
         let mut trends = self.state.trends.lock();
-        for _ in 0..reader.u32()? {
-            let (at, users) = (reader.u32()?, reader.u32()?);
+        for _ in 0..fields.u32()? {
+            let (at, users) = (fields.u32()?, fields.u32()?);
             trends.add(&segment, window, Point { at, users });
         }
         Ok(())

@@ -7,6 +7,7 @@
 
 use crate::domain::{Segment, TrendPoint};
 use crate::index::{Entry, Fingerprint};
+use crate::log::Fields;
 
 pub(super) const PAIRS: u8 = 1;
 pub(super) const FORGET: u8 = 2;
@@ -43,66 +44,20 @@ pub(super) fn length(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Reads fields off the front of a record; each error says that it ends early or what is wrong.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+/// The next field as a segment.
+pub(super) fn segment(fields: &mut Fields<'_>) -> Result<Segment, String> {
+    let length = fields.u8()?;
+    let name = std::str::from_utf8(fields.bytes(usize::from(length))?);
+    let name = name.map_err(|_| "a segment is not UTF-8".to_owned())?;
+    Segment::new(name).map_err(|error| error.to_string())
+}
 
-impl<'a> Reader<'a> {
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (bytes, rest) = self
-            .0
-            .split_first_chunk::<N>()
-            .ok_or("the record ends early")?;
-        self.0 = rest;
-        Ok(*bytes)
-    }
-
-    pub(super) fn u8(&mut self) -> Result<u8, String> {
-        Ok(u8::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, String> {
-        Ok(u32::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn u64(&mut self) -> Result<u64, String> {
-        Ok(u64::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn i64(&mut self) -> Result<i64, String> {
-        Ok(i64::from_le_bytes(self.array()?))
-    }
-
-    pub(super) fn bytes(&mut self, length: usize) -> Result<&'a [u8], String> {
-        let (bytes, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or("the record ends early")?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    pub(super) fn segment(&mut self) -> Result<Segment, String> {
-        let length = self.u8()?;
-        let name = std::str::from_utf8(self.bytes(usize::from(length))?);
-        let name = name.map_err(|_| "a segment is not UTF-8".to_owned())?;
-        Segment::new(name).map_err(|error| error.to_string())
-    }
-
-    /// Replaces `entries` by the next ones: a count and as many words.
-    pub(super) fn entries(&mut self, entries: &mut Vec<Entry>) -> Result<(), String> {
-        let count = self.u32()? as usize;
-        let bytes = self.bytes(count.checked_mul(8).ok_or("too many entries")?)?;
-        entries.clear();
-        let words = bytes.as_chunks::<8>().0.iter();
-        entries.extend(words.map(|word| Entry::from_bits(u64::from_le_bytes(*word))));
-        Ok(())
-    }
-
-    pub(super) fn end(&self) -> Result<(), String> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err("bytes follow the record's end".to_owned())
-        }
-    }
+/// Replaces `entries` by the next ones: a count and as many words.
+pub(super) fn entries(fields: &mut Fields<'_>, entries: &mut Vec<Entry>) -> Result<(), String> {
+    let count = fields.u32()? as usize;
+    let bytes = fields.bytes(count.checked_mul(8).ok_or("too many entries")?)?;
+    entries.clear();
+    let words = bytes.as_chunks::<8>().0.iter();
+    entries.extend(words.map(|word| Entry::from_bits(u64::from_le_bytes(*word))));
+    Ok(())
 }

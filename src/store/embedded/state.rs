@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::record::{FORGET, PAIRS, Reader, TREND};
+use super::record::{self, FORGET, PAIRS, TREND};
 use super::trends::{Point, Trends};
 use crate::domain::{Slot, TimeFrame};
 use crate::index::{Entry, Fingerprint, Index};
-use crate::log::Position;
+use crate::log::{Fields, Position};
 
 /// Answers that wait for their callers. More than can be under way: the rest were given up.
 const MAX_ANSWERS: usize = 1 << 14;
@@ -62,24 +62,24 @@ impl State {
         record: &[u8],
         scratch: &mut Vec<Entry>,
     ) -> Result<(), String> {
-        let mut reader = Reader(record);
-        match reader.u8()? {
-            PAIRS => self.apply_pairs(&mut reader, scratch)?,
+        let mut fields = Fields::of(record);
+        match fields.u8()? {
+            PAIRS => self.apply_pairs(&mut fields, scratch)?,
             FORGET => {
-                let fingerprint = Fingerprint::from_number(reader.u64()?);
+                let fingerprint = Fingerprint::from_number(fields.u64()?);
                 self.forget(at, fingerprint);
             }
-            TREND => self.apply_trend(&mut reader)?,
+            TREND => self.apply_trend(&mut fields)?,
             other => return Err(format!("a record of kind {other} is not known")),
         }
-        reader.end()
+        fields.end()
     }
 
-    fn apply_pairs(&self, reader: &mut Reader<'_>, scratch: &mut Vec<Entry>) -> Result<(), String> {
-        let base = Slot::new(reader.u64()?);
-        for _ in 0..reader.u32()? {
-            let segment = reader.segment()?;
-            reader.entries(scratch)?;
+    fn apply_pairs(&self, fields: &mut Fields<'_>, scratch: &mut Vec<Entry>) -> Result<(), String> {
+        let base = Slot::new(fields.u64()?);
+        for _ in 0..fields.u32()? {
+            let segment = record::segment(fields)?;
+            record::entries(fields, scratch)?;
             self.index.upsert(&segment, scratch, base);
         }
         self.note_newest(base);
@@ -95,12 +95,12 @@ impl State {
         answers.insert(at, erased);
     }
 
-    fn apply_trend(&self, reader: &mut Reader<'_>) -> Result<(), String> {
+    fn apply_trend(&self, fields: &mut Fields<'_>) -> Result<(), String> {
         let mut trends = self.trends.lock();
-        for _ in 0..reader.u32()? {
-            let segment = reader.segment()?;
-            let window = reader.u64()?;
-            let point = Point::new(reader.i64()?, reader.u64()?);
+        for _ in 0..fields.u32()? {
+            let segment = record::segment(fields)?;
+            let window = fields.u64()?;
+            let point = Point::new(fields.i64()?, fields.u64()?);
             trends.add(&segment, window, point);
         }
         Ok(())
