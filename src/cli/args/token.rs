@@ -1,0 +1,76 @@
+//! `headcount token …`.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::values::{lifetime, rate};
+use crate::auth::Scope;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum TokenCommand {
+    /// Make a token, print it once, and keep its digest
+    New(TokenNewArgs),
+    /// List the tokens; they themselves are not kept
+    List(TokenListArgs),
+    /// Take a token back
+    Revoke(TokenRevokeArgs),
+}
+
+/// Which tokens file.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TokenFile {
+    /// The tokens file [default: the setting `tokens_file`]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) tokens_file: Option<PathBuf>,
+    /// Settings file [default: headcount.toml where present]
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TokenNewArgs {
+    /// What to call it: a word that says who will use it
+    #[arg(long)]
+    pub(in crate::cli) name: String,
+    /// What it allows, with commas between; none includes another
+    #[arg(long, value_enum, value_delimiter = ',', required = true)]
+    pub(in crate::cli) scope: Vec<Scope>,
+    /// How long it is valid, such as 90d [default: until it is revoked]
+    #[arg(long, value_name = "DURATION", value_parser = lifetime)]
+    pub(in crate::cli) expires_in: Option<Duration>,
+    /// Requests a second that it may send [default: the service's `limit_requests`]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(in crate::cli) limit_requests: Option<NonZeroU32>,
+    /// Pairs a second that it may send [default: the service's `limit_pairs`]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(in crate::cli) limit_pairs: Option<NonZeroU32>,
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) file: TokenFile,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TokenListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) file: TokenFile,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TokenRevokeArgs {
+    /// The token's name
+    #[arg(long)]
+    pub(in crate::cli) name: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) file: TokenFile,
+}
