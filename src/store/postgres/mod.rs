@@ -3,6 +3,7 @@
 mod archive;
 mod error;
 mod options;
+mod queries;
 mod record;
 mod rows;
 mod server;
@@ -27,6 +28,7 @@ pub use setup::set_up;
 pub use stats::PostgresStats;
 
 use self::error::Error;
+use self::queries::{COUNT, EXPORT, FORGET, MEMBERSHIPS, PING, SEGMENTS};
 use self::record::Tries;
 use self::rows::number;
 use self::session::Sessions;
@@ -41,31 +43,6 @@ const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How much earlier than the client the server gives a write up, so that its error arrives.
 const MARGIN: Duration = Duration::from_secs(1);
-
-const COUNT: &str = "select count(*) from pairs \
-    where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
-
-// `limit 1` asks the index once a segment, whatever the planner thinks of reading all pairs.
-const SEGMENTS: &str = "select segments.name from segments cross join lateral ( \
-        select from pairs where pairs.segment_id = segments.id \
-        and pairs.seen_slot between $1 and $2 limit 1) as any_pair \
-    order by segments.name";
-
-// The primary key begins with the segment: one look a segment.
-const MEMBERSHIPS: &str = "select segments.name, pairs.seen_slot \
-    from pairs join segments on segments.id = pairs.segment_id \
-    where pairs.segment_id = any (array(select id from segments)) and pairs.user_id = $1 \
-    and pairs.seen_slot between $2 and $3 order by segments.name";
-
-const FORGET: &str = "with gone as (delete from pairs \
-        where segment_id = any (array(select id from segments)) and user_id = $1 \
-        returning seen_slot) \
-    select count(*) from gone where seen_slot between $2 and $3";
-
-const EXPORT: &str = "select user_id, seen_slot from pairs \
-    where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
-
-const PING: &str = "select from frame";
 
 /// Pairs in a schema of a Postgres database.
 #[derive(Debug)]

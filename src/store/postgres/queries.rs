@@ -1,0 +1,26 @@
+//! What is asked of the tables, but for writes and trends.
+
+pub(super) const COUNT: &str = "select count(*) from pairs \
+    where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
+
+// `limit 1` asks the index once a segment, whatever the planner thinks of reading all pairs.
+pub(super) const SEGMENTS: &str = "select segments.name from segments cross join lateral ( \
+        select from pairs where pairs.segment_id = segments.id \
+        and pairs.seen_slot between $1 and $2 limit 1) as any_pair \
+    order by segments.name";
+
+// The primary key begins with the segment: one look a segment.
+pub(super) const MEMBERSHIPS: &str = "select segments.name, pairs.seen_slot \
+    from pairs join segments on segments.id = pairs.segment_id \
+    where pairs.segment_id = any (array(select id from segments)) and pairs.user_id = $1 \
+    and pairs.seen_slot between $2 and $3 order by segments.name";
+
+pub(super) const FORGET: &str = "with gone as (delete from pairs \
+        where segment_id = any (array(select id from segments)) and user_id = $1 \
+        returning seen_slot) \
+    select count(*) from gone where seen_slot between $2 and $3";
+
+pub(super) const EXPORT: &str = "select user_id, seen_slot from pairs \
+    where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
+
+pub(super) const PING: &str = "select from frame";
