@@ -1,0 +1,140 @@
+//! A long run under steady load: `cargo bench --bench soak -- --minutes 60`.
+//!
+//! The real binary is started on an empty directory. What it can take is measured first, with the same requests; half of that
+//! is then offered on a fixed schedule (`support/open_loop.rs`), while others listen to events, scrape metrics, and open
+//! connections to close them again. Users come and go within the run, so that pairs expire, are swept, and memory is used anew.
+//! At the end every count is compared with the arithmetic of what was acknowledged (`ledger.rs`): once as it is, and once
+//! more after a kill -9. Whether something rises is printed, not asserted: read it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a benchmark prints its result and fails by panicking; its figures need no more than 52 bits"
+)]
+
+mod company;
+mod ledger;
+#[path = "../support/open_loop.rs"]
+mod open_loop;
+mod process;
+mod report;
+mod traffic;
+mod verify;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+use crate::company::Company;
+use crate::ledger::Ledger;
+use crate::open_loop::OpenLoop;
+use crate::process::Service;
+use crate::report::{Minute, Report, Restarted};
+use crate::traffic::{Kind, PAIRS_PER_POST, Traffic};
+
+/// How long the capacity is measured.
+const CAPACITY: Duration = Duration::from_secs(10);
+/// The most requests of a kind under way at once.
+const CONNECTIONS: usize = 32;
+
+/// What is wanted.
+#[derive(Debug, Parser)]
+pub(crate) struct Arguments {
+    /// How long the load lasts.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) minutes: u64,
+    /// Requests a second, half of which are posts of 500 pairs; measured if not given.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Seconds that a user stays, a multiple of 60; a sixth of the run if not given.
+    #[arg(long)]
+    window: Option<u64>,
+    /// Where the result is written, too.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let window = arguments.window.unwrap_or(arguments.minutes * 60 / 6);
+    let window = window.div_ceil(60).max(1) * 60;
+    let run = Duration::from_secs(arguments.minutes * 60);
+    let ledger = Arc::new(Ledger::new(window, run));
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(directory.path(), &ledger);
+
+    let rate = arguments.rate.unwrap_or_else(|| {
+        let capacity = capacity(&service, &ledger);
+        println!("capacity: {capacity:.0} requests a second, half of them posts of {PAIRS_PER_POST} pairs");
+        capacity / 2.0
+    });
+    println!("offered: {rate:.0} requests a second; a user stays {window} s\n");
+    let mut report = Report::new(rate, window);
+    println!("{}", report::HEAD);
+
+    let half = |kind| {
+        let traffic = Traffic::new(kind, Arc::clone(&ledger));
+        plan(&service, rate / 2.0, CONNECTIONS).start(traffic)
+    };
+    let (writes, reads) = (half(Kind::Writes), half(Kind::Reads));
+    let company = Company::start(service.address());
+    let start = Instant::now();
+    for minute in 1..=arguments.minutes {
+        let until = start + Duration::from_secs(minute * 60);
+        std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        let minute = Minute {
+            writes: writes.take(),
+            reads: reads.take(),
+            seen: service.look(),
+            company: company.take(),
+        };
+        println!("{}", report.add(minute));
+    }
+    let (writes, reads) = (writes.stop(), reads.stop());
+    company.stop();
+    println!("\nafter the end, writes: {writes}\nafter the end, reads: {reads}");
+
+    traffic::repeat_unanswered(&ledger, service.address());
+    let before = verify::all(&ledger, service.address());
+    let killed = Instant::now();
+    let service = service.kill_and_restart(&ledger);
+    let after = Restarted {
+        took: killed.elapsed(),
+        verdict: verify::all(&ledger, service.address()),
+    };
+    let text = report.markdown(&before, &after, &service.complaints());
+    println!("\n{text}");
+    if let Some(out) = arguments.out {
+        std::fs::write(out, &text).unwrap();
+    }
+    assert!(
+        before.is_right() && after.verdict.is_right(),
+        "a count is wrong"
+    );
+}
+
+/// Requests a second that are answered when more than can be is offered.
+fn capacity(service: &Service, ledger: &Arc<Ledger>) -> f64 {
+    let traffic = Traffic::new(Kind::Both, Arc::clone(ledger));
+    // More than two processors can serve; what is not sent is not counted.
+    let tally = plan(service, 100_000.0, CONNECTIONS).run(CAPACITY, traffic);
+    println!("at capacity: {tally}");
+    traffic::repeat_unanswered(ledger, service.address());
+    tally.of_status(200) as f64 / CAPACITY.as_secs_f64()
+}
+
+fn plan(service: &Service, rate: f64, connections: usize) -> OpenLoop {
+    OpenLoop {
+        address: service.address(),
+        rate,
+        connections,
+    }
+}

@@ -1,0 +1,138 @@
+//! The service as its own process, and what the system says of it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use crate::ledger::Ledger;
+
+/// A start takes far less.
+const START: Duration = Duration::from_secs(120);
+
+/// What a process uses at an instant.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) resident_mib: f64,
+    pub(crate) files: u64,
+    pub(crate) threads: u64,
+    pub(crate) disk_mib: f64,
+    /// Of the whole machine, over a minute: what else went on there.
+    pub(crate) load: f64,
+}
+
+/// `headcount serve`. Dropping it kills it.
+pub(crate) struct Service {
+    child: Child,
+    address: SocketAddr,
+    directory: PathBuf,
+    complaints: Arc<Mutex<Vec<String>>>,
+}
+
+impl Service {
+    /// Starts it on what `directory` holds.
+    pub(crate) fn start(directory: &Path, ledger: &Ledger) -> Self {
+        Self::start_with(directory, ledger, Arc::default())
+    }
+
+    fn start_with(directory: &Path, ledger: &Ledger, complaints: Arc<Mutex<Vec<String>>>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_headcount"))
+            .arg("serve")
+            .current_dir(directory)
+            .env("HEADCOUNT_LISTEN", "127.0.0.1:0")
+            .env("HEADCOUNT_LOG", "info")
+            .env("HEADCOUNT_WINDOW", format!("{}s", ledger.window()))
+            .env("HEADCOUNT_RESOLUTION", format!("{}s", ledger.resolution()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let address = follow(child.stderr.take().unwrap(), Arc::clone(&complaints));
+        let address = address.recv_timeout(START).unwrap();
+        Self {
+            child,
+            address,
+            directory: directory.to_owned(),
+            complaints,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it uses now.
+    pub(crate) fn look(&self) -> Seen {
+        let process = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        let field = |name: &str| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let value = line.and_then(|line| line.split_whitespace().next());
+            value.unwrap().parse().unwrap()
+        };
+        Seen {
+            resident_mib: field("VmRSS:") as f64 / 1024.0,
+            files: std::fs::read_dir(process.join("fd")).unwrap().count() as u64,
+            threads: field("Threads:"),
+            disk_mib: bytes_in(&self.directory) as f64 / f64::from(1 << 20),
+            load: load(),
+        }
+    }
+
+    /// kill -9, and a start on what that left, which is waited for.
+    pub(crate) fn kill_and_restart(self, ledger: &Ledger) -> Self {
+        let (directory, complaints) = (self.directory.clone(), Arc::clone(&self.complaints));
+        drop(self);
+        Self::start_with(&directory, ledger, complaints)
+    }
+
+    /// Warnings and errors that it logged, by both processes.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.complaints.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+}
+
+/// Reads the log to its end: the address is sent, warnings and errors are kept.
+fn follow(log: ChildStderr, complaints: Arc<Mutex<Vec<String>>>) -> mpsc::Receiver<SocketAddr> {
+    let (found, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            if let Some((_, address)) = line.split_once("listening on http://") {
+                found.send(address.trim().parse().unwrap()).unwrap();
+            }
+            if line.contains("WARN") || line.contains("ERROR") {
+                complaints.lock().unwrap().push(line);
+            }
+        }
+    });
+    address
+}
+
+/// The mean number of processes that wanted a processor in the last minute.
+fn load() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// The sum of what files hold. One that goes meanwhile counts for nothing.
+fn bytes_in(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => bytes_in(&entry.path()),
+        Ok(data) => data.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

@@ -1,0 +1,119 @@
+//! The requests: pairs of users who come and go, and everything that can be read.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::ledger::{Ledger, Post, SEGMENTS};
+use crate::open_loop::{Connection, Script};
+
+/// Pairs in a usual post.
+pub(crate) const PAIRS_PER_POST: u64 = 500;
+/// One post in so many has a single pair, as JSON.
+const SINGLE_EVERY: u64 = 4;
+
+/// Which requests a load is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Writes,
+    Reads,
+    /// One after the other.
+    Both,
+}
+
+/// Requests by number.
+pub(crate) struct Traffic {
+    kind: Kind,
+    ledger: Arc<Ledger>,
+}
+
+impl Traffic {
+    pub(crate) fn new(kind: Kind, ledger: Arc<Ledger>) -> Self {
+        Self { kind, ledger }
+    }
+
+    fn is_write(&self, n: u64) -> bool {
+        match self.kind {
+            Kind::Writes => true,
+            Kind::Reads => false,
+            Kind::Both => n.is_multiple_of(2),
+        }
+    }
+}
+
+impl Script for Traffic {
+    fn write_request(&self, n: u64, out: &mut Vec<u8>) {
+        if !self.is_write(n) {
+            let target = read(&self.ledger, n);
+            out.extend_from_slice(get(&target).as_bytes());
+            return;
+        }
+        let single = (n / 2).is_multiple_of(SINGLE_EVERY);
+        let pairs = if single { 1 } else { PAIRS_PER_POST };
+        let post = self.ledger.begin(n, pairs);
+        write_post(&self.ledger, &post, out);
+    }
+
+    fn answered(&self, n: u64, answer: Option<(u16, &[u8])>) {
+        if self.is_write(n) {
+            self.ledger.end(n, answer.map(|(status, _)| status));
+        }
+    }
+}
+
+/// Sends everything again of which nobody knows whether it was accepted; twice does no harm.
+pub(crate) fn repeat_unanswered(ledger: &Ledger, address: SocketAddr) {
+    let mut connection = Connection::open(address).unwrap();
+    let (mut request, mut body) = (Vec::new(), Vec::new());
+    for post in ledger.take_unanswered() {
+        request.clear();
+        write_post(ledger, &post, &mut request);
+        let (status, _) = connection.ask(&request, &mut body).unwrap();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        ledger.acknowledge(&post);
+    }
+}
+
+/// A request without a body.
+pub(crate) fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nhost: soak\r\n\r\n")
+}
+
+fn write_post(ledger: &Ledger, post: &Post, out: &mut Vec<u8>) {
+    let mut body = String::with_capacity(post.pairs as usize * 64);
+    let at = post.at;
+    for (user, segment) in ledger.pairs(post) {
+        writeln!(
+            body,
+            r#"{{"user_id":"u{user}","segment":"s{segment}","at":{at}}}"#
+        )
+        .unwrap();
+    }
+    let kind = match post.pairs {
+        1 => "application/json",
+        _ => "application/x-ndjson",
+    };
+    let head = format!(
+        "POST /v1/pairs HTTP/1.1\r\nhost: soak\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    out.extend_from_slice(head.as_bytes());
+    out.extend_from_slice(body.as_bytes());
+}
+
+/// Mostly counts, and now and then each of the others.
+fn read(ledger: &Ledger, n: u64) -> String {
+    let segment = n % SEGMENTS;
+    match n / 2 % 20 {
+        0 => "/v1/segments?sort=users&limit=50".to_owned(),
+        1 => format!("/v1/users/u{}", ledger.some_user(n)),
+        2 => format!("/v1/segments/s{segment}/trend"),
+        3 => format!("/v1/segments/s{segment}/count?fresh=true"),
+        4 => format!(
+            "/v1/segments/s{segment}/count?window={}s",
+            ledger.window() / 2
+        ),
+        5 => "/v1/segments/nobody/count".to_owned(),
+        _ => format!("/v1/segments/s{segment}/count"),
+    }
+}
