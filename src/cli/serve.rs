@@ -42,12 +42,12 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let app = Arc::new(app);
-    tracing::info!("listening on http://{address}");
     if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
             "whoever reaches {address} can read, write and erase: no token is asked for"
         );
     }
+    tracing::info!("listening on http://{address}");
     let (served, stop) = (Arc::clone(&app), signals.stop());
     http::serve(listener, served, Arc::new(auth), &settings.http, stop).await;
     app.shut_down()

@@ -7,7 +7,6 @@ use headcount::store::conformance::batch;
 use headcount::store::influx::set_up;
 use serde_json::Value;
 
-use crate::support::binary::Server;
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::postgres::Postgres;
 use crate::support::program::{Run, run};
@@ -203,9 +202,9 @@ async fn two_stores_are_compared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_store_is_audited_through_its_service() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[]).await;
+    let server = Service::start(folder.path(), &[]).await;
     server
-        .post(r#"[{"user_id":"u1","segment":"s"},{"user_id":"u2","segment":"s"}]"#)
+        .post_body(r#"[{"user_id":"u1","segment":"s"},{"user_id":"u2","segment":"s"}]"#)
         .await;
     let done = run(
         folder.path(),

@@ -1,37 +1,16 @@
 //! Tokens as people use them: made, listed, revoked, given to commands; and where the service refuses to start.
 
-use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Stdio;
 
 use serde_json::Value;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-
-fn headcount(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEADCOUNT_") {
-            command.env_remove(name);
-        }
-    }
-    command.current_dir(folder).args(arguments);
-    command
-}
-
-fn texts(output: &Output) -> (i32, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
-}
+use crate::support::program::{headcount, texts};
+use crate::support::service::Service;
 
 fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    texts(&headcount(folder, arguments).output().unwrap())
+    texts(&mut headcount(folder, &[], arguments))
 }
 
 /// A token with these scopes, from `tokens.toml` in `folder`.
@@ -51,63 +30,6 @@ fn new_token(folder: &Path, name: &str, scope: &str) -> String {
     assert_eq!((code, err.as_str()), (0, ""));
     let document: Value = serde_json::from_str(&out).unwrap();
     document["token"].as_str().unwrap().to_owned()
-}
-
-/// `headcount serve` with its log in a file; killed when this goes.
-struct Service {
-    child: Child,
-    url: String,
-}
-
-impl Service {
-    fn start(folder: &Path, log: &str, arguments: &[&str]) -> Self {
-        let path = folder.join("log");
-        let mut command = headcount(folder, &["serve", "--listen", "127.0.0.1:0", "--log", log]);
-        command
-            .args(arguments)
-            .stderr(File::create(&path).unwrap())
-            .stdout(Stdio::null());
-        let mut service = Self {
-            child: command.spawn().unwrap(),
-            url: String::new(),
-        };
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let found = text
-                .lines()
-                .find_map(|line| line.split_once("listening on "))
-                .map(|(_, url)| url.trim());
-            if let Some(url) = found.filter(|_| text.ends_with('\n')) {
-                service.url = url.to_owned();
-                return service;
-            }
-            assert!(
-                service.child.try_wait().unwrap().is_none() && Instant::now() < deadline,
-                "{text}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -239,7 +161,7 @@ fn many_at_once_lose_nothing() {
                 "--tokens-file",
                 "tokens.toml",
             ];
-            headcount(folder.path(), &arguments)
+            headcount(folder.path(), &[], &arguments)
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
@@ -308,26 +230,9 @@ fn beyond_this_machine_the_service_asks_or_says_that_it_does_not() {
         (["--auth", "off"], true),
         (["--tokens-file", "tokens.toml"], false),
     ] {
-        let log = folder.join("log");
-        let mut child = headcount(folder, &["serve", "--listen", "0.0.0.0:0"])
-            .args(arguments)
-            .stderr(File::create(&log).unwrap())
-            .spawn()
-            .unwrap();
-        let deadline = Instant::now() + DEADLINE;
-        let mut text = String::new();
-        while !text.contains("listening on ") || (warned && !text.contains("no token is asked for"))
-        {
-            assert!(
-                child.try_wait().unwrap().is_none() && Instant::now() < deadline,
-                "{text}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-            text = std::fs::read_to_string(&log).unwrap();
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let text = std::fs::read_to_string(&log).unwrap();
+        let arguments = [&["--listen", "0.0.0.0:0"][..], &arguments].concat();
+        // It warns before it listens.
+        let text = Service::launch(folder, &[], &arguments).log();
         assert_eq!(text.contains("no token is asked for"), warned, "{text}");
     }
 }
@@ -341,7 +246,11 @@ fn commands_bring_their_token_and_the_log_tells_none() {
         new_token(folder, "dashboard", "read"),
         new_token(folder, "ops", "admin"),
     );
-    let service = Service::start(folder, "trace", &["--tokens-file", "tokens.toml"]);
+    let service = Service::launch(
+        folder,
+        &[],
+        &["--log", "trace", "--tokens-file", "tokens.toml"],
+    );
     std::fs::write(folder.join("uss.token"), format!("{uss}\n")).unwrap();
     std::fs::write(
         folder.join("pairs.ndjson"),
@@ -355,16 +264,11 @@ fn commands_bring_their_token_and_the_log_tells_none() {
         (&["refresh"], &ops, &reader),
         (&["archive"], &ops, &reader),
     ];
+    let url = service.url();
     for (arguments, right, wrong) in commands {
-        let arguments = [arguments, &["--url", &service.url, "--json"]].concat();
-        let with = |name: &str, value: &str| {
-            texts(
-                &headcount(folder, &arguments)
-                    .env(name, value)
-                    .output()
-                    .unwrap(),
-            )
-        };
+        let arguments = [arguments, &["--url", &url, "--json"]].concat();
+        let with =
+            |name: &str, value: &str| texts(headcount(folder, &[], &arguments).env(name, value));
         let (code, _, err) = run(folder, &arguments);
         assert_eq!(code, 1);
         assert!(
@@ -398,19 +302,18 @@ fn commands_bring_their_token_and_the_log_tells_none() {
         );
         // A flag is nearer than a variable.
         let flag = [&arguments[..], &["--token-file", "right.token"]].concat();
-        let output = headcount(folder, &flag)
+        let output = headcount(folder, &[], &flag)
             .env("HEADCOUNT_TOKEN", wrong)
             .output()
             .unwrap();
         assert!(output.status.success());
-        let both = headcount(folder, &arguments)
+        let both = headcount(folder, &[], &arguments)
             .env("HEADCOUNT_TOKEN", right)
             .env("HEADCOUNT_TOKEN_FILE", "right.token")
             .output();
         assert_eq!(both.unwrap().status.code(), Some(2));
     }
-    service.stop();
-    let log = std::fs::read_to_string(folder.join("log")).unwrap();
+    let log = service.log();
     assert!(
         log.contains("request answered") && log.contains("dashboard"),
         "the log says who"

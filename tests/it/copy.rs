@@ -12,12 +12,12 @@ use headcount::store::conformance::{HOSTILE_NAMES, batch};
 use headcount::store::influx::set_up;
 use headcount::store::{PairStore, open_kind};
 
-use crate::support::binary::Server;
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::postgres::Postgres;
 use crate::support::program::{run, start};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
+use crate::support::service::Service;
 
 /// Longer than any of this takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -267,7 +267,7 @@ async fn a_directory_in_use_is_refused() {
     };
     let stores = influx_stores(&server, &server.url()).await;
     std::fs::create_dir(stores.path("data")).unwrap();
-    let service = Server::start(&stores.path("data"), &[]).await;
+    let service = Service::start(&stores.path("data"), &[]).await;
     let refused = stores.copy(&["--from", "influx", "--to", "embedded"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("another process"), "{refused:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::binary::Server;
+use crate::support::service::Service;
 
 const CLIENTS: usize = 1_000;
 const SEGMENTS: usize = 500;
@@ -25,13 +25,13 @@ async fn a_thousand_clients_of_which_half_never_read() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(
+    let server = Service::start(
         folder.path(),
         &[("REFRESH_MODE", "off"), ("SHUTDOWN_GRACE", "1h")],
     )
     .await;
     post(&server, 0).await;
-    let before = server.resident_bytes();
+    let before = server.process().resident_bytes();
 
     let mut deaf = Vec::new();
     let mut readers = Vec::new();
@@ -68,7 +68,7 @@ async fn a_thousand_clients_of_which_half_never_read() {
             streams.push(reader.await.unwrap());
         }
     }
-    let growth = server.resident_bytes().saturating_sub(before);
+    let growth = server.process().resident_bytes().saturating_sub(before);
     assert!(growth < MAX_GROWTH, "{} MiB more", growth >> 20);
 
     // With an hour of grace, those who do not read would hold up the end for as long.
@@ -87,7 +87,7 @@ fn open_files() -> u64 {
 }
 
 /// Adds one more user to every segment.
-async fn post(server: &Server, user: usize) {
+async fn post(server: &Service, user: usize) {
     let lines: String = (0..SEGMENTS)
         .map(|n| {
             let segment = format!("{n}{}", "\"".repeat(120));

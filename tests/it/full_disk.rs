@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::binary::Server;
+use crate::support::service::Service;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,7 @@ impl Drop for SmallDisk {
 }
 
 /// Posts new users; their number when they were acknowledged, else the status and its `Retry-After`.
-async fn post(server: &Server, prefix: &str) -> Result<u64, (u16, bool)> {
+async fn post(server: &Service, prefix: &str) -> Result<u64, (u16, bool)> {
     const GROUP: u64 = 500;
     let lines: String = (0..GROUP)
         .map(|n| format!("{{\"user_id\": \"{prefix}-{n}\", \"segment\": \"s\"}}\n"))
@@ -76,7 +76,7 @@ async fn a_full_disk_turns_writers_away_serves_readers_and_recovers_by_itself() 
     };
     let data = disk.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let mut server = Server::start(&data, &[]).await;
+    let mut server = Service::start(&data, &[]).await;
     let mut acknowledged = 0;
     for round in 0..5 {
         acknowledged += post(&server, &format!("before{round}")).await.unwrap();
@@ -109,6 +109,6 @@ async fn a_full_disk_turns_writers_away_serves_readers_and_recovers_by_itself() 
     assert_eq!(server.count("s").await, acknowledged);
     server.kill();
     drop(server);
-    let server = Server::start(&data, &[]).await;
+    let server = Service::start(&data, &[]).await;
     assert_eq!(server.count("s").await, acknowledged, "after a restart");
 }

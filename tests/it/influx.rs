@@ -13,6 +13,7 @@ use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use headcount::store::{Change, PairStore, SetUp};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::two_weeks;
 
 struct Buckets {
     server: Influxd,
@@ -25,15 +26,6 @@ impl Factory for Buckets {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         Arc::new(self.server.store(&format!("bucket {number}"), frame).await)
     }
-}
-
-fn two_weeks() -> TimeFrame {
-    let frame = TimeFrame::new(
-        Duration::from_hours(14 * 24),
-        Duration::from_secs(60),
-        Duration::from_secs(300),
-    );
-    frame.unwrap()
 }
 
 fn segment(name: &str) -> Segment {

@@ -1,6 +1,5 @@
 //! The program itself, on a real InfluxDB.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use headcount::domain::{BatchBuilder, Segment, TimeFrame, Timestamp, UserId};
@@ -8,23 +7,19 @@ use headcount::store::PairStore;
 use headcount::store::influx::InfluxStore;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::program::{self, Run, headcount};
 use crate::support::servers::{Process, free_port};
 
-fn headcount(server: &Influxd, token: &str, arguments: &[&str]) -> Output {
+fn run(server: &Influxd, token: &str, arguments: &[&str]) -> Run {
     let directory = tempfile::tempdir().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-    command
-        .args(arguments)
-        .current_dir(directory.path())
-        .env("HEADCOUNT_STORE", "influx")
-        .env("HEADCOUNT_INFLUX_URL", server.url())
-        .env("HEADCOUNT_INFLUX_ORG", ORG)
-        .env("HEADCOUNT_INFLUX_TOKEN", token);
-    command.output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    let url = server.url();
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_token", token),
+    ];
+    program::run(directory.path(), &settings, arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,9 +31,9 @@ async fn tokens_become_files_and_a_worker_tells_how_it_is() {
     let tokens = folder.path().join("tokens");
     let set_up = ["setup", "--tokens-dir", tokens.to_str().unwrap()];
     for _ in 0..2 {
-        let done = headcount(&server, TOKEN, &set_up);
-        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
-        assert!(!text(&done.stdout).contains("token"), "a secret in the log");
+        let done = run(&server, TOKEN, &set_up);
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        assert!(!done.out.contains("token"), "a secret in the log");
     }
     let token = std::fs::read_to_string(tokens.join("service.token")).unwrap();
     let worker = Worker::start(&server, &token).await;
@@ -51,33 +46,40 @@ async fn tokens_become_files_and_a_worker_tells_how_it_is() {
         assert!(began.elapsed() < Duration::from_secs(60), "no refresh");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let health = headcount(&server, "", &["health", "--ready", "--url", &worker.url]);
-    assert_eq!(text(&health.stdout), "ready\n");
+    let health = run(&server, "", &["health", "--ready", "--url", &worker.url]);
+    assert_eq!(health.out, "ready\n");
 
     std::fs::remove_file(tokens.join("reader.token")).unwrap();
-    let lost = headcount(&server, TOKEN, &set_up);
-    assert_eq!(lost.status.code(), Some(1));
-    assert!(text(&lost.stderr).contains("reader.token is missing"));
+    let lost = run(&server, TOKEN, &set_up);
+    assert_eq!(lost.code, Some(1));
+    assert!(lost.err.contains("reader.token is missing"));
 }
 
 /// `headcount worker`, which recounts every second.
 struct Worker {
     url: String,
     _process: Process,
+    _directory: tempfile::TempDir,
 }
 
 impl Worker {
     async fn start(server: &Influxd, token: &str) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-        command
-            .args(["worker", "--worker-listen", &address])
-            .args(["--refresh-interval", "1s", "--store", "influx"])
-            .args(["--influx-url", &server.url(), "--influx-org", ORG])
-            .env("HEADCOUNT_INFLUX_TOKEN", token);
+        let directory = tempfile::tempdir().unwrap();
+        let url = server.url();
+        let settings = [
+            ("worker_listen", address.as_str()),
+            ("refresh_interval", "1s"),
+            ("store", "influx"),
+            ("influx_url", &url),
+            ("influx_org", ORG),
+            ("influx_token", token),
+        ];
+        let mut command = headcount(directory.path(), &settings, &["worker"]);
         let worker = Self {
             url: format!("http://{address}"),
             _process: Process::start(&mut command),
+            _directory: directory,
         };
         let began = std::time::Instant::now();
         while reqwest::get(format!("{}/healthz", worker.url))
@@ -106,22 +108,22 @@ async fn setup_then_refresh_without_a_service() {
     let Some(server) = Influxd::start().await else {
         return;
     };
-    let early = headcount(&server, TOKEN, &["refresh"]);
-    assert_eq!(early.status.code(), Some(1));
-    let advice = text(&early.stderr);
+    let early = run(&server, TOKEN, &["refresh"]);
+    assert_eq!(early.code, Some(1));
+    let advice = early.err;
     assert!(advice.contains("run `headcount setup`"), "{advice}");
 
-    let first = headcount(&server, TOKEN, &["setup", "--tokens", "--json"]);
-    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
-    let made: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
+    let first = run(&server, TOKEN, &["setup", "--tokens", "--json"]);
+    assert_eq!(first.code, Some(0), "{}", first.err);
+    let made: serde_json::Value = first.json();
     assert_eq!(made["steps"][1]["change"], "created");
     let service = made["tokens"][0]["token"].as_str().unwrap().to_owned();
-    let again = headcount(&server, TOKEN, &["setup"]);
-    assert_eq!(text(&again.stdout).matches("unchanged").count(), 3);
+    let again = run(&server, TOKEN, &["setup"]);
+    assert_eq!(again.out.matches("unchanged").count(), 3);
 
-    let wrong = headcount(&server, "wrong", &["setup"]);
-    assert_eq!(wrong.status.code(), Some(1));
-    assert!(text(&wrong.stderr).contains("influx_token"));
+    let wrong = run(&server, "wrong", &["setup"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.err.contains("influx_token"));
 
     let frame = TimeFrame::new(
         Duration::from_hours(14 * 24),
@@ -139,14 +141,9 @@ async fn setup_then_refresh_without_a_service() {
         batch.push_pair(&user, "a b", slot).unwrap();
     }
     store.record(&batch.finish()).await.unwrap();
-    let refreshed = headcount(&server, &service, &["refresh", "--json"]);
-    assert_eq!(
-        refreshed.status.code(),
-        Some(0),
-        "{}",
-        text(&refreshed.stderr)
-    );
-    let document: serde_json::Value = serde_json::from_slice(&refreshed.stdout).unwrap();
+    let refreshed = run(&server, &service, &["refresh", "--json"]);
+    assert_eq!(refreshed.code, Some(0), "{}", refreshed.err);
+    let document: serde_json::Value = refreshed.json();
     assert_eq!(
         (&document["refreshed"], &document["failed"]),
         (&1.into(), &0.into())
@@ -157,6 +154,6 @@ async fn setup_then_refresh_without_a_service() {
     assert_eq!(trend.len(), 1, "a refresh leaves a trend point");
     assert_eq!(trend[0].users, 2);
 
-    let archived = headcount(&server, &service, &["archive"]);
-    assert_eq!(text(&archived.stdout), "0 pairs removed\n");
+    let archived = run(&server, &service, &["archive"]);
+    assert_eq!(archived.out, "0 pairs removed\n");
 }

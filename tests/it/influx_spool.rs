@@ -1,32 +1,14 @@
 //! The service with InfluxDB away: pairs wait on disk and lose nothing.
 
-use std::time::Duration;
-
-use headcount::domain::TimeFrame;
 use headcount::store::influx::set_up;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::proxy::Proxy;
 use crate::support::service::Service;
-
-fn two_weeks() -> TimeFrame {
-    let frame = TimeFrame::new(
-        Duration::from_hours(14 * 24),
-        Duration::from_secs(60),
-        Duration::from_secs(300),
-    );
-    frame.unwrap()
-}
+use crate::support::two_weeks;
 
 fn users(prefix: &str, number: usize) -> Vec<String> {
     (0..number).map(|n| format!("{prefix}{n}")).collect()
-}
-
-async fn counted(service: &Service) -> u64 {
-    let answer = service.get("/v1/segments/s/count?fresh=true").await;
-    answer["users"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no count: {answer}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,9 +50,9 @@ async fn a_killed_service_delivers_its_spool_after_the_restart() {
     assert_eq!(service.post(&users("after", 10), "s").await, 202);
     server.restart().await;
     service.wait_until_drained().await;
-    assert_eq!(counted(&service).await, 230);
+    assert_eq!(service.fresh_count("s").await, 230);
     assert_eq!(service.post(&users("at last", 10), "s").await, 200);
-    assert_eq!(counted(&service).await, 240);
+    assert_eq!(service.fresh_count("s").await, 240);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +101,7 @@ async fn cut_and_stalled_connections_under_load_lose_nothing() {
     proxy.restore();
     service.wait_until_drained().await;
     assert_eq!(
-        counted(&service).await,
+        service.fresh_count("s").await,
         accepted,
         "each accepted pair counts, once"
     );
@@ -148,5 +130,5 @@ async fn without_a_spool_the_service_says_to_come_back() {
     assert_eq!(service.post(&users("u", 3), "s").await, 503);
     server.restart().await;
     assert_eq!(service.post(&users("u", 3), "s").await, 200);
-    assert_eq!(counted(&service).await, 3);
+    assert_eq!(service.fresh_count("s").await, 3);
 }

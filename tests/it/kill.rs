@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio::sync::mpsc;
 
-use crate::support::binary::Server;
+use crate::support::service::Service;
 
 const ROUNDS: usize = 12;
 const WRITERS: usize = 4;
@@ -23,7 +23,7 @@ async fn every_acknowledged_pair_survives_kill_9() {
     let mut ledger = Ledger::default();
     let mut random = fastrand::Rng::with_seed(42);
     for round in 0..ROUNDS {
-        let mut server = Server::start(directory.path(), &[]).await;
+        let mut server = Service::start(directory.path(), &[]).await;
         let (acknowledgement, mut acknowledgements) = mpsc::unbounded_channel();
         let writers: Vec<_> = (0..WRITERS)
             .map(|writer| {
@@ -45,7 +45,7 @@ async fn every_acknowledged_pair_survives_kill_9() {
                 ledger.uncertain.entry(segment).or_default().insert(user);
             }
         }
-        let mut server = Server::start(directory.path(), &[]).await;
+        let mut server = Service::start(directory.path(), &[]).await;
         for (segment, users) in &ledger.acknowledged {
             let counted = server.count(segment).await;
             let most: HashSet<_> = users

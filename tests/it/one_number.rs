@@ -11,6 +11,7 @@ use headcount::store::PairStore;
 use headcount::store::conformance::HOSTILE_NAMES;
 
 use crate::support::stores::Stores;
+use crate::support::two_weeks;
 
 const PAIRS: usize = 1_000_000;
 const BATCH: usize = 5_000;
@@ -21,10 +22,6 @@ const INSTANTS: usize = 14;
 
 fn frame(window: Duration, resolution: Duration) -> TimeFrame {
     TimeFrame::new(window, resolution, Duration::from_secs(60)).unwrap()
-}
-
-fn two_weeks() -> TimeFrame {
-    frame(Duration::from_hours(14 * 24), Duration::from_secs(60))
 }
 
 fn user_name(number: u32) -> String {

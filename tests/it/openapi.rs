@@ -10,8 +10,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::app::{Answer, App};
-use crate::support::binary::Server;
 use crate::support::schema::{mistakes, resolve, strangers};
+use crate::support::service::Service;
 use crate::support::{program, servers};
 
 /// What is for people with a browser, and no part of the document: `described` in `http/openapi/resources.rs` leaves it out.
@@ -352,7 +352,7 @@ async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), settings).await;
+    let server = Service::start(folder.path(), settings).await;
     let own = repository.join("tests/schemathesis");
     let output = Command::new(schemathesis)
         .arg("--config-file")

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headcount::domain::TimeFrame;
 use headcount::store::influx::set_up;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
@@ -14,6 +13,7 @@ use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
+use crate::support::two_weeks;
 
 /// What is done to a proxy, and its name.
 type Switch = (&'static str, fn(&Proxy));
@@ -26,15 +26,6 @@ const GROUP: u64 = 10;
 /// A writer rests so long between posts: among some ten thousand users of one segment in one minute, a pair that
 /// shares a point, which would be hidden, is very unlikely.
 const REST: Duration = Duration::from_millis(10);
-
-fn two_weeks() -> TimeFrame {
-    let frame = TimeFrame::new(
-        Duration::from_hours(14 * 24),
-        Duration::from_secs(60),
-        Duration::from_secs(300),
-    );
-    frame.unwrap()
-}
 
 /// What happened to requests that began and ended while nothing was switched.
 #[derive(Debug, Default, Clone)]
@@ -280,6 +271,13 @@ async fn settled(service: &Service) -> Vec<u64> {
     counts
 }
 
+fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
+    let settings = settings.iter();
+    settings
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
+}
+
 async fn fresh(service: &Service) -> Vec<u64> {
     let mut counts = Vec::new();
     for segment in 0..WRITERS {
@@ -305,7 +303,7 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
     };
     let (influxd, redis) = (&servers.to_influxd, &servers.to_redis);
     let directory = tempfile::tempdir().unwrap();
-    let service = Arc::new(Service::start(directory.path(), &servers.settings()).await);
+    let service = Arc::new(Service::start(directory.path(), &borrowed(&servers.settings())).await);
     let load = Load::on(std::slice::from_ref(&service));
 
     let well = load
@@ -401,10 +399,10 @@ async fn two_services_and_a_worker_agree_after_each_server_was_killed_under_load
     let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let [first, second, third] = &directories;
     let services = [
-        Arc::new(Service::start(first.path(), &settings).await),
-        Arc::new(Service::start(second.path(), &settings).await),
+        Arc::new(Service::start(first.path(), &borrowed(&settings)).await),
+        Arc::new(Service::start(second.path(), &borrowed(&settings)).await),
     ];
-    let _worker = Service::worker(third.path(), &settings);
+    let _worker = Service::worker(third.path(), &borrowed(&settings));
     let load = Load::on(&services);
     load.after(|| {}, |seen| seen.written(200) > 100).await;
 

@@ -13,6 +13,7 @@ use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
 use headcount::store::{Change, PairStore, SetUp};
 
 use crate::support::postgres::{Postgres, parsed};
+use crate::support::two_weeks;
 
 struct Schemas {
     server: Postgres,
@@ -30,10 +31,6 @@ impl Factory for Schemas {
 pub fn frame(window: u64, resolution: u64) -> TimeFrame {
     let seconds = Duration::from_secs;
     TimeFrame::new(seconds(window), seconds(resolution), seconds(300)).unwrap()
-}
-
-pub fn two_weeks() -> TimeFrame {
-    frame(14 * 86_400, 60)
 }
 
 pub fn segment(name: &str) -> Segment {

@@ -12,9 +12,10 @@ use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore,
 use headcount::store::{PairStore, StoreError};
 use tokio_postgres::Client;
 
-use crate::postgres::{back, batch, present, segment, two_weeks, user, users};
+use crate::postgres::{back, batch, present, segment, user, users};
 use crate::support::postgres::{Postgres, parsed};
 use crate::support::proxy::Proxy;
+use crate::support::two_weeks;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

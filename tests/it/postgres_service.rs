@@ -1,16 +1,17 @@
 //! The service and the program on Postgres.
 
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use headcount::store::postgres::set_up;
 
-use crate::postgres::{frame, two_weeks};
+use crate::postgres::frame;
 use crate::support::app::{App, NOON};
 use crate::support::postgres::Postgres;
+use crate::support::program::{self, Run};
 use crate::support::service::Service;
+use crate::support::two_weeks;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Users of one post, which nobody else posts.
@@ -231,21 +232,11 @@ async fn users_leave_a_window_of_four_minutes_to_the_second() {
     app.stop().await;
 }
 
-fn headcount(server: &Postgres, arguments: &[&str], more: &[(&str, &str)]) -> Output {
+fn run(server: &Postgres, arguments: &[&str], more: &[(&str, &str)]) -> Run {
     let directory = tempfile::tempdir().unwrap();
-    let secret = directory.path().join("url");
-    std::fs::write(&secret, server.url()).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-    command
-        .args(arguments)
-        .current_dir(directory.path())
-        .env("HEADCOUNT_STORE", "postgres")
-        .env("HEADCOUNT_POSTGRES_URL_FILE", secret);
-    command.envs(more.iter().copied()).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
+    std::fs::write(directory.path().join("url"), server.url()).unwrap();
+    let settings = [("store", "postgres"), ("postgres_url_file", "url")];
+    program::run(directory.path(), &[&settings, more].concat(), arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -253,36 +244,36 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
     let Some(server) = Postgres::start().await else {
         return;
     };
-    let early = headcount(&server, &["refresh"], &[]);
-    assert_eq!(early.status.code(), Some(1));
-    let advice = text(&early.stderr);
+    let early = run(&server, &["refresh"], &[]);
+    assert_eq!(early.code, Some(1));
+    let advice = early.err;
     assert!(advice.contains("run `headcount setup`"), "{advice}");
 
-    let first = headcount(&server, &["setup"], &[]);
-    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    let first = run(&server, &["setup"], &[]);
+    assert_eq!(first.code, Some(0), "{}", first.err);
     assert_eq!(
-        text(&first.stdout),
+        first.out,
         "created    schema \"headcount\"\n\
          created    tables of version 1\n\
          created    slots of 60 s\n"
     );
-    let again = headcount(&server, &["setup", "--json"], &[]);
-    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    let again = run(&server, &["setup", "--json"], &[]);
+    let again: serde_json::Value = again.json();
     assert_eq!(again["steps"][2]["change"], "unchanged");
-    let tokens = headcount(&server, &["setup", "--tokens"], &[]);
-    assert_eq!(tokens.status.code(), Some(1));
-    assert!(text(&tokens.stderr).contains("roles"));
+    let tokens = run(&server, &["setup", "--tokens"], &[]);
+    assert_eq!(tokens.code, Some(1));
+    assert!(tokens.err.contains("roles"));
 
-    let shown = headcount(&server, &["check-config"], &[]);
-    assert_eq!(shown.status.code(), Some(0));
-    let shown = text(&shown.stdout);
+    let shown = run(&server, &["check-config"], &[]);
+    assert_eq!(shown.code, Some(0));
+    let shown = shown.out;
     let url = shown.lines().find(|line| line.starts_with("postgres_url "));
     assert!(url.unwrap().contains("***"), "{shown}");
 
     // A store of other slots stops the start, and says what would be right.
-    let other = headcount(&server, &["refresh"], &[("HEADCOUNT_RESOLUTION", "1h")]);
-    assert_eq!(other.status.code(), Some(1));
-    assert!(text(&other.stderr).contains("`resolution` is 3600 s"));
+    let other = run(&server, &["refresh"], &[("resolution", "1h")]);
+    assert_eq!(other.code, Some(1));
+    assert!(other.err.contains("`resolution` is 3600 s"));
 
     let client = server.client().await;
     // A cast alone would round, now and then into the next minute.
@@ -293,14 +284,14 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
          (1, 'u1', {now}), (1, 'u2', {now} - 5), (1, 'gone', {now} - 20161 - 15)"
     );
     client.batch_execute(&pairs).await.unwrap();
-    let refreshed = headcount(&server, &["refresh", "--json"], &[]);
-    let refreshed: serde_json::Value = serde_json::from_slice(&refreshed.stdout).unwrap();
+    let refreshed = run(&server, &["refresh", "--json"], &[]);
+    let refreshed: serde_json::Value = refreshed.json();
     assert_eq!(refreshed["refreshed"], 1);
     let kept = client
         .query_one("select users from headcount.trend", &[])
         .await
         .unwrap();
     assert_eq!(kept.get::<_, i64>(0), 2, "a refresh leaves a trend point");
-    let archived = headcount(&server, &["archive"], &[]);
-    assert_eq!(text(&archived.stdout), "1 pairs removed\n");
+    let archived = run(&server, &["archive"], &[]);
+    assert_eq!(archived.out, "1 pairs removed\n");
 }

@@ -3,22 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
 
-use crate::support::binary::Server;
+use crate::support::program::run;
+use crate::support::service::Service;
 
 const PAIR: &str = r#"{"user_id":"u1","segment":"sports"}"#;
 
-fn headcount(directory: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_headcount"))
-        .args(arguments)
-        .current_dir(directory)
-        .output()
-        .unwrap()
-}
-
 /// A request of which the last `missing` bytes of the body are not sent yet.
-fn begin_post(server: &Server, missing: usize) -> TcpStream {
+fn begin_post(server: &Service, missing: usize) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
         "POST /v1/pairs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
@@ -38,7 +30,7 @@ fn begin_post(server: &Server, missing: usize) -> TcpStream {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_requests_under_way_finish() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "60s")]).await;
+    let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "60s")]).await;
     let mut request = begin_post(&server, 5);
     server.signal("TERM");
     server.wait_until_refusing().await;
@@ -49,7 +41,7 @@ async fn sigterm_lets_requests_under_way_finish() {
     request.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(server.exit_code().await, Some(0));
-    let server = Server::start(directory.path(), &[]).await;
+    let server = Service::start(directory.path(), &[]).await;
     assert_eq!(server.count("sports").await, 1);
     assert_eq!(server.terminate().await, Some(0));
 }
@@ -57,7 +49,7 @@ async fn sigterm_lets_requests_under_way_finish() {
 #[tokio::test(flavor = "multi_thread")]
 async fn load_balancers_have_time_to_leave() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[("SHUTDOWN_DELAY", "10m")]).await;
+    let server = Service::start(directory.path(), &[("SHUTDOWN_DELAY", "10m")]).await;
     let ready = format!("{}/readyz", server.url());
     assert_eq!(reqwest::get(&ready).await.unwrap().status(), 200);
     server.signal("TERM");
@@ -66,7 +58,7 @@ async fn load_balancers_have_time_to_leave() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     // On a new connection each: what still comes is served.
-    server.post(PAIR).await;
+    server.post_body(PAIR).await;
     assert_eq!(server.count("sports").await, 1);
     // Ten minutes of delay are left: a second signal does not wait for them.
     server.signal("TERM");
@@ -76,7 +68,7 @@ async fn load_balancers_have_time_to_leave() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "10m")]).await;
+    let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "10m")]).await;
     let _unfinished = begin_post(&server, 5);
     server.signal("TERM");
     server.wait_until_refusing().await;
@@ -88,7 +80,7 @@ async fn a_second_signal_ends_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn past_the_grace_requests_are_abandoned() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[("SHUTDOWN_GRACE", "200ms")]).await;
+    let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "200ms")]).await;
     let _unfinished = begin_post(&server, 5);
     server.signal("TERM");
     assert!(server.exit_code().await.is_some());
@@ -97,16 +89,12 @@ async fn past_the_grace_requests_are_abandoned() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_service_on_the_same_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[]).await;
-    let data = directory.path().to_str().unwrap();
-    let output = headcount(
-        directory.path(),
-        &["serve", "--listen", "127.0.0.1:0", "--data-dir", data],
-    );
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let server = Service::start(directory.path(), &[]).await;
+    let refused = run(directory.path(), &[], &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.code, Some(1));
+    let said = refused.err;
     assert!(
-        said.contains(data) && said.contains("another process"),
+        said.contains("headcount-data") && said.contains("another process"),
         "{said}"
     );
     assert_eq!(server.terminate().await, Some(0));
@@ -120,9 +108,9 @@ fn bad_settings_stop_the_start_by_name() {
         (["serve", "--listen", "nowhere"], "listen"),
         (["serve", "--max-body", "much"], "max_body"),
     ] {
-        let output = headcount(directory.path(), &arguments);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let refused = run(directory.path(), &[], &arguments);
+        assert_eq!(refused.code, Some(2), "{arguments:?}");
+        let said = refused.err;
         assert!(said.contains(named), "{arguments:?}: {said}");
     }
     assert!(
@@ -136,9 +124,9 @@ fn a_damaged_log_stops_the_start_with_file_and_offset() {
     let directory = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut server = Server::start(directory.path(), &[]).await;
+        let mut server = Service::start(directory.path(), &[]).await;
         for _ in 0..20 {
-            server.post(PAIR).await;
+            server.post_body(PAIR).await;
         }
         server.kill();
     });
@@ -146,13 +134,9 @@ fn a_damaged_log_stops_the_start_with_file_and_offset() {
     let mut bytes = std::fs::read(&log).unwrap();
     bytes[80] ^= 1;
     std::fs::write(&log, bytes).unwrap();
-    let data = directory.path().to_str().unwrap();
-    let output = headcount(
-        directory.path(),
-        &["serve", "--listen", "127.0.0.1:0", "--data-dir", data],
-    );
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let refused = run(directory.path(), &[], &["serve", "--listen", "127.0.0.1:0"]);
+    assert_eq!(refused.code, Some(1));
+    let said = refused.err;
     let name = log.file_name().unwrap().to_str().unwrap();
     assert!(
         said.contains(name) && said.contains("damaged at byte 80"),

@@ -11,6 +11,7 @@ use headcount::store::{PairStore, StoreError};
 
 use crate::redis_store::{batch, options, present, segment, store, users};
 use crate::support::app::App;
+use crate::support::program::run;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Redis, RedisCluster};
 use crate::support::service::Service;
@@ -39,13 +40,6 @@ async fn until_it_serves(store: &RedisStore) {
 
 fn names(prefix: &str, number: usize) -> Vec<String> {
     (0..number).map(|n| format!("{prefix}{n}")).collect()
-}
-
-async fn counted(service: &Service) -> u64 {
-    let answer = service.get("/v1/segments/s/count?fresh=true").await;
-    answer["users"]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no count: {answer}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +77,7 @@ async fn acknowledged_pairs_survive_kill_and_restart_of_a_server_under_load() {
         "{stored} stored, {spooled} spooled"
     );
     service.wait_until_drained().await;
-    assert_eq!(counted(&service).await, stored + spooled);
+    assert_eq!(service.fresh_count("s").await, stored + spooled);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -357,7 +351,7 @@ async fn a_full_server_is_full_and_recovers() {
     assert_eq!(service.post(&names("w", 10), "s").await, 202);
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     service.wait_until_drained().await;
-    assert_eq!(counted(&service).await, 11);
+    assert_eq!(service.fresh_count("s").await, 11);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -416,12 +410,11 @@ async fn the_log_says_when_a_200_does_not_mean_durable() {
     let directory = tempfile::tempdir().unwrap();
     let url = redis.url();
     let settings = [("store", "redis"), ("redis_url", &*url)];
-    let log = || std::fs::read_to_string(directory.path().join("service.log")).unwrap();
     redis.cli(&["CONFIG", "SET", "maxmemory", "1gb"]);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&names("u", 1), "s").await, 200);
-    let said = log();
+    let said = service.log();
     assert_eq!(said.matches("persistence is off").count(), 1, "{said}");
     assert_eq!(said.matches("evict whole segments").count(), 1, "{said}");
     drop(service);
@@ -429,7 +422,7 @@ async fn the_log_says_when_a_200_does_not_mean_durable() {
     redis.cli(&["CONFIG", "SET", "appendonly", "yes"]);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let service = Service::start(directory.path(), &settings).await;
-    let said = log();
+    let said = service.log();
     assert!(said.contains("appendfsync everysec"), "{said}");
     assert!(!said.contains("WARN"), "{said}");
     drop(service);
@@ -513,17 +506,9 @@ async fn four_minutes_in_steps_of_a_second() {
 
     // The same keys with slots of a minute.
     let directory = tempfile::tempdir().unwrap();
-    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_headcount"))
-        .arg("serve")
-        .current_dir(directory.path())
-        .envs([
-            ("HEADCOUNT_STORE", "redis"),
-            ("HEADCOUNT_REDIS_URL", &url),
-            ("HEADCOUNT_LISTEN", "127.0.0.1:0"),
-        ])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success());
-    assert!(said.contains("resolution = \"1s\""), "{said}");
+    let settings = [("store", "redis"), ("redis_url", url.as_str())];
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let refused = run(directory.path(), &settings, &serve);
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.err.contains("resolution = \"1s\""), "{refused:?}");
 }

@@ -7,15 +7,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::binary::Server;
+use crate::support::program::headcount;
+use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_a_line_and_ctrl_c_ends_it_well() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[]).await;
-    server.post(r#"{"user_id": "u1", "segment": "a"}"#).await;
-    let mut watch = Command::new(env!("CARGO_BIN_EXE_headcount"))
-        .args(["segments", "--watch", "--json", "--url", &server.url()])
+    let server = Service::start(directory.path(), &[]).await;
+    server
+        .post_body(r#"{"user_id": "u1", "segment": "a"}"#)
+        .await;
+    let url = server.url();
+    let arguments = ["segments", "--watch", "--json", "--url", &url];
+    let mut watch = headcount(directory.path(), &[], &arguments)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -33,13 +37,17 @@ async fn a_change_is_a_line_and_ctrl_c_ends_it_well() {
         (&first["segment"], &first["users"]),
         (&"a".into(), &1.into())
     );
-    server.post(r#"{"user_id": "u1", "segment": "b"}"#).await;
+    server
+        .post_body(r#"{"user_id": "u1", "segment": "b"}"#)
+        .await;
     let second = next();
     assert_eq!(
         (&second["segment"], &second["users"]),
         (&"b".into(), &1.into())
     );
-    server.post(r#"{"user_id": "u2", "segment": "a"}"#).await;
+    server
+        .post_body(r#"{"user_id": "u2", "segment": "a"}"#)
+        .await;
     let third = next();
     assert_eq!(
         (&third["segment"], &third["users"]),

@@ -5,12 +5,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::tools::root;
-use crate::support::binary::Server;
+use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Server::start(folder.path(), &[("REFRESH_MODE", "off")]).await;
+    let server = Service::start(folder.path(), &[("REFRESH_MODE", "off")]).await;
     let program = Path::new(env!("CARGO_BIN_EXE_headcount"));
     let path = format!("{}:/usr/bin:/bin", program.parent().unwrap().display());
     let mut jobs = Command::new("/bin/sh")

@@ -6,7 +6,8 @@ use std::time::Duration;
 use headcount::config;
 use headcount::telemetry::Metrics;
 
-use super::tools::{headcount, run};
+use super::tools::{root, run};
+use crate::support::program::headcount;
 
 /// Variables of the commands that speak to a service; no settings.
 const OF_CLIENTS: [&str; 3] = ["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
@@ -32,7 +33,9 @@ impl Container {
             assert!(!is_ours || is_known, "{}: no setting is {name}", self.place);
         }
         // Help comes last, so that a wrong command or flag is met first.
-        let (well, said) = run(headcount().args(&self.arguments).arg("--help"));
+        let (well, said) = run(headcount(root(), &[], &[])
+            .args(&self.arguments)
+            .arg("--help"));
         assert!(well, "{}: {:?}: {said}", self.place, self.arguments);
         if matches!(self.command(), "serve" | "worker" | "setup") {
             self.check_settings();
@@ -47,7 +50,7 @@ impl Container {
     /// The values too must be right together. Files are the container's: others take their place.
     fn check_settings(&self) {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = headcount();
+        let mut command = headcount(folder.path(), &[], &[]);
         for (name, value) in &self.environment {
             if OF_CLIENTS.contains(&name.as_str()) || !name.starts_with(config::PREFIX) {
                 continue;

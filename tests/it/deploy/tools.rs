@@ -74,17 +74,6 @@ fn text(output: &Output) -> String {
     format!("{out}{err}")
 }
 
-/// The program under test, without the settings of whoever runs the tests.
-pub fn headcount() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("HEADCOUNT_") {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
 /// The values of an array; none where there is nothing.
 pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()

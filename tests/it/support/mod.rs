@@ -1,7 +1,6 @@
 //! What several tests need: servers to talk to, and ways to break them.
 
 pub mod app;
-pub mod binary;
 pub mod events;
 pub mod fault_server;
 pub mod influxd;
@@ -15,3 +14,17 @@ pub mod servers;
 pub mod service;
 pub mod stores;
 pub mod switchable;
+
+use std::time::Duration;
+
+use headcount::domain::TimeFrame;
+
+/// The frame that a service has unless told otherwise.
+pub fn two_weeks() -> TimeFrame {
+    let frame = TimeFrame::new(
+        Duration::from_hours(14 * 24),
+        Duration::from_secs(60),
+        Duration::from_secs(300),
+    );
+    frame.unwrap()
+}

@@ -38,13 +38,24 @@ pub fn headcount(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -
 
 /// Runs it to its end.
 pub fn run(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Run {
-    let output = headcount(folder, settings, arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    finish(&mut headcount(folder, settings, arguments))
+}
+
+/// Runs a command to its end.
+pub fn finish(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Run {
         code: output.status.code(),
-        out: text(&output.stdout),
-        err: text(&output.stderr),
+        out: text(output.stdout),
+        err: text(output.stderr),
     }
+}
+
+/// Its exit code, what it printed, and what it said on standard error.
+pub fn texts(command: &mut Command) -> (i32, String, String) {
+    let Run { code, out, err } = finish(command);
+    (code.unwrap(), out, err)
 }
 
 /// Starts it and leaves it to the test.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 
 /// The program of a server: named by the variable, or on PATH.
@@ -117,7 +117,21 @@ impl Process {
 
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+        self.ended().is_none()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().unwrap()
+    }
+
+    /// Memory in use, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.0.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() * 1024
     }
 
     /// The processes that it has started.
@@ -132,10 +146,7 @@ impl Process {
 
     /// Fails the test when the process has ended by itself.
     pub fn assert_running(&mut self) {
-        assert!(
-            self.0.try_wait().unwrap().is_none(),
-            "the server ended by itself"
-        );
+        assert!(self.is_running(), "the server ended by itself");
     }
 }
 

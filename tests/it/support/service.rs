@@ -1,51 +1,90 @@
-//! The service as its own process.
+//! The service as its own process, on a port that the system chose.
 
-use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::servers::{Process, free_port};
+use super::program::headcount;
+use super::servers::Process;
+
+/// What is waited for takes well under a second; a machine under load may need much longer.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// `headcount serve`, killed when this goes.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
-    url: String,
+    address: SocketAddr,
+    log: PathBuf,
     client: reqwest::Client,
 }
 
 impl Service {
-    /// Starts the service in `directory` with these settings, by name, and waits until it answers.
-    pub async fn start(directory: &Path, settings: &[(&str, impl AsRef<str>)]) -> Self {
-        let port = free_port();
-        let mut command = command("serve", directory, settings);
-        command.env("HEADCOUNT_LISTEN", format!("127.0.0.1:{port}"));
+    /// Starts the service in `directory` with these settings, by name, and waits until it listens.
+    pub async fn start(directory: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::launch(directory, settings, &[])
+    }
+
+    /// The same with arguments.
+    pub fn launch(directory: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let log = directory.join("service.stderr");
+        let mut command = headcount(directory, settings, &["serve"]);
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let process = Process::start_logging(command.args(arguments), &log);
         let mut service = Self {
-            process: Process::start_logging(&mut command, &directory.join("service.log")),
-            url: format!("http://127.0.0.1:{port}"),
+            process,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log,
             client: reqwest::Client::new(),
         };
-        service.wait_until_up().await;
+        service.address = service.wait_until_listening();
         service
     }
 
     /// Starts `headcount worker` in `directory`; it answers nobody.
-    pub fn worker(directory: &Path, settings: &[(&str, impl AsRef<str>)]) -> Process {
-        Process::start(&mut command("worker", directory, settings))
+    pub fn worker(directory: &Path, settings: &[(&str, &str)]) -> Process {
+        Process::start(&mut headcount(directory, settings, &["worker"]))
     }
 
-    async fn wait_until_up(&mut self) {
-        for _ in 0..600 {
-            self.process.assert_running();
-            let url = format!("{}/healthz", self.url);
-            if self.client.get(url).send().await.is_ok() {
-                return;
+    fn wait_until_listening(&mut self) -> SocketAddr {
+        let began = Instant::now();
+        loop {
+            let log = self.log();
+            let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let found = whole
+                .lines()
+                .find_map(|line| line.split_once("listening on http://"));
+            if let Some((_, address)) = found {
+                return address.trim().parse().unwrap();
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(
+                self.process.is_running() && began.elapsed() < DEADLINE,
+                "the service must come to listen: {log}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("the service did not come up within 30 s");
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The process itself.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Kills it as `kill -9` does.
@@ -53,28 +92,89 @@ impl Service {
         self.process.kill();
     }
 
-    /// Posts one pair a user, seen now; returns the status.
+    /// Sends a signal by name: `TERM`, `STOP`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// SIGTERM, then the exit code.
+    pub async fn terminate(self) -> Option<i32> {
+        self.signal("TERM");
+        self.exit_code().await
+    }
+
+    /// Waits for the end. `None` when a signal ended it.
+    pub async fn exit_code(mut self) -> Option<i32> {
+        poll(async || self.process.ended()).await.code()
+    }
+
+    /// Waits until the service accepts no more connections.
+    pub async fn wait_until_refusing(&self) {
+        let refuses = || TcpStream::connect(self.address).is_err();
+        poll(async || refuses().then_some(())).await;
+    }
+
+    /// Waits until nothing waits in the spool any more.
+    pub async fn wait_until_drained(&self) {
+        poll(async || {
+            let ready = self.get("/readyz").await;
+            let spool = &ready["components"]["spool"];
+            assert!(spool.is_object(), "no spool: {ready}");
+            spool["detail"].is_null().then_some(())
+        })
+        .await;
+    }
+
+    /// Posts one pair a user, seen now; returns the status, which is 0 where there was no answer.
     pub async fn post(&self, users: &[String], segment: &str) -> u16 {
         let pairs: Vec<Value> = users
             .iter()
             .map(|user| json!({"user_id": user, "segment": segment}))
             .collect();
-        let request = self.client.post(format!("{}/v1/pairs", self.url));
+        let request = self.client.post(format!("{}/v1/pairs", self.url()));
         match request.json(&pairs).send().await {
             Ok(answer) => answer.status().as_u16(),
             Err(_) => 0,
         }
     }
 
+    /// Posts one JSON body and requires a 200.
+    pub async fn post_body(&self, body: &'static str) {
+        let post = self.client.post(format!("{}/v1/pairs", self.url()));
+        let post = post.header("content-type", "application/json");
+        let answer = post.body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+
+    /// The count of `segment` over the full window.
+    pub async fn count(&self, segment: &str) -> u64 {
+        users(&self.get(&format!("/v1/segments/{segment}/count")).await)
+    }
+
+    /// The same, past all caches.
+    pub async fn fresh_count(&self, segment: &str) -> u64 {
+        let path = format!("/v1/segments/{segment}/count?fresh=true");
+        users(&self.get(&path).await)
+    }
+
     /// Gets a document below the service's URL.
     pub async fn get(&self, path: &str) -> Value {
-        let answer = self.client.get(format!("{}{path}", self.url)).send().await;
+        let answer = self
+            .client
+            .get(format!("{}{path}", self.url()))
+            .send()
+            .await;
         answer.unwrap().json().await.unwrap()
     }
 
     /// The same with the status, which is 0 where there was no whole answer.
     pub async fn try_get(&self, path: &str) -> (u16, Value) {
-        let Ok(answer) = self.client.get(format!("{}{path}", self.url)).send().await else {
+        let Ok(answer) = self
+            .client
+            .get(format!("{}{path}", self.url()))
+            .send()
+            .await
+        else {
             return (0, Value::Null);
         };
         let status = answer.status().as_u16();
@@ -86,30 +186,32 @@ impl Service {
 
     /// Gets a text below the service's URL.
     pub async fn text(&self, path: &str) -> String {
-        let answer = self.client.get(format!("{}{path}", self.url)).send().await;
+        let answer = self
+            .client
+            .get(format!("{}{path}", self.url()))
+            .send()
+            .await;
         answer.unwrap().text().await.unwrap()
-    }
-
-    /// Waits until nothing waits in the spool any more.
-    pub async fn wait_until_drained(&self) {
-        for _ in 0..1200 {
-            let ready = self.get("/readyz").await;
-            let spool = &ready["components"]["spool"];
-            assert!(spool.is_object(), "no spool: {ready}");
-            if spool["detail"].is_null() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the spool was not delivered within a minute");
     }
 }
 
-fn command(name: &str, directory: &Path, settings: &[(&str, impl AsRef<str>)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
-    command.arg(name).current_dir(directory);
-    for (name, value) in settings {
-        command.env(format!("HEADCOUNT_{}", name.to_uppercase()), value.as_ref());
+fn users(count: &Value) -> u64 {
+    count["users"]
+        .as_u64()
+        .unwrap_or_else(|| panic!("no count in {count}"))
+}
+
+/// Asks again until there is an answer, and gives up long after one was due.
+async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(
+            began.elapsed() < DEADLINE,
+            "what was waited for did not happen"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    command
 }
