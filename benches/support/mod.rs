@@ -13,6 +13,8 @@ pub mod influxd;
 pub mod open_loop;
 #[path = "../../tests/it/support/postgres.rs"]
 pub mod postgres;
+#[path = "../../tests/it/support/program.rs"]
+pub mod program;
 #[path = "../../tests/it/support/redis.rs"]
 pub mod redis;
 pub mod resp;
