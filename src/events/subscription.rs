@@ -93,3 +93,37 @@ impl Subscription {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::{Count, Segment, Timestamp};
+    use crate::events::Events;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_says_that_it_lives_and_how_far_it_came() {
+        let events = Arc::new(Events::new(1, Arc::default()));
+        let segment = |name| Segment::new(name).unwrap();
+        let filter = Filter::new(vec![segment("heard")]);
+        let mut subscription = events.subscribe(None, filter).await.unwrap();
+        let opening = subscription.next().await;
+        let count = Count {
+            users: 1,
+            as_of: Timestamp::UNIX_EPOCH,
+        };
+        events.publish(&[(segment("unheard"), count)]);
+        let mut ids = vec![opening];
+        for _ in 0..2 {
+            let began = Instant::now();
+            let sign = subscription.next().await;
+            assert_eq!(began.elapsed(), HEARTBEAT);
+            ids.push(sign.strip_prefix(":\n").unwrap().to_owned());
+        }
+        ids[0] = ids[0].split_once('\n').unwrap().1.to_owned();
+        assert!(ids.iter().all(|id| id.starts_with("id: ")), "{ids:?}");
+        assert_ne!(ids[0], ids[1], "events that were filtered out are behind");
+        assert_eq!(ids[1], ids[2]);
+    }
+}
