@@ -128,7 +128,9 @@ impl Counts {
             return None;
         }
         let remembered = self.remembered.get(&(segment.clone(), window))?;
-        if remembered.at.elapsed() >= self.parts.memory_ttl {
+        let is_fresh = remembered.at.elapsed() < self.parts.memory_ttl;
+        // A count that the cache kept for too long is remembered as the last known one, not to be repeated.
+        if !is_fresh || !self.is_recent(remembered.answer.count.as_of) {
             return None;
         }
         // Other instances may have acknowledged pairs since this was loaded.
@@ -156,21 +158,29 @@ impl Counts {
             return Ok(answer);
         }
         let key = (segment.clone(), window);
-        let loaded = self
-            .loads
-            .try_get_with_by_ref(&key, self.load(segment, window))
-            .await;
+        let mut is_own = false;
+        let load = async {
+            is_own = true;
+            self.load(segment, window).await
+        };
+        let loaded = self.loads.try_get_with_by_ref(&key, load).await;
         // Kept only while the load was under way: what to repeat, and for how long, `remembered` knows.
         self.loads.invalidate(&key).await;
-        loaded.map_err(|error| CountError::clone(&error))
+        let mut answer = loaded.map_err(|error| CountError::clone(&error))?;
+        if !is_own {
+            // Pairs may have been acknowledged between the beginning of that load and of this call.
+            answer.pending = None;
+        }
+        Ok(answer)
     }
 
     async fn load(&self, segment: &Segment, window: Window) -> Result<Answer, CountError> {
         let cached = self.cached(segment, window).await;
         if let Some(cached) = cached {
             self.remember(segment, cached);
-            if self.is_recent(cached.count.as_of) {
-                return Ok(cached);
+            let latest = self.latest(segment, cached);
+            if self.is_recent(latest.count.as_of) {
+                return Ok(latest);
             }
         }
         let has_fallback = self.remembered.contains_key(&(segment.clone(), window));
@@ -227,6 +237,19 @@ impl Counts {
                 }
                 _ => newer,
             });
+    }
+
+    /// `cached`, or what is remembered, if that is later: a cache that was away when the store was counted must not
+    /// take a reader back to an older number.
+    fn latest(&self, segment: &Segment, cached: Answer) -> Answer {
+        match self.remembered.get(&(segment.clone(), cached.window)) {
+            Some(remembered) if remembered.answer.count.as_of > cached.count.as_of => Answer {
+                source: Source::Memory,
+                pending: None,
+                ..remembered.answer
+            },
+            _ => cached,
+        }
     }
 
     fn last(
