@@ -7,7 +7,7 @@ use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache;
+use crate::cache::{self, CountCache};
 use crate::config::{CacheKind, RefreshMode, Settings, SpoolSettings};
 use crate::counts::{CountError, Counts, CountsParts};
 use crate::domain::{
@@ -21,7 +21,7 @@ use crate::ingest::{
 };
 use crate::readiness::{Component, Readiness};
 use crate::refresher::{Outcome, Refresher, RefresherParts};
-use crate::store::{self, ObservedStore, PairStore, StoreError};
+use crate::store::{self, ObservedStore, Opened, PairStore, StoreError};
 use crate::sweeper;
 use crate::telemetry::Metrics;
 
@@ -36,7 +36,7 @@ pub struct Headcount {
     frame: TimeFrame,
     clock: Arc<dyn Clock>,
     store: Arc<dyn PairStore>,
-    cache: Arc<dyn cache::CountCache>,
+    cache: Arc<dyn CountCache>,
     ingest: Ingest,
     spool: Option<Arc<Spool>>,
     counts: Counts,
@@ -102,16 +102,26 @@ impl Headcount {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let frame = settings.frame;
         let opened = store::open(settings, clock.now(), &metrics).await?;
+        let cache = cache::open(settings)?;
+        Self::open_over(settings, opened, cache, clock, metrics).await
+    }
+
+    /// The same over a store and a cache of the caller's, whichever the settings name.
+    pub async fn open_over(
+        settings: &Settings,
+        opened: Opened,
+        cache: Arc<dyn CountCache>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let frame = settings.frame;
         if let Some(newest) = opened.newest {
             // A clock that was set back since the last run must not hide what was recorded before.
             clock.not_before(frame.resolution().start_of(newest));
         }
         let store: Arc<dyn PairStore> =
             Arc::new(ObservedStore::new(opened.store, Arc::clone(&metrics)));
-        let cache = cache::open(settings)?;
-
         let guard = Arc::new(SegmentGuard::new(settings.ingest.max_segments));
         let listing = guard.begin_listing();
         match store.segments(clock.now()).await {

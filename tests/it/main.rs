@@ -28,6 +28,7 @@ mod influx_faults;
 mod influx_spool;
 mod kill;
 mod library;
+mod model;
 mod one_number;
 mod open_loop;
 #[path = "../../benches/support/open_loop.rs"]

@@ -1,0 +1,163 @@
+//! What each answer of a client's call is held against.
+
+use std::time::Duration;
+
+use headcount::counts::{Answer, Source};
+use headcount::domain::{Count, Segment};
+use headcount::ingest::Durability;
+
+use super::calls::{Answered, Call};
+use super::checks::{self, promise, slot};
+use super::clock::Moment;
+use super::steps::{SEGMENTS, Step, WINDOWS};
+use super::truth::Became;
+use super::world::World;
+
+/// `cache_ttl` of every instance.
+const TRUSTED_FOR: Duration = Duration::from_secs(120);
+
+impl World {
+    pub fn check(&mut self, call: &Call, answered: Answered, now: Moment) -> Result<(), String> {
+        if answered.is_error() && !matches!(answered, Answered::Counted(_)) {
+            let was_troubled = self.was_troubled(call);
+            promise!(
+                was_troubled,
+                "{answered:?}, and the store was there all the time"
+            );
+        }
+        match (&call.step, answered) {
+            (_, Answered::Wrote(Ok(Durability::Stored))) => {
+                self.truth.settle(call.number, Became::Stored(now));
+            }
+            (_, Answered::Wrote(Ok(Durability::Spooled))) => {
+                promise!(self.shared.setup.has_spool, "spooled where no spool is");
+                self.truth.settle(call.number, Became::Spooled);
+            }
+            (_, Answered::Wrote(Err(_))) => {
+                promise!(!self.shared.setup.has_spool, "refused with a spool at hand");
+                self.truth.settle(call.number, Became::Refused);
+            }
+            (
+                &Step::Count {
+                    segment,
+                    window,
+                    fresh,
+                    ..
+                },
+                Answered::Counted(counted),
+            ) => {
+                let key = (call.at, segment, window);
+                match counted {
+                    Ok(answer) => self.check_count(call, key, fresh, &answer, now)?,
+                    Err(error) => {
+                        promise!(self.was_troubled(call), "no number: {error}");
+                        let known = self.known.get(&key);
+                        let was_known = known.is_some_and(|(_, at)| *at <= call.begun.moment);
+                        promise!(!was_known, "no number of what was known: {error}");
+                    }
+                }
+            }
+            (_, Answered::Listed(Ok(list))) => self.check_list(call, &list, now)?,
+            (&Step::Members { user, .. }, Answered::Members(Ok(found))) => {
+                let until = (self.shared.time.latest(), now);
+                checks::memberships(&self.truth, user, &found, WINDOWS[0], call.begun, until)?;
+            }
+            (&Step::Trend { segment, .. }, Answered::Trend(Ok(points))) => {
+                for point in points {
+                    let window = self.window(0);
+                    checks::count(
+                        &self.truth,
+                        &self.shared.time,
+                        segment,
+                        window,
+                        point,
+                        None,
+                        now,
+                    )?;
+                }
+            }
+            (_, Answered::Erased(erased)) => self.check_erased(call, erased.ok(), now)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub fn was_troubled(&self, call: &Call) -> bool {
+        // A store that was silent is left alone for a while.
+        let since = call.began.checked_sub(Duration::from_secs(10));
+        let store = &self.instances[call.at].store;
+        store.was_troubled(since.unwrap_or(call.began))
+    }
+
+    fn check_count(
+        &mut self,
+        call: &Call,
+        key: (usize, usize, usize),
+        fresh: bool,
+        answer: &Answer,
+        now: Moment,
+    ) -> Result<(), String> {
+        let (_, segment, window) = key;
+        let clock = self.instances[call.at].clock.last();
+        let is_own = self.shared.setup.is_live || (fresh && !answer.stale);
+        let by = is_own.then_some(call.begun.moment);
+        let window = self.window(window);
+        promise!(answer.window == window, "the window is another");
+        let time = &self.shared.time;
+        checks::count(&self.truth, time, segment, window, answer.count, by, now)?;
+        checks::bound(&self.truth, time, segment, answer, call.begun, clock)?;
+        let was_troubled = self.was_troubled(call);
+        checks::provenance(time, answer, call.begun, TRUSTED_FOR, was_troubled)?;
+        let as_of = answer.count.as_of;
+        let (latest, since) = self.known.get(&key).copied().unwrap_or((as_of, now));
+        // Whoever counts now does so by their own clock, and those of instances may differ.
+        let is_now = answer.source == Source::Store;
+        promise!(
+            as_of >= latest || since > call.begun.moment || is_now,
+            "as of {as_of}, and an answer before was as of {latest}"
+        );
+        self.known.insert(key, (latest.max(as_of), now));
+        Ok(())
+    }
+
+    fn check_list(
+        &self,
+        call: &Call,
+        list: &[(Segment, Count)],
+        now: Moment,
+    ) -> Result<(), String> {
+        promise!(
+            list.is_sorted_by(|one, other| one.0 < other.0),
+            "listed twice, or in no order: {list:?}"
+        );
+        for (name, count) in list {
+            let index = SEGMENTS.iter().position(|known| *known == name.as_str());
+            let index = index.ok_or_else(|| format!("{name} from nowhere"))?;
+            promise!(count.users > 0, "{name} is listed without users");
+            let by = self.shared.setup.is_live.then_some(call.begun.moment);
+            let (time, window) = (&self.shared.time, self.window(0));
+            checks::count(&self.truth, time, index, window, *count, by, now)?;
+        }
+        Ok(())
+    }
+
+    fn check_erased(
+        &mut self,
+        call: &Call,
+        erased: Option<u64>,
+        now: Moment,
+    ) -> Result<(), String> {
+        let Some((erasing, there)) = &call.erasing else {
+            return Ok(());
+        };
+        self.truth
+            .end_erasing(erasing, erased.map(|_| call.at), now);
+        let first = slot(self.shared.time.latest()) + 1 - WINDOWS[0];
+        let least = there.iter().filter(|slot| **slot >= first).count() as u64;
+        promise!(
+            erased.is_none_or(|erased| erased >= least),
+            "{erased:?} were erased, and the user was in {least} segments"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,236 @@
+//! Calls of clients: each runs as a task of its own and is answered whenever it can be.
+
+use std::sync::Arc;
+
+use headcount::app::Headcount;
+use headcount::counts::{Answer, CountError};
+use headcount::domain::{Count, Membership, Segment, Timestamp, UserId};
+use headcount::ingest::{Durability, IngestError, Intake};
+use headcount::refresher::Outcome;
+use headcount::store::StoreError;
+use jiff::SignedDuration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::checks::{Begun, last, slot};
+use super::clock::Moment;
+use super::steps::{SEGMENTS, Seen, Step, USERS, WINDOWS};
+use super::truth::{Became, Erasing, Sent};
+use super::world::{World, segment};
+
+/// What is known of a call when it begins.
+#[derive(Debug)]
+pub struct Call {
+    pub number: usize,
+    pub at: usize,
+    pub step: Step,
+    pub begun: Begun,
+    pub began: Instant,
+    /// Of an erasure: who, and in how many segments they surely are.
+    pub erasing: Option<(Erasing, Vec<u64>)>,
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub struct Running {
+    pub call: Call,
+    pub task: JoinHandle<Answered>,
+}
+
+#[derive(Debug)]
+pub enum Answered {
+    Wrote(Result<Durability, IngestError>),
+    Counted(Result<Answer, CountError>),
+    Listed(Result<Vec<(Segment, Count)>, CountError>),
+    Members(Result<Vec<Membership>, StoreError>),
+    Trend(Result<Vec<Count>, StoreError>),
+    Refreshed(Result<Outcome, StoreError>),
+    Archived(Result<u64, StoreError>),
+    Erased(Result<u64, StoreError>),
+}
+
+impl Answered {
+    /// Whether the call failed.
+    pub fn is_error(&self) -> bool {
+        match self {
+            Self::Wrote(answer) => answer.is_err(),
+            Self::Counted(answer) => answer.is_err(),
+            Self::Listed(answer) => answer.is_err(),
+            Self::Members(answer) => answer.is_err(),
+            Self::Trend(answer) => answer.is_err(),
+            Self::Refreshed(answer) => answer.is_err(),
+            Self::Archived(answer) | Self::Erased(answer) => answer.is_err(),
+        }
+    }
+}
+
+impl World {
+    /// Begins what a step of a client asks for.
+    pub fn call(&mut self, step: &Step) {
+        let (Step::Write { at, .. }
+        | Step::Count { at, .. }
+        | Step::List { at }
+        | Step::Members { at, .. }
+        | Step::Trend { at, .. }
+        | Step::Refresh { at, .. }
+        | Step::Archive { at }
+        | Step::Forget { at, .. }) = *step
+        else {
+            unreachable!("{step:?} is no call");
+        };
+        let at = at % self.instances.len();
+        self.requests += 1;
+        let mut call = Call {
+            number: self.requests,
+            at,
+            step: step.clone(),
+            begun: self.begin(at),
+            began: Instant::now(),
+            erasing: None,
+        };
+        let headcount = Arc::clone(&self.instances[at].headcount);
+        let task = match *step {
+            Step::Write { ref pairs, .. } => {
+                let batch = self.send(at, call.begun.moment, pairs).finish();
+                tokio::spawn(async move { Answered::Wrote(headcount.ingest().accept(batch).await) })
+            }
+            Step::Forget { user, .. } => {
+                let there = self.surely_in(user, call.begun);
+                // Whichever erases them first: of the others nobody can say what they find.
+                let others = self.running.iter_mut();
+                for (erasing, there) in others.filter_map(|other| other.call.erasing.as_mut()) {
+                    if erasing.is_of(user) {
+                        there.clear();
+                    }
+                }
+                call.erasing = Some((self.truth.begin_to_erase(user), there));
+                tokio::spawn(async move {
+                    let user = UserId::new(USERS[user]).unwrap();
+                    Answered::Erased(headcount.forget(user).await)
+                })
+            }
+            ref other => self.ask(headcount, other),
+        };
+        self.running.push(Running { call, task });
+    }
+
+    fn ask(&self, headcount: Arc<Headcount>, step: &Step) -> JoinHandle<Answered> {
+        match *step {
+            Step::Count {
+                segment: name,
+                window,
+                fresh,
+                ..
+            } => {
+                let (segment, window) = (segment(name), self.window(window));
+                tokio::spawn(async move {
+                    Answered::Counted(headcount.counts().get(&segment, window, fresh).await)
+                })
+            }
+            Step::Members { user, .. } => tokio::spawn(async move {
+                let user = UserId::new(USERS[user]).unwrap();
+                Answered::Members(headcount.memberships(user).await)
+            }),
+            Step::Trend { segment: name, .. } => {
+                let (segment, window) = (segment(name), self.window(0));
+                let to = self.shared.time.latest();
+                tokio::spawn(async move {
+                    let from = Timestamp::UNIX_EPOCH;
+                    let trend = headcount.trend(&segment, window, from, to, None);
+                    Answered::Trend(trend.await)
+                })
+            }
+            Step::Refresh { only, .. } => {
+                let only = only.map(segment);
+                tokio::spawn(
+                    async move { Answered::Refreshed(headcount.refresh(only.as_ref()).await) },
+                )
+            }
+            Step::Archive { .. } => {
+                tokio::spawn(async move { Answered::Archived(headcount.archive().await) })
+            }
+            _ => tokio::spawn(async move { Answered::Listed(headcount.counts().list().await) }),
+        }
+    }
+
+    pub fn begin(&self, at: usize) -> Begun {
+        Begun {
+            moment: self.shared.time.note(),
+            clock: last(&self.instances[at].clock),
+        }
+    }
+
+    /// Pairs pass the edge, or are refused there as they have to be.
+    fn send(&mut self, at: usize, sent: Moment, pairs: &[(usize, usize, Seen)]) -> Intake {
+        let instance = &self.instances[at];
+        let mut intake = instance.headcount.ingest().intake(pairs.len());
+        let now = instance.clock.last();
+        for &(user, segment, seen) in pairs {
+            let (at_instant, expected) = place(seen, now);
+            let pushed = intake.push(USERS[user], SEGMENTS[segment], at_instant);
+            let code = pushed.err().map(|error| error.code());
+            assert_eq!(code, expected.err(), "{seen:?} at {now}");
+            let Ok(slot) = expected else { continue };
+            self.truth.send(Sent {
+                request: self.requests,
+                user,
+                segment,
+                slot,
+                at,
+                sent,
+                became: Became::UnderWay,
+                erased: None,
+                is_in_doubt: false,
+                is_untold: false,
+            });
+        }
+        intake
+    }
+
+    /// The latest slots in which a user surely was in segments.
+    fn surely_in(&self, user: usize, begun: Begun) -> Vec<u64> {
+        let first = slot(begun.clock) + 1 - WINDOWS[0];
+        let latest = (0..SEGMENTS.len()).filter_map(|segment| {
+            let pairs = self.truth.of(segment, first..=u64::MAX);
+            let sure = pairs.filter(|pair| pair.user == user && pair.is_sure(begun.moment));
+            sure.map(|pair| pair.slot).max()
+        });
+        latest.collect()
+    }
+
+    /// The instance is no more: nobody is answered.
+    pub fn abandon(&mut self, at: usize) {
+        let (gone, running): (Vec<_>, Vec<_>) = self
+            .running
+            .drain(..)
+            .partition(|running| running.call.at == at);
+        self.running = running;
+        let now = self.shared.time.note();
+        for Running { call, task } in gone {
+            task.abort();
+            self.truth.settle(call.number, Became::Refused);
+            if let Some((erasing, _)) = &call.erasing {
+                self.truth.end_erasing(erasing, None, now);
+            }
+        }
+        self.known.retain(|(of, _, _), _| *of != at);
+    }
+}
+
+/// The instant to send, and the slot in which it has to count or the code with which it has to be refused.
+fn place(seen: Seen, now: Timestamp) -> (Option<Timestamp>, Result<u64, &'static str>) {
+    let by = |seconds: i64| Some(now + SignedDuration::from_secs(seconds));
+    match seen {
+        Seen::Now => (None, Ok(slot(now))),
+        Seen::Ahead(seconds) if seconds > 300 => (by(i64::from(seconds)), Err("in_future")),
+        Seen::Ahead(seconds) => (by(i64::from(seconds)), Ok(slot(now))),
+        Seen::Ago(seconds) => {
+            let at = by(-i64::from(seconds));
+            let slot_then = slot(at.unwrap());
+            match slot_then + WINDOWS[0] > slot(now) {
+                true => (at, Ok(slot_then)),
+                false => (at, Err("expired")),
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What an answer may say, given the truth.
+
+use std::collections::BTreeMap;
+
+use headcount::counts::{Answer, Source};
+use headcount::domain::{Clock, Count, Membership, Timestamp, Window};
+
+use super::clock::{Moment, Time};
+use super::steps::{MINUTE, SEGMENTS};
+use super::truth::Truth;
+
+/// What was the case when a call began.
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    pub moment: Moment,
+    /// The instance's clock.
+    pub clock: Timestamp,
+}
+
+pub fn slot(instant: Timestamp) -> u64 {
+    u64::try_from(instant.as_second()).unwrap() / MINUTE
+}
+
+fn slots(as_of: Timestamp, window: u64) -> std::ops::RangeInclusive<u64> {
+    slot(as_of) + 1 - window..=slot(as_of)
+}
+
+/// Fails with a text made like `format!`, unless the condition holds.
+macro_rules! promise {
+    ($holds:expr, $($text:tt)*) => {
+        if !$holds {
+            return Err(format!($($text)*));
+        }
+    };
+}
+pub(super) use promise;
+
+/// A number of a segment as of an instant: whoever was acknowledged by `by`, or before any clock told that instant,
+/// is in it, and nobody who can't be.
+pub fn count(
+    truth: &Truth,
+    time: &Time,
+    segment: usize,
+    window: Window,
+    count: Count,
+    by: Option<Moment>,
+    until: Moment,
+) -> Result<(), String> {
+    let told = time.before(count.as_of);
+    let began = by.map_or(told, |by| by.max(told));
+    let slots = slots(count.as_of, u64::from(window.slots()));
+    let sure = truth.sure(segment, slots.clone(), began);
+    let possible = truth.possible(segment, slots, began, until);
+    promise!(
+        count.users >= sure.len() as u64,
+        "{:?} over {} slots has {} users as of {}, and {sure:?} were acknowledged before",
+        SEGMENTS[segment],
+        window.slots(),
+        count.users,
+        count.as_of
+    );
+    promise!(
+        count.users <= possible.len() as u64,
+        "{:?} over {} slots has {} users as of {}, and only {possible:?} can be",
+        SEGMENTS[segment],
+        window.slots(),
+        count.users,
+        count.as_of
+    );
+    Ok(())
+}
+
+/// `users + pending` is no less than those who were acknowledged before the call began and are in the window now.
+pub fn bound(
+    truth: &Truth,
+    time: &Time,
+    segment: usize,
+    answer: &Answer,
+    begun: Begun,
+    now: Timestamp,
+) -> Result<(), String> {
+    let Some(pending) = answer.pending else {
+        return Ok(());
+    };
+    let counted = time.before(answer.count.as_of);
+    // A store that has seen a later instant answers for that.
+    let now = now.max(answer.count.as_of);
+    let first = slot(now) + 1 - u64::from(answer.window.slots());
+    let there = truth
+        .of(segment, first..=u64::MAX)
+        .filter(|pair| pair.is_sure(begun.moment) && (!pair.is_untold || pair.is_sure(counted)));
+    let there: std::collections::BTreeSet<_> = there.map(|pair| pair.user).collect();
+    promise!(
+        answer.count.users + pending >= there.len() as u64,
+        "{:?} over {} slots: {} users and {pending} pending as of {}, and {there:?} are there",
+        SEGMENTS[segment],
+        answer.window.slots(),
+        answer.count.users,
+        answer.count.as_of
+    );
+    Ok(())
+}
+
+/// Age and provenance.
+pub fn provenance(
+    time: &Time,
+    answer: &Answer,
+    begun: Begun,
+    trusted_for: std::time::Duration,
+    was_troubled: bool,
+) -> Result<(), String> {
+    let as_of = answer.count.as_of;
+    promise!(
+        as_of <= time.latest(),
+        "as of {as_of}, and the latest clock tells {}",
+        time.latest()
+    );
+    let age = begun.clock.duration_since(as_of);
+    let is_old = age > trusted_for.try_into().unwrap();
+    // A count that the store took long for is as old as that, and no older one was taken for it.
+    let is_kept = answer.source != Source::Store;
+    promise!(
+        answer.stale || !is_old || !is_kept,
+        "a number from {:?} is {age:#} old and not called stale",
+        answer.source
+    );
+    promise!(
+        !answer.stale || was_troubled,
+        "stale, and the store was there all the time"
+    );
+    promise!(
+        answer.source != Source::Memory || answer.pending.is_none(),
+        "a number from memory can't know what is pending"
+    );
+    Ok(())
+}
+
+/// Where a user is: everywhere they surely are, nowhere they can't be.
+pub fn memberships(
+    truth: &Truth,
+    user: usize,
+    found: &[Membership],
+    window: u64,
+    begun: Begun,
+    (now, until): (Timestamp, Moment),
+) -> Result<(), String> {
+    let found: BTreeMap<_, _> = found
+        .iter()
+        .map(|membership| (membership.segment.as_str(), membership.last_seen.number()))
+        .collect();
+    for (index, name) in SEGMENTS.into_iter().enumerate() {
+        let of_user = |first: u64| {
+            let pairs = truth.of(index, first..=u64::MAX);
+            pairs.filter(move |pair| pair.user == user)
+        };
+        let sure = of_user(slot(now) + 1 - window).filter(|pair| pair.is_sure(begun.moment));
+        let sure = sure.map(|pair| pair.slot).max();
+        let possible = of_user(slot(begun.clock) + 1 - window)
+            .filter(|pair| pair.is_possible(begun.moment, until))
+            .map(|pair| pair.slot)
+            .collect::<Vec<_>>();
+        let seen = found.get(name).copied();
+        promise!(
+            seen >= sure,
+            "user {user} was seen in {name:?} in {sure:?}, and {seen:?} is told"
+        );
+        promise!(
+            seen.is_none_or(|seen| possible.contains(&seen)),
+            "user {user} can have been seen in {name:?} in {possible:?}, and {seen:?} is told"
+        );
+    }
+    Ok(())
+}
+
+/// The instant that a clock last told; asking it would move it on.
+pub fn last(clock: &super::clock::SteadyTestClock) -> Timestamp {
+    let last = clock.last();
+    if last == Timestamp::UNIX_EPOCH {
+        return clock.now();
+    }
+    last
+}

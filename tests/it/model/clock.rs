@@ -1,0 +1,106 @@
+//! The time of a case. Each look at a clock moves it on by a microsecond, so that an instant tells when it was taken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use headcount::domain::{Clock, Timestamp};
+use parking_lot::Mutex;
+
+/// What has really passed, and how far the system's clock is off.
+#[derive(Debug)]
+pub struct Time {
+    start: i64,
+    passed: AtomicI64,
+    /// Microseconds by which the system's clock is behind.
+    behind: AtomicI64,
+    /// The latest instant that any clock told.
+    latest: AtomicI64,
+    /// For each moment that was noted, the latest instant told until then.
+    told: Mutex<Vec<(Moment, i64)>>,
+}
+
+/// A point in the course of a case, in microseconds since it began.
+pub type Moment = i64;
+
+impl Time {
+    pub fn new(start: Timestamp) -> Arc<Self> {
+        let start = start.as_microsecond();
+        Arc::new(Self {
+            start,
+            passed: AtomicI64::new(1),
+            behind: AtomicI64::new(0),
+            latest: AtomicI64::new(start),
+            told: Mutex::new(vec![(0, i64::MIN)]),
+        })
+    }
+
+    pub fn pass(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap();
+        self.passed.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    pub fn set_back(&self, by: Duration) {
+        let micros = i64::try_from(by.as_micros()).unwrap();
+        self.behind.store(micros, Ordering::Relaxed);
+    }
+
+    /// A moment that lies after everything before and before everything after.
+    pub fn note(&self) -> Moment {
+        let moment = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
+        let latest = self.latest.load(Ordering::Relaxed);
+        self.told.lock().push((moment, latest));
+        moment
+    }
+
+    /// A moment before any clock told `instant`, the latest such that was noted.
+    pub fn before(&self, instant: Timestamp) -> Moment {
+        let told = self.told.lock();
+        let later = told.partition_point(|(_, latest)| *latest < instant.as_microsecond());
+        told[later.max(1) - 1].0
+    }
+
+    pub fn latest(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.latest.load(Ordering::Relaxed)).unwrap()
+    }
+
+    fn system(&self) -> i64 {
+        let passed = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
+        self.start + passed - self.behind.load(Ordering::Relaxed)
+    }
+}
+
+/// The clock of one instance: it stands still while the system's is behind.
+#[derive(Debug)]
+pub struct SteadyTestClock {
+    time: Arc<Time>,
+    latest: AtomicI64,
+}
+
+impl SteadyTestClock {
+    pub fn new(time: &Arc<Time>) -> Self {
+        Self {
+            time: Arc::clone(time),
+            latest: AtomicI64::new(0),
+        }
+    }
+
+    /// The last instant that it told.
+    pub fn last(&self) -> Timestamp {
+        Timestamp::from_microsecond(self.latest.load(Ordering::Relaxed)).unwrap()
+    }
+}
+
+impl Clock for SteadyTestClock {
+    fn now(&self) -> Timestamp {
+        let system = self.time.system();
+        let now = self.latest.fetch_max(system, Ordering::Relaxed).max(system);
+        self.time.latest.fetch_max(now, Ordering::Relaxed);
+        Timestamp::from_microsecond(now).unwrap()
+    }
+
+    fn not_before(&self, instant: Timestamp) {
+        self.latest
+            .fetch_max(instant.as_microsecond(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,94 @@
+//! Cases that broke a promise, each as small as it came out.
+
+use super::run;
+use super::steps::{Call, Case, Fate, Mode, Part, Seen, Setup, Step};
+
+const ONE: Setup = Setup {
+    instances: 1,
+    has_spool: false,
+    has_memory: false,
+    is_live: false,
+};
+
+fn keeps(setup: Setup, steps: Vec<Step>) {
+    run(&Case { setup, steps }).unwrap();
+}
+
+fn count(fresh: bool) -> Step {
+    Step::Count {
+        at: 0,
+        segment: 0,
+        window: 0,
+        fresh,
+    }
+}
+
+fn write(at: usize, user: usize) -> Step {
+    Step::Write {
+        at,
+        pairs: vec![(user, 0, Seen::Now)],
+    }
+}
+
+/// It was so called once, and for a second after that repeated from memory as if it were new.
+#[test]
+fn a_number_past_its_time_is_stale_however_often_it_is_asked_for() {
+    let setup = Setup {
+        has_memory: true,
+        ..ONE
+    };
+    let away = Step::Connection {
+        at: 0,
+        part: Part::Store,
+        mode: Mode::Away,
+    };
+    let passes = Step::Pass(130);
+    keeps(
+        setup,
+        vec![count(false), away, passes, count(false), count(false)],
+    );
+}
+
+/// A caller was handed the answer of a load that had begun before, `pending` and all.
+#[test]
+fn who_joins_a_load_is_not_told_the_pending_of_its_beginning() {
+    let setup = Setup {
+        instances: 2,
+        ..ONE
+    };
+    let answers_late = Step::Next {
+        at: 0,
+        call: Call::Get,
+        fate: Fate::HeldAfter,
+    };
+    let (first, joins) = (count(false), count(false));
+    let answers = Step::Release(0);
+    let steps = vec![
+        count(false),
+        answers_late,
+        first,
+        write(1, 0),
+        joins,
+        answers,
+    ];
+    keeps(setup, steps);
+}
+
+/// The cache was away when the store was counted, and took readers back to the number before.
+#[test]
+fn a_cache_that_missed_a_count_takes_no_reader_back() {
+    let missed = Step::Next {
+        at: 0,
+        call: Call::Put,
+        fate: Fate::Refused,
+    };
+    let steps = vec![
+        write(0, 0),
+        count(false),
+        write(0, 1),
+        missed,
+        count(true),
+        count(false),
+    ];
+    keeps(ONE, steps);
+}

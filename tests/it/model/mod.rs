@@ -1,0 +1,68 @@
+//! The whole pipeline against a model that is nothing but a list of pairs: any order of writes, reads, refreshes, losses
+//! and restarts, with a clock of the test's own.
+//!
+//! `HEADCOUNT_TEST_MODEL_CASES` says how many cases, `HEADCOUNT_TEST_MODEL_STEPS` how long they may be, and
+//! `HEADCOUNT_TEST_MODEL_SEED` which ones.
+
+mod answers;
+mod calls;
+mod checks;
+mod clock;
+mod found;
+mod instance;
+mod quiet;
+mod steps;
+mod truth;
+mod wire;
+mod wired_cache;
+mod wired_store;
+mod world;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+
+use self::steps::{Case, cases};
+
+/// About 20 s without optimisation.
+const CASES: u32 = 800;
+const LONGEST: u32 = 40;
+
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |text| text.parse().unwrap())
+}
+
+fn run(case: &Case) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(world::run(case))
+}
+
+#[test]
+fn any_order_of_writes_reads_losses_and_restarts_keeps_the_promises() {
+    let seed = number("HEADCOUNT_TEST_MODEL_SEED", 8);
+    let count = number("HEADCOUNT_TEST_MODEL_CASES", CASES);
+    let longest = number("HEADCOUNT_TEST_MODEL_STEPS", LONGEST) as usize;
+    println!("seed {seed}, {count} cases of up to {longest} steps");
+    let config = Config {
+        cases: count,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&seed.to_le_bytes());
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, random);
+    let outcome = runner.run(&cases(longest), |case| {
+        run(&case).map_err(TestCaseError::fail)
+    });
+    match outcome {
+        Ok(()) => {}
+        Err(TestError::Fail(broken, case)) => {
+            panic!("seed {seed}: {}\nsmallest: {case:?}", broken.message())
+        }
+        Err(TestError::Abort(reason)) => panic!("seed {seed}: {reason}"),
+    }
+}

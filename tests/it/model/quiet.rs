@@ -1,0 +1,122 @@
+//! Everything is well for a while: what waits is delivered, counts are renewed, and all numbers are exact.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use headcount::refresher::Outcome;
+use headcount::store::PairStore;
+use tokio::time::sleep;
+
+use super::checks::{self, promise, slot};
+use super::clock::Moment;
+use super::steps::{RECOUNTED, SEGMENTS, WINDOWS};
+use super::world::{World, segment};
+
+/// Longer than the longest pause of a delivery.
+const PAUSE: Duration = Duration::from_secs(13);
+/// Longer than a lock that was not given back, and than a list of segments is trusted.
+const LONG: Duration = Duration::from_secs(3601);
+
+impl World {
+    pub async fn quiet(&mut self) -> Result<(), String> {
+        for instance in &self.instances {
+            instance.store.mend();
+            instance.cache.mend();
+        }
+        // Clocks that stand still agree on nothing.
+        self.shared.time.set_back(Duration::ZERO);
+        self.release_all(|_| true);
+        self.settle().await?;
+        promise!(self.running.is_empty(), "calls hang: {:?}", self.running);
+        self.deliver().await?;
+        let delivered = self.shared.time.note();
+        self.truth.all_delivered(delivered);
+        tokio::time::advance(LONG).await;
+        self.settle().await?;
+
+        let began = self.shared.time.note();
+        let refreshed = self.instances[0].headcount.refresh(None).await;
+        promise!(
+            matches!(&refreshed, Ok(Outcome::Done(report)) if report.failed == 0),
+            "a refresh with nothing in its way: {refreshed:?}"
+        );
+        // Past what is remembered in memory.
+        sleep(Duration::from_secs(2)).await;
+        for at in 0..self.instances.len() {
+            self.check_exact(at, began).await?;
+        }
+        Ok(())
+    }
+
+    async fn deliver(&mut self) -> Result<(), String> {
+        for _ in 0..1000 {
+            let mut is_delivered = true;
+            for instance in &self.instances {
+                let ready = instance.headcount.readiness().await;
+                for component in ready.components {
+                    let waits = component.name == "spool" && component.detail.is_some();
+                    is_delivered &= component.ok && !waits;
+                }
+            }
+            if is_delivered {
+                return Ok(());
+            }
+            self.shared.time.pass(PAUSE);
+            sleep(PAUSE).await;
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        Err("what waits is not delivered".to_owned())
+    }
+
+    /// As `began` the counts were made that are to be seen.
+    async fn check_exact(&self, at: usize, began: Moment) -> Result<(), String> {
+        let headcount = &self.instances[at].headcount;
+        let mut there = BTreeSet::new();
+        for (index, name) in SEGMENTS.into_iter().enumerate() {
+            let now = self.shared.time.latest();
+            let within = slot(now) + 1 - WINDOWS[0]..=slot(now);
+            let is_there = !self.truth.sure(index, within, began).is_empty();
+            for number in 0..WINDOWS.len() {
+                let window = self.window(number);
+                for fresh in [false, true] {
+                    let answer = headcount.counts().get(&segment(index), window, fresh).await;
+                    let answer = answer.map_err(|error| error.to_string())?;
+                    let told = format!("instance {at}: {answer:?} of {name:?}");
+                    let now = self.shared.time.note();
+                    let time = &self.shared.time;
+                    let counted = answer.count;
+                    // One without users need not be known to whoever recounts.
+                    let is_new = fresh || (number < RECOUNTED && is_there);
+                    let by = is_new.then_some(began);
+                    checks::count(&self.truth, time, index, window, counted, by, now)
+                        .map_err(|broken| format!("{broken}\nonce all is well: {told}"))?;
+                    let is_quiet = !answer.stale && (!is_new || answer.pending == Some(0));
+                    promise!(is_quiet, "not quiet: {told}");
+                    if number == 0 && counted.users > 0 {
+                        there.insert(name.to_owned());
+                    }
+                }
+            }
+        }
+        let listed = headcount
+            .counts()
+            .list()
+            .await
+            .map_err(|error| error.to_string())?;
+        let listed: BTreeSet<_> = listed.iter().map(|(name, _)| name.to_string()).collect();
+        promise!(
+            listed == there,
+            "instance {at} lists {listed:?} of {there:?}"
+        );
+        Ok(())
+    }
+
+    /// Ends all instances, so that nothing of a case outlives it.
+    pub async fn end(self) {
+        for instance in &self.instances {
+            instance.end().await;
+        }
+        let store = std::sync::Arc::clone(&self.shared.stock.lock());
+        store.close().await.unwrap();
+    }
+}

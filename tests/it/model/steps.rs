@@ -1,0 +1,267 @@
+//! What a case is made of: a set-up, and steps in any order. Its `Debug` is Rust, to be pasted into a test.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+/// How the service is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// Instances that share the store and the cache.
+    pub instances: usize,
+    pub has_spool: bool,
+    /// Whether counts are repeated from process memory.
+    pub has_memory: bool,
+    /// Whether the store counts at once, as the embedded one does.
+    pub is_live: bool,
+}
+
+/// When a user was seen, in seconds from now.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen {
+    Now,
+    Ago(u32),
+    Ahead(u32),
+}
+
+/// The calls that can be interfered with one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    Record,
+    StoreCount,
+    StoreList,
+    Erase,
+    Get,
+    Note,
+    Gap,
+    Mark,
+    Put,
+    CacheList,
+    Complete,
+    Remove,
+    Lock,
+    Unlock,
+    Other,
+}
+
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Refused: nothing happened.
+    Refused,
+    /// Done, and nobody hears of it.
+    AnswerLost,
+    /// Of a batch half is recorded; any other call is refused.
+    HalfDone,
+    /// Waits until it is released, and is done then.
+    HeldBefore,
+    /// Is done, and answers when it is released.
+    HeldAfter,
+}
+
+/// How a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Up,
+    Away,
+    Stalled,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Store,
+    Cache,
+}
+
+/// One step. `at` is the instance.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Write {
+        at: usize,
+        pairs: Vec<(usize, usize, Seen)>,
+    },
+    Count {
+        at: usize,
+        segment: usize,
+        window: usize,
+        fresh: bool,
+    },
+    List {
+        at: usize,
+    },
+    Members {
+        at: usize,
+        user: usize,
+    },
+    Trend {
+        at: usize,
+        segment: usize,
+    },
+    Refresh {
+        at: usize,
+        only: Option<usize>,
+    },
+    Archive {
+        at: usize,
+    },
+    Forget {
+        at: usize,
+        user: usize,
+    },
+    /// All clocks go on by so many seconds.
+    Pass(u32),
+    /// Milliseconds in which timers run.
+    Wait(u32),
+    /// The system's clock is set back by so many seconds, or is right again.
+    SetBack(u32),
+    SetRight,
+    Connection {
+        at: usize,
+        part: Part,
+        mode: Mode,
+    },
+    /// The next such call.
+    Next {
+        at: usize,
+        call: Call,
+        fate: Fate,
+    },
+    /// The held call with this number, modulo how many there are.
+    Release(usize),
+    /// The cache loses everything.
+    Flush,
+    /// The store is killed and comes back from its disk.
+    KillStore,
+    Crash {
+        at: usize,
+    },
+    Restart {
+        at: usize,
+    },
+    /// Everything is well for a while: then everything has to be exact.
+    Quiet,
+}
+
+/// A set-up and its steps.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub setup: Setup,
+    pub steps: Vec<Step>,
+}
+
+pub const SEGMENTS: [&str; 3] = ["sports", "a b,c=d\"e\\f", "}{🏀%7B*"];
+pub const USERS: [&str; 6] = ["u1", "u2", " outer ", "{tag}:*?", "Юля🙂", "0"];
+/// The window in slots of a minute, and the others that are asked for.
+pub const WINDOWS: [u64; 3] = [10, 3, 1];
+/// How many of these are recounted.
+pub const RECOUNTED: usize = 2;
+pub const MINUTE: u64 = 60;
+
+pub fn cases(longest: usize) -> impl Strategy<Value = Case> {
+    let live = (1..=2_usize, Just(false), Just(false), Just(true));
+    let counted = (1..=2_usize, any::<bool>(), any::<bool>(), Just(false));
+    let setup = prop_oneof![1 => live, 6 => counted].prop_map(
+        |(instances, has_spool, has_memory, is_live)| Setup {
+            instances,
+            has_spool,
+            has_memory,
+            is_live,
+        },
+    );
+    (setup, vec(step(), 1..longest)).prop_map(|(setup, steps)| Case { setup, steps })
+}
+
+fn at() -> impl Strategy<Value = usize> {
+    0..2_usize
+}
+
+fn segment() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => Just(0), 2 => Just(1), 1 => Just(2)]
+}
+
+fn seen() -> impl Strategy<Value = Seen> {
+    prop_oneof![
+        6 => Just(Seen::Now),
+        2 => (0..700_u32).prop_map(Seen::Ago),
+        1 => (0..400_u32).prop_map(Seen::Ahead),
+    ]
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    prop_oneof![
+        Just(Call::Record),
+        Just(Call::StoreCount),
+        Just(Call::StoreList),
+        Just(Call::Erase),
+        Just(Call::Get),
+        Just(Call::Note),
+        Just(Call::Gap),
+        Just(Call::Mark),
+        Just(Call::Put),
+        Just(Call::CacheList),
+        Just(Call::Complete),
+        Just(Call::Remove),
+        Just(Call::Lock),
+        Just(Call::Unlock),
+    ]
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        1 => Just(Fate::Refused),
+        1 => Just(Fate::AnswerLost),
+        1 => Just(Fate::HalfDone),
+        3 => Just(Fate::HeldBefore),
+        3 => Just(Fate::HeldAfter),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let users = 0..USERS.len();
+    let pair = (users.clone(), segment(), seen());
+    let write = (at(), vec(pair, 1..4)).prop_map(|(at, pairs)| Step::Write { at, pairs });
+    let count = (
+        at(),
+        segment(),
+        0..WINDOWS.len(),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(at, segment, window, is_other, fresh)| Step::Count {
+            at,
+            segment,
+            window: if is_other { window } else { 0 },
+            fresh: fresh && is_other,
+        });
+    let refresh =
+        (at(), option::weighted(0.2, segment())).prop_map(|(at, only)| Step::Refresh { at, only });
+    let spans = proptest::sample::select(vec![1, 20, 61, 130, 300, 600, 3 * 86_400]);
+    let waits = proptest::sample::select(vec![60, 200, 1_100, 6_000, 31_000]);
+    let mode = proptest::sample::select(vec![Mode::Up, Mode::Away, Mode::Stalled]);
+    let part = proptest::sample::select(vec![Part::Store, Part::Cache]);
+    let own = prop_oneof![
+        16 => write,
+        16 => count,
+        1 => at().prop_map(|at| Step::List { at }),
+        1 => (at(), users.clone()).prop_map(|(at, user)| Step::Members { at, user }),
+        1 => (at(), segment()).prop_map(|(at, segment)| Step::Trend { at, segment }),
+        7 => refresh,
+        1 => at().prop_map(|at| Step::Archive { at }),
+        2 => (at(), users).prop_map(|(at, user)| Step::Forget { at, user }),
+    ];
+    let happens = prop_oneof![
+        6 => spans.prop_map(Step::Pass),
+        4 => waits.prop_map(Step::Wait),
+        1 => (1..1_000_u32).prop_map(Step::SetBack),
+        1 => Just(Step::SetRight),
+        6 => (at(), part, mode).prop_map(|(at, part, mode)| Step::Connection { at, part, mode }),
+        10 => (at(), call(), fate()).prop_map(|(at, call, fate)| Step::Next { at, call, fate }),
+        8 => (0..4_usize).prop_map(Step::Release),
+        2 => Just(Step::Flush),
+        1 => Just(Step::KillStore),
+        2 => at().prop_map(|at| Step::Crash { at }),
+        2 => at().prop_map(|at| Step::Restart { at }),
+        1 => Just(Step::Quiet),
+    ];
+    prop_oneof![own, happens]
+}

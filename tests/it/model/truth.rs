@@ -1,0 +1,163 @@
+//! The model: every pair that was ever sent, and what is known of it. Nothing here knows how headcount works.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::clock::Moment;
+
+/// One pair of one request.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub request: usize,
+    pub user: usize,
+    pub segment: usize,
+    pub slot: u64,
+    /// The instance that got it, whatever became of its process.
+    pub at: usize,
+    pub sent: Moment,
+    pub became: Became,
+    /// When its user had surely been erased.
+    pub erased: Option<Moment>,
+    /// Its user may have been erased: nobody may rely on it any more.
+    pub is_in_doubt: bool,
+    /// Its instance could not tell the cache of it, nor that there is a gap.
+    pub is_untold: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    UnderWay,
+    /// 200, at that moment.
+    Stored(Moment),
+    /// 202.
+    Spooled,
+    /// An error, or no answer at all: it may have been recorded.
+    Refused,
+}
+
+#[derive(Debug, Default)]
+pub struct Truth {
+    pairs: Vec<Sent>,
+    /// Users who are being erased.
+    erasing: Vec<usize>,
+}
+
+/// An erasure under way.
+#[derive(Debug)]
+pub struct Erasing {
+    user: usize,
+    settled: Vec<usize>,
+}
+
+/// Users by number.
+pub type Users = BTreeSet<usize>;
+
+impl Erasing {
+    pub fn is_of(&self, user: usize) -> bool {
+        self.user == user
+    }
+}
+
+impl Sent {
+    /// Whether it was acknowledged by `by` and nothing may have undone that.
+    pub fn is_sure(&self, by: Moment) -> bool {
+        matches!(self.became, Became::Stored(at) if at <= by) && !self.is_in_doubt
+    }
+
+    /// Whether a count that began after `since` and was answered by `until` may hold it.
+    pub fn is_possible(&self, since: Moment, until: Moment) -> bool {
+        self.sent <= until && self.erased.is_none_or(|erased| erased > since)
+    }
+}
+
+impl Truth {
+    pub fn of(&self, segment: usize, slots: RangeInclusive<u64>) -> impl Iterator<Item = &Sent> {
+        let within = move |pair: &&Sent| pair.segment == segment && slots.contains(&pair.slot);
+        self.pairs.iter().filter(within)
+    }
+
+    /// Those whom a count that began after `by` has to hold.
+    pub fn sure(&self, segment: usize, slots: RangeInclusive<u64>, by: Moment) -> Users {
+        let pairs = self.of(segment, slots);
+        pairs
+            .filter(|pair| pair.is_sure(by))
+            .map(|pair| pair.user)
+            .collect()
+    }
+
+    /// Those whom a count may hold that began after `since` and was answered by `until`.
+    pub fn possible(
+        &self,
+        segment: usize,
+        slots: RangeInclusive<u64>,
+        since: Moment,
+        until: Moment,
+    ) -> Users {
+        let pairs = self.of(segment, slots);
+        let possible = pairs.filter(|pair| pair.is_possible(since, until));
+        possible.map(|pair| pair.user).collect()
+    }
+
+    pub fn settle(&mut self, request: usize, became: Became) {
+        for pair in &mut self.pairs {
+            if pair.request == request {
+                pair.became = became;
+            }
+        }
+    }
+
+    /// A user is being erased: nothing of theirs is sure. What was settled before can be relied on to go.
+    pub fn begin_to_erase(&mut self, user: usize) -> Erasing {
+        self.erasing.push(user);
+        for pair in &mut self.pairs {
+            pair.is_in_doubt |= pair.user == user;
+        }
+        let settled = self.pairs.iter().enumerate();
+        let settled = settled.filter(|(_, pair)| pair.became != Became::UnderWay);
+        Erasing {
+            user,
+            settled: settled.map(|(index, _)| index).collect(),
+        }
+    }
+
+    /// That has ended; the user is erased if instance `at` said so.
+    pub fn end_erasing(&mut self, erasing: &Erasing, at: Option<usize>, now: Moment) {
+        let ended = self.erasing.iter().position(|user| *user == erasing.user);
+        self.erasing.swap_remove(ended.unwrap());
+        let Some(at) = at else { return };
+        for index in &erasing.settled {
+            let pair = &mut self.pairs[*index];
+            // What waits in another instance's spool is delivered later.
+            let is_reached = pair.became != Became::Spooled || pair.at == at;
+            if pair.user == erasing.user && is_reached {
+                pair.erased.get_or_insert(now);
+            }
+        }
+    }
+
+    /// A pair is on its way.
+    pub fn send(&mut self, mut pair: Sent) {
+        pair.is_in_doubt = self.erasing.contains(&pair.user);
+        self.pairs.push(pair);
+    }
+
+    /// Nothing waits in any spool any more.
+    pub fn all_delivered(&mut self, now: Moment) {
+        for pair in &mut self.pairs {
+            if pair.became == Became::Spooled {
+                pair.became = Became::Stored(now);
+            }
+        }
+    }
+
+    /// Instance `at` could not note its pairs of these segments, or has said so now.
+    pub fn note_untold(&mut self, at: usize, segments: &[usize], is_untold: bool) {
+        for pair in &mut self.pairs {
+            let is_concerned = pair.at == at && segments.contains(&pair.segment);
+            // A note that fails is that of a request, or of a delivery, that is not finished.
+            if is_concerned && (!is_untold || !matches!(pair.became, Became::Stored(_))) {
+                pair.is_untold = is_untold;
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What stands between an instance and the store or the cache: connections that go away, stall, and lose answers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use headcount::domain::Segment;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::steps::{Call, Fate, Mode};
+
+/// Calls that wait, of all wires, in the order in which they came.
+pub type Held = Arc<Mutex<VecDeque<HeldCall>>>;
+
+#[derive(Debug)]
+pub struct HeldCall {
+    wire: Arc<Wire>,
+    let_go: oneshot::Sender<()>,
+}
+
+impl HeldCall {
+    pub fn release(self) {
+        self.wire.note_trouble();
+        // Whoever waited may have given up.
+        let _ = self.let_go.send(());
+    }
+
+    pub fn is_of(&self, wire: &Arc<Wire>) -> bool {
+        Arc::ptr_eq(&self.wire, wire)
+    }
+
+    /// Whether nobody waits any more; it was trouble until now.
+    pub fn is_given_up(&self) -> bool {
+        let is_given_up = self.let_go.is_closed();
+        if is_given_up {
+            self.wire.note_trouble();
+        }
+        is_given_up
+    }
+}
+
+/// One instance's connection.
+#[derive(Debug)]
+pub struct Wire {
+    state: Mutex<State>,
+    held: Held,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    is_dead: bool,
+    next: Vec<(Call, Fate)>,
+    trouble: Option<Instant>,
+    said: Vec<Said>,
+}
+
+/// What an instance said of pending pairs, or could not say.
+#[derive(Debug)]
+pub enum Said {
+    NotNoted(Vec<Segment>),
+    Gap(Vec<Segment>),
+}
+
+/// A call waits for this.
+pub type Waiting = oneshot::Receiver<()>;
+
+/// What becomes of a call, decided.
+pub enum Course {
+    Passes,
+    Fails(Fate),
+    WaitsBefore(Waiting),
+    WaitsAfter(Waiting),
+    /// Its instance is no more.
+    Never,
+}
+
+impl Wire {
+    pub fn new(held: &Held) -> Arc<Self> {
+        let state = State {
+            mode: Mode::Up,
+            is_dead: false,
+            next: Vec::new(),
+            trouble: None,
+            said: Vec::new(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            held: Arc::clone(held),
+        })
+    }
+
+    pub fn course(self: &Arc<Self>, call: Call) -> Course {
+        let mut state = self.state.lock();
+        if state.is_dead {
+            return Course::Never;
+        }
+        let planned = state.next.iter().position(|(of, _)| *of == call);
+        let fate = match (state.mode, planned) {
+            (Mode::Up, None) => return Course::Passes,
+            (Mode::Up, Some(index)) => state.next.remove(index).1,
+            (Mode::Away, _) => Fate::Refused,
+            (Mode::Stalled, _) => Fate::HeldBefore,
+        };
+        state.trouble = Some(Instant::now());
+        match fate {
+            Fate::HeldBefore => Course::WaitsBefore(self.hold()),
+            Fate::HeldAfter => Course::WaitsAfter(self.hold()),
+            fate => Course::Fails(fate),
+        }
+    }
+
+    fn hold(self: &Arc<Self>) -> Waiting {
+        let (let_go, waiting) = oneshot::channel();
+        let wire = Arc::clone(self);
+        self.held.lock().push_back(HeldCall { wire, let_go });
+        waiting
+    }
+
+    /// Waits until it is released; for ever if the instance is gone by then.
+    pub async fn wait(&self, waiting: Waiting) {
+        let _ = waiting.await;
+        if self.state.lock().is_dead {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub fn set(&self, mode: Mode) {
+        self.state.lock().mode = mode;
+        if mode != Mode::Up {
+            self.note_trouble();
+        }
+    }
+
+    pub fn plan(&self, call: Call, fate: Fate) {
+        self.state.lock().next.push((call, fate));
+    }
+
+    /// Works from here on.
+    pub fn mend(&self) {
+        let mut state = self.state.lock();
+        state.mode = Mode::Up;
+        state.next.clear();
+    }
+
+    pub fn die(&self) {
+        self.state.lock().is_dead = true;
+    }
+
+    pub fn say(&self, said: Said) {
+        let mut state = self.state.lock();
+        if !state.is_dead {
+            state.said.push(said);
+        }
+    }
+
+    pub fn take_said(&self) -> Vec<Said> {
+        std::mem::take(&mut self.state.lock().said)
+    }
+
+    fn note_trouble(&self) {
+        self.state.lock().trouble = Some(Instant::now());
+    }
+
+    /// Whether anything was wrong with it since `since`, or is now.
+    pub fn was_troubled(self: &Arc<Self>, since: Instant) -> bool {
+        let state = self.state.lock();
+        let held = self.held.lock();
+        state.mode != Mode::Up
+            || state.trouble.is_some_and(|at| at >= since)
+            || held.iter().any(|call| call.is_of(self))
+    }
+}

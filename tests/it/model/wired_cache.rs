@@ -1,0 +1,205 @@
+//! A cache at the end of a wire: the one in memory, whose calls fail as those of a server do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headcount::cache::{
+    CacheError, Cached, CountCache, KnownSegments, LockToken, MemoryCache, PendingMark,
+};
+use headcount::domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use parking_lot::Mutex;
+
+use super::steps::{Call, Fate};
+use super::wire::{Course, Said, Wire};
+
+/// How long a call waits for its answer; it may be done later all the same.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// More than the epochs that the counters of one life of the cache go through in a case.
+const EPOCHS_OF_A_LIFE: usize = 300;
+
+/// The cache that all instances share.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    cache: Mutex<Arc<MemoryCache>>,
+    lives: AtomicUsize,
+}
+
+impl Shelf {
+    fn inner(&self) -> Arc<MemoryCache> {
+        Arc::clone(&self.cache.lock())
+    }
+
+    /// Loses everything. Counters that begin then have another epoch than any before.
+    pub async fn flush(&self, frame: &TimeFrame) {
+        let fresh = MemoryCache::default();
+        let stranger = Segment::new("a stranger").unwrap();
+        let nobody = Count {
+            users: 0,
+            as_of: Timestamp::UNIX_EPOCH,
+        };
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        for _ in 0..life * EPOCHS_OF_A_LIFE {
+            let mark = fresh.mark(&stranger).await.unwrap();
+            let window = frame.full_window();
+            fresh.put(&stranger, window, nobody, mark).await.unwrap();
+            fresh.remove_segment(&stranger).await.unwrap();
+        }
+        *self.cache.lock() = Arc::new(fresh);
+    }
+}
+
+#[derive(Debug)]
+pub struct WiredCache {
+    shelf: Arc<Shelf>,
+    wire: Arc<Wire>,
+}
+
+impl WiredCache {
+    pub fn new(shelf: &Arc<Shelf>, wire: &Arc<Wire>) -> Self {
+        Self {
+            shelf: Arc::clone(shelf),
+            wire: Arc::clone(wire),
+        }
+    }
+
+    async fn via<T: Send + 'static, F>(
+        &self,
+        kind: Call,
+        call: impl FnOnce(Arc<MemoryCache>) -> F + Send + 'static,
+    ) -> Result<T, CacheError>
+    where
+        F: Future<Output = Result<T, CacheError>> + Send,
+    {
+        let shelf = Arc::clone(&self.shelf);
+        match self.wire.course(kind) {
+            Course::Passes => call(shelf.inner()).await,
+            Course::Fails(Fate::AnswerLost) => {
+                let _ = call(shelf.inner()).await;
+                Err(CacheError::Timeout)
+            }
+            Course::Fails(_) => Err(CacheError::Unavailable("it is away".to_owned())),
+            Course::WaitsBefore(waiting) => {
+                let wire = Arc::clone(&self.wire);
+                let late = tokio::spawn(async move {
+                    wire.wait(waiting).await;
+                    call(shelf.inner()).await
+                });
+                match tokio::time::timeout(PATIENCE, late).await {
+                    Ok(answer) => answer.unwrap(),
+                    Err(_) => Err(CacheError::Timeout),
+                }
+            }
+            Course::WaitsAfter(waiting) => {
+                let answer = call(shelf.inner()).await;
+                let waited = tokio::time::timeout(PATIENCE, self.wire.wait(waiting)).await;
+                waited.map_or(Err(CacheError::Timeout), |()| answer)
+            }
+            Course::Never => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl CountCache for WiredCache {
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
+        let segment = segment.clone();
+        let get = async move |cache: Arc<MemoryCache>| cache.get(&segment, window).await;
+        self.via(Call::Get, get).await
+    }
+
+    async fn get_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+    ) -> Result<Vec<Option<Cached>>, CacheError> {
+        let segments = segments.to_vec();
+        let get = async move |cache: Arc<MemoryCache>| cache.get_many(&segments, window).await;
+        self.via(Call::Get, get).await
+    }
+
+    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
+        let owned = added.to_vec();
+        let note = async move |cache: Arc<MemoryCache>| cache.add_pending(&owned).await;
+        let answer = self.via(Call::Note, note).await;
+        if answer.is_err() {
+            let names = added.iter().map(|(segment, _)| segment.clone());
+            self.wire.say(Said::NotNoted(names.collect()));
+        }
+        answer
+    }
+
+    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
+        let owned = segments.to_vec();
+        let mark = async move |cache: Arc<MemoryCache>| cache.mark_pending_unknown(&owned).await;
+        let answer = self.via(Call::Gap, mark).await;
+        if answer.is_ok() {
+            self.wire.say(Said::Gap(segments.to_vec()));
+        }
+        answer
+    }
+
+    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
+        let segment = segment.clone();
+        let mark = async move |cache: Arc<MemoryCache>| cache.mark(&segment).await;
+        self.via(Call::Mark, mark).await
+    }
+
+    async fn put(
+        &self,
+        segment: &Segment,
+        window: Window,
+        count: Count,
+        mark: PendingMark,
+    ) -> Result<Option<Cached>, CacheError> {
+        let segment = segment.clone();
+        let put =
+            async move |cache: Arc<MemoryCache>| cache.put(&segment, window, count, mark).await;
+        self.via(Call::Put, put).await
+    }
+
+    async fn segments(&self) -> Result<KnownSegments, CacheError> {
+        let list = async move |cache: Arc<MemoryCache>| {
+            let mut known = cache.segments().await?;
+            // Always the same, so that a seed is.
+            known.names.sort_unstable();
+            Ok(known)
+        };
+        self.via(Call::CacheList, list).await
+    }
+
+    async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {
+        let listed = listed.to_vec();
+        let complete =
+            async move |cache: Arc<MemoryCache>| cache.complete_segments(&listed, ttl).await;
+        self.via(Call::Complete, complete).await
+    }
+
+    async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError> {
+        let segment = segment.clone();
+        let remove = async move |cache: Arc<MemoryCache>| cache.remove_segment(&segment).await;
+        self.via(Call::Remove, remove).await
+    }
+
+    async fn try_lock(&self, ttl: Duration) -> Result<Option<LockToken>, CacheError> {
+        let lock = async move |cache: Arc<MemoryCache>| cache.try_lock(ttl).await;
+        self.via(Call::Lock, lock).await
+    }
+
+    async fn extend_lock(&self, _: &LockToken, _: Duration) -> Result<bool, CacheError> {
+        // No run of a case takes long enough.
+        Ok(true)
+    }
+
+    async fn unlock(&self, token: LockToken) -> Result<(), CacheError> {
+        let unlock = async move |cache: Arc<MemoryCache>| cache.unlock(token).await;
+        self.via(Call::Unlock, unlock).await
+    }
+
+    async fn ping(&self) -> Result<(), CacheError> {
+        let ping = async move |cache: Arc<MemoryCache>| cache.ping().await;
+        self.via(Call::Other, ping).await
+    }
+}

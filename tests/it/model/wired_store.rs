@@ -1,0 +1,164 @@
+//! A store at the end of a wire: the embedded one, which counts in rounds unless it is to be live.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::executor::block_on;
+use headcount::domain::{
+    Batch, BatchBuilder, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
+};
+use headcount::store::embedded::EmbeddedStore;
+use headcount::store::{Archived, PairStore, StoreError};
+use parking_lot::Mutex;
+
+use super::steps::{Call, Fate};
+use super::wire::{Course, Wire};
+
+/// The store that all instances share; it is replaced when it is killed.
+pub type Stock = Arc<Mutex<Arc<EmbeddedStore>>>;
+
+#[derive(Debug)]
+pub struct WiredStore {
+    stock: Stock,
+    wire: Arc<Wire>,
+    is_live: bool,
+}
+
+impl WiredStore {
+    pub fn new(stock: &Stock, wire: &Arc<Wire>, is_live: bool) -> Self {
+        Self {
+            stock: Arc::clone(stock),
+            wire: Arc::clone(wire),
+            is_live,
+        }
+    }
+
+    fn inner(&self) -> Arc<EmbeddedStore> {
+        Arc::clone(&self.stock.lock())
+    }
+
+    /// `call` is made at once, on this thread, so that no timer runs meanwhile.
+    async fn via<T>(
+        &self,
+        kind: Call,
+        call: impl Fn(&EmbeddedStore) -> Result<T, StoreError>,
+        half: impl Fn(&EmbeddedStore),
+    ) -> Result<T, StoreError> {
+        match self.wire.course(kind) {
+            Course::Passes => call(&self.inner()),
+            Course::Fails(Fate::AnswerLost) => {
+                let _ = call(&self.inner());
+                Err(StoreError::Timeout("the answer is lost".to_owned()))
+            }
+            Course::Fails(Fate::HalfDone) => {
+                half(&self.inner());
+                Err(StoreError::Unavailable("cut in the middle".to_owned()))
+            }
+            Course::Fails(_) => Err(StoreError::Unavailable("it is away".to_owned())),
+            Course::WaitsBefore(waiting) => {
+                self.wire.wait(waiting).await;
+                call(&self.inner())
+            }
+            Course::WaitsAfter(waiting) => {
+                let answer = call(&self.inner());
+                self.wire.wait(waiting).await;
+                answer
+            }
+            Course::Never => std::future::pending().await,
+        }
+    }
+}
+
+fn nothing(_: &EmbeddedStore) {}
+
+#[async_trait]
+impl PairStore for WiredStore {
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        let half = |store: &EmbeddedStore| {
+            let mut half = BatchBuilder::default();
+            for pair in batch.pairs().take(batch.len() / 2) {
+                half.push_pair(&pair.user, pair.segment.as_str(), pair.slot)
+                    .unwrap();
+            }
+            block_on(store.record(&half.finish())).unwrap();
+        };
+        self.via(Call::Record, |store| block_on(store.record(batch)), half)
+            .await
+    }
+
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        if self.is_live {
+            // It is asked in memory.
+            return self.inner().count(segment, window, as_of).await;
+        }
+        let count = |store: &EmbeddedStore| block_on(store.count(segment, window, as_of));
+        self.via(Call::StoreCount, count, nothing).await
+    }
+
+    fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    fn count_now(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
+        self.is_live
+            .then(|| self.inner().count_now(segment, window, as_of))?
+    }
+
+    async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        if self.is_live {
+            return self.inner().segments(as_of).await;
+        }
+        let list = |store: &EmbeddedStore| block_on(store.segments(as_of));
+        self.via(Call::StoreList, list, nothing).await
+    }
+
+    async fn memberships(
+        &self,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError> {
+        let ask = |store: &EmbeddedStore| block_on(store.memberships(user, as_of));
+        self.via(Call::Other, ask, nothing).await
+    }
+
+    async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
+        let erase = |store: &EmbeddedStore| block_on(store.forget(user, as_of));
+        self.via(Call::Erase, erase, nothing).await
+    }
+
+    async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
+        let archive = |store: &EmbeddedStore| block_on(store.archive(as_of, limit));
+        self.via(Call::Other, archive, nothing).await
+    }
+
+    async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        let record = |store: &EmbeddedStore| block_on(store.record_trend(points));
+        self.via(Call::Other, record, nothing).await
+    }
+
+    async fn trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let ask = |store: &EmbeddedStore| block_on(store.trend(segment, window, from, to));
+        self.via(Call::Other, ask, nothing).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let ping = |store: &EmbeddedStore| block_on(store.ping());
+        self.via(Call::Other, ping, nothing).await
+    }
+
+    /// The others go on with it.
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
