@@ -11,6 +11,7 @@
 #[path = "../../tests/it/support/influxd.rs"]
 pub mod influxd;
 pub mod open_loop;
+pub mod peer;
 #[path = "../../tests/it/support/postgres.rs"]
 pub mod postgres;
 #[path = "../../tests/it/support/program.rs"]

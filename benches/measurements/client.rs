@@ -1,0 +1,164 @@
+//! The client that all peers have: connections that each send their next request when the answer came.
+//!
+//! Its rates are what a peer can do. Latencies that mean something under a given load come from the open loop.
+
+use std::net::TcpStream;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::support::open_loop::Connection;
+use super::support::resp::{self, Pipeline};
+use super::table::median;
+
+/// Encoded before the clock runs: the client must not be what is measured.
+pub(crate) enum Request {
+    Http(Vec<u8>),
+    Redis(Pipeline),
+}
+
+/// Whom to ask, and for each connection what, over and over.
+pub(crate) struct Peer {
+    pub(crate) port: u16,
+    pub(crate) requests: Vec<Vec<Request>>,
+}
+
+impl Peer {
+    /// So many connections, whose requests follow from a number.
+    pub(crate) fn new(
+        port: u16,
+        connections: u64,
+        each: u64,
+        request: impl Fn(u64) -> Request,
+    ) -> Self {
+        let of = |n| (0..each).map(|m| request(n * each + m)).collect();
+        Self {
+            port,
+            requests: (0..connections).map(of).collect(),
+        }
+    }
+}
+
+/// What a peer did.
+pub(crate) struct Measured {
+    /// Answers a second, the median of the rounds.
+    pub(crate) rate: f64,
+    latencies: Histogram<u64>,
+}
+
+impl Measured {
+    /// Of all rounds.
+    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_nanos(self.latencies.value_at_quantile(quantile))
+    }
+}
+
+/// Measures peers in turn, some rounds of some time each, so that a busy machine slows all of them.
+pub(crate) fn compare(peers: &[&Peer], rounds: usize, time: Duration) -> Vec<Measured> {
+    let mut rates = vec![Vec::new(); peers.len()];
+    let mut latencies = vec![histogram(); peers.len()];
+    for _ in 0..rounds {
+        for (n, peer) in peers.iter().enumerate() {
+            let (rate, these) = closed_loop(peer, Some(time));
+            rates[n].push(rate);
+            latencies[n].add(these).unwrap();
+        }
+    }
+    rates
+        .into_iter()
+        .zip(latencies)
+        .map(|(rates, latencies)| Measured {
+            rate: median(rates),
+            latencies,
+        })
+        .collect()
+}
+
+/// Sends every request once; the answers a second.
+pub(crate) fn once(peer: &Peer) -> f64 {
+    closed_loop(peer, None).0
+}
+
+fn closed_loop(peer: &Peer, time: Option<Duration>) -> (f64, Histogram<u64>) {
+    let stop = AtomicBool::new(false);
+    let barrier = Barrier::new(peer.requests.len() + 1);
+    std::thread::scope(|scope| {
+        let work = peer.requests.iter().map(|requests| {
+            let (stop, barrier) = (&stop, &barrier);
+            scope.spawn(move || {
+                let mut client = Client::open(peer.port, &requests[0]);
+                let mut latencies = histogram();
+                barrier.wait();
+                let rounds = if time.is_some() { usize::MAX } else { 1 };
+                for request in std::iter::repeat_n(requests, rounds).flatten() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let sent = Instant::now();
+                    client.ask(request);
+                    let took = u64::try_from(sent.elapsed().as_nanos()).unwrap();
+                    latencies.saturating_record(took);
+                }
+                latencies
+            })
+        });
+        let workers: Vec<_> = work.collect();
+        barrier.wait();
+        let started = Instant::now();
+        if let Some(time) = time {
+            std::thread::sleep(time);
+            stop.store(true, Ordering::Relaxed);
+        }
+        let mut all = histogram();
+        for worker in workers {
+            all.add(worker.join().unwrap()).unwrap();
+        }
+        (all.len() as f64 / started.elapsed().as_secs_f64(), all)
+    })
+}
+
+/// Nanoseconds to three digits, up to a minute.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap()
+}
+
+/// One connection.
+pub(crate) enum Client {
+    Http(Connection, Vec<u8>),
+    Redis(TcpStream, Vec<u8>),
+}
+
+impl Client {
+    pub(crate) fn http(port: u16) -> Self {
+        let connection = Connection::open(([127, 0, 0, 1], port).into());
+        Self::Http(connection.unwrap(), Vec::new())
+    }
+
+    pub(crate) fn redis(port: u16) -> Self {
+        Self::Redis(resp::connect(port), vec![0; 64 * 1024])
+    }
+
+    /// For requests of this kind.
+    fn open(port: u16, request: &Request) -> Self {
+        match request {
+            Request::Http(_) => Self::http(port),
+            Request::Redis(_) => Self::redis(port),
+        }
+    }
+
+    /// Sends a request and waits for its answer, which must be good.
+    pub(crate) fn ask(&mut self, request: &Request) {
+        match (self, request) {
+            (Self::Http(connection, body), Request::Http(bytes)) => {
+                let (status, _) = connection.ask(bytes, body).unwrap();
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+            }
+            (Self::Redis(connection, buffer), Request::Redis(pipeline)) => {
+                pipeline.ask(connection, buffer);
+            }
+            _ => panic!("a connection speaks one protocol"),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How long a count takes by the size of the segment, here and elsewhere.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use headcount::domain::{Segment, Slot, Timestamp, Window};
+use headcount::store::PairStore;
+
+use super::client::{self, Request, compare};
+use super::counting_peers::{self, Asked};
+use super::filled::{DATA, fill, open};
+use super::report::Report;
+use super::support::peer::{Peer, get};
+use super::support::traffic::{Seen, frame, present};
+use super::table::{Table, grouped, nothing, ratio, time};
+use super::{Run, progress, seconds};
+
+/// The slots of a user in a large segment: all in the window, for some hours to come.
+const SPREAD: u64 = 19_800;
+
+/// The segments' sizes; a segment's number is its size.
+fn sizes(run: &Run) -> &'static [u64] {
+    run.pick(
+        &[1_000, 10_000, 100_000, 1_000_000, 10_000_000],
+        &[1_000, 10_000, 100_000],
+    )
+}
+
+/// Everybody in all segments: user n was seen n slots before the latest, over and over.
+fn pairs(sizes: &[u64], latest: u64) -> impl Iterator<Item = Seen> {
+    sizes.iter().flat_map(move |size| {
+        (0..*size).map(move |user| Seen {
+            user,
+            segment: *size,
+            slot: latest - user % SPREAD,
+        })
+    })
+}
+
+pub(crate) fn measure(run: &Run) -> Report {
+    let sizes = sizes(run);
+    let latest = present();
+    let asked = Asked {
+        sizes,
+        latest,
+        spread: SPREAD,
+        // Today and the six days before, to the minute, as of the latest slot.
+        week_from: latest - 7 * 1_440 + 1,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join(DATA);
+    progress("filling the embedded store");
+    run.runtime.block_on(fill(&data, pairs(sizes, latest)));
+    let in_process = in_process(run, &data, &asked);
+    let over_http = over_http(run, directory.path(), sizes);
+    progress("Redis");
+    let redis = counting_peers::redis(run, &asked, pairs(sizes, latest));
+    progress("Postgres");
+    let postgres = run.runtime.block_on(counting_peers::postgres(&asked));
+    progress("DuckDB");
+    let duckdb = super::duckdb::count(&asked);
+
+    let mut report = Report::default();
+    report.say(
+        "A segment of so many users seen over the last two weeks: in process the configured window and seven days of it, a call; \
+         over HTTP the answer's median on one connection, as `ZCOUNT`'s on another. Postgres counts rows with the segment's \
+         latest slots, `count(distinct user_id)` and, with a primary key that makes them distinct, `count(*)`; DuckDB the same in memory. \
+         Ratios are to the configured window over HTTP.",
+    );
+    let missing = [
+        (redis.is_none(), "redis-server"),
+        (postgres.is_none(), "Postgres"),
+        (
+            duckdb.is_none(),
+            "DuckDB (`pip install duckdb` for `python3`)",
+        ),
+    ];
+    for (_, name) in missing.iter().filter(|(missing, _)| *missing) {
+        report.say(&format!("{name} is not here: left out."));
+    }
+    let mut table = Table::new(&[
+        "Users",
+        "in process, 14 d",
+        "7 d",
+        "HTTP",
+        "`ZCOUNT`",
+        "ratio",
+        "Postgres, distinct",
+        "ratio",
+        "`count(*)`",
+        "ratio",
+        "DuckDB, distinct",
+        "ratio",
+        "`count(*)`",
+        "ratio",
+    ]);
+    for (place, size) in sizes.iter().enumerate() {
+        let ours = over_http[place];
+        let compared = |took: Option<Duration>| match took {
+            Some(took) => [time(took), ratio(took.as_secs_f64() / ours.as_secs_f64())],
+            None => [nothing(), nothing()],
+        };
+        let [full, week] = in_process[place];
+        let head = [grouped(*size), time(full), time(week), time(ours)];
+        let peers = [
+            redis.as_ref().map(|took| took[place]),
+            postgres.as_ref().map(|took| took[place][0]),
+            postgres.as_ref().map(|took| took[place][1]),
+            duckdb.as_ref().map(|took| took[place][0]),
+            duckdb.as_ref().map(|took| took[place][1]),
+        ];
+        table.row(head.into_iter().chain(peers.into_iter().flat_map(compared)));
+    }
+    report.table(&table);
+    let slowest = in_process.iter().map(|[full, _]| *full).max().unwrap();
+    report.aim(
+        slowest <= Duration::from_nanos(100),
+        &format!(
+            "Count of the configured window, in process, of whatever size: at most {}",
+            time(slowest)
+        ),
+        "100 ns",
+    );
+    report
+}
+
+/// What a call takes, by segment: over the whole window, and over seven days.
+fn in_process(run: &Run, directory: &std::path::Path, asked: &Asked) -> Vec<[Duration; 2]> {
+    progress("counts in process");
+    let store = open(directory);
+    let as_of = frame().resolution().start_of(Slot::new(asked.latest));
+    let full = frame().full_window();
+    let week = frame().window(Duration::from_hours(7 * 24)).unwrap();
+    let of = |size: &u64| {
+        let segment = Segment::new(&format!("segment-{size}")).unwrap();
+        let counted = store.count_now(&segment, full, as_of).unwrap().users;
+        assert_eq!(counted, *size);
+        let counted = store.count_now(&segment, week, as_of).unwrap().users;
+        assert_eq!(counted, asked.in_a_week(*size));
+        [full, week].map(|window| call(&store, &segment, window, as_of))
+    };
+    let took = asked.sizes.iter().map(of).collect();
+    run.runtime.block_on(store.close()).unwrap();
+    took
+}
+
+/// The best of some rounds: what else the machine does only adds.
+fn call(store: &dyn PairStore, segment: &Segment, window: Window, as_of: Timestamp) -> Duration {
+    const CALLS: u32 = 20_000;
+    let round = |_| {
+        let started = Instant::now();
+        for _ in 0..CALLS {
+            black_box(store.count_now(black_box(segment), window, as_of));
+        }
+        started.elapsed() / CALLS
+    };
+    (0..9).map(round).min().unwrap()
+}
+
+/// The median answer on one connection.
+fn over_http(run: &Run, directory: &std::path::Path, sizes: &[u64]) -> Vec<Duration> {
+    progress("counts over HTTP");
+    let service = Peer::headcount(directory, &[]);
+    service.wait_until_ready();
+    let peers = sizes.iter().map(|size| {
+        let path = format!("/v1/segments/segment-{size}/count");
+        assert_eq!(service.get(&path)["users"], *size);
+        client::Peer::new(service.port(), 1, 1, |_| Request::Http(get(&path)))
+    });
+    let peers: Vec<_> = peers.collect();
+    let measured = compare(
+        &peers.iter().collect::<Vec<_>>(),
+        run.pick(3, 1),
+        seconds(0.5),
+    );
+    measured
+        .iter()
+        .map(|measured| measured.quantile(0.5))
+        .collect()
+}

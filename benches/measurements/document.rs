@@ -1,0 +1,63 @@
+//! `docs/measurements.md`: what falls short, the machine, and each section as it was last measured.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::report::SHORT;
+use super::{SECTIONS, machine};
+
+const HEAD: &str = "\
+# Measurements
+
+What headcount does beside its peers, on one machine, the client included. `cargo bench --bench measurements` starts all of
+them, measures, and writes this page; `-- ingest reads` measures these sections alone, and the others keep what they say, each
+with its own date. `-- --quick` takes three minutes instead of fifteen, with smaller sizes. What is to be looked at is the
+ratios of one row. Nothing here is asserted by a test.
+";
+
+/// Below the repository, wherever the command is called from.
+pub(crate) fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/measurements.md")
+}
+
+fn begin(name: &str) -> String {
+    format!("<!-- section {name} -->\n")
+}
+
+fn end(name: &str) -> String {
+    format!("<!-- end of {name} -->\n")
+}
+
+/// What the page says now of a section.
+fn former<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = page.split_once(&begin(name))?;
+    let (section, _) = rest.split_once(&end(name))?;
+    Some(section)
+}
+
+/// Puts one section, measured now, into the page.
+pub(crate) fn renew(name: &str, section: &str) {
+    let page = std::fs::read_to_string(path()).unwrap_or_default();
+    let sections: Vec<(&str, &str)> = SECTIONS
+        .iter()
+        .filter_map(|known| match known.name == name {
+            true => Some((name, section)),
+            false => Some((known.name, former(&page, known.name)?)),
+        })
+        .collect();
+    let missed = sections.iter().flat_map(|(_, text)| text.lines());
+    let missed: Vec<&str> = missed.filter_map(|line| line.strip_prefix(SHORT)).collect();
+
+    let mut page = format!("{HEAD}\n## What falls short\n\n");
+    if missed.is_empty() {
+        page.push_str("Nothing of what was measured.\n");
+    }
+    for line in missed {
+        writeln!(page, "- {line}").unwrap();
+    }
+    write!(page, "\n## Machine and versions\n\n{}", machine::list()).unwrap();
+    for (name, text) in sections {
+        write!(page, "\n{}{text}{}", begin(name), end(name)).unwrap();
+    }
+    std::fs::write(path(), page).unwrap();
+}

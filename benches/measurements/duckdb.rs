@@ -1,0 +1,89 @@
+//! DuckDB, by its Python package: in `python3`, in what HEADCOUNT_BENCH_PYTHON names, or installed for this run.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::counting_peers::Asked;
+use super::progress;
+
+/// A Python that has the package, and what goes with it at the end.
+struct Python {
+    program: PathBuf,
+    version: String,
+    _environment: Option<TempDir>,
+}
+
+fn python() -> Option<&'static Python> {
+    static PYTHON: OnceLock<Option<Python>> = OnceLock::new();
+    let found = PYTHON.get_or_init(|| given().or_else(installed));
+    found.as_ref()
+}
+
+fn given() -> Option<Python> {
+    let named = std::env::var_os("HEADCOUNT_BENCH_PYTHON");
+    let program = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
+    Some(Python {
+        version: version_in(&program)?,
+        program,
+        _environment: None,
+    })
+}
+
+/// In a virtual environment of its own, if a registry can be reached.
+fn installed() -> Option<Python> {
+    progress("installing duckdb for this run: python3 does not have it");
+    let directory = tempfile::tempdir().ok()?;
+    let program = directory.path().join("bin/python");
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv"]).arg(directory.path());
+    let mut pip = Command::new(&program);
+    pip.args(["-m", "pip", "install", "--quiet", "duckdb"]);
+    for command in [&mut venv, &mut pip] {
+        if !command.output().ok()?.status.success() {
+            return None;
+        }
+    }
+    Some(Python {
+        version: version_in(&program)?,
+        program,
+        _environment: Some(directory),
+    })
+}
+
+fn version_in(program: &PathBuf) -> Option<String> {
+    let asked = "import duckdb; print(duckdb.__version__)";
+    let output = Command::new(program).args(["-c", asked]).output().ok()?;
+    let version = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| version.trim().to_owned())
+}
+
+pub(crate) fn version() -> String {
+    python().map_or_else(|| "not here".to_owned(), |python| python.version.clone())
+}
+
+/// `count(distinct user_id)` and `count(*)` by segment, the best of some.
+pub(crate) fn count(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/benches/measurements/count_in_duckdb.py"
+    );
+    let numbers = asked.sizes.iter().chain([&asked.latest, &asked.spread]);
+    let output = Command::new(&python()?.program)
+        .arg(script)
+        .args(numbers.map(u64::to_string))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let seconds = |number: &str| Duration::from_secs_f64(number.parse().unwrap());
+    let lines = text.lines().map(|line| {
+        let (distinct, all) = line.split_once(' ').unwrap();
+        [seconds(distinct), seconds(all)]
+    });
+    Some(lines.collect())
+}

@@ -1,0 +1,114 @@
+//! Directories of the embedded store that hold so many pairs, made once a run.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use headcount::domain::Batch;
+use headcount::store::PairStore;
+use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::progress;
+use super::support::stores::record_all;
+use super::support::traffic::{BATCH, SEGMENTS, Seen, batch, frame, present, zipf};
+use super::table::grouped;
+
+/// The directory by its name among the service's settings.
+pub(crate) const DATA: &str = "headcount-data";
+
+/// Originals by number of pairs. Services get copies, since they write.
+#[derive(Default)]
+pub(crate) struct Filled {
+    with_log: RefCell<BTreeMap<u64, TempDir>>,
+    with_snapshot: RefCell<BTreeMap<u64, TempDir>>,
+}
+
+impl Filled {
+    /// A directory with a log and no snapshot.
+    pub(crate) fn with_log(&self, pairs: u64, runtime: &Runtime) -> TempDir {
+        let mut made = self.with_log.borrow_mut();
+        let original = made.entry(pairs).or_insert_with(|| {
+            progress(&format!("filling a store with {} pairs", grouped(pairs)));
+            let directory = tempfile::tempdir().unwrap();
+            runtime.block_on(fill(&directory.path().join(DATA), arriving(pairs)));
+            directory
+        });
+        copy_of(original.path())
+    }
+
+    /// A directory with a snapshot and nothing in the log that it does not cover.
+    pub(crate) fn with_snapshot(&self, pairs: u64, runtime: &Runtime) -> TempDir {
+        let mut made = self.with_snapshot.borrow_mut();
+        let original = made.entry(pairs).or_insert_with(|| {
+            let directory = self.with_log(pairs, runtime);
+            runtime.block_on(async {
+                let store = open(&directory.path().join(DATA));
+                store.snapshot().await.unwrap();
+                store.close().await.unwrap();
+            });
+            directory
+        });
+        copy_of(original.path())
+    }
+}
+
+/// Pairs as they arrive: every user new, segments of unequal size, the clock moving through most of a window.
+pub(crate) fn arriving(pairs: u64) -> impl Iterator<Item = Seen> {
+    let mut random = fastrand::Rng::with_seed(7);
+    let first = present() - 20_000;
+    (0..pairs).map(move |user| Seen {
+        user,
+        segment: zipf(&mut random),
+        slot: first + user * 20_000 / pairs,
+    })
+}
+
+/// A store that takes a snapshot only when told.
+pub(crate) fn open(directory: &Path) -> EmbeddedStore {
+    let options = EmbeddedOptions {
+        snapshot_bytes: u64::MAX,
+        ..EmbeddedOptions::new(directory, frame())
+    };
+    EmbeddedStore::open(options).unwrap()
+}
+
+/// Records pairs in batches of the usual size.
+pub(crate) async fn fill(directory: &Path, mut pairs: impl Iterator<Item = Seen>) {
+    let store = open(directory);
+    loop {
+        let batches: Vec<Batch> = (0..100)
+            .map(|_| batch(pairs.by_ref().take(BATCH)))
+            .take_while(|batch| !batch.is_empty())
+            .collect();
+        record_all(&store, &batches, 4).await;
+        if batches.len() < 100 {
+            break;
+        }
+    }
+    store.close().await.unwrap();
+}
+
+fn copy_of(directory: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let done = Command::new("cp")
+        .arg("--recursive")
+        .args([directory.join(DATA), copy.path().join(DATA)])
+        .status();
+    assert!(done.unwrap().success());
+    // What was just written must not go to the disk while something is measured.
+    assert!(Command::new("sync").status().unwrap().success());
+    copy
+}
+
+/// How many users all segments of a service have, together.
+pub(crate) fn users(service: &super::support::peer::Peer) -> u64 {
+    let list = service.get(&format!("/v1/segments?limit={SEGMENTS}"));
+    let segments = list["segments"].as_array().unwrap();
+    segments
+        .iter()
+        .map(|segment| segment["users"].as_u64().unwrap())
+        .sum()
+}

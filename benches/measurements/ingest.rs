@@ -1,0 +1,240 @@
+//! Pairs in over HTTP, until they are durable, against the same pairs into Redis and the same bodies into nothing.
+
+use std::fmt::Write;
+
+use super::bare;
+use super::client::{Measured, Peer, Request, compare, once};
+use super::report::Report;
+use super::support::peer::{self, get, post};
+use super::support::redis::Redis;
+use super::support::resp::{EVERY_SECOND, Pipeline};
+use super::support::traffic::{BATCH, DAY, SEGMENTS, Seen, Traffic, zipf};
+use super::table::{Table, nothing, rate, ratio, time};
+use super::{Run, progress, seconds};
+
+const USERS: u64 = 1_000_000;
+/// Members in a call that is as good as Redis's get.
+const CALL: usize = 100;
+/// Connections of the figures that README and DESIGN name.
+const CONNECTIONS: u64 = 8;
+
+/// Who takes pairs.
+struct Peers {
+    headcount: peer::Peer,
+    bare: peer::Peer,
+    every_second: Option<Redis>,
+    always: Option<Redis>,
+}
+
+/// Rates of one size of batches on so many connections, in pairs a second; NaN where there is no such peer.
+struct Cell {
+    ours: f64,
+    headcount: Measured,
+    same: f64,
+    calls: f64,
+    always: f64,
+    bare: f64,
+}
+
+pub(crate) fn measure(run: &Run) -> Report {
+    let directory = tempfile::tempdir().unwrap();
+    let always = EVERY_SECOND.map(|word| word.replace("everysec", "always"));
+    let always: Vec<&str> = always.iter().map(String::as_str).collect();
+    let peers = Peers {
+        headcount: peer::Peer::headcount(directory.path(), &[]),
+        bare: peer::Peer::myself(bare::ROLE),
+        every_second: run.runtime.block_on(Redis::start_with(&EVERY_SECOND)),
+        always: run.runtime.block_on(Redis::start_with(&always)),
+    };
+    let mut report = Report::default();
+    fresh(run, &peers, &mut report);
+    again(run, &peers, &mut report);
+    report
+}
+
+/// Pairs that are not there yet, each sent once.
+fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
+    let batches = run.pick(100, 15);
+    let pairs = (CONNECTIONS * batches * BATCH as u64) as f64;
+    let own = |n: u64| n * BATCH as u64..(n + 1) * BATCH as u64;
+    let mixed = |n| {
+        let mut random = fastrand::Rng::with_seed(n);
+        let seen = own(n).map(|user| seen(user, zipf(&mut random)));
+        seen.collect::<Vec<_>>()
+    };
+    let calls = |n| own(n).map(|user| seen(user, user / CALL as u64 % SEGMENTS));
+    let took = |port, request: &dyn Fn(u64) -> Request| {
+        once(&Peer::new(port, CONNECTIONS, batches, request)) * BATCH as f64
+    };
+    progress("pairs that are new");
+    let ours = took(peers.headcount.port(), &|n| http(&mixed(n)));
+    let mut table = Table::new(&["Every pair new", "pairs/s", "headcount to it"]);
+    let mut row = |name: &str, rate_: f64| {
+        table.row([name.to_owned(), rate(rate_), ratio(ours / rate_)]);
+    };
+    row("headcount, NDJSON", ours);
+    if let Some(redis) = &peers.every_second {
+        let redis_took = took(redis.port(), &|n| zadd(mixed(n)));
+        row("Redis, the same batches, fsync every second", redis_took);
+        redis.cli(&["FLUSHALL"]);
+        let redis_took = took(redis.port(), &|n| zadd(calls(n)));
+        row("Redis, 100 members a call, fsync every second", redis_took);
+        redis.cli(&["FLUSHALL"]);
+    }
+    report.say(&format!(
+        "{} pairs into empty servers, 5,000 a batch, {CONNECTIONS} connections. Redis gets a batch as one pipeline of `ZADD GT`, a \
+         call for each segment in it; or, as suits it best, 50 calls of {CALL} members each.",
+        rate(pairs)
+    ));
+    report.table(&table);
+}
+
+/// Pairs of users that are mostly there.
+fn again(run: &Run, peers: &Peers, report: &mut Report) {
+    report.say(
+        "Users who are mostly there already, in pairs/s, and headcount's latency as its own clients see it, each sending the next \
+         batch when the answer came. A 200 of headcount means fsynced; Redis with fsync every second answers before. *Always* is \
+         Redis with an fsync before it answers. Bare warp takes the same bodies and does nothing.",
+    );
+    let mut table = Table::new(&[
+        "Batch",
+        "Connections",
+        "headcount",
+        "p50",
+        "p99",
+        "Redis, same batches",
+        "ratio",
+        "Redis, 100 a call",
+        "ratio",
+        "Redis, always",
+        "ratio",
+        "bare warp",
+        "ratio",
+    ]);
+    let (mut durable, mut single) = (None, None);
+    for batch in [1, 100, BATCH] {
+        for connections in [1, CONNECTIONS, 64] {
+            progress(&format!("batches of {batch} on {connections}"));
+            let cell = cell(run, peers, batch, connections);
+            let rated = |other: f64| match other.is_nan() {
+                true => [nothing(), nothing()],
+                false => [rate(other), ratio(cell.ours / other)],
+            };
+            let ours = [0.5, 0.99].map(|quantile| time(cell.headcount.quantile(quantile)));
+            let head = [batch.to_string(), connections.to_string(), rate(cell.ours)];
+            let others = [cell.same, cell.calls, cell.always, cell.bare].map(rated);
+            table.row(
+                head.into_iter()
+                    .chain(ours)
+                    .chain(others.into_iter().flatten()),
+            );
+            match (batch, connections) {
+                (BATCH, CONNECTIONS) => durable = Some(cell),
+                (1, 64) => single = Some(cell),
+                _ => {}
+            }
+        }
+    }
+    report.table(&table);
+
+    let hello = Peer::new(peers.bare.port(), 64, 1, |_| Request::Http(get("/hello")));
+    let hello = compare(&[&hello], run.pick(3, 1), seconds(1.0))[0].rate;
+    let (durable, single) = (durable.unwrap(), single.unwrap());
+    let ours = durable.ours;
+    report.aim(
+        ours >= 1e6,
+        &format!(
+            "Durable ingest, batches of 5,000, {CONNECTIONS} connections: {} pairs/s",
+            rate(ours)
+        ),
+        "1,000,000 pairs/s",
+    );
+    if !durable.calls.is_nan() {
+        let to = ours / durable.calls;
+        report.aim(
+            to >= 1.0,
+            &format!(
+                "Durable ingest, the same, to Redis with 100 members a call: {}",
+                ratio(to)
+            ),
+            "at least as much",
+        );
+    }
+    let to = single.ours / hello;
+    report.aim(
+        to >= 0.5,
+        &format!(
+            "Single-pair POSTs, durable, 64 connections: {}/s, {} of a bare warp hello-world (GET, {}/s)",
+            rate(single.ours), ratio(to), rate(hello)
+        ),
+        "0.50",
+    );
+}
+
+fn cell(run: &Run, peers: &Peers, batch: usize, connections: u64) -> Cell {
+    // Enough of them that not all pages of an index stay in a processor's cache, few enough to keep.
+    let each = run.pick(256, 64).min(80_000 / batch as u64);
+    let traffic = |n: u64| Traffic::new(USERS, DAY).seeded(n).take(batch);
+    let body = |n| http(&traffic(n).collect::<Vec<_>>());
+    let same = |n| zadd(traffic(n));
+    let calls = |n: u64| {
+        zadd(traffic(n).enumerate().map(move |(place, pair)| Seen {
+            segment: (n + (place / CALL) as u64) % SEGMENTS,
+            ..pair
+        }))
+    };
+    let peer = |port, request: &dyn Fn(u64) -> Request| Peer::new(port, connections, each, request);
+    let mut all = vec![
+        peer(peers.headcount.port(), &body),
+        peer(peers.bare.port(), &body),
+    ];
+    if let (Some(every_second), Some(always)) = (&peers.every_second, &peers.always) {
+        all.push(peer(every_second.port(), &same));
+        all.push(peer(always.port(), &same));
+        if batch > 1 {
+            all.push(peer(every_second.port(), &calls));
+        }
+    }
+    let all: Vec<&Peer> = all.iter().collect();
+    let (rounds, each) = run.pick((3, seconds(1.0)), (1, seconds(0.6)));
+    let mut measured = compare(&all, rounds, each).into_iter();
+    let headcount = measured.next().unwrap();
+    let pairs = |measured: Measured| measured.rate * batch as f64;
+    let mut next = || measured.next().map_or(f64::NAN, pairs);
+    Cell {
+        ours: headcount.rate * batch as f64,
+        headcount,
+        bare: next(),
+        same: next(),
+        always: next(),
+        calls: next(),
+    }
+}
+
+fn seen(user: u64, segment: u64) -> Seen {
+    // About what it is now; nobody compares it with a clock.
+    let slot = 29_700_000;
+    Seen {
+        user,
+        segment,
+        slot,
+    }
+}
+
+/// A POST of these pairs, seen now.
+fn http(seen: &[Seen]) -> Request {
+    let mut body = String::new();
+    for Seen { user, segment, .. } in seen {
+        let line = r#"{"user_id":"u"#;
+        writeln!(body, "{line}{user}\",\"segment\":\"segment-{segment}\"}}").unwrap();
+    }
+    let kind = match seen.len() {
+        1 => "application/json",
+        _ => "application/x-ndjson",
+    };
+    Request::Http(post("/v1/pairs", &body, kind))
+}
+
+fn zadd(seen: impl IntoIterator<Item = Seen>) -> Request {
+    Request::Redis(Pipeline::zadds(seen, CALL))
+}

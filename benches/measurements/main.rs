@@ -1,0 +1,153 @@
+//! What headcount claims of speed and size, beside its peers, in one run: `cargo bench --bench measurements`.
+//!
+//! It starts what it needs on free ports and in temporary directories, prints tables, and writes `docs/measurements.md`.
+//! Names of sections measure these alone (`-- ingest reads`), `--quick` measures less. A peer that is not installed is
+//! left out, and a line says so: redis-server, postgres (Debian's, or named by HEADCOUNT_TEST_POSTGRES), DuckDB (PyPI's
+//! `duckdb`, of `python3` or the one that HEADCOUNT_BENCH_PYTHON names).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a bench fails by panicking and tells by printing"
+)]
+
+mod bare;
+mod client;
+mod counting;
+mod counting_peers;
+mod document;
+mod duckdb;
+mod filled;
+mod ingest;
+mod machine;
+mod memory;
+mod reads;
+mod report;
+mod restart;
+mod snapshot;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
+
+use std::time::{Duration, Instant};
+
+use filled::Filled;
+use report::Report;
+use tokio::runtime::Runtime;
+
+/// The service's own, for what of it runs in this process.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What every section is given.
+struct Run {
+    quick: bool,
+    runtime: Runtime,
+    filled: Filled,
+}
+
+impl Run {
+    fn pick<T>(&self, usual: T, quick: T) -> T {
+        if self.quick { quick } else { usual }
+    }
+}
+
+/// A part that can be measured alone.
+struct Section {
+    name: &'static str,
+    title: &'static str,
+    measure: fn(&Run) -> Report,
+}
+
+const SECTIONS: [Section; 6] = [
+    Section {
+        name: "ingest",
+        title: "Durable ingest over HTTP",
+        measure: ingest::measure,
+    },
+    Section {
+        name: "reads",
+        title: "Reads over HTTP",
+        measure: reads::measure,
+    },
+    Section {
+        name: "memory",
+        title: "Memory",
+        measure: memory::measure,
+    },
+    Section {
+        name: "counting",
+        title: "Counts by size of the segment",
+        measure: counting::measure,
+    },
+    Section {
+        name: "restart",
+        title: "Restart",
+        measure: restart::measure,
+    },
+    Section {
+        name: "snapshot",
+        title: "What a snapshot costs those who write",
+        measure: snapshot::measure,
+    },
+];
+
+fn main() {
+    // Cargo passes `--bench`.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    if let [role, port] = &arguments[..]
+        && role == bare::ROLE
+    {
+        bare::serve(port.parse().unwrap());
+        return;
+    }
+    let (flags, names): (Vec<&String>, Vec<&String>) =
+        arguments.iter().partition(|word| word.starts_with("--"));
+    let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
+    if flags.iter().any(|flag| *flag != "--quick")
+        || names.iter().any(|name| !known.contains(&name.as_str()))
+    {
+        panic!("usage: [--quick] [{}]...", known.join("|"));
+    }
+    let run = Run {
+        quick: !flags.is_empty(),
+        runtime: Runtime::new().unwrap(),
+        filled: Filled::default(),
+    };
+    for section in &SECTIONS {
+        if names.is_empty() || names.iter().any(|name| *name == section.name) {
+            measure(section, &run);
+        }
+    }
+    println!("written to {}", document::path().display());
+}
+
+fn measure(section: &Section, run: &Run) {
+    let quick = run.pick("", " with `--quick`");
+    let conditions = format!(
+        "Measured {}{quick}, headcount {}; {} before it began.",
+        machine::date(),
+        machine::commit(),
+        machine::idle()
+    );
+    println!("\n## {}\n\n{conditions}\n", section.title);
+    let began = Instant::now();
+    let body = (section.measure)(run).finish();
+    println!("({:.0} s)", began.elapsed().as_secs_f64());
+    let text = format!("## {}\n\n{conditions}\n\n{body}", section.title);
+    document::renew(section.name, &text);
+}
+
+/// What is said on the way, to people who wait.
+fn progress(what: &str) {
+    println!("... {what}");
+}
+
+/// As seconds and fractions.
+fn seconds(number: f64) -> Duration {
+    Duration::from_secs_f64(number)
+}

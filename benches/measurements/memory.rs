@@ -1,0 +1,177 @@
+//! What a pair takes of memory: the service's resident memory, and what Redis uses for the same in sorted sets.
+
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::client::{Client, Request};
+use super::filled::{arriving, users};
+use super::machine::available_mebibytes;
+use super::report::Report;
+use super::support::peer::{Peer, post};
+use super::support::redis::Redis;
+use super::support::resp::{Pipeline, info, used_memory};
+use super::support::traffic::{BATCH, Seen};
+use super::table::{Table, grouped, nothing, ratio};
+use super::{Run, progress};
+
+const CONNECTIONS: usize = 4;
+/// What one pair in a sorted set takes of Redis, at the most, as far as anybody has seen.
+const REDIS_BYTES: u64 = 125;
+/// Freed pages go back to the system after ten seconds: the allocator's default.
+const DECAY: Duration = Duration::from_secs(12);
+
+pub(crate) fn measure(run: &Run) -> Report {
+    let sizes: &[u64] = run.pick(&[1_000_000, 10_000_000, 50_000_000], &[1_000_000]);
+    let largest = *sizes.last().unwrap();
+    let ours = headcount(sizes, largest);
+    let mut report = Report::default();
+    // Half of what is free stays free: others use this machine too.
+    let feasible = |pairs: u64| (pairs * REDIS_BYTES) >> 20 < available_mebibytes() / 2;
+    let feasible: Vec<u64> = sizes
+        .iter()
+        .copied()
+        .filter(|pairs| feasible(*pairs))
+        .collect();
+    let theirs = redis(run, &feasible, largest).unwrap_or_default();
+
+    let mut table = Table::new(&[
+        "Pairs",
+        "headcount, bytes a pair",
+        "process, MiB",
+        "Redis, bytes a pair",
+        "process, MiB",
+        "Redis to headcount",
+    ]);
+    for (place, pairs) in sizes.iter().enumerate() {
+        let mebibytes = |bytes: f64| format!("{:.0}", bytes / (1 << 20) as f64);
+        let (each, process) = ours[place];
+        let head = [grouped(*pairs), format!("{each:.1}"), mebibytes(process)];
+        let other = theirs.get(place).map(|(other, process)| {
+            [
+                format!("{other:.1}"),
+                mebibytes(*process),
+                ratio(other / each),
+            ]
+        });
+        table.row(
+            head.into_iter()
+                .chain(other.unwrap_or_else(|| [(); 3].map(|()| nothing()))),
+        );
+    }
+    report.say(
+        "Resident memory of `headcount serve`, less what it has when empty, some seconds after the last of so many different pairs came \
+         over HTTP; and `used_memory` of Redis, less what it uses when empty, with the same users, segments and slots in sorted sets. 200 segments, \
+         the largest with a fifth of the pairs, users such as `u12345678`, seen over two weeks.",
+    );
+    if feasible.len() < sizes.len() {
+        let left_out = &sizes[feasible.len()..];
+        report.say(&format!(
+            "Redis was left out at {left_out:?} pairs: at up to {REDIS_BYTES} bytes each they would take more than half of the {} MiB that are free.",
+            grouped(available_mebibytes())
+        ));
+    } else if theirs.is_empty() {
+        report.say("redis-server is not here: left out.");
+    }
+    report.table(&table);
+    let at = sizes.iter().position(|pairs| *pairs == 10_000_000);
+    if let Some(at) = at {
+        let each = ours[at].0;
+        report.aim(
+            each <= 12.0,
+            &format!("Memory per pair at 10 million: {each:.1} bytes"),
+            "12 bytes",
+        );
+    }
+    report
+}
+
+/// Pairs in batches, for connections to take in turn, up to one size after the other.
+struct Batches<I>(Mutex<I>);
+
+impl<I: Iterator<Item = Seen>> Batches<I> {
+    fn next(&self) -> Option<Vec<Seen>> {
+        let batch: Vec<Seen> = self.0.lock().unwrap().by_ref().take(BATCH).collect();
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+/// Gives all of these pairs to connections, each encoding what it takes.
+pub(crate) fn send(
+    pairs: impl Iterator<Item = Seen> + Send,
+    connect: impl Fn() -> Client + Sync,
+    encode: impl Fn(&[Seen]) -> Request + Sync,
+) {
+    let batches = Batches(Mutex::new(pairs));
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let mut client = connect();
+                while let Some(batch) = batches.next() {
+                    client.ask(&encode(&batch));
+                }
+            });
+        }
+    });
+}
+
+/// Bytes a pair and bytes of the process, at each size.
+fn headcount(sizes: &[u64], largest: u64) -> Vec<(f64, f64)> {
+    let directory = tempfile::tempdir().unwrap();
+    let service = Peer::headcount(directory.path(), &[]);
+    let empty = service.resident();
+    let mut pairs = arriving(largest);
+    let mut held = 0;
+    let at = |size: &u64| {
+        progress(&format!("{} pairs into headcount", grouped(*size)));
+        let some = pairs.by_ref().take((size - held) as usize);
+        send(some, || Client::http(service.port()), lines);
+        held = *size;
+        std::thread::sleep(DECAY);
+        assert_eq!(users(&service), *size);
+        let process = service.resident();
+        ((process - empty) as f64 / *size as f64, process as f64)
+    };
+    sizes.iter().map(at).collect()
+}
+
+/// The same in Redis.
+fn redis(run: &Run, sizes: &[u64], largest: u64) -> Option<Vec<(f64, f64)>> {
+    let server = run.runtime.block_on(Redis::start())?;
+    let empty = used_memory(&server);
+    let mut pairs = arriving(largest);
+    let mut held = 0;
+    let at = |size: &u64| {
+        progress(&format!("{} pairs into Redis", grouped(*size)));
+        let some = pairs.by_ref().take((size - held) as usize);
+        let encode = |batch: &[Seen]| Request::Redis(Pipeline::zadds(batch.iter().copied(), 100));
+        send(some, || Client::redis(server.port()), encode);
+        held = *size;
+        let used = used_memory(&server) - empty;
+        (
+            used / *size as f64,
+            info(&server, "memory", "used_memory_rss"),
+        )
+    };
+    Some(sizes.iter().map(at).collect())
+}
+
+/// A POST of pairs with the instants at which they were seen.
+fn lines(seen: &[Seen]) -> Request {
+    let mut body = String::with_capacity(seen.len() * 64);
+    for Seen {
+        user,
+        segment,
+        slot,
+    } in seen
+    {
+        let at = slot * 60;
+        let line = r#"{"user_id":"u"#;
+        writeln!(
+            body,
+            "{line}{user}\",\"segment\":\"segment-{segment}\",\"at\":{at}}}"
+        )
+        .unwrap();
+    }
+    Request::Http(post("/v1/pairs", &body, "application/x-ndjson"))
+}

@@ -1,0 +1,74 @@
+//! From starting the program to being ready, by how much it holds.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::filled::{DATA, users};
+use super::report::Report;
+use super::support::peer::Peer;
+use super::support::stores::size_of;
+use super::table::{Table, grouped, time};
+use super::{Run, progress};
+
+const AIM: Duration = Duration::from_secs(3);
+
+pub(crate) fn measure(run: &Run) -> Report {
+    let sizes: &[u64] = run.pick(&[1_000_000, 10_000_000, 50_000_000], &[1_000_000]);
+    let mut report = Report::default();
+    let mut table = Table::new(&["Pairs", "from the log", "MiB", "from a snapshot", "MiB"]);
+    let mut aimed = None;
+    for pairs in sizes {
+        let times = if *pairs > 10_000_000 { 1 } else { 3 };
+        progress(&format!("restarts with {} pairs", grouped(*pairs)));
+        let log = started(&run.filled.with_log(*pairs, &run.runtime), *pairs, times);
+        let snapshot = run.filled.with_snapshot(*pairs, &run.runtime);
+        let snapshot = started(&snapshot, *pairs, times);
+        if *pairs == 10_000_000 {
+            aimed = Some((log.0, snapshot.0));
+        }
+        table.row([
+            grouped(*pairs),
+            time(log.0),
+            format!("{:.0}", log.1),
+            time(snapshot.0),
+            format!("{:.0}", snapshot.1),
+        ]);
+    }
+    report.say(
+        "From starting `headcount serve` to the first 200 of `/readyz`, with files that the system has in memory: the median of three, \
+         one for the largest. A service that was killed replays the log since its last snapshot, 64 MiB (8 million pairs) or half \
+         a snapshot of it at the most; *from the log* is one that never took any.",
+    );
+    report.table(&table);
+    if let Some((log, snapshot)) = aimed {
+        report.aim(
+            log.max(snapshot) <= AIM,
+            &format!(
+                "Restart with 10 million pairs: {} from the log alone, {} from a snapshot",
+                time(log),
+                time(snapshot)
+            ),
+            "3 s",
+        );
+    }
+    report
+}
+
+/// The median time to ready, and the MiB of the files.
+fn started(directory: &TempDir, pairs: u64, times: usize) -> (Duration, f64) {
+    let bytes = size_of(&directory.path().join(DATA));
+    let mut took: Vec<Duration> = (0..times).map(|_| once(directory.path(), pairs)).collect();
+    took.sort_unstable();
+    (took[times / 2], bytes / f64::from(1 << 20))
+}
+
+fn once(directory: &Path, pairs: u64) -> Duration {
+    let began = Instant::now();
+    let service = Peer::headcount_starting(directory, &[]);
+    service.wait_until_ready();
+    let took = began.elapsed();
+    assert_eq!(users(&service), pairs);
+    took
+}
