@@ -42,6 +42,8 @@ struct Raw {
     max_ahead: Time,
     store: StoreKind,
     data_dir: PathBuf,
+    snapshot_after: ByteSize,
+    data_file_bytes: ByteSize,
     influx_url: Option<String>,
     influx_org: String,
     influx_bucket: String,
@@ -135,6 +137,16 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
         store: StoreSettings {
             kind: raw.store,
             data_dir: raw.data_dir,
+            snapshot_after: check.size(
+                "snapshot_after",
+                raw.snapshot_after,
+                ByteSize::kib(64)..=ByteSize::tib(1),
+            )?,
+            data_file_bytes: check.size(
+                "data_file_bytes",
+                raw.data_file_bytes,
+                ByteSize::kib(64)..=ByteSize::tib(1),
+            )?,
             influx: check.influx(
                 raw.influx_url,
                 raw.influx_token,

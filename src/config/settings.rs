@@ -116,6 +116,10 @@ pub struct StoreSettings {
     pub kind: StoreKind,
     /// The directory of the embedded store.
     pub data_dir: PathBuf,
+    /// By how many bytes the log there grows before a snapshot is taken.
+    pub snapshot_after: u64,
+    /// From how many bytes on a file of that log is followed by a new one.
+    pub data_file_bytes: u64,
     /// Where InfluxDB is and what things are called there; always given when `kind` is InfluxDB.
     pub influx: Option<InfluxSettings>,
     /// Where Redis is and what keys begin with there; always given when `kind` is Redis.

@@ -48,6 +48,8 @@ pub const SETTINGS: &[Setting] = &[
     plain("max_ahead", "5m", DURATION, "how far ahead of the clock a pair may be and still count as now"),
     plain("store", "embedded", "embedded, influx, postgres or redis", "where pairs live: embedded, influx, postgres or redis"),
     plain("data_dir", "./headcount-data", "a directory", "directory of the embedded store"),
+    plain("snapshot_after", "64 MiB", SIZE, "growth of the embedded store's log after which it takes a snapshot: bounds what a start has to replay"),
+    plain("data_file_bytes", "256 MiB", SIZE, "size at which a file of the embedded store's log is followed by a new one"),
     plain("influx_url", "", INFLUX_URL, "InfluxDB 2: where it is, such as `http://localhost:8086`"),
     plain("influx_org", "headcount", "the name of an organisation", "organisation in InfluxDB"),
     plain("influx_bucket", "headcount", "the name of a bucket", "bucket of the pairs; `headcount setup` makes it"),

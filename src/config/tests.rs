@@ -158,6 +158,8 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         ("influx_trend_bucket", "headcount", "another name than"),
         ("batch_pairs", "0", "from 1 to 100000"),
         ("spool_max_bytes", "1 KiB", "a size from 64"),
+        ("snapshot_after", "1 KiB", "a size from 64"),
+        ("data_file_bytes", "1 KiB", "a size from 64"),
         ("refresh_mode", "Loop", "loop or off"),
         (
             "refresh_windows",

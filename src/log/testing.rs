@@ -41,6 +41,8 @@ pub(crate) struct Faults {
     pub(crate) truncate: bool,
     /// Writes fail with an error that is not about room.
     pub(crate) write: bool,
+    /// After so many operations that succeed, of whatever kind, one fails; those after it succeed again.
+    pub(crate) once: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -81,6 +83,11 @@ impl NameChange {
 impl MemDisk {
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
+    }
+
+    /// Whether the one operation that was to fail has done so.
+    pub(crate) fn has_failed_once(&self) -> bool {
+        self.state.lock().faults.once.is_none()
     }
 
     /// What the disk may hold after the machine died now: any part of what was not synced is lost. The disk
@@ -183,7 +190,8 @@ impl Content {
 
 impl Disk for MemDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.step()?;
         let here = state.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(here
             .filter_map(|path| path.file_name()?.to_str().map(str::to_owned))
@@ -192,6 +200,7 @@ impl Disk for MemDisk {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state.lock();
+        state.step()?;
         let file = state.files.len();
         state.files.push(Content::default());
         state.change(NameChange::Set(path.to_path_buf(), file));
@@ -202,7 +211,8 @@ impl Disk for MemDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.step()?;
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(MemFile {
             disk: self.clone(),
@@ -212,18 +222,21 @@ impl Disk for MemDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.step()?;
         state.change(NameChange::Move(from.to_path_buf(), to.to_path_buf()));
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.step()?;
         state.change(NameChange::Remove(path.to_path_buf()));
         Ok(())
     }
 
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        state.step()?;
         if state.faults.sync_dir {
             return Err(io::Error::other("injected"));
         }
@@ -234,6 +247,21 @@ impl Disk for MemDisk {
 }
 
 impl State {
+    /// Called by every operation: an error if its turn has come to fail.
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.faults.once {
+            Some(0) => {
+                self.faults.once = None;
+                Err(io::Error::other("injected"))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn change(&mut self, change: NameChange) {
         change.apply(&mut self.names);
         self.pending.push(change);
@@ -248,11 +276,14 @@ struct MemFile {
 
 impl DiskFile for MemFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.disk.state.lock().files[self.file].data.len() as u64)
+        let mut state = self.disk.state.lock();
+        state.step()?;
+        Ok(state.files[self.file].data.len() as u64)
     }
 
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state.lock();
+        let mut state = self.disk.state.lock();
+        state.step()?;
         let rest = state.files[self.file]
             .data
             .get(offset as usize..)
@@ -264,6 +295,7 @@ impl DiskFile for MemFile {
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         let mut state = self.disk.state.lock();
+        state.step()?;
         if state.faults.write {
             return Err(io::Error::other("injected"));
         }
@@ -290,6 +322,7 @@ impl DiskFile for MemFile {
 
     fn truncate(&mut self, size: u64) -> io::Result<()> {
         let mut state = self.disk.state.lock();
+        state.step()?;
         if state.faults.truncate {
             return Err(io::Error::other("injected"));
         }
@@ -299,7 +332,7 @@ impl DiskFile for MemFile {
 
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
-        let fails = state.faults.sync;
+        let fails = state.step().is_err() || state.faults.sync;
         let content = &mut state.files[self.file];
         if fails {
             content.dirty.clear();

@@ -104,6 +104,8 @@ async fn open_redis(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opene
 
 async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
     let options = EmbeddedOptions {
+        snapshot_bytes: settings.store.snapshot_after,
+        file_bytes: settings.store.data_file_bytes,
         observer: Arc::new(LogMetrics(Arc::clone(metrics))),
         ..EmbeddedOptions::new(&settings.store.data_dir, settings.frame)
     };
@@ -118,6 +120,7 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
         let stats = store.stats();
         metrics.held(stats.segments, stats.pairs, stats.index_bytes);
         metrics.log_bytes(stats.log.bytes);
+        metrics.snapshot_failures(stats.snapshot_failures);
         if let Some(age) = stats.snapshot_age {
             metrics.snapshot_age(age);
         }

@@ -51,6 +51,7 @@ pub struct Metrics {
     group_bytes: Histogram,
     log_bytes: Gauge,
     snapshot_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+    snapshot_failures: Counter,
     segments: Gauge,
     pairs: Gauge,
     index_bytes: Gauge,
@@ -154,6 +155,10 @@ impl Default for Metrics {
             snapshot_age: names.gauge(
                 "snapshot_age_seconds",
                 "Time since the latest snapshot was taken; NaN before the first",
+            ),
+            snapshot_failures: names.counter(
+                "snapshot_failures",
+                "Snapshots that could not be taken; the log grows until one can",
             ),
             segments: names.gauge("segments", "Segments held"),
             pairs: names.gauge("pairs", "(user, segment) pairs held"),
@@ -347,6 +352,11 @@ impl Metrics {
     /// The latest snapshot is `age` old; from here on it ages by itself.
     pub fn snapshot_age(&self, age: Duration) {
         *self.snapshot.lock() = Instant::now().checked_sub(age);
+    }
+
+    /// Snapshots that failed so far.
+    pub fn snapshot_failures(&self, failures: u64) {
+        set(&self.snapshot_failures, failures);
     }
 
     /// What the index holds now.

@@ -7,6 +7,8 @@
 
 mod codec;
 mod delivery;
+#[cfg(test)]
+mod faults;
 mod ledger;
 mod resolution;
 #[cfg(test)]

@@ -59,6 +59,8 @@ pub struct EmbeddedStats {
     pub log: LogStats,
     /// The age of the newest snapshot; `None` before the first.
     pub snapshot_age: Option<Duration>,
+    /// Snapshots that failed since the store was opened.
+    pub snapshot_failures: u64,
 }
 
 impl EmbeddedStore {
@@ -76,6 +78,7 @@ impl EmbeddedStore {
             index_bytes: index.bytes,
             log: self.log.stats(),
             snapshot_age: self.snapshotter.age(),
+            snapshot_failures: self.snapshotter.failures(),
         }
     }
 
@@ -238,5 +241,7 @@ impl From<LogError> for StoreError {
 
 #[cfg(test)]
 mod crashes;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,7 @@ impl EmbeddedStore {
         let covered = newest.map_or(1, |newest| newest.next);
         let log_options = LogOptions {
             start: Start::At(covered),
+            file_bytes: options.file_bytes,
             disk: Arc::clone(&disk),
             observer: Arc::clone(&options.observer),
             ..LogOptions::default()

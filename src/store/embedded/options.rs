@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::domain::TimeFrame;
-use crate::log::{Disk, LogObserver, NoLogObserver, OsDisk};
+use crate::log::{Disk, LogObserver, LogOptions, NoLogObserver, OsDisk};
 
 /// How an embedded store behaves.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct EmbeddedOptions {
     /// that one had. The first bounds what a start has to replay, the second what snapshots write: at most two
     /// bytes for each of the log.
     pub snapshot_bytes: u64,
+    /// A file of the log that reaches this many bytes is followed by a new one.
+    pub file_bytes: u64,
     /// Where the files are.
     pub disk: Arc<dyn Disk>,
     /// Who is told what the log's writer does.
@@ -31,6 +33,7 @@ impl EmbeddedOptions {
             frame,
             // Eight million pairs, replayed in about two seconds.
             snapshot_bytes: 64 << 20,
+            file_bytes: LogOptions::default().file_bytes,
             disk: Arc::new(OsDisk),
             observer: Arc::new(NoLogObserver),
         }

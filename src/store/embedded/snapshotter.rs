@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -42,6 +42,7 @@ struct Work {
     /// Held while a snapshot is taken: one at a time.
     taking: Mutex<()>,
     stopped: AtomicBool,
+    failures: AtomicU64,
 }
 
 impl Snapshotter {
@@ -60,6 +61,7 @@ impl Snapshotter {
             newest: Mutex::new(newest),
             taking: Mutex::new(()),
             stopped: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
         });
         let (stop, stopping) = mpsc::channel();
         let looked = Arc::clone(&work);
@@ -90,6 +92,11 @@ impl Snapshotter {
     pub(super) fn age(&self) -> Option<Duration> {
         let begun = (*self.work.newest.lock())?.begun;
         Some(Duration::try_from(Timestamp::now().duration_since(begun)).unwrap_or_default())
+    }
+
+    /// How many snapshots have failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.work.failures.load(Ordering::Relaxed)
     }
 
     /// Takes the snapshot that covers the log files before `next`.
@@ -145,7 +152,11 @@ impl Work {
 
     fn take(&self) -> Result<(), LogError> {
         // Everything before this file is in the state: the log's writer applies before it begins a new one.
-        self.take_before(self.log.rotate_blocking()?)
+        let rotated = self.log.rotate_blocking();
+        let taken = rotated.and_then(|next| self.take_before(next));
+        taken.inspect_err(|_| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        })
     }
 
     fn take_before(&self, next: u64) -> Result<(), LogError> {
