@@ -9,6 +9,9 @@ use tokio_util::sync::CancellationToken;
 /// The exit code of a program that was interrupted, as shells have it: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
+/// SIGXFSZ on Linux, the BSDs and macOS, on the processors that this is built for. tokio has no name for it.
+const FILE_SIZE_EXCEEDED: i32 = 25;
+
 /// Listens for SIGTERM and SIGINT until dropped.
 #[derive(Debug)]
 pub struct Signals {
@@ -18,7 +21,12 @@ pub struct Signals {
 
 impl Signals {
     /// Begins to listen. From here on neither signal ends the process by itself.
+    ///
+    /// Nor does SIGXFSZ, with which the system ends a process that writes beyond its limit of file sizes
+    /// (`ulimit -f`). With a handler, even one that nobody asks, the write fails instead, like one to a full disk.
     pub fn listen() -> io::Result<Self> {
+        // Handlers stay for the life of the process.
+        drop(signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))?);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = CancellationToken::new();

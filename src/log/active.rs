@@ -76,7 +76,13 @@ impl ActiveFile {
 
     /// Takes back what a failed write left behind. The cut is synced: else a crash could bring the remains
     /// back behind a later, shorter group.
+    ///
+    /// Where nothing was left, nothing is done: a file system that has become read-only refuses that too, and what
+    /// is on the disk is known all the same.
     fn cut(&mut self, cause: LogError) -> Fault {
+        if self.file.size().is_ok_and(|size| size == self.end) {
+            return Fault::Refused(cause);
+        }
         match self.file.truncate(self.end).and_then(|()| self.file.sync()) {
             Ok(()) => Fault::Refused(cause),
             Err(error) => {

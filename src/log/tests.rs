@@ -436,6 +436,28 @@ async fn a_failed_sync_ends_writing_for_good() {
 }
 
 #[tokio::test]
+async fn a_disk_that_takes_nothing_refuses_and_recovers_by_itself() {
+    let bench = Bench::new();
+    let (log, _) = bench.open().unwrap();
+    log.append("before").await.unwrap();
+    // As a file system does that has become read-only.
+    bench.disk.set_faults(Faults {
+        write: true,
+        truncate: true,
+        ..Faults::default()
+    });
+    for _ in 0..3 {
+        let refused = log.append("refused").await;
+        assert!(matches!(refused, Err(LogError::Io { .. })), "{refused:?}");
+        log.check().unwrap();
+    }
+    bench.disk.set_faults(Faults::default());
+    log.append("after").await.unwrap();
+    drop(log);
+    assert_eq!(bench.replay().unwrap().0, [b"before".as_slice(), b"after"]);
+}
+
+#[tokio::test]
 async fn what_a_failed_sync_lost_is_written_again_before_it_is_vouched_for() {
     let mut bench = Bench::new();
     let (log, _) = bench.open().unwrap();

@@ -1,6 +1,7 @@
 //! What several tests need: servers to talk to, and ways to break them.
 
 pub mod app;
+pub mod disks;
 pub mod events;
 pub mod fault_server;
 pub mod influxd;
@@ -9,6 +10,7 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod redis;
+pub mod say;
 pub mod schema;
 pub mod servers;
 pub mod service;

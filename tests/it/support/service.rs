@@ -1,7 +1,9 @@
 //! The service as its own process, on a port that the system chose.
 
+use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -29,14 +31,32 @@ impl Service {
 
     /// The same with arguments.
     pub fn launch(directory: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let log = directory.join("service.stderr");
         let mut command = headcount(directory, settings, &["serve"]);
         if !arguments.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
-        let process = Process::start_logging(command.args(arguments), &log);
+        Self::run(directory, command.args(arguments))
+    }
+
+    /// The same with variables that speak to others than the program.
+    pub fn start_beside(
+        directory: &Path,
+        settings: &[(&str, &str)],
+        variables: &[(&str, &OsStr)],
+    ) -> Self {
+        let mut command = on_any_port(directory, settings);
+        Self::run(directory, command.envs(variables.iter().copied()))
+    }
+
+    /// A service that may not listen yet, and that nobody waits for.
+    pub fn begin(directory: &Path, settings: &[(&str, &str)]) -> Process {
+        Process::start_logging(&mut on_any_port(directory, settings), &log_in(directory))
+    }
+
+    fn run(directory: &Path, command: &mut Command) -> Self {
+        let log = log_in(directory);
         let mut service = Self {
-            process,
+            process: Process::start_logging(command, &log),
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             log,
             client: reqwest::Client::new(),
@@ -193,6 +213,14 @@ impl Service {
             .await;
         answer.unwrap().text().await.unwrap()
     }
+}
+
+fn on_any_port(directory: &Path, settings: &[(&str, &str)]) -> Command {
+    headcount(directory, settings, &["serve", "--listen", "127.0.0.1:0"])
+}
+
+fn log_in(directory: &Path) -> PathBuf {
+    directory.join("service.stderr")
 }
 
 fn users(count: &Value) -> u64 {

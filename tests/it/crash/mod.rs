@@ -1,0 +1,183 @@
+//! kill -9 at any instant of load, snapshot, rotation and start: afterwards the service knows what it acknowledged, and
+//! nothing else.
+//!
+//! `HEADCOUNT_TEST_CRASH_ROUNDS` and `HEADCOUNT_TEST_CRASH_SEED` make longer runs, and repeat one as far as the machine's
+//! own timing lets them.
+
+mod ledger;
+mod moment;
+mod rounds;
+mod traces;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rounds::{Kept, Plan, Victim, run};
+
+use crate::support::disks::OwnDisk;
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+use crate::support::say::skip;
+use crate::support::service::Service;
+
+/// With sizes at which every second has a snapshot, and every few requests a new file. Pairs expire after half a
+/// minute, and are removed every second.
+const RESTLESS: [(&str, &str); 5] = [
+    ("SNAPSHOT_AFTER", "64 KiB"),
+    ("DATA_FILE_BYTES", "64 KiB"),
+    ("WINDOW", "30s"),
+    ("RESOLUTION", "1s"),
+    ("REFRESH_INTERVAL", "1s"),
+];
+
+/// The service with the embedded store, in a directory.
+struct Embedded(Kept);
+
+impl Victim for Embedded {
+    fn settings(&self) -> Vec<(&str, &str)> {
+        RESTLESS.to_vec()
+    }
+
+    fn home(&self) -> PathBuf {
+        self.0.path().to_path_buf()
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.home().join("headcount-data")
+    }
+
+    fn may_refuse(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_kill_9_at_any_instant() {
+    run("embedded", Plan::of(10), &mut Embedded(Kept::new())).await;
+}
+
+/// The same on a file system that forgets what was not synced.
+struct PowerCut(OwnDisk);
+
+impl Victim for PowerCut {
+    fn settings(&self) -> Vec<(&str, &str)> {
+        RESTLESS.to_vec()
+    }
+
+    fn home(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.home().join("headcount-data")
+    }
+
+    /// A disk without power takes nothing, for as long as the process still lives.
+    fn may_refuse(&self) -> bool {
+        true
+    }
+
+    fn at_kill(&mut self, proves_nothing: &AtomicBool) {
+        // A machine without power answers nobody. This one's process goes on for some milliseconds, and the kernel
+        // may tell it that a sync has succeeded whose transaction was just thrown away.
+        proves_nothing.store(true, Ordering::SeqCst);
+        assert!(self.0.lose_power());
+    }
+
+    fn after_kill(&mut self) {
+        self.0.mount_again();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_a_power_cut_at_any_instant() {
+    let Some(disk) = OwnDisk::ext4() else {
+        return;
+    };
+    if !disk.lose_power() {
+        skip("a power cut: xfs_io can't shut a file system down here");
+        return;
+    }
+    disk.mount_again();
+    std::fs::create_dir(disk.path().join("data")).unwrap();
+    run("power cut", Plan::of(5), &mut PowerCut(disk)).await;
+}
+
+/// The service with a store that comes and goes, and pairs that wait on disk meanwhile.
+struct Spooling {
+    home: Kept,
+    proxy: Proxy,
+    url: String,
+    starts: usize,
+    _redis: Redis,
+}
+
+impl Victim for Spooling {
+    fn settings(&self) -> Vec<(&str, &str)> {
+        let own = [("STORE", "redis"), ("REDIS_URL", &self.url)];
+        RESTLESS.into_iter().chain(own).collect()
+    }
+
+    fn home(&self) -> PathBuf {
+        self.home.path().to_path_buf()
+    }
+
+    fn log_dir(&self) -> PathBuf {
+        self.home().join("headcount-spool")
+    }
+
+    /// An erasure needs the store.
+    fn may_refuse(&self) -> bool {
+        true
+    }
+
+    fn has_spool(&self) -> bool {
+        true
+    }
+
+    fn before_load(&mut self, random: &mut fastrand::Rng) {
+        match random.u8(..3) {
+            0 => self.proxy.restore(),
+            _ => self.proxy.cut(),
+        }
+    }
+
+    async fn ready(&mut self, server: &Service, last: bool) -> bool {
+        self.starts += 1;
+        if !last && !self.starts.is_multiple_of(3) {
+            return false;
+        }
+        self.proxy.restore();
+        let began = Instant::now();
+        loop {
+            let ready = server.get("/readyz").await;
+            let (store, spool) = (&ready["components"]["store"], &ready["components"]["spool"]);
+            if store["ok"] == true && spool["ok"] == true && spool["detail"].is_null() {
+                return true;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "not drained: {ready}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_in_the_spool_is_counted_once_after_kill_9_at_any_instant() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let (home, proxy) = (Kept::new(), Proxy::to(redis.port()).await);
+    let mut victim = Spooling {
+        url: format!("redis://{}", proxy.address()),
+        home,
+        proxy,
+        starts: 0,
+        _redis: redis,
+    };
+    run("spool", Plan::of(6), &mut victim).await;
+}

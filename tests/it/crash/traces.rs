@@ -1,0 +1,107 @@
+//! What kills left behind: the proof that they fell where they should.
+
+use std::fmt;
+use std::path::Path;
+
+use super::ledger::Settled;
+use super::moment::names;
+
+/// A log file that nothing was written to has its header alone.
+const HEADER: u64 = 32;
+
+#[derive(Debug, Default)]
+pub struct Traces {
+    pub rounds: usize,
+    pub kills: usize,
+    /// Kills of a process that was still opening its directory.
+    pub starting: usize,
+    /// A snapshot's unfinished file was there.
+    snapshot: usize,
+    /// A snapshot was there together with what it made superfluous.
+    clean_up: usize,
+    /// A new log file's unfinished one was there.
+    rotation: usize,
+    /// The newest of several log files was empty.
+    fresh_file: usize,
+    /// Several log files were there.
+    several_files: usize,
+    /// The next start found the last write incomplete.
+    pub torn: usize,
+    /// Requests without an answer whose pairs were on disk: killed between the write and the answer.
+    kept: usize,
+    /// Requests without an answer of which nothing was.
+    lost: usize,
+    pub checks: usize,
+    pub pairs: usize,
+}
+
+impl Traces {
+    /// Looks at what a process left that was just killed.
+    pub fn look(&mut self, dir: &Path) {
+        self.kills += 1;
+        let names = names(dir);
+        let any = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
+        let sorted = |suffix: &str| {
+            let mut of: Vec<&str> = names
+                .iter()
+                .filter_map(|name| name.strip_suffix(suffix))
+                .collect();
+            of.sort_unstable();
+            of
+        };
+        let (logs, snapshots) = (sorted(".log"), sorted(".snapshot"));
+        self.snapshot += usize::from(any(".snapshot.new"));
+        self.rotation += usize::from(any(".log.new"));
+        self.several_files += usize::from(logs.len() > 1);
+        let is_old = |name: Option<&&str>| name < snapshots.last();
+        self.clean_up += usize::from(
+            !snapshots.is_empty() && (is_old(logs.first()) || is_old(snapshots.first())),
+        );
+        if let [_, .., last] = logs[..] {
+            let size = std::fs::metadata(dir.join(format!("{last}.log")));
+            self.fresh_file += usize::from(size.is_ok_and(|file| file.len() == HEADER));
+        }
+    }
+
+    pub fn settled(&mut self, settled: &Settled) {
+        self.kept += settled.kept;
+        self.lost += settled.lost;
+    }
+
+    /// Many rounds must have met everything that can be interrupted.
+    pub fn must_be_rich(&self, with_snapshots: bool) {
+        assert!(self.kept > 0 && self.lost > 0, "{self}");
+        assert!(self.starting > 0, "{self}");
+        if with_snapshots {
+            assert!(self.rotation > 0 && self.fresh_file > 0, "{self}");
+            assert!(self.snapshot > 0 && self.clean_up > 0, "{self}");
+        }
+    }
+}
+
+impl fmt::Display for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            rounds,
+            kills,
+            starting,
+            snapshot,
+            clean_up,
+            rotation,
+            fresh_file,
+            several_files,
+            torn,
+            kept,
+            lost,
+            checks,
+            pairs,
+        } = self;
+        write!(
+            f,
+            "{rounds} rounds, {kills} kills: {starting} while starting, {snapshot} within a snapshot, {clean_up} between \
+             a snapshot and the end of its clean-up, {rotation} within a rotation, {fresh_file} right after one \
+             ({several_files} with several log files), {torn} with a torn write; of the requests without an answer {kept} \
+             were on disk, {lost} were not; {checks} checks, {pairs} pairs at the end"
+        )
+    }
+}

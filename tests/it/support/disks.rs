@@ -1,0 +1,121 @@
+//! File systems of a test's own: small, read-only, broken. They need mounting, which is for the superuser.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::say::skip;
+
+/// A file system that is gone with this value.
+pub struct OwnDisk {
+    directory: tempfile::TempDir,
+    /// The file that holds it, where memory does not.
+    image: Option<PathBuf>,
+}
+
+impl OwnDisk {
+    /// In memory, of this size as `mount` takes it. `None`, after one visible line, where none may be mounted.
+    pub fn in_memory(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let arguments = ["-t", "tmpfs", "-o", &options, "headcount-test"];
+        let mounted = run(Command::new("mount").args(arguments).arg(directory.path()));
+        if mounted {
+            let image = None;
+            return Some(Self { directory, image });
+        }
+        skip("a small disk: no tmpfs can be mounted here");
+        None
+    }
+
+    /// ext4 in a file, which becomes read-only at an error, as on most servers. `None`, after one visible line, where
+    /// that can't be had.
+    pub fn ext4() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().with_extension("ext4");
+        std::fs::File::create(&image)
+            .unwrap()
+            .set_len(96 << 20)
+            .unwrap();
+        let disk = Self {
+            directory,
+            image: Some(image),
+        };
+        let made = run(Command::new("mkfs.ext4")
+            .args(["-q", "-E", "lazy_itable_init=0"])
+            .arg(disk.image.as_ref().unwrap()));
+        if made && disk.mount() {
+            return Some(disk);
+        }
+        skip("an ext4 file system: none can be made and mounted here");
+        None
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn mount(&self) -> bool {
+        run(Command::new("mount")
+            .args(["-o", "loop,errors=remount-ro"])
+            .arg(self.image.as_ref().unwrap())
+            .arg(self.path()))
+    }
+
+    /// Takes it away and brings it back, as a machine does that starts again: what was not synced may be lost.
+    pub fn mount_again(&self) {
+        assert!(run(Command::new("umount").arg(self.path())));
+        assert!(self.mount());
+    }
+
+    /// Makes it read-only, or writable again. The system refuses the former while a file is open for writing.
+    pub fn remount(&self, how: &str) -> bool {
+        run(Command::new("mount")
+            .args(["-o", &format!("remount,{how}")])
+            .arg(self.path()))
+    }
+
+    /// Has the kernel find an error in the file system, upon which it refuses every change until it is mounted again.
+    pub fn break_down(&self) {
+        let device = Command::new("findmnt")
+            .args(["-n", "-o", "SOURCE"])
+            .arg(self.path())
+            .output();
+        let device = String::from_utf8(device.unwrap().stdout).unwrap();
+        let name = device.trim().trim_start_matches("/dev/");
+        std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").unwrap();
+    }
+
+    /// Drops everything that was not synced, and fails every call from here on: a machine that dies. Whether it can.
+    pub fn lose_power(&self) -> bool {
+        run(Command::new("xfs_io")
+            .args(["-x", "-c", "shutdown"])
+            .arg(self.path()))
+    }
+
+    /// Leaves no byte free, but for what is given back by removing the file.
+    pub fn fill(&self) -> PathBuf {
+        let path = self.path().join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        for piece in [64 * 1024, 512, 1] {
+            while file.write_all(&vec![0; piece]).is_ok() {}
+        }
+        path
+    }
+}
+
+impl Drop for OwnDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that was just killed may still hold a file.
+        run(Command::new("umount").arg("-l").arg(self.path()));
+        if let Some(image) = &self.image {
+            let _ = std::fs::remove_file(image);
+        }
+    }
+}
+
+/// Whether the command could be run and succeeded.
+fn run(command: &mut Command) -> bool {
+    let succeeded = |output: Output| output.status.success();
+    command.output().is_ok_and(succeeded)
+}
