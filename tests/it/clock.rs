@@ -1,0 +1,234 @@
+//! The system's clock, set back and forth by hours under the real program, restarts included.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use headcount::domain::Timestamp;
+use serde_json::Value;
+
+use crate::support::say::{say, skip};
+use crate::support::service::Service;
+
+const HOUR: i64 = 3600;
+const WINDOW: i64 = 4 * HOUR;
+const STEPS: usize = 60;
+
+/// The system's clock as the service sees it.
+struct SystemClock {
+    library: PathBuf,
+    folder: tempfile::TempDir,
+    offset: i64,
+    /// The latest second that it ever showed to the process that runs.
+    latest: i64,
+}
+
+impl SystemClock {
+    /// `None`, after one visible line, where nothing can fake it.
+    fn new() -> Option<Self> {
+        let architectures = std::fs::read_dir("/usr/lib").unwrap();
+        let mut candidates = architectures.map(|entry| entry.unwrap().path());
+        let library = candidates.find_map(|path| {
+            let library = path.join("faketime/libfaketimeMT.so.1");
+            library.is_file().then_some(library)
+        });
+        let Some(library) = library else {
+            let required = std::env::var("HEADCOUNT_TEST_REQUIRE").unwrap_or_default();
+            assert!(!required.split(',').any(|name| name.trim() == "faketime"));
+            skip("faketime: no libfaketimeMT.so.1 below /usr/lib");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let mut clock = Self {
+            library,
+            folder,
+            offset: 0,
+            latest: 0,
+        };
+        clock.step(0);
+        Some(clock)
+    }
+
+    fn now(&self) -> i64 {
+        Timestamp::now().as_second() + self.offset
+    }
+
+    /// Sets the clock ahead or back.
+    fn step(&mut self, seconds: i64) {
+        self.latest = self.latest.max(self.now());
+        self.offset += seconds;
+        let (new, path) = (
+            self.folder.path().join("new"),
+            self.folder.path().join("offset"),
+        );
+        let mut file = std::fs::File::create(&new).unwrap();
+        write!(file, "{:+}", self.offset).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+
+    /// A new process has seen nothing of it, but knows the newest pair.
+    fn forget(&mut self, newest: i64) {
+        self.latest = newest;
+    }
+
+    /// No process can have seen a later second so far.
+    fn latest(&self) -> i64 {
+        self.latest.max(self.now())
+    }
+
+    fn start(&self, data: &Path) -> Service {
+        let settings = [("WINDOW", "4h"), ("RESOLUTION", "1s")];
+        let offset = self.folder.path().join("offset");
+        let variables = [
+            ("LD_PRELOAD", self.library.as_os_str()),
+            ("FAKETIME_TIMESTAMP_FILE", offset.as_os_str()),
+            ("FAKETIME_NO_CACHE", "1".as_ref()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".as_ref()),
+            ("NO_FAKE_STAT", "1".as_ref()),
+        ];
+        Service::start_beside(data, &settings, &variables)
+    }
+}
+
+fn second(value: &Value) -> i64 {
+    let instant: Timestamp = value.as_str().unwrap().parse().unwrap();
+    instant.as_second()
+}
+
+/// What was recorded, and what the clock must do.
+struct Story {
+    clock: SystemClock,
+    seen: Vec<i64>,
+    /// The service's clock was here already.
+    reached: i64,
+}
+
+impl Story {
+    /// Counts: exact as of an instant that is neither before any the service was at, nor after any its clock showed.
+    async fn check(&mut self, server: &Service) {
+        let before = self.clock.now();
+        let answer = server.get("/v1/segments/s/count").await;
+        let (as_of, users) = (second(&answer["as_of"]), answer["users"].as_u64().unwrap());
+        let due = self.seen.iter();
+        let due = due.filter(|at| as_of - WINDOW < **at && **at <= as_of);
+        assert_eq!(users, due.count() as u64, "as of {as_of}: {:?}", self.seen);
+        assert!(as_of >= self.reached, "the clock goes back");
+        assert!(as_of >= before, "{as_of} is behind the system's {before}");
+        assert!(
+            as_of <= self.clock.latest(),
+            "{as_of} is ahead of any time that was"
+        );
+        let newest = self.seen.iter().max().copied().unwrap_or(0);
+        assert!(newest <= as_of, "a pair is ahead of the count");
+        self.reached = as_of;
+    }
+
+    /// A new user, seen now or at an instant that is given.
+    async fn post(&mut self, server: &Service, ago: Option<i64>) {
+        let user = format!("u{}", self.seen.len());
+        let at = ago.map_or(String::new(), |ago| {
+            format!(", \"at\": {}", self.reached - ago)
+        });
+        let answer = reqwest::Client::new()
+            .post(format!("{}/v1/pairs", server.url()))
+            .header("content-type", "application/json")
+            .body(format!(
+                "{{\"user_id\": \"{user}\", \"segment\": \"s\"{at}}}"
+            ))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        let answer = server.get(&format!("/v1/users/{user}")).await;
+        let at = second(&answer["segments"][0]["last_seen"]);
+        match ago {
+            Some(ago) => assert_eq!(at, self.reached - ago),
+            None => assert!(
+                self.reached <= at && at <= self.clock.latest(),
+                "seen at {at}"
+            ),
+        }
+        self.seen.push(at);
+    }
+
+    fn restarted(&mut self) {
+        let newest = self.seen.iter().max().copied().unwrap_or(0);
+        self.clock.forget(newest);
+        self.reached = newest;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_are_exact_while_the_clock_steps_by_hours_and_over_restarts() {
+    let Some(clock) = SystemClock::new() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let seed = fastrand::u64(..1_000_000);
+    say(&format!("clock: seed {seed}"));
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut story = Story {
+        clock,
+        seen: Vec::new(),
+        reached: 0,
+    };
+    let mut server = story.clock.start(folder.path());
+    story.check(&server).await;
+    for _ in 0..STEPS {
+        match random.u8(..8) {
+            0..=2 => story.clock.step(random.i64(-6 * HOUR..6 * HOUR)),
+            3 | 4 => story.post(&server, None).await,
+            5 => {
+                let ago = random.i64(0..3 * HOUR);
+                story.post(&server, Some(ago)).await;
+            }
+            6 => {
+                server.kill();
+                story.restarted();
+                server = story.clock.start(folder.path());
+            }
+            _ => {
+                assert_eq!(server.terminate().await, Some(0));
+                story.restarted();
+                server = story.clock.start(folder.path());
+            }
+        }
+        story.check(&server).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_set_back_keeps_everybody_and_one_that_catches_up_lets_them_go() {
+    let Some(clock) = SystemClock::new() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = Story {
+        clock,
+        seen: Vec::new(),
+        reached: 0,
+    };
+    let mut server = story.clock.start(folder.path());
+    story.check(&server).await;
+    story.post(&server, None).await;
+    for restart in [false, true] {
+        story.clock.step(-3 * HOUR);
+        if restart {
+            server.kill();
+            story.restarted();
+            server = story.clock.start(folder.path());
+        }
+        story.check(&server).await;
+        story.post(&server, None).await;
+        story.check(&server).await;
+        let users = story.seen.len() as u64;
+        assert_eq!(server.count("s").await, users, "nobody is lost");
+    }
+    // Six hours behind by now. A minute before the last one's window ends, and then at its end.
+    let newest = story.seen.iter().max().copied().unwrap();
+    story.clock.step(newest + WINDOW - 60 - story.clock.now());
+    story.check(&server).await;
+    assert!(server.count("s").await >= 1);
+    story.clock.step(61);
+    story.check(&server).await;
+    assert_eq!(server.count("s").await, 0, "nobody stays for longer");
+}
