@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::disk::{Disk, DiskFile, replace_file};
-use super::format::{FILE_HEADER, FileId, Group};
+use super::format::{FILE_HEADER, FileId, Group, VERSION};
 use super::{LogError, file_name};
 
 /// An open file and where its last group ends.
@@ -32,7 +32,11 @@ impl ActiveFile {
     pub(super) fn create(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Self, LogError> {
         let name = file_name(number);
         let salt = random_salt(&dir.join(&name))?;
-        let id = FileId { number, salt };
+        let id = FileId {
+            version: VERSION,
+            number,
+            salt,
+        };
         let file = replace_file(disk, dir, &name, |file| {
             file.write_all_at(&id.encode(), 0)
                 .map_err(|error| LogError::io("write", &dir.join(&name), &error))

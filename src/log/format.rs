@@ -15,11 +15,13 @@ pub(super) const FILE_HEADER: usize = 32;
 pub(super) const GROUP_HEADER: usize = 12;
 
 const MAGIC: &[u8; 8] = b"headclog";
-const VERSION: u32 = 1;
+/// In version 1 a file that another follows had no seal at its end.
+pub(super) const VERSION: u32 = 2;
 
 /// What the checksums of a file depend on besides the bytes they cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
+    pub(super) version: u32,
     pub(super) number: u64,
     /// Random: nobody who writes payloads can guess it.
     pub(super) salt: u64,
@@ -36,7 +38,7 @@ impl FileId {
     pub(super) fn encode(self) -> [u8; FILE_HEADER] {
         let mut header = [0; FILE_HEADER];
         header[..8].copy_from_slice(MAGIC);
-        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[8..12].copy_from_slice(&self.version.to_le_bytes());
         header[16..24].copy_from_slice(&self.number.to_le_bytes());
         header[24..].copy_from_slice(&self.salt.to_le_bytes());
         let crc = file_header_crc(&header);
@@ -52,7 +54,7 @@ impl FileId {
             return Err(BadHeader::Damaged("this is no log file"));
         }
         let version = u32_at(header, 8);
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(BadHeader::Version(version));
         }
         if u32_at(header, 12) != file_header_crc(header) {
@@ -66,7 +68,11 @@ impl FileId {
             ));
         }
         let salt = u64_at(header, 24);
-        Ok(Self { number, salt })
+        Ok(Self {
+            version,
+            number,
+            salt,
+        })
     }
 
     fn header_crc(self, offset: u64, length_and_crc: &[u8]) -> u32 {
@@ -194,6 +200,7 @@ mod tests {
     #[test]
     fn a_header_is_read_back_and_any_flipped_bit_refused() {
         let id = FileId {
+            version: VERSION,
             number: 7,
             salt: 99,
         };
@@ -210,6 +217,7 @@ mod tests {
     #[test]
     fn a_group_is_valid_at_its_own_place_only() {
         let id = FileId {
+            version: VERSION,
             number: 7,
             salt: 99,
         };
@@ -226,7 +234,11 @@ mod tests {
 
     #[test]
     fn zeros_are_no_group() {
-        let id = FileId { number: 0, salt: 0 };
+        let id = FileId {
+            version: 0,
+            number: 0,
+            salt: 0,
+        };
         assert!(id.group_at(0, &[0; 12]).is_none());
     }
 

@@ -12,14 +12,16 @@
 //! last group of the last file was synced, so only that one group may be incomplete, in any of its parts
 //! (pages reach the disk out of order). Hence, when opening finds a group whose checksum is wrong:
 //!
-//! - in a file that is not the last: damage, for the next file is made only after this one was synced;
+//! - in a file that is not the last: damage, for the next file is made only after this one was synced; so is an end
+//!   without a seal there (see below), or a loss of whole groups would not show;
 //! - in the last file, with a valid group anywhere behind it, or more bytes behind it than one group can
 //!   have: damage, for a group is written only after the one before it was synced;
 //! - else it is a torn tail. Nobody was told that it is durable: it is cut off, and that is reported.
 //!
 //! Damage is refused with file and offset, and nothing is changed. One case stays in doubt: damage within
-//! the very last group looks like a tear. So closing the log, and opening it, end it with an empty group (a
-//! *seal*), which vouches for all before it; only the last group before a crash can ever be mistaken.
+//! the very last group looks like a tear. So closing the log, opening it, and going on with another file end it
+//! with an empty group (a *seal*), which vouches for all before it; only the last group before a crash can ever be
+//! mistaken. That whole groups are gone from the end of the last file, seal and all, nothing on the disk can tell.
 //!
 //! Opening after a crash writes the last group once more before it is vouched for: after a failed fsync the
 //! kernel may hold pages as clean which never reached the disk, and a second fsync would say nothing.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::active::{ActiveFile, Fault};
 use super::disk::{Disk, UNFINISHED};
 use super::format::{GROUP_HEADER, MAX_GROUP};
-use super::replay::{damaged, replay_file};
+use super::replay::{Hook, damaged, replay_file};
 use super::{Apply, LogError, LogOptions, Position, Start, file_name, file_number};
 
 /// What opening a log found.
@@ -52,10 +52,24 @@ pub fn read_file(
     mut each: impl FnMut(Position, &[u8]) -> Result<(), String>,
 ) -> Result<u64, LogError> {
     let mut found = Recovery::default();
-    let (active, walk) = replay_file(disk, dir, number, &mut each, &mut found)?;
-    match walk.bad {
+    replay_finished(disk, dir, number, &mut each, &mut found)?;
+    Ok(found.records)
+}
+
+/// Replays a file that another follows: it is whole, and says so by a seal at its end. Returns its size.
+fn replay_finished(
+    disk: &dyn Disk,
+    dir: &Path,
+    number: u64,
+    each: Hook<'_>,
+    found: &mut Recovery,
+) -> Result<u64, LogError> {
+    let (active, walk) = replay_file(disk, dir, number, each, found)?;
+    let sealed = active.sealed && walk.last_group.is_some();
+    let unsealed = (active.id.version > 1 && !sealed).then_some("the end is missing");
+    match walk.bad.or(unsealed) {
         Some(reason) => Err(damaged(&active.path, active.end, reason)),
-        None => Ok(found.records),
+        None => Ok(active.end),
     }
 }
 
@@ -81,11 +95,8 @@ pub(super) fn open(
         return Ok((active, sizes, found));
     };
     for &number in finished {
-        let (active, walk) = replay_file(disk, dir, number, apply, &mut found)?;
-        if let Some(reason) = walk.bad {
-            return Err(damaged(&active.path, active.end, reason));
-        }
-        sizes.insert(number, active.end);
+        let size = replay_finished(disk, dir, number, apply, &mut found)?;
+        sizes.insert(number, size);
     }
     let (mut active, walk) = replay_file(disk, dir, last, apply, &mut found)?;
     if let Some(reason) = walk.bad {
@@ -177,9 +188,7 @@ fn vouch(active: &mut ActiveFile, last_group: Option<(u64, Vec<u8>)>) -> Result<
     let Some((start, bytes)) = last_group else {
         return active.sync();
     };
-    if active.sealed {
-        return active.sync();
-    }
+    // A seal too: the sync that was to make it durable may have failed, and then only readers still see it.
     active
         .file
         .write_all_at(&bytes, start)

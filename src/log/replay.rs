@@ -9,7 +9,7 @@ use super::format::{BadHeader, FILE_HEADER, FileId, GROUP_HEADER, for_each_recor
 use super::{LogError, Position, Recovery, file_name};
 
 /// An [`Apply`](super::Apply) that is lent.
-type Hook<'a> = &'a mut dyn FnMut(Position, &[u8]) -> Result<(), String>;
+pub(super) type Hook<'a> = &'a mut dyn FnMut(Position, &[u8]) -> Result<(), String>;
 
 /// How the walk through a file ended.
 pub(super) struct Walk {

@@ -296,6 +296,68 @@ async fn files_follow_each_other_without_gaps() {
 }
 
 #[tokio::test]
+async fn a_seal_that_a_failed_sync_lost_is_written_again() {
+    let mut bench = Bench::new();
+    let (log, _) = bench.open().unwrap();
+    log.append("before").await.unwrap();
+    bench.disk.set_faults(Faults {
+        sync: true,
+        ..Faults::default()
+    });
+    log.rotate().await.unwrap_err();
+    bench.disk.set_faults(Faults::default());
+    bench.disk = bench.disk.kill();
+    drop(log);
+    let (log, _) = bench.open().unwrap();
+    log.append("after").await.unwrap();
+    for seed in 0..20 {
+        let crashed = Bench::new();
+        let bytes = bench.disk.crash(seed).bytes(&bench.file(1));
+        crashed.disk.put(&crashed.file(1), bytes);
+        assert_eq!(crashed.replay().unwrap().0.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_another_follows_ends_with_a_seal() {
+    let mut bench = Bench::new();
+    let ends = three_groups(&mut bench).await;
+    let (log, _) = bench.open().unwrap();
+    log.append("four").await.unwrap();
+    assert_eq!(log.rotate().await.unwrap(), 2);
+    log.append("five").await.unwrap();
+    drop(log);
+    let whole = bench.disk.bytes(&bench.file(1));
+    assert_eq!(bench.replay().unwrap().0.len(), 5);
+
+    // What is gone from within is never gone in silence, be it whole groups.
+    let header = super::format::FILE_HEADER;
+    let before_seal = whole.len() - super::format::GROUP_HEADER;
+    for end in ends
+        .iter()
+        .map(|end| *end as usize)
+        .chain([header, before_seal])
+    {
+        bench.disk.put(&bench.file(1), whole[..end].to_vec());
+        let error = bench.replay().unwrap_err();
+        let expected = bench.file(1);
+        match error {
+            LogError::Damaged { path, offset, .. } => {
+                assert_eq!((path, offset), (expected, end as u64));
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    // Files of version 1 had no seal there.
+    let id = super::format::FileId::decode(&whole, 1).unwrap();
+    let mut former = whole[..before_seal].to_vec();
+    former[..header].copy_from_slice(&super::format::FileId { version: 1, ..id }.encode());
+    bench.disk.put(&bench.file(1), former);
+    assert_eq!(bench.replay().unwrap().0.len(), 5);
+}
+
+#[tokio::test]
 async fn files_that_are_not_needed_go_and_numbers_go_on() {
     let bench = Bench::new();
     let (log, _) = bench.open().unwrap();
@@ -535,11 +597,11 @@ async fn a_newer_format_is_told_from_damage() {
     let mut bench = Bench::new();
     three_groups(&mut bench).await;
     let mut newer = bench.disk.bytes(&bench.file(1));
-    newer[8] = 2;
+    newer[8] = 3;
     bench.disk.put(&bench.file(1), newer);
     assert!(matches!(
         bench.replay(),
-        Err(LogError::Version { version: 2, .. })
+        Err(LogError::Version { version: 3, .. })
     ));
 }
 

@@ -192,6 +192,12 @@ impl Writer {
         if self.active.end == super::format::FILE_HEADER as u64 {
             return Ok(self.active.id.number);
         }
+        // A file that another follows ends with a seal: without it, a loss of its last groups would not show.
+        match self.active.seal() {
+            Ok(()) => self.note_size(),
+            Err(Fault::Refused(error)) => return Err(error),
+            Err(Fault::Fatal(error)) => return Err(self.fail(error.to_string())),
+        }
         let number = self.active.id.number + 1;
         let disk = self.options.disk.as_ref();
         match ActiveFile::create(disk, &self.shared.dir, number) {

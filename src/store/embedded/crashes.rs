@@ -318,6 +318,7 @@ async fn a_damaged_snapshot_is_refused_unless_the_log_makes_up_for_it() {
     let store = bench.open().unwrap();
     put(&store, "u1", "s").await.unwrap();
     let first_log = bench.path("00000000000000000001.log");
+    store.log.rotate().await.unwrap();
     let covered = bench.disk.bytes(&first_log);
     snapshot(&store).await.unwrap();
     put(&store, "u2", "s").await.unwrap();
