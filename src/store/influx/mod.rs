@@ -12,6 +12,7 @@ mod error;
 mod export;
 mod flux;
 mod forget;
+mod framing;
 mod line;
 mod lines;
 mod options;

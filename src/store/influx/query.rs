@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::error::{Error, root_cause};
+use super::framing::Framing;
 use super::server::{Server, refusal, send};
 use crate::domain::Timestamp;
 
@@ -93,27 +94,34 @@ async fn rows_to_end<T: Send + 'static>(
 }
 
 /// Reads annotated CSV from its first to its last byte.
-fn parse<T>(
+pub(super) fn parse<T>(
     body: impl Read,
     mut read: impl FnMut(&Row<'_>) -> Result<T, Error>,
 ) -> Result<Vec<T>, Error> {
-    let mut body = EndWatcher::new(body);
+    let framing = Framing::new();
+    let mut body = Watched { body, framing };
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
         .from_reader(&mut body);
     let mut rows = Vec::new();
     let mut header: Option<csv::StringRecord> = None;
-    let mut header_follows = false;
+    // As many columns as the annotations above a header have.
+    let mut annotated = None;
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(csv_error)? {
         if record.get(0).is_some_and(|first| first.starts_with('#')) {
-            header_follows = true;
+            let above = annotated.replace(record.len());
+            if above.is_some_and(|columns| columns != record.len()) {
+                return Err(Error::Nonsense("annotations that do not fit".into()));
+            }
         } else if is_error_header(&record) {
             // The message below this header may echo values: it is not read.
             return Err(Error::BrokenAnswer("the query failed on its way".into()));
-        } else if header_follows {
-            header_follows = false;
+        } else if let Some(columns) = annotated.take() {
+            if columns != record.len() || has_twice(&record) {
+                return Err(Error::Nonsense("a header that does not fit".into()));
+            }
             header = Some(record.clone());
         } else {
             let Some(header) = &header else {
@@ -131,8 +139,15 @@ fn parse<T>(
         }
     }
     drop(reader);
-    body.check_end(header.is_some(), rows.is_empty())?;
+    let whole = body.framing.end();
+    whole.map_err(|wrong| Error::BrokenAnswer(wrong.into()))?;
     Ok(rows)
+}
+
+/// Whether two columns have the same name.
+fn has_twice(header: &csv::StringRecord) -> bool {
+    let mut names = header.iter().enumerate();
+    names.any(|(place, name)| header.iter().take(place).any(|other| other == name))
 }
 
 /// An error after the first byte of an answer arrives as a last table, under status 200.
@@ -152,50 +167,16 @@ fn csv_error(error: csv::Error) -> Error {
     }
 }
 
-/// Remembers how a body ended.
-///
-/// HTTP's own framing shows most cuts. It can't show those of a proxy that ends a cut body properly, or of
-/// framing by the end of the connection; the end of the text can: the server ends each table with an empty
-/// line, and an answer without tables is an empty line alone.
-struct EndWatcher<R> {
+/// Has the form of a body checked while it is read.
+struct Watched<R> {
     body: R,
-    last: [u8; 4],
-    length: u64,
+    framing: Framing,
 }
 
-impl<R: Read> EndWatcher<R> {
-    fn new(body: R) -> Self {
-        Self {
-            body,
-            last: [0; 4],
-            length: 0,
-        }
-    }
-
-    fn check_end(&self, had_header: bool, no_rows: bool) -> Result<(), Error> {
-        let ended = match self.length {
-            0..2 => false,
-            2..4 => self.last.ends_with(b"\r\n"),
-            _ => self.last == *b"\r\n\r\n",
-        };
-        if !ended {
-            return Err(Error::BrokenAnswer("it has no proper end".into()));
-        }
-        if had_header && no_rows {
-            return Err(Error::BrokenAnswer("it has a header and no rows".into()));
-        }
-        Ok(())
-    }
-}
-
-impl<R: Read> Read for EndWatcher<R> {
+impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.body.read(buffer)?;
-        self.length += length as u64;
-        let tail = &buffer[length.saturating_sub(4)..length];
-        self.last.rotate_left(tail.len());
-        let start = 4 - tail.len();
-        self.last[start..].copy_from_slice(tail);
+        self.framing.take(&buffer[..length]);
         Ok(length)
     }
 }
@@ -257,6 +238,9 @@ mod tests {
             b"#datatype\r\n,_value\r\n,x\r\n\r\n",
             b"#datatype\r\n,_value\r\n,-1\r\n\r\n",
             b"#datatype\r\n,_value\r\n\r\n",
+            b"#\r\n#datatype,long\r\n,_value\r\n,1\r\n\r\n",
+            b"#datatype,long\r\n,_value,_value\r\n,1,2\r\n\r\n",
+            b"#datatype,long,long\r\n,_value,_value\r\n,1,2\r\n\r\n",
             b"#datatype\r\n,other\r\n,1\r\n\r\n",
             b"\xff\xfe\r\n\r\n",
             b"\"\"\"\"\"\r\n\r\n",
