@@ -14,7 +14,7 @@ use crate::domain::{Segment, Slot, TimeFrame, Timestamp};
 use crate::log::{LogError, OsDisk, replace_file};
 
 /// The form of the file; another one is refused.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The file is written no more often than this: what a killed transfer repeats is at most so old.
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -63,9 +63,10 @@ struct State {
     written: Instant,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+pub(super) struct Document {
     version: u32,
     from: String,
     to: String,
@@ -77,7 +78,39 @@ struct Document {
     segments: BTreeMap<String, Option<u64>>,
 }
 
+/// The file: what it says, and the CRC-32C of that as compact JSON. A slot that became another number would leave out
+/// pairs, and nobody would know.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File<D> {
+    crc32c: u32,
+    copy: D,
+}
+
 impl Document {
+    /// The contents of the file.
+    pub(super) fn render(&self) -> serde_json::Result<Vec<u8>> {
+        let crc32c = self.checksum()?;
+        serde_json::to_vec_pretty(&File { crc32c, copy: self })
+    }
+
+    /// What contents of a file say, or what is wrong with them.
+    pub(super) fn parse(contents: &[u8]) -> Result<Self, String> {
+        let text = |error: serde_json::Error| error.to_string();
+        let File::<Self> { crc32c, copy } = serde_json::from_slice(contents).map_err(text)?;
+        if copy.version != VERSION {
+            return Err(format!("it has the form {}", copy.version));
+        }
+        match copy.checksum().map_err(text)? == crc32c {
+            true => Ok(copy),
+            false => Err("its checksum is wrong".to_owned()),
+        }
+    }
+
+    fn checksum(&self) -> serde_json::Result<u32> {
+        Ok(crc32c::crc32c(&serde_json::to_vec(self)?))
+    }
+
     fn subject(&self) -> String {
         format!(
             "from {} to {} with a window of {} s in steps of {} s",
@@ -179,7 +212,7 @@ impl Checkpoint {
         let document = {
             let mut state = self.state.lock();
             state.written = Instant::now();
-            serde_json::to_vec_pretty(&state.document)
+            state.document.render()
         };
         let text = document.map_err(|error| CheckpointError::Io(error.to_string()))?;
         let path = self.path.clone();
@@ -210,16 +243,11 @@ fn read(path: &Path) -> Result<Option<Document>, CheckpointError> {
             return Err(CheckpointError::Io(format!("can't read {path}: {error}")));
         }
     };
-    let unreadable = |problem: String| CheckpointError::Unreadable {
+    let document = Document::parse(&text).map_err(|problem| CheckpointError::Unreadable {
         path: path.to_owned(),
         problem,
-    };
-    let document: Document =
-        serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
-    match document.version {
-        VERSION => Ok(Some(document)),
-        other => Err(unreadable(format!("it has the form {other}"))),
-    }
+    })?;
+    Ok(Some(document))
 }
 
 fn put(path: &Path, text: &[u8]) -> Result<(), LogError> {
@@ -233,6 +261,22 @@ fn put(path: &Path, text: &[u8]) -> Result<(), LogError> {
             .map_err(|error| LogError::io("write", path, &error))
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+impl Document {
+    /// A document with these segments.
+    pub(super) fn of_test(segments: BTreeMap<String, Option<u64>>, begun: i64) -> Self {
+        Self {
+            version: VERSION,
+            from: "influx at h".into(),
+            to: "redis at h".into(),
+            window_seconds: 3600,
+            resolution_seconds: 60,
+            begun,
+            segments,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -286,6 +330,22 @@ mod tests {
         }
         later.remove().await.unwrap();
         assert!(!open("influx at other", 60).await.unwrap().is_resumed());
+    }
+
+    #[test]
+    fn a_number_that_became_another_is_noticed() {
+        let segments = BTreeMap::from([("sports".to_owned(), Some(29_000_017))]);
+        let document = Document::of_test(segments, 1_800_000_000);
+        let file = String::from_utf8(document.render().unwrap()).unwrap();
+        assert_eq!(Document::parse(file.as_bytes()), Ok(document));
+        for (from, to) in [
+            ("29000017", "29000071"),
+            ("29000017", "null"),
+            ("1800", "1900"),
+        ] {
+            let file = file.replace(from, to);
+            assert!(Document::parse(file.as_bytes()).is_err(), "{file}");
+        }
     }
 
     #[tokio::test]
