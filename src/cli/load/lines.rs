@@ -22,11 +22,7 @@ pub(super) fn pass(
                 packer.refuse(number, message, position.get())?;
             }
             Ok(Line::Whole) => {
-                let text = match number {
-                    1 => line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line),
-                    _ => &line,
-                };
-                let text = text.trim_ascii();
+                let text = without_marks(&line);
                 if !text.is_empty() {
                     packer.add(number, text, position.get())?;
                 }
@@ -40,6 +36,16 @@ pub(super) fn pass(
         }
     }
     packer.flush(position.get())
+}
+
+/// The line without white space around it and without byte order marks before it: files that were joined have them
+/// in the middle. None is ever sent, for what a mark means depends on whether a request begins with it.
+fn without_marks(line: &[u8]) -> &[u8] {
+    let mut text = line.trim_ascii();
+    while let Some(rest) = text.strip_prefix(b"\xef\xbb\xbf") {
+        text = rest.trim_ascii();
+    }
+    text
 }
 
 enum Line {

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 
 use csv::ByteRecord;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::Number;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::parcel::{MAX_LINE, Packer, Stopped};
 use super::source::Position;
@@ -34,7 +35,7 @@ struct Line<'a> {
     user_id: &'a str,
     segment: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<Value>,
+    at: Option<Box<RawValue>>,
 }
 
 /// Passes each row of `input` below the first, which names the columns.
@@ -156,15 +157,26 @@ impl Places {
     }
 }
 
-/// Unix seconds as a number, anything else as the text that it is; nothing for an empty field.
-fn instant(text: &str) -> Option<Value> {
+/// Unix seconds as a number, digit for digit, anything else as the text that it is; nothing for an empty field.
+fn instant(text: &str) -> Option<Box<RawValue>> {
     let text = text.trim();
     if text.is_empty() {
         return None;
     }
-    if let Ok(seconds) = text.parse::<i64>() {
-        return Some(seconds.into());
+    let json = match text.parse::<i64>() {
+        Ok(seconds) => to_raw_value(&seconds),
+        Err(_) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+            serde_json::from_str(text).or_else(|_| loosely(text))
+        }
+        Err(_) => loosely(text),
+    };
+    json.ok()
+}
+
+/// Numbers that JSON writes otherwise, `.5` or `+1e9`, and texts.
+fn loosely(text: &str) -> serde_json::Result<Box<RawValue>> {
+    match text.parse().ok().and_then(Number::from_f64) {
+        Some(number) => to_raw_value(&number),
+        None => to_raw_value(text),
     }
-    let number = text.parse().ok().and_then(serde_json::Number::from_f64);
-    Some(number.map_or_else(|| text.into(), Value::Number))
 }

@@ -244,6 +244,53 @@ async fn a_quote_left_open_does_not_fill_the_memory() {
 }
 
 #[tokio::test]
+async fn marks_of_joined_files_are_not_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "\u{feff}\u{feff}\n\u{feff} {\"a\":1}\n\u{feff}\u{feff}{\"a\":\"bad\"}\n{\"a\":2}\n";
+    let file = write(folder.path(), "joined.ndjson", text);
+    let script = Script::default();
+    let server = script.start().await;
+    // Each request with one line: what a mark meant would depend on where a request begins.
+    let (report, failure) = load(&server, &["--batch", "1", &file]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    assert_eq!((report.accepted, report.rejected), (2, 1));
+    let mut sent = script.lines();
+    sent.sort();
+    assert_eq!(sent, ["{\"a\":\"bad\"}", "{\"a\":1}", "{\"a\":2}"]);
+}
+
+#[tokio::test]
+async fn instants_of_tables_are_sent_digit_by_digit() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = ["1795262399.9999999999", ".5", "1e400", "007", "noon", "-1"];
+    let rows: String = rows.iter().map(|at| format!("u,s,{at}\n")).collect();
+    let file = write(
+        folder.path(),
+        "a.csv",
+        format!("user_id,segment,at\n{rows}"),
+    );
+    let script = Script::default();
+    let server = script.start().await;
+    load(&server, &[&file]).await;
+    let mut sent: Vec<String> = script
+        .lines()
+        .iter()
+        .map(|line| line.split_once("\"at\":").unwrap().1.to_owned())
+        .collect();
+    sent.sort();
+    let mut digits = [
+        "1795262399.9999999999}",
+        "0.5}",
+        "1e400}",
+        "7}",
+        "\"noon\"}",
+        "-1}",
+    ];
+    digits.sort();
+    assert_eq!(sent, digits);
+}
+
+#[tokio::test]
 async fn gzip_files_of_several_members_are_read() {
     use flate2::{Compression, write::GzEncoder};
     use std::io::Write;

@@ -1,8 +1,15 @@
 //! Instants as clients write them: RFC 3339 or unix seconds.
 
+use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
-use jiff::{SignedDuration, Timestamp};
+
+/// Nanoseconds of a second.
+const NANOS: i128 = 1_000_000_000;
+/// The same, as digits.
+const NANO_DIGITS: i64 = 9;
+/// More digits of nanoseconds than any instant has, and fewer than an `i128` takes.
+const MOST_DIGITS: i64 = 30;
 
 /// The instant that `text` writes in RFC 3339. One beyond what can be represented is taken as the last one
 /// that can: it is in the future all the same.
@@ -41,27 +48,62 @@ fn parse_plain(text: &str) -> Option<Timestamp> {
     Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
 }
 
-/// The instant that a JSON number writes in unix seconds, to the nanosecond. Numbers beyond what can be
-/// represented are taken as the first or last instant that can.
+/// The instant that a number writes in unix seconds, to the nanosecond; what is less is left out downwards. Numbers
+/// beyond what can be represented are taken as the first or last instant that can.
+///
+/// Digit by digit: an `f64` of today's seconds tells quarters of a microsecond apart, and would take the last
+/// moment of a slot for the next one.
 pub(in crate::http) fn parse_unix(number: &str) -> Option<Timestamp> {
     if let Ok(seconds) = number.parse::<i64>() {
-        return Some(clamped(SignedDuration::from_secs(seconds)));
+        return Some(clamped(i128::from(seconds) * NANOS));
     }
-    let seconds: f64 = number.parse().ok()?;
-    if seconds.is_nan() {
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, parse_exponent(exponent)?),
+        None => (number, 0),
+    };
+    let positive = mantissa.strip_prefix('-');
+    let sign = if positive.is_some() { -1 } else { 1 };
+    let mantissa = positive.unwrap_or(mantissa);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = whole.bytes().chain(fraction.bytes());
+    let is_empty = whole.is_empty() && fraction.is_empty();
+    if is_empty || !digits.clone().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // Past 2^53 an f64 has no fraction, and far before that it is out of range: the cast's saturation is right.
-    let whole = seconds.floor();
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "saturates, and a fraction of 10^9 fits"
-    )]
-    let (whole, nanos) = (whole as i64, ((seconds - whole) * 1e9) as i64);
-    let nanos = if seconds.is_finite() { nanos } else { 0 };
-    let since_epoch =
-        SignedDuration::from_secs(whole).saturating_add(SignedDuration::from_nanos(nanos));
-    Some(clamped(since_epoch))
+    let zeroes = digits.clone().take_while(|digit| *digit == b'0').count();
+    let mut digits = digits.skip(zeroes).map(|digit| i128::from(digit - b'0'));
+    // How many of the digits stand for a nanosecond or more.
+    let kept = offset(whole.len(), zeroes).saturating_add(exponent) + NANO_DIGITS;
+    if kept > MOST_DIGITS {
+        let is_zero = digits.next().is_none();
+        return Some(clamped(if is_zero { 0 } else { sign * i128::MAX }));
+    }
+    let mut nanos = 0;
+    for _ in 0..kept {
+        nanos = nanos * 10 + digits.next().unwrap_or(0);
+    }
+    let is_more = digits.any(|digit| digit > 0);
+    Some(clamped(match sign {
+        1 => nanos,
+        _ => -nanos - i128::from(is_more),
+    }))
+}
+
+/// An exponent; one beyond any use is as good as its like within bounds.
+fn parse_exponent(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let size = digits.parse().unwrap_or(i64::MAX / 2).min(i64::MAX / 2);
+    Some(if text.starts_with('-') { -size } else { size })
+}
+
+/// How far the point is behind the first digit that counts.
+fn offset(whole: usize, zeroes: usize) -> i64 {
+    // Both are lengths of texts in memory.
+    let length = |length: usize| i64::try_from(length).unwrap_or(i64::MAX / 4);
+    length(whole) - length(zeroes)
 }
 
 /// The instant of a query parameter, in either way of writing.
@@ -76,8 +118,9 @@ pub(in crate::http) fn parse_either(text: &str) -> Option<Timestamp> {
     parse_rfc3339(text)
 }
 
-fn clamped(since_epoch: SignedDuration) -> Timestamp {
-    Timestamp::from_duration(since_epoch).unwrap_or(if since_epoch.is_negative() {
+/// The instant so many nanoseconds after 1970, or the nearest that there is.
+fn clamped(nanos: i128) -> Timestamp {
+    Timestamp::from_nanosecond(nanos).unwrap_or(if nanos < 0 {
         Timestamp::MIN
     } else {
         Timestamp::MAX
@@ -154,6 +197,11 @@ mod tests {
             Timestamp::new(1_795_262_400, 500_000_000).ok()
         );
         assert_eq!(parse_unix("-0.5"), Timestamp::new(0, -500_000_000).ok());
+        // The last moment of a minute is in that minute, however many nines say so.
+        let last = Timestamp::new(1_795_262_399, 999_999_999).ok();
+        assert_eq!(parse_unix("1795262399.9999999999"), last);
+        assert_eq!(parse_unix("17952623999999999999E-10"), last);
+        assert_eq!(parse_unix("-1e-400"), Timestamp::new(0, -1).ok());
         assert_eq!(
             parse_unix("1.7952624e9"),
             Timestamp::from_second(1_795_262_400).ok()
