@@ -9,6 +9,8 @@ pub mod config;
 pub mod counts;
 pub mod domain;
 pub mod events;
+#[cfg(test)]
+pub(crate) mod fuzzing;
 pub mod http;
 pub mod index;
 pub mod ingest;

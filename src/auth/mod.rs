@@ -5,6 +5,8 @@
 mod digest;
 mod edit;
 mod file;
+#[cfg(test)]
+mod fuzz;
 mod jwt;
 mod jwt_key;
 mod limits;

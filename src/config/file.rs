@@ -10,20 +10,28 @@ use super::layers::{Layers, Origin};
 
 /// Adds the layer of a settings file.
 pub(super) fn add(layers: &mut Layers, path: &Path) -> Result<(), ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    })?;
+    add_text(layers, path, &text)
+}
+
+/// Adds the layer of the settings file in `path`, which has this text.
+pub(super) fn add_text(layers: &mut Layers, path: &Path, text: &str) -> Result<(), ConfigError> {
     let broken = |problem: String| ConfigError::File {
         path: path.to_owned(),
         problem,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| broken(error.to_string()))?;
-    let table = DeTable::parse(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(&text, span.start));
+    let table = DeTable::parse(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
         broken(format!("line {line}: {}", error.message()))
     })?;
     // In the order of the file, so that the first mistake is the first reported.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in entries {
-        let line = line_of(&text, key.span().start);
+        let line = line_of(text, key.span().start);
         let Some(flat) = flat_text(value.get_ref()) else {
             return Err(broken(format!(
                 "line {line}: `{}` is a table or holds one: settings are flat, `name = value`",

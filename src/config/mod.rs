@@ -135,4 +135,6 @@ fn finish(mut layers: Layers, stores: &[StoreKind]) -> Result<Loaded, ConfigErro
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

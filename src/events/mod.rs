@@ -4,6 +4,8 @@
 //! counts with those that it knew ([`follower`]), and only while somebody listens.
 
 mod follower;
+#[cfg(test)]
+mod fuzz;
 mod ring;
 mod subscription;
 

@@ -14,6 +14,8 @@ mod cursor;
 mod docs;
 mod encoding;
 mod events;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod health;
 mod media;

@@ -42,6 +42,8 @@ mod disk;
 mod error;
 mod fields;
 mod format;
+#[cfg(test)]
+mod fuzz;
 mod handle;
 mod options;
 mod recovery;

@@ -250,4 +250,6 @@ impl Transfer {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -201,4 +201,6 @@ impl Load {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -97,4 +97,6 @@ fn without_mark(body: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

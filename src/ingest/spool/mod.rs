@@ -9,6 +9,8 @@ mod codec;
 mod delivery;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod fuzz;
 mod ledger;
 mod resolution;
 #[cfg(test)]

@@ -244,4 +244,6 @@ mod crashes;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

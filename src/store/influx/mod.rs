@@ -13,6 +13,8 @@ mod export;
 mod flux;
 mod forget;
 mod framing;
+#[cfg(test)]
+mod fuzz;
 mod line;
 mod lines;
 mod options;

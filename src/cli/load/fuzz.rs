@@ -1,0 +1,212 @@
+//! Fuzz targets: files of `load`, which come out as lines that mean the same.
+
+use bolero::TypeGenerator;
+use serde_json::{Value, json};
+
+use super::parcel::{Packer, Parcel};
+use super::source::Position;
+use super::table::Columns;
+use super::{lines, table};
+use crate::fuzzing::spell;
+use crate::http::parse;
+
+/// What `pass` hands over, and why it stopped before the end.
+fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {
+    let (to, mut from) = tokio::sync::mpsc::channel(4096);
+    let mut packer = Packer::new(to, 1000);
+    pass(&mut packer);
+    drop(packer);
+    let (mut parcels, mut failed) = (Vec::new(), false);
+    while let Ok(parcel) = from.try_recv() {
+        match parcel {
+            Ok(parcel) => parcels.push(parcel),
+            Err(_) => failed = true,
+        }
+    }
+    for parcel in &parcels {
+        let sent = parcel.body.split(|byte| *byte == b'\n').count() - 1;
+        assert_eq!(
+            sent,
+            parcel.lines.len(),
+            "a line of the input for each line of the body"
+        );
+    }
+    (parcels, failed)
+}
+
+fn columns(delimiter: u8) -> Columns {
+    Columns {
+        user: "user_id".into(),
+        segment: "segment".into(),
+        at: None,
+        delimiter,
+    }
+}
+
+/// A pair as it was read.
+type Pair = (String, String, Option<crate::domain::Timestamp>);
+
+/// What the service would make of a body: pairs, and the place and code of each mistake.
+fn read(body: &[u8]) -> (Vec<Pair>, Vec<(usize, &'static str)>) {
+    let mut pairs = Vec::new();
+    let report = parse::ndjson(body, &mut |user: &str, segment: &str, at: Option<_>| {
+        pairs.push((user.to_owned(), segment.to_owned(), at));
+        Ok(())
+    });
+    (
+        pairs,
+        report
+            .errors
+            .iter()
+            .map(|error| (error.index, error.code))
+            .collect(),
+    )
+}
+
+const LINES: &[&str] = &[
+    "{\"user_id\":\"u\",\"segment\":\"s\"}",
+    "\n",
+    "\r\n",
+    "\u{feff}",
+    "user_id",
+    "segment",
+    "at",
+    ",",
+    ";",
+    "\"",
+    "\"\"",
+    "1795262400",
+    ".5",
+    "2026-11-21T12:00:00Z",
+    "é",
+    "\\",
+    "\u{0}",
+];
+
+/// However the file comes in pieces, the service reads from the body what it would have read from the file.
+#[test]
+fn ndjson() {
+    bolero::check!()
+        .with_type::<(Vec<u8>, u8)>()
+        .for_each(|(input, piece)| {
+            let file = spell(input, LINES);
+            let mut pieces = std::io::BufReader::with_capacity(usize::from(*piece).max(1), &*file);
+            let (parcels, failed) =
+                parcels(|packer| lines::pass(&mut pieces, &Position::default(), packer));
+            assert!(!failed);
+            let (mut pairs, mut errors) = (Vec::new(), 0);
+            for parcel in &parcels {
+                let (read, refused) = read(&parcel.body);
+                let items = read.len() + refused.len();
+                assert_eq!(
+                    items,
+                    parcel.lines.len(),
+                    "what is told is told of the right line"
+                );
+                pairs.extend(read);
+                errors += refused.len();
+            }
+            // A mark or white space before a line is not sent, and so no mistake.
+            let mark: &[u8] = "\u{feff}".as_bytes();
+            let rest = file.strip_prefix(mark).unwrap_or(&file);
+            let is_marked = rest.windows(3).any(|bytes| bytes == mark);
+            if !is_marked && !file.contains(&0x0c) && errors < 100 {
+                let (whole, refused) = read(&file);
+                assert_eq!((pairs, errors), (whole, refused.len()));
+            }
+        });
+}
+
+/// Rows of a file that another program wrote properly.
+#[derive(Debug, TypeGenerator)]
+struct Rows {
+    rows: Vec<[Vec<u8>; 3]>,
+    semicolons: bool,
+    crlf: bool,
+    quoted: bool,
+}
+
+#[test]
+fn csv() {
+    bolero::check!().with_type::<Rows>().for_each(|input| {
+        let delimiter = if input.semicolons { b';' } else { b',' };
+        let end = if input.crlf { "\r\n" } else { "\n" };
+        let mut file = format!("at{0}user_id{0}segment{end}", delimiter as char);
+        let mut right = Vec::new();
+        for row in &input.rows {
+            let [at, user, segment] = row
+                .each_ref()
+                .map(|field| String::from_utf8_lossy(&spell(field, LINES)).into_owned());
+            let fields = [&at, &user, &segment].map(|field| {
+                let special = field.contains(['"', '\r', '\n', ',', ';']) || field.is_empty();
+                match special || input.quoted {
+                    true => format!("\"{}\"", field.replace('"', "\"\"")),
+                    false => field.clone(),
+                }
+            });
+            file += &fields.join(&char::from(delimiter).to_string());
+            file += end;
+            right.push((at.trim().to_owned(), user, segment));
+        }
+        let (parcels, failed) = parcels(|packer| {
+            table::pass(
+                &mut file.as_bytes(),
+                &columns(delimiter),
+                &Position::default(),
+                packer,
+            )
+        });
+        assert!(!failed);
+        let body: Vec<u8> = parcels
+            .iter()
+            .flat_map(|parcel| parcel.body.to_vec())
+            .collect();
+        let lines: Vec<&[u8]> = body.split_inclusive(|byte| *byte == b'\n').collect();
+        assert_eq!(lines.len(), right.len());
+        for (line, (at, user, segment)) in lines.iter().zip(right) {
+            let line: Value = serde_json::from_slice(line).unwrap();
+            assert_eq!(line["user_id"], json!(user));
+            assert_eq!(line["segment"], json!(segment));
+            match &line["at"] {
+                Value::Null => assert_eq!(at, ""),
+                Value::String(text) => assert_eq!(*text, at),
+                Value::Number(number) => assert_eq!(number.as_f64(), at.parse().ok()),
+                other => panic!("{other}"),
+            }
+        }
+    });
+}
+
+/// Any file: each row is a line that the service can read, or is refused with its number.
+#[test]
+fn any_csv() {
+    bolero::check!()
+        .with_type::<(Vec<u8>, bool, bool)>()
+        .for_each(|(input, header, semicolons)| {
+            let mut file = match header {
+                true => b"user_id,segment,at\n".to_vec(),
+                false => Vec::new(),
+            };
+            file.extend(spell(input, LINES));
+            let delimiter = if *semicolons { b';' } else { b',' };
+            let (parcels, _) = parcels(|packer| {
+                table::pass(
+                    &mut &*file,
+                    &columns(delimiter),
+                    &Position::default(),
+                    packer,
+                )
+            });
+            for parcel in parcels {
+                let (_, errors) = read(&parcel.body);
+                assert!(
+                    errors.iter().all(|(_, code)| *code != "malformed"),
+                    "{errors:?}"
+                );
+                let mut lines: Vec<u64> = parcel.lines.clone();
+                lines.extend(parcel.refused.iter().map(|refused| refused.line));
+                lines.sort_unstable();
+                assert!(lines.windows(2).all(|pair| pair[0] <= pair[1]), "{lines:?}");
+            }
+        });
+}

@@ -1,0 +1,58 @@
+//! Fuzz target: positions in the events, as clients send them.
+
+use super::ring::{Filter, Ring, Told};
+use crate::domain::{Count, Segment, Timestamp};
+use crate::fuzzing::spell;
+
+/// A client that comes back with any id hears of each event after it, or that it is lost; never of less in silence.
+#[test]
+fn positions() {
+    bolero::check!()
+        .with_type::<(u8, bool, Vec<u8>)>()
+        .for_each(|(events, forgotten, id)| {
+            let mut ring = Ring::new(0xabc);
+            let segment = Segment::new("sports").unwrap();
+            for users in 0..u64::from(*events) {
+                let as_of = Timestamp::UNIX_EPOCH;
+                ring.push(&segment, &Count { users, as_of });
+                if *forgotten && users == 3 {
+                    ring.forget();
+                }
+            }
+            let words = &[
+                "0000000000000abc-",
+                "0000000000000ABC-",
+                "18446744073709551615",
+                "1",
+                "0",
+                "+",
+                "-",
+            ];
+            let id = String::from_utf8_lossy(&spell(id, words)).into_owned();
+            let mut position = ring.after(&id);
+            let next = ring.next();
+            let mut heard = Vec::new();
+            let lost = loop {
+                match ring.read(&mut position, &Filter::default()) {
+                    Told::Text(text) => heard.extend(
+                        text.lines()
+                            .filter_map(|line| line.strip_prefix("id: "))
+                            .map(str::to_owned),
+                    ),
+                    Told::Lost => break true,
+                    Told::Nothing => break false,
+                }
+            };
+            assert_eq!(position, next);
+            assert!(heard.is_empty() || !lost);
+            if !lost {
+                let (epoch, last) = id.split_once('-').unwrap();
+                assert_eq!(epoch, "0000000000000abc");
+                let last: u64 = last.parse().unwrap();
+                let all: Vec<String> = (last + 1..next)
+                    .map(|number| format!("{epoch}-{number}"))
+                    .collect();
+                assert_eq!(heard, all);
+            }
+        });
+}
