@@ -18,6 +18,8 @@ use crate::telemetry::Metrics;
 
 /// A run that stopped without unlocking holds others up for at most this long.
 const LOCK_TTL: Duration = Duration::from_secs(30);
+/// A count that takes longer than a slot, again and again, is taken as it is.
+const COUNT_TRIES: u32 = 3;
 /// The store's own list of segments is asked for at least this often, so that one that the cache never heard of
 /// (written while it was away, or before it lost everything) is found.
 const LIST_TTL: Duration = Duration::from_secs(3600);
@@ -246,14 +248,30 @@ impl Refresher {
         Ok(points)
     }
 
+    /// Counts again when the slot ended before the store was done. A store that keeps only the latest slot of a pair
+    /// leaves out of the count of an ended slot whoever has been seen again since, though they were there.
+    async fn count_within_slot(
+        &self,
+        segment: &Segment,
+        window: Window,
+    ) -> Result<Count, StoreError> {
+        let slot_of = |instant| self.parts.frame.resolution().slot_of(instant);
+        let mut tries = 0;
+        loop {
+            let as_of = self.parts.clock.now();
+            let count = self.parts.store.count(segment, window, as_of).await?;
+            tries += 1;
+            let has_ended = slot_of(self.parts.clock.now()) > slot_of(count.as_of);
+            if !has_ended || tries == COUNT_TRIES {
+                return Ok(count);
+            }
+        }
+    }
+
     /// Counts `segment` in the store now and keeps the count in the cache.
     pub async fn recount(&self, segment: &Segment, window: Window) -> Result<Recount, StoreError> {
         let mark = self.parts.cache.mark(segment).await;
-        let count = self
-            .parts
-            .store
-            .count(segment, window, self.parts.clock.now())
-            .await?;
+        let count = self.count_within_slot(segment, window).await?;
         let Ok(mark) = mark else {
             return Ok(Recount {
                 count,

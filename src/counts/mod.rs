@@ -217,9 +217,11 @@ impl Counts {
         Ok(answer)
     }
 
+    /// Within `cache_ttl`, on either side of now: clocks of instances may differ a little, and a count from far ahead was
+    /// made by one that was wrong, and would be kept until that time has come.
     fn is_recent(&self, as_of: Timestamp) -> bool {
         let age = self.parts.clock.now().duration_since(as_of);
-        Duration::try_from(age).unwrap_or(Duration::ZERO) <= self.parts.cache_ttl
+        age.unsigned_abs() <= self.parts.cache_ttl
     }
 
     /// Keeps the answer with the latest instant.
