@@ -7,7 +7,7 @@ use headcount::domain::{Clock, Count, Membership, Timestamp, Window};
 
 use super::clock::{Moment, Time};
 use super::steps::{MINUTE, SEGMENTS};
-use super::truth::Truth;
+use super::truth::{Truth, Users};
 
 /// What was the case when a call began.
 #[derive(Debug, Clone, Copy)]
@@ -49,7 +49,8 @@ pub fn count(
     let told = time.before(count.as_of);
     let began = by.map_or(told, |by| by.max(told));
     let slots = slots(count.as_of, u64::from(window.slots()));
-    let sure = truth.sure(segment, slots.clone(), began);
+    let ahead = ahead(truth, time, segment, count.as_of);
+    let sure = &truth.sure(segment, slots.clone(), began) - &ahead;
     let possible = truth.possible(segment, slots, began, until);
     promise!(
         count.users >= sure.len() as u64,
@@ -70,6 +71,15 @@ pub fn count(
     Ok(())
 }
 
+/// Where clocks are apart, who was seen after `as_of` by one of them.
+fn ahead(truth: &Truth, time: &Time, segment: usize, as_of: Timestamp) -> Users {
+    if !time.are_apart() {
+        return Users::new();
+    }
+    let later = truth.of(segment, slot(as_of) + 1..=u64::MAX);
+    later.map(|pair| pair.user).collect()
+}
+
 /// `users + pending` is no less than those who were acknowledged before the call began and are in the window now.
 pub fn bound(
     truth: &Truth,
@@ -78,6 +88,7 @@ pub fn bound(
     answer: &Answer,
     begun: Begun,
     now: Timestamp,
+    own: Option<usize>,
 ) -> Result<(), String> {
     let Some(pending) = answer.pending else {
         return Ok(());
@@ -86,10 +97,13 @@ pub fn bound(
     // A store that has seen a later instant answers for that.
     let now = now.max(answer.count.as_of);
     let first = slot(now) + 1 - u64::from(answer.window.slots());
-    let there = truth
-        .of(segment, first..=u64::MAX)
-        .filter(|pair| pair.is_sure(begun.moment) && (!pair.is_untold || pair.is_sure(counted)));
-    let there: std::collections::BTreeSet<_> = there.map(|pair| pair.user).collect();
+    let there = truth.of(segment, first..=u64::MAX).filter(|pair| {
+        // An instance that could not tell the cache of its pairs does not believe it itself.
+        let is_told = !pair.is_untold || own == Some(pair.at) || pair.is_sure(counted);
+        pair.is_sure(begun.moment) && is_told
+    });
+    let there: Users = there.map(|pair| pair.user).collect();
+    let there = &there - &ahead(truth, time, segment, answer.count.as_of);
     promise!(
         answer.count.users + pending >= there.len() as u64,
         "{:?} over {} slots: {} users and {pending} pending as of {}, and {there:?} are there",
@@ -105,7 +119,7 @@ pub fn bound(
 pub fn provenance(
     time: &Time,
     answer: &Answer,
-    begun: Begun,
+    (begun, now): (Begun, Timestamp),
     trusted_for: std::time::Duration,
     was_troubled: bool,
 ) -> Result<(), String> {
@@ -116,13 +130,21 @@ pub fn provenance(
         time.latest()
     );
     let age = begun.clock.duration_since(as_of);
-    let is_old = age > trusted_for.try_into().unwrap();
+    let trusted_for = trusted_for.try_into().unwrap();
+    let is_old = age > trusted_for;
     // A count that the store took long for is as old as that, and no older one was taken for it.
     let is_kept = answer.source != Source::Store;
     promise!(
         answer.stale || !is_old || !is_kept,
         "a number from {:?} is {age:#} old and not called stale",
         answer.source
+    );
+    let is_ahead = as_of.duration_since(now) > trusted_for;
+    promise!(
+        answer.stale || !is_ahead || !is_kept,
+        "a number from {:?} is {:#} ahead and not called stale",
+        answer.source,
+        as_of.duration_since(now)
     );
     promise!(
         !answer.stale || was_troubled,
@@ -138,6 +160,7 @@ pub fn provenance(
 /// Where a user is: everywhere they surely are, nowhere they can't be.
 pub fn memberships(
     truth: &Truth,
+    time: &Time,
     user: usize,
     found: &[Membership],
     window: u64,
@@ -160,8 +183,9 @@ pub fn memberships(
             .map(|pair| pair.slot)
             .collect::<Vec<_>>();
         let seen = found.get(name).copied();
+        let is_ahead = ahead(truth, time, index, begun.clock).contains(&user);
         promise!(
-            seen >= sure,
+            seen >= sure || is_ahead,
             "user {user} was seen in {name:?} in {sure:?}, and {seen:?} is told"
         );
         promise!(

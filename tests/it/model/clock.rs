@@ -1,7 +1,7 @@
 //! The time of a case. Each look at a clock moves it on by a microsecond, so that an instant tells when it was taken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use headcount::domain::{Clock, Timestamp};
@@ -14,6 +14,8 @@ pub struct Time {
     passed: AtomicI64,
     /// Microseconds by which the system's clock is behind.
     behind: AtomicI64,
+    /// Whether clocks told different times to a store that has none of its own.
+    are_apart: AtomicBool,
     /// The latest instant that any clock told.
     latest: AtomicI64,
     /// For each moment that was noted, the latest instant told until then.
@@ -30,6 +32,7 @@ impl Time {
             start,
             passed: AtomicI64::new(1),
             behind: AtomicI64::new(0),
+            are_apart: AtomicBool::new(false),
             latest: AtomicI64::new(start),
             told: Mutex::new(vec![(0, i64::MIN)]),
         })
@@ -43,6 +46,16 @@ impl Time {
     pub fn set_back(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap();
         self.behind.store(micros, Ordering::Relaxed);
+    }
+
+    /// From here on clocks are apart as a store on the network sees them: it can't know of a later time, and a count
+    /// as of an earlier one lacks who was seen after it.
+    pub fn part(&self) {
+        self.are_apart.store(true, Ordering::Relaxed);
+    }
+
+    pub fn are_apart(&self) -> bool {
+        self.are_apart.load(Ordering::Relaxed)
     }
 
     /// A moment that lies after everything before and before everything after.

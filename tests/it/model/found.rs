@@ -92,3 +92,12 @@ fn a_cache_that_missed_a_count_takes_no_reader_back() {
     ];
     keeps(ONE, steps);
 }
+
+/// A clock was ahead and is right again: the count from the future looked new until that time came.
+#[test]
+fn a_count_from_far_ahead_is_not_trusted() {
+    let (ahead, back) = (Step::Pass(600), Step::SetBack(590));
+    let again = Step::Crash { at: 0 };
+    let steps = vec![write(0, 0), ahead, count(false), back, again, count(false)];
+    keeps(ONE, steps);
+}

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use headcount::app::Headcount;
 use headcount::config::Settings;
-use headcount::domain::Slot;
 use headcount::store::Opened;
 use headcount::telemetry::Metrics;
 
 use super::clock::{SteadyTestClock, Time};
+use super::line::{Line, Proxied};
+use super::servers::Servers;
 use super::steps::Setup;
 use super::wire::{Held, Wire};
 use super::wired_cache::{Shelf, WiredCache};
@@ -20,22 +21,30 @@ use super::wired_store::{Stock, WiredStore};
 pub struct Shared {
     pub setup: Setup,
     pub time: Arc<Time>,
-    pub stock: Stock,
-    pub shelf: Arc<Shelf>,
     pub held: Held,
+    pub site: Site,
+}
+
+/// Where the store and the cache are.
+#[derive(Debug, Clone)]
+pub enum Site {
+    /// In this process, at the end of wires.
+    Here { stock: Stock, shelf: Arc<Shelf> },
+    /// Servers, behind proxies.
+    There(Arc<Servers>),
 }
 
 #[derive(Debug)]
 pub struct Instance {
     pub headcount: Arc<Headcount>,
     pub clock: Arc<SteadyTestClock>,
-    pub store: Arc<Wire>,
-    pub cache: Arc<Wire>,
+    pub store: Line,
+    pub cache: Line,
     pub spool: PathBuf,
 }
 
-/// Settings of every instance; `spool` only where there is one.
-pub fn settings(setup: &Setup, spool: &Path) -> Settings {
+/// Settings of every instance, with those of a site; `spool` only where there is one.
+pub fn settings(setup: &Setup, spool: &Path, of_site: &[(&'static str, String)]) -> Settings {
     let mut given = vec![
         ("window", "10m"),
         ("resolution", "1m"),
@@ -50,33 +59,43 @@ pub fn settings(setup: &Setup, spool: &Path) -> Settings {
         false => "off",
     };
     given.push(("spool_dir", spool));
-    if setup.has_memory {
-        // Only the kind matters: who is asked is given beside the settings.
-        given.extend([("cache", "redis"), ("redis_url", "redis://127.0.0.1:1")]);
-    }
+    // Only the kind matters where the cache is given beside the settings: the one in memory needs no other memory.
+    given.extend([("cache", "redis"), ("redis_url", "redis://127.0.0.1:1")]);
+    given.push(("memory_ttl", if setup.has_memory { "1s" } else { "0s" }));
+    given.extend(of_site.iter().map(|(name, value)| (*name, value.as_str())));
     Settings::with(given).unwrap()
 }
 
 impl Instance {
     pub async fn start(shared: &Shared, spool: PathBuf) -> Self {
         let clock = Arc::new(SteadyTestClock::new(&shared.time));
-        let (store, cache) = (Wire::new(&shared.held), Wire::new(&shared.held));
-        let is_live = shared.setup.is_live;
-        let opened = Opened {
-            store: Arc::new(WiredStore::new(&shared.stock, &store, is_live)),
-            newest: newest(shared),
+        let metrics = Arc::<Metrics>::default();
+        let (headcount, store, cache) = match &shared.site {
+            Site::Here { stock, shelf } => {
+                let (store, cache) = (Wire::new(&shared.held), Wire::new(&shared.held));
+                let is_live = shared.setup.is_live;
+                let opened = Opened {
+                    store: Arc::new(WiredStore::new(stock, &store, is_live)),
+                    // One on the network can't tell, and a clock may go back from one life to the next.
+                    newest: is_live.then(|| stock.lock().newest_slot()),
+                };
+                let cached = Arc::new(WiredCache::new(shelf, &cache));
+                let settings = settings(&shared.setup, &spool, &[]);
+                let opening =
+                    Headcount::open_over(&settings, opened, cached, clock.clone(), metrics);
+                (opening.await, Line::Wire(store), Line::Wire(cache))
+            }
+            Site::There(servers) => {
+                let store = Proxied::to(servers.store_port().await).await;
+                let cache = Proxied::to(servers.cache_port().await).await;
+                let of_site = servers.settings(store.port(), cache.port()).await;
+                let settings = settings(&shared.setup, &spool, &of_site);
+                let opened = Headcount::open_with(&settings, clock.clone(), metrics).await;
+                (opened, Line::Proxied(store), Line::Proxied(cache))
+            }
         };
-        let cached = Arc::new(WiredCache::new(&shared.shelf, &cache));
-        let settings = settings(&shared.setup, &spool);
-        let headcount = Headcount::open_over(
-            &settings,
-            opened,
-            cached,
-            clock.clone(),
-            Arc::<Metrics>::default(),
-        );
         Self {
-            headcount: Arc::new(headcount.await.unwrap()),
+            headcount: Arc::new(headcount.unwrap()),
             clock,
             store,
             cache,
@@ -99,11 +118,6 @@ impl Instance {
             copy(&self.spool, left);
         }
     }
-}
-
-/// The newest slot in the store. The embedded one tells it; another is asked by clocks that agree.
-fn newest(shared: &Shared) -> Option<Slot> {
-    Some(shared.stock.lock().newest_slot())
 }
 
 /// Copies the files of a directory, but no lock.

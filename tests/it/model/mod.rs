@@ -1,8 +1,10 @@
 //! The whole pipeline against a model that is nothing but a list of pairs: any order of writes, reads, refreshes, losses
 //! and restarts, with a clock of the test's own.
 //!
-//! `HEADCOUNT_TEST_MODEL_CASES` says how many cases, `HEADCOUNT_TEST_MODEL_STEPS` how long they may be, and
-//! `HEADCOUNT_TEST_MODEL_SEED` which ones.
+//! `HEADCOUNT_TEST_MODEL_CASES` says how many cases (`HEADCOUNT_TEST_MODEL_REAL_CASES` over real servers),
+//! `HEADCOUNT_TEST_MODEL_STEPS` how long they may be, `HEADCOUNT_TEST_MODEL_SEED` which ones, and
+//! `HEADCOUNT_TEST_MODEL_SHRINK` how many more are tried to make one that fails smaller. What failed is printed with its seed; its
+//! steps are Rust, for [`found`].
 
 mod answers;
 mod calls;
@@ -10,7 +12,12 @@ mod checks;
 mod clock;
 mod found;
 mod instance;
+mod line;
+mod lives;
 mod quiet;
+mod real;
+mod servers;
+mod site;
 mod steps;
 mod truth;
 mod wire;
@@ -18,6 +25,7 @@ mod wired_cache;
 mod wired_store;
 mod world;
 
+use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use self::steps::{Case, cases};
@@ -36,28 +44,34 @@ fn run(case: &Case) -> Result<(), String> {
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(world::run(case))
+    runtime.block_on(world::run(case, None))
 }
 
 #[test]
 fn any_order_of_writes_reads_losses_and_restarts_keeps_the_promises() {
-    let seed = number("HEADCOUNT_TEST_MODEL_SEED", 8);
     let count = number("HEADCOUNT_TEST_MODEL_CASES", CASES);
     let longest = number("HEADCOUNT_TEST_MODEL_STEPS", LONGEST) as usize;
-    println!("seed {seed}, {count} cases of up to {longest} steps");
+    check(count, cases(longest), run);
+}
+
+/// Runs so many cases, and prints the smallest that fails.
+fn check(
+    count: u32,
+    cases: impl Strategy<Value = Case>,
+    run: impl Fn(&Case) -> Result<(), String>,
+) {
+    let seed = number("HEADCOUNT_TEST_MODEL_SEED", 8);
     let config = Config {
         cases: count,
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        max_shrink_iters: number("HEADCOUNT_TEST_MODEL_SHRINK", 20_000),
         ..Config::default()
     };
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&seed.to_le_bytes());
     let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, random);
-    let outcome = runner.run(&cases(longest), |case| {
-        run(&case).map_err(TestCaseError::fail)
-    });
+    let outcome = runner.run(&cases, |case| run(&case).map_err(TestCaseError::fail));
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(broken, case)) => {

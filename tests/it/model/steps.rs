@@ -130,6 +130,8 @@ pub enum Step {
     Release(usize),
     /// The cache loses everything.
     Flush,
+    /// The same by being killed.
+    KillCache,
     /// The store is killed and comes back from its disk.
     KillStore,
     Crash {
@@ -258,6 +260,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (at(), call(), fate()).prop_map(|(at, call, fate)| Step::Next { at, call, fate }),
         8 => (0..4_usize).prop_map(Step::Release),
         2 => Just(Step::Flush),
+        1 => Just(Step::KillCache),
         1 => Just(Step::KillStore),
         2 => at().prop_map(|at| Step::Crash { at }),
         2 => at().prop_map(|at| Step::Restart { at }),

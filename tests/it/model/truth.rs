@@ -141,6 +141,16 @@ impl Truth {
         self.pairs.push(pair);
     }
 
+    /// Instance `at` began anew: it knows no more what it could not tell.
+    pub fn orphan(&mut self, at: usize) {
+        for pair in &mut self.pairs {
+            let is_lost = pair.at == at && pair.is_untold;
+            if is_lost && matches!(pair.became, Became::Stored(_)) {
+                pair.at = usize::MAX;
+            }
+        }
+    }
+
     /// Nothing waits in any spool any more.
     pub fn all_delivered(&mut self, now: Moment) {
         for pair in &mut self.pairs {

@@ -4,11 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::executor::block_on;
 use headcount::config::Settings;
 use headcount::domain::{Segment, TimeFrame, Timestamp, Window};
-use headcount::store::PairStore;
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use headcount::store::set_up;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -16,11 +15,11 @@ use tokio::time::sleep;
 use super::calls::Running;
 use super::checks::promise;
 use super::clock::{Moment, Time};
-use super::instance::{self, Instance, Shared};
+use super::instance::{self, Instance, Shared, Site};
+use super::servers::Servers;
 use super::steps::{Case, MINUTE, Mode, Part, SEGMENTS, Setup, Step, WINDOWS};
 use super::truth::Truth;
 use super::wire::Said;
-use super::wired_cache::Shelf;
 
 /// Where the clock begins: 2026-11-21T12:00:00Z.
 const NOON: i64 = 1_795_262_400;
@@ -41,9 +40,10 @@ pub struct World {
     folders: usize,
 }
 
-/// Runs a case; an error tells what was broken after which course of things.
-pub async fn run(case: &Case) -> Result<(), String> {
-    let mut world = World::new(case.setup).await;
+/// Runs a case; an error tells what was broken after which course of things. Without servers everything is in this
+/// process, on timers that stand still.
+pub async fn run(case: &Case, servers: Option<&Arc<Servers>>) -> Result<(), String> {
+    let mut world = World::new(case.setup, servers).await;
     let outcome = world.all(&case.steps).await;
     if let Err(broken) = outcome {
         let trace = world.trace.join("\n");
@@ -63,16 +63,37 @@ fn folder() -> TempDir {
 }
 
 impl World {
-    async fn new(setup: Setup) -> Self {
+    async fn new(setup: Setup, servers: Option<&Arc<Servers>>) -> Self {
         let folder = folder();
-        let settings = instance::settings(&setup, folder.path());
-        let store = EmbeddedOptions::new(folder.path().join("store"), settings.frame);
+        let mut settings = instance::settings(&setup, folder.path(), &[]);
+        let site = match servers {
+            None => {
+                let store = EmbeddedOptions::new(folder.path().join("store"), settings.frame);
+                let store = EmbeddedStore::open(store).unwrap();
+                Site::Here {
+                    stock: Arc::new(Mutex::new(Arc::new(store))),
+                    shelf: Arc::default(),
+                }
+            }
+            Some(servers) => {
+                servers.move_on();
+                let ports = (servers.store_port().await, servers.cache_port().await);
+                let of_site = servers.settings(ports.0, ports.1).await;
+                settings = instance::settings(&setup, folder.path(), &of_site);
+                set_up(&settings, false).await.unwrap();
+                Site::There(Arc::clone(servers))
+            }
+        };
+        let start = match site {
+            Site::Here { .. } => Timestamp::from_second(NOON).unwrap(),
+            // InfluxDB drops what is older than its bucket keeps.
+            Site::There(_) => Timestamp::now(),
+        };
         let shared = Shared {
             setup,
-            time: Time::new(Timestamp::from_second(NOON).unwrap()),
-            stock: Arc::new(Mutex::new(Arc::new(EmbeddedStore::open(store).unwrap()))),
-            shelf: Arc::<Shelf>::default(),
+            time: Time::new(start),
             held: Arc::new(Mutex::new(VecDeque::new())),
+            site,
         };
         let mut world = Self {
             shared,
@@ -108,17 +129,19 @@ impl World {
         match *step {
             Step::Pass(seconds) => {
                 let by = Duration::from_secs(u64::from(seconds));
-                self.shared.time.pass(by);
-                tokio::time::advance(by).await;
+                self.pass(by).await;
             }
             Step::Wait(millis) => {
                 let by = Duration::from_millis(u64::from(millis));
                 self.shared.time.pass(by);
-                sleep(by).await;
+                sleep(by.min(self.longest_wait())).await;
             }
             Step::SetBack(seconds) => {
                 let by = Duration::from_secs(u64::from(seconds));
                 self.shared.time.set_back(by);
+                if self.is_there() {
+                    self.shared.time.part();
+                }
             }
             Step::SetRight => self.shared.time.set_back(Duration::ZERO),
             Step::Connection { at, part, mode } => self.connect(at, part, mode),
@@ -128,7 +151,8 @@ impl World {
                 instance.cache.plan(call, fate);
             }
             Step::Release(number) => self.release(number),
-            Step::Flush => self.shared.shelf.flush(&self.settings.frame).await,
+            Step::Flush => self.flush().await,
+            Step::KillCache => self.kill_cache().await,
             Step::KillStore => self.kill_store().await,
             Step::Crash { at } => self.crash(at % self.instances.len()).await,
             Step::Restart { at } => self.restart(at % self.instances.len()).await?,
@@ -140,14 +164,13 @@ impl World {
 
     fn connect(&mut self, at: usize, part: Part, mode: Mode) {
         let instance = &self.instances[at % self.instances.len()];
-        let wire = match part {
+        let line = match part {
             Part::Store => &instance.store,
             Part::Cache => &instance.cache,
         };
-        wire.set(mode);
+        line.set(mode);
         if mode == Mode::Up {
-            let wire = Arc::clone(wire);
-            self.release_all(|call| call.is_of(&wire));
+            self.release_all(|call| line.holds(call));
         }
     }
 
@@ -169,65 +192,14 @@ impl World {
         }
     }
 
+    /// Where the store of this process has its files.
+    pub fn store_folder(&self) -> std::path::PathBuf {
+        self.folder.path().join("store")
+    }
+
     pub fn fresh_folder(&mut self) -> std::path::PathBuf {
         self.folders += 1;
         self.folder.path().join(self.folders.to_string())
-    }
-
-    async fn kill_store(&mut self) {
-        let left = self.fresh_folder();
-        instance::copy(&self.folder.path().join("store"), &left);
-        let store = self.folder.path().join("store");
-        let former = Arc::clone(&self.shared.stock.lock());
-        // At once, so that no call meets a store that is closed.
-        block_on(PairStore::close(&*former)).unwrap();
-        drop(former);
-        std::fs::remove_dir_all(&store).unwrap();
-        std::fs::rename(&left, &store).unwrap();
-        let options = EmbeddedOptions::new(&store, self.settings.frame);
-        *self.shared.stock.lock() = Arc::new(EmbeddedStore::open(options).unwrap());
-    }
-
-    async fn crash(&mut self, at: usize) {
-        let left = self.fresh_folder();
-        let instance = &self.instances[at];
-        instance.kill(&left);
-        self.release_of(at);
-        self.abandon(at);
-        self.instances[at] = Instance::start(&self.shared, left).await;
-    }
-
-    async fn restart(&mut self, at: usize) -> Result<(), String> {
-        self.instances[at].store.mend();
-        self.instances[at].cache.mend();
-        self.release_of(at);
-        // Requests are drained before the service is shut down.
-        for _ in 0..100 {
-            self.settle().await?;
-            if self.running.iter().all(|running| running.call.at != at) {
-                break;
-            }
-        }
-        let instance = self.instances.remove(at);
-        instance.end().await;
-        let spool = instance.spool.clone();
-        // With it its directory's lock goes.
-        drop(instance);
-        let left = self.running.iter().filter(|running| running.call.at == at);
-        promise!(
-            left.count() == 0,
-            "calls outlive a shutdown: {:?}",
-            self.running
-        );
-        self.known.retain(|(of, _, _), _| *of != at);
-        let instance = Instance::start(&self.shared, spool).await;
-        self.instances.insert(at, instance);
-        Ok(())
-    }
-
-    fn release_of(&self, at: usize) {
-        let (store, cache) = (&self.instances[at].store, &self.instances[at].cache);
-        self.release_all(|call| call.is_of(store) || call.is_of(cache));
     }
 
     /// Lets everything run that can, and looks at what was answered.
@@ -238,23 +210,34 @@ impl World {
             sleep(Duration::from_millis(1)).await;
             self.collect().await?;
             self.shared.held.lock().retain(|call| !call.is_given_up());
-            let may_be_held = !self.shared.held.lock().is_empty();
-            // Threads that write files are not seen by the clock of the timers.
-            let patience = match may_be_held || self.running.is_empty() {
-                true => Duration::from_micros(if self.shared.setup.has_spool { 300 } else { 0 }),
-                false => Duration::from_secs(20),
-            };
-            if began.elapsed() >= patience {
+            if began.elapsed() >= self.patience() {
                 break;
             }
             std::thread::sleep(Duration::from_micros(50));
         }
+        let may_hang = !self.shared.held.lock().is_empty() || self.is_there();
         promise!(
-            self.running.is_empty() || !self.shared.held.lock().is_empty(),
+            self.running.is_empty() || may_hang,
             "calls hang, and nothing holds them up: {:?}",
             self.running
         );
         Ok(())
+    }
+
+    /// How long to wait for calls. Threads that write files are not seen by the clock of the timers.
+    fn patience(&self) -> Duration {
+        let may_be_held = !self.shared.held.lock().is_empty();
+        match (self.running.is_empty(), self.is_there()) {
+            (true, true) => Duration::ZERO,
+            (false, true) => Duration::from_millis(100),
+            (false, false) if !may_be_held => Duration::from_secs(20),
+            _ if self.shared.setup.has_spool => Duration::from_micros(300),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub fn is_there(&self) -> bool {
+        matches!(self.shared.site, Site::There(_))
     }
 
     async fn collect(&mut self) -> Result<(), String> {

@@ -5,7 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headcount::config::Secret;
 use headcount::domain::TimeFrame;
@@ -89,6 +89,11 @@ impl Postgres {
                 .args(["-9", &child.to_string()])
                 .stderr(Stdio::null())
                 .status();
+            // Its successor could not use what it still holds.
+            let began = Instant::now();
+            while is_running(child) && began.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
     }
 
@@ -192,6 +197,12 @@ impl Drop for Postgres {
 /// A server of the options, which a test knows to be right.
 pub fn parsed(url: &str) -> PostgresServer {
     PostgresServer::parse(&Secret::new(url)).unwrap()
+}
+
+/// Whether a process that is no child of this one is there, and not only as an entry that nobody asked for.
+fn is_running(process: impl std::fmt::Display) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Where Debian keeps the servers, the newest first.

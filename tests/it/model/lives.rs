@@ -1,0 +1,51 @@
+//! Instances that end, and begin anew on what they left.
+
+use super::checks::promise;
+use super::instance::Instance;
+use super::world::World;
+
+impl World {
+    pub async fn crash(&mut self, at: usize) {
+        let left = self.fresh_folder();
+        let instance = &self.instances[at];
+        instance.kill(&left);
+        self.release_of(at);
+        self.abandon(at);
+        self.truth.orphan(at);
+        self.instances[at] = Instance::start(&self.shared, left).await;
+    }
+
+    pub async fn restart(&mut self, at: usize) -> Result<(), String> {
+        self.instances[at].store.mend();
+        self.instances[at].cache.mend();
+        self.release_of(at);
+        // Requests are drained before the service is shut down.
+        for _ in 0..100 {
+            self.settle().await?;
+            if self.running.iter().all(|running| running.call.at != at) {
+                break;
+            }
+        }
+        let instance = self.instances.remove(at);
+        instance.end().await;
+        let spool = instance.spool.clone();
+        // With it its directory's lock goes.
+        drop(instance);
+        let left = self.running.iter().filter(|running| running.call.at == at);
+        promise!(
+            left.count() == 0,
+            "calls outlive a shutdown: {:?}",
+            self.running
+        );
+        self.known.retain(|(of, _, _), _| *of != at);
+        self.truth.orphan(at);
+        let instance = Instance::start(&self.shared, spool).await;
+        self.instances.insert(at, instance);
+        Ok(())
+    }
+
+    fn release_of(&self, at: usize) {
+        let (store, cache) = (&self.instances[at].store, &self.instances[at].cache);
+        self.release_all(|call| store.holds(call) || cache.holds(call));
+    }
+}
