@@ -13,7 +13,8 @@ use super::support::open_loop::Connection;
 use super::support::resp::{self, Pipeline};
 use super::table::median;
 
-/// Encoded before the clock runs: the client must not be what is measured.
+/// Encoded before the clock runs: the client must not be what is measured. What goes to Redis is seen a slot later each time,
+/// since it does nothing for what it has.
 pub(crate) enum Request {
     Http(Vec<u8>),
     Redis(Pipeline),
@@ -56,11 +57,11 @@ impl Measured {
 }
 
 /// Measures peers in turn, some rounds of some time each, so that a busy machine slows all of them.
-pub(crate) fn compare(peers: &[&Peer], rounds: usize, time: Duration) -> Vec<Measured> {
+pub(crate) fn compare(mut peers: Vec<Peer>, rounds: usize, time: Duration) -> Vec<Measured> {
     let mut rates = vec![Vec::new(); peers.len()];
     let mut latencies = vec![histogram(); peers.len()];
     for _ in 0..rounds {
-        for (n, peer) in peers.iter().enumerate() {
+        for (n, peer) in peers.iter_mut().enumerate() {
             let (rate, these) = closed_loop(peer, Some(time));
             rates[n].push(rate);
             latencies[n].add(these).unwrap();
@@ -77,29 +78,33 @@ pub(crate) fn compare(peers: &[&Peer], rounds: usize, time: Duration) -> Vec<Mea
 }
 
 /// Sends every request once; the answers a second.
-pub(crate) fn once(peer: &Peer) -> f64 {
-    closed_loop(peer, None).0
+pub(crate) fn once(mut peer: Peer) -> f64 {
+    closed_loop(&mut peer, None).0
 }
 
-fn closed_loop(peer: &Peer, time: Option<Duration>) -> (f64, Histogram<u64>) {
+fn closed_loop(peer: &mut Peer, time: Option<Duration>) -> (f64, Histogram<u64>) {
     let stop = AtomicBool::new(false);
     let barrier = Barrier::new(peer.requests.len() + 1);
     std::thread::scope(|scope| {
-        let work = peer.requests.iter().map(|requests| {
+        let port = peer.port;
+        let work = peer.requests.iter_mut().map(|requests| {
             let (stop, barrier) = (&stop, &barrier);
             scope.spawn(move || {
-                let mut client = Client::open(peer.port, &requests[0]);
+                let mut client = Client::open(port, &requests[0]);
                 let mut latencies = histogram();
                 barrier.wait();
-                let rounds = if time.is_some() { usize::MAX } else { 1 };
-                for request in std::iter::repeat_n(requests, rounds).flatten() {
-                    if stop.load(Ordering::Relaxed) {
-                        break;
+                let mut next = 0;
+                while (time.is_some() || next < requests.len()) && !stop.load(Ordering::Relaxed) {
+                    let place = next % requests.len();
+                    let request = &mut requests[place];
+                    if let Request::Redis(pipeline) = request {
+                        pipeline.advance();
                     }
                     let sent = Instant::now();
                     client.ask(request);
                     let took = u64::try_from(sent.elapsed().as_nanos()).unwrap();
                     latencies.saturating_record(took);
+                    next += 1;
                 }
                 latencies
             })

@@ -61,6 +61,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     let duckdb = super::duckdb::count(&asked);
 
     let mut report = Report::default();
+    report.say(&format!("DuckDB {}.", super::duckdb::version()));
     report.say(
         "A segment of so many users seen over the last two weeks: in process the configured window and seven days of it, a call; \
          over HTTP the answer's median on one connection, as `ZCOUNT`'s on another. Postgres counts rows with the segment's \
@@ -167,12 +168,7 @@ fn over_http(run: &Run, directory: &std::path::Path, sizes: &[u64]) -> Vec<Durat
         assert_eq!(service.get(&path)["users"], *size);
         client::Peer::new(service.port(), 1, 1, |_| Request::Http(get(&path)))
     });
-    let peers: Vec<_> = peers.collect();
-    let measured = compare(
-        &peers.iter().collect::<Vec<_>>(),
-        run.pick(3, 1),
-        seconds(0.5),
-    );
+    let measured = compare(peers.collect(), run.pick(3, 1), seconds(0.5));
     measured
         .iter()
         .map(|measured| measured.quantile(0.5))

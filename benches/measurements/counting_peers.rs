@@ -53,9 +53,8 @@ pub(crate) fn redis(
             Request::Redis(count)
         })
     });
-    let peers: Vec<_> = peers.collect();
     let time = super::seconds(0.5);
-    let measured = compare(&peers.iter().collect::<Vec<_>>(), run.pick(3, 1), time);
+    let measured = compare(peers.collect(), run.pick(3, 1), time);
     Some(
         measured
             .iter()

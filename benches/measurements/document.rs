@@ -12,7 +12,8 @@ const HEAD: &str = "\
 What headcount does beside its peers, on one machine, the client included. `cargo bench --bench measurements` starts all of
 them, measures, and writes this page; `-- ingest reads` measures these sections alone, and the others keep what they say, each
 with its own date. `-- --quick` takes three minutes instead of fifteen, with smaller sizes. What is to be looked at is the
-ratios of one row. Nothing here is asserted by a test.
+ratios of one row. Where the cores were not idle before a section began, other programs shared the machine: then ratios say more than
+figures, and latencies little, since an fsync and a client wait for a core as well. Nothing here is asserted by a test.
 ";
 
 /// Below the repository, wherever the command is called from.

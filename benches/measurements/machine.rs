@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use headcount::domain::Timestamp;
 
-use super::duckdb;
 use super::table::grouped;
 
 /// The first line that a command prints, or that there is none.
@@ -107,6 +106,6 @@ pub(crate) fn list() -> String {
     row("rustc", first_line("rustc", &["--version"]));
     row("redis", first_line("redis-server", &["--version"]));
     row("postgres", first_line("sh", &["-c", postgres]));
-    row("duckdb", duckdb::version());
+    row("duckdb", "see counts".to_owned());
     list
 }

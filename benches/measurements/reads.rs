@@ -133,21 +133,17 @@ fn redis_store_of_service(url: &str) -> headcount::store::redis::RedisStore {
 
 fn ask(service: &Peer, request: Vec<u8>) {
     let once = client::Peer::new(service.port(), 1, 1, |_| Request::Http(request.clone()));
-    client::once(&once);
+    client::once(once);
 }
 
 fn rates(run: &Run, kinds: &[Kind], redis: Option<&Redis>, report: &mut Report) {
     progress("all kinds of reads in turn");
-    let peers: Vec<_> = kinds
-        .iter()
-        .map(|kind| {
-            let request = |_| Request::Http(get(kind.path));
-            client::Peer::new(kind.service.port(), CONNECTIONS, 1, request)
-        })
-        .collect();
-    let peers: Vec<_> = peers.iter().collect();
+    let peers = kinds.iter().map(|kind| {
+        let request = |_| Request::Http(get(kind.path));
+        client::Peer::new(kind.service.port(), CONNECTIONS, 1, request)
+    });
     let (rounds, each) = run.pick((3, seconds(2.0)), (1, seconds(1.0)));
-    let measured = compare(&peers, rounds, each);
+    let measured = compare(peers.collect(), rounds, each);
     let hello = measured[0].rate;
     let mut table = Table::new(&[
         "GET",

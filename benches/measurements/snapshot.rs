@@ -113,7 +113,7 @@ impl Service {
             Request::Http(out)
         };
         let peer = client::Peer::new(self.0.port(), CONNECTIONS as u64, 100, request);
-        compare(&[&peer], 3, seconds(1.0))[0].rate
+        compare(vec![peer], 3, seconds(1.0))[0].rate
     }
 }
 

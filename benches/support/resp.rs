@@ -25,6 +25,8 @@ pub struct Pipeline {
     pub bytes: Vec<u8>,
     /// How many answers are due.
     pub calls: usize,
+    /// Where in the bytes the last digit of each slot is.
+    slots: Vec<usize>,
 }
 
 impl Pipeline {
@@ -54,10 +56,29 @@ impl Pipeline {
             for part in members.chunks(at_once) {
                 let mut words = vec!["ZADD", &key, "GT"];
                 words.extend(part.iter().flatten().map(String::as_str));
+                let mut at = pipeline.bytes.len() + "*\r\n".len() + digits(words.len());
+                for (place, word) in words.iter().enumerate() {
+                    at += "$\r\n\r\n".len() + digits(word.len()) + word.len();
+                    if place > 2 && place % 2 == 1 {
+                        pipeline.slots.push(at - "\r\n".len() - 1);
+                    }
+                }
                 pipeline.push(words);
             }
         }
         pipeline
+    }
+
+    /// The same users, seen a slot later. Redis does nothing, and keeps nothing, of a score that it has already.
+    pub fn advance(&mut self) {
+        for last in &self.slots {
+            let mut place = *last;
+            while self.bytes[place] == b'9' {
+                self.bytes[place] = b'0';
+                place -= 1;
+            }
+            self.bytes[place] += 1;
+        }
     }
 
     /// Sends it and waits for its answers, which must be integers or states.
@@ -71,6 +92,11 @@ impl Pipeline {
             answers += read.iter().filter(|byte| **byte == b'\n').count();
         }
     }
+}
+
+/// How many digits a number has.
+fn digits(number: usize) -> usize {
+    number.to_string().len()
 }
 
 /// A connection for pipelines.
