@@ -8,7 +8,7 @@ use headcount::store::PairStore;
 
 use super::client::{self, Request, compare};
 use super::counting_peers::{self, Asked};
-use super::filled::{DATA, fill, open};
+use super::filled::{DATA, assert_counted, fill, open};
 use super::report::Report;
 use super::support::peer::{Peer, get};
 use super::support::traffic::{Seen, frame, present};
@@ -135,9 +135,9 @@ fn in_process(run: &Run, directory: &std::path::Path, asked: &Asked) -> Vec<[Dur
     let of = |size: &u64| {
         let segment = Segment::new(&format!("segment-{size}")).unwrap();
         let counted = store.count_now(&segment, full, as_of).unwrap().users;
-        assert_eq!(counted, *size);
+        assert_counted(counted, *size);
         let counted = store.count_now(&segment, week, as_of).unwrap().users;
-        assert_eq!(counted, asked.in_a_week(*size));
+        assert_counted(counted, asked.in_a_week(*size));
         [full, week].map(|window| call(&store, &segment, window, as_of))
     };
     let took = asked.sizes.iter().map(of).collect();
@@ -165,7 +165,7 @@ fn over_http(run: &Run, directory: &std::path::Path, sizes: &[u64]) -> Vec<Durat
     service.wait_until_ready();
     let peers = sizes.iter().map(|size| {
         let path = format!("/v1/segments/segment-{size}/count");
-        assert_eq!(service.get(&path)["users"], *size);
+        assert_counted(service.get(&path)["users"].as_u64().unwrap(), *size);
         client::Peer::new(service.port(), 1, 1, |_| Request::Http(get(&path)))
     });
     let measured = compare(peers.collect(), run.pick(3, 1), seconds(0.5));

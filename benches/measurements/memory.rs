@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::client::{Client, Request};
-use super::filled::{arriving, users};
+use super::filled::{arriving, assert_counted, users};
 use super::machine::available_mebibytes;
 use super::report::Report;
 use super::support::peer::{Peer, post};
@@ -129,7 +129,7 @@ fn headcount(sizes: &[u64], largest: u64) -> Vec<(f64, f64)> {
         send(some, || Client::http(service.port()), lines);
         held = *size;
         std::thread::sleep(DECAY);
-        assert_eq!(users(&service), *size);
+        assert_counted(users(&service), *size);
         let process = service.resident();
         ((process - empty) as f64 / *size as f64, process as f64)
     };
