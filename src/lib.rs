@@ -15,6 +15,7 @@ pub mod http;
 pub mod index;
 pub mod ingest;
 pub mod log;
+pub mod open_files;
 pub mod readiness;
 pub mod redis;
 pub mod refresher;

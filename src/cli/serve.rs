@@ -13,6 +13,7 @@ use crate::auth::Auth;
 use crate::config::Settings;
 use crate::domain::{Clock, SteadyClock};
 use crate::http;
+use crate::open_files;
 use crate::shutdown::Signals;
 use crate::telemetry::{self, Metrics};
 
@@ -20,8 +21,9 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     // Whatever is wrong with the settings is said before anything is opened or bound.
     let loaded = args.settings.load(variables.into_vec())?;
     loaded.may_serve()?;
-    let settings = loaded.settings;
+    let mut settings = loaded.settings;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     runtime.block_on(serve(&settings))

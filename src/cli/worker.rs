@@ -11,6 +11,7 @@ use super::variables::Variables;
 use crate::app::Headcount;
 use crate::config::{RefreshMode, Settings, StoreKind};
 use crate::http;
+use crate::open_files;
 use crate::shutdown::Signals;
 use crate::telemetry;
 
@@ -26,6 +27,7 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     // Pairs don't come in here, and the directory may be a service's.
     settings.ingest.spool = None;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     runtime.block_on(work(&settings))

@@ -38,7 +38,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("metrics_open", "true", "true or false", "whether /metrics needs no token; else one with scope `read`"),
     plain("cors_origins", "", "origins such as https://app.example, with commas between, or *", "web pages of these origins may ask; `*` is all"),
     plain("max_body", "8 MiB", SIZE, "most bytes of a request's body, after decompression"),
-    plain("max_connections", "16384", COUNT, "most connections open at once; more wait to be accepted"),
+    plain("max_connections", "16384", COUNT, "most connections open at once, less where the limit of open files is lower; more wait to be accepted"),
     plain("max_event_clients", "2000", COUNT, "most clients of /v1/events at once; more are answered with 503. One that does not read costs about 40 KiB"),
     plain("header_timeout", "10s", DURATION, "longest time that a client may take to send a request's head"),
     plain("shutdown_delay", "0s", DURATION, "how long the service goes on after SIGTERM while /readyz says draining, so that load balancers can leave it"),
