@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Counts the requests of a connection.
 #[derive(Debug, Default)]
@@ -11,10 +12,39 @@ pub(super) struct Activity {
     answering: AtomicUsize,
     /// Answers that go on for as long as the client likes.
     streams: AtomicUsize,
+    /// Which period of time it is; see [`Activity::has_stalled`].
+    period: AtomicUsize,
+    /// Answers whose clients took something of them last in an even period, and in an odd one.
+    taking: [AtomicUsize; 2],
 }
 
 /// A request that is being answered.
 pub(super) struct Answering(Arc<Activity>);
+
+/// An answer that its client is to take.
+#[derive(Debug)]
+pub(super) struct Taking {
+    activity: Arc<Activity>,
+    /// That in which something was taken last.
+    period: usize,
+}
+
+impl Taking {
+    /// The client made room for a piece.
+    pub(super) fn goes_on(&mut self) {
+        let period = self.activity.period.load(Ordering::Relaxed);
+        if period != self.period {
+            self.activity.move_from(self.period);
+            self.period = self.activity.move_to_present();
+        }
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.activity.move_from(self.period);
+    }
+}
 
 /// An answer without an end.
 pub(super) struct Streaming {
@@ -46,6 +76,37 @@ impl Activity {
         }
     }
 
+    /// An answer is ready.
+    pub(super) fn take(self: &Arc<Self>) -> Taking {
+        Taking {
+            period: self.move_to_present(),
+            activity: Arc::clone(self),
+        }
+    }
+
+    fn move_to_present(&self) -> usize {
+        let period = self.period.load(Ordering::Relaxed);
+        self.taking[period % 2].fetch_add(1, Ordering::Relaxed);
+        period
+    }
+
+    fn move_from(&self, period: usize) {
+        self.taking[period % 2].fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Waits until there is an answer of which nothing was taken for `longest`; it may be twice as long.
+    pub(super) async fn has_stalled(&self, longest: Duration) {
+        loop {
+            tokio::time::sleep(longest).await;
+            // What went on in the period that ends now is counted under its number, everything else under the one before.
+            let ended = self.period.load(Ordering::Relaxed);
+            if self.taking[(ended + 1) % 2].load(Ordering::Relaxed) > 0 {
+                return;
+            }
+            self.period.store(ended.wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
     /// Whether any request has come.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
@@ -68,5 +129,45 @@ impl Drop for Streaming {
         if !self.is_cut_short {
             self.activity.streams.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use tokio::time::{sleep, timeout};
+
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_answer_of_which_nothing_is_taken_stalls() {
+        let activity = Arc::<Activity>::default();
+        let mut stalled = pin!(activity.has_stalled(LONGEST));
+        timeout(LONGEST * 5, stalled.as_mut()).await.unwrap_err();
+        // One that is taken piece by piece, however slowly, and many short ones.
+        let mut slow = activity.take();
+        for _ in 0..10 {
+            let short = activity.take();
+            timeout(LONGEST / 2, stalled.as_mut()).await.unwrap_err();
+            slow.goes_on();
+            drop(short);
+        }
+        drop(slow);
+        // One that nobody takes, beside others that go on.
+        let stuck = activity.take();
+        let going_on = async {
+            loop {
+                let mut other = activity.take();
+                sleep(LONGEST / 3).await;
+                other.goes_on();
+            }
+        };
+        tokio::select! {
+            () = stalled => {}
+            () = going_on => {}
+            () = sleep(LONGEST * 2) => panic!("not seen"),
+        }
+        drop(stuck);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 use warp::http::StatusCode;
 use warp::http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
@@ -144,7 +145,9 @@ impl Limits {
         deadline: Instant,
     ) -> Result<Option<B>, Problem> {
         let by = deadline.min(Instant::now() + self.idle);
-        match timeout_at(by, body.next()).await {
+        // Unconstrained, since a client that sends without a pause uses up the budget of its task for reading the socket,
+        // whatever that amounts to (endless zeros of a chunk's length are no piece), and then no timer would fire.
+        match unconstrained(timeout_at(by, body.next())).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(piece))) => Ok(Some(piece)),
             Ok(Some(Err(_))) => Err(Problem::bad_request(

@@ -33,7 +33,9 @@ mod route;
 mod segments;
 mod server;
 mod service;
+mod transport;
 mod trend;
+mod unread;
 mod users;
 
 use std::convert::Infallible;

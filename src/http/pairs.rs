@@ -111,6 +111,8 @@ impl Pairs {
         if body.bytes.is_empty() {
             return Err(BadBody::Empty.into());
         }
+        // Before the work of parsing, which is most of what a request costs.
+        self.app.ingest().has_room()?;
         let (batch, report) = self.parse(format, encoding, body).await?;
         if let Some(limiter) = limiter {
             // Bad items too: they cost as much to read.

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::rt::Executor;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
 use super::service::Web;
+use super::transport;
 use super::{health_routes, routes};
 use crate::app::Headcount;
 use crate::auth::Auth;
@@ -29,13 +29,6 @@ use crate::telemetry::Metrics;
 
 /// When the process has no descriptor left, trying again at once would only burn a processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// An HTTP/2 peer that does not answer a ping within this time is gone.
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// Streams of an HTTP/2 connection at once, so that one connection can't hold what the cap leaves to all.
-const MAX_STREAMS: u32 = 128;
-/// What the system holds of answers that it could not send yet, per connection: without a limit it is up to 4 MiB for
-/// a client that does not read its events.
-const UNSENT_BYTES: u32 = 128 * 1024;
 /// How long the end of a stream of events may take to reach its client. One that does not read would never get it.
 const STREAM_END: Duration = Duration::from_secs(1);
 /// How often it is looked whether a connection has anything left but streams.
@@ -112,7 +105,7 @@ async fn serve_routes(
     let server = Server {
         web,
         metrics,
-        builder: Arc::new(builder(settings.header_timeout, streams)),
+        builder: Arc::new(transport::builder(settings.header_timeout, streams)),
         header_timeout: settings.header_timeout,
         max_connections: settings.max_connections,
         room: Arc::new(Semaphore::new(settings.max_connections)),
@@ -159,13 +152,22 @@ struct Server {
 impl Server {
     async fn accept_all(&self, listener: &TcpListener) {
         // Without room nothing is accepted: clients wait in the listener's queue, which is bounded too.
+        let mut failing = false;
         while let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.begin(stream, permit),
+                Ok((stream, _)) => {
+                    self.begin(stream, permit);
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("connections are accepted again");
+                    }
+                }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
                     self.metrics.accept_error();
-                    tracing::warn!(%error, "no connection could be accepted; pausing");
+                    // Said once and not ten times a second: it may last for hours.
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(%error, "no connection can be accepted; trying again and again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -173,11 +175,7 @@ impl Server {
     }
 
     fn begin(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
-        // Answers are small and written whole: waiting for more would only delay them. A socket that can't be
-        // told so still works.
-        let _ = stream.set_nodelay(true);
-        #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+        transport::prepare(&stream, self.header_timeout);
         let (web, activity) = self.web.for_connection();
         let connection = Connection {
             stream,
@@ -239,6 +237,8 @@ impl Connection {
         let mut silence = pin!(tokio::time::sleep(self.header_timeout));
         let mut silent = true;
         let mut unread = pin!(only_streams_left(&self.closing, &self.activity));
+        let longest_stall = transport::longest_stall(self.header_timeout);
+        let mut stalled = pin!(self.activity.has_stalled(longest_stall));
         loop {
             tokio::select! {
                 result = served.as_mut() => {
@@ -250,6 +250,10 @@ impl Connection {
                 () = self.cut.cancelled() => return,
                 () = unread.as_mut() => {
                     tracing::debug!("a client that did not read to the end of its events was cut off");
+                    return;
+                }
+                () = stalled.as_mut() => {
+                    tracing::debug!("a client that took nothing of an answer was cut off");
                     return;
                 }
                 () = silence.as_mut(), if silent => {
@@ -290,21 +294,6 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
             }
         });
     }
-}
-
-fn builder(header_timeout: Duration, streams: Streams) -> auto::Builder<Streams> {
-    let mut builder = auto::Builder::new(streams);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(header_timeout)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .max_concurrent_streams(MAX_STREAMS);
-    builder
 }
 
 /// Whether the peer of one connection is to blame, so that the next may be accepted at once.

@@ -23,6 +23,7 @@ use super::page;
 use super::problem::{Cause, Problem};
 use super::request_id;
 use super::route::Route;
+use super::unread::{Answer, Unread, WarpBody};
 use crate::auth::Caller;
 use crate::telemetry::Metrics;
 
@@ -33,6 +34,8 @@ pub(super) struct Web {
     gate: Gate,
     cors: Policy,
     metrics: Arc<Metrics>,
+    /// Of all connections.
+    unread: Unread,
     /// What happens on the connection.
     activity: Arc<Activity>,
 }
@@ -58,6 +61,7 @@ impl Web {
             gate,
             cors,
             metrics,
+            unread: Unread::new(),
             activity: Arc::default(),
         }
     }
@@ -114,9 +118,9 @@ where
     B: Body + Send + Sync + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Response = Response;
+    type Response = warp::http::Response<Answer<WarpBody>>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
         let answering = self.activity.answer();
@@ -172,9 +176,16 @@ where
             if head {
                 response = without_body(response);
             }
+            let hold = web.unread.admit(response.body());
+            let hold = hold.unwrap_or_else(|problem| {
+                response = problem.into_response();
+                None
+            });
             cors.mark(response.headers_mut());
             web.finish(&seen, &mut response);
-            Ok(response)
+            // Events may take any time.
+            let taking = (seen.route != Route::Events).then(|| web.activity.take());
+            Ok(response.map(|body| Answer::new(body, hold, taking)))
         };
         Box::pin(answer.instrument(span))
     }

@@ -25,6 +25,9 @@ use crate::store::StoreError;
 
 /// What a client that was turned away is told to wait. A full queue drains within a second.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
+const BUSY: IngestError = IngestError::Busy {
+    retry_after: RETRY_BUSY,
+};
 /// A store that is away rarely comes back sooner.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 
@@ -130,13 +133,16 @@ impl Ingest {
         let pairs = u32::try_from(batch.len())
             .unwrap_or(u32::MAX)
             .min(self.queue_pairs);
-        let _room = self
-            .room
-            .try_acquire_many(pairs)
-            .map_err(|_| IngestError::Busy {
-                retry_after: RETRY_BUSY,
-            })?;
+        let _room = self.room.try_acquire_many(pairs).map_err(|_| BUSY)?;
         self.keeper.keep(&batch).await.map_err(refusal)
+    }
+
+    /// Whether there is room for a pair now, and so any hope for a batch.
+    pub fn has_room(&self) -> Result<(), IngestError> {
+        match self.room.available_permits() {
+            0 => Err(BUSY),
+            _ => Ok(()),
+        }
     }
 
     /// Pairs that are under way now.
@@ -152,9 +158,7 @@ impl Ingest {
 
 fn refusal(cause: StoreError) -> IngestError {
     match cause {
-        StoreError::Busy(_) => IngestError::Busy {
-            retry_after: RETRY_BUSY,
-        },
+        StoreError::Busy(_) => BUSY,
         cause @ (StoreError::Rejected(_) | StoreError::Unsupported(_)) => {
             IngestError::Refused { cause }
         }
