@@ -37,6 +37,7 @@ mod open_loop;
 mod open_loop_source;
 mod openapi;
 mod outages;
+mod overload;
 mod page;
 mod postgres;
 mod postgres_faults;

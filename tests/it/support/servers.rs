@@ -139,6 +139,12 @@ impl Process {
         kib.parse::<u64>().unwrap() * 1024
     }
 
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.0.id()));
+        files.unwrap().count()
+    }
+
     /// The processes that it has started.
     pub fn children(&self) -> Vec<u32> {
         let id = self.0.id();

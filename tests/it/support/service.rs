@@ -48,6 +48,21 @@ impl Service {
         Self::run(directory, command.envs(variables.iter().copied()))
     }
 
+    /// The same with another limit of open files, in the words of `prlimit`: `soft:hard`.
+    pub fn limited(open_files: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
+        let program = on_any_port(directory, settings);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nofile={open_files}"));
+        command.arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::run(directory, command.current_dir(directory))
+    }
+
     /// A service that may not listen yet, and that nobody waits for.
     pub fn begin(directory: &Path, settings: &[(&str, &str)]) -> Process {
         Process::start_logging(&mut on_any_port(directory, settings), &log_in(directory))
@@ -100,6 +115,13 @@ impl Service {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Lines of its log that have `text` in them.
+    pub fn logged(&self, text: &str) -> Vec<String> {
+        let log = self.log();
+        let found = log.lines().filter(|line| line.contains(text));
+        found.map(str::to_owned).collect()
     }
 
     /// The process itself.

@@ -1,0 +1,162 @@
+//! Connections beyond what the system lets the process open.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use headcount::open_files;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::{answer, ask, assert_serves, skip, within};
+use crate::support::service::Service;
+
+const IDLE: usize = 10_000;
+/// What a connection without a request may hold.
+const BYTES_PER_IDLE: usize = 16 * 1024;
+/// How long the service waits after a failed accept.
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_idle_connections_cost_little_and_go() {
+    // Both ends are on this machine, and other tests run beside.
+    if open_files::raise().is_some_and(|limit| limit < IDLE as u64 + 2_000) {
+        skip("10,000 idle connections: fewer than 12,000 files may be open (ulimit -Hn)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("HEADER_TIMEOUT", "5m"), ("MAX_CONNECTIONS", "10050")];
+    // The usual soft limit, which the service has to raise by itself.
+    let server = Service::limited("1024:12000", folder.path(), &settings);
+    assert_eq!(
+        server.logged("files open"),
+        [""; 0],
+        "the hard limit is enough"
+    );
+    assert_serves(&server).await;
+    let (before, files) = (
+        server.process().resident_bytes(),
+        server.process().open_files(),
+    );
+    let mut idle = Vec::new();
+    for n in 0..IDLE {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        // Every other has asked before.
+        if n % 2 == 0 {
+            assert_eq!(ask(&mut stream, "/healthz").await.unwrap().0, 200);
+        }
+        idle.push(stream);
+    }
+    assert_serves(&server).await;
+    // Some that were open before may be closed by now.
+    let accepted = async {
+        while server.process().open_files() < files + IDLE - 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("all are accepted", accepted).await;
+    let growth = server.process().resident_bytes().saturating_sub(before);
+    assert!(
+        growth < (IDLE * BYTES_PER_IDLE) as u64,
+        "{} MiB",
+        growth >> 20
+    );
+    drop(idle);
+    let gone = async {
+        while server.process().open_files() > files + 10 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within("the descriptors are given back", gone).await;
+    assert_serves(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_below_max_connections_is_said_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("HEADER_TIMEOUT", "2s")];
+    let server = Service::limited("300:300", folder.path(), &settings);
+    let said = server.logged("max_connections is 16384");
+    assert!(
+        matches!(said.as_slice(), [line] if line.contains(" 300 files") && line.contains(" 150 connections")),
+        "{said:?}"
+    );
+    // The first keeps its place by asking; the others fill the room, and the queue behind it.
+    let mut first = TcpStream::connect(server.address()).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..250 {
+        others.push(TcpStream::connect(server.address()).await.unwrap());
+        assert_eq!(ask(&mut first, "/healthz").await.unwrap().0, 200);
+    }
+    // There are descriptors left for what is no client.
+    let pair = br#"{"user_id":"u1","segment":"a"}"#;
+    let head = format!(
+        "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        pair.len()
+    );
+    first.write_all(head.as_bytes()).await.unwrap();
+    first.write_all(pair).await.unwrap();
+    assert_eq!(answer(&mut first).await.unwrap().0, 200);
+    assert!(server.process().open_files() < 300 - 50);
+    // Who waited comes in when the idle have been let go.
+    assert_serves(&server).await;
+    assert_eq!(server.logged("no connection can be accepted"), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("HEADER_TIMEOUT", "5m")];
+    let server = Service::limited("1000:1000", folder.path(), &settings);
+    let mut known = TcpStream::connect(server.address()).await.unwrap();
+    let failures = async |known: &mut TcpStream| {
+        let (_, text) = ask(known, "/metrics").await.unwrap();
+        let line = "headcount_http_accept_errors_total ";
+        let found = text.lines().find_map(|found| found.strip_prefix(line));
+        found.map_or(0, |value| value.parse::<u64>().unwrap())
+    };
+    assert_eq!(failures(&mut known).await, 0);
+    // As if the process had opened all that it may.
+    set_limit(&server, server.process().open_files());
+    let mut waiting = TcpStream::connect(server.address()).await.unwrap();
+    waiting
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let started = Instant::now();
+    let several = async { while failures(&mut known).await < 5 {} };
+    within("several attempts to accept", several).await;
+    let most = started.elapsed().as_millis() / PAUSE.as_millis() + 2;
+    let tried = failures(&mut known).await;
+    assert!(
+        u128::from(tried) <= most + 1,
+        "{tried} attempts, at most {most} were due"
+    );
+    let pair = r#"{"user_id":"u1","segment":"a"}"#;
+    let post = format!(
+        "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{pair}",
+        pair.len()
+    );
+    known.write_all(post.as_bytes()).await.unwrap();
+    assert_eq!(answer(&mut known).await.unwrap().0, 200, "writes go on");
+    set_limit(&server, 1000);
+    let (status, _) = within("who waited is answered", answer(&mut waiting))
+        .await
+        .unwrap();
+    assert_eq!(status, 200);
+    assert_serves(&server).await;
+    assert_eq!(
+        server.logged("no connection can be accepted").len(),
+        1,
+        "said once"
+    );
+    assert_eq!(server.logged("accepted again").len(), 1);
+}
+
+/// Sets the soft limit of the running process.
+fn set_limit(server: &Service, files: usize) {
+    let pid = server.process().id().to_string();
+    let done = Command::new("prlimit")
+        .args(["--pid", &pid, &format!("--nofile={files}:")])
+        .status();
+    assert!(done.unwrap().success());
+}

@@ -1,0 +1,190 @@
+//! HTTP/1.1 as it should not be spoken.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{answer, ask, assert_serves, closes, growth_mib, within};
+use crate::support::service::Service;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_byte_at_a_time_holds_no_place_for_long() {
+    const SLOW: usize = 300;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [("HEADER_TIMEOUT", "1s")];
+    let server = Service::start(folder.path(), &settings).await;
+    let before = server.process().resident_bytes();
+    let head = "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n";
+    let mut slow = tokio::task::JoinSet::new();
+    for n in 0..SLOW {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let in_body = n % 2 == 0;
+        slow.spawn(async move {
+            if in_body {
+                stream.write_all(head.as_bytes()).await.unwrap();
+            } else {
+                stream
+                    .write_all(b"GET / HTTP/1.1\r\nx-slow: ")
+                    .await
+                    .unwrap();
+            }
+            let (mut read, mut write) = stream.into_split();
+            let dripping = async {
+                while write.write_all(b"1").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            };
+            let mut said = Vec::new();
+            tokio::select! {
+                _ = read.read_to_end(&mut said) => {}
+                () = dripping => {}
+            }
+            (in_body, said)
+        });
+    }
+    assert_serves(&server).await;
+    let growth = growth_mib(&server, before);
+    assert!(growth < 32, "{growth} MiB");
+    while let Some(ended) = within("the slow are let go", slow.join_next()).await {
+        let (in_body, said) = ended.unwrap();
+        let said = String::from_utf8_lossy(&said);
+        assert_eq!(said.starts_with("HTTP/1.1 408 "), in_body, "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_have_a_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Service::start(folder.path(), &[]).await;
+    let line = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: x\r\n");
+    let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    for (what, head, statuses) in [
+        (
+            "a target of 70,000 bytes",
+            line(&"/x".repeat(35_000)),
+            &[414, 431][..],
+        ),
+        (
+            "a target of 10 MB",
+            line(&"/x".repeat(5_000_000)),
+            &[414, 431],
+        ),
+        (
+            "a header of 10 MB",
+            line("/healthz") + "x: " + &"y".repeat(10_000_000) + "\r\n",
+            &[431],
+        ),
+        ("200 headers", line("/healthz") + &many, &[431]),
+    ] {
+        let before = server.process().resident_bytes();
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let mut said = Vec::new();
+        let writing = async {
+            // It need not be read to its end.
+            let _ = write.write_all(head.as_bytes()).await;
+            let _ = write.write_all(b"\r\n").await;
+        };
+        let _ = within(
+            what,
+            futures::future::join(writing, read.read_to_end(&mut said)),
+        )
+        .await;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let growth = growth_mib(&server, before);
+        assert!(growth < 16, "{what}: {growth} MiB");
+        let status: u16 = said.get(9..12).unwrap_or("0").parse().unwrap();
+        assert!(statuses.contains(&status), "{what}: {said}");
+    }
+    assert_serves(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_end_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Service::start(folder.path(), &[("MAX_BODY", "64 KiB")]).await;
+    let before = server.process().resident_bytes();
+    let head = "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    let tiny = "1\r\nx\r\n".repeat(1000);
+    let extension = format!("1;{}\r\nx\r\n", "e".repeat(100_000));
+    let trailers = "x-trailer: y\r\n".repeat(1000);
+    for (what, begin, endless) in [
+        ("chunks", "", &chunk),
+        ("tiny chunks", "", &tiny),
+        ("extensions of chunks", "", &extension),
+        ("trailers", "1\r\nx\r\n0\r\n", &trailers),
+        ("the length of a chunk", "", &"0".repeat(1000)),
+    ] {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(begin.as_bytes()).await.unwrap();
+        let (mut read, mut write) = stream.into_split();
+        let mut said = Vec::new();
+        let flood = async { while write.write_all(endless.as_bytes()).await.is_ok() {} };
+        let _ = within(
+            what,
+            futures::future::join(flood, read.read_to_end(&mut said)),
+        )
+        .await;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if !said.is_empty() {
+            assert!(said.starts_with("HTTP/1.1 4"), "{what}: {said}");
+        }
+        assert_serves(&server).await;
+    }
+    let growth = growth_mib(&server, before);
+    assert!(growth < 32, "{growth} MiB");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_requests_at_once_are_answered_in_order() {
+    const REQUESTS: usize = 5_000;
+    let folder = tempfile::tempdir().unwrap();
+    let server = Service::start(folder.path(), &[]).await;
+    let requests: String = (0..REQUESTS)
+        .map(|n| format!("GET /v1/segments/s{n}/count HTTP/1.1\r\nhost: x\r\n\r\n"))
+        .collect();
+    let (mut read, mut write) = TcpStream::connect(server.address())
+        .await
+        .unwrap()
+        .into_split();
+    let writing = tokio::spawn(async move {
+        write.write_all(requests.as_bytes()).await.unwrap();
+        write
+    });
+    let mut said = String::new();
+    let mut buffer = vec![0; 64 * 1024];
+    while said.matches("HTTP/1.1 200").count() < REQUESTS || !said.ends_with('}') {
+        let length = within("the next answer", read.read(&mut buffer))
+            .await
+            .unwrap();
+        assert!(length > 0);
+        said.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+    }
+    let places: Vec<_> = said
+        .split("\"segment\":\"s")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap().parse::<usize>().unwrap())
+        .collect();
+    assert!(places.iter().copied().eq(0..REQUESTS));
+    drop(writing.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_says_nothing_any_more_is_let_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Service::start(folder.path(), &[("HEADER_TIMEOUT", "1s")]).await;
+    let mut silent = TcpStream::connect(server.address()).await.unwrap();
+    let mut before = TcpStream::connect(server.address()).await.unwrap();
+    assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
+    let mut half = TcpStream::connect(server.address()).await.unwrap();
+    half.write_all(b"POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
+    within("silence from the beginning", closes(&mut silent)).await;
+    within("silence after an answer", closes(&mut before)).await;
+    let (status, _) = within("silence in a body", answer(&mut half))
+        .await
+        .unwrap();
+    assert_eq!(status, 408);
+}

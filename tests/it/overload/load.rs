@@ -1,0 +1,220 @@
+//! Ten times what the service can take: it says so, keeps its memory, serves readers, and goes on afterwards.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::{answer, growth_mib, within};
+use crate::open_loop_source::{OpenLoop, Script, Tally};
+use crate::support::proxy::Proxy;
+use crate::support::redis::Redis;
+use crate::support::service::Service;
+
+/// Pairs of a post, each of a user of its own.
+const PAIRS: u64 = 100;
+const LOAD: Duration = Duration::from_secs(4);
+
+/// Posts whose users nobody else posts, and what became of them.
+#[derive(Clone, Default)]
+struct Posts {
+    /// The number of the first request's first user.
+    first: u64,
+    /// Pairs of a 200.
+    acknowledged: Arc<AtomicU64>,
+    /// Pairs of which nobody knows.
+    unknown: Arc<AtomicU64>,
+    /// What other answers said.
+    refusals: Arc<Mutex<Vec<String>>>,
+}
+
+impl Posts {
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+}
+
+impl Script for Posts {
+    fn write_request(&self, n: u64, out: &mut Vec<u8>) {
+        let first = self.first + n * PAIRS;
+        let body = (first..first + PAIRS).fold(String::new(), |mut body, user| {
+            writeln!(body, "{{\"user_id\":{user},\"segment\":\"a\"}}").unwrap();
+            body
+        });
+        out.extend_from_slice(post(&body).as_bytes());
+    }
+
+    fn answered(&self, _: u64, answer: Option<(u16, &[u8])>) {
+        match answer {
+            Some((200, _)) => self.acknowledged.fetch_add(PAIRS, Ordering::SeqCst),
+            // Refused at once: nothing of it was passed on.
+            Some((429, body)) => {
+                let mut refusals = self.refusals.lock().unwrap();
+                refusals.push(String::from_utf8_lossy(body).into_owned());
+                0
+            }
+            // It failed on its way to the store, or after.
+            _ => self.unknown.fetch_add(PAIRS, Ordering::SeqCst),
+        };
+    }
+}
+
+/// Counts, asked for again and again.
+struct Counts;
+
+impl Script for Counts {
+    fn write_request(&self, _: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"GET /v1/segments/a/count HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+}
+
+fn post(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+fn plan(server: &Service, rate: f64, connections: usize) -> OpenLoop {
+    OpenLoop {
+        address: server.address(),
+        rate,
+        connections,
+    }
+}
+
+/// Posts at this rate and reads beside, for a while; what became of both.
+async fn offer(server: &Service, rate: f64, posts: &Posts) -> (Tally, Tally) {
+    let writes = plan(server, rate, 128).start(posts.clone());
+    let reads = plan(server, 50.0, 4).start(Counts);
+    tokio::time::sleep(LOAD).await;
+    tokio::task::spawn_blocking(|| (writes.stop(), reads.stop()))
+        .await
+        .unwrap()
+}
+
+/// Posts until a pair is accepted. A refusal says how long to wait.
+async fn post_until_accepted(server: &Service) {
+    let mut stream = TcpStream::connect(server.address()).await.unwrap();
+    let request = post("{\"user_id\":\"late\",\"segment\":\"after\"}\n");
+    let accepted = async {
+        loop {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let (status, text) = answer(&mut stream).await.unwrap();
+            if status == 200 {
+                return;
+            }
+            assert!(matches!(status, 429 | 503), "{text}");
+            assert!(text.contains("retry-after: "), "{text}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within("a pair is accepted", accepted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_times_the_capacity_is_turned_away_in_time() {
+    let folder = tempfile::tempdir().unwrap();
+    // One post under way at a time, so that two processors can offer ten times what is taken.
+    let settings = [("QUEUE_PAIRS", "100"), ("MAX_BODY", "256 KiB")];
+    let server = Service::start(folder.path(), &settings).await;
+    let alone = Posts::default();
+    let load = plan(&server, 10_000.0, 1);
+    let script = alone.clone();
+    let tally = tokio::task::spawn_blocking(move || load.run(Duration::from_secs(1), script));
+    let capacity = tally.await.unwrap().of_status(200);
+    assert!(capacity > 0);
+    let before = server.process().resident_bytes();
+
+    let posts = Posts {
+        first: 1 << 32,
+        ..Posts::default()
+    };
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    let rate = (capacity * 10) as f64;
+    let (writes, reads) = offer(&server, rate, &posts).await;
+    let growth = growth_mib(&server, before);
+
+    // Every request that was sent was answered: taken, or turned away with the reason.
+    assert_eq!((writes.failed, reads.failed), (0, 0));
+    let (taken, refused) = (writes.of_status(200), writes.of_status(429));
+    assert!(taken > 0 && refused > 0, "{writes}");
+    assert_eq!(taken + refused, writes.answers(), "{writes}");
+    for refusal in &*posts.refusals.lock().unwrap() {
+        assert!(refusal.contains("\"code\":\"busy\""), "{refusal}");
+    }
+    assert_eq!(reads.of_status(200), reads.answers(), "{reads}");
+    assert!(reads.answers() > 0);
+    // The bodies' room is 32 x 256 KiB; what was accepted takes some 20 bytes a pair; 132 connections have their buffers.
+    let accepted_mib = posts.acknowledged() * 20 / (1 << 20);
+    assert!(growth < 8 + 24 + accepted_mib, "{growth} MiB");
+
+    post_until_accepted(&server).await;
+    let acknowledged = alone.acknowledged() + posts.acknowledged();
+    assert_eq!(alone.unknown.load(Ordering::SeqCst), 0);
+    assert_eq!(server.count("a").await, acknowledged);
+    assert_eq!(server.count("after").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_stalls_fills_the_queue_and_no_more() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let proxy = Proxy::to(redis.port()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("redis://{}", proxy.address());
+    let settings = [
+        ("STORE", "redis"),
+        ("REDIS_URL", url.as_str()),
+        ("SPOOL_DIR", "off"),
+        ("QUEUE_PAIRS", "5000"),
+        ("MAX_BODY", "256 KiB"),
+        ("REFRESH_MODE", "off"),
+    ];
+    let server = Service::start(folder.path(), &settings).await;
+    let calm = Posts::default();
+    let load = plan(&server, 20.0, 2);
+    let script = calm.clone();
+    let tally = tokio::task::spawn_blocking(move || load.run(Duration::from_secs(1), script));
+    assert!(tally.await.unwrap().of_status(200) > 0);
+    // Known from now on, whatever happens to the store.
+    server.count("a").await;
+    let before = server.process().resident_bytes();
+
+    proxy.stall();
+    let posts = Posts {
+        first: 1 << 32,
+        ..Posts::default()
+    };
+    let (writes, reads) = offer(&server, 2_000.0, &posts).await;
+    let growth = growth_mib(&server, before);
+    assert_eq!((writes.failed, reads.failed), (0, 0));
+    let (refused, away) = (writes.of_status(429), writes.of_status(503));
+    // Some were under way when the store stalled, the next found the queue full, and later ones the store away.
+    assert!(
+        away > 0 && refused + away + writes.of_status(200) == writes.answers(),
+        "{writes}"
+    );
+    assert_eq!(
+        reads.of_status(200),
+        reads.answers(),
+        "last known counts: {reads}"
+    );
+    assert!(growth < 32, "{growth} MiB");
+
+    proxy.restore();
+    post_until_accepted(&server).await;
+    let acknowledged = calm.acknowledged() + posts.acknowledged();
+    let unknown = calm.unknown.load(Ordering::SeqCst) + posts.unknown.load(Ordering::SeqCst);
+    let url = format!("{}/v1/segments/a/count?fresh=true", server.url());
+    let counted: serde_json::Value = reqwest::get(url).await.unwrap().json().await.unwrap();
+    let counted = counted["users"].as_u64().unwrap();
+    assert!(
+        (acknowledged..=acknowledged + unknown).contains(&counted),
+        "{counted}, {acknowledged} + {unknown}"
+    );
+}

@@ -1,0 +1,84 @@
+//! More than the service can take, and clients that mean it no good: it goes on serving the others, in bounded memory.
+
+mod files;
+mod frames;
+mod http1;
+mod http2;
+mod load;
+mod unread;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::service::Service;
+
+/// Long after anything that is waited for should have happened, on a machine under load too.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits for what should happen soon.
+async fn within<T>(what: &str, happening: impl Future<Output = T>) -> T {
+    let happened = tokio::time::timeout(DEADLINE, happening).await;
+    happened.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
+}
+
+/// A client with little room for answers: what it does not read stays with the service.
+async fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+/// One request without a body on an open connection; the status.
+async fn ask(stream: &mut TcpStream, target: &str) -> std::io::Result<(u16, String)> {
+    let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    answer(stream).await
+}
+
+/// The next answer on an open connection: its status, and its head and body.
+async fn answer(stream: &mut TcpStream) -> std::io::Result<(u16, String)> {
+    let mut text = Vec::new();
+    while !text.ends_with(b"\r\n\r\n") {
+        text.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8(text).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).await?;
+    let status = head[9..12].parse().unwrap();
+    Ok((status, head + &String::from_utf8_lossy(&body)))
+}
+
+/// Whether the peer has closed the connection; reads on until it has.
+async fn closes(stream: &mut TcpStream) {
+    let mut buffer = vec![0; 64 * 1024];
+    // A reset is an end, too.
+    while let Ok(1..) = stream.read(&mut buffer).await {}
+}
+
+/// The service answers somebody new, at once, while others misbehave.
+async fn assert_serves(server: &Service) {
+    let asked = async {
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        ask(&mut stream, "/v1/segments/any/count").await.unwrap()
+    };
+    let (status, text) = within("an answer to somebody else", asked).await;
+    assert_eq!(status, 200, "{text}");
+}
+
+/// Growth of memory since `before`, in MiB.
+fn growth_mib(server: &Service, before: u64) -> u64 {
+    server.process().resident_bytes().saturating_sub(before) >> 20
+}
+
+/// Says that a test is left out, and why, visibly: the harness hides what a test prints.
+fn skip(why: &str) {
+    use std::io::Write;
+    let line = format!("SKIPPED: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
