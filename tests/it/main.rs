@@ -27,6 +27,7 @@ mod http;
 mod influx;
 mod influx_cli;
 mod influx_faults;
+mod influx_names;
 mod influx_spool;
 mod library;
 mod model;
