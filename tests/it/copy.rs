@@ -267,7 +267,7 @@ async fn a_directory_in_use_is_refused() {
     };
     let stores = influx_stores(&server, &server.url()).await;
     std::fs::create_dir(stores.path("data")).unwrap();
-    let service = Service::start(&stores.path("data"), &[]).await;
+    let service = Service::start(&stores.path("data"), &[("data_dir", ".")]).await;
     let refused = stores.copy(&["--from", "influx", "--to", "embedded"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("another process"), "{refused:?}");
