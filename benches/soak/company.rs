@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::open_loop::Connection;
 use crate::traffic::get;
@@ -16,6 +16,8 @@ const LISTENERS: usize = 20;
 const SCRAPE: Duration = Duration::from_secs(15);
 /// Time between two visitors, who listen for a moment.
 const VISIT: Duration = Duration::from_secs(1);
+/// After a quarter of an hour the service ends a stream, so that its client shows its token again.
+const LONGEST: Duration = Duration::from_secs(14 * 60);
 /// How long is waited for anything before it is looked whether the run is over.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -78,10 +80,12 @@ impl Company {
 
 /// Reads events until the end of the run.
 fn listen(shared: &Shared, address: SocketAddr) -> io::Result<()> {
+    let begun = Instant::now();
     let mut stream = subscribe(address)?;
     let mut buffer = vec![0; 64 * 1024];
     while !shared.stop.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
+            Ok(0) if begun.elapsed() >= LONGEST => return Ok(()),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 shared.event_bytes.fetch_add(read as u64, Ordering::Relaxed);
