@@ -166,7 +166,8 @@ mod tests {
         tokio::select! {
             () = stalled => {}
             () = going_on => {}
-            () = sleep(LONGEST * 2) => panic!("not seen"),
+            // At the latest after twice as long, to the tick of the clock.
+            () = sleep(LONGEST * 2 + LONGEST / 10) => panic!("not seen"),
         }
         drop(stuck);
     }
