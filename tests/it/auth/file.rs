@@ -1,0 +1,81 @@
+//! The tokens file, and what becomes of it while the service runs.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_takes_up_the_tokens_file() {
+    let file = TokensFile::new(&[token("old", &[Scope::Read])]);
+    let app = App::start_with(&[("tokens_file", file.path())]).await;
+    assert_eq!(
+        (status_of(&app, "old").await, status_of(&app, "new").await),
+        (200, 401)
+    );
+    file.add(token("new", &[Scope::Read]));
+    wait_for_status(&app, "new", 200).await;
+    assert_eq!(app.metric("headcount_tokens").await, 2.0);
+
+    // Broken: everything stays as it was, and somebody is told.
+    std::fs::write(&file.path, "version = 1\n[[token]]\nname = ").unwrap();
+    let counted =
+        async || (app.metric("headcount_tokens_file_errors_total").await == 1.0).then_some(());
+    poll("the error", counted).await;
+    assert_eq!(
+        (status_of(&app, "old").await, status_of(&app, "new").await),
+        (200, 200)
+    );
+
+    std::fs::remove_file(&file.path).unwrap();
+    let counted =
+        async || (app.metric("headcount_tokens_file_errors_total").await == 2.0).then_some(());
+    poll("the second error", counted).await;
+    assert_eq!(status_of(&app, "old").await, 200);
+
+    file.add(token("new", &[Scope::Write]));
+    wait_for_status(&app, "old", 401).await;
+    assert_eq!(status_of(&app, "new").await, 403);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opaque_token_expires_at_its_time() {
+    let mut brief = token("brief", &[Scope::Read]);
+    brief.expires = Some(Timestamp::from_second(NOON + 60).unwrap());
+    let file = TokensFile::new(&[brief]);
+    let app = App::start_with(&[("tokens_file", file.path())]).await;
+    app.advance(59);
+    assert_eq!(status_of(&app, "brief").await, 200);
+    app.advance(1);
+    assert_eq!(status_of(&app, "brief").await, 401);
+    app.stop().await;
+}
+
+#[test]
+fn the_tokens_file_must_be_there_and_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens");
+    let open = |path: &Path| {
+        let settings = Settings::with([("tokens_file", path.to_str().unwrap())]).unwrap();
+        let clock = std::sync::Arc::new(headcount::domain::SteadyClock::default());
+        auth::Auth::open(&settings.auth, clock, std::sync::Arc::default()).map(|auth| auth.is_on())
+    };
+    for (text, what) in [
+        (None, "can't be read"),
+        (Some(""), "version"),
+        (Some("[["), "line 1"),
+    ] {
+        if let Some(text) = text {
+            std::fs::write(&path, text).unwrap();
+        }
+        let error = open(&path).unwrap_err().to_string();
+        assert!(
+            error.starts_with("setting `tokens_file` names the file "),
+            "{error}"
+        );
+        assert!(error.contains(what), "{error}");
+    }
+    std::fs::write(&path, "version = 1\n").unwrap();
+    assert!(
+        open(&path).unwrap(),
+        "nobody may come in, which is not the same as everybody"
+    );
+}

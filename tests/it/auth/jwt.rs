@@ -1,0 +1,256 @@
+//! JWTs, their keys and their claims.
+
+use super::*;
+
+fn claims() -> Value {
+    json!({"sub": "uss", "scope": "openid read", "exp": NOON + 3600, "nbf": NOON - 3600, "iss": "https://id.example", "aud": ["headcount", "other"]})
+}
+
+/// The good claims with one changed, or taken out where the value is null.
+fn changed(name: &str, value: Value) -> Value {
+    let mut claims = claims();
+    let members = claims.as_object_mut().unwrap();
+    match value {
+        Value::Null => members.remove(name),
+        value => members.insert(name.to_owned(), value),
+    };
+    claims
+}
+
+async fn app_for(signer: &Signer) -> App {
+    let key = signer.verifying_key();
+    App::start_with(&[
+        ("jwt_key", key.as_str()),
+        ("jwt_audience", "headcount"),
+        ("jwt_issuer", "https://id.example"),
+    ])
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jwts_are_taken_by_the_key_and_not_by_what_they_say() {
+    let (hmac, rsa, ed) = (Signer::hs256(SECRET), Signer::rs256(), Signer::eddsa());
+    for signer in [&hmac, &rsa, &ed] {
+        let app = app_for(signer).await;
+        let status = async |token: &str| {
+            let answer = as_whom(
+                &app,
+                "GET",
+                "/v1/segments",
+                Some(&format!("Bearer {token}")),
+            )
+            .await;
+            if answer.status == 401 {
+                assert_eq!(answer.problem().1, "invalid_token");
+            }
+            answer.status
+        };
+        assert_eq!(status(&signer.token(&claims())).await, 200);
+        // Again, from what is remembered.
+        assert_eq!(status(&signer.token(&claims())).await, 200);
+
+        // Others sign, whatever the header says.
+        for other in [
+            &hmac,
+            &rsa,
+            &ed,
+            &Signer::rs256(),
+            &Signer::eddsa(),
+            &Signer::hs256(&SECRET.to_uppercase()),
+        ] {
+            if std::ptr::eq(other, signer) {
+                continue;
+            }
+            assert_eq!(status(&other.token(&claims())).await, 401);
+            for alg in ["HS256", "RS256", "EdDSA"] {
+                assert_eq!(
+                    status(&other.token_with(&json!({"alg": alg}), &claims())).await,
+                    401,
+                    "{alg}"
+                );
+            }
+        }
+        // The public key as the secret of HS256, which a parser that believes the header would take.
+        let confusing = Signer::Hs256(signer.verifying_key().into_bytes());
+        if !std::ptr::eq(signer, &hmac) {
+            assert_eq!(status(&confusing.token(&claims())).await, 401);
+            let trimmed = Signer::hs256(signer.verifying_key().trim_end());
+            assert_eq!(status(&trimmed.token(&claims())).await, 401);
+        }
+        // No signature, and the right one under another name.
+        for alg in ["none", "None", "NONE", "nOnE", ""] {
+            let message = unsigned(&json!({"alg": alg, "typ": "JWT"}), &claims());
+            assert_eq!(status(&format!("{message}.")).await, 401, "{alg}");
+            assert_eq!(
+                status(&signer.token_with(&json!({"alg": alg}), &claims())).await,
+                401
+            );
+        }
+        for alg in ["HS384", "HS512", "RS384", "PS256", "ES256"] {
+            assert_eq!(
+                status(&signer.token_with(&json!({"alg": alg}), &claims())).await,
+                401,
+                "{alg}"
+            );
+        }
+        // A changed token is another token, also when the right one was just seen.
+        let good = signer.token(&claims());
+        let (signed, signature) = good.rsplit_once('.').unwrap();
+        let admin = unsigned(&json!({"alg": "HS256"}), &changed("scope", json!("admin")));
+        for bad in [
+            format!("{admin}.{signature}"),
+            format!("{signed}."),
+            signed.to_owned(),
+            format!("{signed}.{}", "A".repeat(signature.len())),
+            format!("{good}."),
+            format!("{good}A"),
+            ".".into(),
+            "..".into(),
+            "...".into(),
+        ] {
+            assert_eq!(status(&bad).await, 401, "{bad}");
+        }
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_checked_at_each_request() {
+    let signer = Signer::hs256(SECRET);
+    let app = app_for(&signer).await;
+    let ask = async |claims: &Value| {
+        let bearer = format!("Bearer {}", signer.token(claims));
+        let answer = as_whom(&app, "GET", "/v1/segments", Some(&bearer)).await;
+        let detail = answer.json["detail"].as_str().unwrap_or("").to_owned();
+        (answer.status, detail)
+    };
+    for (name, value, status, detail) in [
+        ("exp", Value::Null, 401, "`exp`"),
+        ("exp", json!("tomorrow"), 401, "wrong kind"),
+        ("exp", json!(-1), 401, "`exp`"),
+        ("exp", json!(0), 401, "expired"),
+        ("exp", json!(NOON - 31), 401, "expired"),
+        ("exp", json!(NOON - 30), 401, "expired"),
+        // Clocks differ a little.
+        ("exp", json!(NOON - 29), 200, ""),
+        ("exp", json!(NOON as f64 + 0.5), 200, ""),
+        ("exp", json!(1e300), 401, "`exp`"),
+        ("nbf", Value::Null, 200, ""),
+        ("nbf", json!(NOON + 30), 200, ""),
+        ("nbf", json!(NOON + 31), 401, "not valid yet"),
+        ("nbf", json!("soon"), 401, "wrong kind"),
+        ("aud", json!("headcount"), 200, ""),
+        ("aud", json!("another"), 401, "audience"),
+        ("aud", json!(["another"]), 401, "audience"),
+        ("aud", json!([]), 401, "audience"),
+        ("aud", Value::Null, 401, "`aud`"),
+        ("aud", json!(7), 401, "`aud`"),
+        ("iss", json!("https://id.example/"), 401, "issuer"),
+        ("iss", Value::Null, 401, "`iss`"),
+        ("iss", json!({}), 401, "`iss`"),
+        ("scope", Value::Null, 403, "scope read"),
+        ("scope", json!(""), 403, "scope read"),
+        ("scope", json!("reader READ write admin"), 403, "scope read"),
+        ("scope", json!(["write", "read"]), 200, ""),
+        ("scope", json!(7), 401, "wrong kind"),
+        ("sub", Value::Null, 200, ""),
+    ] {
+        let (given, said) = ask(&changed(name, value.clone())).await;
+        assert_eq!(given, status, "{name} {value}: {said}");
+        assert!(said.contains(detail), "{name} {value}: {said}");
+    }
+    let critical = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
+    let critical = format!("Bearer {}", signer.token_with(&critical, &claims()));
+    assert_eq!(
+        as_whom(&app, "GET", "/v1/segments", Some(&critical))
+            .await
+            .status,
+        401
+    );
+
+    // A remembered token expires all the same.
+    assert_eq!(ask(&claims()).await.0, 200);
+    app.advance(3600 + 31);
+    assert_eq!(ask(&claims()).await.0, 401);
+    app.stop().await;
+
+    // A token for somebody is not for a service that is nobody in particular (RFC 7519, section 4.1.3).
+    let app = App::start_with(&[("jwt_key", SECRET)]).await;
+    for (claims, status) in [(claims(), 401), (changed("aud", Value::Null), 200)] {
+        let bearer = format!("Bearer {}", signer.token(&claims));
+        assert_eq!(
+            as_whom(&app, "GET", "/v1/segments", Some(&bearer))
+                .await
+                .status,
+            status
+        );
+    }
+    app.stop().await;
+}
+
+#[test]
+fn keys_that_protect_nothing_stop_the_start() {
+    let rsa = Signer::rs256().verifying_key();
+    let ed = Signer::eddsa().verifying_key();
+    for good in [SECRET, rsa.as_str(), ed.as_str()] {
+        assert!(Settings::with([("jwt_key", good)]).is_ok(), "{good}");
+    }
+    // RSA of 1024 bits, and a point of the curve P-256: what a PEM of each is like does not matter here.
+    let short_rsa = pem("RSA PUBLIC KEY", &der_of_short_rsa());
+    for bad in [
+        "too short",
+        "-----BEGIN PUBLIC KEY-----\nnonsense that is long enough\n-----END PUBLIC KEY-----\n",
+        short_rsa.as_str(),
+        &rsa.replace("PUBLIC KEY", "PRIVATE KEY"),
+        &rsa.replace("PUBLIC KEY", "CERTIFICATE"),
+        &rsa.replace("PUBLIC KEY", "EC PUBLIC KEY"),
+    ] {
+        let error = Settings::with([("jwt_key", bad)]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("setting `jwt_key` is *** (program): give "),
+            "{error}"
+        );
+        assert!(!error.contains(bad), "{error}");
+    }
+    for (given, name) in [
+        (&[("jwt_audience", "x")][..], "jwt_audience"),
+        (&[("jwt_issuer", "x")], "jwt_issuer"),
+        (&[("limit_pairs", "5")], "limit_pairs"),
+        (&[("jwt_key", SECRET), ("limit_pairs", "0")], "limit_pairs"),
+        (
+            &[("jwt_key", SECRET), ("limit_requests", "10000001")],
+            "limit_requests",
+        ),
+        (&[("jwt_key", SECRET), ("auth", "off")], "auth"),
+        (&[("tokens_file", "x"), ("auth", "off")], "auth"),
+        (&[("auth", "on")], "auth"),
+        (&[("cors_origins", "app.example")], "cors_origins"),
+        (&[("cors_origins", "https://app.example/")], "cors_origins"),
+        (&[("cors_origins", "https://App.example")], "cors_origins"),
+        (&[("cors_origins", "null")], "cors_origins"),
+        (&[("cors_origins", "*,https://app.example")], "cors_origins"),
+        (&[("cors_origins", "file:///x")], "cors_origins"),
+    ] {
+        let error = Settings::with(given.iter().copied())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with(&format!("setting `{name}` is ")),
+            "{error}"
+        );
+    }
+}
+
+/// SEQUENCE of a modulus of 1024 bits and the exponent 65537.
+fn der_of_short_rsa() -> Vec<u8> {
+    let mut modulus = vec![0xc5; 128];
+    modulus[127] |= 1;
+    let integer =
+        |bytes: &[u8]| [&[0x02, 0x81, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let body = [
+        integer(&[&[0][..], &modulus].concat()),
+        vec![0x02, 0x03, 0x01, 0x00, 0x01],
+    ]
+    .concat();
+    [&[0x30, 0x81, u8::try_from(body.len()).unwrap()], &body[..]].concat()
+}

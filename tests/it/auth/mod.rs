@@ -1,0 +1,240 @@
+//! Who may do what: every route, tokens, JWTs, limits, and web pages of other origins.
+
+mod file;
+mod jwt;
+mod limits;
+mod origins;
+mod routes;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use headcount::auth::{self, Digest, Scope, Token};
+use headcount::config::Settings;
+use headcount::domain::Timestamp;
+use headcount::http;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::app::{Answer, App, NOON};
+use crate::support::jwt::{Signer, pem, unsigned};
+
+const SECRET: &str = "a secret that is long enough, by far";
+const DEADLINE: Duration = Duration::from_secs(30);
+const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
+/// Everything that the service answers: method, template, a path, the scope, and the status with the right token.
+const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
+    // Without a body and its type.
+    ("POST", "/v1/pairs", "/v1/pairs", Some(Scope::Write), 415),
+    (
+        "GET",
+        "/v1/segments/{segment}/count",
+        "/v1/segments/a/count",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/segments/{segment}/count",
+        "/v1/segments/a/count",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "GET",
+        "/v1/segments",
+        "/v1/segments",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/segments",
+        "/v1/segments",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "GET",
+        "/v1/segments/{segment}/trend",
+        "/v1/segments/a/trend",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/segments/{segment}/trend",
+        "/v1/segments/a/trend",
+        Some(Scope::Read),
+        200,
+    ),
+    // One that is no segment's name: a stream would not end.
+    (
+        "GET",
+        "/v1/events",
+        "/v1/events?segment=%20",
+        Some(Scope::Read),
+        400,
+    ),
+    ("HEAD", "/v1/events", "/v1/events", Some(Scope::Read), 200),
+    (
+        "GET",
+        "/v1/users/{user_id}",
+        "/v1/users/u1",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/users/{user_id}",
+        "/v1/users/u1",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "DELETE",
+        "/v1/users/{user_id}",
+        "/v1/users/u1",
+        Some(Scope::Admin),
+        200,
+    ),
+    (
+        "POST",
+        "/v1/admin/refresh",
+        "/v1/admin/refresh",
+        Some(Scope::Admin),
+        200,
+    ),
+    (
+        "POST",
+        "/v1/admin/archive",
+        "/v1/admin/archive",
+        Some(Scope::Admin),
+        200,
+    ),
+    ("GET", "/healthz", "/healthz", None, 200),
+    ("HEAD", "/healthz", "/healthz", None, 200),
+    ("GET", "/readyz", "/readyz", None, 200),
+    ("HEAD", "/readyz", "/readyz", None, 200),
+    ("GET", "/metrics", "/metrics", None, 200),
+    ("HEAD", "/metrics", "/metrics", None, 200),
+    ("GET", "/openapi.json", "/openapi.json", None, 200),
+    ("HEAD", "/openapi.json", "/openapi.json", None, 200),
+    ("GET", "/docs", "/docs", None, 200),
+    ("HEAD", "/docs", "/docs", None, 200),
+    ("GET", "/docs/{file}", "/docs/headcount.js", None, 200),
+    ("HEAD", "/docs/{file}", "/docs/headcount.js", None, 200),
+    ("GET", "/", "/", Some(Scope::Read), 200),
+    ("HEAD", "/", "/", Some(Scope::Read), 200),
+    (
+        "GET",
+        "/segments/{segment}",
+        "/segments/a",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/segments/{segment}",
+        "/segments/a",
+        Some(Scope::Read),
+        200,
+    ),
+    ("GET", "/sign-in", "/sign-in", None, 200),
+    ("HEAD", "/sign-in", "/sign-in", None, 200),
+    // From nowhere: the page's own form says where it is from.
+    ("POST", "/sign-in", "/sign-in", None, 403),
+    ("POST", "/sign-out", "/sign-out", None, 403),
+    ("GET", "/assets/{file}", "/assets/page.css", None, 200),
+    ("HEAD", "/assets/{file}", "/assets/page.css", None, 200),
+];
+
+/// A tokens file. A token's text is its name, then `-token`.
+struct TokensFile {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl TokensFile {
+    fn new(tokens: &[Token]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Self {
+            path: folder.path().join("tokens.toml"),
+            _folder: folder,
+        };
+        auth::edit(&file.path, |_| Ok(())).unwrap();
+        tokens.iter().for_each(|token| file.add(token.clone()));
+        file
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    fn add(&self, token: Token) {
+        auth::edit(&self.path, |tokens| tokens.add(token)).unwrap();
+    }
+}
+
+fn token(name: &str, scopes: &[Scope]) -> Token {
+    Token {
+        name: name.to_owned(),
+        scopes: scopes.to_vec(),
+        sha256: Digest::of(format!("{name}-token").as_bytes()),
+        created: Timestamp::from_second(NOON - 60).unwrap(),
+        expires: None,
+        requests_per_second: None,
+        pairs_per_second: None,
+    }
+}
+
+fn bearer(name: &str) -> String {
+    format!("Bearer {name}-token")
+}
+
+async fn as_whom(app: &App, method: &str, path: &str, authorization: Option<&str>) -> Answer {
+    let method = method.parse().unwrap();
+    match authorization {
+        Some(value) => {
+            app.send_with(method, path, &[("authorization", value)])
+                .await
+        }
+        None => app.send(method, path).await,
+    }
+}
+
+/// Fails unless `answer` refuses with this status, code and challenge; a HEAD's answer has no body to look at.
+fn assert_refused(answer: &Answer, method: &str, status: u16, code: &str, challenge: &str) {
+    let given = answer.headers["www-authenticate"].to_str().unwrap();
+    assert_eq!((answer.status, given), (status, challenge), "{answer:?}");
+    if method != "HEAD" {
+        assert_eq!(answer.problem(), (status, code));
+    }
+}
+
+/// Asks until `done` is content, and gives up long after it should have been.
+async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn status_of(app: &App, name: &str) -> u16 {
+    as_whom(app, "GET", "/v1/segments", Some(&bearer(name)))
+        .await
+        .status
+}
+
+async fn wait_for_status(app: &App, name: &str, status: u16) {
+    let reached = async || (status_of(app, name).await == status).then_some(());
+    poll(&format!("{status} for {name}"), reached).await;
+}

@@ -1,0 +1,93 @@
+//! Web pages of other origins.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn web_pages_ask_where_they_may() {
+    const GOOD: (&str, &str) = ("origin", "https://app.example");
+    const PREFLIGHT: (&str, &str) = ("access-control-request-method", "GET");
+    let file = TokensFile::new(&[token("read", &[Scope::Read])]);
+    let origins = ("cors_origins", "https://app.example, http://localhost:3000");
+    let app = App::start_with(&[("tokens_file", file.path()), origins]).await;
+    let allowed = |answer: &Answer| {
+        let headers = &answer.headers;
+        assert!(!headers.contains_key("access-control-allow-credentials"));
+        let origin = headers.get("access-control-allow-origin");
+        origin.map(|origin| origin.to_str().unwrap().to_owned())
+    };
+    let path = "/v1/segments";
+    let answer = app
+        .send_with(Method::OPTIONS, path, &[GOOD, PREFLIGHT])
+        .await;
+    assert_eq!(
+        (answer.status, allowed(&answer).as_deref()),
+        (204, Some(GOOD.1)),
+        "without a token"
+    );
+    assert_eq!(answer.headers["access-control-allow-methods"], "GET, HEAD");
+    assert!(
+        answer.headers["access-control-allow-headers"]
+            .to_str()
+            .unwrap()
+            .contains("authorization")
+    );
+    assert_eq!(answer.headers["vary"], "origin");
+    let authorization = bearer("read");
+    for (headers, status, origin) in [
+        (
+            &[GOOD, ("authorization", authorization.as_str())][..],
+            200,
+            Some(GOOD.1),
+        ),
+        // The page may read why it was refused.
+        (&[GOOD], 401, Some(GOOD.1)),
+        (
+            &[("origin", "http://localhost:3000")],
+            401,
+            Some("http://localhost:3000"),
+        ),
+        (&[("origin", "https://app.example.evil.example")], 401, None),
+        (&[("origin", "https://APP.example")], 401, None),
+        (&[("origin", "http://app.example")], 401, None),
+        (&[("origin", "null")], 401, None),
+        (&[], 401, None),
+    ] {
+        let answer = app.send_with(Method::GET, path, headers).await;
+        assert_eq!(
+            (answer.status, allowed(&answer).as_deref()),
+            (status, origin),
+            "{headers:?}"
+        );
+        assert_eq!(answer.headers["vary"], "origin", "caches must know");
+    }
+    let evil = ("origin", "https://evil.example");
+    let answer = app
+        .send_with(Method::OPTIONS, path, &[evil, PREFLIGHT])
+        .await;
+    assert_eq!((answer.status, allowed(&answer)), (405, None));
+    let answer = app
+        .send_with(Method::OPTIONS, "/v1/nothing", &[GOOD, PREFLIGHT])
+        .await;
+    assert_eq!(answer.status, 404);
+    app.stop().await;
+
+    let app = App::start_with(&[("cors_origins", "*")]).await;
+    let answer = app.send_with(Method::GET, path, &[GOOD]).await;
+    assert_eq!(
+        (answer.status, allowed(&answer).as_deref()),
+        (200, Some("*"))
+    );
+    app.stop().await;
+    let app = App::start().await;
+    for headers in [&[GOOD][..], &[GOOD, PREFLIGHT]] {
+        let answer = app.send_with(Method::GET, path, headers).await;
+        assert_eq!((allowed(&answer), answer.headers.get("vary")), (None, None));
+    }
+    assert_eq!(
+        app.send_with(Method::OPTIONS, path, &[GOOD, PREFLIGHT])
+            .await
+            .status,
+        405
+    );
+    app.stop().await;
+}
