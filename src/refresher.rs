@@ -28,6 +28,8 @@ const LIST_TTL: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct Refresher {
     parts: RefresherParts,
+    /// Holds the cache's lock for this process.
+    token: LockToken,
     /// Held by the run under way in this process; the cache's lock holds off the others.
     running: Mutex<()>,
     /// When this process last recounted every segment, in unix milliseconds; 0 before it did.
@@ -91,6 +93,7 @@ impl Refresher {
     pub fn new(parts: RefresherParts) -> Self {
         Self {
             parts,
+            token: LockToken::random(),
             running: Mutex::new(()),
             finished: AtomicI64::new(0),
         }
@@ -111,14 +114,14 @@ impl Refresher {
         let Ok(_running) = self.running.try_lock() else {
             return Ok(Outcome::Skipped);
         };
-        let lock = match self.parts.cache.try_lock(LOCK_TTL).await {
-            Ok(Some(token)) => Some(token),
-            Ok(None) => return Ok(Outcome::Skipped),
+        let lock = match self.parts.cache.lock(&self.token, LOCK_TTL).await {
+            Ok(true) => Some(&self.token),
+            Ok(false) => return Ok(Outcome::Skipped),
             // Without a cache there is nobody to collide with in it; trends are still worth having.
             Err(_) => None,
         };
         let started = Instant::now();
-        let result = self.locked_run(only, lock.as_ref()).await;
+        let result = self.locked_run(only, lock).await;
         if let Some(token) = lock {
             // A lock that can't be given back now expires by itself.
             let _ = self.parts.cache.unlock(token).await;
@@ -185,7 +188,7 @@ impl Refresher {
                 && extended.elapsed() > LOCK_TTL / 3
             {
                 extended = Instant::now();
-                if let Ok(false) = self.parts.cache.extend_lock(token, LOCK_TTL).await {
+                if let Ok(false) = self.parts.cache.lock(token, LOCK_TTL).await {
                     tracing::warn!("the refresh lock was lost; another run may be under way");
                 }
             }

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cached, CountCache, PendingMark};
+use super::{Cached, CountCache, LockToken, PendingMark};
 use crate::domain::{Count, Segment, TimeFrame, Timestamp, Window};
 use crate::store::conformance::HOSTILE_NAMES;
 
@@ -36,6 +36,7 @@ pub async fn check_cache(new: impl AsyncFn() -> Arc<dyn CountCache>) {
     check_get_many(&*new().await).await;
     check_lock(&*new().await).await;
     check_lock_expires(&*new().await).await;
+    check_last_run(&*new().await).await;
     check_caches_are_apart(&*new().await, &*new().await).await;
     check_concurrent_notes(new().await).await;
 }
@@ -99,6 +100,7 @@ pub async fn check_empty(cache: &dyn CountCache) {
     let known = cache.segments().await.unwrap();
     assert!(known.names.is_empty(), "no known segments");
     assert!(!known.complete, "an empty list is not whole");
+    assert_eq!(known.complete_for, Duration::ZERO);
     cache.add_pending(&[]).await.unwrap();
     cache.mark_pending_unknown(&[]).await.unwrap();
     assert_eq!(cache.get_many(&[], hour()).await.unwrap(), []);
@@ -306,9 +308,12 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
 
     let listed = [segment("listed"), segment("noted")];
     cache.complete_segments(&listed, LONG).await.unwrap();
+    let known = cache.segments().await.unwrap();
+    assert!(known.complete, "the list is whole now");
     assert!(
-        cache.segments().await.unwrap().complete,
-        "the list is whole now"
+        !known.complete_for.is_zero() && known.complete_for <= LONG,
+        "and for how long: {:?}",
+        known.complete_for
     );
     cache.add_pending(&[(segment("later"), 1)]).await.unwrap();
     let known = names(cache).await;
@@ -476,44 +481,65 @@ pub async fn check_get_many(cache: &dyn CountCache) {
 
 /// One holds the lock until it is given back.
 pub async fn check_lock(cache: &dyn CountCache) {
-    let token = cache.try_lock(LONG).await.unwrap().unwrap();
-    assert_eq!(cache.try_lock(LONG).await.unwrap(), None, "a held lock");
+    let (holder, other) = (LockToken::random(), LockToken::random());
+    assert!(cache.lock(&holder, LONG).await.unwrap(), "a free lock");
+    assert!(!cache.lock(&other, LONG).await.unwrap(), "a held lock");
     assert!(
-        cache.extend_lock(&token, LONG).await.unwrap(),
-        "a held lock is prolonged"
+        cache.lock(&holder, LONG).await.unwrap(),
+        "its holder prolongs it"
     );
-    cache.unlock(token).await.unwrap();
-    let next = cache.try_lock(LONG).await.unwrap().unwrap();
-    cache.unlock(next).await.unwrap();
+    cache.unlock(&other).await.unwrap();
+    assert!(
+        !cache.lock(&other, LONG).await.unwrap(),
+        "only its holder gives it back"
+    );
+    cache.unlock(&holder).await.unwrap();
+    cache.unlock(&holder).await.unwrap();
+    assert!(cache.lock(&other, LONG).await.unwrap(), "a lock given back");
+    cache.unlock(&other).await.unwrap();
+}
+
+/// The latest beginning of a refresh is known by how long ago it was.
+pub async fn check_last_run(cache: &dyn CountCache) {
+    assert_eq!(cache.last_run().await.unwrap(), None, "no run yet");
+    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    let ago = async || cache.last_run().await.unwrap().unwrap();
+    cache.note_run(hour).await.unwrap();
+    assert!(ago().await >= hour, "a run an hour ago");
+    cache.note_run(minute).await.unwrap();
+    let later = ago().await;
+    assert!(later >= minute && later < hour, "a later one: {later:?}");
+    cache.note_run(hour).await.unwrap();
+    assert!(ago().await < hour, "an earlier one changes nothing");
+    let ages = Duration::from_hours(24 * 365);
+    cache.note_run(ages).await.unwrap();
+    assert!(ago().await < hour, "nor does one that is long forgotten");
 }
 
 /// A lock that was not given back is free after its time, and its former holder can't touch the next one's.
 pub async fn check_lock_expires(cache: &dyn CountCache) {
     let short = Duration::from_millis(30);
-    let former = cache.try_lock(short).await.unwrap().unwrap();
-    let next = tokio::time::timeout(PATIENCE, async {
-        loop {
-            if let Some(token) = cache.try_lock(LONG).await.unwrap() {
-                return token;
-            }
+    let (former, next) = (LockToken::random(), LockToken::random());
+    assert!(cache.lock(&former, short).await.unwrap());
+    let taken = tokio::time::timeout(PATIENCE, async {
+        while !cache.lock(&next, LONG).await.unwrap() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    let next = next
+    taken
         .await
         .unwrap_or_else(|_| panic!("the lock did not expire"));
     assert!(
-        !cache.extend_lock(&former, LONG).await.unwrap(),
-        "a lost lock is not prolonged"
+        !cache.lock(&former, LONG).await.unwrap(),
+        "a lock that another has is not prolonged"
     );
-    cache.unlock(former).await.unwrap();
-    assert_eq!(
-        cache.try_lock(LONG).await.unwrap(),
-        None,
+    cache.unlock(&former).await.unwrap();
+    assert!(
+        !cache.lock(&former, LONG).await.unwrap(),
         "the next holder's lock stays"
     );
-    assert!(cache.extend_lock(&next, LONG).await.unwrap());
-    cache.unlock(next).await.unwrap();
+    assert!(cache.lock(&next, LONG).await.unwrap());
+    cache.unlock(&next).await.unwrap();
 }
 
 /// Two caches that were made apart share nothing.
@@ -522,12 +548,15 @@ pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache
     one.add_pending(&[(sports.clone(), 1)]).await.unwrap();
     let mark = one.mark(&sports).await.unwrap();
     one.put(&sports, hour(), count(1, 0), mark).await.unwrap();
-    let token = one.try_lock(LONG).await.unwrap().unwrap();
+    let (token, others) = (LockToken::random(), LockToken::random());
+    assert!(one.lock(&token, LONG).await.unwrap());
+    one.note_run(Duration::ZERO).await.unwrap();
+    assert_eq!(other.last_run().await.unwrap(), None);
     assert_eq!(other.get(&sports, hour()).await.unwrap(), None);
     assert!(names(other).await.is_empty());
-    let others = other.try_lock(LONG).await.unwrap().unwrap();
-    other.unlock(others).await.unwrap();
-    one.unlock(token).await.unwrap();
+    assert!(other.lock(&others, LONG).await.unwrap());
+    other.unlock(&others).await.unwrap();
+    one.unlock(&token).await.unwrap();
 }
 
 /// Notes from many tasks at once all count.

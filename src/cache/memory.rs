@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
+use super::{CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark};
 use crate::domain::{Count, Segment, Window};
 
 /// Segments that are kept though nobody noted a pair of them: whoever asks for made-up names must not fill the
@@ -30,6 +30,8 @@ struct State {
     /// Until when the list of known segments is whole.
     complete_until: Option<Instant>,
     lock: Option<Lock>,
+    /// When the latest noted refresh began.
+    last_run: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +44,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Lock {
-    token: u64,
+    token: LockToken,
     until: Instant,
 }
 
@@ -95,9 +97,9 @@ impl State {
     }
 
     /// The lock, if somebody holds it now.
-    fn held(&mut self) -> Option<&mut Lock> {
+    fn held(&self) -> Option<&Lock> {
         self.lock
-            .as_mut()
+            .as_ref()
             .filter(|lock| lock.until > Instant::now())
     }
 }
@@ -171,11 +173,13 @@ impl CountCache for MemoryCache {
     async fn segments(&self) -> Result<KnownSegments, CacheError> {
         let state = self.state.lock();
         let known = state.entries.iter().filter(|(_, entry)| entry.known);
+        let complete_for = state.complete_until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
         Ok(KnownSegments {
             names: known.map(|(segment, _)| segment.clone()).collect(),
-            complete: state
-                .complete_until
-                .is_some_and(|until| until > Instant::now()),
+            complete: !complete_for.is_zero(),
+            complete_for,
         })
     }
 
@@ -204,34 +208,36 @@ impl CountCache for MemoryCache {
         Ok(())
     }
 
-    async fn try_lock(&self, ttl: Duration) -> Result<Option<LockToken>, CacheError> {
+    async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
         let mut state = self.state.lock();
-        if state.held().is_some() {
-            return Ok(None);
+        if state.held().is_some_and(|lock| lock.token != *token) {
+            return Ok(false);
         }
-        let token = fastrand::u64(..);
         state.lock = Some(Lock {
-            token,
+            token: token.clone(),
             until: Instant::now() + ttl,
         });
-        Ok(Some(LockToken(token)))
-    }
-
-    async fn extend_lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
-        let mut state = self.state.lock();
-        let Some(lock) = state.held().filter(|lock| lock.token == token.0) else {
-            return Ok(false);
-        };
-        lock.until = Instant::now() + ttl;
         Ok(true)
     }
 
-    async fn unlock(&self, token: LockToken) -> Result<(), CacheError> {
+    async fn unlock(&self, token: &LockToken) -> Result<(), CacheError> {
         let mut state = self.state.lock();
-        if state.held().is_some_and(|lock| lock.token == token.0) {
+        if state.held().is_some_and(|lock| lock.token == *token) {
             state.lock = None;
         }
         Ok(())
+    }
+
+    async fn note_run(&self, ago: Duration) -> Result<(), CacheError> {
+        let mut state = self.state.lock();
+        let began = Instant::now().checked_sub(ago);
+        state.last_run = state.last_run.max(began);
+        Ok(())
+    }
+
+    async fn last_run(&self) -> Result<Option<Duration>, CacheError> {
+        let last = self.state.lock().last_run.map(|began| began.elapsed());
+        Ok(last.filter(|ago| *ago < KEEP_RUN))
     }
 
     async fn ping(&self) -> Result<(), CacheError> {

@@ -16,6 +16,9 @@ use crate::config::{CacheKind, Settings};
 use crate::domain::{Count, Segment, Window};
 pub use crate::redis::{InvalidPrefix, InvalidRedisUrl, Prefix, RedisServer};
 
+/// How long it stays known when the last refresh began: longer than the longest `refresh_interval`.
+const KEEP_RUN: Duration = Duration::from_hours(48);
+
 /// The last known count per (segment, window). Never a source of truth: it may lose everything at any time,
 /// and every reader must get by without it. Only the refresher calls [`put`](Self::put).
 ///
@@ -73,14 +76,20 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
     /// window found users, or when anything was noted since the mark of that put.
     async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError>;
 
-    /// Takes the lock that makes refreshes single, for at most `ttl`; `None` when another holds it.
-    async fn try_lock(&self, ttl: Duration) -> Result<Option<LockToken>, CacheError>;
+    /// Takes the lock that makes refreshes single, or prolongs it when `token` holds it already: it lasts for `ttl`
+    /// from now. Returns whether `token` holds it; false means that another one does. Safe to repeat, so a holder
+    /// whose answer was lost, or whose lock was, asks again.
+    async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError>;
 
-    /// Prolongs a lock that is still held, and says whether it was.
-    async fn extend_lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError>;
+    /// Gives the lock back; a lock that another token holds stays theirs. Safe to repeat.
+    async fn unlock(&self, token: &LockToken) -> Result<(), CacheError>;
 
-    /// Gives the lock back; a lock that another has taken since stays theirs.
-    async fn unlock(&self, token: LockToken) -> Result<(), CacheError>;
+    /// Notes that a refresh of every segment began `ago` before now. An earlier note of a later beginning stays.
+    async fn note_run(&self, ago: Duration) -> Result<(), CacheError>;
+
+    /// How long ago the latest noted refresh began, by one clock for all instances. `None` when there was none in
+    /// the last two days, or when the note was lost.
+    async fn last_run(&self) -> Result<Option<Duration>, CacheError>;
 
     /// Whether the cache can serve now, by a real round trip.
     async fn ping(&self) -> Result<(), CacheError>;
@@ -93,6 +102,8 @@ pub struct KnownSegments {
     pub names: Vec<Segment>,
     /// Whether the list holds every segment of the store; when not, ask the store.
     pub complete: bool,
+    /// For how much longer it does, as far as is known; zero when it does not.
+    pub complete_for: Duration,
 }
 
 /// A count from the cache.
@@ -125,9 +136,16 @@ impl PendingMark {
     }
 }
 
-/// Proof of holding the refresh lock.
-#[derive(Debug, PartialEq, Eq)]
+/// Who holds the refresh lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockToken(pub(crate) u64);
+
+impl LockToken {
+    /// A token that nobody else has.
+    pub fn random() -> Self {
+        Self(fastrand::u64(..))
+    }
+}
 
 /// What went wrong with the cache. Readers fall back to the store on each of them.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use headcount::cache::conformance::{check_cache, check_scenario};
 use headcount::cache::{
-    CacheError, Cached, CountCache, Prefix, RedisCache, RedisCacheOptions, RedisServer,
+    CacheError, Cached, CountCache, LockToken, Prefix, RedisCache, RedisCacheOptions, RedisServer,
 };
 use headcount::config::Secret;
 use headcount::domain::{Count, Segment, TimeFrame, Timestamp, Window};
@@ -209,10 +209,14 @@ async fn two_instances_share_counters_and_the_lock() {
     assert_eq!(other.get(&sports(), window()).await.unwrap(), expected);
 
     let minute = Duration::from_secs(60);
-    let token = one.try_lock(minute).await.unwrap().unwrap();
-    assert_eq!(other.try_lock(minute).await.unwrap(), None);
-    one.unlock(token).await.unwrap();
-    assert!(other.try_lock(minute).await.unwrap().is_some());
+    let (ours, theirs) = (LockToken::random(), LockToken::random());
+    assert!(one.lock(&ours, minute).await.unwrap());
+    assert!(!other.lock(&theirs, minute).await.unwrap());
+    one.unlock(&ours).await.unwrap();
+    assert!(other.lock(&theirs, minute).await.unwrap());
+    one.note_run(minute).await.unwrap();
+    let ago = other.last_run().await.unwrap().unwrap();
+    assert!(ago >= minute, "both know of the run: {ago:?}");
 }
 
 #[tokio::test]

@@ -190,17 +190,19 @@ impl Asks {
         counts.chain(listed).collect()
     }
 
-    pub(super) fn lock(&self, token: &LockToken, ttl: Duration) -> Request<'static> {
-        Request::command("SET", (&self.keys.lock, token.0, "NX", "PX", millis(ttl)))
+    pub(super) fn lock(&self, token: &LockToken, ttl: Duration) -> Request<'_> {
+        let args = vec![token.0.to_string(), millis(ttl)];
+        Request::Run(&self.scripts.lock, vec![self.keys.lock.clone()], args)
     }
 
-    pub(super) fn extend_lock(&self, token: &LockToken, ttl: Duration) -> Request<'_> {
-        let args = vec![token.0.to_string(), millis(ttl)];
-        Request::Run(
-            &self.scripts.lock_extend,
-            vec![self.keys.lock.clone()],
-            args,
-        )
+    /// Notes a run by how long the note still has to last.
+    pub(super) fn note_run(&self, keep: Duration) -> Request<'_> {
+        let keys = vec![self.keys.last_run.clone()];
+        Request::Run(&self.scripts.note_run, keys, vec![millis(keep)])
+    }
+
+    pub(super) fn last_run(&self) -> Request<'static> {
+        Request::command("PTTL", &self.keys.last_run)
     }
 
     pub(super) fn unlock(&self, token: &LockToken) -> Request<'_> {

@@ -6,6 +6,7 @@
 //! | `P:{S}:pending` | hash: noted pairs, their epoch, and what the widest count found |
 //! | `P:segments` | sorted set: known segments, by when they were last heard of; and the note that it is whole |
 //! | `P:lock` | the token of whoever refreshes now |
+//! | `P:last_run` | nothing: by when it expires it says when the last refresh of every segment began |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces around S are a hash tag: a cluster keeps
 //! the keys of a segment on one node, where scripts can touch them together.
@@ -18,6 +19,7 @@ pub(super) struct Keys {
     prefix: String,
     pub(super) segments: String,
     pub(super) lock: String,
+    pub(super) last_run: String,
 }
 
 impl Keys {
@@ -27,6 +29,7 @@ impl Keys {
             prefix: prefix.to_owned(),
             segments: format!("{prefix}:segments"),
             lock: format!("{prefix}:lock"),
+            last_run: format!("{prefix}:last_run"),
         }
     }
 

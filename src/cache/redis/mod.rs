@@ -20,7 +20,7 @@ pub use options::RedisCacheOptions;
 
 use self::asks::{ADD_AT_ONCE, Asks, GET_AT_ONCE};
 use self::unsaid::Unsaid;
-use super::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
+use super::{CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark};
 use crate::domain::{Count, Segment, Timestamp, Window};
 use crate::redis::{Link, LinkError, LinkOptions, Request};
 
@@ -157,7 +157,7 @@ impl CountCache for RedisCache {
     }
 
     async fn segments(&self) -> Result<KnownSegments, CacheError> {
-        let whole_before: bool = self.ask(self.asks.list_head()).await?;
+        let whole_before: u64 = self.ask(self.asks.list_head()).await?;
         let mut names = HashSet::new();
         let mut cursor = 0;
         for _ in 0..MAX_SCAN_STEPS {
@@ -171,10 +171,14 @@ impl CountCache for RedisCache {
             cursor = next;
             if cursor == 0 {
                 // Asked again at the end: the list may have been lost while it was read.
-                let complete = whole_before && self.ask(self.asks.list_head()).await?;
+                let whole_after: u64 = match whole_before {
+                    0 => 0,
+                    _ => self.ask(self.asks.list_head()).await?,
+                };
                 return Ok(KnownSegments {
                     names: names.into_iter().collect(),
-                    complete,
+                    complete: whole_after > 0,
+                    complete_for: Duration::from_millis(whole_after),
                 });
             }
         }
@@ -198,18 +202,26 @@ impl CountCache for RedisCache {
         self.tell(&self.asks.remove(segment, windows, score)).await
     }
 
-    async fn try_lock(&self, ttl: Duration) -> Result<Option<LockToken>, CacheError> {
-        let token = LockToken(fastrand::u64(..));
-        let answer: Value = self.ask(self.asks.lock(&token, ttl)).await?;
-        Ok((answer == Value::Okay).then_some(token))
+    async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
+        self.ask(self.asks.lock(token, ttl)).await
     }
 
-    async fn extend_lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
-        self.ask(self.asks.extend_lock(token, ttl)).await
+    async fn unlock(&self, token: &LockToken) -> Result<(), CacheError> {
+        self.tell(&[self.asks.unlock(token)]).await
     }
 
-    async fn unlock(&self, token: LockToken) -> Result<(), CacheError> {
-        self.tell(&[self.asks.unlock(&token)]).await
+    async fn note_run(&self, ago: Duration) -> Result<(), CacheError> {
+        match KEEP_RUN.checked_sub(ago) {
+            Some(keep) => self.tell(&[self.asks.note_run(keep)]).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn last_run(&self) -> Result<Option<Duration>, CacheError> {
+        let left: i64 = self.ask(self.asks.last_run()).await?;
+        // Negative: there is no note.
+        let left = u64::try_from(left).ok().map(Duration::from_millis);
+        Ok(left.and_then(|left| KEEP_RUN.checked_sub(left)))
     }
 
     async fn ping(&self) -> Result<(), CacheError> {

@@ -18,8 +18,9 @@ pub(super) struct Scripts {
     pub(super) list_head: Script,
     pub(super) list_complete: Script,
     pub(super) list_remove: Script,
-    pub(super) lock_extend: Script,
+    pub(super) lock: Script,
     pub(super) lock_release: Script,
+    pub(super) note_run: Script,
 }
 
 impl Scripts {
@@ -32,8 +33,9 @@ impl Scripts {
             list_head: with_life(LIST_HEAD),
             list_complete: with_life(LIST_COMPLETE),
             list_remove: with_life(LIST_REMOVE),
-            lock_extend: with_life(LOCK_EXTEND),
-            lock_release: with_life(LOCK_RELEASE),
+            lock: Script::new(LOCK),
+            lock_release: Script::new(LOCK_RELEASE),
+            note_run: Script::new(NOTE_RUN),
         }
     }
 }
@@ -130,14 +132,15 @@ return windows
 ";
 
 /// Key: the known segments. Argument: the time of the last sign of life before which a segment is dropped, a
-/// bounded number at a time. Answers whether the list is whole.
+/// bounded number at a time. Answers for how many milliseconds the list is still whole; 0 when it is not.
 const LIST_HEAD: &str = r"
 local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1000)
 if #old > 0 then redis.call('ZREM', KEYS[1], unpack(old)) end
 local now = life()
 local whole_until = now ~= '' and redis.call('ZSCORE', KEYS[1], '\1complete:' .. now)
 local time = redis.call('TIME')
-return (whole_until and tonumber(whole_until) > time[1] * 1000 + time[2] / 1000) and 1 or 0
+if not whole_until then return 0 end
+return math.max(0, math.floor(tonumber(whole_until) - (time[1] * 1000 + time[2] / 1000)))
 ";
 
 /// Key: the known segments. Argument: for how many milliseconds the list is whole. The note is a member of the list
@@ -155,10 +158,20 @@ if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])
 ";
 
-/// Key: the lock. Arguments: the holder's token, milliseconds to hold it on.
-const LOCK_EXTEND: &str = r"
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+/// Key: the lock. Arguments: a token, milliseconds to hold the lock from now. Answers whether the token holds it.
+const LOCK: &str = r"
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+";
+
+/// Key: the note of the last run. Argument: milliseconds until it expires. A note that lasts longer stays.
+const NOTE_RUN: &str = r"
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+end
+return 1
 ";
 
 /// Key: the lock. Argument: the holder's token.

@@ -183,19 +183,26 @@ impl CountCache for WiredCache {
         self.via(Call::Remove, remove).await
     }
 
-    async fn try_lock(&self, ttl: Duration) -> Result<Option<LockToken>, CacheError> {
-        let lock = async move |cache: Arc<MemoryCache>| cache.try_lock(ttl).await;
+    async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
+        let token = token.clone();
+        let lock = async move |cache: Arc<MemoryCache>| cache.lock(&token, ttl).await;
         self.via(Call::Lock, lock).await
     }
 
-    async fn extend_lock(&self, _: &LockToken, _: Duration) -> Result<bool, CacheError> {
-        // No run of a case takes long enough.
-        Ok(true)
+    async fn unlock(&self, token: &LockToken) -> Result<(), CacheError> {
+        let token = token.clone();
+        let unlock = async move |cache: Arc<MemoryCache>| cache.unlock(&token).await;
+        self.via(Call::Unlock, unlock).await
     }
 
-    async fn unlock(&self, token: LockToken) -> Result<(), CacheError> {
-        let unlock = async move |cache: Arc<MemoryCache>| cache.unlock(token).await;
-        self.via(Call::Unlock, unlock).await
+    async fn note_run(&self, ago: Duration) -> Result<(), CacheError> {
+        let note = async move |cache: Arc<MemoryCache>| cache.note_run(ago).await;
+        self.via(Call::Other, note).await
+    }
+
+    async fn last_run(&self) -> Result<Option<Duration>, CacheError> {
+        let ask = async move |cache: Arc<MemoryCache>| cache.last_run().await;
+        self.via(Call::Other, ask).await
     }
 
     async fn ping(&self) -> Result<(), CacheError> {
