@@ -361,6 +361,11 @@ impl Headcount {
     /// Recounts every segment, or one, into the cache. A run that was begun goes on when the caller goes away: one
     /// that stopped in its middle would hold the lock until that expires.
     pub async fn refresh(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
+        if let Some(segment) = only
+            && !self.refresher.knows(segment).await?
+        {
+            return Ok(Outcome::Unknown);
+        }
         let (refresher, only) = (Arc::clone(&self.refresher), only.cloned());
         let run = self
             .tasks

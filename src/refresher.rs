@@ -64,6 +64,9 @@ pub struct RefresherParts {
 pub enum Outcome {
     /// Another run was under way.
     Skipped,
+    /// Nobody knows the segment that was to be recounted. Counting it all the same would leave points in the trend for
+    /// whatever name somebody makes up.
+    Unknown,
     /// The run went through.
     Done(Report),
 }
@@ -292,6 +295,20 @@ impl Refresher {
         Ok(Recount { count, pending })
     }
 
+    /// Whether there is such a segment: here, in the cache, or in the store.
+    pub async fn knows(&self, segment: &Segment) -> Result<bool, StoreError> {
+        if self.parts.guard.knows(segment.as_str()) {
+            return Ok(true);
+        }
+        if let Ok(known) = self.parts.cache.segments().await
+            && known.names.contains(segment)
+        {
+            return Ok(true);
+        }
+        let listed = self.parts.store.segments(self.parts.clock.now()).await?;
+        Ok(listed.contains(segment))
+    }
+
     /// Runs every `interval`, a little apart from other instances, until stopped. A failed round is logged and
     /// the next one waited for.
     pub async fn keep_running(&self, interval: Duration) {
@@ -309,7 +326,9 @@ impl Refresher {
                     took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
                     "counts refreshed"
                 ),
-                Ok(Outcome::Skipped) => tracing::debug!("another refresh is under way"),
+                Ok(Outcome::Skipped | Outcome::Unknown) => {
+                    tracing::debug!("another refresh is under way");
+                }
                 Err(error) => tracing::warn!(%error, "the refresh failed; trying again in a while"),
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::limits::MAX_RATE;
+use super::reach::{PATTERN, Reach};
 use super::{Digest, Rates, Scope};
 use crate::domain::Timestamp;
 
@@ -29,6 +30,9 @@ pub struct Token {
     pub name: String,
     /// What it allows.
     pub scopes: Vec<Scope>,
+    /// The segments that it is for, as patterns; without any, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segments: Option<Vec<String>>,
     /// What is kept of the token itself.
     pub sha256: Digest,
     /// When it was made.
@@ -55,6 +59,14 @@ impl Token {
         Rates {
             requests: self.requests_per_second,
             pairs: self.pairs_per_second,
+        }
+    }
+
+    /// The segments that it is for; `None` where a pattern is none.
+    pub fn reach(&self) -> Option<Reach> {
+        match &self.segments {
+            Some(patterns) => Reach::of(patterns),
+            None => Some(Reach::every()),
         }
     }
 
@@ -143,6 +155,16 @@ impl Tokens {
         if self.0.iter().any(|other| other.sha256 == token.sha256) {
             return Err(BadTokens(format!(
                 "gives {name} the digest of another token"
+            )));
+        }
+        if token.segments.as_ref().is_some_and(Vec::is_empty) {
+            return Err(BadTokens(format!(
+                "binds {name} to no segment: leave `segments` out for all of them"
+            )));
+        }
+        if token.reach().is_none() {
+            return Err(BadTokens(format!(
+                "binds {name} to segments that can't be: each must be {PATTERN}"
             )));
         }
         let rates = token.rates();
@@ -237,6 +259,7 @@ mod tests {
         Token {
             name: name.to_owned(),
             scopes: vec![Scope::Write, Scope::Read],
+            segments: None,
             sha256: Digest::of(name.as_bytes()),
             created: Timestamp::from_second(1_795_262_400).unwrap(),
             expires: None,
@@ -257,6 +280,7 @@ mod tests {
             expires: Some(Timestamp::from_second(1_800_000_000).unwrap()),
             requests_per_second: NonZeroU32::new(50),
             pairs_per_second: NonZeroU32::new(MAX_RATE),
+            segments: Some(vec!["sports".into(), "a, b*".into()]),
             ..token("dash.board@x_1-2")
         };
         tokens.add(limited).unwrap();
@@ -318,6 +342,11 @@ mod tests {
             (
                 format!("version = 1\n{good}pairs_per_second = 10000001\n"),
                 "above",
+            ),
+            (format!("version = 1\n{good}segments = []\n"), "no segment"),
+            (
+                format!("version = 1\n{good}segments = [\" x\"]\n"),
+                "can't be",
             ),
             (
                 format!("version = 1\n{good}expires = \"soon\"\n"),

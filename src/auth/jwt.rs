@@ -9,7 +9,7 @@ use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::jwt_key::JwtKey;
-use super::{Caller, Digest, Invalid, Limiter, Rates, Scopes};
+use super::{Caller, Digest, Invalid, Limiter, Rates, Reach, Scopes};
 use crate::config::JwtSettings;
 use crate::domain::Timestamp;
 
@@ -40,6 +40,7 @@ struct Verified {
     name: Arc<str>,
     subject: [u8; 32],
     scopes: Scopes,
+    reach: Reach,
     expires: f64,
     not_before: Option<f64>,
 }
@@ -47,16 +48,19 @@ struct Verified {
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
-    scope: Option<ScopeClaim>,
+    scope: Option<OneOrMore>,
+    /// The segments that the token is for, as patterns; without it, all of them.
+    segments: Option<OneOrMore>,
     /// Unix seconds, fractions allowed (RFC 7519, section 2).
     exp: Option<f64>,
     nbf: Option<f64>,
 }
 
-/// RFC 8693 has a text with spaces between; some issuers make an array.
+/// RFC 8693 has scopes in a text with spaces between; some issuers make an array. Names of segments may have spaces: a
+/// text is one of them.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum ScopeClaim {
+enum OneOrMore {
     Text(String),
     List(Vec<String>),
 }
@@ -117,6 +121,7 @@ impl Jwts {
         Ok(Caller {
             name: Arc::clone(&verified.name),
             scopes: verified.scopes,
+            reach: verified.reach.clone(),
             limiter: self.limiter(verified.subject),
         })
     }
@@ -131,15 +136,21 @@ impl Jwts {
             .map_err(|error| refusal(error.kind()))?
             .claims;
         let scopes = match &claims.scope {
-            Some(ScopeClaim::Text(text)) => Scopes::known_among(text.split(' ')),
-            Some(ScopeClaim::List(list)) => Scopes::known_among(list.iter().map(String::as_str)),
+            Some(OneOrMore::Text(text)) => Scopes::known_among(text.split(' ')),
+            Some(OneOrMore::List(list)) => Scopes::known_among(list.iter().map(String::as_str)),
             None => Scopes::default(),
+        };
+        let reach = match &claims.segments {
+            None => Some(Reach::every()),
+            Some(OneOrMore::Text(text)) => Reach::of([text]),
+            Some(OneOrMore::List(list)) => Reach::of(list),
         };
         let subject = claims.sub.as_deref().unwrap_or_default();
         Ok(Verified {
             name: name(subject),
             subject: Digest::of(subject.as_bytes()).bytes(),
             scopes,
+            reach: reach.ok_or(Invalid::Claim("segments"))?,
             expires: claims.exp.ok_or(Invalid::Claim("exp"))?,
             not_before: claims.nbf,
         })

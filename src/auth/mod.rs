@@ -10,6 +10,7 @@ mod fuzz;
 mod jwt;
 mod jwt_key;
 mod limits;
+mod reach;
 mod scope;
 mod table;
 mod watch;
@@ -24,11 +25,12 @@ pub use edit::{EditError, edit, read};
 pub use file::{BadTokens, Token, Tokens};
 pub use jwt_key::JwtKey;
 pub use limits::{Limited, Limiter, MAX_RATE, Rates};
+pub use reach::{PATTERN, Reach};
 pub use scope::{Scope, Scopes};
 
 use self::jwt::Jwts;
 use self::watch::WatchedTokens;
-use crate::config::AuthSettings;
+use crate::config::{AuthMode, AuthSettings};
 use crate::domain::Clock;
 use crate::telemetry::Metrics;
 
@@ -39,6 +41,8 @@ pub struct Caller {
     pub name: Arc<str>,
     /// What they may do.
     pub scopes: Scopes,
+    /// The segments that they may name and see.
+    pub reach: Reach,
     /// How much they may ask for; `None` is no limit.
     pub limiter: Option<Arc<Limiter>>,
 }
@@ -84,6 +88,7 @@ pub struct Auth {
     jwts: Option<Jwts>,
     clock: Arc<dyn Clock>,
     metrics_open: bool,
+    mode: AuthMode,
 }
 
 impl Auth {
@@ -106,22 +111,29 @@ impl Auth {
             jwts: jwts.map(|jwt| Jwts::new(jwt, settings.rates)),
             clock,
             metrics_open: settings.metrics_open,
+            mode: settings.mode,
         })
     }
 
-    /// Asks nobody.
+    /// Asks nobody, and serves whoever comes.
     pub fn off(clock: Arc<dyn Clock>) -> Self {
         Self {
             tokens: None,
             jwts: None,
             clock,
             metrics_open: true,
+            mode: AuthMode::Off,
         }
     }
 
     /// Whether anybody is asked for a token at all.
     pub fn is_on(&self) -> bool {
         self.tokens.is_some() || self.jwts.is_some()
+    }
+
+    /// Whether nobody is asked for a token because only this machine is served.
+    pub fn is_for_loopback_only(&self) -> bool {
+        !self.is_on() && self.mode == AuthMode::Auto
     }
 
     /// Whether metrics are for everybody.

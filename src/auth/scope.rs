@@ -8,23 +8,35 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Counts, segments, trends, and where a user is.
+    /// Counts, segments and trends: numbers of people, and none by name.
     Read,
     /// Pairs in.
     Write,
-    /// Refresh, archive, and the erasure of users.
+    /// Where one user is counted.
+    Users,
+    /// The erasure of one user.
+    Erase,
+    /// Refresh and archive: what schedulers do.
     Admin,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Write, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Users,
+        Self::Erase,
+        Self::Admin,
+    ];
 
     /// Its name in tokens, files and headers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Users => "users",
+            Self::Erase => "erase",
             Self::Admin => "admin",
         }
     }

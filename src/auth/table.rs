@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Caller, Digest, Limiter, Rates, Scopes, Tokens};
+use super::{Caller, Digest, Limiter, Rates, Reach, Scopes, Tokens};
 use crate::domain::Timestamp;
 
 /// All tokens of a file.
@@ -32,6 +32,8 @@ impl Table {
             let caller = Caller {
                 name: token.name.as_str().into(),
                 scopes: token.scopes.iter().copied().collect::<Scopes>(),
+                // Checked when it was parsed; one that can't be would reach nothing.
+                reach: token.reach().unwrap_or_else(Reach::nothing),
                 limiter: spent.or_else(|| Limiter::new(rates).map(Arc::new)),
             };
             let known = Known {

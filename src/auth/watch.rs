@@ -148,6 +148,7 @@ mod tests {
         Token {
             name: name.to_owned(),
             scopes: vec![Scope::Read],
+            segments: None,
             sha256: Digest::of(name.as_bytes()),
             created: Timestamp::UNIX_EPOCH,
             expires: None,

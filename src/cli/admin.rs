@@ -45,7 +45,14 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
         Place::Here(headcount) => {
             let outcome = headcount.refresh(segment.as_ref()).await;
             close(&headcount).await;
-            let document = refreshed_document(outcome.map_err(failed)?);
+            let outcome = outcome.map_err(failed)?;
+            if let (Outcome::Unknown, Some(segment)) = (outcome, &segment) {
+                return Err(failed(format!(
+                    "no pair of the segment {:?} is known, so there is nothing to recount",
+                    segment.as_str()
+                )));
+            }
+            let document = refreshed_document(outcome);
             let done = Refreshed::deserialize(&document).map_err(failed)?;
             (document, done)
         }
@@ -106,7 +113,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 /// The same document as the service's.
 fn refreshed_document(outcome: Outcome) -> Value {
     match outcome {
-        Outcome::Skipped => {
+        Outcome::Skipped | Outcome::Unknown => {
             json!({"refreshed": 0, "failed": 0, "took_seconds": 0, "skipped": true})
         }
         Outcome::Done(report) => json!({

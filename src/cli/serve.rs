@@ -10,7 +10,7 @@ use super::args::ServeArgs;
 use super::variables::Variables;
 use crate::app::Headcount;
 use crate::auth::Auth;
-use crate::config::Settings;
+use crate::config::{Cors, Settings};
 use crate::domain::{Clock, SteadyClock};
 use crate::http;
 use crate::open_files;
@@ -47,6 +47,11 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
             "whoever reaches {address} can read, write and erase: no token is asked for"
+        );
+    }
+    if !auth.is_on() && settings.http.cors == Cors::Any {
+        tracing::warn!(
+            "every web page in a browser that reaches {address} can read all counts: `cors_origins` is * and no token is asked for"
         );
     }
     tracing::info!("listening on http://{address}");

@@ -1,13 +1,16 @@
 //! `headcount token`: tokens made, listed, taken back.
 
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde::Serialize;
 
 use super::Failure;
 use super::args::{TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs};
-use super::output::{note, print, print_json};
+use super::output::{harmless, note, print, print_json};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use crate::auth::{self, BadTokens, Digest, EditError, Token};
@@ -28,6 +31,8 @@ struct Listed {
 struct Row {
     name: String,
     scopes: Vec<auth::Scope>,
+    /// Null: all of them.
+    segments: Option<Vec<String>>,
     created: String,
     expires: Option<String>,
     expired: bool,
@@ -69,20 +74,66 @@ fn new(args: TokenNewArgs, variables: Variables) -> Result<(), Failure> {
     let token = Token {
         name: args.name,
         scopes,
+        segments: Some(args.segments).filter(|patterns| !patterns.is_empty()),
         sha256: Digest::of(text.as_bytes()),
         created: to_the_second(now),
         expires: expires.map(to_the_second),
         requests_per_second: args.limit_requests,
         pairs_per_second: args.limit_pairs,
     };
+    // Made before the token is known, so that one that can't be written is nobody's.
+    let out = args.out.as_deref().map(NewFile::create).transpose();
+    let out = out.map_err(|error| failed(&error))?;
     auth::edit(&path, |tokens| tokens.add(token)).map_err(failure)?;
     // In the file first: a token that was shown and is not known would be worse than one that nobody saw.
-    match args.json {
-        true => print_json(&Made { token: &text }),
-        false => {
+    match (out, args.json) {
+        (Some(out), _) => out.keep(&text).map_err(|error| failed(&error)),
+        (None, true) => print_json(&Made { token: &text }),
+        (None, false) => {
             print(&format!("{text}\n"))?;
             note("Keep it: it is not shown again.");
             Ok(())
+        }
+    }
+}
+
+/// A file for a token, which nobody but its owner can read. It is removed again unless the token gets there.
+struct NewFile<'a> {
+    path: &'a Path,
+    file: File,
+    is_kept: bool,
+}
+
+impl<'a> NewFile<'a> {
+    /// Makes it. One that is there already may be another token's, and is left alone.
+    fn create(path: &'a Path) -> Result<Self, String> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let file = options
+            .open(path)
+            .map_err(|error| format!("can't make {}: {error}", path.display()))?;
+        Ok(Self {
+            path,
+            file,
+            is_kept: false,
+        })
+    }
+
+    fn keep(mut self, token: &str) -> Result<(), String> {
+        let written = writeln!(self.file, "{token}").and_then(|()| self.file.sync_all());
+        written.map_err(|error| {
+            let path = self.path.display();
+            format!("can't write {path}: {error}; revoke the token and make another one")
+        })?;
+        self.is_kept = true;
+        Ok(())
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let _ = fs::remove_file(self.path);
         }
     }
 }
@@ -135,6 +186,7 @@ fn row(token: &Token, now: Timestamp) -> Row {
     Row {
         name: token.name.clone(),
         scopes: token.scopes.clone(),
+        segments: token.segments.clone(),
         created: token.created.to_string(),
         expires: token.expires.map(|at| at.to_string()),
         expired: token.is_expired(now),
@@ -148,13 +200,14 @@ fn table(rows: &[Row]) -> String {
         let longest = rows.iter().map(|row| text(row).len()).max();
         longest.unwrap_or(0).max(title.len())
     };
-    let (name, scope) = (
+    let (name, scope, rates) = (
         width(|row| row.name.clone(), "NAME"),
         width(scopes, "SCOPES"),
+        width(limits, "LIMITS"),
     );
     let mut text = format!(
-        "{:name$}  {:scope$}  {:20}  {:20}  LIMITS\n",
-        "NAME", "SCOPES", "CREATED", "EXPIRES"
+        "{:name$}  {:scope$}  {:20}  {:20}  {:rates$}  SEGMENTS\n",
+        "NAME", "SCOPES", "CREATED", "EXPIRES", "LIMITS"
     );
     for row in rows {
         let expires = match (&row.expires, row.expired) {
@@ -163,11 +216,12 @@ fn table(rows: &[Row]) -> String {
             (None, false) => "-",
         };
         text += &format!(
-            "{:name$}  {:scope$}  {:20}  {expires:20}  {}\n",
+            "{:name$}  {:scope$}  {:20}  {expires:20}  {:rates$}  {}\n",
             row.name,
             scopes(row),
             row.created,
             limits(row),
+            segments(row),
         );
     }
     text
@@ -189,6 +243,13 @@ fn limits(row: &Row) -> String {
     }
 }
 
+fn segments(row: &Row) -> String {
+    match &row.segments {
+        Some(patterns) => harmless(&patterns.join(", ")),
+        None => "all".into(),
+    }
+}
+
 /// Nobody needs more of when a token was made.
 fn to_the_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
@@ -205,6 +266,7 @@ mod tests {
         let token = |name: &str, expires, pairs| Token {
             name: name.into(),
             scopes: vec![Scope::Read, Scope::Write],
+            segments: (pairs > 0).then(|| vec!["sports*".into(), "news".into()]),
             sha256: Digest::of(name.as_bytes()),
             created: at(1_795_262_400),
             expires,
@@ -218,9 +280,9 @@ mod tests {
         ];
         assert_eq!(
             table(&rows),
-            "NAME       SCOPES      CREATED               EXPIRES               LIMITS\n\
-             uss        read,write  2026-11-21T12:00:00Z  -                     5000 pairs/s\n\
-             dashboard  read,write  2026-11-21T12:00:00Z  expired               -\n"
+            "NAME       SCOPES      CREATED               EXPIRES               LIMITS        SEGMENTS\n\
+             uss        read,write  2026-11-21T12:00:00Z  -                     5000 pairs/s  sports*, news\n\
+             dashboard  read,write  2026-11-21T12:00:00Z  expired               -             all\n"
         );
     }
 }

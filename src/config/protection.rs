@@ -81,11 +81,25 @@ impl Check<'_> {
         }
     }
 
-    pub(super) fn cors(&self, given: Vec<String>) -> Result<Cors, ConfigError> {
+    pub(super) fn cors(
+        &self,
+        given: Vec<String>,
+        auth: &AuthSettings,
+    ) -> Result<Cors, ConfigError> {
         let given: Vec<String> = given.iter().map(|text| text.trim().to_owned()).collect();
         match given.as_slice() {
             [] => return Ok(Cors::Off),
-            [all] if all == "*" => return Ok(Cors::Any),
+            [all] if all == "*" => {
+                // Only this machine is served then, and every page that is open there would be let in.
+                return match auth.is_on() || auth.mode == AuthMode::Off {
+                    true => Ok(Cors::Any),
+                    false => Err(self.bad(
+                        "cors_origins",
+                        "the origins of your pages by name, or `tokens_file` or `jwt_key` with it: without tokens \
+                         every web page could read all counts",
+                    )),
+                };
+            }
             _ => {}
         }
         // As a browser writes it, or it would never be equal to one.

@@ -93,20 +93,20 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
         raw.cache == CacheKind::Redis || is_needed(StoreKind::Redis),
     )?;
     let frame = check.frame(raw.window, raw.resolution, raw.max_ahead)?;
+    let auth = check.auth(Protection {
+        mode: raw.auth,
+        tokens_file: raw.tokens_file,
+        jwt_key: raw.jwt_key,
+        jwt_audience: raw.jwt_audience,
+        jwt_issuer: raw.jwt_issuer,
+        limit_requests: raw.limit_requests,
+        limit_pairs: raw.limit_pairs,
+        metrics_open: raw.metrics_open,
+    })?;
     Ok(Settings {
         listen: raw.listen,
-        auth: check.auth(Protection {
-            mode: raw.auth,
-            tokens_file: raw.tokens_file,
-            jwt_key: raw.jwt_key,
-            jwt_audience: raw.jwt_audience,
-            jwt_issuer: raw.jwt_issuer,
-            limit_requests: raw.limit_requests,
-            limit_pairs: raw.limit_pairs,
-            metrics_open: raw.metrics_open,
-        })?,
         http: HttpSettings {
-            cors: check.cors(raw.cors_origins)?,
+            cors: check.cors(raw.cors_origins, &auth)?,
             max_body: check.size(
                 "max_body",
                 raw.max_body,
@@ -134,6 +134,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
                 Duration::ZERO..=HOUR,
             )?,
         },
+        auth,
         store: StoreSettings {
             kind: raw.store,
             data_dir: raw.data_dir,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::auth::Reach;
 use crate::domain::{Count, Segment};
 
 /// Events kept: three times as many as there may be segments by default, so that one comparison that finds all of
@@ -14,20 +15,26 @@ const CAPACITY: usize = 32_768;
 /// client that does not read, so that such a one costs about 40 KiB.
 const TEXT_BYTES: usize = 2 * 1024;
 
-/// The segments that a client asked for; none means all.
+/// What a client is told of.
 #[derive(Debug, Clone, Default)]
-pub struct Filter(Vec<Segment>);
+pub struct Filter {
+    /// The segments that it asked for; none means all.
+    segments: Vec<Segment>,
+    /// Those that it may hear of.
+    reach: Reach,
+}
 
 impl Filter {
-    /// Only `segments`, or everything when there are none.
-    pub fn new(mut segments: Vec<Segment>) -> Self {
+    /// Only `segments`, or everything when there are none; in either case only what is within `reach`.
+    pub fn new(mut segments: Vec<Segment>, reach: Reach) -> Self {
         segments.sort_unstable();
         segments.dedup();
-        Self(segments)
+        Self { segments, reach }
     }
 
     fn passes(&self, segment: &Segment) -> bool {
-        self.0.is_empty() || self.0.binary_search(segment).is_ok()
+        let is_asked_for = self.segments.is_empty() || self.segments.binary_search(segment).is_ok();
+        is_asked_for && self.reach.covers(segment.as_str())
     }
 }
 
@@ -235,9 +242,12 @@ mod tests {
         for (name, n) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
             ring.push(&segment(name), &count(n));
         }
-        let filter = Filter::new(vec![segment("c"), segment("a"), segment("c")]);
+        let asked = vec![segment("c"), segment("a"), segment("c")];
+        let filter = Filter::new(asked, Reach::every());
         assert_eq!(users(&ring, &mut position, &filter), [1, 3, 4]);
         assert_eq!(position, ring.next());
+        let bound = Filter::new(Vec::new(), Reach::of(["b"]).unwrap());
+        assert_eq!(users(&ring, &mut 1, &bound), [2], "all that it may hear of");
     }
 
     #[test]

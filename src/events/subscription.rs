@@ -99,6 +99,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::auth::Reach;
     use crate::domain::{Count, Segment, Timestamp};
     use crate::events::Events;
 
@@ -106,7 +107,7 @@ mod tests {
     async fn a_silent_stream_says_that_it_lives_and_how_far_it_came() {
         let events = Arc::new(Events::new(1, Arc::default()));
         let segment = |name| Segment::new(name).unwrap();
-        let filter = Filter::new(vec![segment("heard")]);
+        let filter = Filter::new(vec![segment("heard")], Reach::every());
         let mut subscription = events.subscribe(None, filter).await.unwrap();
         let opening = subscription.next().await;
         let count = Count {

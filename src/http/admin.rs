@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
@@ -72,6 +73,14 @@ async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
             took_seconds: report.took.as_secs_f64(),
             skipped: None,
         },
+        Outcome::Unknown => {
+            let detail = "no pair of this segment is known, so there is nothing to recount";
+            return Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "unknown_segment",
+                detail,
+            ));
+        }
     };
     Ok(json(&refreshed))
 }

@@ -14,9 +14,11 @@ use warp::reply::{Reply, Response};
 use warp::{Filter as _, path};
 
 use super::activity::{Activity, Streaming};
+use super::gate;
 use super::problem::Problem;
 use super::query::{Query, query};
 use crate::app::Headcount;
+use crate::auth::Reach;
 use crate::events::{Filter, RETRY_FULL, Subscription};
 
 /// Then the client comes back where it was, so that a token that was revoked or expired meanwhile is noticed.
@@ -43,13 +45,21 @@ pub(super) fn route(app: &Arc<Headcount>, closing: CancellationToken) -> BoxedFi
         .and(warp::get())
         .and(warp::header::headers_cloned())
         .and(warp::ext::optional())
+        .and(warp::ext::optional())
         .and(query())
-        .then(move |headers, activity, query| {
+        .then(move |headers, activity, reach: Option<Reach>, query| {
             let (app, closing) = (Arc::clone(&app), closing.clone());
             async move {
-                get(&app, &headers, activity, &query, closing)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
+                get(
+                    &app,
+                    &headers,
+                    activity,
+                    reach.unwrap_or_default(),
+                    &query,
+                    closing,
+                )
+                .await
+                .unwrap_or_else(Reply::into_response)
             }
         })
         .boxed()
@@ -59,10 +69,18 @@ async fn get(
     app: &Headcount,
     headers: &HeaderMap,
     activity: Option<Arc<Activity>>,
+    reach: Reach,
     query: &Query,
     closing: CancellationToken,
 ) -> Result<Response, Problem> {
-    let filter = Filter::new(query.segments("segment", MAX_SEGMENTS)?);
+    let segments = query.segments("segment", MAX_SEGMENTS)?;
+    if segments
+        .iter()
+        .any(|segment| !reach.covers(segment.as_str()))
+    {
+        return Err(gate::beyond_reach());
+    }
+    let filter = Filter::new(segments, reach);
     // One that is no text is none of ours: its client is lost, and told so.
     let last_id = headers
         .get(LAST_EVENT_ID)

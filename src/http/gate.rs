@@ -97,7 +97,8 @@ impl Gate {
         Ok(caller)
     }
 
-    fn refuse(&self, reason: &'static str, problem: Problem) -> Problem {
+    /// Counts a refusal.
+    pub(super) fn refuse(&self, reason: &'static str, problem: Problem) -> Problem {
         self.metrics.auth_refused(reason);
         problem
     }
@@ -211,6 +212,15 @@ fn insufficient(scope: Scope) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", detail)
         .member("scope", scope.as_str())
         .header(WWW_AUTHENTICATE, challenge(&error))
+}
+
+/// The problem of a request for a segment that the token is not for.
+pub(super) fn beyond_reach() -> Problem {
+    let detail = "the token is bound to segments, and this is beyond them";
+    Problem::new(StatusCode::FORBIDDEN, "forbidden_segment", detail).header(
+        WWW_AUTHENTICATE,
+        challenge(", error=\"insufficient_scope\""),
+    )
 }
 
 fn challenge(error: &str) -> HeaderValue {

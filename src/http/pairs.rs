@@ -1,5 +1,6 @@
 //! `POST /v1/pairs`: the way in.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread;
 
@@ -22,10 +23,10 @@ use super::parse::{self, BadBody, ItemError, Report};
 use super::problem::Problem;
 use super::reply::json_with;
 use crate::app::Headcount;
-use crate::auth::Limiter;
+use crate::auth::{Limiter, Reach};
 use crate::config::HttpSettings;
 use crate::domain::Batch;
-use crate::ingest::{Durability, Intake};
+use crate::ingest::{Durability, Intake, PairError};
 
 /// A body above this size is parsed off the threads that serve connections: it takes longer than a
 /// millisecond, and what takes less is not worth the change of thread.
@@ -38,6 +39,12 @@ struct Pairs {
     limits: Limits,
     /// One large body per processor is parsed at a time: more would only take memory.
     parsers: Semaphore,
+}
+
+/// What a token says of who posts; without one, nothing.
+struct Caller {
+    limiter: Option<Arc<Limiter>>,
+    reach: Reach,
 }
 
 /// What became of a body's pairs.
@@ -74,23 +81,32 @@ pub(super) fn route(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilte
     path!("v1" / "pairs")
         .and(warp::post())
         .and(warp::header::headers_cloned())
-        .and(warp::ext::optional())
+        .and(caller())
         .and(warp::body::stream())
-        .then(move |headers, limiter, body| {
+        .then(move |headers, caller, body| {
             let pairs = Arc::clone(&pairs);
-            async move { pairs.post(headers, limiter, body).await }
+            async move { pairs.post(headers, caller, body).await }
         })
         .boxed()
+}
+
+fn caller() -> impl Filter<Extract = (Caller,), Error = Infallible> + Copy {
+    warp::ext::optional().and(warp::ext::optional()).map(
+        |limiter: Option<Arc<Limiter>>, reach: Option<Reach>| Caller {
+            limiter,
+            reach: reach.unwrap_or_default(),
+        },
+    )
 }
 
 impl Pairs {
     async fn post<B: Buf, E>(
         &self,
         headers: HeaderMap,
-        limiter: Option<Arc<Limiter>>,
+        caller: Caller,
         body: impl Stream<Item = Result<B, E>>,
     ) -> Response {
-        let taken = match self.take(&headers, limiter.as_deref(), body).await {
+        let taken = match self.take(&headers, caller, body).await {
             Ok(taken) => taken,
             Err(problem) => return problem.into_response(),
         };
@@ -101,7 +117,7 @@ impl Pairs {
     async fn take<B: Buf, E>(
         &self,
         headers: &HeaderMap,
-        limiter: Option<&Limiter>,
+        caller: Caller,
         body: impl Stream<Item = Result<B, E>>,
     ) -> Result<Taken, Problem> {
         let format = Format::of(headers);
@@ -113,8 +129,8 @@ impl Pairs {
         }
         // Before the work of parsing, which is most of what a request costs.
         self.app.ingest().has_room()?;
-        let (batch, report) = self.parse(format, encoding, body).await?;
-        if let Some(limiter) = limiter {
+        let (batch, report) = self.parse(format, encoding, body, caller.reach).await?;
+        if let Some(limiter) = caller.limiter {
             // Bad items too: they cost as much to read.
             let charged = limiter.pairs(report.items);
             charged.map_err(|limited| gate::limit(limited, "pairs", self.app.metrics()))?;
@@ -134,10 +150,11 @@ impl Pairs {
         format: Format,
         encoding: Encoding,
         body: Received,
+        reach: Reach,
     ) -> Result<(Batch, Report), Problem> {
         let max_body = self.limits.max_body;
         if encoding == Encoding::Identity && body.bytes.len() <= LARGE {
-            return parse(format, &body.bytes, self.intake(body.bytes.len()));
+            return parse(format, &body.bytes, self.intake(body.bytes.len()), &reach);
         }
         let intake = self.intake(body.bytes.len());
         let internal = |error: &dyn ToString| Problem::internal().caused_by(&error.to_string());
@@ -151,7 +168,7 @@ impl Pairs {
                 Encoding::Identity => body.bytes.clone(),
                 _ => Bytes::from(encoding.decode(&body.bytes, max_body)?),
             };
-            parse(format, &bytes, intake)
+            parse(format, &bytes, intake, &reach)
         };
         // Owned by this request, which waits for it; it ends by itself, as its input is bounded.
         tokio::task::spawn_blocking(work)
@@ -175,8 +192,16 @@ impl Pairs {
     }
 }
 
-fn parse(format: Format, body: &[u8], mut intake: Intake) -> Result<(Batch, Report), Problem> {
-    let mut push = |user: &str, segment: &str, at| intake.push(user, segment, at);
+fn parse(
+    format: Format,
+    body: &[u8],
+    mut intake: Intake,
+    reach: &Reach,
+) -> Result<(Batch, Report), Problem> {
+    let mut push = |user: &str, segment: &str, at| match reach.covers(segment) {
+        true => intake.push(user, segment, at),
+        false => Err(PairError::Forbidden),
+    };
     let report = match format {
         Format::Lines => parse::ndjson(body, &mut push),
         Format::Json => parse::json(body, &mut push)?,

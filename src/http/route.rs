@@ -39,6 +39,21 @@ pub(super) enum Access {
     Needs(Scope),
 }
 
+/// Where a request names segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Nowhere.
+    Nothing,
+    /// In the part of its path with this number, from 0.
+    InPath(usize),
+    /// In its `segment` parameters; without one it is about all segments.
+    InQuery,
+    /// It is about many, of which its handler takes or answers those within the caller's reach.
+    Filtered,
+    /// It is about all segments at once.
+    Everything,
+}
+
 /// No path of ours has more parts; a longer one is unknown.
 const MAX_PARTS: usize = 4;
 
@@ -155,13 +170,13 @@ impl Route {
     pub(super) fn access(self, method: &str) -> Access {
         match self {
             Self::Pairs => Access::Needs(Scope::Write),
-            Self::User if method == "DELETE" => Access::Needs(Scope::Admin),
+            Self::User if method == "DELETE" => Access::Needs(Scope::Erase),
+            Self::User => Access::Needs(Scope::Users),
             Self::Refresh | Self::Archive => Access::Needs(Scope::Admin),
             Self::Count
             | Self::Segments
             | Self::Trend
             | Self::Events
-            | Self::User
             | Self::Page
             | Self::SegmentPage => Access::Needs(Scope::Read),
             Self::Metrics => Access::Metrics,
@@ -175,6 +190,30 @@ impl Route {
             | Self::SignOut
             | Self::Asset
             | Self::Unknown => Access::Open,
+        }
+    }
+
+    /// Where a request for the resource by `method` names segments.
+    pub(super) fn names(self, method: &str) -> Names {
+        match self {
+            Self::Count | Self::Trend => Names::InPath(2),
+            Self::SegmentPage => Names::InPath(1),
+            Self::Refresh => Names::InQuery,
+            Self::User if method == "DELETE" => Names::Everything,
+            Self::Archive => Names::Everything,
+            Self::Pairs | Self::Segments | Self::Events | Self::User | Self::Page => {
+                Names::Filtered
+            }
+            Self::Health
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Docs
+            | Self::DocsFile
+            | Self::SignIn
+            | Self::SignOut
+            | Self::Asset
+            | Self::Unknown => Names::Nothing,
         }
     }
 

@@ -13,6 +13,7 @@ use super::problem::Problem;
 use super::query::{Query, query};
 use super::reply::{json, rfc3339};
 use crate::app::Headcount;
+use crate::auth::Reach;
 use crate::domain::{Count, Segment, Timestamp};
 
 pub(super) const DEFAULT_LIMIT: usize = 100;
@@ -45,14 +46,19 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     path!("v1" / "segments")
         .and(warp::get())
         .and(query())
-        .then(move |query: Query| {
+        .and(warp::ext::optional())
+        .then(move |query: Query, reach: Option<Reach>| {
             let app = Arc::clone(&app);
-            async move { get(&app, &query).await.unwrap_or_else(Reply::into_response) }
+            async move {
+                get(&app, &query, &reach.unwrap_or_default())
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
         })
         .boxed()
 }
 
-async fn get(app: &Headcount, query: &Query) -> Result<Response, Problem> {
+async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let prefix = query.text("prefix")?.unwrap_or("");
     let sort = match query.text("sort")? {
         None | Some("name") => Sort::Name,
@@ -68,7 +74,10 @@ async fn get(app: &Headcount, query: &Query) -> Result<Response, Problem> {
         })?),
     };
     let mut list = app.counts().list().await?;
-    list.retain(|(segment, _)| segment.as_str().starts_with(prefix));
+    list.retain(|(segment, _)| {
+        let name = segment.as_str();
+        name.starts_with(prefix) && reach.covers(name)
+    });
     if sort == Sort::Users {
         // The list came sorted by name; the sort is stable.
         list.sort_by_key(|(_, count)| std::cmp::Reverse(count.users));

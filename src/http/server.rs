@@ -20,6 +20,7 @@ use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
 use super::service::Web;
+use super::site::Visitors;
 use super::transport;
 use super::{health_routes, routes};
 use crate::app::Headcount;
@@ -94,7 +95,8 @@ async fn serve_routes(
     tasks.spawn(async move { current.keep_current(until).await });
     let web = Web::new(
         routes,
-        Gate::new(auth, Arc::clone(&metrics)),
+        Gate::new(Arc::clone(&auth), Arc::clone(&metrics)),
+        Visitors::new(&auth, &settings.cors),
         Policy::new(settings.cors.clone()),
         Arc::clone(&metrics),
     );

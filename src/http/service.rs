@@ -13,7 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tracing::Instrument;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use warp::http::{Method, Request, StatusCode};
+use warp::http::{Method, Request, StatusCode, Uri};
 use warp::reply::{Reply, Response};
 
 use super::activity::Activity;
@@ -21,8 +21,10 @@ use super::cors::Policy;
 use super::gate::Gate;
 use super::page;
 use super::problem::{Cause, Problem};
+use super::reach;
 use super::request_id;
 use super::route::Route;
+use super::site::Visitors;
 use super::unread::{Answer, Unread, WarpBody};
 use crate::auth::Caller;
 use crate::telemetry::Metrics;
@@ -32,6 +34,7 @@ use crate::telemetry::Metrics;
 pub(super) struct Web {
     routes: BoxedFilter<(Response,)>,
     gate: Gate,
+    visitors: Visitors,
     cors: Policy,
     metrics: Arc<Metrics>,
     /// Of all connections.
@@ -53,12 +56,14 @@ impl Web {
     pub(super) fn new(
         routes: BoxedFilter<(Response,)>,
         gate: Gate,
+        visitors: Visitors,
         cors: Policy,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             routes,
             gate,
+            visitors,
             cors,
             metrics,
             unread: Unread::new(),
@@ -135,7 +140,7 @@ where
         let cors = self.cors.meet(request.headers());
         let early = match cors.preflight(request.method(), seen.route, request.headers()) {
             Some(answer) => Some(answer),
-            None => match self.admit(&seen, request.headers()) {
+            None => match self.admit(&seen, request.uri(), request.headers()) {
                 Ok(caller) => {
                     seen.caller = caller;
                     None
@@ -146,11 +151,12 @@ where
                 Err(problem) => Some(problem.into_response()),
             },
         };
-        if let Some(caller) = &seen.caller
-            && let Some(limiter) = &caller.limiter
-        {
-            // For the handlers that know how much more than one request it is.
-            request.extensions_mut().insert(Arc::clone(limiter));
+        if let Some(caller) = &seen.caller {
+            // For the handlers that know how much more than one request it is, and which segments it is about.
+            if let Some(limiter) = &caller.limiter {
+                request.extensions_mut().insert(Arc::clone(limiter));
+            }
+            request.extensions_mut().insert(caller.reach.clone());
         }
         if seen.route == Route::Events {
             // For the handler whose answer outlasts it.
@@ -194,14 +200,25 @@ where
 impl Web {
     /// Who sent the request, unless it is refused before any handler sees it. What is at a path is no secret, so
     /// a path that does not exist says so to everybody.
-    fn admit(&self, seen: &Seen, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+    fn admit(
+        &self,
+        seen: &Seen,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Option<Caller>, Problem> {
         match seen.route {
             Route::Unknown => Err(Problem::not_found()),
             route if !route.takes(seen.method) => Err(Problem::method_not_allowed(route.methods())),
             route => {
+                self.visitors.admit(route, seen.method, uri, headers)?;
                 let (access, by_cookie) =
                     (route.access(seen.method), route.takes_cookie(seen.method));
-                self.gate.admit(access, by_cookie, headers)
+                let caller = self.gate.admit(access, by_cookie, headers)?;
+                if let Some(caller) = &caller {
+                    let checked = reach::check(route, seen.method, uri, &caller.reach);
+                    checked.map_err(|problem| self.gate.refuse("segment", problem))?;
+                }
+                Ok(caller)
             }
         }
     }

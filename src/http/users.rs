@@ -11,6 +11,7 @@ use warp::{Filter, path};
 use super::problem::Problem;
 use super::reply::{json, rfc3339};
 use crate::app::Headcount;
+use crate::auth::Reach;
 use crate::domain::{Membership, TimeFrame, Timestamp};
 
 /// Where a user is counted.
@@ -47,9 +48,14 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let (reader, eraser) = (Arc::clone(app), Arc::clone(app));
     let get = path!("v1" / "users" / String)
         .and(warp::get())
-        .then(move |id: String| {
+        .and(warp::ext::optional())
+        .then(move |id: String, reach: Option<Reach>| {
             let app = Arc::clone(&reader);
-            async move { get(&app, &id).await.unwrap_or_else(Reply::into_response) }
+            async move {
+                get(&app, &id, &reach.unwrap_or_default())
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
         });
     let delete = path!("v1" / "users" / String)
         .and(warp::delete())
@@ -60,11 +66,12 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     get.or(delete).unify().boxed()
 }
 
-async fn get(app: &Headcount, id: &str) -> Result<Response, Problem> {
+async fn get(app: &Headcount, id: &str, reach: &Reach) -> Result<Response, Problem> {
     let user = super::path::user(id)?;
     let memberships = app.memberships(user.clone()).await?;
     let stays = memberships
         .iter()
+        .filter(|membership| reach.covers(membership.segment.as_str()))
         .map(|membership| stay(membership, app.frame()));
     Ok(json(&Memberships {
         user_id: user.as_str(),

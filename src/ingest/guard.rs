@@ -44,6 +44,11 @@ impl SegmentGuard {
         Ok(segment)
     }
 
+    /// Whether a segment of this name is known here.
+    pub fn knows(&self, name: &str) -> bool {
+        self.known.read().contains_key(name)
+    }
+
     /// Begins a listing of the store; what is admitted from now on survives the [`settle`](Self::settle) that
     /// ends it.
     pub fn begin_listing(&self) -> u64 {

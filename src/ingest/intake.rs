@@ -36,6 +36,9 @@ pub enum PairError {
         /// The configured maximum.
         maximum: usize,
     },
+    /// The token that came with it is for other segments.
+    #[error("segment is beyond those that the token is bound to")]
+    Forbidden,
 }
 
 impl PairError {
@@ -47,6 +50,7 @@ impl PairError {
             Self::Instant(InvalidInstant::InFuture(_)) => "in_future",
             Self::Instant(InvalidInstant::Expired(_)) => "expired",
             Self::TooManySegments { .. } => "too_many_segments",
+            Self::Forbidden => "forbidden_segment",
         }
     }
 }

@@ -152,7 +152,7 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_end() {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut deaf = socket.connect(app.addr).await.unwrap();
-    let request = b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
     tokio::io::AsyncWriteExt::write_all(&mut deaf, request)
         .await
         .unwrap();

@@ -106,7 +106,7 @@ async fn open(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
-    let request = b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n";
+    let request = b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
     stream.write_all(request).await.unwrap();
     stream
 }

@@ -303,7 +303,7 @@ async fn hostile_names_keep_their_own_counts() {
     for (position, (name, encoded)) in names.iter().enumerate() {
         // Said as it stands: a client would tidy some of these paths.
         let request = format!(
-            "GET /v1/segments/{encoded}/count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            "GET /v1/segments/{encoded}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
         let answer = app.say(request.as_bytes()).await;
         let body = answer.split("\r\n\r\n").nth(1).unwrap();
@@ -313,7 +313,7 @@ async fn hostile_names_keep_their_own_counts() {
     }
     for bad in ["%", "%zz", "%ff", "a%00", "%20a", "a%5C"] {
         let request = format!(
-            "GET /v1/segments/{bad}/count HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            "GET /v1/segments/{bad}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
         let answer = app.say(request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{bad}: {answer}");
@@ -574,7 +574,7 @@ async fn slow_peers_are_let_go() {
     let mut silent = app.connect().await;
     let mut endless = app.connect().await;
     endless
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n")
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
         .await
         .unwrap();
     let started = Instant::now();
@@ -590,7 +590,7 @@ async fn slow_peers_are_let_go() {
     assert_eq!(rest, b"");
     endless.read_to_end(&mut rest).await.unwrap();
     // A body that stops coming is told so.
-    let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
     let answer = app.say(slow).await;
     assert!(
         answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"timeout\""),
@@ -602,7 +602,7 @@ async fn slow_peers_are_let_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_are_finished_and_the_rest_cut() {
     let app = App::start_with(&[("shutdown_grace", "2s")]).await;
-    let head = b"POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n";
+    let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n";
     let (mut finishing, mut stuck, mut idle) = (
         app.connect().await,
         app.connect().await,
@@ -612,7 +612,7 @@ async fn requests_under_way_are_finished_and_the_rest_cut() {
         stream.write_all(head).await.unwrap();
         stream.write_all(b"{\"user_id\":").await.unwrap();
     }
-    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await
         .unwrap();
     let mut answered = [0; 12];

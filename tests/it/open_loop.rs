@@ -21,7 +21,7 @@ struct Numbers {
 
 impl Script for Numbers {
     fn write_request(&self, n: u64, out: &mut Vec<u8>) {
-        out.extend_from_slice(format!("GET /{n} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes());
+        out.extend_from_slice(format!("GET /{n} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes());
     }
 
     fn answered(&self, n: u64, answer: Option<(u16, &[u8])>) {

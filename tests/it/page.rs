@@ -20,6 +20,7 @@ async fn closed() -> (App, tempfile::TempDir) {
     let token = Token {
         name: "marketer".into(),
         scopes: Scope::ALL.to_vec(),
+        segments: None,
         sha256: Digest::of(TOKEN.as_bytes()),
         created: Timestamp::from_second(NOON - 60).unwrap(),
         expires: None,

@@ -13,7 +13,7 @@ const PAIR: &str = r#"{"user_id":"u1","segment":"sports"}"#;
 fn begin_post(server: &Service, missing: usize) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
-        "POST /v1/pairs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         PAIR.len()
     );
     stream.write_all(head.as_bytes()).unwrap();

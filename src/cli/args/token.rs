@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::values::{lifetime, rate};
+use super::values::{lifetime, pattern, rate};
 use crate::auth::Scope;
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +38,12 @@ pub(in crate::cli) struct TokenNewArgs {
     /// What it allows, with commas between; none includes another
     #[arg(long, value_enum, value_delimiter = ',', required = true)]
     pub(in crate::cli) scope: Vec<Scope>,
+    /// Segments that it is for: a name, or the beginning of names with * at its end; may be repeated [default: all]
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub(in crate::cli) segments: Vec<String>,
+    /// Write the token to a new file that only its owner can read, instead of printing it
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(in crate::cli) out: Option<PathBuf>,
     /// How long it is valid, such as 90d [default: until it is revoked]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(in crate::cli) expires_in: Option<Duration>,

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::auth::MAX_RATE;
+use crate::auth::{MAX_RATE, PATTERN, Reach};
 use crate::cli::duration;
 
 pub(super) fn delimiter(text: &str) -> Result<u8, String> {
@@ -20,6 +20,13 @@ pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     match duration(text) {
         Some(time) if !time.is_zero() && time <= LONGEST => Ok(time),
         _ => Err("give a duration such as 90d or 1y".into()),
+    }
+}
+
+pub(super) fn pattern(text: &str) -> Result<String, String> {
+    match Reach::of([text]) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!("give {PATTERN}")),
     }
 }
 

@@ -61,7 +61,12 @@ async fn demo(port: Option<u16>, folder: &TempDir) -> Result<(), Failure> {
     ))?;
     let stop = signals.stop();
     let feeder = tokio::spawn(keep_feeding(Arc::clone(&app), crowd, stop.clone()));
-    let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
+    let auth = Auth::open(
+        &settings.auth,
+        Arc::clone(app.clock()),
+        Arc::clone(app.metrics()),
+    );
+    let auth = Arc::new(auth.map_err(|error| failed(&error))?);
     http::serve(listener, Arc::clone(&app), auth, &settings.http, stop).await;
     // It ends by the same stop.
     let _ = feeder.await;

@@ -94,12 +94,33 @@ pub(super) const PAIRS: &[Code] = &[
     ),
 ];
 
+pub(super) const UNKNOWN_SEGMENT: Code = code(
+    404,
+    "unknown_segment",
+    "no pair of the segment that was named is known",
+);
+
 /// What any operation may fail with.
-pub(super) const EVERYWHERE: &[Code] = &[code(
-    500,
-    "internal",
-    "a defect of the service; the log has more under the request id",
+pub(super) const EVERYWHERE: &[Code] = &[
+    code(
+        421,
+        "misdirected",
+        "the service asks for no tokens, and the host in the request is no loopback name",
+    ),
+    code(
+        500,
+        "internal",
+        "a defect of the service; the log has more under the request id",
+    ),
+];
+
+/// What an operation that changes something may fail with.
+pub(super) const UNSAFE: &[Code] = &[code(
+    403,
+    CROSS_SITE,
+    "the service asks for no tokens, and a web page of another site sent the request",
 )];
+pub(super) const CROSS_SITE: &str = "cross_site";
 
 /// What an operation that needs a token may fail with.
 pub(super) const WITH_A_TOKEN: &[Code] = &[
@@ -118,6 +139,11 @@ pub(super) const WITH_A_TOKEN: &[Code] = &[
         403,
         "insufficient_scope",
         "the token has not the scope that `scope` names",
+    ),
+    code(
+        403,
+        "forbidden_segment",
+        "the token is bound to segments, and the request is for another one, or for all",
     ),
     code(
         429,

@@ -35,7 +35,9 @@ service without tokens asks nobody, and then 401, 403 and `rate_limited` do not 
 
 const BEARER: &str = "\
 An opaque token (`headcount token new`), or a JWT signed with the configured key, with `exp` and its scopes in `scope`. \
-The scopes are `read`, `write` and `admin`.";
+The scopes are `read`, `write`, `users` (look up a person), `erase` (erase one) and `admin` (refresh, archive). A token may \
+be bound to segments (`headcount token new --segments`, the claim `segments`: names, or beginnings of names with `*` at \
+the end): lists and events then have those alone, and other segments are `forbidden_segment`.";
 
 /// The document as indented JSON with sorted keys: the same text from every build of the same source.
 ///
@@ -86,7 +88,12 @@ fn describe(route: Route, method: &str) -> Option<(HttpMethod, Described)> {
         "DELETE" => HttpMethod::Delete,
         _ => return None,
     };
-    Some((method_type, resources::described(route, method)?))
+    let described = resources::described(route, method)?;
+    let described = match method {
+        "GET" => described,
+        _ => described.fails(codes::UNSAFE),
+    };
+    Some((method_type, described))
 }
 
 fn tags() -> impl Iterator<Item = utoipa::openapi::Tag> {

@@ -143,18 +143,18 @@ fn plain(about: &str) -> ResponseBuilder {
 }
 
 /// The answer of all problems with one status: `code` is one of those listed and no other.
-fn problem(status: u16, codes: &[Code], more: Option<RefOr<Schema>>) -> Response {
+fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Response {
     let title = StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason());
     let title = title.unwrap_or("Error");
     let mut about = format!("{title}:\n");
-    for code in codes {
+    for code in answered {
         about += &format!("\n- `{}`: {}", code.code, code.when);
     }
     let names = ObjectBuilder::new()
         .schema_type(Type::String)
-        .enum_values(Some(codes.iter().map(|code| code.code)));
+        .enum_values(Some(answered.iter().map(|code| code.code)));
     let narrowed = ObjectBuilder::new().property("code", names).property(
         "status",
         ObjectBuilder::new()
@@ -176,10 +176,12 @@ fn problem(status: u16, codes: &[Code], more: Option<RefOr<Schema>>) -> Response
     let mut content = ContentBuilder::new().schema(Some(schema));
     // An example would have to have them too.
     if !has_members_of_its_own {
-        content = content.examples_from_iter(codes.iter().map(example));
+        content = content.examples_from_iter(answered.iter().map(example));
     }
     let mut response = plain(&about).content("application/problem+json", content.build());
-    if matches!(status, 401 | 403) {
+    // What a page of another site sends is refused whatever token it has: no challenge says what would be right.
+    let has_a_challenge = answered.iter().all(|code| code.code != codes::CROSS_SITE);
+    if matches!(status, 401 | 403) && has_a_challenge {
         let challenge = Ref::new("#/components/headers/Challenge");
         response = response.header_ref("www-authenticate", challenge);
     }

@@ -201,7 +201,12 @@ fn refresh() -> Described {
         "What was done.",
         json!({"refreshed": 12, "failed": 0, "took_seconds": 0.4}),
     )
-    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, UNAVAILABLE])
+    .fails(&[
+        INVALID_SEGMENT,
+        INVALID_PARAMETER,
+        UNKNOWN_SEGMENT,
+        UNAVAILABLE,
+    ])
 }
 
 fn archive() -> Described {

@@ -78,6 +78,7 @@ pub(in crate::http) fn item_code() -> ObjectBuilder {
         "in_future",
         "expired",
         "too_many_segments",
+        "forbidden_segment",
     ])
 }
 

@@ -11,6 +11,7 @@ use warp::reply::Response;
 use super::history::{Change, Past, Span, drawn};
 use super::state::{State, state};
 use super::{Pages, Shell, html};
+use crate::auth::Reach;
 use crate::domain::{Count, Segment, Timestamp};
 use crate::http::path::encode;
 use crate::http::problem::Problem;
@@ -163,7 +164,7 @@ impl View {
     }
 }
 
-pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Problem> {
+pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
     let app = &pages.app;
     let (listed, state) = tokio::join!(app.counts().list(), state(app));
@@ -175,6 +176,7 @@ pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Proble
             (StatusCode::SERVICE_UNAVAILABLE, Vec::new(), Some(trouble))
         }
     };
+    list.retain(|(segment, _)| reach.covers(segment.as_str()));
     keep_found(&mut list, &view.search);
     let by_change = list.len() <= MAX_SORTED_BY_CHANGE;
     if !by_change && matches!(view.sort, Sort::Change(_)) {

@@ -29,6 +29,7 @@ use super::problem::Problem;
 use super::query::{Query, query};
 use super::route::Route;
 use crate::app::Headcount;
+use crate::auth::Reach;
 use crate::config::HttpSettings;
 
 pub(super) use self::sign_in::wants_html;
@@ -92,10 +93,11 @@ pub(super) fn route(
     let list = path::end()
         .and(warp::get())
         .and(query())
-        .then(move |query: Query| {
+        .and(warp::ext::optional())
+        .then(move |query: Query, reach: Option<Reach>| {
             let pages = Arc::clone(&listing);
             async move {
-                let page = list::get(&pages, &query).await;
+                let page = list::get(&pages, &query, &reach.unwrap_or_default()).await;
                 page.unwrap_or_else(Reply::into_response)
             }
         });

@@ -16,6 +16,7 @@ use crate::http::cookie;
 use crate::http::path::encode;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
+use crate::http::site::{Sender, is_loopback, sender};
 
 /// A form with a token has less.
 pub(super) const MAX_FORM: u64 = 16 * 1024;
@@ -137,33 +138,18 @@ fn may_sign_in(own: &OwnPage, host: Option<&Authority>) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, "insecure", detail))
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address: Result<std::net::IpAddr, _> = bare.parse();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// Browsers say where a post comes from: `Sec-Fetch-Site` where they trust the connection, `Origin` always.
+/// Whether the post comes from our own page, and over what.
 fn own_page(host: Option<&Authority>, headers: &HeaderMap) -> Result<OwnPage, Problem> {
-    let text = |value: Option<&HeaderValue>| {
-        value.and_then(|value| value.to_str().ok().map(str::to_owned))
-    };
-    let origin = text(headers.get(ORIGIN));
-    let site = text(headers.get("sec-fetch-site"));
-    let parts = origin
-        .as_deref()
-        .and_then(|origin| origin.split_once("://"));
-    let own = match (site.as_deref(), parts, host) {
-        (Some(site), _, _) => site == "same-origin",
-        (None, Some((_, from)), Some(host)) => from.eq_ignore_ascii_case(host.as_str()),
-        (None, _, _) => false,
-    };
-    if !own {
+    if sender(host, headers) != Sender::Own {
         let detail = "a form counts only when it is sent from this service's own page";
         return Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
+    let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+    let scheme = origin
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(scheme, _)| scheme);
     // A browser that does not say is told the stricter.
-    let secure = parts.is_none_or(|(scheme, _)| scheme != "http");
+    let secure = scheme.is_none_or(|scheme| scheme != "http");
     Ok(OwnPage { secure })
 }
 

@@ -230,6 +230,7 @@ fn keys_that_protect_nothing_stop_the_start() {
         (&[("cors_origins", "null")], "cors_origins"),
         (&[("cors_origins", "*,https://app.example")], "cors_origins"),
         (&[("cors_origins", "file:///x")], "cors_origins"),
+        (&[("cors_origins", "*")], "cors_origins"),
     ] {
         let error = Settings::with(given.iter().copied())
             .unwrap_err()

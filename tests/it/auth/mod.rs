@@ -4,7 +4,9 @@ mod file;
 mod jwt;
 mod limits;
 mod origins;
+mod pages;
 mod routes;
+mod segments;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -85,21 +87,21 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         "GET",
         "/v1/users/{user_id}",
         "/v1/users/u1",
-        Some(Scope::Read),
+        Some(Scope::Users),
         200,
     ),
     (
         "HEAD",
         "/v1/users/{user_id}",
         "/v1/users/u1",
-        Some(Scope::Read),
+        Some(Scope::Users),
         200,
     ),
     (
         "DELETE",
         "/v1/users/{user_id}",
         "/v1/users/u1",
-        Some(Scope::Admin),
+        Some(Scope::Erase),
         200,
     ),
     (
@@ -184,6 +186,7 @@ fn token(name: &str, scopes: &[Scope]) -> Token {
     Token {
         name: name.to_owned(),
         scopes: scopes.to_vec(),
+        segments: None,
         sha256: Digest::of(format!("{name}-token").as_bytes()),
         created: Timestamp::from_second(NOON - 60).unwrap(),
         expires: None,

@@ -71,8 +71,9 @@ async fn web_pages_ask_where_they_may() {
     assert_eq!(answer.status, 404);
     app.stop().await;
 
-    let app = App::start_with(&[("cors_origins", "*")]).await;
-    let answer = app.send_with(Method::GET, path, &[GOOD]).await;
+    let app = App::start_with(&[("tokens_file", file.path()), ("cors_origins", "*")]).await;
+    let headers = [GOOD, ("authorization", authorization.as_str())];
+    let answer = app.send_with(Method::GET, path, &headers).await;
     assert_eq!(
         (answer.status, allowed(&answer).as_deref()),
         (200, Some("*"))

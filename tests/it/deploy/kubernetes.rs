@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
+use headcount::auth::Scope;
+use headcount::http;
 use serde_json::Value;
 
 use super::names::{Container, check_expression, metrics_in};
@@ -107,6 +109,36 @@ fn ours(overlay: &str, documents: &[Value]) -> Vec<Container> {
         }
     }
     found
+}
+
+#[test]
+fn the_ingress_lets_in_pairs_and_counts_alone() {
+    let Some(overlays) = overlays() else { return };
+    for (overlay, documents) in &overlays {
+        let ingress = references::find(documents, "Ingress", "headcount");
+        let paths: Vec<_> = items(&ingress["spec"]["rules"])
+            .flat_map(|rule| items(&rule["http"]["paths"]))
+            .collect();
+        let lets_in = |template: &str| {
+            paths.iter().any(|path| {
+                let rest = template.strip_prefix(string(&path["path"]));
+                let is_prefix = path["pathType"] == "Prefix";
+                rest.is_some_and(|rest| rest.is_empty() || (is_prefix && rest.starts_with('/')))
+            })
+        };
+        let mut let_in = 0;
+        for (method, template, scope) in http::resources() {
+            let expected =
+                template.starts_with("/v1/") && matches!(scope, Some(Scope::Read | Scope::Write));
+            assert_eq!(
+                lets_in(template),
+                expected,
+                "{overlay}: {method} {template}"
+            );
+            let_in += usize::from(expected);
+        }
+        assert!(let_in >= 4, "{overlay}");
+    }
 }
 
 #[test]

@@ -90,7 +90,7 @@ async fn a_limit_below_max_connections_is_said_and_kept() {
     // There are descriptors left for what is no client.
     let pair = br#"{"user_id":"u1","segment":"a"}"#;
     let head = format!(
-        "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         pair.len()
     );
     first.write_all(head.as_bytes()).await.unwrap();
@@ -119,7 +119,7 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
     set_limit(&server, server.process().open_files());
     let mut waiting = TcpStream::connect(server.address()).await.unwrap();
     waiting
-        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await
         .unwrap();
     let started = Instant::now();
@@ -133,7 +133,7 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
     );
     let pair = r#"{"user_id":"u1","segment":"a"}"#;
     let post = format!(
-        "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{pair}",
+        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{pair}",
         pair.len()
     );
     known.write_all(post.as_bytes()).await.unwrap();

@@ -15,7 +15,7 @@ async fn a_byte_at_a_time_holds_no_place_for_long() {
     let settings = [("HEADER_TIMEOUT", "1s")];
     let server = Service::start(folder.path(), &settings).await;
     let before = server.process().resident_bytes();
-    let head = "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n";
+    let head = "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n";
     let mut slow = tokio::task::JoinSet::new();
     for n in 0..SLOW {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_byte_at_a_time_holds_no_place_for_long() {
 async fn heads_have_a_size() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[]).await;
-    let line = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: x\r\n");
+    let line = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n");
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
     for (what, head, statuses) in [
         (
@@ -105,7 +105,7 @@ async fn a_body_without_end_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[("MAX_BODY", "64 KiB")]).await;
     let before = server.process().resident_bytes();
-    let head = "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+    let head = "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
     let tiny = "1\r\nx\r\n".repeat(1000);
     let extension = format!("1;{}\r\nx\r\n", "e".repeat(100_000));
@@ -144,7 +144,7 @@ async fn thousands_of_requests_at_once_are_answered_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[]).await;
     let requests: String = (0..REQUESTS)
-        .map(|n| format!("GET /v1/segments/s{n}/count HTTP/1.1\r\nhost: x\r\n\r\n"))
+        .map(|n| format!("GET /v1/segments/s{n}/count HTTP/1.1\r\nhost: localhost\r\n\r\n"))
         .collect();
     let (mut read, mut write) = TcpStream::connect(server.address())
         .await
@@ -180,7 +180,7 @@ async fn who_says_nothing_any_more_is_let_go() {
     let mut before = TcpStream::connect(server.address()).await.unwrap();
     assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
     let mut half = TcpStream::connect(server.address()).await.unwrap();
-    half.write_all(b"POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
+    half.write_all(b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
     within("silence from the beginning", closes(&mut silent)).await;
     within("silence after an answer", closes(&mut before)).await;
     let (status, _) = within("silence in a body", answer(&mut half))

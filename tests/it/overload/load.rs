@@ -67,14 +67,14 @@ struct Counts;
 
 impl Script for Counts {
     fn write_request(&self, _: u64, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"GET /v1/segments/a/count HTTP/1.1\r\nhost: x\r\n\r\n");
+        out.extend_from_slice(b"GET /v1/segments/a/count HTTP/1.1\r\nhost: localhost\r\n\r\n");
     }
 }
 
 fn post(body: &str) -> String {
     let length = body.len();
     format!(
-        "POST /v1/pairs HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
 

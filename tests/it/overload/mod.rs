@@ -33,7 +33,7 @@ async fn connect_narrow(address: SocketAddr) -> TcpStream {
 
 /// One request without a body on an open connection; the status.
 async fn ask(stream: &mut TcpStream, target: &str) -> std::io::Result<(u16, String)> {
-    let request = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     answer(stream).await
 }

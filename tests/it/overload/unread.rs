@@ -37,7 +37,7 @@ async fn answers_that_nobody_reads_are_few_and_end() {
     let mut deaf = Vec::new();
     for _ in 0..CLIENTS {
         let mut stream = connect_narrow(server.address()).await;
-        let request = format!("GET {LARGE} HTTP/1.1\r\nhost: x\r\n\r\n").repeat(100);
+        let request = format!("GET {LARGE} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(100);
         stream.write_all(request.as_bytes()).await.unwrap();
         deaf.push(stream);
     }

@@ -25,9 +25,18 @@ pub struct Listener {
 impl Listener {
     /// Opens the stream at `url`, which must be answered with 200, and waits for its first piece.
     pub async fn open(url: &str, last_id: Option<&str>) -> Self {
+        let headers: Vec<_> = last_id
+            .map(|id| ("last-event-id", id))
+            .into_iter()
+            .collect();
+        Self::open_with(url, &headers).await
+    }
+
+    /// The same with headers.
+    pub async fn open_with(url: &str, headers: &[(&'static str, &str)]) -> Self {
         let mut request = reqwest::Client::new().get(url);
-        if let Some(id) = last_id {
-            request = request.header("last-event-id", id);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), 200);

@@ -1,0 +1,82 @@
+//! Holds a caller whose token is for some segments to those.
+//!
+//! A route says in [`Names`] where it names segments. What a path or a query names is checked here, before any handler
+//! runs; handlers that answer or take many segments leave out those beyond the caller's reach.
+
+use warp::http::Uri;
+
+use super::gate;
+use super::path;
+use super::problem::Problem;
+use super::route::{Names, Route};
+use crate::auth::Reach;
+
+/// Refuses a request for what is beyond `reach`. A name that is none is the handler's to refuse.
+pub(super) fn check(route: Route, method: &str, uri: &Uri, reach: &Reach) -> Result<(), Problem> {
+    if reach.is_every() {
+        return Ok(());
+    }
+    let is_within = match route.names(method) {
+        Names::Nothing | Names::Filtered => true,
+        Names::InPath(place) => {
+            let part = uri.path().split('/').skip(1).nth(place);
+            // What is no name reaches nothing.
+            let named = part.and_then(|part| path::segment(part).ok());
+            named.is_none_or(|segment| reach.covers(segment.as_str()))
+        }
+        Names::InQuery => {
+            let query = uri.query().unwrap_or_default();
+            let pairs = form_urlencoded::parse(query.as_bytes());
+            let mut named = pairs.filter(|(key, _)| key == "segment").peekable();
+            // Without a name it is about all of them.
+            named.peek().is_some() && named.all(|(_, name)| reach.covers(&name))
+        }
+        Names::Everything => false,
+    };
+    match is_within {
+        true => Ok(()),
+        false => Err(gate::beyond_reach()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_token_goes_as_far_as_its_segments() {
+        let reach = Reach::of(["mine/*"]).unwrap();
+        for (method, target, allowed) in [
+            ("GET", "/v1/segments/mine%2Fa/count", true),
+            ("GET", "/v1/segments/mine%2fa/count?window=1d", true),
+            ("GET", "/v1/segments/yours/count", false),
+            ("GET", "/v1/segments/mine/count", false),
+            ("GET", "/v1/segments/mine%252Fa/count", false),
+            ("GET", "/v1/segments/yours/trend", false),
+            ("GET", "/segments/yours", false),
+            ("GET", "/segments/mine%2Fa", true),
+            ("GET", "/v1/segments", true),
+            ("POST", "/v1/pairs", true),
+            ("GET", "/v1/events", true),
+            ("GET", "/v1/users/u1", true),
+            ("DELETE", "/v1/users/u1", false),
+            ("POST", "/v1/admin/archive", false),
+            ("POST", "/v1/admin/refresh", false),
+            ("POST", "/v1/admin/refresh?segments=mine/a", false),
+            ("POST", "/v1/admin/refresh?segment=mine%2Fa", true),
+            (
+                "POST",
+                "/v1/admin/refresh?segment=mine/a&segment=yours",
+                false,
+            ),
+            ("POST", "/v1/admin/refresh?segment=yours", false),
+            ("GET", "/healthz", true),
+        ] {
+            let uri: Uri = target.parse().unwrap();
+            let route = Route::of(uri.path());
+            let checked = check(route, method, &uri, &reach);
+            assert_eq!(checked.is_ok(), allowed, "{method} {target}");
+            assert!(check(route, method, &uri, &Reach::every()).is_ok());
+        }
+    }
+}

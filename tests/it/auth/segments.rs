@@ -1,0 +1,116 @@
+//! Tokens that are for some segments.
+
+use super::*;
+use crate::support::events::Listener;
+
+/// A token of every scope that is for `mine*` alone, and one for everything.
+fn bound() -> TokensFile {
+    let mine = Token {
+        segments: Some(vec!["mine*".into()]),
+        ..token("mine", &Scope::ALL)
+    };
+    TokensFile::new(&[mine, token("all", &Scope::ALL)])
+}
+
+async fn post(app: &App, name: &str, segments: &[&str]) -> Answer {
+    let lines: String = segments
+        .iter()
+        .map(|segment| format!("{}\n", json!({"user_id": "u1", "segment": segment})))
+        .collect();
+    let authorization = bearer(name);
+    app.post_with(&[NDJSON, ("authorization", &authorization)], lines)
+        .await
+}
+
+/// What `name` gets from every route that names segments, or answers with them.
+async fn assert_bound(app: &App, bearer: &str) {
+    let ask = async |method: &str, path: &str| as_whom(app, method, path, Some(bearer)).await;
+    for (method, path, status) in [
+        ("GET", "/v1/segments/mine/count", 200),
+        ("GET", "/v1/segments/mine%2Fnew/trend", 200),
+        ("GET", "/segments/mine", 200),
+        ("GET", "/v1/segments/yours/count", 403),
+        ("HEAD", "/v1/segments/yours/count", 403),
+        ("GET", "/v1/segments/yours/trend", 403),
+        ("GET", "/v1/segments/nobodys/count", 403),
+        ("GET", "/segments/yours", 403),
+        ("GET", "/v1/events?segment=mine&segment=yours", 403),
+        ("DELETE", "/v1/users/u1", 403),
+        ("POST", "/v1/admin/refresh", 403),
+        ("POST", "/v1/admin/refresh?segment=yours", 403),
+        ("POST", "/v1/admin/refresh?segment=mine", 200),
+        ("POST", "/v1/admin/archive", 403),
+    ] {
+        let answer = ask(method, path).await;
+        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        if status == 403 {
+            let challenge = "Bearer realm=\"headcount\", error=\"insufficient_scope\"";
+            assert_refused(&answer, method, 403, "forbidden_segment", challenge);
+        }
+    }
+    let list = ask("GET", "/v1/segments").await;
+    assert_eq!(list.json["segments"].as_array().unwrap().len(), 1);
+    assert_eq!(list.json["segments"][0]["segment"], "mine");
+    let user = ask("GET", "/v1/users/u1").await;
+    assert_eq!(
+        user.json["segments"].as_array().unwrap().len(),
+        1,
+        "{user:?}"
+    );
+    let page = ask("GET", "/").await;
+    assert!(page.text.contains("/segments/mine") && !page.text.contains("yours"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_token_names_and_sees_its_segments_alone() {
+    let file = bound();
+    let signer = Signer::hs256(SECRET);
+    let app = App::start_with(&[("tokens_file", file.path()), ("jwt_key", SECRET)]).await;
+    assert_eq!(post(&app, "all", &["mine", "yours"]).await.status, 200);
+
+    let answer = post(&app, "mine", &["mine", "yours", "mine/2"]).await;
+    assert_eq!((answer.status, &answer.json["accepted"]), (200, &json!(2)));
+    assert_eq!(answer.errors(), [(1, "forbidden_segment")]);
+    let answer = post(&app, "mine", &["yours"]).await;
+    assert_eq!(answer.problem(), (422, "nothing_accepted"));
+    let erased = as_whom(&app, "DELETE", "/v1/users/u1", Some(&bearer("all"))).await;
+    assert_eq!(erased.json["erased"], 3);
+    assert_eq!(post(&app, "all", &["mine", "yours"]).await.status, 200);
+
+    assert_bound(&app, &bearer("mine")).await;
+    let scopes = "read write users erase admin";
+    let jwt = |segments: Value| {
+        let claims = json!({"sub": "s", "scope": scopes, "exp": NOON + 60, "segments": segments});
+        format!("Bearer {}", signer.token(&claims))
+    };
+    for segments in [json!("mine*"), json!(["mine*"]), json!(["mine", "mine/*"])] {
+        assert_bound(&app, &jwt(segments)).await;
+    }
+    // A claim that says nothing that can be kept lets nobody in, rather than everybody.
+    for (segments, status) in [
+        (json!(null), 200),
+        (json!(["*"]), 200),
+        (json!([]), 403),
+        (json!([" x"]), 401),
+        (json!([1]), 401),
+        (json!({}), 401),
+    ] {
+        let jwt = jwt(segments.clone());
+        let answer = as_whom(&app, "GET", "/v1/segments/yours/count", Some(&jwt)).await;
+        assert_eq!(answer.status, status, "{segments}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_token_hears_of_its_segments_alone() {
+    let file = bound();
+    let app = App::start_with(&[("tokens_file", file.path())]).await;
+    let url = format!("http://{}/v1/events", app.addr);
+    let mut listener = Listener::open_with(&url, &[("authorization", &bearer("mine"))]).await;
+    assert_eq!(post(&app, "all", &["yours"]).await.status, 200);
+    assert_eq!(post(&app, "all", &["mine"]).await.status, 200);
+    assert_eq!(listener.count().await, ("mine".to_owned(), 1));
+    drop(listener);
+    app.stop().await;
+}
