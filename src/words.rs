@@ -26,6 +26,24 @@ pub(crate) fn rounded(length: Duration) -> String {
     }
 }
 
+/// A URL that may hold a password or a token, for a message: without what stands before the last `@`, and without the
+/// query. It need not be a valid URL, so more than the secret may be hidden.
+pub(crate) fn without_credentials(url: &str) -> String {
+    let (start, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let (rest, hidden_end) = match rest.find(['?', '#']) {
+        Some(end) => (&rest[..end], "?***"),
+        None => (rest, ""),
+    };
+    let (hidden_start, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    format!("{start}{hidden_start}{rest}{hidden_end}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +59,20 @@ mod tests {
         let texts = [0, 59, 119, 7_199, 172_799, 1_209_600];
         let texts = texts.map(|seconds| rounded(Duration::from_secs(seconds)));
         assert_eq!(texts, ["0 s", "59 s", "1 min", "1 h", "47 h", "14 d"]);
+    }
+
+    #[test]
+    fn urls_are_shown_without_what_may_be_secret() {
+        for (url, shown) in [
+            ("http://host:8086/path", "http://host:8086/path"),
+            ("http://u:hunter2@host", "http://***@host"),
+            ("http://u:hun@te/r2@host/x", "http://***@host/x"),
+            ("u:hunter2@host", "***@host"),
+            ("https://host/?token=hunter2", "https://host/?***"),
+            ("https://host#hunter2@x", "https://host?***"),
+            ("", ""),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::progress::{Progress, Unit};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use crate::app::Headcount;
-use crate::config::{RefreshMode, StoreKind};
+use crate::config::{CacheKind, RefreshMode, StoreKind};
 use crate::refresher::Outcome;
 
 #[derive(Deserialize)]
@@ -42,7 +42,13 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
                 Refreshed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
             (document, done)
         }
-        Place::Here(headcount) => {
+        Place::Here(headcount, cache) => {
+            if cache == CacheKind::Memory {
+                note(
+                    "warning: `cache = \"memory\"` is this process's own memory: services don't see these counts, only their trends; \
+                     give the --url of a service, or set `cache = \"redis\"`",
+                );
+            }
             let outcome = headcount.refresh(segment.as_ref()).await;
             close(&headcount).await;
             let outcome = outcome.map_err(failed)?;
@@ -90,7 +96,7 @@ pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(
             let done = Removed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
             (document, done)
         }
-        Place::Here(headcount) => {
+        Place::Here(headcount, _) => {
             let progress = Progress::new(None, &Unit::Pairs);
             let told = |removed| progress.at(removed, || format!("{} removed", grouped(removed)));
             let archived = headcount.archive_telling(told).await;
@@ -136,7 +142,7 @@ enum Place {
     /// A service.
     Service(Client),
     /// This process, on a store that two processes may share.
-    Here(Box<Headcount>),
+    Here(Box<Headcount>, CacheKind),
 }
 
 async fn place(
@@ -158,7 +164,7 @@ async fn place(
     settings.refresh.mode = RefreshMode::Off;
     settings.ingest.spool = None;
     let headcount = Headcount::open(&settings).await.map_err(failed)?;
-    Ok(Place::Here(Box::new(headcount)))
+    Ok(Place::Here(Box::new(headcount), settings.cache.kind))
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@ use crate::telemetry::{self, Metrics};
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
     // Whatever is wrong with the settings is said before anything is opened or bound.
-    let loaded = args.settings.load(variables.into_vec())?;
+    let loaded = args.settings.load_for_log(variables.into_vec())?;
     loaded.may_serve()?;
     let mut settings = loaded.settings;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    warn_of(&loaded.warnings);
     open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
@@ -62,6 +63,13 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(error.to_string()))?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Puts what is odd about the settings into the log.
+pub(super) fn warn_of(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
 }
 
 pub(super) async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {

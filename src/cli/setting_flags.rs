@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::Failure;
+use super::output::note;
 use crate::config::{self, Loaded, SETTINGS, Sources, StoreKind, flag_of};
 
 /// The settings file that is read where it is present and no other is named.
@@ -33,13 +34,33 @@ impl SettingFlags {
         Some(self.given.remove(at).1)
     }
 
-    /// Merges all layers: defaults, file, `variables`, these flags.
+    /// Merges all layers: defaults, file, `variables`, these flags. Warnings go to standard error.
     pub(super) fn load(self, variables: Vec<(OsString, OsString)>) -> Result<Loaded, Failure> {
         self.load_with(variables, Vec::new())
     }
 
     /// The same for a command that opens `stores` besides the configured one: what they need must be set.
     pub(super) fn load_with(
+        self,
+        variables: Vec<(OsString, OsString)>,
+        stores: Vec<StoreKind>,
+    ) -> Result<Loaded, Failure> {
+        let loaded = self.merge(variables, stores)?;
+        for warning in &loaded.warnings {
+            note(&format!("warning: {warning}"));
+        }
+        Ok(loaded)
+    }
+
+    /// The same for a command that has a log, where the warnings then belong.
+    pub(super) fn load_for_log(
+        self,
+        variables: Vec<(OsString, OsString)>,
+    ) -> Result<Loaded, Failure> {
+        self.merge(variables, Vec::new())
+    }
+
+    fn merge(
         self,
         variables: Vec<(OsString, OsString)>,
         stores: Vec<StoreKind>,

@@ -6,17 +6,18 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::args::ServeArgs;
-use super::serve::bind;
+use super::serve::{bind, warn_of};
 use super::variables::Variables;
 use crate::app::Headcount;
-use crate::config::{RefreshMode, Settings, StoreKind};
+use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
 use crate::http;
 use crate::open_files;
 use crate::shutdown::Signals;
 use crate::telemetry;
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
-    let mut settings = args.settings.load(variables.into_vec())?.settings;
+    let loaded = args.settings.load_for_log(variables.into_vec())?;
+    let mut settings = loaded.settings;
     if settings.store.kind == StoreKind::Embedded {
         return Err(Failure::usage(
             "a worker needs a store that two processes may share; with `store = \"embedded\"` the service \
@@ -27,6 +28,13 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     // Pairs don't come in here, and the directory may be a service's.
     settings.ingest.spool = None;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    warn_of(&loaded.warnings);
+    if settings.cache.kind == CacheKind::Memory {
+        tracing::warn!(
+            "`cache = \"memory\"` is this process's own memory: services don't see the counts that this worker makes, only its \
+             trends; set `cache = \"redis\"` here and there"
+        );
+    }
     open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;

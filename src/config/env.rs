@@ -4,17 +4,22 @@ use std::ffi::OsString;
 
 use super::ConfigError;
 use super::layers::{Layers, Origin};
-use super::table::{PREFIX, nearest, variable_of};
+use super::table::{PREFIX, is_secret, known, mistyped, nearest, variable_of};
 
 /// Variables that begin like settings but speak to others: the client commands, the tests and the benches.
 const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
 const FOR_TESTS: &[&str] = &["HEADCOUNT_TEST_", "HEADCOUNT_BENCH_"];
 
-/// Adds the layer of the variables among `variables` that begin with `HEADCOUNT_`.
+/// Adds the layer of the variables among `variables` that begin with `HEADCOUNT_`, and returns what to warn of.
+///
+/// An empty variable is unset: that is what Compose files, unit files and shells make of a value that nobody gave.
+/// An unknown variable stops the start only when it is close to a known name, a typing mistake then. Any other
+/// may belong to another program or, in a roll-back, to a newer version.
 pub(super) fn add(
     layers: &mut Layers,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<(), ConfigError> {
+) -> Result<Vec<String>, ConfigError> {
+    let mut warnings = Vec::new();
     for (variable, value) in variables {
         // A name that is not UTF-8 is none of ours: ours are ASCII.
         let Ok(variable) = variable.into_string() else {
@@ -27,24 +32,53 @@ pub(super) fn add(
         if NOT_SETTINGS.contains(&variable.as_str()) || is_for_tests {
             continue;
         }
-        let Ok(value) = value.into_string() else {
-            return Err(ConfigError::NotUtf8(variable));
-        };
-        if is_service_link(name, &value) {
+        let key = name.to_ascii_lowercase();
+        let is_known = known(&key).is_some() && variable == variable_of(&key);
+        if value.to_string_lossy().trim().is_empty() {
+            if is_known && is_secret(&key) {
+                warnings.push(format!(
+                    "{variable} is empty, which is the same as unset: no secret is taken from it"
+                ));
+            }
             continue;
         }
-        let origin = Origin::Variable(variable.clone());
-        let key = name.to_ascii_lowercase();
-        if variable != variable_of(&key) {
+        if is_known {
+            let Ok(value) = value.into_string() else {
+                return Err(ConfigError::NotUtf8(variable));
+            };
+            layers.set(&key, &value, Origin::Variable(variable), variable_of)?;
+        } else if is_of_a_link(name, &value.to_string_lossy()) {
+            continue;
+        } else if let Some(meant) = mistyped(&key) {
             return Err(ConfigError::Unknown {
-                nearest: nearest(&key).map(variable_of),
+                nearest: Some(variable_of(meant)),
+                origin: Origin::Variable(variable.clone()),
                 name: variable,
-                origin,
             });
+        } else {
+            let meant = match nearest(&key) {
+                Some(name) => format!("did you mean `{}`?", variable_of(name)),
+                None => "`headcount check-config` lists the settings".to_owned(),
+            };
+            warnings.push(format!(
+                "{variable} is not a setting of this version and is ignored: {meant}"
+            ));
         }
-        layers.set(&key, &value, origin, variable_of)?;
     }
-    Ok(())
+    Ok(warnings)
+}
+
+/// Whether a platform set this variable rather than a person.
+fn is_of_a_link(name: &str, value: &str) -> bool {
+    is_service_link(name, value) || is_container_link(name, value)
+}
+
+/// Whether `docker --link` set this variable: a link with the alias `headcount` or `headcount-...` makes
+/// `HEADCOUNT_NAME=/web/headcount`, `HEADCOUNT_ENV_...` for each variable of the other container, and the variables of
+/// ports that Kubernetes took over (<https://docs.docker.com/engine/network/links/#environment-variables>).
+fn is_container_link(name: &str, value: &str) -> bool {
+    let is_name = name == "NAME" || name.ends_with("_NAME");
+    format!("_{name}").contains("_ENV_") || is_name && value.starts_with('/')
 }
 
 /// Whether Kubernetes set this variable: for a service named `headcount` or `headcount-...` every pod of the

@@ -129,7 +129,7 @@ fn settings() {
             let elsewhere = SETTINGS.iter().any(open);
             // Of a URL the password alone is a secret.
             let in_url = holds("postgres_url") || holds("redis_url");
-            let loaded = added.and_then(|()| finish(layers, &[]));
+            let loaded = added.and_then(|_| finish(layers, &[]));
             match loaded {
                 Ok(loaded) => {
                     let _ = loaded.may_serve();

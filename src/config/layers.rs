@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::ConfigError;
 use super::secret::HIDDEN;
 use super::table::{SETTINGS, Setting, known, nearest};
+use crate::words::without_credentials;
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +90,7 @@ impl Layers {
             let Some(twin) = setting.file_twin else {
                 continue;
             };
-            // An empty name switches the twin off, so that a variable can undo what a file gave.
+            // An empty name switches the twin off, so that a flag can undo what a file gave.
             let Some(named) = self.0.remove(twin).filter(|named| !named.text.is_empty()) else {
                 continue;
             };
@@ -116,6 +117,15 @@ impl Layers {
         Ok(())
     }
 
+    /// Refuses what a file or a flag left empty although it is always needed, such as a directory.
+    pub(super) fn refuse_empty(&self) -> Result<(), ConfigError> {
+        let empty = |(setting, text): &(&Setting, &str)| text.is_empty() && !setting.is_secret();
+        match self.texts().find(empty) {
+            Some((setting, _)) => Err(self.bad(setting, setting.expects)),
+            None => Ok(()),
+        }
+    }
+
     /// The values to parse: those that are on, without outer white space where that can't be meant.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&'static Setting, &str)> {
         SETTINGS.iter().filter_map(|setting| {
@@ -126,8 +136,8 @@ impl Layers {
             } else {
                 text.trim()
             };
-            // An empty secret that somebody gave is a mistake, an unset variable perhaps, and must not
-            // switch it off in silence: it goes to its check.
+            // An empty secret in a file or a flag is a mistake, and must not switch it off in silence: it goes to
+            // its check.
             let given = setting.is_secret() && value.origin != Origin::Default;
             let off = text.is_empty() && setting.default.is_empty() && !given;
             (!off).then_some((setting, text))
@@ -149,6 +159,9 @@ impl Layers {
         let shown = match (value.text.as_str(), setting.is_secret()) {
             ("", _) => "empty".to_owned(),
             (_, true) => HIDDEN.to_owned(),
+            (text, false) if setting.name.ends_with("_url") => {
+                format!("{:?}", without_credentials(text))
+            }
             (text, false) => format!("{text:?}"),
         };
         ConfigError::Bad {

@@ -13,6 +13,7 @@ mod raw;
 mod secret;
 mod settings;
 mod table;
+mod warnings;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -49,6 +50,8 @@ pub struct Loaded {
     pub settings: Settings,
     /// Each setting as text, in the order of [`SETTINGS`].
     pub shown: Vec<Shown>,
+    /// What is allowed and yet probably not what somebody wants, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// One setting as people may see it.
@@ -91,12 +94,15 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
     if let Some(path) = &sources.file {
         file::add(&mut layers, path)?;
     }
-    env::add(&mut layers, sources.variables)?;
+    let mut warnings = env::add(&mut layers, sources.variables)?;
     for (name, text) in &sources.flags {
         let spell = |name: &str| format!("--{}", flag_of(name));
         layers.set(name, text, Origin::Flag(spell(name)), spell)?;
     }
-    finish(layers, &sources.stores)
+    warnings.extend(warnings::secret_flags(&layers));
+    let mut loaded = finish(layers, &sources.stores)?;
+    loaded.warnings.splice(0..0, warnings);
+    Ok(loaded)
 }
 
 impl Settings {
@@ -114,7 +120,9 @@ impl Settings {
 
 fn finish(mut layers: Layers, stores: &[StoreKind]) -> Result<Loaded, ConfigError> {
     layers.read_secret_files()?;
+    layers.refuse_empty()?;
     let settings = raw::settings(&layers, stores)?;
+    let warnings = warnings::of(&settings, &layers, stores);
     let shown = SETTINGS
         .iter()
         .map(|setting| {
@@ -131,7 +139,11 @@ fn finish(mut layers: Layers, stores: &[StoreKind]) -> Result<Loaded, ConfigErro
             }
         })
         .collect();
-    Ok(Loaded { settings, shown })
+    Ok(Loaded {
+        settings,
+        shown,
+        warnings,
+    })
 }
 
 #[cfg(test)]

@@ -151,6 +151,24 @@ pub(super) fn known(name: &str) -> Option<&'static str> {
     names().find(|known| *known == name)
 }
 
+/// Whether `name` is a secret, or the twin that names a file with one.
+pub(super) fn is_secret(name: &str) -> bool {
+    let is_it = |setting: &Setting| setting.name == name || setting.file_twin == Some(name);
+    SETTINGS
+        .iter()
+        .any(|setting| setting.is_secret() && is_it(setting))
+}
+
+/// The known name of which `name`, in lower case, is a misspelling: a letter or two are wrong. Likeness is not enough
+/// here, since `window_days` may well be somebody else's.
+pub(super) fn mistyped(name: &str) -> Option<&'static str> {
+    let slips = |known: &str| strsim::damerau_levenshtein(known, name);
+    let allowed = |known: &str| if known.len() < 8 { 1 } else { 2 };
+    names()
+        .filter(|known| slips(known) <= allowed(known))
+        .min_by_key(|known| slips(known))
+}
+
 /// The known name most like `name`, if any is like it.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     // Two names share a word or little more below this likeness: no help.
@@ -187,5 +205,23 @@ mod tests {
         assert_eq!(nearest("refresh-intervall"), Some("refresh_interval"));
         assert_eq!(nearest("user_keyfile"), Some("user_key_file"));
         assert_eq!(nearest("banana"), None);
+    }
+
+    #[test]
+    fn a_slip_of_the_finger_is_told_from_another_name() {
+        for (name, meant) in [
+            ("wndow", "window"),
+            ("windwo", "window"),
+            ("logs", "log"),
+            ("influxdb_url", "influx_url"),
+            ("redis_uri", "redis_url"),
+            ("datadir", "data_dir"),
+            ("window", "window"),
+        ] {
+            assert_eq!(mistyped(name), Some(meant), "{name}");
+        }
+        for name in ["", "foo", "port", "home", "image", "window_days", "version"] {
+            assert_eq!(mistyped(name), None, "{name}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use crate::support::program::{headcount, texts};
+use crate::support::service::Service;
 
 /// A URL on which nobody listens.
 fn nobody() -> String {
@@ -69,6 +70,98 @@ fn wrong_usage_and_wrong_settings_exit_with_2() {
         err.contains("HEADCOUNT_WINDWO") && err.contains("HEADCOUNT_WINDOW`?"),
         "{err}"
     );
+}
+
+#[test]
+fn variables_of_others_and_empty_ones_do_not_stop_a_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, value: &str| {
+        texts(headcount(folder.path(), &[], &["check-config"]).env(name, value))
+    };
+    for name in [
+        "HEADCOUNT_DATA_DIR",
+        "HEADCOUNT_LOG",
+        "HEADCOUNT_STORE",
+        "HEADCOUNT_URL",
+    ] {
+        let (code, out, err) = check(name, "");
+        assert_eq!((code, err.as_str()), (0, ""), "{name}");
+        assert!(!out.contains(name), "{out}");
+    }
+    let (code, _, err) = check("HEADCOUNT_ENV_PATH", "/bin");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let (code, _, err) = check("HEADCOUNT_FOO", "bar");
+    assert_eq!(code, 0);
+    assert!(
+        err.starts_with("warning: HEADCOUNT_FOO is not a setting of this version"),
+        "{err}"
+    );
+    let (code, _, err) = check("HEADCOUNT_USER_KEY", "");
+    assert_eq!(code, 0);
+    assert!(
+        err.starts_with("warning: HEADCOUNT_USER_KEY is empty"),
+        "{err}"
+    );
+    let (code, _, err) = texts(&mut headcount(
+        folder.path(),
+        &[],
+        &["serve", "--data-dir", ""],
+    ));
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("setting `data_dir` is empty (--data-dir)"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_service_logs_what_is_odd_about_its_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("influx_url", "http://127.0.0.1:1"),
+        ("foo", "bar"),
+        ("log", ""),
+    ];
+    let service = Service::launch(folder.path(), &settings, &[]);
+    let log = service.log();
+    for part in [
+        "HEADCOUNT_FOO is not a setting of this version",
+        "setting `influx_url` (HEADCOUNT_INFLUX_URL) is not used",
+        "listening on",
+    ] {
+        assert!(log.contains(part), "{log}");
+    }
+}
+
+#[test]
+fn no_message_shows_a_password() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, value) in [
+        ("HEADCOUNT_INFLUX_URL", "http://u:hunter2@127.0.0.1:8086"),
+        (
+            "HEADCOUNT_INFLUX_URL",
+            "http://127.0.0.1:8086?token=hunter2",
+        ),
+        ("HEADCOUNT_REDIS_URL", "redis://:hunter2@h/hunter2"),
+        (
+            "HEADCOUNT_POSTGRES_URL",
+            "postgres://u:hunter2@h/d?sslmode=no",
+        ),
+        ("HEADCOUNT_URL", "ftp://u:hunter2@h"),
+        ("HEADCOUNT_URL", "http://u:hunter2@h"),
+        ("HEADCOUNT_URL", "u:hunter2@h"),
+    ] {
+        let arguments: &[&str] = match name {
+            "HEADCOUNT_URL" => &["segments"],
+            _ => &["check-config"],
+        };
+        let (code, out, err) = texts(headcount(folder.path(), &[], arguments).env(name, value));
+        assert_eq!(code, 2, "{name}={value}: {err}");
+        assert!(
+            !err.contains("hunter2") && !out.contains("hunter2"),
+            "{err}"
+        );
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::DEFAULT_URL;
 use crate::cli::Failure;
 use crate::cli::output::harmless;
 use crate::domain::Segment;
+use crate::words::without_credentials;
 
 /// A segment's name, checked before it travels.
 pub(in crate::cli) fn valid(segment: &str) -> Result<Segment, Failure> {
@@ -29,8 +30,8 @@ pub(in crate::cli) fn addressable(segment: &str) -> Result<Segment, Failure> {
 pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
     let wrong = |why: &str| {
         Failure::usage(format!(
-            "`{}` is no URL of a service: {why}",
-            harmless(text)
+            "`{}` is not the URL of a service: {why}",
+            harmless(&without_credentials(text))
         ))
     };
     let mut url = Url::parse(text)

@@ -28,6 +28,8 @@ pub(crate) const POSTGRES_URL: &str =
 pub struct PostgresServer {
     pub(super) config: Config,
     pub(super) tls: MakeTlsConnector,
+    /// Whether a connection over a network would be as good without TLS, or with anybody's certificate.
+    trusts_anybody: bool,
 }
 
 /// How far a server's certificate is checked.
@@ -74,14 +76,31 @@ impl PostgresServer {
             return Err("it names no host".to_owned());
         }
         let tls = connector(trust, roots.as_deref().map(Path::new))?;
+        let over_network = |host: &Host| match host {
+            Host::Tcp(name) => name != "localhost" && !is_loopback(name),
+            Host::Unix(_) => false,
+        };
+        let checks = trust != Trust::Anybody || driver_mode == "require" && roots.is_some();
+        let trusts_anybody = !checks && config.get_hosts().iter().any(over_network);
         Ok(Self {
             config,
             tls: MakeTlsConnector::new(tls),
+            trusts_anybody,
         })
     }
 }
 
+fn is_loopback(host: &str) -> bool {
+    let address: Result<std::net::IpAddr, _> = host.trim_matches(['[', ']']).parse();
+    address.is_ok_and(|address| address.is_loopback())
+}
+
 impl PostgresServer {
+    /// Whether somebody on the network between could pass for the server, or listen.
+    pub(crate) fn trusts_anybody(&self) -> bool {
+        self.trusts_anybody
+    }
+
     /// Its hosts and its database, for people.
     pub fn name(&self) -> String {
         let ports = self.config.get_ports();
