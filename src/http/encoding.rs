@@ -72,13 +72,17 @@ fn read(decoder: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, Problem>
     if decoded.len() as u64 > limit {
         return Err(Problem::too_large(limit));
     }
-    match result {
-        Some(Ok(_)) => Ok(decoded),
-        _ => Err(Problem::bad_request(
-            "malformed",
-            "the body can't be decompressed: it is damaged, cut off, or not what content-encoding says",
-        )),
-    }
+    let detail = match result {
+        Some(Ok(_)) => return Ok(decoded),
+        // The decoder has no kind for it, only this sentence.
+        Some(Err(error)) if error.to_string().contains("too much memory") => {
+            "the zstd frame needs a window of more than 8 MiB: compress without --long and --ultra, or send smaller bodies"
+        }
+        _ => {
+            "the body can't be decompressed: it is damaged, cut off, or not what content-encoding says"
+        }
+    };
+    Err(Problem::bad_request("malformed", detail))
 }
 
 #[cfg(test)]
@@ -159,6 +163,26 @@ mod tests {
                 (413, "too_large")
             );
         }
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_named() {
+        use async_compression::Level;
+        use async_compression::zstd::CParameter;
+        let parameters = [CParameter::window_log(ZSTD_WINDOW_LOG + 1)];
+        let plain = vec![7; 1 << 20];
+        let mut encoder =
+            ZstdEncoder::with_quality_and_params(&*plain, Level::Default, &parameters);
+        let mut frame = Vec::new();
+        let whole = encoder.read_to_end(&mut frame).now_or_never();
+        whole.unwrap().unwrap();
+        let problem = Encoding::Zstd.decode(&frame, LIMIT).unwrap_err();
+        assert_eq!(problem.summary(), (400, "malformed"));
+        assert!(
+            problem.detail().contains("window of more than 8 MiB"),
+            "{}",
+            problem.detail()
+        );
     }
 
     #[test]

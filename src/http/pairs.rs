@@ -69,6 +69,10 @@ pub(super) struct Answer<'a> {
     durable: Option<&'static str>,
     /// Why items were refused: the first hundred.
     errors: &'a [ItemError],
+    /// What was accepted and probably means something else than its sender thinks, such as a time under another name than `at`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(required = false)]
+    warnings: &'a [String],
 }
 
 /// The route.
@@ -230,6 +234,7 @@ impl Taken {
             rejected,
             durable,
             errors: &self.report.errors,
+            warnings: &self.report.warnings,
         };
         json_with(status, &answer)
     }

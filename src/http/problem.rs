@@ -78,6 +78,15 @@ impl Problem {
         )
     }
 
+    /// 404: the path would name a resource if a name in it had no slash.
+    pub(super) fn slash_in_name() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "there is nothing at this path: a slash within a name is written as %2F",
+        )
+    }
+
     /// 405, with the methods that would be right.
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
         let detail = format!("this resource takes {allow}");

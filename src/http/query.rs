@@ -5,7 +5,7 @@ use std::time::Duration;
 use humantime_serde::re::humantime;
 use warp::{Filter, Rejection};
 
-use super::parse::parse_instant;
+use super::parse::{self, parse_instant};
 use super::problem::Problem;
 use crate::domain::{Segment, TimeFrame, Timestamp, Window};
 
@@ -61,7 +61,7 @@ impl Query {
         };
         // A plus sign that was not percent-encoded arrives as a space.
         let at = parse_instant(text).or_else(|| parse_instant(&text.replace(' ', "+")));
-        let wrong = || Problem::invalid_parameter(name, "must be RFC 3339 or unix seconds");
+        let wrong = || Problem::invalid_parameter(name, parse::bad_instant(text));
         at.map(Some).ok_or_else(wrong)
     }
 

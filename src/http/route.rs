@@ -244,6 +244,21 @@ impl Route {
     }
 }
 
+/// Whether an unknown `path` is that of a name with a slash that was not percent-encoded.
+pub(super) fn has_slash_in_name(path: &str) -> bool {
+    let name = ["/v1/segments/", "/v1/users/", "/segments/"]
+        .iter()
+        .find_map(|start| path.strip_prefix(start));
+    let Some(rest) = name else { return false };
+    let of_segment = rest
+        .strip_suffix("/count")
+        .or_else(|| rest.strip_suffix("/trend"));
+    match of_segment {
+        Some(name) => name.contains('/'),
+        None => !path.starts_with("/v1/segments/") && rest.contains('/'),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,6 +283,29 @@ mod tests {
             ("*", "unknown"),
         ] {
             assert_eq!(Route::of(path).template(), template, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_in_a_name_is_seen() {
+        for path in [
+            "/v1/segments/a/b/count",
+            "/v1/segments/a/b/c/trend",
+            "/v1/users/a/b",
+            "/segments/a/b",
+        ] {
+            assert!(
+                Route::of(path) == Route::Unknown && has_slash_in_name(path),
+                "{path}"
+            );
+        }
+        for path in [
+            "/v1/segments/a/counts",
+            "/v1/segments//count",
+            "/v1/pairs/x",
+            "/a/b",
+        ] {
+            assert!(!has_slash_in_name(path), "{path}");
         }
     }
 

@@ -23,7 +23,7 @@ use super::page;
 use super::problem::{Cause, Problem};
 use super::reach;
 use super::request_id;
-use super::route::Route;
+use super::route::{self, Route};
 use super::site::Visitors;
 use super::unread::{Answer, Unread, WarpBody};
 use crate::auth::Caller;
@@ -207,6 +207,7 @@ impl Web {
         headers: &HeaderMap,
     ) -> Result<Option<Caller>, Problem> {
         match seen.route {
+            Route::Unknown if route::has_slash_in_name(uri.path()) => Err(Problem::slash_in_name()),
             Route::Unknown => Err(Problem::not_found()),
             route if !route.takes(seen.method) => Err(Problem::method_not_allowed(route.methods())),
             route => {

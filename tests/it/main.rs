@@ -30,6 +30,7 @@ mod influx_faults;
 mod influx_names;
 mod influx_spool;
 mod library;
+mod mistakes;
 mod model;
 mod one_number;
 mod open_loop;

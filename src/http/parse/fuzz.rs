@@ -22,6 +22,7 @@ const WORDS: &[&str] = &[
     "340282366920938463463374607431768211456",
     "1795262400",
     "1795262399.9999999999",
+    "\"2026-11-21T12:00:00.123456789012Z\"",
     "-0.5",
     "17952624E-1",
     "1e400",
@@ -249,11 +250,12 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
     let (mut rest, mut fraction) = (text.get(19..)?, 0);
     if let Some(digits) = rest.strip_prefix('.') {
         let end = digits.find(|c: char| !c.is_ascii_digit())?;
-        // More than nanoseconds is more than RFC 3339's readers must know.
-        if !(1..=9).contains(&end) {
+        if end == 0 {
             return None;
         }
-        fraction = digits[..end].parse::<i128>().ok()? * 10_i128.pow(9 - end as u32);
+        // What is finer than a nanosecond is left out.
+        let kept = end.min(9);
+        fraction = digits[..kept].parse::<i128>().ok()? * 10_i128.pow(9 - kept as u32);
         rest = &digits[end..];
     }
     let offset = match rest.as_bytes() {
@@ -305,7 +307,7 @@ fn check(body: &[u8]) {
         (Err(BadBody::Shape), Ok(whole)) => assert!(!whole.get().starts_with(['{', '['])),
         (Err(BadBody::NotUtf8(at)), _) => assert!(std::str::from_utf8(&text[..at]).is_ok()),
         (Err(BadBody::Empty), _) => assert!(text.trim_ascii().is_empty()),
-        (Err(BadBody::NotJson(_)), Err(_)) => {}
+        (Err(BadBody::NotJson(_) | BadBody::Lines), Err(_)) => {}
         (document, whole) => panic!("{document:?}, and by itself the parser says {whole:?}"),
     }
 }
@@ -321,6 +323,7 @@ fn instants() {
         let words = &[
             "1795262399",
             ".9999999999",
+            ".99999999999999999999",
             "e-",
             "E+",
             "2026-11-21T12:00:00",

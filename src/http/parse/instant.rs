@@ -1,5 +1,7 @@
 //! Instants as clients write them: RFC 3339 or unix seconds.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
@@ -17,6 +19,7 @@ pub(in crate::http) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     if let Some(at) = parse_plain(text) {
         return Some(at);
     }
+    let text = &*without_fine_digits(text);
     if let Ok(at) = text.parse() {
         return Some(at);
     }
@@ -26,6 +29,23 @@ pub(in crate::http) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
         .or_else(|| text.strip_prefix("9999-12-31"))?;
     let representable: Result<Timestamp, _> = format!("9999-12-01{time}").parse();
     representable.ok().map(|_| Timestamp::MAX)
+}
+
+/// `text` with its fraction of a second cut to nanoseconds, where it has more digits: RFC 3339 allows any number.
+fn without_fine_digits(text: &str) -> Cow<'_, str> {
+    const KEPT: usize = 9;
+    let Some((before, fraction)) = text.split_once('.') else {
+        return Cow::Borrowed(text);
+    };
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    match digits > KEPT {
+        true => Cow::Owned(format!(
+            "{before}.{}{}",
+            &fraction[..KEPT],
+            &fraction[digits..]
+        )),
+        false => Cow::Borrowed(text),
+    }
 }
 
 /// The instant that `text` writes as most programs do, `2026-11-21T12:00:00Z` to the letter: several times as
@@ -142,6 +162,25 @@ mod tests {
             "2026-11-21T06:30:00-05:30",
         ] {
             assert_eq!(parse_rfc3339(text), Some(noon), "{text}");
+        }
+    }
+
+    #[test]
+    fn digits_finer_than_a_nanosecond_are_cut() {
+        let last = Timestamp::new(1_795_262_399, 999_999_999).ok();
+        for text in [
+            "2026-11-21T11:59:59.999999999Z",
+            "2026-11-21T11:59:59.9999999999Z",
+            "2026-11-21T12:59:59.99999999999999999999999999999999999999999+01:00",
+            "2026-11-21 11:59:59.999999999999z",
+        ] {
+            assert_eq!(parse_rfc3339(text), last, "{text}");
+            assert_eq!(parse_either(text), last, "{text}");
+        }
+        let end = "9999-12-31T23:59:59.9999999999Z";
+        assert_eq!(parse_rfc3339(end), Some(Timestamp::MAX));
+        for text in ["2026-11-21T11:59:59.9999999999", "1.0000000000é", "."] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }
 

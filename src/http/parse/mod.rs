@@ -1,5 +1,6 @@
 //! Bodies of `POST /v1/pairs`: texts become pairs one by one, and a bad one never harms its neighbours.
 
+pub(crate) mod hints;
 mod instant;
 mod item;
 mod plain;
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::domain::Timestamp;
 use crate::ingest::PairError;
 
+pub(super) use hints::bad_instant;
 pub(super) use instant::parse_either as parse_instant;
 pub(super) use item::Fields;
 pub use report::{ItemError, Report};
@@ -23,6 +25,11 @@ pub enum BadBody {
     /// It is not UTF-8, as JSON must be.
     #[error("the body is not UTF-8 from byte {0} on")]
     NotUtf8(usize),
+    /// It is one object a line, which is another content type.
+    #[error(
+        "the body has more than one object: send one object a line as application/x-ndjson, or an array of them"
+    )]
+    Lines,
     /// It is not JSON. The parser's message names a position and no content.
     #[error("the body is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
@@ -71,7 +78,11 @@ pub fn json(body: &[u8], push: &mut impl Push) -> Result<Report, BadBody> {
     match text.trim_ascii_start().as_bytes().first() {
         None => return Err(BadBody::Empty),
         Some(b'{') => {
-            let object: &RawValue = serde_json::from_str(text)?;
+            let object: &RawValue = match serde_json::from_str(text) {
+                Ok(object) => object,
+                Err(_) if is_several(text) => return Err(BadBody::Lines),
+                Err(error) => return Err(error.into()),
+            };
             item::take(object.get(), push, &mut report);
         }
         Some(b'[') => {
@@ -89,6 +100,16 @@ pub fn json(body: &[u8], push: &mut impl Push) -> Result<Report, BadBody> {
         }
     }
     Ok(report)
+}
+
+/// Whether `text` begins with two objects.
+fn is_several(text: &str) -> bool {
+    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let mut next_is_object = || {
+        let next = objects.next().and_then(Result::ok);
+        next.is_some_and(|object| object.get().starts_with('{'))
+    };
+    next_is_object() && next_is_object()
 }
 
 /// Some programs begin a text with a byte order mark.

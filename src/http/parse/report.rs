@@ -7,6 +7,8 @@ use crate::http::openapi::schema;
 
 /// Errors beyond this many are counted and not told one by one.
 const MAX_ERRORS: usize = 100;
+/// Items without a time that are searched for one under another name: those of a body are alike.
+const MAX_LOOKS: usize = 8;
 
 /// What became of the items of a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +19,9 @@ pub struct Report {
     pub errors: Vec<ItemError>,
     /// How many items were refused, by code.
     pub rejected: Vec<(&'static str, usize)>,
+    /// What was accepted and probably means something else than its sender thinks.
+    pub warnings: Vec<String>,
+    looks: usize,
 }
 
 /// Why one item was refused.
@@ -35,6 +40,20 @@ impl Report {
     /// How many items were refused.
     pub fn rejected(&self) -> usize {
         self.rejected.iter().map(|(_, items)| items).sum()
+    }
+
+    /// Warns if the present item, which has no time, has one under another name: it counts as seen now.
+    pub(super) fn look_for_time(&mut self, find: impl FnOnce() -> Option<String>) {
+        if self.looks >= MAX_LOOKS || !self.warnings.is_empty() {
+            return;
+        }
+        self.looks += 1;
+        if let Some(name) = find() {
+            self.warnings.push(format!(
+                "item {} has `{name}` and no `at`, so it counts as seen now, as all such items do: call the field `at`",
+                self.items
+            ));
+        }
     }
 
     pub(super) fn accept(&mut self) {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{InvalidSegment, InvalidUserId};
+use crate::domain::{InvalidInstant, InvalidSegment, InvalidUserId};
 
 type Pushed = (String, String, Option<i64>);
 
@@ -164,6 +164,129 @@ fn every_way_of_getting_an_item_wrong() {
 }
 
 #[test]
+fn messages_know_the_likely_mistake() {
+    for (text, part) in [
+        (
+            r#"{"userId":"u","segment":"a"}"#,
+            "user_id is missing: call `userId` `user_id`",
+        ),
+        (
+            r#"{"User_Id":"u","segment":"a"}"#,
+            "call `User_Id` `user_id`",
+        ),
+        (r#"{"id":7,"segment":"a"}"#, "call `id` `user_id`"),
+        (r#"{"user_id":null,"segment":"a"}"#, "user_id is missing"),
+        (
+            r#"{"user_id":"u","segmentName":"a"}"#,
+            "call `segmentName` `segment`",
+        ),
+        (
+            r#"{"user_id":"u","segments":["a","b"]}"#,
+            "an item with `segment` for each",
+        ),
+        (
+            r#"{"user_id":"u","segment":["a","b"]}"#,
+            "an item for each segment",
+        ),
+        (
+            r#"{"user_id":"\ud800","segment":"a"}"#,
+            "user_id has half a surrogate pair",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a\udfff"}"#,
+            "segment has half a surrogate pair",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"\ud800"}"#,
+            "at has half a surrogate pair",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"1795262400"}"#,
+            "a number in quotes",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"1795262400.5"}"#,
+            "a number in quotes",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"2026-11-21T12:00:00"}"#,
+            "has no time zone",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"2026-11-21 12:00:00.123"}"#,
+            "has no time zone",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"2026-11-21 12:00:00 UTC"}"#,
+            "write Z for UTC",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":"2026-11-21"}"#,
+            "a date without a time",
+        ),
+        (r#"{"user_id":"u","segment":"a","at":""}"#, "leave it out"),
+        (
+            r#"{"user_id":"u","segment":"a","at":"noon"}"#,
+            "must be RFC 3339, such as",
+        ),
+        (
+            r#"{"user_id":"u","segment":"a","at":true}"#,
+            "must be RFC 3339 in a string",
+        ),
+        (
+            r#"[{"user_id":"u","segment":"a"}]"#,
+            "send an array as application/json",
+        ),
+    ] {
+        let message = &lines(text.as_bytes()).1.errors[0].message;
+        assert!(message.contains(part), "{text}: {message}");
+    }
+    let text = "{\"user_id\":\"u\",\"segment\":\"s\"}\n{\"user_id\":\"v\",\"segment\":\"s\"}\n";
+    assert!(matches!(document(text.as_bytes()), Err(BadBody::Lines)));
+}
+
+#[test]
+fn a_time_in_another_unit_is_named() {
+    for (at, unit) in [
+        ("1795262400123", "unix time in milliseconds"),
+        ("1795262400123456", "unix time in microseconds"),
+        ("1795262400123456789", "unix time in nanoseconds"),
+        ("17952624000", "server's clock"),
+    ] {
+        let text = format!(r#"{{"user_id":"u","segment":"s","at":{at}}}"#);
+        let report = ndjson(
+            text.as_bytes(),
+            &mut |_: &str, _: &str, _: Option<Timestamp>| Err(InvalidInstant::InFuture(300).into()),
+        );
+        assert!(report.errors[0].message.contains(unit), "{report:?}");
+    }
+}
+
+#[test]
+fn a_time_under_another_name_is_warned_of_once() {
+    for name in ["timestamp", "ts", "lastSeen", "At", "event_time"] {
+        let item = format!(r#"{{"user_id":"u","segment":"s","{name}":1577880000}}"#);
+        let (pushed, report) = lines(format!("{item}\n{item}\n").as_bytes());
+        assert_eq!(pushed.len(), 2);
+        let [warning] = &report.warnings[..] else {
+            panic!("{report:?}")
+        };
+        assert!(
+            warning.starts_with(&format!("item 0 has `{name}` and no `at`")),
+            "{warning}"
+        );
+        let (_, report) = document(item.as_bytes()).unwrap();
+        assert_eq!(report.warnings.len(), 1);
+    }
+    for fine in [
+        r#"{"user_id":"u","segment":"s","at":1795262400,"timestamp":1577880000}"#,
+        r#"{"user_id":"u","segment":"s","country":"DE"}"#,
+    ] {
+        assert!(lines(fine.as_bytes()).1.warnings.is_empty(), "{fine}");
+    }
+}
+
+#[test]
 fn a_bad_line_keeps_its_neighbours() {
     let good = r#"{"user_id":"u","segment":"s"}"#;
     for bad in [
@@ -196,7 +319,6 @@ fn a_bad_document_is_refused_whole() {
         "[",
         "[{}",
         "[{},]",
-        "{}{}",
         "[] []",
         "nonsense",
         "[{\"user_id\":\"u\"",
@@ -258,6 +380,8 @@ fn messages_quote_no_user_id() {
         r#"{"user_id":"secret" "segment":"a"}"#,
         r#"{"user_id":["secret"],"segment":"a"}"#,
         r#""secret""#,
+        r#"{"userId":"secret","secret":"secret","segment":"a"}"#,
+        r#"{"user_id":"u","segment":"s","at":"secret"}"#,
     ] {
         let (_, report) = lines(text.as_bytes());
         assert!(!report.errors[0].message.contains("secret"), "{report:?}");
