@@ -1,6 +1,6 @@
 //! The lock on a directory: one log, one process.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
@@ -44,7 +44,7 @@ impl LockedDir {
 }
 
 /// Makes `path` and what leads to it, with their names durable: a log in a directory that a crash takes away
-/// is lost as well.
+/// is lost as well. Nobody else of this machine may look into what is made: pairs and keys lie there.
 fn create_durably(path: &Path) -> Result<(), LogError> {
     if path.is_dir() {
         return Ok(());
@@ -57,7 +57,12 @@ fn create_durably(path: &Path) -> Result<(), LogError> {
     if parent != path && !parent.is_dir() {
         create_durably(parent)?;
     }
-    fs::create_dir(path).map_err(|error| LogError::io("create", path, &error))?;
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(path)
+        .map_err(|error| LogError::io("create", path, &error))?;
     if cfg!(unix) {
         File::open(parent)
             .and_then(|parent| parent.sync_all())
@@ -69,6 +74,26 @@ fn create_durably(path: &Path) -> Result<(), LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_made_is_for_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let mode = |path: &str| {
+            let metadata = root.path().join(path).metadata().unwrap();
+            metadata.permissions().mode() & 0o777
+        };
+        let there = root.path().join("there");
+        fs::create_dir(&there).unwrap();
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&there, open).unwrap();
+        let _lock = LockedDir::acquire(&root.path().join("there/a/b")).unwrap();
+        assert_eq!((mode("there/a"), mode("there/a/b")), (0o700, 0o700));
+        let _lock = LockedDir::acquire(&there).unwrap();
+        assert_eq!(mode("there"), 0o755, "what was there stays as it was");
+    }
 
     #[test]
     fn a_directory_has_one_owner() {
