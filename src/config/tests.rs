@@ -198,7 +198,8 @@ fn what_is_allowed_and_probably_wrong_is_a_warning() {
     ];
     let slow = [influx, &[("HEADCOUNT_CACHE_TTL", "1m")]].concat();
     let unused: &[(&str, &str)] = &[("HEADCOUNT_INFLUX_URL", "http://h")];
-    let cases: &[(&[(&str, &str)], &[(&'static str, &str)], &str)] = &[
+    type Given<'a, 'n> = &'a [(&'n str, &'a str)];
+    let cases: &[(Given<'_, '_>, Given<'_, 'static>, &str)] = &[
         (
             unused,
             &[],
