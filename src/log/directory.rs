@@ -9,8 +9,17 @@ use super::LogError;
 #[derive(Debug)]
 pub struct LockedDir {
     path: PathBuf,
-    // Held for its lock, which the system gives up with the file.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for LockedDir {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child process has a copy of the descriptor from its fork to its exec, and
+        // the lock lasts until the last copy is closed.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, dir = %self.path.display(), "the directory's lock could not be released");
+        }
+    }
 }
 
 impl LockedDir {
@@ -28,7 +37,7 @@ impl LockedDir {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_path_buf(),
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(LogError::Locked {
                 dir: path.to_path_buf(),
@@ -105,6 +114,16 @@ mod tests {
         assert!(refused.to_string().contains(path.to_str().unwrap()));
         drop(first);
         LockedDir::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn the_lock_is_free_at_once_although_a_copy_of_its_descriptor_is_open() {
+        let root = tempfile::tempdir().unwrap();
+        let locked = LockedDir::acquire(root.path()).unwrap();
+        // What a child process holds that another thread has just forked.
+        let _copy = locked.lock.try_clone().unwrap();
+        drop(locked);
+        LockedDir::acquire(root.path()).unwrap();
     }
 
     #[test]

@@ -160,7 +160,8 @@ impl Delivery<'_> {
 
     async fn remove(&mut self, number: u64) -> Result<(), StoreError> {
         let spool = Arc::clone(self.spool);
-        let removed = tokio::task::spawn_blocking(move || spool.log.remove_before(number + 1));
+        let work = self.spool.file_work.clone();
+        let removed = work.spawn_blocking(move || spool.log.remove_before(number + 1));
         removed.await.map_err(|_| {
             StoreError::Unavailable("removing a spooled file panicked".to_owned())
         })??;
@@ -175,8 +176,11 @@ impl Delivery<'_> {
 
 /// The records of a file that is not written any more.
 async fn read(spool: &Spool, number: u64) -> Result<VecDeque<(Position, Vec<u8>)>, StoreError> {
-    let (disk, dir) = (Arc::clone(&spool.disk), Arc::clone(&spool.dir));
-    let read = tokio::task::spawn_blocking(move || {
+    let Some(dir) = spool.dir.lock().clone() else {
+        return Err(StoreError::Closed);
+    };
+    let disk = Arc::clone(&spool.disk);
+    let read = spool.file_work.spawn_blocking(move || {
         let mut records = VecDeque::new();
         read_file(&*disk, dir.path(), number, |position, payload| {
             records.push_back((position, payload.to_vec()));

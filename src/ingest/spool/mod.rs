@@ -24,6 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify};
+use tokio_util::task::TaskTracker;
 
 pub use delivery::deliver;
 
@@ -53,7 +54,10 @@ pub trait Sink: Send + Sync {
 pub struct Spool {
     log: Log,
     disk: Arc<dyn Disk>,
-    dir: Arc<LockedDir>,
+    /// Shared with the log; `None` once closed.
+    dir: parking_lot::Mutex<Option<Arc<LockedDir>>>,
+    /// Reads and removals of files, each on a thread that may block. They go on when delivery is stopped.
+    file_work: TaskTracker,
     ledger: Arc<Ledger>,
     max_bytes: u64,
     /// Bytes of appends under way.
@@ -117,7 +121,8 @@ impl Spool {
         Ok(Self {
             log,
             disk,
-            dir,
+            dir: parking_lot::Mutex::new(Some(dir)),
+            file_work: TaskTracker::new(),
             ledger,
             max_bytes,
             reserved: AtomicU64::new(0),
@@ -204,8 +209,13 @@ impl Spool {
         Ok(())
     }
 
-    /// Stops writing. What waits is delivered after the next [`open`](Self::open).
+    /// Stops writing and releases the directory's lock. What waits is delivered after the next [`open`](Self::open).
     pub async fn close(&self) -> Result<(), LogError> {
-        self.log.close().await
+        // None of these may touch a file that belongs to the next owner of the directory.
+        self.file_work.close();
+        self.file_work.wait().await;
+        let closed = self.log.close().await;
+        *self.dir.lock() = None;
+        closed
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -292,10 +293,26 @@ async fn a_closed_spool_takes_nothing() {
         spool.append(&one("u"), now()).await.unwrap_err().name(),
         "closed"
     );
+}
+
+#[tokio::test]
+async fn a_closed_spool_has_released_its_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    // Like a read of a file that goes on after delivery was stopped.
+    let reading = spool.file_work.spawn_blocking(move || released.recv());
+    let mut closing = std::pin::pin!(spool.close());
     assert!(
-        Spool::open(dir.path(), ROOM, minute()).is_err(),
-        "the directory has one owner"
+        closing.as_mut().now_or_never().is_none(),
+        "a file is still being read"
     );
+    release.send(()).unwrap();
+    closing.await.unwrap();
+    reading.await.unwrap().unwrap();
+    Spool::open(dir.path(), ROOM, minute())
+        .expect("the former one is closed, though it is still there");
+    assert_eq!(spool.check().unwrap_err().name(), "closed");
 }
 
 #[tokio::test]
