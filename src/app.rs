@@ -1,36 +1,39 @@
 //! Wiring: a running headcount, made from settings.
 
+mod spool;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinError;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use self::spool::{keep_delivering, open_spool};
 use crate::cache::{self, CountCache};
-use crate::config::{CacheKind, RefreshMode, Settings, SpoolSettings};
+use crate::clock_watch;
+use crate::config::{CacheKind, RefreshMode, Settings};
 use crate::counts::{CountError, Counts, CountsParts};
 use crate::domain::{
-    Clock, Count, InvalidSegment, InvalidWindow, Membership, Resolution, Segment, SteadyClock,
-    TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Clock, Count, InvalidSegment, InvalidWindow, Membership, Segment, SteadyClock, TimeFrame,
+    Timestamp, TrendPoint, UserId, Window,
 };
 use crate::events::{self, Events, FollowerParts};
-use crate::ingest::spool::{self, Spool};
+use crate::ingest::spool::Spool;
 use crate::ingest::{
     Identity, Ingest, IngestError, IngestParts, PairError, PendingNotes, Recorder, SegmentGuard,
 };
+use crate::known_segments;
 use crate::readiness::{Component, Readiness};
 use crate::refresher::{Outcome, Refresher, RefresherParts};
+use crate::rounds::Rounds;
 use crate::store::{self, ObservedStore, Opened, PairStore, StoreError};
+use crate::supervisor::Supervisor;
 use crate::sweeper;
 use crate::telemetry::Metrics;
 
-/// A component that does not answer a probe within this time counts as away.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// A running headcount: the whole service but for HTTP.
 ///
-/// Must be opened within a tokio runtime. [`shut_down`](Self::shut_down) before dropping it, so that tasks end.
+/// Must be opened within a tokio runtime. [`shut_down`](Self::shut_down) it to finish what is under way; when that returns,
+/// the directories can be opened again. Where it is only dropped, its tasks end by themselves soon after.
 #[derive(Debug)]
 pub struct Headcount {
     frame: TimeFrame,
@@ -45,8 +48,9 @@ pub struct Headcount {
     metrics: Arc<Metrics>,
     /// For how long a pair that left the window is kept.
     keep_expired: Duration,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    /// The refresher's, where it runs by itself.
+    rounds: Option<Arc<Rounds>>,
+    supervisor: Supervisor,
 }
 
 /// Why headcount did not open.
@@ -122,24 +126,16 @@ impl Headcount {
         }
         let store: Arc<dyn PairStore> =
             Arc::new(ObservedStore::new(opened.store, Arc::clone(&metrics)));
+        let supervisor = Supervisor::new(&metrics);
         let guard = Arc::new(SegmentGuard::new(settings.ingest.max_segments));
-        let listing = guard.begin_listing();
-        match store.segments(clock.now()).await {
-            Ok(listed) => guard.settle(listing, &listed),
-            // A store that is away must not stop the start: the first refresh settles the guard.
-            Err(error) => tracing::warn!(%error, "the store can't list its segments yet"),
-        }
-
-        let tasks = TaskTracker::new();
-        let stop = CancellationToken::new();
-        let pending = (!store.is_live()).then(|| {
-            PendingNotes::start(
-                Arc::clone(&cache),
-                Arc::clone(&metrics),
-                &tasks,
-                stop.clone(),
-            )
-        });
+        let sources = known_segments::Sources {
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            clock: Arc::clone(&clock),
+        };
+        known_segments::begin(&supervisor, &guard, sources).await;
+        let pending = (!store.is_live())
+            .then(|| PendingNotes::start(Arc::clone(&cache), Arc::clone(&metrics), &supervisor));
         let identity = match &settings.ingest.user_key {
             Some(key) => Identity::keyed(key.reveal()),
             None => Identity::plain(),
@@ -148,11 +144,10 @@ impl Headcount {
         let spool = match &settings.ingest.spool {
             // A store in this process can't be away from it.
             Some(wanted) if !store.is_live() => {
-                let spool =
-                    open_spool(wanted.clone(), frame.resolution(), &clock, &metrics).await?;
-                let sink = Arc::clone(&recorder) as Arc<dyn spool::Sink>;
-                tasks.spawn(spool::deliver(Arc::clone(&spool), sink, stop.clone()));
-                Some(spool)
+                let resolution = frame.resolution();
+                let opened = open_spool(wanted.clone(), resolution, &clock, &metrics).await?;
+                keep_delivering(&supervisor, &opened, &recorder);
+                Some(opened)
             }
             _ => None,
         };
@@ -174,7 +169,7 @@ impl Headcount {
             metrics: Arc::clone(&metrics),
             windows: settings.refresh.windows.clone(),
             parallelism: settings.refresh.parallelism,
-            stop: stop.clone(),
+            stop: supervisor.stop().clone(),
         }));
         let counts = Counts::new(CountsParts {
             frame,
@@ -208,19 +203,23 @@ impl Headcount {
             refresher,
             events: Arc::new(events),
             metrics,
-            tasks,
-            stop,
+            rounds: (settings.refresh.mode == RefreshMode::Loop)
+                .then(|| Arc::new(Rounds::every(settings.refresh.interval))),
+            supervisor,
         };
         headcount.start_tasks(settings);
         Ok(headcount)
     }
 
     fn start_tasks(&self, settings: &Settings) {
-        if settings.refresh.mode == RefreshMode::Loop {
-            let refresher = Arc::clone(&self.refresher);
+        let stop = self.supervisor.stop();
+        if let Some(rounds) = &self.rounds {
+            let (refresher, rounds) = (Arc::clone(&self.refresher), Arc::clone(rounds));
             let interval = settings.refresh.interval;
-            self.tasks
-                .spawn(async move { refresher.keep_running(interval).await });
+            self.supervisor.keep("refresher", move || {
+                let (refresher, rounds) = (Arc::clone(&refresher), Arc::clone(&rounds));
+                async move { refresher.keep_running(interval, &rounds).await }
+            });
         }
         let followed = FollowerParts {
             frame: self.frame,
@@ -228,19 +227,29 @@ impl Headcount {
             store: Arc::clone(&self.store),
             cache: Arc::clone(&self.cache),
         };
-        let (told, stop) = (Arc::clone(&self.events), self.stop.clone());
-        self.tasks.spawn(events::follow(told, followed, stop));
+        let (told, until) = (Arc::clone(&self.events), stop.clone());
+        self.supervisor.keep("events", move || {
+            events::follow(Arc::clone(&told), followed.clone(), until.clone())
+        });
+        let (clock, until) = (Arc::clone(&self.clock), stop.clone());
+        self.supervisor.keep("clock", move || {
+            clock_watch::keep_watching(Arc::clone(&clock), until.clone())
+        });
+        let watched = Arc::downgrade(&self.clock);
+        self.metrics.before_render(move |metrics| {
+            if let Some(clock) = watched.upgrade() {
+                metrics.clock_ahead(clock.ahead());
+            }
+        });
         if self.store.is_live() {
             // A store that lives in this process has nobody else to remove what expired.
-            let sweep = sweeper::keep_sweeping(
-                Arc::clone(&self.store),
-                Arc::clone(&self.clock),
-                self.frame.resolution(),
-                self.stop.clone(),
-            );
-            self.tasks.spawn(sweep);
+            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            let (resolution, until) = (self.frame.resolution(), stop.clone());
+            self.supervisor.keep("sweeper", move || {
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                sweeper::keep_sweeping(store, clock, resolution, until.clone())
+            });
         }
-        self.tasks.close();
     }
 
     /// Records (user id, segment) pairs seen now: all of them durably, or none.
@@ -368,8 +377,8 @@ impl Headcount {
         }
         let (refresher, only) = (Arc::clone(&self.refresher), only.cloned());
         let run = self
-            .tasks
-            .spawn(async move { refresher.run(only.as_ref()).await });
+            .supervisor
+            .begin(async move { refresher.run(only.as_ref()).await });
         match run.await.map_err(JoinError::try_into_panic) {
             Ok(outcome) => outcome,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
@@ -389,35 +398,39 @@ impl Headcount {
     pub async fn archive_telling(&self, told: impl FnMut(u64)) -> Result<u64, StoreError> {
         let now = self.clock.now();
         let as_of = now.saturating_sub(self.keep_expired).unwrap_or(now);
-        sweeper::sweep(&*self.store, as_of, &self.stop, told).await
+        sweeper::sweep(&*self.store, as_of, self.supervisor.stop(), told).await
     }
 
     /// How the components are, by real round trips.
     pub async fn readiness(&self) -> Readiness {
         let (store, cache) = tokio::join!(
-            probe("store", async {
+            Component::probe("store", async {
                 self.store.ping().await.map_err(|error| error.to_string())
             }),
-            probe("cache", async {
+            Component::probe("cache", async {
                 self.cache.ping().await.map_err(|error| error.to_string())
             }),
         );
         let (stored, reads) = (store.ok, store.ok || cache.ok);
-        let spool = self
-            .spool
-            .as_deref()
-            .map(|spool| spooled(spool, self.clock.now()));
+        let spool = self.spool.as_deref();
+        let spool = spool.map(|spool| Component::of_spool(spool, self.clock.now()));
+        let refresher = self.rounds.as_deref().map(Component::of_rounds);
+        let components = [store, cache, Component::of_clock(&*self.clock)];
         Readiness {
             writes: stored || spool.as_ref().is_some_and(|spool| spool.ok),
             reads,
-            components: [store, cache].into_iter().chain(spool).collect(),
+            recounts: refresher.as_ref().is_none_or(|refresher| refresher.ok),
+            components: components
+                .into_iter()
+                .chain(spool)
+                .chain(refresher)
+                .collect(),
         }
     }
 
     /// Ends the background tasks and closes the store. Pairs being recorded are finished first.
     pub async fn shut_down(&self) -> Result<(), StoreError> {
-        self.stop.cancel();
-        self.tasks.wait().await;
+        self.supervisor.end().await;
         if let Some(spool) = &self.spool {
             spool.close().await?;
         }
@@ -425,51 +438,10 @@ impl Headcount {
     }
 }
 
-async fn open_spool(
-    wanted: SpoolSettings,
-    resolution: Resolution,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Arc<Spool>, StoreError> {
-    metrics.spool_limit(wanted.max_bytes);
-    // It reads what waits from a former run.
-    let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
-    let opening = tokio::task::spawn_blocking(opening).await;
-    let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))??;
-    let spool = Arc::new(spool);
-    let (observed, clock) = (Arc::downgrade(&spool), Arc::clone(clock));
-    metrics.before_render(move |metrics| {
-        if let Some(spool) = observed.upgrade() {
-            let stats = spool.stats(clock.now());
-            metrics.spool(stats.waiting_pairs, stats.bytes, stats.oldest);
-        }
-    });
-    Ok(spool)
-}
-
-fn spooled(spool: &Spool, now: Timestamp) -> Component {
-    let stats = spool.stats(now);
-    let waiting = stats.oldest.map(|age| {
-        let pairs = stats.waiting_pairs;
-        format!("{pairs} pairs wait, the oldest for {} s", age.as_secs())
-    });
-    let problem = spool.check().err().map(|error| error.to_string());
-    Component {
-        name: "spool",
-        ok: problem.is_none(),
-        detail: problem.or(waiting),
-    }
-}
-
-async fn probe(name: &'static str, ping: impl Future<Output = Result<(), String>>) -> Component {
-    let answer = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
-    let problem = answer
-        .unwrap_or_else(|_| Err(format!("no answer in {PROBE_TIMEOUT:?}")))
-        .err();
-    Component {
-        name,
-        ok: problem.is_none(),
-        detail: problem,
+impl Drop for Headcount {
+    fn drop(&mut self) {
+        // What the tasks hold, directories among it, is released when they end.
+        self.supervisor.stop().cancel();
     }
 }
 

@@ -1,5 +1,15 @@
 //! What can be served now, and which part is to blame when something can't.
 
+use std::time::Duration;
+
+use crate::clock_watch;
+use crate::domain::{Clock, Timestamp};
+use crate::ingest::spool::Spool;
+use crate::rounds::Rounds;
+
+/// A component that does not answer a probe within this time counts as away.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The state of the service by component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
@@ -7,6 +17,8 @@ pub struct Readiness {
     pub writes: bool,
     /// Whether counts can be answered from a live source.
     pub reads: bool,
+    /// Whether recounts go on, where this process makes them by itself.
+    pub recounts: bool,
     /// Each part that was probed.
     pub components: Vec<Component>,
 }
@@ -14,10 +26,61 @@ pub struct Readiness {
 /// The state of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Its name: `store`, `cache`.
+    /// Its name: `store`, `cache`, `spool`, `refresher`, `clock`.
     pub name: &'static str,
-    /// Whether it answered.
+    /// Whether it works.
     pub ok: bool,
     /// What is wrong, or what is worth knowing.
     pub detail: Option<String>,
+}
+
+impl Component {
+    /// One that answers `ping`, in time.
+    pub(crate) async fn probe(
+        name: &'static str,
+        ping: impl Future<Output = Result<(), String>>,
+    ) -> Self {
+        let answer = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
+        let problem = answer
+            .unwrap_or_else(|_| Err(format!("no answer in {PROBE_TIMEOUT:?}")))
+            .err();
+        Self::with(name, problem)
+    }
+
+    /// The spool as of `now`.
+    pub(crate) fn of_spool(spool: &Spool, now: Timestamp) -> Self {
+        let stats = spool.stats(now);
+        let waiting = stats.oldest.map(|age| {
+            let pairs = stats.waiting_pairs;
+            format!("{pairs} pairs wait, the oldest for {} s", age.as_secs())
+        });
+        let problem = spool.check().err().map(|error| error.to_string());
+        Self {
+            name: "spool",
+            ok: problem.is_none(),
+            detail: problem.or(waiting),
+        }
+    }
+
+    /// The task that recounts.
+    pub(crate) fn of_rounds(rounds: &Rounds) -> Self {
+        Self {
+            name: "refresher",
+            ok: !rounds.are_late(),
+            detail: Some(rounds.describe()),
+        }
+    }
+
+    /// Where "now" comes from.
+    pub(crate) fn of_clock(clock: &dyn Clock) -> Self {
+        Self::with("clock", clock_watch::problem(clock))
+    }
+
+    fn with(name: &'static str, problem: Option<String>) -> Self {
+        Self {
+            name,
+            ok: problem.is_none(),
+            detail: problem,
+        }
+    }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{CountCache, LockToken};
 use crate::domain::{Clock, Count, Segment, TimeFrame, Timestamp, TrendPoint, Window};
 use crate::ingest::SegmentGuard;
+use crate::rounds::Rounds;
 use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
 
@@ -160,7 +161,11 @@ impl Refresher {
     ) -> Result<(u64, u64), StoreError> {
         let segments = match only {
             Some(segment) => vec![segment.clone()],
-            None => self.list().await?,
+            // A store that is silent holds up no end.
+            None => tokio::select! {
+                () = self.parts.stop.cancelled() => return Ok((0, 0)),
+                listed = self.list() => listed?,
+            },
         };
         let mut counted = stream::iter(segments)
             .map(|segment| self.refresh_segment(segment))
@@ -309,9 +314,9 @@ impl Refresher {
         Ok(listed.contains(segment))
     }
 
-    /// Runs every `interval`, a little apart from other instances, until stopped. A failed round is logged and
-    /// the next one waited for.
-    pub async fn keep_running(&self, interval: Duration) {
+    /// Runs every `interval`, a little apart from other instances, until stopped, and tells `rounds` of each that went
+    /// through. A failed round is logged and the next one waited for.
+    pub async fn keep_running(&self, interval: Duration, rounds: &Rounds) {
         loop {
             // Up to a tenth of the interval, so that instances started together don't stay in step.
             let jitter = interval.mul_f64(fastrand::f64() / 10.0);
@@ -319,7 +324,12 @@ impl Refresher {
                 () = self.parts.stop.cancelled() => return,
                 () = tokio::time::sleep(interval.saturating_sub(jitter)) => {}
             }
-            match self.run(None).await {
+            let outcome = self.run(None).await;
+            // A round that was skipped for another's lock proves nothing: its holder may have panicked.
+            if matches!(outcome, Ok(Outcome::Done(_))) {
+                rounds.complete();
+            }
+            match outcome {
                 Ok(Outcome::Done(report)) => tracing::debug!(
                     refreshed = report.refreshed,
                     failed = report.failed,

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::args::ServeArgs;
 use super::variables::Variables;
-use crate::app::Headcount;
+use crate::app::{Headcount, OpenError};
 use crate::auth::Auth;
 use crate::config::{Cors, Settings};
 use crate::domain::{Clock, SteadyClock};
@@ -27,7 +28,10 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
-    runtime.block_on(serve(&settings))
+    let served = runtime.block_on(serve(&settings));
+    // A thread may still read a directory whose opening was given up.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(settings: &Settings) -> Result<(), Failure> {
@@ -41,9 +45,10 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     // wait for as long as replay takes.
     let listener = bind("listen", settings.listen).await?;
     let address = listener.local_addr().unwrap_or(settings.listen);
-    let app = Headcount::open_with(settings, clock, metrics)
-        .await
-        .map_err(|error| Failure::failed(error.to_string()))?;
+    let opening = Headcount::open_with(settings, clock, metrics);
+    let Some(app) = unless_stopped(&signals.stop(), opening).await? else {
+        return Ok(());
+    };
     let app = Arc::new(app);
     if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
@@ -72,10 +77,41 @@ pub(super) fn warn_of(warnings: &[String]) {
     }
 }
 
+/// What `opening` opens, or `None` when a signal came first.
+pub(super) async fn unless_stopped(
+    stop: &CancellationToken,
+    opening: impl Future<Output = Result<Headcount, OpenError>>,
+) -> Result<Option<Headcount>, Failure> {
+    let opened = tokio::select! {
+        () = stop.cancelled() => {
+            tracing::info!("stopped before everything was open");
+            return Ok(None);
+        }
+        opened = opening => opened,
+    };
+    opened
+        .map(Some)
+        .map_err(|error| Failure::failed(error.to_string()))
+}
+
 pub(super) async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| {
         Failure::failed(format!(
             "can't listen on {address} (setting `{setting}`): {error}"
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_signal_ends_an_opening_that_takes_its_time() {
+        let stop = CancellationToken::new();
+        let mut waiting = std::pin::pin!(unless_stopped(&stop, std::future::pending()));
+        assert!(futures::poll!(waiting.as_mut()).is_pending());
+        stop.cancel();
+        assert!(waiting.await.unwrap().is_none());
+    }
 }

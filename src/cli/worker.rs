@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::args::ServeArgs;
-use super::serve::{bind, warn_of};
+use super::serve::{bind, unless_stopped, warn_of};
 use super::variables::Variables;
 use crate::app::Headcount;
 use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
@@ -38,7 +38,9 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
-    runtime.block_on(work(&settings))
+    let worked = runtime.block_on(work(&settings));
+    runtime.shutdown_background();
+    worked
 }
 
 async fn work(settings: &Settings) -> Result<(), Failure> {
@@ -48,9 +50,9 @@ async fn work(settings: &Settings) -> Result<(), Failure> {
         Some(address) => Some(bind("worker_listen", address).await?),
         None => None,
     };
-    let headcount = Headcount::open(settings)
-        .await
-        .map_err(|error| failed(&error))?;
+    let Some(headcount) = unless_stopped(&signals.stop(), Headcount::open(settings)).await? else {
+        return Ok(());
+    };
     let headcount = Arc::new(headcount);
     tracing::info!(interval = ?settings.refresh.interval, "recounting");
     let stop = signals.stop();

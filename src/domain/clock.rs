@@ -13,6 +13,12 @@ pub trait Clock: Send + Sync + fmt::Debug {
 
     /// Promises that [`Clock::now`] will not answer an instant before `instant` from here on.
     fn not_before(&self, instant: Timestamp);
+
+    /// How far [`Clock::now`] is ahead of the system's clock, which was set back, or was wrong when an instant was
+    /// promised.
+    fn ahead(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The system's clock, held still while the system's time is behind what was already answered.
@@ -34,6 +40,12 @@ impl Clock for SteadyClock {
     fn not_before(&self, instant: Timestamp) {
         self.latest_micros
             .fetch_max(instant.as_microsecond(), Ordering::Relaxed);
+    }
+
+    fn ahead(&self) -> Duration {
+        let latest = self.latest_micros.load(Ordering::Relaxed);
+        let ahead = latest.saturating_sub(Timestamp::now().as_microsecond());
+        Duration::from_micros(u64::try_from(ahead).unwrap_or(0))
     }
 }
 
@@ -84,6 +96,9 @@ mod tests {
         clock.not_before(ahead);
         assert!(clock.now() >= ahead - jiff::SignedDuration::from_micros(1));
         assert!(clock.now() < ahead + jiff::SignedDuration::from_hours(1));
+        let three_hours = Duration::from_hours(3);
+        assert!(clock.ahead() <= three_hours && clock.ahead() > three_hours / 2);
+        assert_eq!(SteadyClock::default().ahead(), Duration::ZERO);
     }
 
     #[test]

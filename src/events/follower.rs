@@ -20,7 +20,7 @@ const LIVE_PERIOD: Duration = Duration::from_millis(400);
 const CACHED_PERIOD: Duration = Duration::from_secs(1);
 
 /// Where counts are looked up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FollowerParts {
     /// The window.
     pub frame: TimeFrame,

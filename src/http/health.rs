@@ -33,7 +33,7 @@ pub(super) struct Document<'a> {
     writes: bool,
     /// Whether counts come from a live source.
     reads: bool,
-    /// Each part by its name: `store`, `cache`, `spool`.
+    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`.
     #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component<'a>>,
 }
@@ -48,26 +48,43 @@ struct Component<'a> {
     detail: Option<&'a str>,
 }
 
-/// The routes. The service is not ready any more once `stop` is cancelled.
-pub(super) fn route(app: &Arc<Headcount>, stop: CancellationToken) -> BoxedFilter<(Response,)> {
+/// What a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To take pairs and answer counts.
+    Service,
+    /// To recount.
+    Worker,
+}
+
+/// The routes. The process is not ready any more once `stop` is cancelled.
+pub(super) fn route(
+    app: &Arc<Headcount>,
+    role: Role,
+    stop: CancellationToken,
+) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     let health = path!("healthz")
         .and(warp::get())
         .map(|| json(&Health { status: "ok" }));
     let ready = path!("readyz").and(warp::get()).then(move || {
         let (app, stop) = (Arc::clone(&app), stop.clone());
-        async move { answer(&app.readiness().await, stop.is_cancelled()) }
+        async move { answer(&app.readiness().await, role, stop.is_cancelled()) }
     });
     health.or(ready).unify().boxed()
 }
 
-fn answer(readiness: &Readiness, draining: bool) -> Response {
+fn answer(readiness: &Readiness, role: Role, draining: bool) -> Response {
     let all_well = readiness.components.iter().all(|component| component.ok);
-    let status = match (readiness.writes, readiness.reads) {
+    let is_of_use = match role {
+        Role::Service => readiness.writes || readiness.reads,
+        Role::Worker => readiness.recounts,
+    };
+    let status = match is_of_use {
         _ if draining => "draining",
-        (false, false) => "unavailable",
-        (true, true) if all_well => "ready",
-        _ => "degraded",
+        false => "unavailable",
+        true if all_well && readiness.writes && readiness.reads => "ready",
+        true => "degraded",
     };
     let code = match status {
         "ready" | "degraded" => StatusCode::OK,
@@ -97,16 +114,25 @@ mod tests {
     use http_body_util::BodyExt;
 
     async fn shown(writes: bool, reads: bool, draining: bool) -> (u16, String) {
+        shown_by(Role::Service, [writes, reads, true], draining).await
+    }
+
+    async fn shown_by(
+        role: Role,
+        [writes, reads, recounts]: [bool; 3],
+        draining: bool,
+    ) -> (u16, String) {
         let readiness = Readiness {
             writes,
             reads,
+            recounts,
             components: vec![crate::readiness::Component {
                 name: "store",
                 ok: writes,
                 detail: None,
             }],
         };
-        let (parts, body) = answer(&readiness, draining).into_parts();
+        let (parts, body) = answer(&readiness, role, draining).into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(document["components"]["store"]["ok"], writes);
@@ -126,5 +152,19 @@ mod tests {
             (503, "unavailable".into())
         );
         assert_eq!(shown(true, true, true).await, (503, "draining".into()));
+    }
+    #[tokio::test]
+    async fn a_worker_is_ready_while_its_rounds_go_on() {
+        let shown = async |parts, draining| shown_by(Role::Worker, parts, draining).await;
+        assert_eq!(shown([true; 3], false).await, (200, "ready".into()));
+        assert_eq!(
+            shown([false, false, true], false).await,
+            (200, "degraded".into())
+        );
+        assert_eq!(
+            shown([true, true, false], false).await,
+            (503, "unavailable".into())
+        );
+        assert_eq!(shown([true; 3], true).await, (503, "draining".into()));
     }
 }

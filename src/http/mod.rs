@@ -77,7 +77,7 @@ fn routes(
         .unify()
         .or(users::route(app))
         .unify()
-        .or(health::route(app, stop))
+        .or(health::route(app, health::Role::Service, stop))
         .unify()
         .or(metrics::route(app))
         .unify()
@@ -94,7 +94,7 @@ fn routes(
 
 /// The routes that tell how a process is, and no others.
 fn health_routes(app: &Arc<Headcount>, stop: CancellationToken) -> BoxedFilter<(Response,)> {
-    health::route(app, stop)
+    health::route(app, health::Role::Worker, stop)
         .or(metrics::route(app))
         .unify()
         .recover(unmatched)

@@ -7,10 +7,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::cache::CountCache;
 use crate::domain::{Batch, Segment};
+use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
 
 /// How often a cache that was away is told which segments have a gap.
@@ -39,15 +39,18 @@ struct Waiting {
 }
 
 impl PendingNotes {
-    /// Starts the task that carries notes to `cache` until `stop`.
+    /// Starts the task that carries notes to `cache` until the stop.
     pub fn start(
         cache: Arc<dyn CountCache>,
         metrics: Arc<Metrics>,
-        tasks: &TaskTracker,
-        stop: CancellationToken,
+        supervisor: &Supervisor,
     ) -> Self {
         let shared = Arc::<Shared>::default();
-        tasks.spawn(carry(Arc::clone(&shared), cache, metrics, stop));
+        let (carried, stop) = (Arc::clone(&shared), supervisor.stop().clone());
+        supervisor.keep("pending notes", move || {
+            let (shared, cache) = (Arc::clone(&carried), Arc::clone(&cache));
+            carry(shared, cache, Arc::clone(&metrics), stop.clone())
+        });
         Self { shared }
     }
 

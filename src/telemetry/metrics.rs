@@ -31,6 +31,8 @@ pub struct Metrics {
     accept_errors: Counter,
     connections_cut: Counter,
     panics: Counter,
+    task_panics: Family<Labels<1>, Counter>,
+    clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     auth_refusals: Family<Labels<1>, Counter>,
     auth_limited: Family<Labels<1>, Counter>,
     tokens: Gauge,
@@ -102,6 +104,14 @@ impl Default for Metrics {
                 "Connections cut because they outlasted the drain",
             ),
             panics: names.counter("http_panics", "Handlers that panicked; each is a defect"),
+            task_panics: names.counters(
+                "task_panics",
+                "Background tasks that panicked and were started again, by task; each is a defect",
+            ),
+            clock_ahead: names.gauge(
+                "clock_ahead_seconds",
+                "How far the clock of the counts is ahead of the system's, which is wrong or was; 0 as a rule",
+            ),
             auth_refusals: names.counters(
                 "auth_refusals",
                 "Requests refused for want of a right token, by reason",
@@ -266,6 +276,18 @@ impl Metrics {
     /// A handler panicked.
     pub fn panic(&self) {
         self.panics.inc();
+    }
+
+    /// How far the clock of the counts is ahead of the system's.
+    pub fn clock_ahead(&self, ahead: Duration) {
+        self.clock_ahead.set(ahead.as_secs_f64());
+    }
+
+    /// A background task panicked so many times more.
+    pub fn task_panics(&self, task: &'static str, more: u64) {
+        self.task_panics
+            .get_or_create(&[("task", task)])
+            .inc_by(more);
     }
 
     /// A request was refused for want of a right token.

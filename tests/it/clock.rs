@@ -7,7 +7,7 @@ use headcount::domain::Timestamp;
 use serde_json::Value;
 
 use crate::support::say::{say, skip};
-use crate::support::service::Service;
+use crate::support::service::{Service, poll};
 
 const HOUR: i64 = 3600;
 const WINDOW: i64 = 4 * HOUR;
@@ -231,4 +231,45 @@ async fn a_clock_set_back_keeps_everybody_and_one_that_catches_up_lets_them_go()
     story.clock.step(61);
     story.check(&server).await;
     assert_eq!(server.count("s").await, 0, "nobody stays for longer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_years_ahead_is_told_to_everybody() {
+    const YEARS: i64 = 5 * 365 * 24 * HOUR;
+    let Some(clock) = SystemClock::new() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut story = Story {
+        clock,
+        seen: Vec::new(),
+        reached: 0,
+    };
+    let server = story.clock.start(folder.path());
+    story.check(&server).await;
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready["components"]["clock"]["ok"], true, "{ready}");
+    assert_eq!(server.terminate().await, Some(0));
+
+    story.clock.step(YEARS);
+    let server = story.clock.start(folder.path());
+    story.check(&server).await;
+    story.post(&server, None).await;
+    assert_eq!(server.terminate().await, Some(0));
+
+    story.clock.step(-YEARS);
+    let server = story.clock.start(folder.path());
+    let ready = server.get("/readyz").await;
+    assert_eq!(ready["status"], "degraded", "{ready}");
+    let detail = ready["components"]["clock"]["detail"].as_str().unwrap();
+    assert!(detail.contains("ahead of the system's"), "{detail}");
+    poll(async || (!server.logged("HeadcountClockAhead").is_empty()).then_some(())).await;
+    let errors = server.logged("HeadcountClockAhead");
+    assert!(errors[0].contains("ERROR"), "{errors:?}");
+    let metrics = server.text("/metrics").await;
+    let name = "headcount_clock_ahead_seconds ";
+    let ahead = metrics.lines().find_map(|line| line.strip_prefix(name));
+    let ahead: f64 = ahead.unwrap().parse().unwrap();
+    assert!(ahead > (YEARS - HOUR) as f64, "{ahead}");
+    assert_eq!(server.terminate().await, Some(0));
 }

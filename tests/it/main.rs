@@ -51,5 +51,7 @@ mod redis_cache;
 mod redis_store;
 mod redis_store_faults;
 mod serve;
+mod start;
+mod supervision;
 mod support;
 mod watch;

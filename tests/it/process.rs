@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::support::program::run;
-use crate::support::service::Service;
+use crate::support::program::{headcount, run};
+use crate::support::servers::Process;
+use crate::support::service::{Service, poll};
 
 const PAIR: &str = r#"{"user_id":"u1","segment":"sports"}"#;
 
@@ -63,6 +64,62 @@ async fn load_balancers_have_time_to_leave() {
     // Ten minutes of delay are left: a second signal does not wait for them.
     server.signal("TERM");
     assert_ne!(server.exit_code().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_signal_that_asks_for_the_end_drains() {
+    for signal in ["INT", "QUIT", "HUP"] {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "60s")]).await;
+        let mut request = begin_post(&server, 5);
+        server.signal(signal);
+        server.wait_until_refusing().await;
+        request
+            .write_all(&PAIR.as_bytes()[PAIR.len() - 5..])
+            .unwrap();
+        let mut answer = String::new();
+        request.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{signal}: {answer}");
+        assert_eq!(server.exit_code().await, Some(0), "{signal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_that_is_ignored_stays_ignored() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Service::start_by("nohup", directory.path(), &[]);
+    server.signal("HUP");
+    server.post_body(PAIR).await;
+    // A first signal is logged; this is the first.
+    assert_eq!(server.logged("stopping"), [""; 0]);
+    server.signal("TERM");
+    poll(async || (!server.logged("stopping").is_empty()).then_some(())).await;
+    assert!(server.logged("stopping")[0].contains("SIGTERM"));
+    assert_eq!(server.exit_code().await, Some(0));
+}
+
+/// The last of them are two at once: the second ends the demo where it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_leaves_nothing_whichever_signal_ends_it() {
+    for signals in [&["TERM"][..], &["HUP"], &["QUIT"], &["INT", "INT"]] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = headcount(temporary.path(), &[], &["demo", "--port", "0"]);
+        command.env("TMPDIR", temporary.path());
+        let mut demo = Process::start(&mut command);
+        let left = || std::fs::read_dir(temporary.path()).unwrap().count();
+        let is_open = || {
+            let entries = std::fs::read_dir(temporary.path()).unwrap();
+            entries
+                .flatten()
+                .any(|entry| entry.path().join("lock").exists())
+        };
+        poll(async || is_open().then_some(())).await;
+        for signal in signals {
+            demo.signal(signal);
+        }
+        poll(async || demo.ended()).await;
+        assert_eq!(left(), 0, "{signals:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,10 @@
 mod crowd;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,7 @@ use self::crowd::{Crowd, Visit};
 use super::Failure;
 use super::args::DemoArgs;
 use super::output::{grouped, note, print};
+use super::serve::unless_stopped;
 use crate::app::Headcount;
 use crate::auth::Auth;
 use crate::config::Settings;
@@ -35,31 +36,40 @@ pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
         .prefix("headcount-demo-")
         .tempdir()
         .map_err(|error| Failure::failed(format!("can't make a directory: {error}")))?;
-    let served = runtime.block_on(demo(args.port, &folder));
+    let served = runtime.block_on(demo(args.port, folder.path()));
+    runtime.shutdown_background();
     let removed = folder.close();
     served?;
     removed.map_err(|error| Failure::failed(format!("can't remove the demo's directory: {error}")))
 }
 
-async fn demo(port: Option<u16>, folder: &TempDir) -> Result<(), Failure> {
+async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
     let settings = settings(folder)?;
     telemetry::init(&settings.telemetry).map_err(|error| failed(&error))?;
-    let signals = Signals::listen().map_err(|error| failed(&error))?;
+    let left = folder.to_owned();
+    let remove = move || {
+        // What can't be removed stays in the system's temporary directory.
+        let _ = std::fs::remove_dir_all(left);
+    };
+    let signals = Signals::listen_and(remove).map_err(|error| failed(&error))?;
     let listener = listener(port).await?;
     let address = listener.local_addr().map_err(|error| failed(&error))?;
-    let app = Headcount::open(&settings)
-        .await
-        .map_err(|error| failed(&error))?;
+    let Some(app) = unless_stopped(&signals.stop(), Headcount::open(&settings)).await? else {
+        return Ok(());
+    };
     let app = Arc::new(app);
     note("Making up two weeks of visits ...");
     let mut crowd = Crowd::new(app.clock().now(), *app.frame(), fastrand::Rng::new());
-    let pairs = fill(&app, &mut crowd).await?;
+    let stop = signals.stop();
+    let pairs = tokio::select! {
+        () = stop.cancelled() => return app.shut_down().await.map_err(|error| failed(&error)),
+        filled = fill(&app, &mut crowd) => filled?,
+    };
     print(&format!(
         "\n  http://{address}/\n\n{} pairs of two weeks are in, and more keep coming. Ctrl-C ends the demo and removes it all.\n",
         grouped(pairs as u64)
     ))?;
-    let stop = signals.stop();
     let feeder = tokio::spawn(keep_feeding(Arc::clone(&app), crowd, stop.clone()));
     let auth = Auth::open(
         &settings.auth,
@@ -73,8 +83,8 @@ async fn demo(port: Option<u16>, folder: &TempDir) -> Result<(), Failure> {
     app.shut_down().await.map_err(|error| failed(&error))
 }
 
-fn settings(folder: &TempDir) -> Result<Settings, Failure> {
-    let folder = folder.path().to_string_lossy();
+fn settings(folder: &Path) -> Result<Settings, Failure> {
+    let folder = folder.to_string_lossy();
     Ok(Settings::with([
         ("data_dir", folder.as_ref()),
         ("refresh_interval", "10s"),

@@ -23,10 +23,12 @@ mod trend;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{FromRedisValue, Value};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 pub use options::RedisStoreOptions;
 pub use setup::set_up;
@@ -42,6 +44,8 @@ use crate::domain::{
 };
 use crate::redis::{Link, Request};
 
+/// How long a start waits for a server that may be silent. Many times what one needs that is well.
+const START_PATIENCE: Duration = Duration::from_secs(1);
 /// Requests sent at once: a few hundred microseconds of the server's time when each is a small one.
 const AT_ONCE: usize = 500;
 /// Requests of a write sent at once: at most 50,000 pairs, tens of milliseconds of the server's time.
@@ -275,10 +279,10 @@ impl PairStore for RedisStore {
 /// length does.
 pub(super) async fn open(options: RedisStoreOptions) -> Result<Arc<RedisStore>, StoreError> {
     let store = RedisStore::open(options)?;
-    match store.ready().await {
-        Err(StoreError::Damaged(reason)) => Err(StoreError::Rejected(reason)),
+    match timeout(START_PATIENCE, store.ready()).await {
+        Ok(Err(StoreError::Damaged(reason))) => Err(StoreError::Rejected(reason)),
         // Whoever asks the store next says so.
-        Ok(()) | Err(_) => Ok(Arc::new(store)),
+        Ok(Ok(()) | Err(_)) | Err(_) => Ok(Arc::new(store)),
     }
 }
 

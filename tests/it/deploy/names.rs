@@ -92,6 +92,7 @@ pub fn metrics() -> BTreeSet<String> {
     metrics.refresh("ok", instant);
     metrics.store_call("count", "ok", instant);
     metrics.store_lines("written", 1);
+    metrics.task_panics("refresher", 0);
     let text = metrics.render().unwrap();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples

@@ -50,9 +50,18 @@ impl Service {
 
     /// The same with another limit of open files, in the words of `prlimit`: `soft:hard`.
     pub fn limited(open_files: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.arg(format!("--nofile={open_files}"));
+        Self::run_by(prlimit, directory, settings)
+    }
+
+    /// The same by a program that becomes the one that its arguments name.
+    pub fn start_by(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::run_by(Command::new(program), directory, settings)
+    }
+
+    fn run_by(mut command: Command, directory: &Path, settings: &[(&str, &str)]) -> Self {
         let program = on_any_port(directory, settings);
-        let mut command = Command::new("prlimit");
-        command.arg(format!("--nofile={open_files}"));
         command.arg(program.get_program()).args(program.get_args());
         for (name, value) in program.get_envs() {
             match value {
@@ -78,6 +87,12 @@ impl Service {
         };
         service.address = service.wait_until_listening();
         service
+    }
+
+    /// `headcount worker` in the same way, with what it logs in the file of [`log_in`].
+    pub fn begin_worker(directory: &Path, settings: &[(&str, &str)]) -> Process {
+        let mut command = headcount(directory, settings, &["worker"]);
+        Process::start_logging(&mut command, &log_in(directory))
     }
 
     /// Starts `headcount worker` in `directory`; it answers nobody.
@@ -241,7 +256,8 @@ fn on_any_port(directory: &Path, settings: &[(&str, &str)]) -> Command {
     headcount(directory, settings, &["serve", "--listen", "127.0.0.1:0"])
 }
 
-fn log_in(directory: &Path) -> PathBuf {
+/// What the service or worker of this directory logs.
+pub fn log_in(directory: &Path) -> PathBuf {
     directory.join("service.stderr")
 }
 
@@ -252,7 +268,7 @@ fn users(count: &Value) -> u64 {
 }
 
 /// Asks again until there is an answer, and gives up long after one was due.
-async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask().await {

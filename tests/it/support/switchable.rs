@@ -16,6 +16,8 @@ pub struct SwitchableStore {
     counts: AtomicU64,
     /// Counts wait for a permit, so that a test can hold them up.
     gate: Semaphore,
+    /// So do lists.
+    list_gate: Semaphore,
 }
 
 impl SwitchableStore {
@@ -26,6 +28,7 @@ impl SwitchableStore {
             away: AtomicBool::new(false),
             counts: AtomicU64::new(0),
             gate,
+            list_gate: Semaphore::new(Semaphore::MAX_PERMITS),
         }
     }
 
@@ -45,6 +48,11 @@ impl SwitchableStore {
 
     pub fn release(&self) {
         self.gate.add_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Holds up lists for good.
+    pub fn hold_lists(&self) {
+        self.list_gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
     fn reach(&self) -> Result<&dyn PairStore, StoreError> {
@@ -73,6 +81,7 @@ impl PairStore for SwitchableStore {
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        let _permit = self.list_gate.acquire().await.unwrap();
         self.reach()?.segments(as_of).await
     }
 

@@ -1,0 +1,45 @@
+//! The spool of a running service: opened, observed, delivered.
+
+use std::sync::Arc;
+
+use crate::config::SpoolSettings;
+use crate::domain::{Clock, Resolution};
+use crate::ingest::Recorder;
+use crate::ingest::spool::{self, Spool};
+use crate::store::StoreError;
+use crate::supervisor::Supervisor;
+use crate::telemetry::Metrics;
+
+pub(super) fn keep_delivering(
+    supervisor: &Supervisor,
+    spool: &Arc<Spool>,
+    recorder: &Arc<Recorder>,
+) {
+    let sink = Arc::clone(recorder) as Arc<dyn spool::Sink>;
+    let (spool, stop) = (Arc::clone(spool), supervisor.stop().clone());
+    supervisor.keep("spool delivery", move || {
+        spool::deliver(Arc::clone(&spool), Arc::clone(&sink), stop.clone())
+    });
+}
+
+pub(super) async fn open_spool(
+    wanted: SpoolSettings,
+    resolution: Resolution,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Spool>, StoreError> {
+    metrics.spool_limit(wanted.max_bytes);
+    // It reads what waits from a former run.
+    let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
+    let opening = tokio::task::spawn_blocking(opening).await;
+    let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    let spool = Arc::new(spool);
+    let (observed, clock) = (Arc::downgrade(&spool), Arc::clone(clock));
+    metrics.before_render(move |metrics| {
+        if let Some(spool) = observed.upgrade() {
+            let stats = spool.stats(clock.now());
+            metrics.spool(stats.waiting_pairs, stats.bytes, stats.oldest);
+        }
+    });
+    Ok(spool)
+}

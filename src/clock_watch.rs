@@ -1,0 +1,66 @@
+//! Notices a clock that stands still because the system's is behind what was recorded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::Clock;
+
+/// A system's clock that is set back by less than this has been adjusted, and nobody notices.
+const TOLERANCE: Duration = Duration::from_mins(1);
+/// How often the clocks are compared.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// What is wrong with `clock`, if anything is.
+pub(crate) fn problem(clock: &dyn Clock) -> Option<String> {
+    let ahead = clock.ahead();
+    (ahead > TOLERANCE).then(|| {
+        let (stands, ahead) = (clock.now(), ahead.as_secs());
+        format!(
+            "the clock stands at {stands:.0}, {ahead} s ahead of the system's: the system's clock is wrong, or was \
+             when the newest pairs were recorded. Counts are as of that instant, and pairs older than a window \
+             before it are refused as expired"
+        )
+    })
+}
+
+/// Logs when that begins and when it is over, until `stop`.
+pub(crate) async fn keep_watching(clock: Arc<dyn Clock>, stop: CancellationToken) {
+    let mut was_wrong = false;
+    loop {
+        let problem = problem(&*clock);
+        match &problem {
+            Some(problem) if !was_wrong => tracing::error!(
+                "{problem}; for a way out see HeadcountClockAhead in docs/operations.md"
+            ),
+            None if was_wrong => tracing::info!("the system's clock has caught up"),
+            _ => {}
+        }
+        was_wrong = problem.is_some();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{SteadyClock, Timestamp};
+
+    #[test]
+    fn a_clock_from_years_ahead_is_a_problem_and_one_that_was_adjusted_is_none() {
+        let clock = SteadyClock::default();
+        assert_eq!(problem(&clock), None);
+        clock.not_before(Timestamp::now() + Duration::from_secs(30));
+        assert_eq!(problem(&clock), None);
+        clock.not_before("2231-01-01T00:00:00Z".parse().unwrap());
+        let problem = problem(&clock).unwrap();
+        assert!(
+            problem.starts_with("the clock stands at 2231-01-01T00:00:00Z, "),
+            "{problem}"
+        );
+    }
+}

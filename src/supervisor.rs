@@ -1,0 +1,212 @@
+//! Owns the background tasks of a service: each is kept running until the stop, whatever happens in it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::telemetry::Metrics;
+
+/// The pause before the first restart; it doubles with each panic that follows soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause. A task that ran for longer than this before it panicked starts at the first pause again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The tasks of one service. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    watch: Watch,
+}
+
+/// What happens when a task panics. The default counts nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    metrics: Option<Arc<Metrics>>,
+}
+
+impl Supervisor {
+    /// A supervisor without tasks, which counts panics in `metrics`.
+    pub fn new(metrics: &Arc<Metrics>) -> Self {
+        Self {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            watch: Watch::counting(metrics),
+        }
+    }
+
+    /// Cancelled when the tasks should end.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Runs the task that `make` makes until it returns. Where it panics, `make` is asked for a new one.
+    pub fn keep<T>(&self, name: &'static str, make: impl FnMut() -> T + Send + 'static)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let (watch, stop) = (self.watch.clone(), self.stop.clone());
+        let kept = async move { watch.keep_alive(name, &stop, make).await };
+        drop(self.tasks.spawn(kept));
+    }
+
+    /// Begins work that goes on when its caller goes away. A panic is its caller's.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.tasks.spawn(work)
+    }
+
+    /// Ends all tasks, and returns when they have ended.
+    pub async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Watch {
+    /// Counts panics in `metrics`.
+    pub fn counting(metrics: &Arc<Metrics>) -> Self {
+        Self {
+            metrics: Some(Arc::clone(metrics)),
+        }
+    }
+
+    /// Runs the task that `make` makes until it returns, or until it has panicked after `stop`.
+    pub async fn keep_alive<T>(
+        &self,
+        name: &'static str,
+        stop: &CancellationToken,
+        mut make: impl FnMut() -> T,
+    ) where
+        T: Future<Output = ()>,
+    {
+        if let Some(metrics) = &self.metrics {
+            // From 0 on, so that a rate sees the first panic.
+            metrics.task_panics(name, 0);
+        }
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let begun = Instant::now();
+            // What a task leaves behind when it panics is dropped with it; what tasks share is behind locks that don't
+            // poison, and stores refuse to go on from a state that they can't trust.
+            let task = AssertUnwindSafe(async { make().await });
+            if task.catch_unwind().await.is_ok() {
+                return;
+            }
+            if let Some(metrics) = &self.metrics {
+                metrics.task_panics(name, 1);
+            }
+            if begun.elapsed() > LONGEST_PAUSE {
+                pause = FIRST_PAUSE;
+            }
+            tracing::error!(
+                task = name,
+                restart_in = ?pause,
+                "a background task panicked; standard error has its message"
+            );
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tokio::sync::Notify;
+
+    /// Panics at each start but the last of `starts`, tells of that, and runs until `stop`.
+    fn unsteady(
+        starts: u32,
+        stop: CancellationToken,
+    ) -> (
+        impl FnMut() -> futures::future::BoxFuture<'static, ()>,
+        Arc<Notify>,
+    ) {
+        let (begun, steady) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let told = Arc::clone(&steady);
+        let make = move || {
+            let (begun, told, stop) = (Arc::clone(&begun), Arc::clone(&told), stop.clone());
+            async move {
+                let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
+                assert!(number >= starts, "start {number} of {starts}");
+                told.notify_one();
+                stop.cancelled().await;
+            }
+            .boxed()
+        };
+        (make, steady)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_counted_and_started_again_ever_later() {
+        let metrics = Arc::<Metrics>::default();
+        let supervisor = Supervisor::new(&metrics);
+        let (make, steady) = unsteady(10, supervisor.stop().clone());
+        let begun = Instant::now();
+        supervisor.keep("unsteady", make);
+        steady.notified().await;
+        let pauses = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
+        let pauses = Duration::from_millis(pauses.iter().sum());
+        // Tokio's paused clock has a step of a millisecond.
+        assert_eq!(begun.elapsed().as_secs(), pauses.as_secs());
+        let line = "headcount_task_panics_total{task=\"unsteady\"} 9\n";
+        assert!(metrics.render().unwrap().contains(line));
+        supervisor.end().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_does_not_wait_for_a_restart() {
+        let metrics = Arc::<Metrics>::default();
+        let supervisor = Supervisor::new(&metrics);
+        let (make, _) = unsteady(u32::MAX, supervisor.stop().clone());
+        supervisor.keep("hopeless", make);
+        let counted = || metrics.render().unwrap().contains("{task=\"hopeless\"} 8");
+        while !counted() {
+            sleep(FIRST_PAUSE).await;
+        }
+        let begun = Instant::now();
+        supervisor.end().await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn a_panic_before_the_first_wait_is_one_like_others() {
+        let metrics = Arc::<Metrics>::default();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        let make = || -> std::future::Ready<()> { panic!("no task at all") };
+        Watch::counting(&metrics)
+            .keep_alive("none", &stop, make)
+            .await;
+        let text = metrics.render().unwrap();
+        assert!(text.contains("headcount_task_panics_total{task=\"none\"} 1\n"));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_returns_is_done() {
+        let supervisor = Supervisor::new(&Arc::default());
+        let done = Arc::new(Notify::new());
+        let told = Arc::clone(&done);
+        supervisor.keep("short", move || {
+            let told = Arc::clone(&told);
+            async move { told.notify_one() }
+        });
+        done.notified().await;
+        supervisor.end().await;
+    }
+}

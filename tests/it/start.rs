@@ -1,0 +1,188 @@
+//! A start next to a store that is silent: the service answers, takes pairs, and ends when it is told to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headcount::app::Headcount;
+use headcount::cache::MemoryCache;
+use headcount::config::Settings;
+use headcount::domain::{Clock, ManualClock, SteadyClock, Timestamp};
+use headcount::store::{self, Opened};
+use headcount::telemetry::Metrics;
+use tokio::net::TcpListener;
+
+use crate::support::fault_server::{FaultServer, Reply};
+use crate::support::servers::Process;
+use crate::support::service::{Service, log_in, poll};
+use crate::support::switchable::SwitchableStore;
+
+/// Only what never ends takes as long.
+const EVER: Duration = Duration::from_mins(2);
+
+/// What is logged once the list of segments has failed, or has run into its time-out.
+const GIVEN_UP: &str = "can't list its segments";
+
+fn influx(url: &str) -> [(&str, &str); 5] {
+    [
+        ("store", "influx"),
+        ("influx_url", url),
+        ("influx_org", "o"),
+        ("influx_bucket", "b"),
+        ("influx_token", "t"),
+    ]
+}
+
+/// A server that takes requests and never answers one.
+async fn silent_server() -> FaultServer {
+    FaultServer::start(|_, _| Reply::Stall).await
+}
+
+/// Waits for the end; it was told to.
+async fn exit_code(process: &mut Process) -> Option<i32> {
+    poll(async || process.ended()).await.code()
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_list_its_segments_holds_up_no_start_and_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let settings = [("data_dir", path("data")), ("spool_dir", path("spool"))];
+    let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
+    let settings = Settings::with(settings.chain([("max_segments", "2")])).unwrap();
+    let clock = Arc::new(ManualClock::new(
+        Timestamp::from_second(1_800_000_000).unwrap(),
+    ));
+    let metrics = Arc::<Metrics>::default();
+    let inner = store::open(&settings, clock.now(), &metrics).await.unwrap();
+    let store = Arc::new(SwitchableStore::new(inner.store));
+    store.hold_lists();
+    let opened = Opened {
+        store: store.clone(),
+        newest: None,
+    };
+    let cache = Arc::<MemoryCache>::default();
+    let opening = Headcount::open_over(&settings, opened, cache, clock, metrics);
+    let app = tokio::time::timeout(EVER, opening);
+    let app = app.await.expect("the start waits for a list").unwrap();
+    app.record([("u1", "sports"), ("u2", "news")])
+        .await
+        .unwrap();
+    assert_eq!(app.estimate("sports").await.unwrap(), 1);
+    let ending = tokio::time::timeout(EVER, app.shut_down());
+    ending.await.expect("the end waits for a list").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_answers_while_influxdb_is_silent_and_ends_at_once() {
+    let silent = silent_server().await;
+    let directory = tempfile::tempdir().unwrap();
+    let service = Service::start(directory.path(), &influx(&silent.url())).await;
+    assert_eq!(service.get("/healthz").await["status"], "ok");
+    assert_eq!(service.logged(GIVEN_UP), [""; 0], "it waited for the list");
+    let users = ["u1".to_owned()];
+    assert_eq!(service.post(&users, "sports").await, 202);
+    let ready = service.get("/readyz").await;
+    assert_eq!(
+        (&ready["status"], &ready["writes"]),
+        (&"degraded".into(), &true.into())
+    );
+    assert_eq!(service.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_a_start_that_waits() {
+    let silent = silent_server().await;
+    let url = silent.url();
+    let settings = [&influx(&url)[..], &[("refresh_interval", "1s")]].concat();
+    let directory = tempfile::tempdir().unwrap();
+    let mut worker = Service::begin_worker(directory.path(), &settings);
+    poll(async || (!silent.requests().is_empty()).then_some(())).await;
+    worker.signal("TERM");
+    assert_eq!(exit_code(&mut worker).await, Some(0));
+    let log = std::fs::read_to_string(log_in(directory.path())).unwrap();
+    assert!(!log.contains(GIVEN_UP), "it waited for the list: {log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_and_postgres_that_are_silent_hold_up_no_start() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let silent = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    for (store, url, value) in [
+        ("redis", "redis_url", format!("redis://127.0.0.1:{port}")),
+        (
+            "postgres",
+            "postgres_url",
+            format!("postgres://u:p@127.0.0.1:{port}/d?sslmode=disable"),
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = [("store", store), (url, value.as_str())];
+        let service = Service::start(directory.path(), &settings).await;
+        let users = ["u1".to_owned()];
+        assert_eq!(service.post(&users, "sports").await, 202, "{store}");
+        assert_eq!(service.terminate().await, Some(0), "{store}");
+    }
+    silent.abort();
+}
+
+#[tokio::test]
+async fn a_directory_is_free_when_shut_down_returns_and_soon_after_a_drop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let settings = [("data_dir", path("data")), ("spool_dir", path("spool"))];
+    let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
+    let settings = Settings::with(settings).unwrap();
+    let open = async || Headcount::open(&settings).await;
+    let first = open().await.unwrap();
+    first.record([("u1", "sports")]).await.unwrap();
+    first.shut_down().await.unwrap();
+    let second = open().await.expect("shut_down releases the directory");
+    drop(first);
+    second.record([("u2", "sports")]).await.unwrap();
+    drop(second);
+    let third = poll(async || open().await.ok()).await;
+    assert_eq!(third.estimate("sports").await.unwrap(), 2);
+    third.shut_down().await.unwrap();
+}
+
+/// The same for a spool, whose delivery is busy with a store that does not take its pairs.
+#[tokio::test]
+async fn a_spool_is_free_when_shut_down_returns_and_soon_after_a_drop() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let settings = [("data_dir", path("data")), ("spool_dir", path("spool"))];
+    let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
+    let settings = Settings::with(settings).unwrap();
+    let metrics = Arc::<Metrics>::default();
+    let inner = store::open(&settings, Timestamp::now(), &metrics).await;
+    let inner = inner.unwrap().store;
+    let open = async || {
+        let store = SwitchableStore::new(inner.clone());
+        store.set_away(true);
+        let opened = Opened {
+            store: Arc::new(store),
+            newest: None,
+        };
+        let (cache, clock) = (Arc::<MemoryCache>::default(), Arc::<SteadyClock>::default());
+        Headcount::open_over(&settings, opened, cache, clock, metrics.clone()).await
+    };
+    let first = open().await.unwrap();
+    first.record([("u1", "sports")]).await.unwrap();
+    drop(first);
+    let second = poll(async || open().await.ok()).await;
+    second.record([("u2", "sports")]).await.unwrap();
+    second.shut_down().await.unwrap();
+    let third = open().await.expect("shut_down releases the spool");
+    let waiting = third.readiness().await.components;
+    let spool = waiting.iter().find(|part| part.name == "spool").unwrap();
+    let detail = spool.detail.as_deref().unwrap_or_default();
+    assert!(detail.starts_with("2 pairs wait"), "{detail}");
+    drop(second);
+    third.shut_down().await.unwrap();
+}
