@@ -58,14 +58,18 @@ fn minutes(number: u64) -> Window {
     frame().window(Duration::from_secs(60 * number)).unwrap()
 }
 
-/// A count as of an instant that lies `micros` after an arbitrary one.
+/// A count as of an instant that lies `micros` after an arbitrary one in the past.
 fn count(users: u64, micros: i64) -> Count {
-    let as_of = Timestamp::from_microsecond(1_900_000_000_123_456 + micros).unwrap();
+    let as_of = Timestamp::from_microsecond(1_700_000_000_123_456 + micros).unwrap();
     Count { users, as_of }
 }
 
 async fn names(cache: &dyn CountCache) -> BTreeSet<String> {
     let listed = cache.segments().await.unwrap().names;
+    for name in listed.iter().take(100) {
+        assert!(cache.knows(name).await.unwrap(), "{name} is listed");
+    }
+    assert!(!cache.knows(&segment("never named")).await.unwrap());
     let names: BTreeSet<_> = listed.iter().map(|name| name.as_str().to_owned()).collect();
     assert_eq!(names.len(), listed.len(), "a known segment is listed once");
     names
@@ -298,7 +302,7 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
         "{known:?}"
     );
     assert!(
-        !known.contains("nobody"),
+        !known.contains("nobody") && !cache.knows(&segment("nobody")).await.unwrap(),
         "asking for a made-up name makes no segment known"
     );
     assert!(

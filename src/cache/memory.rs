@@ -13,6 +13,9 @@ use crate::domain::{Count, Segment, Window};
 /// Segments that are kept though nobody noted a pair of them: whoever asks for made-up names must not fill the
 /// memory.
 const MAX_STRANGERS: usize = 10_000;
+/// Counts that are kept of one segment, more than windows are refreshed: whoever asks for made-up windows must not fill
+/// the memory.
+const MAX_WINDOWS: usize = 64;
 
 /// A [`CountCache`] in the memory of this process. It never fails, and its lock holds off nobody else.
 #[derive(Debug, Default)]
@@ -49,6 +52,22 @@ struct Lock {
 }
 
 impl Entry {
+    /// Keeps a count, unless a later one is kept. Where there are too many, the one as of longest ago goes.
+    fn keep(&mut self, window: Window, count: Count, mark: PendingMark) {
+        match self.counts.get(&window) {
+            Some((kept, _)) if kept.as_of > count.as_of => return,
+            Some(_) => {}
+            None if self.counts.len() < MAX_WINDOWS => {}
+            None => {
+                let oldest = self.counts.iter().min_by_key(|(_, (count, _))| count.as_of);
+                if let Some((&oldest, _)) = oldest {
+                    self.counts.remove(&oldest);
+                }
+            }
+        }
+        self.counts.insert(window, (count, mark));
+    }
+
     /// Whether the widest count found nobody and nothing was noted since.
     fn is_empty(&self) -> bool {
         let widest = self.counts.iter().max_by_key(|(window, _)| **window);
@@ -163,10 +182,7 @@ impl CountCache for MemoryCache {
         } else {
             state.entry(segment)
         };
-        let kept = entry.counts.get(&window);
-        if kept.is_none_or(|(kept, _)| kept.as_of <= count.as_of) {
-            entry.counts.insert(window, (count, mark));
-        }
+        entry.keep(window, count, mark);
         Ok(state.cached(segment, window))
     }
 
@@ -181,6 +197,11 @@ impl CountCache for MemoryCache {
             complete: !complete_for.is_zero(),
             complete_for,
         })
+    }
+
+    async fn knows(&self, segment: &Segment) -> Result<bool, CacheError> {
+        let state = self.state.lock();
+        Ok(state.entries.get(segment).is_some_and(|entry| entry.known))
     }
 
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {
@@ -253,6 +274,7 @@ mod tests {
 
     use super::*;
     use crate::cache::conformance::{check_cache, check_scenario};
+    use crate::domain::{TimeFrame, Timestamp};
 
     #[tokio::test]
     async fn keeps_the_promises_of_a_count_cache() {
@@ -283,7 +305,7 @@ mod tests {
         cache.add_pending(&[(known.clone(), 1)]).await.unwrap();
         let count = Count {
             users: 0,
-            as_of: crate::domain::Timestamp::UNIX_EPOCH,
+            as_of: Timestamp::UNIX_EPOCH,
         };
         for index in 0..=2 * MAX_STRANGERS {
             let stranger = Segment::new(&format!("made up {index}")).unwrap();
@@ -295,5 +317,31 @@ mod tests {
         }
         assert!(cache.state.lock().entries.len() <= MAX_STRANGERS + 1);
         assert_eq!(cache.segments().await.unwrap().names, [known]);
+    }
+
+    #[tokio::test]
+    async fn made_up_windows_do_not_fill_the_memory() {
+        let cache = MemoryCache::default();
+        let second = Duration::from_secs(1);
+        let frame = TimeFrame::new(second * 3_600, second, second).unwrap();
+        let sports = Segment::new("sports").unwrap();
+        let mark = cache.mark(&sports).await.unwrap();
+        for seconds in 1..=3_600 {
+            let count = Count {
+                users: 1,
+                as_of: Timestamp::from_second(1_700_000_000 + seconds).unwrap(),
+            };
+            let window = frame.window(second * u32::try_from(seconds).unwrap());
+            cache
+                .put(&sports, window.unwrap(), count, mark)
+                .await
+                .unwrap();
+        }
+        assert_eq!(
+            cache.state.lock().entries[&sports].counts.len(),
+            MAX_WINDOWS
+        );
+        let latest = cache.get(&sports, frame.full_window()).await.unwrap();
+        assert!(latest.is_some(), "the latest ones stay");
     }
 }

@@ -68,6 +68,9 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
     /// all that [`add_pending`](Self::add_pending) named since.
     async fn segments(&self) -> Result<KnownSegments, CacheError>;
 
+    /// Whether [`segments`](Self::segments) would name this one.
+    async fn knows(&self, segment: &Segment) -> Result<bool, CacheError>;
+
     /// Adds segments as the store listed them, and notes that the list is whole for `ttl`. The note goes when
     /// the list goes, so that a cache that lost its list says so.
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError>;

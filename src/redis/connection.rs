@@ -1,5 +1,7 @@
 //! A connection to one server or to a cluster, behind one face.
 
+use std::collections::HashMap;
+
 use futures::future::join_all;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
@@ -20,7 +22,7 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Connects and proves by a round trip that the server serves.
+    /// Connects and proves by round trips that the server serves, and that it is the right one.
     pub(super) async fn open(options: &LinkOptions) -> RedisResult<Self> {
         let mut connection = if options.server.is_cluster {
             let wait = u64::try_from(options.cluster_retry_wait.as_millis()).unwrap_or(u64::MAX);
@@ -29,7 +31,7 @@ impl Connection {
                 .min_retry_wait(wait)
                 .max_retry_wait(wait.saturating_mul(2))
                 .connection_timeout(options.connect_timeout)
-                .response_timeout(options.connect_timeout.max(options.command_timeout))
+                .response_timeout(options.connect_timeout.max(options.pieces.longest()))
                 .build()?;
             Self::Cluster(client.get_async_connection().await?)
         } else {
@@ -45,7 +47,51 @@ impl Connection {
             )
         };
         connection.ping().await?;
+        connection.check_role().await?;
         Ok(connection)
+    }
+
+    /// Refuses one server that answers but can't take writes: the replica that a failover made of it, or a node of a
+    /// cluster, which has a part of the keys. What an old server or a proxy does not tell is left to the first
+    /// request.
+    async fn check_role(&mut self) -> RedisResult<()> {
+        let Self::Single(connection) = self else {
+            // The driver asks the nodes who they are.
+            return Ok(());
+        };
+        let Some(told) = ask_quietly(connection, &redis::cmd("HELLO")).await else {
+            return Ok(());
+        };
+        let told: HashMap<String, Value> = redis::from_redis_value(told).unwrap_or_default();
+        let text = |name| match told.get(name) {
+            Some(Value::BulkString(text)) => String::from_utf8_lossy(text).into_owned(),
+            Some(Value::SimpleString(text)) => text.clone(),
+            _ => String::new(),
+        };
+        if matches!(&*text("role"), "replica" | "slave") {
+            let kind = ErrorKind::Server(ServerErrorKind::ReadOnly);
+            return Err((kind, "it is a replica").into());
+        }
+        if text("mode") != "cluster" {
+            return Ok(());
+        }
+        let mut info = redis::cmd("CLUSTER");
+        info.arg("INFO");
+        let info = ask_quietly(connection, &info).await;
+        let info: String = info
+            .and_then(|info| redis::from_redis_value(info).ok())
+            .unwrap_or_default();
+        let masters = info
+            .lines()
+            .find_map(|line| line.strip_prefix("cluster_size:"));
+        match masters.and_then(|masters| masters.trim().parse::<u32>().ok()) {
+            None | Some(0 | 1) => Ok(()),
+            Some(_) => Err((
+                ErrorKind::InvalidClientConfig,
+                "it is one node of a cluster: the URL must begin with redis+cluster:// or rediss+cluster://",
+            )
+                .into()),
+        }
     }
 
     /// A round trip. Any node of a cluster answers for all: it knows whether the cluster serves.
@@ -154,6 +200,12 @@ impl std::fmt::Debug for Connection {
             Self::Cluster(_) => "Cluster(..)",
         })
     }
+}
+
+/// The answer; nothing where the server refuses to give it.
+async fn ask_quietly(connection: &mut MultiplexedConnection, command: &Cmd) -> Option<Value> {
+    let answer = connection.req_packed_command(command).await.ok()?;
+    answer.extract_error().ok()
 }
 
 fn is_unknown_script(error: &RedisError) -> bool {

@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::breaker::Failure;
+
 /// Why a request has no answer. The texts name the server and never hold what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LinkError {
@@ -38,6 +40,9 @@ pub(super) fn meaning(error: &RedisError, server: &str) -> LinkError {
         return LinkError::Full(format!("{server}: {error}"));
     }
     match error.kind() {
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => LinkError::Unavailable(format!(
+            "{server} is a read-only replica; after a failover its address must lead to the new master"
+        )),
         ErrorKind::InvalidClientConfig => LinkError::Misconfigured(format!("{server}: {error}")),
         ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
         | ErrorKind::Parse
@@ -46,19 +51,28 @@ pub(super) fn meaning(error: &RedisError, server: &str) -> LinkError {
     }
 }
 
-/// Whether an error says that further calls would fail as well.
-pub(super) fn is_about_the_server(error: &RedisError) -> bool {
+/// What an error says of the server; nothing when it is about the request alone.
+pub(super) fn failure(error: &RedisError, is_cluster: bool) -> Option<Failure> {
+    if error.is_timeout() {
+        return Some(Failure::Silence);
+    }
     match error.kind() {
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::ReadOnly
-        ),
+        ErrorKind::Server(kind) => match kind {
+            ServerErrorKind::MasterDown | ServerErrorKind::Moved | ServerErrorKind::ReadOnly => {
+                Some(Failure::Misled)
+            }
+            // Connecting to a cluster anew would find the same nodes in the same state.
+            ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown if is_cluster => {
+                Some(Failure::Away)
+            }
+            ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown => Some(Failure::Misled),
+            // A slot on its way from one node to another is no fault of a cluster.
+            ServerErrorKind::Ask if !is_cluster => Some(Failure::Misled),
+            _ => None,
+        },
         // The connection works, the command does not: out of memory, a failed snapshot, a wrong type.
-        ErrorKind::Extension => error.code() == Some("NOAUTH"),
-        ErrorKind::UnexpectedReturnType => false,
-        _ => true,
+        ErrorKind::Extension => (error.code() == Some("NOAUTH")).then_some(Failure::Away),
+        ErrorKind::UnexpectedReturnType => None,
+        _ => Some(Failure::Away),
     }
 }

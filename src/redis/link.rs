@@ -1,26 +1,24 @@
 //! The link to Redis: calls with a time limit, a breaker, and one task that restores the connection.
 //!
 //! A call never connects and never probes. It uses the connection that the task published, or fails at once. So
-//! however Redis fails (refuses, hangs, drops packets), a caller waits for `command_timeout` at most, and only the
-//! first ones do: they open the breaker, the task probes, everybody else fails at once.
+//! however Redis fails (refuses, hangs, drops packets), a caller waits for the time of its own request at most, and
+//! only the first ones do: the task finds out that Redis is away, and from then on everybody fails at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use redis::{Cmd, Value};
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::breaker::{Breaker, Failure, State};
 use super::connection::Connection;
-use super::error::{LinkError, is_about_the_server, meaning};
+use super::error::{LinkError, failure, meaning};
 use super::keeper::keep;
+use super::pieces::Pieces;
 use super::{RedisServer, Request};
 
-/// Failures in a row that open the breaker of a cluster. One dead node must not cost the others' segments, and with
-/// the others alive so many in a row are rare.
-const CLUSTER_TOLERANCE: u32 = 16;
 /// How long a call whose connection broke waits for a new one. A server that is there takes a few milliseconds.
 const RECONNECTION: Duration = Duration::from_millis(400);
 
@@ -29,8 +27,8 @@ const RECONNECTION: Duration = Duration::from_millis(400);
 pub(crate) struct LinkOptions {
     /// Where Redis is.
     pub(crate) server: RedisServer,
-    /// The most that a call may take, waiting for a first connection included.
-    pub(crate) command_timeout: Duration,
+    /// How requests are cut, and how long each piece may take, waiting for a first connection included.
+    pub(crate) pieces: Pieces,
     /// The most that connecting to one server may take. Calls don't wait for it: the background does.
     pub(crate) connect_timeout: Duration,
     /// How often the driver sends a request again that met a moved slot or a node that went away.
@@ -46,62 +44,43 @@ pub(crate) struct LinkOptions {
 /// A connection that repairs itself. Dropping it ends its task.
 #[derive(Debug)]
 pub(crate) struct Link {
-    shared: Arc<Shared>,
-    command_timeout: Duration,
-    is_cluster: bool,
+    breaker: Arc<Breaker>,
+    pieces: Pieces,
+    /// One permit for each piece under way that is not small.
+    turns: Semaphore,
+    /// The most that a look at the server's health may take.
+    patience: Duration,
     _keeper: AbortOnDropHandle<()>,
-}
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) server: String,
-    pub(super) state: watch::Sender<State>,
-    /// Wakes the task when the breaker opened.
-    pub(super) opened: Notify,
-    pub(super) failures: AtomicU32,
-    tolerance: u32,
-}
-
-#[derive(Debug, Clone)]
-pub(super) enum State {
-    /// Never connected so far; calls wait for the first attempt, within their time.
-    Connecting,
-    /// Served as the `n`th connection or confirmation.
-    Up(Connection, u64),
-    /// Failing; calls fail at once with this.
-    Down(LinkError),
 }
 
 impl Link {
     /// Begins to connect in the background. Must be called within a tokio runtime.
     pub(crate) fn open(options: LinkOptions) -> Self {
-        let shared = Arc::new(Shared {
-            server: options.server.name.clone(),
-            state: watch::Sender::new(State::Connecting),
-            opened: Notify::new(),
-            failures: AtomicU32::new(0),
-            tolerance: if options.server.is_cluster {
-                CLUSTER_TOLERANCE
-            } else {
-                1
-            },
-        });
-        let (command_timeout, is_cluster) = (options.command_timeout, options.server.is_cluster);
-        let keeper = tokio::spawn(keep(Arc::clone(&shared), options));
+        let name = options.server.name.clone();
+        let breaker = Arc::new(Breaker::new(name, options.server.is_cluster));
+        let pieces = options.pieces;
+        let patience = options.connect_timeout.max(pieces.shortest);
+        let keeper = tokio::spawn(keep(Arc::clone(&breaker), options));
         Self {
-            shared,
-            command_timeout,
-            is_cluster,
+            breaker,
+            pieces,
+            turns: Semaphore::new(pieces.under_way.min(Semaphore::MAX_PERMITS)),
+            patience,
             _keeper: AbortOnDropHandle::new(keeper),
         }
     }
 
-    /// One round trip for all requests; their answers in order.
+    /// The answers to all requests, in order; one round trip for each piece.
     pub(crate) async fn ask(&self, requests: &[Request<'_>]) -> Result<Vec<Value>, LinkError> {
-        let deadline = Instant::now() + self.command_timeout;
-        let (connection, generation) = self.connection(deadline).await?;
-        self.ask_on(connection, generation, deadline, requests)
-            .await
+        let mut answers = Vec::with_capacity(requests.len());
+        for piece in self.pieces.cut(requests) {
+            let _turn = self.turn(piece).await;
+            let deadline = Instant::now() + self.pieces.time_for(piece);
+            let (connection, generation) = self.connection(deadline).await?;
+            let asked = self.ask_on(connection, generation, deadline, piece).await;
+            answers.append(&mut asked?);
+        }
+        Ok(answers)
     }
 
     /// The same for requests that may be repeated: once more, if the connection turned out to be broken and a new
@@ -110,20 +89,26 @@ impl Link {
         &self,
         requests: &[Request<'_>],
     ) -> Result<Vec<Value>, LinkError> {
-        let deadline = Instant::now() + self.command_timeout;
+        let mut answers = Vec::with_capacity(requests.len());
+        for piece in self.pieces.cut(requests) {
+            let _turn = self.turn(piece).await;
+            answers.append(&mut self.ask_piece_again(piece).await?);
+        }
+        Ok(answers)
+    }
+
+    async fn ask_piece_again(&self, piece: &[Request<'_>]) -> Result<Vec<Value>, LinkError> {
+        let deadline = Instant::now() + self.pieces.time_for(piece);
         let (connection, generation) = self.connection(deadline).await?;
-        let first = self
-            .ask_on(connection, generation, deadline, requests)
-            .await;
+        let first = self.ask_on(connection, generation, deadline, piece).await;
         // The driver of a cluster has repeated it already.
-        if self.is_cluster || !matches!(first, Err(LinkError::Unavailable(_))) {
+        if self.breaker.is_cluster || !matches!(first, Err(LinkError::Unavailable(_))) {
             return first;
         }
         let patience = deadline.min(Instant::now() + RECONNECTION);
         match self.newer(generation, patience).await {
             Some((connection, generation)) => {
-                self.ask_on(connection, generation, deadline, requests)
-                    .await
+                self.ask_on(connection, generation, deadline, piece).await
             }
             None => first,
         }
@@ -131,20 +116,28 @@ impl Link {
 
     /// What the server, or each master of a cluster, answers to `command`.
     pub(crate) async fn ask_masters(&self, command: &Cmd) -> Result<Vec<Value>, LinkError> {
-        let deadline = Instant::now() + self.command_timeout;
+        let deadline = Instant::now() + self.pieces.shortest;
         let (mut connection, _) = self.connection(deadline).await?;
-        match tokio::time::timeout_at(deadline, connection.ask_masters(command)).await {
-            Ok(answers) => answers.map_err(|error| meaning(&error, &self.shared.server)),
+        match timeout_at(deadline, connection.ask_masters(command)).await {
+            Ok(answers) => answers.map_err(|error| meaning(&error, &self.breaker.server)),
             Err(_) => Err(LinkError::Timeout),
         }
     }
 
     /// Which connection calls use now, by number; it changes when the connection was found broken.
     pub(crate) async fn generation(&self) -> Result<u64, LinkError> {
-        let deadline = Instant::now() + self.command_timeout;
+        let deadline = Instant::now() + self.pieces.shortest;
         self.connection(deadline)
             .await
             .map(|(_, generation)| generation)
+    }
+
+    async fn turn(&self, piece: &[Request<'_>]) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        if Pieces::is_small(piece) {
+            return None;
+        }
+        // It is never closed. Who holds a turn has a time limit, so the wait ends.
+        self.turns.acquire().await.ok()
     }
 
     async fn ask_on(
@@ -152,51 +145,60 @@ impl Link {
         mut connection: Connection,
         generation: u64,
         deadline: Instant,
-        requests: &[Request<'_>],
+        piece: &[Request<'_>],
     ) -> Result<Vec<Value>, LinkError> {
-        let answer = tokio::time::timeout_at(deadline, connection.ask(requests)).await;
-        match answer {
+        let began = Instant::now();
+        match timeout_at(deadline, connection.ask(piece)).await {
             Ok(Ok(answers)) => {
-                self.shared.failures.store(0, Ordering::Relaxed);
+                self.breaker.answered();
                 Ok(answers)
             }
             Ok(Err(error)) => {
-                let reason = meaning(&error, &self.shared.server);
-                if is_about_the_server(&error) {
-                    self.shared.failed(generation, &reason);
+                let reason = meaning(&error, &self.breaker.server);
+                match failure(&error, self.breaker.is_cluster) {
+                    Some(failure) => self.breaker.failed(generation, began, failure, &reason),
+                    None => self.breaker.answered(),
                 }
                 Err(reason)
             }
             Err(_) => {
-                self.shared.failed(generation, &LinkError::Timeout);
-                Err(LinkError::Timeout)
+                let reason = LinkError::Timeout;
+                self.breaker
+                    .failed(generation, began, Failure::Silence, &reason);
+                Err(reason)
             }
         }
     }
 
     /// A round trip of its own, so that a probe of health proves something.
     pub(crate) async fn ping(&self) -> Result<(), LinkError> {
-        let deadline = Instant::now() + self.command_timeout;
+        let deadline = Instant::now() + self.patience;
         let (mut connection, generation) = self.connection(deadline).await?;
-        let reason = match tokio::time::timeout_at(deadline, connection.ping()).await {
+        let began = Instant::now();
+        let (failure, reason) = match timeout_at(deadline, connection.ping()).await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => meaning(&error, &self.shared.server),
-            Err(_) => LinkError::Timeout,
+            Ok(Err(error)) => {
+                let failure = failure(&error, self.breaker.is_cluster);
+                (failure, meaning(&error, &self.breaker.server))
+            }
+            Err(_) => (Some(Failure::Silence), LinkError::Timeout),
         };
-        self.shared.failed(generation, &reason);
+        if let Some(failure) = failure {
+            self.breaker.failed(generation, began, failure, &reason);
+        }
         Err(reason)
     }
 
     /// The connection that follows on the one of this generation, if it is there in time.
     async fn newer(&self, generation: u64, deadline: Instant) -> Option<(Connection, u64)> {
-        let mut state = self.shared.state.subscribe();
+        let mut state = self.breaker.state.subscribe();
         if matches!(&*state.borrow(), State::Up(_, current) if *current == generation) {
             // What failed was not the connection.
             return None;
         }
         let is_newer =
             |state: &State| matches!(state, State::Up(_, current) if *current > generation);
-        let state = tokio::time::timeout_at(deadline, state.wait_for(is_newer)).await;
+        let state = timeout_at(deadline, state.wait_for(is_newer)).await;
         match &*state.ok()?.ok()? {
             State::Up(connection, generation) => Some((connection.clone(), *generation)),
             State::Connecting | State::Down(_) => None,
@@ -204,12 +206,12 @@ impl Link {
     }
 
     async fn connection(&self, deadline: Instant) -> Result<(Connection, u64), LinkError> {
-        if let State::Up(connection, generation) = &*self.shared.state.borrow() {
+        if let State::Up(connection, generation) = &*self.breaker.state.borrow() {
             return Ok((connection.clone(), *generation));
         }
-        let mut state = self.shared.state.subscribe();
+        let mut state = self.breaker.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Connecting));
-        match tokio::time::timeout_at(deadline, known).await {
+        match timeout_at(deadline, known).await {
             Ok(Ok(state)) => match &*state {
                 State::Up(connection, generation) => Ok((connection.clone(), *generation)),
                 State::Down(reason) => Err(reason.clone()),
@@ -218,33 +220,5 @@ impl Link {
             // The sender lives as long as this link.
             Ok(Err(_)) | Err(_) => Err(LinkError::Timeout),
         }
-    }
-}
-
-impl Shared {
-    /// A call failed on the connection of this generation.
-    fn failed(&self, generation: u64, reason: &LinkError) {
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < self.tolerance {
-            return;
-        }
-        let opened = self.state.send_if_modified(|state| {
-            // A failure on a former connection says nothing about this one.
-            if !matches!(state, State::Up(_, current) if *current == generation) {
-                return false;
-            }
-            *state = State::Down(unavailable(&self.server, reason));
-            true
-        });
-        if opened {
-            self.opened.notify_one();
-        }
-    }
-}
-
-/// What calls are told while the breaker is open.
-pub(super) fn unavailable(server: &str, reason: &LinkError) -> LinkError {
-    match reason {
-        LinkError::Timeout => LinkError::Unavailable(format!("{server} did not answer in time")),
-        other => other.clone(),
     }
 }

@@ -34,6 +34,14 @@ impl Request<'_> {
         Self::Command(cmd)
     }
 
+    /// How many arguments it has: a measure of what it costs the server.
+    pub(crate) fn arguments(&self) -> usize {
+        match self {
+            Self::Command(cmd) => cmd.args_iter().len(),
+            Self::Run(_, keys, args) => keys.len() + args.len(),
+        }
+    }
+
     /// The command that a server understands which has seen the script before.
     pub(crate) fn short(&self) -> Cmd {
         match self {

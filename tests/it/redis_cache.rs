@@ -62,7 +62,7 @@ fn window() -> Window {
 fn count(users: u64) -> Count {
     Count {
         users,
-        as_of: Timestamp::from_second(1_900_000_000).unwrap(),
+        as_of: Timestamp::from_second(1_700_000_000).unwrap(),
     }
 }
 
@@ -351,6 +351,187 @@ async fn paused_and_resumed() {
     redis.resume();
     wait_until_it_serves(&cache).await;
     assert_eq!(pending(&*cache).await, Some(0));
+}
+
+/// Whoever reads waits for a slow moment as long as its own request may take, and no longer goes without the cache
+/// than that.
+#[tokio::test]
+async fn a_slow_moment_sends_nobody_else_to_the_store() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let options = RedisCacheOptions {
+        // Long, so that a busy machine is not taken for a server that went away.
+        connect_timeout: 4 * GENEROUS,
+        ..options(&redis.url(), "headcount")
+    };
+    let cache = RedisCache::open(options).unwrap();
+    wait_until_it_serves(&cache).await;
+    refresh(&*patient(&redis.url(), "headcount"), 1).await;
+
+    redis.pause();
+    let (sports, window) = (sports(), window());
+    let calls = (0..100).map(|_| cache.get(&sports, window));
+    for answer in futures::future::join_all(calls).await {
+        let error = answer.unwrap_err();
+        assert!(matches!(error, CacheError::Timeout), "{error:?}");
+    }
+    let error = cache.get(&sports, window).await.unwrap_err();
+    assert!(
+        matches!(error, CacheError::Timeout),
+        "a hundred calls in one bad moment don't speak for those after it: {error:?}"
+    );
+    redis.resume();
+    loop {
+        match cache.get(&sports, window).await {
+            Ok(cached) => break assert_eq!(cached.unwrap().count, count(1)),
+            Err(error) => assert!(matches!(error, CacheError::Timeout), "{error:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn reading_writes_nothing() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let cache = patient(&redis.url(), "headcount");
+    refresh(&*cache, 1).await;
+    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    let minute = Duration::from_mins(1);
+    cache.complete_segments(&[sports()], minute).await.unwrap();
+    let changes = || {
+        let info = redis.cli(&["INFO", "persistence"]);
+        let of = |line: &str| {
+            line.strip_prefix("rdb_changes_since_last_save:")
+                .map(str::to_owned)
+        };
+        info.lines().find_map(of).unwrap()
+    };
+    let before = changes();
+    for _ in 0..10 {
+        assert_eq!(pending(&*cache).await, Some(1));
+        cache.get_many(&[sports()], window()).await.unwrap();
+        assert_eq!(cache.segments().await.unwrap().names, [sports()]);
+        cache.ping().await.unwrap();
+    }
+    assert_eq!(changes(), before);
+}
+
+/// A count by a clock that is ahead must neither look new nor keep later ones out until that time has come.
+#[tokio::test]
+async fn a_count_from_ahead_is_as_of_now() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let cache = patient(&redis.url(), "headcount");
+    let mark = cache.mark(&sports()).await.unwrap();
+    let now = |users, seconds: i64| {
+        let micros = Timestamp::now().as_microsecond() + seconds * 1_000_000;
+        let as_of = Timestamp::from_microsecond(micros).unwrap();
+        Count { users, as_of }
+    };
+    let ahead = now(1, 1800);
+    let kept = cache.put(&sports(), window(), ahead, mark).await.unwrap();
+    let kept = kept.unwrap().count;
+    assert_eq!(kept.users, 1);
+    assert!(kept.as_of <= Timestamp::now(), "{kept:?}");
+    let right = now(2, 0);
+    let kept = cache.put(&sports(), window(), right, mark).await.unwrap();
+    assert_eq!(
+        kept.unwrap().count,
+        right,
+        "the count of a right clock is later"
+    );
+
+    // One that an earlier version kept as it was.
+    let key = "headcount:{sports}:count:3600";
+    let micros = ahead.as_of.as_microsecond().to_string();
+    redis.cli(&["HSET", key, "as_of", &micros]);
+    let right = now(3, 0);
+    let kept = cache.put(&sports(), window(), right, mark).await.unwrap();
+    assert_eq!(kept.unwrap().count, right);
+}
+
+#[tokio::test]
+async fn a_failover_without_killed_sessions_is_followed() {
+    let Some((former, promoted)) = Redis::pair().await else {
+        return;
+    };
+    let proxy = Proxy::to(former.port()).await;
+    let cache = patient(&format!("redis://{}", proxy.address()), "headcount");
+    refresh(&*cache, 1).await;
+
+    assert_eq!(promoted.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    former.follow(&promoted).await;
+    // The address leads to the demoted server, which answers every `PING` and takes no write.
+    cache.add_pending(&[(sports(), 1)]).await.unwrap_err();
+    let began = Instant::now();
+    let error = loop {
+        match cache.ping().await {
+            Err(CacheError::Unavailable(text)) => break text,
+            other => assert!(began.elapsed() < RECOVERY, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(error.contains("is a read-only replica"), "{error}");
+
+    proxy.lead_to(promoted.port());
+    wait_until_it_serves(&cache).await;
+    cache.add_pending(&[(sports(), 2)]).await.unwrap();
+    refresh(&*cache, 3).await;
+    let key = "headcount:{sports}:count:3600";
+    assert_eq!(promoted.cli(&["HGET", key, "users"]), "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_in_a_cluster_is_followed() {
+    let Some(mut cluster) = RedisCluster::start().await else {
+        return;
+    };
+    cluster.add_replica().await;
+    let cache = patient(&cluster.url(), "headcount");
+    let names: Vec<_> = (0..30)
+        .map(|index| Segment::new(&format!("s{index}")).unwrap())
+        .collect();
+    let put = async |users| {
+        for name in &names {
+            let began = Instant::now();
+            loop {
+                let put = async {
+                    let mark = cache.mark(name).await?;
+                    cache.put(name, window(), count(users), mark).await
+                };
+                match put.await {
+                    Ok(kept) => break assert_eq!(kept.unwrap().count, count(users)),
+                    Err(error) => assert!(began.elapsed() < 6 * RECOVERY, "{name}: {error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    put(1).await;
+    let replica = cluster.nodes().last().unwrap();
+    assert_eq!(replica.cli(&["CLUSTER", "FAILOVER"]), "OK");
+    let began = Instant::now();
+    while !replica.cli(&["ROLE"]).starts_with("master") {
+        assert!(began.elapsed() < 6 * RECOVERY, "no failover");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    put(2).await;
+    let cached = cache.get_many(&names, window()).await.unwrap();
+    assert!(cached.iter().all(|it| it.unwrap().count == count(2)));
+}
+
+#[tokio::test]
+async fn one_node_of_a_cluster_is_not_taken_for_a_server() {
+    let Some(mut cluster) = RedisCluster::start().await else {
+        return;
+    };
+    let cache = patient(&cluster.nodes()[0].url(), "headcount");
+    let error = cache.get(&sports(), window()).await.unwrap_err();
+    assert!(matches!(error, CacheError::Misconfigured(_)), "{error:?}");
+    assert!(error.to_string().contains("redis+cluster://"), "{error}");
 }
 
 #[tokio::test]

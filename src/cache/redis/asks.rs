@@ -24,6 +24,7 @@ pub(super) struct Asks {
     keep_counts: String,
     keep_pending: String,
     keep_segments: Duration,
+    max_ahead: Duration,
     /// Segments that one script may touch: on a cluster, those of one hash slot.
     together: usize,
 }
@@ -36,6 +37,7 @@ impl Asks {
             keep_counts: millis(options.keep_counts),
             keep_pending: millis(options.keep_counts.saturating_mul(2)),
             keep_segments: options.keep_segments,
+            max_ahead: options.max_ahead,
             together: if options.server.is_cluster {
                 1
             } else {
@@ -51,11 +53,7 @@ impl Asks {
             let keys = segments
                 .iter()
                 .flat_map(|segment| [self.keys.count(segment, window), self.keys.pending(segment)]);
-            Request::Run(
-                &self.scripts.get,
-                keys.collect(),
-                vec![self.keep_pending.clone()],
-            )
+            Request::Run(&self.scripts.get, keys.collect(), Vec::new())
         });
         requests.collect()
     }
@@ -88,7 +86,7 @@ impl Asks {
             .collect()
     }
 
-    /// Notes a sign of life of these segments in the list.
+    /// Notes a sign of life of these segments in the list. What was not heard of for long goes.
     pub(super) fn hear_of<'a>(
         &self,
         segments: impl Iterator<Item = &'a Segment>,
@@ -101,7 +99,15 @@ impl Asks {
         let add = members
             .chunks(ADD_AT_ONCE)
             .map(|members| Request::command("ZADD", (&self.keys.segments, members)));
-        add.chain([self.keep_list()]).collect()
+        let forgotten = format!("({}", self.oldest());
+        let forget = Request::command("ZREMRANGEBYSCORE", (&self.keys.segments, "-inf", forgotten));
+        add.chain([forget, self.keep_list()]).collect()
+    }
+
+    /// The score of the list below which nothing was heard of a segment for too long.
+    pub(super) fn oldest(&self) -> i64 {
+        let keep = i64::try_from(self.keep_segments.as_millis()).unwrap_or(i64::MAX);
+        Timestamp::now().as_millisecond().saturating_sub(keep)
     }
 
     fn keep_list(&self) -> Request<'static> {
@@ -130,6 +136,7 @@ impl Asks {
             window.seconds().to_string(),
             self.keep_counts.clone(),
             self.keep_pending.clone(),
+            self.max_ahead.as_micros().min(1 << 52).to_string(),
         ];
         let mut requests = vec![Request::Run(&self.scripts.put, keys, args)];
         if count.users > 0 {
@@ -138,16 +145,10 @@ impl Asks {
         requests
     }
 
-    /// Whether the list is whole; what was not heard of for long goes.
+    /// Whether the list is whole.
     pub(super) fn list_head(&self) -> Request<'_> {
-        let keep = i64::try_from(self.keep_segments.as_millis()).unwrap_or(i64::MAX);
-        let oldest = Timestamp::now().as_millisecond().saturating_sub(keep);
-        let args = vec![oldest.to_string()];
-        Request::Run(
-            &self.scripts.list_head,
-            vec![self.keys.segments.clone()],
-            args,
-        )
+        let keys = vec![self.keys.segments.clone()];
+        Request::Run(&self.scripts.list_head, keys, Vec::new())
     }
 
     pub(super) fn list_step(&self, cursor: u64) -> Request<'static> {

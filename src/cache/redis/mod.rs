@@ -22,7 +22,14 @@ use self::asks::{ADD_AT_ONCE, Asks, GET_AT_ONCE};
 use self::unsaid::Unsaid;
 use super::{CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark};
 use crate::domain::{Count, Segment, Timestamp, Window};
-use crate::redis::{Link, LinkError, LinkOptions, Request};
+use crate::redis::{Link, LinkError, LinkOptions, Pieces, Request};
+
+/// Arguments sent at once: a millisecond or two of the server's time.
+const ARGUMENTS_AT_ONCE: usize = 1_000;
+/// More time for each argument of a request, about a hundred times what it takes an idle server.
+const PER_ARGUMENT: Duration = Duration::from_micros(100);
+/// Large requests under way at a time. More would only wait for each other in Redis, and a small request behind them.
+const LARGE_UNDER_WAY: usize = 2;
 
 /// More steps than any list needs; a scan that does not end is an error, not a hang.
 const MAX_SCAN_STEPS: usize = 100_000;
@@ -49,7 +56,12 @@ impl RedisCache {
         Ok(Self {
             link: Link::open(LinkOptions {
                 server: options.server,
-                command_timeout: options.command_timeout,
+                pieces: Pieces {
+                    at_once: ARGUMENTS_AT_ONCE,
+                    shortest: options.command_timeout,
+                    per_argument: PER_ARGUMENT,
+                    under_way: LARGE_UNDER_WAY,
+                },
                 connect_timeout: options.connect_timeout,
                 // More than one moved slot is left to the reader's fall-back.
                 cluster_retries: 2,
@@ -158,14 +170,17 @@ impl CountCache for RedisCache {
 
     async fn segments(&self) -> Result<KnownSegments, CacheError> {
         let whole_before: u64 = self.ask(self.asks.list_head()).await?;
+        let oldest = self.asks.oldest() as f64;
         let mut names = HashSet::new();
         let mut cursor = 0;
         for _ in 0..MAX_SCAN_STEPS {
             let (next, found): (u64, Vec<(Vec<u8>, f64)>) =
                 self.ask(self.asks.list_step(cursor)).await?;
-            // What is no segment is the note that the list is whole.
+            // What was not heard of for long goes with the next note. What is no segment is the note that the list
+            // is whole.
             let texts = found
                 .iter()
+                .filter(|(_, score)| *score >= oldest)
                 .filter_map(|(member, _)| std::str::from_utf8(member).ok());
             names.extend(texts.filter_map(|name| Segment::new(name).ok()));
             cursor = next;
@@ -183,6 +198,12 @@ impl CountCache for RedisCache {
             }
         }
         Err(nonsense("a scan without end"))
+    }
+
+    async fn knows(&self, segment: &Segment) -> Result<bool, CacheError> {
+        let score: Option<f64> = self.ask(self.asks.list_score(segment)).await?;
+        let oldest = self.asks.oldest() as f64;
+        Ok(score.is_some_and(|score| score >= oldest))
     }
 
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {

@@ -16,7 +16,10 @@ pub struct RedisCacheOptions {
     pub keep_counts: Duration,
     /// How long a segment stays known of which nothing is heard. The window at least: after that it is empty.
     pub keep_segments: Duration,
-    /// The most that a call may take, connecting included.
+    /// How far ahead of Redis' clock a count may be. One further ahead was made by a clock that is wrong, and is
+    /// taken for one as of now.
+    pub max_ahead: Duration,
+    /// The most that the smallest request may take, connecting included; one with many arguments has more.
     pub command_timeout: Duration,
     /// The most that connecting may take. Calls don't wait for it: the background does.
     pub connect_timeout: Duration,
@@ -31,6 +34,8 @@ impl RedisCacheOptions {
             prefix,
             keep_counts: day.max(trusted.saturating_mul(4)),
             keep_segments: window.saturating_add(day),
+            // Clocks that are kept right differ by less.
+            max_ahead: Duration::from_secs(1),
             command_timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(250),
         }

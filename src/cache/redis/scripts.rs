@@ -58,25 +58,29 @@ end
 
 /// What is kept under a count's key and its counters': nothing, or users, as_of, noted at the mark, and noted now
 /// (nothing when that is not known). A server that refuses writes (its disk is full, its replicas are away) refused
-/// notes as well: prolonging the counters shows it. Numbers stay texts: Lua's would lose digits.
+/// notes as well: a command that writes shows it, though it finds nothing to change. Reading changes nothing, so that
+/// nothing of it goes to replicas and files. Numbers stay texts: Lua's would lose digits.
 const KEPT: &str = r"
-local function kept(now, count_key, pending_key, keep_pending)
+local function takes_writes(pending_key)
+  return type(redis.pcall('HDEL', pending_key, '')) == 'number'
+end
+
+local function kept(now, count_key, pending_key)
   local count = redis.call('HMGET', count_key, 'users', 'as_of', 'noted', 'epoch')
   if not count[1] then return false end
   local pending = redis.call('HMGET', pending_key, 'noted', 'epoch', 'life')
   local trusted = now ~= '' and pending[3] == now and pending[2] == count[4]
-    and type(redis.pcall('PEXPIRE', pending_key, keep_pending)) == 'number'
+    and takes_writes(pending_key)
   return {count[1], count[2], count[3], trusted and (pending[1] or '0')}
 end
 ";
 
-/// Keys: the count and the pending counters of each segment, alternating. Argument: milliseconds to keep the
-/// counters. Answers what is kept of each.
+/// Keys: the count and the pending counters of each segment, alternating. Answers what is kept of each.
 const GET: &str = r"
 local now = life()
 local answers = {}
 for i = 1, #KEYS, 2 do
-  answers[#answers + 1] = kept(now, KEYS[i], KEYS[i + 1], ARGV[1])
+  answers[#answers + 1] = kept(now, KEYS[i], KEYS[i + 1])
 end
 return answers
 ";
@@ -96,13 +100,18 @@ return {pending[1] or '0', epoch}
 ";
 
 /// Keys: the count, the pending counters. Arguments: users, as_of, noted and epoch of the mark, window in seconds,
-/// milliseconds to keep the count and the counters. Answers what is kept. The counters remember which counts there
-/// are and what the widest one found, for `FORGET_COUNTS`.
+/// milliseconds to keep the count and the counters, microseconds by which as_of may be ahead. Answers what is kept.
+/// The counters remember which counts there are and what the widest one found, for `FORGET_COUNTS`. A count by a
+/// clock that is ahead is as of now: else it would look new, and later ones old, until that time has come.
 const PUT: &str = r"
 local users, as_of, noted, epoch, window = unpack(ARGV, 1, 5)
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local latest = now + ARGV[8]
+if tonumber(as_of) > latest then as_of = string.format('%.0f', now) end
 local newest = redis.call('HGET', KEYS[1], 'as_of')
-if newest and tonumber(newest) > tonumber(as_of) then
-  return kept(life(), KEYS[1], KEYS[2], ARGV[7])
+if newest and tonumber(newest) > tonumber(as_of) and tonumber(newest) <= latest then
+  return kept(life(), KEYS[1], KEYS[2])
 end
 redis.call('HSET', KEYS[1], 'users', users, 'as_of', as_of, 'noted', noted, 'epoch', epoch)
 redis.call('PEXPIRE', KEYS[1], ARGV[6])
@@ -113,7 +122,7 @@ if not widest or tonumber(widest) <= tonumber(window) then
     'put_noted', noted, 'put_epoch', epoch)
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[7])
-return kept(life(), KEYS[1], KEYS[2], ARGV[7])
+return kept(life(), KEYS[1], KEYS[2])
 ";
 
 /// Key: the pending counters. Removes them, unless the segment has users or something was noted since its widest
@@ -131,11 +140,8 @@ redis.call('DEL', KEYS[1])
 return windows
 ";
 
-/// Key: the known segments. Argument: the time of the last sign of life before which a segment is dropped, a
-/// bounded number at a time. Answers for how many milliseconds the list is still whole; 0 when it is not.
+/// Key: the known segments. Answers for how many milliseconds the list is still whole; 0 when it is not.
 const LIST_HEAD: &str = r"
-local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, 1000)
-if #old > 0 then redis.call('ZREM', KEYS[1], unpack(old)) end
 local now = life()
 local whole_until = now ~= '' and redis.call('ZSCORE', KEYS[1], '\1complete:' .. now)
 local time = redis.call('TIME')

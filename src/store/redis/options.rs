@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use crate::domain::TimeFrame;
-use crate::redis::{LinkOptions, Prefix, RedisServer};
+use crate::redis::{LinkOptions, Pieces, Prefix, RedisServer};
+
+/// Arguments sent at once: a little more than those of a full write (see `WRITES_AT_ONCE`).
+const ARGUMENTS_AT_ONCE: usize = 110_000;
+/// More time for each argument of a request: two seconds for a full write, which takes an idle server a twentieth.
+const PER_ARGUMENT: Duration = Duration::from_micros(20);
 
 /// Where Redis is, what keys begin with, and how patient to be.
 #[derive(Debug, Clone)]
@@ -14,7 +19,7 @@ pub struct RedisStoreOptions {
     pub prefix: Prefix,
     /// The window and the resolution.
     pub frame: TimeFrame,
-    /// The most that a call to Redis may take. A healthy one takes milliseconds; one whose disk is slow may hold
+    /// The most that a small call to Redis may take; one with many pairs has more. A healthy one takes milliseconds; one whose disk is slow may hold
     /// writes up for two seconds (`appendfsync everysec`), and has then a second left.
     pub command_timeout: Duration,
     /// The most that connecting may take. Calls don't wait for it: the background does.
@@ -40,7 +45,13 @@ impl RedisStoreOptions {
     pub(super) fn link(&self) -> LinkOptions {
         LinkOptions {
             server: self.server.clone(),
-            command_timeout: self.command_timeout,
+            pieces: Pieces {
+                at_once: ARGUMENTS_AT_ONCE,
+                shortest: self.command_timeout,
+                per_argument: PER_ARGUMENT,
+                // The store bounds the pairs under way itself.
+                under_way: usize::MAX,
+            },
             connect_timeout: self.connect_timeout,
             // Bridges a slot that moves; a failover takes longer and is the spool's business.
             cluster_retries: 3,

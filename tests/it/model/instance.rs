@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use headcount::app::Headcount;
+use headcount::cache::{CountCache, RedisCache, RedisCacheOptions};
 use headcount::config::Settings;
-use headcount::store::Opened;
+use headcount::domain::Clock;
+use headcount::store::{self, Opened};
 use headcount::telemetry::Metrics;
 
 use super::clock::{SteadyTestClock, Time};
@@ -66,6 +69,17 @@ pub fn settings(setup: &Setup, spool: &Path, of_site: &[(&'static str, String)])
     Settings::with(given).unwrap()
 }
 
+/// The cache as the settings have it, but that the clocks of the test are right and that of Redis is not.
+fn patient_of_clocks(settings: &Settings) -> Arc<dyn CountCache> {
+    let redis = settings.cache.redis.clone().unwrap();
+    let window = Duration::from_secs(settings.frame.full_window().seconds());
+    let options = RedisCacheOptions {
+        max_ahead: Duration::MAX,
+        ..RedisCacheOptions::new(redis.server, redis.prefix, settings.cache.ttl, window)
+    };
+    Arc::new(RedisCache::open(options).unwrap())
+}
+
 impl Instance {
     pub async fn start(shared: &Shared, spool: PathBuf) -> Self {
         let clock = Arc::new(SteadyTestClock::new(&shared.time));
@@ -90,8 +104,16 @@ impl Instance {
                 let cache = Proxied::to(servers.cache_port().await).await;
                 let of_site = servers.settings(store.port(), cache.port()).await;
                 let settings = settings(&shared.setup, &spool, &of_site);
-                let opened = Headcount::open_with(&settings, clock.clone(), metrics).await;
-                (opened, Line::Proxied(store), Line::Proxied(cache))
+                let opened = store::open(&settings, clock.now(), &metrics).await;
+                let cached = patient_of_clocks(&settings);
+                let opening = Headcount::open_over(
+                    &settings,
+                    opened.unwrap(),
+                    cached,
+                    clock.clone(),
+                    metrics,
+                );
+                (opening.await, Line::Proxied(store), Line::Proxied(cache))
             }
         };
         Self {

@@ -170,6 +170,12 @@ impl CountCache for WiredCache {
         self.via(Call::CacheList, list).await
     }
 
+    async fn knows(&self, segment: &Segment) -> Result<bool, CacheError> {
+        let segment = segment.clone();
+        let knows = async move |cache: Arc<MemoryCache>| cache.knows(&segment).await;
+        self.via(Call::Other, knows).await
+    }
+
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {
         let listed = listed.to_vec();
         let complete =

@@ -1,6 +1,8 @@
-//! A TCP proxy that can be cut, stalled and restored.
+//! A TCP proxy that can be cut, stalled, restored, and led elsewhere.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +24,7 @@ enum Mode {
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
+    port: Arc<AtomicU16>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -31,10 +34,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Restored);
-        let task = AbortOnDropHandle::new(tokio::spawn(accept(listener, port, modes)));
+        let port = Arc::new(AtomicU16::new(port));
+        let accepting = accept(listener, Arc::clone(&port), modes);
+        let task = AbortOnDropHandle::new(tokio::spawn(accepting));
         Self {
             address,
             mode,
+            port,
             _task: task,
         }
     }
@@ -42,6 +48,11 @@ impl Proxy {
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Leads new connections to another port; open ones stay where they are.
+    pub fn lead_to(&self, port: u16) {
+        self.port.store(port, Ordering::Relaxed);
     }
 
     /// Closes what is open and refuses what comes.
@@ -60,11 +71,11 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, port: u16, modes: watch::Receiver<Mode>) {
+async fn accept(listener: TcpListener, port: Arc<AtomicU16>, modes: watch::Receiver<Mode>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
-        let modes = modes.clone();
+        let (modes, port) = (modes.clone(), port.load(Ordering::Relaxed));
         connections.spawn(async move {
             if *modes.borrow() == Mode::Broken {
                 return;

@@ -39,6 +39,33 @@ impl Redis {
         Some(server)
     }
 
+    /// Two fresh servers, the second a replica of the first.
+    pub async fn pair() -> Option<(Self, Self)> {
+        let args = ["--save", "", "--repl-diskless-sync-delay", "0"];
+        let master = Self::start_with(&args).await?;
+        let replica = Self::start_with(&args).await?;
+        replica.follow(&master).await;
+        Some((master, replica))
+    }
+
+    /// Becomes a replica of `master`, without an end to anybody's session, and waits until it has everything.
+    pub async fn follow(&self, master: &Self) {
+        let port = master.port.to_string();
+        assert_eq!(self.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+        self.wait_for_its_master().await;
+    }
+
+    async fn wait_for_its_master(&self) {
+        let began = Instant::now();
+        while !self
+            .cli(&["INFO", "replication"])
+            .contains("master_link_status:up")
+        {
+            assert!(began.elapsed() < PATIENCE, "the replica does not follow");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn launch(args: &[&str]) -> Option<Self> {
         let program = find("redis-server", "HEADCOUNT_TEST_REDIS")?;
         let directory = tempfile::tempdir().unwrap();
@@ -194,6 +221,30 @@ impl RedisCluster {
             "redis+cluster://127.0.0.1:{},127.0.0.1:{}",
             one.port, two.port
         )
+    }
+
+    /// Adds a replica of the first node, as the last of the nodes, and waits until it has everything.
+    pub async fn add_replica(&mut self) {
+        let args = [
+            "--save",
+            "",
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+        ];
+        let replica = Redis::start_with(&args).await.unwrap();
+        let master = self.nodes[0].cli(&["CLUSTER", "MYID"]);
+        let port = self.nodes[0].port.to_string();
+        assert_eq!(replica.cli(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
+        let began = Instant::now();
+        // It has to hear of that node first.
+        while replica.cli(&["CLUSTER", "REPLICATE", &master]) != "OK" {
+            assert!(began.elapsed() < PATIENCE, "no replica comes to be");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        replica.wait_for_its_master().await;
+        self.nodes.push(replica);
     }
 
     /// Its nodes.
