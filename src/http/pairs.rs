@@ -25,8 +25,7 @@ use super::reply::json_with;
 use crate::app::Headcount;
 use crate::auth::{Limiter, Reach};
 use crate::config::HttpSettings;
-use crate::domain::Batch;
-use crate::ingest::{Durability, Intake, PairError};
+use crate::ingest::{Admitted, Durability, Intake, PairError};
 
 /// A body above this size is parsed off the threads that serve connections: it takes longer than a
 /// millisecond, and what takes less is not worth the change of thread.
@@ -155,7 +154,7 @@ impl Pairs {
         encoding: Encoding,
         body: Received,
         reach: Reach,
-    ) -> Result<(Batch, Report), Problem> {
+    ) -> Result<(Admitted, Report), Problem> {
         let max_body = self.limits.max_body;
         if encoding == Encoding::Identity && body.bytes.len() <= LARGE {
             return parse(format, &body.bytes, self.intake(body.bytes.len()), &reach);
@@ -201,7 +200,7 @@ fn parse(
     body: &[u8],
     mut intake: Intake,
     reach: &Reach,
-) -> Result<(Batch, Report), Problem> {
+) -> Result<(Admitted, Report), Problem> {
     let mut push = |user: &str, segment: &str, at| match reach.covers(segment) {
         true => intake.push(user, segment, at),
         false => Err(PairError::Forbidden),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Identity, SegmentGuard};
+use super::{Identity, Places, SegmentGuard};
 use crate::domain::{
     Batch, BatchBuilder, InvalidInstant, InvalidSegment, InvalidUserId, TimeFrame, Timestamp,
     UserId,
@@ -13,9 +13,17 @@ use crate::domain::{
 pub struct Intake {
     frame: TimeFrame,
     now: Timestamp,
-    guard: Arc<SegmentGuard>,
+    places: Places,
     identity: Arc<Identity>,
     builder: BatchBuilder,
+}
+
+/// The pairs of one request that passed the edge, with the places that their new segments hold until it is known
+/// what becomes of them.
+#[derive(Debug)]
+pub struct Admitted {
+    pub(super) batch: Batch,
+    pub(super) places: Places,
 }
 
 /// Why a pair was not accepted.
@@ -66,7 +74,7 @@ impl Intake {
         Self {
             frame,
             now,
-            guard,
+            places: Places::new(guard),
             identity,
             builder: BatchBuilder::with_capacity(expected),
         }
@@ -88,7 +96,7 @@ impl Intake {
         let slot = self.frame.place(at, self.now)?;
         let segment = match known {
             Some(index) => index,
-            None => self.builder.admit(self.guard.admit(segment)?),
+            None => self.builder.admit(self.places.admit(segment)?),
         };
         self.identity
             .with(user, |stored| self.builder.push(stored, segment, slot));
@@ -106,8 +114,23 @@ impl Intake {
     }
 
     /// The accepted pairs.
-    pub fn finish(self) -> Batch {
-        self.builder.finish()
+    pub fn finish(self) -> Admitted {
+        Admitted {
+            batch: self.builder.finish(),
+            places: self.places,
+        }
+    }
+}
+
+impl Admitted {
+    /// How many pairs there are.
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
     }
 }
 
@@ -138,6 +161,7 @@ mod tests {
         intake.push("u2", "a", at(-540)).unwrap();
         let slots: Vec<_> = intake
             .finish()
+            .batch
             .pairs()
             .map(|pair| pair.slot.number())
             .collect();

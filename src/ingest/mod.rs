@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-pub use guard::SegmentGuard;
+pub use guard::{Places, SegmentGuard};
 pub use identity::Identity;
-pub use intake::{Intake, PairError};
+pub use intake::{Admitted, Intake, PairError};
 pub use keeper::Recorder;
 pub use pending::PendingNotes;
 
 use self::keeper::Keeper;
 use self::spool::Spool;
-use crate::domain::{Batch, Clock, TimeFrame};
+use crate::domain::{Clock, Segment, TimeFrame};
 use crate::store::StoreError;
 
 /// What a client that was turned away is told to wait. A full queue drains within a second.
@@ -124,8 +124,9 @@ impl Ingest {
         )
     }
 
-    /// Makes `batch` durable. On an error nothing of it counts as accepted, and it may be sent again.
-    pub async fn accept(&self, batch: Batch) -> Result<Durability, IngestError> {
+    /// Makes pairs durable. On an error nothing of them counts as accepted, and they may be sent again.
+    pub async fn accept(&self, admitted: Admitted) -> Result<Durability, IngestError> {
+        let Admitted { batch, places } = admitted;
         if batch.is_empty() {
             return Ok(Durability::Stored);
         }
@@ -134,7 +135,14 @@ impl Ingest {
             .unwrap_or(u32::MAX)
             .min(self.queue_pairs);
         let _room = self.room.try_acquire_many(pairs).map_err(|_| BUSY)?;
-        self.keeper.keep(&batch).await.map_err(refusal)
+        let durability = self.keeper.keep(&batch).await.map_err(refusal)?;
+        places.confirm(batch.segments());
+        Ok(durability)
+    }
+
+    /// Whether pairs of this segment were accepted here, or it was listed lately.
+    pub fn knows(&self, segment: &Segment) -> bool {
+        self.guard.knows(segment)
     }
 
     /// Whether there is room for a pair now, and so any hope for a batch.
