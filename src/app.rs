@@ -304,6 +304,13 @@ impl Headcount {
         &self.ingest
     }
 
+    /// Whether pairs of this segment came lately, to any instance. Decided from memory and the cache's list, and
+    /// nothing is kept of the question.
+    pub async fn knows(&self, segment: &Segment) -> bool {
+        let listed_by_cache = async { self.cache.knows(segment).await.unwrap_or(false) };
+        self.ingest.knows(segment) || (!self.is_live() && listed_by_cache.await)
+    }
+
     /// The way out.
     pub fn counts(&self) -> &Counts {
         &self.counts

@@ -242,7 +242,7 @@ impl Refresher {
         let mut points = Vec::with_capacity(self.parts.windows.len());
         let mut users_of_full_window = None;
         for &window in &self.parts.windows {
-            let count = self.recount(&segment, window).await?.count;
+            let count = self.recount_listed(&segment, window).await?.count;
             if window == self.parts.frame.full_window() {
                 users_of_full_window = Some(count.users);
             }
@@ -279,8 +279,32 @@ impl Refresher {
         }
     }
 
-    /// Counts `segment` in the store now and keeps the count in the cache.
+    /// Counts `segment` in the store now, and keeps the count in the cache if it is one that is refreshed: of a
+    /// configured window, and of a segment that there is. Whoever asks for made-up names and windows fills nothing.
     pub async fn recount(&self, segment: &Segment, window: Window) -> Result<Recount, StoreError> {
+        if self.keeps(segment, window).await {
+            return self.recount_listed(segment, window).await;
+        }
+        let count = self.count_within_slot(segment, window).await?;
+        Ok(Recount {
+            count,
+            pending: None,
+        })
+    }
+
+    /// Whether a count that a reader asked for is kept in the cache.
+    async fn keeps(&self, segment: &Segment, window: Window) -> bool {
+        self.parts.windows.contains(&window)
+            && (self.parts.guard.knows(segment)
+                || self.parts.cache.knows(segment).await.unwrap_or(false))
+    }
+
+    /// Counts `segment`, which is listed, in the store now and keeps the count in the cache.
+    async fn recount_listed(
+        &self,
+        segment: &Segment,
+        window: Window,
+    ) -> Result<Recount, StoreError> {
         let mark = self.parts.cache.mark(segment).await;
         let count = self.count_within_slot(segment, window).await?;
         let Ok(mark) = mark else {
@@ -302,12 +326,10 @@ impl Refresher {
 
     /// Whether there is such a segment: here, in the cache, or in the store.
     pub async fn knows(&self, segment: &Segment) -> Result<bool, StoreError> {
-        if self.parts.guard.knows(segment.as_str()) {
+        if self.parts.guard.knows(segment) {
             return Ok(true);
         }
-        if let Ok(known) = self.parts.cache.segments().await
-            && known.names.contains(segment)
-        {
+        if self.parts.cache.knows(segment).await.unwrap_or(false) {
             return Ok(true);
         }
         let listed = self.parts.store.segments(self.parts.clock.now()).await?;

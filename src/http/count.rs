@@ -38,6 +38,9 @@ pub(super) struct Document<'a> {
     pending: Option<u64>,
     /// Whether every source failed and this is the last number known.
     stale: bool,
+    /// False for a name of which no pair came within the configured window: a slip of the pen counts 0 as an empty
+    /// segment does.
+    known: bool,
 }
 
 /// The route.
@@ -70,12 +73,18 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
         Some(answer) => answer,
         None => app.counts().get(&segment, window, fresh).await?,
     };
-    let document = document(&segment, &answer, app.clock().now());
+    let known = answer.count.users > 0 || app.knows(&segment).await;
+    let document = document(&segment, &answer, known, app.clock().now());
     app.metrics().count_age(document.age_seconds);
     Ok(json(&document))
 }
 
-fn document<'a>(segment: &'a Segment, answer: &Answer, now: Timestamp) -> Document<'a> {
+fn document<'a>(
+    segment: &'a Segment,
+    answer: &Answer,
+    known: bool,
+    now: Timestamp,
+) -> Document<'a> {
     // To the millisecond: more would only be noise.
     let age = now
         .as_millisecond()
@@ -89,5 +98,6 @@ fn document<'a>(segment: &'a Segment, answer: &Answer, now: Timestamp) -> Docume
         source: answer.source.as_str(),
         pending: answer.pending,
         stale: answer.stale,
+        known,
     }
 }

@@ -62,7 +62,7 @@ async fn pairs_go_in_and_counts_come_out() {
         count.json,
         json!({
             "segment": "sports", "users": 3, "window_seconds": 1_209_600, "as_of": NOON_TEXT,
-            "age_seconds": 0.0, "source": "store", "pending": 0, "stale": false,
+            "age_seconds": 0.0, "source": "store", "pending": 0, "stale": false, "known": true,
         })
     );
     assert_eq!(app.users("news").await, 2);

@@ -30,6 +30,7 @@ mod influx_faults;
 mod influx_names;
 mod influx_spool;
 mod library;
+mod made_up;
 mod mistakes;
 mod model;
 mod one_number;

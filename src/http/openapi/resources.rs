@@ -91,7 +91,7 @@ fn get_count() -> Described {
         "The count.",
         json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
-            "age_seconds": 0.8, "source": "memory", "pending": 2, "stale": false
+            "age_seconds": 0.8, "source": "memory", "pending": 2, "stale": false, "known": true
         }),
     )
     .fails(&[INVALID_SEGMENT, INVALID_WINDOW, INVALID_PARAMETER, UNAVAILABLE])

@@ -22,9 +22,9 @@ const PAUSE: Duration = Duration::from_secs(13);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Whether nothing is wrong or on its way. A count that the cache missed is served from memory until the next.
-fn is_quiet(answer: &Answer, is_new: bool) -> bool {
+fn is_quiet(answer: &Answer, is_kept: bool) -> bool {
     let is_settled = answer.pending == Some(0) || answer.source == Source::Memory;
-    !answer.stale && (!is_new || is_settled)
+    !answer.stale && (!is_kept || is_settled)
 }
 
 impl World {
@@ -99,7 +99,7 @@ impl World {
         index: usize,
         window: Window,
         fresh: bool,
-        is_new: bool,
+        is_kept: bool,
     ) -> Result<Answer, String> {
         let counts = self.instances[at].headcount.counts();
         let mut tries = if self.is_there() { 50 } else { 1 };
@@ -107,7 +107,7 @@ impl World {
             let answer = counts.get(&segment(index), window, fresh).await;
             let answer = answer.map_err(|error| error.to_string())?;
             tries -= 1;
-            if is_quiet(&answer, is_new) || tries == 0 {
+            if is_quiet(&answer, is_kept) || tries == 0 {
                 return Ok(answer);
             }
             sleep(Duration::from_millis(100)).await;
@@ -127,7 +127,9 @@ impl World {
                 for fresh in [false, true] {
                     // One without users need not be known to whoever recounts.
                     let is_new = fresh || (number < RECOUNTED && is_there);
-                    let answer = self.quietly(at, index, window, fresh, is_new).await?;
+                    // What is not recounted is not kept, and nothing is known of what came since.
+                    let is_kept = number < RECOUNTED && is_there;
+                    let answer = self.quietly(at, index, window, fresh, is_kept).await?;
                     let told = format!("instance {at}: {answer:?} of {name:?}");
                     let now = self.shared.time.note();
                     let time = &self.shared.time;
@@ -135,7 +137,7 @@ impl World {
                     let by = is_new.then_some(began);
                     checks::count(&self.truth, time, index, window, counted, by, now)
                         .map_err(|broken| format!("{broken}\nonce all is well: {told}"))?;
-                    promise!(is_quiet(&answer, is_new), "not quiet: {told}");
+                    promise!(is_quiet(&answer, is_kept), "not quiet: {told}");
                     if number == 0 && counted.users > 0 {
                         there.insert(name.to_owned());
                     }
