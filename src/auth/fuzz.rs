@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use serde_json::Value;
 
 use super::*;
-use crate::config::{JwtSettings, Secret};
+use crate::config::{JwtKeys, JwtSettings, Secret};
 use crate::domain::Timestamp;
 use crate::fuzzing::{Edit, edit, spell};
 
@@ -85,11 +85,12 @@ fn sign(header: &[u8], claims: &[u8]) -> String {
 
 fn checker() -> Jwts {
     let settings = JwtSettings {
-        key: JwtKey::parse(&Secret::new(SECRET)).unwrap(),
+        keys: JwtKeys::One(JwtKey::parse(&Secret::new(SECRET)).unwrap()),
         audience: Some("headcount".into()),
         issuer: None,
+        max_age: None,
     };
-    Jwts::new(&settings, Rates::default())
+    Jwts::open(&settings, Rates::default(), &Arc::default()).unwrap()
 }
 
 fn check(jwts: &Jwts, token: &str) -> Result<Caller, Invalid> {

@@ -1,4 +1,4 @@
-//! JSON Web Tokens: signed by somebody else, checked by one configured key.
+//! JSON Web Tokens: signed by somebody else, checked by configured keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,11 @@ use moka::sync::Cache;
 use serde::Deserialize;
 
 use super::jwt_key::JwtKey;
-use super::{Caller, Digest, Invalid, Limiter, Rates, Reach, Scopes};
-use crate::config::JwtSettings;
+use super::keyring::{Keyring, WatchedKeys};
+use super::{AuthError, Caller, Digest, Invalid, Limiter, Rates, Reach, Scopes};
+use crate::config::{JwtKeys, JwtSettings};
 use crate::domain::Timestamp;
+use crate::telemetry::Metrics;
 
 /// How far the issuer's clock may be from ours, in seconds.
 const LEEWAY: f64 = 30.0;
@@ -25,8 +27,9 @@ const MAX_NAME: usize = 64;
 /// Checks JWTs.
 #[derive(Debug)]
 pub(super) struct Jwts {
-    key: JwtKey,
-    validation: Validation,
+    keys: Keys,
+    claims: RequiredClaims,
+    max_age: Option<f64>,
     defaults: Rates,
     /// Tokens whose signature was right, so that it is computed once per token and not once per request. By
     /// digest: a token that is not exactly the same is another one.
@@ -36,13 +39,31 @@ pub(super) struct Jwts {
 }
 
 #[derive(Debug)]
+enum Keys {
+    /// One that stays.
+    One(Arc<Keyring>),
+    /// Those of a file or directory.
+    Watched(Arc<WatchedKeys>),
+}
+
+/// What the claims of a token must say of whom it is from and for.
+#[derive(Debug)]
+struct RequiredClaims {
+    audience: Option<String>,
+    issuer: Option<String>,
+}
+
+#[derive(Debug)]
 struct Verified {
+    /// The keys that were there when it was verified: with others it is verified again.
+    keyring: Arc<Keyring>,
     name: Arc<str>,
     subject: [u8; 32],
     scopes: Scopes,
     reach: Reach,
     expires: f64,
     not_before: Option<f64>,
+    issued: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +75,7 @@ struct Claims {
     /// Unix seconds, fractions allowed (RFC 7519, section 2).
     exp: Option<f64>,
     nbf: Option<f64>,
+    iat: Option<f64>,
 }
 
 /// RFC 8693 has scopes in a text with spaces between; some issuers make an array. Names of segments may have spaces: a
@@ -66,31 +88,53 @@ enum OneOrMore {
 }
 
 impl Jwts {
-    pub(super) fn new(settings: &JwtSettings, defaults: Rates) -> Self {
-        let key = settings.key.clone();
-        let mut validation = Validation::new(key.algorithm());
-        // Times are checked below, by the clock that everything else goes by, and at each request.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        let mut required = vec!["exp"];
-        if let Some(audience) = &settings.audience {
-            validation.set_audience(&[audience]);
-            required.push("aud");
+    /// Reads the keys, where they are in a file of their own.
+    pub(super) fn open(
+        settings: &JwtSettings,
+        defaults: Rates,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, AuthError> {
+        let keys = match &settings.keys {
+            JwtKeys::One(key) => Keys::One(Arc::new(Keyring::of(key.clone()))),
+            JwtKeys::In(path) => {
+                let watched = WatchedKeys::open(path.clone(), Arc::clone(metrics))?;
+                Keys::Watched(Arc::new(watched))
+            }
+        };
+        if settings.audience.is_none() || settings.issuer.is_none() {
+            tracing::warn!(
+                "JWTs are checked without `jwt_audience` or without `jwt_issuer`: one that was made for another service \
+                 by the same issuer, or by another issuer with the same key, is taken"
+            );
         }
-        if let Some(issuer) = &settings.issuer {
-            validation.set_issuer(&[issuer]);
-            required.push("iss");
-        }
-        validation.set_required_spec_claims(&required);
-        Self {
-            key,
-            validation,
+        Ok(Self {
+            keys,
+            claims: RequiredClaims {
+                audience: settings.audience.clone(),
+                issuer: settings.issuer.clone(),
+            },
+            max_age: settings.max_age.map(|age| age.as_secs_f64()),
             defaults,
             verified: Cache::new(REMEMBERED),
             limiters: Cache::builder()
                 .max_capacity(REMEMBERED)
                 .time_to_idle(SUBJECT_REST)
                 .build(),
+        })
+    }
+
+    /// The file or directory with the keys, if there is one.
+    pub(super) fn watched(&self) -> Option<&Arc<WatchedKeys>> {
+        match &self.keys {
+            Keys::One(_) => None,
+            Keys::Watched(keys) => Some(keys),
+        }
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        match &self.keys {
+            Keys::One(keyring) => Arc::clone(keyring),
+            Keys::Watched(keys) => keys.keyring(),
         }
     }
 
@@ -101,11 +145,13 @@ impl Jwts {
         digest: &Digest,
         now: Timestamp,
     ) -> Result<Caller, Invalid> {
-        let verified = match self.verified.get(&digest.bytes()) {
+        let keyring = self.keyring();
+        let known = self.verified.get(&digest.bytes());
+        let verified = match known.filter(|known| Arc::ptr_eq(&known.keyring, &keyring)) {
             Some(verified) => verified,
             None => {
                 // Only what is right is remembered: who can't sign can't push anything out.
-                let verified = Arc::new(self.verify(token)?);
+                let verified = Arc::new(self.verify(token, keyring)?);
                 self.verified.insert(digest.bytes(), Arc::clone(&verified));
                 verified
             }
@@ -118,6 +164,15 @@ impl Jwts {
         if verified.not_before.is_some_and(|from| now < from - LEEWAY) {
             return Err(Invalid::NotYet);
         }
+        if let Some(max_age) = self.max_age {
+            let issued = verified.issued.ok_or(Invalid::Claim("iat"))?;
+            if now >= issued + max_age + LEEWAY {
+                return Err(Invalid::TooOld);
+            }
+            if now < issued - LEEWAY {
+                return Err(Invalid::NotYet);
+            }
+        }
         Ok(Caller {
             name: Arc::clone(&verified.name),
             scopes: verified.scopes,
@@ -126,15 +181,24 @@ impl Jwts {
         })
     }
 
-    fn verify(&self, token: &str) -> Result<Verified, Invalid> {
+    fn verify(&self, token: &str, keyring: Arc<Keyring>) -> Result<Verified, Invalid> {
         let header = decode_header(token).map_err(|_| Invalid::Unknown)?;
         if header.crit.is_some() {
             // RFC 7515, section 4.1.11: extensions that we don't know must not be passed over.
             return Err(Invalid::Unknown);
         }
-        let claims = decode::<Claims>(token, self.key.decoding(), &self.validation)
-            .map_err(|error| refusal(error.kind()))?
-            .claims;
+        if !header.typ.as_deref().is_none_or(is_access_token) {
+            return Err(Invalid::Type);
+        }
+        let mut claims = Err(Invalid::Unknown);
+        for key in keyring.candidates(header.kid.as_deref()) {
+            claims = self.claims_by(key, token);
+            // Another key may be the right one; a claim that is wrong stays wrong.
+            if !matches!(claims, Err(Invalid::Unknown)) {
+                break;
+            }
+        }
+        let claims = claims?;
         let scopes = match &claims.scope {
             Some(OneOrMore::Text(text)) => Scopes::known_among(text.split(' ')),
             Some(OneOrMore::List(list)) => Scopes::known_among(list.iter().map(String::as_str)),
@@ -147,13 +211,36 @@ impl Jwts {
         };
         let subject = claims.sub.as_deref().unwrap_or_default();
         Ok(Verified {
+            keyring,
             name: name(subject),
             subject: Digest::of(subject.as_bytes()).bytes(),
             scopes,
             reach: reach.ok_or(Invalid::Claim("segments"))?,
             expires: claims.exp.ok_or(Invalid::Claim("exp"))?,
             not_before: claims.nbf,
+            issued: claims.iat,
         })
+    }
+
+    /// The claims of a token that `key` signed.
+    fn claims_by(&self, key: &JwtKey, token: &str) -> Result<Claims, Invalid> {
+        // The key alone says by which algorithm.
+        let mut validation = Validation::new(key.algorithm());
+        // Times are checked at each request, by the clock that everything else goes by.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        let mut required = vec!["exp"];
+        if let Some(audience) = &self.claims.audience {
+            validation.set_audience(&[audience]);
+            required.push("aud");
+        }
+        if let Some(issuer) = &self.claims.issuer {
+            validation.set_issuer(&[issuer]);
+            required.push("iss");
+        }
+        validation.set_required_spec_claims(&required);
+        let decoded = decode::<Claims>(token, key.decoding(), &validation);
+        Ok(decoded.map_err(|error| refusal(error.kind()))?.claims)
     }
 
     /// The limiter of a subject; all tokens without one share one. Looked up at each request, which keeps it from
@@ -181,6 +268,16 @@ fn refusal(error: &ErrorKind) -> Invalid {
         ErrorKind::InvalidIssuer => Invalid::Issuer,
         _ => Invalid::Unknown,
     }
+}
+
+/// Whether a token says of itself that it is one to come in with: a plain JWT or an access token (RFC 9068). Identity and
+/// logout tokens of the same issuer are signed with the same keys.
+fn is_access_token(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    matches!(
+        typ.strip_prefix("application/").unwrap_or(&typ),
+        "jwt" | "at+jwt"
+    )
 }
 
 /// A subject fit for a log line: it comes from elsewhere.

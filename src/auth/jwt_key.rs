@@ -28,12 +28,43 @@ impl JwtKey {
         if text.contains("-----BEGIN ") {
             return public_key(text);
         }
-        if text.len() < SHORTEST_SECRET {
-            return Err(EXPECTED.into());
-        }
-        Ok(Self {
+        Self::secret(text.as_bytes()).ok_or_else(|| EXPECTED.into())
+    }
+
+    /// A secret for HS256, if it is long enough.
+    pub(super) fn secret(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() >= SHORTEST_SECRET).then(|| Self {
             algorithm: Algorithm::HS256,
-            decoding: DecodingKey::from_secret(text.as_bytes()),
+            decoding: DecodingKey::from_secret(bytes),
+        })
+    }
+
+    /// A public key for EdDSA, if these are the bytes of one.
+    pub(super) fn ed25519(bytes: &[u8]) -> Option<Self> {
+        ParsedPublicKey::new(&ED25519, bytes).ok()?;
+        Some(Self {
+            algorithm: Algorithm::EdDSA,
+            decoding: DecodingKey::from_ed_der(bytes),
+        })
+    }
+
+    /// A public key for RS256, if it is neither too short nor too long, and its exponent is one in use.
+    pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
+        let significant = |bytes: &[u8]| {
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            bytes[zeros..].to_vec()
+        };
+        let (modulus, exponent) = (significant(modulus), significant(exponent));
+        let first = modulus.first()?;
+        let bits = u32::try_from(modulus.len()).ok()? * 8 - first.leading_zeros();
+        let rs256 = &RSA_PKCS1_2048_8192_SHA256;
+        let lengths = rs256.min_modulus_len()..=rs256.max_modulus_len();
+        // 65537 everywhere; 1 would let anybody sign.
+        let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
+        let is_usable = lengths.contains(&bits) && is_odd && exponent.len() >= 3;
+        is_usable.then(|| Self {
+            algorithm: Algorithm::RS256,
+            decoding: DecodingKey::from_rsa_raw_components(&modulus, &exponent),
         })
     }
 

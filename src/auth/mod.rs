@@ -1,4 +1,4 @@
-//! Who may do what: opaque tokens by their digests, JWTs by one key, scopes, and limits per token.
+//! Who may do what: opaque tokens by their digests, JWTs by keys, scopes, and limits per token.
 //!
 //! Knows tokens and no HTTP: [`Auth::check`] turns the text of a token into a [`Caller`] or a reason.
 
@@ -7,8 +7,10 @@ mod edit;
 mod file;
 #[cfg(test)]
 mod fuzz;
+mod jwks;
 mod jwt;
 mod jwt_key;
+mod keyring;
 mod limits;
 mod reach;
 mod scope;
@@ -68,15 +70,22 @@ pub enum Invalid {
     /// It is meant for another service.
     #[error("is for another audience")]
     Audience,
+    /// It is older than may be.
+    #[error("was issued longer ago than this service allows")]
+    TooOld,
+    /// It is no access token.
+    #[error("has a `typ` that no access token has")]
+    Type,
     /// It comes from another issuer.
     #[error("is from another issuer")]
     Issuer,
 }
 
-/// The tokens file can't be used.
+/// A file of tokens or keys can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("setting `tokens_file` names the file {path}, which {problem}")]
+#[error("setting `{setting}` names the file {path}, which {problem}")]
 pub struct AuthError {
+    setting: &'static str,
     path: PathBuf,
     problem: String,
 }
@@ -98,6 +107,10 @@ impl Auth {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, AuthError> {
+        let jwts = settings.jwt.as_ref();
+        let jwts = jwts
+            .map(|jwt| Jwts::open(jwt, settings.rates, &metrics))
+            .transpose()?;
         let tokens = match &settings.tokens_file {
             Some(path) => {
                 let watched = WatchedTokens::open(path.clone(), settings.rates, metrics)?;
@@ -105,10 +118,9 @@ impl Auth {
             }
             None => None,
         };
-        let jwts = settings.jwt.as_ref();
         Ok(Self {
             tokens,
-            jwts: jwts.map(|jwt| Jwts::new(jwt, settings.rates)),
+            jwts,
             clock,
             metrics_open: settings.metrics_open,
             mode: settings.mode,
@@ -158,10 +170,27 @@ impl Auth {
         }
     }
 
-    /// Keeps the tokens those of the file until `stop` is cancelled.
+    /// The files that are watched, by the settings that name them, and whether each is broken: then what was read before
+    /// stays valid, and a revocation is not taken up.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        let tokens = self.tokens.iter();
+        let tokens = tokens.map(|tokens| ("tokens_file", tokens.is_broken()));
+        let keys = self.jwts.iter().filter_map(Jwts::watched);
+        tokens.chain(keys.map(|keys| ("jwt_keys", keys.is_broken())))
+    }
+
+    /// Keeps the tokens and keys those of their files until `stop` is cancelled.
     pub async fn keep_current(&self, stop: CancellationToken) {
-        if let Some(tokens) = &self.tokens {
-            Arc::clone(tokens).keep_looking(stop).await;
-        }
+        let tokens = async {
+            if let Some(tokens) = &self.tokens {
+                watch::keep_looking(Arc::clone(tokens), stop.clone()).await;
+            }
+        };
+        let keys = async {
+            if let Some(keys) = self.jwts.as_ref().and_then(Jwts::watched) {
+                watch::keep_looking(Arc::clone(keys), stop.clone()).await;
+            }
+        };
+        tokio::join!(tokens, keys);
     }
 }

@@ -8,6 +8,7 @@ mod env;
 mod error;
 mod file;
 mod layers;
+mod networks;
 mod protection;
 mod raw;
 mod secret;
@@ -20,11 +21,12 @@ use std::path::{Path, PathBuf};
 
 pub use error::ConfigError;
 pub use layers::Origin;
+pub use networks::Networks;
 pub use secret::{HIDDEN, Secret};
 pub use settings::{
     AuthMode, AuthSettings, CacheKind, CacheSettings, Cors, HttpSettings, InfluxSettings,
-    IngestSettings, JwtSettings, LogFormat, RedisSettings, RefreshMode, RefreshSettings, Settings,
-    SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
+    IngestSettings, JwtKeys, JwtSettings, LogFormat, RedisSettings, RefreshMode, RefreshSettings,
+    Settings, SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
 };
 pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, readme_row, variable_of};
 

@@ -2,21 +2,29 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use reqwest::Url;
 
 use super::check::Check;
-use super::settings::{AuthMode, AuthSettings, Cors, JwtSettings};
-use super::{ConfigError, Secret};
+use super::raw::Time;
+use super::settings::{AuthMode, AuthSettings, Cors, JwtKeys, JwtSettings};
+use super::{ConfigError, Networks, Secret};
 use crate::auth::{JwtKey, MAX_RATE, Rates};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Longer than any token should live.
+const LONGEST_AGE: Duration = Duration::from_hours(24 * 400);
 
 /// The settings as they parsed.
 pub(super) struct Protection {
     pub(super) mode: AuthMode,
     pub(super) tokens_file: Option<PathBuf>,
     pub(super) jwt_key: Option<String>,
+    pub(super) jwt_keys: Option<PathBuf>,
     pub(super) jwt_audience: Option<String>,
     pub(super) jwt_issuer: Option<String>,
+    pub(super) jwt_max_age: Option<Time>,
     pub(super) limit_requests: Option<u32>,
     pub(super) limit_pairs: Option<u32>,
     pub(super) metrics_open: bool,
@@ -27,22 +35,32 @@ impl Check<'_> {
         let key = given.jwt_key.map(Secret::new);
         let key = key.as_ref().map(JwtKey::parse).transpose();
         let key = key.map_err(|right| self.bad("jwt_key", right))?;
-        let on = given.tokens_file.is_some() || key.is_some();
+        let keys = match (key, given.jwt_keys) {
+            (Some(_), Some(_)) => {
+                return Err(self.bad("jwt_keys", "`jwt_key` or this: one of them"));
+            }
+            (Some(key), None) => Some(JwtKeys::One(key)),
+            (None, path) => path.map(JwtKeys::In),
+        };
+        let on = given.tokens_file.is_some() || keys.is_some();
         if on && given.mode == AuthMode::Off {
             // One of the two is a mistake, and nobody should learn which from an open service.
             return Err(self.bad(
                 "auth",
-                "auto, or neither `tokens_file` nor `jwt_key`: they ask for tokens",
+                "auto, or none of `tokens_file`, `jwt_key` and `jwt_keys`: they ask for tokens",
             ));
         }
-        for (name, given) in [
-            ("jwt_audience", &given.jwt_audience),
-            ("jwt_issuer", &given.jwt_issuer),
+        for (name, is_given) in [
+            ("jwt_audience", given.jwt_audience.is_some()),
+            ("jwt_issuer", given.jwt_issuer.is_some()),
+            ("jwt_max_age", given.jwt_max_age.is_some()),
         ] {
-            if given.is_some() && key.is_none() {
-                return Err(self.bad(name, "a `jwt_key` with it, or none of both"));
+            if is_given && keys.is_none() {
+                return Err(self.bad(name, "`jwt_key` or `jwt_keys` with it, or none of them"));
             }
         }
+        let max_age = given.jwt_max_age;
+        let max_age = max_age.map(|age| self.time("jwt_max_age", age, SECOND..=LONGEST_AGE));
         let rates = Rates {
             requests: self.rate("limit_requests", given.limit_requests, on)?,
             pairs: self.rate("limit_pairs", given.limit_pairs, on)?,
@@ -50,11 +68,15 @@ impl Check<'_> {
         Ok(AuthSettings {
             mode: given.mode,
             tokens_file: given.tokens_file,
-            jwt: key.map(|key| JwtSettings {
-                key,
-                audience: given.jwt_audience,
-                issuer: given.jwt_issuer,
-            }),
+            jwt: match keys {
+                Some(keys) => Some(JwtSettings {
+                    keys,
+                    audience: given.jwt_audience,
+                    issuer: given.jwt_issuer,
+                    max_age: max_age.transpose()?,
+                }),
+                None => None,
+            },
             rates,
             metrics_open: given.metrics_open,
         })
@@ -79,6 +101,16 @@ impl Check<'_> {
             Some(rate) => Ok(Some(rate)),
             None => Err(self.bad(name, format!("a whole number from 1 to {MAX_RATE}"))),
         }
+    }
+
+    pub(super) fn networks(&self, name: &str, given: &[String]) -> Result<Networks, ConfigError> {
+        let networks = Networks::parse(given.iter().map(String::as_str));
+        networks.ok_or_else(|| {
+            self.bad(
+                name,
+                "addresses and networks such as 10.0.0.7 or 10.0.0.0/8, with commas between",
+            )
+        })
     }
 
     pub(super) fn cors(

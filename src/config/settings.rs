@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{Networks, Secret};
 use crate::auth::{JwtKey, Rates};
 use crate::domain::{TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
@@ -71,12 +71,23 @@ pub enum AuthMode {
 /// How JWTs are checked.
 #[derive(Debug, Clone)]
 pub struct JwtSettings {
-    /// The key, and with it the algorithm.
-    pub key: JwtKey,
+    /// The keys.
+    pub keys: JwtKeys,
     /// The `aud` that they must have.
     pub audience: Option<String>,
     /// The `iss` that they must have.
     pub issuer: Option<String>,
+    /// How long ago they may have been issued; without it, `exp` alone ends them.
+    pub max_age: Option<Duration>,
+}
+
+/// Where the keys of JWTs are.
+#[derive(Debug, Clone)]
+pub enum JwtKeys {
+    /// One key, and with it the algorithm.
+    One(JwtKey),
+    /// A JWKS file, or a directory of PEM files; re-read when it changes.
+    In(PathBuf),
 }
 
 /// Which web pages of other origins may ask.
@@ -95,6 +106,8 @@ pub enum Cors {
 pub struct HttpSettings {
     /// Which web pages of other origins may ask.
     pub cors: Cors,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Networks,
     /// Most bytes of a body after decompression.
     pub max_body: u64,
     /// Most connections open at once.

@@ -12,6 +12,7 @@ use warp::{Filter, path};
 use super::problem::Problem;
 use super::query::{Query, query};
 use super::reply::json;
+use super::trail::Done;
 use crate::app::Headcount;
 use crate::refresher::Outcome;
 
@@ -82,10 +83,26 @@ async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
             ));
         }
     };
-    Ok(json(&refreshed))
+    let done = match refreshed.skipped {
+        Some(_) => "skipped".to_owned(),
+        None => format!(
+            "refreshed={} failed={}",
+            refreshed.refreshed, refreshed.failed
+        ),
+    };
+    Ok(with(json(&refreshed), done))
 }
 
 async fn archive(app: &Headcount) -> Result<Response, Problem> {
     let removed = app.archive().await?;
-    Ok(json(&Removed { removed }))
+    Ok(with(
+        json(&Removed { removed }),
+        format!("removed={removed}"),
+    ))
+}
+
+/// The answer, with what the audit trail says of it.
+fn with(mut response: Response, done: String) -> Response {
+    response.extensions_mut().insert(Done(done));
+    response
 }

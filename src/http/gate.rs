@@ -22,6 +22,28 @@ pub(super) struct Gate {
     metrics: Arc<Metrics>,
 }
 
+/// Why a request does not pass, and who sent it where that is known.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) problem: Box<Problem>,
+    pub(super) who: Option<Arc<str>>,
+}
+
+impl Refused {
+    pub(super) fn of(problem: Problem, who: Option<&Arc<str>>) -> Self {
+        Self {
+            problem: Box::new(problem),
+            who: who.cloned(),
+        }
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::of(problem, None)
+    }
+}
+
 /// What a request says of who sent it.
 #[derive(Debug, PartialEq, Eq)]
 enum Presented<'a> {
@@ -40,6 +62,11 @@ impl Gate {
         Self { auth, metrics }
     }
 
+    /// What it asks.
+    pub(super) fn auth(&self) -> &Arc<Auth> {
+        &self.auth
+    }
+
     /// Whether anybody is asked for a token at all.
     pub(super) fn is_on(&self) -> bool {
         self.auth.is_on()
@@ -50,7 +77,8 @@ impl Gate {
         if token.is_empty() || !token.bytes().all(|byte| is_of_a_token(&byte)) {
             return Err(self.refuse("malformed", malformed()));
         }
-        self.check(token, Scope::Read).map(drop)
+        let checked = self.check(token, Scope::Read);
+        checked.map(drop).map_err(|refused| *refused.problem)
     }
 
     /// Who sent the request, where anybody asks, and charges it to them. With `by_cookie` the token may come in
@@ -60,7 +88,7 @@ impl Gate {
         access: Access,
         by_cookie: bool,
         headers: &HeaderMap,
-    ) -> Result<Option<Caller>, Problem> {
+    ) -> Result<Option<Caller>, Refused> {
         let scope = match access {
             Access::Open => return Ok(None),
             Access::Metrics if self.auth.metrics_are_open() => return Ok(None),
@@ -72,27 +100,29 @@ impl Gate {
         }
         let token = match presented(headers, by_cookie) {
             Presented::Token(token) => token,
-            Presented::Nothing => return Err(self.refuse("missing", missing(scope))),
-            Presented::Malformed => {
-                return Err(self.refuse("malformed", malformed()));
-            }
-            Presented::Twice => return Err(self.refuse("malformed", twice())),
+            Presented::Nothing => return Err(self.refuse("missing", missing(scope)).into()),
+            Presented::Malformed => return Err(self.refuse("malformed", malformed()).into()),
+            Presented::Twice => return Err(self.refuse("malformed", twice()).into()),
         };
         let caller = self.check(token, scope)?;
         if let Some(limiter) = &caller.limiter {
             let charged = limiter.request();
-            charged.map_err(|limited| limit(limited, "requests", &self.metrics))?;
+            charged.map_err(|limited| {
+                let problem = limit(limited, "requests", &self.metrics);
+                Refused::of(problem, Some(&caller.name))
+            })?;
         }
         Ok(Some(caller))
     }
 
-    fn check(&self, token: &str, scope: Scope) -> Result<Caller, Problem> {
+    fn check(&self, token: &str, scope: Scope) -> Result<Caller, Refused> {
         let caller = self.auth.check(token).map_err(|reason| {
             let problem = invalid(&format!("the token {reason}"));
             self.refuse(label(reason), problem)
         })?;
         if !caller.scopes.contains(scope) {
-            return Err(self.refuse("scope", insufficient(scope)));
+            let problem = self.refuse("scope", insufficient(scope));
+            return Err(Refused::of(problem, Some(&caller.name)));
         }
         Ok(caller)
     }
@@ -175,7 +205,12 @@ fn label(reason: Invalid) -> &'static str {
         Invalid::Unknown => "unknown",
         Invalid::Expired => "expired",
         Invalid::NotYet => "not_yet",
-        Invalid::Claim(_) | Invalid::Claims | Invalid::Audience | Invalid::Issuer => "claims",
+        Invalid::TooOld => "expired",
+        Invalid::Claim(_)
+        | Invalid::Claims
+        | Invalid::Audience
+        | Invalid::Issuer
+        | Invalid::Type => "claims",
     }
 }
 

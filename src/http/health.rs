@@ -14,7 +14,8 @@ use warp::{Filter, path};
 use super::openapi::schema;
 use super::reply::{json, json_with};
 use crate::app::Headcount;
-use crate::readiness::Readiness;
+use crate::auth::Auth;
+use crate::readiness::{self, Readiness};
 
 /// The process lives.
 #[derive(Serialize, ToSchema)]
@@ -33,7 +34,7 @@ pub(super) struct Document<'a> {
     writes: bool,
     /// Whether counts come from a live source.
     reads: bool,
-    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`.
+    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`.
     #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component<'a>>,
 }
@@ -60,18 +61,35 @@ pub(super) enum Role {
 /// The routes. The process is not ready any more once `stop` is cancelled.
 pub(super) fn route(
     app: &Arc<Headcount>,
+    auth: &Arc<Auth>,
     role: Role,
     stop: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
+    let (app, auth) = (Arc::clone(app), Arc::clone(auth));
     let health = path!("healthz")
         .and(warp::get())
         .map(|| json(&Health { status: "ok" }));
     let ready = path!("readyz").and(warp::get()).then(move || {
-        let (app, stop) = (Arc::clone(&app), stop.clone());
-        async move { answer(&app.readiness().await, role, stop.is_cancelled()) }
+        let (app, auth, stop) = (Arc::clone(&app), Arc::clone(&auth), stop.clone());
+        async move {
+            let mut readiness = app.readiness().await;
+            readiness.components.extend(files(&auth));
+            answer(&readiness, role, stop.is_cancelled())
+        }
     });
     health.or(ready).unify().boxed()
+}
+
+/// The files of tokens and keys. A broken one leaves the service ready, and its revocations without effect.
+fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
+    auth.files().map(|(name, broken)| readiness::Component {
+        name,
+        ok: !broken,
+        detail: broken.then(|| {
+            "can't be read or used: what was read before stays valid, and revocations are not taken up"
+                .to_owned()
+        }),
+    })
 }
 
 fn answer(readiness: &Readiness, role: Role, draining: bool) -> Response {

@@ -7,6 +7,7 @@
 mod activity;
 mod admin;
 mod body;
+mod client_address;
 mod cookie;
 mod cors;
 mod count;
@@ -35,6 +36,7 @@ mod segments;
 mod server;
 mod service;
 mod site;
+mod trail;
 mod transport;
 mod trend;
 mod unread;
@@ -51,7 +53,7 @@ use warp::{Filter, Rejection};
 pub use server::{Drained, serve, serve_health};
 
 use crate::app::Headcount;
-use crate::auth::Scope;
+use crate::auth::{Auth, Scope};
 use crate::config::HttpSettings;
 use gate::Gate;
 use problem::Problem;
@@ -77,7 +79,7 @@ fn routes(
         .unify()
         .or(users::route(app))
         .unify()
-        .or(health::route(app, health::Role::Service, stop))
+        .or(health::route(app, gate.auth(), health::Role::Service, stop))
         .unify()
         .or(metrics::route(app))
         .unify()
@@ -93,8 +95,12 @@ fn routes(
 }
 
 /// The routes that tell how a process is, and no others.
-fn health_routes(app: &Arc<Headcount>, stop: CancellationToken) -> BoxedFilter<(Response,)> {
-    health::route(app, health::Role::Worker, stop)
+fn health_routes(
+    app: &Arc<Headcount>,
+    auth: &Arc<Auth>,
+    stop: CancellationToken,
+) -> BoxedFilter<(Response,)> {
+    health::route(app, auth, health::Role::Worker, stop)
         .or(metrics::route(app))
         .unify()
         .recover(unmatched)

@@ -24,6 +24,10 @@ pub(super) struct Problem {
     cause: Option<String>,
 }
 
+/// The code of a problem, for the audit trail and the log. Travels beside a response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Code(pub(super) &'static str);
+
 /// What went wrong inside, for the log. Travels beside a response, never in it.
 #[derive(Debug, Clone)]
 pub(super) struct Cause(pub(super) String);
@@ -138,6 +142,11 @@ impl Problem {
         self.status
     }
 
+    /// The code for programs.
+    pub(super) fn code(&self) -> Code {
+        Code(self.code)
+    }
+
     /// The sentence for people.
     pub(super) fn detail(&self) -> &str {
         &self.detail
@@ -191,6 +200,7 @@ impl Reply for Problem {
         let problem = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(CONTENT_TYPE, problem);
         response.headers_mut().extend(self.headers);
+        response.extensions_mut().insert(Code(self.code));
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }

@@ -1,6 +1,7 @@
 //! The accept loop: bounded connections, deadlines for heads, and a drain that ends.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,9 @@ use warp::reply::Response;
 use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
-use super::service::Web;
+use super::service::{Web, WebParts};
 use super::site::Visitors;
+use super::trail::Trail;
 use super::transport;
 use super::{health_routes, routes};
 use crate::app::Headcount;
@@ -56,7 +58,17 @@ pub async fn serve(
     let gate = Gate::new(Arc::clone(&auth), Arc::clone(app.metrics()));
     let routes = routes(&app, settings, gate, stop.clone(), closing.clone());
     let stops = Stops { stop, closing };
-    serve_routes(listener, routes, auth, app.metrics(), settings, stops).await
+    let trail = Trail::new(Some(Arc::clone(&app)));
+    serve_routes(
+        listener,
+        routes,
+        auth,
+        trail,
+        app.metrics(),
+        settings,
+        stops,
+    )
+    .await
 }
 
 /// The same with nothing but `/healthz`, `/readyz` and `/metrics`, and for everybody: for a process that serves nobody.
@@ -66,11 +78,21 @@ pub async fn serve_health(
     settings: &HttpSettings,
     stop: CancellationToken,
 ) -> Drained {
-    let routes = health_routes(&app, stop.clone());
     let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
+    let routes = health_routes(&app, &auth, stop.clone());
     let closing = CancellationToken::new();
     let stops = Stops { stop, closing };
-    serve_routes(listener, routes, auth, app.metrics(), settings, stops).await
+    let trail = Trail::new(None);
+    serve_routes(
+        listener,
+        routes,
+        auth,
+        trail,
+        app.metrics(),
+        settings,
+        stops,
+    )
+    .await
 }
 
 /// The steps of the end.
@@ -85,6 +107,7 @@ async fn serve_routes(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
     auth: Arc<Auth>,
+    trail: Trail,
     metrics: &Arc<Metrics>,
     settings: &HttpSettings,
     Stops { stop, closing }: Stops,
@@ -93,13 +116,15 @@ async fn serve_routes(
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
     let (current, until) = (Arc::clone(&auth), cut.clone());
     tasks.spawn(async move { current.keep_current(until).await });
-    let web = Web::new(
+    let web = Web::new(WebParts {
         routes,
-        Gate::new(Arc::clone(&auth), Arc::clone(&metrics)),
-        Visitors::new(&auth, &settings.cors),
-        Policy::new(settings.cors.clone()),
-        Arc::clone(&metrics),
-    );
+        gate: Gate::new(Arc::clone(&auth), Arc::clone(&metrics)),
+        visitors: Visitors::new(&auth, &settings.cors),
+        cors: Policy::new(settings.cors.clone()),
+        metrics: Arc::clone(&metrics),
+        trail,
+        trusted_proxies: settings.trusted_proxies.clone(),
+    });
     let streams = Streams {
         tasks: tasks.clone(),
         cut: cut.clone(),
@@ -157,8 +182,8 @@ impl Server {
         let mut failing = false;
         while let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    self.begin(stream, permit);
+                Ok((stream, peer)) => {
+                    self.begin(stream, peer.ip(), permit);
                     if std::mem::take(&mut failing) {
                         tracing::info!("connections are accepted again");
                     }
@@ -176,9 +201,9 @@ impl Server {
         }
     }
 
-    fn begin(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+    fn begin(&self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
         transport::prepare(&stream, self.header_timeout);
-        let (web, activity) = self.web.for_connection();
+        let (web, activity) = self.web.for_connection(peer);
         let connection = Connection {
             stream,
             web,

@@ -1,6 +1,7 @@
 //! The decorator around all routes: request ids, tokens, refusals, spans, the access log and metrics.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,16 +18,19 @@ use warp::http::{Method, Request, StatusCode, Uri};
 use warp::reply::{Reply, Response};
 
 use super::activity::Activity;
+use super::client_address;
 use super::cors::Policy;
-use super::gate::Gate;
+use super::gate::{Gate, Refused};
 use super::page;
 use super::problem::{Cause, Problem};
 use super::reach;
 use super::request_id;
 use super::route::{self, Route};
 use super::site::Visitors;
+use super::trail::{Act, Trail};
 use super::unread::{Answer, Unread, WarpBody};
 use crate::auth::Caller;
+use crate::config::Networks;
 use crate::telemetry::Metrics;
 
 /// All routes, decorated. Cloning is cheap.
@@ -37,10 +41,25 @@ pub(super) struct Web {
     visitors: Visitors,
     cors: Policy,
     metrics: Arc<Metrics>,
+    trail: Trail,
+    trusted_proxies: Arc<Networks>,
     /// Of all connections.
     unread: Unread,
     /// What happens on the connection.
     activity: Arc<Activity>,
+    /// The other end of the connection.
+    peer: IpAddr,
+}
+
+/// What [`Web`] is made of.
+pub(super) struct WebParts {
+    pub(super) routes: BoxedFilter<(Response,)>,
+    pub(super) gate: Gate,
+    pub(super) visitors: Visitors,
+    pub(super) cors: Policy,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) trail: Trail,
+    pub(super) trusted_proxies: Networks,
 }
 
 /// What the log and metrics say of a request.
@@ -49,33 +68,36 @@ struct Seen {
     method: &'static str,
     id: HeaderValue,
     caller: Option<Caller>,
+    /// Who sent it, where it was refused although that is known.
+    refused: Option<Arc<str>>,
+    from: IpAddr,
+    /// Whom or what it is about, where the audit trail says so.
+    about: Option<String>,
     started: Instant,
 }
 
 impl Web {
-    pub(super) fn new(
-        routes: BoxedFilter<(Response,)>,
-        gate: Gate,
-        visitors: Visitors,
-        cors: Policy,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(super) fn new(parts: WebParts) -> Self {
         Self {
-            routes,
-            gate,
-            visitors,
-            cors,
-            metrics,
+            routes: parts.routes,
+            gate: parts.gate,
+            visitors: parts.visitors,
+            cors: parts.cors,
+            metrics: parts.metrics,
+            trail: parts.trail,
+            trusted_proxies: Arc::new(parts.trusted_proxies),
             unread: Unread::new(),
             activity: Arc::default(),
+            peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         }
     }
 
-    /// The same service for another connection, and what happens there.
-    pub(super) fn for_connection(&self) -> (Self, Arc<Activity>) {
+    /// The same service for another connection, from `peer`, and what happens there.
+    pub(super) fn for_connection(&self, peer: IpAddr) -> (Self, Arc<Activity>) {
         let activity = Arc::<Activity>::default();
         let service = Self {
             activity: Arc::clone(&activity),
+            peer,
             ..self.clone()
         };
         (service, activity)
@@ -90,7 +112,18 @@ impl Web {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let request_id = seen.id.to_str().unwrap_or("-");
         let method = seen.method;
-        let caller = seen.caller.as_ref().map_or("-", |caller| &*caller.name);
+        let who = seen.caller.as_ref().map(|caller| &*caller.name);
+        let who = who.or(seen.refused.as_deref());
+        let caller = who.unwrap_or("-");
+        let act = Act {
+            route: seen.route,
+            method,
+            who,
+            from: seen.from,
+            request_id,
+            about: seen.about.as_deref(),
+        };
+        self.trail.write(&act, response);
         if response.status().is_server_error() {
             let cause = response.extensions().get::<Cause>();
             let cause = cause.map_or("", |Cause(cause)| cause.as_str());
@@ -134,8 +167,12 @@ where
             method: name_of(request.method()),
             id: request_id::of(request.headers()),
             caller: None,
+            refused: None,
+            from: client_address::of(self.peer, request.headers(), &self.trusted_proxies),
+            about: None,
             started: Instant::now(),
         };
+        seen.about = self.trail.about(seen.route, seen.method, request.uri());
         let head = request.method() == Method::HEAD;
         let cors = self.cors.meet(request.headers());
         let early = match cors.preflight(request.method(), seen.route, request.headers()) {
@@ -145,10 +182,15 @@ where
                     seen.caller = caller;
                     None
                 }
-                Err(problem) if seen.route.is_page() && page::wants_html(request.headers()) => {
-                    Some(page::refused(problem, request.uri()))
+                Err(refused) => {
+                    seen.refused = refused.who;
+                    let problem = *refused.problem;
+                    let is_for_person = seen.route.is_page() && page::wants_html(request.headers());
+                    Some(match is_for_person {
+                        true => page::refused(problem, request.uri()),
+                        false => problem.into_response(),
+                    })
                 }
-                Err(problem) => Some(problem.into_response()),
             },
         };
         if let Some(caller) = &seen.caller {
@@ -205,11 +247,15 @@ impl Web {
         seen: &Seen,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Option<Caller>, Problem> {
+    ) -> Result<Option<Caller>, Refused> {
         match seen.route {
-            Route::Unknown if route::has_slash_in_name(uri.path()) => Err(Problem::slash_in_name()),
-            Route::Unknown => Err(Problem::not_found()),
-            route if !route.takes(seen.method) => Err(Problem::method_not_allowed(route.methods())),
+            Route::Unknown if route::has_slash_in_name(uri.path()) => {
+                Err(Problem::slash_in_name().into())
+            }
+            Route::Unknown => Err(Problem::not_found().into()),
+            route if !route.takes(seen.method) => {
+                Err(Problem::method_not_allowed(route.methods()).into())
+            }
             route => {
                 self.visitors.admit(route, seen.method, uri, headers)?;
                 let (access, by_cookie) =
@@ -217,7 +263,10 @@ impl Web {
                 let caller = self.gate.admit(access, by_cookie, headers)?;
                 if let Some(caller) = &caller {
                     let checked = reach::check(route, seen.method, uri, &caller.reach);
-                    checked.map_err(|problem| self.gate.refuse("segment", problem))?;
+                    checked.map_err(|problem| {
+                        let problem = self.gate.refuse("segment", problem);
+                        Refused::of(problem, Some(&caller.name))
+                    })?;
                 }
                 Ok(caller)
             }

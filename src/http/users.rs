@@ -10,6 +10,7 @@ use warp::{Filter, path};
 
 use super::problem::Problem;
 use super::reply::{json, rfc3339};
+use super::trail::Done;
 use crate::app::Headcount;
 use crate::auth::Reach;
 use crate::domain::{Membership, TimeFrame, Timestamp};
@@ -89,5 +90,8 @@ fn stay<'a>(membership: &'a Membership, frame: &TimeFrame) -> Stay<'a> {
 
 async fn delete(app: &Headcount, id: &str) -> Result<Response, Problem> {
     let erased = app.forget(super::path::user(id)?).await?;
-    Ok(json(&Erased { erased }))
+    let mut response = json(&Erased { erased });
+    let done = Done(format!("erased={erased}"));
+    response.extensions_mut().insert(done);
+    Ok(response)
 }

@@ -37,6 +37,7 @@ pub struct Metrics {
     auth_limited: Family<Labels<1>, Counter>,
     tokens: Gauge,
     tokens_file_errors: Counter,
+    auth_file_broken: Family<Labels<1>, Gauge>,
     event_clients: Gauge,
     events: Counter,
     event_resets: Counter,
@@ -124,6 +125,10 @@ impl Default for Metrics {
             tokens_file_errors: names.counter(
                 "tokens_file_errors",
                 "Changes of the tokens file that could not be taken up",
+            ),
+            auth_file_broken: names.gauge(
+                "auth_file_broken",
+                "1 while a file of tokens or keys can't be used and what was read before stays valid, by setting",
             ),
             event_clients: names.gauge("event_clients", "Clients that listen for events"),
             events: names.counter("events", "Changes of counts told to whoever listens"),
@@ -310,6 +315,13 @@ impl Metrics {
     /// A change of the tokens file could not be taken up.
     pub fn tokens_file_error(&self) {
         self.tokens_file_errors.inc();
+    }
+
+    /// Whether the file that the setting `file` names can't be used as it is.
+    pub fn auth_file_broken(&self, file: &'static str, broken: bool) {
+        self.auth_file_broken
+            .get_or_create(&[("file", file)])
+            .set(gauge(u8::from(broken)));
     }
 
     /// Clients that listen for events now.

@@ -326,3 +326,121 @@ fn commands_bring_their_token_and_the_log_tells_none() {
     }
     assert!(!log.contains("user-4711"), "{log}");
 }
+
+/// The lines of the audit trail that have `text` in them.
+fn trail(service: &Service, text: &str) -> Vec<Value> {
+    let lines = service.logged("\"target\":\"audit\"");
+    let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+    lines
+        .filter(|line: &Value| line.to_string().contains(text))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_and_refused_leaves_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (uss, ops) = (
+        new_token(folder, "uss", "write"),
+        new_token(folder, "ops", "admin,erase"),
+    );
+    let settings = [
+        ("LOG_FORMAT", "json"),
+        ("TRUSTED_PROXIES", "127.0.0.0/8"),
+        ("TOKENS_FILE", "tokens.toml"),
+    ];
+    let service = Service::start(folder, &settings).await;
+    let client = reqwest::Client::new();
+    let ask = async |method: &str, path: &str, token: &str| {
+        let url = format!("{}{path}", service.url());
+        let request = client
+            .request(method.parse().unwrap(), url)
+            .header("x-forwarded-for", "198.51.100.66, 203.0.113.9")
+            .header("content-type", "application/json")
+            .bearer_auth(token)
+            .body("{\"user_id\":\"user-4711\",\"segment\":\"a\"}");
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(ask("POST", "/v1/pairs", &uss).await, 200);
+    assert_eq!(ask("DELETE", "/v1/users/user-4711", &ops).await, 200);
+    assert_eq!(
+        ask("POST", "/v1/admin/refresh?segment=nobodys", &ops).await,
+        404
+    );
+    assert_eq!(ask("POST", "/v1/admin/refresh", &ops).await, 200);
+    assert_eq!(ask("POST", "/v1/admin/archive", &ops).await, 200);
+    assert_eq!(ask("DELETE", "/v1/users/user-4711", &uss).await, 403);
+    // `printf user-4711 | sha256sum`
+    let user = "user 85e8cbcc4fab8df4";
+    for (action, about, outcome) in [
+        ("erase", user, "erased=1"),
+        ("refresh", "segment \"nobodys\"", "unknown_segment"),
+        ("refresh", "all segments", "refreshed="),
+        ("archive", "all", "removed=0"),
+    ] {
+        let lines = trail(&service, &format!("\"action\":\"{action}\""));
+        let found = lines.iter().find(|line| {
+            let text = |name: &str| line[name].as_str().unwrap_or_default();
+            text("about").starts_with(about) && text("outcome").starts_with(outcome)
+        });
+        let line = found.unwrap_or_else(|| panic!("{action} {about} {outcome}: {lines:?}"));
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(
+            (&line["who"], &line["from"]),
+            (&"ops".into(), &"203.0.113.9".into())
+        );
+        assert!(
+            line["request_id"].is_string() && line["status"].is_u64(),
+            "{line}"
+        );
+    }
+    let erasures = trail(&service, "\"action\":\"erase\"");
+    assert_eq!(erasures.len(), 1, "a refusal is no erasure: {erasures:?}");
+    let refusals = trail(&service, "insufficient_scope");
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_eq!(
+        (&refusals[0]["who"], &refusals[0]["status"]),
+        (&"uss".into(), &403.into())
+    );
+
+    // Nobody fills the disk with them.
+    for _ in 0..300 {
+        assert_eq!(ask("GET", "/v1/segments", "guess").await, 401);
+    }
+    let refusals = trail(&service, "\"action\":\"refusal\"").len();
+    assert!(
+        (2..=20).contains(&refusals),
+        "{refusals} lines for 301 refusals"
+    );
+
+    // What became of the tokens file.
+    new_token(folder, "late", "read");
+    let changes = async |text: &str| {
+        let began = std::time::Instant::now();
+        while trail(&service, "\"action\":\"tokens\"")
+            .iter()
+            .all(|line| !line.to_string().contains(text))
+        {
+            assert!(
+                began.elapsed().as_secs() < 60,
+                "no {text}: {}",
+                service.log()
+            );
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    changes("late").await;
+    std::fs::write(folder.join("tokens.toml"), "half").unwrap();
+    changes("refused").await;
+
+    let log = service.log();
+    for secret in [
+        uss.as_str(),
+        ops.as_str(),
+        "guess",
+        "user-4711",
+        "198.51.100.66",
+    ] {
+        assert!(!log.contains(secret), "{secret} in {log}");
+    }
+}

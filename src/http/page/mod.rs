@@ -155,7 +155,12 @@ pub(super) fn route(
 /// What a person sees instead of a page that the gate refuses: the form, where signing in would help.
 pub(super) fn refused(problem: Problem, uri: &Uri) -> warp::reply::Response {
     match problem.status() {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => sign_in::first(uri),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            let mut response = sign_in::first(uri);
+            // For the audit trail: a token that lets nobody in is refused, whatever the reader sees.
+            response.extensions_mut().insert(problem.code());
+            response
+        }
         _ => problem.into_response(),
     }
 }

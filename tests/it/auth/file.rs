@@ -23,6 +23,25 @@ async fn a_running_service_takes_up_the_tokens_file() {
         (status_of(&app, "old").await, status_of(&app, "new").await),
         (200, 200)
     );
+    // It goes on being told: a revocation that has no effect must not look like one that has.
+    let broken = "headcount_auth_file_broken{file=\"tokens_file\"}";
+    poll("the gauge", async || {
+        (app.metric(broken).await == 1.0).then_some(())
+    })
+    .await;
+    let ready = app.get("/readyz").await;
+    assert_eq!(
+        (ready.status, &ready.json["status"]),
+        (200, &json!("degraded"))
+    );
+    let component = &ready.json["components"]["tokens_file"];
+    assert_eq!(component["ok"], false);
+    let detail = component["detail"].as_str().unwrap();
+    assert!(detail.contains("revocations are not taken up"), "{detail}");
+    assert!(
+        !detail.contains(file.path()),
+        "no path for strangers: {detail}"
+    );
 
     std::fs::remove_file(&file.path).unwrap();
     let counted =
@@ -33,6 +52,12 @@ async fn a_running_service_takes_up_the_tokens_file() {
     file.add(token("new", &[Scope::Write]));
     wait_for_status(&app, "old", 401).await;
     assert_eq!(status_of(&app, "new").await, 403);
+    poll("the gauge", async || {
+        (app.metric(broken).await == 0.0).then_some(())
+    })
+    .await;
+    let ready = app.get("/readyz").await;
+    assert_eq!(ready.json["components"]["tokens_file"], json!({"ok": true}));
     app.stop().await;
 }
 

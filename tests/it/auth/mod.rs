@@ -2,6 +2,7 @@
 
 mod file;
 mod jwt;
+mod keys;
 mod limits;
 mod origins;
 mod pages;

@@ -93,6 +93,7 @@ pub fn metrics() -> BTreeSet<String> {
     metrics.store_call("count", "ok", instant);
     metrics.store_lines("written", 1);
     metrics.task_panics("refresher", 0);
+    metrics.auth_file_broken("tokens_file", false);
     let text = metrics.render().unwrap();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples

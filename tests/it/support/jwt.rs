@@ -37,13 +37,35 @@ impl Signer {
         pem("PUBLIC KEY", der.as_ref())
     }
 
-    /// A token with `claims`, whose header tells the truth.
-    pub fn token(&self, claims: &Value) -> String {
-        let alg = match self {
+    /// The same as a member of a JWK set.
+    pub fn jwk(&self, kid: &str) -> Value {
+        match self {
+            Self::Hs256(secret) => json!({"kty": "oct", "kid": kid, "k": base64url(secret)}),
+            Self::Rs256(pair) => {
+                let key = pair.public_key();
+                let [n, e] = [key.modulus(), key.exponent()]
+                    .map(|number| base64url(number.big_endian_without_leading_zero()));
+                json!({"kty": "RSA", "kid": kid, "use": "sig", "alg": "RS256", "n": n, "e": e})
+            }
+            Self::EdDsa(pair) => {
+                let x = base64url(pair.public_key().as_ref());
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": kid, "x": x})
+            }
+        }
+    }
+
+    /// What the header of its tokens says of the algorithm.
+    pub fn algorithm(&self) -> &'static str {
+        match self {
             Self::Hs256(_) => "HS256",
             Self::Rs256(_) => "RS256",
             Self::EdDsa(_) => "EdDSA",
-        };
+        }
+    }
+
+    /// A token with `claims`, whose header tells the truth.
+    pub fn token(&self, claims: &Value) -> String {
+        let alg = self.algorithm();
         self.token_with(&json!({"alg": alg, "typ": "JWT"}), claims)
     }
 

@@ -109,6 +109,8 @@ impl Service {
                 .lines()
                 .find_map(|line| line.split_once("listening on http://"));
             if let Some((_, address)) = found {
+                // In a line of JSON more follows.
+                let address = address.split('"').next().unwrap_or_default();
                 return address.trim().parse().unwrap();
             }
             assert!(

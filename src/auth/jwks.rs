@@ -1,0 +1,148 @@
+//! A JSON Web Key Set (RFC 7517): the keys in it that tokens can be checked with.
+
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::jwt_key::JwtKey;
+use super::keyring::NamedKey;
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+/// The members that matter here; which of them are there depends on `kty`.
+#[derive(Deserialize)]
+struct Jwk {
+    kty: String,
+    kid: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    key_ops: Option<Vec<String>>,
+    alg: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    crv: Option<String>,
+    x: Option<String>,
+    k: Option<String>,
+}
+
+/// The usable keys of a set, with their `kid`, and how many others it has: issuers publish keys for encryption and of other
+/// algorithms beside those that they sign with. The error completes "the file, which ...".
+pub(super) fn parse(text: &[u8]) -> Result<(Vec<NamedKey>, usize), String> {
+    let document: Document =
+        serde_json::from_slice(text).map_err(|error| format!("is no JWK set: {error}"))?;
+    let all = document.keys.len();
+    let usable: Vec<_> = document.keys.into_iter().filter_map(usable).collect();
+    let others = all - usable.len();
+    if usable.is_empty() {
+        return Err(format!(
+            "has no usable key among {all}: RSA of at least 2048 bits, Ed25519, or `oct` of at least 32 bytes"
+        ));
+    }
+    Ok((usable, others))
+}
+
+fn usable(key: Value) -> Option<NamedKey> {
+    let jwk: Jwk = serde_json::from_value(key).ok()?;
+    let signs = jwk.usage.as_deref().is_none_or(|usage| usage == "sig");
+    let verifies = jwk
+        .key_ops
+        .as_ref()
+        .is_none_or(|ops| ops.iter().any(|op| op == "verify"));
+    if !signs || !verifies {
+        return None;
+    }
+    let is_for = |alg: &str| jwk.alg.as_deref().is_none_or(|given| given == alg);
+    let key = match jwk.kty.as_str() {
+        "RSA" if is_for("RS256") => JwtKey::rsa(
+            &base64url(jwk.n.as_deref()?)?,
+            &base64url(jwk.e.as_deref()?)?,
+        ),
+        "OKP" if is_for("EdDSA") && jwk.crv.as_deref() == Some("Ed25519") => {
+            JwtKey::ed25519(&base64url(jwk.x.as_deref()?)?)
+        }
+        "oct" if is_for("HS256") => JwtKey::secret(&base64url(jwk.k.as_deref()?)?),
+        _ => None,
+    }?;
+    Some((jwk.kid, key))
+}
+
+/// The bytes of base64url without padding, as the library that checks tokens decodes it.
+fn base64url(text: &str) -> Option<Vec<u8>> {
+    let decoded = DecodingKey::from_ed_components(text).ok()?;
+    decoded.try_get_as_bytes().ok().map(<[u8]>::to_vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ED: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+    #[test]
+    fn usable_keys_are_found_among_others() {
+        // The modulus of a small key: 1024 bits.
+        let short = "x".repeat(170) + "w";
+        let long = "x".repeat(341) + "w";
+        let secret = "c".repeat(43);
+        for (keys, usable) in [
+            (
+                format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{ED}"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{ED}","use":"sig","alg":"EdDSA"}}"#),
+                true,
+            ),
+            (
+                format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{ED}","use":"enc"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{ED}","alg":"HS256"}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{ED}","key_ops":["sign"]}}"#),
+                false,
+            ),
+            (
+                format!(r#"{{"kty":"OKP","crv":"X25519","x":"{ED}"}}"#),
+                false,
+            ),
+            (
+                r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#.to_owned(),
+                false,
+            ),
+            (format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB"}}"#), true),
+            (
+                format!(r#"{{"kty":"RSA","n":"{short}","e":"AQAB"}}"#),
+                false,
+            ),
+            (format!(r#"{{"kty":"RSA","n":"{long}","e":"AQ"}}"#), false),
+            (
+                format!(r#"{{"kty":"RSA","n":"{long}","e":"AQAB","alg":"PS256"}}"#),
+                false,
+            ),
+            (format!(r#"{{"kty":"oct","k":"{secret}"}}"#), true),
+            (r#"{"kty":"oct","k":"c2hvcnQ"}"#.to_owned(), false),
+            (
+                r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#.to_owned(),
+                false,
+            ),
+            ("7".to_owned(), false),
+        ] {
+            let alone = parse(format!(r#"{{"keys":[{keys}]}}"#).as_bytes());
+            assert_eq!(alone.is_ok(), usable, "{keys}");
+            let beside = format!(r#"{{"keys":[{keys},{{"kty":"oct","kid":"k","k":"{secret}"}}]}}"#);
+            let (found, others) = parse(beside.as_bytes()).unwrap();
+            assert_eq!((found.len(), others), if usable { (2, 0) } else { (1, 1) });
+            assert_eq!(found.last().unwrap().0.as_deref(), Some("k"));
+        }
+        for bad in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[]}"#] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}
