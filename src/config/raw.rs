@@ -39,6 +39,7 @@ struct Raw {
     max_connections: usize,
     max_event_clients: usize,
     header_timeout: Time,
+    idle_timeout: Time,
     shutdown_delay: Time,
     shutdown_grace: Time,
     window: Time,
@@ -128,6 +129,11 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
             header_timeout: check.time(
                 "header_timeout",
                 raw.header_timeout,
+                Duration::from_millis(100)..=HOUR,
+            )?,
+            idle_timeout: check.time(
+                "idle_timeout",
+                raw.idle_timeout,
                 Duration::from_millis(100)..=HOUR,
             )?,
             shutdown_delay: check.time(

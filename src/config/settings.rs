@@ -116,6 +116,8 @@ pub struct HttpSettings {
     pub max_event_clients: usize,
     /// Longest time for a request's head to arrive.
     pub header_timeout: Duration,
+    /// Longest time between two requests on a connection of HTTP/1.
+    pub idle_timeout: Duration,
     /// How long requests are still accepted once the service was told to stop.
     pub shutdown_delay: Duration,
     /// Longest time for requests under way to finish after that.

@@ -44,6 +44,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("max_connections", "16384", COUNT, "most connections open at once, less where the limit of open files is lower; more wait to be accepted"),
     plain("max_event_clients", "2000", COUNT, "most clients of /v1/events at once; more are answered with 503. One that does not read costs about 40 KiB"),
     plain("header_timeout", "10s", DURATION, "longest time that a client may take to send a request's head"),
+    plain("idle_timeout", "2m", DURATION, "longest time that a connection without a request is kept; above what load balancers and clients keep theirs for"),
     plain("shutdown_delay", "0s", DURATION, "how long the service goes on after SIGTERM while /readyz says draining, so that load balancers can leave it"),
     plain("shutdown_grace", "10s", DURATION, "longest time that requests under way may take after SIGTERM"),
     plain("window", "14d", DURATION, "how long a user stays in a segment after the last time seen there"),

@@ -4,10 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::idle::Quiet;
+
 /// Counts the requests of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    begun: AtomicBool,
+    quiet: Quiet,
+    /// Whether HTTP/2 is spoken, whose pings find a peer that is gone.
+    has_pings: AtomicBool,
+    /// Requests and their answers, until the last byte was handed over.
+    under_way: AtomicUsize,
     /// Requests without an answer yet.
     answering: AtomicUsize,
     /// Answers that go on for as long as the client likes.
@@ -43,6 +49,7 @@ impl Taking {
 impl Drop for Taking {
     fn drop(&mut self) {
         self.activity.move_from(self.period);
+        self.activity.end();
     }
 }
 
@@ -60,15 +67,38 @@ impl Streaming {
 }
 
 impl Activity {
+    /// What happens between requests.
+    pub(super) fn quiet(&self) -> &Quiet {
+        &self.quiet
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn has_pings(&self) {
+        self.has_pings.store(true, Ordering::Relaxed);
+    }
+
+    fn begin(&self) {
+        self.quiet.requested();
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        let was = self.under_way.fetch_sub(1, Ordering::Relaxed);
+        if was == 1 && !self.has_pings.load(Ordering::Relaxed) {
+            self.quiet.answered();
+        }
+    }
+
     /// A request came.
     pub(super) fn answer(self: &Arc<Self>) -> Answering {
-        self.begun.store(true, Ordering::Relaxed);
+        self.begin();
         self.answering.fetch_add(1, Ordering::Relaxed);
         Answering(Arc::clone(self))
     }
 
     /// A stream begins.
     pub(super) fn stream(self: &Arc<Self>) -> Streaming {
+        self.begin();
         self.streams.fetch_add(1, Ordering::Relaxed);
         Streaming {
             activity: Arc::clone(self),
@@ -78,6 +108,7 @@ impl Activity {
 
     /// An answer is ready.
     pub(super) fn take(self: &Arc<Self>) -> Taking {
+        self.begin();
         Taking {
             period: self.move_to_present(),
             activity: Arc::clone(self),
@@ -107,11 +138,6 @@ impl Activity {
         }
     }
 
-    /// Whether any request has come.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Relaxed)
-    }
-
     /// Whether nothing but streams is under way.
     pub(super) fn is_streaming_only(&self) -> bool {
         self.answering.load(Ordering::Relaxed) == 0 && self.streams.load(Ordering::Relaxed) > 0
@@ -121,6 +147,7 @@ impl Activity {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.answering.fetch_sub(1, Ordering::Relaxed);
+        self.0.end();
     }
 }
 
@@ -128,6 +155,7 @@ impl Drop for Streaming {
     fn drop(&mut self) {
         if !self.is_cut_short {
             self.activity.streams.fetch_sub(1, Ordering::Relaxed);
+            self.activity.end();
         }
     }
 }

@@ -20,6 +20,7 @@ use warp::reply::Response;
 use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
+use super::idle::{self, Heard};
 use super::service::{Web, WebParts};
 use super::site::Visitors;
 use super::trail::Trail;
@@ -133,7 +134,10 @@ async fn serve_routes(
         web,
         metrics,
         builder: Arc::new(transport::builder(settings.header_timeout, streams)),
-        header_timeout: settings.header_timeout,
+        limits: idle::Limits {
+            head: settings.header_timeout,
+            idle: settings.idle_timeout,
+        },
         max_connections: settings.max_connections,
         room: Arc::new(Semaphore::new(settings.max_connections)),
         tasks,
@@ -165,7 +169,7 @@ struct Server {
     web: Web,
     metrics: Arc<Metrics>,
     builder: Arc<auto::Builder<Streams>>,
-    header_timeout: Duration,
+    limits: idle::Limits,
     max_connections: usize,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -202,14 +206,16 @@ impl Server {
     }
 
     fn begin(&self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
-        transport::prepare(&stream, self.header_timeout);
+        transport::prepare(&stream, self.limits.head);
         let (web, activity) = self.web.for_connection(peer);
+        activity.quiet().opened();
         let connection = Connection {
             stream,
             web,
             activity,
             builder: Arc::clone(&self.builder),
-            header_timeout: self.header_timeout,
+            limits: self.limits,
+            room: Arc::clone(&self.room),
             watcher: self.graceful.watcher(),
             closing: self.closing.clone(),
             cut: self.cut.clone(),
@@ -247,7 +253,8 @@ struct Connection {
     web: Web,
     activity: Arc<Activity>,
     builder: Arc<auto::Builder<Streams>>,
-    header_timeout: Duration,
+    limits: idle::Limits,
+    room: Arc<Semaphore>,
     watcher: Watcher,
     closing: CancellationToken,
     cut: CancellationToken,
@@ -255,40 +262,29 @@ struct Connection {
 
 impl Connection {
     async fn serve(self) {
-        let served = self
-            .builder
-            .serve_connection(TokioIo::new(self.stream), self.web);
+        let heard = Heard::new(self.stream, Arc::clone(&self.activity));
+        let served = self.builder.serve_connection(TokioIo::new(heard), self.web);
         let mut served = pin!(self.watcher.watch(served));
-        // The deadline for heads begins once the version of HTTP is known. A peer that does not even say that
-        // much would hold its place for ever.
-        let mut silence = pin!(tokio::time::sleep(self.header_timeout));
-        let mut silent = true;
+        let is_crowded = || self.room.available_permits() == 0;
+        let mut ended = pin!(self.activity.quiet().has_ended(self.limits, is_crowded));
         let mut unread = pin!(only_streams_left(&self.closing, &self.activity));
-        let longest_stall = transport::longest_stall(self.header_timeout);
+        let longest_stall = transport::longest_stall(self.limits.head);
         let mut stalled = pin!(self.activity.has_stalled(longest_stall));
-        loop {
-            tokio::select! {
-                result = served.as_mut() => {
-                    if let Err(error) = result {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                    return;
+        tokio::select! {
+            result = served.as_mut() => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "a connection ended early");
                 }
-                () = self.cut.cancelled() => return,
-                () = unread.as_mut() => {
-                    tracing::debug!("a client that did not read to the end of its events was cut off");
-                    return;
-                }
-                () = stalled.as_mut() => {
-                    tracing::debug!("a client that took nothing of an answer was cut off");
-                    return;
-                }
-                () = silence.as_mut(), if silent => {
-                    if !self.activity.has_begun() {
-                        return;
-                    }
-                    silent = false;
-                }
+            }
+            () = self.cut.cancelled() => {}
+            () = unread.as_mut() => {
+                tracing::debug!("a client that did not read to the end of its events was cut off");
+            }
+            () = stalled.as_mut() => {
+                tracing::debug!("a client that took nothing of an answer was cut off");
+            }
+            () = ended.as_mut() => {
+                tracing::debug!("a connection without a request was closed");
             }
         }
     }

@@ -41,8 +41,8 @@ pub(super) fn builder<E>(header_timeout: Duration, streams: E) -> Builder<E> {
     let mut builder = Builder::new(streams);
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
+        // Its limit would hold for the time between requests too: see [`super::idle`].
+        .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER);
     builder
         .http2()

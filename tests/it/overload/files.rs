@@ -24,7 +24,11 @@ async fn ten_thousand_idle_connections_cost_little_and_go() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let settings = [("HEADER_TIMEOUT", "5m"), ("MAX_CONNECTIONS", "10050")];
+    let settings = [
+        ("HEADER_TIMEOUT", "5m"),
+        ("IDLE_TIMEOUT", "5m"),
+        ("MAX_CONNECTIONS", "10050"),
+    ];
     // The usual soft limit, which the service has to raise by itself.
     let server = Service::limited("1024:12000", folder.path(), &settings);
     assert_eq!(

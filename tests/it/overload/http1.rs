@@ -175,7 +175,8 @@ async fn thousands_of_requests_at_once_are_answered_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_any_more_is_let_go() {
     let folder = tempfile::tempdir().unwrap();
-    let server = Service::start(folder.path(), &[("HEADER_TIMEOUT", "1s")]).await;
+    let settings = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1s")];
+    let server = Service::start(folder.path(), &settings).await;
     let mut silent = TcpStream::connect(server.address()).await.unwrap();
     let mut before = TcpStream::connect(server.address()).await.unwrap();
     assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
