@@ -17,9 +17,11 @@ RUN mkdir src \
 COPY assets assets
 COPY templates templates
 COPY src src
+# What `--version`, the log and metrics tell: the repository itself is not here.
+ARG REVISION=unknown
 # Cargo compares times, and those of a checkout may be older than the empty program above.
 RUN find src -name '*.rs' -exec touch {} + \
-    && cargo build --release --locked --bin headcount
+    && HEADCOUNT_COMMIT="${REVISION}" cargo build --release --locked --bin headcount
 
 FROM debian:${DEBIAN}
 ARG VERSION=0.1.0

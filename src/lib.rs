@@ -28,6 +28,7 @@ pub mod supervisor;
 pub mod sweeper;
 pub mod telemetry;
 pub mod transfer;
+pub mod version;
 mod words;
 
 pub use app::Headcount;

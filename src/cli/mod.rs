@@ -18,6 +18,7 @@ mod segments;
 mod serve;
 mod setting_flags;
 mod setup;
+mod start_line;
 #[cfg(test)]
 mod test_server;
 mod token;

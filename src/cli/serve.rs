@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failure;
 use super::args::ServeArgs;
+use super::start_line;
 use super::variables::Variables;
 use crate::app::{Headcount, OpenError};
 use crate::auth::Auth;
@@ -24,6 +25,7 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     loaded.may_serve()?;
     let mut settings = loaded.settings;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    start_line::log(&settings, "serve");
     warn_of(&loaded.warnings);
     open_files::make_room_for(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()

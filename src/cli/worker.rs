@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::args::ServeArgs;
 use super::serve::{bind, unless_stopped, warn_of};
+use super::start_line;
 use super::variables::Variables;
 use crate::app::Headcount;
 use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
@@ -28,6 +29,7 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     // Pairs don't come in here, and the directory may be a service's.
     settings.ingest.spool = None;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    start_line::log(&settings, "worker");
     warn_of(&loaded.warnings);
     if settings.cache.kind == CacheKind::Memory {
         tracing::warn!(

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::exposition;
 use super::names::Names;
+use super::process::Process;
+use crate::version::{COMMIT, VERSION};
 
 pub(super) type Labels<const N: usize> = [(&'static str, &'static str); N];
 pub(super) type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -21,6 +24,7 @@ type Hook = Box<dyn Fn(&Metrics) + Send + Sync>;
 /// What the service measures of itself.
 pub struct Metrics {
     registry: Registry,
+    process: Process,
     hooks: Mutex<Vec<Hook>>,
     snapshot: Mutex<Option<Instant>>,
     spool_oldest: Mutex<Option<Instant>>,
@@ -87,7 +91,13 @@ struct RequestLabels {
 impl Default for Metrics {
     fn default() -> Self {
         let mut names = Names::new("headcount");
+        let build: Family<Labels<2>, Gauge> =
+            names.gauge("build_info", "The build that runs; always 1");
+        build
+            .get_or_create(&[("version", VERSION), ("commit", COMMIT)])
+            .set(1);
         Self {
+            process: Process::default(),
             hooks: Mutex::default(),
             snapshot: Mutex::default(),
             spool_oldest: Mutex::default(),
@@ -488,6 +498,11 @@ impl Metrics {
         self.hooks.lock().push(Box::new(hook));
     }
 
+    /// All metrics in the text format 0.0.4 of Prometheus.
+    pub fn render_plain(&self) -> Result<String, fmt::Error> {
+        self.render().map(|text| exposition::plain(&text))
+    }
+
     /// All metrics as OpenMetrics text.
     pub fn render(&self) -> Result<String, fmt::Error> {
         for hook in self.hooks.lock().iter() {
@@ -499,7 +514,9 @@ impl Metrics {
             .set(age(&self.snapshot).unwrap_or(f64::NAN));
         self.spool_age.set(age(&self.spool_oldest).unwrap_or(0.0));
         let mut text = String::with_capacity(16 * 1024);
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        self.process.render(&mut text)?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -552,6 +569,7 @@ mod tests {
             r#"headcount_count_age_seconds_bucket{le="60.0"} 0"#,
             r#"headcount_count_age_seconds_bucket{le="120.0"} 1"#,
             "headcount_spool_limit_bytes 1073741824",
+            &format!(r#"headcount_build_info{{version="{VERSION}",commit="{COMMIT}"}} 1"#),
         ] {
             assert!(text.contains(&format!("\n{line}\n")), "{line} in {text}");
         }
@@ -560,5 +578,14 @@ mod tests {
             .find(|line| line.starts_with("headcount_snapshot_age_seconds "));
         assert!(age.is_some_and(|line| line.contains(" 5.")), "{age:?}");
         assert!(text.ends_with("# EOF\n"));
+        let plain = metrics.render_plain().unwrap();
+        assert!(
+            plain.contains("\n# TYPE headcount_stale_answers_total counter\n"),
+            "{plain}"
+        );
+        assert!(
+            !plain.contains("# EOF") && !plain.contains("# UNIT"),
+            "{plain}"
+        );
     }
 }

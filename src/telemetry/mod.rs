@@ -1,8 +1,10 @@
 //! Logs and metrics.
 
+mod exposition;
 mod logs;
 mod metrics;
 mod names;
+mod process;
 
 pub use logs::{InitError, init};
 pub use metrics::Metrics;

@@ -80,7 +80,7 @@ impl Names {
         self.0
     }
 
-    fn register<M>(&mut self, name: &str, help: &str) -> M
+    pub(super) fn register<M>(&mut self, name: &str, help: &str) -> M
     where
         M: EncodeMetric + Default + Clone + Debug + Send + Sync + 'static,
     {

@@ -1,0 +1,67 @@
+//! The text format 0.0.4, which everything reads that reads metrics, made from OpenMetrics, which the registry writes.
+//!
+//! Samples are the same in both. In the older format a counter's name has its `_total` in the lines about it too, and
+//! units and the end are not marked.
+
+use std::fmt::Write;
+
+/// OpenMetrics as text of the format 0.0.4.
+pub(super) fn plain(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut help = "";
+    for line in open_metrics.lines() {
+        if let Some(about) = line.strip_prefix("# HELP ") {
+            // Its type, which decides on its name, is on the next line.
+            help = about.split_once(' ').map_or("", |(_, help)| help);
+        } else if let Some(about) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = about.split_once(' ').unwrap_or((about, "untyped"));
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                "unknown" => ("", "untyped"),
+                kind => ("", kind),
+            };
+            // Writing to a string never fails.
+            let _ = writeln!(text, "# HELP {name}{suffix} {help}");
+            let _ = writeln!(text, "# TYPE {name}{suffix} {kind}");
+        } else if !line.starts_with("# ") {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_their_whole_name_everywhere() {
+        let open = "\
+# HELP a_requests Requests answered.
+# TYPE a_requests counter
+a_requests_total{route=\"/\"} 1
+# HELP a_duration_seconds Time.
+# TYPE a_duration_seconds histogram
+# UNIT a_duration_seconds seconds
+a_duration_seconds_bucket{le=\"+Inf\"} 1
+# HELP a_open Open.
+# TYPE a_open gauge
+a_open 2
+# EOF
+";
+        let expected = "\
+# HELP a_requests_total Requests answered.
+# TYPE a_requests_total counter
+a_requests_total{route=\"/\"} 1
+# HELP a_duration_seconds Time.
+# TYPE a_duration_seconds histogram
+a_duration_seconds_bucket{le=\"+Inf\"} 1
+# HELP a_open Open.
+# TYPE a_open gauge
+a_open 2
+";
+        assert_eq!(plain(open), expected);
+    }
+}

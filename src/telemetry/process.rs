@@ -1,0 +1,161 @@
+//! What the system says of this process, under the names that dashboards for any process expect.
+//!
+//! From `/proc`: other systems than Linux have none, and then none of these metrics is rendered.
+
+use std::fmt;
+use std::fs;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode_registry;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::names::Names;
+
+/// What Linux divides a second of processor time into, for programs, on every architecture.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The metrics of the process.
+pub(super) struct Process {
+    registry: Registry,
+    cpu: Counter<f64, AtomicU64>,
+    started: Gauge<f64, AtomicU64>,
+    resident: Gauge,
+    virtual_memory: Gauge,
+    open_files: Gauge,
+    max_files: Gauge,
+    threads: Gauge,
+}
+
+/// One look at `/proc`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Look {
+    cpu_seconds: f64,
+    started: f64,
+    resident: i64,
+    virtual_memory: i64,
+    open_files: i64,
+    max_files: i64,
+    threads: i64,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        let mut names = Names::new("process");
+        Self {
+            cpu: names.register(
+                "cpu_seconds",
+                "Processor time used, by the system for it too",
+            ),
+            started: names.gauge("start_time_seconds", "Unix time at which it started"),
+            resident: names.gauge("resident_memory_bytes", "Memory that it holds"),
+            virtual_memory: names.gauge("virtual_memory_bytes", "Addresses that it reserved"),
+            open_files: names.gauge("open_fds", "Files and sockets open"),
+            max_files: names.gauge("max_fds", "Files and sockets that it may have open"),
+            threads: names.gauge("threads", "Threads"),
+            registry: names.finish(),
+        }
+    }
+}
+
+impl Process {
+    /// Appends the metrics as of now.
+    pub(super) fn render(&self, text: &mut String) -> fmt::Result {
+        let Some(look) = look() else {
+            return Ok(());
+        };
+        self.cpu.inner().store(
+            look.cpu_seconds.to_bits(),
+            std::sync::atomic::Ordering::Relaxed,
+        );
+        self.started.set(look.started);
+        self.resident.set(look.resident);
+        self.virtual_memory.set(look.virtual_memory);
+        self.open_files.set(look.open_files);
+        self.max_files.set(look.max_files);
+        self.threads.set(look.threads);
+        encode_registry(text, &self.registry)
+    }
+}
+
+fn look() -> Option<Look> {
+    let read = |path: &str| fs::read_to_string(path).ok();
+    let (stat, status) = (read("/proc/self/stat")?, read("/proc/self/status")?);
+    let (limits, system) = (read("/proc/self/limits")?, read("/proc/stat")?);
+    // The listing itself has one open.
+    let open = fs::read_dir("/proc/self/fd")
+        .ok()?
+        .count()
+        .saturating_sub(1);
+    parse(&stat, &status, &limits, &system, open)
+}
+
+fn parse(stat: &str, status: &str, limits: &str, system: &str, open: usize) -> Option<Look> {
+    // The program's name, in brackets, may hold blanks and brackets. The field after it is the third.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |field: usize| {
+        let ticks: u32 = fields.get(field - 3)?.parse().ok()?;
+        Some(f64::from(ticks))
+    };
+    let first_after = |text: &str, name: &str| -> Option<i64> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    let started: u64 = fields.get(22 - 3)?.parse().ok()?;
+    let booted = first_after(system, "btime ")?;
+    Some(Look {
+        cpu_seconds: (ticks(14)? + ticks(15)?) / TICKS_PER_SECOND,
+        started: booted as f64 + started as f64 / TICKS_PER_SECOND,
+        resident: first_after(status, "VmRSS:")? * 1024,
+        virtual_memory: first_after(status, "VmSize:")? * 1024,
+        open_files: i64::try_from(open).ok()?,
+        // "unlimited" is told as what no process reaches.
+        max_files: first_after(limits, "Max open files").unwrap_or(i64::MAX),
+        threads: first_after(status, "Threads:")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn proc_is_read_field_by_field() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 9 0 1234 1 2 3";
+        let status = "Name:\tx\nVmSize:\t  2048 kB\nVmRSS:\t   16 kB\nThreads:\t9\n";
+        let limits =
+            "Limit   Soft Limit  Hard Limit  Units\nMax open files     1024    4096    files\n";
+        let look = parse(stat, status, limits, "cpu 1 2\nbtime 1000\n", 12).unwrap();
+        let expected = Look {
+            cpu_seconds: 2.0,
+            started: 1012.34,
+            resident: 16 * 1024,
+            virtual_memory: 2048 * 1024,
+            open_files: 12,
+            max_files: 1024,
+            threads: 9,
+        };
+        assert_eq!(look, expected);
+        assert_eq!(parse("", status, limits, "", 1), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_has_all_of_them() {
+        let mut text = String::new();
+        Process::default().render(&mut text).unwrap();
+        for name in [
+            "process_cpu_seconds_total ",
+            "process_start_time_seconds ",
+            "process_resident_memory_bytes ",
+            "process_virtual_memory_bytes ",
+            "process_open_fds ",
+            "process_max_fds ",
+            "process_threads ",
+        ] {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            assert!(line.is_some_and(|value| value != "0"), "{name}: {text}");
+        }
+    }
+}
