@@ -1,4 +1,10 @@
 //! Made-up users: they come, come again, stay away, and others come.
+//!
+//! One model makes the past and what follows: a user comes, and after each visit comes again or stays away; newcomers
+//! arrive at the rate at which the past ended. So lines go on as they were.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use crate::domain::{Count, Segment, TimeFrame, Timestamp, TrendPoint};
 
@@ -7,8 +13,8 @@ const DAY: i64 = 24 * HOUR;
 /// How often the made-up past was counted: more often where people look closer.
 const FINE_STEP: i64 = 600;
 const FINE_PAST: i64 = 2 * DAY;
-/// New visits in one lot.
-const LOT: std::ops::Range<usize> = 1..5;
+/// How long the past is.
+const PAST_DAYS: f64 = 28.0;
 
 /// What a segment is like.
 struct Habit {
@@ -25,18 +31,18 @@ struct Habit {
 
 #[rustfmt::skip]
 const HABITS: [Habit; 12] = [
-    Habit { name: "front page", users: 38_000, again: 4.0, loyalty: 0.6, growth: 1.1 },
-    Habit { name: "sports", users: 21_000, again: 3.0, loyalty: 0.7, growth: 1.3 },
-    Habit { name: "news", users: 17_500, again: 2.0, loyalty: 0.7, growth: 1.0 },
-    Habit { name: "music", users: 9_800, again: 5.0, loyalty: 0.5, growth: 0.9 },
-    Habit { name: "travel", users: 6_400, again: 6.0, loyalty: 0.4, growth: 0.7 },
-    Habit { name: "Black Friday", users: 5_200, again: 1.0, loyalty: 0.5, growth: 4.0 },
-    Habit { name: "newsletter readers", users: 4_100, again: 7.0, loyalty: 0.9, growth: 1.0 },
-    Habit { name: "premium trial", users: 2_300, again: 2.0, loyalty: 0.6, growth: 1.6 },
-    Habit { name: "cart left behind", users: 1_450, again: 3.0, loyalty: 0.3, growth: 1.2 },
-    Habit { name: "summer sale", users: 1_900, again: 2.0, loyalty: 0.3, growth: 0.3 },
-    Habit { name: "night owls", users: 620, again: 1.5, loyalty: 0.8, growth: 1.0 },
-    Habit { name: "VIP", users: 140, again: 2.0, loyalty: 0.9, growth: 1.1 },
+    Habit { name: "front page", users: 190_000, again: 4.0, loyalty: 0.6, growth: 1.1 },
+    Habit { name: "sports", users: 105_000, again: 3.0, loyalty: 0.7, growth: 1.3 },
+    Habit { name: "news", users: 87_500, again: 2.0, loyalty: 0.7, growth: 1.0 },
+    Habit { name: "music", users: 49_000, again: 5.0, loyalty: 0.5, growth: 0.9 },
+    Habit { name: "travel", users: 32_000, again: 6.0, loyalty: 0.4, growth: 0.7 },
+    Habit { name: "Black Friday", users: 26_000, again: 1.0, loyalty: 0.5, growth: 4.0 },
+    Habit { name: "newsletter readers", users: 20_500, again: 7.0, loyalty: 0.9, growth: 1.0 },
+    Habit { name: "premium trial", users: 11_500, again: 2.0, loyalty: 0.6, growth: 1.6 },
+    Habit { name: "cart left behind", users: 7_250, again: 3.0, loyalty: 0.3, growth: 1.2 },
+    Habit { name: "summer sale", users: 9_500, again: 2.0, loyalty: 0.3, growth: 0.3 },
+    Habit { name: "night owls", users: 3_100, again: 1.5, loyalty: 0.8, growth: 1.0 },
+    Habit { name: "VIP", users: 700, again: 2.0, loyalty: 0.9, growth: 1.1 },
 ];
 
 /// One user seen in one segment.
@@ -62,6 +68,17 @@ pub(super) struct Crowd {
     past: Vec<Vec<Vec<i64>>>,
     /// Users that a segment has seen so far.
     known: Vec<u32>,
+    /// The next visit of everybody who comes again, and of the next newcomer of each segment; the earliest first.
+    next: BinaryHeap<Reverse<Next>>,
+}
+
+/// A visit that has not been yet: when, in which segment, by whom.
+type Next = (i64, usize, Who);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Known(u32),
+    Newcomer,
 }
 
 impl Crowd {
@@ -73,41 +90,73 @@ impl Crowd {
             rng,
             past: Vec::new(),
             known: HABITS.iter().map(|habit| habit.users).collect(),
+            next: BinaryHeap::new(),
         };
-        for habit in &HABITS {
-            let users = (0..habit.users).map(|_| crowd.life(habit)).collect();
+        for (segment, habit) in HABITS.iter().enumerate() {
+            let users = (0..habit.users)
+                .map(|user| crowd.life(segment, user))
+                .collect();
             crowd.past.push(users);
+            crowd.expect_newcomer(segment, now.as_second());
         }
         crowd
     }
 
-    /// When one user came.
-    fn life(&mut self, habit: &Habit) -> Vec<i64> {
-        let begin = self.now - 28 * DAY;
+    /// When one user came until now. When they come next, if they do, is kept.
+    fn life(&mut self, segment: usize, user: u32) -> Vec<i64> {
+        let habit = &HABITS[segment];
+        let begin = self.now - (PAST_DAYS * DAY as f64) as i64;
         let share = self.rng.f64().powf(1.0 / habit.growth);
-        let mut at = begin + (share * 28.0 * DAY as f64) as i64;
+        let first = begin + (share * PAST_DAYS * DAY as f64) as i64;
+        let mut at = self.awake(first);
         let mut visits = Vec::new();
-        loop {
-            while self.sleeps(at) {
-                at += self.rng.i64(HOUR..4 * HOUR);
-            }
-            if at > self.now {
-                return visits;
-            }
+        while at <= self.now {
             visits.push(at);
-            if self.rng.f64() > habit.loyalty {
-                return visits;
+            match self.again(segment, at) {
+                Some(next) => at = next,
+                None => return visits,
             }
-            // Times between visits that know nothing of each other are distributed so.
-            let gap = -self.rng.f64().max(1e-9).ln() * habit.again;
-            at += (gap * DAY as f64) as i64 + 60;
         }
+        self.next.push(Reverse((at, segment, Who::Known(user))));
+        visits
     }
 
-    /// Most stay away at night.
+    /// When somebody who came at `at` comes again, if they do.
+    fn again(&mut self, segment: usize, at: i64) -> Option<i64> {
+        let habit = &HABITS[segment];
+        if self.rng.f64() > habit.loyalty {
+            return None;
+        }
+        let gap = self.gap(habit.again) + 60;
+        Some(self.awake(at + gap))
+    }
+
+    /// The next user of a segment whom it has not seen yet comes some time after `at`, at the rate at which they came last:
+    /// the slope of `share` above, where it ends.
+    fn expect_newcomer(&mut self, segment: usize, at: i64) {
+        let habit = &HABITS[segment];
+        let days = PAST_DAYS / (f64::from(habit.users) * habit.growth);
+        let gap = self.gap(days);
+        self.next.push(Reverse((at + gap, segment, Who::Newcomer)));
+    }
+
+    /// Seconds between events that know nothing of each other and are `days` apart on average.
+    fn gap(&mut self, days: f64) -> i64 {
+        (-self.rng.f64().max(1e-9).ln() * days * DAY as f64) as i64
+    }
+
+    /// `at`, or a later time when people are awake.
+    fn awake(&mut self, mut at: i64) -> i64 {
+        while self.sleeps(at) {
+            at += self.rng.i64(HOUR..4 * HOUR);
+        }
+        at
+    }
+
+    /// Many stay away at night.
     fn sleeps(&mut self, at: i64) -> bool {
         let hour = at.rem_euclid(DAY) / HOUR;
-        hour < 6 && self.rng.u8(..10) < 8
+        hour < 6 && self.rng.u8(..10) < 5
     }
 
     /// What they did within the window.
@@ -185,35 +234,41 @@ impl Crowd {
         self.past = Vec::new();
     }
 
-    /// A few visits as of `now`: of newcomers, and of some who were here before.
+    /// The visits until `now`.
     pub(super) fn come(&mut self, now: Timestamp) -> Vec<Visit> {
-        let total: u32 = HABITS.iter().map(|habit| habit.users).sum();
-        let some = self.rng.usize(LOT);
-        let mut visits = Vec::with_capacity(some);
-        for _ in 0..some {
-            let mut chosen = self.rng.u32(..total);
-            let index = HABITS.iter().position(|habit| match chosen < habit.users {
-                true => true,
-                false => {
-                    chosen -= habit.users;
-                    false
+        let mut visits = Vec::new();
+        while let Some(Reverse((at, segment, who))) = self.due(now.as_second()) {
+            let user = match who {
+                Who::Known(user) => user,
+                Who::Newcomer => {
+                    self.expect_newcomer(segment, at);
+                    let awake = self.awake(at);
+                    let user = self.known[segment];
+                    self.known[segment] += 1;
+                    if awake > at {
+                        self.next.push(Reverse((awake, segment, Who::Known(user))));
+                        continue;
+                    }
+                    user
                 }
-            });
-            let index = index.unwrap_or(0);
-            let user = match self.rng.u8(..10) {
-                0..4 => {
-                    self.known[index] += 1;
-                    self.known[index] - 1
-                }
-                _ => self.rng.u32(..self.known[index]),
             };
-            visits.push(Visit {
-                user,
-                segment: HABITS[index].name,
-                at: now,
-            });
+            if let Some(next) = self.again(segment, at) {
+                self.next.push(Reverse((next, segment, Who::Known(user))));
+            }
+            let Ok(at) = Timestamp::from_second(at) else {
+                continue;
+            };
+            let segment = HABITS[segment].name;
+            visits.push(Visit { user, segment, at });
         }
         visits
+    }
+
+    fn due(&mut self, now: i64) -> Option<Reverse<Next>> {
+        match self.next.peek() {
+            Some(Reverse((at, ..))) if *at <= now => self.next.pop(),
+            _ => None,
+        }
     }
 
     fn window(&self) -> i64 {
@@ -249,7 +304,36 @@ mod tests {
             assert!(users.len() > 50, "{}", habit.name);
         }
         crowd.forget_past();
-        let come = crowd.come(now);
-        assert!(!come.is_empty() && come.iter().all(|visit| visit.at == now));
+    }
+
+    #[test]
+    fn what_follows_comes_as_often_as_what_was() {
+        let now = Timestamp::from_second(1_795_262_400).unwrap();
+        let day = Duration::from_secs(86_400);
+        let minute = Duration::from_secs(60);
+        let frame = TimeFrame::new(14 * day, minute, minute).unwrap();
+        let mut crowd = Crowd::new(now, frame, fastrand::Rng::with_seed(1));
+        let of_the_last_day = |visits: Vec<Visit>, end: Timestamp| {
+            let within = visits
+                .iter()
+                .filter(|visit| visit.at > end - day && visit.at <= end);
+            within.count()
+        };
+        let yesterday = of_the_last_day(crowd.visits(), now);
+        crowd.forget_past();
+        let mut before = yesterday;
+        for days in 1..=3 {
+            let end = now + days * day;
+            let visits = crowd.come(end);
+            assert!(visits.iter().all(|visit| visit.at <= end));
+            let today = of_the_last_day(visits, end);
+            // No cliff: from one day to the next it changes by less than a fifth.
+            assert!(
+                today.abs_diff(before) * 5 < before,
+                "{before}, then {today}"
+            );
+            before = today;
+        }
+        assert!(crowd.come(now).is_empty(), "nobody comes twice");
     }
 }

@@ -26,8 +26,8 @@ use crate::telemetry;
 const PORT: u16 = 8080;
 /// Pairs of one batch of the past.
 const BATCH: usize = 20_000;
-/// Time from one lot of new visits to the next.
-const TICK: Duration = Duration::from_millis(700);
+/// How often the visits since then are let in: some every few seconds.
+const TICK: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()
@@ -124,6 +124,9 @@ async fn keep_feeding(app: Arc<Headcount>, mut crowd: Crowd, stop: CancellationT
             () = tokio::time::sleep(TICK) => {}
         }
         let visits = crowd.come(app.clock().now());
+        if visits.is_empty() {
+            continue;
+        }
         if let Err(Failure::Failed(error) | Failure::Usage(error)) = record(&app, &visits).await {
             tracing::warn!(error, "the crowd was not let in");
         }
