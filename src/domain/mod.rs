@@ -7,6 +7,7 @@
 mod batch;
 mod clock;
 mod count;
+mod hidden;
 mod segment;
 mod time_frame;
 mod user_id;
@@ -15,6 +16,8 @@ mod window;
 pub use batch::{Batch, BatchBuilder, Pair};
 pub use clock::{Clock, ManualClock, SteadyClock};
 pub use count::{Count, Membership, TrendPoint};
+pub use hidden::Hidden;
+pub(crate) use hidden::shown;
 pub use jiff::Timestamp;
 pub use segment::{InvalidSegment, Segment};
 pub use time_frame::{

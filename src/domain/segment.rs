@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::hidden::Hidden;
 use super::user_id::has_control_character;
 
 /// The longest segment name, in bytes.
@@ -33,6 +34,9 @@ pub enum InvalidSegment {
     /// The text ends with a backslash.
     #[error("segment ends with a backslash")]
     TrailingBackslash,
+    /// The text has a character that nobody sees.
+    #[error("segment has the character {0}, which makes it look like another: leave it out")]
+    Hidden(Hidden),
 }
 
 impl Segment {
@@ -54,6 +58,16 @@ impl Segment {
             return Err(InvalidSegment::TrailingBackslash);
         }
         Ok(Self(text.into()))
+    }
+
+    /// The same, and refuses what new pairs may not name either: characters that nobody sees. Stores and readers take
+    /// them, since pairs of former versions may have them.
+    pub fn received(text: &str) -> Result<Self, InvalidSegment> {
+        let segment = Self::new(text)?;
+        match Hidden::first_in(text) {
+            Some(hidden) => Err(InvalidSegment::Hidden(hidden)),
+            None => Ok(segment),
+        }
     }
 
     /// The segment's name.
@@ -123,5 +137,10 @@ mod tests {
             Segment::new("a\\").unwrap_err(),
             InvalidSegment::TrailingBackslash
         );
+        let twin = "sport\u{200b}s";
+        assert!(Segment::new(twin).is_ok(), "one that a store has is read");
+        let refused = Segment::received(twin).unwrap_err();
+        assert!(refused.to_string().contains("U+200B"), "{refused}");
+        assert!(Segment::received("👨\u{200d}👩\u{200d}👧").is_ok());
     }
 }

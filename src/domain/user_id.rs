@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::hidden::Hidden;
+
 /// The longest user id, in bytes.
 const MAX_BYTES: usize = 256;
 
@@ -25,6 +27,14 @@ pub enum InvalidUserId {
     /// The text has a control character.
     #[error("user_id has a control character")]
     ControlCharacter,
+    /// The text begins or ends with white space.
+    #[error(
+        "user_id begins or ends with white space, which makes another user of it: leave it out"
+    )]
+    OuterWhiteSpace,
+    /// The text has a character that nobody sees.
+    #[error("user_id has the character {0}, which makes another user of it: leave it out")]
+    Hidden(Hidden),
 }
 
 impl<'a> UserId<'a> {
@@ -41,6 +51,19 @@ impl<'a> UserId<'a> {
             return Err(InvalidUserId::ControlCharacter);
         }
         Ok(Self(text))
+    }
+
+    /// The same, and refuses what new pairs may not name either: white space around the id, and characters that nobody
+    /// sees. Users of former versions may have them, and can still be looked up and erased.
+    pub fn received(text: impl Into<Cow<'a, str>>) -> Result<Self, InvalidUserId> {
+        let id = Self::new(text)?;
+        if id.as_str().trim().len() != id.as_str().len() {
+            return Err(InvalidUserId::OuterWhiteSpace);
+        }
+        match Hidden::first_in(id.as_str()) {
+            Some(hidden) => Err(InvalidUserId::Hidden(hidden)),
+            None => Ok(id),
+        }
     }
 
     /// The id that stands for a hash: its 32 hexadecimal digits.
@@ -111,6 +134,15 @@ mod tests {
                 InvalidUserId::ControlCharacter
             );
         }
+    }
+
+    #[test]
+    fn ids_that_look_like_others_are_known_but_not_received() {
+        for text in ["u1 ", " u1", "   ", "u1\u{a0}", "\u{feff}u1", "u\u{200b}1"] {
+            assert!(UserId::new(text).is_ok(), "{text:?}");
+            assert!(UserId::received(text).is_err(), "{text:?}");
+        }
+        assert_eq!(UserId::received("a b").unwrap().as_str(), "a b");
     }
 
     #[test]

@@ -87,11 +87,11 @@ impl Intake {
         segment: &str,
         at: Option<Timestamp>,
     ) -> Result<(), PairError> {
-        let user = UserId::new(user_id)?;
+        let user = UserId::received(user_id)?;
         let known = self.builder.find(segment);
         if known.is_none() {
             // Name what is wrong with the segment before what is wrong with its time.
-            crate::domain::Segment::new(segment)?;
+            crate::domain::Segment::received(segment)?;
         }
         let slot = self.frame.place(at, self.now)?;
         let segment = match known {

@@ -16,7 +16,8 @@ const USER_ID: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 pub(in crate::http) fn segment() -> ObjectBuilder {
     text()
         .description(Some(
-            "1 to 128 bytes of UTF-8 without control characters, outer white space or a trailing backslash.",
+            "1 to 128 bytes of UTF-8 without control characters, outer white space or a trailing backslash; in a pair without \
+             invisible characters too.",
         ))
         .min_length(Some(1))
         .max_length(Some(128))
@@ -26,7 +27,10 @@ pub(in crate::http) fn segment() -> ObjectBuilder {
 
 pub(super) fn user_id_text() -> ObjectBuilder {
     text()
-        .description(Some("1 to 256 bytes of UTF-8 without control characters."))
+        .description(Some(
+            "1 to 256 bytes of UTF-8 without control characters; in a pair without outer white space and invisible \
+             characters too.",
+        ))
         .min_length(Some(1))
         .max_length(Some(256))
         .pattern(Some(USER_ID))
