@@ -11,6 +11,9 @@ use super::problem::Problem;
 /// The largest window that RFC 8878 asks decoders to take: 8 MiB. A frame that wants more memory is refused.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// Members of a body. Writers that compress in blocks make one of 64 KiB or more; opening a member takes microseconds.
+const MAX_MEMBERS: usize = 4_096;
+
 /// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -45,17 +48,17 @@ impl Encoding {
     pub(super) fn decode(self, body: &[u8], limit: u64) -> Result<Vec<u8>, Problem> {
         match self {
             Self::Identity => Ok(body.to_vec()),
-            Self::Gzip => {
-                let mut decoder = GzipDecoder::new(body);
-                decoder.multiple_members(true);
-                read(decoder, limit)
-            }
-            Self::Zstd => {
+            Self::Gzip => members(body, limit, |rest, decoded| {
+                let mut decoder = GzipDecoder::new(rest);
+                read(&mut decoder, decoded, limit)?;
+                Ok(decoder.into_inner())
+            }),
+            Self::Zstd => members(body, limit, |rest, decoded| {
                 let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
-                let mut decoder = ZstdDecoder::with_params(body, &window);
-                decoder.multiple_members(true);
-                read(decoder, limit)
-            }
+                let mut decoder = ZstdDecoder::with_params(rest, &window);
+                read(&mut decoder, decoded, limit)?;
+                Ok(decoder.into_inner())
+            }),
         }
     }
 }
@@ -64,16 +67,41 @@ fn unsupported() -> Problem {
     Problem::unsupported("content-encoding must be gzip, zstd or identity, and only one of them")
 }
 
-fn read(decoder: impl AsyncRead + Unpin, limit: u64) -> Result<Vec<u8>, Problem> {
+/// Decompresses each member (gzip) or frame (zstd) of `body` by `next`, which returns what follows it. Only so many:
+/// an empty one is 20 bytes or less, and costs as much as one with some content.
+fn members<'b>(
+    body: &'b [u8],
+    limit: u64,
+    next: impl Fn(&'b [u8], &mut Vec<u8>) -> Result<&'b [u8], Problem>,
+) -> Result<Vec<u8>, Problem> {
     let mut decoded = Vec::new();
-    let mut bounded = decoder.take(limit + 1);
-    // The source is memory, so that reading it never waits.
-    let result = bounded.read_to_end(&mut decoded).now_or_never();
-    if decoded.len() as u64 > limit {
-        return Err(Problem::too_large(limit));
+    let mut rest = body;
+    for _ in 0..MAX_MEMBERS {
+        rest = next(rest, &mut decoded)?;
+        if decoded.len() as u64 > limit {
+            return Err(Problem::too_large(limit));
+        }
+        if rest.is_empty() {
+            return Ok(decoded);
+        }
     }
+    Err(Problem::bad_request(
+        "malformed",
+        format!("the body has more than {MAX_MEMBERS} compressed members: compress it as a whole"),
+    ))
+}
+
+/// Appends one member to `decoded`, up to a byte beyond `limit` in all.
+fn read(
+    decoder: &mut (impl AsyncRead + Unpin),
+    decoded: &mut Vec<u8>,
+    limit: u64,
+) -> Result<(), Problem> {
+    let left = (limit + 1).saturating_sub(decoded.len() as u64);
+    // The source is memory, so that reading it never waits.
+    let result = decoder.take(left).read_to_end(decoded).now_or_never();
     let detail = match result {
-        Some(Ok(_)) => return Ok(decoded),
+        Some(Ok(_)) => return Ok(()),
         // The decoder has no kind for it, only this sentence.
         Some(Err(error)) if error.to_string().contains("too much memory") => {
             "the zstd frame needs a window of more than 8 MiB: compress without --long and --ultra, or send smaller bodies"
@@ -183,6 +211,25 @@ mod tests {
             "{}",
             problem.detail()
         );
+    }
+
+    #[test]
+    fn empty_members_are_bounded() {
+        for encoding in [Encoding::Gzip, Encoding::Zstd] {
+            let (empty, one) = (compressed(encoding, b""), compressed(encoding, b"one"));
+            let most = [empty.repeat(MAX_MEMBERS - 1), one.clone()].concat();
+            assert_eq!(encoding.decode(&most, LIMIT).unwrap(), b"one");
+            let more = [empty.repeat(MAX_MEMBERS), one].concat();
+            let refused = encoding.decode(&more, LIMIT).unwrap_err();
+            assert_eq!(refused.summary(), (400, "malformed"));
+            assert!(refused.detail().contains("members"), "{encoding:?}");
+        }
+        // Frames without content, which decoders skip.
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0];
+        let body = [&skippable[..], &compressed(Encoding::Zstd, b"one")].concat();
+        assert_eq!(Encoding::Zstd.decode(&body, LIMIT).unwrap(), b"one");
+        let refused = Encoding::Zstd.decode(&skippable.repeat(MAX_MEMBERS + 1), LIMIT);
+        assert_eq!(refused.unwrap_err().summary(), (400, "malformed"));
     }
 
     #[test]
