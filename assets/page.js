@@ -3,6 +3,7 @@
 
 const POLL_MS = 3000; // how often the page is asked for where nothing pushes
 const SLOW_POLL_MS = 30000; // the same where events come: changes and lines are not in them
+const PATIENCE_MS = 15000; // a service that takes longer for a page does not answer
 const figures = new Intl.NumberFormat("en-US");
 const byId = (id) => document.getElementById(id);
 
@@ -35,21 +36,31 @@ let shownAt = performance.now();
 let latest = 0;
 async function refresh() {
   const turn = ++latest;
-  const answer = await fetch(address, { headers: { accept: "text/html" }, cache: "no-store" });
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const answer = await fetch(address, { headers: { accept: "text/html" }, cache: "no-store", signal });
   if (answer.redirected && new URL(answer.url).pathname === "/sign-in") {
     location.reload();
     return;
   }
   const text = await answer.text();
-  if (!answer.headers.get("content-type")?.startsWith("text/html")) throw new Error("no page");
   if (turn !== latest) return; // a later one is under way
   const fresh = new DOMParser().parseFromString(text, "text/html");
+  // A page of ours says how well it is, also one with 503; what a proxy says in its place does not.
+  if (!fresh.querySelector("#banner [data-kind]")) throw new Error("no page");
   for (const part of document.querySelectorAll("[data-part]")) {
     const now = fresh.getElementById(part.id);
     if (now) replace(part, now);
   }
   shownAt = performance.now();
+  ahead = clockAhead();
 }
+
+// By how much the service's clock is ahead of the browser's: ages are told by the service's.
+const clockAhead = () => {
+  const now = document.querySelector("#banner [data-now]")?.dataset.now;
+  return now ? Number(now) - Date.now() : 0;
+};
+let ahead = clockAhead();
 
 function replace(part, now) {
   const before = new Map();
@@ -99,21 +110,37 @@ const tell = (text, kind) => {
   live.dataset.kind = kind;
 };
 let pushed = false;
+let reachable = true;
+let reachedAt = new Date();
 let timer;
 const isLive = document.querySelector("[data-part]") !== null;
+const offline = byId("offline");
+const kind = () => document.querySelector("#banner [data-kind]")?.dataset.kind;
+// Green only while the page itself is well: that events come, or that the service answers, says nothing of its counts.
+function mark() {
+  if (!reachable) tell("Not connected; trying again", "bad");
+  else if (kind() === "failed") tell("Counts not available; trying again", "bad");
+  else if (kind() !== "good") tell("May be out of date", "old");
+  else tell(pushed ? "Live" : "Updated every few seconds", "good");
+  offline.hidden = reachable;
+  const text = reachable ? "" : `The service can't be reached. These are the numbers of ${reachedAt.toLocaleTimeString()}.`;
+  if (offline.textContent !== text) offline.textContent = text;
+}
 function again() {
   clearTimeout(timer);
-  timer = setTimeout(look, pushed ? SLOW_POLL_MS : POLL_MS);
+  timer = setTimeout(look, pushed && reachable && kind() === "good" ? SLOW_POLL_MS : POLL_MS);
 }
 async function look() {
   clearTimeout(timer);
   if (!document.hidden) {
     try {
       await refresh();
-      tell(pushed ? "Live" : "Updated every few seconds", "good");
+      reachable = true;
+      reachedAt = new Date();
     } catch {
-      tell("The service can't be reached; trying again", "bad");
+      reachable = false;
     }
+    mark();
   }
   again();
 }
@@ -121,7 +148,7 @@ document.addEventListener("visibilitychange", () => {
   if (isLive && !document.hidden) look();
 });
 
-function counted({ segment, users }) {
+function counted({ segment, users, as_of }) {
   for (const row of document.querySelectorAll("[data-segment]")) {
     if (row.dataset.segment !== segment) continue;
     const cell = row.querySelector("[data-users]");
@@ -132,7 +159,8 @@ function counted({ segment, users }) {
     }
     const age = row.querySelector("[data-age]");
     if (age) {
-      age.dataset.age = "0";
+      const seconds = (Date.now() + ahead - Date.parse(as_of)) / 1000;
+      age.dataset.age = String(Math.max(0, Math.floor(seconds)));
       age.dataset.shown = String(performance.now());
     }
     return true;
@@ -145,7 +173,7 @@ function listen() {
   let soon;
   events.addEventListener("open", () => {
     pushed = true;
-    tell("Live", "good");
+    mark();
     again();
   });
   events.addEventListener("count", (event) => {
@@ -156,6 +184,7 @@ function listen() {
   events.addEventListener("error", () => {
     if (!pushed && events.readyState !== EventSource.CLOSED) return;
     pushed = false;
+    mark();
     again();
   });
 }
@@ -176,7 +205,7 @@ if (search) {
 }
 
 if (isLive) {
-  tell("Updated every few seconds", "good");
+  mark();
   again();
   if (document.documentElement.dataset.events) listen();
 }
@@ -207,10 +236,12 @@ if (slider) {
     const turn = ++asked;
     const window = field.value;
     try {
-      const answer = await fetch(`${form.dataset.api}?window=${encodeURIComponent(window)}`, { cache: "no-store" });
+      const joint = form.dataset.api.includes("?") ? "&" : "?";
+      const answer = await fetch(`${form.dataset.api}${joint}window=${encodeURIComponent(window)}`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
       const body = await answer.json();
       if (turn !== asked) return;
-      if (answer.ok) say(`${figures.format(body.users)} users in the last ${window}`, false);
+      const stale = body.stale ? ": the last known number, no source responds" : "";
+      if (answer.ok) say(`${figures.format(body.users)} users in the last ${window}${stale}`, body.stale);
       else say(body.detail, true);
     } catch {
       if (turn === asked) say("The service can't be reached.", true);

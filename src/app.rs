@@ -358,6 +358,11 @@ impl Headcount {
         self.refresher.finished()
     }
 
+    /// How often this process recounts every segment, if it does so by itself.
+    pub fn refresh_interval(&self) -> Option<Duration> {
+        self.rounds.as_deref().map(Rounds::interval)
+    }
+
     /// The segments that a user is in.
     pub async fn memberships(&self, user: UserId<'_>) -> Result<Vec<Membership>, StoreError> {
         let stored = self.ingest.identity().of(user);

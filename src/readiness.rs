@@ -30,7 +30,8 @@ pub struct Component {
     pub name: &'static str,
     /// Whether it works.
     pub ok: bool,
-    /// What is wrong, or what is worth knowing.
+    /// What is worth knowing, fit for any reader; of a part that did not answer what is wrong, which may name hosts and
+    /// quote errors of the system.
     pub detail: Option<String>,
 }
 

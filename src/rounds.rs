@@ -28,6 +28,11 @@ impl Rounds {
         }
     }
 
+    /// The time from one to the next.
+    pub fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// A round was completed.
     pub fn complete(&self) {
         *self.completed.lock() = Instant::now();

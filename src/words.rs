@@ -44,6 +44,19 @@ pub(crate) fn without_credentials(url: &str) -> String {
     format!("{start}{hidden_start}{rest}{hidden_end}")
 }
 
+/// The one of `known` that `name` may be a slip of the pen for, if any is like it.
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    // Two names share a word or little more below this likeness: no help.
+    const ALIKE: f64 = 0.7;
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    known
+        .iter()
+        .map(|known| (*known, strsim::normalized_damerau_levenshtein(known, &name)))
+        .filter(|(_, alike)| *alike >= ALIKE)
+        .max_by(|(_, a), (_, b)| a.total_cmp(b))
+        .map(|(known, _)| known)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +65,21 @@ mod tests {
     fn numbers_are_grouped() {
         let texts = [0, 999, 1_000, 1_234_567].map(grouped);
         assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn slips_of_the_pen_have_a_nearest_name() {
+        let known = ["window", "fresh", "segment", "user_id"];
+        for (name, expected) in [
+            ("windw", Some("window")),
+            ("Window", Some("window")),
+            ("segments", Some("segment")),
+            ("user-id", Some("user_id")),
+            ("limit", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(name, &known), expected, "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::Failure;
 use super::args::CountArgs;
-use super::client::{Client, addressable};
+use super::client::{Client, valid};
 use super::output::{grouped, harmless, print, print_json};
 use super::variables::Variables;
 
@@ -22,7 +22,7 @@ struct Answer {
 }
 
 pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Failure> {
-    let segment = addressable(&args.segment)?;
+    let segment = valid(&args.segment)?;
     let client = Client::new(&args.target, variables)?;
     let mut query = Vec::new();
     if let Some(window) = &args.window {
@@ -31,8 +31,7 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
     if args.fresh {
         query.push(("fresh", "true"));
     }
-    let path = ["v1", "segments", segment.as_str(), "count"];
-    let document = client.get(&path, &query).await?;
+    let document = client.get_of(&segment, "count", &query).await?;
     let answer = Answer::deserialize(&document).map_err(|error| client.nonsense(&error))?;
     match args.json {
         true => print_json(&document),

@@ -61,7 +61,7 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 }
 
 async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = super::path::segment(name)?;
+    let segment = super::path::segment(name, query)?;
     let window = query.window(app.frame())?;
     let fresh = query.flag("fresh")?;
     let at_once = if fresh {

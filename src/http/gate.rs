@@ -115,6 +115,23 @@ impl Gate {
         Ok(Some(caller))
     }
 
+    /// Whether the sender may see what is wrong inside: who may read or administer, and everybody where no token is
+    /// asked for.
+    pub(super) fn shows_details(&self, headers: &HeaderMap) -> bool {
+        if !self.auth.is_on() {
+            return true;
+        }
+        let Presented::Token(token) = presented(headers, false) else {
+            return false;
+        };
+        let caller = self.auth.check(token);
+        caller.is_ok_and(|caller| {
+            [Scope::Read, Scope::Admin]
+                .iter()
+                .any(|scope| caller.scopes.contains(*scope))
+        })
+    }
+
     fn check(&self, token: &str, scope: Scope) -> Result<Caller, Refused> {
         let caller = self.auth.check(token).map_err(|reason| {
             let problem = invalid(&format!("the token {reason}"));

@@ -43,11 +43,15 @@ pub(super) struct Document<'a> {
 #[derive(Serialize, ToSchema)]
 struct Component<'a> {
     ok: bool,
-    /// What is wrong, or worth knowing.
+    /// What is wrong, or worth knowing. Where tokens are asked for, only for one with scope `read` or `admin`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     detail: Option<&'a str>,
 }
+
+/// Whether a request may see what is wrong inside: details name hosts and tell errors of the system.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShowsDetails(pub(super) bool);
 
 /// What a process is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,14 +73,18 @@ pub(super) fn route(
     let health = path!("healthz")
         .and(warp::get())
         .map(|| json(&Health { status: "ok" }));
-    let ready = path!("readyz").and(warp::get()).then(move || {
-        let (app, auth, stop) = (Arc::clone(&app), Arc::clone(&auth), stop.clone());
-        async move {
-            let mut readiness = app.readiness().await;
-            readiness.components.extend(files(&auth));
-            answer(&readiness, role, stop.is_cancelled())
-        }
-    });
+    let ready = path!("readyz")
+        .and(warp::get())
+        .and(warp::ext::optional())
+        .then(move |details: Option<ShowsDetails>| {
+            let (app, auth, stop) = (Arc::clone(&app), Arc::clone(&auth), stop.clone());
+            let details = details.is_some_and(|ShowsDetails(shown)| shown);
+            async move {
+                let mut readiness = app.readiness().await;
+                readiness.components.extend(files(&auth));
+                answer(&readiness, role, stop.is_cancelled(), details)
+            }
+        });
     health.or(ready).unify().boxed()
 }
 
@@ -92,7 +100,7 @@ fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
     })
 }
 
-fn answer(readiness: &Readiness, role: Role, draining: bool) -> Response {
+fn answer(readiness: &Readiness, role: Role, draining: bool, details: bool) -> Response {
     let all_well = readiness.components.iter().all(|component| component.ok);
     let is_of_use = match role {
         Role::Service => readiness.writes || readiness.reads,
@@ -111,7 +119,7 @@ fn answer(readiness: &Readiness, role: Role, draining: bool) -> Response {
     let components = readiness.components.iter().map(|component| {
         let shown = Component {
             ok: component.ok,
-            detail: component.detail.as_deref(),
+            detail: component.detail.as_deref().filter(|_| details),
         };
         (component.name, shown)
     });
@@ -147,13 +155,16 @@ mod tests {
             components: vec![crate::readiness::Component {
                 name: "store",
                 ok: writes,
-                detail: None,
+                detail: Some("10.0.0.7 refused".to_owned()),
             }],
         };
-        let (parts, body) = answer(&readiness, role, draining).into_parts();
+        let (parts, body) = answer(&readiness, role, draining, false).into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!(document["components"]["store"]["ok"], writes);
+        assert_eq!(
+            document["components"]["store"],
+            serde_json::json!({"ok": writes})
+        );
         (
             parts.status.as_u16(),
             document["status"].as_str().unwrap().to_owned(),

@@ -19,6 +19,8 @@ mod events;
 mod fuzz;
 mod gate;
 mod health;
+mod host;
+mod idle;
 mod media;
 mod metrics;
 mod openapi;

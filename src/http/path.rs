@@ -1,19 +1,77 @@
 //! Names in paths: one percent-decoding, then the domain's own check.
+//!
+//! Clients and proxies take `.` and `..` out of a path, percent-encoded too (RFC 3986, section 5.2.4; the URL standard), so
+//! that no path reaches a segment or user of that name. Such a name goes into the query, beside the path: the path then
+//! says `-` in its place.
 
 use std::borrow::Cow;
 
 use super::problem::Problem;
+use super::query::Query;
 use crate::domain::{Segment, UserId};
 
+/// What a path says in place of a name that the query has.
+const BESIDE: &str = "-";
+
+/// The segment that a request names: in its path, or in the parameter `segment`.
+pub(super) fn segment(raw: &str, query: &Query) -> Result<Segment, Problem> {
+    match beside(raw, query, "segment")? {
+        Some(name) => Segment::new(name)
+            .map_err(|error| Problem::bad_request("invalid_segment", error.to_string())),
+        None => segment_in_path(raw),
+    }
+}
+
+/// The user that a request names: in its path, or in the parameter `user_id`.
+pub(super) fn user(raw: &str, query: &Query) -> Result<UserId<'static>, Problem> {
+    match beside(raw, query, "user_id")? {
+        Some(id) => UserId::new(id.to_owned())
+            .map_err(|error| Problem::bad_request("invalid_user_id", error.to_string())),
+        None => user_in_path(raw),
+    }
+}
+
+/// The name that the parameter `name` gives. The path must leave it room: two names would be a mistake that no choice
+/// between them mends.
+fn beside<'q>(raw: &str, query: &'q Query, name: &str) -> Result<Option<&'q str>, Problem> {
+    let given = query.text(name)?;
+    match given {
+        Some(_) if raw != BESIDE => {
+            let detail = format!("goes with a path that has `{BESIDE}` in place of the name");
+            Err(Problem::invalid_parameter(name, detail))
+        }
+        given => Ok(given),
+    }
+}
+
+/// The address of what belongs to a segment: `before`, its name and `after`.
+pub(super) fn of_segment(before: &str, segment: &str, after: &str) -> String {
+    match needs_a_query(segment) {
+        true => format!("{before}/{BESIDE}{after}?segment={}", encode(segment)),
+        false => format!("{before}/{}{after}", encode(segment)),
+    }
+}
+
+/// Whether no path can have `name`.
+pub(super) fn needs_a_query(name: &str) -> bool {
+    matches!(name, "." | "..")
+}
+
+/// `address` with another parameter, encoded already.
+pub(super) fn with(address: &str, parameter: &str) -> String {
+    let joint = if address.contains('?') { '&' } else { '?' };
+    format!("{address}{joint}{parameter}")
+}
+
 /// The segment that a part of a path names.
-pub(super) fn segment(raw: &str) -> Result<Segment, Problem> {
+fn segment_in_path(raw: &str) -> Result<Segment, Problem> {
     let invalid = |detail: String| Problem::bad_request("invalid_segment", detail);
     let name = decode(raw).map_err(|error| invalid(format!("segment {error}")))?;
     Segment::new(&name).map_err(|error| invalid(error.to_string()))
 }
 
 /// The user that a part of a path names.
-pub(super) fn user(raw: &str) -> Result<UserId<'static>, Problem> {
+fn user_in_path(raw: &str) -> Result<UserId<'static>, Problem> {
     let invalid = |detail: String| Problem::bad_request("invalid_user_id", detail);
     let id = decode(raw).map_err(|error| invalid(format!("user_id {error}")))?;
     UserId::new(id.into_owned()).map_err(|error| invalid(error.to_string()))
@@ -83,7 +141,7 @@ mod tests {
             ("a+b", "a+b"),
             ("a%20b", "a b"),
         ] {
-            assert_eq!(segment(raw).unwrap().as_str(), name);
+            assert_eq!(segment_in_path(raw).unwrap().as_str(), name);
         }
     }
 
@@ -99,8 +157,28 @@ mod tests {
         ] {
             let encoded = encode(name);
             assert!(encoded.is_ascii() && !encoded.contains(['/', '?', '#', '<', '"', ' ']));
-            assert_eq!(segment(&encoded).unwrap().as_str(), name);
+            assert_eq!(segment_in_path(&encoded).unwrap().as_str(), name);
         }
+    }
+
+    #[test]
+    fn names_that_no_path_can_have_stand_beside_it() {
+        let beside = |name: &str| Query::of(&[("segment", name), ("user_id", name)]);
+        for name in [".", "..", "a/b", "-"] {
+            assert_eq!(segment("-", &beside(name)).unwrap().as_str(), name);
+            assert_eq!(user("-", &beside(name)).unwrap().as_str(), name);
+        }
+        let nothing = Query::default();
+        assert_eq!(segment("-", &nothing).unwrap().as_str(), "-");
+        let both = segment("sports", &beside("news")).unwrap_err();
+        assert_eq!(both.summary(), (400, "invalid_parameter"));
+        let bad = segment("-", &beside(" ")).unwrap_err();
+        assert_eq!(bad.summary(), (400, "invalid_segment"));
+        assert_eq!(of_segment("/segments", "a/b", ""), "/segments/a%2Fb");
+        let address = of_segment("/v1/segments", "..", "/count");
+        assert_eq!(address, "/v1/segments/-/count?segment=..");
+        let address = with(&address, "window=7d");
+        assert_eq!(address, "/v1/segments/-/count?segment=..&window=7d");
     }
 
     #[test]
@@ -109,14 +187,17 @@ mod tests {
             "%", "%2", "%zz", "100%", "%ff", "%C3", "%00", "%20a", "a%5C", "%+1",
         ] {
             assert_eq!(
-                segment(raw).unwrap_err().summary(),
+                segment_in_path(raw).unwrap_err().summary(),
                 (400, "invalid_segment"),
                 "{raw}"
             );
         }
-        assert_eq!(user("%00").unwrap_err().summary(), (400, "invalid_user_id"));
         assert_eq!(
-            user(&"x".repeat(257)).unwrap_err().summary(),
+            user_in_path("%00").unwrap_err().summary(),
+            (400, "invalid_user_id")
+        );
+        assert_eq!(
+            user_in_path(&"x".repeat(257)).unwrap_err().summary(),
             (400, "invalid_user_id")
         );
     }

@@ -32,6 +32,10 @@ pub(super) struct Code(pub(super) &'static str);
 #[derive(Debug, Clone)]
 pub(super) struct Cause(pub(super) String);
 
+/// The sentence for people of a response that is a problem, for what shows it in another form.
+#[derive(Debug, Clone)]
+pub(super) struct Detail(pub(super) String);
+
 /// Why a request failed (RFC 9457). Some codes have further members, such as `parameter` or `limit`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
@@ -71,6 +75,24 @@ impl Problem {
     pub(super) fn invalid_parameter(name: &str, detail: impl AsRef<str>) -> Self {
         let detail = format!("{name}: {}", detail.as_ref());
         Self::bad_request("invalid_parameter", detail).member("parameter", name)
+    }
+
+    /// A query parameter that the resource does not take; `known` are those that it does.
+    pub(super) fn unknown_parameter(name: &str, known: &[&str], nearest: Option<&str>) -> Self {
+        // A client may send any length; this is enough to find it.
+        let name: String = name.chars().take(64).collect();
+        let instead = match (nearest, known) {
+            (Some(nearest), _) => format!("did you mean `{nearest}`?"),
+            (None, []) => "it takes none".to_owned(),
+            (None, known) => format!("it takes {}", known.join(", ")),
+        };
+        let detail = format!("this resource has no query parameter `{name}`; {instead}");
+        let problem =
+            Self::bad_request("unknown_parameter", detail).member("parameter", name.as_str());
+        match nearest {
+            Some(nearest) => problem.member("nearest", nearest),
+            None => problem,
+        }
     }
 
     /// 404: no such resource.
@@ -201,6 +223,7 @@ impl Reply for Problem {
         response.headers_mut().insert(CONTENT_TYPE, problem);
         response.headers_mut().extend(self.headers);
         response.extensions_mut().insert(Code(self.code));
+        response.extensions_mut().insert(Detail(self.detail));
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }

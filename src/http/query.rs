@@ -1,4 +1,4 @@
-//! Query parameters: known ones are checked, unknown ones ignored.
+//! Query parameters: the values of known ones are checked, unknown ones are refused.
 
 use std::time::Duration;
 
@@ -7,7 +7,9 @@ use warp::{Filter, Rejection};
 
 use super::parse::{self, parse_instant};
 use super::problem::Problem;
+use super::route::Route;
 use crate::domain::{Segment, TimeFrame, Timestamp, Window};
+use crate::words::nearest;
 
 /// The parameters of a request, decoded, in order.
 #[derive(Debug, Default)]
@@ -16,6 +18,21 @@ pub(super) struct Query(Vec<(String, String)>);
 /// The query of a request; none is an empty one.
 pub(super) fn query() -> impl Filter<Extract = (Query,), Error = Rejection> + Copy {
     warp::query::<Vec<(String, String)>>().map(Query)
+}
+
+/// Refuses a query (without its question mark) with a parameter that `route` does not take.
+pub(super) fn check(route: Route, query: Option<&str>) -> Result<(), Problem> {
+    let known = route.parameters();
+    for (name, _) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if !known.contains(&&*name) {
+            return Err(Problem::unknown_parameter(
+                &name,
+                known,
+                nearest(&name, known),
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Query {
@@ -103,6 +120,21 @@ impl Query {
         }
     }
 
+    /// The parameters of a query without its question mark.
+    pub(super) fn parse(query: &str) -> Self {
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self(pairs.iter().map(owned).collect())
+    }
+
     /// The window of a count; the configured one by default.
     pub(super) fn window(&self, frame: &TimeFrame) -> Result<Window, Problem> {
         let Some(text) = self.text("window")? else {
@@ -130,8 +162,7 @@ mod tests {
     use super::*;
 
     fn of(pairs: &[(&str, &str)]) -> Query {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        Query(pairs.iter().map(owned).collect())
+        Query::of(pairs)
     }
 
     fn frame() -> TimeFrame {
@@ -192,6 +223,32 @@ mod tests {
         assert_eq!(query.instant("a").unwrap_err().summary(), bad);
         assert_eq!(query.step("c").unwrap_err().summary(), bad);
         assert_eq!(query.limit("missing", 10, 5).unwrap(), 5);
+    }
+
+    #[test]
+    fn parameters_that_a_resource_does_not_take_are_refused() {
+        let checked = |route, query| check(route, query).map_err(|problem| problem.summary());
+        for (route, query) in [
+            (Route::Count, None),
+            (Route::Count, Some("")),
+            (Route::Count, Some("window=7d&fresh")),
+            (Route::Count, Some("%77indow=7d")),
+            (Route::Segments, Some("window=7d&window=7d")),
+            (Route::Asset, Some("v=1")),
+        ] {
+            assert_eq!(checked(route, query), Ok(()), "{query:?}");
+        }
+        for (route, query) in [
+            (Route::Count, "windw=7d"),
+            (Route::Count, "window=7d&prefix=a"),
+            (Route::Count, "Window=7d"),
+            (Route::Count, "=7d"),
+            (Route::Pairs, "x"),
+            (Route::Health, "%ff=1"),
+        ] {
+            let refused = checked(route, Some(query));
+            assert_eq!(refused, Err((400, "unknown_parameter")), "{query}");
+        }
     }
 
     #[test]

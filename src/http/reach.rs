@@ -8,6 +8,7 @@ use warp::http::Uri;
 use super::gate;
 use super::path;
 use super::problem::Problem;
+use super::query::Query;
 use super::route::{Names, Route};
 use crate::auth::Reach;
 
@@ -21,7 +22,8 @@ pub(super) fn check(route: Route, method: &str, uri: &Uri, reach: &Reach) -> Res
         Names::InPath(place) => {
             let part = uri.path().split('/').skip(1).nth(place);
             // What is no name reaches nothing.
-            let named = part.and_then(|part| path::segment(part).ok());
+            let query = Query::parse(uri.query().unwrap_or_default());
+            let named = part.and_then(|part| path::segment(part, &query).ok());
             named.is_none_or(|segment| reach.covers(segment.as_str()))
         }
         Names::InQuery => {
@@ -54,6 +56,12 @@ mod tests {
             ("GET", "/v1/segments/mine%252Fa/count", false),
             ("GET", "/v1/segments/yours/trend", false),
             ("GET", "/segments/yours", false),
+            // A name beside the path is the one that counts.
+            ("GET", "/v1/segments/-/count?segment=yours", false),
+            ("GET", "/v1/segments/-/count?segment=mine%2Fa", true),
+            ("GET", "/v1/segments/-/trend?%73egment=yours", false),
+            ("GET", "/segments/-?segment=yours", false),
+            ("GET", "/v1/segments/-/count", false),
             ("GET", "/segments/mine%2Fa", true),
             ("GET", "/v1/segments", true),
             ("POST", "/v1/pairs", true),

@@ -166,6 +166,33 @@ impl Route {
         }
     }
 
+    /// The query parameters that the resource takes. Any other is refused: a misspelt one that is ignored gives an
+    /// answer to another question.
+    pub(super) fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::Count => &["window", "fresh", "segment"],
+            Self::Segments => &["prefix", "window", "sort", "limit", "cursor"],
+            Self::Trend => &["window", "from", "to", "step", "segment"],
+            Self::Events | Self::Refresh => &["segment"],
+            Self::User => &["user_id"],
+            Self::Page => &["q", "sort", "order", "page"],
+            Self::SegmentPage => &["window", "range", "from", "to", "segment"],
+            Self::SignIn => &["next"],
+            // The version, which makes browsers ask for a new file.
+            Self::Asset => &["v"],
+            Self::Pairs
+            | Self::Archive
+            | Self::Health
+            | Self::Ready
+            | Self::Metrics
+            | Self::OpenApi
+            | Self::Docs
+            | Self::DocsFile
+            | Self::SignOut
+            | Self::Unknown => &[],
+        }
+    }
+
     /// Who may use the resource by `method`.
     pub(super) fn access(self, method: &str) -> Access {
         match self {

@@ -13,16 +13,21 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tracing::Instrument;
 use warp::filters::BoxedFilter;
-use warp::http::header::{CONTENT_LENGTH, HeaderMap, HeaderValue};
-use warp::http::{Method, Request, StatusCode, Uri};
+use warp::http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use warp::http::{Method, Request, StatusCode, Version};
 use warp::reply::{Reply, Response};
 
 use super::activity::Activity;
 use super::client_address;
 use super::cors::Policy;
 use super::gate::{Gate, Refused};
+use super::health::ShowsDetails;
+use super::host;
 use super::page;
 use super::problem::{Cause, Problem};
+use super::query;
 use super::reach;
 use super::request_id;
 use super::route::{self, Route};
@@ -61,6 +66,13 @@ pub(super) struct WebParts {
     pub(super) trail: Trail,
     pub(super) trusted_proxies: Networks,
 }
+
+/// Counts are of the moment, and some are for those alone who have a token: nothing on the way may keep them. Nor may a
+/// browser take a response for something else than its type says.
+const UNLESS_SAID: [(HeaderName, HeaderValue); 2] = [
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+];
 
 /// What the log and metrics say of a request.
 struct Seen {
@@ -106,6 +118,9 @@ impl Web {
     fn finish(&self, seen: &Seen, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert(request_id::REQUEST_ID, seen.id.clone());
+        for (name, value) in UNLESS_SAID {
+            headers.entry(name).or_insert(value);
+        }
         let took = seen.started.elapsed();
         let (route, status) = (seen.route.template(), response.status().as_u16());
         self.metrics.request(route, seen.method, status, took);
@@ -161,6 +176,9 @@ where
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
+        if request.version() == Version::HTTP_2 {
+            self.activity.has_pings();
+        }
         let answering = self.activity.answer();
         let mut seen = Seen {
             route: Route::of(request.uri().path()),
@@ -174,10 +192,11 @@ where
         };
         seen.about = self.trail.about(seen.route, seen.method, request.uri());
         let head = request.method() == Method::HEAD;
+        let shows_page = seen.route.is_page() && page::wants_html(request.headers());
         let cors = self.cors.meet(request.headers());
         let early = match cors.preflight(request.method(), seen.route, request.headers()) {
             Some(answer) => Some(answer),
-            None => match self.admit(&seen, request.uri(), request.headers()) {
+            None => match self.admit(&seen, &request) {
                 Ok(caller) => {
                     seen.caller = caller;
                     None
@@ -185,8 +204,7 @@ where
                 Err(refused) => {
                     seen.refused = refused.who;
                     let problem = *refused.problem;
-                    let is_for_person = seen.route.is_page() && page::wants_html(request.headers());
-                    Some(match is_for_person {
+                    Some(match shows_page {
                         true => page::refused(problem, request.uri()),
                         false => problem.into_response(),
                     })
@@ -199,6 +217,10 @@ where
                 request.extensions_mut().insert(Arc::clone(limiter));
             }
             request.extensions_mut().insert(caller.reach.clone());
+        }
+        if seen.route == Route::Ready {
+            let shown = self.gate.shows_details(request.headers());
+            request.extensions_mut().insert(ShowsDetails(shown));
         }
         if seen.route == Route::Events {
             // For the handler whose answer outlasts it.
@@ -221,6 +243,9 @@ where
                 Some(answer) => answer,
                 None => web.route(request).await,
             };
+            if shows_page {
+                response = page::for_people(response);
+            }
             if head {
                 response = without_body(response);
             }
@@ -242,12 +267,9 @@ where
 impl Web {
     /// Who sent the request, unless it is refused before any handler sees it. What is at a path is no secret, so
     /// a path that does not exist says so to everybody.
-    fn admit(
-        &self,
-        seen: &Seen,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Option<Caller>, Refused> {
+    fn admit<B>(&self, seen: &Seen, request: &Request<B>) -> Result<Option<Caller>, Refused> {
+        let (uri, headers) = (request.uri(), request.headers());
+        host::of(request.version(), uri, headers)?;
         match seen.route {
             Route::Unknown if route::has_slash_in_name(uri.path()) => {
                 Err(Problem::slash_in_name().into())
@@ -261,6 +283,7 @@ impl Web {
                 let (access, by_cookie) =
                     (route.access(seen.method), route.takes_cookie(seen.method));
                 let caller = self.gate.admit(access, by_cookie, headers)?;
+                query::check(route, uri.query())?;
                 if let Some(caller) = &caller {
                     let checked = reach::check(route, seen.method, uri, &caller.reach);
                     checked.map_err(|problem| {

@@ -13,6 +13,7 @@ use warp::reply::Response;
 
 use super::path;
 use super::problem::Code;
+use super::query::Query;
 use super::route::Route;
 use crate::app::Headcount;
 use crate::auth::Digest;
@@ -64,7 +65,8 @@ impl Trail {
         match route {
             Route::User => {
                 let part = uri.path().rsplit('/').next()?;
-                let user = path::user(part).ok()?;
+                let query = Query::parse(uri.query().unwrap_or_default());
+                let user = path::user(part, &query).ok()?;
                 let app = self.app.as_ref()?;
                 let stored = app.ingest().identity().of(user);
                 let mut hash = Digest::of(stored.as_str().as_bytes()).to_string();

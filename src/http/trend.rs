@@ -56,7 +56,7 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 }
 
 async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = super::path::segment(name)?;
+    let segment = super::path::segment(name, query)?;
     let window = query.window(app.frame())?;
     let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
     let from = match query.instant("from")? {

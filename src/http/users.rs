@@ -9,6 +9,7 @@ use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
 use super::problem::Problem;
+use super::query::{Query, query};
 use super::reply::{json, rfc3339};
 use super::trail::Done;
 use crate::app::Headcount;
@@ -49,26 +50,32 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let (reader, eraser) = (Arc::clone(app), Arc::clone(app));
     let get = path!("v1" / "users" / String)
         .and(warp::get())
+        .and(query())
         .and(warp::ext::optional())
-        .then(move |id: String, reach: Option<Reach>| {
+        .then(move |id: String, query: Query, reach: Option<Reach>| {
             let app = Arc::clone(&reader);
             async move {
-                get(&app, &id, &reach.unwrap_or_default())
+                get(&app, &id, &query, &reach.unwrap_or_default())
                     .await
                     .unwrap_or_else(Reply::into_response)
             }
         });
     let delete = path!("v1" / "users" / String)
         .and(warp::delete())
-        .then(move |id: String| {
+        .and(query())
+        .then(move |id: String, query: Query| {
             let app = Arc::clone(&eraser);
-            async move { delete(&app, &id).await.unwrap_or_else(Reply::into_response) }
+            async move {
+                delete(&app, &id, &query)
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
         });
     get.or(delete).unify().boxed()
 }
 
-async fn get(app: &Headcount, id: &str, reach: &Reach) -> Result<Response, Problem> {
-    let user = super::path::user(id)?;
+async fn get(app: &Headcount, id: &str, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+    let user = super::path::user(id, query)?;
     let memberships = app.memberships(user.clone()).await?;
     let stays = memberships
         .iter()
@@ -88,8 +95,8 @@ fn stay<'a>(membership: &'a Membership, frame: &TimeFrame) -> Stay<'a> {
     }
 }
 
-async fn delete(app: &Headcount, id: &str) -> Result<Response, Problem> {
-    let erased = app.forget(super::path::user(id)?).await?;
+async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Problem> {
+    let erased = app.forget(super::path::user(id, query)?).await?;
     let mut response = json(&Erased { erased });
     let done = Done(format!("erased={erased}"));
     response.extensions_mut().insert(done);

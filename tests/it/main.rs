@@ -31,6 +31,7 @@ mod influx_names;
 mod influx_spool;
 mod library;
 mod made_up;
+mod metrics;
 mod mistakes;
 mod model;
 mod one_number;

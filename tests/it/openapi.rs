@@ -33,7 +33,7 @@ fn document() -> Value {
 }
 
 /// Members of a problem that `Problem` speaks of and does not list: each belongs to a code or two.
-const MEMBERS_OF_CODES: [&str; 3] = ["parameter", "limit", "scope"];
+const MEMBERS_OF_CODES: [&str; 4] = ["parameter", "nearest", "limit", "scope"];
 
 /// Fails unless `answer` is one that the document has for this operation.
 fn assert_documented(document: &Value, method: &str, template: &str, answer: &Answer) {

@@ -179,6 +179,141 @@ async fn a_token_becomes_a_cookie_that_reads() {
     app.stop().await;
 }
 
+/// Everything that says that all is well or that there is nothing, none of which is true of a page without counts.
+const SAID_WITHOUT_KNOWING: [&str; 7] = [
+    "No segment has a user yet",
+    "No segment has that in its name",
+    "Nobody is in this segment now",
+    "Nothing was counted in this range yet",
+    "Everything works",
+    "counts are answered",
+    "data-kind=\"good\"",
+];
+
+/// What the state of the service says of a part: the class of its mark.
+fn mark(page: &str, part: &str) -> String {
+    let (before, _) = page.split_once(&format!("\"><dt>{part}</dt>")).unwrap();
+    before.rsplit('"').next().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_without_counts_says_so_and_nothing_else() {
+    // A cold start: nobody listens there, and nothing is known.
+    let app = App::start_with(&[
+        ("store", "influx"),
+        ("influx_url", "http://127.0.0.1:9"),
+        ("influx_token", "none"),
+        ("spool_dir", "off"),
+    ])
+    .await;
+    for place in [
+        "/",
+        "/?q=sports",
+        "/segments/sports",
+        "/segments/sports?window=7d",
+    ] {
+        let page = sent(browser().get(format!("http://{}{place}", app.addr))).await;
+        assert_eq!(page.0, 503, "{place}");
+        let page = page.2;
+        for said in SAID_WITHOUT_KNOWING {
+            assert!(!page.contains(said), "{place} says {said}: {page}");
+        }
+        assert!(
+            page.contains("Counts are not available right now"),
+            "{page}"
+        );
+        assert!(page.contains("data-kind=\"failed\""), "{page}");
+        // Hosts and errors of the system are for the log.
+        for told in ["127.0.0.1", "refused", "os error", "tcp"] {
+            assert!(!page.contains(told), "{place} tells {told}: {page}");
+        }
+        assert_eq!(mark(&page, "Store"), "unwell");
+        assert_eq!(mark(&page, "Refresher"), "unwell");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn last_known_numbers_are_marked_and_empty_is_not_failed() {
+    let (app, store) = App::start_switchable(&[]).await;
+    let empty = app.get("/").await;
+    assert_eq!(empty.status, 200);
+    assert!(
+        empty.text.contains("No segment has a user yet"),
+        "{empty:?}"
+    );
+    assert!(empty.text.contains("data-kind=\"good\""), "{empty:?}");
+    let nobody = app.get("/segments/sports").await.text;
+    assert!(nobody.contains("Nobody is in this segment now"), "{nobody}");
+    assert!(nobody.contains("Never seen:"), "{nobody}");
+    assert!(
+        nobody.contains("Nothing was counted in this range yet"),
+        "{nobody}"
+    );
+
+    let pair = r#"{"user_id": "u1", "segment": "sports"}"#;
+    app.post("application/json", pair).await;
+    app.headcount.refresh(None).await.unwrap();
+    let well = app.get("/segments/sports").await.text;
+    assert!(well.contains("data-kind=\"good\""), "{well}");
+    store.set_away(true);
+    // What the cache holds is trusted for fifteen minutes; that the store does not respond is told at once.
+    let cached = app.get("/segments/sports").await;
+    assert_eq!(cached.status, 200);
+    assert!(cached.text.contains("data-kind=\"old\""), "{cached:?}");
+    assert!(
+        cached.text.contains("The store does not respond"),
+        "{cached:?}"
+    );
+    assert!(
+        cached.text.contains("Counts of the past are not available"),
+        "{cached:?}"
+    );
+    assert_ne!(mark(&cached.text, "Refresher"), "well");
+    app.advance(3_600);
+    let old = app.get("/segments/sports?window=14d").await;
+    assert_eq!(old.status, 200);
+    assert!(
+        old.text.contains("the last known numbers, up to 1 h old"),
+        "{old:?}"
+    );
+    assert!(
+        old.text.contains("The last known number, from 1 h ago"),
+        "{old:?}"
+    );
+    assert!(
+        old.text
+            .contains("1 users in the last 14 days: the last known number"),
+        "{old:?}"
+    );
+    for said in SAID_WITHOUT_KNOWING {
+        assert!(!old.text.contains(said), "{said}: {old:?}");
+    }
+    store.set_away(false);
+    let again = app.get("/segments/sports").await.text;
+    assert!(again.contains("data-kind=\"good\""), "{again}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_reads_why_an_address_is_wrong() {
+    let app = App::start().await;
+    for (place, told) in [
+        ("/segments/%00", "segment has a control character"),
+        ("/?serch=a", "no query parameter `serch`"),
+    ] {
+        let request = browser().get(format!("http://{}{place}", app.addr));
+        let (status, headers, text) = sent(request.header("accept", "text/html")).await;
+        assert_eq!(status, 400, "{place}");
+        assert_eq!(headers["content-type"], "text/html; charset=utf-8");
+        assert!(
+            text.contains(told) && text.contains("All segments"),
+            "{text}"
+        );
+    }
+    app.stop().await;
+}
+
 /// Where `npm` put what drives the browser: `.ci/run` says how.
 fn modules() -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/page-tests");
@@ -198,7 +333,9 @@ async fn chromium_finds_all_of_it() {
     };
     let app = filled().await;
     let (guarded, _folder) = closed().await;
-    let urls = [&app, &guarded].map(|app| format!("http://{}", app.addr));
+    let (cut_off, store) = App::start_switchable(&[]).await;
+    store.set_away(true);
+    let urls = [&app, &guarded, &cut_off].map(|app| format!("http://{}", app.addr));
     let driven = tokio::task::spawn_blocking(move || {
         Command::new(node)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/drive.mjs"))
@@ -216,4 +353,5 @@ async fn chromium_finds_all_of_it() {
     assert!(driven.status.success(), "{out}\n{err}");
     app.stop().await;
     guarded.stop().await;
+    cut_off.stop().await;
 }

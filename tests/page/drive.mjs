@@ -1,12 +1,12 @@
 // Drives the page with a real Chromium. Started by tests/it/page.rs, which owns the service:
-//   node drive.mjs CHROMIUM MODULES URL CLOSED_URL TOKEN
-// The first service asks nobody; the second wants TOKEN. Fails with the first thing that is not as it must be.
+//   node drive.mjs CHROMIUM MODULES URL CLOSED_URL CUT_OFF_URL TOKEN
+// The first service asks nobody; the second wants TOKEN; the third can't reach its store. Fails with the first thing that is not as it must be.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-const [chromiumPath, modules, url, closed, token] = process.argv.slice(2);
+const [chromiumPath, modules, url, closed, cutOff, token] = process.argv.slice(2);
 const require = createRequire(join(modules, "here.js"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -202,6 +202,55 @@ const tests = {
     assert.match(page.url(), /sign-in/);
     assert.deepEqual(wrong, []);
     assert.deepEqual([...hosts], [new URL(closed).host], "no other host is asked");
+    await context.close();
+  },
+  async "nothing is green without counts"() {
+    const colour = (page, element) => element.evaluate((node) => getComputedStyle(node, "::before").color);
+    for (const colorScheme of ["light", "dark"]) {
+      const { context, page } = await open({ colorScheme, bypassCSP: true });
+      const green = async () => {
+        const all = await page.locator(".live, .state .well dt").all();
+        const up = await page.evaluate(() => {
+          const probe = document.createElement("i");
+          probe.style.color = "var(--up)";
+          document.body.append(probe);
+          const { color } = getComputedStyle(probe);
+          probe.remove();
+          return color;
+        });
+        const found = [];
+        for (const element of all) if ((await colour(page, element)) === up) found.push(await element.textContent());
+        return found;
+      };
+      for (const place of ["/", "/segments/sports"]) {
+        const answer = await page.goto(cutOff + place);
+        assert.equal(answer.status(), 503);
+        await until("the mark", async () => /not available/.test(await page.locator("#live").textContent()));
+        // Events come here, and change nothing about it.
+        await page.waitForRequest((request) => new URL(request.url()).pathname === place);
+        assert.match(await page.locator("#live").textContent(), /not available/);
+        assert.ok(await page.locator("#banner .failed").isVisible());
+        assert.deepEqual(await green(), ["Cache"], place);
+        await accessible(page, `without counts, ${place}, ${colorScheme}`);
+      }
+      await context.close();
+    }
+  },
+  async "a service that is gone is not live"() {
+    const { context, page } = await open();
+    await page.goto(url);
+    await until("the mark", async () => (await page.locator("#live").getAttribute("data-kind")) === "good");
+    assert.ok(!(await page.locator("#offline").isVisible()));
+    await context.setOffline(true);
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await until("the mark", async () => (await page.locator("#live").getAttribute("data-kind")) === "bad");
+    assert.match(await page.locator("#offline").textContent(), /can't be reached. These are the numbers of/);
+    await context.setOffline(false);
+    await until("the return", async () => (await page.locator("#live").getAttribute("data-kind")) === "good");
+    // What a proxy says in the place of a page is no page, whatever its status.
+    await page.route("**/*", (route) => route.fulfill({ status: 200, contentType: "text/html", body: "<h1>Welcome</h1>" }));
+    await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+    await until("the mark", async () => (await page.locator("#live").getAttribute("data-kind")) === "bad");
     await context.close();
   },
   async "no policy is broken and no other host asked"() {

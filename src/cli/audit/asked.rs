@@ -14,7 +14,7 @@ use crate::audit::{Against, Evidence, Finding, Verdict, judge};
 use crate::cache::Cached;
 use crate::cli::Failure;
 use crate::cli::args::SegmentsArgs;
-use crate::cli::client::{Client, addressable};
+use crate::cli::client::Client;
 use crate::cli::segments;
 use crate::domain::{Count, Segment, TimeFrame, Timestamp, Window};
 use crate::store::{PairStore, StoreError};
@@ -66,10 +66,9 @@ impl Service {
     }
 
     pub(super) async fn audit(&self, segment: &Segment) -> Result<Finding, Failure> {
-        let segment = addressable(segment.as_str())?;
         let mut look = 1;
         loop {
-            let finding = self.look_at(&segment).await?;
+            let finding = self.look_at(segment).await?;
             if finding.is_explained() || look == LOOKS {
                 return Ok(finding);
             }
@@ -131,8 +130,7 @@ impl Service {
         if fresh {
             query.push(("fresh", "true"));
         }
-        let path = ["v1", "segments", segment.as_str(), "count"];
-        let document = self.client.get(&path, &query).await?;
+        let document = self.client.get_of(segment, "count", &query).await?;
         let answer =
             Answer::deserialize(&document).map_err(|error| self.client.nonsense(&error))?;
         let as_of: Timestamp = answer

@@ -15,18 +15,6 @@ pub(in crate::cli) fn valid(segment: &str) -> Result<Segment, Failure> {
         .map_err(|error| Failure::usage(format!("`{}`: {error}", harmless(segment))))
 }
 
-/// A segment's name that can be one segment of a path.
-pub(in crate::cli) fn addressable(segment: &str) -> Result<Segment, Failure> {
-    let valid = valid(segment)?;
-    // RFC 3986 has every client and proxy take these out of a path, percent-encoded too.
-    match segment {
-        "." | ".." => Err(Failure::usage(format!(
-            "a URL can't name the segment `{segment}`; `headcount segments --prefix {segment}` shows its users"
-        ))),
-        _ => Ok(valid),
-    }
-}
-
 pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
     let wrong = |why: &str| {
         Failure::usage(format!(

@@ -17,7 +17,8 @@ use super::args::Target;
 use super::output::harmless;
 use super::variables::Variables;
 use crate::config::read_secret;
-pub(super) use address::{addressable, valid};
+use crate::domain::Segment;
+pub(super) use address::valid;
 use address::{authorization, base_url, is_loopback};
 pub(super) use errors::{ClientError, Refusal};
 use errors::{Problem, root_cause};
@@ -110,6 +111,26 @@ impl Client {
     ) -> Result<Value, ClientError> {
         let request = self.request(Method::GET, segments).query(query);
         self.json(request).await
+    }
+
+    /// GETs what the service has of `segment`: its `count`, say.
+    pub(super) async fn get_of(
+        &self,
+        segment: &Segment,
+        what: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let name = segment.as_str();
+        let mut query = query.to_vec();
+        // RFC 3986 has every client and proxy take these out of a path, percent-encoded too.
+        let place = match name {
+            "." | ".." => {
+                query.push(("segment", name));
+                "-"
+            }
+            _ => name,
+        };
+        self.get(&["v1", "segments", place, what], &query).await
     }
 
     /// POSTs nothing to where work is done that may take long, and returns the JSON that comes back.
@@ -277,21 +298,21 @@ mod tests {
             "\"<>`{}|^[]",
             "&=,:@!$'()*~",
         ] {
-            let segment = addressable(name).unwrap();
-            let path = client
-                .get(&["v1", "segments", segment.as_str(), "count"], &[])
-                .await
-                .unwrap();
+            let segment = valid(name).unwrap();
+            let path = client.get_of(&segment, "count", &[]).await.unwrap();
             let path = path.as_str().unwrap();
             let parts: Vec<_> = path.split('/').collect();
             assert_eq!(parts.len(), 6, "{name}: {path}");
             assert_eq!(parts[1..4], ["behind", "v1", "segments"]);
             assert_eq!(percent_decoded(parts[4]), name);
         }
-        for name in [".", "..", "", " a"] {
-            assert!(matches!(addressable(name), Err(Failure::Usage(_))));
+        for name in ["", " a"] {
+            assert!(matches!(valid(name), Err(Failure::Usage(_))));
         }
-        assert!(valid("..").is_ok());
+        // Its name is in the query, which this server does not tell.
+        let segment = valid("..").unwrap();
+        let path = client.get_of(&segment, "count", &[]).await.unwrap();
+        assert_eq!(path, "/behind/v1/segments/-/count");
     }
 
     fn percent_decoded(text: &str) -> String {

@@ -18,6 +18,12 @@ pub(super) const INVALID_PARAMETER: Code = code(
     "invalid_parameter",
     "a query parameter can't be used, or is given twice; `parameter` names it",
 );
+/// What the query of any request may be refused for.
+const UNKNOWN_PARAMETER: Code = code(
+    400,
+    "unknown_parameter",
+    "the query has a parameter that the operation does not take: `parameter` names it, `nearest` the one that is most like it",
+);
 pub(super) const INVALID_SEGMENT: Code = code(
     400,
     "invalid_segment",
@@ -102,6 +108,12 @@ pub(super) const UNKNOWN_SEGMENT: Code = code(
 
 /// What any operation may fail with.
 pub(super) const EVERYWHERE: &[Code] = &[
+    UNKNOWN_PARAMETER,
+    code(
+        400,
+        "invalid_host",
+        "the request names no host, more than one, or one that is none",
+    ),
     code(
         421,
         "misdirected",

@@ -28,7 +28,10 @@ stays in a segment for a window after they were last seen there; counts are exac
 Every answer has an `x-request-id`, the one of the request where that has a plain one. Errors are problem documents \
 (RFC 9457) whose `code` never changes. A path that is not listed is answered with 404 `not_found`, a method that is \
 not listed with 405 `method_not_allowed` and `Allow`; `HEAD` is answered wherever `GET` is, like it and without \
-a body. Unknown query parameters are ignored; a known one given twice is `invalid_parameter`.
+a body. A query parameter that an operation does not list is `unknown_parameter`; one given twice is `invalid_parameter`.
+
+Clients and proxies take `.` and `..` out of a path, also percent-encoded. A segment or user of that name is given by the \
+parameter `segment` or `user_id`, beside a path that has `-` in place of the name: `/v1/segments/-/count?segment=..`.
 
 Where the service asks for tokens, each operation names the scope that it needs; no scope includes another. A \
 service without tokens asks nobody, and then 401, 403 and `rate_limited` do not occur.";

@@ -23,6 +23,22 @@ pub(super) fn user_id() -> Parameter {
     )
 }
 
+pub(super) fn segment_beside() -> Parameter {
+    query(
+        "segment",
+        "The segment's name, where the path has `-` in its place: for names that no path can have, `.` and `..`.",
+        schema::segment(),
+    )
+}
+
+pub(super) fn user_id_beside() -> Parameter {
+    query(
+        "user_id",
+        "The user's id, where the path has `-` in its place: for ids that no path can have, `.` and `..`.",
+        schema::user_id_text(),
+    )
+}
+
 pub(super) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
     in_path("file", "A file of the viewer.", one_of(names))
 }

@@ -37,7 +37,11 @@ pub(super) fn described(route: Route, method: &str) -> Option<Described> {
             "Metrics for Prometheus",
             "Open to everybody, unless the service is configured to ask for scope `read`.",
         )
-        .answers_with(200, "All metrics.", &["application/openmetrics-text"]),
+        .answers_with(
+            200,
+            "All metrics: OpenMetrics for who names it in `Accept`, else the text format 0.0.4.",
+            &["text/plain", "application/openmetrics-text"],
+        ),
         Route::OpenApi => Described::new(
             "getOpenApi",
             "operations",
@@ -84,6 +88,7 @@ fn get_count() -> Described {
         "The count of an unknown segment is 0.",
     )
     .takes(parameters::segment())
+    .takes(parameters::segment_beside())
     .takes(parameters::window())
     .takes(parameters::fresh())
     .answers::<count::Document<'static>>(
@@ -105,6 +110,7 @@ fn get_segments() -> Described {
         "In pages: ask again with `cursor` until `next` is null.",
     )
     .takes(parameters::prefix())
+    .takes(parameters::window())
     .takes(parameters::sort())
     .takes(parameters::limit())
     .takes(parameters::cursor())
@@ -113,7 +119,7 @@ fn get_segments() -> Described {
         "A page of segments.",
         json!({"segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z"}], "next": null}),
     )
-    .fails(&[INVALID_PARAMETER, UNAVAILABLE])
+    .fails(&[INVALID_PARAMETER, INVALID_WINDOW, UNAVAILABLE])
 }
 
 fn get_trend() -> Described {
@@ -124,6 +130,7 @@ fn get_trend() -> Described {
         "Each refresh adds a point. At most 10,000 are answered.",
     )
     .takes(parameters::segment())
+    .takes(parameters::segment_beside())
     .takes(parameters::window())
     .takes(parameters::from())
     .takes(parameters::to())
@@ -166,6 +173,7 @@ fn get_user() -> Described {
         "A user whom nobody knows is in no segment.",
     )
     .takes(parameters::user_id())
+    .takes(parameters::user_id_beside())
     .answers::<users::Memberships<'static>>(
         200,
         "The segments that the user is in.",
@@ -173,7 +181,7 @@ fn get_user() -> Described {
             "segment": "sports", "last_seen": "2026-11-21T08:00:00Z", "until": "2026-12-05T08:00:00Z"
         }]}),
     )
-    .fails(&[INVALID_USER_ID, UNAVAILABLE])
+    .fails(&[INVALID_USER_ID, INVALID_PARAMETER, UNAVAILABLE])
 }
 
 fn delete_user() -> Described {
@@ -184,8 +192,9 @@ fn delete_user() -> Described {
         "From all segments, at once. May be repeated.",
     )
     .takes(parameters::user_id())
+    .takes(parameters::user_id_beside())
     .answers::<users::Erased>(200, "The user is erased.", json!({"erased": 2}))
-    .fails(&[INVALID_USER_ID, UNAVAILABLE])
+    .fails(&[INVALID_USER_ID, INVALID_PARAMETER, UNAVAILABLE])
 }
 
 fn refresh() -> Described {

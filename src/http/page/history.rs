@@ -43,7 +43,7 @@ pub(super) struct Past {
 pub(super) struct Change {
     /// `+1,234`, `−5`, `0`, or a dash.
     pub(super) text: String,
-    /// `up`, `down`, `same`, or `unknown`.
+    /// `up`, `down`, `same`, `unknown` where no count of then is kept, or `failed`.
     pub(super) kind: &'static str,
 }
 
@@ -114,7 +114,7 @@ impl History {
         let longest = Span::Week.seconds() + Span::Week.tolerance();
         let from = now.checked_sub(SignedDuration::from_secs(longest)).ok()?;
         let window = app.frame().full_window();
-        // A past that can't be read is shown as unknown; the state of the store is told beside the table.
+        // A past that can't be read is missing, and the table says so.
         let points = app.trend(segment, window, from, now, None).await.ok()?;
         let past = Arc::new(Past::new(&points, now));
         self.kept.insert(segment.clone(), Arc::clone(&past));
@@ -179,6 +179,14 @@ pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
 }
 
 impl Change {
+    /// One of a past that could not be read.
+    pub(super) fn failed() -> Self {
+        Self {
+            text: "–".to_owned(),
+            kind: "failed",
+        }
+    }
+
     /// A change in figures.
     pub(super) fn new(change: Option<i64>) -> Self {
         let (text, kind) = match change {

@@ -8,12 +8,14 @@ use askama::Template;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
+use super::health::{Health, Numbers};
 use super::history::{Change, Past, Span, drawn};
+use super::shown::Shown;
 use super::state::{State, state};
 use super::{Pages, Shell, html};
 use crate::auth::Reach;
-use crate::domain::{Count, Segment, Timestamp};
-use crate::http::path::encode;
+use crate::domain::{Count, Segment, Timestamp, shown};
+use crate::http::path::{encode, of_segment};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::words::{grouped, rounded};
@@ -32,11 +34,12 @@ type Pasts = HashMap<Segment, Arc<Past>>;
 #[template(path = "list.html")]
 struct Page<'a> {
     shell: Shell,
+    health: Health,
     state: State,
     search: &'a str,
     view: View,
-    /// Why there are no counts.
-    trouble: Option<&'static str>,
+    /// Whether the counts could not be read, so that an empty table means nothing.
+    failed: bool,
     columns: Vec<Column>,
     rows: Vec<Row>,
     found: String,
@@ -54,13 +57,16 @@ struct Column {
 }
 
 struct Row {
+    /// As it is, for the page's script.
     name: String,
+    /// As people see it.
+    shown: String,
     link: String,
     users: String,
     age: String,
     age_seconds: u64,
     changes: [(&'static str, Change); 3],
-    line: Option<(String, String)>,
+    line: Shown<(String, String)>,
 }
 
 /// What a reader wants to see.
@@ -167,16 +173,17 @@ impl View {
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
     let app = &pages.app;
-    let (listed, state) = tokio::join!(app.counts().list(), state(app));
-    let (status, mut list, trouble) = match listed {
-        Ok(list) => (StatusCode::OK, list, None),
+    let (listed, readiness) = tokio::join!(app.counts().list(), app.readiness());
+    let (status, mut list, numbers) = match listed {
+        Ok(list) => (StatusCode::OK, list, Numbers::Good),
         Err(error) => {
             tracing::warn!(%error, "the page has no counts to show");
-            let trouble = "The counts can't be had now. This page tries again by itself.";
-            (StatusCode::SERVICE_UNAVAILABLE, Vec::new(), Some(trouble))
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            (status, Vec::new(), Numbers::Failed)
         }
     };
     list.retain(|(segment, _)| reach.covers(segment.as_str()));
+    let failed = numbers == Numbers::Failed;
     keep_found(&mut list, &view.search);
     let by_change = list.len() <= MAX_SORTED_BY_CHANGE;
     if !by_change && matches!(view.sort, Sort::Change(_)) {
@@ -207,9 +214,10 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     });
     let page = Page {
         shell: pages.shell(),
-        state,
+        health: Health::of(app, &readiness, numbers),
+        state: state(app, &readiness, !failed),
         search: &view.search,
-        trouble,
+        failed,
         columns: columns.collect(),
         rows: rows.collect(),
         found: grouped(found as u64),
@@ -259,13 +267,14 @@ fn sort(list: &mut [Listed], view: &View, pasts: &Pasts) {
 fn row((segment, count): &Listed, past: Option<&Arc<Past>>, now: Timestamp) -> Row {
     let age = now.duration_since(count.as_of);
     let age = std::time::Duration::try_from(age).unwrap_or_default();
-    let change = |span| {
-        let change = past.and_then(|past| past.change(span, count.users));
-        Change::new(change)
+    let change = |span| match past {
+        Some(past) => Change::new(past.change(span, count.users)),
+        None => Change::failed(),
     };
     Row {
         name: segment.to_string(),
-        link: format!("/segments/{}", encode(segment.as_str())),
+        shown: shown(segment.as_str()),
+        link: of_segment("/segments", segment.as_str(), ""),
         users: grouped(count.users),
         age: rounded(age),
         age_seconds: age.as_secs(),
@@ -274,7 +283,10 @@ fn row((segment, count): &Listed, past: Option<&Arc<Past>>, now: Timestamp) -> R
             ("1 day", change(Span::Day)),
             ("1 week", change(Span::Week)),
         ],
-        line: past.and_then(|past| drawn(&past.line(count.users, now))),
+        line: match past {
+            Some(past) => drawn(&past.line(count.users, now)).into(),
+            None => Shown::Failed,
+        },
     }
 }
 

@@ -5,9 +5,11 @@
 
 mod assets;
 mod chart;
+mod health;
 mod history;
 mod list;
 mod segment;
+mod shown;
 mod sign_in;
 mod state;
 
@@ -25,7 +27,7 @@ use warp::{Filter, path};
 use self::history::History;
 use super::body::Limits;
 use super::gate::Gate;
-use super::problem::Problem;
+use super::problem::{Detail, Problem};
 use super::query::{Query, query};
 use super::route::Route;
 use crate::app::Headcount;
@@ -65,6 +67,26 @@ struct Shell {
     events: bool,
     /// Whether there is somebody to sign out.
     signed_in: bool,
+}
+
+/// What stands where a page should be.
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct ProblemPage<'a> {
+    shell: Shell,
+    title: &'a str,
+    detail: &'a str,
+}
+
+impl Shell {
+    /// That of a page that nobody keeps current.
+    fn plain() -> Self {
+        Self {
+            version: &assets::VERSION,
+            events: false,
+            signed_in: false,
+        }
+    }
 }
 
 impl Pages {
@@ -163,6 +185,30 @@ pub(super) fn refused(problem: Problem, uri: &Uri) -> warp::reply::Response {
         }
         _ => problem.into_response(),
     }
+}
+
+/// A response as a person reads it: a problem becomes a page.
+pub(super) fn for_people(response: warp::reply::Response) -> warp::reply::Response {
+    let Some(Detail(detail)) = response.extensions().get::<Detail>() else {
+        return response;
+    };
+    let page = ProblemPage {
+        shell: Shell::plain(),
+        title: response.status().canonical_reason().unwrap_or("Error"),
+        detail,
+    };
+    let Ok(body) = page.render() else {
+        return response;
+    };
+    let (mut parts, _) = response.into_parts();
+    for (name, value) in HEADERS {
+        parts.headers.insert(name, HeaderValue::from_static(value));
+    }
+    let mut page = Response::new(body).into_response();
+    *page.status_mut() = parts.status;
+    *page.headers_mut() = parts.headers;
+    *page.extensions_mut() = parts.extensions;
+    page
 }
 
 /// A rendered page under `status`.

@@ -9,14 +9,17 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::chart::{Point, chart};
+use super::health::{Health, Numbers};
+use super::shown::Shown;
 use super::state::{State, state};
 use super::{Pages, Shell, html};
 use crate::app::Headcount;
 use crate::counts::{Answer, CountError};
-use crate::domain::{Segment, TimeFrame, Timestamp, Window};
+use crate::domain::{Segment, TimeFrame, Timestamp, Window, shown};
 use crate::http::path;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
+use crate::store::StoreError;
 use crate::words::{grouped, rounded};
 
 const HOUR: u64 = 3_600;
@@ -40,24 +43,35 @@ const FREE_POINTS: u64 = 56;
 /// Stops of the slider: each is a length that a thumb can find.
 const STOPS: u64 = 1_000;
 
+/// After how many seconds how many are still in.
+type Staying = Vec<(u64, u64)>;
+
 #[derive(Template)]
 #[template(path = "segment.html")]
 struct Page {
     shell: Shell,
+    health: Health,
     state: State,
+    /// As it is, for forms and the page's script.
     name: String,
+    /// As people see it.
+    shown: String,
     api: String,
+    /// Whether forms have to name the segment, since their address can't.
+    beside: bool,
     link: String,
     users: Option<String>,
     told: String,
+    /// Whether no pair named the segment lately: a slip of the pen looks like an empty segment.
+    never_seen: bool,
     slider: Slider,
     chosen: Option<Chosen>,
     ranges: Vec<Choice>,
     from: String,
     to: String,
-    trend: Option<Drawing>,
-    leaving: Vec<(String, String)>,
-    staying: Option<Drawing>,
+    trend: Shown<Drawing>,
+    leaving: Shown<Vec<(String, String)>>,
+    staying: Shown<Drawing>,
     window: String,
 }
 
@@ -72,6 +86,8 @@ struct Slider {
 struct Chosen {
     trouble: bool,
     words: String,
+    /// Whether it is the last known number.
+    stale: bool,
 }
 
 struct Choice {
@@ -80,6 +96,7 @@ struct Choice {
     current: bool,
 }
 
+#[derive(Debug)]
 struct Drawing {
     svg: String,
     label: String,
@@ -87,40 +104,56 @@ struct Drawing {
 
 pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Response, Problem> {
     let app = &pages.app;
-    let segment = path::segment(name)?;
+    let segment = path::segment(name, query)?;
     let now = app.clock().now();
     let (chosen_range, span) = span(query, now)?;
     let full = app.frame().full_window();
     let asked = query.text("window")?.map(str::trim);
     let asked = asked.filter(|text| !text.is_empty());
     let window = asked.map(|text| window(app.frame(), text));
-    let (now_count, state, trend, chosen) = tokio::join!(
+    let (now_count, readiness, trend, chosen) = tokio::join!(
         app.counts().get(&segment, full, false),
-        state(app),
+        app.readiness(),
         trend(app, &segment, &span),
         chosen(app, &segment, window.as_ref()),
     );
     let staying = staying(app, &segment, now_count.as_ref().ok()).await;
+    let never_seen = match &now_count {
+        Ok(answer) => answer.count.users == 0 && !app.knows(&segment).await,
+        Err(_) => false,
+    };
+    let numbers = match &now_count {
+        Err(_) => Numbers::Failed,
+        Ok(answer) if answer.stale => Numbers::Old(age(answer, now)),
+        Ok(_) if trend.is_failed() || staying.is_failed() => Numbers::Partly,
+        Ok(_) if chosen.as_ref().is_some_and(|chosen| chosen.stale) => Numbers::Partly,
+        Ok(_) => Numbers::Good,
+    };
     let status = match now_count {
         Ok(_) => StatusCode::OK,
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let link = format!("/segments/{}", path::encode(segment.as_str()));
+    let link = path::of_segment("/segments", segment.as_str(), "");
     let value = window.and_then(Result::ok).unwrap_or(full);
+    let health = Health::of(app, &readiness, numbers);
     let page = Page {
         shell: pages.shell(),
-        state,
+        state: state(app, &readiness, now_count.is_ok()),
         name: segment.to_string(),
-        api: format!("/v1{link}/count"),
+        shown: shown(segment.as_str()),
+        api: path::of_segment("/v1/segments", segment.as_str(), "/count"),
+        beside: path::needs_a_query(segment.as_str()),
         users: now_count.as_ref().ok().map(|now| grouped(now.count.users)),
         told: told(now_count.as_ref(), now),
+        // Where the store does not respond, a name that is not known here may be known there.
+        never_seen: never_seen && health.kind == "good",
         slider: slider(app.frame(), value),
         chosen,
         ranges: RANGES
             .iter()
             .map(|(name, title, _)| Choice {
                 title,
-                link: format!("{link}?range={name}"),
+                link: path::with(&link, &format!("range={name}")),
                 current: chosen_range == Some(*name),
             })
             .collect(),
@@ -129,8 +162,9 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
         to: for_input(span.end),
         trend,
         leaving: leaving(&staying),
-        staying: drawn_staying(&staying, now),
+        staying: staying.and_then(|staying| drawn_staying(&staying, now)),
         window: length(full.seconds()),
+        health,
     };
     html(status, &page)
 }
@@ -180,34 +214,45 @@ async fn chosen(
     let bad = |words: String| Chosen {
         trouble: true,
         words,
+        stale: false,
     };
     Some(match window? {
         Err(words) => bad(format!("That is no window: {words}.")),
         Ok(window) => match app.counts().get(segment, *window, false).await {
             Ok(answer) => Chosen {
-                trouble: false,
+                trouble: answer.stale,
                 words: format!(
-                    "{} users in the last {}",
+                    "{} users in the last {}{}",
                     grouped(answer.count.users),
-                    length(window.seconds())
+                    length(window.seconds()),
+                    if answer.stale {
+                        ": the last known number, no source responds"
+                    } else {
+                        ""
+                    }
                 ),
+                stale: answer.stale,
             },
-            Err(_) => bad("This can't be counted now.".to_owned()),
+            Err(_) => bad("This can't be counted right now.".to_owned()),
         },
     })
+}
+
+fn age(answer: &Answer, now: Timestamp) -> Duration {
+    let age = now.duration_since(answer.count.as_of);
+    Duration::try_from(age).unwrap_or_default()
 }
 
 /// As of when the count is exact.
 fn told(answer: Result<&Answer, &CountError>, now: Timestamp) -> String {
     let Ok(answer) = answer else {
-        return "The count can't be had now. This page tries again by itself.".to_owned();
+        return "The count is not available right now. This page tries again by itself.".to_owned();
     };
-    let age = now.duration_since(answer.count.as_of);
-    let age = rounded(Duration::try_from(age).unwrap_or_default());
-    let mut text = format!("Exact as of {age} ago.");
-    if answer.stale {
-        text += " It is the last known number: no source answers.";
-    }
+    let age = rounded(age(answer, now));
+    let mut text = match answer.stale {
+        true => format!("The last known number, from {age} ago: no source responds."),
+        false => format!("Exact as of {age} ago."),
+    };
     match answer.pending {
         Some(0) => {}
         Some(pending) => text += &format!(" At most {} more are on their way.", grouped(pending)),
@@ -216,24 +261,38 @@ fn told(answer: Result<&Answer, &CountError>, now: Timestamp) -> String {
     text
 }
 
-async fn trend(app: &Headcount, segment: &Segment, span: &Range<i64>) -> Option<Drawing> {
-    let at = |seconds| Timestamp::from_second(seconds).ok();
-    let (from, to) = (at(span.start)?, at(span.end)?);
-    let length = u64::try_from(span.end - span.start).ok()?;
+async fn trend(app: &Headcount, segment: &Segment, span: &Range<i64>) -> Shown<Drawing> {
+    match points(app, segment, span).await {
+        Ok(points) => drawn_trend(&points, span).into(),
+        Err(error) => {
+            tracing::warn!(%error, "the page has no trend to show");
+            Shown::Failed
+        }
+    }
+}
+
+async fn points(
+    app: &Headcount,
+    segment: &Segment,
+    span: &Range<i64>,
+) -> Result<Vec<Point>, StoreError> {
+    let at = |seconds| Timestamp::from_second(seconds).unwrap_or_default();
+    let (from, to) = (at(span.start), at(span.end));
+    let length = span.end.saturating_sub(span.start).unsigned_abs();
     let step = Duration::from_secs((length / POINTS).max(1));
     let window = app.frame().full_window();
-    let mut points = app
-        .trend(segment, window, from, to, Some(step))
-        .await
-        .ok()?;
+    let mut points = app.trend(segment, window, from, to, Some(step)).await?;
     if points.len() < 2 {
         // A service that has just begun has its few points within one step.
-        points = app.trend(segment, window, from, to, None).await.ok()?;
+        points = app.trend(segment, window, from, to, None).await?;
     }
-    let points: Vec<Point> = points
-        .iter()
+    let points = points.iter();
+    Ok(points
         .map(|count| (count.as_of.as_second(), count.users))
-        .collect();
+        .collect())
+}
+
+fn drawn_trend(points: &[Point], span: &Range<i64>) -> Option<Drawing> {
     let (first, last) = (points.first()?, points.last()?);
     let users = || points.iter().map(|(_, users)| *users);
     let label = format!(
@@ -244,20 +303,25 @@ async fn trend(app: &Headcount, segment: &Segment, span: &Range<i64>) -> Option<
         grouped(users().max()?)
     );
     (points.len() > 1).then(|| Drawing {
-        svg: chart(&points, span.clone(), false),
+        svg: chart(points, span.clone(), false),
         label,
     })
 }
 
 /// How many of the users counted now are still in after how many seconds, if nobody came back: those who were
-/// seen within what is then left of the window. Empty where that can't be counted.
-async fn staying(app: &Headcount, segment: &Segment, now: Option<&Answer>) -> Vec<(u64, u64)> {
+/// seen within what is then left of the window. Nothing where nobody is in.
+async fn staying(app: &Headcount, segment: &Segment, now: Option<&Answer>) -> Shown<Staying> {
     let frame = app.frame();
     let (full, step) = (
         frame.full_window().seconds(),
         u64::from(frame.resolution().seconds()),
     );
-    let Some(now) = now else { return Vec::new() };
+    let Some(now) = now else {
+        return Shown::Failed;
+    };
+    if now.count.users == 0 {
+        return Shown::Nothing;
+    }
     let mut after: Vec<u64> = HORIZONS.to_vec();
     if app.is_live() {
         after.extend((1..FREE_POINTS).map(|index| full * index / FREE_POINTS / step * step));
@@ -271,29 +335,40 @@ async fn staying(app: &Headcount, segment: &Segment, now: Option<&Answer>) -> Ve
             continue;
         };
         let Ok(answer) = app.counts().get(segment, window, false).await else {
-            return Vec::new();
+            return Shown::Failed;
         };
+        if answer.stale && !now.stale {
+            // Numbers of different times have no difference that means anything.
+            return Shown::Failed;
+        }
         // A shorter window may have been counted a little later.
         let most = staying.last().map_or(u64::MAX, |last| last.1);
         staying.push((after, answer.count.users.min(most)));
     }
     staying.push((full, 0));
-    staying
+    Shown::Something(staying)
 }
 
 /// Within how long how many leave.
-fn leaving(staying: &[(u64, u64)]) -> Vec<(String, String)> {
+fn leaving(staying: &Shown<Staying>) -> Shown<Vec<(String, String)>> {
+    let staying = match staying {
+        Shown::Something(staying) => staying,
+        Shown::Nothing => return Shown::Nothing,
+        Shown::Failed => return Shown::Failed,
+    };
     let (Some(now), Some(last)) = (staying.first(), staying.last()) else {
-        return Vec::new();
+        return Shown::Nothing;
     };
     let told = |(after, _): &&(u64, u64)| HORIZONS.contains(after) || *after == last.0;
     let rows = staying.iter().skip(1).filter(told);
-    rows.map(|(after, users)| (length(*after), grouped(now.1 - users)))
-        .collect()
+    let rows = rows.map(|(after, users)| (length(*after), grouped(now.1 - users)));
+    Shown::Something(rows.collect())
 }
 
-fn drawn_staying(staying: &[(u64, u64)], now: Timestamp) -> Option<Drawing> {
-    let (first, last) = (staying.first()?, staying.last()?);
+fn drawn_staying(staying: &[(u64, u64)], now: Timestamp) -> Shown<Drawing> {
+    let (Some(first), Some(last)) = (staying.first(), staying.last()) else {
+        return Shown::Nothing;
+    };
     let begin = now.as_second();
     let at = |after: u64| begin + i64::try_from(after).unwrap_or(0);
     let points: Vec<Point> = staying
@@ -305,7 +380,7 @@ fn drawn_staying(staying: &[(u64, u64)], now: Timestamp) -> Option<Drawing> {
         grouped(first.1),
         length(last.0)
     );
-    (first.1 > 0).then(|| Drawing {
+    Shown::Something(Drawing {
         svg: chart(&points, begin..at(last.0), true),
         label,
     })
@@ -356,20 +431,23 @@ mod tests {
 
     #[test]
     fn who_leaves_is_who_does_not_stay() {
-        let staying = [
+        let staying = vec![
             (0, 100),
             (3_600, 98),
             (7_200, 97),
             (86_400, 40),
             (1_209_600, 0),
         ];
-        let rows = leaving(&staying);
+        let Shown::Something(rows) = leaving(&Shown::Something(staying)) else {
+            panic!("nobody leaves");
+        };
         let rows: Vec<_> = rows
             .iter()
             .map(|(within, users)| (within.as_str(), users.as_str()))
             .collect();
         assert_eq!(rows, [("1 hour", "2"), ("1 day", "60"), ("14 days", "100")]);
-        assert!(leaving(&[]).is_empty());
+        assert_eq!(leaving(&Shown::Nothing), Shown::Nothing);
+        assert_eq!(leaving(&Shown::Failed), Shown::Failed);
     }
 
     #[test]

@@ -1,8 +1,15 @@
-//! How the service is, in words.
+//! How the service is, in words for readers: no host is named and no error quoted.
+
+use std::time::Duration;
 
 use crate::app::Headcount;
-use crate::readiness::Readiness;
+use crate::readiness::{Component, Readiness};
 use crate::words::rounded;
+
+/// The component that is told in other words here: that a round was completed does not say that it counted anything.
+const REFRESHER: &str = "refresher";
+/// Recounts may fail or be skipped now and then: this many intervals without one are too many.
+const INTERVALS: u32 = 3;
 
 /// The state of the service.
 pub(super) struct State {
@@ -17,27 +24,33 @@ pub(super) struct State {
 /// A part of the service.
 pub(super) struct Part {
     pub(super) name: &'static str,
-    pub(super) ok: bool,
+    /// `well`, `unwell`, or `unknown`: what nobody looked at is not called well.
+    pub(super) kind: &'static str,
     pub(super) words: String,
 }
 
-/// How the service is now.
-pub(super) async fn state(app: &Headcount) -> State {
-    let readiness = app.readiness().await;
-    let (summary, kind) = summary(&readiness);
-    let mut parts: Vec<_> = readiness.components.iter().map(part).collect();
-    parts.push(refresher(app));
-    if !readiness.components.iter().any(|part| part.name == "spool") {
-        parts.push(Part {
-            name: "Spool",
-            ok: true,
-            words: match app.is_live() {
-                true => "Not needed: the store is in this process.",
-                false => "Off: while the store is away, pairs are refused.",
-            }
-            .to_owned(),
-        });
-    }
+/// How the service is, when the page it stands on has counts or has none.
+pub(super) fn state(app: &Headcount, readiness: &Readiness, has_counts: bool) -> State {
+    let (summary, kind) = summary(readiness, has_counts);
+    let components = readiness.components.iter();
+    let mut parts: Vec<_> = components
+        .filter(|component| component.name != REFRESHER)
+        .map(part)
+        .collect();
+    let store_responds = readiness
+        .components
+        .iter()
+        .any(|part| part.name == "store" && part.ok);
+    let since = app.refreshed().map(|at| {
+        let age = app.clock().now().duration_since(at);
+        Duration::try_from(age).unwrap_or_default()
+    });
+    let can_recount = match (store_responds, readiness.recounts) {
+        (false, _) => Err("Can't recount: the store does not respond."),
+        (true, false) => Err("No recount was completed for too long."),
+        (true, true) => Ok(()),
+    };
+    parts.push(refresher(since, app.refresh_interval(), can_recount));
     State {
         summary,
         kind,
@@ -45,59 +58,136 @@ pub(super) async fn state(app: &Headcount) -> State {
     }
 }
 
-fn summary(readiness: &Readiness) -> (&'static str, &'static str) {
+fn summary(readiness: &Readiness, has_counts: bool) -> (&'static str, &'static str) {
     let all_well = readiness.components.iter().all(|part| part.ok);
-    match (readiness.writes, readiness.reads) {
+    match (readiness.writes, has_counts) {
         (true, true) if all_well => ("Everything works.", "good"),
         (true, true) => (
             "Pairs are taken and counts are answered, but not every part works.",
             "worth-a-look",
         ),
-        (true, false) => (
-            "Pairs are taken. Counts are those last known.",
-            "worth-a-look",
-        ),
+        (true, false) => ("Pairs are taken. Counts are not available.", "bad"),
         (false, true) => (
-            "Counts are answered. Pairs can't be taken now.",
-            "worth-a-look",
-        ),
-        (false, false) => (
-            "Neither pairs nor counts can be served now; counts below are those last known.",
+            "Counts are the last known. Pairs can't be taken now.",
             "bad",
         ),
+        (false, false) => ("Neither pairs nor counts can be served now.", "bad"),
     }
 }
 
-fn part(component: &crate::readiness::Component) -> Part {
+fn part(component: &Component) -> Part {
     let name = match component.name {
         "store" => "Store",
         "cache" => "Cache",
         "spool" => "Spool",
+        "tokens" => "Tokens",
+        "clock" => "Clock",
         other => other,
     };
-    let words = match (&component.detail, component.ok) {
-        (Some(detail), true) => format!("Works: {detail}."),
-        (Some(detail), false) => format!("Does not work: {detail}."),
-        (None, true) if component.name == "spool" => "Empty: nothing waits.".to_owned(),
-        (None, true) => "Works.".to_owned(),
-        (None, false) => "Does not work.".to_owned(),
+    let words = match (component.name, &component.detail, component.ok) {
+        // Of a part that works the detail is worth knowing. Of another it may be an error of the system.
+        (_, Some(detail), true) => format!("Works: {detail}."),
+        ("spool", None, true) => "Empty: no pairs wait.".to_owned(),
+        (_, None, true) => "Works.".to_owned(),
+        ("store", _, false) => "Does not respond.".to_owned(),
+        ("cache", _, false) => "Does not respond: counts come from the store.".to_owned(),
+        ("spool", _, false) => "Can't keep pairs.".to_owned(),
+        ("clock", _, false) => {
+            "Is behind what was recorded: counts are of a later time.".to_owned()
+        }
+        (_, _, false) => "Does not work: the log of the service says why.".to_owned(),
     };
     Part {
         name,
-        ok: component.ok,
+        kind: if component.ok { "well" } else { "unwell" },
         words,
     }
 }
 
-fn refresher(app: &Headcount) -> Part {
-    let now = app.clock().now();
-    let words = app.refreshed().map(|at| {
-        let age = now.duration_since(at).unsigned_abs();
-        format!("Recounted every segment {} ago.", rounded(age))
-    });
+/// `since` is how long ago this process recounted every segment without a failure; `interval` is how often it does,
+/// where it does by itself.
+fn refresher(
+    since: Option<Duration>,
+    interval: Option<Duration>,
+    can_recount: Result<(), &str>,
+) -> Part {
+    let recounted = |age| format!("Recounted every segment {} ago.", rounded(age));
+    if let Err(why) = can_recount {
+        return Part {
+            name: "Refresher",
+            kind: "unwell",
+            words: why.to_owned(),
+        };
+    }
+    let (kind, words) = match (since, interval) {
+        (Some(age), Some(interval)) if age <= interval * INTERVALS => ("well", recounted(age)),
+        // Where several instances recount, another may have done it meanwhile.
+        (Some(age), _) => ("unknown", recounted(age)),
+        (None, Some(_)) => ("unknown", "This instance has not recounted yet.".to_owned()),
+        (None, None) => (
+            "unknown",
+            "This instance does not recount: another process does, or a scheduler.".to_owned(),
+        ),
+    };
     Part {
         name: "Refresher",
-        ok: true,
-        words: words.unwrap_or_else(|| "This instance has not recounted yet.".to_owned()),
+        kind,
+        words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresher_is_well_only_when_it_recounted_lately() {
+        let minute = Duration::from_secs(60);
+        for (since, interval, can_recount, kind) in [
+            (Some(minute), Some(minute), Ok(()), "well"),
+            (Some(minute * 4), Some(minute), Ok(()), "unknown"),
+            (Some(minute), Some(minute), Err("why"), "unwell"),
+            (Some(minute), None, Ok(()), "unknown"),
+            (None, Some(minute), Ok(()), "unknown"),
+            (None, None, Ok(()), "unknown"),
+            (None, Some(minute), Err("why"), "unwell"),
+        ] {
+            let part = refresher(since, interval, can_recount);
+            assert_eq!(part.kind, kind, "{since:?} {interval:?} {can_recount:?}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_system_are_not_for_readers() {
+        let component = |name, ok| Component {
+            name,
+            ok,
+            detail: Some("tcp connect error: 10.0.0.7:8086 refused".to_owned()),
+        };
+        for name in ["store", "cache", "spool", "another"] {
+            let part = part(&component(name, false));
+            assert_eq!(part.kind, "unwell");
+            assert!(!part.words.contains("10.0.0.7"), "{}", part.words);
+        }
+    }
+
+    #[test]
+    fn without_counts_nobody_says_that_counts_are_answered() {
+        let component = Component {
+            name: "cache",
+            ok: true,
+            detail: None,
+        };
+        for writes in [true, false] {
+            let readiness = Readiness {
+                writes,
+                // A cache that responds and knows nothing.
+                reads: true,
+                recounts: true,
+                components: vec![component.clone()],
+            };
+            let (words, kind) = summary(&readiness, false);
+            assert!(kind == "bad" && !words.contains("are answered"), "{words}");
+        }
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use headcount::app::Headcount;
 use headcount::auth::Auth;
+use headcount::cache;
 use headcount::config::Settings;
-use headcount::domain::{ManualClock, Timestamp};
+use headcount::domain::{Clock, ManualClock, Timestamp};
 use headcount::http::{self, Drained};
+use headcount::store::{self, Opened, PairStore};
 use headcount::telemetry::Metrics;
 use reqwest::{Method, Response};
 use serde_json::Value;
@@ -20,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Where the clock stands at first: 2026-11-21T12:00:00Z.
 pub const NOON: i64 = 1_795_262_400;
+
+use super::switchable::SwitchableStore;
 
 /// The service. Stop it, or it ends with the test's runtime.
 pub struct App {
@@ -40,17 +44,44 @@ impl App {
 
     /// The service with some settings, as texts by name.
     pub async fn start_with(given: &[(&str, &str)]) -> Self {
+        Self::launch(given, |store| store).await
+    }
+
+    /// The service over a store that is not live and can be switched off.
+    pub async fn start_switchable(given: &[(&str, &str)]) -> (Self, Arc<SwitchableStore>) {
+        let mut switch = None;
+        let app = Self::launch(given, |store| {
+            let store = Arc::new(SwitchableStore::new(store));
+            switch = Some(Arc::clone(&store));
+            store
+        });
+        let app = app.await;
+        (app, switch.unwrap())
+    }
+
+    async fn launch(
+        given: &[(&str, &str)],
+        wrap: impl FnOnce(Arc<dyn PairStore>) -> Arc<dyn PairStore>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("data");
+        let spool_dir = folder.path().join("spool");
         let own = [
             ("data_dir", data_dir.to_str().unwrap()),
+            ("spool_dir", spool_dir.to_str().unwrap()),
             ("refresh_mode", "off"),
         ];
         let settings = Settings::with(own.into_iter().chain(given.iter().copied())).unwrap();
         let clock = Arc::new(ManualClock::new(Timestamp::from_second(NOON).unwrap()));
         let metrics = Arc::<Metrics>::default();
         let auth = Auth::open(&settings.auth, clock.clone(), Arc::clone(&metrics)).unwrap();
-        let opened = Headcount::open_with(&settings, clock.clone(), metrics).await;
+        let opened = store::open(&settings, clock.now(), &metrics).await.unwrap();
+        let opened = Opened {
+            store: wrap(opened.store),
+            ..opened
+        };
+        let cache = cache::open(&settings).unwrap();
+        let opened = Headcount::open_over(&settings, opened, cache, clock.clone(), metrics).await;
         let headcount = Arc::new(opened.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
