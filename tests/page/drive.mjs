@@ -230,7 +230,7 @@ const tests = {
         await page.waitForRequest((request) => new URL(request.url()).pathname === place);
         assert.match(await page.locator("#live").textContent(), /not available/);
         assert.ok(await page.locator("#banner .failed").isVisible());
-        assert.deepEqual(await green(), ["Cache"], place);
+        assert.deepEqual(await green(), ["Cache", "Spool"], place);
         await accessible(page, `without counts, ${place}, ${colorScheme}`);
       }
       await context.close();

@@ -63,7 +63,7 @@ fn summary(readiness: &Readiness, has_counts: bool) -> (&'static str, &'static s
     match (readiness.writes, has_counts) {
         (true, true) if all_well => ("Everything works.", "good"),
         (true, true) => (
-            "Pairs are taken and counts are answered, but not every part works.",
+            "Pairs are taken. Not every part works: counts may be the last known.",
             "worth-a-look",
         ),
         (true, false) => ("Pairs are taken. Counts are not available.", "bad"),
