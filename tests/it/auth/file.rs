@@ -34,13 +34,19 @@ async fn a_running_service_takes_up_the_tokens_file() {
         (ready.status, &ready.json["status"]),
         (200, &json!("degraded"))
     );
+    // Strangers learn that something is wrong, and readers what.
+    assert_eq!(
+        ready.json["components"]["tokens_file"],
+        json!({"ok": false})
+    );
+    let reader = [("authorization", "Bearer old-token")];
+    let ready = app.send_with(Method::GET, "/readyz", &reader).await;
     let component = &ready.json["components"]["tokens_file"];
-    assert_eq!(component["ok"], false);
     let detail = component["detail"].as_str().unwrap();
     assert!(detail.contains("revocations are not taken up"), "{detail}");
     assert!(
         !detail.contains(file.path()),
-        "no path for strangers: {detail}"
+        "no path for readers: {detail}"
     );
 
     std::fs::remove_file(&file.path).unwrap();
