@@ -41,7 +41,7 @@ impl Digest {
         [a, b, c, d, e, f, g, h]
     }
 
-    pub(super) fn bytes(&self) -> [u8; 32] {
+    pub(crate) fn bytes(&self) -> [u8; 32] {
         self.0
     }
 

@@ -1,9 +1,9 @@
 //! A JSON Web Key Set (RFC 7517): the keys in it that tokens can be checked with.
 
-use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::base64url::decode;
 use super::jwt_key::JwtKey;
 use super::keyring::NamedKey;
 
@@ -56,23 +56,16 @@ fn usable(key: Value) -> Option<NamedKey> {
     }
     let is_for = |alg: &str| jwk.alg.as_deref().is_none_or(|given| given == alg);
     let key = match jwk.kty.as_str() {
-        "RSA" if is_for("RS256") => JwtKey::rsa(
-            &base64url(jwk.n.as_deref()?)?,
-            &base64url(jwk.e.as_deref()?)?,
-        ),
-        "OKP" if is_for("EdDSA") && jwk.crv.as_deref() == Some("Ed25519") => {
-            JwtKey::ed25519(&base64url(jwk.x.as_deref()?)?)
+        "RSA" if is_for("RS256") => {
+            JwtKey::rsa(&decode(jwk.n.as_deref()?)?, &decode(jwk.e.as_deref()?)?)
         }
-        "oct" if is_for("HS256") => JwtKey::secret(&base64url(jwk.k.as_deref()?)?),
+        "OKP" if is_for("EdDSA") && jwk.crv.as_deref() == Some("Ed25519") => {
+            JwtKey::ed25519(&decode(jwk.x.as_deref()?)?)
+        }
+        "oct" if is_for("HS256") => JwtKey::secret(&decode(jwk.k.as_deref()?)?),
         _ => None,
     }?;
     Some((jwk.kid, key))
-}
-
-/// The bytes of base64url without padding, as the library that checks tokens decodes it.
-fn base64url(text: &str) -> Option<Vec<u8>> {
-    let decoded = DecodingKey::from_ed_components(text).ok()?;
-    decoded.try_get_as_bytes().ok().map(<[u8]>::to_vec)
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ impl Jwts {
         }
         Ok(Caller {
             name: Arc::clone(&verified.name),
+            id: verified.subject,
             scopes: verified.scopes,
             reach: verified.reach.clone(),
             limiter: self.limiter(verified.subject),

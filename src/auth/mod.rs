@@ -2,6 +2,7 @@
 //!
 //! Knows tokens and no HTTP: [`Auth::check`] turns the text of a token into a [`Caller`] or a reason.
 
+pub(crate) mod base64url;
 mod digest;
 mod edit;
 mod file;
@@ -33,7 +34,7 @@ pub use scope::{Scope, Scopes};
 use self::jwt::Jwts;
 use self::watch::WatchedTokens;
 use crate::config::{AuthMode, AuthSettings};
-use crate::domain::Clock;
+use crate::domain::{Clock, Timestamp};
 use crate::telemetry::Metrics;
 
 /// Who sent a request.
@@ -41,6 +42,8 @@ use crate::telemetry::Metrics;
 pub struct Caller {
     /// The token's name or the JWT's subject; fit for a log line.
     pub name: Arc<str>,
+    /// Tells them from all others: the digest of the token or of the JWT's subject.
+    pub id: [u8; 32],
     /// What they may do.
     pub scopes: Scopes,
     /// The segments that they may name and see.
@@ -151,6 +154,11 @@ impl Auth {
     /// Whether metrics are for everybody.
     pub fn metrics_are_open(&self) -> bool {
         self.metrics_open
+    }
+
+    /// Now, by the clock that tokens expire by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Who comes with `token`.

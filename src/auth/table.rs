@@ -31,6 +31,7 @@ impl Table {
                 .filter(|limiter| limiter.rates() == rates);
             let caller = Caller {
                 name: token.name.as_str().into(),
+                id: token.sha256.bytes(),
                 scopes: token.scopes.iter().copied().collect::<Scopes>(),
                 // Checked when it was parsed; one that can't be would reach nothing.
                 reach: token.reach().unwrap_or_else(Reach::nothing),

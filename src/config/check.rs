@@ -123,12 +123,16 @@ impl Check<'_> {
         Ok(windows)
     }
 
-    pub(super) fn user_key(&self, given: Option<String>) -> Result<Option<Secret>, ConfigError> {
-        // With a key that can be guessed, so can the users: ids are few and regular.
+    /// A key that must not be guessed: what it hides is often few and regular, as ids of users are.
+    pub(super) fn key(
+        &self,
+        name: &str,
+        given: Option<String>,
+    ) -> Result<Option<Secret>, ConfigError> {
         const SHORTEST: usize = 16;
         match given {
             Some(key) if key.len() < SHORTEST => {
-                Err(self.bad("user_key", format!("at least {SHORTEST} characters")))
+                Err(self.bad(name, format!("at least {SHORTEST} characters")))
             }
             given => Ok(given.map(Secret::new)),
         }

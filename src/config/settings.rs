@@ -114,6 +114,10 @@ pub struct HttpSettings {
     pub max_connections: usize,
     /// Most clients of /v1/events at once.
     pub max_event_clients: usize,
+    /// Most of them with one token.
+    pub max_event_clients_per_token: usize,
+    /// The key that sessions of the page are sealed under; without one, each process has its own.
+    pub session_key: Option<Secret>,
     /// Longest time for a request's head to arrive.
     pub header_timeout: Duration,
     /// Longest time between two requests on a connection of HTTP/1.

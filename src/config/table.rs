@@ -43,6 +43,8 @@ pub const SETTINGS: &[Setting] = &[
     plain("max_body", "8 MiB", SIZE, "most bytes of a request's body, after decompression"),
     plain("max_connections", "16384", COUNT, "most connections open at once, less where the limit of open files is lower; more wait to be accepted"),
     plain("max_event_clients", "2000", COUNT, "most clients of /v1/events at once; more are answered with 503. One that does not read costs about 40 KiB"),
+    plain("max_event_clients_per_token", "500", COUNT, "most of them with one token; more are answered with 429"),
+    secret("session_key", "session_key_file", "at least 16 characters", "key of the page's sessions, the same on all instances that share a name; without one, sessions are of one process"),
     plain("header_timeout", "10s", DURATION, "longest time that a client may take to send a request's head"),
     plain("idle_timeout", "2m", DURATION, "longest time that a connection without a request is kept; above what load balancers and clients keep theirs for"),
     plain("shutdown_delay", "0s", DURATION, "how long the service goes on after SIGTERM while /readyz says draining, so that load balancers can leave it"),

@@ -1,7 +1,7 @@
-//! The page's cookie: a token that a browser sends along, to this service's own pages alone.
+//! The page's cookie: a session that a browser sends along, to this service's own pages alone.
 //!
 //! `SameSite=Strict` keeps it out of every request that another site causes, `HttpOnly` out of every script's
-//! reach. It lasts until the browser is closed, and lets in for as long as the token does.
+//! reach. It lasts until the browser is closed or the session ends.
 
 use warp::http::header::{COOKIE, HeaderMap, HeaderValue};
 
@@ -10,8 +10,8 @@ const SECURE: &str = "__Host-headcount";
 /// The name without TLS, which is for loopback addresses only.
 const PLAIN: &str = "headcount";
 
-/// The token of the request's cookie. An empty one is none.
-pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
+/// The session in the request's cookie. An empty one is none.
+pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
     let pairs = || {
         let lines = headers.get_all(COOKIE).iter();
         let lines = lines.filter_map(|line| line.to_str().ok());
@@ -25,11 +25,11 @@ pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
-/// The value of `Set-Cookie` that makes browsers send `token`, whose characters a cookie may have.
-pub(super) fn set(token: &str, secure: bool) -> Option<HeaderValue> {
+/// The value of `Set-Cookie` that makes browsers send `session`, whose characters a cookie may have.
+pub(super) fn set(session: &str, secure: bool) -> Option<HeaderValue> {
     let text = match secure {
-        true => format!("{SECURE}={token}; Path=/; HttpOnly; SameSite=Strict; Secure"),
-        false => format!("{PLAIN}={token}; Path=/; HttpOnly; SameSite=Strict"),
+        true => format!("{SECURE}={session}; Path=/; HttpOnly; SameSite=Strict; Secure"),
+        false => format!("{PLAIN}={session}; Path=/; HttpOnly; SameSite=Strict"),
     };
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
@@ -57,7 +57,7 @@ mod tests {
             for line in lines {
                 headers.append(COOKIE, HeaderValue::from_static(line));
             }
-            token(&headers).map(str::to_owned)
+            session(&headers).map(str::to_owned)
         };
         assert_eq!(found(&[]), None);
         assert_eq!(found(&["headcount="]), None);

@@ -13,6 +13,7 @@ use super::cursor::{Cursor, Sort};
 use super::encoding::Encoding;
 use super::gate::Gate;
 use super::routes;
+use super::session::Sessions;
 use crate::app::Headcount;
 use crate::auth::Auth;
 use crate::config::Settings;
@@ -98,7 +99,8 @@ impl Bench {
         runtime.block_on(app.record(pairs)).unwrap();
         let app = Arc::new(app);
         let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
-        let gate = Gate::new(auth, Arc::clone(app.metrics()));
+        let sessions = Sessions::new(None);
+        let gate = Gate::new(auth, sessions, Arc::clone(app.metrics()));
         let stop = CancellationToken::new();
         let routes =
             runtime.block_on(async { routes(&app, &settings.http, gate, stop.clone(), stop) });

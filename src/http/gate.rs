@@ -9,7 +9,8 @@ use warp::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE
 use super::cookie;
 use super::problem::Problem;
 use super::route::Access;
-use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
+use super::session::Sessions;
+use crate::auth::{Auth, Caller, Invalid, Limited, Reach, Scope};
 use crate::telemetry::Metrics;
 
 /// Longer ones are none; a JWT with many claims has two thousand.
@@ -19,7 +20,36 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
     auth: Arc<Auth>,
+    sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
+}
+
+/// What lets somebody go on receiving an answer that has no end.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    gate: Gate,
+    credential: Credential,
+    /// The segments that they could see when the answer began.
+    reach: Reach,
+}
+
+#[derive(Debug, Clone)]
+enum Credential {
+    Token(String),
+    Session(String),
+}
+
+impl Standing {
+    /// Whether the token is as good as it was: not revoked, not expired, for the same segments, and not signed out.
+    pub(super) fn holds(&self) -> bool {
+        let token = match &self.credential {
+            Credential::Token(token) => Some(token.clone()),
+            Credential::Session(text) => self.gate.opened(text),
+        };
+        let caller = token.and_then(|token| self.gate.auth.check(&token).ok());
+        caller
+            .is_some_and(|caller| caller.scopes.contains(Scope::Read) && caller.reach == self.reach)
+    }
 }
 
 /// Why a request does not pass, and who sent it where that is known.
@@ -47,6 +77,8 @@ impl From<Problem> for Refused {
 /// What a request says of who sent it.
 #[derive(Debug, PartialEq, Eq)]
 enum Presented<'a> {
+    /// A session of the page.
+    Session(&'a str),
     /// No token: no header, or another scheme.
     Nothing,
     /// Something that can be a token.
@@ -58,8 +90,12 @@ enum Presented<'a> {
 }
 
 impl Gate {
-    pub(super) fn new(auth: Arc<Auth>, metrics: Arc<Metrics>) -> Self {
-        Self { auth, metrics }
+    pub(super) fn new(auth: Arc<Auth>, sessions: Sessions, metrics: Arc<Metrics>) -> Self {
+        Self {
+            auth,
+            sessions: Arc::new(sessions),
+            metrics,
+        }
     }
 
     /// What it asks.
@@ -72,13 +108,43 @@ impl Gate {
         self.auth.is_on()
     }
 
-    /// Whether `token` lets its holder look at pages, which is what it is turned into a cookie for.
-    pub(super) fn may_read(&self, token: &str) -> Result<(), Problem> {
+    /// A session for whoever has `token`, if that lets its holder look at pages; `None` where none can be made.
+    pub(super) fn sign_in(&self, token: &str) -> Result<Option<String>, Problem> {
         if token.is_empty() || !token.bytes().all(|byte| is_of_a_token(&byte)) {
             return Err(self.refuse("malformed", malformed()));
         }
         let checked = self.check(token, Scope::Read);
-        checked.map(drop).map_err(|refused| *refused.problem)
+        checked.map_err(|refused| *refused.problem)?;
+        Ok(self.sessions.seal(token, self.auth.now()))
+    }
+
+    /// Ends the session that a request came with, if it did.
+    pub(super) fn sign_out(&self, headers: &HeaderMap) {
+        let session = cookie::session(headers);
+        let session = session.and_then(|text| self.sessions.open(text, self.auth.now()));
+        if let Some(session) = session {
+            self.sessions.end(&session);
+        }
+    }
+
+    /// What lets the sender of an admitted request go on receiving its answer.
+    pub(super) fn standing(&self, headers: &HeaderMap, caller: &Caller) -> Option<Standing> {
+        let credential = match presented(headers, true) {
+            Presented::Token(token) => Credential::Token(token.to_owned()),
+            Presented::Session(text) => Credential::Session(text.to_owned()),
+            Presented::Nothing | Presented::Malformed | Presented::Twice => return None,
+        };
+        Some(Standing {
+            gate: self.clone(),
+            credential,
+            reach: caller.reach.clone(),
+        })
+    }
+
+    /// The token of a session, while that is open.
+    fn opened(&self, text: &str) -> Option<String> {
+        let session = self.sessions.open(text, self.auth.now());
+        session.map(|session| session.token)
     }
 
     /// Who sent the request, where anybody asks, and charges it to them. With `by_cookie` the token may come in
@@ -98,8 +164,16 @@ impl Gate {
         if !self.auth.is_on() {
             return Ok(None);
         }
+        let opened;
         let token = match presented(headers, by_cookie) {
             Presented::Token(token) => token,
+            Presented::Session(text) => {
+                opened = self.opened(text);
+                // One that has ended is as good as none: a person is sent to the form.
+                opened
+                    .as_deref()
+                    .ok_or_else(|| self.refuse("missing", missing(scope)))?
+            }
             Presented::Nothing => return Err(self.refuse("missing", missing(scope)).into()),
             Presented::Malformed => return Err(self.refuse("malformed", malformed()).into()),
             Presented::Twice => return Err(self.refuse("malformed", twice()).into()),
@@ -175,13 +249,12 @@ fn rate_limited(what: &str, rate: u32, wait: Duration) -> Problem {
         .member("limit", rate)
 }
 
-/// The token of the only `Authorization` header; without one, and where it may, that of the cookie.
+/// The token of the only `Authorization` header; without one, and where it may, the session of the cookie.
 fn presented(headers: &HeaderMap, by_cookie: bool) -> Presented<'_> {
     match in_header(headers) {
-        Presented::Nothing if by_cookie => match cookie::token(headers) {
-            Some(token) => fit(token.as_bytes()),
-            None => Presented::Nothing,
-        },
+        Presented::Nothing if by_cookie => {
+            cookie::session(headers).map_or(Presented::Nothing, Presented::Session)
+        }
         presented => presented,
     }
 }
@@ -316,7 +389,7 @@ mod tests {
         let mut given = HeaderMap::new();
         given.insert("cookie", HeaderValue::from_static("headcount=c"));
         assert_eq!(presented(&given, false), Presented::Nothing);
-        assert_eq!(presented(&given, true), Presented::Token("c"));
+        assert_eq!(presented(&given, true), Presented::Session("c"));
         given.insert(AUTHORIZATION, HeaderValue::from_static("Bearer h"));
         assert_eq!(presented(&given, true), Presented::Token("h"));
         let long = format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1));

@@ -37,6 +37,7 @@ mod route;
 mod segments;
 mod server;
 mod service;
+mod session;
 mod site;
 mod trail;
 mod transport;
@@ -77,7 +78,7 @@ fn routes(
         .unify()
         .or(trend::route(app))
         .unify()
-        .or(events::route(app, closing))
+        .or(events::route(app, settings, closing))
         .unify()
         .or(users::route(app))
         .unify()

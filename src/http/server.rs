@@ -22,6 +22,7 @@ use super::cors::Policy;
 use super::gate::Gate;
 use super::idle::{self, Heard};
 use super::service::{Web, WebParts};
+use super::session::Sessions;
 use super::site::Visitors;
 use super::trail::Trail;
 use super::transport;
@@ -56,14 +57,15 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Drained {
     let closing = CancellationToken::new();
-    let gate = Gate::new(Arc::clone(&auth), Arc::clone(app.metrics()));
-    let routes = routes(&app, settings, gate, stop.clone(), closing.clone());
+    let sessions = Sessions::new(settings.session_key.as_ref());
+    let gate = Gate::new(auth, sessions, Arc::clone(app.metrics()));
+    let routes = routes(&app, settings, gate.clone(), stop.clone(), closing.clone());
     let stops = Stops { stop, closing };
     let trail = Trail::new(Some(Arc::clone(&app)));
     serve_routes(
         listener,
         routes,
-        auth,
+        gate,
         trail,
         app.metrics(),
         settings,
@@ -83,11 +85,12 @@ pub async fn serve_health(
     let routes = health_routes(&app, &auth, stop.clone());
     let closing = CancellationToken::new();
     let stops = Stops { stop, closing };
+    let gate = Gate::new(auth, Sessions::new(None), Arc::clone(app.metrics()));
     let trail = Trail::new(None);
     serve_routes(
         listener,
         routes,
-        auth,
+        gate,
         trail,
         app.metrics(),
         settings,
@@ -107,7 +110,7 @@ struct Stops {
 async fn serve_routes(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
-    auth: Arc<Auth>,
+    gate: Gate,
     trail: Trail,
     metrics: &Arc<Metrics>,
     settings: &HttpSettings,
@@ -115,12 +118,13 @@ async fn serve_routes(
 ) -> Drained {
     let metrics = Arc::clone(metrics);
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-    let (current, until) = (Arc::clone(&auth), cut.clone());
+    let auth = gate.auth();
+    let (current, until) = (Arc::clone(auth), cut.clone());
     tasks.spawn(async move { current.keep_current(until).await });
     let web = Web::new(WebParts {
         routes,
-        gate: Gate::new(Arc::clone(&auth), Arc::clone(&metrics)),
-        visitors: Visitors::new(&auth, &settings.cors),
+        visitors: Visitors::new(auth, &settings.cors),
+        gate,
         cors: Policy::new(settings.cors.clone()),
         metrics: Arc::clone(&metrics),
         trail,

@@ -22,6 +22,7 @@ use warp::reply::{Reply, Response};
 use super::activity::Activity;
 use super::client_address;
 use super::cors::Policy;
+use super::events::Listener;
 use super::gate::{Gate, Refused};
 use super::health::ShowsDetails;
 use super::host;
@@ -225,6 +226,12 @@ where
         if seen.route == Route::Events {
             // For the handler whose answer outlasts it.
             request.extensions_mut().insert(Arc::clone(&self.activity));
+            if let Some(caller) = &seen.caller {
+                let standing = self.gate.standing(request.headers(), caller);
+                let id = caller.id;
+                let extensions = request.extensions_mut();
+                standing.map(|standing| extensions.insert(Listener { id, standing }));
+            }
         }
         if head {
             // Answered like GET; what differs is made up for below.

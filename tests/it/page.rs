@@ -141,10 +141,10 @@ async fn a_token_becomes_a_cookie_that_reads() {
     let (status, headers, _) = sent(post(&own, TOKEN)).await;
     assert_eq!((status, &headers["location"]), (303, &"/".parse().unwrap()));
     let set = headers["set-cookie"].to_str().unwrap();
-    assert_eq!(
-        set,
-        format!("headcount={TOKEN}; Path=/; HttpOnly; SameSite=Strict")
-    );
+    assert!(!set.contains(TOKEN), "a cookie is not the token: {set}");
+    let session = set.strip_prefix("headcount=").unwrap();
+    let session = session.strip_suffix("; Path=/; HttpOnly; SameSite=Strict");
+    let session = session.unwrap().to_owned();
     let behind_tls = post("https://front.example", TOKEN).header("sec-fetch-site", "same-origin");
     let (_, headers, _) = sent(behind_tls).await;
     let set = headers["set-cookie"].to_str().unwrap();
@@ -153,7 +153,7 @@ async fn a_token_becomes_a_cookie_that_reads() {
         "{set}"
     );
 
-    let cookie = ("cookie", format!("headcount={TOKEN}"));
+    let cookie = ("cookie", format!("headcount={session}"));
     for (method, path, status) in [
         ("GET", "/", 200),
         ("HEAD", "/", 200),
@@ -170,12 +170,37 @@ async fn a_token_becomes_a_cookie_that_reads() {
         let (answered, _, text) = sent(request.header(cookie.0, &cookie.1)).await;
         assert_eq!(answered, status, "{method} {path}: {text}");
     }
+    let with = async |name: &str, value: &str| {
+        sent(client.get(url("/v1/segments")).header(name, value))
+            .await
+            .0
+    };
+    let raw = format!("headcount={TOKEN}");
+    assert_eq!(with("cookie", &raw).await, 401, "a token is no session");
+    let bearer = format!("Bearer {session}");
+    assert_eq!(
+        with("authorization", &bearer).await,
+        401,
+        "a session is no token"
+    );
+    assert_eq!(with("cookie", &cookie.1).await, 200);
     let out = client.post(url("/sign-out")).header("origin", &own);
-    let (status, headers, _) = sent(out).await;
+    let (status, headers, _) = sent(out.header(cookie.0, &cookie.1)).await;
     assert_eq!(
         (status, headers.get_all("set-cookie").iter().count()),
         (303, 2)
     );
+    assert_eq!(
+        with("cookie", &cookie.1).await,
+        401,
+        "signing out ends the session"
+    );
+    let (_, headers, _) = sent(post(&own, TOKEN)).await;
+    let set = headers["set-cookie"].to_str().unwrap();
+    let again = set.split(';').next().unwrap();
+    assert_eq!(with("cookie", again).await, 200);
+    app.advance(12 * 3600);
+    assert_eq!(with("cookie", again).await, 401, "a session has an end");
     app.stop().await;
 }
 

@@ -48,6 +48,11 @@ pub(super) const UNAVAILABLE: Code = code(
     "the store can't answer now, and no earlier answer is known",
 );
 
+pub(super) const NO_SHARE: Code = code(
+    429,
+    "busy",
+    "as many clients with this token as may be listen already",
+);
 pub(super) const NO_PLACE: Code = code(
     503,
     "unavailable",

@@ -162,7 +162,7 @@ fn get_events() -> Described {
     .takes(parameters::only_segments(MAX_SEGMENTS))
     .takes(parameters::last_event_id())
     .answers_with(200, "The events.", &["text/event-stream"])
-    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, NO_PLACE])
+    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, NO_SHARE, NO_PLACE])
 }
 
 fn get_user() -> Described {

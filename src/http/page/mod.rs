@@ -111,7 +111,7 @@ pub(super) fn route(
         gate,
         forms: Limits::new(sign_in::MAX_FORM, settings.header_timeout),
     });
-    let [listing, naming, entering] = [(); 3].map(|()| Arc::clone(&pages));
+    let [listing, naming, entering, leaving] = [(); 4].map(|()| Arc::clone(&pages));
     let list = path::end()
         .and(warp::get())
         .and(query())
@@ -155,8 +155,8 @@ pub(super) fn route(
         .and(warp::post())
         .and(warp::host::optional())
         .and(warp::header::headers_cloned())
-        .map(|host: Option<Authority>, headers: HeaderMap| {
-            sign_in::leave(host.as_ref(), &headers).unwrap_or_else(Reply::into_response)
+        .map(move |host: Option<Authority>, headers: HeaderMap| {
+            sign_in::leave(&leaving, host.as_ref(), &headers).unwrap_or_else(Reply::into_response)
         });
     let asset = path!("assets" / String)
         .and(warp::get())

@@ -1,4 +1,4 @@
-//! `/sign-in` and `/sign-out`: a form that turns a token into the page's cookie, and back into nothing.
+//! `/sign-in` and `/sign-out`: a form that turns a token into a session of the page, and what ends it.
 //!
 //! Another site could make a browser post these forms, but not say that it was we: a post counts only when the
 //! browser says that it comes from our own page.
@@ -16,12 +16,11 @@ use crate::http::cookie;
 use crate::http::path::encode;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
+use crate::http::session::MAX_TOKEN;
 use crate::http::site::{Sender, is_loopback, sender};
 
 /// A form with a token has less.
 pub(super) const MAX_FORM: u64 = 16 * 1024;
-/// Browsers keep no cookie above 4096 bytes, with its name and attributes.
-const MAX_TOKEN: usize = 3_800;
 /// Longer addresses are not come back to.
 const MAX_NEXT: usize = 1_024;
 
@@ -111,8 +110,14 @@ pub(super) async fn enter<B: Buf, E>(
     }
 }
 
-pub(super) fn leave(host: Option<&Authority>, headers: &HeaderMap) -> Result<Response, Problem> {
+pub(super) fn leave(
+    pages: &Pages,
+    host: Option<&Authority>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
     own_page(host, headers)?;
+    // Whoever copied the cookie is signed out as well.
+    pages.gate.sign_out(headers);
     let mut response = see("/sign-in");
     for cookie in cookie::forget() {
         response.headers_mut().append(SET_COOKIE, cookie);
@@ -125,8 +130,9 @@ fn cookie_for(pages: &Pages, token: &str, secure: bool) -> Result<HeaderValue, P
     if token.len() > MAX_TOKEN {
         return Err(refused("the token is too long for a browser to keep"));
     }
-    pages.gate.may_read(token)?;
-    cookie::set(token, secure).ok_or_else(|| refused("the token can't be kept"))
+    let session = pages.gate.sign_in(token)?;
+    let cookie = session.and_then(|session| cookie::set(&session, secure));
+    cookie.ok_or_else(|| refused("the token can't be kept"))
 }
 
 /// Over plain HTTP a cookie is for this machine alone: elsewhere whoever listens could take it.

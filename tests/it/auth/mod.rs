@@ -8,6 +8,7 @@ mod origins;
 mod pages;
 mod routes;
 mod segments;
+mod streams;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
