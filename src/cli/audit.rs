@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::args::AuditArgs;
 use super::client::{Client, valid};
-use super::output::{note, print, print_json};
+use super::output::{harmless, note, print, print_json};
 use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use super::{Failure, duration};
@@ -60,30 +60,45 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
         }
         None => {
             let store = open(&settings, settings.store.kind, &clock).await?;
-            Auditing::Here(auditor(&settings, window, clock, store, against.clone())?)
+            Auditing::Here(auditor(
+                &settings,
+                window,
+                Arc::clone(&clock),
+                store,
+                against.clone(),
+            )?)
         }
     };
     let result = auditing
         .all(named, &args, settings.refresh.parallelism)
         .await;
+    let strangers = auditing.strangers(&*clock).await;
     for store in auditing.store().into_iter().chain(against) {
         if let Err(error) = store.close().await {
             note(&format!("warning: closing a store: {error}"));
         }
     }
     let (findings, sample) = result?;
+    let strangers = strangers?;
+    for stranger in &strangers {
+        note(&format!("warning: {}", harmless(stranger)));
+    }
     let account = Account {
         window,
         against: args.against,
         sample,
         findings: &findings,
+        strangers: &strangers,
     };
     match args.json {
         true => print_json(&account.document())?,
         false => print(&account.text())?,
     }
     match account.unexplained() {
-        0 => Ok(()),
+        0 if strangers.is_empty() => Ok(()),
+        0 => Err(Failure::failed(
+            "the counts agree, but other programs write into the store: see the warnings",
+        )),
         unexplained => Err(Failure::failed(format!(
             "{unexplained} of {} segments differ by more than anything allows",
             findings.len()
@@ -184,6 +199,17 @@ impl Auditing {
         match self {
             Self::Here((_, store)) => Some(Arc::clone(store)),
             Self::Service(_) => None,
+        }
+    }
+
+    /// What other programs wrote into the store. A service is not asked for it: it warns in its own log.
+    async fn strangers(&self, clock: &dyn Clock) -> Result<Vec<String>, Failure> {
+        match self {
+            Self::Here((_, store)) => {
+                let found = store.strangers(clock.now()).await;
+                found.map_err(|error| Failure::failed(error.to_string()))
+            }
+            Self::Service(_) => Ok(Vec::new()),
         }
     }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::args::SetupArgs;
-use super::output::{harmless, print, print_json};
+use super::output::{harmless, note, print, print_json};
 use super::token_files::TokenFiles;
 use super::variables::Variables;
 use crate::store::{self, Change, SetUp, Step};
@@ -13,6 +13,7 @@ use crate::store::{self, Change, SetUp, Step};
 struct Document<'a> {
     steps: &'a [Step],
     tokens: Vec<Token<'a>>,
+    warnings: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -32,6 +33,9 @@ pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Fai
         files.check(store::token_roles(&settings))?;
         done.tokens.clear();
     }
+    for warning in &done.warnings {
+        note(&format!("warning: {}", harmless(warning)));
+    }
     match args.json {
         true => print_json(&document(&done)),
         false => print(&text(&done, args.tokens)),
@@ -46,6 +50,7 @@ fn document(done: &SetUp) -> Document<'_> {
     Document {
         steps: &done.steps,
         tokens: tokens.collect(),
+        warnings: &done.warnings,
     }
 }
 
@@ -91,6 +96,7 @@ mod tests {
                 purpose: "headcount: reader".into(),
                 token: "t0".into(),
             }],
+            warnings: vec!["a stranger".into()],
         };
         assert_eq!(
             text(&done, true),
@@ -99,7 +105,7 @@ mod tests {
         );
         assert_eq!(
             serde_json::to_string(&document(&done)).unwrap(),
-            r#"{"steps":[{"what":"bucket \"b\"","change":"created"}],"tokens":[{"purpose":"headcount: reader","token":"t0"}]}"#
+            r#"{"steps":[{"what":"bucket \"b\"","change":"created"}],"tokens":[{"purpose":"headcount: reader","token":"t0"}],"warnings":["a stranger"]}"#
         );
     }
 }

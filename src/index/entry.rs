@@ -5,7 +5,7 @@ use std::fmt;
 use crate::domain::Slot;
 
 /// How many bits of a user's hash the index keeps.
-pub(super) const FINGERPRINT_BITS: u32 = 48;
+pub const FINGERPRINT_BITS: u32 = 48;
 
 /// The top 48 bits of a keyed 64-bit hash of a user id.
 ///

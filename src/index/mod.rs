@@ -31,7 +31,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::domain::{Segment, Slot};
 
-pub use entry::{Entry, Fingerprint};
+pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 use members::Members;
 use shared::Shared;
 use sweep::Cursor;

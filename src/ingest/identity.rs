@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
@@ -31,6 +32,16 @@ impl Identity {
         Self(Some(Key {
             bytes: hasher.finish128().as_bytes(),
         }))
+    }
+
+    /// Tells one secret from another and gives neither away, so that instances with different ones can refuse to share
+    /// a store. Half of a SHA-256 is more than enough for that.
+    pub fn digest_of(secret: &str) -> String {
+        let mut text = b"headcount user_key\0".to_vec();
+        text.extend_from_slice(secret.as_bytes());
+        let digest = digest(&SHA256, &text);
+        let half = digest.as_ref().iter().take(16);
+        half.map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Calls `then` with the stored name of `given`.
@@ -83,5 +94,7 @@ mod tests {
             stored(&Identity::keyed("other"), "u1")
         );
         assert_eq!(stored(&keyed, "u1").len(), 32);
+        assert_eq!(Identity::digest_of("k"), Identity::digest_of("k"));
+        assert_ne!(Identity::digest_of("k"), Identity::digest_of("other"));
     }
 }

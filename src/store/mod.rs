@@ -12,15 +12,20 @@ pub mod redis;
 mod open;
 mod place;
 mod set_up;
+mod steps;
 
 pub use observed::ObservedStore;
 pub use open::{Opened, open, open_kind};
 pub use place::place;
 pub use set_up::{Change, IssuedToken, SetUp, Step, set_up, token_roles};
+pub use steps::last_of_each;
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 
 use crate::domain::{
     Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
@@ -96,6 +101,22 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         ))
     }
 
+    /// Whether [`export_stream`](Self::export_stream) hands out ranges of any size in bounded memory. Of another store one
+    /// asks for ranges that fit into memory.
+    fn streams(&self) -> bool {
+        false
+    }
+
+    /// The same pairs as [`export`](Self::export), in batches as they come. A pair may come more than once. After an
+    /// error those that came are right, but not all; the range is asked for again.
+    fn export_stream<'a>(
+        &'a self,
+        segment: &'a Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> BoxStream<'a, Result<Batch, StoreError>> {
+        futures::stream::once(self.export(segment, slots)).boxed()
+    }
+
     /// Keeps trend points, durably and for longer than pairs (400 days). A point of the same segment,
     /// window and second replaces the earlier one. An old point may be thinned out to one an hour.
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError>;
@@ -108,6 +129,25 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<Count>, StoreError>;
+
+    /// The same, of each step since the epoch the last point. A store that can leaves the others where they are.
+    async fn trend_in_steps(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        let points = self.trend(segment, window, from, to).await?;
+        Ok(last_of_each(points, step))
+    }
+
+    /// What other programs wrote into the store so that it can't be counted, or keeps pairs from being recorded: a
+    /// sentence each, with what to do about it, and never a user. A store that nobody else can write to has nothing.
+    async fn strangers(&self, _as_of: Timestamp) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Whether the store can serve now, by a real round trip.
     async fn ping(&self) -> Result<(), StoreError>;

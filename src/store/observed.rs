@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 
 use super::{Archived, PairStore, StoreError};
 use crate::domain::{
@@ -94,6 +95,18 @@ impl PairStore for ObservedStore {
             .await
     }
 
+    fn streams(&self) -> bool {
+        self.inner.streams()
+    }
+
+    fn export_stream<'a>(
+        &'a self,
+        segment: &'a Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> BoxStream<'a, Result<Batch, StoreError>> {
+        self.inner.export_stream(segment, slots)
+    }
+
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
         self.observe("record_trend", self.inner.record_trend(points))
             .await
@@ -108,6 +121,22 @@ impl PairStore for ObservedStore {
     ) -> Result<Vec<Count>, StoreError> {
         self.observe("trend", self.inner.trend(segment, window, from, to))
             .await
+    }
+
+    async fn trend_in_steps(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        let trend = self.inner.trend_in_steps(segment, window, from, to, step);
+        self.observe("trend", trend).await
+    }
+
+    async fn strangers(&self, as_of: Timestamp) -> Result<Vec<String>, StoreError> {
+        self.observe("strangers", self.inner.strangers(as_of)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

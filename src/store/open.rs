@@ -10,8 +10,12 @@ use super::redis::{self, RedisStoreOptions};
 use super::{PairStore, StoreError};
 use crate::config::{Settings, StoreKind};
 use crate::domain::{Slot, Timestamp};
+use crate::ingest::Identity;
 use crate::log::LogObserver;
 use crate::telemetry::Metrics;
+
+/// How long a start waits for InfluxDB to tell what the instances agree on.
+const INFLUX_PATIENCE: Duration = Duration::from_secs(3);
 
 /// An open store.
 #[derive(Debug)]
@@ -28,6 +32,9 @@ pub async fn open(
     now: Timestamp,
     metrics: &Arc<Metrics>,
 ) -> Result<Opened, StoreError> {
+    if settings.store.kind == StoreKind::Influx {
+        return open_influx(influx_options(settings)?, metrics).await;
+    }
     open_kind(settings, settings.store.kind, now, metrics).await
 }
 
@@ -41,14 +48,29 @@ pub async fn open_kind(
 ) -> Result<Opened, StoreError> {
     match kind {
         StoreKind::Embedded => open_embedded(settings, metrics).await,
-        StoreKind::Influx => open_influx(settings, metrics),
+        StoreKind::Influx => {
+            let options = InfluxOptions {
+                // Commands that look at another window than the service's only read.
+                any_window: true,
+                ..influx_options(settings)?
+            };
+            open_influx(options, metrics).await
+        }
         StoreKind::Redis => open_redis(settings, metrics).await,
         StoreKind::Postgres => open_postgres(settings, metrics).await,
     }
 }
 
-fn open_influx(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
-    let store = Arc::new(InfluxStore::open(influx_options(settings)?)?);
+async fn open_influx(options: InfluxOptions, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
+    let store = Arc::new(InfluxStore::open(options)?);
+    match tokio::time::timeout(INFLUX_PATIENCE, store.prepare()).await {
+        Ok(Ok(())) => {}
+        // What differs from the other instances differs whatever comes.
+        Ok(Err(error @ StoreError::Damaged(_))) => return Err(error),
+        // A server that is unavailable must not stop the start: the first call that needs it looks again.
+        Ok(Err(error)) => tracing::warn!(%error, "the installation's key can't be read yet"),
+        Err(_) => tracing::warn!("InfluxDB did not tell the installation's key in time"),
+    }
     let observed = Arc::downgrade(&store);
     metrics.before_render(move |metrics| {
         let Some(store) = observed.upgrade() else {
@@ -159,6 +181,8 @@ pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, Store
         settings.frame,
     );
     options.trend_bucket.clone_from(&influx.trend_bucket);
+    let user_key = settings.ingest.user_key.as_ref();
+    options.user_key = user_key.map(|key| Identity::digest_of(key.reveal()));
     options.linger = settings.ingest.linger;
     options.batch_pairs = settings.ingest.batch_pairs;
     options.queue_pairs = settings.ingest.queue_pairs;

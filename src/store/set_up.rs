@@ -11,6 +11,8 @@ pub struct SetUp {
     pub steps: Vec<Step>,
     /// Secrets made now, which will not be told again.
     pub tokens: Vec<IssuedToken>,
+    /// What is there and does harm, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// One thing that a store needs.
@@ -70,6 +72,7 @@ pub async fn set_up(settings: &Settings, issue_tokens: bool) -> Result<SetUp, St
         StoreKind::Embedded => Ok(SetUp {
             steps: Vec::new(),
             tokens: Vec::new(),
+            warnings: Vec::new(),
         }),
         StoreKind::Influx => influx::set_up(&influx_options(settings)?, issue_tokens).await,
         StoreKind::Redis => redis::set_up(redis_options(settings)?).await,

@@ -1,15 +1,25 @@
 //! One segment on its way: export a range of slots, record it, note how far it came.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use futures::stream::StreamExt;
 
 use super::checkpoint::Checkpoint;
 use super::stride::Stride;
 use super::{Transfer, TransferError};
 use crate::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Window};
+use crate::store::StoreError;
 
 /// Pairs recorded at once: every store takes as many well within its time limits.
 const RECORDED_AT_ONCE: usize = 10_000;
+/// The first range of a segment that is streamed; the next ones follow from what it held.
+const FIRST_RANGE: Duration = Duration::from_hours(24);
+/// About the pairs of a streamed range: some seconds' worth, which a failure repeats.
+const STREAMED_AT_ONCE: u64 = 500_000;
+/// Batches of one segment that are on their way into the target.
+const RECORDED_AHEAD: usize = 4;
 
 impl Transfer {
     /// Copies the pairs of `segment` from the slot `from` to the present one, as it is when that is reached. Slots
@@ -21,6 +31,9 @@ impl Transfer {
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), TransferError> {
         let source = &self.parts.source;
+        if source.streams() {
+            return self.stream_segment(segment, from, checkpoint).await;
+        }
         let window = self.parts.frame.full_window();
         let users = self.count_source(segment, window).await?;
         let mut stride = Stride::new(users, u64::from(window.slots()));
@@ -45,6 +58,70 @@ impl Transfer {
                 checkpoint.advance(segment, at).await?;
             }
         }
+    }
+
+    /// The same from a source that streams: memory holds a few batches whatever the range is, so that nothing need be
+    /// counted before. Ranges are as long as a failure may cost, and then the checkpoint goes on.
+    async fn stream_segment(
+        &self,
+        segment: &Segment,
+        from: Slot,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), TransferError> {
+        let mut at = from;
+        let mut length = FIRST_RANGE.as_secs() / u64::from(self.parts.frame.resolution().seconds());
+        loop {
+            let present = self.present();
+            if at > present {
+                return Ok(());
+            }
+            length = length.max(1);
+            let end = Slot::new(at.number().saturating_add(length - 1)).min(present);
+            let streamed = self.patiently(async || self.stream_range(segment, at..=end).await);
+            let pairs = streamed.await.map_err(TransferError::Source)??;
+            self.observer().moved(end.number() - at.number() + 1, 0);
+            at = Slot::new(end.number() + 1);
+            length = match pairs {
+                0..STREAMED_AT_ONCE => length.saturating_mul(4),
+                _ => length / 2,
+            };
+            // The present slot is still being written to: whoever resumes reads it again.
+            if let Some(checkpoint) = checkpoint
+                && end < present
+            {
+                checkpoint.advance(segment, at).await?;
+            }
+        }
+    }
+
+    /// Reads and records a range, some batches at a time, and returns how many pairs that were. The outer error is the
+    /// source's, after which all of it may be tried again.
+    async fn stream_range(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Result<u64, TransferError>, StoreError> {
+        let mut recorded = self
+            .parts
+            .source
+            .export_stream(segment, slots)
+            .map(|batch| async {
+                let batch = batch?;
+                let pairs = batch.len() as u64;
+                let recorded = self.record(batch).await;
+                self.observer().moved(0, pairs);
+                Ok::<_, StoreError>(recorded.map(|()| pairs))
+            })
+            // The next batch is read while this one becomes durable.
+            .buffered(RECORDED_AHEAD);
+        let mut pairs = 0;
+        while let Some(recorded) = recorded.next().await {
+            match recorded? {
+                Ok(some) => pairs += some,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(pairs))
     }
 
     /// The last slot of the range that begins with `at`, such that memory can hold it.

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headcount::domain::{BatchBuilder, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId};
+use headcount::domain::{
+    BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
+};
 use headcount::store::conformance::{Factory, HOSTILE_NAMES, batch, check_store};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
-use headcount::store::{Change, PairStore, SetUp};
+use headcount::store::{Change, PairStore, SetUp, last_of_each};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::two_weeks;
@@ -183,7 +185,7 @@ async fn set_up_may_be_repeated_and_run_twice_at_once() {
     let again = set_up(&options, false).await.unwrap();
     assert_eq!(
         changes(&again),
-        [Change::Unchanged; 3],
+        [Change::Unchanged; 4],
         "a repeated set-up changes nothing"
     );
 
@@ -199,10 +201,15 @@ async fn set_up_may_be_repeated_and_run_twice_at_once() {
     let changed = set_up(&longer, false).await.unwrap();
     assert_eq!(
         changes(&changed),
-        [Change::Unchanged, Change::Updated, Change::Unchanged]
+        [
+            Change::Unchanged,
+            Change::Updated,
+            Change::Unchanged,
+            Change::Updated
+        ]
     );
     let again = set_up(&longer, false).await.unwrap();
-    assert_eq!(changes(&again), [Change::Unchanged; 3]);
+    assert_eq!(changes(&again), [Change::Unchanged; 4]);
     // The longer window is real: what was refused before is kept now.
     let store = InfluxStore::open(longer).unwrap();
     let slot = longer_back(&store, 20 * 24).await;
@@ -359,13 +366,11 @@ async fn a_field_of_another_type_rejects_the_pair_and_no_other() {
     let pairs = [("hit", "s", other_day), ("fine", "s", present())];
     let error = store.record(&batch(pairs)).await.unwrap_err();
     assert_eq!(error.name(), "rejected");
-    // Not over the full window: where shards disagree on a field's type, the server leaves some out.
-    let hour = two_weeks().window(Duration::from_hours(1)).unwrap();
-    let counted = store
-        .count(&segment("s"), hour, Timestamp::now())
-        .await
-        .unwrap();
-    assert_eq!(counted.users, 1, "the pair in another shard is kept");
+    assert_eq!(
+        users(&store, "s").await,
+        1,
+        "the pair in another shard is kept"
+    );
     let kept = std::fs::read_to_string(refused).unwrap();
     assert!(kept.contains("hit") && !kept.contains("fine"), "{kept}");
     assert!(kept.contains("field type conflict"), "{kept}");
@@ -505,4 +510,42 @@ async fn set_up_against_a_new_server_says_what_comes_first() {
     let right = InfluxOptions::new(&server.url(), ORG, "b", TOKEN, two_weeks());
     let made = set_up(&right, false).await.unwrap();
     assert_eq!(made.steps[0].change, Change::Unchanged);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trend_in_steps_is_the_last_point_of_each() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let store = server.store("b", two_weeks()).await;
+    let window = two_weeks().full_window();
+    let now = Timestamp::now();
+    let points: Vec<TrendPoint> = (0..600)
+        .map(|n: u64| TrendPoint {
+            segment: segment("s"),
+            window,
+            count: Count {
+                users: n,
+                as_of: now.saturating_sub(Duration::from_secs(n * 1_733)).unwrap(),
+            },
+        })
+        .collect();
+    store.record_trend(&points).await.unwrap();
+    let from = now
+        .saturating_sub(Duration::from_secs(500 * 1_733))
+        .unwrap();
+    let all = store.trend(&segment("s"), window, from, now).await.unwrap();
+    // A point keeps whole seconds, and the range begins within one.
+    assert_eq!(all.len(), 500);
+    for seconds in [60, 3_600, 7_000, 86_400, 604_800] {
+        let step = Duration::from_secs(seconds);
+        let thinned = store
+            .trend_in_steps(&segment("s"), window, from, now, step)
+            .await;
+        assert_eq!(
+            thinned.unwrap(),
+            last_of_each(all.clone(), step),
+            "{seconds} s"
+        );
+    }
 }

@@ -6,6 +6,7 @@ use headcount::domain::{BatchBuilder, Segment, TimeFrame, Timestamp, UserId};
 use headcount::store::PairStore;
 use headcount::store::influx::InfluxStore;
 
+use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::program::{self, Run, headcount};
 use crate::support::servers::{Process, free_port};
@@ -119,7 +120,7 @@ async fn setup_then_refresh_without_a_service() {
     assert_eq!(made["steps"][1]["change"], "created");
     let service = made["tokens"][0]["token"].as_str().unwrap().to_owned();
     let again = run(&server, TOKEN, &["setup"]);
-    assert_eq!(again.out.matches("unchanged").count(), 3);
+    assert_eq!(again.out.matches("unchanged").count(), 4);
 
     let wrong = run(&server, "wrong", &["setup"]);
     assert_eq!(wrong.code, Some(1));
@@ -156,4 +157,46 @@ async fn setup_then_refresh_without_a_service() {
 
     let archived = run(&server, &service, &["archive"]);
     assert_eq!(archived.out, "0 pairs removed\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_this_machine_is_not_asked_through_a_proxy() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let proxy = FaultServer::start(|_, _| Reply::status(502, "", "")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = server.url();
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_token", TOKEN),
+    ];
+    for command in ["setup", "refresh"] {
+        let mut program = headcount(folder.path(), &settings, &[command]);
+        for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY"] {
+            program.env(name, proxy.url());
+        }
+        let done = program.output().unwrap();
+        assert!(done.status.success(), "{command}: {done:?}");
+    }
+    assert_eq!(proxy.requests().len(), 0, "the token went to the proxy");
+    // Another host goes through it, unless NO_PROXY names it.
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", "http://influxdb.invalid:8086"),
+        ("influx_org", ORG),
+        ("influx_token", TOKEN),
+    ];
+    let mut through = headcount(folder.path(), &settings, &["setup"]);
+    through.env("http_proxy", proxy.url()).output().unwrap();
+    let asked = proxy.requests().len();
+    assert!(asked > 0);
+    let mut direct = headcount(folder.path(), &settings, &["setup"]);
+    direct
+        .env("http_proxy", proxy.url())
+        .env("NO_PROXY", "influxdb.invalid");
+    direct.output().unwrap();
+    assert_eq!(proxy.requests().len(), asked);
 }

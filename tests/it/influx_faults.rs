@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
-use headcount::store::influx::{InfluxOptions, InfluxStore};
+use headcount::store::influx::{InfluxOptions, InfluxStore, PointKey};
 use headcount::store::{PairStore, StoreError};
 
 use crate::support::fault_server::{FaultServer, Reply};
@@ -17,6 +17,7 @@ fn frame() -> TimeFrame {
 
 fn options(server: &FaultServer) -> InfluxOptions {
     InfluxOptions {
+        key: Some(PointKey::new([7; 16])),
         write_timeout: Duration::from_millis(300),
         write_deadline: Duration::from_secs(4),
         query_timeout: Duration::from_millis(500),
@@ -294,17 +295,17 @@ async fn closing_delivers_what_was_queued() {
 const ROW: &str = "#datatype,string,long,string,string,long\r\n,result,table,_field,segment,_value\r\n\
                    ,_result,0,user,s,12\r\n\r\n";
 const NOTHING: &str = "\r\n";
+const FIELDS: &str = r#"{"results":[{"statement_id":0,"series":[{"name":"pair","columns":["fieldKey","fieldType"],"values":[["user","string"]]}]}]}"#;
 
 /// The count that a server's answers to every query come to.
 async fn count_against(reply: Reply) -> Result<u64, StoreError> {
-    let server = FaultServer::start(move |number, request| {
-        assert!(request.target.starts_with("/api/v2/query?org=o"));
-        // The second query of a count looks for erasures.
-        if number == 0 {
-            reply.clone()
-        } else {
-            Reply::csv(NOTHING)
+    let server = FaultServer::start(move |_, request| {
+        // The second request of a count looks at the types of fields.
+        if request.target.starts_with("/query?org=o&q=SHOW+FIELD+KEYS") {
+            return Reply::status(200, "", FIELDS);
         }
+        assert!(request.target.starts_with("/api/v2/query?org=o"));
+        reply.clone()
     })
     .await;
     count(&store(&server)).await
@@ -411,16 +412,62 @@ async fn a_refused_query_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_answer_about_erasures_is_needed_too() {
-    let server = FaultServer::start(|number, _| match number {
-        0 => Reply::csv(ROW),
-        _ => Reply::status(503, "", ""),
-    })
-    .await;
-    assert_eq!(
-        count(&store(&server)).await.unwrap_err().name(),
-        "unavailable"
+async fn an_answer_about_types_and_erasures_is_needed_too() {
+    let erased = FIELDS.replace(
+        r#""series":["#,
+        r#""series":[{"name":"erased","columns":[],"values":[["points","integer"]]},"#,
     );
+    for (fields, erasures) in [
+        (Reply::status(503, "", ""), Reply::csv(NOTHING)),
+        (Reply::status(200, "", &erased), Reply::status(503, "", "")),
+    ] {
+        let server =
+            FaultServer::start(
+                move |_, request| match request.target.starts_with("/query?") {
+                    true => fields.clone(),
+                    false if request.text().contains("erased") => erasures.clone(),
+                    false => Reply::csv(ROW),
+                },
+            )
+            .await;
+        let error = count(&store(&server)).await.unwrap_err();
+        assert_eq!(error.name(), "unavailable");
+    }
+}
+
+/// In front of a server that can't tell types, or tells that they differ, a count is one of each shard by itself.
+#[tokio::test]
+async fn without_types_a_count_trusts_no_query_over_several_shards() {
+    let mixed = FIELDS.replace(r#"[["user","#, r#"[["user","integer"],["user","#);
+    for fields in [
+        Reply::status(404, "", "no such page"),
+        Reply::csv(NOTHING),
+        Reply::status(200, "", &mixed),
+    ] {
+        let server = FaultServer::start(move |_, request| {
+            match request.target.starts_with("/query?") {
+                true => fields.clone(),
+                false if request.text().contains("union(tables") => Reply::csv(ROW),
+                // What such a query may come to, where types differ.
+                false => Reply::csv(NOTHING),
+            }
+        })
+        .await;
+        let store = store(&server);
+        assert_eq!(count_of_two_shards(&store).await, 12);
+        // From now on at once.
+        let before = server.requests().len();
+        assert_eq!(count_of_two_shards(&store).await, 12);
+        assert_eq!(server.requests().len(), before + 1);
+    }
+}
+
+/// A count as of the second minute of an hour, where a shard of an hour has begun.
+async fn count_of_two_shards(store: &InfluxStore) -> u64 {
+    let segment = Segment::new("s").unwrap();
+    let as_of = Timestamp::from_second(1_800_000_000 + 60).unwrap();
+    let counted = store.count(&segment, frame().full_window(), as_of).await;
+    counted.unwrap().users
 }
 
 #[tokio::test]
@@ -464,7 +511,75 @@ async fn one_slot_of_one_user_is_always_the_same_point() {
     for request in server.requests() {
         assert_eq!(
             request.text(),
-            "pair,segment=a\\ b user=\"u104010\" 1740000006309200428\n"
+            "pair,segment=a\\ b user=\"u104010\" 1740000043914336107\n"
         );
     }
+}
+
+/// Bodies that stall hold connections until their deadline, and no thread: work that needs one goes on.
+#[test]
+fn stalled_answers_hold_no_thread() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}",
+            ROW.len(),
+            &ROW[..90]
+        );
+        let server =
+            FaultServer::start(move |_, _| Reply::BytesThenStall(head.clone().into_bytes())).await;
+        let patient = InfluxOptions {
+            query_timeout: Duration::from_secs(3600),
+            ..options(&server)
+        };
+        let store = std::sync::Arc::new(InfluxStore::open(patient).unwrap());
+        let mut counts = tokio::task::JoinSet::new();
+        for _ in 0..5 {
+            let store = std::sync::Arc::clone(&store);
+            counts.spawn(async move { count(&store).await });
+        }
+        while server.requests().len() < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Twice, so that whatever a count does at the head of its answer was done before.
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let worked = tokio::task::spawn_blocking(|| ());
+            let worked = tokio::time::timeout(Duration::from_secs(30), worked).await;
+            worked.expect("a thread was free").unwrap();
+        }
+        assert!(counts.try_join_next().is_none(), "all counts still wait");
+        counts.shutdown().await;
+    });
+}
+
+#[tokio::test]
+async fn users_are_looked_up_by_turns() {
+    let server = FaultServer::start(|_, _| Reply::Stall).await;
+    let store = InfluxStore::open(InfluxOptions {
+        lookups: 2,
+        lookup_wait: Duration::from_millis(50),
+        query_timeout: Duration::from_secs(2),
+        ..options(&server)
+    })
+    .unwrap();
+    let user = UserId::new("u").unwrap();
+    let now = Timestamp::now();
+    let (looked, erased) = tokio::join!(
+        futures::future::join_all((0..6).map(|_| store.memberships(&user, now))),
+        futures::future::join_all((0..6).map(|_| store.forget(&user, now))),
+    );
+    let errors = looked
+        .into_iter()
+        .map(|result| result.unwrap_err().name())
+        .chain(erased.into_iter().map(|result| result.unwrap_err().name()));
+    let errors: Vec<_> = errors.collect();
+    let of = |name| errors.iter().filter(|error| **error == name).count();
+    assert_eq!((of("busy"), of("timeout")), (10, 2), "{errors:?}");
+    assert_eq!(server.requests().len(), 2);
 }

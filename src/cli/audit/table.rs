@@ -24,6 +24,8 @@ pub(super) struct Account<'a> {
     pub(super) against: Option<StoreKind>,
     pub(super) sample: Option<Sample>,
     pub(super) findings: &'a [Finding],
+    /// What other programs wrote into the store.
+    pub(super) strangers: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -32,6 +34,7 @@ pub(super) struct Document<'a> {
     against: Option<StoreKind>,
     sample: Option<Sample>,
     unexplained: usize,
+    strangers: &'a [String],
     segments: Vec<Row<'a>>,
 }
 
@@ -90,6 +93,7 @@ impl Account<'_> {
             against: self.against,
             sample: self.sample,
             unexplained: self.unexplained(),
+            strangers: self.strangers,
             segments: self.findings.iter().map(row).collect(),
         }
     }
@@ -205,6 +209,7 @@ mod tests {
             against: None,
             sample: Some(Sample { seed: 7, of: 40 }),
             findings: &findings,
+            strangers: &[],
         };
         assert_eq!(
             account.text(),
@@ -233,6 +238,7 @@ mod tests {
             against: Some(StoreKind::Influx),
             sample: None,
             findings: &findings[..1],
+            strangers: &[],
         };
         let text = account.text();
         assert!(

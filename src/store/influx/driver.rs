@@ -11,7 +11,7 @@ use reqwest_for_influxdb2::redirect::Policy;
 
 use super::error::{Answer, Error, root_cause};
 use super::options::InfluxOptions;
-use super::server::base_url;
+use super::server::{base_url, is_loopback};
 use crate::store::StoreError;
 
 /// How long one request of the driver may take.
@@ -27,10 +27,15 @@ pub(super) fn connect(options: &InfluxOptions) -> Result<Client, StoreError> {
         ));
     }
     // It has no time-out of its own.
-    let http = HttpBuilder::new()
+    let mut http = HttpBuilder::new()
         .connect_timeout(options.connect_timeout)
         .timeout(TIMEOUT)
-        .redirect(Policy::none());
+        .redirect(Policy::none())
+        // Its HTTP/2 is of a generation that gets no repairs any more.
+        .http1_only();
+    if is_loopback(&url) {
+        http = http.no_proxy();
+    }
     ClientBuilder::with_builder(http, url.as_str(), &options.org, &options.token)
         .build()
         .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {}", root_cause(&error))))

@@ -24,6 +24,9 @@ pub(super) enum Error {
     /// An answer that is not what this server sends.
     #[error("the answer makes no sense: {0}")]
     Nonsense(String),
+    /// An answer of more bytes than memory is given for.
+    #[error("the answer has more than {0} bytes")]
+    TooMuch(usize),
     /// The driver or a helper of it panicked.
     #[error("the driver panicked")]
     Panicked,
@@ -99,7 +102,7 @@ impl Error {
         match self {
             Self::Transport(_) | Self::TimedOut(_) | Self::BrokenAnswer(_) => true,
             Self::Status(answer) => matches!(answer.status, 408 | 429 | 500..=599),
-            Self::Nonsense(_) | Self::Panicked => false,
+            Self::Nonsense(_) | Self::TooMuch(_) | Self::Panicked => false,
         }
     }
 
@@ -130,6 +133,7 @@ impl From<Error> for StoreError {
                 400 | 413 | 422 => Self::Rejected(text),
                 _ => Self::Unavailable(text),
             },
+            Error::TooMuch(_) => Self::Rejected(text),
             _ => Self::Unavailable(text),
         }
     }

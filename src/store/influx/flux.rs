@@ -1,8 +1,11 @@
 //! The texts of the Flux queries. Flux over HTTP binds no parameters, so that every name is escaped here.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
-use super::line::{ERASED, PAIR, SENTINEL, TREND, USER, stored_tag, window_tag};
+use super::line::{
+    ERASED, INSTALLATION, PAIR, RECORD, SENTINEL, TREND, USER, USERS, stored_tag, window_tag,
+};
 use crate::domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
 
 /// A range of whole slots, stated from both ends: expired points stay visible for a while, and points ahead of
@@ -29,10 +32,43 @@ impl Range {
         }
     }
 
+    /// The same range cut where shards of this length begin. Within a piece a field has one type: see
+    /// [`fields`](super::fields).
+    pub(super) fn pieces(self, shard: Duration) -> Vec<Self> {
+        let mut pieces = Vec::new();
+        let mut start = self.start;
+        while start < self.stop {
+            let stop = Self::shard_at(start, shard).stop.min(self.stop);
+            pieces.push(Self { start, stop });
+            start = stop;
+        }
+        pieces
+    }
+
+    /// The whole shard of this length that holds `at`.
+    pub(super) fn shard_at(at: Timestamp, shard: Duration) -> Self {
+        let length = i64::try_from(shard.as_secs().max(1)).unwrap_or(i64::MAX);
+        let number = at
+            .as_second()
+            .saturating_sub(SHARDS_FROM)
+            .div_euclid(length);
+        let begin = |number: i64| {
+            let seconds = number.saturating_mul(length).saturating_add(SHARDS_FROM);
+            Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
+        };
+        Self {
+            start: begin(number),
+            stop: begin(number + 1),
+        }
+    }
+
     fn as_flux(self) -> String {
         format!("range(start: {}, stop: {})", self.start, self.stop)
     }
 }
+
+/// A Monday: the server counts shards of hours, days and weeks from the year 1, which began with one.
+const SHARDS_FROM: i64 = 4 * 86_400;
 
 /// Whether a count leaves out what was erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,28 +79,63 @@ pub(super) enum Erased {
     FilteredOut,
 }
 
-/// The distinct users of `segment`, as one row with `_value`, or no row for none.
-pub(super) fn count(bucket: &str, segment: &Segment, range: Range, erased: Erased) -> String {
+/// The distinct users of each of `segments`, as one row with `segment` and `_value`, or no row for none.
+pub(super) fn count(bucket: &str, segments: &[Segment], range: Range, erased: Erased) -> String {
+    format!(
+        "{}\n|> distinct()\n|> count()",
+        users_of(bucket, segments, range, erased)
+    )
+}
+
+/// The same over ranges of which no two need have the same type of field. Points of other types match no filter on a
+/// text.
+pub(super) fn count_apart(bucket: &str, segments: &[Segment], pieces: &[Range]) -> String {
+    let users = |range: &Range| users_of(bucket, segments, *range, Erased::FilteredOut);
+    match pieces {
+        // A union needs two.
+        [] | [_] => pieces.iter().map(users).collect::<String>() + "\n|> distinct()\n|> count()",
+        _ => {
+            let tables: Vec<String> = pieces.iter().map(users).collect();
+            format!(
+                "union(tables: [\n{}\n])\n|> distinct()\n|> count()",
+                tables.join(",\n")
+            )
+        }
+    }
+}
+
+/// One table for each of `segments`, of `_value`s that may repeat.
+fn users_of(bucket: &str, segments: &[Segment], range: Range, erased: Erased) -> String {
     let filter = match erased {
         Erased::Ignored => String::new(),
         Erased::FilteredOut => format!(" and {}", not_erased()),
     };
     format!(
-        "{} and r.segment == {}{filter})\
-         \n|> keep(columns: [\"segment\", \"_field\", \"_value\"])\n|> distinct()\n|> count()",
+        "{} and {}{filter})\
+         \n|> keep(columns: [\"segment\", \"_field\", \"_value\"])",
         from_pairs(bucket, range),
-        text(&stored_tag(segment)),
+        is_one_of(segments),
     )
 }
 
-/// The latest note of something erased from `segment`, as one row with `_time`, or no row for none.
-pub(super) fn last_erased(bucket: &str, segment: &Segment, range: Range) -> String {
+fn is_one_of(segments: &[Segment]) -> String {
+    let is = |segment: &Segment| format!("r.segment == {}", text(&stored_tag(segment)));
+    match segments {
+        [only] => is(only),
+        several => {
+            let several: Vec<String> = several.iter().map(is).collect();
+            format!("({})", several.join(" or "))
+        }
+    }
+}
+
+/// The latest note of something erased from each segment, as one row with `segment` and `_time`.
+pub(super) fn last_erased(bucket: &str, range: Range) -> String {
     format!(
         "from(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{ERASED}\" \
-         and r._field == \"points\" and r.segment == {})\n|> last()",
+         and r._field == \"points\")\n|> last()\n|> keep(columns: [\"segment\", \"_time\"])",
         text(bucket),
         range.as_flux(),
-        text(&stored_tag(segment)),
     )
 }
 
@@ -85,11 +156,28 @@ pub(super) fn memberships(bucket: &str, user: &UserId<'_>, range: Range) -> Stri
     )
 }
 
-/// Every point of `user`, with `segment` and `_time`.
-pub(super) fn points(bucket: &str, user: &UserId<'_>, range: Range) -> String {
+/// Every point of `user`, in these segments or in all, with `segment` and `_time`.
+pub(super) fn points(
+    bucket: &str,
+    user: &UserId<'_>,
+    range: Range,
+    segments: Option<&[Segment]>,
+) -> String {
+    let among = segments.map_or_else(String::new, |segments| {
+        format!("\n|> filter(fn: (r) => {})", is_one_of(segments))
+    });
     format!(
-        "{}\n|> keep(columns: [\"segment\", \"_time\"])",
+        "{}{among}\n|> keep(columns: [\"segment\", \"_time\"])",
         points_of(bucket, user, range)
+    )
+}
+
+/// Every point whose user was overwritten, with `segment` and `_time`.
+pub(super) fn overwritten(bucket: &str, range: Range) -> String {
+    format!(
+        "{} and r.segment != \"\" and r._value == {})\n|> keep(columns: [\"segment\", \"_time\"])",
+        from_pairs(bucket, range),
+        text(SENTINEL),
     )
 }
 
@@ -103,11 +191,22 @@ pub(super) fn export(bucket: &str, segment: &Segment, range: Range) -> String {
     )
 }
 
-/// The trend of `segment` over `window`, one row a point with `_time` and `_value`, oldest first.
-pub(super) fn trend(bucket: &str, segment: &Segment, window: Window, range: Range) -> String {
+/// The trend of `segment` over `window`, one row a point with `_time` and `_value`, oldest first; with a step the last
+/// point of each step since the epoch, which the server finds while it reads.
+pub(super) fn trend(
+    bucket: &str,
+    segment: &Segment,
+    window: Window,
+    range: Range,
+    step: Option<Duration>,
+) -> String {
+    let thinned = step.map_or_else(String::new, |step| {
+        let seconds = step.as_secs().max(1);
+        format!("\n|> window(every: {seconds}s)\n|> last()\n|> group()")
+    });
     format!(
         "from(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{TREND}\" \
-         and r._field == \"users\" and r.segment == {} and r.window == {})\
+         and r._field == \"{USERS}\" and r.segment == {} and r.window == {}){thinned}\
          \n|> keep(columns: [\"_time\", \"_value\"])\n|> sort(columns: [\"_time\"])",
         text(bucket),
         range.as_flux(),
@@ -116,11 +215,50 @@ pub(super) fn trend(bucket: &str, segment: &Segment, window: Window, range: Rang
     )
 }
 
+/// The records of what all instances agree on, as rows with `id`, `_time` and `_value`.
+pub(super) fn installation(bucket: &str) -> String {
+    format!(
+        "from(bucket: {})\n|> range(start: 1970-01-01T00:00:00Z, stop: 2200-01-01T00:00:00Z)\
+         \n|> filter(fn: (r) => r._measurement == \"{INSTALLATION}\" and r._field == \"{RECORD}\")\
+         \n|> keep(columns: [\"id\", \"_time\", \"_value\"])",
+        text(bucket),
+    )
+}
+
 /// The least query that needs the bucket, the token's permission to read it and the query engine.
 pub(super) fn probe(bucket: &str, range: Range) -> String {
     format!(
         "{})\n|> limit(n: 1)\n|> keep(columns: [\"_time\"])",
         from_pairs(bucket, range)
+    )
+}
+
+/// Of which type the points are that a query is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Types {
+    /// Of ours: a text for a user, a number of users.
+    Ours,
+    /// Of any.
+    Any,
+}
+
+/// Whether there is a point of `measurement` with our field, as any rows.
+pub(super) fn any_point(bucket: &str, measurement: &str, range: Range, types: Types) -> String {
+    let (field, ours) = match measurement {
+        TREND => (USERS, "int"),
+        _ => (USER, "string"),
+    };
+    let of_type = match types {
+        Types::Ours => {
+            format!("\n|> filter(fn: (r) => types.isType(v: r._value, type: \"{ours}\"))")
+        }
+        Types::Any => String::new(),
+    };
+    format!(
+        "import \"types\"\nfrom(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{measurement}\" \
+         and r._field == \"{field}\")\n|> first(){of_type}\n|> keep(columns: [\"_time\"])\n|> limit(n: 1)",
+        text(bucket),
+        range.as_flux(),
     )
 }
 
@@ -192,8 +330,33 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_shards_and_leave_nothing_out() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let range = Range {
+            start: at("2026-11-27T22:30:00Z"),
+            stop: at("2026-12-01T00:01:00Z"),
+        };
+        for (hours, stops) in [
+            (24, &["28T00", "29T00", "30T00", "01T00", "01T00"][..]),
+            // Mondays.
+            (7 * 24, &["30T00", "01T00"]),
+        ] {
+            let pieces = range.pieces(Duration::from_hours(hours));
+            let ends: Vec<String> = pieces
+                .iter()
+                .map(|piece| piece.stop.to_string()[8..13].to_owned())
+                .collect();
+            assert_eq!(ends, stops, "shards of {hours} h");
+            assert_eq!(pieces[0].start, range.start);
+            assert!(pieces.windows(2).all(|two| two[0].stop == two[1].start));
+            assert_eq!(pieces.last().unwrap().stop, range.stop);
+        }
+    }
+
+    #[test]
     fn a_count_reads_as_the_design_states_it() {
-        let query = count("b", &Segment::new("s").unwrap(), range(), Erased::Ignored);
+        let [s, t] = ["s", "t"].map(|name| Segment::new(name).unwrap());
+        let query = count("b", std::slice::from_ref(&s), range(), Erased::Ignored);
         assert_eq!(
             query,
             "from(bucket: \"b\")\n\
@@ -202,16 +365,12 @@ mod tests {
              and r.segment == \"s\")\n\
              |> keep(columns: [\"segment\", \"_field\", \"_value\"])\n|> distinct()\n|> count()"
         );
-        let filtered = count(
-            "b",
-            &Segment::new("s").unwrap(),
-            range(),
-            Erased::FilteredOut,
-        );
-        assert!(
-            filtered.contains("and r._value != \"\\x01erased\")"),
-            "{filtered}"
-        );
+        let both = count("b", &[s.clone(), t], range(), Erased::FilteredOut);
+        let filter =
+            "and (r.segment == \"s\" or r.segment == \"t\") and r._value != \"\\x01erased\")";
+        assert!(both.contains(filter), "{both}");
+        let apart = count_apart("b", &[s], &range().pieces(Duration::from_secs(30)));
+        assert_eq!(apart.matches("from(bucket: \"b\")").count(), 2, "{apart}");
     }
 
     #[test]

@@ -51,17 +51,22 @@ impl Framing {
         }
     }
 
-    /// Takes the next bytes.
-    pub(super) fn take(&mut self, bytes: &[u8]) {
-        if self.wrong.is_some() {
-            return;
+    /// Takes the next bytes, and returns how many of them there are up to the end of the last whole record.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
         }
-        for &byte in bytes {
+        let mut whole = 0;
+        for (at, &byte) in bytes.iter().enumerate() {
             if let Err(wrong) = self.step(byte) {
                 self.wrong = Some(wrong);
-                return;
+                return Err(wrong);
+            }
+            if self.fresh {
+                whole = at + 1;
             }
         }
+        Ok(whole)
     }
 
     /// What is wrong with an answer that ends here.
@@ -129,8 +134,8 @@ mod tests {
         let mut framing = Framing::new();
         // However the pieces come.
         let (one, other) = body.as_bytes().split_at(body.len() / 2);
-        framing.take(one);
-        framing.take(other);
+        framing.take(one)?;
+        framing.take(other)?;
         framing.end()
     }
 
@@ -142,6 +147,20 @@ mod tests {
         for end in 0..GOOD.len() {
             assert!(check(&GOOD[..end]).is_err(), "cut after {end} bytes");
         }
+    }
+
+    #[test]
+    fn the_last_whole_record_ends_where_it_ends() {
+        let mut framing = Framing::new();
+        let header = "#datatype\r\n,_value\r\n".len();
+        let cut = GOOD.find("4\r\n").unwrap() + 2;
+        assert_eq!(framing.take(&GOOD.as_bytes()[..cut]), Ok(cut - 5));
+        assert_eq!(framing.take(&GOOD.as_bytes()[cut..]), Ok(3));
+        let mut framing = Framing::new();
+        assert_eq!(
+            framing.take(b"#datatype\r\n,_value\r\n,\"a\r\nb"),
+            Ok(header)
+        );
     }
 
     #[test]

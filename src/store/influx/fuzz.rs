@@ -88,7 +88,7 @@ fn lines() {
     bolero::check!()
         .with_type::<Input>()
         .for_each(|(pairs, most)| {
-            let resolution = frame().resolution();
+            let (resolution, key) = (frame().resolution(), PointKey::new([3; 16]));
             let mut batch = BatchBuilder::default();
             let mut given = Vec::new();
             for (user, segment, slot) in pairs {
@@ -101,7 +101,7 @@ fn lines() {
                 }
             }
             let most = usize::from(*most).max(1);
-            let bodies = line::pairs(&batch.finish(), resolution, most);
+            let bodies = line::pairs(&batch.finish(), resolution, most, key);
             assert_eq!(bodies.len(), given.len().div_ceil(most));
             let mut given = given.into_iter();
             for body in &bodies {
@@ -117,7 +117,7 @@ fn lines() {
                     assert_eq!(line::slot_at(time, resolution), slot);
                     assert_eq!(
                         time,
-                        line::nanos(&UserId::new(&value).unwrap(), slot, resolution)
+                        line::nanos(&UserId::new(&value).unwrap(), slot, resolution, key)
                     );
                 }
             }
@@ -172,7 +172,12 @@ fn flux() {
             let range = Range::of_slots(&(Slot::new(7)..=Slot::new(9)), frame().resolution());
             let written = |flux: &str| literals(flux).unwrap_or_else(|| panic!("{flux}"));
             if let Ok(name) = Segment::new(&segment) {
-                let found = written(&flux::count(&bucket, &name, range, Erased::FilteredOut));
+                let found = written(&flux::count(
+                    &bucket,
+                    std::slice::from_ref(&name),
+                    range,
+                    Erased::FilteredOut,
+                ));
                 assert_eq!(found[..3], [&*bucket, "pair", "user"]);
                 assert_eq!(segment_of_tag(&found[3]), Some(name));
                 assert_eq!(found[4..], ["\u{1}erased", "segment", "_field", "_value"]);
@@ -336,7 +341,7 @@ fn damaged_answers() {
                 body.extend_from_slice(b"\r\n");
             }
             assert_eq!(
-                query::parse(&*body, |row| row.number("_value")).unwrap(),
+                query::parse(&body, |row| row.number("_value")).unwrap(),
                 right
             );
             edit(&mut body, edits);

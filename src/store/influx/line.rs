@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use siphasher::sip::SipHasher13;
-
+use super::key::PointKey;
 use super::lines::Lines;
 use crate::domain::{Batch, Resolution, Segment, Slot, TrendPoint, UserId, Window};
+use crate::index::FINGERPRINT_BITS;
 
 /// The measurement of pairs.
 pub(super) const PAIR: &str = "pair";
@@ -16,6 +16,12 @@ pub(super) const USER: &str = "user";
 pub(super) const ERASED: &str = "erased";
 /// The measurement of the trend.
 pub(super) const TREND: &str = "segment_users";
+/// The measurement of what all instances agree on.
+pub(super) const INSTALLATION: &str = "installation";
+/// Its string field.
+pub(super) const RECORD: &str = "record";
+/// The integer field of a trend point.
+pub(super) const USERS: &str = "users";
 
 /// What stands where a user was erased. No user id has a control character.
 pub(super) const SENTINEL: &str = "\u{1}erased";
@@ -26,7 +32,12 @@ const REPLACED: char = '\u{1}';
 const BACKSLASH: char = '\u{2}';
 
 /// The lines of a batch, cut into bodies of at most `batch_pairs`.
-pub(super) fn pairs(batch: &Batch, resolution: Resolution, batch_pairs: usize) -> Vec<Lines> {
+pub(super) fn pairs(
+    batch: &Batch,
+    resolution: Resolution,
+    batch_pairs: usize,
+    key: PointKey,
+) -> Vec<Lines> {
     let heads: Vec<String> = batch.segments().iter().map(pair_head).collect();
     let mut bodies = Vec::with_capacity(batch.len().div_ceil(batch_pairs));
     let mut left = batch.len();
@@ -39,7 +50,7 @@ pub(super) fn pairs(batch: &Batch, resolution: Resolution, batch_pairs: usize) -
             &mut body,
             &heads[segment],
             user.as_str(),
-            nanos(&user, slot, resolution),
+            nanos(&user, slot, resolution, key),
         );
         left -= 1;
         if body.count() == batch_pairs || left == 0 {
@@ -84,20 +95,29 @@ pub(super) fn trend(points: &[TrendPoint]) -> Lines {
     lines
 }
 
+/// The line of a record of what all instances agree on; without a time it gets the server's.
+pub(super) fn installation(id: &str, record: &str, nanos: Option<i64>) -> String {
+    let record = record.replace('\\', "\\\\").replace('"', "\\\"");
+    let nanos = nanos.map_or_else(String::new, |nanos| format!(" {nanos}"));
+    format!("{INSTALLATION},id={id} {RECORD}=\"{record}\"{nanos}\n")
+}
+
 /// The tag of a window: its length, as in `1209600s`.
 pub(super) fn window_tag(window: Window) -> String {
     format!("{}s", window.seconds())
 }
 
-/// The timestamp of a pair: the start of its slot plus a hash of the user modulo the slot's nanoseconds.
+/// The timestamp of a pair: the start of its slot plus the user's fingerprint, scaled to the slot's nanoseconds.
 ///
-/// A point's identity is its tags and this timestamp. So it must differ between the users of a segment, and
-/// must never change between versions, or a retry would count as another point. The hash is SipHash-1-3 with
-/// a key of zeroes: fixed for ever, and spread evenly enough that users share a nanosecond by chance only.
-pub(super) fn nanos(user: &UserId<'_>, slot: Slot, resolution: Resolution) -> i64 {
-    let hash = SipHasher13::new().hash(user.as_str().as_bytes());
+/// A point's identity is its tags and this timestamp. So it must differ between the users of a segment, and must never
+/// change between versions, or a retry would be another point. Version 0.1.0 took a hash under a key of zeroes modulo the
+/// slot: its points are other ones, of the same names, and so of the same count.
+pub(super) fn nanos(user: &UserId<'_>, slot: Slot, resolution: Resolution, key: PointKey) -> i64 {
     let length = u64::from(resolution.seconds()) * 1_000_000_000;
-    slot_start(slot, resolution).saturating_add_unsigned(hash % length)
+    let fingerprint = key.fingerprint(user).number();
+    let offset = (u128::from(fingerprint) * u128::from(length)) >> FINGERPRINT_BITS;
+    let offset = u64::try_from(offset).unwrap_or(0);
+    slot_start(slot, resolution).saturating_add_unsigned(offset)
 }
 
 /// The slot that holds the timestamp of a pair.
@@ -200,7 +220,8 @@ mod tests {
     #[test]
     fn the_timestamp_of_a_pair_never_changes() {
         let resolution = frame().resolution();
-        let stamp = |name| nanos(&user(name), Slot::new(29_000_000), resolution);
+        let key = PointKey::new(*b"sixteen bytes ok");
+        let stamp = |name| nanos(&user(name), Slot::new(29_000_000), resolution, key);
         // Whoever changes these numbers makes every stored point count twice.
         assert_eq!(stamp("u104010"), 1_740_000_006_309_200_428);
         assert_eq!(stamp("Юля"), 1_740_000_014_643_446_892);
@@ -213,11 +234,22 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for n in 0..20_000 {
             let name = format!("u{n}");
-            let stamp = nanos(&user(&name), Slot::new(7), resolution);
+            let stamp = nanos(
+                &user(&name),
+                Slot::new(7),
+                resolution,
+                PointKey::new([9; 16]),
+            );
             assert_eq!(slot_at(stamp, resolution), Slot::new(7));
             assert!(seen.insert(stamp), "two of 20,000 users share a nanosecond");
         }
-        assert_eq!(nanos(&user("u"), Slot::new(u64::MAX), resolution), i64::MAX);
+        let last = nanos(
+            &user("u"),
+            Slot::new(u64::MAX),
+            resolution,
+            PointKey::new([9; 16]),
+        );
+        assert_eq!(last, i64::MAX);
     }
 
     #[test]
@@ -228,10 +260,23 @@ mod tests {
                 .push_pair(&user(&format!("u{n}")), "s", Slot::new(1))
                 .unwrap();
         }
-        let bodies = pairs(&builder.finish(), frame().resolution(), 3);
+        let bodies = pairs(
+            &builder.finish(),
+            frame().resolution(),
+            3,
+            PointKey::new([9; 16]),
+        );
         let counts: Vec<_> = bodies.iter().map(Lines::count).collect();
         assert_eq!(counts, [3, 3, 1]);
-        assert!(pairs(&BatchBuilder::default().finish(), frame().resolution(), 3).is_empty());
+        assert!(
+            pairs(
+                &BatchBuilder::default().finish(),
+                frame().resolution(),
+                3,
+                PointKey::new([9; 16])
+            )
+            .is_empty()
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::key::PointKey;
 use crate::domain::TimeFrame;
 
 /// Where the server is, what to call things there, and how patient to be.
@@ -21,6 +22,13 @@ pub struct InfluxOptions {
     pub token: String,
     /// The window and the resolution.
     pub frame: TimeFrame,
+    /// The installation's key. `None`: the one that is kept in the store, and made there if it is missing. With a key
+    /// given, nothing of what instances must agree on is compared.
+    pub key: Option<PointKey>,
+    /// A digest of `user_key`, where there is one: instances with different ones refuse to share a bucket.
+    pub user_key: Option<String>,
+    /// Whether instances on the bucket may have another window: for commands that read it only.
+    pub any_window: bool,
     /// The most lines in one write. 5,000 is where the server is fastest.
     pub batch_pairs: usize,
     /// How long a write waits for more lines to share it.
@@ -40,6 +48,12 @@ pub struct InfluxOptions {
     pub write_attempts: u32,
     /// How long a query may take, to the last byte.
     pub query_timeout: Duration,
+    /// How many users may be looked up or erased at once: each look-up reads every pair of the bucket.
+    pub lookups: usize,
+    /// How long a look-up waits for its turn before it is `Busy`.
+    pub lookup_wait: Duration,
+    /// How long erasing one user may spend on deleting points, which takes tens of milliseconds each.
+    pub delete_deadline: Duration,
     /// Where lines go that the server refuses. `None`: nowhere, they are only counted.
     pub dead_letter: Option<PathBuf>,
     /// How large that file may grow.
@@ -56,6 +70,9 @@ impl InfluxOptions {
             trend_bucket: format!("{bucket}_trend"),
             token: token.to_owned(),
             frame,
+            key: None,
+            user_key: None,
+            any_window: false,
             batch_pairs: 5_000,
             // Lines gather by themselves while the writes under way are; waiting longer only delays (measured).
             linger: Duration::ZERO,
@@ -66,6 +83,9 @@ impl InfluxOptions {
             write_deadline: Duration::from_secs(6),
             write_attempts: 4,
             query_timeout: Duration::from_secs(60),
+            lookups: 2,
+            lookup_wait: Duration::from_secs(10),
+            delete_deadline: Duration::from_secs(10),
             dead_letter: None,
             dead_letter_max_bytes: 64 * 1024 * 1024,
         }

@@ -1,17 +1,19 @@
 //! Flux over HTTP: an answer is believed only when it came to its proper end.
 
-use std::io::{self, Read};
 use std::time::Duration;
 
-use futures::TryStreamExt;
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde_json::json;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::error::{Error, root_cause};
 use super::framing::Framing;
 use super::server::{Server, refusal, send};
 use crate::domain::Timestamp;
+
+/// The longest answer that is collected: some million short rows. Longer ones are for [`Answer`], row by row.
+const MAX_BYTES: usize = 256 * 1024 * 1024;
+/// The longest row: names have some hundred bytes.
+const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
 /// A row of an answer, with the names of its columns.
 #[derive(Debug)]
@@ -55,93 +57,189 @@ impl Row<'_> {
 /// Runs `flux` and returns what `read` makes of each row.
 ///
 /// No rows is an answer; an answer that breaks off, ends in an error, or lacks its end is an error, never
-/// fewer rows.
-pub(super) async fn rows<T: Send + 'static>(
+/// fewer rows. Rows are read as they come, on the caller's own task: a body that stalls holds a connection until
+/// the deadline, and no thread.
+pub(super) async fn rows<T>(
     server: &Server,
     flux: &str,
     within: Duration,
-    read: impl FnMut(&Row<'_>) -> Result<T, Error> + Send + 'static,
+    read: impl FnMut(&Row<'_>) -> Result<T, Error> + Send,
 ) -> Result<Vec<T>, Error> {
-    match tokio::time::timeout(within, rows_to_end(server, flux, within, read)).await {
+    let all = async {
+        let mut answer = Answer::ask(server, flux, within, read).await?;
+        let mut rows = Vec::new();
+        while answer.next(&mut rows).await? {
+            if answer.bytes > MAX_BYTES {
+                return Err(Error::TooMuch(MAX_BYTES));
+            }
+        }
+        Ok(rows)
+    };
+    match tokio::time::timeout(within, all).await {
         Ok(rows) => rows,
         Err(_) => Err(Error::TimedOut(within)),
     }
 }
 
-async fn rows_to_end<T: Send + 'static>(
-    server: &Server,
-    flux: &str,
+/// An answer that is read while it comes.
+pub(super) struct Answer<F> {
+    response: Response,
+    parser: Parser<F>,
+    /// How long the next bytes may take to come.
     within: Duration,
-    read: impl FnMut(&Row<'_>) -> Result<T, Error> + Send + 'static,
-) -> Result<Vec<T>, Error> {
-    let body = json!({
-        "query": flux,
-        "type": "flux",
-        "dialect": {"header": true, "delimiter": ",", "annotations": ["datatype"]},
-    });
-    let request = server.org_request(Method::POST, "api/v2/query").json(&body);
-    let response = send(request, within).await?;
-    if response.status().as_u16() != 200 {
-        return Err(refusal(response).await);
-    }
-    let chunks = response
-        .bytes_stream()
-        .map_err(|error| io::Error::other(root_cause(&error)));
-    let bridge = SyncIoBridge::new(StreamReader::new(chunks));
-    // The csv crate reads from blocking readers. A thread of its own also turns a panic into an error.
-    let parsed = tokio::task::spawn_blocking(move || parse(bridge, read)).await;
-    parsed.map_err(|_| Error::Panicked)?
+    bytes: usize,
 }
 
-/// Reads annotated CSV from its first to its last byte.
+impl<T, F: FnMut(&Row<'_>) -> Result<T, Error>> Answer<F> {
+    /// Runs `flux`; `within` is how long the head of the answer may take, and each further piece of it.
+    pub(super) async fn ask(
+        server: &Server,
+        flux: &str,
+        within: Duration,
+        read: F,
+    ) -> Result<Self, Error> {
+        let body = json!({
+            "query": flux,
+            "type": "flux",
+            "dialect": {"header": true, "delimiter": ",", "annotations": ["datatype"]},
+        });
+        let request = server.org_request(Method::POST, "api/v2/query").json(&body);
+        let response = send(request, within).await?;
+        if response.status().as_u16() != 200 {
+            let refused = tokio::time::timeout(within, refusal(response)).await;
+            return Err(refused.unwrap_or(Error::TimedOut(within)));
+        }
+        Ok(Self {
+            response,
+            parser: Parser::new(read),
+            within,
+            bytes: 0,
+        })
+    }
+
+    /// Appends the rows that came next to `rows`; `false` at the proper end of the answer. Rows of an answer that
+    /// turns out to have no proper end were there, but are not all.
+    pub(super) async fn next(&mut self, rows: &mut Vec<T>) -> Result<bool, Error> {
+        let chunk = match tokio::time::timeout(self.within, self.response.chunk()).await {
+            Ok(chunk) => chunk.map_err(|error| Error::BrokenAnswer(root_cause(&error)))?,
+            Err(_) => return Err(Error::TimedOut(self.within)),
+        };
+        let Some(chunk) = chunk else {
+            self.parser.end()?;
+            return Ok(false);
+        };
+        self.bytes += chunk.len();
+        self.parser.take(&chunk, rows)?;
+        Ok(true)
+    }
+}
+
+/// Reads the whole of an annotated CSV answer.
+#[cfg(test)]
 pub(super) fn parse<T>(
-    body: impl Read,
-    mut read: impl FnMut(&Row<'_>) -> Result<T, Error>,
+    body: &[u8],
+    read: impl FnMut(&Row<'_>) -> Result<T, Error>,
 ) -> Result<Vec<T>, Error> {
-    let framing = Framing::new();
-    let mut body = Watched { body, framing };
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(&mut body);
+    let mut parser = Parser::new(read);
     let mut rows = Vec::new();
-    let mut header: Option<csv::StringRecord> = None;
-    // As many columns as the annotations above a header have.
-    let mut annotated = None;
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record).map_err(csv_error)? {
-        if record.get(0).is_some_and(|first| first.starts_with('#')) {
-            let above = annotated.replace(record.len());
-            if above.is_some_and(|columns| columns != record.len()) {
-                return Err(Error::Nonsense("annotations that do not fit".into()));
-            }
-        } else if is_error_header(&record) {
-            // The message below this header may echo values: it is not read.
-            return Err(Error::BrokenAnswer("the query failed on its way".into()));
-        } else if let Some(columns) = annotated.take() {
-            if columns != record.len() || has_twice(&record) {
-                return Err(Error::Nonsense("a header that does not fit".into()));
-            }
-            header = Some(record.clone());
-        } else {
-            let Some(header) = &header else {
-                return Err(Error::Nonsense("a row before any header".into()));
-            };
-            if record.len() != header.len() {
-                return Err(Error::Nonsense(
-                    "a row of another length than its header".into(),
-                ));
-            }
-            rows.push(read(&Row {
-                header,
-                record: &record,
-            })?);
+    // In pieces, as they come.
+    for piece in body.chunks(body.len() / 3 + 1) {
+        parser.take(piece, &mut rows)?;
+    }
+    parser.end()?;
+    Ok(rows)
+}
+
+/// Reads annotated CSV from its first to its last byte, in pieces of any length.
+struct Parser<F> {
+    framing: Framing,
+    /// The beginning of a record whose end has not come.
+    begun: Vec<u8>,
+    header: Option<csv::StringRecord>,
+    /// As many columns as the annotations above a header have.
+    annotated: Option<usize>,
+    read: F,
+}
+
+impl<F> Parser<F> {
+    fn new(read: F) -> Self {
+        Self {
+            framing: Framing::new(),
+            begun: Vec::new(),
+            header: None,
+            annotated: None,
+            read,
         }
     }
-    drop(reader);
-    let whole = body.framing.end();
-    whole.map_err(|wrong| Error::BrokenAnswer(wrong.into()))?;
-    Ok(rows)
+
+    /// Whether the answer may end here.
+    fn end(&self) -> Result<(), Error> {
+        let whole = self.framing.end();
+        whole.map_err(|wrong| Error::BrokenAnswer(wrong.into()))
+    }
+
+    fn take<T>(&mut self, piece: &[u8], rows: &mut Vec<T>) -> Result<(), Error>
+    where
+        F: FnMut(&Row<'_>) -> Result<T, Error>,
+    {
+        let whole = self.framing.take(piece);
+        let whole = whole.map_err(|wrong| Error::BrokenAnswer(wrong.into()))?;
+        let (ended, begun) = piece.split_at(whole);
+        if !self.begun.is_empty() && whole > 0 {
+            let mut first = std::mem::take(&mut self.begun);
+            first.extend_from_slice(ended);
+            self.records(&first, rows)?;
+        } else {
+            self.records(ended, rows)?;
+        }
+        self.begun.extend_from_slice(begun);
+        if self.begun.len() > MAX_RECORD_BYTES {
+            return Err(Error::Nonsense("a row that is too long".into()));
+        }
+        Ok(())
+    }
+
+    /// Reads whole records.
+    fn records<T>(&mut self, text: &[u8], rows: &mut Vec<T>) -> Result<(), Error>
+    where
+        F: FnMut(&Row<'_>) -> Result<T, Error>,
+    {
+        let mut reader = csv::ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(text);
+        let mut record = csv::StringRecord::new();
+        while reader.read_record(&mut record).map_err(csv_error)? {
+            if record.get(0).is_some_and(|first| first.starts_with('#')) {
+                let above = self.annotated.replace(record.len());
+                if above.is_some_and(|columns| columns != record.len()) {
+                    return Err(Error::Nonsense("annotations that do not fit".into()));
+                }
+            } else if is_error_header(&record) {
+                // The message below this header may echo values: it is not read.
+                return Err(Error::BrokenAnswer("the query failed on its way".into()));
+            } else if let Some(columns) = self.annotated.take() {
+                if columns != record.len() || has_twice(&record) {
+                    return Err(Error::Nonsense("a header that does not fit".into()));
+                }
+                self.header = Some(record.clone());
+            } else {
+                let Some(header) = &self.header else {
+                    return Err(Error::Nonsense("a row before any header".into()));
+                };
+                if record.len() != header.len() {
+                    return Err(Error::Nonsense(
+                        "a row of another length than its header".into(),
+                    ));
+                }
+                rows.push((self.read)(&Row {
+                    header,
+                    record: &record,
+                })?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether two columns have the same name.
@@ -164,20 +262,6 @@ fn csv_error(error: csv::Error) -> Error {
         csv::ErrorKind::Io(error) => Error::BrokenAnswer(error.to_string()),
         csv::ErrorKind::Utf8 { .. } => Error::Nonsense("it is not UTF-8".into()),
         _ => Error::Nonsense("it is no CSV".into()),
-    }
-}
-
-/// Has the form of a body checked while it is read.
-struct Watched<R> {
-    body: R,
-    framing: Framing,
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.body.read(buffer)?;
-        self.framing.take(&buffer[..length]);
-        Ok(length)
     }
 }
 

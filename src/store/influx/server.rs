@@ -1,5 +1,6 @@
 //! Plain HTTP to an InfluxDB server: URLs, authorisation, time-outs, and answers that are no success.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -28,17 +29,22 @@ impl Server {
                 StoreError::Rejected("influx_token has a character that no header can carry".into())
             })?;
         token.set_sensitive(true);
-        let client = Client::builder()
+        let base = base_url(&options.url)?;
+        let mut client = Client::builder()
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, token)]))
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
             // A redirected POST would be repeated as a GET.
-            .redirect(reqwest::redirect::Policy::none())
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&base) {
+            client = client.no_proxy();
+        }
+        let client = client
             .build()
             .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {error}")))?;
         Ok(Self {
             client,
-            base: base_url(&options.url)?,
+            base,
             org: options.org.clone(),
         })
     }
@@ -84,6 +90,15 @@ pub(crate) fn parse_url(text: &str) -> Result<Url, String> {
         return Err("it names a user".to_owned());
     }
     Ok(url)
+}
+
+/// Whether the server is on this machine. A proxy of `HTTP_PROXY` can't reach it for us, and has no business with the
+/// token; for other hosts the client heeds `NO_PROXY`.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
 /// Sends a request and waits at most `within` for the head of its answer.
@@ -176,5 +191,20 @@ mod tests {
         };
         assert_eq!(read("7"), Some(Duration::from_secs(7)));
         assert_eq!(read("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+
+    #[test]
+    fn loopback_is_told_by_address_and_name() {
+        for (url, is) in [
+            ("http://127.0.0.1:8086", true),
+            ("http://127.9.9.9", true),
+            ("http://localhost:8086", true),
+            ("https://[::1]:8086", true),
+            ("http://influxdb:8086", false),
+            ("http://127.0.0.1.example", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(&base_url(url).unwrap()), is, "{url}");
+        }
     }
 }

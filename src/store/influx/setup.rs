@@ -16,14 +16,16 @@ use influxdb2::models::{Bucket, PostBucketRequest};
 use reqwest::Method;
 use serde_json::json;
 
+use super::InfluxStore;
 use super::driver::{call, connect};
 use super::error::Error;
 use super::options::InfluxOptions;
 use super::server::{Server, refusal, send};
-use crate::store::{Change, IssuedToken, SetUp, Step, StoreError};
+use crate::domain::Timestamp;
+use crate::store::{Change, IssuedToken, PairStore, SetUp, Step, StoreError};
 
 /// How long trend points are kept: a year and a month.
-const TREND_SECONDS: u64 = 400 * DAY;
+pub(super) const TREND_SECONDS: u64 = 400 * DAY;
 /// The server keeps no bucket for less. A shorter window still counts right: queries state their range.
 const LEAST_RETENTION: u64 = HOUR;
 const HOUR: u64 = 3_600;
@@ -49,9 +51,8 @@ pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp
         ));
     }
     let (org_id, org) = setup.org().await?;
-    let window = options.frame.full_window().seconds();
     let (bucket_id, bucket) = setup
-        .bucket(&org_id, &options.bucket, window.max(LEAST_RETENTION))
+        .bucket(&org_id, &options.bucket, retention_of(options))
         .await?;
     let (trend_id, trend_bucket) = setup
         .bucket(&org_id, &options.trend_bucket, TREND_SECONDS)
@@ -60,6 +61,7 @@ pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp
     if issue_tokens {
         tokens = setup.tokens(&org_id, [&bucket_id, &trend_id]).await?;
     }
+    let (installation, warnings) = in_buckets(options).await?;
     let step = |kind: &str, name: &str, change| Step {
         what: format!("{kind} {name:?}"),
         change,
@@ -69,9 +71,37 @@ pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp
             step("organisation", &options.org, org),
             step("bucket", &options.bucket, bucket),
             step("bucket", &options.trend_bucket, trend_bucket),
+            step(
+                "the installation's key in",
+                &options.trend_bucket,
+                installation,
+            ),
         ],
         tokens,
+        warnings,
     })
+}
+
+/// How long the bucket of pairs keeps points, in seconds.
+fn retention_of(options: &InfluxOptions) -> u64 {
+    options.frame.full_window().seconds().max(LEAST_RETENTION)
+}
+
+/// How long the shards of the bucket of pairs are.
+pub(super) fn shard_of(options: &InfluxOptions) -> Duration {
+    shard_length(retention_of(options))
+}
+
+/// Makes what instances must agree on, and looks for what other programs wrote into the buckets.
+async fn in_buckets(options: &InfluxOptions) -> Result<(Change, Vec<String>), StoreError> {
+    let store = InfluxStore::open(options.clone())?;
+    let done = async {
+        let installation = store.set_up().await?;
+        Ok((installation, store.strangers(Timestamp::now()).await?))
+    };
+    let done = done.await;
+    store.close().await?;
+    done
 }
 
 struct Setup<'a> {
@@ -234,16 +264,22 @@ impl Setup<'_> {
 }
 
 /// A retention with the shard groups that the server itself would choose, but stated, so that they change
-/// along with the retention: an hour below two days, a day below half a year, else a week.
+/// along with the retention.
 fn retention(seconds: u64) -> Result<RetentionRule, StoreError> {
     let too_long = |_| StoreError::Rejected("window is too long for a bucket's retention".into());
     let mut rule = RetentionRule::new(RuleType::Expire, i32::try_from(seconds).map_err(too_long)?);
-    rule.shard_group_duration_seconds = Some(match seconds {
-        0..172_800 => 3_600,
-        172_800..15_552_000 => 86_400,
-        _ => 604_800,
-    });
+    rule.shard_group_duration_seconds = i64::try_from(shard_length(seconds).as_secs()).ok();
     Ok(rule)
+}
+
+/// The length of the shards of a bucket that keeps points for so many seconds: an hour below two days, a day below
+/// half a year, else a week.
+pub(super) fn shard_length(retention: u64) -> Duration {
+    Duration::from_secs(match retention {
+        0..172_800 => HOUR,
+        172_800..15_552_000 => DAY,
+        _ => 7 * DAY,
+    })
 }
 
 fn permission(action: Action, org_id: &str, bucket_id: &str) -> Permission {

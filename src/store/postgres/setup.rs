@@ -62,6 +62,7 @@ pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
             ),
         ],
         tokens: Vec::new(),
+        warnings: Vec::new(),
     })
 }
 

@@ -34,5 +34,6 @@ pub async fn set_up(options: RedisStoreOptions) -> Result<SetUp, StoreError> {
     Ok(SetUp {
         steps,
         tokens: Vec::new(),
+        warnings: Vec::new(),
     })
 }

@@ -45,6 +45,7 @@ impl Influxd {
                           "bucket": "first", "token": TOKEN});
         let made = server.post("api/v2/setup", &body).await;
         assert_eq!(made.status(), 201, "the first user was not made");
+        server.make_trend_bucket().await;
         Some(server)
     }
 
@@ -107,6 +108,43 @@ impl Influxd {
             .header("Authorization", format!("Token {TOKEN}"))
             .body(lines);
         request.send().await.unwrap().status().as_u16()
+    }
+
+    /// The bucket of the trend that settings name, unless told otherwise.
+    async fn make_trend_bucket(&self) {
+        let orgs = reqwest::Client::new()
+            .get(format!("{}/api/v2/orgs", self.url()))
+            .header("Authorization", format!("Token {TOKEN}"))
+            .send()
+            .await
+            .unwrap();
+        let orgs: serde_json::Value = orgs.json().await.unwrap();
+        let body = json!({"orgID": orgs["orgs"][0]["id"], "name": "headcount_trend",
+                          "retentionRules": []});
+        assert_eq!(self.post("api/v2/buckets", &body).await.status(), 201);
+    }
+
+    /// Runs Flux and returns its answer's rows, each cut at its commas.
+    pub async fn flux(&self, query: &str) -> Vec<Vec<String>> {
+        let path = format!("api/v2/query?org={}", ORG.replace(' ', "%20"));
+        let body = json!({"query": query, "type": "flux"});
+        let answer = self.post(&path, &body).await;
+        assert_eq!(answer.status(), 200, "{query}");
+        let text = answer.text().await.unwrap();
+        let rows = text.lines().filter(|line| line.starts_with(",_result"));
+        rows.map(|row| row.split(',').map(str::to_owned).collect())
+            .collect()
+    }
+
+    /// Deletes everything of a measurement.
+    pub async fn delete(&self, bucket: &str, measurement: &str) {
+        let path = format!(
+            "api/v2/delete?org={}&bucket={bucket}",
+            ORG.replace(' ', "%20")
+        );
+        let body = json!({"start": "1970-01-01T00:00:00Z", "stop": "2200-01-01T00:00:00Z",
+                          "predicate": format!("_measurement=\"{measurement}\"")});
+        assert_eq!(self.post(&path, &body).await.status(), 204);
     }
 
     async fn wait_until_healthy(&mut self) {

@@ -1,0 +1,73 @@
+//! The installation's key, and where in its slot a user's point lies under it.
+
+use std::fmt;
+
+use siphasher::sip::SipHasher13;
+
+use crate::domain::UserId;
+use crate::index::Fingerprint;
+use crate::store::StoreError;
+
+/// The key under which user ids become fingerprints, one for all instances on a bucket.
+///
+/// Without it a point's timestamp would be a public hash of the user: it would name a user who was erased to everybody
+/// who tries ids, and let two ids be made that hide each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PointKey([u8; 16]);
+
+impl PointKey {
+    /// The key that is these bytes.
+    pub fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// A key that nobody knows.
+    pub(super) fn random() -> Result<Self, StoreError> {
+        let mut key = [0; 16];
+        getrandom::fill(&mut key).map_err(|error| {
+            StoreError::Unavailable(format!("no random key can be made: {error}"))
+        })?;
+        Ok(Self(key))
+    }
+
+    pub(super) fn to_hex(self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.0))
+    }
+
+    pub(super) fn from_hex(digits: &str) -> Option<Self> {
+        if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        let number = u128::from_str_radix(digits, 16).ok()?;
+        Some(Self(number.to_be_bytes()))
+    }
+
+    /// The fingerprint of a user: the top 48 bits of SipHash-1-3 under the key.
+    pub(super) fn fingerprint(self, user: &UserId<'_>) -> Fingerprint {
+        let hasher = SipHasher13::new_with_key(&self.0);
+        Fingerprint::new(hasher.hash(user.as_str().as_bytes()))
+    }
+}
+
+impl fmt::Debug for PointKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PointKey(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_being_written_down_and_is_not_shown() {
+        let key = PointKey::random().unwrap();
+        assert_eq!(PointKey::from_hex(&key.to_hex()), Some(key));
+        let early = PointKey::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(PointKey::from_hex(&early.to_hex()), Some(early));
+        for digits in ["", "1", "+0000000000000000000000000000001", &"g".repeat(32)] {
+            assert_eq!(PointKey::from_hex(digits), None);
+        }
+        assert!(!format!("{key:?}").contains(&key.to_hex()[..6]));
+    }
+}

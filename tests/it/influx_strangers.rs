@@ -1,0 +1,200 @@
+//! Points of another program in our measurements, on a real InfluxDB: they hide nobody, and they are told of.
+
+use std::time::Duration;
+
+use headcount::domain::{Count, Segment, Slot, Timestamp, TrendPoint, UserId};
+use headcount::store::PairStore;
+use headcount::store::conformance::batch;
+use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+
+use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::program::{self, Run};
+use crate::support::two_weeks;
+
+const DAY: u64 = 24 * 60;
+
+fn segment(name: &str) -> Segment {
+    Segment::new(name).unwrap()
+}
+
+fn back(minutes: u64) -> Slot {
+    let present = two_weeks().resolution().slot_of(Timestamp::now());
+    Slot::new(present.number() - minutes)
+}
+
+/// A line of another program in the measurement of pairs, so many minutes ago.
+fn strange(value: &str, minutes: u64) -> String {
+    let seconds = back(minutes).number() * 60;
+    format!("pair,segment=x user={value} {seconds}000000000")
+}
+
+async fn users(store: &InfluxStore, name: &str, window: Duration) -> u64 {
+    let window = two_weeks().window(window).unwrap();
+    let counted = store.count(&segment(name), window, Timestamp::now()).await;
+    counted.unwrap().users
+}
+
+/// Users of yesterday, of a week ago and of today in two segments, one of them also of `x`.
+async fn fill(store: &InfluxStore) {
+    let pairs = [
+        ("u1", "s", back(7 * DAY)),
+        ("u2", "s", back(DAY)),
+        ("u3", "s", back(0)),
+        ("u3", "s", back(DAY)),
+        ("u1", "x", back(7 * DAY)),
+        ("u4", "x", back(0)),
+    ];
+    store.record(&batch(pairs)).await.unwrap();
+}
+
+async fn check(store: &InfluxStore, what: &str) {
+    let now = Timestamp::now();
+    let full = Duration::from_hours(14 * 24);
+    assert_eq!(users(store, "s", full).await, 3, "{what}");
+    assert_eq!(users(store, "x", full).await, 2, "{what}");
+    assert_eq!(
+        users(store, "s", Duration::from_hours(3 * 24)).await,
+        2,
+        "{what}"
+    );
+    let listed = store.segments(now).await.unwrap();
+    assert_eq!(listed, [segment("s"), segment("x")], "{what}");
+    let user = UserId::new("u1").unwrap();
+    let memberships = store.memberships(&user, now).await.unwrap();
+    assert_eq!(memberships.len(), 2, "{what}");
+    let exported = store
+        .export(&segment("s"), back(13 * DAY)..=back(0))
+        .await
+        .unwrap();
+    assert_eq!(exported.len(), 4, "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_of_another_program_hides_nobody() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    // Of each type, in a day before all of ours, between them, and in several.
+    for (number, (value, minutes)) in [
+        ("1i", &[10 * DAY][..]),
+        ("1", &[4 * DAY]),
+        ("true", &[10 * DAY, 4 * DAY]),
+        ("7u", &[3 * DAY]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bucket = format!("bucket {number}");
+        let store = server.store(&bucket, two_weeks()).await;
+        fill(&store).await;
+        check(&store, "before").await;
+        assert_eq!(
+            store.strangers(Timestamp::now()).await.unwrap(),
+            Vec::<String>::new()
+        );
+        for minutes in minutes {
+            let status = server.write_raw(&bucket, strange(value, *minutes)).await;
+            assert_eq!(status, 204);
+        }
+        let what = format!("{value} {minutes:?} minutes ago");
+        check(&store, &what).await;
+        // Once more, now that it is known; and by one that knows nothing yet.
+        check(&store, &what).await;
+        let other = InfluxStore::open(server.options(&bucket, two_weeks())).unwrap();
+        check(&other, &what).await;
+        let told = other.strangers(Timestamp::now()).await.unwrap();
+        assert_eq!(told.len(), 1 + minutes.len(), "{told:?}");
+        assert!(told[1].contains("influx delete"), "{told:?}");
+        let user = UserId::new("u1").unwrap();
+        assert_eq!(other.forget(&user, Timestamp::now()).await.unwrap(), 2);
+        assert_eq!(users(&store, "s", Duration::from_hours(14 * 24)).await, 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fraction_of_another_program_hides_no_trend() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let store = server.store("b", two_weeks()).await;
+    let now = Timestamp::now();
+    let ago = |days: u64| now.saturating_sub(Duration::from_hours(24 * days)).unwrap();
+    let window = two_weeks().full_window();
+    let points = [ago(30), ago(8), ago(0)].map(|as_of| TrendPoint {
+        segment: segment("s"),
+        window,
+        count: Count { users: 5, as_of },
+    });
+    store.record_trend(&points).await.unwrap();
+    let line = format!(
+        "segment_users,segment=s,window=1209600s users=0.5 {}000000000",
+        ago(50).as_second()
+    );
+    assert_eq!(server.write_raw("b_trend", line).await, 204);
+    for _ in 0..2 {
+        let trend = store
+            .trend(&segment("s"), window, ago(60), now)
+            .await
+            .unwrap();
+        assert_eq!(trend.len(), 3);
+    }
+    assert_eq!(store.strangers(now).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn set_up_and_audit_tell_of_it() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let options = server.options("b", two_weeks());
+    let quiet = set_up(&options, false).await.unwrap();
+    assert_eq!(quiet.warnings, Vec::<String>::new());
+    let store = InfluxStore::open(options.clone()).unwrap();
+    fill(&store).await;
+    assert_eq!(server.write_raw("b", strange("1i", 10 * DAY)).await, 204);
+    let told = set_up(&options, false).await.unwrap();
+    assert_eq!(told.warnings.len(), 2, "{:?}", told.warnings);
+
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    let url = server.url();
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+        ("spool_dir", "off"),
+        ("data_dir", data_dir.to_str().unwrap()),
+    ];
+    let done: Run = program::run(folder.path(), &settings, &["setup"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.err.contains("another program"), "{done:?}");
+    let audit = ["audit", "--against", "embedded", "--json"];
+    let found: Run = program::run(folder.path(), &settings, &audit);
+    assert_eq!(found.code, Some(1), "{found:?}");
+    assert_eq!(found.json()["strangers"].as_array().unwrap().len(), 2);
+    assert_eq!(found.json()["segments"][0]["recounted"], 3, "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_and_a_bucket_with_a_slash_are_told_types_too() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let options = server.options("a/b", two_weeks());
+    let made = set_up(&options, true).await.unwrap();
+    let store = InfluxStore::open(options.clone()).unwrap();
+    fill(&store).await;
+    check(&store, "a slash").await;
+    assert_eq!(store.strangers(Timestamp::now()).await.unwrap().len(), 0);
+    let reader = InfluxStore::open(InfluxOptions {
+        token: made.tokens[1].token.clone(),
+        ..options
+    });
+    let reader = reader.unwrap();
+    check(&reader, "a reader").await;
+    assert_eq!(server.write_raw("a/b", strange("1i", 10 * DAY)).await, 204);
+    check(&reader, "a reader, mixed").await;
+    assert_eq!(reader.strangers(Timestamp::now()).await.unwrap().len(), 2);
+}
