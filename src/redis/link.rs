@@ -19,7 +19,8 @@ use super::keeper::keep;
 use super::pieces::Pieces;
 use super::{RedisServer, Request};
 
-/// How long a call whose connection broke waits for a new one. A server that is there takes a few milliseconds.
+/// How long a call whose connection broke waits for a new one, or a fifth of `command_timeout` where that is longer. A
+/// server that is there takes a few milliseconds.
 const RECONNECTION: Duration = Duration::from_millis(400);
 
 /// How patient a link is, and what it says in the log.
@@ -105,7 +106,7 @@ impl Link {
         if self.breaker.is_cluster || !matches!(first, Err(LinkError::Unavailable(_))) {
             return first;
         }
-        let patience = deadline.min(Instant::now() + RECONNECTION);
+        let patience = deadline.min(Instant::now() + RECONNECTION.max(self.command_timeout / 5));
         match self.newer(generation, patience).await {
             Some((connection, generation)) => {
                 self.ask_on(connection, generation, deadline, piece).await

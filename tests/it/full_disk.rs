@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::disks::OwnDisk;
 use crate::support::service::Service;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Posts new users; their number when they were acknowledged, else the status and its `Retry-After`.
 async fn post(server: &Service, prefix: &str) -> Result<u64, (u16, bool)> {

@@ -430,7 +430,7 @@ async fn a_refresh_whose_caller_left_holds_up_no_other() {
     let started = Instant::now();
     while app.headcount.refresh(None).await.unwrap() == Outcome::Skipped {
         assert!(
-            started.elapsed() < Duration::from_secs(10),
+            started.elapsed() < Duration::from_secs(120),
             "the lock is still held"
         );
         tokio::task::yield_now().await;
@@ -598,7 +598,7 @@ async fn slow_peers_are_let_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_are_finished_and_the_rest_cut() {
-    let app = App::start_with(&[("shutdown_grace", "2s")]).await;
+    let app = App::start_with(&[("shutdown_grace", "10s")]).await;
     let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n";
     let (mut finishing, mut stuck, mut idle) = (
         app.connect().await,
@@ -624,8 +624,8 @@ async fn requests_under_way_are_finished_and_the_rest_cut() {
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(
-        started.elapsed() < Duration::from_secs(2),
-        "an idle connection holds up nothing"
+        !app.has_stopped(),
+        "an idle connection is closed before the others' time is up"
     );
     finishing
         .write_all(b"\"u1\",\"segment\":\"ab\"}")
@@ -635,7 +635,7 @@ async fn requests_under_way_are_finished_and_the_rest_cut() {
     finishing.read_to_string(&mut answer).await.unwrap();
     assert!(answer.contains("{\"accepted\":1,"), "{answer}");
     assert_eq!(app.stop().await.abandoned, 1);
-    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert!(started.elapsed() >= Duration::from_secs(10));
     drop(stuck);
 }
 

@@ -17,7 +17,7 @@ use crate::support::postgres::{Postgres, parsed};
 use crate::support::proxy::Proxy;
 use crate::support::two_weeks;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until so many sessions of the store wait for a lock.
 async fn wait_until_blocked(client: &Client, sessions: i64) {

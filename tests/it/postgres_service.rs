@@ -13,7 +13,7 @@ use crate::support::program::{self, Run};
 use crate::support::service::Service;
 use crate::support::two_weeks;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Users of one post, which nobody else posts.
 const GROUP: u64 = 10;
 

@@ -25,7 +25,7 @@ const DURABLE: [&str; 6] = [
     "always",
 ];
 /// How long a server may take to be back in use on a busy machine.
-const RECOVERY: Duration = Duration::from_secs(30);
+const RECOVERY: Duration = Duration::from_secs(120);
 
 async fn until_it_serves(store: &RedisStore) {
     let began = Instant::now();

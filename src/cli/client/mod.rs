@@ -258,7 +258,6 @@ fn retry_after(response: &Response) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::cli::test_server::TestServer;
-    use std::time::Instant;
     use warp::Filter;
     use warp::http::Response;
 
@@ -394,13 +393,11 @@ mod tests {
         let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", free.local_addr().unwrap());
         drop(free);
-        let begun = Instant::now();
         let client = Client::to(&url, None).unwrap();
         assert_eq!(
             error(&client).await,
             format!("cannot reach {url}: connection refused; is `headcount serve` running?")
         );
-        assert!(begun.elapsed() < CONNECT_TIMEOUT);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use crate::support::app::{Answer, App, NOON};
 use crate::support::jwt::{Signer, pem, unsigned};
 
 const SECRET: &str = "a secret that is long enough, by far";
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
 /// Everything that the service answers: method, template, a path, the scope, and the status with the right token.

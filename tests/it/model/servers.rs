@@ -9,7 +9,7 @@ use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A store's server.
 #[derive(Debug)]

@@ -230,7 +230,7 @@ impl World {
         match (self.running.is_empty(), self.is_there()) {
             (true, true) => Duration::ZERO,
             (false, true) => Duration::from_millis(100),
-            (false, false) if !may_be_held => Duration::from_secs(20),
+            (false, false) if !may_be_held => Duration::from_secs(120),
             _ if self.shared.setup.has_spool => Duration::from_micros(300),
             _ => Duration::ZERO,
         }

@@ -129,8 +129,9 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
     let started = Instant::now();
     let several = async { while failures(&mut known).await < 5 {} };
     within("several attempts to accept", several).await;
-    let most = started.elapsed().as_millis() / PAUSE.as_millis() + 2;
     let tried = failures(&mut known).await;
+    // Taken afterwards: whatever held this test up, the attempts had as much time.
+    let most = started.elapsed().as_millis() / PAUSE.as_millis() + 2;
     assert!(
         u128::from(tried) <= most + 1,
         "{tried} attempts, at most {most} were due"

@@ -16,6 +16,8 @@ use crate::support::service::Service;
 const FLOOD: usize = 4 << 20;
 /// Nor does it go on for longer than this when nobody takes it in.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for one that has to end the connection, on a machine that is busy.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 /// Whatever one connection says. Debug builds and the allocator's slack are most of it.
 const MAX_GROWTH_MIB: u64 = 24;
 
@@ -182,7 +184,8 @@ async fn floods_of_frames_are_ended_or_cost_little() {
             let (read, mut write) = frames::open(server.address(), 65_535).await;
             write.write_all(&begin).await.unwrap();
             let reading = reads.then(|| tokio::spawn(read_all(read)));
-            let ended = within(what, flood(&mut write, &endless)).await;
+            let patience = if has_to_end { LONG_PATIENCE } else { PATIENCE };
+            let ended = within(what, flood(&mut write, &endless, patience)).await;
             assert_serves(&server).await;
             let growth = growth_mib(&server, before);
             assert!(growth < MAX_GROWTH_MIB, "{what}: {growth} MiB");
@@ -193,12 +196,12 @@ async fn floods_of_frames_are_ended_or_cost_little() {
 }
 
 /// Sends until the service ends the connection (true), does not take in any more, or enough was sent.
-async fn flood(write: &mut OwnedWriteHalf, endless: &Endless) -> bool {
+async fn flood(write: &mut OwnedWriteHalf, endless: &Endless, patience: Duration) -> bool {
     let mut sent = 0;
     let mut numbers = 0..;
     while sent < FLOOD {
         let some: Vec<u8> = numbers.by_ref().take(100).flat_map(endless).collect();
-        match tokio::time::timeout(PATIENCE, write.write_all(&some)).await {
+        match tokio::time::timeout(patience, write.write_all(&some)).await {
             Ok(Ok(())) => sent += some.len(),
             Ok(Err(_)) => return true,
             Err(_) => return false,

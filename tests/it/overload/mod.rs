@@ -16,7 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::service::Service;
 
 /// Long after anything that is waited for should have happened, on a machine under load too.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for what should happen soon.
 async fn within<T>(what: &str, happening: impl Future<Output = T>) -> T {

@@ -106,6 +106,11 @@ impl App {
         self.stop.cancel();
     }
 
+    /// Whether serving has come to its end.
+    pub fn has_stopped(&self) -> bool {
+        self.serving.is_finished()
+    }
+
     /// Stops the service; how that went.
     pub async fn stop(self) -> Drained {
         self.stop.cancel();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Changes come within a second; a busy machine may need much longer.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// An event, or a piece without one: a heart-beat, or the beginning.
 #[derive(Debug, Clone, PartialEq, Default)]

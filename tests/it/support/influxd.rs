@@ -149,7 +149,7 @@ impl Influxd {
 
     async fn wait_until_healthy(&mut self) {
         let url = format!("{}/health", self.url());
-        for _ in 0..600 {
+        for _ in 0..2_400 {
             self.process.assert_running();
             if reqwest::get(&url)
                 .await
@@ -159,7 +159,7 @@ impl Influxd {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("influxd did not become healthy within 30 s");
+        panic!("influxd did not become healthy within two minutes");
     }
 }
 

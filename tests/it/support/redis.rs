@@ -1,17 +1,15 @@
 //! Real Redis servers and clusters, each test with its own.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::servers::{Process, find};
+use super::servers::{Process, find, free_port};
 
 /// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A server in a directory of its own, both gone with this value.
 #[derive(Debug)]
@@ -69,7 +67,7 @@ impl Redis {
     fn launch(args: &[&str]) -> Option<Self> {
         let program = find("redis-server", "HEADCOUNT_TEST_REDIS")?;
         let directory = tempfile::tempdir().unwrap();
-        let port = free_port_with_a_second();
+        let port = free_port();
         let args: Vec<_> = args.iter().map(|arg| arg.to_string()).collect();
         let process = run(&program, directory.path(), port, &args);
         Some(Self {
@@ -136,19 +134,6 @@ impl Redis {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-}
-
-/// A port below those that the system gives to clients, so that no other connection takes it in between; the node
-/// of a cluster listens on a second one, 10000 higher.
-fn free_port_with_a_second() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test runs at the same time begin at different ports.
-    let first = 15_000 + u16::try_from(std::process::id() % 100).unwrap() * 70;
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (0..5_000)
-        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed))
-        .find(|port| is_free(*port) && is_free(port + 10_000))
-        .unwrap()
 }
 
 fn run(program: &Path, directory: &Path, port: u16, args: &[String]) -> Process {

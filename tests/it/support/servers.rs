@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "each kind of server needs its part")]
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -52,10 +54,31 @@ fn is_name_of(program: &str, name: &str) -> bool {
     name == program || program.strip_suffix("-server") == Some(name)
 }
 
-/// A port that was free a moment ago.
+/// A port for a server that the test starts, may kill, and starts again on the same one.
+///
+/// It lies below those that the system gives to connections, so that none of them takes it in between, and a file's
+/// lock keeps it from other test processes until this one ends. The node of a Redis cluster has the one 10,000 higher too.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    const PORTS: RangeInclusive<u16> = 12_000..=21_999;
+    let folder = std::env::temp_dir().join("headcount-test-ports");
+    std::fs::create_dir_all(&folder).unwrap();
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let mut held = HELD.lock().unwrap();
+    for _ in 0..10_000 {
+        // By chance, so that test runs at the same time rarely try the same.
+        let port = fastrand::u16(PORTS);
+        let mut options = File::options();
+        let lock = options.create(true).write(true).truncate(false);
+        let Ok(lock) = lock.open(folder.join(port.to_string())) else {
+            continue;
+        };
+        if lock.try_lock().is_ok() && is_free(port) && is_free(port + 10_000) {
+            held.push(lock);
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// A child process that does not outlive its test.

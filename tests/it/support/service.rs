@@ -12,7 +12,7 @@ use super::program::headcount;
 use super::servers::Process;
 
 /// What is waited for takes well under a second; a machine under load may need much longer.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// `headcount serve`, killed when this goes.
 #[derive(Debug)]
