@@ -10,6 +10,7 @@ use std::time::Duration;
 use redis::{Cmd, Value};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::breaker::{Breaker, Failure, State};
@@ -18,6 +19,7 @@ use super::error::{LinkError, failure, meaning};
 use super::keeper::keep;
 use super::pieces::Pieces;
 use super::{RedisServer, Request};
+use crate::supervisor::Watch;
 
 /// How long a call whose connection broke waits for a new one, or a fifth of `command_timeout` where that is longer. A
 /// server that is there takes a few milliseconds.
@@ -61,7 +63,15 @@ impl Link {
         let breaker = Arc::new(Breaker::new(name, options.server.is_cluster));
         let pieces = options.pieces;
         let patience = options.connect_timeout.max(pieces.shortest);
-        let keeper = tokio::spawn(keep(Arc::clone(&breaker), options));
+        let kept = Arc::clone(&breaker);
+        let keeper = tokio::spawn(async move {
+            // It ends with the link, by being aborted.
+            let never = CancellationToken::new();
+            let make = || keep(Arc::clone(&kept), options.clone());
+            Watch::default()
+                .keep_alive("redis connection", &never, make)
+                .await;
+        });
         Self {
             breaker,
             pieces,
@@ -106,7 +116,8 @@ impl Link {
         if self.breaker.is_cluster || !matches!(first, Err(LinkError::Unavailable(_))) {
             return first;
         }
-        let patience = deadline.min(Instant::now() + RECONNECTION.max(self.command_timeout / 5));
+        let patience =
+            deadline.min(Instant::now() + RECONNECTION.max(self.pieces.time_for(piece) / 5));
         match self.newer(generation, patience).await {
             Some((connection, generation)) => {
                 self.ask_on(connection, generation, deadline, piece).await

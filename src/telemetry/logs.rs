@@ -21,11 +21,13 @@ pub enum InitError {
     Twice(#[from] SetGlobalDefaultError),
 }
 
-/// Begins to log as the settings say. Once per process.
+/// Begins to log as the settings say, panics too. Once per process.
 pub fn init(settings: &TelemetrySettings) -> Result<(), InitError> {
     let colours = std::io::stderr().is_terminal();
     let dispatch = dispatch(settings, std::io::stderr, colours)?;
-    Ok(tracing::dispatcher::set_global_default(dispatch)?)
+    tracing::dispatcher::set_global_default(dispatch)?;
+    super::panics::watch();
+    Ok(())
 }
 
 fn dispatch<W>(

@@ -36,6 +36,7 @@ pub struct Metrics {
     connections_cut: Counter,
     panics: Counter,
     task_panics: Family<Labels<1>, Counter>,
+    all_panics: Counter,
     clock_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     auth_refusals: Family<Labels<1>, Counter>,
     auth_limited: Family<Labels<1>, Counter>,
@@ -115,6 +116,10 @@ impl Default for Metrics {
                 "Connections cut because they outlasted the drain",
             ),
             panics: names.counter("http_panics", "Handlers that panicked; each is a defect"),
+            all_panics: names.counter(
+                "panics",
+                "Panics in any thread of the process, those of handlers and tasks among them; each is a defect",
+            ),
             task_panics: names.counters(
                 "task_panics",
                 "Background tasks that panicked and were started again, by task; each is a defect",
@@ -505,6 +510,7 @@ impl Metrics {
 
     /// All metrics as OpenMetrics text.
     pub fn render(&self) -> Result<String, fmt::Error> {
+        set(&self.all_panics, super::panics::count());
         for hook in self.hooks.lock().iter() {
             hook(self);
         }

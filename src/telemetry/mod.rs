@@ -4,6 +4,7 @@ mod exposition;
 mod logs;
 mod metrics;
 mod names;
+mod panics;
 mod process;
 
 pub use logs::{InitError, init};

@@ -27,10 +27,13 @@ async fn what_expired_goes_once_beside_live_writes_and_no_count_changes() {
         ("postgres", StoreKind::Postgres),
     ] {
         let folder = tempfile::tempdir().unwrap();
+        let (url_of, url) = match kind {
+            StoreKind::Redis => ("redis_url", redis_url.as_str()),
+            _ => ("postgres_url", postgres_url.as_str()),
+        };
         let settings = [
             ("store", name),
-            ("redis_url", redis_url.as_str()),
-            ("postgres_url", postgres_url.as_str()),
+            (url_of, url),
             ("window", "4m"),
             ("resolution", "1s"),
             ("cache_ttl", "10m"),

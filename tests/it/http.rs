@@ -598,7 +598,7 @@ async fn slow_peers_are_let_go() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_are_finished_and_the_rest_cut() {
-    let app = App::start_with(&[("shutdown_grace", "10s")]).await;
+    let app = App::start_with(&[("shutdown_grace", "10s"), ("header_timeout", "5m")]).await;
     let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n";
     let (mut finishing, mut stuck, mut idle) = (
         app.connect().await,

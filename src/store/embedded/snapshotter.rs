@@ -1,5 +1,6 @@
 //! Takes a snapshot when the log has grown, on a thread of its own.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,7 +69,7 @@ impl Snapshotter {
         let look = move || {
             let mut wait = LOOK;
             while let Err(RecvTimeoutError::Timeout) = stopping.recv_timeout(wait) {
-                wait = looked.look();
+                wait = looked.look_unless_it_panics();
             }
         };
         let thread = std::thread::Builder::new()
@@ -130,6 +131,15 @@ impl Drop for Snapshotter {
 }
 
 impl Work {
+    /// A panic is a defect, and a failed snapshot like another: the next look comes all the same.
+    fn look_unless_it_panics(&self) -> Duration {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.look())).unwrap_or_else(|_| {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("taking a snapshot panicked; standard error has its message");
+            RETRY
+        })
+    }
+
     /// Takes a snapshot if one is due. Returns when to look again.
     fn look(&self) -> Duration {
         if !self.is_due() {
