@@ -169,7 +169,7 @@ impl Headcount {
             metrics: Arc::clone(&metrics),
             windows: settings.refresh.windows.clone(),
             parallelism: settings.refresh.parallelism,
-            stop: supervisor.stop().clone(),
+            supervisor: supervisor.clone(),
         }));
         let counts = Counts::new(CountsParts {
             frame,
@@ -184,6 +184,7 @@ impl Headcount {
                 CacheKind::Memory => Duration::ZERO,
                 CacheKind::Redis => settings.cache.memory_ttl,
             },
+            renew_after: settings.refresh.interval,
         });
         // A live store is never audited but by asking it.
         let keep_expired = match store.is_live() {

@@ -12,7 +12,7 @@ use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use crate::app::Headcount;
 use crate::config::{CacheKind, RefreshMode, StoreKind};
-use crate::refresher::Outcome;
+use crate::refresher::{Outcome, Skip};
 
 #[derive(Deserialize)]
 struct Refreshed {
@@ -57,6 +57,9 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
                     "no pair of the segment {:?} is known, so there is nothing to recount",
                     segment.as_str()
                 )));
+            }
+            if outcome == Outcome::Skipped(Skip::NoCache) {
+                return Err(failed("nothing was recounted: the cache is unavailable"));
             }
             let document = refreshed_document(outcome);
             let done = Refreshed::deserialize(&document).map_err(failed)?;
@@ -119,7 +122,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
 /// The same document as the service's.
 fn refreshed_document(outcome: Outcome) -> Value {
     match outcome {
-        Outcome::Skipped | Outcome::Unknown => {
+        Outcome::Skipped(_) | Outcome::Unknown => {
             json!({"refreshed": 0, "failed": 0, "took_seconds": 0, "skipped": true})
         }
         Outcome::Done(report) => json!({

@@ -76,7 +76,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("redis_prefix", "headcount", "1 to 64 printable ASCII characters without blanks and braces", "what every key in Redis begins with"),
     plain("refresh_mode", "loop", "loop or off", "whether the service recounts by itself: loop or off"),
     plain("refresh_interval", "1m", DURATION, "time from one recount to the next"),
-    plain("refresh_parallelism", "2", COUNT, "segments recounted at once"),
+    plain("refresh_parallelism", "2", COUNT, "counts in the store at once, for refreshes and readers together"),
     plain("refresh_windows", "", "durations, with commas between, such as 1d,7d", "windows recounted besides the full one"),
     plain("worker_listen", "", "an address and a port such as 127.0.0.1:8081", "address of a worker's /healthz, /readyz and /metrics"),
     plain("queue_pairs", "1000000", COUNT, "most pairs waiting to be stored; more are answered with 429"),

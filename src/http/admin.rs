@@ -9,12 +9,12 @@ use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
-use super::problem::Problem;
+use super::problem::{Problem, RETRY_AWAY};
 use super::query::{Query, query};
 use super::reply::json;
 use super::trail::Done;
 use crate::app::Headcount;
-use crate::refresher::Outcome;
+use crate::refresher::{Outcome, Skip};
 
 /// What a refresh came to.
 #[derive(Default, Serialize, ToSchema)]
@@ -64,7 +64,11 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
     let only = query.segment("segment")?;
     let refreshed = match app.refresh(only.as_ref()).await? {
-        Outcome::Skipped => Refreshed {
+        Outcome::Skipped(Skip::NoCache) => {
+            let detail = "nothing was recounted: the cache is unavailable";
+            return Err(Problem::unavailable(detail, RETRY_AWAY));
+        }
+        Outcome::Skipped(Skip::UnderWay | Skip::Recent { .. }) => Refreshed {
             skipped: Some("another refresh is under way"),
             ..Refreshed::default()
         },

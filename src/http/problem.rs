@@ -232,7 +232,7 @@ impl Reply for Problem {
 }
 
 /// What a client is told to wait when the store is away; one that is only busy comes back sooner.
-const RETRY_AWAY: Duration = Duration::from_secs(5);
+pub(super) const RETRY_AWAY: Duration = Duration::from_secs(5);
 const RETRY_BUSY: Duration = Duration::from_secs(1);
 
 impl From<StoreError> for Problem {

@@ -56,6 +56,13 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         as_of: Timestamp,
     ) -> Result<Count, StoreError>;
 
+    /// Whether the store keeps every slot in which a pair was seen, so that a count as of a slot that has ended is
+    /// still right. One that keeps the latest slot alone leaves out whoever has been seen again since. The same for
+    /// the life of the store.
+    fn keeps_every_slot(&self) -> bool {
+        false
+    }
+
     /// Whether [`count_now`](Self::count_now) answers; the same for the life of the store.
     fn is_live(&self) -> bool {
         false

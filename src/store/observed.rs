@@ -56,6 +56,10 @@ impl PairStore for ObservedStore {
             .await
     }
 
+    fn keeps_every_slot(&self) -> bool {
+        self.inner.keeps_every_slot()
+    }
+
     fn is_live(&self) -> bool {
         self.inner.is_live()
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
-use headcount::refresher::Outcome;
+use headcount::refresher::{Outcome, Skip};
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -349,9 +349,10 @@ async fn segments_are_listed_in_pages() {
     assert_eq!(names(&all), ["news", "sport", "sport/run", "sport/ski"]);
     assert_eq!(
         all.json["segments"][0],
-        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT})
+        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT, "stale": false})
     );
     assert_eq!(all.json["next"], json!(null));
+    assert_eq!(all.json["window_seconds"], 1_209_600);
     assert_eq!(
         names(&app.get("/v1/segments?prefix=sport%2F").await),
         ["sport/run", "sport/ski"]
@@ -379,6 +380,14 @@ async fn segments_are_listed_in_pages() {
         let answer = app.get(&format!("/v1/segments?{bad}")).await;
         assert_eq!(answer.problem(), (400, "invalid_parameter"), "{bad}");
     }
+    app.advance(3_600);
+    app.post(NDJSON, line("u9", "late")).await;
+    let hour = app.get("/v1/segments?window=1h").await;
+    assert_eq!(names(&hour), ["late"]);
+    assert_eq!(hour.json["window_seconds"], 3_600);
+    assert_eq!(names(&app.get("/v1/segments?window=7d").await).len(), 5);
+    let long = app.get("/v1/segments?window=15d").await;
+    assert_eq!(long.problem(), (400, "invalid_window"));
     let other = format!("/v1/segments?sort=name&cursor={cursor}");
     assert_eq!(app.get(&other).await.problem(), (400, "invalid_parameter"));
     app.stop().await;
@@ -428,7 +437,7 @@ async fn a_refresh_whose_caller_left_holds_up_no_other() {
     app.post(NDJSON, line("u1", "a")).await;
     drop(futures::poll!(std::pin::pin!(app.headcount.refresh(None))));
     let started = Instant::now();
-    while app.headcount.refresh(None).await.unwrap() == Outcome::Skipped {
+    while app.headcount.refresh(None).await.unwrap() == Outcome::Skipped(Skip::UnderWay) {
         assert!(
             started.elapsed() < Duration::from_secs(120),
             "the lock is still held"

@@ -3,100 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headcount::cache::{CountCache, LockToken, MemoryCache};
-use headcount::config::Settings;
-use headcount::counts::{Counts, CountsParts, Source};
-use headcount::domain::{
-    BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window,
-};
-use headcount::ingest::SegmentGuard;
-use headcount::refresher::{Outcome, Refresher, RefresherParts};
-use headcount::store::{self, PairStore};
-use headcount::telemetry::Metrics;
-use tokio_util::sync::CancellationToken;
+use headcount::cache::{CountCache, LockToken};
+use headcount::counts::Source;
+use headcount::domain::Clock;
+use headcount::refresher::{Outcome, Skip};
+use headcount::store::PairStore;
 
-use crate::support::switchable::SwitchableStore;
-
-const CACHE_TTL: Duration = Duration::from_secs(600);
-
-struct Rig {
-    clock: Arc<ManualClock>,
-    store: Arc<SwitchableStore>,
-    cache: Arc<MemoryCache>,
-    refresher: Arc<Refresher>,
-    counts: Counts,
-    frame: TimeFrame,
-    _directory: tempfile::TempDir,
-}
-
-impl Rig {
-    async fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let settings = Settings::with([("data_dir", directory.path().to_str().unwrap())]).unwrap();
-        let clock = Arc::new(ManualClock::new(
-            Timestamp::from_second(1_800_000_000).unwrap(),
-        ));
-        let metrics = Arc::<Metrics>::default();
-        let opened = store::open(&settings, clock.now(), &metrics).await.unwrap();
-        let store = Arc::new(SwitchableStore::new(opened.store));
-        let cache = Arc::<MemoryCache>::default();
-        let frame = settings.frame;
-        let refresher = Arc::new(Refresher::new(RefresherParts {
-            frame,
-            clock: clock.clone(),
-            store: store.clone(),
-            cache: cache.clone(),
-            guard: Arc::new(SegmentGuard::new(100)),
-            metrics: metrics.clone(),
-            windows: vec![frame.full_window()],
-            parallelism: 2,
-            stop: CancellationToken::new(),
-        }));
-        let counts = Counts::new(CountsParts {
-            frame,
-            clock: clock.clone(),
-            store: store.clone(),
-            cache: cache.clone(),
-            refresher: refresher.clone(),
-            metrics,
-            cache_ttl: CACHE_TTL,
-            memory_ttl: Duration::ZERO,
-        });
-        Self {
-            clock,
-            store,
-            cache,
-            refresher,
-            counts,
-            frame,
-            _directory: directory,
-        }
-    }
-
-    /// Records users and notes them, as ingest does.
-    async fn record(&self, users: &[&str], segment: &str) {
-        let mut builder = BatchBuilder::default();
-        let slot = self.frame.resolution().slot_of(self.clock.now());
-        for user in users {
-            builder
-                .push_pair(&UserId::new(*user).unwrap(), segment, slot)
-                .unwrap();
-        }
-        self.store.record(&builder.finish()).await.unwrap();
-        self.cache
-            .add_pending(&[(name(segment), users.len() as u64)])
-            .await
-            .unwrap();
-    }
-
-    fn full(&self) -> Window {
-        self.frame.full_window()
-    }
-}
-
-fn name(segment: &str) -> Segment {
-    Segment::new(segment).unwrap()
-}
+use crate::support::rig::{CACHE_TTL, Rig, name};
 
 #[tokio::test]
 async fn a_miss_counts_in_the_store_and_fills_the_cache() {
@@ -201,10 +114,10 @@ async fn a_refresh_counts_all_and_keeps_their_trend() {
         trend.iter().map(|point| point.users).collect::<Vec<_>>(),
         [1]
     );
-    let listed = rig.counts.list().await.unwrap();
+    let listed = rig.counts.list(rig.full()).await.unwrap();
     let listed: Vec<_> = listed
         .iter()
-        .map(|(segment, count)| (segment.as_str(), count.users))
+        .map(|listed| (listed.segment.as_str(), listed.count.unwrap().users))
         .collect();
     assert_eq!(listed, [("a", 2), ("b", 1)]);
 }
@@ -221,7 +134,10 @@ async fn a_second_refresh_at_the_same_time_is_skipped() {
     while rig.store.counts() == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rig.refresher.run(None).await.unwrap(), Outcome::Skipped);
+    assert_eq!(
+        rig.refresher.run(None).await.unwrap(),
+        Outcome::Skipped(Skip::UnderWay)
+    );
     rig.store.release();
     assert!(matches!(first.await.unwrap(), Outcome::Done(_)));
 }

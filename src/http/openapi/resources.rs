@@ -117,7 +117,10 @@ fn get_segments() -> Described {
     .answers::<segments::Document<'static>>(
         200,
         "A page of segments.",
-        json!({"segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z"}], "next": null}),
+        json!({
+            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false}],
+            "window_seconds": 1_209_600, "next": null
+        }),
     )
     .fails(&[INVALID_PARAMETER, INVALID_WINDOW, UNAVAILABLE])
 }

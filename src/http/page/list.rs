@@ -14,6 +14,7 @@ use super::shown::Shown;
 use super::state::{State, state};
 use super::{Pages, Shell, html};
 use crate::auth::Reach;
+use crate::counts;
 use crate::domain::{Count, Segment, Timestamp, shown};
 use crate::http::path::{encode, of_segment};
 use crate::http::problem::Problem;
@@ -173,9 +174,16 @@ impl View {
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
     let app = &pages.app;
-    let (listed, readiness) = tokio::join!(app.counts().list(), app.readiness());
+    let full = app.frame().full_window();
+    let (listed, readiness) = tokio::join!(app.counts().list(full), app.readiness());
     let (status, mut list, numbers) = match listed {
-        Ok(list) => (StatusCode::OK, list, Numbers::Good),
+        Ok(list) => {
+            let numbers = trusted(&list, app.clock().now());
+            let counted = list
+                .iter()
+                .filter_map(|listed| Some((listed.segment.clone(), listed.count?)));
+            (StatusCode::OK, counted.collect(), numbers)
+        }
         Err(error) => {
             tracing::warn!(%error, "the page has no counts to show");
             let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -227,6 +235,18 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         view: view.clone(),
     };
     html(status, &page)
+}
+
+/// How far a list may be trusted: by what could not be counted now.
+fn trusted(list: &[counts::Listed], now: Timestamp) -> Numbers {
+    if list.iter().any(|listed| listed.count.is_none()) {
+        return Numbers::Partly;
+    }
+    let stale = list.iter().filter(|listed| listed.stale);
+    let oldest = stale.filter_map(|listed| Some(listed.count?.as_of)).min();
+    oldest.map_or(Numbers::Good, |oldest| {
+        Numbers::Old(now.duration_since(oldest).unsigned_abs())
+    })
 }
 
 /// Keeps the segments whose name holds `search`, in whatever case.

@@ -353,6 +353,11 @@ impl PairStore for InfluxStore {
         Ok(Count { users, as_of })
     }
 
+    /// A point stays where it is when its user is seen again.
+    fn keeps_every_slot(&self) -> bool {
+        true
+    }
+
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
         self.check_agreed().await?;
         let bucket = &self.options.bucket;

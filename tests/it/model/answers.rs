@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use headcount::counts::{Answer, Source};
-use headcount::domain::{Count, Segment};
+use headcount::counts::{Answer, Listed, Source};
 use headcount::ingest::Durability;
 
 use super::calls::{Answered, Call};
@@ -91,6 +90,13 @@ impl World {
         Ok(())
     }
 
+    /// Whether the store or the cache was: a count takes a little longer while the cache is silent, and the clock of
+    /// the timers may jump meanwhile.
+    fn was_held_up(&self, call: &Call) -> bool {
+        let cache = &self.instances[call.at].cache;
+        cache.was_troubled(call.began) || self.was_troubled(call)
+    }
+
     pub fn was_troubled(&self, call: &Call) -> bool {
         // A store that was silent is left alone for a while.
         let since = call.began.checked_sub(Duration::from_secs(10));
@@ -117,7 +123,7 @@ impl World {
         // The cache in memory is not expected to fail, and so believes itself.
         let own = self.is_there().then_some(call.at);
         checks::bound(&self.truth, time, segment, answer, call.begun, clock, own)?;
-        let was_troubled = self.was_troubled(call);
+        let was_troubled = self.was_held_up(call);
         let course = (call.begun, clock);
         checks::provenance(time, answer, course, TRUSTED_FOR, was_troubled)?;
         let as_of = answer.count.as_of;
@@ -132,17 +138,32 @@ impl World {
         Ok(())
     }
 
-    fn check_list(
-        &self,
-        call: &Call,
-        list: &[(Segment, Count)],
-        now: Moment,
-    ) -> Result<(), String> {
+    fn check_list(&self, call: &Call, list: &[Listed], now: Moment) -> Result<(), String> {
         promise!(
-            list.is_sorted_by(|one, other| one.0 < other.0),
+            list.is_sorted_by(|one, other| one.segment < other.segment),
             "listed twice, or in no order: {list:?}"
         );
-        for (name, count) in list {
+        let clock = self.instances[call.at].clock.last();
+        for listed in list {
+            let name = &listed.segment;
+            promise!(
+                !listed.stale || self.was_held_up(call),
+                "{name} is stale, and the store was there all the time"
+            );
+            let Some(count) = &listed.count else {
+                promise!(
+                    listed.stale,
+                    "{name} without a number, and not called stale"
+                );
+                continue;
+            };
+            // One ahead may be of a store that has seen a later instant.
+            let age = clock.duration_since(count.as_of);
+            let waited = clock.duration_since(call.begun.clock).unsigned_abs();
+            promise!(
+                listed.stale || age <= (TRUSTED_FOR + waited).try_into().unwrap(),
+                "{name} is {age:#} old in the list and not called stale"
+            );
             let index = SEGMENTS.iter().position(|known| *known == name.as_str());
             let index = index.ok_or_else(|| format!("{name} from nowhere"))?;
             promise!(count.users > 0, "{name} is listed without users");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use headcount::app::Headcount;
-use headcount::counts::{Answer, CountError};
-use headcount::domain::{Count, Membership, Segment, Timestamp, UserId};
+use headcount::counts::{Answer, CountError, Listed};
+use headcount::domain::{Count, Membership, Timestamp, UserId};
 use headcount::ingest::{Durability, IngestError, Intake};
 use headcount::refresher::Outcome;
 use headcount::store::StoreError;
@@ -41,7 +41,7 @@ pub struct Running {
 pub enum Answered {
     Wrote(Result<Durability, IngestError>),
     Counted(Result<Answer, CountError>),
-    Listed(Result<Vec<(Segment, Count)>, CountError>),
+    Listed(Result<Arc<[Listed]>, CountError>),
     Members(Result<Vec<Membership>, StoreError>),
     Trend(Result<Vec<Count>, StoreError>),
     Refreshed(Result<Outcome, StoreError>),
@@ -149,7 +149,10 @@ impl World {
             Step::Archive { .. } => {
                 tokio::spawn(async move { Answered::Archived(headcount.archive().await) })
             }
-            _ => tokio::spawn(async move { Answered::Listed(headcount.counts().list().await) }),
+            _ => {
+                let full = self.window(0);
+                tokio::spawn(async move { Answered::Listed(headcount.counts().list(full).await) })
+            }
         }
     }
 

@@ -146,10 +146,17 @@ impl World {
         }
         let listed = headcount
             .counts()
-            .list()
+            .list(self.window(0))
             .await
             .map_err(|error| error.to_string())?;
-        let listed: BTreeSet<_> = listed.iter().map(|(name, _)| name.to_string()).collect();
+        promise!(
+            listed.iter().all(|listed| !listed.stale),
+            "instance {at} lists what is not counted: {listed:?}"
+        );
+        let listed: BTreeSet<_> = listed
+            .iter()
+            .map(|listed| listed.segment.to_string())
+            .collect();
         promise!(
             listed == there,
             "instance {at} lists {listed:?} of {there:?}"

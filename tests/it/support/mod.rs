@@ -10,10 +10,12 @@ pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod redis;
+pub mod rig;
 pub mod say;
 pub mod schema;
 pub mod servers;
 pub mod service;
+pub mod shared_cache;
 pub mod stores;
 pub mod switchable;
 

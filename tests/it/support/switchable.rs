@@ -1,34 +1,80 @@
-//! A real store behind a switch: not live, so that the read path has to go the long way, and away when told to.
+//! A real store behind a switch: not live, so that the read path has to go the long way, and away when told to. It
+//! counts what is asked of it, and holds it up.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use headcount::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
 use headcount::store::{Archived, PairStore, StoreError};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+type Hook = Box<dyn Fn() + Send + Sync>;
+
 /// Passes calls on to the store inside, unless it is switched off.
-#[derive(Debug)]
 pub struct SwitchableStore {
     inner: Arc<dyn PairStore>,
     away: AtomicBool,
-    counts: AtomicU64,
-    /// Counts wait for a permit, so that a test can hold them up.
+    keeps_every_slot: bool,
+    /// Segments counted, in the order in which the counts began.
+    counted: Mutex<Vec<Segment>>,
+    running: AtomicUsize,
+    most_running: AtomicUsize,
+    lists: AtomicU64,
+    /// Counts, and lists, wait for a permit, so that a test can hold them up.
     gate: Semaphore,
-    /// So do lists.
     list_gate: Semaphore,
+    held: Mutex<HashMap<Segment, Arc<Semaphore>>>,
+    failing: Mutex<HashSet<Segment>>,
+    lists_fail: AtomicBool,
+    trend_away: AtomicBool,
+    has_no_trend: AtomicBool,
+    during_counts: Mutex<Option<Hook>>,
+}
+
+impl std::fmt::Debug for SwitchableStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SwitchableStore").finish_non_exhaustive()
+    }
+}
+
+/// One count less, whether it came to its end or not.
+struct Running<'a>(&'a AtomicUsize);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl SwitchableStore {
     pub fn new(inner: Arc<dyn PairStore>) -> Self {
-        let gate = Semaphore::new(Semaphore::MAX_PERMITS);
         Self {
             inner,
             away: AtomicBool::new(false),
-            counts: AtomicU64::new(0),
-            gate,
+            keeps_every_slot: false,
+            counted: Mutex::default(),
+            running: AtomicUsize::new(0),
+            most_running: AtomicUsize::new(0),
+            lists: AtomicU64::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
             list_gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            held: Mutex::default(),
+            failing: Mutex::default(),
+            lists_fail: AtomicBool::new(false),
+            trend_away: AtomicBool::new(false),
+            has_no_trend: AtomicBool::new(false),
+            during_counts: Mutex::default(),
+        }
+    }
+
+    /// One that says of itself that it keeps every slot of a pair.
+    pub fn keeping_every_slot(inner: Arc<dyn PairStore>) -> Self {
+        Self {
+            keeps_every_slot: true,
+            ..Self::new(inner)
         }
     }
 
@@ -37,8 +83,24 @@ impl SwitchableStore {
     }
 
     /// How many counts were asked for.
-    pub fn counts(&self) -> u64 {
-        self.counts.load(Ordering::SeqCst)
+    pub fn counts(&self) -> usize {
+        self.counted.lock().len()
+    }
+
+    /// Of which segments, in the order in which they were asked for.
+    pub fn counted(&self) -> Vec<String> {
+        let counted = self.counted.lock();
+        counted.iter().map(ToString::to_string).collect()
+    }
+
+    /// The most counts that were under way at a time.
+    pub fn most_running(&self) -> usize {
+        self.most_running.load(Ordering::SeqCst)
+    }
+
+    /// How often all segments were asked for.
+    pub fn lists(&self) -> u64 {
+        self.lists.load(Ordering::SeqCst)
     }
 
     /// Holds up counts until `release`.
@@ -50,9 +112,53 @@ impl SwitchableStore {
         self.gate.add_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Holds up lists for good.
+    /// Lets one count through that is held, for good.
+    pub fn release_one(&self) {
+        self.gate.add_permits(1);
+    }
+
+    /// Holds up lists of segments until `release_lists`.
     pub fn hold_lists(&self) {
         self.list_gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub fn release_lists(&self) {
+        self.list_gate.add_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Holds up the counts of one segment.
+    pub fn hold_segment(&self, segment: &Segment) {
+        let gate = Arc::new(Semaphore::new(0));
+        self.held.lock().insert(segment.clone(), gate);
+    }
+
+    pub fn release_segment(&self, segment: &Segment) {
+        if let Some(gate) = self.held.lock().remove(segment) {
+            gate.close();
+        }
+    }
+
+    /// From here on one segment can't be counted.
+    pub fn fail_segment(&self, segment: &Segment) {
+        self.failing.lock().insert(segment.clone());
+    }
+
+    pub fn fail_lists(&self, fail: bool) {
+        self.lists_fail.store(fail, Ordering::SeqCst);
+    }
+
+    pub fn set_trend_away(&self, away: bool) {
+        self.trend_away.store(away, Ordering::SeqCst);
+    }
+
+    /// Trend points are taken and forgotten. Writing them takes real time, in which a paused clock runs ahead.
+    pub fn forget_trend(&self) {
+        self.has_no_trend.store(true, Ordering::SeqCst);
+    }
+
+    /// What happens while each count is under way.
+    pub fn during_counts(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.during_counts.lock() = Some(Box::new(hook));
     }
 
     fn reach(&self) -> Result<&dyn PairStore, StoreError> {
@@ -60,6 +166,13 @@ impl SwitchableStore {
             return Err(StoreError::Unavailable("switched off".to_owned()));
         }
         Ok(&*self.inner)
+    }
+
+    fn begin(&self, segment: &Segment) -> Running<'_> {
+        self.counted.lock().push(segment.clone());
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_running.fetch_max(running, Ordering::SeqCst);
+        Running(&self.running)
     }
 }
 
@@ -75,13 +188,37 @@ impl PairStore for SwitchableStore {
         window: Window,
         as_of: Timestamp,
     ) -> Result<Count, StoreError> {
-        self.counts.fetch_add(1, Ordering::SeqCst);
-        let _permit = self.gate.acquire().await.unwrap();
+        let _running = self.begin(segment);
+        // Given back by who was let through with `release`, and used up where one alone was let through.
+        let permit = self.gate.acquire().await.unwrap();
+        match self.gate.available_permits() {
+            0 => permit.forget(),
+            _ => drop(permit),
+        }
+        let held = self.held.lock().get(segment).map(Arc::clone);
+        if let Some(held) = held {
+            // An error means that it was released.
+            let _ = held.acquire().await;
+        }
+        if let Some(hook) = &*self.during_counts.lock() {
+            hook();
+        }
+        if self.failing.lock().contains(segment) {
+            return Err(StoreError::Rejected("it can't be counted".to_owned()));
+        }
         self.reach()?.count(segment, window, as_of).await
     }
 
+    fn keeps_every_slot(&self) -> bool {
+        self.keeps_every_slot
+    }
+
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
         let _permit = self.list_gate.acquire().await.unwrap();
+        if self.lists_fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Busy("no list now".to_owned()));
+        }
         self.reach()?.segments(as_of).await
     }
 
@@ -102,6 +239,12 @@ impl PairStore for SwitchableStore {
     }
 
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        if self.trend_away.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("no trend now".to_owned()));
+        }
+        if self.has_no_trend.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.reach()?.record_trend(points).await
     }
 

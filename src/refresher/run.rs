@@ -1,0 +1,188 @@
+//! A run: every segment counted anew, or one.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream;
+use tokio::time::Instant;
+
+use super::lock::RunLock;
+use super::places::Lane;
+use super::{Outcome, Refresher, Report, Skip};
+use crate::domain::{Segment, TrendPoint};
+use crate::store::StoreError;
+
+/// Of an interval, the part after which the next run is due: loops wake a little early, each by another jitter.
+const DUE_AFTER: f64 = 0.8;
+
+/// What a run has done so far.
+#[derive(Debug, Default)]
+struct Tally {
+    refreshed: u64,
+    failed: u64,
+}
+
+impl Refresher {
+    /// Recounts every segment, or only one. A failed segment keeps its old count and does not stop the others; an
+    /// error means that the segments could not even be listed, or that the store went away meanwhile.
+    ///
+    /// Of all segments one run at a time is made by all instances together. One segment needs no lock.
+    pub async fn run(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
+        match only {
+            None => self.run_all(None).await,
+            Some(segment) => self.run_one(segment).await,
+        }
+    }
+
+    /// Recounts every segment unless any instance did within `interval`.
+    pub(super) async fn run_if_due(&self, interval: Duration) -> Result<Outcome, StoreError> {
+        self.run_all(Some(interval)).await
+    }
+
+    async fn run_one(&self, segment: &Segment) -> Result<Outcome, StoreError> {
+        let began = Instant::now();
+        let points = self.refresh_segment(segment.clone()).await?;
+        self.trend.add(points).await;
+        self.trend.flush().await?;
+        Ok(Outcome::Done(Report {
+            refreshed: 1,
+            failed: 0,
+            took: began.elapsed(),
+        }))
+    }
+
+    async fn run_all(&self, interval: Option<Duration>) -> Result<Outcome, StoreError> {
+        let Ok(_running) = self.running.try_lock() else {
+            return Ok(Outcome::Skipped(Skip::UnderWay));
+        };
+        let lock = RunLock::new(&self.parts.cache);
+        let outcome = match lock.take().await {
+            Ok(false) => return Ok(Outcome::Skipped(Skip::UnderWay)),
+            Ok(true) => match self.due_in(interval).await {
+                None => self.locked_run(&lock).await,
+                Some(due_in) => Ok(Outcome::Skipped(Skip::Recent { due_in })),
+            },
+            // Every instance would run, and none of the counts would reach the cache.
+            Err(error) => {
+                tracing::warn!(%error, "nothing is recounted: the refresh lock can't be asked for");
+                self.parts.metrics.refresh("failed", Duration::ZERO);
+                Ok(Outcome::Skipped(Skip::NoCache))
+            }
+        };
+        lock.give_back(&self.parts.supervisor).await;
+        outcome
+    }
+
+    /// When the next run is due, if one was made within `interval`.
+    async fn due_in(&self, interval: Option<Duration>) -> Option<Duration> {
+        let interval = interval?;
+        let ago = self.parts.cache.last_run().await.ok()??;
+        let is_due = ago >= interval.mul_f64(DUE_AFTER);
+        (!is_due).then(|| interval.saturating_sub(ago))
+    }
+
+    async fn locked_run(&self, lock: &RunLock) -> Result<Outcome, StoreError> {
+        let began = Instant::now();
+        let mut tally = Tally::default();
+        let result = tokio::select! {
+            result = self.all(&mut tally) => result,
+            () = lock.keep() => {
+                tracing::warn!("the refresh ends: another one has taken the lock");
+                Ok(false)
+            }
+        };
+        if matches!(result, Ok(true)) {
+            // Without the note another instance runs a little early.
+            let _ = self.parts.cache.note_run(began.elapsed()).await;
+        }
+        let result = match result {
+            Ok(is_whole) => self.trend.flush().await.map(|()| is_whole),
+            // The store is unavailable: its points wait for the next run.
+            Err(error) => Err(error),
+        };
+        let took = began.elapsed();
+        let is_whole = match result {
+            Ok(is_whole) => is_whole,
+            Err(error) => {
+                self.parts.metrics.refresh("failed", took);
+                return Err(error);
+            }
+        };
+        let outcome = if tally.failed == 0 { "ok" } else { "partial" };
+        self.parts.metrics.refresh(outcome, took);
+        if is_whole && tally.failed == 0 {
+            let now = self.parts.clock.now().as_millisecond();
+            self.finished.store(now, Ordering::Relaxed);
+            self.parts.metrics.refreshed_all(now as f64 / 1000.0);
+        }
+        Ok(Outcome::Done(Report {
+            refreshed: tally.refreshed,
+            failed: tally.failed,
+            took,
+        }))
+    }
+
+    /// Recounts every segment; whether it came to the end.
+    async fn all(&self, tally: &mut Tally) -> Result<bool, StoreError> {
+        let stop = self.parts.supervisor.stop();
+        let names = tokio::select! {
+            // A store that is silent holds up no end.
+            () = stop.cancelled() => return Ok(false),
+            names = self.names.to_refresh() => names?,
+        };
+        let mut counted = stream::iter(names.iter().cloned())
+            .map(|segment| self.refresh_segment(segment))
+            .buffer_unordered(self.parts.parallelism.max(1));
+        loop {
+            let result = tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                result = counted.next() => result,
+            };
+            match result {
+                None => return Ok(true),
+                Some(Ok(points)) => {
+                    tally.refreshed += 1;
+                    self.trend.add(points).await;
+                }
+                Some(Err(error)) => {
+                    tally.failed += 1;
+                    tracing::warn!(%error, "a segment keeps its old count");
+                    if self.is_away(&error).await {
+                        // Each further segment would only wait for the same time-outs.
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether it was not the segment that failed but the store that went away.
+    async fn is_away(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::Unavailable(_) | StoreError::Timeout(_))
+            && self.parts.store.ping().await.is_err()
+    }
+
+    async fn refresh_segment(&self, segment: Segment) -> Result<Vec<TrendPoint>, StoreError> {
+        let mut points = Vec::with_capacity(self.parts.windows.len());
+        let mut users_of_full_window = None;
+        for &window in &self.parts.windows {
+            let key = (segment.clone(), window);
+            let mut ticket = self.recounts.ask_fresh(&key, Lane::Refresh);
+            let count = ticket.recount().await?.count;
+            if window == self.parts.frame.full_window() {
+                users_of_full_window = Some(count.users);
+            }
+            points.push(TrendPoint {
+                segment: segment.clone(),
+                window,
+                count,
+            });
+        }
+        if users_of_full_window == Some(0) {
+            // Its last point says 0; from here on nobody needs to count it. A cache that is away keeps it longer.
+            let _ = self.parts.cache.remove_segment(&segment).await;
+        }
+        Ok(points)
+    }
+}

@@ -1,0 +1,192 @@
+//! The read path and the refresher over a store and a cache that a test holds up, with a clock that it owns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use headcount::cache::CountCache;
+use headcount::config::Settings;
+use headcount::counts::{Answer, Counts, CountsParts, Listed};
+use headcount::domain::{
+    BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window,
+};
+use headcount::ingest::SegmentGuard;
+use headcount::refresher::{Outcome, Refresher, RefresherParts};
+use headcount::store::{self, PairStore};
+use headcount::supervisor::Supervisor;
+use headcount::telemetry::Metrics;
+
+use super::shared_cache::{SharedCache, Shelf};
+use super::switchable::SwitchableStore;
+
+/// `cache_ttl` of a rig.
+pub const CACHE_TTL: Duration = Duration::from_secs(600);
+
+/// One instance.
+pub struct Rig {
+    pub clock: Arc<ManualClock>,
+    pub store: Arc<SwitchableStore>,
+    pub cache: Arc<SharedCache>,
+    pub shelf: Shelf,
+    pub refresher: Arc<Refresher>,
+    pub counts: Arc<Counts>,
+    pub frame: TimeFrame,
+    pub supervisor: Supervisor,
+    _directory: Option<Arc<tempfile::TempDir>>,
+}
+
+impl Rig {
+    pub async fn new() -> Self {
+        Self::with(2, Duration::ZERO).await
+    }
+
+    /// One that counts `parallelism` segments at a time, and repeats answers for `memory_ttl`.
+    pub async fn with(parallelism: usize, memory_ttl: Duration) -> Self {
+        Self::over(parallelism, memory_ttl, SwitchableStore::new).await
+    }
+
+    pub async fn over(
+        parallelism: usize,
+        memory_ttl: Duration,
+        switchable: impl FnOnce(Arc<dyn PairStore>) -> SwitchableStore,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = Settings::with([("data_dir", directory.path().to_str().unwrap())]).unwrap();
+        let clock = Arc::new(ManualClock::new(
+            Timestamp::from_second(1_800_000_000).unwrap(),
+        ));
+        let metrics = Arc::<Metrics>::default();
+        let opened = store::open(&settings, clock.now(), &metrics).await.unwrap();
+        let store = Arc::new(switchable(opened.store));
+        let mut rig = Self::on(
+            clock,
+            store,
+            &Shelf::default(),
+            settings.frame,
+            parallelism,
+            memory_ttl,
+        );
+        rig._directory = Some(Arc::new(directory));
+        rig
+    }
+
+    /// Another instance on the same store and cache.
+    pub fn beside(&self) -> Self {
+        let (clock, store) = (Arc::clone(&self.clock), Arc::clone(&self.store));
+        Self::on(clock, store, &self.shelf, self.frame, 2, Duration::ZERO)
+    }
+
+    fn on(
+        clock: Arc<ManualClock>,
+        store: Arc<SwitchableStore>,
+        shelf: &Shelf,
+        frame: TimeFrame,
+        parallelism: usize,
+        memory_ttl: Duration,
+    ) -> Self {
+        let metrics = Arc::<Metrics>::default();
+        let cache = Arc::new(SharedCache::on(shelf));
+        let supervisor = Supervisor::new(&metrics);
+        let refresher = Arc::new(Refresher::new(RefresherParts {
+            frame,
+            clock: clock.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            guard: Arc::new(SegmentGuard::new(10_000)),
+            metrics: metrics.clone(),
+            windows: vec![frame.full_window()],
+            parallelism,
+            supervisor: supervisor.clone(),
+        }));
+        let counts = Arc::new(Counts::new(CountsParts {
+            frame,
+            clock: clock.clone(),
+            store: store.clone(),
+            cache: cache.clone(),
+            refresher: refresher.clone(),
+            metrics,
+            cache_ttl: CACHE_TTL,
+            memory_ttl,
+            renew_after: Duration::from_secs(60),
+        }));
+        Self {
+            clock,
+            store,
+            cache,
+            shelf: shelf.clone(),
+            refresher,
+            counts,
+            frame,
+            supervisor,
+            _directory: None,
+        }
+    }
+
+    /// Records users and notes them, as ingest does.
+    pub async fn record(&self, users: &[&str], segment: &str) {
+        self.record_in(users, &[segment]).await;
+    }
+
+    /// The same users in each segment.
+    pub async fn record_in(&self, users: &[&str], segments: &[&str]) {
+        let mut builder = BatchBuilder::default();
+        let slot = self.frame.resolution().slot_of(self.clock.now());
+        for segment in segments {
+            for user in users {
+                let user = UserId::new(*user).unwrap();
+                builder.push_pair(&user, segment, slot).unwrap();
+            }
+        }
+        self.store.record(&builder.finish()).await.unwrap();
+        let pairs = users.len() as u64;
+        let added: Vec<_> = segments.iter().map(|text| (name(text), pairs)).collect();
+        self.cache.add_pending(&added).await.unwrap();
+    }
+
+    pub fn full(&self) -> Window {
+        self.frame.full_window()
+    }
+
+    pub fn minutes(&self, number: u64) -> Window {
+        self.frame.window(Duration::from_secs(60 * number)).unwrap()
+    }
+
+    pub async fn get(&self, segment: &str) -> Answer {
+        let answer = self.counts.get(&name(segment), self.full(), false).await;
+        answer.unwrap()
+    }
+
+    pub async fn fresh(&self, segment: &str) -> Answer {
+        let answer = self.counts.get(&name(segment), self.full(), true).await;
+        answer.unwrap()
+    }
+
+    pub async fn list(&self) -> Arc<[Listed]> {
+        self.counts.list(self.full()).await.unwrap()
+    }
+
+    /// A refresh of everything, which has to go through; how many segments it counted, and how many not.
+    pub async fn refresh(&self) -> (u64, u64) {
+        match self.refresher.run(None).await.unwrap() {
+            Outcome::Done(report) => (report.refreshed, report.failed),
+            skipped => panic!("{skipped:?}"),
+        }
+    }
+
+    /// Waits until the store was asked for so many counts.
+    pub async fn until_counts(&self, number: usize) {
+        while self.store.counts() < number {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+pub fn name(segment: &str) -> Segment {
+    Segment::new(segment).unwrap()
+}
+
+/// Lets every task run that can.
+pub async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}

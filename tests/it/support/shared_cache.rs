@@ -1,0 +1,148 @@
+//! A cache in memory that several instances share, each over a connection of its own that goes away when told to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headcount::cache::{
+    CacheError, Cached, CountCache, KnownSegments, LockToken, MemoryCache, PendingMark,
+};
+use headcount::domain::{Count, Segment, Window};
+use parking_lot::Mutex;
+
+/// What is shared; it can be lost.
+#[derive(Debug, Default, Clone)]
+pub struct Shelf(Arc<Mutex<Arc<MemoryCache>>>);
+
+impl Shelf {
+    fn inner(&self) -> Arc<MemoryCache> {
+        Arc::clone(&self.0.lock())
+    }
+
+    /// Loses everything, as FLUSHALL does.
+    pub fn lose(&self) {
+        *self.0.lock() = Arc::default();
+    }
+}
+
+/// One instance's connection.
+#[derive(Debug, Default)]
+pub struct SharedCache {
+    shelf: Shelf,
+    away: AtomicBool,
+    unlocks_fail: AtomicU64,
+    lists: AtomicU64,
+}
+
+impl SharedCache {
+    pub fn on(shelf: &Shelf) -> Self {
+        Self {
+            shelf: shelf.clone(),
+            ..Self::default()
+        }
+    }
+
+    pub fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// The next so many unlocks fail.
+    pub fn fail_unlocks(&self, number: u64) {
+        self.unlocks_fail.store(number, Ordering::SeqCst);
+    }
+
+    /// How often the list of segments was asked for.
+    pub fn lists(&self) -> u64 {
+        self.lists.load(Ordering::SeqCst)
+    }
+
+    fn reach(&self) -> Result<Arc<MemoryCache>, CacheError> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(CacheError::Unavailable("switched off".to_owned())),
+            false => Ok(self.shelf.inner()),
+        }
+    }
+}
+
+#[async_trait]
+impl CountCache for SharedCache {
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
+        self.reach()?.get(segment, window).await
+    }
+
+    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
+        self.reach()?.add_pending(added).await
+    }
+
+    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
+        self.reach()?.mark_pending_unknown(segments).await
+    }
+
+    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
+        self.reach()?.mark(segment).await
+    }
+
+    async fn put(
+        &self,
+        segment: &Segment,
+        window: Window,
+        count: Count,
+        mark: PendingMark,
+    ) -> Result<Option<Cached>, CacheError> {
+        self.reach()?.put(segment, window, count, mark).await
+    }
+
+    async fn get_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+    ) -> Result<Vec<Option<Cached>>, CacheError> {
+        self.reach()?.get_many(segments, window).await
+    }
+
+    async fn segments(&self) -> Result<KnownSegments, CacheError> {
+        self.lists.fetch_add(1, Ordering::SeqCst);
+        self.reach()?.segments().await
+    }
+
+    async fn knows(&self, segment: &Segment) -> Result<bool, CacheError> {
+        self.reach()?.knows(segment).await
+    }
+
+    async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {
+        self.reach()?.complete_segments(listed, ttl).await
+    }
+
+    async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError> {
+        self.reach()?.remove_segment(segment).await
+    }
+
+    async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
+        self.reach()?.lock(token, ttl).await
+    }
+
+    async fn unlock(&self, token: &LockToken) -> Result<(), CacheError> {
+        let fail = |left: u64| left.checked_sub(1);
+        let failing = &self.unlocks_fail;
+        if failing
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fail)
+            .is_ok()
+        {
+            return Err(CacheError::Timeout);
+        }
+        self.reach()?.unlock(token).await
+    }
+
+    async fn note_run(&self, ago: Duration) -> Result<(), CacheError> {
+        self.reach()?.note_run(ago).await
+    }
+
+    async fn last_run(&self) -> Result<Option<Duration>, CacheError> {
+        self.reach()?.last_run().await
+    }
+
+    async fn ping(&self) -> Result<(), CacheError> {
+        self.reach()?.ping().await
+    }
+}
