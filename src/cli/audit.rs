@@ -94,6 +94,19 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
         true => print_json(&account.document())?,
         false => print(&account.text())?,
     }
+    if findings.is_empty() {
+        note("warning: nothing was audited: there are no segments");
+    }
+    let is_of_nothing = |found: &&Finding| {
+        let cached = found.cached.as_ref().map_or(0, |cached| cached.count.users);
+        !args.segments.is_empty() && found.recount.users == 0 && cached == 0
+    };
+    for finding in findings.iter().filter(is_of_nothing) {
+        note(&format!(
+            "warning: nobody is in `{}`: is that its name?",
+            harmless(finding.segment.as_str())
+        ));
+    }
     match account.unexplained() {
         0 if strangers.is_empty() => Ok(()),
         0 => Err(Failure::failed(

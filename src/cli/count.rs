@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::Failure;
 use super::args::CountArgs;
 use super::client::{Client, valid};
-use super::output::{grouped, harmless, print, print_json};
+use super::output::{grouped, harmless, note, print, print_json};
 use super::variables::Variables;
 
 /// What people need of a count.
@@ -19,6 +19,19 @@ struct Answer {
     pending: Option<u64>,
     #[serde(default)]
     stale: bool,
+    /// Whether the service has seen the segment; one of version 0.1.0 does not say.
+    known: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    segments: Vec<Named>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    segment: String,
 }
 
 pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Failure> {
@@ -34,9 +47,55 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
     let document = client.get_of(&segment, "count", &query).await?;
     let answer = Answer::deserialize(&document).map_err(|error| client.nonsense(&error))?;
     match args.json {
-        true => print_json(&document),
-        false => print(&sentence(segment.as_str(), &answer)),
+        true => print_json(&document)?,
+        false => print(&sentence(segment.as_str(), &answer))?,
     }
+    if answer.users == 0 && answer.known != Some(true) {
+        tell_never_seen(&client, segment.as_str(), answer.known).await;
+    }
+    Ok(())
+}
+
+/// Says that nobody was ever seen in `segment`, and which name was perhaps meant: 0 is the right answer to a slip of the
+/// finger as well.
+async fn tell_never_seen(client: &Client, segment: &str, known: Option<bool>) {
+    let names = some_names(client, segment).await.unwrap_or_default();
+    if known.is_none() && (names.is_empty() || names.iter().any(|name| name == segment)) {
+        return;
+    }
+    let meant = match nearest(segment, &names) {
+        Some(name) => format!(": did you mean `{}`?", harmless(name)),
+        None => "; `headcount segments` lists those that were".to_owned(),
+    };
+    note(&format!("`{}` was never seen{meant}", harmless(segment)));
+}
+
+/// The first names of the list, and those that begin like `segment`: enough for a guess, whatever their number.
+async fn some_names(client: &Client, segment: &str) -> Option<Vec<String>> {
+    let path = ["v1", "segments"];
+    let page = async |query: &[(&str, &str)]| {
+        let document = client.get(&path, query).await.ok()?;
+        Page::deserialize(document).ok()
+    };
+    let all = page(&[("limit", "1000")]).await?;
+    let mut pages = vec![all];
+    if pages.iter().any(|page| page.next.is_some()) {
+        let first: String = segment.chars().take(1).collect();
+        pages.extend(page(&[("limit", "1000"), ("prefix", &first)]).await);
+    }
+    let names = pages.into_iter().flat_map(|page| page.segments);
+    Some(names.map(|named| named.segment).collect())
+}
+
+/// The name most like `segment`, if any is like it.
+fn nearest<'a>(segment: &str, names: &'a [String]) -> Option<&'a String> {
+    const ALIKE: f64 = 0.7;
+    let folded = segment.to_lowercase();
+    let alike = |name: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), &folded);
+    names
+        .iter()
+        .filter(|name| alike(name) >= ALIKE)
+        .max_by(|a, b| alike(a).total_cmp(&alike(b)))
 }
 
 fn sentence(segment: &str, answer: &Answer) -> String {
@@ -55,8 +114,13 @@ fn sentence(segment: &str, answer: &Answer) -> String {
     } else {
         ""
     };
+    let never = if answer.users == 0 && answer.known == Some(false) {
+        ", never seen"
+    } else {
+        ""
+    };
     format!(
-        "{segment}: {users} in the last {window} as of {} ({:.1} s ago, from {}{pending}{stale})\n",
+        "{segment}: {users} in the last {window} as of {} ({:.1} s ago, from {}{pending}{stale}{never})\n",
         harmless(&answer.as_of),
         answer.age_seconds,
         harmless(&answer.source),
@@ -76,7 +140,19 @@ mod tests {
             source: "memory".into(),
             pending,
             stale,
+            known: Some(users > 0),
         }
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested() {
+        let names = ["sports", "news", "sport shoes", "Ünited"].map(str::to_owned);
+        let near = |segment| nearest(segment, &names).map(String::as_str);
+        assert_eq!(near("spotrs"), Some("sports"));
+        assert_eq!(near("SPORTS"), Some("sports"));
+        assert_eq!(near("sportshoes"), Some("sport shoes"));
+        assert_eq!(near("united"), Some("Ünited"));
+        assert_eq!(near("gardening"), None);
     }
 
     #[test]
@@ -89,5 +165,6 @@ mod tests {
             "1 user in the last 14d as of 2026-11-21T08:00:00Z (0.8 s ago, from memory, at most 2 more pending, STALE"
         ));
         assert!(sentence("s", &answer(1, None, false)).contains("unknown"));
+        assert!(sentence("s", &answer(0, Some(0), false)).contains("from memory, never seen)"));
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::Failure;
 use super::args::{SegmentsArgs, Sort};
 use super::client::Client;
-use super::output::{grouped, harmless, print, print_json};
+use super::output::{grouped, harmless, note, print, print_json};
 use super::variables::Variables;
 use super::watch;
 
@@ -25,6 +25,9 @@ pub(super) struct Row {
     pub(super) segment: String,
     pub(super) users: Option<u64>,
     pub(super) as_of: Option<String>,
+    /// Whether this is the last number known, and old.
+    #[serde(default)]
+    pub(super) stale: bool,
 }
 
 #[derive(Serialize)]
@@ -38,12 +41,37 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
         return watch::run(&client, args).await;
     }
     let segments = all(&client, &args).await?;
-    if args.json {
-        return print_json(&Listing { segments });
-    }
     let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
     let rows = rows.map_err(|error| client.nonsense(&error))?;
-    print(&table(&rows))
+    match args.json {
+        true => print_json(&Listing { segments })?,
+        false => print(&table(&rows))?,
+    }
+    for remark in remarks(&rows, args.prefix.as_deref()) {
+        note(&remark);
+    }
+    Ok(())
+}
+
+/// What a list does not show by itself.
+fn remarks(rows: &[Row], prefix: Option<&str>) -> Vec<String> {
+    let mut remarks = Vec::new();
+    match prefix {
+        _ if !rows.is_empty() => {}
+        Some(prefix) => remarks.push(format!("no segment begins with `{}`", harmless(prefix))),
+        None => remarks.push("there are no segments".to_owned()),
+    }
+    let stale = rows.iter().filter(|row| row.stale).count();
+    if stale > 0 {
+        remarks.push(format!(
+            "warning: {stale} counts are stale: no source has newer ones"
+        ));
+    }
+    let missing = rows.iter().filter(|row| row.users.is_none()).count();
+    if missing > 0 {
+        remarks.push(format!("warning: {missing} segments can't be counted now"));
+    }
+    remarks
 }
 
 /// Follows the cursors until all are there, or as many as were asked for.
@@ -104,7 +132,11 @@ pub(super) fn table(rows: &[Row]) -> String {
 pub(super) fn line(row: &Row, users: usize, as_of: usize) -> String {
     let instant = harmless(row.as_of.as_deref().unwrap_or("-"));
     let segment = harmless(&row.segment);
-    format!("{:>users$}  {instant:as_of$}  {segment}\n", users_of(row))
+    let stale = if row.stale { "  (stale)" } else { "" };
+    format!(
+        "{:>users$}  {instant:as_of$}  {segment}{stale}\n",
+        users_of(row)
+    )
 }
 
 fn users_of(row: &Row) -> String {
@@ -181,11 +213,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_old_or_missing_is_remarked_on() {
+        let row = |users, stale| Row {
+            segment: "a".into(),
+            users,
+            as_of: None,
+            stale,
+        };
+        assert!(remarks(&[row(Some(1), false)], None).is_empty());
+        assert_eq!(remarks(&[], None), ["there are no segments"]);
+        assert_eq!(remarks(&[], Some("x")), ["no segment begins with `x`"]);
+        let rows = [row(Some(1), true), row(None, false)];
+        let told = remarks(&rows, None).concat();
+        assert!(
+            told.contains("1 counts are stale") && told.contains("1 segments can't be counted")
+        );
+        assert!(table(&rows).contains("a  (stale)\n"));
+    }
+
+    #[test]
     fn columns_are_aligned() {
         let row = |segment: &str, users, as_of: Option<&str>| Row {
             segment: segment.into(),
             users,
             as_of: as_of.map(str::to_owned),
+            stale: false,
         };
         let rows = [
             row("🏀 ball", Some(1_234_567), Some("2026-11-21T08:00:00Z")),

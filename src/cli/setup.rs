@@ -27,6 +27,10 @@ pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Fai
     let mut done = store::set_up(&settings, args.tokens || args.tokens_dir.is_some())
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
+    let wants_tokens = args.tokens || args.tokens_dir.is_some();
+    if wants_tokens && store::token_roles(&settings).is_empty() {
+        note("warning: this store has no tokens of its own: none were made");
+    }
     if let Some(directory) = &args.tokens_dir {
         let files = TokenFiles::in_directory(directory);
         files.keep(&done.tokens)?;
@@ -38,7 +42,10 @@ pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Fai
     }
     match args.json {
         true => print_json(&document(&done)),
-        false => print(&text(&done, args.tokens)),
+        false => print(&text(
+            &done,
+            args.tokens && !store::token_roles(&settings).is_empty(),
+        )),
     }
 }
 

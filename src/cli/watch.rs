@@ -99,6 +99,7 @@ impl Changes {
                     segment,
                     users: Some(0),
                     as_of: None,
+                    stale: false,
                 });
             }
         }

@@ -35,6 +35,7 @@ mod influx_spool;
 mod influx_strangers;
 mod library;
 mod lists;
+mod load;
 mod made_up;
 mod metrics;
 mod mistakes;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(super) use self::load::{Format, LoadArgs};
+pub(super) use self::load::{Format, LoadArgs, TimeUnit};
 pub(super) use self::stores::{AuditArgs, CopyArgs};
 pub(super) use self::token::{
     TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs,
@@ -80,7 +80,8 @@ pub(in crate::cli) struct Target {
     /// URL of the service [default: HEADCOUNT_URL; else, to read or load, http://127.0.0.1:8080]
     #[arg(long)]
     pub(in crate::cli) url: Option<String>,
-    /// Token for the service [default: HEADCOUNT_TOKEN, which other users of the machine can't see]
+    /// Token for the service, which every user of this machine can then see in the list of processes: rather give
+    /// --token-file, HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN
     #[arg(long)]
     pub(in crate::cli) token: Option<String>,
     /// File to read the token from [default: HEADCOUNT_TOKEN_FILE]

@@ -43,6 +43,12 @@ pub(super) async fn run(mut args: CopyArgs, variables: Variables) -> Result<(), 
         true => print_json(&done)?,
         false => print(&text(&done))?,
     }
+    if done.is_empty() {
+        note(&format!(
+            "warning: {} has no pairs within the window: is it the right place?",
+            names.from
+        ));
+    }
     match done.lacking {
         0 => Ok(()),
         lacking => Err(Failure::failed(format!(

@@ -28,6 +28,13 @@ struct Difference<'a> {
     comparison: Comparison,
 }
 
+impl Document<'_> {
+    /// Whether there was nothing to copy.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pairs == 0 && self.segments == 0
+    }
+}
+
 pub(super) fn document<'a>(
     names: &'a Names,
     report: &'a TransferReport,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -20,19 +20,22 @@ pub(super) enum Delivery {
 }
 
 /// The service's answer to POST /v1/pairs.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 pub(super) struct Verdict {
     pub(super) accepted: u64,
     pub(super) rejected: u64,
     #[serde(default)]
     pub(super) errors: Vec<ItemError>,
+    /// What was accepted and probably means something else than it seems to.
+    #[serde(default)]
+    pub(super) warnings: Vec<String>,
     /// `"spooled"` when the pairs wait on the service's disk for its store.
     #[serde(default)]
     pub(super) durable: Option<String>,
 }
 
 /// Why one pair was rejected.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ItemError {
     pub(super) index: usize,
     pub(super) code: String,

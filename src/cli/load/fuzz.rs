@@ -3,10 +3,14 @@
 use bolero::TypeGenerator;
 use serde_json::value::RawValue;
 
-use super::parcel::{Packer, Parcel};
+use super::columns::{Columns, TimeColumn};
+use super::parcel::{Packer, Parcel, Piece};
+use super::reading::Reading;
 use super::source::Position;
-use super::table::Columns;
+use super::table::Table;
+use super::times::Times;
 use super::{lines, table};
+use crate::cli::args::TimeUnit;
 use crate::fuzzing::spell;
 use crate::http::parse;
 
@@ -17,10 +21,11 @@ fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {
     pass(&mut packer);
     drop(packer);
     let (mut parcels, mut failed) = (Vec::new(), false);
-    while let Ok(parcel) = from.try_recv() {
-        match parcel {
-            Ok(parcel) => parcels.push(parcel),
-            Err(_) => failed = true,
+    while let Ok(piece) = from.try_recv() {
+        match piece {
+            Piece::Parcel(parcel) => parcels.push(parcel),
+            Piece::Input(..) => {}
+            Piece::Failed(_) => failed = true,
         }
     }
     for parcel in &parcels {
@@ -34,13 +39,28 @@ fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {
     (parcels, failed)
 }
 
-fn columns(delimiter: u8) -> Columns {
-    Columns {
+/// Rows of a table with the usual columns.
+fn rows(mut file: &[u8], delimiter: u8) -> (Vec<Parcel>, bool) {
+    let columns = Columns {
         user: "user_id".into(),
         segment: "segment".into(),
-        at: None,
+        at: TimeColumn::Known,
+        delimiter: None,
+    };
+    let table = Table {
+        columns: &columns,
         delimiter,
-    }
+        times: &Times {
+            unit: Some(TimeUnit::S),
+            zone: None,
+        },
+        reading: Reading {
+            source: "file".into(),
+            format: "CSV".into(),
+            columns: None,
+        },
+    };
+    parcels(|packer| table::pass(&mut file, table, &Position::default(), packer))
 }
 
 /// A pair as it was read.
@@ -91,8 +111,9 @@ fn ndjson() {
         .for_each(|(input, piece)| {
             let file = spell(input, LINES);
             let mut pieces = std::io::BufReader::with_capacity(usize::from(*piece).max(1), &*file);
-            let (parcels, failed) =
-                parcels(|packer| lines::pass(&mut pieces, &Position::default(), packer));
+            let (parcels, failed) = parcels(|packer| {
+                lines::pass(&mut pieces, &Times::default(), &Position::default(), packer)
+            });
             assert!(!failed);
             let (mut pairs, mut errors) = (Vec::new(), 0);
             for parcel in &parcels {
@@ -157,14 +178,7 @@ fn csv() {
             file += end;
             right.push((at.trim().to_owned(), user, segment));
         }
-        let (parcels, failed) = parcels(|packer| {
-            table::pass(
-                &mut file.as_bytes(),
-                &columns(delimiter),
-                &Position::default(),
-                packer,
-            )
-        });
+        let (parcels, failed) = rows(file.as_bytes(), delimiter);
         assert!(!failed);
         let body: Vec<u8> = parcels
             .iter()
@@ -201,14 +215,7 @@ fn any_csv() {
             };
             file.extend(spell(input, LINES));
             let delimiter = if *semicolons { b';' } else { b',' };
-            let (parcels, _) = parcels(|packer| {
-                table::pass(
-                    &mut &*file,
-                    &columns(delimiter),
-                    &Position::default(),
-                    packer,
-                )
-            });
+            let (parcels, _) = rows(&file, delimiter);
             for parcel in parcels {
                 let (_, errors) = read(&parcel.body);
                 assert!(

@@ -4,11 +4,13 @@ use std::io::{self, BufRead};
 
 use super::parcel::{MAX_LINE, Packer, Stopped};
 use super::source::Position;
+use super::times::Times;
 use crate::cli::Failure;
 
 /// Passes each line of `input` that is not blank.
 pub(super) fn pass(
     input: &mut impl BufRead,
+    times: &Times,
     position: &Position,
     packer: &mut Packer,
 ) -> Result<(), Stopped> {
@@ -19,12 +21,12 @@ pub(super) fn pass(
             Ok(Line::End) => break,
             Ok(Line::TooLong) => {
                 let message = format!("the line has more than {MAX_LINE} bytes");
-                packer.refuse(number, message, position.get())?;
+                packer.refuse(number, message, None, position.get())?;
             }
             Ok(Line::Whole) => {
                 let text = without_marks(&line);
                 if !text.is_empty() {
-                    packer.add(number, text, position.get())?;
+                    packer.add_json(number, text, times, position.get())?;
                 }
             }
             Err(error) => {

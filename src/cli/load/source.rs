@@ -1,21 +1,34 @@
-//! Where pairs are read from: files, plain or gzip, and standard input.
+//! Where pairs are read from: files and standard input, compressed or not, in any format that can be recognised.
 
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Read};
+use std::io::{self, BufRead, BufReader, Cursor, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 
+use super::columns::Columns;
+use super::content::{self, ByteOrder, Packing, Shape};
 use super::parcel::{Packer, Stopped};
-use super::table::Columns;
-use super::{lines, table};
+use super::reading::Reading;
+use super::table::Table;
+use super::times::Times;
+use super::utf16::Utf16;
+use super::{documents, lines, table};
 use crate::cli::Failure;
 use crate::cli::args::Format;
 use crate::cli::output::note;
 
 const BUFFER: usize = 256 << 10;
+/// What text in UTF-8 may begin with.
+const MARK: &[u8] = "\u{feff}".as_bytes();
+/// As much of an input as is looked at to recognise it.
+const HEAD: u64 = 64 << 10;
+/// Compression within compression is taken off this often.
+const MOST_LAYERS: usize = 3;
+/// The largest window of zstd that its own program can be told to use (`--long=31`).
+const ZSTD_WINDOW_LOG: u32 = 31;
 
 /// How many bytes have been read, of all inputs together.
 #[derive(Debug, Clone, Default)]
@@ -27,28 +40,34 @@ impl Position {
     }
 }
 
+/// How inputs are to be read.
+pub(super) struct Reader {
+    /// `None`: each as its content says.
+    pub(super) format: Option<Format>,
+    pub(super) columns: Columns,
+    /// Flags that were given and mean something for tables only.
+    pub(super) for_tables: Vec<&'static str>,
+    pub(super) times: Times,
+}
+
 /// The inputs, all of which could be opened.
 pub(super) struct Inputs {
     inputs: Vec<Input>,
     /// Bytes in all, when all are files.
     pub(super) bytes: Option<u64>,
-    columns: Columns,
+    reader: Reader,
 }
 
 struct Input {
     name: String,
-    format: Format,
-    gzip: bool,
+    /// What the name says, where it says something.
+    named: Option<Format>,
     reader: Box<dyn Read + Send>,
 }
 
 impl Inputs {
     /// Opens all, so that a mistyped name is known before anything is sent.
-    pub(super) fn open(
-        paths: &[PathBuf],
-        format: Option<Format>,
-        columns: Columns,
-    ) -> Result<Self, Failure> {
+    pub(super) fn open(paths: &[PathBuf], reader: Reader) -> Result<Self, Failure> {
         let stdin = [PathBuf::from("-")];
         let paths = if paths.is_empty() { &stdin } else { paths };
         if paths.iter().filter(|path| is_stdin(path)).count() > 1 {
@@ -57,14 +76,14 @@ impl Inputs {
         let mut bytes = Some(0);
         let mut inputs = Vec::new();
         for path in paths {
-            let (input, length) = open(path, format)?;
+            let (input, length) = open(path)?;
             inputs.push(input);
             bytes = bytes.zip(length).map(|(all, one)| all + one);
         }
         Ok(Self {
             inputs,
             bytes,
-            columns,
+            reader,
         })
     }
 
@@ -72,23 +91,165 @@ impl Inputs {
     pub(super) fn pass(self, position: &Position, packer: &mut Packer) -> Result<(), Stopped> {
         for input in self.inputs {
             packer.enter(&input.name);
-            let counted = Counted {
-                reader: input.reader,
-                position: position.clone(),
-            };
-            let plain: Box<dyn Read> = match input.gzip {
-                true => Box::new(MultiGzDecoder::new(BufReader::with_capacity(
-                    BUFFER, counted,
-                ))),
-                false => Box::new(counted),
-            };
-            let mut plain = BufReader::with_capacity(BUFFER, plain);
-            match input.format {
-                Format::Ndjson => lines::pass(&mut plain, position, packer)?,
-                Format::Csv => table::pass(&mut plain, &self.columns, position, packer)?,
-            }
+            self.reader.pass(input, position, packer)?;
         }
         Ok(())
+    }
+}
+
+impl Reader {
+    fn pass(&self, input: Input, position: &Position, packer: &mut Packer) -> Result<(), Stopped> {
+        let counted: Box<dyn Read> = Box::new(Counted {
+            reader: input.reader,
+            position: position.clone(),
+        });
+        let text = match unpack(counted) {
+            Ok(text) => text,
+            Err(problem) => return Err(packer.fail(position.get(), Failure::failed(problem))),
+        };
+        let shape = match self.format {
+            None => content::shape(&text.head, input.named, &self.columns),
+            Some(Format::Ndjson) => Shape::Lines,
+            Some(Format::Json) => Shape::Documents,
+            Some(named @ (Format::Csv | Format::Tsv)) => Shape::Table(
+                self.columns
+                    .likely_delimiter(first_line(&text.head), Some(named)),
+            ),
+        };
+        let reading = Reading {
+            source: input.name,
+            format: format!("{}{}", name_of(shape), text.around),
+            columns: None,
+        };
+        let mut plain = BufReader::with_capacity(BUFFER, text.reader);
+        if !matches!(shape, Shape::Table(_)) {
+            let unused = self.for_tables.join(", ");
+            let warning = format!(
+                "{}: it holds JSON, so {unused} has no effect",
+                reading.source
+            );
+            let warnings = if unused.is_empty() {
+                vec![]
+            } else {
+                vec![warning]
+            };
+            packer.announce(reading.clone(), warnings)?;
+        }
+        match shape {
+            Shape::Lines => lines::pass(&mut plain, &self.times, position, packer),
+            Shape::Documents => documents::pass(&mut plain, &self.times, position, packer),
+            Shape::Table(delimiter) => {
+                // The reader of tables takes a mark with nothing behind it for the end.
+                if plain.fill_buf().is_ok_and(|head| head.starts_with(MARK)) {
+                    plain.consume(MARK.len());
+                }
+                let table = Table {
+                    columns: &self.columns,
+                    delimiter,
+                    times: &self.times,
+                    reading,
+                };
+                table::pass(&mut plain, table, position, packer)
+            }
+        }
+    }
+}
+
+fn name_of(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Lines => "NDJSON",
+        Shape::Documents => "JSON",
+        Shape::Table(b'\t') => "TSV",
+        Shape::Table(_) => "CSV",
+    }
+}
+
+fn first_line(head: &[u8]) -> &[u8] {
+    head.split(|byte| *byte == b'\n').next().unwrap_or_default()
+}
+
+/// An input as UTF-8.
+struct Text {
+    /// Its first bytes, which the reader gives once more.
+    head: Vec<u8>,
+    reader: Box<dyn Read>,
+    /// What was taken off it, such as `, gzip`.
+    around: String,
+}
+
+/// Takes off what is around the text of an input, or says what it is instead of text.
+fn unpack(mut reader: Box<dyn Read>) -> Result<Text, String> {
+    let mut around = String::new();
+    for _ in 0..=MOST_LAYERS {
+        let (head, again) = peek(reader);
+        reader = again;
+        if let Some(packing) = content::packing(&head) {
+            let (name, unpacked) =
+                decompress(packing, reader).map_err(|error| error.to_string())?;
+            around = format!(", {name}{around}");
+            reader = unpacked;
+            continue;
+        }
+        if let Some(order) = content::utf16(&head) {
+            around = format!(", {}{around}", name_of_order(order));
+            let (head, reader) = peek(Box::new(Utf16::new(reader, order)));
+            return Ok(Text {
+                head,
+                reader,
+                around,
+            });
+        }
+        return match content::foreign(&head) {
+            Some(what) => Err(format!("it is {what}")),
+            None => Ok(Text {
+                head,
+                reader,
+                around,
+            }),
+        };
+    }
+    Err(format!("it is compressed more than {MOST_LAYERS} times"))
+}
+
+fn name_of_order(order: ByteOrder) -> &'static str {
+    match order {
+        ByteOrder::Big => "UTF-16BE",
+        ByteOrder::Little => "UTF-16LE",
+    }
+}
+
+fn decompress(
+    packing: Packing,
+    reader: Box<dyn Read>,
+) -> io::Result<(&'static str, Box<dyn Read>)> {
+    let buffered = BufReader::with_capacity(BUFFER, reader);
+    Ok(match packing {
+        Packing::Gzip => ("gzip", Box::new(MultiGzDecoder::new(buffered))),
+        Packing::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            ("zstd", Box::new(decoder))
+        }
+    })
+}
+
+/// The first bytes of `reader`, and a reader that gives them again. An error among them comes after them.
+fn peek(mut reader: Box<dyn Read>) -> (Vec<u8>, Box<dyn Read>) {
+    let mut head = Vec::new();
+    let read = (&mut reader).take(HEAD).read_to_end(&mut head);
+    let first = Cursor::new(head.clone());
+    match read {
+        Ok(_) => (head, Box::new(first.chain(reader))),
+        Err(error) => (head, Box::new(first.chain(Broken(error)))),
+    }
+}
+
+/// What is left of a reader that failed.
+struct Broken(io::Error);
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::new(self.0.kind(), self.0.to_string()))
     }
 }
 
@@ -97,15 +258,14 @@ fn is_stdin(path: &Path) -> bool {
 }
 
 /// Opens one input, and says how long it is if that is known.
-fn open(path: &Path, format: Option<Format>) -> Result<(Input, Option<u64>), Failure> {
+fn open(path: &Path) -> Result<(Input, Option<u64>), Failure> {
     if is_stdin(path) {
         if io::stdin().is_terminal() {
             note("reading pairs from standard input, one JSON object a line; end it with Ctrl-D");
         }
         let input = Input {
             name: "standard input".into(),
-            format: format.unwrap_or(Format::Ndjson),
-            gzip: false,
+            named: None,
             reader: Box::new(io::stdin()),
         };
         return Ok((input, None));
@@ -119,22 +279,34 @@ fn open(path: &Path, format: Option<Format>) -> Result<(Input, Option<u64>), Fai
             "{name} is a directory: name its files"
         )));
     }
-    let (gzip, inner) = match has_ending(path, "gz") {
-        true => (true, path.with_extension("")),
-        false => (false, path.to_owned()),
-    };
-    let by_ending = match has_ending(&inner, "csv") {
-        true => Format::Csv,
-        false => Format::Ndjson,
-    };
     let input = Input {
         name: name.clone(),
-        format: format.unwrap_or(by_ending),
-        gzip,
+        named: named(path),
         reader: Box::new(file),
     };
     // A pipe or a device has no length to speak of.
     Ok((input, metadata.is_file().then_some(metadata.len())))
+}
+
+/// What a file's name says of its format. It is believed where the content leaves a choice.
+fn named(path: &Path) -> Option<Format> {
+    const NAMES: [(&str, Format); 6] = [
+        ("csv", Format::Csv),
+        ("tsv", Format::Tsv),
+        ("tab", Format::Tsv),
+        ("ndjson", Format::Ndjson),
+        ("jsonl", Format::Ndjson),
+        ("json", Format::Json),
+    ];
+    let is_packed = ["gz", "zst", "zstd"]
+        .iter()
+        .any(|ending| has_ending(path, ending));
+    let inner = match is_packed {
+        true => path.with_extension(""),
+        false => path.to_owned(),
+    };
+    let known = NAMES.iter().find(|(ending, _)| has_ending(&inner, ending));
+    known.map(|(_, format)| *format)
 }
 
 fn has_ending(path: &Path, ending: &str) -> bool {

@@ -5,30 +5,14 @@ use std::io::{self, Read};
 
 use csv::ByteRecord;
 use serde::Serialize;
-use serde_json::Number;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
+use super::columns::{self, Columns, Places, TimeColumn, looks_like_time};
 use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::reading::{Reading, Used};
 use super::source::Position;
+use super::times::Times;
 use crate::cli::Failure;
-use crate::cli::output::harmless;
-
-/// Which columns hold what.
-#[derive(Debug, Clone)]
-pub(super) struct Columns {
-    pub(super) user: String,
-    pub(super) segment: String,
-    /// `None`: the column `at`, where there is one.
-    pub(super) at: Option<String>,
-    pub(super) delimiter: u8,
-}
-
-/// The same as positions in a row.
-struct Places {
-    user: usize,
-    segment: usize,
-    at: Option<usize>,
-}
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -38,45 +22,90 @@ struct Line<'a> {
     at: Option<Box<RawValue>>,
 }
 
+/// How a table is read.
+pub(super) struct Table<'a> {
+    pub(super) columns: &'a Columns,
+    pub(super) delimiter: u8,
+    pub(super) times: &'a Times,
+    /// What is known of the input so far.
+    pub(super) reading: Reading,
+}
+
 /// Passes each row of `input` below the first, which names the columns.
 pub(super) fn pass(
     input: &mut impl Read,
-    columns: &Columns,
+    mut table: Table<'_>,
     position: &Position,
     packer: &mut Packer,
 ) -> Result<(), Stopped> {
     let left = Cell::new(ROW_READS);
     let mut reader = csv::ReaderBuilder::new()
-        .delimiter(columns.delimiter)
+        .delimiter(table.delimiter)
         .flexible(true)
         .from_reader(Bounded { input, left: &left });
-    let places = match reader.byte_headers() {
-        Ok(header) => Places::find(header, columns),
-        Err(error) => Err(Failure::failed(error.to_string())),
+    let header = match reader.byte_headers() {
+        Ok(header) => header.clone(),
+        Err(error) => return Err(packer.fail(position.get(), Failure::failed(error.to_string()))),
     };
-    let places = match places {
+    let places = match table.columns.find(&header) {
         Ok(places) => places,
         Err(failure) => return Err(packer.fail(position.get(), failure)),
     };
+    let rows = Rows {
+        names: columns::names(&header),
+        places,
+        times: table.times,
+    };
+    table.reading.columns = Some(rows.used());
+    let mut announced = Some(table.reading);
     let mut record = ByteRecord::new();
     let mut json = Vec::new();
     loop {
         left.set(ROW_READS);
-        match reader.read_byte_record(&mut record) {
-            Ok(false) => break,
-            Ok(true) => {}
+        let is_row = match reader.read_byte_record(&mut record) {
+            Ok(is_row) => is_row,
             Err(error) => {
                 return Err(packer.fail(position.get(), Failure::failed(error.to_string())));
             }
+        };
+        if let Some(reading) = announced.take() {
+            // Only now, since the first row shows which of the other columns hold times.
+            let warnings = rows.warnings(table.columns, &reading.source, &record);
+            packer.announce(reading, warnings)?;
+        }
+        if !is_row {
+            break;
         }
         let line = record.position().map_or(0, csv::Position::line);
         json.clear();
-        match places.write(&record, columns, &mut json) {
-            Ok(()) => packer.add(line, &json, position.get())?,
-            Err(message) => packer.refuse(line, message, position.get())?,
+        match rows.write(&record, &mut json) {
+            Ok(is_timed) => {
+                if !is_timed {
+                    packer.untimed();
+                }
+                packer.add(line, &json, position.get())?;
+            }
+            Err(message) => {
+                let row = as_text(&record, table.delimiter);
+                packer.refuse(line, message, Some(&row), position.get())?;
+            }
         }
     }
     packer.flush(position.get())
+}
+
+/// The row as it may stand in a file.
+fn as_text(record: &ByteRecord, delimiter: u8) -> Vec<u8> {
+    let mut row = Vec::new();
+    let mut writer = csv::WriterBuilder::new()
+        .delimiter(delimiter)
+        .from_writer(&mut row);
+    // Writing to memory does not fail.
+    let _ = writer
+        .write_byte_record(record)
+        .and_then(|()| Ok(writer.flush()?));
+    drop(writer);
+    row.trim_ascii_end().to_vec()
 }
 
 /// Bytes that may be read for one row: the longest row, and what the reader reads ahead.
@@ -101,82 +130,90 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-impl Places {
-    fn find(header: &ByteRecord, columns: &Columns) -> Result<Self, Failure> {
-        let place = |name: &str| {
-            header
-                .iter()
-                .position(|column| column.trim_ascii() == name.as_bytes())
-        };
-        let must = |name: &str, flag: &str| {
-            place(name).ok_or_else(|| {
-                let there: Vec<_> = header
-                    .iter()
-                    .map(|name| harmless(&String::from_utf8_lossy(name)))
-                    .collect();
-                Failure::usage(format!(
-                    "no column is named `{name}`: name one with --{flag}; there are: {}",
-                    there.join(", ")
-                ))
-            })
-        };
-        Ok(Self {
-            user: must(&columns.user, "user-column")?,
-            segment: must(&columns.segment, "segment-column")?,
-            at: match &columns.at {
-                Some(name) => Some(must(name, "at-column")?),
-                None => place("at"),
-            },
-        })
+/// What rows are read with.
+struct Rows<'a> {
+    names: Vec<String>,
+    places: Places,
+    times: &'a Times,
+}
+
+impl Rows<'_> {
+    /// The columns that are read, and those that are not.
+    fn used(&self) -> Used {
+        let Places { user, segment, at } = self.places;
+        let name = |place: usize| self.names[place].clone();
+        let is_used = |place: &usize| [Some(user), Some(segment), at].contains(&Some(*place));
+        Used {
+            user_id: name(user),
+            segment: name(segment),
+            at: at.map(name),
+            unused: (0..self.names.len())
+                .filter(|place| !is_used(place))
+                .map(name)
+                .collect(),
+        }
     }
 
-    fn write(
-        &self,
-        record: &ByteRecord,
-        columns: &Columns,
-        json: &mut Vec<u8>,
-    ) -> Result<(), String> {
-        let text = |place: usize, name: &str| match record.get(place).map(str::from_utf8) {
-            Some(Ok(text)) => Ok(text),
-            Some(Err(_)) => Err(format!("`{name}` is not UTF-8")),
-            None => Err(format!("the row has no field `{name}`")),
+    /// What is odd about a table whose first row is `first`.
+    fn warnings(&self, columns: &Columns, source: &str, first: &ByteRecord) -> Vec<String> {
+        let used = self.used();
+        if used.at.is_some() || columns.at == TimeColumn::Off {
+            return Vec::new();
+        }
+        let value = |name: &String| {
+            let place = self.names.iter().position(|found| found == name);
+            let field = place.and_then(|place| first.get(place));
+            String::from_utf8_lossy(field.unwrap_or_default().trim_ascii()).into_owned()
         };
+        let looks = |name: &&String| looks_like_time(name, &value(name));
+        let times: Vec<_> = used
+            .unused
+            .iter()
+            .filter(looks)
+            .map(|name| format!("`{name}`"))
+            .collect();
+        match times.is_empty() {
+            true => Vec::new(),
+            false => vec![format!(
+                "{source}: no column is read as the time, so every pair counts as seen now; {} may hold it: name the column with \
+                 --at-column, or give --no-at-column",
+                times.join(" or ")
+            )],
+        }
+    }
+
+    /// Writes the pair of a row; whether it has a time, where there is a column for it.
+    fn write(&self, record: &ByteRecord, json: &mut Vec<u8>) -> Result<bool, String> {
+        let fields = self.names.len();
+        if record
+            .iter()
+            .skip(fields)
+            .any(|field| !field.trim_ascii().is_empty())
+        {
+            return Err(format!(
+                "the row has {} fields, the header {fields}: is a field with the delimiter in it not quoted?",
+                record.len()
+            ));
+        }
+        let text = |place: usize| match record.get(place).map(str::from_utf8) {
+            Some(Ok(text)) => Ok(text),
+            Some(Err(_)) => Err(format!("`{}` is not UTF-8", self.names[place])),
+            None => Err(format!("the row has no field `{}`", self.names[place])),
+        };
+        let at = match self.places.at {
+            Some(place) => self.times.of_field(text(place)?)?,
+            None => None,
+        };
+        let is_timed = at.is_some() || self.places.at.is_none();
         let line = Line {
-            user_id: text(self.user, &columns.user)?,
-            segment: text(self.segment, &columns.segment)?,
-            at: match self.at {
-                Some(place) => instant(text(place, columns.at.as_deref().unwrap_or("at"))?),
-                None => None,
-            },
+            user_id: text(self.places.user)?,
+            segment: text(self.places.segment)?,
+            at,
         };
         serde_json::to_writer(&mut *json, &line).map_err(|error| error.to_string())?;
         match json.len() > MAX_LINE {
             true => Err(format!("the row has more than {MAX_LINE} bytes")),
-            false => Ok(()),
+            false => Ok(is_timed),
         }
-    }
-}
-
-/// Unix seconds as a number, digit for digit, anything else as the text that it is; nothing for an empty field.
-fn instant(text: &str) -> Option<Box<RawValue>> {
-    let text = text.trim();
-    if text.is_empty() {
-        return None;
-    }
-    let json = match text.parse::<i64>() {
-        Ok(seconds) => to_raw_value(&seconds),
-        Err(_) if text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
-            serde_json::from_str(text).or_else(|_| loosely(text))
-        }
-        Err(_) => loosely(text),
-    };
-    json.ok()
-}
-
-/// Numbers that JSON writes otherwise, `.5` or `+1e9`, and texts.
-fn loosely(text: &str) -> serde_json::Result<Box<RawValue>> {
-    match text.parse().ok().and_then(Number::from_f64) {
-        Some(number) => to_raw_value(&number),
-        None => to_raw_value(text),
     }
 }

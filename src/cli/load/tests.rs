@@ -53,7 +53,8 @@ impl Script {
             .map(|(index, _)| json!({"index": index, "code": "malformed", "message": "no"}))
             .collect();
         let all = body.lines().count();
-        let answer = json!({"accepted": all - bad.len(), "rejected": bad.len(), "errors": bad});
+        let listed = &bad[..bad.len().min(LISTED)];
+        let answer = json!({"accepted": all - bad.len(), "rejected": bad.len(), "errors": listed});
         self.bodies.lock().unwrap().push(body);
         Response::new(answer.to_string())
     }
@@ -77,7 +78,7 @@ async fn load(server: &TestServer, arguments: &[&str]) -> (Report, Option<Failur
         panic!("not a load")
     };
     match prepare(&args, &Variables::default()) {
-        Ok((load, parcels)) => load.run(parcels, args.connections as usize).await,
+        Ok((load, pieces)) => load.run(pieces, args.connections as usize).await,
         Err(failure) => (Report::default(), Some(failure)),
     }
 }
@@ -348,4 +349,308 @@ async fn made_up_pairs_are_the_same_for_the_same_seed() {
     assert!(of("segment-000") > 2 * of("segment-006"));
     assert!(of("segment-006") > 0);
     assert!(!runs[0][0].contains("at"));
+}
+
+fn compressed(text: &[u8], by_zstd: bool) -> Vec<u8> {
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write;
+    if by_zstd {
+        return zstd::stream::encode_all(text, 1).unwrap();
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn inputs_are_read_as_their_content_says() {
+    let lines = "{\"user_id\":\"a\",\"segment\":\"x\"}\n{\"user_id\":\"b\",\"segment\":\"x\"}\n";
+    let array = "[{\"user_id\":\"a\",\"segment\":\"x\"},\n {\"user_id\":\"b\",\"segment\":\"x\"}]";
+    let table = "user_id,segment\na,x\nb,x\n";
+    let utf16 = |text: &str| -> Vec<u8> {
+        let marked = format!("\u{feff}{text}");
+        marked.encode_utf16().flat_map(u16::to_le_bytes).collect()
+    };
+    let twice = compressed(&compressed(table.as_bytes(), true), false);
+    let cases: [(&str, Vec<u8>, &str); 11] = [
+        ("a.ndjson", lines.into(), "NDJSON"),
+        ("a.csv", lines.into(), "NDJSON"),
+        ("a", table.into(), "CSV"),
+        ("a.ndjson", table.into(), "CSV"),
+        ("a.tsv", table.replace(',', "\t").into(), "TSV"),
+        ("a.txt", table.replace(',', ";").into(), "CSV"),
+        ("a.json", array.into(), "JSON"),
+        ("a.csv", utf16(table), "CSV, UTF-16LE"),
+        ("a.csv", compressed(table.as_bytes(), false), "CSV, gzip"),
+        (
+            "a.json.zst",
+            compressed(array.as_bytes(), true),
+            "JSON, zstd",
+        ),
+        ("a.csv.gz", twice, "CSV, zstd, gzip"),
+    ];
+    for (name, bytes, format) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let file = write(folder.path(), name, bytes);
+        let script = Script::default();
+        let server = script.start().await;
+        let (report, failure) = load(&server, &[&file]).await;
+        assert!(failure.is_none(), "{name}: {failure:?}");
+        assert_eq!((report.accepted, report.rejected), (2, 0), "{name}");
+        assert_eq!(report.inputs[0].format, format);
+        assert!(script.lines()[0].contains(r#""user_id":"a","segment":"x""#));
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Script::default();
+    let server = script.start().await;
+    for (name, bytes, part) in [
+        (
+            "a.xlsx",
+            &b"PK\x03\x04...."[..],
+            "a.xlsx: it is a zip archive or an Excel workbook",
+        ),
+        ("a.ndjson", b"BZh91AY", "bzip2"),
+        ("a.csv", b"u\0s\0e\0r\0", "UTF-16 without a byte order mark"),
+        ("a.csv", b"\xff\xfea", "ends within a character"),
+        ("a.zst", b"\x28\xb5\x2f\xfd\x04", "a.zst: "),
+        ("a.html", b"<html></html>", "an error page perhaps"),
+    ] {
+        let file = write(folder.path(), name, bytes);
+        let (report, failure) = load(&server, &[&file]).await;
+        let Some(Failure::Failed(text)) = failure else {
+            panic!("{name}: {failure:?}")
+        };
+        assert!(text.contains(part), "{text}");
+        assert_eq!(report.accepted, 0);
+    }
+    assert!(script.lines().is_empty());
+}
+
+#[tokio::test]
+async fn a_column_of_times_is_read_or_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    for (header, flags, at, warned) in [
+        ("timestamp", &[][..], Some("timestamp"), false),
+        ("At", &[], Some("At"), false),
+        ("Zeitpunkt", &[], None, true),
+        ("x", &[], None, true),
+        ("x", &["--at-column", "x"], Some("x"), false),
+        ("timestamp", &["--no-at-column"], None, false),
+    ] {
+        let text = format!("user_id,segment,{header},country\nu,s,2020-01-01T00:00:00Z,DE\n");
+        let file = write(folder.path(), "a.csv", text);
+        let script = Script::default();
+        let server = script.start().await;
+        let (report, failure) = load(&server, &[&[file.as_str()], flags].concat()).await;
+        assert!(failure.is_none(), "{failure:?}");
+        let used = report.inputs[0].columns.as_ref().unwrap();
+        assert_eq!(used.at.as_deref(), at);
+        assert!(used.unused.contains(&"country".to_owned()));
+        assert_eq!(script.lines()[0].contains("2020-01-01"), at.is_some());
+        let names_it = |warning: &String| warning.contains(&format!("`{header}` may hold it"));
+        assert_eq!(
+            report.warnings.iter().any(names_it),
+            warned,
+            "{:?}",
+            report.warnings
+        );
+        let text = report.text();
+        assert!(
+            text.contains("user_id from `user_id`, segment from `segment`"),
+            "{text}"
+        );
+        assert!(text.contains("`country`"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn times_of_other_programs_are_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = "user_id,segment,ts\na,s,1795262400123\nb,s,2026-11-28 10:00:00 UTC\nc,s,2026-11-28 10:00:00\nd,s,\n";
+    let file = write(folder.path(), "a.csv", rows);
+    let script = Script::default();
+    let server = script.start().await;
+    let (report, _) = load(&server, &[&file]).await;
+    assert_eq!(
+        (report.accepted, report.rejected, report.untimed),
+        (3, 1, 1)
+    );
+    let text = report.text();
+    assert!(
+        text.contains("a.csv:4: the time has no time zone: give"),
+        "{text}"
+    );
+    assert!(text.contains("1, which count as seen now"), "{text}");
+    let lines = script.lines();
+    assert!(lines[0].ends_with("\"at\":1795262400123e-3}"), "{lines:?}");
+    assert!(
+        lines[1].ends_with("\"at\":\"2026-11-28T10:00:00Z\"}"),
+        "{lines:?}"
+    );
+
+    let script = Script::default();
+    let server = script.start().await;
+    let (report, _) = load(&server, &[&file, "--zone", "+02:00"]).await;
+    assert_eq!((report.accepted, report.rejected), (4, 0));
+    assert!(script.lines()[2].ends_with("\"at\":\"2026-11-28T08:00:00Z\"}"));
+
+    let item = r#"{"user_id":"a","segment":"s","at":1795262400123}"#;
+    let file = write(folder.path(), "a.ndjson", item);
+    let script = Script::default();
+    let server = script.start().await;
+    load(&server, &[&file, "--time-unit", "us"]).await;
+    assert_eq!(script.lines(), [item.replace("123}", "123e-6}")]);
+}
+
+#[tokio::test]
+async fn a_row_that_does_not_fit_the_header_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "user_id,segment,at\na,news, world,1795262400\nb,s,1795262400,,\n";
+    let file = write(folder.path(), "a.csv", text);
+    let script = Script::default();
+    let server = script.start().await;
+    let (report, _) = load(&server, &[&file]).await;
+    assert_eq!((report.accepted, report.rejected), (1, 1));
+    assert!(
+        report
+            .text()
+            .contains("a.csv:2: the row has 4 fields, the header 3")
+    );
+}
+
+#[tokio::test]
+async fn every_rejected_pair_is_in_the_file_of_rejects() {
+    let folder = tempfile::tempdir().unwrap();
+    let bad: String = (0..250)
+        .map(|number| format!("bad {number}\n{number}\n"))
+        .collect();
+    let file = write(
+        folder.path(),
+        "a.ndjson",
+        format!("{bad}{}\n", "x".repeat(parcel::MAX_LINE + 1)),
+    );
+    let rejects = folder.path().join("rejects.ndjson");
+    let script = Script::default();
+    let server = script.start().await;
+    let flags = ["--rejects", rejects.to_str().unwrap()];
+    let (report, failure) = load(&server, &[&[file.as_str()], &flags[..]].concat()).await;
+    assert!(failure.is_none(), "{failure:?}");
+    assert_eq!((report.accepted, report.rejected), (250, 251));
+    let text = std::fs::read_to_string(&rejects).unwrap();
+    let rows: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(rows.len(), 251);
+    let of =
+        |code: &str| -> Vec<&Value> { rows.iter().filter(|row| row["code"] == code).collect() };
+    assert_eq!(of("unreadable")[0]["line"], 501);
+    for (number, row) in of("malformed").into_iter().enumerate() {
+        assert_eq!(row["item"], format!("bad {number}"));
+        assert_eq!(
+            (&row["line"], &row["message"]),
+            (&json!(2 * number + 1), &json!("no"))
+        );
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = rejects.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let (_, failure) = load(&server, &[&file, "--rejects", "/nonexistent/x"]).await;
+    assert!(
+        matches!(failure, Some(Failure::Usage(text)) if text.starts_with("can't write /nonexistent/x"))
+    );
+}
+
+#[tokio::test]
+async fn a_load_stops_when_too_much_is_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.ndjson", "bad\n".repeat(100));
+    let script = Script::default();
+    let server = script.start().await;
+    let flags = ["--max-rejects", "10", "--batch", "5", "--connections", "1"];
+    let (report, failure) = load(&server, &[&[file.as_str()], &flags[..]].concat()).await;
+    assert!(matches!(failure, Some(Failure::Failed(text)) if text.contains("more than 10 pairs")));
+    assert!((11..=20).contains(&report.rejected), "{}", report.rejected);
+}
+
+#[tokio::test]
+async fn a_dry_run_judges_and_sends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "user_id,segment,ts\na,s,2020-01-01T00:00:00Z\nb, s,2020-01-01T00:00:00Z\nc,s,9999-01-01T00:00:00Z\n";
+    let file = write(folder.path(), "a.csv", text);
+    let script = Script::default();
+    let server = script.start().await;
+    let (report, failure) = load(&server, &[&file, "--dry-run"]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    assert_eq!((report.accepted, report.rejected), (1, 2));
+    let text = report.text();
+    assert!(text.contains("nothing was sent"), "{text}");
+    assert!(
+        text.contains("2020-01-01T00:00:00Z to 2020-01-01T00:00:00Z"),
+        "{text}"
+    );
+    assert!(
+        text.contains("invalid_segment: 1") && text.contains("in_future: 1"),
+        "{text}"
+    );
+    assert!(
+        report.warnings[0].contains("1 pairs are older than 14 days"),
+        "{:?}",
+        report.warnings
+    );
+    assert!(script.lines().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_for_other_pairs_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.ndjson", "1\n2\n");
+    let script = Script::first(&[(200, r#"{"accepted":1,"rejected":0,"errors":[]}"#)]);
+    let server = script.start().await;
+    let (report, failure) = load(&server, &[&file]).await;
+    assert!(matches!(failure, Some(Failure::Failed(text)) if text.contains("judged 1 of 2 pairs")));
+    assert_eq!((report.accepted, report.undelivered), (0, 2));
+}
+
+#[tokio::test]
+async fn warnings_of_the_service_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.ndjson", "1\n2\n");
+    let answer = r#"{"accepted":1,"rejected":0,"errors":[],"warnings":["item 0 has `ts`"]}"#;
+    let script = Script::first(&[(200, answer), (200, answer)]);
+    let server = script.start().await;
+    let (report, failure) = load(&server, &[&file, "--batch", "1"]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    assert_eq!(report.warnings, [format!("{file}: item 0 has `ts`")]);
+}
+
+#[tokio::test]
+async fn flags_of_tables_are_missed_by_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "a.ndjson", "{}\n");
+    let script = Script::default();
+    let server = script.start().await;
+    let (report, _) = load(&server, &[&file, "--user-column", "customer"]).await;
+    assert!(report.warnings[0].contains("it holds JSON, so --user-column has no effect"));
+}
+
+#[test]
+fn a_load_of_nothing_is_a_failure() {
+    let report = |accepted, rejected| Report {
+        accepted,
+        rejected,
+        ..Report::default()
+    };
+    assert!(verdict(&report(0, 0), false).is_err());
+    assert!(verdict(&report(0, 3), false).is_err());
+    assert!(verdict(&report(1, 3), false).is_ok());
+    assert!(verdict(&report(1, 3), true).is_err());
+    assert!(verdict(&report(1, 0), true).is_ok());
 }

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use super::instant::parse_rfc3339;
 
 /// What other programs call a user's id, without case and separators.
-const USERS: &[&str] = &[
+pub(crate) const USERS: &[&str] = &[
     "userid",
     "user",
     "uid",
@@ -28,7 +28,7 @@ const USERS: &[&str] = &[
     "anonymousid",
 ];
 /// The same for a segment.
-const SEGMENTS: &[&str] = &[
+pub(crate) const SEGMENTS: &[&str] = &[
     "segment",
     "segmentid",
     "segmentname",

@@ -15,7 +15,7 @@ const MOST_DIGITS: i64 = 30;
 
 /// The instant that `text` writes in RFC 3339. One beyond what can be represented is taken as the last one
 /// that can: it is in the future all the same.
-pub(in crate::http) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     if let Some(at) = parse_plain(text) {
         return Some(at);
     }

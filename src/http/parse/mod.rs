@@ -13,6 +13,7 @@ use crate::ingest::PairError;
 
 pub(super) use hints::bad_instant;
 pub(super) use instant::parse_either as parse_instant;
+pub(crate) use instant::parse_rfc3339;
 pub(super) use item::Fields;
 pub use report::{ItemError, Report};
 

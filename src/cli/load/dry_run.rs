@@ -1,0 +1,91 @@
+//! `--dry-run`: pairs are judged here, as a service would, and not sent.
+//!
+//! What only a service knows is left out: its window, its clock and how many segments it may have.
+
+use std::cell::Cell;
+
+use super::deliver::{ItemError, Verdict};
+use crate::domain::{InvalidInstant, Segment, TimeFrame, Timestamp, UserId};
+use crate::http::parse;
+use crate::ingest::PairError;
+
+/// Judges pairs.
+pub(super) struct DryRun {
+    now: Timestamp,
+    /// The default one.
+    frame: TimeFrame,
+    /// The earliest and the latest time so far.
+    times: Cell<Option<(Timestamp, Timestamp)>>,
+    expired: Cell<u64>,
+}
+
+impl DryRun {
+    pub(super) fn new(now: Timestamp, frame: TimeFrame) -> Self {
+        Self {
+            now,
+            frame,
+            times: Cell::default(),
+            expired: Cell::default(),
+        }
+    }
+
+    /// What a service would say of the lines in `body`.
+    pub(super) fn judge(&self, body: &[u8]) -> Verdict {
+        let mut accepted = 0;
+        let report = parse::ndjson(
+            body,
+            &mut |user: &str, segment: &str, at: Option<Timestamp>| {
+                self.check(user, segment, at)?;
+                accepted += 1;
+                Ok(())
+            },
+        );
+        let rejected = report.rejected() as u64;
+        let error = |error: parse::ItemError| ItemError {
+            index: error.index,
+            code: error.code.to_owned(),
+            message: error.message,
+        };
+        Verdict {
+            accepted,
+            rejected,
+            errors: report.errors.into_iter().map(error).collect(),
+            warnings: report.warnings,
+            durable: None,
+        }
+    }
+
+    fn check(&self, user: &str, segment: &str, at: Option<Timestamp>) -> Result<(), PairError> {
+        UserId::new(user)?;
+        Segment::new(segment)?;
+        match self.frame.place(at, self.now) {
+            Err(ahead @ InvalidInstant::InFuture(_)) => return Err(ahead.into()),
+            Err(InvalidInstant::Expired(_)) => self.expired.update(|pairs| pairs + 1),
+            Ok(_) => {}
+        }
+        if let Some(at) = at {
+            let (first, last) = self.times.get().unwrap_or((at, at));
+            self.times.set(Some((first.min(at), last.max(at))));
+        }
+        Ok(())
+    }
+
+    /// The earliest and the latest time, to the second.
+    pub(super) fn times(&self) -> Option<[String; 2]> {
+        let text = |at: Timestamp| format!("{at:.0}");
+        self.times
+            .get()
+            .map(|(first, last)| [text(first), text(last)])
+    }
+
+    /// What to warn of at the end.
+    pub(super) fn warning(&self) -> Option<String> {
+        let days = self.frame.full_window().seconds() / 86_400;
+        match self.expired.get() {
+            0 => None,
+            pairs => Some(format!(
+                "{pairs} pairs are older than {days} days: a service whose window is not longer rejects them as expired"
+            )),
+        }
+    }
+}
