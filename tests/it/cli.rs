@@ -49,7 +49,6 @@ fn wrong_usage_and_wrong_settings_exit_with_2() {
         &["frobnicate"][..],
         &["count"],
         &["count", ""],
-        &["count", ".."],
         &["count", "x", "--url", "ftp://x"],
         &["check-config", "--window", "13 parsecs"],
         &["check-config", "--config", "missing.toml"],
