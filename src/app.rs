@@ -17,7 +17,7 @@ use crate::domain::{
     Timestamp, TrendPoint, UserId, Window,
 };
 use crate::events::{self, Events, FollowerParts};
-use crate::ingest::spool::Spool;
+use crate::ingest::spool::{DeliveryParts, Spool};
 use crate::ingest::{
     Identity, Ingest, IngestError, IngestParts, PairError, PendingNotes, Recorder, SegmentGuard,
 };
@@ -74,6 +74,12 @@ pub enum RecordError {
         index: usize,
         /// What is wrong with it.
         error: PairError,
+    },
+    /// The store refuses some of the pairs until its operator acts; the others are recorded.
+    #[error("the store refuses {pairs} of the pairs, and has recorded the others")]
+    Refused {
+        /// How many.
+        pairs: usize,
     },
     /// The pairs could not be kept now.
     #[error(transparent)]
@@ -146,7 +152,12 @@ impl Headcount {
             Some(wanted) if !store.is_live() => {
                 let resolution = frame.resolution();
                 let opened = open_spool(wanted.clone(), resolution, &clock, &metrics).await?;
-                keep_delivering(&supervisor, &opened, &recorder);
+                let parts = DeliveryParts {
+                    spool: Arc::clone(&opened),
+                    frame,
+                    clock: Arc::clone(&clock),
+                };
+                keep_delivering(&supervisor, parts, &recorder);
                 Some(opened)
             }
             _ => None,
@@ -159,6 +170,7 @@ impl Headcount {
             guard: Arc::clone(&guard),
             identity: Arc::new(identity),
             queue_pairs: settings.ingest.queue_pairs,
+            patience: (!store.is_live()).then_some(settings.ingest.write_deadline),
         });
         let refresher = Arc::new(Refresher::new(RefresherParts {
             frame,
@@ -253,7 +265,7 @@ impl Headcount {
         }
     }
 
-    /// Records (user id, segment) pairs seen now: all of them durably, or none.
+    /// Records (user id, segment) pairs seen now: all of them durably, or none, but for [`RecordError::Refused`].
     pub async fn record<'a>(
         &self,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -264,8 +276,10 @@ impl Headcount {
                 .push(user_id, segment, None)
                 .map_err(|error| RecordError::Pair { index, error })?;
         }
-        self.ingest.accept(intake.finish()).await?;
-        Ok(())
+        match self.ingest.accept(intake.finish()).await?.refused.len() {
+            0 => Ok(()),
+            pairs => Err(RecordError::Refused { pairs }),
+        }
     }
 
     /// The number of distinct users in `segment` over the configured window.

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use crate::config::SpoolSettings;
 use crate::domain::{Clock, Resolution};
 use crate::ingest::Recorder;
-use crate::ingest::spool::{self, Spool};
+use crate::ingest::spool::{self, DeliveryParts, Spool};
 use crate::store::StoreError;
 use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
 
 pub(super) fn keep_delivering(
     supervisor: &Supervisor,
-    spool: &Arc<Spool>,
+    parts: DeliveryParts,
     recorder: &Arc<Recorder>,
 ) {
     let sink = Arc::clone(recorder) as Arc<dyn spool::Sink>;
-    let (spool, stop) = (Arc::clone(spool), supervisor.stop().clone());
+    let stop = supervisor.stop().clone();
     supervisor.keep("spool delivery", move || {
-        spool::deliver(Arc::clone(&spool), Arc::clone(&sink), stop.clone())
+        spool::deliver(parts.clone(), Arc::clone(&sink), stop.clone())
     });
 }
 
@@ -39,6 +39,7 @@ pub(super) async fn open_spool(
         if let Some(spool) = observed.upgrade() {
             let stats = spool.stats(clock.now());
             metrics.spool(stats.waiting_pairs, stats.bytes, stats.oldest);
+            metrics.spool_quarantined(stats.quarantined_pairs);
         }
     });
     Ok(spool)

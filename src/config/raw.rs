@@ -12,8 +12,9 @@ use super::check::Check;
 use super::layers::Layers;
 use super::protection::Protection;
 use super::settings::{
-    AuthMode, CacheKind, CacheSettings, HttpSettings, IngestSettings, LogFormat, RefreshMode,
-    RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
+    AuthMode, CacheKind, CacheSettings, HttpSettings, InfluxTimeouts, IngestSettings, LogFormat,
+    RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
+    TelemetrySettings,
 };
 
 /// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
@@ -60,6 +61,9 @@ struct Raw {
     postgres_schema: String,
     postgres_connections: usize,
     postgres_statement_timeout: Time,
+    write_deadline: Time,
+    influx_write_timeout: Time,
+    influx_query_timeout: Time,
     linger: Time,
     batch_pairs: usize,
     spool_dir: PathBuf,
@@ -86,6 +90,7 @@ struct Raw {
 pub(super) type Time = humantime_serde::Serde<Duration>;
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
@@ -169,6 +174,18 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
                 raw.data_file_bytes,
                 ByteSize::kib(64)..=ByteSize::tib(1),
             )?,
+            influx_timeouts: InfluxTimeouts {
+                write: check.time(
+                    "influx_write_timeout",
+                    raw.influx_write_timeout,
+                    Duration::from_millis(100)..=MINUTE,
+                )?,
+                query: check.time(
+                    "influx_query_timeout",
+                    raw.influx_query_timeout,
+                    SECOND..=HOUR,
+                )?,
+            },
             influx: check.influx(
                 raw.influx_url,
                 raw.influx_token,
@@ -204,6 +221,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
         ingest: IngestSettings {
             queue_pairs: check.count("queue_pairs", raw.queue_pairs, 1..=1_000_000_000)?,
             max_segments: check.count("max_segments", raw.max_segments, 1..=10_000_000)?,
+            write_deadline: check.time("write_deadline", raw.write_deadline, SECOND..=MINUTE)?,
             linger: check.time("linger", raw.linger, Duration::ZERO..=SECOND)?,
             batch_pairs: check.count("batch_pairs", raw.batch_pairs, 1..=100_000)?,
             spool: match raw.spool_dir.as_os_str() == "off" {

@@ -141,6 +141,8 @@ pub struct StoreSettings {
     pub data_file_bytes: u64,
     /// Where InfluxDB is and what things are called there; always given when `kind` is InfluxDB.
     pub influx: Option<InfluxSettings>,
+    /// How long InfluxDB may take.
+    pub influx_timeouts: InfluxTimeouts,
     /// Where Redis is and what keys begin with there; always given when `kind` is Redis.
     pub redis: Option<RedisSettings>,
     /// Where Postgres is; always given when `kind` is Postgres.
@@ -160,6 +162,15 @@ pub struct InfluxSettings {
     pub trend_bucket: String,
     /// The token.
     pub token: Secret,
+}
+
+/// How long InfluxDB may take.
+#[derive(Debug, Clone, Copy)]
+pub struct InfluxTimeouts {
+    /// One try of a write, at first; after a time-out it grows to 30 s.
+    pub write: Duration,
+    /// A query, to the last byte of its answer.
+    pub query: Duration,
 }
 
 /// A Postgres and the place in it.
@@ -254,6 +265,8 @@ pub struct IngestSettings {
     pub queue_pairs: usize,
     /// Most segments.
     pub max_segments: usize,
+    /// How long a client waits for a store on the network before its pairs go to the spool.
+    pub write_deadline: Duration,
     /// How long a write to a store on the network waits for pairs of other requests.
     pub linger: Duration,
     /// Most pairs in one such write.

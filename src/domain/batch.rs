@@ -66,6 +66,25 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// The pairs that `keep` says, by position and pair, in their order.
+    pub fn subset(&self, keep: impl Fn(usize, &Pair<'_>) -> bool) -> Self {
+        let mut subset = BatchBuilder::default();
+        for (position, pair) in self.pairs().enumerate() {
+            if keep(position, &pair) {
+                let segment = subset.admit(pair.segment.clone());
+                subset.push(&pair.user, segment, pair.slot);
+            }
+        }
+        subset.finish()
+    }
+
+    /// The pairs at `positions`, which are ascending.
+    pub fn at(&self, positions: &[usize]) -> Self {
+        self.subset(|position, _| positions.binary_search(&position).is_ok())
+    }
+}
+
 /// Builds a [`Batch`] pair by pair.
 #[derive(Debug, Default)]
 pub struct BatchBuilder {
@@ -194,5 +213,9 @@ mod tests {
             .collect();
         assert_eq!(seen, given);
         assert_eq!(batch.segments().len(), 2);
+        let some = batch.at(&[1, 3]);
+        let users: Vec<_> = some.pairs().map(|pair| pair.user.into_owned()).collect();
+        assert_eq!(users, ["u2", "u1"].map(|user| UserId::new(user).unwrap()));
+        assert_eq!(batch.at(&[]).segments().len(), 0);
     }
 }

@@ -33,6 +33,10 @@ const LARGE: usize = 128 * 1024;
 /// The fewest bytes of a pair that is written in full, for sizing.
 const BYTES_PER_PAIR: usize = 40;
 
+/// The code of a pair that is in order and that the store refuses.
+const STORE_REFUSED: &str = "store_refused";
+const STORE_REFUSED_MESSAGE: &str = "the store refuses this pair, which is in order, until its operator acts: don't send it again before";
+
 struct Pairs {
     app: Arc<Headcount>,
     limits: Limits,
@@ -132,18 +136,19 @@ impl Pairs {
         }
         // Before the work of parsing, which is most of what a request costs.
         self.app.ingest().has_room()?;
-        let (batch, report) = self.parse(format, encoding, body, caller.reach).await?;
+        let (batch, mut report) = self.parse(format, encoding, body, caller.reach).await?;
         if let Some(limiter) = caller.limiter {
             // Bad items too: they cost as much to read.
             let charged = limiter.pairs(report.items);
             charged.map_err(|limited| gate::limit(limited, "pairs", self.app.metrics()))?;
         }
-        let accepted = batch.len();
+        let pairs = batch.len();
         // With nothing to keep this is no more than a check, and the answer is a refusal all the same.
-        let durability = self.app.ingest().accept(batch).await?;
+        let kept = self.app.ingest().accept(batch).await?;
+        report.refuse_accepted(&kept.refused, STORE_REFUSED, STORE_REFUSED_MESSAGE);
         Ok(Taken {
-            accepted,
-            durability,
+            accepted: pairs - kept.refused.len(),
+            durability: kept.durability,
             report,
         })
     }

@@ -239,12 +239,17 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let problem = match &error {
             StoreError::Busy(_) => Self::unavailable("the store is busy", RETRY_BUSY),
+            StoreError::Throttled { retry_after, .. } => {
+                Self::unavailable("the store is busy", *retry_after)
+            }
             StoreError::Unsupported(_) => Self::new(
                 StatusCode::NOT_IMPLEMENTED,
                 "unsupported",
                 "the configured store can't do that",
             ),
-            StoreError::Rejected(_) | StoreError::Damaged(_) => Self::internal(),
+            StoreError::Rejected(_) | StoreError::Partly(_) | StoreError::Damaged(_) => {
+                Self::internal()
+            }
             StoreError::Unavailable(_)
             | StoreError::Timeout(_)
             | StoreError::Full(_)

@@ -1,13 +1,14 @@
-//! Where accepted pairs are kept: in the store, or in the spool while the store is away.
+//! Where accepted pairs are kept: in the store, or in the spool while the store is unavailable.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::spool::{Sink, Spool};
-use super::{Durability, PendingNotes};
+use super::{Durability, Kept, PendingNotes};
 use crate::domain::{Batch, Clock};
-use crate::store::{PairStore, StoreError};
+use crate::store::{PairStore, Partly, StoreError};
 
 /// Makes pairs durable.
 #[derive(Debug)]
@@ -15,6 +16,10 @@ pub(super) struct Keeper {
     recorder: Arc<Recorder>,
     spool: Option<Arc<Spool>>,
     clock: Arc<dyn Clock>,
+    /// How long a client waits for the store.
+    patience: Option<Duration>,
+    /// Held by the one request that tries a store which was unavailable when the spool fails too.
+    trying: tokio::sync::Mutex<()>,
 }
 
 /// Puts pairs into the store and notes them as pending: at once, or later out of the spool.
@@ -31,11 +36,14 @@ impl Recorder {
     }
 
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.store.record(batch).await?;
-        if let Some(pending) = &self.pending {
+        let recorded = self.store.record(batch).await;
+        let took_some = matches!(&recorded, Ok(()) | Err(StoreError::Partly(_)));
+        if let Some(pending) = &self.pending
+            && took_some
+        {
             pending.note(batch).await;
         }
-        Ok(())
+        recorded
     }
 }
 
@@ -51,44 +59,101 @@ impl Keeper {
         recorder: Arc<Recorder>,
         spool: Option<Arc<Spool>>,
         clock: Arc<dyn Clock>,
+        patience: Option<Duration>,
     ) -> Self {
         Self {
             recorder,
             spool,
             clock,
+            patience,
+            trying: tokio::sync::Mutex::default(),
         }
     }
 
     /// Keeps `batch` in the store, or in the spool when the store can't take it now.
-    pub(super) async fn keep(&self, batch: &Batch) -> Result<Durability, StoreError> {
+    pub(super) async fn keep(&self, batch: &Batch) -> Result<Kept, StoreError> {
         let Some(spool) = &self.spool else {
-            self.recorder.record(batch).await?;
-            return Ok(Durability::Stored);
+            return match self.record(batch).await {
+                Ok(()) => Ok(Kept::all(Durability::Stored)),
+                Err(StoreError::Partly(partly)) => stored_or_undecided(*partly),
+                Err(error) => Err(error),
+            };
         };
-        if spool.store_is_away() {
-            // Whoever tried the store now would wait for its time-outs; delivery notices when it is back.
-            match self.append(spool, batch).await {
-                Err(error) if !matches!(error, StoreError::Full(_)) => {
-                    tracing::error!(%error, "the spool fails: trying the store that was away");
-                }
-                appended => return appended,
-            }
+        if !spool.store_is_away() {
+            return self.store_or_spool(spool, batch).await;
         }
-        match self.recorder.record(batch).await {
-            Ok(()) => Ok(Durability::Stored),
+        // A request that tried the store now would wait for its time-outs; delivery notices when it is back.
+        let error = match self.append(spool, batch).await {
+            Ok(()) => return Ok(Kept::all(Durability::Spooled)),
+            Err(error) => error,
+        };
+        // Neither the store nor the spool: one request at a time finds out whether the store is back.
+        let Ok(_trying) = self.trying.try_lock() else {
+            return Err(error);
+        };
+        match self.record(batch).await {
+            Ok(()) => {
+                spool.note_back();
+                Ok(Kept::all(Durability::Stored))
+            }
+            Err(StoreError::Partly(partly)) if partly.open.is_empty() => {
+                spool.note_back();
+                stored_or_undecided(*partly)
+            }
+            Err(_) => Err(error),
+        }
+    }
+
+    async fn store_or_spool(&self, spool: &Spool, batch: &Batch) -> Result<Kept, StoreError> {
+        match self.record(batch).await {
+            Ok(()) => Ok(Kept::all(Durability::Stored)),
+            Err(StoreError::Partly(partly)) if partly.open.is_empty() => {
+                stored_or_undecided(*partly)
+            }
+            Err(StoreError::Partly(partly)) => {
+                self.append(spool, &batch.at(&partly.open)).await?;
+                Ok(Kept {
+                    durability: Durability::Spooled,
+                    refused: partly.refused,
+                })
+            }
             Err(error) if is_away(&error) => {
                 if spool.note_away() {
-                    tracing::warn!(%error, "the store is away: pairs go to the spool");
+                    tracing::warn!(%error, "the store is unavailable: pairs go to the spool");
                 }
-                self.append(spool, batch).await
+                self.append(spool, batch).await?;
+                Ok(Kept::all(Durability::Spooled))
             }
             Err(error) => Err(error),
         }
     }
 
-    async fn append(&self, spool: &Spool, batch: &Batch) -> Result<Durability, StoreError> {
-        spool.append(batch, self.clock.now()).await?;
-        Ok(Durability::Spooled)
+    /// Records in the store for as long as a client waits.
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        let recorded = self.recorder.record(batch);
+        let Some(patience) = self.patience else {
+            return recorded.await;
+        };
+        let in_time = tokio::time::timeout(patience, recorded).await;
+        in_time.unwrap_or_else(|_| {
+            let text = format!("it did not take pairs within {patience:?}");
+            Err(StoreError::Timeout(text))
+        })
+    }
+
+    async fn append(&self, spool: &Spool, batch: &Batch) -> Result<(), StoreError> {
+        spool.append(batch, self.clock.now()).await
+    }
+}
+
+/// What is known of a batch of which a part is recorded, without a spool for the rest.
+fn stored_or_undecided(partly: Partly) -> Result<Kept, StoreError> {
+    match partly.open.is_empty() {
+        true => Ok(Kept {
+            durability: Durability::Stored,
+            refused: partly.refused,
+        }),
+        false => Err(StoreError::Unavailable(partly.reason)),
     }
 }
 
@@ -101,7 +166,9 @@ fn is_away(error: &StoreError) -> bool {
         | StoreError::Full(_)
         | StoreError::NotSetUp(_) => true,
         StoreError::Busy(_)
+        | StoreError::Throttled { .. }
         | StoreError::Rejected(_)
+        | StoreError::Partly(_)
         | StoreError::Damaged(_)
         | StoreError::Unsupported(_)
         | StoreError::Closed => false,

@@ -60,6 +60,27 @@ pub struct IngestParts {
     pub identity: Arc<Identity>,
     /// The most pairs under way at once.
     pub queue_pairs: usize,
+    /// How long a client waits for the store; `None` for a store in this process.
+    pub patience: Option<Duration>,
+}
+
+/// What became of a batch that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Where the pairs are.
+    pub durability: Durability,
+    /// Positions in the batch, ascending, of the pairs that the store refuses for good: they are not accepted.
+    pub refused: Vec<usize>,
+}
+
+impl Kept {
+    /// Every pair of a batch is there.
+    pub(super) fn all(durability: Durability) -> Self {
+        Self {
+            durability,
+            refused: Vec::new(),
+        }
+    }
 }
 
 /// Where accepted pairs are.
@@ -103,7 +124,12 @@ impl Ingest {
             u32::try_from(parts.queue_pairs.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self {
             frame: parts.frame,
-            keeper: Keeper::new(parts.recorder, parts.spool, Arc::clone(&parts.clock)),
+            keeper: Keeper::new(
+                parts.recorder,
+                parts.spool,
+                Arc::clone(&parts.clock),
+                parts.patience,
+            ),
             clock: parts.clock,
             guard: parts.guard,
             identity: parts.identity,
@@ -124,11 +150,12 @@ impl Ingest {
         )
     }
 
-    /// Makes pairs durable. On an error nothing of them counts as accepted, and they may be sent again.
-    pub async fn accept(&self, admitted: Admitted) -> Result<Durability, IngestError> {
+    /// Makes pairs durable, but for those that the store refuses. On an error nothing of them counts as accepted, and they
+    /// may be sent again.
+    pub async fn accept(&self, admitted: Admitted) -> Result<Kept, IngestError> {
         let Admitted { batch, places } = admitted;
         if batch.is_empty() {
-            return Ok(Durability::Stored);
+            return Ok(Kept::all(Durability::Stored));
         }
         // A batch larger than the whole queue passes when it has the queue to itself.
         let pairs = u32::try_from(batch.len())
@@ -167,6 +194,7 @@ impl Ingest {
 fn refusal(cause: StoreError) -> IngestError {
     match cause {
         StoreError::Busy(_) => BUSY,
+        StoreError::Throttled { retry_after, .. } => IngestError::Busy { retry_after },
         cause @ (StoreError::Rejected(_) | StoreError::Unsupported(_)) => {
             IngestError::Refused { cause }
         }

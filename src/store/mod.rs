@@ -44,7 +44,10 @@ use crate::domain::{
 #[async_trait]
 pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// Records pairs. When it returns `Ok`, every pair of `batch` survives a crash of this process, and every
-    /// later count includes it. On an error any part of the batch may have been recorded.
+    /// later count includes it. [`StoreError::Partly`] says the same of all pairs but those that it names. On any
+    /// other error any part of the batch may have been recorded.
+    ///
+    /// It may take as long as the store needs. A caller with a deadline drops the future.
     async fn record(&self, batch: &Batch) -> Result<(), StoreError>;
 
     /// The number of distinct users of `segment` whose slot lies in
@@ -179,6 +182,14 @@ pub enum StoreError {
     /// Too much is under way: try again soon.
     #[error("the store is busy: {0}")]
     Busy(String),
+    /// The store asks not to be called for this time: try again after it.
+    #[error("the store asks for a pause of {} s: {reason}", retry_after.as_secs())]
+    Throttled {
+        /// What the store said, as far as it names no user.
+        reason: String,
+        /// How long it asks to wait, at most a minute.
+        retry_after: Duration,
+    },
     /// The store can't be reached or can't work now: try again later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
@@ -194,6 +205,9 @@ pub enum StoreError {
     /// The store refuses this and always will.
     #[error("the store refused: {0}")]
     Rejected(String),
+    /// The store recorded a part of the batch. Only [`PairStore::record`] returns it.
+    #[error(transparent)]
+    Partly(Box<Partly>),
     /// What the store holds can't be trusted: somebody must act.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -205,16 +219,32 @@ pub enum StoreError {
     Closed,
 }
 
+/// Which pairs of a batch were not recorded. Every other pair of it is durable.
+#[derive(Debug, Clone, Default, thiserror::Error)]
+#[error("{} pairs refused, {} undecided: {reason}", refused.len(), open.len())]
+pub struct Partly {
+    /// Positions in the batch, ascending, of the pairs that the store refuses for good.
+    pub refused: Vec<usize>,
+    /// Whether all refused pairs are kept elsewhere, durably, for an operator to look at.
+    pub kept: bool,
+    /// Positions in the batch, ascending, of the pairs that may or may not be recorded: record them again.
+    pub open: Vec<usize>,
+    /// Why, for the log.
+    pub reason: String,
+}
+
 impl StoreError {
     /// A short name for metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Busy(_) => "busy",
+            Self::Throttled { .. } => "throttled",
             Self::Unavailable(_) => "unavailable",
             Self::Timeout(_) => "timeout",
             Self::Full(_) => "full",
             Self::NotSetUp(_) => "not_set_up",
             Self::Rejected(_) => "rejected",
+            Self::Partly(_) => "partly",
             Self::Damaged(_) => "damaged",
             Self::Unsupported(_) => "unsupported",
             Self::Closed => "closed",

@@ -79,6 +79,7 @@ async fn open_influx(options: InfluxOptions, metrics: &Arc<Metrics>) -> Result<O
         let stats = store.stats();
         metrics.store_lines("written", stats.written);
         metrics.store_lines("expired", stats.expired);
+        metrics.store_lines("dropped_in_window", stats.dropped_in_window);
         metrics.store_lines("refused", stats.refused);
         metrics.store_lines("lost", stats.dead_letter_lost);
         metrics.dead_letters(stats.refused);
@@ -184,6 +185,9 @@ pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, Store
     let user_key = settings.ingest.user_key.as_ref();
     options.user_key = user_key.map(|key| Identity::digest_of(key.reveal()));
     options.linger = settings.ingest.linger;
+    options.write_timeout = settings.store.influx_timeouts.write;
+    options.query_timeout = settings.store.influx_timeouts.query;
+    options.write_deadline = settings.ingest.write_deadline;
     options.batch_pairs = settings.ingest.batch_pairs;
     options.queue_pairs = settings.ingest.queue_pairs;
     // Refused lines wait for a person beside the pairs that wait for the store.

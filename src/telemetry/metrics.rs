@@ -72,6 +72,7 @@ pub struct Metrics {
     stale_answers: Counter,
 
     spool_pairs: Gauge,
+    spool_quarantined: Gauge,
     spool_bytes: Gauge,
     spool_limit: Gauge,
     spool_age: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -217,6 +218,10 @@ impl Default for Metrics {
             ),
 
             spool_pairs: names.gauge("spool_pairs", "Pairs that wait in the spool"),
+            spool_quarantined: names.gauge(
+                "spool_quarantined_pairs",
+                "Pairs in the spool that the store did not take while it took others",
+            ),
             spool_bytes: names.gauge("spool_bytes", "Size of the spool on disk"),
             spool_limit: names.gauge(
                 "spool_limit_bytes",
@@ -454,6 +459,11 @@ impl Metrics {
         self.spool_pairs.set(gauge(pairs));
         self.spool_bytes.set(gauge(bytes));
         *self.spool_oldest.lock() = oldest.and_then(|age| Instant::now().checked_sub(age));
+    }
+
+    /// How many pairs in the spool the store did not take while it took others.
+    pub fn spool_quarantined(&self, pairs: u64) {
+        self.spool_quarantined.set(gauge(pairs));
     }
 
     /// The most that the spool may take on disk.

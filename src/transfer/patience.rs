@@ -71,10 +71,14 @@ pub async fn patiently<T>(
 
 fn may_pass(error: &StoreError) -> bool {
     match error {
-        StoreError::Busy(_) | StoreError::Unavailable(_) | StoreError::Timeout(_) => true,
+        StoreError::Busy(_)
+        | StoreError::Throttled { .. }
+        | StoreError::Unavailable(_)
+        | StoreError::Timeout(_) => true,
         StoreError::Full(_)
         | StoreError::NotSetUp(_)
         | StoreError::Rejected(_)
+        | StoreError::Partly(_)
         | StoreError::Damaged(_)
         | StoreError::Unsupported(_)
         | StoreError::Closed => false,

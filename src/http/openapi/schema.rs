@@ -83,6 +83,7 @@ pub(in crate::http) fn item_code() -> ObjectBuilder {
         "expired",
         "too_many_segments",
         "forbidden_segment",
+        "store_refused",
     ])
 }
 

@@ -22,6 +22,8 @@ pub struct Report {
     /// What was accepted and probably means something else than its sender thinks.
     pub warnings: Vec<String>,
     looks: usize,
+    /// The positions of all refused items, ascending.
+    pub refused: Vec<usize>,
 }
 
 /// Why one item was refused.
@@ -69,10 +71,68 @@ impl Report {
                 message,
             });
         }
+        self.refused.push(self.items);
         self.items += 1;
-        match self.rejected.iter_mut().find(|(known, _)| *known == code) {
-            Some((_, items)) => *items += 1,
-            None => self.rejected.push((code, 1)),
+        self.count(code, 1);
+    }
+
+    /// Refuses items that were accepted, by their positions among the accepted ones, ascending.
+    pub fn refuse_accepted(&mut self, positions: &[usize], code: &'static str, message: &str) {
+        if positions.is_empty() {
+            return;
         }
+        let mut refused = self.refused.iter().peekable();
+        let mut found = Vec::with_capacity(positions.len());
+        let mut skipped = 0;
+        for position in positions {
+            while refused
+                .next_if(|item| **item <= position + skipped)
+                .is_some()
+            {
+                skipped += 1;
+            }
+            found.push(position + skipped);
+        }
+        let errors = found.iter().take(MAX_ERRORS).map(|index| ItemError {
+            index: *index,
+            code,
+            message: message.to_owned(),
+        });
+        self.errors.extend(errors);
+        self.errors.sort_by_key(|error| error.index);
+        self.errors.truncate(MAX_ERRORS);
+        self.count(code, found.len());
+        self.refused.extend(found);
+        self.refused.sort_unstable();
+    }
+
+    fn count(&mut self, code: &'static str, more: usize) {
+        match self.rejected.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, items)) => *items += more,
+            None => self.rejected.push((code, more)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_store_refuses_is_named_by_its_place_in_the_body() {
+        let mut report = Report::default();
+        // Items 0 to 9, of which 1, 2 and 5 are bad: accepted are 0, 3, 4, 6, 7, 8, 9.
+        for item in 0..10 {
+            match [1, 2, 5].contains(&item) {
+                true => report.reject("malformed", || "bad".to_owned()),
+                false => report.accept(),
+            }
+        }
+        report.refuse_accepted(&[0, 1, 3, 6], "store_refused", "no");
+        let indices: Vec<_> = report.errors.iter().map(|error| error.index).collect();
+        assert_eq!(indices, [0, 1, 2, 3, 5, 6, 9]);
+        assert_eq!(report.rejected, [("malformed", 3), ("store_refused", 4)]);
+        assert_eq!(report.refused, [0, 1, 2, 3, 5, 6, 9]);
+        assert_eq!((report.items, report.rejected()), (10, 7));
     }
 }

@@ -3,13 +3,15 @@
 //! All numbers are little-endian. The first byte is the kind:
 //! 1, pairs: received `i64` (microseconds), pairs `u32`, segments `u32`, then each segment as `length u16 |
 //! text`, then each pair as `segment u32 | slot u64 | length u16 | user`;
-//! 2, a user who was erased: the user.
+//! 2, a user who was erased: the user;
+//! 3, pairs in quarantine: failures `u32`, due `i64` (microseconds), then as of kind 1 behind its first byte.
 
 use crate::domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
 use crate::log::Fields;
 
 const PAIRS: u8 = 1;
 const ERASED: u8 = 2;
+const QUARANTINED: u8 = 3;
 
 /// A record, read as far as its head.
 pub(super) enum Record<'a> {
@@ -23,6 +25,10 @@ pub(super) enum Record<'a> {
 pub(super) struct Pairs<'a> {
     pub(super) received: Timestamp,
     pub(super) count: u32,
+    /// How often the record failed while others were taken; none outside of quarantine.
+    pub(super) failures: u32,
+    /// Before this it is not tried.
+    pub(super) due: Timestamp,
     rest: Fields<'a>,
 }
 
@@ -75,11 +81,12 @@ impl<'a> Record<'a> {
     pub(super) fn read(payload: &'a [u8]) -> Result<Self, String> {
         let mut fields = Fields::of(payload);
         match fields.u8()? {
-            PAIRS => Ok(Self::Pairs(Pairs {
-                received: time(&mut fields)?,
-                count: fields.u32()?,
-                rest: fields,
-            })),
+            PAIRS => Ok(Self::Pairs(pairs(fields, 0, Timestamp::UNIX_EPOCH)?)),
+            QUARANTINED => {
+                let failures = fields.u32()?;
+                let due = time(&mut fields)?;
+                Ok(Self::Pairs(pairs(fields, failures, due)?))
+            }
             ERASED => {
                 let text = std::str::from_utf8(fields.rest()).map_err(|_| nonsense())?;
                 Ok(Self::Erased(UserId::new(text).map_err(|_| nonsense())?))
@@ -87,6 +94,34 @@ impl<'a> Record<'a> {
             _ => Err("a record of a kind that this program does not know".to_owned()),
         }
     }
+}
+
+/// The records that hold `batch` in quarantine, each with at most `most` pairs.
+pub(super) fn encode_quarantined(
+    batch: &Batch,
+    received: Timestamp,
+    most: usize,
+    failures: u32,
+    due: Timestamp,
+) -> Vec<Vec<u8>> {
+    let mut records = encode(batch, received, most);
+    for record in &mut records {
+        let mut head = vec![QUARANTINED];
+        head.extend(failures.to_le_bytes());
+        head.extend(due.as_microsecond().to_le_bytes());
+        record.splice(..1, head);
+    }
+    records
+}
+
+fn pairs(mut fields: Fields<'_>, failures: u32, due: Timestamp) -> Result<Pairs<'_>, String> {
+    Ok(Pairs {
+        received: time(&mut fields)?,
+        count: fields.u32()?,
+        failures,
+        due,
+        rest: fields,
+    })
 }
 
 impl Pairs<'_> {
@@ -167,6 +202,29 @@ mod tests {
             assert_eq!(texts(&decoded.finish()), texts(&batch()));
         }
         assert!(encode(&Batch::default(), received, 1).is_empty());
+    }
+
+    #[test]
+    fn quarantine_is_noted_beside_the_pairs() {
+        let (received, due) = (now(1), now(60));
+        let records = encode_quarantined(&batch(), received, 2, 7, due);
+        assert_eq!(records.len(), 2);
+        let mut decoded = BatchBuilder::default();
+        for record in &records {
+            let Record::Pairs(pairs) = Record::read(record).unwrap() else {
+                panic!("a record of pairs");
+            };
+            assert_eq!(
+                (pairs.failures, pairs.due, pairs.received),
+                (7, due, received)
+            );
+            pairs.decode_into(&mut decoded, |_| false).unwrap();
+        }
+        assert_eq!(texts(&decoded.finish()), texts(&batch()));
+    }
+
+    fn now(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Delivery: the oldest file first, from its beginning to its end, for as long as it takes.
+//! Delivery: the oldest records first, for as long as it takes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,10 +8,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::codec::Record;
+use super::quarantine::Move;
+use super::schedule::{Entry, Schedule, Sending};
 use super::{Sink, Spool};
-use crate::domain::{Batch, BatchBuilder};
-use crate::log::{Position, read_file};
-use crate::store::StoreError;
+use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame, UserId};
+use crate::log::read_file;
+use crate::store::{Partly, StoreError};
 
 /// The delay after the first failure; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
@@ -19,13 +21,27 @@ const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
 /// Small records travel together up to this many pairs: some writes' worth for a store that groups them.
 const BATCH_PAIRS: usize = 20_000;
+/// How many files are read while nothing of the first one is taken. Each takes up to 16 MiB of memory.
+const OPEN_FILES: usize = 2;
 
-/// Delivers what waits in `spool`, and whatever comes, to `sink` until `stop`.
-pub async fn deliver(spool: Arc<Spool>, sink: Arc<dyn Sink>, stop: CancellationToken) {
+/// Where delivery takes what it needs from.
+#[derive(Debug, Clone)]
+pub struct DeliveryParts {
+    /// What waits.
+    pub spool: Arc<Spool>,
+    /// The window, which pairs in quarantine may leave.
+    pub frame: TimeFrame,
+    /// Where "now" comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Delivers what waits in the spool, and whatever comes, to `sink` until `stop`.
+pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: CancellationToken) {
     let mut delivery = Delivery {
-        spool: &spool,
+        parts: &parts,
         sink: &*sink,
-        file: None,
+        files: VecDeque::new(),
+        schedule: Schedule::default(),
     };
     let mut delay = FIRST_DELAY;
     loop {
@@ -33,21 +49,23 @@ pub async fn deliver(spool: Arc<Spool>, sink: Arc<dyn Sink>, stop: CancellationT
             step = delivery.step() => step,
             () = stop.cancelled() => return,
         };
-        let pause = match step {
-            Ok(Step::Delivered) => {
+        let (pause, listens) = match step {
+            Ok(Step::Went) => {
                 delay = FIRST_DELAY;
                 continue;
             }
-            Ok(Step::NothingWaits) => None,
+            Ok(Step::NothingWaits) => (None, true),
+            Ok(Step::NothingIsDue(pause)) => (Some(pause), true),
+            Err(Trouble::Busy(pause)) => (Some(pause), false),
             Err(trouble) => {
-                trouble.tell(&spool);
+                trouble.tell(&parts.spool);
                 let jittered = delay.mul_f64(0.75 + fastrand::f64() / 2.0);
                 delay = (delay * 2).min(LONGEST_DELAY);
-                Some(jittered)
+                (Some(jittered), false)
             }
         };
         tokio::select! {
-            () = spool.appended.notified(), if pause.is_none() => {}
+            () = parts.spool.appended.notified(), if listens => {}
             () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
             () = stop.cancelled() => return,
         }
@@ -55,15 +73,19 @@ pub async fn deliver(spool: Arc<Spool>, sink: Arc<dyn Sink>, stop: CancellationT
 }
 
 enum Step {
-    /// Something was delivered, and more may wait.
-    Delivered,
+    /// Something went on, and more may wait.
+    Went,
     NothingWaits,
+    /// Only quarantined records wait, the first of them for this time.
+    NothingIsDue(Duration),
 }
 
 /// What holds delivery up.
 enum Trouble {
     /// The store took nothing: new pairs had better not try it.
     Store(StoreError),
+    /// The store works, and asks for a pause.
+    Busy(Duration),
     /// The spool's own files: no reason to keep new pairs from the store.
     Spool(StoreError),
 }
@@ -74,9 +96,10 @@ impl Trouble {
             // Once, and not with every try.
             Self::Store(error) => {
                 if spool.note_away() {
-                    tracing::warn!(%error, "the store is away: pairs wait in the spool");
+                    tracing::warn!(%error, "the store is unavailable: pairs wait in the spool");
                 }
             }
+            Self::Busy(_) => {}
             Self::Spool(error) => tracing::error!(%error, "the spool can't be delivered"),
         }
     }
@@ -89,130 +112,256 @@ impl From<StoreError> for Trouble {
 }
 
 struct Delivery<'a> {
-    spool: &'a Arc<Spool>,
+    parts: &'a DeliveryParts,
     sink: &'a dyn Sink,
-    file: Option<OpenFile>,
-}
-
-/// A file on its way, with the records that were not delivered yet.
-struct OpenFile {
-    number: u64,
-    records: VecDeque<(Position, Vec<u8>)>,
-}
-
-/// Records that travel together.
-struct Group {
-    batch: Batch,
-    records: usize,
-    pairs: u64,
+    /// The files whose records are in `schedule`, oldest first.
+    files: VecDeque<u64>,
+    schedule: Schedule,
 }
 
 impl Delivery<'_> {
-    /// Delivers one batch, or removes a file whose records are all delivered. After an error, or when it is
-    /// dropped midway, the same is done again.
+    /// Sends one batch, reads a file, or removes one whose records are all settled.
     async fn step(&mut self) -> Result<Step, Trouble> {
-        let Some(file) = self.open().await? else {
-            return Ok(Step::NothingWaits);
-        };
-        let number = file.number;
-        if file.records.is_empty() {
-            self.remove(number).await?;
-            return Ok(Step::Delivered);
+        if self.remove_settled().await? {
+            return Ok(Step::Went);
         }
-        let spool = Arc::clone(self.spool);
-        // Nobody is erased between looking who was and the store's answer.
-        let _sending = spool.sending.lock().await;
-        let Some(file) = &mut self.file else {
-            return Ok(Step::NothingWaits);
-        };
-        let group = next_group(&spool, file)?;
-        match self.sink.take(&group.batch).await {
-            Ok(()) => {}
-            Err(StoreError::Rejected(reason)) => {
-                spool.ledger.rejected();
-                tracing::error!(
-                    reason,
-                    "the store refuses a part of what waited in the spool"
-                );
-            }
-            Err(error) => return Err(Trouble::Store(error)),
+        let now = self.parts.clock.now();
+        if let Some(sending) = self.schedule.next(now, BATCH_PAIRS) {
+            self.send(sending).await?;
+            return Ok(Step::Went);
         }
-        spool.note_back();
-        spool.ledger.delivered(number, group.pairs);
-        file.records.drain(..group.records);
-        Ok(Step::Delivered)
+        if self.read_next().await? {
+            return Ok(Step::Went);
+        }
+        if self.schedule.has_only_suspects() {
+            self.schedule.start_over();
+            return Ok(Step::Went);
+        }
+        Ok(match self.schedule.next_due() {
+            Some(due) => Step::NothingIsDue(due.duration_since(now).unsigned_abs()),
+            None => Step::NothingWaits,
+        })
     }
 
-    /// The file on its way, or else the oldest one.
-    async fn open(&mut self) -> Result<Option<&OpenFile>, StoreError> {
-        if self.file.is_none() {
-            let Some(number) = self.spool.ledger.oldest_file() else {
-                return Ok(None);
-            };
-            if self.spool.log.newest_file() == number {
-                self.spool.log.rotate().await?;
+    async fn send(&mut self, sending: Sending) -> Result<(), Trouble> {
+        let spool = Arc::clone(&self.parts.spool);
+        // Nobody is erased between looking who was and writing down what became of the batch.
+        let _sending = spool.sending.lock().await;
+        let batch = self.batch_of(&sending)?;
+        let taken = match batch.is_empty() {
+            true => Ok(()),
+            false => self.sink.take(&batch).await,
+        };
+        match taken {
+            Ok(()) => {
+                self.settle(&sending.entries, batch.len() as u64);
+                self.works();
+                Ok(())
             }
-            let records = read(self.spool, number).await?;
-            self.file = Some(OpenFile { number, records });
+            Err(StoreError::Partly(partly)) => self.took_partly(sending, &batch, *partly).await,
+            Err(StoreError::Throttled { retry_after, .. }) => {
+                self.schedule.put_back(sending);
+                Err(Trouble::Busy(retry_after))
+            }
+            Err(StoreError::Busy(_)) => {
+                self.schedule.put_back(sending);
+                Err(Trouble::Busy(FIRST_DELAY))
+            }
+            Err(error @ StoreError::Rejected(_)) => {
+                spool.ledger.rejected();
+                self.quarantine(sending.entries, &error).await?;
+                self.works();
+                Ok(())
+            }
+            Err(error) => {
+                let failed = self.schedule.failed(sending);
+                match failed.is_empty() {
+                    true => Err(Trouble::Store(error)),
+                    false => Ok(self.quarantine(failed, &error).await?),
+                }
+            }
         }
-        Ok(self.file.as_ref())
+    }
+
+    /// The store took a part, so it works. What it refuses and could not keep waits like what is undecided: it was
+    /// acknowledged.
+    async fn took_partly(
+        &mut self,
+        sending: Sending,
+        batch: &Batch,
+        partly: Partly,
+    ) -> Result<(), Trouble> {
+        let (refused, mut open) = (partly.refused.len(), partly.open);
+        if refused > 0 {
+            self.parts.spool.ledger.rejected();
+            tracing::error!(
+                pairs = refused,
+                kept = partly.kept,
+                reason = partly.reason,
+                "the store refuses a part of what waited in the spool"
+            );
+            if !partly.kept {
+                open.extend(partly.refused);
+                open.sort_unstable();
+            }
+        }
+        if let Some(first) = sending.entries.first()
+            && !open.is_empty()
+            && let Err(error) = self.mover().keep_open(first, &batch.at(&open)).await
+        {
+            self.schedule.put_back(sending);
+            return Err(error.into());
+        }
+        let delivered = batch.len().saturating_sub(open.len()) as u64;
+        self.settle(&sending.entries, delivered);
+        self.works();
+        Ok(())
+    }
+
+    async fn quarantine(
+        &mut self,
+        entries: Vec<Entry>,
+        error: &StoreError,
+    ) -> Result<(), StoreError> {
+        let pairs: u64 = entries.iter().map(|entry| u64::from(entry.pairs)).sum();
+        tracing::warn!(%error, pairs, "pairs that the store does not take, though it takes others, are tried again later");
+        let mut entries = VecDeque::from(entries);
+        while let Some(entry) = entries.pop_front() {
+            if let Err(error) = self.mover().fail(&entry).await {
+                entries.push_front(entry);
+                self.schedule.put_back(Sending {
+                    entries: entries.into(),
+                    is_last_try: true,
+                });
+                return Err(error);
+            }
+            self.parts.spool.ledger.settled(&entry, 0);
+        }
+        Ok(())
+    }
+
+    fn mover(&self) -> Move<'_> {
+        Move {
+            spool: &self.parts.spool,
+            frame: &self.parts.frame,
+            now: self.parts.clock.now(),
+        }
+    }
+
+    fn works(&mut self) {
+        self.parts.spool.note_back();
+        self.schedule.store_works();
+    }
+
+    fn settle(&self, entries: &[Entry], delivered: u64) {
+        let mut delivered = delivered;
+        for entry in entries {
+            self.parts.spool.ledger.settled(entry, delivered);
+            delivered = 0;
+        }
+    }
+
+    /// The pairs of all entries, but for users who were erased after they came.
+    fn batch_of(&self, sending: &Sending) -> Result<Batch, StoreError> {
+        let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
+        let ledger = &self.parts.spool.ledger;
+        let mut batch = BatchBuilder::default();
+        for entry in &sending.entries {
+            if let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? {
+                let is_erased = |user: &UserId<'_>| ledger.is_erased(user, entry.position);
+                pairs.decode_into(&mut batch, is_erased).map_err(damaged)?;
+            }
+        }
+        Ok(batch.finish())
+    }
+
+    /// Removes the oldest file if nothing in it is left to do; whether it did.
+    async fn remove_settled(&mut self) -> Result<bool, StoreError> {
+        let Some(&file) = self.files.front() else {
+            return Ok(false);
+        };
+        if !self.schedule.has_only_later(file) {
+            return Ok(false);
+        }
+        let spool = Arc::clone(&self.parts.spool);
+        let later = self.schedule.take_later(file);
+        if !later.is_empty() && spool.ledger.waits_after(file).is_none() {
+            // Nothing waits behind them that would profit.
+            later.into_iter().for_each(|entry| self.schedule.add(entry));
+            return Ok(false);
+        }
+        let _sending = spool.sending.lock().await;
+        let mut later = VecDeque::from(later);
+        while let Some(entry) = later.front() {
+            if let Err(error) = self.mover().carry_over(entry).await {
+                later.into_iter().for_each(|entry| self.schedule.add(entry));
+                return Err(error);
+            }
+            spool.ledger.settled(entry, 0);
+            later.pop_front();
+        }
+        self.remove(file).await?;
+        Ok(true)
     }
 
     async fn remove(&mut self, number: u64) -> Result<(), StoreError> {
-        let spool = Arc::clone(self.spool);
-        let work = self.spool.file_work.clone();
+        let spool = Arc::clone(&self.parts.spool);
+        let work = spool.file_work.clone();
         let removed = work.spawn_blocking(move || spool.log.remove_before(number + 1));
         removed.await.map_err(|_| {
             StoreError::Unavailable("removing a spooled file panicked".to_owned())
         })??;
-        self.spool.ledger.removed(number);
-        self.file = None;
-        if self.spool.ledger.oldest_file().is_none() {
+        self.parts.spool.ledger.removed(number);
+        self.files.pop_front();
+        if self.parts.spool.ledger.oldest_file().is_none() {
             tracing::info!("everything in the spool was delivered");
         }
         Ok(())
     }
+
+    /// Reads the next file with something in it; whether there was one.
+    async fn read_next(&mut self) -> Result<bool, StoreError> {
+        let spool = Arc::clone(&self.parts.spool);
+        let next = match self.files.back() {
+            None => spool.ledger.oldest_file(),
+            Some(_) if self.files.len() >= OPEN_FILES => None,
+            Some(last) => spool.ledger.waits_after(*last),
+        };
+        let Some(number) = next else {
+            return Ok(false);
+        };
+        if spool.log.newest_file() == number {
+            spool.log.rotate().await?;
+        }
+        let work = spool.file_work.clone();
+        let read = work.spawn_blocking(move || read(&spool, number)).await;
+        let entries =
+            read.map_err(|_| StoreError::Unavailable("reading the spool panicked".to_owned()))??;
+        for entry in entries {
+            self.schedule.add(entry);
+        }
+        self.files.push_back(number);
+        Ok(true)
+    }
 }
 
-/// The records of a file that is not written any more.
-async fn read(spool: &Spool, number: u64) -> Result<VecDeque<(Position, Vec<u8>)>, StoreError> {
+/// The records of pairs in a file that is not written any more.
+fn read(spool: &Spool, number: u64) -> Result<Vec<Entry>, StoreError> {
     let Some(dir) = spool.dir.lock().clone() else {
         return Err(StoreError::Closed);
     };
-    let disk = Arc::clone(&spool.disk);
-    let read = spool.file_work.spawn_blocking(move || {
-        let mut records = VecDeque::new();
-        read_file(&*disk, dir.path(), number, |position, payload| {
-            records.push_back((position, payload.to_vec()));
-            Ok(())
-        })?;
-        Ok::<_, StoreError>(records)
-    });
-    read.await
-        .map_err(|_| StoreError::Unavailable("reading the spool panicked".to_owned()))?
-}
-
-/// The next records, without pairs of users who were erased after they came.
-fn next_group(spool: &Spool, file: &OpenFile) -> Result<Group, StoreError> {
-    let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
-    let mut batch = BatchBuilder::default();
-    let mut records = 0;
-    let mut pairs = 0;
-    for (position, payload) in &file.records {
-        if records > 0 && batch.len() >= BATCH_PAIRS {
-            break;
+    let mut entries = Vec::new();
+    read_file(&*spool.disk, dir.path(), number, |position, payload| {
+        if let Record::Pairs(pairs) = Record::read(payload)? {
+            entries.push(Entry {
+                position,
+                pairs: pairs.count,
+                failures: pairs.failures,
+                due: pairs.due,
+                payload: payload.to_vec(),
+            });
         }
-        records += 1;
-        let Record::Pairs(some) = Record::read(payload).map_err(damaged)? else {
-            continue;
-        };
-        pairs += u64::from(some.count);
-        some.decode_into(&mut batch, |user| spool.ledger.is_erased(user, *position))
-            .map_err(damaged)?;
-    }
-    Ok(Group {
-        batch: batch.finish(),
-        records,
-        pairs,
-    })
+        Ok(())
+    })?;
+    Ok(entries)
 }

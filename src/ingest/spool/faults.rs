@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::{BatchBuilder, Slot, TimeFrame};
+use crate::domain::{BatchBuilder, ManualClock, Slot, TimeFrame};
 use crate::log::testing::{Faults, MemDisk};
 
 /// More operations than anything here makes.
@@ -24,10 +24,9 @@ impl Sink for Taken {
     }
 }
 
-fn minute() -> Resolution {
+fn frame() -> TimeFrame {
     let minute = Duration::from_secs(60);
-    let frame = TimeFrame::new(60 * minute, minute, Duration::ZERO);
-    frame.unwrap().resolution()
+    TimeFrame::new(60 * minute, minute, Duration::ZERO).unwrap()
 }
 
 fn now() -> Timestamp {
@@ -47,7 +46,7 @@ fn open(root: &tempfile::TempDir, disk: &MemDisk) -> Result<Arc<Spool>, StoreErr
         disk,
         root.path(),
         64 << 20,
-        minute(),
+        frame().resolution(),
     )?))
 }
 
@@ -56,7 +55,12 @@ fn open(root: &tempfile::TempDir, disk: &MemDisk) -> Result<Arc<Spool>, StoreErr
 async fn deliver_all(spool: &Arc<Spool>, sink: &Arc<Taken>) {
     let stop = CancellationToken::new();
     let sink = Arc::clone(sink) as Arc<dyn Sink>;
-    let task = tokio::spawn(deliver(Arc::clone(spool), sink, stop.clone()));
+    let parts = DeliveryParts {
+        spool: Arc::clone(spool),
+        frame: frame(),
+        clock: Arc::new(ManualClock::new(now())),
+    };
+    let task = tokio::spawn(deliver(parts, sink, stop.clone()));
     while spool.ledger.oldest_file().is_some() && spool.check().is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use parking_lot::Mutex;
 
 use super::codec::Record;
+use super::schedule::Entry;
 use crate::domain::{Timestamp, UserId};
 use crate::log::Position;
 
@@ -25,7 +26,9 @@ struct Account {
 struct InFile {
     /// Pairs that were not delivered yet.
     pairs: u64,
-    /// When its first pairs were received.
+    /// How many of them are in quarantine.
+    quarantined: u64,
+    /// When its oldest pairs were received.
     oldest: Timestamp,
 }
 
@@ -33,6 +36,7 @@ struct InFile {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) pairs: u64,
+    pub(super) quarantined: u64,
     pub(super) oldest: Option<Timestamp>,
     pub(super) delivered: u64,
     pub(super) rejected: u64,
@@ -46,9 +50,14 @@ impl Ledger {
                 let mut account = self.0.lock();
                 let file = account.files.entry(position.file).or_insert(InFile {
                     pairs: 0,
+                    quarantined: 0,
                     oldest: pairs.received,
                 });
                 file.pairs += u64::from(pairs.count);
+                file.oldest = file.oldest.min(pairs.received);
+                if pairs.failures > 0 {
+                    file.quarantined += u64::from(pairs.count);
+                }
             }
             Record::Erased(user) => {
                 let mut account = self.0.lock();
@@ -74,12 +83,26 @@ impl Ledger {
                 .is_some_and(|erased| position < *erased)
     }
 
-    /// Notes that `pairs` of `file` were delivered.
-    pub(super) fn delivered(&self, file: u64, pairs: u64) {
+    /// Whether something waits in a file after this one.
+    pub(super) fn waits_after(&self, file: u64) -> Option<u64> {
+        let account = self.0.lock();
+        account
+            .files
+            .range(file + 1..)
+            .next()
+            .map(|(file, _)| *file)
+    }
+
+    /// Notes that a record no longer waits where it was, and how many of its pairs were delivered.
+    pub(super) fn settled(&self, entry: &Entry, delivered: u64) {
         let mut account = self.0.lock();
-        account.delivered += pairs;
-        if let Some(file) = account.files.get_mut(&file) {
+        account.delivered += delivered;
+        if let Some(file) = account.files.get_mut(&entry.position.file) {
+            let pairs = u64::from(entry.pairs);
             file.pairs = file.pairs.saturating_sub(pairs);
+            if entry.failures > 0 {
+                file.quarantined = file.quarantined.saturating_sub(pairs);
+            }
         }
     }
 
@@ -100,7 +123,8 @@ impl Ledger {
         let account = self.0.lock();
         Waiting {
             pairs: account.files.values().map(|file| file.pairs).sum(),
-            oldest: account.files.values().next().map(|file| file.oldest),
+            quarantined: account.files.values().map(|file| file.quarantined).sum(),
+            oldest: account.files.values().map(|file| file.oldest).min(),
             delivered: account.delivered,
             rejected: account.rejected,
         }

@@ -3,7 +3,10 @@
 //! It is a log in files of moderate size. Delivery reads the oldest file from its beginning, sends everything
 //! in it in the order in which it came, and then removes the file. There is no cursor to keep: after a crash
 //! the oldest file is sent again from its beginning, which changes no count, for a store keeps the latest slot
-//! of a pair however often it hears of it.
+//! of a pair however often it is written.
+//!
+//! Whatever the store can't take while it takes others (see [`schedule`]) is written again at the end of the log, with a
+//! note of when to try it next: it does not hold up what came after it, and the file that it was in can go.
 
 mod codec;
 mod delivery;
@@ -12,7 +15,9 @@ mod faults;
 #[cfg(test)]
 mod fuzz;
 mod ledger;
+mod quarantine;
 mod resolution;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +31,7 @@ use jiff::SignedDuration;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::task::TaskTracker;
 
-pub use delivery::deliver;
+pub use delivery::{DeliveryParts, deliver};
 
 use self::codec::Record;
 use self::ledger::Ledger;
@@ -44,8 +49,7 @@ const RECORD_PAIRS: usize = 50_000;
 /// Where spooled pairs go.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Makes `batch` durable. [`StoreError::Rejected`] says that the rest of it is; any other error has it
-    /// sent again.
+    /// Makes `batch` durable. [`StoreError::Partly`] says which pairs of it are not; any other error has it sent again.
     async fn take(&self, batch: &Batch) -> Result<(), StoreError>;
 }
 
@@ -75,6 +79,8 @@ pub struct SpoolStats {
     pub waiting_pairs: u64,
     /// Bytes on disk.
     pub bytes: u64,
+    /// Pairs among them that the store did not take while it took others. They are tried again, up to 10 minutes apart.
+    pub quarantined_pairs: u64,
     /// How long the oldest waiting pairs have waited.
     pub oldest: Option<Duration>,
     /// Pairs delivered since the spool was opened, those that were sent again among them.
@@ -143,27 +149,27 @@ impl Spool {
     }
 
     async fn append_payload(&self, payload: Vec<u8>) -> Result<(), StoreError> {
-        let bytes = payload.len() as u64;
-        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let appended = match self.log.stats().bytes + reserved > self.max_bytes {
-            true => Err(StoreError::Full(format!(
-                "the spool has reached {} bytes",
-                self.max_bytes
-            ))),
-            false => self.log.append(payload).await.map_err(StoreError::from),
-        };
-        self.reserved.fetch_sub(bytes, Ordering::Relaxed);
-        appended.map(|_position| ())
+        let reserved = Reserved::new(&self.reserved, payload.len() as u64);
+        if self.log.stats().bytes + reserved.all > self.max_bytes {
+            return Err(self.full());
+        }
+        self.log.append(payload).await?;
+        Ok(())
+    }
+
+    fn full(&self) -> StoreError {
+        StoreError::Full(format!("the spool has reached {} bytes", self.max_bytes))
     }
 
     /// Makes sure that nothing of `user` that waits now is ever delivered, and that nothing of them is on its
     /// way when it returns. Erase the user from the store after this.
     pub async fn forget(&self, user: &UserId<'_>) -> Result<(), StoreError> {
+        // First: what is on its way is read before or after the note, never around it.
+        let _sending = self.sending.lock().await;
         if self.ledger.oldest_file().is_some() {
             // Also beyond `max_bytes`: it is small, and erasing must not wait.
             self.log.append(Record::erased(user)).await?;
         }
-        drop(self.sending.lock().await);
         Ok(())
     }
 
@@ -178,7 +184,8 @@ impl Spool {
         !self.away.swap(true, Ordering::AcqRel)
     }
 
-    fn note_back(&self) {
+    /// Notes that the store took something.
+    pub fn note_back(&self) {
         self.away.store(false, Ordering::Release);
     }
 
@@ -187,6 +194,7 @@ impl Spool {
         let waiting = self.ledger.waiting();
         SpoolStats {
             waiting_pairs: waiting.pairs,
+            quarantined_pairs: waiting.quarantined,
             bytes: self.log.stats().bytes,
             oldest: waiting.oldest.map(|since| {
                 let age = now.duration_since(since).max(SignedDuration::ZERO);
@@ -200,13 +208,10 @@ impl Spool {
     /// Whether pairs can be kept: the error that an append would meet.
     pub fn check(&self) -> Result<(), StoreError> {
         self.log.check()?;
-        if self.log.stats().bytes >= self.max_bytes {
-            return Err(StoreError::Full(format!(
-                "the spool has reached {} bytes",
-                self.max_bytes
-            )));
+        match self.log.stats().bytes >= self.max_bytes {
+            true => Err(self.full()),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Stops writing and releases the directory's lock. What waits is delivered after the next [`open`](Self::open).
@@ -217,5 +222,26 @@ impl Spool {
         let closed = self.log.close().await;
         *self.dir.lock() = None;
         closed
+    }
+}
+
+/// Bytes of an append under way. A client that goes away drops the append, and with it this.
+struct Reserved<'a> {
+    total: &'a AtomicU64,
+    bytes: u64,
+    /// The bytes of all appends under way when this one began, its own among them.
+    all: u64,
+}
+
+impl<'a> Reserved<'a> {
+    fn new(total: &'a AtomicU64, bytes: u64) -> Self {
+        let all = total.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        Self { total, bytes, all }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

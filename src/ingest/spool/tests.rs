@@ -8,13 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::domain::{BatchBuilder, Slot, TimeFrame};
+use crate::domain::{BatchBuilder, Clock, Slot, TimeFrame};
+use crate::store::Partly;
 
 /// A store that remembers what it took, in order, and fails as it is told.
 #[derive(Debug, Default)]
 struct Taken {
     users: parking_lot::Mutex<Vec<String>>,
     failing: parking_lot::Mutex<Option<StoreError>>,
+    /// Batches with one of these users fail with this error.
+    poison: parking_lot::Mutex<BTreeSet<String>>,
+    /// These users are refused by their positions; whether that is kept elsewhere.
+    refused: parking_lot::Mutex<(BTreeSet<String>, bool)>,
     tries: AtomicU64,
     changed: Notify,
 }
@@ -28,10 +33,42 @@ impl Sink for Taken {
         if let Some(error) = failing {
             return Err(error);
         }
-        let users = batch.pairs().map(|pair| pair.user.as_str().to_owned());
-        self.users.lock().extend(users);
-        Ok(())
+        let users: Vec<String> = batch
+            .pairs()
+            .map(|pair| pair.user.as_str().to_owned())
+            .collect();
+        let poison = self.poison.lock().clone();
+        if users.iter().any(|user| poison.contains(user)) {
+            return Err(StoreError::Unavailable("status 500".to_owned()));
+        }
+        let (refused, kept) = self.refused.lock().clone();
+        let positions: Vec<usize> = (0..users.len())
+            .filter(|position| refused.contains(&users[*position]))
+            .collect();
+        let taken = users.into_iter().filter(|user| !refused.contains(user));
+        self.users.lock().extend(taken);
+        match positions.is_empty() {
+            true => Ok(()),
+            false => Err(StoreError::Partly(Box::new(Partly {
+                refused: positions,
+                kept,
+                ..Partly::default()
+            }))),
+        }
     }
+}
+
+/// Goes on by a second each time that it is looked at. Tokio's time would jump while the disk is at work.
+#[derive(Debug, Default)]
+struct TestClock(AtomicU64);
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        let seconds = self.0.fetch_add(1, Ordering::Relaxed);
+        now().saturating_add(Duration::from_secs(seconds)).unwrap()
+    }
+
+    fn not_before(&self, _instant: Timestamp) {}
 }
 
 impl Taken {
@@ -65,9 +102,20 @@ struct Delivering {
 
 impl Delivering {
     fn start(spool: &Arc<Spool>, sink: &Arc<Taken>) -> Self {
+        let minute = Duration::from_secs(60);
+        let frame = TimeFrame::new(Duration::from_hours(240), minute, Duration::ZERO);
+        Self::start_with(spool, sink, &frame.unwrap())
+    }
+
+    fn start_with(spool: &Arc<Spool>, sink: &Arc<Taken>, frame: &TimeFrame) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let sink = Arc::clone(sink) as Arc<dyn Sink>;
-        tasks.spawn(deliver(Arc::clone(spool), sink, stop.clone()));
+        let parts = DeliveryParts {
+            spool: Arc::clone(spool),
+            frame: *frame,
+            clock: Arc::new(TestClock::default()),
+        };
+        tasks.spawn(deliver(parts, sink, stop.clone()));
         tasks.close();
         Self { tasks, stop }
     }
@@ -95,10 +143,13 @@ async fn reopen(dir: &Path) -> Arc<Spool> {
     }
 }
 
-fn of_seconds(resolution: u64) -> Resolution {
+fn frame_of(resolution: u64) -> TimeFrame {
     let length = Duration::from_secs(resolution);
-    let frame = TimeFrame::new(60 * length, length, Duration::ZERO);
-    frame.unwrap().resolution()
+    TimeFrame::new(60 * length, length, Duration::ZERO).unwrap()
+}
+
+fn of_seconds(resolution: u64) -> Resolution {
+    frame_of(resolution).resolution()
 }
 
 fn minute() -> Resolution {
@@ -113,7 +164,7 @@ fn pairs(users: impl IntoIterator<Item = String>) -> Batch {
     let mut batch = BatchBuilder::default();
     for user in users {
         let user = UserId::new(user).unwrap();
-        batch.push_pair(&user, "s", Slot::new(5)).unwrap();
+        batch.push_pair(&user, "s", Slot::new(30_000_000)).unwrap();
     }
     batch.finish()
 }
@@ -124,13 +175,11 @@ fn one(user: &str) -> Batch {
 
 /// Waits until nothing waits. Time is paused, so that this takes none.
 async fn drained(spool: &Spool) {
-    while spool.stats(now()).waiting_pairs > 0 || spool.ledger.oldest_file().is_some() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until(|| spool.ledger.oldest_file().is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn pairs_arrive_in_order_once_the_store_is_back() {
+async fn pairs_arrive_once_the_store_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let sink = Arc::new(Taken::away());
@@ -149,7 +198,10 @@ async fn pairs_arrive_in_order_once_the_store_is_back() {
     );
     *sink.failing.lock() = None;
     drained(&spool).await;
-    assert_eq!(sink.users(), expected);
+    let mut arrived = sink.users();
+    // The order tells nothing: the latest visit counts.
+    arrived.sort_by_key(|user| user[1..].parse::<u32>().unwrap());
+    assert_eq!(arrived, expected);
     assert!(!spool.store_is_away());
     let stats = spool.stats(later);
     assert_eq!((stats.delivered_pairs, stats.oldest), (300, None));
@@ -248,22 +300,179 @@ async fn an_erased_user_is_not_delivered_but_counts_when_seen_again() {
     delivering.stop().await;
 }
 
+fn names(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|n| format!("u{n}")).collect()
+}
+
+fn set(users: &[&str]) -> BTreeSet<String> {
+    users.iter().map(|user| (*user).to_owned()).collect()
+}
+
+/// Waits until this is so. Time is paused, so that this takes none.
+async fn until(is_so: impl Fn() -> bool) {
+    let mut pause = Duration::from_millis(1);
+    while !is_so() {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn what_the_store_refuses_for_good_does_not_hold_up_the_rest() {
+async fn a_record_that_fails_for_ever_does_not_hold_up_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    *sink.poison.lock() = set(&["bad"]);
+    let delivering = Delivering::start(&spool, &sink);
+    // Alone it can't be told from a store that is unavailable.
+    spool.append(&one("bad"), now()).await.unwrap();
+    sink.wait_for_tries(3).await;
+    assert!(spool.store_is_away());
+    spool.append(&one("good"), now()).await.unwrap();
+    until(|| spool.stats(now()).quarantined_pairs == 1).await;
+    assert_eq!(sink.users(), ["good"]);
+    assert!(!spool.store_is_away());
+    for user in names(0..20) {
+        spool.append(&one(&user), now()).await.unwrap();
+        until(|| sink.users().contains(&user)).await;
+        assert!(
+            !spool.store_is_away(),
+            "one record says nothing of the store"
+        );
+    }
+    assert_eq!(spool.stats(now()).waiting_pairs, 1);
+    sink.poison.lock().clear();
+    drained(&spool).await;
+    assert!(sink.users().contains(&"bad".to_owned()));
+    assert_eq!(spool.stats(now()).quarantined_pairs, 0);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_large_record_only_the_pair_that_the_store_can_not_take_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    *sink.poison.lock() = set(&["u123"]);
+    spool.append(&one("before"), now()).await.unwrap();
+    spool.append(&pairs(names(0..1000)), now()).await.unwrap();
+    spool.append(&one("after"), now()).await.unwrap();
+    let delivering = Delivering::start_with(&spool, &sink, &frame_of(60));
+    until(|| sink.users().len() >= 1001).await;
+    let taken: BTreeSet<String> = sink.users().into_iter().collect();
+    let mut expected: BTreeSet<String> = names(0..1000).into_iter().collect();
+    expected.extend(set(&["before", "after"]));
+    expected.remove("u123");
+    assert_eq!(taken, expected);
+    until(|| spool.stats(now()).waiting_pairs == 1).await;
+    // An hour later it has left the window, and is worth nothing to anybody.
+    drained(&spool).await;
+    assert!(!sink.users().contains(&"u123".to_owned()));
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn quarantine_survives_a_restart_and_knows_who_was_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = UserId::new("gone").unwrap();
+    {
+        let spool = open(dir.path());
+        let sink = Arc::new(Taken::default());
+        *sink.poison.lock() = set(&["gone", "stays"]);
+        spool.append(&one("gone"), now()).await.unwrap();
+        spool.append(&one("stays"), now()).await.unwrap();
+        spool.append(&one("good"), now()).await.unwrap();
+        let delivering = Delivering::start(&spool, &sink);
+        until(|| spool.stats(now()).quarantined_pairs >= 2).await;
+        spool.forget(&gone).await.unwrap();
+        delivering.stop().await;
+    }
+    let spool = reopen(dir.path()).await;
+    let sink = Arc::new(Taken::default());
+    let delivering = Delivering::start(&spool, &sink);
+    drained(&spool).await;
+    delivering.stop().await;
+    assert!(sink.users().contains(&"stays".to_owned()));
+    assert!(!sink.users().contains(&"gone".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_and_keeps_elsewhere_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    *sink.refused.lock() = (set(&["u3", "u7"]), true);
+    spool.append(&pairs(names(0..10)), now()).await.unwrap();
+    let delivering = Delivering::start(&spool, &sink);
+    drained(&spool).await;
+    assert_eq!(sink.users().len(), 8);
+    assert_eq!(spool.stats(now()).rejected_batches, 1);
+    assert!(!spool.store_is_away());
+    // Without a place for them they wait here: they were acknowledged.
+    *sink.refused.lock() = (set(&["u3", "u7"]), false);
+    spool.append(&pairs(names(0..10)), now()).await.unwrap();
+    until(|| sink.users().len() >= 16).await;
+    until(|| spool.stats(now()).quarantined_pairs == 2).await;
+    *sink.refused.lock() = (BTreeSet::new(), false);
+    drained(&spool).await;
+    assert_eq!(sink.users().len(), 18);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rejection_of_a_whole_batch_punishes_no_neighbour() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let sink = Arc::new(Taken::default());
     *sink.failing.lock() = Some(StoreError::Rejected("a bad line".to_owned()));
-    spool.append(&one("bad"), now()).await.unwrap();
+    spool.append(&one("first"), now()).await.unwrap();
     let delivering = Delivering::start(&spool, &sink);
-    drained(&spool).await;
-    assert_eq!(spool.stats(now()).rejected_batches, 1);
+    until(|| spool.stats(now()).quarantined_pairs == 1).await;
     assert!(!spool.store_is_away());
     *sink.failing.lock() = None;
-    spool.append(&one("good"), now()).await.unwrap();
+    spool.append(&one("second"), now()).await.unwrap();
     drained(&spool).await;
-    assert_eq!(sink.users(), ["good"]);
+    assert_eq!(sink.users().len(), 2);
     delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_busy_is_there_for_new_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    *sink.failing.lock() = Some(StoreError::Throttled {
+        reason: "status 429".to_owned(),
+        retry_after: Duration::from_secs(30),
+    });
+    let began = tokio::time::Instant::now();
+    spool.append(&one("u"), now()).await.unwrap();
+    let delivering = Delivering::start(&spool, &sink);
+    sink.wait_for_tries(3).await;
+    assert!(
+        began.elapsed() >= Duration::from_secs(60),
+        "two pauses of 30 s"
+    );
+    assert!(!spool.store_is_away());
+    *sink.failing.lock() = Some(StoreError::Busy("a full queue".to_owned()));
+    sink.wait_for_tries(5).await;
+    assert!(!spool.store_is_away());
+    *sink.failing.lock() = None;
+    drained(&spool).await;
+    delivering.stop().await;
+}
+
+#[tokio::test]
+async fn an_append_that_its_client_leaves_gives_its_room_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for _ in 0..200 {
+        let batch = pairs(names(0..100));
+        let append = spool.append(&batch, now());
+        // Polled once, and dropped while the disk is at work.
+        assert!(futures::FutureExt::now_or_never(append).is_none());
+    }
+    assert_eq!(spool.reserved.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,18 +1,27 @@
-//! One body of lines to one bucket: repeated where that is safe, taken apart where lines are refused.
+//! Bodies of lines to a bucket: repeated where that is safe, taken apart where lines are refused.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
 use reqwest::Method;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::dead_letter::DeadLetter;
-use super::error::{Answer, Error};
-use super::lines::{Lines, count_lines, halves};
+use super::error::Error;
+use super::group::Group;
+use super::lines::{Lines, count_lines, line_ranges, timestamp};
 use super::options::InfluxOptions;
+use super::pace::Pace;
+use super::plan::{Part, Plan};
+use super::refusal::{Refusal, Verdict};
 use super::server::{Server, refusal, send};
+use super::setup::shard_length;
 use super::stats::Counters;
 use crate::store::StoreError;
 
@@ -20,107 +29,220 @@ use crate::store::StoreError;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// The longest delay that is not the server's own wish.
 const LONGEST_DELAY: Duration = Duration::from_secs(2);
-/// How many writes one refused body may cost. Finding one bad line among 5,000 takes 26; a body that is bad
-/// all over is not worth more than this, and its remainder is refused in larger parts.
-const MAX_SPLITS: usize = 256;
+/// How many writes search at a time for the refused lines of single requests. Nothing else waits for them.
+const SEARCHES: usize = 4;
+/// A line is dropped for its age by the server's clock, which may be ahead of this one.
+const CLOCKS_APART: Duration = Duration::from_secs(600);
+
+/// What takes a body of lines.
+#[async_trait]
+pub(super) trait Wire: std::fmt::Debug + Send + Sync {
+    /// Sends `body`, and waits for the answer for at most `within`. `Ok` is status 204.
+    async fn write(&self, bucket: &str, body: Bytes, within: Duration) -> Result<(), Error>;
+}
+
+#[async_trait]
+impl Wire for Server {
+    async fn write(&self, bucket: &str, body: Bytes, within: Duration) -> Result<(), Error> {
+        let request = self
+            .org_request(Method::POST, "api/v2/write")
+            .query(&[("bucket", bucket), ("precision", "ns")])
+            .body(body);
+        let answered = async {
+            let response = send(request, within).await?;
+            if response.status().as_u16() == 204 {
+                return Ok(());
+            }
+            Err(refusal(response).await)
+        };
+        let answered = tokio::time::timeout(within, answered).await;
+        answered.unwrap_or(Err(Error::TimedOut(within)))
+    }
+}
 
 /// Sends bodies of lines.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    server: Server,
-    try_timeout: Duration,
+    wire: Arc<dyn Wire>,
+    pub(super) pace: Pace,
     attempts: u32,
+    /// How long a body is repeated and searched, from its first write on.
+    search_time: Duration,
+    window: Duration,
+    shard_seconds: u64,
+    /// For bodies, and for what settles those whose requests have no bad line.
+    pub(super) lane: Arc<Semaphore>,
+    /// For what searches in the lines of one request.
+    searches: Semaphore,
     dead_letter: Option<Arc<DeadLetter>>,
     counters: Arc<Counters>,
 }
 
-/// How the server took some lines.
-enum Taken {
-    /// All of them are durable, or older than the server's retention.
-    All,
-    /// Some or all will never be taken.
-    Refused(Box<Answer>),
+/// What became of a part.
+enum Sent {
+    Taken,
+    Refused(Refusal),
+    /// Nothing is known.
+    Failed(StoreError),
 }
 
 impl Delivery {
-    /// A delivery to the server of `options`.
-    pub(super) fn new(server: Server, options: &InfluxOptions, counters: Arc<Counters>) -> Self {
+    /// A delivery over `wire` as `options` say.
+    pub(super) fn new(
+        wire: Arc<dyn Wire>,
+        options: &InfluxOptions,
+        counters: Arc<Counters>,
+    ) -> Self {
         let dead_letter = options.dead_letter.clone();
+        let in_flight = options.writes_in_flight.max(1);
         Self {
-            server,
-            try_timeout: options.write_timeout,
+            wire,
+            pace: Pace::new(
+                options.write_timeout,
+                options.batch_pairs.max(1),
+                in_flight,
+                options.queue_pairs.max(1),
+            ),
             attempts: options.write_attempts.max(1),
+            // The rest of the deadline is for the time in the queue.
+            search_time: options.write_deadline.mul_f64(2.0 / 3.0),
+            window: Duration::from_secs(options.frame.full_window().seconds()),
+            shard_seconds: shard_length(options.frame.full_window().seconds()).as_secs(),
+            lane: Arc::new(Semaphore::new(in_flight)),
+            searches: Semaphore::new(SEARCHES),
             dead_letter: dead_letter
                 .map(|path| Arc::new(DeadLetter::new(path, options.dead_letter_max_bytes))),
             counters,
         }
     }
 
-    /// Delivers `lines` to `bucket` and returns the ranges of their text that the server refuses.
+    /// Delivers `lines` to `bucket`, as one request.
     ///
-    /// Everything outside these ranges is durable, or older than the retention of the bucket and so outside
-    /// every window. On an error any part may be durable; repeating all of it changes nothing.
-    pub(super) async fn deliver(
-        &self,
-        bucket: &str,
-        lines: Lines,
-        deadline: Instant,
-    ) -> Result<Vec<Range<usize>>, StoreError> {
+    /// On [`StoreError::Partly`] and on success, what it does not name is durable, or older than the retention of the
+    /// bucket. On another error any part may be durable; repeating all of it changes nothing.
+    pub(super) async fn deliver(&self, bucket: &str, lines: Lines) -> Result<(), StoreError> {
         if lines.count() == 0 {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let text = Bytes::from(lines.into_text());
-        let mut refused = Vec::new();
-        let mut splits = 0;
-        let whole = 0..text.len();
-        let mut open = vec![whole];
-        while let Some(range) = open.pop() {
-            let part = text.slice(range.clone());
-            let answer = match self.try_until(bucket, &part, deadline).await? {
-                Taken::All => continue,
-                Taken::Refused(answer) => answer,
-            };
-            let hopeless = is_refused_whole(&answer, &part) || splits >= MAX_SPLITS;
-            match halves(&text, &range) {
-                Some((first, second)) if !hopeless => {
-                    splits += 2;
-                    open.extend([second, first]);
-                }
-                _ => {
-                    self.set_aside(&answer, part).await;
-                    refused.push(range);
-                }
-            }
-        }
-        Ok(refused)
+        let (group, answer) = Group::of_one(lines);
+        self.run(bucket, group, None).await;
+        answer.await.unwrap_or_else(|_| Err(Error::Panicked.into()))
     }
 
-    /// Tries a body until it is taken or refused, the attempts are used up, or the deadline is near.
-    async fn try_until(
+    /// Delivers a group and answers each of its requests as soon as all of its lines are settled. The first write is
+    /// made whatever the time, with `permit` of the lane.
+    pub(super) async fn run(
         &self,
         bucket: &str,
-        body: &Bytes,
-        deadline: Instant,
-    ) -> Result<Taken, StoreError> {
+        mut group: Group,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
+        let until = Instant::now() + self.search_time;
+        let text = group.take_text();
+        let first = self.send(bucket, &text, until).await;
+        drop(permit);
+        let refusal = match first {
+            Sent::Taken => return group.answer_all(&Ok(())),
+            Sent::Failed(error) => return group.answer_all(&Err(error)),
+            Sent::Refused(refusal) => refusal,
+        };
+        let mut plan = Plan::new(text, group.ends(), self.shard_seconds);
+        let Some(whole) = plan.next() else { return };
+        plan.refused(whole, &refusal);
+        let reason = refusal.reason;
+        let trouble = self
+            .search(bucket, &mut plan, &mut group, &reason, until)
+            .await;
+        for owner in group.unanswered() {
+            self.answer(&plan, &mut group, owner, &reason, trouble.as_ref())
+                .await;
+        }
+        let (refused, undecided) = plan.unfit();
+        tracing::warn!(refused, undecided, reason, "InfluxDB refuses lines");
+    }
+
+    /// Takes `plan` apart until everything is settled, the time is over, or the server is in trouble.
+    async fn search(
+        &self,
+        bucket: &str,
+        plan: &mut Plan,
+        group: &mut Group,
+        reason: &str,
+        until: Instant,
+    ) -> Option<StoreError> {
+        let mut trouble = None;
+        let mut sends = FuturesUnordered::new();
+        loop {
+            for owner in plan.take_settled() {
+                self.answer(plan, group, owner, reason, None).await;
+            }
+            for gone in group.gone() {
+                plan.abandon(gone);
+            }
+            while trouble.is_none() && Instant::now() < until && sends.len() < SEARCHES {
+                // Whoever has no bad line is settled first.
+                let is_shared = plan.is_shared();
+                if is_shared && !sends.is_empty() {
+                    break;
+                }
+                let Some(part) = plan.next() else { break };
+                let text = plan.text_of(&part);
+                sends.push(self.send_part(bucket, part, text, is_shared, until));
+            }
+            let (part, sent) = match sends.next().await {
+                Some(sent) => sent,
+                None => return trouble,
+            };
+            match sent {
+                Sent::Taken => plan.taken(&part),
+                Sent::Refused(refusal) => plan.refused(part, &refusal),
+                Sent::Failed(error) => trouble = Some(error),
+            }
+        }
+    }
+
+    async fn send_part(
+        &self,
+        bucket: &str,
+        part: Part,
+        text: Bytes,
+        is_shared: bool,
+        until: Instant,
+    ) -> (Part, Sent) {
+        let lane = if is_shared {
+            &self.lane
+        } else {
+            &self.searches
+        };
+        // Neither is ever closed.
+        let _permit = lane.acquire().await.ok();
+        let sent = self.send(bucket, &text, until).await;
+        (part, sent)
+    }
+
+    /// Sends a body until it is taken or refused, or the attempts are used up. The first try is made whatever the
+    /// time, and no other one after `until`.
+    async fn send(&self, bucket: &str, body: &Bytes, until: Instant) -> Sent {
         let mut attempt = 1;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(StoreError::Timeout(
-                    "InfluxDB: no time left for a write".into(),
-                ));
+            if let Some(pause) = self.pace.paused() {
+                if pause.until() >= until {
+                    return Sent::Failed(pause.error());
+                }
+                tokio::time::sleep_until(pause.until()).await;
             }
-            let error = match self
-                .try_once(bucket, body, left.min(self.try_timeout))
-                .await
-            {
-                Ok(taken) => return Ok(taken),
+            let error = match self.send_once(bucket, body).await {
+                Ok(sent) => return sent,
                 Err(error) => error,
             };
-            let delay = delay_after(attempt, error.retry_after());
-            let in_time = Instant::now() + delay < deadline;
+            if let (Some(wish), Some(status)) = (error.retry_after(), error.status()) {
+                self.pace.pause(wish, status);
+            }
+            let delay = delay_after(attempt);
+            let in_time = Instant::now() + delay < until;
             if !error.is_worth_repeating() || attempt == self.attempts || !in_time {
-                return Err(error.into());
+                let paused = self.pace.paused().map(|pause| pause.error());
+                return Sent::Failed(paused.unwrap_or_else(|| error.into()));
             }
             tracing::debug!(%error, attempt, ?delay, "a write to InfluxDB failed and is repeated");
             Counters::add(&self.counters.retries, 1);
@@ -129,46 +251,72 @@ impl Delivery {
         }
     }
 
-    async fn try_once(&self, bucket: &str, body: &Bytes, within: Duration) -> Result<Taken, Error> {
-        let request = self
-            .server
-            .org_request(Method::POST, "api/v2/write")
-            .query(&[("bucket", bucket), ("precision", "ns")])
-            .body(body.clone());
-        let response = send(request, within).await?;
-        if response.status().as_u16() == 204 {
-            Counters::add(&self.counters.written, count_lines(body));
-            Counters::add(&self.counters.bodies, 1);
-            return Ok(Taken::All);
-        }
-        let Ok(error) = tokio::time::timeout(within, refusal(response)).await else {
-            return Err(Error::TimedOut(within));
-        };
-        match error {
-            Error::Status(answer) => match (answer.status, expired_lines(&answer)) {
-                (422, Some(expired)) => {
-                    let expired = expired.min(count_lines(body));
-                    Counters::add(&self.counters.expired, expired);
-                    Counters::add(&self.counters.written, count_lines(body) - expired);
-                    Counters::add(&self.counters.bodies, 1);
-                    Ok(Taken::All)
+    async fn send_once(&self, bucket: &str, body: &Bytes) -> Result<Sent, Error> {
+        let within = self.pace.timeout();
+        let began = Instant::now();
+        let written = self.wire.write(bucket, body.clone(), within).await;
+        let lines = count_lines(body);
+        match Verdict::of(written) {
+            Verdict::Taken { expired } => {
+                self.pace.answered(lines, began.elapsed());
+                let expired = expired.min(lines);
+                Counters::add(&self.counters.written, lines - expired);
+                Counters::add(&self.counters.bodies, 1);
+                Ok(self.expired(body, expired))
+            }
+            Verdict::Refused(refusal) => Ok(Sent::Refused(refusal)),
+            Verdict::Failed(error) => {
+                if let Error::TimedOut(waited) = error {
+                    self.pace.timed_out(waited);
                 }
-                (400 | 413 | 422, _) => Ok(Taken::Refused(answer)),
-                _ => Err(Error::Status(answer)),
-            },
-            other => Err(other),
+                Err(error)
+            }
         }
     }
 
-    /// Notes lines that will never be taken.
-    async fn set_aside(&self, answer: &Answer, lines: Bytes) {
+    /// Judges that the server dropped `expired` lines of `body` for their age: only what has left the window may go.
+    fn expired(&self, body: &[u8], expired: usize) -> Sent {
+        if expired == 0 {
+            return Sent::Taken;
+        }
+        let age = self.window.saturating_sub(CLOCKS_APART);
+        let oldest = Timestamp::now().as_nanosecond() - age.as_nanos() as i128;
+        let is_old = |line: &[u8]| timestamp(line).is_none_or(|at| i128::from(at) < oldest);
+        let old = line_ranges(body)
+            .filter(|line| is_old(&body[line.clone()]))
+            .count();
+        Counters::add(&self.counters.expired, expired.min(old));
+        if expired <= old {
+            return Sent::Taken;
+        }
+        Counters::add(&self.counters.dropped_in_window, expired - old);
+        Sent::Failed(StoreError::NotSetUp(format!(
+            "InfluxDB drops pairs that are younger than the window of {} s: the retention of its bucket is shorter",
+            self.window.as_secs()
+        )))
+    }
+
+    /// Answers an owner from what is known of its lines.
+    async fn answer(
+        &self,
+        plan: &Plan,
+        group: &mut Group,
+        owner: usize,
+        reason: &str,
+        trouble: Option<&StoreError>,
+    ) {
+        let text = plan.refused_text(owner);
+        let kept = !text.is_empty() && self.set_aside(reason, text).await;
+        group.answer(owner, plan.fates(owner), kept, reason, trouble);
+    }
+
+    /// Keeps lines that will never be taken; whether they are durable.
+    async fn set_aside(&self, reason: &str, lines: Vec<u8>) -> bool {
         let count = count_lines(&lines);
         Counters::add(&self.counters.refused, count);
-        // The server's message may echo the lines, and lines name users: only its class is shown.
-        let reason = format!("status {} {}", answer.status, class_of(answer));
-        tracing::warn!(lines = count, reason, "InfluxDB refuses lines");
         let kept = match self.dead_letter.clone() {
             Some(file) => {
+                let reason = reason.to_owned();
                 let kept = tokio::task::spawn_blocking(move || file.keep(&reason, &lines)).await;
                 matches!(kept, Ok(Ok(true)))
             }
@@ -177,84 +325,15 @@ impl Delivery {
         if !kept {
             Counters::add(&self.counters.dead_letter_lost, count);
         }
+        kept
     }
 }
 
-/// The delay before the next try: the server's wish, or an exponential one with jitter of half its length, so
-/// that instances that failed together don't come back together.
-fn delay_after(attempt: u32, wish: Option<Duration>) -> Duration {
+/// An exponential delay with jitter of half its length, so that instances that failed together don't come back
+/// together.
+fn delay_after(attempt: u32) -> Duration {
     let doubled = FIRST_DELAY.saturating_mul(1 << (attempt - 1).min(10));
-    let delay = doubled.min(LONGEST_DELAY);
-    let jittered = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-    wish.map_or(jittered, |wish| wish.max(jittered))
-}
-
-/// How many lines were dropped for their age alone; `None` when that is not what the answer says.
-///
-/// The server writes the other lines first: this message comes only when all of them were written.
-fn expired_lines(answer: &Answer) -> Option<usize> {
-    let (before, _) = answer
-        .message
-        .split_once(" points outside retention policy")?;
-    before.rsplit_once("dropped ")?.1.parse().ok()
-}
-
-/// Whether the server says itself that it took no line of `body`.
-fn is_refused_whole(answer: &Answer, body: &[u8]) -> bool {
-    let dropped = answer
-        .message
-        .rsplit_once("dropped=")
-        .map(|(_, after)| after);
-    let dropped = dropped.and_then(|after| {
-        let digits = after.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse::<usize>().ok()
-    });
-    answer.status == 422 && dropped == Some(count_lines(body))
-}
-
-fn class_of(answer: &Answer) -> &'static str {
-    match answer.status {
-        413 => "too large",
-        422 if answer.message.contains("field type conflict") => "field type conflict",
-        422 => "partial write",
-        _ => "malformed line",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(status: u16, message: &str) -> Answer {
-        Answer {
-            status,
-            message: message.into(),
-            ..Answer::default()
-        }
-    }
-
-    #[test]
-    fn a_refusal_for_age_is_told_from_others() {
-        let aged = "failure writing points to database: partial write: dropped 12 points outside \
-                    retention policy of duration 336h0m0s - oldest point pair,segment=s at ...";
-        assert_eq!(expired_lines(&answer(422, aged)), Some(12));
-        let conflict = "partial write: field type conflict: input field \"user\" on measurement \
-                        \"pair\" is type integer, already exists as type string dropped=2";
-        assert_eq!(expired_lines(&answer(422, conflict)), None);
-        assert!(is_refused_whole(&answer(422, conflict), b"a\nb\n"));
-        assert!(!is_refused_whole(&answer(422, conflict), b"a\nb\nc\n"));
-        assert!(!is_refused_whole(&answer(400, conflict), b"a\nb\n"));
-    }
-
-    #[test]
-    fn delays_double_up_to_a_limit_and_heed_the_server() {
-        for _ in 0..100 {
-            let first = delay_after(1, None);
-            assert!(first >= FIRST_DELAY / 2 && first <= FIRST_DELAY);
-            assert!(delay_after(30, None) <= LONGEST_DELAY);
-            let wished = Duration::from_secs(9);
-            assert_eq!(delay_after(1, Some(wished)), wished);
-            assert!(delay_after(5, Some(Duration::ZERO)) >= LONGEST_DELAY / 4);
-        }
-    }
+    doubled
+        .min(LONGEST_DELAY)
+        .mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -106,6 +106,14 @@ impl Error {
         }
     }
 
+    /// The status, if there was an answer.
+    pub(super) fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status(answer) => Some(answer.status),
+            _ => None,
+        }
+    }
+
     /// How long the server asks to wait before the next try.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

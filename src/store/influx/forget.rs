@@ -233,16 +233,7 @@ fn body_for<'a>(bodies: &'a mut Vec<Lines>, store: &InfluxStore) -> &'a mut Line
 
 async fn write_all(store: &InfluxStore, bodies: Vec<Lines>) -> Result<(), StoreError> {
     for body in bodies {
-        let deadline = Instant::now() + store.options.write_deadline;
-        let refused = store
-            .delivery
-            .deliver(&store.options.bucket, body, deadline)
-            .await?;
-        if !refused.is_empty() {
-            return Err(StoreError::Rejected(
-                "InfluxDB refuses to overwrite points".into(),
-            ));
-        }
+        store.delivery.deliver(&store.options.bucket, body).await?;
     }
     Ok(())
 }

@@ -101,7 +101,8 @@ fn lines() {
                 }
             }
             let most = usize::from(*most).max(1);
-            let bodies = line::pairs(&batch.finish(), resolution, most, key);
+            let batch = batch.finish();
+            let bodies: Vec<_> = line::bodies(&batch, resolution, most, key).collect();
             assert_eq!(bodies.len(), given.len().div_ceil(most));
             let mut given = given.into_iter();
             for body in &bodies {

@@ -31,33 +31,25 @@ const REPLACED: char = '\u{1}';
 /// What replaces a backslash there. No segment has a control character.
 const BACKSLASH: char = '\u{2}';
 
-/// The lines of a batch, cut into bodies of at most `batch_pairs`.
-pub(super) fn pairs(
+/// The lines of a batch, cut into bodies of at most `batch_pairs`, each made when it is asked for.
+pub(super) fn bodies(
     batch: &Batch,
     resolution: Resolution,
     batch_pairs: usize,
     key: PointKey,
-) -> Vec<Lines> {
+) -> impl Iterator<Item = Lines> {
     let heads: Vec<String> = batch.segments().iter().map(pair_head).collect();
-    let mut bodies = Vec::with_capacity(batch.len().div_ceil(batch_pairs));
-    let mut left = batch.len();
-    let mut body = Lines::default();
-    for (segment, user, slot) in batch.indexed() {
-        if body.count() == 0 {
-            body = Lines::with_capacity(left.min(batch_pairs) * 64);
+    let batch_pairs = batch_pairs.max(1);
+    let mut pairs = batch.indexed();
+    std::iter::from_fn(move || {
+        let some = pairs.len().min(batch_pairs);
+        let mut body = Lines::with_capacity(some * 64);
+        for (segment, user, slot) in pairs.by_ref().take(some) {
+            let nanos = nanos(&user, slot, resolution, key);
+            push_pair(&mut body, &heads[segment], user.as_str(), nanos);
         }
-        push_pair(
-            &mut body,
-            &heads[segment],
-            user.as_str(),
-            nanos(&user, slot, resolution, key),
-        );
-        left -= 1;
-        if body.count() == batch_pairs || left == 0 {
-            bodies.push(std::mem::take(&mut body));
-        }
-    }
-    bodies
+        (some > 0).then_some(body)
+    })
 }
 
 /// Appends the line that puts the sentinel over the pair of `segment` at `nanos`.
@@ -260,22 +252,13 @@ mod tests {
                 .push_pair(&user(&format!("u{n}")), "s", Slot::new(1))
                 .unwrap();
         }
-        let bodies = pairs(
-            &builder.finish(),
-            frame().resolution(),
-            3,
-            PointKey::new([9; 16]),
-        );
-        let counts: Vec<_> = bodies.iter().map(Lines::count).collect();
-        assert_eq!(counts, [3, 3, 1]);
-        assert!(
-            pairs(
-                &BatchBuilder::default().finish(),
-                frame().resolution(),
-                3,
-                PointKey::new([9; 16])
-            )
-            .is_empty()
+        let batch = builder.finish();
+        let key = PointKey::new([9; 16]);
+        let counts = bodies(&batch, frame().resolution(), 3, key).map(|body| body.count());
+        assert_eq!(counts.collect::<Vec<_>>(), [3, 3, 1]);
+        assert_eq!(
+            bodies(&Batch::default(), frame().resolution(), 3, key).count(),
+            0
         );
     }
 

@@ -38,6 +38,7 @@ impl Lines {
     }
 
     /// The text.
+    #[cfg(test)]
     pub(super) fn text(&self) -> &[u8] {
         &self.text
     }
@@ -53,19 +54,22 @@ pub(super) fn count_lines(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// The two halves of a range of whole lines, or `None` when it has only one.
-pub(super) fn halves(text: &[u8], range: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
-    let part = text.get(range.clone())?;
-    let (last, before) = part.split_last()?;
-    debug_assert_eq!(*last, b'\n');
-    let middle = before.len() / 2;
-    // The first line end at or after the middle, or else the last one before it.
-    let cut = match before[middle..].iter().position(|byte| *byte == b'\n') {
-        Some(after) => middle + after,
-        None => before[..middle].iter().rposition(|byte| *byte == b'\n')?,
-    };
-    let cut = range.start + cut + 1;
-    Some((range.start..cut, cut..range.end))
+/// Where the lines of `text` are, each with its newline.
+pub(super) fn line_ranges(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    text.split_inclusive(|byte| *byte == b'\n')
+        .map(move |line| {
+            let range = start..start + line.len();
+            start = range.end;
+            range
+        })
+}
+
+/// The timestamp of a line in nanoseconds since 1970, which stands behind its last space.
+pub(super) fn timestamp(line: &[u8]) -> Option<i64> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let space = line.iter().rposition(|byte| *byte == b' ')?;
+    std::str::from_utf8(&line[space + 1..]).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -73,22 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halving_ends_at_single_lines_and_loses_none() {
-        let text = b"a\nbbbbbbbbbbbbbbbbbbbb\nc\nd\n";
-        let whole = 0..text.len();
-        let mut ranges = vec![whole];
-        let mut singles = Vec::new();
-        while let Some(range) = ranges.pop() {
-            match halves(text, &range) {
-                Some((first, second)) => ranges.extend([second, first]),
-                None => singles.push(&text[range]),
-            }
-        }
-        assert_eq!(
-            singles,
-            [&b"a\n"[..], b"bbbbbbbbbbbbbbbbbbbb\n", b"c\n", b"d\n"]
-        );
-        assert_eq!(count_lines(text), 4);
-        assert_eq!(halves(text, &(0..0)), None);
+    fn lines_are_found_with_their_timestamps() {
+        let text = b"pair,segment=a\\ b user=\"c d\" 12\npair,segment=s user=\"u\" -7\nx y\n";
+        let lines: Vec<_> = line_ranges(text).map(|range| &text[range]).collect();
+        let stamps: Vec<_> = lines.iter().map(|line| timestamp(line)).collect();
+        assert_eq!(stamps, [Some(12), Some(-7), None]);
+        assert_eq!(lines.concat(), text);
+        assert_eq!(count_lines(text), 3);
+        assert_eq!(line_ranges(b"").count(), 0);
     }
 }

@@ -17,12 +17,19 @@ mod forget;
 mod framing;
 #[cfg(test)]
 mod fuzz;
+mod group;
 mod installation;
 mod key;
 mod line;
 mod lines;
+#[cfg(test)]
+mod model;
 mod options;
+mod pace;
+mod plan;
 mod query;
+mod refusal;
+mod retention;
 mod server;
 mod setup;
 mod stats;
@@ -38,7 +45,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 
 pub use key::PointKey;
 pub use options::InfluxOptions;
@@ -54,6 +60,7 @@ use self::forget::Erasures;
 use self::installation::Installation;
 use self::line::{segment_of_tag, slot_at};
 use self::query::Row;
+use self::retention::Retention;
 use self::server::Server;
 use self::setup::shard_length;
 use self::stats::Counters;
@@ -84,6 +91,7 @@ pub struct InfluxStore {
     trend_fields: Fields,
     /// How long the shards of the bucket are.
     shard: Duration,
+    retention: Retention,
     closed: AtomicBool,
 }
 
@@ -95,7 +103,7 @@ impl InfluxStore {
         let server = Server::new(&options)?;
         let counters = Arc::new(Counters::default());
         let delivery = Arc::new(Delivery::new(
-            server.clone(),
+            Arc::new(server.clone()),
             &options,
             Arc::clone(&counters),
         ));
@@ -112,6 +120,7 @@ impl InfluxStore {
             counters,
             erasures: Erasures::default(),
             lookups,
+            retention: Retention::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -332,10 +341,16 @@ impl PairStore for InfluxStore {
         self.check_open()?;
         let key = self.installation.key().await?;
         let resolution = self.options.frame.resolution();
-        let batch_pairs = self.options.batch_pairs.max(1);
-        self.writer
-            .write(line::pairs(batch, resolution, batch_pairs, key))
-            .await
+        let bodies = line::bodies(batch, resolution, self.writer.batch_lines(), key);
+        let mut made = Vec::new();
+        for body in bodies {
+            if !made.is_empty() {
+                // A body takes a millisecond of a thread that serves connections.
+                tokio::task::yield_now().await;
+            }
+            made.push(body);
+        }
+        self.writer.write(made).await
     }
 
     async fn count(
@@ -445,15 +460,8 @@ impl PairStore for InfluxStore {
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
         self.check_open()?;
         for some in points.chunks(self.options.batch_pairs.max(1)) {
-            let deadline = Instant::now() + self.options.write_deadline;
             let bucket = &self.options.trend_bucket;
-            let refused = self
-                .delivery
-                .deliver(bucket, line::trend(some), deadline)
-                .await?;
-            if !refused.is_empty() {
-                return Err(StoreError::Rejected("InfluxDB refuses trend points".into()));
-            }
+            self.delivery.deliver(bucket, line::trend(some)).await?;
         }
         Ok(())
     }
@@ -497,7 +505,10 @@ impl PairStore for InfluxStore {
         let query = flux::probe(&self.options.bucket, range);
         let timeout = self.options.query_timeout.min(PING_TIMEOUT);
         query::rows(&self.server, &query, timeout, |_| Ok(())).await?;
-        Ok(())
+        let window = Duration::from_secs(self.options.frame.full_window().seconds());
+        self.retention
+            .check(&self.server, &self.options.bucket, window, timeout)
+            .await
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -39,10 +39,11 @@ pub struct InfluxOptions {
     pub queue_pairs: usize,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,
-    /// How long one try of a write may take. A healthy server takes tens of milliseconds.
+    /// How long one try of a write may take at first. A healthy server takes tens of milliseconds, and gives up a slow
+    /// write itself after 10 s, which it says. After a time-out it grows, up to 30 s.
     pub write_timeout: Duration,
-    /// How long a write may take with all its tries and its time in the queue: what a client waits at most
-    /// before its pairs go to the spool.
+    /// How long a client waits for its pairs before they go to the spool. A body is repeated, and searched for lines
+    /// that the server refuses, for two thirds of it.
     pub write_deadline: Duration,
     /// How often a write is tried.
     pub write_attempts: u32,
@@ -79,7 +80,7 @@ impl InfluxOptions {
             writes_in_flight: 2,
             queue_pairs: 500_000,
             connect_timeout: Duration::from_secs(2),
-            write_timeout: Duration::from_secs(3),
+            write_timeout: Duration::from_secs(11),
             write_deadline: Duration::from_secs(6),
             write_attempts: 4,
             query_timeout: Duration::from_secs(60),

@@ -9,6 +9,7 @@ pub(super) struct Counters {
     pub(super) bodies: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) expired: AtomicU64,
+    pub(super) dropped_in_window: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) dead_letter_lost: AtomicU64,
 }
@@ -24,6 +25,8 @@ pub struct InfluxStats {
     pub retries: u64,
     /// Lines that the server dropped because they were older than its retention.
     pub expired: u64,
+    /// Lines that the server dropped for their age although they lie within the window.
+    pub dropped_in_window: u64,
     /// Lines that the server refuses.
     pub refused: u64,
     /// Refused lines that no dead-letter file took.
@@ -44,6 +47,7 @@ impl Counters {
             bodies: read(&self.bodies),
             retries: read(&self.retries),
             expired: read(&self.expired),
+            dropped_in_window: read(&self.dropped_in_window),
             refused: read(&self.refused),
             dead_letter_lost: read(&self.dead_letter_lost),
         }

@@ -1,29 +1,40 @@
-//! Group commit: many requests share one write, and each is answered when its own lines are durable.
+//! Group commit: many requests share one write, and each is answered when its own lines are settled.
 
-use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::deliver::Delivery;
 use super::error::Error;
+use super::group::{Answer, Group};
 use super::lines::Lines;
 use super::options::InfluxOptions;
-use crate::store::StoreError;
+use crate::store::{Partly, StoreError};
 
 /// The lines of one request that travel together, with what their caller waits on.
 struct Part {
     lines: Lines,
-    deadline: Instant,
-    answer: oneshot::Sender<Result<(), StoreError>>,
-    /// Room in the queue, given back when the part is dropped.
-    _room: OwnedSemaphorePermit,
+    answer: oneshot::Sender<Answer>,
+    room: Room,
+}
+
+/// Lines that wait or are under way; they no longer do when this is dropped.
+struct Room {
+    waiting: Arc<AtomicUsize>,
+    lines: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.lines, Ordering::AcqRel);
+    }
 }
 
 /// The way in to the task that gathers parts into writes.
@@ -32,12 +43,11 @@ struct Part {
 /// was queued.
 #[derive(Debug)]
 pub(super) struct Writer {
-    /// Unbounded in messages; bounded in lines by `room`.
+    /// Unbounded in messages; bounded in lines by `waiting`.
     parts: Mutex<Option<mpsc::UnboundedSender<Part>>>,
     gatherer: Mutex<Option<JoinHandle<()>>>,
-    room: Arc<Semaphore>,
-    queue_lines: usize,
-    deadline: Duration,
+    delivery: Arc<Delivery>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The task's side.
@@ -45,9 +55,7 @@ struct Gatherer {
     parts: mpsc::UnboundedReceiver<Part>,
     delivery: Arc<Delivery>,
     bucket: Arc<str>,
-    batch_lines: usize,
     linger: Duration,
-    in_flight: usize,
 }
 
 impl Writer {
@@ -56,57 +64,48 @@ impl Writer {
         let (sender, receiver) = mpsc::unbounded_channel();
         let gatherer = Gatherer {
             parts: receiver,
-            delivery,
+            delivery: Arc::clone(&delivery),
             bucket: options.bucket.as_str().into(),
-            batch_lines: options.batch_pairs.max(1),
             linger: options.linger,
-            in_flight: options.writes_in_flight.max(1),
         };
-        let queue_lines = options.queue_pairs.clamp(1, Semaphore::MAX_PERMITS >> 1);
         Self {
             parts: Mutex::new(Some(sender)),
             gatherer: Mutex::new(Some(tokio::spawn(gatherer.run()))),
-            room: Arc::new(Semaphore::new(queue_lines)),
-            queue_lines,
-            deadline: options.write_deadline,
+            delivery,
+            waiting: Arc::default(),
         }
     }
 
-    /// Queues bodies of lines, all or none, and waits until each of them is durable.
+    /// How many lines a body should have now.
+    pub(super) fn batch_lines(&self) -> usize {
+        self.delivery.pace.batch_lines()
+    }
+
+    /// Queues bodies of lines, all or none, and waits until each line of them is settled.
     pub(super) async fn write(&self, bodies: Vec<Lines>) -> Result<(), StoreError> {
         if bodies.is_empty() {
             return Ok(());
         }
-        let deadline = Instant::now() + self.deadline;
-        let answers = self.queue(bodies, deadline)?;
-        let Ok(answers) = tokio::time::timeout_at(deadline, join_all(answers)).await else {
-            return Err(StoreError::Timeout(
-                "InfluxDB: a write took too long".into(),
-            ));
-        };
-        // A gatherer that panicked drops the senders.
-        let results = answers
+        let counts: Vec<usize> = bodies.iter().map(Lines::count).collect();
+        let answers = join_all(self.queue(bodies)?).await;
+        // A task that panicked drops the senders.
+        let answers = answers
             .into_iter()
             .map(|answer| answer.unwrap_or_else(|_| Err(Error::Panicked.into())));
-        overall(results)
+        overall(counts.into_iter().zip(answers))
     }
 
-    fn queue(
-        &self,
-        bodies: Vec<Lines>,
-        deadline: Instant,
-    ) -> Result<Vec<oneshot::Receiver<Result<(), StoreError>>>, StoreError> {
-        let mut room = self.room_for(bodies.iter().map(Lines::count).sum())?;
+    fn queue(&self, bodies: Vec<Lines>) -> Result<Vec<oneshot::Receiver<Answer>>, StoreError> {
+        let mut rooms = self.rooms_for(&bodies)?.into_iter();
         let sender = self.parts.lock().clone().ok_or(StoreError::Closed)?;
         let mut answers = Vec::with_capacity(bodies.len());
         for lines in bodies {
-            let share = lines.count().min(room.num_permits());
             let (answer, answered) = oneshot::channel();
+            let room = rooms.next().ok_or(StoreError::Closed)?;
             let part = Part {
                 lines,
-                deadline,
                 answer,
-                _room: room.split(share).ok_or(StoreError::Closed)?,
+                room,
             };
             sender.send(part).map_err(|_| StoreError::Closed)?;
             answers.push(answered);
@@ -114,17 +113,30 @@ impl Writer {
         Ok(answers)
     }
 
-    /// Room for `lines`. A request larger than the queue gets in when the queue is empty.
-    fn room_for(&self, lines: usize) -> Result<OwnedSemaphorePermit, StoreError> {
-        let wanted = u32::try_from(lines.min(self.queue_lines)).unwrap_or(u32::MAX);
-        Arc::clone(&self.room)
-            .try_acquire_many_owned(wanted)
-            .map_err(|_| StoreError::Busy("InfluxDB: too many pairs wait to be written".into()))
+    /// Room for all `bodies`. A request larger than the queue gets in when the queue is empty.
+    fn rooms_for(&self, bodies: &[Lines]) -> Result<Vec<Room>, StoreError> {
+        let lines: usize = bodies.iter().map(Lines::count).sum();
+        let limit = self.delivery.pace.queue_lines();
+        let admitted = self
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+                let all = waiting.checked_add(lines)?;
+                (waiting == 0 || all <= limit).then_some(all)
+            });
+        if admitted.is_err() {
+            let text = "InfluxDB: more pairs wait than it takes within two seconds";
+            return Err(StoreError::Busy(text.to_owned()));
+        }
+        let room = |body: &Lines| Room {
+            waiting: Arc::clone(&self.waiting),
+            lines: body.count(),
+        };
+        Ok(bodies.iter().map(room).collect())
     }
 
     /// How many lines wait or are under way.
     pub(super) fn waiting(&self) -> usize {
-        self.queue_lines - self.room.available_permits().min(self.queue_lines)
+        self.waiting.load(Ordering::Acquire)
     }
 
     /// Delivers what is queued and ends.
@@ -145,9 +157,10 @@ impl Gatherer {
         let mut held = None;
         loop {
             // Gathering begins when a write may start: the busier the server, the larger the next body.
-            while writes.len() >= self.in_flight {
-                writes.join_next().await;
-            }
+            let lane = Arc::clone(&self.delivery.lane);
+            let Ok(permit) = lane.acquire_owned().await else {
+                break;
+            };
             let first = match held.take() {
                 Some(part) => part,
                 None => match self.parts.recv().await {
@@ -155,20 +168,26 @@ impl Gatherer {
                     None => break,
                 },
             };
-            let (group, next) = self.gather(first).await;
+            let (parts, next) = self.gather(first).await;
             held = next;
-            let delivery = Arc::clone(&self.delivery);
-            writes.spawn(write(delivery, Arc::clone(&self.bucket), group));
+            let (delivery, bucket) = (Arc::clone(&self.delivery), Arc::clone(&self.bucket));
+            writes.spawn(write(delivery, bucket, parts, permit));
+            while let Some(written) = writes.try_join_next() {
+                note_panic(&written);
+            }
         }
-        while writes.join_next().await.is_some() {}
+        while let Some(written) = writes.join_next().await {
+            note_panic(&written);
+        }
     }
 
     /// Adds parts to `first` until a body is full or the linger is over; returns also one that did not fit.
     async fn gather(&mut self, first: Part) -> (Vec<Part>, Option<Part>) {
         let until = Instant::now() + self.linger;
+        let batch_lines = self.delivery.pace.batch_lines();
         let mut lines = first.lines.count();
-        let mut group = vec![first];
-        while lines < self.batch_lines {
+        let mut parts = vec![first];
+        while lines < batch_lines {
             let next = match self.parts.recv().now_or_never() {
                 Some(next) => next,
                 None => match tokio::time::timeout_at(until, self.parts.recv()).await {
@@ -177,77 +196,76 @@ impl Gatherer {
                 },
             };
             let Some(part) = next else { break };
-            if lines + part.lines.count() > self.batch_lines {
-                return (group, Some(part));
+            if lines + part.lines.count() > batch_lines {
+                return (parts, Some(part));
             }
             lines += part.lines.count();
-            group.push(part);
+            parts.push(part);
         }
-        (group, None)
+        (parts, None)
     }
 }
 
-/// The result of a request from those of its parts. `Rejected` means that everything else is durable, so any
-/// other error goes before it.
-fn overall(results: impl Iterator<Item = Result<(), StoreError>>) -> Result<(), StoreError> {
-    let mut rejected = Ok(());
-    for result in results {
-        match result {
-            Err(StoreError::Rejected(_)) => rejected = result,
-            result => result?,
-        }
+/// Its callers are told by the channels that it drops.
+fn note_panic(written: &Result<(), tokio::task::JoinError>) {
+    if written.is_err() {
+        tracing::error!("a write to InfluxDB panicked");
     }
-    rejected
 }
 
 /// Writes the parts whose callers still wait, as one body, and answers each.
-async fn write(delivery: Arc<Delivery>, bucket: Arc<str>, mut group: Vec<Part>) {
-    group.retain(|part| !part.answer.is_closed());
-    let Some(deadline) = group.iter().map(|part| part.deadline).max() else {
-        return;
-    };
-    let (body, ends) = join(&mut group);
-    let delivered = std::panic::AssertUnwindSafe(delivery.deliver(&bucket, body, deadline));
-    let refused = match delivered.catch_unwind().await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Panicked.into()),
-    };
-    let mut start = 0;
-    for (part, end) in group.into_iter().zip(ends) {
-        let result = match &refused {
-            Ok(refused) => answer_for(&(start..end), refused),
-            Err(error) => Err(error.clone()),
-        };
-        start = end;
-        // A caller that gave up no longer listens.
-        let _gone = part.answer.send(result);
+async fn write(
+    delivery: Arc<Delivery>,
+    bucket: Arc<str>,
+    parts: Vec<Part>,
+    permit: OwnedSemaphorePermit,
+) {
+    let mut group = Group::default();
+    let mut rooms = Vec::with_capacity(parts.len());
+    for part in parts {
+        if !part.answer.is_closed() {
+            group.push(part.lines, part.answer);
+            rooms.push(part.room);
+        }
     }
+    if !group.is_empty() {
+        delivery.run(&bucket, group, Some(permit)).await;
+    }
+    drop(rooms);
 }
 
-/// The lines of all parts, and where each part's end in them.
-fn join(group: &mut [Part]) -> (Lines, Vec<usize>) {
-    if let [only] = group {
-        let lines = std::mem::take(&mut only.lines);
-        let end = lines.text().len();
-        return (lines, vec![end]);
+/// The answer of a request from those of its bodies, each with its number of lines. An error of which nothing more is
+/// known leaves the lines of its body open.
+fn overall(answers: impl Iterator<Item = (usize, Answer)>) -> Answer {
+    let mut whole = Partly::default();
+    let (mut lines, mut settled, mut error) = (0, 0, None);
+    whole.kept = true;
+    for (count, answer) in answers {
+        match answer {
+            Ok(()) => settled += count,
+            Err(StoreError::Partly(partly)) => {
+                settled += count - partly.open.len();
+                whole.kept &= partly.kept || partly.refused.is_empty();
+                let place = |position: usize| lines + position;
+                whole.refused.extend(partly.refused.into_iter().map(place));
+                whole.open.extend(partly.open.into_iter().map(place));
+                whole.reason = partly.reason;
+            }
+            Err(other) => {
+                whole.open.extend(lines..lines + count);
+                error.get_or_insert(other);
+            }
+        }
+        lines += count;
     }
-    let bytes = group.iter().map(|part| part.lines.text().len()).sum();
-    let mut body = Lines::with_capacity(bytes);
-    let mut ends = Vec::with_capacity(group.len());
-    for part in group {
-        body.append(&std::mem::take(&mut part.lines));
-        ends.push(body.text().len());
-    }
-    (body, ends)
-}
-
-fn answer_for(part: &Range<usize>, refused: &[Range<usize>]) -> Result<(), StoreError> {
-    let hit = |range: &&Range<usize>| range.start < part.end && part.start < range.end;
-    match refused.iter().filter(hit).count() {
-        0 => Ok(()),
-        places => Err(StoreError::Rejected(format!(
-            "InfluxDB refuses lines in {places} places"
-        ))),
+    match error {
+        Some(error) if settled == 0 => Err(error),
+        Some(error) => {
+            whole.reason = error.to_string();
+            Err(StoreError::Partly(Box::new(whole)))
+        }
+        None if whole.refused.is_empty() && whole.open.is_empty() => Ok(()),
+        None => Err(StoreError::Partly(Box::new(whole))),
     }
 }
 
@@ -255,32 +273,35 @@ fn answer_for(part: &Range<usize>, refused: &[Range<usize>]) -> Result<(), Store
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_rejection_vouches_for_all_the_rest() {
-        let rejected = || Err(StoreError::Rejected(String::new()));
-        let away = || Err(StoreError::Unavailable(String::new()));
-        let name = |results: [Result<(), StoreError>; 3]| {
-            overall(results.into_iter()).map_err(|error| error.name())
-        };
-        assert_eq!(name([Ok(()), Ok(()), Ok(())]), Ok(()));
-        assert_eq!(name([Ok(()), rejected(), Ok(())]), Err("rejected"));
-        assert_eq!(name([rejected(), away(), Ok(())]), Err("unavailable"));
-        assert_eq!(name([away(), rejected(), Ok(())]), Err("unavailable"));
+    fn partly(refused: &[usize], open: &[usize]) -> Answer {
+        Err(StoreError::Partly(Box::new(Partly {
+            refused: refused.to_vec(),
+            open: open.to_vec(),
+            kept: true,
+            reason: String::new(),
+        })))
+    }
+
+    fn unavailable() -> Answer {
+        Err(StoreError::Unavailable(String::new()))
+    }
+
+    fn lists(answer: Answer) -> (Vec<usize>, Vec<usize>) {
+        match answer {
+            Err(StoreError::Partly(partly)) => (partly.refused, partly.open),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn only_parts_with_refused_lines_are_rejected() {
-        let refused = [10..20, 30..31];
-        assert!(answer_for(&(0..10), &refused).is_ok());
-        assert!(answer_for(&(20..30), &refused).is_ok());
-        assert!(answer_for(&(31..90), &refused).is_ok());
-        assert_eq!(
-            answer_for(&(19..25), &refused).unwrap_err().name(),
-            "rejected"
-        );
-        assert_eq!(
-            answer_for(&(0..90), &refused).unwrap_err().name(),
-            "rejected"
-        );
+    fn what_is_not_durable_is_named_by_its_place_in_the_request() {
+        let of = |answers: [Answer; 3]| overall([3, 2, 3].into_iter().zip(answers));
+        assert!(of([Ok(()), Ok(()), Ok(())]).is_ok());
+        let all_failed = of([unavailable(), unavailable(), unavailable()]);
+        assert_eq!(all_failed.unwrap_err().name(), "unavailable");
+        let some = of([partly(&[0], &[2]), Ok(()), partly(&[], &[1])]);
+        assert_eq!(lists(some), (vec![0], vec![2, 6]));
+        let cut = of([Ok(()), partly(&[1], &[]), unavailable()]);
+        assert_eq!(lists(cut), (vec![4], vec![5, 6, 7]));
     }
 }

@@ -1,0 +1,77 @@
+//! What the store could not take while it took others: written again at the end of the spool, to be tried later.
+
+use super::codec::{Record, encode_quarantined};
+use super::schedule::{Entry, quarantine};
+use super::{RECORD_PAIRS, Spool};
+use crate::domain::{Batch, BatchBuilder, TimeFrame, Timestamp, UserId};
+use crate::store::StoreError;
+
+/// A record whose pairs go to the end of the spool.
+pub(super) struct Move<'a> {
+    pub(super) spool: &'a Spool,
+    pub(super) frame: &'a TimeFrame,
+    pub(super) now: Timestamp,
+}
+
+impl Move<'_> {
+    /// Quarantines an entry, but for pairs of erased users and those that have left the window. After its first failure in
+    /// quarantine an entry is halved each time, until what the store can't take is alone.
+    pub(super) async fn fail(&self, entry: &Entry) -> Result<(), StoreError> {
+        let (batch, received) = self.pairs_of(entry)?;
+        let failures = entry.failures.saturating_add(1);
+        let most = match entry.failures {
+            0 => RECORD_PAIRS,
+            _ => batch.len().div_ceil(2).max(1),
+        };
+        self.write(&batch, received, failures, most).await
+    }
+
+    /// Quarantines pairs of an entry of which the store took the others.
+    pub(super) async fn keep_open(&self, entry: &Entry, open: &Batch) -> Result<(), StoreError> {
+        let (_, received) = self.pairs_of(entry)?;
+        let most = open.len().div_ceil(2).max(1);
+        self.write(open, received, entry.failures.saturating_add(1), most)
+            .await
+    }
+
+    /// Moves an entry that is not due, as it is.
+    pub(super) async fn carry_over(&self, entry: &Entry) -> Result<(), StoreError> {
+        let (batch, received) = self.pairs_of(entry)?;
+        let records = encode_quarantined(&batch, received, RECORD_PAIRS, entry.failures, entry.due);
+        self.append(records).await
+    }
+
+    async fn write(
+        &self,
+        batch: &Batch,
+        received: Timestamp,
+        failures: u32,
+        most: usize,
+    ) -> Result<(), StoreError> {
+        let due = self.now.saturating_add(quarantine(failures));
+        let records = encode_quarantined(batch, received, most, failures, due.unwrap_or(self.now));
+        self.append(records).await
+    }
+
+    /// Also beyond the limit of bytes: the file that they come from is removed for it.
+    async fn append(&self, records: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        for record in records {
+            self.spool.log.append(record).await?;
+        }
+        Ok(())
+    }
+
+    fn pairs_of(&self, entry: &Entry) -> Result<(Batch, Timestamp), StoreError> {
+        let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
+        let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? else {
+            return Ok((Batch::default(), self.now));
+        };
+        let received = pairs.received;
+        let mut all = BatchBuilder::default();
+        let is_erased = |user: &UserId<'_>| self.spool.ledger.is_erased(user, entry.position);
+        pairs.decode_into(&mut all, is_erased).map_err(damaged)?;
+        let all = all.finish();
+        let current = all.subset(|_, pair| self.frame.leaves_at(pair.slot) > self.now);
+        Ok((current, received))
+    }
+}
