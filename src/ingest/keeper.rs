@@ -174,3 +174,54 @@ fn is_away(error: &StoreError) -> bool {
         | StoreError::Closed => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::domain::{BatchBuilder, ManualClock, Slot, Timestamp, UserId};
+    use crate::ingest::spool::tests_support::spool_on;
+    use crate::log::testing::{Faults, MemDisk};
+    use crate::store::model::Model;
+
+    fn batch() -> Batch {
+        let mut batch = BatchBuilder::default();
+        let user = UserId::new("u").unwrap();
+        batch.push_pair(&user, "s", Slot::new(1)).unwrap();
+        batch.finish()
+    }
+
+    #[tokio::test]
+    async fn a_store_that_is_back_is_used_again_though_the_spool_has_failed() {
+        let (root, disk) = (tempfile::tempdir().unwrap(), MemDisk::default());
+        let spool = spool_on(&root, &disk);
+        let store = Arc::new(Model::default());
+        let keeper = Keeper::new(
+            Arc::new(Recorder::new(
+                Arc::clone(&store) as Arc<dyn PairStore>,
+                None,
+            )),
+            Some(Arc::clone(&spool)),
+            Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH)),
+            None,
+        );
+        store.is_gone.store(true, Ordering::Relaxed);
+        let kept = keeper.keep(&batch()).await.unwrap();
+        assert_eq!(kept, Kept::all(Durability::Spooled));
+        // The next write to the spool fails, and with it every later one.
+        disk.set_faults(Faults {
+            once: Some(0),
+            ..Faults::default()
+        });
+        while keeper.keep(&batch()).await.is_ok() {}
+        assert!(spool.store_is_away());
+        store.is_gone.store(false, Ordering::Relaxed);
+        let kept = keeper.keep(&batch()).await.unwrap();
+        assert_eq!(kept, Kept::all(Durability::Stored));
+        assert!(
+            !spool.store_is_away(),
+            "no need to go by the spool any more"
+        );
+    }
+}

@@ -365,7 +365,7 @@ async fn a_field_of_another_type_rejects_the_pair_and_no_other() {
 
     let pairs = [("hit", "s", other_day), ("fine", "s", present())];
     let error = store.record(&batch(pairs)).await.unwrap_err();
-    assert_eq!(error.name(), "rejected");
+    assert_eq!(error.name(), "partly");
     assert_eq!(
         users(&store, "s").await,
         1,

@@ -196,8 +196,12 @@ async fn one_bad_line_harms_only_its_own_request() {
     before.unwrap();
     after.unwrap();
     let error = hit.unwrap_err();
-    assert_eq!(error.name(), "rejected");
     assert!(!error.to_string().contains(SECRET_USER));
+    let StoreError::Partly(partly) = error else {
+        panic!("{error}");
+    };
+    assert_eq!((partly.refused, partly.kept), (vec![17], true));
+    assert!(partly.open.is_empty());
 
     let stats = store.stats();
     assert_eq!(
@@ -231,9 +235,21 @@ async fn lines_too_old_for_the_server_are_expired_and_no_error() {
     let message = r#"{"code":"unprocessable entity","message":"failure writing points to database: partial write: dropped 2 points outside retention policy of duration 1h0m0s - oldest point pair,segment=s at 2026-01-01T00:00:00Z dropped because it violates a Retention Policy Lower Bound dropped=2 for database: 0 for retention policy: autogen"}"#;
     let server = FaultServer::start(move |_, _| Reply::status(422, "", message)).await;
     let store = store(&server);
-    store.record(&batch(&["u1", "u2", "u3"])).await.unwrap();
+    let slot = frame().resolution().slot_of(Timestamp::now());
+    let mut pairs = BatchBuilder::default();
+    for (user, minutes) in [("u1", 0), ("u2", 59), ("u3", 59)] {
+        let slot = Slot::new(slot.number() - minutes);
+        let user = UserId::new(user).unwrap();
+        pairs.push_pair(&user, "s", slot).unwrap();
+    }
+    store.record(&pairs.finish()).await.unwrap();
     let stats = store.stats();
     assert_eq!((stats.written, stats.expired, stats.refused), (1, 2, 0));
+    // Now: a bucket that keeps less than the window.
+    let error = store.record(&batch(&["u1", "u2"])).await.unwrap_err();
+    assert_eq!(error.name(), "not_set_up");
+    assert!(error.to_string().contains("retention"), "{error}");
+    assert_eq!(store.stats().dropped_in_window, 2);
 }
 
 #[tokio::test]
@@ -242,7 +258,7 @@ async fn a_body_refused_as_a_whole_is_not_taken_apart() {
     let server = FaultServer::start(move |_, _| Reply::status(422, "", message)).await;
     let store = store(&server);
     let error = store.record(&batch(&["u1", "u2", "u3"])).await.unwrap_err();
-    assert_eq!(error.name(), "rejected");
+    assert_eq!(error.name(), "partly");
     assert_eq!(server.requests().len(), 1);
     let stats = store.stats();
     assert_eq!((stats.refused, stats.dead_letter_lost), (3, 3));

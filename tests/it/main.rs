@@ -27,6 +27,7 @@ mod full_disk;
 mod http;
 mod influx;
 mod influx_cli;
+mod influx_delivery;
 mod influx_erasure;
 mod influx_faults;
 mod influx_installation;

@@ -20,6 +20,23 @@ mod resolution;
 mod schedule;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(super) mod tests_support {
+    //! A spool on a disk that fails when told to.
+
+    use std::sync::Arc;
+
+    use super::Spool;
+    use crate::log::testing::MemDisk;
+    use crate::store::conformance::frame;
+
+    pub(in crate::ingest) fn spool_on(root: &tempfile::TempDir, disk: &MemDisk) -> Arc<Spool> {
+        let disk = Arc::new(disk.clone());
+        let resolution = frame().resolution();
+        let spool = Spool::open_on(disk, root.path(), 64 << 20, resolution);
+        Arc::new(spool.unwrap())
+    }
+}
 
 use std::path::Path;
 use std::sync::Arc;

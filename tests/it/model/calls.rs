@@ -92,7 +92,10 @@ impl World {
         let task = match *step {
             Step::Write { ref pairs, .. } => {
                 let batch = self.send(at, call.begun.moment, pairs).finish();
-                tokio::spawn(async move { Answered::Wrote(headcount.ingest().accept(batch).await) })
+                tokio::spawn(async move {
+                    let kept = headcount.ingest().accept(batch).await;
+                    Answered::Wrote(kept.map(|kept| kept.durability))
+                })
             }
             Step::Forget { user, .. } => {
                 let there = self.surely_in(user, call.begun);

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,8 @@ pub enum Reply {
     Stall,
     /// These bytes, and then nothing for as long as the client waits.
     BytesThenStall(Vec<u8>),
+    /// The other reply, after this time.
+    After(Duration, Box<Reply>),
 }
 
 impl Reply {
@@ -55,6 +58,11 @@ impl Reply {
             "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\
              Connection: close\r\n\r\n{length:x}\r\n{body}\r\n0\r\n\r\n"
         ))
+    }
+
+    /// The same reply, after `time`.
+    pub fn after(self, time: Duration) -> Self {
+        Self::After(time, Box::new(self))
     }
 
     /// These characters and the end of the connection.
@@ -130,7 +138,12 @@ async fn serve(
         requests.push(request.clone());
         requests.len() - 1
     };
-    match behaviour(number, &request) {
+    let mut reply = behaviour(number, &request);
+    while let Reply::After(time, then) = reply {
+        tokio::time::sleep(time).await;
+        reply = *then;
+    }
+    match reply {
         Reply::Bytes(bytes) => {
             // The client may be gone.
             drop(stream.write_all(&bytes).await);
@@ -140,7 +153,7 @@ async fn serve(
             drop(stream.write_all(&bytes).await);
             until_closed(&mut stream).await;
         }
-        Reply::Stall => until_closed(&mut stream).await,
+        Reply::Stall | Reply::After(..) => until_closed(&mut stream).await,
     }
 }
 

@@ -1,0 +1,367 @@
+//! The service in front of an InfluxDB that refuses lines, is slow, asks for pauses or keeps points for too short a time:
+//! nobody pays for another's pairs, and none that was acknowledged is lost.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use headcount::domain::{Batch, BatchBuilder, Clock, Segment, Slot, TimeFrame, Timestamp, UserId};
+use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use headcount::store::{PairStore, StoreError};
+use reqwest::Method;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::support::app::App;
+use crate::support::fault_server::{FaultServer, Reply, Request};
+use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::two_weeks;
+
+/// How often each line was sent, and whether it was taken.
+#[derive(Default)]
+struct Lines {
+    sent: Mutex<BTreeMap<String, usize>>,
+    taken: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Lines {
+    fn note(of: &Mutex<BTreeMap<String, usize>>, request: &Request) {
+        let mut of = of.lock().unwrap();
+        for line in request.text().lines() {
+            *of.entry(user_of(line)).or_default() += 1;
+        }
+    }
+
+    fn has(&self, user: &str) -> bool {
+        self.taken.lock().unwrap().contains_key(user)
+    }
+
+    fn most_sent(&self) -> usize {
+        self.sent.lock().unwrap().values().copied().max().unwrap()
+    }
+}
+
+fn user_of(line: &str) -> String {
+    line.split('"').nth(1).unwrap().to_owned()
+}
+
+/// A server that judges each write; queries find nothing.
+async fn server(
+    judge: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+) -> (FaultServer, Arc<Lines>) {
+    let lines = Arc::<Lines>::default();
+    let noted = Arc::clone(&lines);
+    let server = FaultServer::start(move |_, request| {
+        if !request.target.starts_with("/api/v2/write") {
+            return Reply::csv("\r\n");
+        }
+        Lines::note(&noted.sent, request);
+        let reply = judge(request);
+        let mut outcome = &reply;
+        while let Reply::After(_, then) = outcome {
+            outcome = then;
+        }
+        if matches!(outcome, Reply::Bytes(bytes) if bytes.starts_with(b"HTTP/1.1 204")) {
+            Lines::note(&noted.taken, request);
+        }
+        reply
+    })
+    .await;
+    (server, lines)
+}
+
+async fn app(server: &FaultServer, more: &[(&str, &str)]) -> (App, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, spool) = (server.url(), folder.path().join("spool"));
+    let mut settings = vec![
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_token", "t"),
+        ("spool_dir", spool.to_str().unwrap()),
+    ];
+    settings.extend(more);
+    (App::start_with(&settings).await, folder)
+}
+
+fn body(users: impl IntoIterator<Item = String>) -> String {
+    let pair = |user| json!({"user_id": user, "segment": "s"}).to_string();
+    users.into_iter().map(pair).collect::<Vec<_>>().join("\n")
+}
+
+async fn post(app: &App, users: impl IntoIterator<Item = String>) -> crate::support::app::Answer {
+    app.post("application/x-ndjson", body(users)).await
+}
+
+fn refused() -> Reply {
+    Reply::status(400, "", r#"{"code":"invalid","message":"unable to parse"}"#)
+}
+
+async fn until(is_so: impl AsyncFn() -> bool) {
+    while !is_so().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_one_client_that_are_refused_in_every_position_cost_nobody_else_anything() {
+    let judge = |request: &Request| match request.text().contains("bad") {
+        true => refused().after(Duration::from_millis(5)),
+        false => Reply::written().after(Duration::from_millis(5)),
+    };
+    let (server, lines) = server(judge).await;
+    let (app, folder) = app(&server, &[]).await;
+    let good = (0..19).map(|client| {
+        let app = &app;
+        async move {
+            for round in 0..20 {
+                let users = (0..5).map(|n| format!("good{client}-{round}-{n}"));
+                let answer = post(app, users).await;
+                assert_eq!((answer.status, &answer.json["rejected"]), (200, &0.into()));
+            }
+        }
+    });
+    let bad = async {
+        for position in 0..20 {
+            let name = |n| match n == position || n == 19 - position {
+                true => format!("bad{position}-{n}"),
+                false => format!("fine{position}-{n}"),
+            };
+            let answer = post(&app, (0..20).map(name)).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let (low, high) = (position.min(19 - position), position.max(19 - position));
+            assert_eq!(
+                answer.errors(),
+                [(low, "store_refused"), (high, "store_refused")]
+            );
+            assert_eq!(answer.json["accepted"], 18);
+        }
+    };
+    tokio::join!(futures::future::join_all(good), bad);
+    for client in 0..19 {
+        for (round, n) in (0..20).flat_map(|round| (0..5).map(move |n| (round, n))) {
+            assert!(lines.has(&format!("good{client}-{round}-{n}")));
+        }
+    }
+    let answer = post(&app, ["bad alone".to_owned()]).await;
+    assert_eq!(answer.problem(), (422, "nothing_accepted"));
+    assert_eq!(answer.errors(), [(0, "store_refused")]);
+    let kept = std::fs::read_to_string(folder.path().join("spool/refused.lp")).unwrap();
+    let kept: Vec<_> = kept.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(kept.len(), 41, "each refused pair once");
+    assert!(kept.iter().all(|line| line.contains("bad")));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_full_of_bad_lines_waits_in_the_spool_and_holds_up_nobody() {
+    // Every second line, 20 ms a write: finding them all takes longer than a client waits.
+    let judge = |request: &Request| match request.text().contains("odd") {
+        true => refused().after(Duration::from_millis(20)),
+        false => Reply::written().after(Duration::from_millis(20)),
+    };
+    let (server, lines) = server(judge).await;
+    let (app, _folder) = app(&server, &[("write_deadline", "1s")]).await;
+    let name = |n: usize| match n % 2 {
+        0 => format!("even{n}"),
+        _ => format!("odd{n}"),
+    };
+    let answer = post(&app, (0..600).map(name)).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    for n in 0..20 {
+        let user = format!("good{n}");
+        let answer = post(&app, [user.clone()]).await;
+        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+        until(async || lines.has(&user)).await;
+    }
+    until(async || (0..600).step_by(2).all(|n| lines.has(&name(n)))).await;
+    until(async || app.metric("headcount_spool_pairs").await == 0.0).await;
+    assert!((0..600).skip(1).step_by(2).all(|n| !lines.has(&name(n))));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_that_ends_in_an_error_for_ever_is_set_aside() {
+    let judge = |request: &Request| match request.text().contains("poison") {
+        true => Reply::status(500, "", r#"{"code":"internal error","message":"x"}"#),
+        false => Reply::written(),
+    };
+    let (server, lines) = server(judge).await;
+    let (app, _folder) = app(&server, &[("write_deadline", "1s")]).await;
+    assert_eq!(post(&app, ["poison".to_owned()]).await.status, 202);
+    assert_eq!(post(&app, ["good0".to_owned()]).await.status, 202);
+    until(async || app.metric("headcount_spool_quarantined_pairs").await == 1.0).await;
+    assert!(lines.has("good0"));
+    for n in 1..20 {
+        assert_eq!(post(&app, [format!("good{n}")]).await.status, 200);
+    }
+    assert_eq!(app.metric("headcount_spool_pairs").await, 1.0);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_server_gets_each_line_at_most_three_times() {
+    // Slower than a client waits, and than a write may take at first.
+    let times = Arc::new(Mutex::new([1900, 200, 2600, 700, 1300].into_iter().cycle()));
+    let judge = move |_: &Request| {
+        let millis = times.lock().unwrap().next().unwrap();
+        Reply::written().after(Duration::from_millis(millis))
+    };
+    let (server, lines) = server(judge).await;
+    let timeouts = [("write_deadline", "1s"), ("influx_write_timeout", "1500ms")];
+    let (app, _folder) = app(&server, &timeouts).await;
+    let posts = (0..12).map(|n| post(&app, (0..5).map(move |user| format!("u{n}-{user}"))));
+    for answer in futures::future::join_all(posts).await {
+        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+    }
+    until(async || app.metric("headcount_spool_pairs").await == 0.0).await;
+    for (n, user) in (0..12).flat_map(|n| (0..5).map(move |user| (n, user))) {
+        assert!(lines.has(&format!("u{n}-{user}")));
+    }
+    assert!(lines.most_sent() <= 3, "{} times", lines.most_sent());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_the_server_asks_for_is_kept_and_passed_on_whatever_its_length() {
+    for (asked, told) in [("30", 30), ("18446744073709551615", 60)] {
+        let judge = move |_: &Request| Reply::status(429, &format!("Retry-After: {asked}\r\n"), "");
+        let (server, lines) = server(judge).await;
+        let (app, _folder) = app(&server, &[]).await;
+        for n in 0..20 {
+            let answer = post(&app, [format!("u{n}")]).await;
+            assert_eq!(answer.status, 429, "{answer:?}");
+            let wait: u64 = answer.headers["retry-after"]
+                .to_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            assert!((1..=told).contains(&wait), "{wait} s");
+        }
+        assert_eq!(lines.sent.lock().unwrap().len(), 1, "it is left alone");
+        app.stop().await;
+    }
+}
+
+fn frame(days: u64) -> TimeFrame {
+    let minute = Duration::from_secs(60);
+    TimeFrame::new(Duration::from_hours(24 * days), minute, minute).unwrap()
+}
+
+fn back(minutes: u64) -> Slot {
+    let now = two_weeks().resolution().slot_of(Timestamp::now());
+    Slot::new(now.number() - minutes)
+}
+
+fn batch(pairs: impl IntoIterator<Item = (String, Slot)>) -> Batch {
+    let mut batch = BatchBuilder::default();
+    for (user, slot) in pairs {
+        let user = UserId::new(user).unwrap();
+        batch.push_pair(&user, "s", slot).unwrap();
+    }
+    batch.finish()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_that_a_stranger_spoilt_costs_the_pairs_of_that_day_alone() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let options = server.options("b", two_weeks());
+    set_up(&options, false).await.unwrap();
+    let store = InfluxStore::open(options).unwrap();
+    // The middle of a day, so that its neighbours lie in other shards.
+    let day = back(5 * 1440).number() / 1440;
+    let stranger = format!(
+        "pair,segment=x user=1i {}000000000",
+        (day * 1440 + 720) * 60
+    );
+    assert_eq!(server.write_raw("b", stranger).await, 204);
+    let pairs: Vec<_> = (0..5_000_u64)
+        .map(|n| (format!("u{n}"), back(n * 1440 * 13 / 5_000)))
+        .collect();
+    let spoilt: Vec<usize> = (0..pairs.len())
+        .filter(|n| pairs[*n].1.number() / 1440 == day)
+        .collect();
+    assert!(spoilt.len() > 300);
+    let neighbour = batch((0..50).map(|n| (format!("neighbour{n}"), back(n))));
+    let (many, few) = (batch(pairs.clone()), neighbour);
+    let (many, few) = tokio::join!(store.record(&many), store.record(&few));
+    few.unwrap();
+    let Err(StoreError::Partly(partly)) = many else {
+        panic!("{many:?}");
+    };
+    assert_eq!(partly.refused, spoilt);
+    assert!(partly.open.is_empty());
+    let stats = store.stats();
+    assert_eq!(stats.refused, spoilt.len() as u64);
+    let is_taken = |n: &u64| !spoilt.contains(&usize::try_from(*n).unwrap());
+    for n in (0..5_000).filter(is_taken).step_by(499) {
+        let user = UserId::new(format!("u{n}")).unwrap();
+        let found = store.memberships(&user, Timestamp::now()).await.unwrap();
+        assert_eq!(found.len(), 1, "u{n} of another day is there");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_keeps_less_than_the_window_is_not_set_up() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    set_up(&server.options("b", frame(7)), false).await.unwrap();
+    let options = InfluxOptions {
+        frame: frame(14),
+        ..server.options("b", frame(14))
+    };
+    let store = InfluxStore::open(options.clone()).unwrap();
+    let error = store.ping().await.unwrap_err();
+    assert_eq!(error.name(), "not_set_up");
+    assert!(error.to_string().contains("604800 s"), "{error}");
+    store
+        .record(&batch([("new".into(), back(10))]))
+        .await
+        .unwrap();
+    let old = batch([("new".into(), back(10)), ("old".into(), back(10 * 1440))]);
+    assert_eq!(store.record(&old).await.unwrap_err().name(), "not_set_up");
+    set_up(&options, false).await.unwrap();
+    store.ping().await.unwrap();
+    store.record(&old).await.unwrap();
+    let segment = Segment::new("s").unwrap();
+    let counted = store
+        .count(&segment, frame(14).full_window(), Timestamp::now())
+        .await;
+    assert_eq!(counted.unwrap().users, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pairs_that_a_bucket_drops_too_early_wait_until_it_is_set_up() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    set_up(&server.options("b", frame(7)), false).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (url, spool) = (server.url(), folder.path().join("spool"));
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+        ("spool_dir", spool.to_str().unwrap()),
+    ];
+    let app = App::start_with(&settings).await;
+    let ago = Duration::from_hours(24 * 10);
+    // The clock of the test stands before the server's.
+    app.clock.not_before(Timestamp::now());
+    let at = Timestamp::now() - ago;
+    let pair = json!({"user_id": "old", "segment": "s", "at": at.to_string()});
+    let answer = app.post("application/json", pair.to_string()).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    let ready = app.send(Method::GET, "/readyz").await;
+    assert_eq!(ready.json["components"]["store"]["ok"], false, "{ready:?}");
+    set_up(&server.options("b", frame(14)), false)
+        .await
+        .unwrap();
+    until(async || app.metric("headcount_spool_pairs").await == 0.0).await;
+    assert_eq!(app.users("s").await, 1);
+    app.stop().await;
+}
