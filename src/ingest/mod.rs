@@ -162,9 +162,15 @@ impl Ingest {
             .unwrap_or(u32::MAX)
             .min(self.queue_pairs);
         let _room = self.room.try_acquire_many(pairs).map_err(|_| BUSY)?;
-        let durability = self.keeper.keep(&batch).await.map_err(refusal)?;
-        places.confirm(batch.segments());
-        Ok(durability)
+        let kept = self.keeper.keep(&batch).await.map_err(refusal)?;
+        if kept.refused.is_empty() {
+            places.confirm(batch.segments());
+        } else {
+            let is_accepted = |position: usize| kept.refused.binary_search(&position).is_err();
+            let accepted = batch.subset(|position, _| is_accepted(position));
+            places.confirm(accepted.segments());
+        }
+        Ok(kept)
     }
 
     /// Whether pairs of this segment were accepted here, or it was listed lately.

@@ -32,7 +32,7 @@ pub(super) mod tests_support {
 
     pub(in crate::ingest) fn spool_on(root: &tempfile::TempDir, disk: &MemDisk) -> Arc<Spool> {
         let disk = Arc::new(disk.clone());
-        let resolution = frame().resolution();
+        let resolution = frame(60).resolution();
         let spool = Spool::open_on(disk, root.path(), 64 << 20, resolution);
         Arc::new(spool.unwrap())
     }

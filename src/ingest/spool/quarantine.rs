@@ -26,12 +26,12 @@ impl Move<'_> {
         self.write(&batch, received, failures, most).await
     }
 
-    /// Quarantines pairs of an entry of which the store took the others.
+    /// Quarantines pairs of an entry of which the store settled the others: it was not in vain, so that the next try is
+    /// soon.
     pub(super) async fn keep_open(&self, entry: &Entry, open: &Batch) -> Result<(), StoreError> {
         let (_, received) = self.pairs_of(entry)?;
         let most = open.len().div_ceil(2).max(1);
-        self.write(open, received, entry.failures.saturating_add(1), most)
-            .await
+        self.write(open, received, 1, most).await
     }
 
     /// Moves an entry that is not due, as it is.

@@ -155,7 +155,10 @@ impl Wire for Model {
 }
 
 fn writer(model: &Arc<Model>) -> Writer {
-    let options = InfluxOptions::for_tests();
+    writer_of(model, InfluxOptions::for_tests())
+}
+
+fn writer_of(model: &Arc<Model>, options: InfluxOptions) -> Writer {
     let wire = Arc::clone(model) as Arc<dyn Wire>;
     let delivery = Delivery::new(wire, &options, Arc::new(Counters::default()));
     Writer::start(Arc::new(delivery), &options)
@@ -354,6 +357,30 @@ async fn a_time_out_grows_until_the_server_has_time_enough() {
     assert_eq!(model.taken.lock().len(), 10);
     assert!(model.sent.lock().values().all(|sent| *sent <= 3));
     assert!(writer.batch_lines() < 5_000, "bodies are smaller");
+}
+
+/// With one write at a time there is a place for those that settle the neighbours.
+#[tokio::test(start_paused = true)]
+async fn one_write_at_a_time_is_enough() {
+    let malformed = BTreeSet::from([2]);
+    let rules = Rules {
+        malformed,
+        ..Rules::default()
+    };
+    let model = Model::new(rules, Vec::new());
+    let options = InfluxOptions {
+        writes_in_flight: 1,
+        ..InfluxOptions::for_tests()
+    };
+    let writer = writer_of(&model, options);
+    let (first, bad, last) = tokio::join!(
+        writer.write(vec![body(&[(1, 0)])]),
+        writer.write(vec![body(&[(2, 0)])]),
+        writer.write(vec![body(&[(3, 0)])]),
+    );
+    first.unwrap();
+    last.unwrap();
+    assert_eq!(bad.unwrap_err().name(), "partly");
 }
 
 /// One line that ends in status 500 for ever leaves its request undecided, and no other one.

@@ -156,17 +156,17 @@ impl Gatherer {
         let mut writes = JoinSet::new();
         let mut held = None;
         loop {
-            // Gathering begins when a write may start: the busier the server, the larger the next body.
-            let lane = Arc::clone(&self.delivery.lane);
-            let Ok(permit) = lane.acquire_owned().await else {
-                break;
-            };
             let first = match held.take() {
                 Some(part) => part,
                 None => match self.parts.recv().await {
                     Some(part) => part,
                     None => break,
                 },
+            };
+            // Gathering begins when a write may start: the busier the server, the larger the next body.
+            let lane = Arc::clone(&self.delivery.lane);
+            let Ok(permit) = lane.acquire_owned().await else {
+                break;
             };
             let (parts, next) = self.gather(first).await;
             held = next;
