@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headcount::domain::{Batch, BatchBuilder, Clock, Segment, Slot, TimeFrame, Timestamp, UserId};
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use headcount::domain::{Batch, BatchBuilder, Clock, Segment, Slot, Timestamp, UserId};
+use headcount::store::influx::{InfluxStore, set_up};
 use headcount::store::{PairStore, StoreError};
 use reqwest::Method;
 use serde_json::json;
@@ -54,6 +54,9 @@ async fn server(
     let server = FaultServer::start(move |_, request| {
         if !request.target.starts_with("/api/v2/write") {
             return Reply::csv("\r\n");
+        }
+        if request.target.contains("bucket=headcount_trend") {
+            return Reply::written();
         }
         Lines::note(&noted.sent, request);
         let reply = judge(request);
@@ -242,9 +245,21 @@ async fn a_pause_that_the_server_asks_for_is_kept_and_passed_on_whatever_its_len
     }
 }
 
-fn frame(days: u64) -> TimeFrame {
-    let minute = Duration::from_secs(60);
-    TimeFrame::new(Duration::from_hours(24 * days), minute, minute).unwrap()
+/// Has the bucket keep its points for a week, as somebody who saves room might.
+async fn shorten(server: &Influxd) {
+    let client = reqwest::Client::new();
+    let authorized = |request: reqwest::RequestBuilder| {
+        request
+            .header("Authorization", format!("Token {TOKEN}"))
+            .send()
+    };
+    let url = format!("{}/api/v2/buckets", server.url());
+    let listed = authorized(client.get(&url).query(&[("name", "b")])).await;
+    let listed: serde_json::Value = listed.unwrap().json().await.unwrap();
+    let id = listed["buckets"][0]["id"].as_str().unwrap();
+    let week = json!({"retentionRules": [{"type": "expire", "everySeconds": 604_800}]});
+    let changed = authorized(client.patch(format!("{url}/{id}")).json(&week)).await;
+    assert_eq!(changed.unwrap().status(), 200);
 }
 
 fn back(minutes: u64) -> Slot {
@@ -311,11 +326,9 @@ async fn a_bucket_that_keeps_less_than_the_window_is_not_set_up() {
     let Some(server) = Influxd::start().await else {
         return;
     };
-    set_up(&server.options("b", frame(7)), false).await.unwrap();
-    let options = InfluxOptions {
-        frame: frame(14),
-        ..server.options("b", frame(14))
-    };
+    let options = server.options("b", two_weeks());
+    set_up(&options, false).await.unwrap();
+    shorten(&server).await;
     let store = InfluxStore::open(options.clone()).unwrap();
     let error = store.ping().await.unwrap_err();
     assert_eq!(error.name(), "not_set_up");
@@ -331,7 +344,7 @@ async fn a_bucket_that_keeps_less_than_the_window_is_not_set_up() {
     store.record(&old).await.unwrap();
     let segment = Segment::new("s").unwrap();
     let counted = store
-        .count(&segment, frame(14).full_window(), Timestamp::now())
+        .count(&segment, two_weeks().full_window(), Timestamp::now())
         .await;
     assert_eq!(counted.unwrap().users, 2);
 }
@@ -341,7 +354,9 @@ async fn pairs_that_a_bucket_drops_too_early_wait_until_it_is_set_up() {
     let Some(server) = Influxd::start().await else {
         return;
     };
-    set_up(&server.options("b", frame(7)), false).await.unwrap();
+    let options = server.options("b", two_weeks());
+    set_up(&options, false).await.unwrap();
+    shorten(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (url, spool) = (server.url(), folder.path().join("spool"));
     let settings = [
@@ -362,9 +377,7 @@ async fn pairs_that_a_bucket_drops_too_early_wait_until_it_is_set_up() {
     assert_eq!(answer.status, 202, "{answer:?}");
     let ready = app.send(Method::GET, "/readyz").await;
     assert_eq!(ready.json["components"]["store"]["ok"], false, "{ready:?}");
-    set_up(&server.options("b", frame(14)), false)
-        .await
-        .unwrap();
+    set_up(&options, false).await.unwrap();
     until(async || app.metric("headcount_spool_pairs").await == 0.0).await;
     assert_eq!(app.users("s").await, 1);
     app.stop().await;
