@@ -152,7 +152,7 @@ pub struct Case {
 }
 
 pub const SEGMENTS: [&str; 3] = ["sports", "a b,c=d\"e\\f", "}{🏀%7B*"];
-pub const USERS: [&str; 6] = ["u1", "u2", " outer ", "{tag}:*?", "Юля🙂", "0"];
+pub const USERS: [&str; 6] = ["u1", "u2", "in  ner", "{tag}:*?", "Юля🙂", "0"];
 /// The window in slots of a minute, and the others that are asked for.
 pub const WINDOWS: [u64; 3] = [10, 3, 1];
 /// How many of these are recounted.
