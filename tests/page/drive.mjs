@@ -230,7 +230,9 @@ const tests = {
         await page.waitForRequest((request) => new URL(request.url()).pathname === place);
         assert.match(await page.locator("#live").textContent(), /not available/);
         assert.ok(await page.locator("#banner .failed").isVisible());
-        assert.deepEqual(await green(), ["Cache", "Spool"], place);
+        // Other parts may be well: they are no counts.
+        const wrong = (await green()).filter((text) => !["Cache", "Clock", "Spool"].includes(text));
+        assert.deepEqual(wrong, [], place);
         await accessible(page, `without counts, ${place}, ${colorScheme}`);
       }
       await context.close();
