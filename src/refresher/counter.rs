@@ -46,7 +46,7 @@ impl Counter {
         let is_refreshed = self.windows.contains(&window) && self.names.has_heard_of(segment).await;
         if !is_refreshed {
             let count = self.count_once(segment, window).await?;
-            self.remembered.keep(segment, window, count);
+            self.remembered.keep_other(segment, window, count);
             return Ok(Recount {
                 count,
                 pending: None,

@@ -4,15 +4,23 @@ use tokio::time::Instant;
 
 use crate::domain::{Count, Segment, Window};
 
-/// Counts kept, one for each segment and window.
+/// Counts kept of segments that there are, over windows that are refreshed.
 const MAX_KEPT: u64 = 100_000;
+/// Counts kept of anything else that readers ask for: names and windows without number, which must not push the others
+/// out.
+const MAX_OTHERS: u64 = 10_000;
 
 /// What is counted.
 pub(crate) type Key = (Segment, Window);
 
 /// The latest count of each key.
 #[derive(Debug)]
-pub(crate) struct Remembered(moka::sync::Cache<Key, Kept>);
+pub(crate) struct Remembered {
+    refreshed: Counts,
+    others: Counts,
+}
+
+type Counts = moka::sync::Cache<Key, Kept>;
 
 /// A count, and when this process learned of it.
 #[derive(Debug, Clone, Copy)]
@@ -23,32 +31,75 @@ pub(crate) struct Kept {
 
 impl Default for Remembered {
     fn default() -> Self {
-        Self(moka::sync::Cache::new(MAX_KEPT))
+        Self {
+            refreshed: Counts::new(MAX_KEPT),
+            others: Counts::new(MAX_OTHERS),
+        }
     }
 }
 
 impl Remembered {
     pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
-        self.0.get(key)
+        self.refreshed.get(key).or_else(|| self.others.get(key))
     }
 
-    /// Keeps `count` unless one as of a later instant is kept.
+    /// Keeps `count` of a segment and window that are refreshed, unless one as of a later instant is kept.
     pub(crate) fn keep(&self, segment: &Segment, window: Window, count: Count) {
-        let newer = Kept {
-            count,
-            at: Instant::now(),
-        };
-        self.0
-            .entry((segment.clone(), window))
-            .and_upsert_with(|entry| match entry {
-                Some(entry) if entry.value().count.as_of > count.as_of => entry.into_value(),
-                _ => newer,
-            });
+        keep(&self.refreshed, segment, window, count);
+    }
+
+    /// The same for any other segment or window.
+    pub(crate) fn keep_other(&self, segment: &Segment, window: Window, count: Count) {
+        keep(&self.others, segment, window, count);
     }
 
     /// The segments with a count over `window`, in any order.
     pub(crate) fn segments(&self, window: Window) -> Vec<Segment> {
-        let all = self.0.iter().filter(|(key, _)| key.1 == window);
+        let all = self.refreshed.iter().filter(|(key, _)| key.1 == window);
         all.map(|(key, _)| key.0.clone()).collect()
+    }
+}
+
+fn keep(counts: &Counts, segment: &Segment, window: Window, count: Count) {
+    let newer = Kept {
+        count,
+        at: Instant::now(),
+    };
+    counts
+        .entry((segment.clone(), window))
+        .and_upsert_with(|entry| match entry {
+            Some(entry) if entry.value().count.as_of > count.as_of => entry.into_value(),
+            _ => newer,
+        });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+    use crate::store::conformance::frame;
+
+    #[test]
+    fn made_up_names_push_nothing_out() {
+        let remembered = Remembered::default();
+        let window = frame(60).full_window();
+        let count = Count {
+            users: 7,
+            as_of: Timestamp::UNIX_EPOCH,
+        };
+        let named = |name: String| Segment::new(&name).unwrap();
+        for index in 0..500 {
+            remembered.keep(&named(format!("s{index}")), window, count);
+        }
+        for index in 0..3 * MAX_OTHERS {
+            remembered.keep_other(&named(format!("made up {index}")), window, count);
+        }
+        remembered.others.run_pending_tasks();
+        assert!(remembered.others.entry_count() <= MAX_OTHERS);
+        for index in 0..500 {
+            let key = (named(format!("s{index}")), window);
+            assert_eq!(remembered.get(&key).unwrap().count, count);
+        }
+        assert_eq!(remembered.segments(window).len(), 500);
     }
 }
