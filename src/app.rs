@@ -407,7 +407,7 @@ impl Headcount {
         let (refresher, only) = (Arc::clone(&self.refresher), only.cloned());
         let run = self
             .supervisor
-            .begin(async move { refresher.run(only.as_ref()).await });
+            .begin("refresh", async move { refresher.run(only.as_ref()).await });
         match run.await.map_err(JoinError::try_into_panic) {
             Ok(outcome) => outcome,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),

@@ -56,12 +56,29 @@ impl Supervisor {
         drop(self.tasks.spawn(kept));
     }
 
-    /// Begins work that goes on when its caller goes away. A panic is its caller's.
+    /// Begins work that goes on when its caller goes away. A panic is counted and logged under `name`, and is its
+    /// caller's.
     pub fn begin<T: Send + 'static>(
         &self,
+        name: &'static str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> JoinHandle<T> {
-        self.tasks.spawn(work)
+        let watch = self.watch.clone();
+        self.tasks.spawn(async move {
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(result) => result,
+                Err(panic) => {
+                    if let Some(metrics) = &watch.metrics {
+                        metrics.task_panics(name, 1);
+                    }
+                    tracing::error!(
+                        task = name,
+                        "work in the background panicked; standard error has its message"
+                    );
+                    std::panic::resume_unwind(panic)
+                }
+            }
+        })
     }
 
     /// Ends all tasks, and returns when they have ended.

@@ -35,8 +35,18 @@ impl Recorder {
         Self { store, pending }
     }
 
-    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
-        let recorded = self.store.record(batch).await;
+    /// Records pairs; the store has `patience` for it, or as long as it needs.
+    async fn record(&self, batch: &Batch, patience: Option<Duration>) -> Result<(), StoreError> {
+        let recorded = match patience {
+            None => self.store.record(batch).await,
+            Some(patience) => {
+                let in_time = tokio::time::timeout(patience, self.store.record(batch)).await;
+                in_time.unwrap_or_else(|_| {
+                    let text = format!("it did not take pairs within {patience:?}");
+                    Err(StoreError::Timeout(text))
+                })
+            }
+        };
         let took_some = matches!(&recorded, Ok(()) | Err(StoreError::Partly(_)));
         if let Some(pending) = &self.pending
             && took_some
@@ -50,7 +60,7 @@ impl Recorder {
 #[async_trait]
 impl Sink for Recorder {
     async fn take(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.record(batch).await
+        self.record(batch, None).await
     }
 }
 
@@ -130,15 +140,7 @@ impl Keeper {
 
     /// Records in the store for as long as a client waits.
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
-        let recorded = self.recorder.record(batch);
-        let Some(patience) = self.patience else {
-            return recorded.await;
-        };
-        let in_time = tokio::time::timeout(patience, recorded).await;
-        in_time.unwrap_or_else(|_| {
-            let text = format!("it did not take pairs within {patience:?}");
-            Err(StoreError::Timeout(text))
-        })
+        self.recorder.record(batch, self.patience).await
     }
 
     async fn append(&self, spool: &Spool, batch: &Batch) -> Result<(), StoreError> {

@@ -20,7 +20,10 @@ impl Refresher {
             wait = interval;
             match self.run_if_due(interval).await {
                 Ok(Outcome::Done(report)) => {
-                    rounds.complete();
+                    // A round in which no count could be made is none.
+                    if report.refreshed > 0 || report.failed == 0 {
+                        rounds.complete();
+                    }
                     tracing::debug!(
                         refreshed = report.refreshed,
                         failed = report.failed,

@@ -63,6 +63,6 @@ impl RunLock {
                 }
             }
         };
-        drop(supervisor.begin(retry));
+        drop(supervisor.begin("unlock", retry));
     }
 }

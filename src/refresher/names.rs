@@ -146,7 +146,7 @@ impl Names {
             drop(ended);
             told.send_replace(Some(listed));
         };
-        drop(self.supervisor.begin(list));
+        drop(self.supervisor.begin("list", list));
         under_way
     }
 

@@ -161,7 +161,7 @@ impl Recounts {
             let (all, key) = (Arc::clone(self), key.clone());
             drop(
                 self.supervisor
-                    .begin(async move { all.make(key, place).await }),
+                    .begin("count", async move { all.make(key, place).await }),
             );
         }
         ticket

@@ -45,6 +45,10 @@ impl Remembered {
 
     /// Keeps `count` of a segment and window that are refreshed, unless one as of a later instant is kept.
     pub(crate) fn keep(&self, segment: &Segment, window: Window, count: Count) {
+        // A name that was asked for before anybody had heard of it: its reader must not go back in time.
+        if let Some(other) = self.others.remove(&(segment.clone(), window)) {
+            keep(&self.refreshed, segment, window, other.count);
+        }
         keep(&self.refreshed, segment, window, count);
     }
 
@@ -78,6 +82,20 @@ mod tests {
     use super::*;
     use crate::domain::Timestamp;
     use crate::store::conformance::frame;
+
+    #[test]
+    fn a_name_that_becomes_known_keeps_its_latest_count() {
+        let remembered = Remembered::default();
+        let (segment, window) = (Segment::new("s").unwrap(), frame(60).full_window());
+        let count = |second| Count {
+            users: 0,
+            as_of: Timestamp::from_second(second).unwrap(),
+        };
+        remembered.keep_other(&segment, window, count(7));
+        remembered.keep(&segment, window, count(5));
+        let kept = remembered.get(&(segment, window)).unwrap();
+        assert_eq!(kept.count, count(7));
+    }
 
     #[test]
     fn made_up_names_push_nothing_out() {

@@ -139,12 +139,12 @@ impl Rig {
 #[tokio::test(start_paused = true)]
 async fn a_refresher_that_panics_is_counted_and_recounts_again() {
     let rig = Rig::start().await;
-    assert_eq!(rig.panics_of("refresher"), 0);
+    assert_eq!(rig.panics_of("count"), 0);
     rig.panic_in_counts(2);
     while rig.app.refreshed().is_none() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert_eq!(rig.panics_of("refresher"), 2);
+    assert_eq!(rig.panics_of("count"), 2);
     let refresher = rig.refresher().await;
     assert!(refresher.ok, "{refresher:?}");
     rig.app.shut_down().await.unwrap();
@@ -157,7 +157,7 @@ async fn a_worker_that_panics_in_each_round_is_not_ready() {
     assert!(readiness.recounts, "{readiness:?}");
     rig.panic_in_counts(u64::MAX);
     tokio::time::sleep(Duration::from_mins(6)).await;
-    assert!(rig.panics_of("refresher") > 1);
+    assert!(rig.panics_of("count") > 1);
     let refresher = rig.refresher().await;
     let detail = refresher.detail.as_deref().unwrap();
     assert!(
