@@ -131,10 +131,12 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
     };
     let started = Instant::now();
     let mut waiting = vec![wait().await];
+    let mut shortages = 1;
     let several = async {
         while failures(&mut known).await == 0 {
             // A file that was open for a moment when they were counted left room for one more.
             set_limit(&server, server.process().open_files());
+            shortages += 1;
             waiting.push(wait().await);
             tokio::time::sleep(PAUSE).await;
         }
@@ -163,12 +165,13 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
         assert_eq!(status, 200);
     }
     assert_serves(&server).await;
-    assert_eq!(
-        server.logged("no connection can be accepted").len(),
-        1,
-        "said once"
+    // Each shortage is said once, however many attempts there were in it.
+    let said = server.logged("no connection can be accepted").len();
+    assert!(
+        (1..=shortages).contains(&said),
+        "said {said} times of {shortages} shortages"
     );
-    assert_eq!(server.logged("accepted again").len(), 1);
+    assert_eq!(server.logged("accepted again").len(), said);
 }
 
 /// Sets the soft limit of the running process.
