@@ -26,6 +26,8 @@ use crate::telemetry;
 const PORT: u16 = 8080;
 /// Pairs of one batch of the past.
 const BATCH: usize = 20_000;
+/// How often the directory is removed, at most, when a second signal ends the demo: once is nearly always enough.
+const REMOVALS: u32 = 1_000;
 /// How often the visits since then are let in: some every few seconds.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -50,7 +52,12 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     let left = folder.to_owned();
     let remove = move || {
         // What can't be removed stays in the system's temporary directory.
-        let _ = std::fs::remove_dir_all(left);
+        // Threads of the store still write: what they made while it was removed goes in the next round.
+        for _ in 0..REMOVALS {
+            if std::fs::remove_dir_all(&left).is_ok() || !left.exists() {
+                break;
+            }
+        }
     };
     let signals = Signals::listen_and(remove).map_err(|error| failed(&error))?;
     let listener = listener(port).await?;
