@@ -1,5 +1,6 @@
 //! Wiring: a running headcount, made from settings.
 
+mod erasing;
 mod spool;
 
 use std::sync::Arc;
@@ -7,7 +8,9 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 
-use self::spool::{keep_delivering, open_spool};
+use self::erasing::Work;
+pub use self::erasing::{Place, PlaceState, Receipt};
+use self::spool::{keep_delivering, keep_following_erasures, open_spool};
 use crate::cache::{self, CountCache};
 use crate::clock_watch;
 use crate::config::{CacheKind, RefreshMode, Settings};
@@ -17,6 +20,7 @@ use crate::domain::{
     Timestamp, TrendPoint, UserId, Window,
 };
 use crate::events::{self, Events, FollowerParts};
+use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::{DeliveryParts, Spool};
 use crate::ingest::{
     Identity, Ingest, IngestError, IngestParts, PairError, PendingNotes, Recorder, SegmentGuard,
@@ -42,6 +46,7 @@ pub struct Headcount {
     cache: Arc<dyn CountCache>,
     ingest: Ingest,
     spool: Option<Arc<Spool>>,
+    erasures: Arc<Erasures>,
     counts: Counts,
     refresher: Arc<Refresher>,
     events: Arc<Events>,
@@ -147,6 +152,8 @@ impl Headcount {
             None => Identity::plain(),
         };
         let recorder = Arc::new(Recorder::new(Arc::clone(&store), pending));
+        let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
+        let erasures = Arc::new(erasures);
         let spool = match &settings.ingest.spool {
             // A store in this process can't be away from it.
             Some(wanted) if !store.is_live() => {
@@ -156,8 +163,10 @@ impl Headcount {
                     spool: Arc::clone(&opened),
                     frame,
                     clock: Arc::clone(&clock),
+                    erasures: Arc::clone(&erasures),
                 };
                 keep_delivering(&supervisor, parts, &recorder);
+                keep_following_erasures(&supervisor, &erasures, &opened);
                 Some(opened)
             }
             _ => None,
@@ -212,6 +221,7 @@ impl Headcount {
             cache,
             ingest,
             spool,
+            erasures,
             counts,
             refresher,
             events: Arc::new(events),
@@ -386,14 +396,17 @@ impl Headcount {
         self.store.memberships(&stored, self.clock.now()).await
     }
 
-    /// Erases a user; the number of segments that lost them.
-    pub async fn forget(&self, user: UserId<'_>) -> Result<u64, StoreError> {
-        let stored = self.ingest.identity().of(user);
-        if let Some(spool) = &self.spool {
-            // First, so that nothing of theirs gets out of there afterwards.
-            spool.forget(&stored).await?;
-        }
-        self.store.forget(&stored, self.clock.now()).await
+    /// Erases a user, from the store and from this instance's disk; other instances follow. On an error it may be done in
+    /// part, and is to be repeated.
+    pub async fn forget(&self, user: UserId<'_>) -> Result<Receipt, StoreError> {
+        let user = self.ingest.identity().of(user);
+        let work = Work {
+            store: &*self.store,
+            spool: self.spool.as_deref(),
+            erasures: &self.erasures,
+            frame: &self.frame,
+        };
+        work.erase(&user).await
     }
 
     /// Recounts every segment, or one, into the cache. A run that was begun goes on when the caller goes away: one

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::SpoolSettings;
 use crate::domain::{Clock, Resolution};
 use crate::ingest::Recorder;
+use crate::ingest::erasures::{self, Erasures};
 use crate::ingest::spool::{self, DeliveryParts, Spool};
 use crate::store::StoreError;
 use crate::supervisor::Supervisor;
@@ -19,6 +20,18 @@ pub(super) fn keep_delivering(
     let stop = supervisor.stop().clone();
     supervisor.keep("spool delivery", move || {
         spool::deliver(parts.clone(), Arc::clone(&sink), stop.clone())
+    });
+}
+
+pub(super) fn keep_following_erasures(
+    supervisor: &Supervisor,
+    erasures: &Arc<Erasures>,
+    spool: &Arc<Spool>,
+) {
+    let (erasures, spool) = (Arc::clone(erasures), Arc::clone(spool));
+    let stop = supervisor.stop().clone();
+    supervisor.keep("erasures", move || {
+        erasures::follow(Arc::clone(&erasures), Arc::clone(&spool), stop.clone())
     });
 }
 

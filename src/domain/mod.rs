@@ -7,6 +7,7 @@
 mod batch;
 mod clock;
 mod count;
+mod erasure;
 mod hidden;
 mod segment;
 mod time_frame;
@@ -16,6 +17,7 @@ mod window;
 pub use batch::{Batch, BatchBuilder, Pair};
 pub use clock::{Clock, ManualClock, SteadyClock};
 pub use count::{Count, Membership, TrendPoint};
+pub use erasure::Erasure;
 pub use hidden::Hidden;
 pub(crate) use hidden::shown;
 pub use jiff::Timestamp;

@@ -31,3 +31,14 @@ pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> warp::rep
 pub(super) fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
 }
+
+/// The same of an instant that may be missing.
+pub(super) fn rfc3339_or_null<S: Serializer>(
+    at: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -10,9 +10,9 @@ use warp::{Filter, path};
 
 use super::problem::Problem;
 use super::query::{Query, query};
-use super::reply::{json, rfc3339};
+use super::reply::{json, rfc3339, rfc3339_or_null};
 use super::trail::Done;
-use crate::app::Headcount;
+use crate::app::{Headcount, Place, PlaceState};
 use crate::auth::Reach;
 use crate::domain::{Membership, TimeFrame, Timestamp};
 
@@ -38,11 +38,55 @@ struct Stay<'a> {
     until: Timestamp,
 }
 
-/// What an erasure came to.
+/// What an erasure came to: a receipt.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Erased {
     /// In how many segments the user was.
     erased: u64,
+    /// When. What was received by then is erased; what comes later counts.
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    erased_at: Timestamp,
+    /// Every place that had, or may have, something of the user.
+    places: Vec<ErasedFrom>,
+}
+
+/// A place that had, or may have, something of an erased user.
+#[derive(Serialize, ToSchema)]
+struct ErasedFrom {
+    /// `store`, `spool`, `refused_pairs`, `other_instances`, `erasure_note`, `copies`, or the files of the store's server.
+    place: &'static str,
+    state: ErasedState,
+    /// When nothing is left there at the latest; `null` where that is done, or not in headcount's hands.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// What that means, in words.
+    note: String,
+}
+
+/// `erased`: nothing of the user is there. `pending`: it will be erased. `remains`: something stays.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum ErasedState {
+    Erased,
+    Pending,
+    Remains,
+}
+
+impl From<Place> for ErasedFrom {
+    fn from(place: Place) -> Self {
+        Self {
+            place: place.name,
+            state: match place.state {
+                PlaceState::Erased => ErasedState::Erased,
+                PlaceState::Pending => ErasedState::Pending,
+                PlaceState::Remains => ErasedState::Remains,
+            },
+            until: place.until,
+            note: place.note,
+        }
+    }
 }
 
 /// The routes.
@@ -96,9 +140,13 @@ fn stay<'a>(membership: &'a Membership, frame: &TimeFrame) -> Stay<'a> {
 }
 
 async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Problem> {
-    let erased = app.forget(super::path::user(id, query)?).await?;
-    let mut response = json(&Erased { erased });
-    let done = Done(format!("erased={erased}"));
+    let receipt = app.forget(super::path::user(id, query)?).await?;
+    let done = Done(format!("erased={}", receipt.erased));
+    let mut response = json(&Erased {
+        erased: receipt.erased,
+        erased_at: receipt.at,
+        places: receipt.places.into_iter().map(ErasedFrom::from).collect(),
+    });
     response.extensions_mut().insert(done);
     Ok(response)
 }

@@ -1,5 +1,6 @@
 //! The one way in: pairs are admitted, bounded in number, recorded, and noted as pending.
 
+pub mod erasures;
 mod guard;
 mod identity;
 mod intake;

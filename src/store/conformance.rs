@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use super::{PairStore, StoreError};
 use crate::domain::{
-    Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Batch, BatchBuilder, Count, Erasure, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
+    Window,
 };
 
 /// Makes empty stores for the checks.
@@ -65,6 +66,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_windows(factory).await;
     check_hostile_names(factory).await;
     check_memberships_and_forget(factory).await;
+    check_erasure_notes(factory).await;
     check_archive_changes_no_count(factory).await;
     check_trend(factory).await;
     check_export(factory).await;
@@ -194,6 +196,39 @@ pub async fn check_distinct(factory: &dyn Factory) {
         store.segments(now).await.unwrap(),
         [segment("a"), segment("b")]
     );
+    store.close().await.unwrap();
+}
+
+/// Notes of erasures are given back, each with its instant, until no window reaches them. A live store needs none.
+pub async fn check_erasure_notes(factory: &dyn Factory) {
+    let store = factory.empty(frame(60)).await;
+    let now = factory.start();
+    // Notes have whole microseconds.
+    let begin = Timestamp::from_second(now.as_second() - 60).unwrap();
+    let at = |second: u64| begin + Duration::from_secs(second);
+    // Two in the same instant, and two of the same user.
+    let mut noted: Vec<Erasure> = [("u1", 0), ("u2", 10), ("u3", 10), ("u1", 20)]
+        .map(|(name, second)| Erasure::of(&user(name), at(second)))
+        .to_vec();
+    for erasure in &noted {
+        store.note_erasure(erasure).await.unwrap();
+    }
+    // Repeating is no harm.
+    store.note_erasure(&noted[0]).await.unwrap();
+    store.archive(now, 100).await.unwrap();
+    if store.is_live() {
+        assert_eq!(store.erasures(at(0)).await.unwrap(), []);
+    } else {
+        noted.sort();
+        for since in [0, 10, 11, 21] {
+            let mut found = store.erasures(at(since)).await.unwrap();
+            found.sort();
+            found.dedup();
+            let expected = noted.iter().filter(|it| it.at() >= at(since));
+            let since = at(since);
+            assert!(found.iter().eq(expected), "since {since}: {found:?}");
+        }
+    }
     store.close().await.unwrap();
 }
 

@@ -28,7 +28,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::domain::{
-    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
@@ -90,6 +90,24 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// Erases `user` from every segment, durably, and returns from how many segments within the full window
     /// the user was erased. Pairs recorded later count again.
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError>;
+
+    /// Notes, durably and for everybody on the store, that a user is being erased. It is kept for the full window at least. A
+    /// store that is live has nobody to tell.
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError>;
+
+    /// The erasures at `since` or later that were noted, in any order, some perhaps more than once.
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError>;
+
+    /// Removes from this machine's disk the pairs that the store refused and keeps there, of users who were erased after
+    /// that; how many there were.
+    async fn erase_refused(&self, _erasures: &[Erasure]) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    /// What is left of a user whom [`forget`](Self::forget) erased at `at`.
+    fn remains(&self, _at: Timestamp) -> Vec<Remains> {
+        Vec::new()
+    }
 
     /// Removes about `limit` pairs that no window as of `as_of` or later can reach, without holding up
     /// writers for longer than one such step. No count changes. Call it again until `done`.
@@ -164,6 +182,17 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
 
     /// Finishes what was begun and releases what is held. Later calls answer [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Something that is left of an erased user, for a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// Where: a short name for programs.
+    pub place: &'static str,
+    /// What it is, and what ends it, in words.
+    pub what: String,
+    /// When it is gone at the latest; `None` where that is not in this program's hands.
+    pub until: Option<Timestamp>,
 }
 
 /// What one step of [`PairStore::archive`] did.

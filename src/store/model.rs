@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use super::conformance::frame;
 use super::{Archived, PairStore, StoreError};
 use crate::domain::{
-    Batch, BatchBuilder, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, BatchBuilder, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId,
+    Window,
 };
 
 /// The store; its resolution is that of [`frame`].
@@ -28,6 +29,8 @@ pub(crate) struct Model {
     pub(crate) drops: Option<&'static str>,
     /// Recorded after each export, as live writes are.
     pub(crate) live: Mutex<Vec<Batch>>,
+    /// Who was erased.
+    pub(crate) erased: Mutex<Vec<Erasure>>,
 }
 
 impl Model {
@@ -123,8 +126,25 @@ impl PairStore for Model {
         Err(StoreError::Unsupported("a model"))
     }
 
-    async fn forget(&self, _: &UserId<'_>, _: Timestamp) -> Result<u64, StoreError> {
-        Err(StoreError::Unsupported("a model"))
+    async fn forget(&self, user: &UserId<'_>, _: Timestamp) -> Result<u64, StoreError> {
+        self.reach()?;
+        let mut pairs = self.pairs.lock();
+        let before = pairs.len();
+        pairs.retain(|(_, name), _| name != user.as_str());
+        Ok((before - pairs.len()) as u64)
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.reach()?;
+        self.erased.lock().push(*erasure);
+        Ok(())
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.reach()?;
+        let mut erased = self.erased.lock().clone();
+        erased.retain(|erasure| erasure.at() >= since);
+        Ok(erased)
     }
 
     async fn archive(&self, _: Timestamp, _: u64) -> Result<Archived, StoreError> {

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use super::{Archived, PairStore, StoreError};
+use super::{Archived, PairStore, Remains, StoreError};
 use crate::domain::{
-    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 use crate::telemetry::Metrics;
 
@@ -83,6 +83,23 @@ impl PairStore for ObservedStore {
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.observe("forget", self.inner.forget(user, as_of)).await
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.observe("note_erasure", self.inner.note_erasure(erasure))
+            .await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.observe("erasures", self.inner.erasures(since)).await
+    }
+
+    async fn erase_refused(&self, erasures: &[Erasure]) -> Result<u64, StoreError> {
+        self.inner.erase_refused(erasures).await
+    }
+
+    fn remains(&self, at: Timestamp) -> Vec<Remains> {
+        self.inner.remains(at)
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use headcount::refresher::{Outcome, Skip};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::app::{App, NOON};
@@ -462,14 +462,23 @@ async fn users_are_shown_and_erased() {
         shown.json,
         json!({"user_id": "Юля/1", "segments": [stay("a"), stay("b")]})
     );
+    let receipt = app.send(Method::DELETE, target).await.json;
+    assert_eq!(receipt["erased"], 2);
+    assert_eq!(receipt["erased_at"], NOON_TEXT);
+    let places = receipt["places"].as_array().unwrap();
+    let place = |index: usize| {
+        let place = &places[index];
+        (&place["place"], &place["state"], &place["until"])
+    };
+    assert_eq!(place(0), (&"store".into(), &"erased".into(), &Value::Null));
+    let until = "2026-11-21T13:00:00Z";
     assert_eq!(
-        app.send(Method::DELETE, target).await.json,
-        json!({"erased": 2})
+        place(1),
+        (&"embedded_files".into(), &"remains".into(), &until.into())
     );
-    assert_eq!(
-        app.send(Method::DELETE, target).await.json,
-        json!({"erased": 0})
-    );
+    assert_eq!(place(2).0, "copies");
+    assert_eq!(places.len(), 3, "nobody else has anything: {receipt}");
+    assert_eq!(app.send(Method::DELETE, target).await.json["erased"], 0);
     assert_eq!(app.get(target).await.json["segments"], json!([]));
     assert_eq!((app.users("a").await, app.users("b").await), (1, 0));
     assert_eq!(

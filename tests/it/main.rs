@@ -20,6 +20,7 @@ mod copy;
 mod crash;
 mod deploy;
 mod docs;
+mod erasure;
 mod events;
 mod events_many;
 mod events_shared;

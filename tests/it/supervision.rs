@@ -9,7 +9,7 @@ use headcount::app::Headcount;
 use headcount::cache::MemoryCache;
 use headcount::config::Settings;
 use headcount::domain::{
-    Batch, Count, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
 };
 use headcount::readiness::Component;
 use headcount::store::{Archived, Opened, PairStore, StoreError};
@@ -51,6 +51,14 @@ impl PairStore for Panicking {
 
     async fn forget(&self, _: &UserId<'_>, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    async fn note_erasure(&self, _: &Erasure) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn erasures(&self, _: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn archive(&self, _: Timestamp, _: u64) -> Result<Archived, StoreError> {

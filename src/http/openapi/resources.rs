@@ -192,11 +192,24 @@ fn delete_user() -> Described {
         "deleteUser",
         "users",
         "Erase a user",
-        "From all segments, at once. May be repeated.",
+        "From all segments and from this instance's disk, at once; other instances follow. The answer is a receipt. May be \
+         repeated, and is to be repeated after an error.",
     )
     .takes(parameters::user_id())
     .takes(parameters::user_id_beside())
-    .answers::<users::Erased>(200, "The user is erased.", json!({"erased": 2}))
+    .answers::<users::Erased>(
+        200,
+        "The user is erased.",
+        json!({
+            "erased": 2,
+            "erased_at": "2026-11-29T12:00:00.25Z",
+            "places": [
+                {"place": "store", "state": "erased", "until": null, "note": "every pair of the user"},
+                {"place": "embedded_files", "state": "remains", "until": "2026-11-29T13:00:00.25Z",
+                 "note": "a hash of the user id under this directory's key, until the next snapshot"}
+            ]
+        }),
+    )
     .fails(&[INVALID_USER_ID, INVALID_PARAMETER, UNAVAILABLE])
 }
 

@@ -3,7 +3,7 @@
 //! All numbers are little-endian. The first byte is the kind:
 //! 1, pairs: received `i64` (microseconds), pairs `u32`, segments `u32`, then each segment as `length u16 |
 //! text`, then each pair as `segment u32 | slot u64 | length u16 | user`;
-//! 2, a user who was erased: the user;
+//! 2, a user who was erased, from versions before 0.2.0: the user;
 //! 3, pairs in quarantine: failures `u32`, due `i64` (microseconds), then as of kind 1 behind its first byte.
 
 use crate::domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
@@ -17,7 +17,7 @@ const QUARANTINED: u8 = 3;
 pub(super) enum Record<'a> {
     /// Pairs.
     Pairs(Pairs<'a>),
-    /// A user of whom nothing that waits must be delivered.
+    /// A user of whom nothing that came before must be delivered.
     Erased(UserId<'a>),
 }
 
@@ -69,7 +69,8 @@ fn push_text(record: &mut Vec<u8>, text: &str) {
 }
 
 impl<'a> Record<'a> {
-    /// The record of a user who was erased.
+    /// The record of a user who was erased, as versions before 0.2.0 wrote it.
+    #[cfg(test)]
     pub(super) fn erased(user: &UserId<'_>) -> Vec<u8> {
         let mut record = vec![ERASED];
         record.extend(user.as_str().as_bytes());

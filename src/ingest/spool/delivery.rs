@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::codec::Record;
@@ -12,6 +12,7 @@ use super::quarantine::Move;
 use super::schedule::{Entry, Schedule, Sending};
 use super::{Sink, Spool};
 use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame, UserId};
+use crate::ingest::erasures::{self, Erasures};
 use crate::log::read_file;
 use crate::store::{Partly, StoreError};
 
@@ -33,6 +34,8 @@ pub struct DeliveryParts {
     pub frame: TimeFrame,
     /// Where "now" comes from.
     pub clock: Arc<dyn Clock>,
+    /// Whose pairs are left out.
+    pub erasures: Arc<Erasures>,
 }
 
 /// Delivers what waits in the spool, and whatever comes, to `sink` until `stop`.
@@ -42,7 +45,10 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
         sink: &*sink,
         files: VecDeque::new(),
         schedule: Schedule::default(),
+        sent: None,
+        cleanse_from: Instant::now(),
     };
+    parts.erasures.learn(parts.spool.ledger.erased());
     let mut delay = FIRST_DELAY;
     loop {
         let step = tokio::select! {
@@ -86,6 +92,8 @@ enum Trouble {
     Store(StoreError),
     /// The store works, and asks for a pause.
     Busy(Duration),
+    /// It is not known who was erased: no reason to keep new pairs from the store.
+    Notes(StoreError),
     /// The spool's own files: no reason to keep new pairs from the store.
     Spool(StoreError),
 }
@@ -100,6 +108,9 @@ impl Trouble {
                 }
             }
             Self::Busy(_) => {}
+            Self::Notes(error) => {
+                tracing::warn!(%error, "pairs wait in the spool until it is known who was erased");
+            }
             Self::Spool(error) => tracing::error!(%error, "the spool can't be delivered"),
         }
     }
@@ -111,17 +122,22 @@ impl From<StoreError> for Trouble {
     }
 }
 
-struct Delivery<'a> {
-    parts: &'a DeliveryParts,
+pub(super) struct Delivery<'a> {
+    pub(super) parts: &'a DeliveryParts,
     sink: &'a dyn Sink,
     /// The files whose records are in `schedule`, oldest first.
-    files: VecDeque<u64>,
-    schedule: Schedule,
+    pub(super) files: VecDeque<u64>,
+    pub(super) schedule: Schedule,
+    /// What was sent since the notes of erasures were read.
+    sent: Option<Batch>,
+    /// No file is cleansed before.
+    pub(super) cleanse_from: Instant,
 }
 
 impl Delivery<'_> {
     /// Sends one batch, reads a file, or removes one whose records are all settled.
     async fn step(&mut self) -> Result<Step, Trouble> {
+        self.cleanse_if_due().await;
         if self.remove_settled().await? {
             return Ok(Step::Went);
         }
@@ -137,6 +153,7 @@ impl Delivery<'_> {
             self.schedule.start_over();
             return Ok(Step::Went);
         }
+        self.read_erasures().await?;
         Ok(match self.schedule.next_due() {
             Some(due) => Step::NothingIsDue(due.duration_since(now).unsigned_abs()),
             None => Step::NothingWaits,
@@ -147,11 +164,18 @@ impl Delivery<'_> {
         let spool = Arc::clone(&self.parts.spool);
         // Nobody is erased between looking who was and writing down what became of the batch.
         let _sending = spool.sending.lock().await;
+        if let Err(trouble) = self.read_erasures_before_sending().await {
+            self.schedule.put_back(sending);
+            return Err(trouble);
+        }
         let batch = self.batch_of(&sending)?;
         let taken = match batch.is_empty() {
             true => Ok(()),
             false => self.sink.take(&batch).await,
         };
+        if !batch.is_empty() {
+            self.sent = Some(batch.clone());
+        }
         match taken {
             Ok(()) => {
                 self.settle(&sending.entries, batch.len() as u64);
@@ -180,6 +204,42 @@ impl Delivery<'_> {
                     false => Ok(self.quarantine(failed, &error).await?),
                 }
             }
+        }
+    }
+
+    /// Reads the notes if something was sent since they were read. Who was erased while it was on its way is erased again.
+    async fn read_erasures(&mut self) -> Result<(), Trouble> {
+        match self.sent {
+            Some(_) => self.read_erasures_before_sending().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn read_erasures_before_sending(&mut self) -> Result<(), Trouble> {
+        let erasures = &self.parts.erasures;
+        let again = async {
+            let new = erasures.refresh().await?;
+            match &self.sent {
+                Some(batch) => erasures.erase_again(batch, &new).await,
+                None => Ok(()),
+            }
+        };
+        match again.await {
+            Ok(()) => {
+                self.sent = None;
+                Ok(())
+            }
+            // What makes the notes unreadable for good must not keep what was acknowledged from the store.
+            Err(error @ (StoreError::Rejected(_) | StoreError::NotSetUp(_))) => {
+                tracing::error!(%error, "pairs are delivered without knowing who was erased elsewhere");
+                self.sent = None;
+                Ok(())
+            }
+            Err(StoreError::Throttled { retry_after, .. }) => Err(Trouble::Busy(retry_after)),
+            Err(StoreError::Busy(_)) => Err(Trouble::Busy(FIRST_DELAY)),
+            // It may well take pairs.
+            Err(error @ StoreError::Timeout(_)) => Err(Trouble::Notes(error)),
+            Err(error) => Err(Trouble::Store(error)),
         }
     }
 
@@ -240,9 +300,10 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    fn mover(&self) -> Move<'_> {
+    pub(super) fn mover(&self) -> Move<'_> {
         Move {
             spool: &self.parts.spool,
+            erasures: &self.parts.erasures,
             frame: &self.parts.frame,
             now: self.parts.clock.now(),
         }
@@ -264,11 +325,11 @@ impl Delivery<'_> {
     /// The pairs of all entries, but for users who were erased after they came.
     fn batch_of(&self, sending: &Sending) -> Result<Batch, StoreError> {
         let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
-        let ledger = &self.parts.spool.ledger;
         let mut batch = BatchBuilder::default();
         for entry in &sending.entries {
             if let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? {
-                let is_erased = |user: &UserId<'_>| ledger.is_erased(user, entry.position);
+                let erased = self.parts.erasures.since(pairs.received);
+                let is_erased = |user: &UserId<'_>| erasures::has(&erased, user);
                 pairs.decode_into(&mut batch, is_erased).map_err(damaged)?;
             }
         }
@@ -304,7 +365,7 @@ impl Delivery<'_> {
         Ok(true)
     }
 
-    async fn remove(&mut self, number: u64) -> Result<(), StoreError> {
+    pub(super) async fn remove(&mut self, number: u64) -> Result<(), StoreError> {
         let spool = Arc::clone(&self.parts.spool);
         let work = spool.file_work.clone();
         let removed = work.spawn_blocking(move || spool.log.remove_before(number + 1));
@@ -312,7 +373,7 @@ impl Delivery<'_> {
             StoreError::Unavailable("removing a spooled file panicked".to_owned())
         })??;
         self.parts.spool.ledger.removed(number);
-        self.files.pop_front();
+        self.files.retain(|file| *file != number);
         if self.parts.spool.ledger.oldest_file().is_none() {
             tracing::info!("everything in the spool was delivered");
         }
@@ -330,18 +391,22 @@ impl Delivery<'_> {
         let Some(number) = next else {
             return Ok(false);
         };
+        for entry in self.entries_of(number).await? {
+            self.schedule.add(entry);
+        }
+        self.files.push_back(number);
+        Ok(true)
+    }
+
+    /// The records of a file, which is written no more after that.
+    pub(super) async fn entries_of(&self, number: u64) -> Result<Vec<Entry>, StoreError> {
+        let spool = Arc::clone(&self.parts.spool);
         if spool.log.newest_file() == number {
             spool.log.rotate().await?;
         }
         let work = spool.file_work.clone();
         let read = work.spawn_blocking(move || read(&spool, number)).await;
-        let entries =
-            read.map_err(|_| StoreError::Unavailable("reading the spool panicked".to_owned()))??;
-        for entry in entries {
-            self.schedule.add(entry);
-        }
-        self.files.push_back(number);
-        Ok(true)
+        read.map_err(|_| StoreError::Unavailable("reading the spool panicked".to_owned()))?
     }
 }
 

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::{BatchBuilder, ManualClock, Slot, TimeFrame};
+use crate::domain::{BatchBuilder, Clock, ManualClock, Slot, TimeFrame, UserId};
+use crate::ingest::erasures::Erasures;
 use crate::log::testing::{Faults, MemDisk};
+use crate::store::PairStore;
+use crate::store::model::Model;
 
 /// More operations than anything here makes.
 const ENOUGH: u64 = 10_000;
@@ -55,10 +58,13 @@ fn open(root: &tempfile::TempDir, disk: &MemDisk) -> Result<Arc<Spool>, StoreErr
 async fn deliver_all(spool: &Arc<Spool>, sink: &Arc<Taken>) {
     let stop = CancellationToken::new();
     let sink = Arc::clone(sink) as Arc<dyn Sink>;
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(now()));
+    let notes: Arc<dyn PairStore> = Arc::new(Model::default());
     let parts = DeliveryParts {
         spool: Arc::clone(spool),
         frame: frame(),
-        clock: Arc::new(ManualClock::new(now())),
+        clock: Arc::clone(&clock),
+        erasures: Arc::new(Erasures::new(notes, &frame(), clock)),
     };
     let task = tokio::spawn(deliver(parts, sink, stop.clone()));
     while spool.ledger.oldest_file().is_some() && spool.check().is_ok() {

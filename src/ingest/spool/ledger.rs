@@ -1,12 +1,12 @@
 //! What waits in the files of a spool, known without reading them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
 use super::codec::Record;
 use super::schedule::Entry;
-use crate::domain::{Timestamp, UserId};
+use crate::domain::{Erasure, Timestamp};
 use crate::log::Position;
 
 /// The account of a spool.
@@ -16,8 +16,10 @@ pub(super) struct Ledger(Mutex<Account>);
 #[derive(Debug, Default)]
 struct Account {
     files: BTreeMap<u64, InFile>,
-    /// Where a user was erased for the last time. Nothing of theirs before that is delivered.
-    erased: HashMap<String, Position>,
+    /// When the newest of all pairs were received.
+    newest: Timestamp,
+    /// Erasures that a former version noted here.
+    erased: Vec<Erasure>,
     delivered: u64,
     rejected: u64,
 }
@@ -48,6 +50,7 @@ impl Ledger {
         match Record::read(payload)? {
             Record::Pairs(pairs) => {
                 let mut account = self.0.lock();
+                account.newest = account.newest.max(pairs.received);
                 let file = account.files.entry(position.file).or_insert(InFile {
                     pairs: 0,
                     quarantined: 0,
@@ -61,7 +64,8 @@ impl Ledger {
             }
             Record::Erased(user) => {
                 let mut account = self.0.lock();
-                account.erased.insert(user.as_str().to_owned(), position);
+                let erasure = Erasure::of(&user, account.newest);
+                account.erased.push(erasure);
             }
         }
         Ok(())
@@ -72,15 +76,16 @@ impl Ledger {
         self.0.lock().files.keys().next().copied()
     }
 
-    /// Whether `user` was erased after the record at `position` came.
-    pub(super) fn is_erased(&self, user: &UserId<'_>, position: Position) -> bool {
+    /// The files with something in them, oldest first, and when their oldest pairs were received.
+    pub(super) fn files(&self) -> Vec<(u64, Timestamp)> {
         let account = self.0.lock();
-        // Hardly ever is anybody erased: look no further then.
-        !account.erased.is_empty()
-            && account
-                .erased
-                .get(user.as_str())
-                .is_some_and(|erased| position < *erased)
+        let files = account.files.iter();
+        files.map(|(number, file)| (*number, file.oldest)).collect()
+    }
+
+    /// The erasures that a former version noted here.
+    pub(super) fn erased(&self) -> Vec<Erasure> {
+        self.0.lock().erased.clone()
     }
 
     /// Whether something waits in a file after this one.
@@ -115,7 +120,6 @@ impl Ledger {
     pub(super) fn removed(&self, file: u64) {
         let mut account = self.0.lock();
         account.files.remove(&file);
-        account.erased.retain(|_, position| position.file > file);
     }
 
     /// Everything that waits.

@@ -5,9 +5,12 @@
 //! the oldest file is sent again from its beginning, which changes no count, for a store keeps the latest slot
 //! of a pair however often it is written.
 //!
+//! Who was erased is left out, and goes from the files too (see [`cleansing`] and [`Erasures`](super::Erasures)).
+//!
 //! Whatever the store can't take while it takes others (see [`schedule`]) is written again at the end of the log, with a
 //! note of when to try it next: it does not hold up what came after it, and the file that it was in can go.
 
+mod cleansing;
 mod codec;
 mod delivery;
 #[cfg(test)]
@@ -45,14 +48,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::task::TaskTracker;
 
 pub use delivery::{DeliveryParts, deliver};
 
-use self::codec::Record;
 use self::ledger::Ledger;
-use crate::domain::{Batch, Resolution, Timestamp, UserId};
+use crate::domain::{Batch, Resolution, Timestamp};
 use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
 use crate::store::StoreError;
 
@@ -87,6 +89,8 @@ pub struct Spool {
     appended: Notify,
     /// Held while one batch is on its way to the store.
     sending: Mutex<()>,
+    /// How many erasures the files have been searched for.
+    heeded: watch::Sender<u64>,
 }
 
 /// What waits in a spool.
@@ -152,6 +156,7 @@ impl Spool {
             away: AtomicBool::new(false),
             appended: Notify::new(),
             sending: Mutex::new(()),
+            heeded: watch::Sender::new(0),
         })
     }
 
@@ -178,16 +183,22 @@ impl Spool {
         StoreError::Full(format!("the spool has reached {} bytes", self.max_bytes))
     }
 
-    /// Makes sure that nothing of `user` that waits now is ever delivered, and that nothing of them is on its
-    /// way when it returns. Erase the user from the store after this.
-    pub async fn forget(&self, user: &UserId<'_>) -> Result<(), StoreError> {
-        // First: what is on its way is read before or after the note, never around it.
-        let _sending = self.sending.lock().await;
-        if self.ledger.oldest_file().is_some() {
-            // Also beyond `max_bytes`: it is small, and erasing must not wait.
-            self.log.append(Record::erased(user)).await?;
-        }
-        Ok(())
+    /// Waits for what is on its way to the store: what is sent after that leaves out everybody who is known to be erased
+    /// now. Erase the user from the store after this.
+    pub async fn settle(&self) {
+        drop(self.sending.lock().await);
+    }
+
+    /// Has delivery look for something to do.
+    pub fn look(&self) {
+        self.appended.notify_one();
+    }
+
+    /// Waits until so many erasures have been heeded: no file has pairs that they are about. Delivery must be running.
+    pub async fn heeded(&self, erasures: u64) {
+        let mut heeded = self.heeded.subscribe();
+        // The sender is this spool's own.
+        let _ = heeded.wait_for(|heeded| *heeded >= erasures).await;
     }
 
     /// Whether the store was away when something was last sent to it, so that new pairs better come here at

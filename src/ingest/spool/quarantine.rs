@@ -4,11 +4,13 @@ use super::codec::{Record, encode_quarantined};
 use super::schedule::{Entry, quarantine};
 use super::{RECORD_PAIRS, Spool};
 use crate::domain::{Batch, BatchBuilder, TimeFrame, Timestamp, UserId};
+use crate::ingest::erasures::{self, Erasures};
 use crate::store::StoreError;
 
 /// A record whose pairs go to the end of the spool.
 pub(super) struct Move<'a> {
     pub(super) spool: &'a Spool,
+    pub(super) erasures: &'a Erasures,
     pub(super) frame: &'a TimeFrame,
     pub(super) now: Timestamp,
 }
@@ -34,7 +36,7 @@ impl Move<'_> {
         self.write(open, received, 1, most).await
     }
 
-    /// Moves an entry that is not due, as it is.
+    /// Moves an entry as it is, but for pairs of erased users and those that have left the window.
     pub(super) async fn carry_over(&self, entry: &Entry) -> Result<(), StoreError> {
         let (batch, received) = self.pairs_of(entry)?;
         let records = encode_quarantined(&batch, received, RECORD_PAIRS, entry.failures, entry.due);
@@ -68,7 +70,8 @@ impl Move<'_> {
         };
         let received = pairs.received;
         let mut all = BatchBuilder::default();
-        let is_erased = |user: &UserId<'_>| self.spool.ledger.is_erased(user, entry.position);
+        let erased = self.erasures.since(received);
+        let is_erased = |user: &UserId<'_>| erasures::has(&erased, user);
         pairs.decode_into(&mut all, is_erased).map_err(damaged)?;
         let all = all.finish();
         let current = all.subset(|_, pair| self.frame.leaves_at(pair.slot) > self.now);

@@ -144,6 +144,20 @@ impl Schedule {
         taken
     }
 
+    /// All records of `file`, taken out, oldest first.
+    pub(super) fn take(&mut self, file: u64) -> Vec<Entry> {
+        let mut taken = self.take_later(file);
+        for queue in [&mut self.ready, &mut self.suspects, &mut self.again] {
+            let (of_file, others) = std::mem::take(queue)
+                .into_iter()
+                .partition::<Vec<_>, _>(|entry| entry.position.file == file);
+            taken.extend(of_file);
+            queue.extend(others);
+        }
+        taken.sort_by_key(|entry| entry.position);
+        taken
+    }
+
     /// Whether only quarantined records of `file` are left.
     pub(super) fn has_only_later(&self, file: u64) -> bool {
         let active = [&self.ready, &self.suspects, &self.again];

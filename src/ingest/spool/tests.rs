@@ -7,12 +7,17 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::codec::Record;
 use super::*;
-use crate::domain::{BatchBuilder, Clock, Slot, TimeFrame};
-use crate::store::Partly;
+use crate::domain::{BatchBuilder, Clock, Erasure, Slot, TimeFrame, UserId};
+use crate::ingest::erasures::Erasures;
+use crate::store::model::Model;
+use crate::store::{PairStore, Partly};
+
+type OnTake = Box<dyn Fn(&Batch) + Send>;
 
 /// A store that remembers what it took, in order, and fails as it is told.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Taken {
     users: parking_lot::Mutex<Vec<String>>,
     failing: parking_lot::Mutex<Option<StoreError>>,
@@ -22,6 +27,8 @@ struct Taken {
     refused: parking_lot::Mutex<(BTreeSet<String>, bool)>,
     tries: AtomicU64,
     changed: Notify,
+    /// What happens when a batch is taken.
+    on_take: parking_lot::Mutex<Option<OnTake>>,
 }
 
 #[async_trait]
@@ -40,6 +47,9 @@ impl Sink for Taken {
         let poison = self.poison.lock().clone();
         if users.iter().any(|user| poison.contains(user)) {
             return Err(StoreError::Unavailable("status 500".to_owned()));
+        }
+        if let Some(on_take) = &*self.on_take.lock() {
+            on_take(batch);
         }
         let (refused, kept) = self.refused.lock().clone();
         let positions: Vec<usize> = (0..users.len())
@@ -98,6 +108,7 @@ impl Taken {
 struct Delivering {
     tasks: TaskTracker,
     stop: CancellationToken,
+    erasures: Arc<Erasures>,
 }
 
 impl Delivering {
@@ -108,16 +119,34 @@ impl Delivering {
     }
 
     fn start_with(spool: &Arc<Spool>, sink: &Arc<Taken>, frame: &TimeFrame) -> Self {
+        Self::start_over(spool, sink, frame, &Arc::default())
+    }
+
+    /// The same, with a store that notes who was erased.
+    fn start_over(
+        spool: &Arc<Spool>,
+        sink: &Arc<Taken>,
+        frame: &TimeFrame,
+        notes: &Arc<Model>,
+    ) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let clock = Arc::new(TestClock::default());
+        let store = Arc::clone(notes) as Arc<dyn PairStore>;
+        let erasures = Arc::new(Erasures::new(store, frame, Arc::clone(&clock) as _));
         let sink = Arc::clone(sink) as Arc<dyn Sink>;
         let parts = DeliveryParts {
             spool: Arc::clone(spool),
             frame: *frame,
-            clock: Arc::new(TestClock::default()),
+            clock,
+            erasures: Arc::clone(&erasures),
         };
         tasks.spawn(deliver(parts, sink, stop.clone()));
         tasks.close();
-        Self { tasks, stop }
+        Self {
+            tasks,
+            stop,
+            erasures,
+        }
     }
 
     async fn stop(self) {
@@ -278,25 +307,145 @@ async fn a_full_spool_says_so_and_takes_pairs_again_after_delivery() {
     delivering.stop().await;
 }
 
+/// An erasure that another instance noted so many seconds after [`now`].
+fn noted(notes: &Model, user: &str, seconds: u64) {
+    let at = now() + Duration::from_secs(seconds);
+    let erasure = Erasure::of(&UserId::new(user).unwrap(), at);
+    notes.erased.lock().push(erasure);
+}
+
+fn received(seconds: u64) -> Timestamp {
+    now() + Duration::from_secs(seconds)
+}
+
+/// Whether any file of the spool has this text.
+fn is_on_disk(dir: &Path, text: &str) -> bool {
+    let files = std::fs::read_dir(dir).unwrap();
+    files.into_iter().any(|file| {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        bytes.windows(text.len()).any(|it| it == text.as_bytes())
+    })
+}
+
 #[tokio::test(start_paused = true)]
-async fn an_erased_user_is_not_delivered_but_counts_when_seen_again() {
+async fn a_user_whom_another_instance_erased_is_not_delivered_but_counts_when_seen_again() {
     let dir = tempfile::tempdir().unwrap();
-    let gone = UserId::new("gone").unwrap();
+    let notes = Arc::new(Model::default());
     {
         let spool = open(dir.path());
         for user in ["gone", "stays", "gone"] {
-            spool.append(&one(user), now()).await.unwrap();
+            spool.append(&one(user), received(1)).await.unwrap();
         }
-        spool.forget(&gone).await.unwrap();
-        spool.append(&one("after"), now()).await.unwrap();
+        noted(&notes, "gone", 2);
+        spool.append(&one("after"), received(3)).await.unwrap();
+        spool.append(&one("gone"), received(4)).await.unwrap();
     }
     let spool = open(dir.path());
-    spool.append(&one("gone"), now()).await.unwrap();
+    let sink = Arc::new(Taken::default());
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    drained(&spool).await;
+    assert_eq!(sink.users(), ["stays", "after", "gone"]);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_delivered_before_it_is_known_who_was_erased() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    notes.is_gone.store(true, Ordering::SeqCst);
+    noted(&notes, "gone", 2);
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    for user in ["gone", "stays"] {
+        spool.append(&one(user), received(1)).await.unwrap();
+    }
+    until(|| notes.calls.load(Ordering::SeqCst) >= 3).await;
+    assert!(sink.users().is_empty());
+    assert!(spool.store_is_away());
+    notes.is_gone.store(false, Ordering::SeqCst);
+    drained(&spool).await;
+    assert_eq!(sink.users(), ["stays"]);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    {
+        // The erasure is noted, and the user is erased from the store, just before the pair arrives there.
+        let (notes, erased) = (Arc::clone(&notes), AtomicU64::new(0));
+        *sink.on_take.lock() = Some(Box::new(move |batch| {
+            if erased.fetch_add(1, Ordering::SeqCst) == 0 {
+                noted(&notes, "gone", 5);
+            }
+            notes.put(batch);
+        }));
+    }
+    spool
+        .append(&pairs(["gone".into(), "stays".into()]), received(1))
+        .await
+        .unwrap();
+    until(|| notes.pairs.lock().len() == 1).await;
+    let left: Vec<_> = notes.pairs.lock().keys().cloned().collect();
+    assert_eq!(left, [("s".to_owned(), "stays".to_owned())]);
+    drained(&spool).await;
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    // Files of 128 KiB.
+    let spool = Arc::new(Spool::open(dir.path(), 1 << 20, minute()).unwrap());
+    let sink = Arc::new(Taken::away());
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    let expected: Vec<String> = (0..20_000).map(|n| format!("user-{n:020}")).collect();
+    for (n, some) in expected.chunks(500).enumerate() {
+        spool
+            .append(&pairs(some.to_vec()), received(1))
+            .await
+            .unwrap();
+        if n == 20 {
+            spool.append(&one("gone-user"), received(1)).await.unwrap();
+        }
+    }
+    sink.wait_for_tries(2).await;
+    assert!(is_on_disk(dir.path(), "gone-user"));
+    let erased = UserId::new("gone-user").unwrap();
+    delivering.erasures.note(&erased).await.unwrap();
+    spool.look();
+    spool.heeded(1).await;
+    assert!(!is_on_disk(dir.path(), "gone-user"));
+    assert_eq!(spool.stats(now()).waiting_pairs, 20_000);
+    *sink.failing.lock() = None;
+    drained(&spool).await;
+    let mut arrived = sink.users();
+    arrived.sort();
+    arrived.dedup();
+    assert_eq!(arrived, expected, "nobody else is lost");
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_former_version_noted_in_the_spool_still_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = UserId::new("gone-user").unwrap();
+    let spool = open(dir.path());
+    for user in ["gone-user", "stays"] {
+        spool.append(&one(user), received(1)).await.unwrap();
+    }
+    spool.log.append(Record::erased(&gone)).await.unwrap();
+    spool.append(&one("gone-user"), received(2)).await.unwrap();
     let sink = Arc::new(Taken::default());
     let delivering = Delivering::start(&spool, &sink);
     drained(&spool).await;
-    assert_eq!(sink.users(), ["stays", "after", "gone"]);
-    spool.forget(&gone).await.unwrap();
+    assert_eq!(sink.users(), ["stays", "gone-user"]);
     delivering.stop().await;
 }
 
@@ -374,26 +523,32 @@ async fn of_a_large_record_only_the_pair_that_the_store_can_not_take_stays() {
 #[tokio::test(start_paused = true)]
 async fn quarantine_survives_a_restart_and_knows_who_was_erased() {
     let dir = tempfile::tempdir().unwrap();
-    let gone = UserId::new("gone").unwrap();
+    let notes = Arc::new(Model::default());
     {
         let spool = open(dir.path());
         let sink = Arc::new(Taken::default());
-        *sink.poison.lock() = set(&["gone", "stays"]);
-        spool.append(&one("gone"), now()).await.unwrap();
+        *sink.poison.lock() = set(&["gone-user", "stays"]);
+        spool.append(&one("gone-user"), now()).await.unwrap();
         spool.append(&one("stays"), now()).await.unwrap();
         spool.append(&one("good"), now()).await.unwrap();
-        let delivering = Delivering::start(&spool, &sink);
+        let frame = frame_of(60);
+        let delivering = Delivering::start_over(&spool, &sink, &frame, &notes);
         until(|| spool.stats(now()).quarantined_pairs >= 2).await;
-        spool.forget(&gone).await.unwrap();
+        let gone = UserId::new("gone-user").unwrap();
+        delivering.erasures.note(&gone).await.unwrap();
+        spool.look();
+        spool.heeded(1).await;
+        assert!(!is_on_disk(dir.path(), "gone-user"));
+        assert!(is_on_disk(dir.path(), "stays"));
         delivering.stop().await;
     }
     let spool = reopen(dir.path()).await;
     let sink = Arc::new(Taken::default());
-    let delivering = Delivering::start(&spool, &sink);
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
     drained(&spool).await;
     delivering.stop().await;
     assert!(sink.users().contains(&"stays".to_owned()));
-    assert!(!sink.users().contains(&"gone".to_owned()));
+    assert!(!sink.users().contains(&"gone-user".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]

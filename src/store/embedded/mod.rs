@@ -29,9 +29,10 @@ use self::identity::Identity;
 pub use self::options::EmbeddedOptions;
 use self::snapshotter::Snapshotter;
 use self::state::State;
-use super::{Archived, PairStore, StoreError};
+use super::{Archived, PairStore, Remains, StoreError};
 use crate::domain::{
-    Batch, Count, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
+    Window,
 };
 use crate::log::{Log, LogError, LogStats};
 
@@ -170,6 +171,26 @@ impl PairStore for EmbeddedStore {
         // Written even if there is nothing to erase: a pair of the user may be on its way through the log.
         let at = self.log.append(record::forget(fingerprint)).await?;
         Ok(self.state.take_erased(at))
+    }
+
+    /// Nobody else has pairs that wait for this store.
+    async fn note_erasure(&self, _erasure: &Erasure) -> Result<(), StoreError> {
+        self.check_open()
+    }
+
+    async fn erasures(&self, _since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.check_open()?;
+        Ok(Vec::new())
+    }
+
+    fn remains(&self, at: Timestamp) -> Vec<Remains> {
+        vec![Remains {
+            place: "embedded_files",
+            what: "a hash of the user id under this directory's key, in the log and the newest snapshot, until the next \
+                   snapshot"
+                .to_owned(),
+            until: at.checked_add(snapshotter::AFTER_ERASURE).ok(),
+        }]
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -8,6 +8,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use parking_lot::Mutex;
 
 use super::EmbeddedOptions;
@@ -19,6 +20,11 @@ use crate::log::{Disk, Log, LogError};
 /// How often the log's growth is looked at. A log grows by some 12 MB/s at full load, so a look a second is soon
 /// enough, and costs the writers nothing.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How long an erasure waits for a snapshot at most: only that takes the user's fingerprint off the disk.
+const ERASURE_WAITS: Duration = Duration::from_secs(1_800);
+/// When the snapshot after an erasure is there at the latest, with time to take it.
+pub(super) const AFTER_ERASURE: SignedDuration = SignedDuration::from_hours(1);
 
 /// How long to wait after a failure. Each try begins a new log file and writes until it fails: on a full disk that
 /// takes room away from the log again and again.
@@ -158,6 +164,7 @@ impl Work {
         let newest = *self.newest.lock();
         let (covered, last) = newest.map_or((1, 0), |newest| (newest.next, newest.bytes));
         self.log.bytes_from(covered) >= self.threshold.max(last / 2)
+            || self.state.has_uncovered_erasure(ERASURE_WAITS)
     }
 
     fn take(&self) -> Result<(), LogError> {
@@ -185,6 +192,7 @@ impl Work {
         // Only now, with the snapshot and its name on the disk, may what it covers go.
         self.log.remove_before(next)?;
         snapshot::remove_older(&*self.disk, &self.dir, next)?;
+        self.state.covered(next);
         tracing::info!(bytes = taken.bytes, next, "snapshot taken");
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -23,6 +24,17 @@ pub(super) struct State {
     newest: AtomicU64,
     /// From how many segments the record at a position erased its user.
     erased: Mutex<HashMap<Position, u64>>,
+    /// Erasures that the log holds and no snapshot covers.
+    uncovered: Mutex<Option<Uncovered>>,
+}
+
+/// Erasures whose users the log and the snapshot still tell by their fingerprints.
+#[derive(Debug, Clone, Copy)]
+struct Uncovered {
+    /// When the first of them came; `None` if a former process had it.
+    since: Option<Instant>,
+    /// The log file that has the last one.
+    last_file: u64,
 }
 
 impl State {
@@ -32,6 +44,7 @@ impl State {
             trends: Mutex::default(),
             newest: AtomicU64::new(0),
             erased: Mutex::default(),
+            uncovered: Mutex::default(),
         }
     }
 
@@ -52,6 +65,29 @@ impl State {
     /// Drops the answers that nobody waits for after replay.
     pub(super) fn end_replay(&self) {
         *self.erased.lock() = HashMap::new();
+        if let Some(uncovered) = &mut *self.uncovered.lock() {
+            uncovered.since = None;
+        }
+    }
+
+    /// Whether an erasure has waited for so long for a snapshot, or since a former process.
+    pub(super) fn has_uncovered_erasure(&self, for_at_least: Duration) -> bool {
+        self.uncovered.lock().is_some_and(|uncovered| {
+            uncovered
+                .since
+                .is_none_or(|since| since.elapsed() >= for_at_least)
+        })
+    }
+
+    /// Notes that a snapshot covers the log files before `next`, and that these are gone.
+    pub(super) fn covered(&self, next: u64) {
+        let mut uncovered = self.uncovered.lock();
+        *uncovered = uncovered
+            .filter(|uncovered| uncovered.last_file >= next)
+            .map(|uncovered| Uncovered {
+                since: Some(Instant::now()),
+                ..uncovered
+            });
     }
 
     /// Applies one record, live or at replay; applying it again changes nothing. `scratch` saves an allocation a
@@ -88,6 +124,13 @@ impl State {
 
     fn forget(&self, at: Position, fingerprint: Fingerprint) {
         let erased = self.index.erase(fingerprint, Slot::new(0));
+        let mut uncovered = self.uncovered.lock();
+        let since = uncovered.map_or_else(|| Some(Instant::now()), |uncovered| uncovered.since);
+        *uncovered = Some(Uncovered {
+            since,
+            last_file: at.file,
+        });
+        drop(uncovered);
         let mut answers = self.erased.lock();
         if answers.len() >= MAX_ANSWERS {
             answers.clear();

@@ -87,6 +87,42 @@ async fn a_reopened_store_knows_what_it_knew() {
     assert_eq!(count(&store, "b").await, 9, "u3 was forgotten there");
 }
 
+/// Whether a file of the directory has the fingerprint of `user`.
+fn is_on_disk(store: &EmbeddedStore, dir: &std::path::Path, user: &UserId<'_>) -> bool {
+    let fingerprint = store.identity.fingerprint(user).number().to_le_bytes();
+    let fingerprint = &fingerprint[..6];
+    std::fs::read_dir(dir).unwrap().any(|file| {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        bytes.windows(6).any(|it| it == fingerprint)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_snapshot_after_an_erasure_leaves_no_fingerprint_and_does_not_wait_for_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let gone = UserId::new("u3").unwrap();
+    let hour = Duration::from_hours(1);
+    {
+        let store = open(dir.path());
+        store.record(&batch(0..10, "a", 0)).await.unwrap();
+        assert!(!store.state.has_uncovered_erasure(Duration::ZERO));
+        store.forget(&gone, now()).await.unwrap();
+        assert!(is_on_disk(&store, dir.path(), &gone));
+        assert!(store.state.has_uncovered_erasure(Duration::ZERO));
+        assert!(!store.state.has_uncovered_erasure(hour), "it may wait");
+        store.close().await.unwrap();
+    }
+    // Nobody knows how long it has waited: the next look takes a snapshot.
+    let store = open(dir.path());
+    while store.state.has_uncovered_erasure(hour) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!is_on_disk(&store, dir.path(), &gone));
+    assert!(is_on_disk(&store, dir.path(), &UserId::new("u4").unwrap()));
+    assert!(!store.state.has_uncovered_erasure(Duration::ZERO));
+    assert_eq!(count(&store, "a").await, 9);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_while_writers_write_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();

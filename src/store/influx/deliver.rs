@@ -23,6 +23,7 @@ use super::refusal::{Refusal, Verdict};
 use super::server::{Server, refusal, send};
 use super::setup::shard_length;
 use super::stats::Counters;
+use crate::domain::Erasure;
 use crate::store::StoreError;
 
 /// The delay before the second try; it doubles with each further one.
@@ -308,6 +309,21 @@ impl Delivery {
         let text = plan.refused_text(owner);
         let kept = !text.is_empty() && self.set_aside(reason, text).await;
         group.answer(owner, plan.fates(owner), kept, reason, trouble);
+    }
+
+    /// Takes users who were erased out of the file of refused lines.
+    pub(super) async fn erase_refused(&self, erasures: &[Erasure]) -> Result<u64, StoreError> {
+        let Some(file) = self.dead_letter.clone() else {
+            return Ok(0);
+        };
+        let erasures = erasures.to_vec();
+        let erased = tokio::task::spawn_blocking(move || file.erase(&erasures)).await;
+        let erased = erased.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        erased.map_err(|error| {
+            StoreError::Unavailable(format!(
+                "the file of refused lines can't be rewritten: {error}"
+            ))
+        })
     }
 
     /// Keeps lines that will never be taken; whether they are durable.

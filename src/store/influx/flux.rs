@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::line::{
-    ERASED, INSTALLATION, PAIR, RECORD, SENTINEL, TREND, USER, USERS, stored_tag, window_tag,
+    ERASED, INSTALLATION, MARK, PAIR, RECORD, SENTINEL, TREND, USER, USER_ERASED, USERS,
+    stored_tag, window_tag,
 };
 use crate::domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
 
@@ -136,6 +137,16 @@ pub(super) fn last_erased(bucket: &str, range: Range) -> String {
          and r._field == \"points\")\n|> last()\n|> keep(columns: [\"segment\", \"_time\"])",
         text(bucket),
         range.as_flux(),
+    )
+}
+
+/// The notes of erasures from `since` on, as rows with `_time` and `_value`.
+pub(super) fn erasures(bucket: &str, since: Timestamp) -> String {
+    format!(
+        "from(bucket: {})\n|> range(start: {since}, stop: 2200-01-01T00:00:00Z)\
+         \n|> filter(fn: (r) => r._measurement == \"{USER_ERASED}\" and r._field == \"{MARK}\")\
+         \n|> keep(columns: [\"_time\", \"_value\"])",
+        text(bucket),
     )
 }
 

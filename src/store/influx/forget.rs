@@ -27,7 +27,7 @@ use crate::store::{Archived, StoreError};
 const AHEAD: SignedDuration = SignedDuration::from_hours(24);
 
 /// How long an expired point may stay beyond its shard: the server looks each half hour.
-const EXPIRY: Duration = Duration::from_hours(1);
+pub(super) const EXPIRY: Duration = Duration::from_hours(1);
 /// The most points that are deleted before the user is told gone. More are overwritten first, since a delete takes tens of
 /// milliseconds.
 const DELETED_AT_ONCE: usize = 50;

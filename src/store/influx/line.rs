@@ -5,7 +5,7 @@ use std::io::Write;
 
 use super::key::PointKey;
 use super::lines::Lines;
-use crate::domain::{Batch, Resolution, Segment, Slot, TrendPoint, UserId, Window};
+use crate::domain::{Batch, Erasure, Resolution, Segment, Slot, TrendPoint, UserId, Window};
 use crate::index::FINGERPRINT_BITS;
 
 /// The measurement of pairs.
@@ -14,6 +14,10 @@ pub(super) const PAIR: &str = "pair";
 pub(super) const USER: &str = "user";
 /// The measurement that notes in which slots of a segment something was erased.
 pub(super) const ERASED: &str = "erased";
+/// The measurement that notes who was erased, without their name.
+pub(super) const USER_ERASED: &str = "user_erased";
+/// Its string field.
+pub(super) const MARK: &str = "mark";
 /// The measurement of the trend.
 pub(super) const TREND: &str = "segment_users";
 /// The measurement of what all instances agree on.
@@ -67,6 +71,16 @@ pub(super) fn push_erased_mark(
     let tag = tag_value(segment);
     let start = slot_start(slot, resolution);
     lines.push(|text| writeln!(text, "{ERASED},segment={tag} points=1i {start}"));
+}
+
+/// The line that notes an erasure. Tag and nanoseconds tell two of one microsecond apart.
+pub(super) fn erasure(erasure: &Erasure) -> Lines {
+    let mark = erasure.mark();
+    let mut lines = Lines::default();
+    let (part, at) = (&mark[..2], erasure.at().as_microsecond());
+    let nanos = at.saturating_mul(1_000) + i64::from(fastrand::u16(0..1_000));
+    lines.push(|text| writeln!(text, "{USER_ERASED},part={part} {MARK}=\"{mark}\" {nanos}"));
+    lines
 }
 
 /// The lines of trend points. A point of the same segment, window and second replaces the earlier one.
@@ -135,6 +149,30 @@ fn push_pair(lines: &mut Lines, head: &str, user: &str, nanos: i64) {
         push_field(text, user);
         writeln!(text, "\" {nanos}")
     });
+}
+
+/// The user of a line of a pair, as [`push_pair`] writes it; `None` for any other line.
+pub(super) fn user_of(line: &[u8]) -> Option<UserId<'static>> {
+    let line = std::str::from_utf8(line).ok()?;
+    let tag = line.strip_prefix(PAIR)?.strip_prefix(",segment=")?;
+    // The first space that no backslash escapes ends the tags. None of ours has a backslash before an escape.
+    let mut before = '\0';
+    let end = tag.find(|c: char| {
+        let is_end = c == ' ' && before != '\\';
+        before = c;
+        is_end
+    })?;
+    let field = tag[end + 1..].strip_prefix(USER)?.strip_prefix("=\"")?;
+    let mut user = String::new();
+    let mut chars = field.chars();
+    loop {
+        match chars.next()? {
+            '"' => break,
+            '\\' => user.push(chars.next()?),
+            c => user.push(c),
+        }
+    }
+    UserId::new(user).ok()
 }
 
 /// A string field needs its quotes and backslashes escaped and nothing else.

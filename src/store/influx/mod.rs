@@ -9,6 +9,7 @@ mod dead_letter;
 mod deliver;
 mod driver;
 mod erase;
+mod erasure_notes;
 mod error;
 mod export;
 mod fields;
@@ -65,9 +66,9 @@ use self::server::Server;
 use self::setup::shard_length;
 use self::stats::Counters;
 use self::writer::Writer;
-use super::{Archived, Change, PairStore, StoreError, last_of_each};
+use super::{Archived, Change, PairStore, Remains, StoreError, last_of_each};
 use crate::domain::{
-    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 
 /// Seconds that Flux can state: its times are nanoseconds in 64 bits.
@@ -426,6 +427,32 @@ impl PairStore for InfluxStore {
         self.check_agreed().await?;
         let _turn = self.turn().await?;
         forget::forget(self, user, as_of).await
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.check_agreed().await?;
+        erasure_notes::note(self, erasure).await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.check_agreed().await?;
+        erasure_notes::since(self, since).await
+    }
+
+    async fn erase_refused(&self, erasures: &[Erasure]) -> Result<u64, StoreError> {
+        self.delivery.erase_refused(erasures).await
+    }
+
+    fn remains(&self, at: Timestamp) -> Vec<Remains> {
+        let window = Duration::from_secs(self.options.frame.full_window().seconds());
+        let kept = window + self.shard + forget::EXPIRY;
+        vec![Remains {
+            place: "influxdb_files",
+            what: "the deleted points in InfluxDB's own files, until it compacts them, at the latest until it drops \
+                   their shard; points without the user's name, if there were more than 50, until an archive run"
+                .to_owned(),
+            until: at.checked_add(kept).ok(),
+        }]
     }
 
     /// The server drops what is older than the bucket's retention, and every query states its range. What is left to

@@ -2,6 +2,7 @@
 
 use super::PostgresStore;
 use super::error::Error;
+use super::queries::PRUNE_ERASURES;
 use super::rows::number;
 use super::session::Session;
 use crate::domain::Timestamp;
@@ -65,6 +66,11 @@ pub(super) async fn archive(
     // Fewer than asked for: none is left, or the rest was passed by. When all that is left is passed by, there
     // is nothing to do before somebody lets go of it.
     let passed_by = removed > 0 && any_left(&mut session, first).await?;
+    let reached = frame.resolution().start_of(*reached.start());
+    session
+        .execute(PRUNE_ERASURES, &[&reached.as_microsecond()])
+        .await?;
+    drop(session);
     let trend_done = tend_trend(store, as_of.as_second(), limit).await?;
     Ok(Archived {
         removed,

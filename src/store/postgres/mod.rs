@@ -28,14 +28,15 @@ pub use setup::set_up;
 pub use stats::PostgresStats;
 
 use self::error::Error;
-use self::queries::{COUNT, EXPORT, FORGET, MEMBERSHIPS, PING, SEGMENTS};
+use self::queries::{COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, PING, SEGMENTS};
 use self::record::Tries;
 use self::rows::number;
 use self::session::Sessions;
 use self::stats::Counters;
-use super::{Archived, PairStore, StoreError};
+use super::{Archived, PairStore, Remains, StoreError};
 use crate::domain::{
-    Batch, BatchBuilder, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, BatchBuilder, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId,
+    Window,
 };
 
 /// How long a ping may take, a new connection included.
@@ -211,6 +212,43 @@ impl PairStore for PostgresStore {
                 Err(error) => tries.after(error).await?,
             }
         }
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        let _call = self.begin()?;
+        let (at, mark) = (erasure.at().as_microsecond(), erasure.mark());
+        let mut tries = Tries::new(&self.options, &self.counters);
+        loop {
+            let mut session = self.writes.session().await?;
+            match session.execute(NOTE_ERASURE, &[&at, &mark]).await {
+                Ok(_) => return Ok(()),
+                Err(error) => tries.after(error).await?,
+            }
+        }
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        let _call = self.begin()?;
+        let mut erasures = Vec::new();
+        let mut session = self.writes.session().await?;
+        session
+            .each_row(ERASURES, &[&since.as_microsecond()], |row| {
+                let at = Timestamp::from_microsecond(row.try_get(0)?);
+                let mark: &str = row.try_get(1)?;
+                erasures.extend(at.ok().and_then(|at| Erasure::from_mark(mark, at)));
+                Ok(())
+            })
+            .await?;
+        Ok(erasures)
+    }
+
+    fn remains(&self, _at: Timestamp) -> Vec<Remains> {
+        vec![Remains {
+            place: "postgres_files",
+            what: "the deleted rows in Postgres' own files, until it vacuums the table and recycles its write-ahead log"
+                .to_owned(),
+            until: None,
+        }]
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -20,6 +20,13 @@ pub(super) const FORGET: &str = "with gone as (delete from pairs \
         returning seen_slot) \
     select count(*) from gone where seen_slot between $2 and $3";
 
+pub(super) const NOTE_ERASURE: &str =
+    "insert into erasures (at_us, mark) values ($1, $2) on conflict do nothing";
+
+pub(super) const ERASURES: &str = "select at_us, mark from erasures where at_us >= $1";
+
+pub(super) const PRUNE_ERASURES: &str = "delete from erasures where at_us < $1";
+
 pub(super) const EXPORT: &str = "select user_id, seen_slot from pairs \
     where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
 

@@ -15,7 +15,10 @@ use super::session::configured;
 use crate::store::{Change, SetUp, Step, StoreError};
 
 /// Each once, in order, never changed once released: a database knows which it has by name and checksum.
-const MIGRATIONS: &[(&str, &str)] = &[("V1__pairs", include_str!("migrations/V1__pairs.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__pairs", include_str!("migrations/V1__pairs.sql")),
+    ("V2__erasures", include_str!("migrations/V2__erasures.sql")),
+];
 
 /// How long one statement of a set-up may take, and so how long it waits for another set-up. A migration of large
 /// tables takes its time.

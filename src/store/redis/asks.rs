@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::keys::Keys;
 use super::scripts::Scripts;
 use super::trend::Buckets;
-use crate::domain::{Batch, Segment, Slot, Timestamp, TrendPoint, UserId, Window};
+use crate::domain::{Batch, Erasure, Segment, Slot, Timestamp, TrendPoint, UserId, Window};
 use crate::redis::{Prefix, Request};
 
 /// Members of one `ZADD`. More gain nothing and hold other clients up for longer: a member costs the server about a
@@ -97,6 +97,28 @@ impl Asks {
     pub(super) fn forget(&self, segment: &Segment, user: &UserId<'_>) -> Request<'_> {
         let args = vec![user.as_str().to_owned()];
         Request::Run(&self.scripts.forget, vec![self.keys.pairs(segment)], args)
+    }
+
+    /// Notes an erasure, and drops those before `reached`, which concern nobody any more.
+    pub(super) fn note_erasure(
+        &self,
+        erasure: &Erasure,
+        reached: Timestamp,
+    ) -> [Request<'static>; 2] {
+        let (at, mark) = (erasure.at().as_microsecond(), erasure.mark());
+        let before = format!("({}", reached.as_microsecond());
+        [
+            Request::command("ZADD", (&self.keys.erased, at, mark)),
+            Request::command("ZREMRANGEBYSCORE", (&self.keys.erased, "-inf", before)),
+        ]
+    }
+
+    pub(super) fn erasures(&self, since: Timestamp) -> Request<'static> {
+        let from = since.as_microsecond();
+        Request::command(
+            "ZRANGEBYSCORE",
+            (&self.keys.erased, from, "+inf", "WITHSCORES"),
+        )
     }
 
     /// How many pairs a segment has before the first slot that is kept, and in all.

@@ -7,6 +7,7 @@
 //! | `P:{S}:trend:W:fine:B` | hash: users by second, for the four hours B |
 //! | `P:{S}:trend:W:hours:B` | hash: second and users of the last point of each hour, for the ten days B |
 //! | `P:{store}:segments` | sorted set: segments, by when pairs were last announced for them |
+//! | `P:{store}:erased` | sorted set: marks of erased users, by the microsecond of the erasure |
 //! | `P:{store}:meta` | hash: the resolution that gives the slots their meaning, and the format of all this |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces are a hash tag: a cluster keeps the keys of
@@ -20,6 +21,7 @@ use crate::redis::{Prefix, hash_tag};
 pub(super) struct Keys {
     prefix: String,
     pub(super) segments: String,
+    pub(super) erased: String,
     pub(super) meta: String,
 }
 
@@ -29,6 +31,7 @@ impl Keys {
         Self {
             prefix: prefix.to_owned(),
             segments: format!("{prefix}:{{store}}:segments"),
+            erased: format!("{prefix}:{{store}}:erased"),
             meta: format!("{prefix}:{{store}}:meta"),
         }
     }
@@ -54,6 +57,7 @@ mod tests {
             let keys = Keys::new(&Prefix::new(prefix).unwrap());
             assert!(seen.insert(keys.segments.clone()));
             assert!(seen.insert(keys.meta.clone()));
+            assert!(seen.insert(keys.erased.clone()));
             // What the cache uses beside them.
             assert!(seen.insert(format!("{prefix}:segments")));
             for name in ["store", "{store}", "}:pairs", "%7Bstore%7D", "a"] {

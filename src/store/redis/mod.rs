@@ -38,9 +38,9 @@ use self::asks::Asks;
 use self::error::nonsense;
 use self::prepare::Prepared;
 use self::trend::Buckets;
-use super::{Archived, PairStore, StoreError};
+use super::{Archived, PairStore, Remains, StoreError};
 use crate::domain::{
-    Batch, Count, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 use crate::redis::{Link, Request};
 
@@ -213,6 +213,35 @@ impl PairStore for RedisStore {
             }
         }
         Ok(erased)
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.ready().await?;
+        let first = *self.full_window_as_of(erasure.at()).start();
+        let reached = self.options.frame.resolution().start_of(first);
+        let requests = self.asks.note_erasure(erasure, reached);
+        self.ask_all::<u64>(&requests).await?;
+        Ok(())
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.ready().await?;
+        let noted: Vec<(String, f64)> = self.ask(self.asks.erasures(since)).await?;
+        let read = |(mark, at): (String, f64)| {
+            // Microseconds until the year 2255 are whole numbers there.
+            let at = Timestamp::from_microsecond(at as i64).ok()?;
+            Erasure::from_mark(&mark, at)
+        };
+        Ok(noted.into_iter().filter_map(read).collect())
+    }
+
+    fn remains(&self, _at: Timestamp) -> Vec<Remains> {
+        vec![Remains {
+            place: "redis_files",
+            what: "the pairs in the server's append-only file and dumps, until it rewrites them"
+                .to_owned(),
+            until: None,
+        }]
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -109,7 +109,7 @@ impl World {
                 call.erasing = Some((self.truth.begin_to_erase(user), there));
                 tokio::spawn(async move {
                     let user = UserId::new(USERS[user]).unwrap();
-                    Answered::Erased(headcount.forget(user).await)
+                    Answered::Erased(headcount.forget(user).await.map(|it| it.erased))
                 })
             }
             ref other => self.ask(headcount, other),

@@ -32,7 +32,10 @@ pub struct Shared {
 #[derive(Debug, Clone)]
 pub enum Site {
     /// In this process, at the end of wires.
-    Here { stock: Stock, shelf: Arc<Shelf> },
+    Here {
+        stock: Arc<Stock>,
+        shelf: Arc<Shelf>,
+    },
     /// Servers, behind proxies.
     There(Arc<Servers>),
 }
@@ -91,7 +94,7 @@ impl Instance {
                 let opened = Opened {
                     store: Arc::new(WiredStore::new(stock, &store, is_live)),
                     // One on the network can't tell, and a clock may go back from one life to the next.
-                    newest: is_live.then(|| stock.lock().newest_slot()),
+                    newest: is_live.then(|| stock.store.lock().newest_slot()),
                 };
                 let cached = Arc::new(WiredCache::new(shelf, &cache));
                 let settings = settings(&shared.setup, &spool, &[]);

@@ -170,7 +170,7 @@ impl World {
             instance.end().await;
         }
         if let Site::Here { stock, .. } = &self.shared.site {
-            let store = std::sync::Arc::clone(&stock.lock());
+            let store = std::sync::Arc::clone(&stock.store.lock());
             store.close().await.unwrap();
         }
     }

@@ -66,14 +66,14 @@ impl World {
             return;
         };
         instance::copy(&folder, &left);
-        let former = Arc::clone(&stock.lock());
+        let former = Arc::clone(&stock.store.lock());
         // At once, so that no call meets a store that is closed.
         block_on(PairStore::close(&*former)).unwrap();
         drop(former);
         std::fs::remove_dir_all(&folder).unwrap();
         std::fs::rename(&left, &folder).unwrap();
         let options = EmbeddedOptions::new(&folder, self.settings.frame);
-        *stock.lock() = Arc::new(EmbeddedStore::open(options).unwrap());
+        *stock.store.lock() = Arc::new(EmbeddedStore::open(options).unwrap());
     }
 
     /// What would take long to go by itself goes: locks that were not given back, trust in old lists.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::executor::block_on;
 use headcount::domain::{
-    Batch, BatchBuilder, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
+    Batch, BatchBuilder, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
 };
 use headcount::store::embedded::EmbeddedStore;
 use headcount::store::{Archived, PairStore, StoreError};
@@ -15,17 +15,31 @@ use super::steps::{Call, Fate};
 use super::wire::{Course, Wire};
 
 /// The store that all instances share; it is replaced when it is killed.
-pub type Stock = Arc<Mutex<Arc<EmbeddedStore>>>;
+#[derive(Debug)]
+pub struct Stock {
+    pub store: Mutex<Arc<EmbeddedStore>>,
+    /// Who was erased: it survives as what the server keeps.
+    erased: Mutex<Vec<Erasure>>,
+}
+
+impl Stock {
+    pub fn new(store: EmbeddedStore) -> Self {
+        Self {
+            store: Mutex::new(Arc::new(store)),
+            erased: Mutex::default(),
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct WiredStore {
-    stock: Stock,
+    stock: Arc<Stock>,
     wire: Arc<Wire>,
     is_live: bool,
 }
 
 impl WiredStore {
-    pub fn new(stock: &Stock, wire: &Arc<Wire>, is_live: bool) -> Self {
+    pub fn new(stock: &Arc<Stock>, wire: &Arc<Wire>, is_live: bool) -> Self {
         Self {
             stock: Arc::clone(stock),
             wire: Arc::clone(wire),
@@ -34,7 +48,7 @@ impl WiredStore {
     }
 
     fn inner(&self) -> Arc<EmbeddedStore> {
-        Arc::clone(&self.stock.lock())
+        Arc::clone(&self.stock.store.lock())
     }
 
     /// `call` is made at once, on this thread, so that no timer runs meanwhile.
@@ -129,6 +143,23 @@ impl PairStore for WiredStore {
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         let erase = |store: &EmbeddedStore| block_on(store.forget(user, as_of));
         self.via(Call::Erase, erase, nothing).await
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        let note = |_: &EmbeddedStore| {
+            self.stock.erased.lock().push(*erasure);
+            Ok(())
+        };
+        self.via(Call::Erase, note, nothing).await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        let read = |_: &EmbeddedStore| {
+            let mut erased = self.stock.erased.lock().clone();
+            erased.retain(|erasure| erasure.at() >= since);
+            Ok(erased)
+        };
+        self.via(Call::Other, read, nothing).await
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -20,6 +20,7 @@ use super::servers::Servers;
 use super::steps::{Case, MINUTE, Mode, Part, SEGMENTS, Setup, Step, WINDOWS};
 use super::truth::Truth;
 use super::wire::Said;
+use super::wired_store::Stock;
 
 /// Where the clock begins: 2026-11-21T12:00:00Z.
 const NOON: i64 = 1_795_262_400;
@@ -71,7 +72,7 @@ impl World {
                 let store = EmbeddedOptions::new(folder.path().join("store"), settings.frame);
                 let store = EmbeddedStore::open(store).unwrap();
                 Site::Here {
-                    stock: Arc::new(Mutex::new(Arc::new(store))),
+                    stock: Arc::new(Stock::new(store)),
                     shelf: Arc::default(),
                 }
             }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use headcount::domain::{Batch, Count, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+use headcount::domain::{
+    Batch, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
+};
 use headcount::store::{Archived, PairStore, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -32,6 +34,8 @@ pub struct SwitchableStore {
     trend_away: AtomicBool,
     has_no_trend: AtomicBool,
     during_counts: Mutex<Option<Hook>>,
+    /// Who was erased: the embedded store inside has nobody to tell.
+    erased: Mutex<Vec<Erasure>>,
 }
 
 impl std::fmt::Debug for SwitchableStore {
@@ -67,6 +71,7 @@ impl SwitchableStore {
             trend_away: AtomicBool::new(false),
             has_no_trend: AtomicBool::new(false),
             during_counts: Mutex::default(),
+            erased: Mutex::default(),
         }
     }
 
@@ -232,6 +237,19 @@ impl PairStore for SwitchableStore {
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.reach()?.forget(user, as_of).await
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.reach()?;
+        self.erased.lock().push(*erasure);
+        Ok(())
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.reach()?;
+        let mut erased = self.erased.lock().clone();
+        erased.retain(|erasure| erasure.at() >= since);
+        Ok(erased)
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

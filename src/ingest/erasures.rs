@@ -1,0 +1,174 @@
+//! Who was erased, as far as it concerns pairs that wait on this instance's disk.
+//!
+//! Whoever erases a user notes it in the store first. Every instance reads these notes before it sends anything out of its
+//! spool, and once a minute. A pair that was received before its user was erased is never sent. It goes from the disk as well.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use parking_lot::RwLock;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::spool::Spool;
+use crate::domain::{Batch, Clock, Erasure, TimeFrame, Timestamp, UserId};
+use crate::store::{PairStore, StoreError};
+
+/// How often the notes are read when nothing is sent.
+pub const FOLLOW_EVERY: Duration = Duration::from_secs(60);
+/// How long one look at the notes may take: they are few.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Notes that may have been made, by the clock of who made them, before what was read last, and seen only now.
+const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
+
+/// The erasures that matter.
+#[derive(Debug)]
+pub struct Erasures {
+    store: Arc<dyn PairStore>,
+    clock: Arc<dyn Clock>,
+    /// For how long an erasure matters: no window reaches a pair that was received before.
+    window: SignedDuration,
+    known: RwLock<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    list: Vec<Erasure>,
+    /// Up to when the notes were read.
+    read_until: Option<Timestamp>,
+    /// How many were ever learnt.
+    learnt: u64,
+}
+
+impl Erasures {
+    /// The erasures noted in `store`. None of them is known yet.
+    pub fn new(store: Arc<dyn PairStore>, frame: &TimeFrame, clock: Arc<dyn Clock>) -> Self {
+        let window = frame.full_window().seconds();
+        Self {
+            store,
+            clock,
+            window: SignedDuration::from_secs(i64::try_from(window).unwrap_or(i64::MAX)),
+            known: RwLock::default(),
+        }
+    }
+
+    /// Notes in the store that `user`, an id as it is stored, is erased now.
+    pub async fn note(&self, user: &UserId<'_>) -> Result<Erasure, StoreError> {
+        let erasure = Erasure::of(user, self.clock.now());
+        self.store.note_erasure(&erasure).await?;
+        self.learn([erasure]);
+        Ok(erasure)
+    }
+
+    /// Reads what was noted since; returns what is new.
+    pub async fn refresh(&self) -> Result<Vec<Erasure>, StoreError> {
+        let now = self.clock.now();
+        let oldest = now.saturating_sub(self.window).unwrap_or(Timestamp::MIN);
+        let since = match self.known.read().read_until {
+            Some(until) => until
+                .saturating_sub(OVERLAP)
+                .map_or(oldest, |since| since.max(oldest)),
+            None => oldest,
+        };
+        let noted = timeout(PATIENCE, self.store.erasures(since)).await;
+        let noted = noted.map_err(|_| {
+            StoreError::Timeout(format!(
+                "it did not tell who was erased within {PATIENCE:?}"
+            ))
+        })??;
+        let new = self.learn(noted);
+        let mut known = self.known.write();
+        known.read_until = known.read_until.max(Some(now));
+        known.list.retain(|erasure| erasure.at() >= oldest);
+        Ok(new)
+    }
+
+    /// Takes erasures for known; returns those that were not.
+    pub(super) fn learn(&self, erasures: impl IntoIterator<Item = Erasure>) -> Vec<Erasure> {
+        let mut known = self.known.write();
+        let mut new = Vec::new();
+        for erasure in erasures {
+            if !known.list.contains(&erasure) {
+                known.list.push(erasure);
+                known.learnt += 1;
+                new.push(erasure);
+            }
+        }
+        new
+    }
+
+    /// The erasures of users whose pairs were received at `received` and must not be sent.
+    pub(super) fn since(&self, received: Timestamp) -> Vec<Erasure> {
+        let known = self.known.read();
+        let after = known.list.iter().filter(|it| it.at() >= received);
+        after.copied().collect()
+    }
+
+    /// A number that grows with each erasure that is learnt.
+    pub fn learnt(&self) -> u64 {
+        self.known.read().learnt
+    }
+
+    /// Erases those users of a batch from the store again: it was on its way when they were erased.
+    pub(super) async fn erase_again(
+        &self,
+        batch: &Batch,
+        erasures: &[Erasure],
+    ) -> Result<(), StoreError> {
+        for erasure in erasures {
+            if let Some(pair) = batch.pairs().find(|pair| erasure.is_of(&pair.user)) {
+                self.store.forget(&pair.user, self.clock.now()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes from this disk what the store refused of users who were erased since; whether it could.
+    async fn erase_refused(&self, erasures: &[Erasure]) -> bool {
+        match self.store.erase_refused(erasures).await {
+            Ok(0) => true,
+            Ok(pairs) => {
+                tracing::info!(pairs, "refused pairs of erased users were removed");
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "refused pairs of erased users can't be removed");
+                false
+            }
+        }
+    }
+}
+
+/// Reads the notes once a minute until `stop`, and has the disk freed of whom they are about.
+pub async fn follow(erasures: Arc<Erasures>, spool: Arc<Spool>, stop: CancellationToken) {
+    let mut heeded = 0;
+    loop {
+        let followed = async {
+            if let Err(error) = erasures.refresh().await {
+                tracing::debug!(%error, "the notes of erased users can't be read now");
+            }
+            // Delivery reads them too.
+            let learnt = erasures.learnt();
+            if learnt > heeded {
+                spool.look();
+                if erasures
+                    .erase_refused(&erasures.since(Timestamp::MIN))
+                    .await
+                {
+                    heeded = learnt;
+                }
+            }
+            sleep(FOLLOW_EVERY).await;
+        };
+        tokio::select! {
+            () = followed => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Whether one of these is the erasure of `user`.
+pub(super) fn has(erasures: &[Erasure], user: &UserId<'_>) -> bool {
+    erasures.iter().any(|erasure| erasure.is_of(user))
+}

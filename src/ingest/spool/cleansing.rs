@@ -1,0 +1,118 @@
+//! Takes users who were erased out of the spool's files, whether their pairs still wait or were delivered from a file that is
+//! still there: what waits in such a file, and in those before it, is written again without them, and the file is removed.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::codec::Record;
+use super::delivery::Delivery;
+use super::schedule::Entry;
+use crate::domain::{BatchBuilder, Erasure, UserId};
+use crate::ingest::erasures;
+use crate::store::StoreError;
+
+/// How long to wait after a failure: the disk may be full until something was delivered.
+const RETRY: Duration = Duration::from_secs(30);
+
+impl Delivery<'_> {
+    /// Cleanses the files if erasures were learnt since that was done last.
+    pub(super) async fn cleanse_if_due(&mut self) {
+        let learnt = self.parts.erasures.learnt();
+        let heeded = &self.parts.spool.heeded;
+        if learnt == *heeded.borrow() || Instant::now() < self.cleanse_from {
+            return;
+        }
+        match self.cleanse().await {
+            Ok(()) => {
+                self.parts.spool.heeded.send_replace(learnt);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "erased users can't be taken out of the spool's files now");
+                self.cleanse_from = Instant::now() + RETRY;
+            }
+        }
+    }
+
+    async fn cleanse(&mut self) -> Result<(), StoreError> {
+        let spool = Arc::clone(&self.parts.spool);
+        let _sending = spool.sending.lock().await;
+        let Some(last) = self.last_with_erased().await? else {
+            return Ok(());
+        };
+        let files = spool.ledger.files().into_iter().map(|(file, _)| file);
+        let files: Vec<u64> = files.filter(|file| *file <= last).collect();
+        for file in &files {
+            let is_open = self.files.contains(file);
+            let entries = match is_open {
+                true => self.schedule.take(*file),
+                false => self.entries_of(*file).await?,
+            };
+            let mut entries = entries.into_iter();
+            while let Some(entry) = entries.next() {
+                if let Err(error) = self.mover().carry_over(&entry).await {
+                    let left = std::iter::once(entry).chain(entries);
+                    left.for_each(|entry| self.schedule.add(entry));
+                    if !is_open {
+                        // Those before it are gone.
+                        self.files.push_front(*file);
+                    }
+                    return Err(error);
+                }
+                spool.ledger.settled(&entry, 0);
+            }
+            self.remove(*file).await?;
+        }
+        tracing::info!(
+            files = files.len(),
+            "erased users were taken out of the spool's files"
+        );
+        Ok(())
+    }
+
+    /// The last file that has pairs of erased users.
+    async fn last_with_erased(&self) -> Result<Option<u64>, StoreError> {
+        let mut last = None;
+        for (file, oldest) in self.parts.spool.ledger.files() {
+            let erased = self.parts.erasures.since(oldest);
+            if erased.is_empty() {
+                continue;
+            }
+            for entry in self.entries_of(file).await? {
+                if has_erased(&entry, &erased)? {
+                    last = Some(file);
+                    break;
+                }
+            }
+        }
+        Ok(last)
+    }
+}
+
+/// Whether a record has pairs of a user who was erased after it was received.
+fn has_erased(entry: &Entry, erased: &[Erasure]) -> Result<bool, StoreError> {
+    let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
+    let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? else {
+        return Ok(false);
+    };
+    let received = pairs.received;
+    let erased: Vec<Erasure> = erased
+        .iter()
+        .filter(|erasure| erasure.at() >= received)
+        .copied()
+        .collect();
+    if erased.is_empty() {
+        return Ok(false);
+    }
+    let found = Cell::new(false);
+    let look = |user: &UserId<'_>| {
+        found.set(found.get() || erasures::has(&erased, user));
+        true
+    };
+    pairs
+        .decode_into(&mut BatchBuilder::default(), look)
+        .map_err(damaged)?;
+    Ok(found.get())
+}
