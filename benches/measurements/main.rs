@@ -2,7 +2,7 @@
 //!
 //! It starts what it needs on free ports and in temporary directories, prints tables, and writes `docs/measurements.md`.
 //! Names of sections measure these alone (`-- ingest reads`), `--quick` measures less. A peer that is not installed is
-//! left out, and a line says so: redis-server, postgres (Debian's, or named by HEADCOUNT_TEST_POSTGRES), DuckDB (PyPI's
+//! left out, and a line says so: redis-server, influxd, postgres (Debian's, or named by HEADCOUNT_TEST_POSTGRES), DuckDB (PyPI's
 //! `duckdb`, of `python3` or the one that HEADCOUNT_BENCH_PYTHON names).
 
 #![allow(
@@ -13,6 +13,7 @@
 )]
 
 mod bare;
+mod bounded;
 mod client;
 mod counting;
 mod counting_peers;
@@ -60,7 +61,7 @@ struct Section {
     measure: fn(&Run) -> Report,
 }
 
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     Section {
         name: "ingest",
         title: "Durable ingest over HTTP",
@@ -70,6 +71,11 @@ const SECTIONS: [Section; 6] = [
         name: "reads",
         title: "Reads over HTTP",
         measure: reads::measure,
+    },
+    Section {
+        name: "bounded",
+        title: "Known counts while others are missing",
+        measure: bounded::measure,
     },
     Section {
         name: "memory",

@@ -1,0 +1,148 @@
+//! What readers of a known count notice while everything else is missing: the cache was emptied, and InfluxDB is asked for
+//! 500 segments at once.
+
+use std::time::{Duration, Instant};
+
+use headcount::store::influx::set_up;
+
+use super::client::{self, Request};
+use super::report::Report;
+use super::support::influxd::{Influxd, ORG, TOKEN};
+use super::support::open_loop::{OpenLoop, Script};
+use super::support::peer::{Peer, get, post};
+use super::support::redis::Redis;
+use super::support::stores::record_all;
+use super::support::traffic::{BATCH, Seen, batch, frame, present};
+use super::table::{Table, rate, time};
+use super::{Run, progress, seconds};
+
+/// Segments that nobody has asked this process for.
+const MISSING: u64 = 500;
+const CLIENTS: u64 = 64;
+/// Segments whose count it knows.
+const KNOWN: u64 = 50;
+/// Reads of known counts a second.
+const READS: f64 = 1_000.0;
+
+fn path(segment: u64) -> String {
+    format!("/v1/segments/segment-{segment}/count")
+}
+
+/// Each of the known segments in turn.
+struct OfKnown;
+
+impl Script for OfKnown {
+    fn write_request(&self, n: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(&get(&path(MISSING + n % KNOWN)));
+    }
+}
+
+pub(crate) fn measure(run: &Run) -> Report {
+    let mut report = Report::default();
+    let servers = run
+        .runtime
+        .block_on(async { (Influxd::start().await, Redis::start().await) });
+    let (Some(influxd), Some(redis)) = servers else {
+        report.say("influxd or redis-server is not here: nothing was measured.");
+        return report;
+    };
+    let each = run.pick(2_000, 400);
+    progress("filling InfluxDB");
+    run.runtime.block_on(async {
+        let options = influxd.options("b", frame());
+        set_up(&options, false).await.unwrap();
+        let store = influxd.store("b", frame()).await;
+        let latest = present();
+        let pairs = (0..MISSING + KNOWN).flat_map(|segment| {
+            (0..each).map(move |user| Seen {
+                user,
+                segment,
+                slot: latest - user % 19_000,
+            })
+        });
+        let pairs: Vec<Seen> = pairs.collect();
+        let batches: Vec<_> = pairs
+            .chunks(BATCH)
+            .map(|some| batch(some.iter().copied()))
+            .collect();
+        record_all(&store, &batches, 4).await;
+    });
+    let (url, redis_url) = (influxd.url(), redis.url());
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+        ("cache", "redis"),
+        ("redis_url", redis_url.as_str()),
+        ("refresh_mode", "off"),
+    ];
+    let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [refresher, reader] =
+        [0, 1].map(|n: usize| Peer::headcount(directories[n].path(), &settings));
+    reader.wait_until_ready();
+    progress("a refresh by one process, and 50 counts that the other one knows");
+    client::once(client::Peer::new(refresher.port(), 1, 1, |_| {
+        Request::Http(post("/v1/admin/refresh", "", "application/json"))
+    }));
+    drop(refresher);
+    for segment in MISSING..MISSING + KNOWN {
+        assert_eq!(reader.get(&path(segment))["users"], each);
+    }
+    let load = OpenLoop {
+        address: reader.address(),
+        rate: READS,
+        connections: 16,
+    };
+    progress("known counts alone");
+    let alone = load.run(run.pick(seconds(5.0), seconds(2.0)), OfKnown);
+    progress("and while 64 clients ask for 500 others");
+    redis.cli(&["flushall"]);
+    let missing = client::Peer::new(reader.port(), CLIENTS, MISSING.div_ceil(CLIENTS), |n| {
+        Request::Http(get(&path(n % MISSING)))
+    });
+    let (running, began) = (load.start(OfKnown), Instant::now());
+    client::once(missing);
+    let (took, beside) = (began.elapsed(), running.stop());
+
+    let mut table = Table::new(&[
+        "Reads of 50 known counts",
+        "answers/s",
+        "p50",
+        "p99",
+        "p99.9",
+        "max",
+    ]);
+    for (what, tally) in [("alone", &alone), ("while 500 are missing", &beside)] {
+        assert_eq!(tally.of_status(200), tally.answers(), "{what}");
+        let at = |quantile| time(seconds(tally.latency_ms(quantile) / 1e3));
+        let row = [
+            what.to_owned(),
+            rate(READS),
+            at(0.5),
+            at(0.99),
+            at(0.999),
+            at(1.0),
+        ];
+        table.row(row);
+    }
+    report.say(&format!(
+        "{} segments of {each} users in InfluxDB. One process refreshed Redis; another answered {KNOWN} of the segments; then Redis \
+         was emptied, and {CLIENTS} clients asked the latter for the other {MISSING}, which took {}, two counts at a time. Reads are due \
+         at fixed instants, and latency counts from these.",
+        MISSING + KNOWN,
+        time(took)
+    ));
+    report.table(&table);
+    let p99 = seconds(beside.latency_ms(0.99) / 1e3);
+    report.aim(
+        p99 < Duration::from_millis(100),
+        &format!(
+            "Known counts while {MISSING} others are missing: p99 {}",
+            time(p99)
+        ),
+        "100 ms",
+    );
+    report
+}
