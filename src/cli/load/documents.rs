@@ -215,7 +215,7 @@ mod tests {
                     lines.extend(parcel.refused.iter().map(|refused| refused.line));
                 }
                 Piece::Failed(Failure::Failed(text) | Failure::Usage(text)) => failure = Some(text),
-                Piece::Input(..) => {}
+                Piece::Input(..) | Piece::Warning(_) => {}
             }
         }
         (bodies, lines, failure)

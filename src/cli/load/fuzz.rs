@@ -24,7 +24,7 @@ fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {
     while let Ok(piece) = from.try_recv() {
         match piece {
             Piece::Parcel(parcel) => parcels.push(parcel),
-            Piece::Input(..) => {}
+            Piece::Input(..) | Piece::Warning(_) => {}
             Piece::Failed(_) => failed = true,
         }
     }

@@ -16,10 +16,12 @@ mod rejects;
 mod report;
 mod source;
 mod table;
+mod table_end;
 mod times;
 mod utf16;
 
 use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -45,7 +47,7 @@ pub(super) use generate::Generate;
 use parcel::{Packer, Parcel, Piece};
 use rejects::RejectsFile;
 use report::Report;
-use source::{Inputs, Position, Reader};
+use source::{Inputs, Position, Reader, paths};
 use times::Times;
 pub(super) use times::zone;
 
@@ -94,12 +96,13 @@ fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Pieces), Fai
         true => Target::Nobody(DryRun::new(Timestamp::now(), Settings::with([])?.frame)),
         false => Target::Service(Client::new(&args.target, variables)?),
     };
-    let rejects = args
-        .rejects
-        .as_deref()
-        .map(RejectsFile::create)
-        .transpose()?;
-    let (pieces, progress) = start_reading(args)?;
+    let source = Source::open(args)?;
+    // Last, so that what is wrong with anything else leaves a file of before as it is.
+    let rejects = match &args.rejects {
+        Some(path) => Some(RejectsFile::create(path, source.paths(args))?),
+        None => None,
+    };
+    let (pieces, progress) = source.start(args);
     let load = Load {
         target,
         retry_for: args.retry_for,
@@ -116,22 +119,48 @@ fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Pieces), Fai
 
 type Pieces = mpsc::Receiver<Piece>;
 
-/// Starts the thread that reads; it ends with its input, or soon after the receiver is dropped.
-fn start_reading(args: &LoadArgs) -> Result<(Pieces, Progress), Failure> {
-    let (sender, pieces) = mpsc::channel(args.connections as usize);
-    let mut packer = Packer::new(sender, args.batch as usize);
-    if let Some(generate) = args.generate.clone() {
-        let progress = Progress::new(Some(generate.pairs), &Unit::Pairs);
-        packer.enter("generated");
-        let now = Timestamp::now().as_second();
-        read_in_background(move || generate.pass(now, &mut packer));
-        return Ok((pieces, progress));
+/// Where pairs come from.
+enum Source {
+    Made(Generate),
+    Read(Inputs),
+}
+
+impl Source {
+    fn open(args: &LoadArgs) -> Result<Self, Failure> {
+        match args.generate.clone() {
+            Some(generate) => Ok(Self::Made(generate)),
+            None => Inputs::open(&args.files, reader(args)).map(Self::Read),
+        }
     }
-    let inputs = Inputs::open(&args.files, reader(args))?;
-    let progress = Progress::new(inputs.bytes, &Unit::Bytes);
-    let position = Position::default();
-    read_in_background(move || inputs.pass(&position, &mut packer));
-    Ok((pieces, progress))
+
+    /// What is read, as it was named.
+    fn paths<'a>(&self, args: &'a LoadArgs) -> &'a [PathBuf] {
+        match self {
+            Self::Made(_) => &[],
+            Self::Read(_) => paths(&args.files),
+        }
+    }
+
+    /// Starts the thread that reads; it ends with its input, or soon after the receiver is dropped.
+    fn start(self, args: &LoadArgs) -> (Pieces, Progress) {
+        let (sender, pieces) = mpsc::channel(args.connections as usize);
+        let mut packer = Packer::new(sender, args.batch as usize);
+        match self {
+            Self::Made(generate) => {
+                let progress = Progress::new(Some(generate.pairs), &Unit::Pairs);
+                packer.enter("generated");
+                let now = Timestamp::now().as_second();
+                read_in_background(move || generate.pass(now, &mut packer));
+                (pieces, progress)
+            }
+            Self::Read(inputs) => {
+                let progress = Progress::new(inputs.bytes, &Unit::Bytes);
+                let position = Position::default();
+                read_in_background(move || inputs.pass(&position, &mut packer));
+                (pieces, progress)
+            }
+        }
+    }
 }
 
 fn reader(args: &LoadArgs) -> Reader {
@@ -249,6 +278,10 @@ impl Load {
                 for warning in warnings {
                     self.warn(&warning);
                 }
+                return Ok(());
+            }
+            Piece::Warning(warning) => {
+                self.warn(&warning);
                 return Ok(());
             }
             Piece::Failed(failure) => {

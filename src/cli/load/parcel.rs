@@ -21,6 +21,8 @@ pub(super) const MAX_LINE: usize = 1 << 20;
 pub(super) enum Piece {
     /// How the next input is read, and what is odd about it.
     Input(Reading, Vec<String>),
+    /// What is odd about the input, further on.
+    Warning(String),
     /// Pairs to post.
     Parcel(Parcel),
     /// The input can't be read to its end.
@@ -105,6 +107,12 @@ impl Packer {
         warnings: Vec<String>,
     ) -> Result<(), Stopped> {
         let piece = Piece::Input(reading, warnings);
+        self.to.blocking_send(piece).map_err(|_| Stopped)
+    }
+
+    /// Says what is odd about the input.
+    pub(super) fn warn(&mut self, text: &str) -> Result<(), Stopped> {
+        let piece = Piece::Warning(format!("{}: {text}", self.source));
         self.to.blocking_send(piece).map_err(|_| Stopped)
     }
 

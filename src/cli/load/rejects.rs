@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::deliver::Verdict;
 use super::parcel::Parcel;
 use super::report::UNREADABLE;
+use super::source::is_stdin;
 use crate::cli::Failure;
 
 /// The file of what was rejected.
@@ -28,8 +29,15 @@ struct Reject<'a> {
 }
 
 impl RejectsFile {
-    /// Makes the file, which only its owner may read: there are users in it. Nothing of before stays.
-    pub(super) fn create(path: &Path) -> Result<Self, Failure> {
+    /// Makes the file, which only its owner may read: there are users in it. Nothing of before stays; so it must not be
+    /// one of the `inputs`.
+    pub(super) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
+        if inputs.iter().any(|input| is_same_file(path, input)) {
+            return Err(Failure::usage(format!(
+                "{} is an input, and --rejects would overwrite it: give another file",
+                path.display()
+            )));
+        }
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
@@ -93,4 +101,28 @@ impl RejectsFile {
     fn failed(&self, error: &io::Error) -> Failure {
         Failure::failed(format!("can't write {}: {error}", self.path.display()))
     }
+}
+
+/// Whether both name one file, by whatever links.
+fn is_same_file(path: &Path, input: &Path) -> bool {
+    let input = match is_stdin(input) {
+        true => Path::new("/dev/stdin"),
+        false => input,
+    };
+    let id = |path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        metadata.is_file().then(|| file_id(path, &metadata))?
+    };
+    id(path).is_some_and(|file| Some(file) == id(input))
+}
+
+#[cfg(unix)]
+fn file_id(_: &Path, metadata: &std::fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+#[cfg(not(unix))]
+fn file_id(path: &Path, _: &std::fs::Metadata) -> Option<PathBuf> {
+    path.canonicalize().ok()
 }

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use flate2::read::MultiGzDecoder;
 
@@ -67,9 +67,8 @@ struct Input {
 
 impl Inputs {
     /// Opens all, so that a mistyped name is known before anything is sent.
-    pub(super) fn open(paths: &[PathBuf], reader: Reader) -> Result<Self, Failure> {
-        let stdin = [PathBuf::from("-")];
-        let paths = if paths.is_empty() { &stdin } else { paths };
+    pub(super) fn open(files: &[PathBuf], reader: Reader) -> Result<Self, Failure> {
+        let paths = paths(files);
         if paths.iter().filter(|path| is_stdin(path)).count() > 1 {
             return Err(Failure::usage("standard input can be read only once"));
         }
@@ -253,7 +252,16 @@ impl Read for Broken {
     }
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// What is read where `files` are named: standard input where none is.
+pub(super) fn paths(files: &[PathBuf]) -> &[PathBuf] {
+    static STDIN: LazyLock<[PathBuf; 1]> = LazyLock::new(|| [PathBuf::from("-")]);
+    match files {
+        [] => &*STDIN,
+        files => files,
+    }
+}
+
+pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 

@@ -11,6 +11,7 @@ use super::columns::{self, Columns, Places, TimeColumn, looks_like_time};
 use super::parcel::{MAX_LINE, Packer, Stopped};
 use super::reading::{Reading, Used};
 use super::source::Position;
+use super::table_end::{self, Ending, Marked, Place};
 use super::times::Times;
 use crate::cli::Failure;
 
@@ -38,15 +39,23 @@ pub(super) fn pass(
     position: &Position,
     packer: &mut Packer,
 ) -> Result<(), Stopped> {
-    let left = Cell::new(ROW_READS);
+    let (left, ending) = (Cell::new(ROW_READS), Cell::new(Ending::Whole));
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(table.delimiter)
         .flexible(true)
-        .from_reader(Bounded { input, left: &left });
+        .from_reader(Bounded {
+            input: Marked::new(input, &ending),
+            left: &left,
+        });
     let header = match reader.byte_headers() {
         Ok(header) => header.clone(),
         Err(error) => return Err(packer.fail(position.get(), Failure::failed(error.to_string()))),
     };
+    match table_end::place(&header) {
+        Place::Before => {}
+        Place::End => return Err(packer.fail(position.get(), Failure::failed("it is empty"))),
+        Place::Open => return Err(packer.fail(position.get(), open_quote(1))),
+    }
     let places = match table.columns.find(&header) {
         Ok(places) => places,
         Err(failure) => return Err(packer.fail(position.get(), failure)),
@@ -60,23 +69,38 @@ pub(super) fn pass(
     let mut announced = Some(table.reading);
     let mut record = ByteRecord::new();
     let mut json = Vec::new();
+    let (mut last, mut is_warned) = (1, false);
     loop {
         left.set(ROW_READS);
-        let is_row = match reader.read_byte_record(&mut record) {
-            Ok(is_row) => is_row,
+        let place = match reader.read_byte_record(&mut record) {
+            Ok(true) => table_end::place(&record),
+            Ok(false) => Place::End,
             Err(error) => {
                 return Err(packer.fail(position.get(), Failure::failed(error.to_string())));
             }
         };
+        let line = record.position().map_or(0, csv::Position::line);
         if let Some(reading) = announced.take() {
             // Only now, since the first row shows which of the other columns hold times.
-            let warnings = rows.warnings(table.columns, &reading.source, &record);
+            let warnings = match place {
+                Place::End => Vec::new(),
+                _ => rows.warnings(table.columns, &reading.source, &record),
+            };
             packer.announce(reading, warnings)?;
         }
-        if !is_row {
-            break;
+        match place {
+            Place::Before => {}
+            Place::End => break,
+            Place::Open => return Err(packer.fail(position.get(), open_quote(line))),
         }
-        let line = record.position().map_or(0, csv::Position::line);
+        let lines = reader.position().line().saturating_sub(line);
+        if lines > MOST_LINES && !is_warned {
+            is_warned = true;
+            packer.warn(&format!(
+                "the row that begins in line {line} spans {lines} lines, which are no pairs: is a quote left open?"
+            ))?;
+        }
+        last = line;
         json.clear();
         match rows.write(&record, &mut json) {
             Ok(is_timed) => {
@@ -91,8 +115,22 @@ pub(super) fn pass(
             }
         }
     }
+    if ending.get() == Ending::Unended {
+        packer.warn(&format!(
+            "the last row, line {last}, has no line end: was the file cut off?"
+        ))?;
+    }
     packer.flush(position.get())
 }
+
+fn open_quote(line: u64) -> Failure {
+    Failure::failed(format!(
+        "a quote that is opened in the row of line {line} is never closed, so that no pair is read from the rest"
+    ))
+}
+
+/// Fields may have line ends in them, in few lines. A row of more than that may have pairs in it that are not read.
+const MOST_LINES: u64 = 20;
 
 /// The row as it may stand in a file.
 fn as_text(record: &ByteRecord, delimiter: u8) -> Vec<u8> {

@@ -221,6 +221,77 @@ async fn csv_rows_become_pairs() {
 }
 
 #[tokio::test]
+async fn a_quote_left_open_takes_no_pair_in_silence() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..100).map(|n| format!("u{n},s,x\n")).collect();
+    let script = Script::default();
+    let server = script.start().await;
+    for head in ["u,s,\"stray\n", "u,s,x\n\"u,s,x\n"] {
+        let text = format!("user_id,segment,note\n{head}{rows}");
+        let file = write(folder.path(), "a.csv", text);
+        let (_, failure) = load(&server, &[&file]).await;
+        assert!(
+            matches!(&failure, Some(Failure::Failed(text)) if text.contains("never closed")),
+            "{failure:?}"
+        );
+    }
+    // Another quote further on closes it.
+    let text = format!("user_id,segment,note\nu,s,\"stray\n{rows}v,s,\"x\nw,s,y\n");
+    let file = write(folder.path(), "a.csv", text);
+    let (report, failure) = load(&server, &[&file]).await;
+    assert!(failure.is_none(), "{failure:?}");
+    let [warning] = &report.warnings[..] else {
+        panic!("{:?}", report.warnings)
+    };
+    assert!(warning.contains("line 2 spans 102 lines"), "{warning}");
+}
+
+#[tokio::test]
+async fn a_table_that_may_be_cut_off_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Script::default();
+    let server = script.start().await;
+    let file = write(folder.path(), "a.csv", "user_id,segment\nu1,sports\nu2,spo");
+    let (report, failure) = load(&server, &[&file]).await;
+    assert!(failure.is_none() && report.accepted == 2, "{failure:?}");
+    let [warning] = &report.warnings[..] else {
+        panic!("{:?}", report.warnings)
+    };
+    assert!(warning.contains("line 3, has no line end"), "{warning}");
+    let file = write(folder.path(), "b.csv", "user_id,segment\nu1,sports\n");
+    assert!(load(&server, &[&file]).await.0.warnings.is_empty());
+    let file = write(folder.path(), "c.csv", "");
+    let (_, failure) = load(&server, &[&file]).await;
+    assert!(
+        matches!(&failure, Some(Failure::Failed(text)) if text.ends_with("it is empty")),
+        "{failure:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_read_is_never_overwritten_by_what_was_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "1\n2\n";
+    let file = write(folder.path(), "a.ndjson", text);
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let script = Script::default();
+    let server = script.start().await;
+    for rejects in [&file, link.to_str().unwrap()] {
+        let (_, failure) = load(&server, &[&file, "--rejects", rejects]).await;
+        assert!(
+            matches!(&failure, Some(Failure::Usage(text)) if text.contains("is an input")),
+            "{failure:?}"
+        );
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    }
+    // Nor is a file of before, where nothing can be read.
+    let (_, failure) = load(&server, &["missing", "--rejects", &file]).await;
+    assert!(failure.is_some());
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+}
+
+#[tokio::test]
 async fn a_quote_left_open_does_not_fill_the_memory() {
     let folder = tempfile::tempdir().unwrap();
     let rows = "a,x\n".repeat(500_000);
