@@ -40,6 +40,9 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
                 .await?;
             let done =
                 Refreshed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+            if done.skipped.is_none() && (done.refreshed.is_none() || done.failed.is_none()) {
+                return Err(client.nonsense(&"no number of counts").into());
+            }
             (document, done)
         }
         Place::Here(headcount, cache) => {
@@ -69,6 +72,9 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
     match args.json {
         true => print_json(&document)?,
         false => print(&refreshed_text(&done))?,
+    }
+    if done.skipped.is_none() && done.refreshed == Some(0) && done.failed == Some(0) {
+        note("warning: the store has no segments: is it the one that pairs are recorded in?");
     }
     match done.failed {
         Some(failed) if failed > 0 => Err(Failure::failed(format!(
@@ -173,6 +179,24 @@ async fn place(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::args::{Cli, Command};
+    use crate::cli::test_server::TestServer;
+    use clap::Parser;
+    use warp::Filter;
+
+    #[tokio::test]
+    async fn another_program_has_refreshed_nothing() {
+        let routes = warp::any().map(|| warp::reply::json(&json!({})));
+        let server = TestServer::start(routes).await;
+        let arguments = ["headcount", "refresh", "--url", &server.url];
+        let Command::Refresh(args) = Cli::try_parse_from(arguments).unwrap().command else {
+            panic!("not a refresh")
+        };
+        let Err(Failure::Failed(said)) = refresh(args, Variables::default()).await else {
+            panic!("passed for a refresh")
+        };
+        assert!(said.contains("is this its URL?"), "{said}");
+    }
 
     #[test]
     fn a_refresh_is_told_in_a_line() {

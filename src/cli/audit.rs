@@ -13,7 +13,7 @@ use super::client::{Client, valid};
 use super::output::{harmless, note, print, print_json};
 use super::progress::{Progress, Unit};
 use super::variables::Variables;
-use super::{Failure, duration};
+use super::{Failure, duration, duration_text};
 use crate::audit::{Auditor, AuditorParts, Finding, Keeping};
 use crate::cache::{self, CountCache};
 use crate::config::{CacheKind, Settings, StoreKind};
@@ -94,9 +94,6 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
         true => print_json(&account.document())?,
         false => print(&account.text())?,
     }
-    if findings.is_empty() {
-        note("warning: nothing was audited: there are no segments");
-    }
     let is_of_nothing = |found: &&Finding| {
         let cached = found.cached.as_ref().map_or(0, |cached| cached.count.users);
         !args.segments.is_empty() && found.recount.users == 0 && cached == 0
@@ -108,6 +105,14 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
         ));
     }
     match account.unexplained() {
+        0 if findings.is_empty() => Err(Failure::failed(
+            "nothing was audited: there are no segments",
+        )),
+        0 if account.compares_nothing() => Err(Failure::failed(format!(
+            "nothing was compared: the cache has no count of these segments over {}; is it the one of the service, and does \
+             somebody refresh this window (`refresh_windows`)?",
+            duration_text(window.seconds())
+        ))),
         0 if strangers.is_empty() => Ok(()),
         0 => Err(Failure::failed(
             "the counts agree, but other programs write into the store: see the warnings",

@@ -43,12 +43,20 @@ pub(super) async fn run(args: HealthArgs, variables: &Variables) -> Result<(), F
             )));
         }
     };
+    let answer = Answer::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+    let well: &[&str] = if args.ready {
+        &["ready", "degraded"]
+    } else {
+        &["ok"]
+    };
+    if !well.contains(&answer.status.as_str()) {
+        return Err(client
+            .nonsense(&format!("status {:?}", answer.status))
+            .into());
+    }
     match args.json {
         true => print_json(&document),
-        false => {
-            let answer = Answer::deserialize(&document).map_err(|error| client.nonsense(&error))?;
-            print(&format!("{}\n", sentence(&answer)))
-        }
+        false => print(&format!("{}\n", sentence(&answer))),
     }
 }
 
@@ -82,7 +90,7 @@ fn sentence(answer: &Answer) -> String {
 fn note((name, component): (&String, &Component)) -> Option<String> {
     match (&component.detail, component.ok) {
         (Some(detail), _) => Some(format!("{name}: {detail}")),
-        (None, false) => Some(format!("{name} is away")),
+        (None, false) => Some(format!("{name} does not work")),
         (None, true) => None,
     }
 }
@@ -129,10 +137,22 @@ mod tests {
         };
         assert_eq!(
             said,
-            "unavailable (cache is away; store: connection refused)"
+            "unavailable (cache does not work; store: connection refused)"
         );
         let gone = asked("http://127.0.0.1:1", false).await;
         assert!(matches!(gone, Err(Failure::Failed(said)) if said.contains("connection refused")));
+    }
+
+    #[tokio::test]
+    async fn another_program_is_not_taken_for_a_service() {
+        let routes = warp::any().map(|| warp::reply::json(&json!({"status": "up"})));
+        let server = TestServer::start(routes).await;
+        for ready in [false, true] {
+            let Err(Failure::Failed(said)) = asked(&server.url, ready).await else {
+                panic!("passed for well")
+            };
+            assert!(said.contains("is this its URL?"), "{said}");
+        }
     }
 
     #[test]

@@ -47,19 +47,28 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
         true => print_json(&Listing { segments })?,
         false => print(&table(&rows))?,
     }
-    for remark in remarks(&rows, args.prefix.as_deref()) {
+    for remark in remarks(&rows, args.prefix.as_deref(), client.has_token()) {
         note(&remark);
     }
     Ok(())
 }
 
 /// What a list does not show by itself.
-fn remarks(rows: &[Row], prefix: Option<&str>) -> Vec<String> {
+fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
     let mut remarks = Vec::new();
+    // A token may be bound to segments; the others are left out of the list.
+    let readable = if has_token {
+        " that this token may read"
+    } else {
+        ""
+    };
     match prefix {
         _ if !rows.is_empty() => {}
-        Some(prefix) => remarks.push(format!("no segment begins with `{}`", harmless(prefix))),
-        None => remarks.push("there are no segments".to_owned()),
+        Some(prefix) => remarks.push(format!(
+            "no segment{readable} begins with `{}`",
+            harmless(prefix)
+        )),
+        None => remarks.push(format!("there are no segments{readable}")),
     }
     let stale = rows.iter().filter(|row| row.stale).count();
     if stale > 0 {
@@ -220,11 +229,18 @@ mod tests {
             as_of: None,
             stale,
         };
-        assert!(remarks(&[row(Some(1), false)], None).is_empty());
-        assert_eq!(remarks(&[], None), ["there are no segments"]);
-        assert_eq!(remarks(&[], Some("x")), ["no segment begins with `x`"]);
+        assert!(remarks(&[row(Some(1), false)], None, false).is_empty());
+        assert_eq!(remarks(&[], None, false), ["there are no segments"]);
+        assert_eq!(
+            remarks(&[], None, true),
+            ["there are no segments that this token may read"]
+        );
+        assert_eq!(
+            remarks(&[], Some("x"), false),
+            ["no segment begins with `x`"]
+        );
         let rows = [row(Some(1), true), row(None, false)];
-        let told = remarks(&rows, None).concat();
+        let told = remarks(&rows, None, false).concat();
         assert!(
             told.contains("1 counts are stale") && told.contains("1 segments can't be counted")
         );

@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 
 use super::Failure;
+use super::output::harmless;
+use crate::config::{PREFIX, mistyped_for_clients};
 
 /// A copy of the environment as the process was started with.
 #[derive(Debug, Default)]
@@ -25,7 +27,58 @@ impl Variables {
         }
     }
 
+    /// Stops a client whose variable is misspelt: it would ask another service than the one that is meant, or as
+    /// somebody else.
+    pub(super) fn check_spelling(&self) -> Result<(), Failure> {
+        for (variable, value) in &self.0 {
+            let name = variable.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            let Some(name) = name.filter(|_| !value.is_empty()) else {
+                continue;
+            };
+            if let Some(meant) = mistyped_for_clients(name) {
+                return Err(Failure::usage(format!(
+                    "unknown variable {PREFIX}{}: did you mean {meant}?",
+                    harmless(name)
+                )));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn into_vec(self) -> Vec<(OsString, OsString)> {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, value: &str) -> Result<(), Failure> {
+        Variables::new([(name.into(), value.into())]).check_spelling()
+    }
+
+    #[test]
+    fn a_misspelt_variable_of_a_client_is_an_error() {
+        for (wrong, right) in [
+            ("HEADCOUNT_ULR", "HEADCOUNT_URL?"),
+            ("HEADCOUNT_TOKN", "HEADCOUNT_TOKEN?"),
+            ("HEADCOUNT_TOKENFILE", "HEADCOUNT_TOKEN_FILE?"),
+        ] {
+            let Err(Failure::Usage(said)) = check(wrong, "x") else {
+                panic!("{wrong} passed")
+            };
+            assert!(said.ends_with(right), "{said}");
+            assert!(check(wrong, "").is_ok(), "empty is unset");
+        }
+        for fine in [
+            "HEADCOUNT_URL",
+            "HEADCOUNT_TOKENS_FILE",
+            "HEADCOUNT_LOG",
+            "HEADCOUNT_BANANA",
+            "URL",
+        ] {
+            assert!(check(fine, "x").is_ok(), "{fine}");
+        }
     }
 }

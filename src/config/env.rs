@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::ConfigError;
 use super::layers::{Layers, Origin};
-use super::table::{PREFIX, is_secret, known, mistyped, nearest, variable_of};
+use super::table::{PREFIX, is_secret, is_slip_of, known, mistyped, nearest, variable_of};
 
 /// Variables that begin like settings but speak to others: the client commands, the tests and the benches.
 const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
@@ -66,6 +66,18 @@ pub(super) fn add(
         }
     }
     Ok(warnings)
+}
+
+/// The variable of the client commands of which `HEADCOUNT_` and `name` is a misspelling.
+pub fn mistyped_for_clients(name: &str) -> Option<&'static str> {
+    let key = name.to_ascii_lowercase();
+    let variable = format!("{PREFIX}{name}");
+    let is_ours = NOT_SETTINGS.contains(&variable.as_str()) || known(&key).is_some();
+    let for_clients = NOT_SETTINGS.iter().filter(|_| !is_ours);
+    for_clients
+        .filter_map(|meant| Some((meant, meant.strip_prefix(PREFIX)?.to_ascii_lowercase())))
+        .find(|(_, known)| is_slip_of(known, &key))
+        .map(|(meant, _)| *meant)
 }
 
 /// Whether a platform set this variable rather than a person.

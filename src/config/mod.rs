@@ -19,6 +19,7 @@ mod warnings;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use env::mistyped_for_clients;
 pub use error::ConfigError;
 pub use layers::Origin;
 pub use networks::Networks;

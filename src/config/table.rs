@@ -171,11 +171,15 @@ pub(super) fn is_secret(name: &str) -> bool {
 /// The known name of which `name`, in lower case, is a misspelling: a letter or two are wrong. Likeness is not enough
 /// here, since `window_days` may well be somebody else's.
 pub(super) fn mistyped(name: &str) -> Option<&'static str> {
-    let slips = |known: &str| strsim::damerau_levenshtein(known, name);
-    let allowed = |known: &str| if known.len() < 8 { 1 } else { 2 };
     names()
-        .filter(|known| slips(known) <= allowed(known))
-        .min_by_key(|known| slips(known))
+        .filter(|known| is_slip_of(known, name))
+        .min_by_key(|known| strsim::damerau_levenshtein(known, name))
+}
+
+/// Whether `name` is `known` but for a letter or two.
+pub(super) fn is_slip_of(known: &str, name: &str) -> bool {
+    let allowed = if known.len() < 8 { 1 } else { 2 };
+    strsim::damerau_levenshtein(known, name) <= allowed
 }
 
 /// The known name most like `name`, if any is like it.

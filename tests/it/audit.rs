@@ -94,9 +94,15 @@ async fn a_cached_count_that_was_tampered_with_is_found_and_a_pending_one_explai
     let Some(bench) = Bench::start().await else {
         return;
     };
+    let done = bench.run(&["audit"]);
+    assert!(
+        done.code == Some(1) && done.err.contains("no segments"),
+        "{done:?}"
+    );
     bench.post("first", 20).await;
+    // Nothing was compared, which is no good result.
     let (code, row) = bench.audit(&[]);
-    assert_eq!((code, &row["verdict"]), (Some(0), &"not_cached".into()));
+    assert_eq!((code, &row["verdict"]), (Some(1), &"not_cached".into()));
     bench.refresh();
     let (code, row) = bench.audit(&["s"]);
     assert_eq!((code, &row["verdict"]), (Some(0), &"equal".into()));
@@ -140,7 +146,7 @@ async fn a_cached_count_that_was_tampered_with_is_found_and_a_pending_one_explai
     assert!(shown.err.starts_with("error: 1 of 1 segments"), "{shown:?}");
 
     let (code, row) = bench.audit(&["--window", "1h"]);
-    assert_eq!((code, &row["verdict"]), (Some(0), &"not_cached".into()));
+    assert_eq!((code, &row["verdict"]), (Some(1), &"not_cached".into()));
     assert_eq!(row["recounted"], 25);
     bench.refresh();
     let (code, row) = bench.audit(&[]);

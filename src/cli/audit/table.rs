@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::audit::Finding;
+use crate::audit::{Finding, Verdict};
 use crate::cli::duration_text;
 use crate::cli::output::{grouped, harmless};
 use crate::config::StoreKind;
@@ -34,6 +34,7 @@ pub(super) struct Document<'a> {
     against: Option<StoreKind>,
     sample: Option<Sample>,
     unexplained: usize,
+    not_cached: usize,
     strangers: &'a [String],
     segments: Vec<Row<'a>>,
 }
@@ -87,12 +88,25 @@ impl Account<'_> {
         all.filter(|finding| !finding.is_explained()).count()
     }
 
+    /// How many segments have no count in the cache to be compared.
+    pub(super) fn not_cached(&self) -> usize {
+        let is_missing = |finding: &&Finding| finding.verdict == Verdict::NotCached;
+        self.findings.iter().filter(is_missing).count()
+    }
+
+    /// Whether no two numbers were compared.
+    pub(super) fn compares_nothing(&self) -> bool {
+        self.findings.is_empty()
+            || (self.against.is_none() && self.not_cached() == self.findings.len())
+    }
+
     pub(super) fn document(&self) -> Document<'_> {
         Document {
             window_seconds: self.window.seconds(),
             against: self.against,
             sample: self.sample,
             unexplained: self.unexplained(),
+            not_cached: self.not_cached(),
             strangers: self.strangers,
             segments: self.findings.iter().map(row).collect(),
         }
@@ -159,8 +173,12 @@ impl Account<'_> {
             Some(Sample { seed, of }) => format!(" (a sample of {of}, seed {seed})"),
             None => String::new(),
         };
+        let not_cached = match self.not_cached() {
+            0 => String::new(),
+            some => format!(", {} not cached", grouped(some as u64)),
+        };
         format!(
-            "{} segments{sample} over {}: {} unexplained\n",
+            "{} segments{sample} over {}: {} unexplained{not_cached}\n",
             grouped(segments as u64),
             duration_text(self.window.seconds()),
             grouped(self.unexplained() as u64)
@@ -171,7 +189,7 @@ impl Account<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{Against, Verdict};
+    use crate::audit::Against;
     use crate::cache::Cached;
     use crate::domain::{Count, Segment, Timestamp};
     use crate::store::conformance::frame;
@@ -217,10 +235,14 @@ mod tests {
              1,200      1,202          +2  12.0 s  2 pairs pending          a b\n     \
              9          3          -6  12.0 s  UNEXPLAINED: 6 too high  🏀\n     \
              -          1           -       -  not cached               new\n\
-             3 segments (a sample of 40, seed 7) over 1h: 1 unexplained\n"
+             3 segments (a sample of 40, seed 7) over 1h: 1 unexplained, 1 not cached\n"
         );
         let document = serde_json::to_value(account.document()).unwrap();
-        assert_eq!(document["unexplained"], 1);
+        assert_eq!(
+            (&document["unexplained"], &document["not_cached"]),
+            (&1.into(), &1.into())
+        );
+        assert!(!account.compares_nothing());
         assert_eq!(document["sample"]["seed"], 7);
         let row = &document["segments"][1];
         assert_eq!(

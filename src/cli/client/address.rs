@@ -22,7 +22,7 @@ pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
             harmless(&without_credentials(text))
         ))
     };
-    let mut url = Url::parse(text)
+    let url = Url::parse(text)
         .map_err(|error| wrong(&format!("{error}; give one such as {DEFAULT_URL}")))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("it must begin with http:// or https://"));
@@ -32,8 +32,9 @@ pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
             "a URL of a service has no user and password: give --token",
         ));
     }
-    url.set_query(None);
-    url.set_fragment(None);
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(wrong("nothing may follow its path"));
+    }
     Ok(url)
 }
 

@@ -69,6 +69,7 @@ fn token(target: &Target, variables: &Variables) -> Result<Option<String>, Failu
 impl Client {
     /// A client for the service that flags or variables name.
     pub(super) fn new(target: &Target, variables: &Variables) -> Result<Self, Failure> {
+        variables.check_spelling()?;
         let url = match &target.url {
             Some(url) => url.clone(),
             None => variables
@@ -158,6 +159,11 @@ impl Client {
             base: self.base().to_owned(),
             reason: harmless(&reason.to_string()),
         }
+    }
+
+    /// Whether requests carry a token.
+    pub(super) fn has_token(&self) -> bool {
+        self.authorization.is_some()
     }
 
     /// The service's address, for messages.
@@ -415,6 +421,6 @@ mod tests {
                 "{url}"
             );
         }
-        assert!(Client::to("https://[::1]:8080/x?y", None).is_ok());
+        assert!(Client::to("https://[::1]:8080/x", None).is_ok());
     }
 }
