@@ -390,6 +390,11 @@ impl Headcount {
         self.rounds.as_deref().map(Rounds::interval)
     }
 
+    /// The windows that are recounted and have a trend, the full one first.
+    pub fn refreshed_windows(&self) -> &[Window] {
+        self.refresher.windows()
+    }
+
     /// The segments that a user is in.
     pub async fn memberships(&self, user: UserId<'_>) -> Result<Vec<Membership>, StoreError> {
         let stored = self.ingest.identity().of(user);
@@ -458,6 +463,7 @@ impl Headcount {
         let spool = spool.map(|spool| Component::of_spool(spool, self.clock.now()));
         let refresher = self.rounds.as_deref().map(Component::of_rounds);
         let components = [store, cache, Component::of_clock(&*self.clock)];
+        let strangers = self.store.known_strangers();
         Readiness {
             writes: stored || spool.as_ref().is_some_and(|spool| spool.ok),
             reads,
@@ -466,6 +472,7 @@ impl Headcount {
                 .into_iter()
                 .chain(spool)
                 .chain(refresher)
+                .chain(Component::of_strangers(strangers))
                 .collect(),
         }
     }

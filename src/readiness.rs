@@ -26,7 +26,7 @@ pub struct Readiness {
 /// The state of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Its name: `store`, `cache`, `spool`, `refresher`, `clock`.
+    /// Its name: `store`, `cache`, `spool`, `refresher`, `clock`, `foreign_points`.
     pub name: &'static str,
     /// Whether it works.
     pub ok: bool,
@@ -70,6 +70,18 @@ impl Component {
             ok: !rounds.are_late(),
             detail: Some(rounds.describe()),
         }
+    }
+
+    /// What other programs wrote into the store, where there is any: pairs of its days are refused.
+    pub(crate) fn of_strangers(found: Vec<String>) -> Option<Self> {
+        let problem = (!found.is_empty()).then(|| {
+            format!(
+                "another program writes into the store, and pairs of its days are refused: {}; `headcount setup` says how \
+                 to delete its points",
+                found.join("; ")
+            )
+        });
+        problem.map(|problem| Self::with("foreign_points", Some(problem)))
     }
 
     /// Where "now" comes from.

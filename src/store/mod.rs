@@ -177,6 +177,11 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         Ok(Vec::new())
     }
 
+    /// What [`ping`](Self::ping) or a count met lately of [`strangers`](Self::strangers), without asking again.
+    fn known_strangers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Whether the store can serve now, by a real round trip.
     async fn ping(&self) -> Result<(), StoreError>;
 
@@ -237,8 +242,8 @@ pub enum StoreError {
     /// The store recorded a part of the batch. Only [`PairStore::record`] returns it.
     #[error(transparent)]
     Partly(Box<Partly>),
-    /// What the store holds can't be trusted: somebody must act.
-    #[error("the store is damaged: {0}")]
+    /// What the store holds can't be trusted, or is not as the settings say: somebody must act.
+    #[error("the store can't be used: {0}")]
     Damaged(String),
     /// This store can't do that.
     #[error("this store can't do that: {0}")]

@@ -160,6 +160,10 @@ impl PairStore for ObservedStore {
         self.observe("strangers", self.inner.strangers(as_of)).await
     }
 
+    fn known_strangers(&self) -> Vec<String> {
+        self.inner.known_strangers()
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.observe("ping", self.inner.ping()).await
     }

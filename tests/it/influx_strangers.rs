@@ -9,6 +9,7 @@ use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::program::{self, Run};
+use crate::support::service::Service;
 use crate::support::two_weeks;
 
 const DAY: u64 = 24 * 60;
@@ -175,6 +176,65 @@ async fn set_up_and_audit_tell_of_it() {
     assert_eq!(found.code, Some(1), "{found:?}");
     assert_eq!(found.json()["strangers"].as_array().unwrap().len(), 2);
     assert_eq!(found.json()["segments"][0]["recounted"], 3, "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_not_well_while_pairs_of_some_days_are_refused() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    set_up(&server.options("b", two_weeks()), false)
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let url = server.url();
+    let settings = [
+        ("store", "influx"),
+        ("influx_url", url.as_str()),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_trend_bucket", "b_trend"),
+        ("influx_token", TOKEN),
+    ];
+    let service = Service::start(folder.path(), &settings).await;
+    assert_eq!(service.get("/readyz").await["status"], "ready");
+    assert_eq!(server.write_raw("b", strange("1i", 10 * DAY)).await, 204);
+    let ready = service.get("/readyz").await;
+    assert_eq!(ready["status"], "degraded");
+    assert_eq!(
+        (&ready["writes"], &ready["reads"]),
+        (&true.into(), &true.into())
+    );
+    let told = ready["components"]["foreign_points"]["detail"].as_str();
+    assert!(
+        told.is_some_and(|told| told.contains("whose field user has type integer")),
+        "{ready}"
+    );
+    assert!(!service.text("/").await.contains("Everything works"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mixed_bucket_is_exported_once() {
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    let store = server.store("b", two_weeks()).await;
+    fill(&store).await;
+    assert_eq!(server.write_raw("b", strange("1i", 4 * DAY)).await, 204);
+    // It knows of nothing yet.
+    let other = InfluxStore::open(server.options("b", two_weeks())).unwrap();
+    let exported = other
+        .export(&segment("s"), back(13 * DAY)..=back(0))
+        .await
+        .unwrap();
+    let mut pairs: Vec<_> = exported
+        .pairs()
+        .map(|pair| (pair.user.as_str().to_owned(), pair.slot))
+        .collect();
+    pairs.sort();
+    let all = pairs.len();
+    pairs.dedup();
+    assert_eq!((all, pairs.len()), (4, 4), "{pairs:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

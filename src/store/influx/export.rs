@@ -54,17 +54,12 @@ pub(super) fn stream<'a>(
         return stream::empty().boxed();
     }
     let range = Range::of_slots(&slots, store.options.frame.resolution());
-    let is_known_mixed = store.fields.are_mixed();
     let reading = Reading {
         store,
         segment,
         range,
-        left: match is_known_mixed {
-            true => range.pieces(store.shard).into(),
-            false => VecDeque::from([range]),
-        },
-        // Types are looked at after the query: see `fields`.
-        is_sure: is_known_mixed,
+        left: None,
+        is_sure: false,
         answer: None,
         rows: Vec::new(),
     };
@@ -78,8 +73,8 @@ struct Reading<'a> {
     store: &'a InfluxStore,
     segment: &'a Segment,
     range: Range,
-    /// What is not asked for yet.
-    left: VecDeque<Range>,
+    /// What is not asked for yet; `None` before the beginning.
+    left: Option<VecDeque<Range>>,
     /// Whether no type of another program can have hidden anything.
     is_sure: bool,
     answer: Option<Rows>,
@@ -89,24 +84,39 @@ struct Reading<'a> {
 impl Reading<'_> {
     async fn next(&mut self) -> Result<Option<Batch>, StoreError> {
         self.store.check_agreed().await?;
+        if self.left.is_none() {
+            self.begin().await?;
+        }
         while self.rows.len() < BATCH_POINTS {
             if let Some(answer) = &mut self.answer {
                 if !answer.next(&mut self.rows).await? {
                     self.answer = None;
                 }
-            } else if let Some(range) = self.left.pop_front() {
+            } else if let Some(range) = self.left.as_mut().and_then(VecDeque::pop_front) {
                 self.answer = Some(self.ask(range).await?);
             } else if self.is_sure {
                 break;
             } else {
+                // Types are looked at after the query as well: see `fields`.
                 self.is_sure = true;
                 if self.store.look(&self.store.fields).await?.is_mixed {
-                    // Pairs that came already come again, which changes nothing.
-                    self.left = self.range.pieces(self.store.shard).into();
+                    // Another program began meanwhile. Pairs that came already come again, which changes nothing.
+                    self.left = Some(self.range.pieces(self.store.shard).into());
                 }
             }
         }
         Ok((!self.rows.is_empty()).then(|| self.batch()))
+    }
+
+    /// Looks at types first, so that a bucket that is mixed already is read in pieces, and gives each pair once.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let fields = &self.store.fields;
+        self.is_sure = fields.are_mixed() || self.store.look(fields).await?.is_mixed;
+        self.left = Some(match self.is_sure {
+            true => self.range.pieces(self.store.shard).into(),
+            false => VecDeque::from([self.range]),
+        });
+        Ok(())
     }
 
     async fn ask(&self, range: Range) -> Result<Rows, StoreError> {

@@ -35,6 +35,8 @@ pub(super) struct Fields {
     bucket: String,
     mixed_until: Mutex<Option<Instant>>,
     told: Mutex<Option<Instant>>,
+    /// What other programs had written when the server was asked last.
+    strange: Mutex<Vec<String>>,
 }
 
 /// What the server told.
@@ -54,7 +56,15 @@ impl Fields {
             bucket: bucket.to_owned(),
             mixed_until: Mutex::new(None),
             told: Mutex::new(None),
+            strange: Mutex::default(),
         }
+    }
+
+    /// What other programs had written when the server was asked last, in words.
+    pub(super) fn strange(&self) -> Option<String> {
+        let strange = self.strange.lock();
+        (!strange.is_empty())
+            .then(|| format!("bucket {:?} has {}", self.bucket, strange.join("; ")))
     }
 
     /// Whether the bucket was found mixed lately.
@@ -75,6 +85,7 @@ impl Fields {
                 strange: Vec::new(),
             },
         };
+        self.strange.lock().clone_from(&found.strange);
         *self.mixed_until.lock() = found.is_mixed.then(|| Instant::now() + MIXED_FOR);
         if !found.strange.is_empty() && self.is_time_to_tell() {
             tracing::warn!(

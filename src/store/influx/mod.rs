@@ -521,6 +521,11 @@ impl PairStore for InfluxStore {
         strangers::strangers(self, as_of).await
     }
 
+    fn known_strangers(&self) -> Vec<String> {
+        let buckets = [&self.fields, &self.trend_fields];
+        buckets.into_iter().filter_map(Fields::strange).collect()
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         self.check_open()?;
         self.installation.look_again().await?;
@@ -532,6 +537,9 @@ impl PairStore for InfluxStore {
         let query = flux::probe(&self.options.bucket, range);
         let timeout = self.options.query_timeout.min(PING_TIMEOUT);
         query::rows(&self.server, &query, timeout, |_| Ok(())).await?;
+        for fields in [&self.fields, &self.trend_fields] {
+            fields.look(&self.server, timeout).await?;
+        }
         let window = Duration::from_secs(self.options.frame.full_window().seconds());
         self.retention
             .check(&self.server, &self.options.bucket, window, timeout)

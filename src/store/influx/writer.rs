@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::deliver::Delivery;
 use super::error::Error;
@@ -17,6 +18,7 @@ use super::group::{Answer, Group};
 use super::lines::Lines;
 use super::options::InfluxOptions;
 use crate::store::{Partly, StoreError};
+use crate::supervisor::Watch;
 
 /// The lines of one request that travel together, with what their caller waits on.
 struct Part {
@@ -48,31 +50,59 @@ pub(super) struct Writer {
     gatherer: Mutex<Option<JoinHandle<()>>>,
     delivery: Arc<Delivery>,
     waiting: Arc<AtomicUsize>,
+    #[cfg(test)]
+    trap: Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// The task's side.
+/// The task's side. It outlives a panic of the task, which goes on with what is queued.
 struct Gatherer {
     parts: mpsc::UnboundedReceiver<Part>,
+    /// A part that did not fit the last body.
+    held: Option<Part>,
+    /// Writes under way.
+    writes: JoinSet<()>,
     delivery: Arc<Delivery>,
     bucket: Arc<str>,
     linger: Duration,
+    /// Panics at the next part, once.
+    #[cfg(test)]
+    trap: Arc<std::sync::atomic::AtomicBool>,
 }
 
 impl Writer {
     /// Starts a writer into the bucket of pairs.
     pub(super) fn start(delivery: Arc<Delivery>, options: &InfluxOptions) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let gatherer = Gatherer {
+        #[cfg(test)]
+        let trap = Arc::default();
+        let gatherer = Arc::new(tokio::sync::Mutex::new(Gatherer {
             parts: receiver,
+            held: None,
+            writes: JoinSet::new(),
             delivery: Arc::clone(&delivery),
             bucket: options.bucket.as_str().into(),
             linger: options.linger,
+            #[cfg(test)]
+            trap: Arc::clone(&trap),
+        }));
+        let kept = async move {
+            // It ends when the way in to it is dropped.
+            let never = CancellationToken::new();
+            let make = || {
+                let gatherer = Arc::clone(&gatherer);
+                async move { gatherer.lock().await.run().await }
+            };
+            Watch::default()
+                .keep_alive("influx writer", &never, make)
+                .await;
         };
         Self {
             parts: Mutex::new(Some(sender)),
-            gatherer: Mutex::new(Some(tokio::spawn(gatherer.run()))),
+            gatherer: Mutex::new(Some(tokio::spawn(kept))),
             delivery,
             waiting: Arc::default(),
+            #[cfg(test)]
+            trap,
         }
     }
 
@@ -152,11 +182,9 @@ impl Writer {
 }
 
 impl Gatherer {
-    async fn run(mut self) {
-        let mut writes = JoinSet::new();
-        let mut held = None;
+    async fn run(&mut self) {
         loop {
-            let first = match held.take() {
+            let first = match self.held.take() {
                 Some(part) => part,
                 None => match self.parts.recv().await {
                     Some(part) => part,
@@ -168,21 +196,22 @@ impl Gatherer {
             let Ok(permit) = lane.acquire_owned().await else {
                 break;
             };
-            let (parts, next) = self.gather(first).await;
-            held = next;
+            #[cfg(test)]
+            assert!(!self.trap.swap(false, Ordering::AcqRel), "a trap for tests");
+            let parts = self.gather(first).await;
             let (delivery, bucket) = (Arc::clone(&self.delivery), Arc::clone(&self.bucket));
-            writes.spawn(write(delivery, bucket, parts, permit));
-            while let Some(written) = writes.try_join_next() {
+            self.writes.spawn(write(delivery, bucket, parts, permit));
+            while let Some(written) = self.writes.try_join_next() {
                 note_panic(&written);
             }
         }
-        while let Some(written) = writes.join_next().await {
+        while let Some(written) = self.writes.join_next().await {
             note_panic(&written);
         }
     }
 
-    /// Adds parts to `first` until a body is full or the linger is over; returns also one that did not fit.
-    async fn gather(&mut self, first: Part) -> (Vec<Part>, Option<Part>) {
+    /// Adds parts to `first` until a body is full or the linger is over; one that does not fit is held.
+    async fn gather(&mut self, first: Part) -> Vec<Part> {
         let until = Instant::now() + self.linger;
         let batch_lines = self.delivery.pace.batch_lines();
         let mut lines = first.lines.count();
@@ -197,12 +226,13 @@ impl Gatherer {
             };
             let Some(part) = next else { break };
             if lines + part.lines.count() > batch_lines {
-                return (parts, Some(part));
+                self.held = Some(part);
+                break;
             }
             lines += part.lines.count();
             parts.push(part);
         }
-        (parts, None)
+        parts
     }
 }
 
@@ -271,6 +301,7 @@ fn overall(answers: impl Iterator<Item = (usize, Answer)>) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::deliver::Wire;
     use super::*;
 
     fn partly(refused: &[usize], open: &[usize]) -> Answer {
@@ -291,6 +322,34 @@ mod tests {
             Err(StoreError::Partly(partly)) => (partly.refused, partly.open),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[derive(Debug)]
+    struct TakesAll;
+
+    #[async_trait::async_trait]
+    impl Wire for TakesAll {
+        async fn write(&self, _: &str, _: bytes::Bytes, _: Duration) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panicked_goes_on_with_what_is_queued() {
+        let options = InfluxOptions::for_tests();
+        let delivery = Delivery::new(Arc::new(TakesAll), &options, Arc::default());
+        let writer = Writer::start(Arc::new(delivery), &options);
+        let body = || {
+            let mut lines = Lines::with_capacity(0);
+            lines.push(|text| std::io::Write::write_all(text, b"pair,segment=s user=\"u\" 1\n"));
+            lines
+        };
+        writer.trap.store(true, Ordering::Release);
+        // Nobody waits for an answer that does not come.
+        assert!(writer.write(vec![body()]).await.is_err());
+        writer.write(vec![body()]).await.unwrap();
+        assert_eq!(writer.waiting(), 0);
+        writer.close().await;
     }
 
     #[test]
