@@ -35,6 +35,17 @@ pub(super) fn keep_following_erasures(
     });
 }
 
+/// An error of the store's own directory would read the same.
+fn named(error: StoreError) -> StoreError {
+    let named = |text: String| format!("the spool (setting `spool_dir`): {text}");
+    match error {
+        StoreError::Unavailable(text) => StoreError::Unavailable(named(text)),
+        StoreError::Rejected(text) => StoreError::Rejected(named(text)),
+        StoreError::Damaged(text) => StoreError::Damaged(named(text)),
+        other => other,
+    }
+}
+
 pub(super) async fn open_spool(
     wanted: SpoolSettings,
     resolution: Resolution,
@@ -45,7 +56,8 @@ pub(super) async fn open_spool(
     // It reads what waits from a former run.
     let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
     let opening = tokio::task::spawn_blocking(opening).await;
-    let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+    let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let spool = spool.map_err(named)?;
     let spool = Arc::new(spool);
     let (observed, clock) = (Arc::downgrade(&spool), Arc::clone(clock));
     metrics.before_render(move |metrics| {

@@ -22,6 +22,15 @@ pub(super) enum Encoding {
     Zstd,
 }
 
+/// How `body`, which should be text, is compressed, by its first bytes. No text in UTF-8 begins so.
+pub(super) fn still_packed(body: &[u8]) -> Option<&'static str> {
+    match body {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
+        _ => None,
+    }
+}
+
 impl Encoding {
     /// The one that the headers name.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {

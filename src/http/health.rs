@@ -34,7 +34,8 @@ pub(super) struct Document<'a> {
     writes: bool,
     /// Whether counts come from a live source.
     reads: bool,
-    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`.
+    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`; `foreign_points` where another
+    /// program writes into the store.
     #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component<'a>>,
 }
@@ -89,7 +90,7 @@ pub(super) fn route(
 }
 
 /// The files of tokens and keys. A broken one leaves the service ready, and its revocations without effect.
-fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
+pub(super) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
     auth.files().map(|(name, broken)| readiness::Component {
         name,
         ok: !broken,

@@ -15,7 +15,7 @@ use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
 use super::body::{Limits, Received};
-use super::encoding::Encoding;
+use super::encoding::{Encoding, still_packed};
 use super::gate;
 use super::media::Format;
 use super::openapi::schema;
@@ -206,6 +206,9 @@ fn parse(
     mut intake: Intake,
     reach: &Reach,
 ) -> Result<(Admitted, Report), Problem> {
+    if let Some(packed) = still_packed(body) {
+        return Err(BadBody::Packed(packed).into());
+    }
     let mut push = |user: &str, segment: &str, at| match reach.covers(segment) {
         true => intake.push(user, segment, at),
         false => Err(PairError::Forbidden),

@@ -25,7 +25,11 @@ const MAX_POINTS: usize = 10_000;
 #[schema(as = Trend)]
 pub(super) struct Document<'a> {
     segment: &'a str,
+    window_seconds: u64,
     points: Vec<Point>,
+    /// False for a name of which no pair came within the configured window and of which no point is kept: a slip of the
+    /// pen has no past, as a new segment has none.
+    known: bool,
 }
 
 /// A count of the past.
@@ -75,10 +79,27 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
         );
         return Err(Problem::bad_request("too_many_points", detail));
     }
+    if counts.is_empty() && !app.refreshed_windows().contains(&window) {
+        return Err(Problem::bad_request("invalid_window", not_kept(app)));
+    }
     Ok(json(&Document {
         segment: segment.as_str(),
+        window_seconds: window.seconds(),
         points: counts.iter().map(point).collect(),
+        known: !counts.is_empty() || app.knows(&segment).await,
     }))
+}
+
+/// An empty trend would look like a segment that nobody was ever in.
+fn not_kept(app: &Headcount) -> String {
+    let windows = app.refreshed_windows().iter();
+    let windows: Vec<_> = windows
+        .map(|window| format!("{} s", window.seconds()))
+        .collect();
+    format!(
+        "no trend is kept over this window; it is over {} (setting refresh_windows)",
+        windows.join(", ")
+    )
 }
 
 fn point(count: &Count) -> Point {

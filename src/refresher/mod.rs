@@ -154,6 +154,11 @@ impl Refresher {
         &self.recounts
     }
 
+    /// The windows that are counted.
+    pub(crate) fn windows(&self) -> &[Window] {
+        &self.parts.windows
+    }
+
     /// The list of segments.
     pub(crate) fn names(&self) -> &Arc<Names> {
         &self.names

@@ -198,6 +198,15 @@ async fn hostile_bodies_get_clear_errors() {
         app.post(NDJSON, chunked(&long)).await.problem(),
         (413, "too_large")
     );
+    // Compressed, and no header says so.
+    let packed = gzip(line("u1", "a").as_bytes()).await;
+    let answer = app.post(NDJSON, packed).await;
+    assert_eq!(answer.problem(), (400, "malformed"));
+    assert!(
+        answer.text.contains("content-encoding: gzip"),
+        "{}",
+        answer.text
+    );
     let bomb = gzip(&vec![b' '; 1 << 26]).await;
     let headers = [("content-type", NDJSON), ("content-encoding", "gzip")];
     assert_eq!(
@@ -412,7 +421,16 @@ async fn refreshes_make_the_trend() {
         {"at": NOON_TEXT, "users": 1},
         {"at": "2026-11-21T12:01:00Z", "users": 2},
     ]);
-    assert_eq!(trend.json, json!({"segment": "a", "points": points}));
+    let whole =
+        json!({"segment": "a", "window_seconds": 1_209_600, "points": points, "known": true});
+    assert_eq!(trend.json, whole);
+    let typo = app.get("/v1/segments/aa/trend").await;
+    assert_eq!(
+        (&typo.json["points"], &typo.json["known"]),
+        (&json!([]), &json!(false))
+    );
+    let not_kept = app.get("/v1/segments/a/trend?window=7d").await;
+    assert_eq!(not_kept.problem(), (400, "invalid_window"));
     let stepped = app.get("/v1/segments/a/trend?step=1h").await;
     assert_eq!(stepped.json["points"].as_array().unwrap().len(), 1);
     let exact = format!("/v1/segments/a/trend?from={NOON}&to=2026-11-21T12:00:30Z");

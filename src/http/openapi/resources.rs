@@ -130,7 +130,8 @@ fn get_trend() -> Described {
         "getTrend",
         "counts",
         "Counts of the past",
-        "Each refresh adds a point. At most 10,000 are answered.",
+        "Each refresh adds a point for each window that it recounts. At most 10,000 are answered. A window that is not \
+         recounted and has no points is 400 `invalid_window`.",
     )
     .takes(parameters::segment())
     .takes(parameters::segment_beside())
@@ -141,7 +142,10 @@ fn get_trend() -> Described {
     .answers::<trend::Document<'static>>(
         200,
         "The points, oldest first.",
-        json!({"segment": "sports", "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}]}),
+        json!({
+            "segment": "sports", "window_seconds": 1_209_600,
+            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true
+        }),
     )
     .fails(&[
         INVALID_SEGMENT,

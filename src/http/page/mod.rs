@@ -33,6 +33,7 @@ use super::route::Route;
 use crate::app::Headcount;
 use crate::auth::Reach;
 use crate::config::HttpSettings;
+use crate::readiness::Readiness;
 
 pub(super) use self::sign_in::wants_html;
 
@@ -96,6 +97,15 @@ impl Pages {
             events: Route::of("/v1/events") != Route::Unknown,
             signed_in: self.gate.is_on(),
         }
+    }
+
+    /// How the parts of the service are, those among them that are no part of `Headcount`.
+    async fn readiness(&self) -> Readiness {
+        let mut readiness = self.app.readiness().await;
+        readiness
+            .components
+            .extend(super::health::files(self.gate.auth()));
+        readiness
     }
 }
 

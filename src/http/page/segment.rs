@@ -113,7 +113,7 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
     let window = asked.map(|text| window(app.frame(), text));
     let (now_count, readiness, trend, chosen) = tokio::join!(
         app.counts().get(&segment, full, false),
-        app.readiness(),
+        pages.readiness(),
         trend(app, &segment, &span),
         chosen(app, &segment, window.as_ref()),
     );

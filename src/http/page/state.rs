@@ -33,14 +33,11 @@ pub(super) struct Part {
 pub(super) fn state(app: &Headcount, readiness: &Readiness, has_counts: bool) -> State {
     let (summary, kind) = summary(readiness, has_counts);
     let components = readiness.components.iter();
+    let store_responds = store_responds(readiness);
     let mut parts: Vec<_> = components
         .filter(|component| component.name != REFRESHER)
-        .map(part)
+        .map(|component| part(component, store_responds))
         .collect();
-    let store_responds = readiness
-        .components
-        .iter()
-        .any(|part| part.name == "store" && part.ok);
     let since = app.refreshed().map(|at| {
         let age = app.clock().now().duration_since(at);
         Duration::try_from(age).unwrap_or_default()
@@ -58,10 +55,19 @@ pub(super) fn state(app: &Headcount, readiness: &Readiness, has_counts: bool) ->
     }
 }
 
+fn store_responds(readiness: &Readiness) -> bool {
+    let mut components = readiness.components.iter();
+    components.any(|part| part.name == "store" && part.ok)
+}
+
 fn summary(readiness: &Readiness, has_counts: bool) -> (&'static str, &'static str) {
     let all_well = readiness.components.iter().all(|part| part.ok);
     match (readiness.writes, has_counts) {
         (true, true) if all_well => ("Everything works.", "good"),
+        (true, true) if readiness.reads && store_responds(readiness) => (
+            "Pairs are taken and counts are answered. Not every part works.",
+            "worth-a-look",
+        ),
         (true, true) => (
             "Pairs are taken. Not every part works: counts may be the last known.",
             "worth-a-look",
@@ -75,13 +81,15 @@ fn summary(readiness: &Readiness, has_counts: bool) -> (&'static str, &'static s
     }
 }
 
-fn part(component: &Component) -> Part {
+fn part(component: &Component, store_responds: bool) -> Part {
     let name = match component.name {
         "store" => "Store",
         "cache" => "Cache",
         "spool" => "Spool",
-        "tokens" => "Tokens",
         "clock" => "Clock",
+        "tokens_file" => "Tokens",
+        "jwt_keys" => "Keys of tokens",
+        "foreign_points" => "Other programs",
         other => other,
     };
     let words = match (component.name, &component.detail, component.ok) {
@@ -90,10 +98,20 @@ fn part(component: &Component) -> Part {
         ("spool", None, true) => "Empty: no pairs wait.".to_owned(),
         (_, None, true) => "Works.".to_owned(),
         ("store", _, false) => "Does not respond.".to_owned(),
-        ("cache", _, false) => "Does not respond: counts come from the store.".to_owned(),
+        ("cache", _, false) if store_responds => {
+            "Does not respond: counts come from the store.".to_owned()
+        }
+        ("cache", _, false) => "Does not respond.".to_owned(),
         ("spool", _, false) => "Can't keep pairs.".to_owned(),
         ("clock", _, false) => {
             "Is behind what was recorded: counts are of a later time.".to_owned()
+        }
+        ("tokens_file" | "jwt_keys", _, false) => {
+            "The file can't be used: what was read before stays valid, and nothing is revoked."
+                .to_owned()
+        }
+        ("foreign_points", _, false) => {
+            "One writes into the store: pairs of some days are refused.".to_owned()
         }
         (_, _, false) => "Does not work: the log of the service says why.".to_owned(),
     };
@@ -164,11 +182,29 @@ mod tests {
             ok,
             detail: Some("tcp connect error: 10.0.0.7:8086 refused".to_owned()),
         };
-        for name in ["store", "cache", "spool", "another"] {
-            let part = part(&component(name, false));
+        for name in [
+            "store",
+            "cache",
+            "spool",
+            "tokens_file",
+            "foreign_points",
+            "another",
+        ] {
+            let part = part(&component(name, false), true);
             assert_eq!(part.kind, "unwell");
             assert!(!part.words.contains("10.0.0.7"), "{}", part.words);
         }
+    }
+
+    #[test]
+    fn no_part_is_said_to_stand_in_for_another_that_is_away() {
+        let cache = Component {
+            name: "cache",
+            ok: false,
+            detail: None,
+        };
+        assert!(part(&cache, true).words.contains("from the store"));
+        assert!(!part(&cache, false).words.contains("from the store"));
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub enum BadBody {
     /// There is nothing in it.
     #[error("the body is empty")]
     Empty,
+    /// It is compressed, and `content-encoding` does not say so, or not how often.
+    #[error("the body is {0}: say so by the header `content-encoding: {0}`, once")]
+    Packed(&'static str),
     /// It is not UTF-8, as JSON must be.
     #[error("the body is not UTF-8 from byte {0} on")]
     NotUtf8(usize),

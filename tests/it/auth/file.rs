@@ -49,6 +49,13 @@ async fn a_running_service_takes_up_the_tokens_file() {
         "no path for readers: {detail}"
     );
 
+    // The page for people does not call everything well either.
+    let page = app.send_with(Method::GET, "/", &reader).await.text;
+    assert!(
+        page.contains("nothing is revoked") && !page.contains("Everything works"),
+        "{page}"
+    );
+
     std::fs::remove_file(&file.path).unwrap();
     let counted =
         async || (app.metric("headcount_tokens_file_errors_total").await == 2.0).then_some(());
