@@ -65,6 +65,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_distinct(factory).await;
     check_windows(factory).await;
     check_hostile_names(factory).await;
+    check_count_many(factory).await;
     check_memberships_and_forget(factory).await;
     check_erasure_notes(factory).await;
     check_archive_changes_no_count(factory).await;
@@ -312,6 +313,50 @@ pub async fn check_hostile_names(factory: &dyn Factory) {
         );
     }
     store.close().await.unwrap();
+}
+
+/// Many segments counted in one call have the counts that each has alone, in the order asked for.
+pub async fn check_count_many(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    assert!(store.counts_at_once() >= 1, "at least one at a time");
+    // More than a store takes at once. The n-th segment has users in n % 7 slots, so that some have none.
+    let more: Vec<String> = (0..30).map(|n| format!("segment {n}")).collect();
+    let mut names: Vec<&str> = HOSTILE_NAMES.to_vec();
+    names.extend(more.iter().map(String::as_str));
+    let pairs = names.iter().enumerate().flat_map(|(index, name)| {
+        let slots = 0..index as u64 % 7;
+        slots.map(move |age| (HOSTILE_NAMES[age as usize], *name, back(present, age * 3)))
+    });
+    store.record(&batch(pairs)).await.unwrap();
+    // One is asked for twice, and one that there never was.
+    let mut asked: Vec<Segment> = names.iter().rev().map(|name| segment(name)).collect();
+    asked.extend([segment("unknown"), segment(names[6])]);
+    check_counts_of(&*store, &asked, &frame, now).await;
+    store.forget(&user(HOSTILE_NAMES[1]), now).await.unwrap();
+    check_counts_of(&*store, &asked, &frame, now).await;
+    let none = store.count_many(&[], frame.full_window(), now).await;
+    assert_eq!(none.unwrap(), [], "no segments have no counts");
+    store.close().await.unwrap();
+}
+
+async fn check_counts_of(
+    store: &dyn PairStore,
+    asked: &[Segment],
+    frame: &TimeFrame,
+    now: Timestamp,
+) {
+    for window in [minutes(1, frame), minutes(7, frame), frame.full_window()] {
+        let counted = store.count_many(asked, window, now).await.unwrap();
+        assert_eq!(counted.len(), asked.len(), "one count a segment");
+        for (segment, count) in asked.iter().zip(counted) {
+            assert!(count.as_of >= now, "{segment} as of an earlier instant");
+            let alone = users(store, segment.as_str(), window, now).await;
+            assert_eq!(count.users, alone, "users of {segment} over {window:?}");
+        }
+    }
 }
 
 /// A user's segments are found, and erased from all of them and no others; later pairs count again.

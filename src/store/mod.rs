@@ -59,6 +59,27 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         as_of: Timestamp,
     ) -> Result<Count, StoreError>;
 
+    /// The same as [`count`](Self::count) for each of `segments`, in their order. An error says nothing of which of them
+    /// can be counted.
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let mut counts = Vec::with_capacity(segments.len());
+        for segment in segments {
+            counts.push(self.count(segment, window, as_of).await?);
+        }
+        Ok(counts)
+    }
+
+    /// How many small segments one [`count_many`](Self::count_many) should have, where that is cheaper than a call for
+    /// each; 1 where it is not. The same for the life of the store.
+    fn counts_at_once(&self) -> usize {
+        1
+    }
+
     /// Whether the store keeps every slot in which a pair was seen, so that a count as of a slot that has ended is
     /// still right. One that keeps the latest slot alone leaves out whoever has been seen again since. The same for
     /// the life of the store.

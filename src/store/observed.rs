@@ -56,6 +56,20 @@ impl PairStore for ObservedStore {
             .await
     }
 
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let counts = self.inner.count_many(segments, window, as_of);
+        self.observe("count_many", counts).await
+    }
+
+    fn counts_at_once(&self) -> usize {
+        self.inner.counts_at_once()
+    }
+
     fn keeps_every_slot(&self) -> bool {
         self.inner.keeps_every_slot()
     }
@@ -213,6 +227,7 @@ mod tests {
         for operation in [
             "record",
             "count",
+            "count_many",
             "segments",
             "memberships",
             "forget",

@@ -207,7 +207,7 @@ impl Default for Metrics {
             ),
             store_seconds: names.seconds(
                 "store_call_duration",
-                "Calls of the store by operation and outcome",
+                "Calls of the store by operation and outcome; count is of one segment, count_many of a group",
                 long,
             ),
             cache_fallbacks: names

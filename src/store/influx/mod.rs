@@ -1,4 +1,5 @@
-//! InfluxDB 2: pairs in a bucket whose retention is the window, counts by one Flux query a segment.
+//! InfluxDB 2: pairs in a bucket whose retention is the window, counts by one Flux query a segment, or a
+//! group of small ones.
 //!
 //! A pair is a point of measurement `pair` with the tag `segment` and the string field `user`. The user can't
 //! be a tag: every (user, segment) would be a series of its own, about a kilobyte of memory each. So the
@@ -73,6 +74,10 @@ use crate::domain::{
 
 /// Seconds that Flux can state: its times are nanoseconds in 64 bits.
 const LAST_FLUX_SECOND: i64 = i64::MAX / 1_000_000_000;
+
+/// Segments of one query. Over 4 million points in 500 segments, 2 queries at a time, queries of 1, 5, 25 and 100
+/// segments took 71, 40, 25 and 30 s.
+const COUNTS_AT_ONCE: usize = 25;
 
 /// How long a ping may take. The query it makes takes milliseconds.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -218,6 +223,18 @@ impl InfluxStore {
         found.map_err(StoreError::from)
     }
 
+    /// The distinct users of each of `segments`; one without any is left out.
+    async fn users_of(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<HashMap<Segment, u64>, StoreError> {
+        self.check_agreed().await?;
+        let range = Range::of(window, as_of, self.options.frame.resolution());
+        self.count_users(segments, range).await
+    }
+
     /// The distinct users of each of `segments` in `range`.
     async fn count_users(
         &self,
@@ -360,13 +377,30 @@ impl PairStore for InfluxStore {
         window: Window,
         as_of: Timestamp,
     ) -> Result<Count, StoreError> {
-        self.check_agreed().await?;
-        let range = Range::of(window, as_of, self.options.frame.resolution());
-        let users = self
-            .count_users(std::slice::from_ref(segment), range)
-            .await?;
-        let users = users.get(segment).copied().unwrap_or(0);
+        let users = self.users_of(std::slice::from_ref(segment), window, as_of);
+        let users = users.await?.get(segment).copied().unwrap_or(0);
         Ok(Count { users, as_of })
+    }
+
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let mut counts = Vec::with_capacity(segments.len());
+        for some in segments.chunks(COUNTS_AT_ONCE) {
+            let users = self.users_of(some, window, as_of).await?;
+            counts.extend(some.iter().map(|segment| Count {
+                users: users.get(segment).copied().unwrap_or(0),
+                as_of,
+            }));
+        }
+        Ok(counts)
+    }
+
+    fn counts_at_once(&self) -> usize {
+        COUNTS_AT_ONCE
     }
 
     /// A point stays where it is when its user is seen again.

@@ -114,6 +114,21 @@ impl PairStore for WiredStore {
         self.via(Call::StoreCount, count, nothing).await
     }
 
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let count = |store: &EmbeddedStore| block_on(store.count_many(segments, window, as_of));
+        self.via(Call::StoreCount, count, nothing).await
+    }
+
+    /// One in rounds counts a few together.
+    fn counts_at_once(&self) -> usize {
+        if self.is_live { 1 } else { 3 }
+    }
+
     fn is_live(&self) -> bool {
         self.is_live
     }
