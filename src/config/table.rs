@@ -66,7 +66,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("postgres_connections", "10", COUNT, "most connections to Postgres; half of them only write"),
     plain("postgres_statement_timeout", "1m", DURATION, "longest time that Postgres may work on one count"),
     plain("influx_write_timeout", "11s", DURATION, "longest time that InfluxDB may take for one write at first; after a time-out it grows, up to 30s. Its own limit is 10s"),
-    plain("influx_query_timeout", "1m", DURATION, "longest time that InfluxDB may take for one count"),
+    plain("influx_query_timeout", "1m", DURATION, "longest time that InfluxDB may take for one query"),
     plain("write_deadline", "6s", DURATION, "how long a client waits for a store on the network before its pairs go to the spool, or without a spool are answered with 503"),
     plain("linger", "0ms", DURATION, "how long a write to InfluxDB waits for pairs of other requests"),
     plain("batch_pairs", "5000", COUNT, "most pairs in one write to InfluxDB or Postgres"),

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::patience::PATIENCE;
 use super::{CountError, Counts, Listed};
 use crate::domain::{Count, Segment, Window};
-use crate::refresher::{Key, Listing};
+use crate::refresher::Key;
 
 /// Counts that a list asks for at once. The bound on those under way is elsewhere; this keeps lists from filling the
 /// line for single counts.
@@ -102,7 +102,7 @@ impl Counts {
                 known.into()
             }
         };
-        let known = self.known(&names, window).await;
+        let known = self.parts.refresher.known(&names, window).await;
         let is_recent =
             |count: &Option<Count>| count.is_some_and(|count| self.is_recent(count.as_of));
         let mut to_count: Vec<_> = names.iter().zip(&known).collect();
@@ -129,28 +129,6 @@ impl Counts {
             self.parts.metrics.stale_answer();
         }
         Ok(list.into())
-    }
-
-    /// The latest counts that the cache and the memory have of `names`.
-    async fn known(&self, names: &Listing, window: Window) -> Vec<Option<Count>> {
-        let remembered = self.parts.refresher.remembered();
-        let cached = match self.parts.cache.get_many(names, window).await {
-            Ok(cached) => cached,
-            Err(_) => {
-                self.parts.metrics.cache_fallback();
-                vec![None; names.len()]
-            }
-        };
-        let latest = names.iter().zip(cached).map(|(segment, cached)| {
-            let cached = cached.map(|cached| cached.count);
-            if let Some(count) = cached {
-                remembered.keep(segment, window, count);
-            }
-            let kept = remembered.get(&(segment.clone(), window));
-            let both = [cached, kept.map(|kept| kept.count)];
-            both.into_iter().flatten().max_by_key(|count| count.as_of)
-        });
-        latest.collect()
     }
 
     /// What the store counts of `segments` until `deadline`.

@@ -1,10 +1,12 @@
-//! One count: made by the store, kept in the cache and in memory.
+//! Counts: made by the store in one call, kept in the cache and in memory.
 
 use std::sync::Arc;
 
+use futures::future::join_all;
+
 use super::names::Names;
 use super::remembered::Remembered;
-use crate::cache::CountCache;
+use crate::cache::{CountCache, PendingMark};
 use crate::domain::{Clock, Count, Segment, TimeFrame, Window};
 use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
@@ -35,31 +37,53 @@ pub struct Recount {
     pub pending: Option<u64>,
 }
 
+/// Where a count is kept.
+enum Goal {
+    /// In the cache and in memory.
+    Cache(PendingMark),
+    /// In memory: the cache can't be asked.
+    Memory,
+    /// In memory, among counts of anything that readers ask for.
+    Others,
+}
+
 impl Counter {
-    /// Counts `segment` in the store and keeps the count: in the cache if it is one that is refreshed, of a configured
-    /// window and of a segment that there is. Whoever asks for made-up names and windows fills nothing there.
+    /// Counts `segments` in one call of the store and keeps each count: in the cache if it is one that is refreshed, of a
+    /// configured window and of a segment that there is. Whoever asks for made-up names and windows fills nothing there.
     pub(super) async fn count(
         &self,
-        segment: &Segment,
+        segments: &[Segment],
         window: Window,
-    ) -> Result<Recount, StoreError> {
-        let is_refreshed = self.windows.contains(&window) && self.names.has_heard_of(segment).await;
-        if !is_refreshed {
-            let count = self.count_once(segment, window).await?;
-            self.remembered.keep_other(segment, window, count);
-            return Ok(Recount {
-                count,
-                pending: None,
-            });
+    ) -> Result<Vec<Recount>, StoreError> {
+        let goals = segments.iter().map(|segment| self.goal(segment, window));
+        let goals = join_all(goals).await;
+        let counts = self.count_once(segments, window).await?;
+        let kept = segments.iter().zip(counts).zip(goals);
+        let kept = kept.map(|((segment, count), goal)| self.keep(segment, window, count, goal));
+        Ok(join_all(kept).await)
+    }
+
+    /// Where a count that begins now is to be kept.
+    async fn goal(&self, segment: &Segment, window: Window) -> Goal {
+        if !self.windows.contains(&window) || !self.names.has_heard_of(segment).await {
+            return Goal::Others;
         }
-        let mark = self.cache.mark(segment).await;
-        let count = self.count_once(segment, window).await?;
-        self.remembered.keep(segment, window, count);
-        let Ok(mark) = mark else {
-            return Ok(Recount {
+        match self.cache.mark(segment).await {
+            Ok(mark) => Goal::Cache(mark),
+            Err(_) => Goal::Memory,
+        }
+    }
+
+    async fn keep(&self, segment: &Segment, window: Window, count: Count, goal: Goal) -> Recount {
+        match goal {
+            Goal::Others => self.remembered.keep_other(segment, window, count),
+            Goal::Memory | Goal::Cache(_) => self.remembered.keep(segment, window, count),
+        }
+        let Goal::Cache(mark) = goal else {
+            return Recount {
                 count,
                 pending: None,
-            });
+            };
         };
         let pending = match self.cache.put(segment, window, count, mark).await {
             Ok(Some(kept)) if kept.count == count => kept.pending,
@@ -69,23 +93,37 @@ impl Counter {
                 None
             }
         };
-        Ok(Recount { count, pending })
+        Recount { count, pending }
     }
 
     /// Counts again when the slot ended before the store was done, unless the store keeps every slot of a pair. One
     /// that keeps the latest leaves out of the count of an ended slot whoever has been seen again since, though they
     /// were there.
-    async fn count_once(&self, segment: &Segment, window: Window) -> Result<Count, StoreError> {
+    async fn count_once(
+        &self,
+        segments: &[Segment],
+        window: Window,
+    ) -> Result<Vec<Count>, StoreError> {
         let slot_of = |instant| self.frame.resolution().slot_of(instant);
         let mut tries = 0;
         loop {
             let as_of = self.clock.now();
-            let count = self.store.count(segment, window, as_of).await?;
+            let counts = match segments {
+                [only] => vec![self.store.count(only, window, as_of).await?],
+                several => self.store.count_many(several, window, as_of).await?,
+            };
             tries += 1;
-            let has_ended = slot_of(self.clock.now()) > slot_of(count.as_of);
+            let present = slot_of(self.clock.now());
+            let has_ended = counts.iter().any(|count| present > slot_of(count.as_of));
             if !has_ended || self.store.keeps_every_slot() || tries == COUNT_TRIES {
-                return Ok(count);
+                return Ok(counts);
             }
         }
     }
+}
+
+/// Whether it was not the count that failed but `store` that went away.
+pub(super) async fn is_away(store: &dyn PairStore, error: &StoreError) -> bool {
+    matches!(error, StoreError::Unavailable(_) | StoreError::Timeout(_))
+        && store.ping().await.is_err()
 }

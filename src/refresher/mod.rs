@@ -1,9 +1,11 @@
 //! The one writer of cached counts: recounts segments from the store into the cache and keeps their trend.
 //!
 //! Everybody who needs a count from the store asks here, readers included, so that there is one bound on counts under
-//! way ([`places`]), one count of a segment and window at a time ([`recounts`]), and one list of segments ([`names`]).
+//! way ([`places`]), one count of a segment and window at a time ([`recounts`]), and one list of segments ([`names`]). A
+//! refresh counts small segments together ([`groups`]), where the store gains by it.
 
 mod counter;
+mod groups;
 mod keep_running;
 mod lock;
 mod names;
@@ -30,7 +32,7 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
 
 pub use self::counter::Recount;
-pub(crate) use self::names::{Listing, Names};
+pub(crate) use self::names::Names;
 pub(crate) use self::places::Lane;
 pub(crate) use self::recounts::{Recounts, Ticket};
 pub(crate) use self::remembered::{Key, Remembered};

@@ -2,6 +2,8 @@
 //!
 //! Each is made by a task of its own, so that a count that outlasts its readers still reaches the cache.
 
+mod together;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use super::counter::{Counter, Recount};
 use super::places::{Lane, Place, Places};
 use super::remembered::Key;
+use crate::domain::{Segment, Window};
 use crate::store::StoreError;
 use crate::supervisor::Supervisor;
 
@@ -29,6 +32,8 @@ pub(crate) struct Recounts {
     asked: Mutex<HashMap<Key, Asked>>,
     /// When the count of a key last timed out.
     silent: moka::sync::Cache<Key, Instant>,
+    /// Segments that are counted alone, however small.
+    apart: moka::sync::Cache<Segment, ()>,
     supervisor: Supervisor,
 }
 
@@ -71,6 +76,19 @@ pub(crate) struct Ticket {
     pub(crate) is_joined: bool,
 }
 
+impl Waiting {
+    fn new(step: Step, lane: Lane) -> Self {
+        Self {
+            told: Told {
+                step: Arc::new(watch::Sender::new(step)),
+                asked: Instant::now(),
+            },
+            lane,
+            moved: Arc::default(),
+        }
+    }
+}
+
 impl Told {
     fn ticket(&self, is_joined: bool) -> Ticket {
         Ticket {
@@ -106,6 +124,7 @@ impl Recounts {
             places,
             asked: Mutex::default(),
             silent: moka::sync::Cache::new(MAX_SILENT),
+            apart: together::apart(),
             supervisor,
         })
     }
@@ -147,24 +166,19 @@ impl Recounts {
         } else {
             Step::Waits
         };
-        let told = Told {
-            step: Arc::new(watch::Sender::new(step)),
-            asked: Instant::now(),
-        };
-        let ticket = told.ticket(false);
-        asked.waiting = Some(Waiting {
-            told,
-            lane,
-            moved: Arc::default(),
-        });
+        let waiting = Waiting::new(step, lane);
+        let ticket = waiting.told.ticket(false);
+        asked.waiting = Some(waiting);
         if !has_task {
-            let (all, key) = (Arc::clone(self), key.clone());
-            drop(
-                self.supervisor
-                    .begin("count", async move { all.make(key, place).await }),
-            );
+            self.begin(key.clone(), place);
         }
         ticket
+    }
+
+    fn begin(self: &Arc<Self>, key: Key, place: Option<Place>) {
+        let all = Arc::clone(self);
+        let make = async move { all.make(key, place).await };
+        drop(self.supervisor.begin("count", make));
     }
 
     /// Whether the store was silent when `key` was counted a moment ago.
@@ -195,20 +209,40 @@ impl Recounts {
                 Err(error) => return task.give_up(error),
             };
             let Some(told) = task.begin() else { return };
-            let result = tokio::select! {
-                () = self.supervisor.stop().cancelled() => Err(StoreError::Closed),
-                result = self.counter.count(&key.0, key.1) => result,
-            };
+            let result = self.count(&key).await;
             drop(place);
-            match &result {
-                Err(StoreError::Timeout(_)) => self.silent.insert(key.clone(), Instant::now()),
-                _ => self.silent.invalidate(&key),
-            }
+            self.note(&key, &result);
             let is_over = task.end();
             told.step.send_replace(Step::Done(result));
             if is_over {
                 return;
             }
+        }
+    }
+
+    async fn count(&self, key: &Key) -> Result<Recount, StoreError> {
+        let counts = self.count_all(std::slice::from_ref(&key.0), key.1);
+        let no_count = || StoreError::Unavailable("a store counted nothing".to_owned());
+        counts.await?.pop().ok_or_else(no_count)
+    }
+
+    /// Counts unless the process stops.
+    async fn count_all(
+        &self,
+        segments: &[Segment],
+        window: Window,
+    ) -> Result<Vec<Recount>, StoreError> {
+        tokio::select! {
+            () = self.supervisor.stop().cancelled() => Err(StoreError::Closed),
+            result = self.counter.count(segments, window) => result,
+        }
+    }
+
+    /// Notes whether the store was silent.
+    fn note(&self, key: &Key, result: &Result<Recount, StoreError>) {
+        match result {
+            Err(StoreError::Timeout(_)) => self.silent.insert(key.clone(), Instant::now()),
+            _ => self.silent.invalidate(key),
         }
     }
 

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::time::Instant;
 
+use super::counter::is_away;
 use super::lock::RunLock;
-use super::places::Lane;
 use super::{Outcome, Refresher, Report, Skip};
 use crate::domain::{Segment, TrendPoint};
 use crate::store::StoreError;
@@ -42,8 +42,9 @@ impl Refresher {
 
     async fn run_one(&self, segment: &Segment) -> Result<Outcome, StoreError> {
         let began = Instant::now();
-        let points = self.refresh_segment(segment.clone()).await?;
-        self.trend.add(points).await;
+        for points in self.refresh_group(vec![segment.clone()]).await {
+            self.trend.add(points?).await;
+        }
         self.trend.flush().await?;
         Ok(Outcome::Done(Report {
             refreshed: 1,
@@ -131,58 +132,68 @@ impl Refresher {
             () = stop.cancelled() => return Ok(false),
             names = self.names.to_refresh() => names?,
         };
-        let mut counted = stream::iter(names.iter().cloned())
-            .map(|segment| self.refresh_segment(segment))
+        let groups = self.groups(&names).await;
+        let mut counted = stream::iter(groups)
+            .map(|group| self.refresh_group(group))
             .buffer_unordered(self.parts.parallelism.max(1));
         loop {
-            let result = tokio::select! {
+            let results = tokio::select! {
                 () = stop.cancelled() => return Ok(false),
-                result = counted.next() => result,
+                results = counted.next() => results,
             };
-            match result {
-                None => return Ok(true),
-                Some(Ok(points)) => {
-                    tally.refreshed += 1;
-                    self.trend.add(points).await;
-                }
-                Some(Err(error)) => {
-                    tally.failed += 1;
-                    tracing::warn!(%error, "a segment keeps its old count");
-                    if self.is_away(&error).await {
-                        // Each further segment would only wait for the same time-outs.
-                        return Err(error);
+            let Some(results) = results else {
+                return Ok(true);
+            };
+            for result in results {
+                match result {
+                    Ok(points) => {
+                        tally.refreshed += 1;
+                        self.trend.add(points).await;
+                    }
+                    Err(error) => {
+                        tally.failed += 1;
+                        tracing::warn!(%error, "a segment keeps its old count");
+                        if is_away(&*self.parts.store, &error).await {
+                            // Each further segment would only wait for the same time-outs.
+                            return Err(error);
+                        }
                     }
                 }
             }
         }
     }
 
-    /// Whether it was not the segment that failed but the store that went away.
-    async fn is_away(&self, error: &StoreError) -> bool {
-        matches!(error, StoreError::Unavailable(_) | StoreError::Timeout(_))
-            && self.parts.store.ping().await.is_err()
-    }
-
-    async fn refresh_segment(&self, segment: Segment) -> Result<Vec<TrendPoint>, StoreError> {
-        let mut points = Vec::with_capacity(self.parts.windows.len());
-        let mut users_of_full_window = None;
+    /// Recounts segments together, window by window; the trend points of each, or why it has none.
+    async fn refresh_group(&self, group: Vec<Segment>) -> Vec<Result<Vec<TrendPoint>, StoreError>> {
+        let mut results = Vec::with_capacity(group.len());
+        let mut left: Vec<_> = group.into_iter().map(|name| (name, Vec::new())).collect();
         for &window in &self.parts.windows {
-            let key = (segment.clone(), window);
-            let mut ticket = self.recounts.ask_fresh(&key, Lane::Refresh);
-            let count = ticket.recount().await?.count;
-            if window == self.parts.frame.full_window() {
-                users_of_full_window = Some(count.users);
+            let names: Vec<Segment> = left.iter().map(|(name, _)| name.clone()).collect();
+            let tickets = self.recounts.ask_together(&names, window);
+            let asked = std::mem::take(&mut left);
+            for ((segment, mut points), mut ticket) in asked.into_iter().zip(tickets) {
+                match ticket.recount().await {
+                    Err(error) => results.push(Err(error)),
+                    Ok(recount) => {
+                        points.push(TrendPoint {
+                            segment: segment.clone(),
+                            window,
+                            count: recount.count,
+                        });
+                        left.push((segment, points));
+                    }
+                }
             }
-            points.push(TrendPoint {
-                segment: segment.clone(),
-                window,
-                count,
-            });
         }
-        if users_of_full_window == Some(0) {
-            // Its last point says 0; from here on nobody needs to count it. A cache that is away keeps it longer.
-            let _ = self.parts.cache.remove_segment(&segment).await;
+        let full = self.parts.frame.full_window();
+        let is_zero = |point: &TrendPoint| point.window == full && point.count.users == 0;
+        for (segment, points) in left {
+            if points.iter().any(is_zero) {
+                // Its last point says 0; from here on nobody needs to count it. A cache that is away keeps it longer.
+                let _ = self.parts.cache.remove_segment(&segment).await;
+            }
+            results.push(Ok(points));
         }
-        Ok(points)
+        results
     }
 }

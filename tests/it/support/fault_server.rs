@@ -29,6 +29,8 @@ impl Request {
 pub enum Reply {
     /// These bytes, after which the connection is closed.
     Bytes(Vec<u8>),
+    /// What the server on this port of 127.0.0.1 replies.
+    Pass(u16),
     /// Nothing, for as long as the client waits.
     Stall,
     /// These bytes, and then nothing for as long as the client waits.
@@ -130,7 +132,7 @@ async fn serve(
     requests: Arc<Mutex<Vec<Request>>>,
     behaviour: Arc<Behaviour>,
 ) {
-    let Some(request) = read_request(&mut stream).await else {
+    let Some((head, request)) = read_request(&mut stream).await else {
         return;
     };
     let number = {
@@ -144,6 +146,7 @@ async fn serve(
         reply = *then;
     }
     match reply {
+        Reply::Pass(port) => pass(stream, port, &head, &request.body).await,
         Reply::Bytes(bytes) => {
             // The client may be gone.
             drop(stream.write_all(&bytes).await);
@@ -157,12 +160,26 @@ async fn serve(
     }
 }
 
+async fn pass(mut client: TcpStream, port: u16, head: &str, body: &[u8]) {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
+        return;
+    };
+    // The reply ends with the connection.
+    let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
+    let request = [head.as_bytes(), body].concat();
+    if server.write_all(&request).await.is_ok() {
+        drop(tokio::io::copy(&mut server, &mut client).await);
+        drop(client.shutdown().await);
+    }
+}
+
 async fn until_closed(stream: &mut TcpStream) {
     let mut rest = [0; 1024];
     while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
 }
 
-async fn read_request(stream: &mut TcpStream) -> Option<Request> {
+/// Its lines before the body, and the request.
+async fn read_request(stream: &mut TcpStream) -> Option<(String, Request)> {
     let mut bytes = Vec::new();
     let head = loop {
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -183,8 +200,9 @@ async fn read_request(stream: &mut TcpStream) -> Option<Request> {
             return None;
         }
     }
-    Some(Request {
+    let request = Request {
         target: text.split(' ').nth(1)?.to_owned(),
         body: bytes[head..].to_vec(),
-    })
+    };
+    Some((text, request))
 }

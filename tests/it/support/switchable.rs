@@ -20,7 +20,10 @@ pub struct SwitchableStore {
     inner: Arc<dyn PairStore>,
     away: AtomicBool,
     keeps_every_slot: bool,
-    /// Segments counted, in the order in which the counts began.
+    at_once: usize,
+    /// The segments of each call that counted several, in the order in which the calls began.
+    groups: Mutex<Vec<Vec<String>>>,
+    /// Segments counted alone, in the order in which the counts began.
     counted: Mutex<Vec<Segment>>,
     running: AtomicUsize,
     most_running: AtomicUsize,
@@ -59,6 +62,8 @@ impl SwitchableStore {
             inner,
             away: AtomicBool::new(false),
             keeps_every_slot: false,
+            at_once: 1,
+            groups: Mutex::default(),
             counted: Mutex::default(),
             running: AtomicUsize::new(0),
             most_running: AtomicUsize::new(0),
@@ -83,11 +88,24 @@ impl SwitchableStore {
         }
     }
 
+    /// One that counts this many segments at once.
+    pub fn counting_together(at_once: usize) -> impl FnOnce(Arc<dyn PairStore>) -> Self {
+        move |inner| Self {
+            at_once,
+            ..Self::new(inner)
+        }
+    }
+
     pub fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
     }
 
-    /// How many counts were asked for.
+    /// The segments of each call that counted several, in the order in which the calls began.
+    pub fn groups(&self) -> Vec<Vec<String>> {
+        self.groups.lock().clone()
+    }
+
+    /// How many counts of one segment were asked for.
     pub fn counts(&self) -> usize {
         self.counted.lock().len()
     }
@@ -173,11 +191,36 @@ impl SwitchableStore {
         Ok(&*self.inner)
     }
 
-    fn begin(&self, segment: &Segment) -> Running<'_> {
-        self.counted.lock().push(segment.clone());
+    fn begin(&self) -> Running<'_> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_running.fetch_max(running, Ordering::SeqCst);
         Running(&self.running)
+    }
+
+    /// What comes before a count, of however many segments.
+    async fn wait(&self, segments: &[Segment]) -> Result<&dyn PairStore, StoreError> {
+        // Given back by who was let through with `release`, and used up where one alone was let through.
+        let permit = self.gate.acquire().await.unwrap();
+        match self.gate.available_permits() {
+            0 => permit.forget(),
+            _ => drop(permit),
+        }
+        for segment in segments {
+            let held = self.held.lock().get(segment).map(Arc::clone);
+            if let Some(held) = held {
+                // An error means that it was released.
+                let _ = held.acquire().await;
+            }
+        }
+        if let Some(hook) = &*self.during_counts.lock() {
+            hook();
+        }
+        let failing = self.failing.lock();
+        if segments.iter().any(|segment| failing.contains(segment)) {
+            return Err(StoreError::Rejected("it can't be counted".to_owned()));
+        }
+        drop(failing);
+        self.reach()
     }
 }
 
@@ -193,25 +236,27 @@ impl PairStore for SwitchableStore {
         window: Window,
         as_of: Timestamp,
     ) -> Result<Count, StoreError> {
-        let _running = self.begin(segment);
-        // Given back by who was let through with `release`, and used up where one alone was let through.
-        let permit = self.gate.acquire().await.unwrap();
-        match self.gate.available_permits() {
-            0 => permit.forget(),
-            _ => drop(permit),
-        }
-        let held = self.held.lock().get(segment).map(Arc::clone);
-        if let Some(held) = held {
-            // An error means that it was released.
-            let _ = held.acquire().await;
-        }
-        if let Some(hook) = &*self.during_counts.lock() {
-            hook();
-        }
-        if self.failing.lock().contains(segment) {
-            return Err(StoreError::Rejected("it can't be counted".to_owned()));
-        }
-        self.reach()?.count(segment, window, as_of).await
+        self.counted.lock().push(segment.clone());
+        let _running = self.begin();
+        let store = self.wait(std::slice::from_ref(segment)).await?;
+        store.count(segment, window, as_of).await
+    }
+
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let names = segments.iter().map(ToString::to_string).collect();
+        self.groups.lock().push(names);
+        let _running = self.begin();
+        let store = self.wait(segments).await?;
+        store.count_many(segments, window, as_of).await
+    }
+
+    fn counts_at_once(&self) -> usize {
+        self.at_once
     }
 
     fn keeps_every_slot(&self) -> bool {
