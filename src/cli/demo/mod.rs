@@ -2,6 +2,7 @@
 
 mod crowd;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +27,10 @@ use crate::telemetry;
 const PORT: u16 = 8080;
 /// Pairs of one batch of the past.
 const BATCH: usize = 20_000;
-/// How often the directory is removed, at most, when a second signal ends the demo: once is nearly always enough.
+/// How often the directory is removed at most: once is nearly always enough.
 const REMOVALS: u32 = 1_000;
+/// A store without pairs opens in milliseconds, also on a busy machine.
+const LONGEST_OPENING: Duration = Duration::from_secs(30);
 /// How often the visits since then are let in: some every few seconds.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -39,8 +42,9 @@ pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
         .tempdir()
         .map_err(|error| Failure::failed(format!("can't make a directory: {error}")))?;
     let served = runtime.block_on(demo(args.port, folder.path()));
-    runtime.shutdown_background();
-    let removed = folder.close();
+    // A signal during the start leaves the store behind as it opens, which would make what was just removed.
+    runtime.shutdown_timeout(LONGEST_OPENING);
+    let removed = remove(folder.path());
     served?;
     removed.map_err(|error| Failure::failed(format!("can't remove the demo's directory: {error}")))
 }
@@ -50,16 +54,9 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     let settings = settings(folder)?;
     telemetry::init(&settings.telemetry).map_err(|error| failed(&error))?;
     let left = folder.to_owned();
-    let remove = move || {
-        // What can't be removed stays in the system's temporary directory.
-        // Threads of the store still write: what they made while it was removed goes in the next round.
-        for _ in 0..REMOVALS {
-            if std::fs::remove_dir_all(&left).is_ok() || !left.exists() {
-                break;
-            }
-        }
-    };
-    let signals = Signals::listen_and(remove).map_err(|error| failed(&error))?;
+    // What can't be removed stays in the system's temporary directory.
+    let last = move || drop(remove(&left));
+    let signals = Signals::listen_and(last).map_err(|error| failed(&error))?;
     let listener = listener(port).await?;
     let address = listener.local_addr().map_err(|error| failed(&error))?;
     let Some(app) = unless_stopped(&signals.stop(), Headcount::open(&settings)).await? else {
@@ -88,6 +85,18 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     // It ends by the same stop.
     let _ = feeder.await;
     app.shut_down().await.map_err(|error| failed(&error))
+}
+
+/// Removes the directory. Threads of the store may still write: what they make meanwhile goes in the next round.
+fn remove(folder: &Path) -> io::Result<()> {
+    let mut rounds = 1;
+    loop {
+        match std::fs::remove_dir_all(folder) {
+            Err(_) if folder.exists() && rounds < REMOVALS => rounds += 1,
+            Err(error) if folder.exists() => return Err(error),
+            Ok(()) | Err(_) => return Ok(()),
+        }
+    }
 }
 
 fn settings(folder: &Path) -> Result<Settings, Failure> {
@@ -149,4 +158,34 @@ async fn record(app: &Headcount, visits: &[Visit]) -> Result<(), Failure> {
     let accepted = app.ingest().accept(intake.finish()).await;
     accepted.map_err(|error| Failure::failed(error.to_string()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_while_it_is_removed_goes_too() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("demo");
+        std::fs::create_dir(&folder).unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn({
+            let folder = folder.clone();
+            move || {
+                for number in 0..20_000 {
+                    // It fails once the directory is gone.
+                    if std::fs::write(folder.join(number.to_string()), "").is_err() {
+                        return;
+                    }
+                    // Only the first is waited for.
+                    let _ = begun.send(());
+                }
+            }
+        });
+        begins.recv().unwrap();
+        remove(&folder).unwrap();
+        writer.join().unwrap();
+        assert!(!folder.exists());
+    }
 }
