@@ -275,6 +275,8 @@ impl Connection {
         let longest_stall = transport::longest_stall(self.limits.head);
         let mut stalled = pin!(self.activity.has_stalled(longest_stall));
         tokio::select! {
+            // What has come is read before a limit is looked at: a process that was held up itself blames no client.
+            biased;
             result = served.as_mut() => {
                 if let Err(error) = result {
                     tracing::debug!(%error, "a connection ended early");
