@@ -34,11 +34,11 @@ trap stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Ports below those that the system gives to clients.
+# Ports below those that the system gives to clients, and apart from those that the other tests give to servers.
 taken=" "
 free_port() { # free_port: sets $port
     while :; do
-        port=$((23000 + RANDOM % 6000))
+        port=$((10000 + RANDOM % 2000))
         case $taken in *" $port "*) continue ;; esac
         (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
     done

@@ -2,14 +2,9 @@
 
 use std::process::Stdio;
 
+use crate::support::nobody::Nobody;
 use crate::support::program::{headcount, texts};
 use crate::support::service::Service;
-
-/// A URL on which nobody listens.
-fn nobody() -> String {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", free.local_addr().unwrap())
-}
 
 #[test]
 fn settings_are_shown_with_their_origin_and_without_secrets() {
@@ -176,7 +171,8 @@ fn help_is_a_result() {
 #[test]
 fn a_service_that_is_away_exits_with_1_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    let url = nobody();
+    let nobody = Nobody::new();
+    let url = nobody.url();
     for arguments in [
         &["count", "sports"][..],
         &["segments"],

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headcount::config::{Settings, StoreKind};
 use headcount::domain::{BatchBuilder, Slot, Timestamp, UserId};
@@ -18,9 +18,7 @@ use crate::support::program::{run, start};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
-
-/// Longer than any of this takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(120);
+use crate::support::wait::until;
 
 /// Settings of stores that a test needs, by name.
 struct Stores {
@@ -149,14 +147,14 @@ async fn from_influx_into_the_embedded_store_killed_in_the_middle() {
     let source = stores.open(StoreKind::Influx).await;
     fill(&*source, stores.present(), 200_000).await;
     let way = ["copy", "--from", "influx", "--to", "embedded"];
+    // It gets what it reads piece by piece, so that it is in the middle for certain, whatever this machine does.
+    proxy.meter();
     let mut copying = start(stores.folder.path(), &stores.given(), &way);
-    let began = Instant::now();
-    while log_bytes(&stores.path("data")) < 400_000 {
-        assert!(began.elapsed() < DEADLINE, "the copy does not get going");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    // So that it is in the middle for certain, whatever this machine does.
-    proxy.stall();
+    until("the copy gets going", async || {
+        proxy.allow(64 * 1024);
+        log_bytes(&stores.path("data")) >= 400_000
+    })
+    .await;
     assert!(copying.try_wait().unwrap().is_none(), "it was too quick");
     copying.kill().unwrap();
     copying.wait().unwrap();

@@ -1,13 +1,13 @@
 //! /v1/events of one instance: what is told, to whom, and how a stream ends.
 
 use std::io::{BufRead, BufReader};
-use std::time::{Duration, Instant};
 
 use reqwest::Method;
 
 use crate::support::app::App;
 use crate::support::events::Listener;
 use crate::support::servers::find;
+use crate::support::wait::until;
 
 async fn post(app: &App, user: &str, segment: &str) {
     let pair = serde_json::json!({"user_id": user, "segment": segment});
@@ -26,14 +26,7 @@ fn told(segment: &str, users: u64) -> (String, u64) {
 
 /// Waits until a metric has a value.
 async fn wait_for_metric(app: &App, name: &str, value: f64) {
-    let began = Instant::now();
-    while app.metric(name).await != value {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "{name} is not {value}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(name, async || app.metric(name).await == value).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,12 +7,18 @@ use headcount::refresher::{Outcome, Skip};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::app::{App, NOON};
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
+
+/// Waits until the service has closed the connection. A reset is an end, too.
+async fn closes(stream: &mut TcpStream) {
+    while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
+}
 
 fn line(user: &str, segment: &str) -> String {
     format!("{}\n", json!({"user_id": user, "segment": segment}))
@@ -603,6 +609,7 @@ async fn too_much_at_once_is_turned_away_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_peers_are_let_go() {
     let app = App::start_with(&[("header_timeout", "1s"), ("max_connections", "2")]).await;
+    let started = Instant::now();
     // One says nothing, one never ends its head; both hold all the room there is.
     let mut silent = app.connect().await;
     let mut endless = app.connect().await;
@@ -610,18 +617,19 @@ async fn slow_peers_are_let_go() {
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
         .await
         .unwrap();
-    let started = Instant::now();
     // The third waits until there is room.
-    assert_eq!(app.get("/healthz").await.status, 200);
+    let third = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let answer = app.say(third).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(
-        started.elapsed() >= Duration::from_millis(500),
+        started.elapsed() >= Duration::from_secs(1),
         "{:?}",
         started.elapsed()
     );
     let mut rest = Vec::new();
     silent.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, b"");
-    endless.read_to_end(&mut rest).await.unwrap();
+    closes(&mut endless).await;
     // A body that stops coming is told so.
     let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
     let answer = app.say(slow).await;
@@ -632,37 +640,35 @@ async fn slow_peers_are_let_go() {
     app.stop().await;
 }
 
+/// A connection with a request of which the end of the body is missing.
+async fn begin_post(app: &App) -> TcpStream {
+    let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 31\r\n\r\n";
+    let mut stream = app.connect().await;
+    stream.write_all(head).await.unwrap();
+    // The service asks for the body once the request is under way, and not before.
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{\"user_id\":").await.unwrap();
+    stream
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_under_way_are_finished_and_the_rest_cut() {
-    let app = App::start_with(&[("shutdown_grace", "10s"), ("header_timeout", "5m")]).await;
-    let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 31\r\n\r\n";
-    let (mut finishing, mut stuck, mut idle) = (
-        app.connect().await,
-        app.connect().await,
-        app.connect().await,
-    );
-    for stream in [&mut finishing, &mut stuck] {
-        stream.write_all(head).await.unwrap();
-        stream.write_all(b"{\"user_id\":").await.unwrap();
-    }
+async fn requests_under_way_are_finished() {
+    // As long as a test may take: if anything held up the end, the test would know.
+    let app = App::start_with(&[("shutdown_grace", "1h"), ("header_timeout", "5m")]).await;
+    let mut finishing = begin_post(&app).await;
+    let mut idle = app.connect().await;
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await
         .unwrap();
     let mut answered = [0; 12];
     idle.read_exact(&mut answered).await.unwrap();
     assert_eq!(&answered, b"HTTP/1.1 200");
-    // Both heads have been read once the gauge says so: three here and the one that asks.
-    while app.metric("headcount_http_connections").await < 4.0 {
-        tokio::task::yield_now().await;
-    }
-    let started = Instant::now();
     app.begin_stop();
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
-    assert!(
-        !app.has_stopped(),
-        "an idle connection is closed before the others' time is up"
-    );
+    assert!(!app.has_stopped(), "an idle connection is closed at once");
     finishing
         .write_all(b"\"u1\",\"segment\":\"ab\"}")
         .await
@@ -670,8 +676,16 @@ async fn requests_under_way_are_finished_and_the_rest_cut() {
     let mut answer = String::new();
     finishing.read_to_string(&mut answer).await.unwrap();
     assert!(answer.contains("{\"accepted\":1,"), "{answer}");
+    assert_eq!(app.stop().await.abandoned, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_outlast_the_grace_are_cut() {
+    let app = App::start_with(&[("shutdown_grace", "200ms"), ("header_timeout", "5m")]).await;
+    let stuck = begin_post(&app).await;
+    let started = Instant::now();
     assert_eq!(app.stop().await.abandoned, 1);
-    assert!(started.elapsed() >= Duration::from_secs(10));
+    assert!(started.elapsed() >= Duration::from_millis(200));
     drop(stuck);
 }
 
@@ -919,16 +933,20 @@ async fn a_body_of_empty_members_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_connection_outlasts_the_time_for_heads() {
     let app = App::start_with(&[("header_timeout", "100ms")]).await;
-    let mut kept = app.connect().await;
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut answered = [0; 12];
-    kept.write_all(request).await.unwrap();
-    kept.read_exact(&mut answered).await.unwrap();
+    // A busy machine may be too slow for such a short time.
+    let mut kept = loop {
+        let mut kept = app.connect().await;
+        if kept.write_all(request).await.is_ok() && kept.read_exact(&mut answered).await.is_ok() {
+            break kept;
+        }
+    };
     // A head on a connection beside it shows that the time for heads is over.
     for _ in 0..3 {
         let mut endless = app.connect().await;
         endless.write_all(&request[..20]).await.unwrap();
-        endless.read_to_end(&mut Vec::new()).await.unwrap();
+        closes(&mut endless).await;
     }
     let last = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     kept.write_all(last).await.unwrap();

@@ -10,6 +10,7 @@ use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::program::{self, Run, headcount};
 use crate::support::servers::{Process, free_port};
+use crate::support::wait::until;
 
 fn run(server: &Influxd, token: &str, arguments: &[&str]) -> Run {
     let directory = tempfile::tempdir().unwrap();
@@ -41,12 +42,11 @@ async fn tokens_become_files_and_a_worker_tells_how_it_is() {
     assert_eq!(worker.status("healthz").await, 200);
     assert_eq!(worker.status("readyz").await, 200);
     assert_eq!(worker.status("v1/segments").await, 404);
-    let began = std::time::Instant::now();
     let never = "\nheadcount_refresh_last_success_timestamp_seconds 0.0\n";
-    while worker.metrics().await.contains(never) {
-        assert!(began.elapsed() < Duration::from_secs(60), "no refresh");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a refresh", async || {
+        !worker.metrics().await.contains(never)
+    })
+    .await;
     let health = run(&server, "", &["health", "--ready", "--url", &worker.url]);
     assert!(
         health
@@ -87,14 +87,11 @@ impl Worker {
             _process: Process::start(&mut command),
             _directory: directory,
         };
-        let began = std::time::Instant::now();
-        while reqwest::get(format!("{}/healthz", worker.url))
-            .await
-            .is_err()
-        {
-            assert!(began.elapsed() < Duration::from_secs(60), "no worker");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let health = format!("{}/healthz", worker.url);
+        until("the worker listens", async || {
+            reqwest::get(&health).await.is_ok()
+        })
+        .await;
         worker
     }
 

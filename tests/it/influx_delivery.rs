@@ -16,6 +16,10 @@ use crate::support::app::App;
 use crate::support::fault_server::{FaultServer, Reply, Request};
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::two_weeks;
+use crate::support::wait::until;
+
+/// For what has to be taken at once, on a busy machine too.
+const PATIENT: [(&str, &str); 1] = [("write_deadline", "1m")];
 
 /// How often each line was sent, and whether it was taken.
 #[derive(Default)]
@@ -99,12 +103,6 @@ fn refused() -> Reply {
     Reply::status(400, "", r#"{"code":"invalid","message":"unable to parse"}"#)
 }
 
-async fn until(is_so: impl AsyncFn() -> bool) {
-    while !is_so().await {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_of_one_client_that_are_refused_in_every_position_cost_nobody_else_anything() {
     let judge = |request: &Request| match request.text().contains("bad") {
@@ -112,7 +110,7 @@ async fn lines_of_one_client_that_are_refused_in_every_position_cost_nobody_else
         false => Reply::written().after(Duration::from_millis(5)),
     };
     let (server, lines) = server(judge).await;
-    let (app, folder) = app(&server, &[]).await;
+    let (app, folder) = app(&server, &PATIENT).await;
     let good = (0..19).map(|client| {
         let app = &app;
         async move {
@@ -174,9 +172,9 @@ async fn a_body_full_of_bad_lines_waits_in_the_spool_and_holds_up_nobody() {
         let user = format!("good{n}");
         let answer = post(&app, [user.clone()]).await;
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
-        until(async || lines.has(&user)).await;
+        until("it is delivered", async || lines.has(&user)).await;
     }
-    until(async || {
+    until("the spool is empty", async || {
         // What is in quarantine is due by the clock of the service.
         app.advance(1);
         app.metric("headcount_spool_pairs").await == 0.0
@@ -194,10 +192,13 @@ async fn a_pair_that_ends_in_an_error_for_ever_is_set_aside() {
         false => Reply::written(),
     };
     let (server, lines) = server(judge).await;
-    let (app, _folder) = app(&server, &[("write_deadline", "1s")]).await;
+    let (app, _folder) = app(&server, &PATIENT).await;
     assert_eq!(post(&app, ["poison".to_owned()]).await.status, 202);
     assert_eq!(post(&app, ["good0".to_owned()]).await.status, 202);
-    until(async || app.metric("headcount_spool_quarantined_pairs").await == 1.0).await;
+    until("it is set aside", async || {
+        app.metric("headcount_spool_quarantined_pairs").await == 1.0
+    })
+    .await;
     assert!(lines.has("good0"));
     for n in 1..20 {
         assert_eq!(post(&app, [format!("good{n}")]).await.status, 200);
@@ -221,7 +222,10 @@ async fn a_slow_server_gets_each_line_at_most_three_times() {
     for answer in futures::future::join_all(posts).await {
         assert!(matches!(answer.status, 200 | 202), "{answer:?}");
     }
-    until(async || app.metric("headcount_spool_pairs").await == 0.0).await;
+    until("the spool is empty", async || {
+        app.metric("headcount_spool_pairs").await == 0.0
+    })
+    .await;
     for (n, user) in (0..12).flat_map(|n| (0..5).map(move |user| (n, user))) {
         assert!(lines.has(&format!("u{n}-{user}")));
     }
@@ -385,7 +389,10 @@ async fn pairs_that_a_bucket_drops_too_early_wait_until_it_is_set_up() {
     let ready = app.send(Method::GET, "/readyz").await;
     assert_eq!(ready.json["components"]["store"]["ok"], false, "{ready:?}");
     set_up(&options, false).await.unwrap();
-    until(async || app.metric("headcount_spool_pairs").await == 0.0).await;
+    until("the spool is empty", async || {
+        app.metric("headcount_spool_pairs").await == 0.0
+    })
+    .await;
     assert_eq!(app.users("s").await, 1);
     app.stop().await;
 }

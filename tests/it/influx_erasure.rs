@@ -53,6 +53,9 @@ async fn an_erased_user_leaves_no_point() {
         ..options
     });
     let store = store.unwrap();
+    // One present for all: a minute may end meanwhile.
+    let now = back(0);
+    let back = |minutes: u64| Slot::new(now.number() - minutes);
     let mut stays: Vec<(&str, &str, Slot)> = HOSTILE_NAMES
         .iter()
         .flat_map(|name| [("stays", *name, back(0)), ("stays", *name, back(700))])

@@ -8,6 +8,7 @@ use headcount::domain::Segment;
 
 use crate::support::app::App;
 use crate::support::redis::{Redis, RedisCluster};
+use crate::support::wait::until;
 
 const JSON: &str = "application/json";
 
@@ -173,13 +174,11 @@ async fn pairs_that_can_t_be_kept_take_no_place() {
     let answer = app.post(JSON, pair("refused")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     redis.restart();
-    loop {
+    until("pairs are taken again", async || {
         let answer = app.post(JSON, pair("accepted")).await;
-        if answer.status == 200 {
-            break;
-        }
-        assert_eq!(answer.status, 503, "{answer:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+        answer.status == 200
+    })
+    .await;
     app.stop().await;
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headcount::config::Secret;
 use headcount::domain::Timestamp;
@@ -16,22 +16,19 @@ use crate::postgres::{back, batch, present, segment, user, users};
 use crate::support::postgres::{Postgres, parsed};
 use crate::support::proxy::Proxy;
 use crate::support::two_weeks;
+use crate::support::wait::until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits until so many sessions of the store wait for a lock.
-async fn wait_until_blocked(client: &Client, sessions: i64) {
-    let began = Instant::now();
+/// Waits until a session of this application waits for a lock.
+async fn wait_until_blocked(client: &Client, application: &str) {
     let asked = "select count(*) from pg_stat_activity \
-        where application_name = 'headcount' and wait_event_type = 'Lock'";
-    loop {
-        let row = client.query_one(asked, &[]).await.unwrap();
-        if row.get::<_, i64>(0) == sessions {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "nothing waits for a lock");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        where application_name = $1 and wait_event_type = 'Lock'";
+    until("a wait for a lock", async || {
+        let row = client.query_one(asked, &[&application]).await.unwrap();
+        row.get::<_, i64>(0) == 1
+    })
+    .await;
 }
 
 fn patient(server: &Postgres) -> PostgresOptions {
@@ -43,40 +40,45 @@ fn patient(server: &Postgres) -> PostgresOptions {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_ends_in_a_deadlock_is_tried_again() {
-    let wait = |_: &Path| vec!["deadlock_timeout=3s".to_owned()];
-    let Some(server) = Postgres::start_with(wait).await else {
+    let quick = |_: &Path| vec!["deadlock_timeout=100ms".to_owned()];
+    let Some(server) = Postgres::start_with(quick).await else {
         return;
     };
     set_up(&patient(&server)).await.unwrap();
     let store = Arc::new(PostgresStore::open(patient(&server)).unwrap());
-    let old = [("a", "s", back(9)), ("b", "s", back(9))];
-    store.record(&batch(old)).await.unwrap();
+    let of_all = |slot| ["a", "m", "z"].map(|name| (name, "s", slot));
+    store.record(&batch(of_all(back(9)))).await.unwrap();
+    // One for all: a minute may end meanwhile.
+    let newer = back(1);
 
-    let mut other = server.client().await;
-    // So that it is the store that finds out, and loses.
-    other
-        .batch_execute("set deadlock_timeout = '5min'")
-        .await
-        .unwrap();
-    let transaction = other.transaction().await.unwrap();
     let touch = "update hc.pairs set seen_slot = seen_slot where user_id = $1";
-    transaction.execute(touch, &[&"b"]).await.unwrap();
+    let mut gate = server.client().await;
+    let gate = gate.transaction().await.unwrap();
+    gate.execute(touch, &[&"m"]).await.unwrap();
+    let other = server.client().await;
+    // It never looks for a circle, so that it is the store that finds out, and loses.
+    let patience = "set deadlock_timeout = '1h'; set application_name = 'other'; begin";
+    other.batch_execute(patience).await.unwrap();
+    other.execute(touch, &[&"z"]).await.unwrap();
     let watcher = server.client().await;
     let writer = Arc::clone(&store);
-    let write = tokio::spawn(async move {
-        let new = [("b", "s", back(1)), ("a", "s", back(1))];
-        writer.record(&batch(new)).await
+    let write = tokio::spawn(async move { writer.record(&batch(of_all(newer))).await });
+    // The store holds "a" and waits at the gate, the other one holds "z" and waits for "a".
+    wait_until_blocked(&watcher, "headcount").await;
+    let other = tokio::spawn(async move {
+        other.execute(touch, &[&"a"]).await.unwrap();
+        other.batch_execute("commit").await.unwrap();
     });
-    // It holds "a" and waits for "b"; then the circle is closed.
-    wait_until_blocked(&watcher, 1).await;
-    transaction.execute(touch, &[&"a"]).await.unwrap();
-    transaction.commit().await.unwrap();
+    wait_until_blocked(&watcher, "other").await;
+    // Waiting for "z", the store closes the circle, and looks.
+    gate.commit().await.unwrap();
+    other.await.unwrap();
     write.await.unwrap().unwrap();
     assert!(store.stats().retries > 0, "{:?}", store.stats());
     let now = Timestamp::now();
-    for name in ["a", "b"] {
+    for name in ["a", "m", "z"] {
         let found = store.memberships(&user(name), now).await.unwrap();
-        assert_eq!(found[0].last_seen, back(1), "{name}");
+        assert_eq!(found[0].last_seen, newer, "{name}");
     }
 }
 
@@ -136,7 +138,7 @@ async fn sessions_that_are_ended_are_replaced() {
     let writer = Arc::clone(&store);
     let write = tokio::spawn(async move { writer.record(&batch([("b", "s", present())])).await });
     let watcher = server.client().await;
-    wait_until_blocked(&watcher, 1).await;
+    wait_until_blocked(&watcher, "headcount").await;
     watcher.execute(end, &[]).await.unwrap();
     transaction.rollback().await.unwrap();
     write.await.unwrap().unwrap();
@@ -160,8 +162,17 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
     set_up(&options).await.unwrap();
     let store = PostgresStore::open(options).unwrap();
     let (full, now) = (two_weeks().full_window(), Timestamp::now());
-    store.record(&batch([("a", "s", back(9))])).await.unwrap();
-    assert_eq!(users(&store, "s").await, 1);
+    // Each call has two seconds, on a busy machine too.
+    let takes = async |name: &str| {
+        let recorded = store.record(&batch([(name, "s", back(9))])).await;
+        recorded.is_ok()
+    };
+    let counts = async |range: std::ops::RangeInclusive<u64>| {
+        let counted = store.count(&segment("s"), full, now).await;
+        counted.is_ok_and(|count| range.contains(&count.users))
+    };
+    until("a pair is taken", async || takes("a").await).await;
+    until("it is counted", async || counts(1..=1).await).await;
 
     proxy.stall();
     let errors = [
@@ -180,9 +191,9 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
         .unwrap_err();
     assert_eq!(error.name(), "timeout", "{error}");
     proxy.restore();
-    store.record(&batch([("c", "s", back(9))])).await.unwrap();
+    until("pairs are taken again", async || takes("c").await).await;
     // A write that timed out may have taken effect.
-    assert!((2..=3).contains(&users(&store, "s").await));
+    until("they are counted", async || counts(2..=3).await).await;
 
     proxy.cut();
     let error = store
@@ -191,7 +202,7 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
         .unwrap_err();
     assert_eq!(error.name(), "unavailable", "{error}");
     proxy.restore();
-    store.ping().await.unwrap();
+    until("it answers", async || store.ping().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -213,7 +224,7 @@ async fn a_call_that_is_dropped_leaves_no_connection_that_waits() {
     let blocked = batch([("a", "s", present())]);
     tokio::select! {
         result = store.record(&blocked) => panic!("it can't have ended: {result:?}"),
-        () = async { wait_until_blocked(&server.client().await, 1).await } => {}
+        () = async { wait_until_blocked(&server.client().await, "headcount").await } => {}
     }
     // The only connection that writes is another one now, and its work waits for nobody.
     store.record(&batch([("b", "s", present())])).await.unwrap();
@@ -380,10 +391,10 @@ async fn tls_is_used_and_checked_as_far_as_the_url_says() {
 }
 
 async fn wait_until_gone(client: &Client) {
-    let began = Instant::now();
     let asked = "select count(*) from pg_stat_activity where application_name = 'tls'";
-    while client.query_one(asked, &[]).await.unwrap().get::<_, i64>(0) > 0 {
-        assert!(began.elapsed() < PATIENCE, "a connection stays");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("no connection stays", async || {
+        let row = client.query_one(asked, &[]).await.unwrap();
+        row.get::<_, i64>(0) == 0
+    })
+    .await;
 }

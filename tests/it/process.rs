@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
-use crate::support::program::{headcount, run};
+use crate::support::program::{headcount, run, with_default_signals};
 use crate::support::servers::Process;
 use crate::support::service::{Service, poll};
+use crate::support::wait::until;
 
 const PAIR: &str = r#"{"user_id":"u1","segment":"sports"}"#;
 
@@ -54,10 +55,10 @@ async fn load_balancers_have_time_to_leave() {
     let ready = format!("{}/readyz", server.url());
     assert_eq!(reqwest::get(&ready).await.unwrap().status(), 200);
     server.signal("TERM");
-    let status = async || reqwest::get(&ready).await.unwrap().status();
-    while status().await != 503 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("it is not ready any more", async || {
+        reqwest::get(&ready).await.unwrap().status() == 503
+    })
+    .await;
     // On a new connection each: what still comes is served.
     server.post_body(PAIR).await;
     assert_eq!(server.count("sports").await, 1);
@@ -70,7 +71,7 @@ async fn load_balancers_have_time_to_leave() {
 async fn every_signal_that_asks_for_the_end_drains() {
     for signal in ["INT", "QUIT", "HUP"] {
         let directory = tempfile::tempdir().unwrap();
-        let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "60s")]).await;
+        let server = Service::start_hearing_signals(directory.path(), &[("SHUTDOWN_GRACE", "60s")]);
         let mut request = begin_post(&server, 5);
         server.signal(signal);
         server.wait_until_refusing().await;
@@ -105,7 +106,7 @@ async fn the_demo_leaves_nothing_whichever_signal_ends_it() {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = headcount(temporary.path(), &[], &["demo", "--port", "0"]);
         command.env("TMPDIR", temporary.path());
-        let mut demo = Process::start(&mut command);
+        let mut demo = Process::start(&mut with_default_signals(&command));
         let left = || std::fs::read_dir(temporary.path()).unwrap().count();
         let is_open = || {
             let entries = std::fs::read_dir(temporary.path()).unwrap();

@@ -57,7 +57,13 @@ fn a_start_without_permission_names_the_directory() {
     let folder = tempfile::tempdir().unwrap();
     // Not below a directory that others can't enter.
     let program = folder.path().join("headcount");
-    std::fs::copy(env!("CARGO_BIN_EXE_headcount"), &program).unwrap();
+    // By another process: a file that this one had open for writing can't be run while another test's child process,
+    // just forked, has a copy of the descriptor.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_headcount"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), mode).unwrap();
     let data = folder.path().join("data");

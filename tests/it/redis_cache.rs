@@ -19,9 +19,9 @@ use crate::support::redis::{Redis, RedisCluster};
 use crate::support::servers::find;
 
 /// A time limit for tests that need an answer, so that a busy machine does not fail them.
-const GENEROUS: Duration = Duration::from_secs(5);
+const GENEROUS: Duration = Duration::from_secs(20);
 /// How soon the cache must serve after its server does, on a busy machine.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(120);
 
 fn options(url: &str, prefix: &str) -> RedisCacheOptions {
     let server = RedisServer::parse(&Secret::new(url)).unwrap();
@@ -84,13 +84,34 @@ async fn pending(cache: &dyn CountCache) -> Option<u64> {
         .pending
 }
 
-async fn wait_until_it_serves(cache: &RedisCache) -> Duration {
+async fn wait_until_it_serves(cache: &RedisCache) {
+    served(async || cache.ping().await).await;
+}
+
+/// The answer to a call of a cache that gives a slow machine little time: it is made until it is answered.
+async fn served<T>(mut call: impl AsyncFnMut() -> Result<T, CacheError>) -> T {
     let began = Instant::now();
-    while cache.ping().await.is_err() {
-        assert!(began.elapsed() < RECOVERY, "the cache does not come back");
+    loop {
+        match call().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(began.elapsed() < RECOVERY, "it does not serve: {error}"),
+        }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    began.elapsed()
+}
+
+/// Refreshes with a cache that gives a slow machine little time.
+async fn served_refresh(cache: &RedisCache, users: u64) {
+    served(async || {
+        let mark = cache.mark(&sports()).await?;
+        cache.put(&sports(), window(), count(users), mark).await
+    })
+    .await;
+}
+
+async fn served_pending(cache: &RedisCache) -> Option<u64> {
+    let cached = served(async || cache.get(&sports(), window()).await).await;
+    cached.unwrap().pending
 }
 
 /// The first calls fail after they waited for an answer, and all others at once: without any wait, so that their
@@ -308,8 +329,7 @@ async fn down_at_the_start_and_there_later() {
     let cache = impatient(&redis.url());
     assert_fails_fast(&cache, "down at the start").await;
     redis.restart();
-    wait_until_it_serves(&cache).await;
-    refresh(&*cache, 1).await;
+    served_refresh(&cache, 1).await;
 }
 
 #[tokio::test]
@@ -318,18 +338,13 @@ async fn killed_and_restarted() {
         return;
     };
     let cache = impatient(&redis.url());
-    wait_until_it_serves(&cache).await;
-    refresh(&*cache, 1).await;
+    served_refresh(&cache, 1).await;
     redis.kill();
     assert_fails_fast(&cache, "killed").await;
     redis.restart();
-    wait_until_it_serves(&cache).await;
-    assert_eq!(
-        cache.get(&sports(), window()).await.unwrap(),
-        None,
-        "nothing was kept"
-    );
-    refresh(&*cache, 1).await;
+    let kept = served(async || cache.get(&sports(), window()).await).await;
+    assert_eq!(kept, None, "nothing was kept");
+    served_refresh(&cache, 1).await;
 }
 
 #[tokio::test]
@@ -338,13 +353,11 @@ async fn paused_and_resumed() {
         return;
     };
     let cache = impatient(&redis.url());
-    wait_until_it_serves(&cache).await;
-    refresh(&*cache, 1).await;
+    served_refresh(&cache, 1).await;
     redis.pause();
     assert_fails_fast(&cache, "paused").await;
     redis.resume();
-    wait_until_it_serves(&cache).await;
-    assert_eq!(pending(&*cache).await, Some(0));
+    assert_eq!(served_pending(&cache).await, Some(0));
 }
 
 /// Whoever reads waits for a slow moment as long as its own request may take, and no longer goes without the cache
@@ -535,8 +548,7 @@ async fn packets_dropped_and_connections_cut() {
     };
     let proxy = Proxy::to(redis.port()).await;
     let cache = impatient(&format!("redis://{}", proxy.address()));
-    wait_until_it_serves(&cache).await;
-    refresh(&*cache, 1).await;
+    served_refresh(&cache, 1).await;
     proxy.stall();
     assert_fails_fast(&cache, "packets dropped").await;
     proxy.restore();
@@ -544,8 +556,7 @@ async fn packets_dropped_and_connections_cut() {
     proxy.cut();
     assert_fails_fast(&cache, "connections cut").await;
     proxy.restore();
-    wait_until_it_serves(&cache).await;
-    assert_eq!(pending(&*cache).await, Some(0));
+    assert_eq!(served_pending(&cache).await, Some(0));
 }
 
 #[tokio::test]
@@ -555,23 +566,21 @@ async fn a_note_that_failed_makes_pending_unknown_at_once() {
     };
     let proxy = Proxy::to(redis.port()).await;
     let cache = impatient(&format!("redis://{}", proxy.address()));
-    wait_until_it_serves(&cache).await;
-    refresh(&*cache, 1).await;
+    served_refresh(&cache, 1).await;
     proxy.cut();
     cache.add_pending(&[(sports(), 1)]).await.unwrap_err();
     cache.mark_pending_unknown(&[sports()]).await.unwrap_err();
     proxy.restore();
-    wait_until_it_serves(&cache).await;
     assert_eq!(
-        pending(&*cache).await,
+        served_pending(&cache).await,
         None,
         "this instance knows that a note is missing"
     );
-    cache.mark_pending_unknown(&[sports()]).await.unwrap();
+    served(async || cache.mark_pending_unknown(&[sports()]).await).await;
     let other = patient(&redis.url(), "headcount");
     assert_eq!(pending(&*other).await, None, "and now all do");
-    refresh(&*cache, 2).await;
-    assert_eq!(pending(&*cache).await, Some(0));
+    served_refresh(&cache, 2).await;
+    assert_eq!(served_pending(&cache).await, Some(0));
 }
 
 #[tokio::test]
@@ -703,13 +712,15 @@ async fn a_cluster_that_lost_a_node_and_got_it_back() {
         return;
     };
     let cache = impatient(&cluster.url());
-    wait_until_it_serves(&cache).await;
     let names: Vec<_> = (0..30)
         .map(|index| Segment::new(&format!("s{index}")).unwrap())
         .collect();
     for name in &names {
-        let mark = cache.mark(name).await.unwrap();
-        cache.put(name, window(), count(1), mark).await.unwrap();
+        served(async || {
+            let mark = cache.mark(name).await?;
+            cache.put(name, window(), count(1), mark).await
+        })
+        .await;
     }
     cluster.nodes()[2].kill();
     for name in names.iter().cycle().take(150) {
@@ -717,12 +728,8 @@ async fn a_cluster_that_lost_a_node_and_got_it_back() {
         let _ = cache.get(name, window()).await;
     }
     cluster.nodes()[2].restart();
-    let began = Instant::now();
     for name in &names {
-        while cache.get(name, window()).await.is_err() {
-            assert!(began.elapsed() < 3 * RECOVERY, "{name} does not come back");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        served(async || cache.get(name, window()).await).await;
     }
 }
 

@@ -22,8 +22,8 @@ use crate::support::redis::{Redis, RedisCluster};
 pub fn options(url: &str, prefix: &str, frame: TimeFrame) -> RedisStoreOptions {
     let server = RedisServer::parse(&Secret::new(url)).unwrap();
     RedisStoreOptions {
-        command_timeout: Duration::from_secs(20),
-        connect_timeout: Duration::from_secs(5),
+        command_timeout: Duration::from_secs(60),
+        connect_timeout: Duration::from_secs(20),
         ..RedisStoreOptions::new(server, Prefix::new(prefix).unwrap(), frame)
     }
 }

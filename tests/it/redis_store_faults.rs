@@ -1,7 +1,7 @@
 //! The Redis store while its server is away, full, or set up badly; and what that means for the service.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use headcount::domain::Timestamp;
@@ -15,6 +15,7 @@ use crate::support::program::run;
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Redis, RedisCluster};
 use crate::support::service::Service;
+use crate::support::wait::until;
 
 const DURABLE: [&str; 6] = [
     "--save",
@@ -118,8 +119,6 @@ async fn a_restart_or_a_closed_connection_costs_nobody_an_error() {
     };
     let store = store(&redis.url(), "hc");
     store.record(&batch([("u", "s", present())])).await.unwrap();
-    // A connection that served for this long is made anew at once.
-    tokio::time::sleep(Duration::from_secs(2)).await;
     redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     assert_eq!(users(&store, "s").await, 1);
     redis.kill();
@@ -145,24 +144,31 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
     assert_eq!(store.survey().unwrap().persistence, Persistence::Always);
 
     let running = Arc::new(AtomicBool::new(true));
+    let [written, failed] = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let writers: Vec<_> = NAMES
         .into_iter()
         .map(|name| {
             let (store, running) = (Arc::clone(&store), Arc::clone(&running));
+            let (written, failed) = (Arc::clone(&written), Arc::clone(&failed));
             tokio::spawn(async move {
-                let (mut acknowledged, mut failed) = (vec!["first".to_owned()], 0);
+                let mut acknowledged = vec!["first".to_owned()];
                 let mut number = 0;
                 while running.load(Ordering::Relaxed) {
                     let user = format!("u{number}");
                     number += 1;
                     match store.record(&batch([(&user, name, present())])).await {
-                        Ok(()) => acknowledged.push(user),
-                        Err(StoreError::Unavailable(_) | StoreError::Timeout(_)) => failed += 1,
+                        Ok(()) => {
+                            acknowledged.push(user);
+                            written.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(StoreError::Unavailable(_) | StoreError::Timeout(_)) => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        }
                         Err(other) => panic!("{name}: {other:?}"),
                     }
                     tokio::time::sleep(Duration::from_millis(2)).await;
                 }
-                (name, acknowledged, failed)
+                (name, acknowledged)
             })
         })
         .collect();
@@ -171,12 +177,12 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
     let slot: usize = slot.parse().unwrap();
     let of_the_list = slot * 3 / 16_384;
     let victim = (of_the_list + 1) % 3;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until("all write", async || written.load(Ordering::Relaxed) > 200).await;
     cluster.nodes()[victim].kill();
-    // Until a segment of another node was written again and again, and read.
+    // Until a segment of another node was written again and again, and read, and somebody missed the one that is gone.
     let began = Instant::now();
     let mut served = 0;
-    while served < 100 {
+    while served < 100 || failed.load(Ordering::Relaxed) == 0 {
         assert!(
             began.elapsed() < RECOVERY,
             "the other nodes' segments do not go on"
@@ -203,10 +209,8 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
         }
     }
     running.store(false, Ordering::Relaxed);
-    let mut failures = 0;
     for writer in writers {
-        let (name, acknowledged, failed) = writer.await.unwrap();
-        failures += failed;
+        let (name, acknowledged) = writer.await.unwrap();
         let slots = headcount::domain::Slot::new(0)..=present();
         let kept = store.export(&segment(name), slots).await.unwrap();
         let kept: std::collections::HashSet<_> = kept
@@ -217,7 +221,6 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
             assert!(kept.contains(user), "{name} lost an acknowledged pair");
         }
     }
-    assert!(failures > 0, "the kill was not noticed");
     let listed = store.segments(Timestamp::now()).await.unwrap();
     assert_eq!(listed.len(), NAMES.len());
 }
@@ -315,9 +318,18 @@ async fn a_stalled_server_is_given_up_in_time_and_found_again() {
         assert!(began.elapsed() < RECOVERY, "each call waits");
     }
     proxy.restore();
-    until_it_serves(&store).await;
-    store.record(&batch([("u", "s", present())])).await.unwrap();
-    assert_eq!(users(&store, "s").await, 1);
+    // Each call has little time, on a busy machine too.
+    until("it is used again", async || {
+        let recorded = store.record(&batch([("u", "s", present())])).await;
+        recorded.is_ok()
+    })
+    .await;
+    let (segment, window) = (segment("s"), frame(60).full_window());
+    until("it counts again", async || {
+        let counted = store.count(&segment, window, Timestamp::now()).await;
+        counted.is_ok_and(|count| count.users == 1)
+    })
+    .await;
 }
 
 /// Two servers change their places, and nobody's session ends: the demoted one answers and takes no write.
@@ -336,6 +348,9 @@ async fn a_failover_without_killed_sessions_is_followed_and_logged() {
     ];
     let service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&names("before", 10), "s").await, 200);
+    // A replica gets a write after its client has the answer, and what it did not get is lost with the failover.
+    let replicated = || promoted.cli(&["ZCARD", "headcount:{s}:pairs"]);
+    until("the replica has them", async || replicated() == "10").await;
     assert_eq!(promoted.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
     former.follow(&promoted).await;
 

@@ -22,9 +22,11 @@ const EVER: Duration = Duration::from_mins(2);
 /// What is logged once the list of segments has failed, or has run into its time-out.
 const GIVEN_UP: &str = "can't list its segments";
 
-fn influx(url: &str) -> [(&str, &str); 5] {
+fn influx(url: &str) -> [(&str, &str); 6] {
     [
         ("store", "influx"),
+        // How long a client waits for such a store.
+        ("write_deadline", "1s"),
         ("influx_url", url),
         ("influx_org", "o"),
         ("influx_bucket", "b"),
@@ -122,7 +124,11 @@ async fn redis_and_postgres_that_are_silent_hold_up_no_start() {
         ),
     ] {
         let directory = tempfile::tempdir().unwrap();
-        let settings = [("store", store), (url, value.as_str())];
+        let settings = [
+            ("store", store),
+            (url, value.as_str()),
+            ("write_deadline", "1s"),
+        ];
         let service = Service::start(directory.path(), &settings).await;
         let users = ["u1".to_owned()];
         assert_eq!(service.post(&users, "sports").await, 202, "{store}");

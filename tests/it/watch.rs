@@ -31,7 +31,7 @@ async fn a_change_is_a_line_and_ctrl_c_ends_it_well() {
             let _ = line.send(serde_json::from_str::<Value>(&text).unwrap());
         }
     });
-    let next = || lines.recv_timeout(Duration::from_secs(60)).unwrap();
+    let next = || lines.recv_timeout(Duration::from_secs(120)).unwrap();
     let first = next();
     assert_eq!(
         (&first["segment"], &first["users"]),

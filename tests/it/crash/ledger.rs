@@ -34,7 +34,8 @@ pub struct Ledger {
     /// Users whose erasure was acknowledged, and who were not seen since.
     erased: BTreeSet<User>,
     unanswered: usize,
-    /// Whether an erasure without an answer may have reached what waits in a spool, and not the store.
+    /// Whether a request without an answer may have been done in part: an erasure in what waits in a spool and not in
+    /// the store, a post up to any of its pairs, since a store on the network gets them piece by piece.
     by_halves: bool,
 }
 
@@ -43,6 +44,8 @@ struct Doubt {
     request: usize,
     before: Option<i64>,
     after: Option<i64>,
+    /// All instants at which the request had the pair seen.
+    of_request: Vec<i64>,
 }
 
 /// What became of requests without an answer.
@@ -98,6 +101,7 @@ impl Ledger {
                 request,
                 before,
                 after,
+                of_request: instants(change, pair),
             };
             self.doubts.insert(pair, doubt);
         }
@@ -154,8 +158,10 @@ impl Ledger {
                     continue;
                 };
                 let is = found.segments.get(&segment).copied();
-                let older = self.by_halves && doubt.after.is_none() && is < doubt.before;
-                let choices = [doubt.before, doubt.after, is.filter(|_| older)];
+                let is_partly_erased = doubt.after.is_none() && is < doubt.before;
+                let in_part = is.filter(|is| is_partly_erased || doubt.of_request.contains(is));
+                let in_part = in_part.filter(|_| self.by_halves);
+                let choices = [doubt.before, doubt.after, in_part];
                 let choice = choices.into_iter().find(|choice| found.agrees(*choice, is));
                 let choice = choice.unwrap_or_else(|| {
                     panic!("user {user} in segment {segment} was {doubt:?} and is {is:?}")
@@ -217,6 +223,15 @@ impl Ledger {
             );
         }
     }
+}
+
+/// When a change has a pair seen.
+fn instants(change: &Change, (user, segment): Pair) -> Vec<i64> {
+    let Change::Post(pairs) = change else {
+        return Vec::new();
+    };
+    let of_pair = |(of, within, _): &&(User, u8, i64)| (*of, *within) == (user, segment);
+    pairs.iter().filter(of_pair).map(|(_, _, at)| *at).collect()
 }
 
 /// The segments of a user, asked for between two seconds.

@@ -12,7 +12,6 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use rounds::{Kept, Plan, Victim, run};
 
@@ -21,6 +20,7 @@ use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::say::skip;
 use crate::support::service::Service;
+use crate::support::wait::until;
 
 /// With sizes at which every second has a snapshot, and every few requests a new file. Pairs expire after half a
 /// minute, and are removed every second.
@@ -86,7 +86,7 @@ impl Victim for PowerCut {
         assert!(self.0.lose_power());
     }
 
-    fn after_kill(&mut self) {
+    async fn after_kill(&mut self) {
         self.0.mount_again();
     }
 }
@@ -111,7 +111,7 @@ struct Spooling {
     proxy: Proxy,
     url: String,
     starts: usize,
-    _redis: Redis,
+    redis: Redis,
 }
 
 impl Victim for Spooling {
@@ -137,6 +137,16 @@ impl Victim for Spooling {
         true
     }
 
+    /// What the dead process had sent is in the store, or will never be: nothing is on its way any more.
+    async fn after_kill(&mut self) {
+        until("its connections are closed", async || {
+            self.proxy.connections() == 0
+        })
+        .await;
+        // The server takes what came before this command.
+        assert_eq!(self.redis.cli(&["PING"]), "PONG");
+    }
+
     fn before_load(&mut self, random: &mut fastrand::Rng) {
         match random.u8(..3) {
             0 => self.proxy.restore(),
@@ -150,19 +160,13 @@ impl Victim for Spooling {
             return false;
         }
         self.proxy.restore();
-        let began = Instant::now();
-        loop {
+        until("the spool is drained", async || {
             let ready = server.get("/readyz").await;
             let (store, spool) = (&ready["components"]["store"], &ready["components"]["spool"]);
-            if store["ok"] == true && spool["ok"] == true && spool["detail"].is_null() {
-                return true;
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(60),
-                "not drained: {ready}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            store["ok"] == true && spool["ok"] == true && spool["detail"].is_null()
+        })
+        .await;
+        true
     }
 }
 
@@ -177,7 +181,7 @@ async fn what_waited_in_the_spool_is_counted_once_after_kill_9_at_any_instant() 
         home,
         proxy,
         starts: 0,
-        _redis: redis,
+        redis,
     };
     run("spool", Plan::of(6), &mut victim).await;
 }

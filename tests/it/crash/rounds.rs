@@ -33,7 +33,7 @@ pub trait Victim {
     /// Done at the very moment of a kill, before it. Answers that come once the flag is set prove nothing.
     fn at_kill(&mut self, _proves_nothing: &AtomicBool) {}
     /// Done once the process is gone, before its traces are looked at.
-    fn after_kill(&mut self) {}
+    async fn after_kill(&mut self) {}
     /// Makes the service ready to be checked; `false` when this is no time for it.
     async fn ready(&mut self, _server: &Service, _last: bool) -> bool {
         true
@@ -87,7 +87,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         let _place = Place(plan, round);
         let mut random = fastrand::Rng::with_seed(plan.seed.wrapping_mul(1 << 20) + round as u64);
         if random.u8(..6) == 0 {
-            kill_while_it_starts(victim, &mut random, &mut traces);
+            kill_while_it_starts(victim, &mut random, &mut traces).await;
         }
         let mut server = Service::start(&victim.home(), &victim.settings()).await;
         traces.torn += usize::from(server.log().contains("was cut off"));
@@ -126,7 +126,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         for writer in writers {
             writer.await.unwrap();
         }
-        victim.after_kill();
+        victim.after_kill().await;
         traces.look(&victim.log_dir());
     }
     say(&format!("crash, {name}: seed {}: {traces}", plan.seed));
@@ -136,12 +136,16 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
 }
 
 /// A start takes some hundred milliseconds at most.
-fn kill_while_it_starts(victim: &mut impl Victim, random: &mut fastrand::Rng, traces: &mut Traces) {
+async fn kill_while_it_starts(
+    victim: &mut impl Victim,
+    random: &mut fastrand::Rng,
+    traces: &mut Traces,
+) {
     let mut begun = Service::begin(&victim.home(), &victim.settings());
     std::thread::sleep(Duration::from_micros(random.u64(..150_000)));
     victim.at_kill(&AtomicBool::default());
     begun.kill();
-    victim.after_kill();
+    victim.after_kill().await;
     traces.look(&victim.log_dir());
     traces.starting += 1;
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use super::tools::root;
 use crate::support::service::Service;
+use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
@@ -31,11 +31,10 @@ async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
         let count = text.lines().find_map(|line| line.strip_prefix(&start));
         count.map_or(0, |count| count.parse::<u64>().unwrap())
     };
-    let began = Instant::now();
-    while done("/v1/admin/refresh").await < 2 || done("/v1/admin/archive").await < 2 {
-        assert!(began.elapsed() < Duration::from_secs(60), "no second round");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until("a second round", async || {
+        done("/v1/admin/refresh").await >= 2 && done("/v1/admin/archive").await >= 2
+    })
+    .await;
     let pid = jobs.id().to_string();
     let told = Command::new("kill").args(["-TERM", &pid]).status();
     assert!(told.unwrap().success());

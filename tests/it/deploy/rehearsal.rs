@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::queries::Servers;
 use super::tools::{root, tool};
+use crate::support::program::with_default_signals;
 
 /// It takes half a minute; a machine under load may need much longer.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -76,11 +77,14 @@ impl Rehearsal {
         let own = std::env::var("PATH").unwrap();
         let folders = programs.filter_map(|program| Some(program.parent()?.to_str()?.to_owned()));
         let path: Vec<String> = folders.chain([own]).collect();
-        let mut script = Command::new(root().join("deploy/rehearse"))
+        let mut script = Command::new(root().join("deploy/rehearse"));
+        script
             .env("PATH", path.join(":"))
             .arg("--stay")
             .env("HEADCOUNT", env!("CARGO_BIN_EXE_headcount"))
-            .env("REHEARSE_PAIRS", "1500")
+            .env("REHEARSE_PAIRS", "1500");
+        // A shell can't trap what was ignored when it began.
+        let mut script = with_default_signals(&script)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -144,6 +148,10 @@ impl Rehearsal {
 
 impl Drop for Rehearsal {
     fn drop(&mut self) {
+        // One that has ended is not asked: another process may have its number by now.
+        if !matches!(self.script.try_wait(), Ok(None)) {
+            return;
+        }
         // Asked first, so that it clears its directory away. What it started can not outlive it.
         let pid = self.script.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();

@@ -11,7 +11,7 @@ use super::wire::{HeldCall, Said, Wire};
 use crate::support::proxy::Proxy;
 
 /// How long after a connection is there again its user has found that out, and has told what it could not.
-const RECOVERY: Duration = Duration::from_secs(10);
+const RECOVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub enum Line {

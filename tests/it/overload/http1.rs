@@ -16,30 +16,23 @@ async fn a_byte_at_a_time_holds_no_place_for_long() {
     let server = Service::start(folder.path(), &settings).await;
     let before = server.process().resident_bytes();
     let head = "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n";
+    let endless_head = "GET / HTTP/1.1\r\nx-slow: ";
     let mut slow = tokio::task::JoinSet::new();
     for n in 0..SLOW {
-        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        let stream = TcpStream::connect(server.address()).await.unwrap();
+        let (mut read, mut write) = stream.into_split();
         let in_body = n % 2 == 0;
+        let begin = if in_body { head } else { endless_head };
+        write.write_all(begin.as_bytes()).await.unwrap();
         slow.spawn(async move {
-            if in_body {
-                stream.write_all(head.as_bytes()).await.unwrap();
-            } else {
-                stream
-                    .write_all(b"GET / HTTP/1.1\r\nx-slow: ")
-                    .await
-                    .unwrap();
-            }
-            let (mut read, mut write) = stream.into_split();
             let dripping = async {
                 while write.write_all(b"1").await.is_ok() {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             };
             let mut said = Vec::new();
-            tokio::select! {
-                _ = read.read_to_end(&mut said) => {}
-                () = dripping => {}
-            }
+            // Both end with the connection, and what was said before that is read.
+            let _ = futures::future::join(dripping, read.read_to_end(&mut said)).await;
             (in_body, said)
         });
     }
@@ -178,10 +171,10 @@ async fn who_says_nothing_any_more_is_let_go() {
     let settings = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1s")];
     let server = Service::start(folder.path(), &settings).await;
     let mut silent = TcpStream::connect(server.address()).await.unwrap();
-    let mut before = TcpStream::connect(server.address()).await.unwrap();
-    assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
     let mut half = TcpStream::connect(server.address()).await.unwrap();
     half.write_all(b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
+    let mut before = TcpStream::connect(server.address()).await.unwrap();
+    assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
     within("silence from the beginning", closes(&mut silent)).await;
     within("silence after an answer", closes(&mut before)).await;
     let (status, _) = within("silence in a body", answer(&mut half))

@@ -16,6 +16,7 @@ use crate::support::service::Service;
 
 /// Pairs of a post, each of a user of its own.
 const PAIRS: u64 = 100;
+/// For how long load is offered at least.
 const LOAD: Duration = Duration::from_secs(4);
 
 /// Posts whose users nobody else posts, and what became of them.
@@ -86,14 +87,49 @@ fn plan(server: &Service, rate: f64, connections: usize) -> OpenLoop {
     }
 }
 
-/// Posts at this rate and reads beside, for a while; what became of both.
-async fn offer(server: &Service, rate: f64, posts: &Posts) -> (Tally, Tally) {
-    let writes = plan(server, rate, 128).start(posts.clone());
-    let reads = plan(server, 50.0, 4).start(Counts);
-    tokio::time::sleep(LOAD).await;
-    tokio::task::spawn_blocking(|| (writes.stop(), reads.stop()))
-        .await
-        .unwrap()
+/// Posts at this rate and reads beside, for a while and until it was enough of both; what became of them.
+async fn offer(
+    server: &Service,
+    rate: f64,
+    posts: &Posts,
+    is_enough: impl Fn(&Tally, &Tally) -> bool,
+) -> (Tally, Tally) {
+    let writing = plan(server, rate, 128).start(posts.clone());
+    let reading = plan(server, 50.0, 4).start(Counts);
+    let (mut writes, mut reads) = (Tally::default(), Tally::default());
+    let offered = async {
+        tokio::time::sleep(LOAD).await;
+        loop {
+            writes.add(&writing.take());
+            reads.add(&reading.take());
+            if is_enough(&writes, &reads) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within("enough of the load is answered", offered).await;
+    let rest = tokio::task::spawn_blocking(|| (writing.stop(), reading.stop()));
+    let (of_writes, of_reads) = rest.await.unwrap();
+    writes.add(&of_writes);
+    reads.add(&of_reads);
+    (writes, reads)
+}
+
+/// Posts at this rate for a while, and until one was taken; how many were.
+async fn offer_alone(plan: OpenLoop, posts: &Posts, time: Duration) -> u64 {
+    let writing = plan.start(posts.clone());
+    let mut writes = Tally::default();
+    let offered = async {
+        while writes.of_status(200) == 0 {
+            tokio::time::sleep(time).await;
+            writes.add(&writing.take());
+        }
+    };
+    within("a post is taken", offered).await;
+    let rest = tokio::task::spawn_blocking(|| writing.stop());
+    writes.add(&rest.await.unwrap());
+    writes.of_status(200)
 }
 
 /// Posts until a pair is accepted. A refusal says how long to wait.
@@ -123,10 +159,7 @@ async fn ten_times_the_capacity_is_turned_away_in_time() {
     let server = Service::start(folder.path(), &settings).await;
     let alone = Posts::default();
     let load = plan(&server, 10_000.0, 1);
-    let script = alone.clone();
-    let tally = tokio::task::spawn_blocking(move || load.run(Duration::from_secs(1), script));
-    let capacity = tally.await.unwrap().of_status(200);
-    assert!(capacity > 0);
+    let capacity = offer_alone(load, &alone, Duration::from_secs(1)).await;
     let before = server.process().resident_bytes();
 
     let posts = Posts {
@@ -135,7 +168,10 @@ async fn ten_times_the_capacity_is_turned_away_in_time() {
     };
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
     let rate = (capacity * 10) as f64;
-    let (writes, reads) = offer(&server, rate, &posts).await;
+    let both = |writes: &Tally, reads: &Tally| {
+        writes.of_status(200) > 0 && writes.of_status(429) > 0 && reads.answers() > 0
+    };
+    let (writes, reads) = offer(&server, rate, &posts, both).await;
     let growth = growth_mib(&server, before);
 
     // Every request that was sent was answered: taken, or turned away with the reason.
@@ -178,9 +214,7 @@ async fn a_store_that_stalls_fills_the_queue_and_no_more() {
     let server = Service::start(folder.path(), &settings).await;
     let calm = Posts::default();
     let load = plan(&server, 20.0, 2);
-    let script = calm.clone();
-    let tally = tokio::task::spawn_blocking(move || load.run(Duration::from_secs(1), script));
-    assert!(tally.await.unwrap().of_status(200) > 0);
+    offer_alone(load, &calm, Duration::from_millis(500)).await;
     // Known from now on, whatever happens to the store.
     server.count("a").await;
     let before = server.process().resident_bytes();
@@ -190,7 +224,8 @@ async fn a_store_that_stalls_fills_the_queue_and_no_more() {
         first: 1 << 32,
         ..Posts::default()
     };
-    let (writes, reads) = offer(&server, 2_000.0, &posts).await;
+    let both = |writes: &Tally, reads: &Tally| writes.of_status(503) > 0 && reads.answers() > 0;
+    let (writes, reads) = offer(&server, 2_000.0, &posts, both).await;
     let growth = growth_mib(&server, before);
     assert_eq!((writes.failed, reads.failed), (0, 0));
     let (refused, away) = (writes.of_status(429), writes.of_status(503));

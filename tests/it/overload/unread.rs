@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use super::frames::{self, ACK, END_HEADERS, END_STREAM, HEADERS, PING, SETTINGS, frame, head};
 use super::{DEADLINE, assert_serves, connect_narrow, growth_mib, within};
 use crate::support::service::Service;
+use crate::support::wait::until;
 
 /// An answer of about 60 KB.
 const LARGE: &str = "/v1/segments?limit=1000";
@@ -17,11 +18,14 @@ async fn server_with_large_answers(folder: &std::path::Path) -> Service {
     let lines: String = (0..SEGMENTS)
         .map(|n| format!("{{\"user_id\":1,\"segment\":\"{n:0>120}\"}}\n"))
         .collect();
-    let post = reqwest::Client::new().post(format!("{}/v1/pairs", server.url()));
-    let post = post
-        .header("content-type", "application/x-ndjson")
-        .body(lines);
-    assert_eq!(post.send().await.unwrap().status(), 200);
+    // The time for heads is short for a busy machine.
+    until("the pairs are taken", async || {
+        let post = reqwest::Client::new().post(format!("{}/v1/pairs", server.url()));
+        let post = post.header("content-type", "application/x-ndjson");
+        let answer = post.body(lines.clone()).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    })
+    .await;
     server
 }
 
@@ -38,7 +42,8 @@ async fn answers_that_nobody_reads_are_few_and_end() {
     for _ in 0..CLIENTS {
         let mut stream = connect_narrow(server.address()).await;
         let request = format!("GET {LARGE} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(100);
-        stream.write_all(request.as_bytes()).await.unwrap();
+        // One that a busy machine was too slow for has been let go already.
+        let _ = stream.write_all(request.as_bytes()).await;
         deaf.push(stream);
     }
     assert_serves(&server).await;

@@ -6,6 +6,7 @@ pub mod events;
 pub mod fault_server;
 pub mod influxd;
 pub mod jwt;
+pub mod nobody;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
@@ -18,6 +19,7 @@ pub mod service;
 pub mod shared_cache;
 pub mod stores;
 pub mod switchable;
+pub mod wait;
 
 use std::time::Duration;
 

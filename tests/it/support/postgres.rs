@@ -91,7 +91,7 @@ impl Postgres {
                 .status();
             // Its successor could not use what it still holds.
             let began = Instant::now();
-            while is_running(child) && began.elapsed() < Duration::from_secs(10) {
+            while is_running(child) && began.elapsed() < Duration::from_secs(120) {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -170,7 +170,7 @@ impl Postgres {
     }
 
     async fn wait_until_ready(&mut self) {
-        for _ in 0..600 {
+        for _ in 0..2_400 {
             self.process.assert_running();
             if let Ok((client, connection)) = tokio_postgres::connect(&self.url(), NoTls).await {
                 tokio::spawn(connection);
@@ -180,7 +180,7 @@ impl Postgres {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("postgres did not become ready within 30 s");
+        panic!("postgres did not become ready within two minutes");
     }
 }
 

@@ -36,6 +36,24 @@ pub fn headcount(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -
     command
 }
 
+/// The same command with signals as they are by default. Whoever runs the tests may have them ignored, as `nohup` and
+/// a shell in the background do, and every program that they start would go on ignoring them.
+pub fn with_default_signals(command: &Command) -> Command {
+    let mut with = Command::new("env");
+    with.arg("--default-signal");
+    with.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => with.env(name, value),
+            None => with.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        with.current_dir(folder);
+    }
+    with
+}
+
 /// Runs it to its end.
 pub fn run(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Run {
     finish(&mut headcount(folder, settings, arguments))

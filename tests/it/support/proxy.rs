@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,12 +19,33 @@ enum Mode {
     Broken,
 }
 
+/// What came from the server, and how much of that may pass, in bytes.
+#[derive(Debug)]
+struct Meter {
+    passed: AtomicU64,
+    allowed: watch::Sender<u64>,
+}
+
+impl Meter {
+    /// Waits until so many more bytes may pass.
+    async fn take(&self, bytes: usize) {
+        let bytes = bytes as u64;
+        let after = self.passed.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        let mut allowed = self.allowed.subscribe();
+        // It can't be closed while this is there.
+        let _ = allowed.wait_for(|allowed| *allowed >= after).await;
+    }
+}
+
 /// Stands between a client and a server until it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     port: Arc<AtomicU16>,
+    /// One is held by each open connection.
+    open: Arc<()>,
+    meter: Arc<Meter>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -35,14 +56,33 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (mode, modes) = watch::channel(Mode::Restored);
         let port = Arc::new(AtomicU16::new(port));
-        let accepting = accept(listener, Arc::clone(&port), modes);
+        let open = Arc::new(());
+        let meter = Arc::new(Meter {
+            passed: AtomicU64::new(0),
+            allowed: watch::Sender::new(u64::MAX),
+        });
+        let shared = Shared {
+            port: Arc::clone(&port),
+            modes,
+            open: Arc::clone(&open),
+            meter: Arc::clone(&meter),
+        };
+        let accepting = accept(listener, shared);
         let task = AbortOnDropHandle::new(tokio::spawn(accepting));
         Self {
             address,
             mode,
             port,
+            open,
+            meter,
             _task: task,
         }
+    }
+
+    /// How many connections are open: what their clients sent may still be on its way.
+    pub fn connections(&self) -> usize {
+        // Neither this one nor that of the task that accepts.
+        Arc::strong_count(&self.open) - 2
     }
 
     /// Where clients connect to.
@@ -67,29 +107,58 @@ impl Proxy {
 
     /// Lets bytes pass again.
     pub fn restore(&self) {
+        self.meter.allowed.send_replace(u64::MAX);
         self.mode.send_replace(Mode::Restored);
+    }
+
+    /// From here on nothing that comes from the server passes but what [`allow`](Self::allow) allows.
+    pub fn meter(&self) {
+        let passed = self.meter.passed.load(Ordering::SeqCst);
+        self.meter.allowed.send_replace(passed);
+    }
+
+    /// Lets so many more bytes pass.
+    pub fn allow(&self, bytes: u64) {
+        self.meter.allowed.send_modify(|allowed| *allowed += bytes);
     }
 }
 
-async fn accept(listener: TcpListener, port: Arc<AtomicU16>, modes: watch::Receiver<Mode>) {
+/// What every connection needs.
+#[derive(Clone)]
+struct Shared {
+    port: Arc<AtomicU16>,
+    modes: watch::Receiver<Mode>,
+    open: Arc<()>,
+    meter: Arc<Meter>,
+}
+
+async fn accept(listener: TcpListener, shared: Shared) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.unwrap();
-        let (modes, port) = (modes.clone(), port.load(Ordering::Relaxed));
+        let shared = shared.clone();
         connections.spawn(async move {
+            let Shared {
+                port,
+                modes,
+                open,
+                meter,
+            } = shared;
             if *modes.borrow() == Mode::Broken {
                 return;
             }
+            let port = port.load(Ordering::Relaxed);
             let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
                 return;
             };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
             tokio::select! {
-                () = carry(from_client, to_server, modes.clone()) => {}
-                () = carry(from_server, to_client, modes.clone()) => {}
+                () = carry(from_client, to_server, modes.clone(), None) => {}
+                () = carry(from_server, to_client, modes.clone(), Some(&meter)) => {}
                 () = broken(modes) => {}
             }
+            drop(open);
         });
         while connections.try_join_next().is_some() {}
     }
@@ -104,6 +173,7 @@ async fn carry(
     mut from: impl AsyncReadExt + Unpin,
     mut to: impl AsyncWriteExt + Unpin,
     mut modes: watch::Receiver<Mode>,
+    meter: Option<&Meter>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -112,6 +182,9 @@ async fn carry(
         };
         if modes.wait_for(|mode| *mode != Mode::Stalled).await.is_err() {
             return;
+        }
+        if let Some(meter) = meter {
+            meter.take(length).await;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return;

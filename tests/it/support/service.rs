@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::program::headcount;
+use super::program::{headcount, with_default_signals};
 use super::servers::Process;
 
 /// What is waited for takes well under a second; a machine under load may need much longer.
@@ -58,6 +58,12 @@ impl Service {
     /// The same by a program that becomes the one that its arguments name.
     pub fn start_by(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
         Self::run_by(Command::new(program), directory, settings)
+    }
+
+    /// The same with signals as they are by default, whatever those who run the tests ignore.
+    pub fn start_hearing_signals(directory: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = with_default_signals(&on_any_port(directory, settings));
+        Self::run(directory, &mut command)
     }
 
     fn run_by(mut command: Command, directory: &Path, settings: &[(&str, &str)]) -> Self {

@@ -1,0 +1,21 @@
+//! An address where nobody listens.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpSocket;
+
+/// Bound and not listening: connections are refused, and the system gives the port to nobody else meanwhile.
+#[derive(Debug)]
+pub struct Nobody(TcpSocket);
+
+impl Nobody {
+    pub fn new() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        Self(socket)
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.0.local_addr().unwrap())
+    }
+}
