@@ -22,7 +22,8 @@ async fn start(directory: &Path, url: &str) -> Service {
         ("influx_org", ORG),
         ("influx_bucket", "b"),
         ("influx_token", TOKEN),
-        ("write_deadline", "2s"),
+        // For what has to be taken at once, on a busy machine too. A server that is cut off is found out sooner.
+        ("write_deadline", "1m"),
     ];
     Service::start(directory, &settings).await
 }

@@ -322,7 +322,8 @@ fn received(seconds: u64) -> Timestamp {
 fn is_on_disk(dir: &Path, text: &str) -> bool {
     let files = std::fs::read_dir(dir).unwrap();
     files.into_iter().any(|file| {
-        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        // It may have been removed since it was listed.
+        let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
         bytes.windows(text.len()).any(|it| it == text.as_bytes())
     })
 }
