@@ -130,6 +130,7 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
         snapshot_bytes: settings.store.snapshot_after,
         file_bytes: settings.store.data_file_bytes,
         observer: Arc::new(LogMetrics(Arc::clone(metrics))),
+        user_key: user_key_digest(settings),
         ..EmbeddedOptions::new(&settings.store.data_dir, settings.frame)
     };
     // Replay takes its time, and requests to other parts must not wait for it.
@@ -168,6 +169,12 @@ impl LogObserver for LogMetrics {
     }
 }
 
+/// What a store notes of `user_key`, to refuse another one.
+fn user_key_digest(settings: &Settings) -> Option<String> {
+    let key = settings.ingest.user_key.as_ref();
+    key.map(|key| Identity::digest_of(key.reveal()))
+}
+
 /// What the settings say of an InfluxDB store.
 pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, StoreError> {
     let Some(influx) = &settings.store.influx else {
@@ -182,8 +189,7 @@ pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, Store
         settings.frame,
     );
     options.trend_bucket.clone_from(&influx.trend_bucket);
-    let user_key = settings.ingest.user_key.as_ref();
-    options.user_key = user_key.map(|key| Identity::digest_of(key.reveal()));
+    options.user_key = user_key_digest(settings);
     options.linger = settings.ingest.linger;
     options.write_timeout = settings.store.influx_timeouts.write;
     options.query_timeout = settings.store.influx_timeouts.query;
@@ -201,11 +207,10 @@ pub(super) fn redis_options(settings: &Settings) -> Result<RedisStoreOptions, St
     let Some(redis) = settings.store.redis.clone() else {
         return Err(StoreError::Rejected("redis_url is missing".to_owned()));
     };
-    Ok(RedisStoreOptions::new(
-        redis.server,
-        redis.prefix,
-        settings.frame,
-    ))
+    Ok(RedisStoreOptions {
+        user_key: user_key_digest(settings),
+        ..RedisStoreOptions::new(redis.server, redis.prefix, settings.frame)
+    })
 }
 
 /// What the settings say of a Postgres store.

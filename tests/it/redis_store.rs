@@ -186,6 +186,31 @@ async fn another_resolution_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn another_user_key_is_refused() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let with = |user_key: Option<&str>| {
+        RedisStore::open(RedisStoreOptions {
+            user_key: user_key.map(str::to_owned),
+            ..options(&redis.url(), "hc", frame(60))
+        })
+        .unwrap()
+    };
+    with(None).ping().await.unwrap();
+    let error = with(Some("aa")).ping().await.unwrap_err().to_string();
+    assert!(error.contains("without a user_key"), "{error}");
+    with(None).ping().await.unwrap();
+    // What an earlier version left says nothing of it.
+    redis.cli(&["HDEL", "hc:{store}:meta", "user_key"]);
+    with(Some("aa")).ping().await.unwrap();
+    for other in [None, Some("bb")] {
+        let error = with(other).ping().await.unwrap_err().to_string();
+        assert!(error.contains("would count twice"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_flushed_server_is_used_like_a_new_one() {
     let Some(redis) = Redis::start().await else {
         return;

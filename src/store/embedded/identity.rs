@@ -20,6 +20,14 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// Whether `dir` has one, and so was opened before.
+    pub(super) fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool, StoreError> {
+        let names = disk
+            .list(dir)
+            .map_err(|error| LogError::io("list", dir, &error))?;
+        Ok(names.iter().any(|name| name == NAME))
+    }
+
     /// Reads the identity of `dir`, or makes one for a directory that holds nothing yet.
     pub(super) fn open(
         disk: &dyn Disk,
@@ -27,10 +35,7 @@ impl Identity {
         resolution: Resolution,
     ) -> Result<Self, StoreError> {
         let path = dir.join(NAME);
-        let names = disk
-            .list(dir)
-            .map_err(|error| LogError::io("list", dir, &error))?;
-        if names.iter().any(|name| name == NAME) {
+        if Self::is_in(disk, dir)? {
             let mut bytes = [0; BYTES];
             let read = disk
                 .open(&path)
@@ -39,6 +44,9 @@ impl Identity {
             return Self::decode(&bytes[..read], resolution, &path);
         }
         // A new key would make strangers of all users that the directory knows.
+        let names = disk
+            .list(dir)
+            .map_err(|error| LogError::io("list", dir, &error))?;
         if !file_numbers(disk, dir)?.is_empty() || names.iter().any(|name| snapshot::is_name(name))
         {
             return Err(LogError::Missing { path }.into());

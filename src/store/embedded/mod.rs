@@ -18,6 +18,7 @@ mod snapshot;
 mod snapshotter;
 mod state;
 mod trends;
+mod user_key;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -9,7 +9,7 @@ use super::identity::Identity;
 use super::snapshot::{self, Snapshot};
 use super::snapshotter::Snapshotter;
 use super::state::State;
-use super::{EmbeddedOptions, EmbeddedStore, StoreError, load};
+use super::{EmbeddedOptions, EmbeddedStore, StoreError, load, user_key};
 use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, Recovery, Start, file_numbers};
 
 impl EmbeddedStore {
@@ -21,7 +21,9 @@ impl EmbeddedStore {
         let begun = Instant::now();
         let (disk, dir) = (Arc::clone(&options.disk), options.dir.as_path());
         let locked = Arc::new(LockedDir::acquire(dir)?);
+        let is_new = !Identity::is_in(&*disk, dir)?;
         let identity = Identity::open(&*disk, dir, options.frame.resolution())?;
+        user_key::check(&*disk, dir, options.user_key.as_deref())?;
         snapshot::remove_unfinished(&*disk, dir)?;
         let (state, newest) = load_newest(&*disk, dir, &options)?;
         let state = Arc::new(state);
@@ -38,7 +40,7 @@ impl EmbeddedStore {
         let apply = move |at, payload: &[u8]| applied.apply(at, payload, &mut scratch);
         let log = Arc::new(Log::open(locked, log_options, Box::new(apply))?);
         state.end_replay();
-        report(log.recovery(), newest, begun);
+        report(dir, is_new, log.recovery(), newest, begun);
         // What a process that died after its snapshot did not come to remove.
         log.remove_before(covered)?;
         snapshot::remove_older(&*disk, dir, covered)?;
@@ -85,7 +87,7 @@ fn load_newest(
     Ok((State::new(options.frame), None))
 }
 
-fn report(recovery: &Recovery, newest: Option<Snapshot>, begun: Instant) {
+fn report(dir: &Path, is_new: bool, recovery: &Recovery, newest: Option<Snapshot>, begun: Instant) {
     if let Some(torn) = &recovery.torn {
         tracing::warn!(
             file = %torn.path.display(),
@@ -94,7 +96,17 @@ fn report(recovery: &Recovery, newest: Option<Snapshot>, begun: Instant) {
             "an unfinished write at the log's end was cut off; nothing of it was acknowledged"
         );
     }
+    if is_new {
+        // A slip in `data_dir` looks like this.
+        tracing::info!(dir = %dir.display(), "a new, empty store was made");
+    } else if recovery.files == 0 && newest.is_none() {
+        tracing::warn!(
+            dir = %dir.display(),
+            "the store is empty although its directory is not new: it has neither a log nor a snapshot"
+        );
+    }
     tracing::info!(
+        dir = %dir.display(),
         snapshot_bytes = newest.map_or(0, |newest| newest.bytes),
         log_files = recovery.files,
         log_records = recovery.records,

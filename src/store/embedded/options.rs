@@ -13,6 +13,8 @@ pub struct EmbeddedOptions {
     pub dir: PathBuf,
     /// Window and resolution. The resolution must be that with which the directory was made.
     pub frame: TimeFrame,
+    /// A digest of `user_key`, where there is one: a directory that was recorded with another one is refused.
+    pub user_key: Option<String>,
     /// A snapshot is taken when the log has grown by this many bytes since the last one, and by half as much as
     /// that one had. The first bounds what a start has to replay, the second what snapshots write: at most two
     /// bytes for each of the log.
@@ -31,6 +33,7 @@ impl EmbeddedOptions {
         Self {
             dir: dir.into(),
             frame,
+            user_key: None,
             // Eight million pairs, replayed in about two seconds.
             snapshot_bytes: 64 << 20,
             file_bytes: LogOptions::default().file_bytes,

@@ -87,6 +87,27 @@ async fn a_reopened_store_knows_what_it_knew() {
     assert_eq!(count(&store, "b").await, 9, "u3 was forgotten there");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn users_recorded_under_another_key_are_not_counted_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = |user_key: Option<&str>| {
+        EmbeddedStore::open(EmbeddedOptions {
+            user_key: user_key.map(str::to_owned),
+            ..EmbeddedOptions::new(dir.path(), conformance::frame(60))
+        })
+    };
+    drop(opened(None).unwrap());
+    let refused = opened(Some("a digest"));
+    assert!(
+        matches!(refused, Err(StoreError::Rejected(_))),
+        "{refused:?}"
+    );
+    // A directory of an earlier version says nothing of it.
+    std::fs::remove_file(dir.path().join("user_key")).unwrap();
+    drop(opened(Some("a digest")).unwrap());
+    assert!(opened(None).is_err());
+}
+
 /// Whether a file of the directory has the fingerprint of `user`.
 fn is_on_disk(store: &EmbeddedStore, dir: &std::path::Path, user: &UserId<'_>) -> bool {
     let fingerprint = store.identity.fingerprint(user).number().to_le_bytes();

@@ -34,8 +34,12 @@ impl Asks {
         }
     }
 
-    pub(super) fn meta(&self, resolution: u32) -> Request<'_> {
-        let args = vec![FORMAT.to_owned(), resolution.to_string()];
+    pub(super) fn meta(&self, resolution: u32, user_key: &str) -> Request<'_> {
+        let args = vec![
+            FORMAT.to_owned(),
+            resolution.to_string(),
+            user_key.to_owned(),
+        ];
         Request::Run(&self.scripts.meta, vec![self.keys.meta.clone()], args)
     }
 

@@ -19,6 +19,8 @@ pub struct RedisStoreOptions {
     pub prefix: Prefix,
     /// The window and the resolution.
     pub frame: TimeFrame,
+    /// A digest of `user_key`, where there is one: pairs that were recorded with another one are refused.
+    pub user_key: Option<String>,
     /// The most that a small call to Redis may take; one with many pairs has more. A healthy one takes milliseconds; one whose disk is slow may hold
     /// writes up for two seconds (`appendfsync everysec`), and has then a second left.
     pub command_timeout: Duration,
@@ -36,6 +38,7 @@ impl RedisStoreOptions {
             server,
             prefix,
             frame,
+            user_key: None,
             command_timeout: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(1),
             quiet: Duration::from_hours(24),

@@ -20,6 +20,9 @@ const SURVEY_EVERY: Duration = Duration::from_mins(1);
 /// How long the question may hold up whoever happens to ask first.
 const SURVEY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What stands for the digest of `user_key` where there is none.
+const NO_KEY: &str = "none";
+
 /// How far the preparations have come.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
@@ -69,11 +72,12 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Compares the resolution with the one in Redis, or notes it there; whether it was noted now.
+    /// Compares the resolution and `user_key` with those in Redis, or notes them there; whether they were noted now.
     pub(super) async fn verify(&self) -> Result<bool, StoreError> {
         let ours = self.options.frame.resolution().seconds();
-        let (is_new, format, theirs): (u64, String, String) =
-            self.ask(self.asks.meta(ours)).await?;
+        let user_key = self.options.user_key.as_deref().unwrap_or(NO_KEY);
+        let (is_new, format, theirs, their_key): (u64, String, String, String) =
+            self.ask(self.asks.meta(ours, user_key)).await?;
         let meta = &self.asks.keys.meta;
         let prefix = self.options.prefix.as_str();
         if format != FORMAT {
@@ -86,6 +90,17 @@ impl RedisStore {
             return Err(StoreError::Damaged(format!(
                 "the pairs under {prefix} in redis have a resolution of {theirs} s ({meta}), and {ours} s is \
                  configured; set resolution = \"{theirs}s\", or use another redis_prefix"
+            )));
+        }
+        if their_key != user_key {
+            let was = match (their_key.as_str(), user_key) {
+                (NO_KEY, _) => "without a user_key, and one is configured",
+                (_, NO_KEY) => "with a user_key, and none is configured",
+                _ => "with another user_key than the configured one",
+            };
+            return Err(StoreError::Damaged(format!(
+                "the pairs under {prefix} in redis were recorded {was} ({meta}): every user would count twice; give user_key \
+                 its former value, or use another redis_prefix"
             )));
         }
         Ok(is_new == 1)

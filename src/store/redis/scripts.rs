@@ -26,14 +26,17 @@ impl Scripts {
     }
 }
 
-/// Key: the meta. Arguments: the format and the resolution to note if there are none. Answers whether they were
-/// noted now, and both as they are. It writes nothing where they are, so that a server which takes no writes can
-/// still be read.
+/// Key: the meta. Arguments: the format, the resolution and the digest of `user_key` to note if there are none. Answers
+/// whether they were noted now, and all as they are. It writes nothing where they are, so that a server which takes no
+/// writes can still be read; there a meta of an earlier version, without the digest, stays so.
 const META: &str = r"
-local kept = redis.call('HMGET', KEYS[1], 'format', 'resolution')
-if kept[1] and kept[2] then return {0, kept[1], kept[2]} end
-redis.call('HSET', KEYS[1], 'format', ARGV[1], 'resolution', ARGV[2])
-return {1, ARGV[1], ARGV[2]}
+local kept = redis.call('HMGET', KEYS[1], 'format', 'resolution', 'user_key')
+if kept[1] and kept[2] then
+  if not kept[3] then redis.pcall('HSET', KEYS[1], 'user_key', ARGV[3]) end
+  return {0, kept[1], kept[2], kept[3] or ARGV[3]}
+end
+redis.call('HSET', KEYS[1], 'format', ARGV[1], 'resolution', ARGV[2], 'user_key', ARGV[3])
+return {1, ARGV[1], ARGV[2], ARGV[3]}
 ";
 
 /// Key: the pairs of a segment. Arguments: the first slot to keep, and how many members to remove at most. Looking
