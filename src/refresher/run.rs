@@ -19,6 +19,8 @@ const DUE_AFTER: f64 = 0.8;
 /// What a run has done so far.
 #[derive(Debug, Default)]
 struct Tally {
+    /// How many there are to be recounted.
+    all: u64,
     refreshed: u64,
     failed: u64,
 }
@@ -42,6 +44,10 @@ impl Refresher {
 
     async fn run_one(&self, segment: &Segment) -> Result<Outcome, StoreError> {
         let began = Instant::now();
+        if self.parts.cache.ping().await.is_err() {
+            // The count would not reach the cache, which is what it is made for.
+            return Ok(Outcome::Skipped(Skip::NoCache));
+        }
         for points in self.refresh_group(vec![segment.clone()]).await {
             self.trend.add(points?).await;
         }
@@ -110,7 +116,18 @@ impl Refresher {
                 return Err(error);
             }
         };
-        let outcome = if tally.failed == 0 { "ok" } else { "partial" };
+        if !is_whole && tally.all == 0 {
+            self.parts.metrics.refresh("failed", took);
+            return Err(StoreError::Closed);
+        }
+        if !is_whole {
+            // Who asked for it must not take a part for the whole.
+            tally.failed = tally.all.saturating_sub(tally.refreshed);
+        }
+        let outcome = match tally.failed {
+            0 if is_whole => "ok",
+            _ => "partial",
+        };
         self.parts.metrics.refresh(outcome, took);
         if is_whole && tally.failed == 0 {
             let now = self.parts.clock.now().as_millisecond();
@@ -132,6 +149,7 @@ impl Refresher {
             () = stop.cancelled() => return Ok(false),
             names = self.names.to_refresh() => names?,
         };
+        tally.all = names.len() as u64;
         let groups = self.groups(&names).await;
         let mut counted = stream::iter(groups)
             .map(|group| self.refresh_group(group))

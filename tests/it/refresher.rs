@@ -60,8 +60,15 @@ async fn a_run_whose_lock_another_has_ends() {
     sleep(SECOND * 11).await;
     settle().await;
     let outcome = run.now_or_never().unwrap().unwrap();
-    assert!(matches!(outcome, Outcome::Done(report) if report.refreshed == 0));
-    assert_eq!(rig.refresher.finished(), None, "it was not the whole");
+    let Outcome::Done(report) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(
+        (report.refreshed, report.failed),
+        (0, 1),
+        "it was not the whole"
+    );
+    assert_eq!(rig.refresher.finished(), None);
     let still = rig.cache.lock(&LockToken::random(), SECOND).await.unwrap();
     assert!(!still, "the other's lock stays");
     rig.store.release();
@@ -74,6 +81,8 @@ async fn without_the_lock_nothing_is_counted() {
     rig.cache.set_away(true);
     let run = rig.refresher.run(None).await.unwrap();
     assert_eq!(run, Outcome::Skipped(Skip::NoCache));
+    let one = rig.refresher.run(Some(&name("a"))).await.unwrap();
+    assert_eq!(one, Outcome::Skipped(Skip::NoCache));
     assert_eq!((rig.store.counts(), rig.store.lists()), (0, 0));
     rig.cache.set_away(false);
     assert_eq!(rig.refresh().await, (1, 0));
