@@ -364,7 +364,7 @@ async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
         ])
         .args(["--seed", SEED, "--max-examples", EXAMPLES])
         // An answer that never comes is a finding, not a test that never ends.
-        .args(["--request-timeout", "30"])
+        .args(["--request-timeout", "120"])
         .args(arguments)
         .env("SCHEMATHESIS_HOOKS", own.join("hooks.py"))
         .current_dir(folder.path())

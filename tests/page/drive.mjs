@@ -10,10 +10,12 @@ const [chromiumPath, modules, url, closed, cutOff, token] = process.argv.slice(2
 const require = createRequire(join(modules, "here.js"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const DEADLINE_MS = 30_000;
+// Long after anything should have happened, on a busy machine too.
+const DEADLINE_MS = 120_000;
 
 const browser = await chromium.launch({
   executablePath: chromiumPath,
+  timeout: DEADLINE_MS,
   args: [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
