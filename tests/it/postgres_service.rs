@@ -254,7 +254,7 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
     assert_eq!(
         first.out,
         "created    schema \"headcount\"\n\
-         created    tables of version 1\n\
+         created    tables of version 2\n\
          created    slots of 60 s\n"
     );
     let again = run(&server, &["setup", "--json"], &[]);
