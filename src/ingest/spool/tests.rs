@@ -622,12 +622,14 @@ async fn a_store_that_is_busy_is_there_for_new_pairs() {
 async fn an_append_that_its_client_leaves_gives_its_room_back() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
+    let mut left = 0;
     for _ in 0..200 {
         let batch = pairs(names(0..100));
         let append = spool.append(&batch, now());
-        // Polled once, and dropped while the disk is at work.
-        assert!(futures::FutureExt::now_or_never(append).is_none());
+        // Polled once, and dropped while the disk is at work, unless this thread was stopped for so long.
+        left += usize::from(futures::FutureExt::now_or_never(append).is_none());
     }
+    assert!(left > 0, "every append was over at once");
     assert_eq!(spool.reserved.load(Ordering::SeqCst), 0);
 }
 
