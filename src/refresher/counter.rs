@@ -35,6 +35,8 @@ pub struct Recount {
     pub count: Count,
     /// Pairs acknowledged since the count began; `None` when the cache does not know.
     pub pending: Option<u64>,
+    /// Whether the cache has it, or a later one.
+    pub is_cached: bool,
 }
 
 /// Where a count is kept.
@@ -83,17 +85,22 @@ impl Counter {
             return Recount {
                 count,
                 pending: None,
+                is_cached: false,
             };
         };
-        let pending = match self.cache.put(segment, window, count, mark).await {
-            Ok(Some(kept)) if kept.count == count => kept.pending,
-            Ok(_) => None,
+        let (pending, is_cached) = match self.cache.put(segment, window, count, mark).await {
+            Ok(Some(kept)) if kept.count == count => (kept.pending, true),
+            Ok(_) => (None, true),
             Err(_) => {
                 self.metrics.cache_fallback();
-                None
+                (None, false)
             }
         };
-        Recount { count, pending }
+        Recount {
+            count,
+            pending,
+            is_cached,
+        }
     }
 
     /// Counts again when the slot ended before the store was done, unless the store keeps every slot of a pair. One

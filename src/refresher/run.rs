@@ -16,6 +16,13 @@ use crate::store::StoreError;
 /// Of an interval, the part after which the next run is due: loops wake a little early, each by another jitter.
 const DUE_AFTER: f64 = 0.8;
 
+/// A segment that was counted over every window.
+struct Counted {
+    points: Vec<TrendPoint>,
+    /// Whether the cache took every count, or has a later one.
+    is_cached: bool,
+}
+
 /// What a run has done so far.
 #[derive(Debug, Default)]
 struct Tally {
@@ -48,10 +55,16 @@ impl Refresher {
             // The count would not reach the cache, which is what it is made for.
             return Ok(Outcome::Skipped(Skip::NoCache));
         }
-        for points in self.refresh_group(vec![segment.clone()]).await {
-            self.trend.add(points?).await;
+        let mut is_cached = true;
+        for counted in self.refresh_group(vec![segment.clone()]).await {
+            let counted = counted?;
+            self.trend.add(counted.points).await;
+            is_cached &= counted.is_cached;
         }
         self.trend.flush().await?;
+        if !is_cached {
+            return Ok(Outcome::Skipped(Skip::NoCache));
+        }
         Ok(Outcome::Done(Report {
             refreshed: 1,
             failed: 0,
@@ -164,9 +177,12 @@ impl Refresher {
             };
             for result in results {
                 match result {
-                    Ok(points) => {
-                        tally.refreshed += 1;
-                        self.trend.add(points).await;
+                    Ok(counted) => {
+                        match counted.is_cached {
+                            true => tally.refreshed += 1,
+                            false => tally.failed += 1,
+                        }
+                        self.trend.add(counted.points).await;
                     }
                     Err(error) => {
                         tally.failed += 1;
@@ -181,36 +197,44 @@ impl Refresher {
         }
     }
 
-    /// Recounts segments together, window by window; the trend points of each, or why it has none.
-    async fn refresh_group(&self, group: Vec<Segment>) -> Vec<Result<Vec<TrendPoint>, StoreError>> {
+    /// Recounts segments together, window by window; what came of each.
+    async fn refresh_group(&self, group: Vec<Segment>) -> Vec<Result<Counted, StoreError>> {
         let mut results = Vec::with_capacity(group.len());
-        let mut left: Vec<_> = group.into_iter().map(|name| (name, Vec::new())).collect();
+        let begin = |name| {
+            let counted = Counted {
+                points: Vec::new(),
+                is_cached: true,
+            };
+            (name, counted)
+        };
+        let mut left: Vec<_> = group.into_iter().map(begin).collect();
         for &window in &self.parts.windows {
             let names: Vec<Segment> = left.iter().map(|(name, _)| name.clone()).collect();
             let tickets = self.recounts.ask_together(&names, window);
             let asked = std::mem::take(&mut left);
-            for ((segment, mut points), mut ticket) in asked.into_iter().zip(tickets) {
+            for ((segment, mut counted), mut ticket) in asked.into_iter().zip(tickets) {
                 match ticket.recount().await {
                     Err(error) => results.push(Err(error)),
                     Ok(recount) => {
-                        points.push(TrendPoint {
+                        counted.is_cached &= recount.is_cached;
+                        counted.points.push(TrendPoint {
                             segment: segment.clone(),
                             window,
                             count: recount.count,
                         });
-                        left.push((segment, points));
+                        left.push((segment, counted));
                     }
                 }
             }
         }
         let full = self.parts.frame.full_window();
         let is_zero = |point: &TrendPoint| point.window == full && point.count.users == 0;
-        for (segment, points) in left {
-            if points.iter().any(is_zero) {
+        for (segment, counted) in left {
+            if counted.points.iter().any(is_zero) {
                 // Its last point says 0; from here on nobody needs to count it. A cache that is away keeps it longer.
                 let _ = self.parts.cache.remove_segment(&segment).await;
             }
-            results.push(Ok(points));
+            results.push(Ok(counted));
         }
         results
     }

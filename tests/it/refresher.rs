@@ -22,6 +22,27 @@ fn begin(rig: &Arc<Rig>) -> JoinHandle<Outcome> {
     tokio::spawn(async move { rig.refresher.run(None).await.unwrap() })
 }
 
+#[tokio::test]
+async fn counts_that_the_cache_did_not_take_are_not_refreshed() {
+    let rig = Arc::new(Rig::new().await);
+    rig.record_in(&["u1"], &["a", "b", "c"]).await;
+    let cache = Arc::clone(&rig.cache);
+    rig.store.during_counts(move || cache.set_away(true));
+    assert_eq!(rig.refresh().await, (0, 3));
+    rig.store.during_counts(|| ());
+    rig.cache.set_away(false);
+    // The lock could not be given back.
+    rig.shelf.lose();
+    assert_eq!(rig.refresh().await, (3, 0));
+    let cache = Arc::clone(&rig.cache);
+    rig.store.during_counts(move || cache.set_away(true));
+    let one = rig.refresher.run(Some(&name("a"))).await;
+    assert!(
+        matches!(one, Ok(Outcome::Skipped(Skip::NoCache))),
+        "{one:?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_lock_is_held_however_long_a_count_takes() {
     let (one, rig) = {
