@@ -13,6 +13,7 @@ mod open;
 mod place;
 mod set_up;
 mod steps;
+mod user_key;
 
 pub use observed::ObservedStore;
 pub use open::{Opened, open, open_kind};

@@ -220,6 +220,7 @@ pub(super) fn postgres_options(settings: &Settings) -> Result<PostgresOptions, S
     };
     let mut options =
         PostgresOptions::new(postgres.server.clone(), &postgres.schema, settings.frame);
+    options.user_key = user_key_digest(settings);
     options.connections = postgres.connections;
     options.statement_timeout = postgres.statement_timeout;
     options.batch_pairs = settings.ingest.batch_pairs;

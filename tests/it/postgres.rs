@@ -139,6 +139,45 @@ async fn a_changed_resolution_is_taken_only_where_there_are_no_pairs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_user_key_is_refused_where_there_are_pairs() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let with = |user_key: Option<&str>| PostgresOptions {
+        user_key: user_key.map(str::to_owned),
+        ..server.options("hc", two_weeks())
+    };
+    let open = |user_key| PostgresStore::open(with(user_key)).unwrap();
+    set_up(&with(None)).await.unwrap();
+    // Nobody is there who would count twice.
+    set_up(&with(Some("aa"))).await.unwrap();
+    open(Some("aa")).check_frame().await.unwrap();
+    open(Some("aa"))
+        .record(&batch([("u", "s", Slot::new(1))]))
+        .await
+        .unwrap();
+    for (other, was) in [(None, "with a user_key"), (Some("bb"), "with another")] {
+        let refused = open(other).check_frame().await.unwrap_err();
+        assert_eq!(refused.name(), "rejected");
+        assert!(refused.to_string().contains(was), "{refused}");
+        let error = open(other).ping().await.unwrap_err();
+        // What waits in a spool must not be taken for refused.
+        assert_eq!(error.name(), "damaged", "{error}");
+        let refused = set_up(&with(other)).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("would count twice"),
+            "{refused}"
+        );
+    }
+    // What an earlier version left says nothing of it.
+    let client = server.client().await;
+    let gone = "update hc.frame set user_key = null";
+    client.batch_execute(gone).await.unwrap();
+    open(Some("bb")).check_frame().await.unwrap();
+    assert!(open(Some("aa")).check_frame().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_not_set_up_names_the_command_to_run() {
     let Some(server) = Postgres::start().await else {
         return;

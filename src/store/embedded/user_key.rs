@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::StoreError;
 use crate::log::{Disk, LogError, replace_file};
+use crate::store::user_key;
 
 const NAME: &str = "user_key";
 const MAGIC: [u8; 8] = *b"hc-ukey1";
@@ -39,11 +40,8 @@ pub(super) fn check(disk: &dyn Disk, dir: &Path, digest: Option<&str>) -> Result
         let text = format!("{} is not what it was written as", path.display());
         return Err(StoreError::Damaged(text));
     };
-    let was = match (noted == [0; DIGEST], digest) {
-        (true, _) => "without a user_key, and one is configured",
-        (false, None) => "with a user_key, and none is configured",
-        (false, Some(_)) => "with another user_key than the configured one",
-    };
+    let noted = Some("noted").filter(|_| noted != [0; DIGEST]);
+    let was = user_key::recorded(noted, digest);
     Err(StoreError::Rejected(format!(
         "the users in {} were recorded {was}: each of them would count twice; give user_key its former value, or use \
          another data_dir",

@@ -23,7 +23,7 @@ use super::options::InfluxOptions;
 use super::query;
 use super::server::{Server, refusal, send};
 use crate::domain::Timestamp;
-use crate::store::{Change, StoreError};
+use crate::store::{Change, StoreError, user_key};
 
 /// The layout of a record.
 const FORMAT: u32 = 1;
@@ -268,11 +268,7 @@ impl Installation {
             ));
         }
         if record.user_key != self.user_key {
-            let was = match (&record.user_key, &self.user_key) {
-                (None, _) => "without a user_key, and one is configured",
-                (_, None) => "with a user_key, and none is configured",
-                _ => "with another user_key than the configured one",
-            };
+            let was = user_key::recorded(record.user_key.as_deref(), self.user_key.as_deref());
             return Some(format!(
                 "the pairs in bucket {bucket:?} were recorded {was}: every user would count twice; give user_key its \
                  former value, or use another influx_bucket"

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::server::PostgresServer;
 use crate::domain::TimeFrame;
+use crate::store::user_key;
 
 /// Where the server is, what to call things there, and how patient to be.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub struct PostgresOptions {
     pub schema: String,
     /// The window and the resolution.
     pub frame: TimeFrame,
+    /// A digest of `user_key`, where there is one: pairs that were recorded with another one are refused.
+    pub user_key: Option<String>,
     /// The most connections, at least two. Half of them only write, so that slow counts hold up no pair.
     pub connections: usize,
     /// How long one statement that reads may take. The server stops it then.
@@ -36,6 +39,7 @@ impl PostgresOptions {
             server,
             schema: schema.to_owned(),
             frame,
+            user_key: None,
             connections: 10,
             statement_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(2),
@@ -44,7 +48,29 @@ impl PostgresOptions {
             write_attempts: 5,
         }
     }
+
+    /// What is noted of `user_key`.
+    pub(super) fn user_key_noted(&self) -> String {
+        self.user_key.clone().unwrap_or_else(|| NO_KEY.to_owned())
+    }
+
+    /// Why pairs that were recorded with what `held` notes are refused.
+    pub(super) fn refuses(&self, held: &str) -> Option<String> {
+        if held == self.user_key_noted() {
+            return None;
+        }
+        let held = Some(held).filter(|held| *held != NO_KEY);
+        let was = user_key::recorded(held, self.user_key.as_deref());
+        Some(format!(
+            "the pairs of the schema {:?} were recorded {was}: every user would count twice; give user_key its former \
+             value, or use another postgres_schema",
+            self.schema
+        ))
+    }
 }
+
+/// What stands for the digest of `user_key` where there is none.
+const NO_KEY: &str = "-";
 
 /// What a schema may be called: nothing that would need quotes.
 pub(crate) const SCHEMA: &str = "1 to 63 of a-z, 0-9 and _, no digit first, and not pg_...";

@@ -23,11 +23,12 @@ const GRACE: Duration = Duration::from_secs(1);
 /// What a connection's tables must fit, asked before its first use. Where the server would answer before a commit
 /// is on its disk, it is told to wait; whoever wants more than its disk keeps that.
 ///
-/// It names the schema: in a search path, a schema that the role may not use is as good as absent.
+/// The key is read by name from a document, since a table of version 1 has no such column. The schema is named: in a search path, a schema that the role may not use is as good as absent.
 fn check_of(schema: &str) -> String {
     format!(
         "select resolution_seconds, \
             (select max(version) from {schema}.schema_history) as version, \
+            to_jsonb(frame) ->> 'user_key', \
             case when current_setting('synchronous_commit') = 'off' \
                 then set_config('synchronous_commit', 'on', false) end \
         from {schema}.frame"
@@ -41,8 +42,7 @@ pub(super) struct Sessions {
     create_timeout: Duration,
     /// How long a session may take by default.
     within: Duration,
-    schema: String,
-    resolution: u32,
+    options: PostgresOptions,
 }
 
 /// How many connections are used, and how many callers wait for one.
@@ -83,8 +83,7 @@ impl Sessions {
             pool,
             create_timeout: connect.saturating_mul(hosts),
             within: statement_timeout.saturating_add(GRACE),
-            schema: options.schema.clone(),
-            resolution: options.frame.resolution().seconds(),
+            options: options.clone(),
         })
     }
 
@@ -128,7 +127,7 @@ impl Sessions {
     }
 
     async fn checked(&self, session: &mut Session) -> Result<(), Error> {
-        let schema = &self.schema;
+        let schema = &self.options.schema;
         let rows = session.query(&check_of(schema), &[]).await?;
         let [row] = &rows[..] else {
             return Err(Error::OldSchema(format!(
@@ -144,13 +143,33 @@ impl Sessions {
                 schema_version()
             )));
         }
-        if i64::from(resolution) != i64::from(self.resolution) {
+        let ours = self.options.frame.resolution().seconds();
+        if i64::from(resolution) != i64::from(ours) {
             return Err(Error::OtherFrame(format!(
-                "the schema {schema:?} has slots of {resolution} s, and `resolution` is {} s",
-                self.resolution
+                "the schema {schema:?} has slots of {resolution} s, and `resolution` is {ours} s"
             )));
         }
-        Ok(())
+        let held: Option<String> = row.try_get(2)?;
+        let held = match held {
+            Some(held) => held,
+            None => self.note_user_key(session).await?,
+        };
+        self.options
+            .refuses(&held)
+            .map_or(Ok(()), |why| Err(Error::OtherFrame(why)))
+    }
+
+    /// Notes `user_key` unless another instance has; what is noted then.
+    async fn note_user_key(&self, session: &mut Session) -> Result<String, Error> {
+        let schema = &self.options.schema;
+        let noted = format!(
+            "update {schema}.frame set user_key = coalesce(user_key, $1) returning user_key"
+        );
+        let ours = self.options.user_key_noted();
+        let rows = session.query(&noted, &[&ours]).await?;
+        let row = rows.first();
+        let row = row.ok_or_else(|| Error::Nonsense("no frame".to_owned()))?;
+        Ok(row.try_get(0)?)
     }
 
     /// How the pool is used now.

@@ -17,7 +17,10 @@ use crate::store::{Change, SetUp, Step, StoreError};
 /// Each once, in order, never changed once released: a database knows which it has by name and checksum.
 const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__pairs", include_str!("migrations/V1__pairs.sql")),
-    ("V2__erasures", include_str!("migrations/V2__erasures.sql")),
+    (
+        "V2__erasures_and_user_key",
+        include_str!("migrations/V2__erasures_and_user_key.sql"),
+    ),
 ];
 
 /// How long one statement of a set-up may take, and so how long it waits for another set-up. A migration of large
@@ -54,6 +57,7 @@ pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
     let schema = setup.schema().await?;
     let tables = setup.tables().await?;
     let frame = setup.frame().await?;
+    setup.user_key().await?;
     let step = |what: String, change| Step { what, change };
     Ok(SetUp {
         steps: vec![
@@ -155,6 +159,26 @@ impl Setup<'_> {
                 self.options.schema
             ))
         })
+    }
+
+    /// Another key is taken while there are no pairs.
+    async fn user_key(&self) -> Result<(), StoreError> {
+        let noted = "update frame set user_key = $1 \
+            where user_key is null or not exists (select from pairs)";
+        let ours = self.options.user_key_noted();
+        let asked = async {
+            self.client.execute(noted, &[&ours]).await?;
+            let row = self
+                .client
+                .query_one("select user_key from frame", &[])
+                .await?;
+            row.try_get(0)
+        };
+        let held: String = asked.await.map_err(Error::from)?;
+        match self.options.refuses(&held) {
+            Some(why) => Err(StoreError::Rejected(format!("Postgres: {why}"))),
+            None => Ok(()),
+        }
     }
 
     /// Notes the resolution, or returns the one of the pairs that are there.

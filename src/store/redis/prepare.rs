@@ -12,7 +12,7 @@ use super::asks::FORMAT;
 use super::survey::{self, Survey};
 use super::{RedisStore, parse};
 use crate::redis::LinkError;
-use crate::store::StoreError;
+use crate::store::{StoreError, user_key};
 
 /// How old what the server said of itself may become, where somebody asks for the store's health.
 const SURVEY_EVERY: Duration = Duration::from_mins(1);
@@ -75,9 +75,9 @@ impl RedisStore {
     /// Compares the resolution and `user_key` with those in Redis, or notes them there; whether they were noted now.
     pub(super) async fn verify(&self) -> Result<bool, StoreError> {
         let ours = self.options.frame.resolution().seconds();
-        let user_key = self.options.user_key.as_deref().unwrap_or(NO_KEY);
+        let our_key = self.options.user_key.as_deref().unwrap_or(NO_KEY);
         let (is_new, format, theirs, their_key): (u64, String, String, String) =
-            self.ask(self.asks.meta(ours, user_key)).await?;
+            self.ask(self.asks.meta(ours, our_key)).await?;
         let meta = &self.asks.keys.meta;
         let prefix = self.options.prefix.as_str();
         if format != FORMAT {
@@ -92,12 +92,9 @@ impl RedisStore {
                  configured; set resolution = \"{theirs}s\", or use another redis_prefix"
             )));
         }
-        if their_key != user_key {
-            let was = match (their_key.as_str(), user_key) {
-                (NO_KEY, _) => "without a user_key, and one is configured",
-                (_, NO_KEY) => "with a user_key, and none is configured",
-                _ => "with another user_key than the configured one",
-            };
+        if their_key != our_key {
+            let theirs = Some(their_key.as_str()).filter(|key| *key != NO_KEY);
+            let was = user_key::recorded(theirs, self.options.user_key.as_deref());
             return Err(StoreError::Damaged(format!(
                 "the pairs under {prefix} in redis were recorded {was} ({meta}): every user would count twice; give user_key \
                  its former value, or use another redis_prefix"
