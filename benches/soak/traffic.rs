@@ -76,7 +76,7 @@ pub(crate) fn repeat_unanswered(ledger: &Ledger, address: SocketAddr) {
 
 /// A request without a body.
 pub(crate) fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nhost: soak\r\n\r\n")
+    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 fn write_post(ledger: &Ledger, post: &Post, out: &mut Vec<u8>) {
@@ -94,7 +94,7 @@ fn write_post(ledger: &Ledger, post: &Post, out: &mut Vec<u8>) {
         _ => "application/x-ndjson",
     };
     let head = format!(
-        "POST /v1/pairs HTTP/1.1\r\nhost: soak\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     out.extend_from_slice(head.as_bytes());
