@@ -35,6 +35,19 @@ impl Erasure {
         self.at
     }
 
+    /// The same erasure, at `latest` if it is noted as of a later instant.
+    pub fn no_later_than(self, latest: Timestamp) -> Self {
+        Self {
+            at: self.at.min(whole_microseconds(latest)),
+            ..self
+        }
+    }
+
+    /// Whether both are one erasure, whenever they say that it was.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.key, self.hash) == (other.key, other.hash)
+    }
+
     /// Whether this is the erasure of `user`.
     pub fn is_of(&self, user: &UserId<'_>) -> bool {
         self.hash == hash(user, self.key)

@@ -19,7 +19,8 @@ use crate::store::{PairStore, StoreError};
 pub const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 /// How long one look at the notes may take: they are few.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Notes that may have been made, by the clock of who made them, before what was read last, and seen only now.
+/// How far apart the clocks of two instances may be: so much of the notes is read again each time, since one may be seen
+/// late.
 const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
 
 /// The erasures that matter.
@@ -86,10 +87,14 @@ impl Erasures {
 
     /// Takes erasures for known; returns those that were not.
     pub(super) fn learn(&self, erasures: impl IntoIterator<Item = Erasure>) -> Vec<Erasure> {
+        let now = self.clock.now();
+        let latest = now.saturating_add(OVERLAP).unwrap_or(now);
         let mut known = self.known.write();
         let mut new = Vec::new();
         for erasure in erasures {
-            if !known.list.contains(&erasure) {
+            if !known.list.iter().any(|it| it.is_same(&erasure)) {
+                // What is known now is about nothing that comes much later, however far ahead the clock of the other one is.
+                let erasure = erasure.no_later_than(latest);
                 known.list.push(erasure);
                 known.learnt += 1;
                 new.push(erasure);

@@ -371,6 +371,23 @@ async fn nothing_is_delivered_before_it_is_known_who_was_erased() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_note_by_a_clock_that_is_years_ahead_takes_nothing_that_comes_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    noted(&notes, "gone", 5 * 365 * 86_400);
+    spool.append(&one("gone"), received(0)).await.unwrap();
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    drained(&spool).await;
+    assert!(sink.users().is_empty());
+    spool.append(&one("gone"), received(1_000)).await.unwrap();
+    drained(&spool).await;
+    assert_eq!(sink.users(), ["gone"]);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
     let dir = tempfile::tempdir().unwrap();
     let notes = Arc::new(Model::default());
