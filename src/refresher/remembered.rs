@@ -39,8 +39,11 @@ impl Default for Remembered {
 }
 
 impl Remembered {
+    /// The latest of both.
     pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
-        self.refreshed.get(key).or_else(|| self.others.get(key))
+        let both = [self.refreshed.get(key), self.others.get(key)];
+        let both = both.into_iter().flatten();
+        both.max_by_key(|kept| kept.count.as_of)
     }
 
     /// Keeps `count` of a segment and window that are refreshed, unless one as of a later instant is kept.
@@ -52,9 +55,13 @@ impl Remembered {
         keep(&self.refreshed, segment, window, count);
     }
 
-    /// The same for any other segment or window.
+    /// The same for any other segment or window, and for one that was refreshed and that nobody knows of any more, since the
+    /// cache lost it.
     pub(crate) fn keep_other(&self, segment: &Segment, window: Window, count: Count) {
-        keep(&self.others, segment, window, count);
+        match self.refreshed.contains_key(&(segment.clone(), window)) {
+            true => keep(&self.refreshed, segment, window, count),
+            false => keep(&self.others, segment, window, count),
+        }
     }
 
     /// The segments with a count over `window`, in any order.
@@ -95,6 +102,25 @@ mod tests {
         remembered.keep(&segment, window, count(5));
         let kept = remembered.get(&(segment, window)).unwrap();
         assert_eq!(kept.count, count(7));
+    }
+
+    #[test]
+    fn a_name_that_the_cache_lost_keeps_its_latest_count() {
+        let remembered = Remembered::default();
+        let (segment, window) = (Segment::new("s").unwrap(), frame(60).full_window());
+        let count = |second| Count {
+            users: 0,
+            as_of: Timestamp::from_second(second).unwrap(),
+        };
+        let key = (segment.clone(), window);
+        let kept = || remembered.get(&key).unwrap().count;
+        remembered.keep(&segment, window, count(5));
+        remembered.keep_other(&segment, window, count(7));
+        assert_eq!(kept(), count(7));
+        remembered.keep_other(&segment, window, count(6));
+        assert_eq!(kept(), count(7));
+        remembered.keep(&segment, window, count(8));
+        assert_eq!(kept(), count(8));
     }
 
     #[test]

@@ -101,3 +101,30 @@ fn a_count_from_far_ahead_is_not_trusted() {
     let steps = vec![write(0, 0), ahead, count(false), back, again, count(false)];
     keeps(ONE, steps);
 }
+
+/// The cache had lost the segment, so that its later count was kept beside the earlier one, which came back when the store
+/// was unavailable.
+#[test]
+fn a_segment_that_the_cache_lost_takes_no_reader_back() {
+    let refresh = Step::Refresh {
+        at: 0,
+        only: Some(0),
+    };
+    let away = Step::Connection {
+        at: 0,
+        part: Part::Store,
+        mode: Mode::Away,
+    };
+    keeps(
+        ONE,
+        vec![
+            write(0, 0),
+            refresh,
+            Step::Flush,
+            Step::Pass(600),
+            count(false),
+            away,
+            count(false),
+        ],
+    );
+}
