@@ -410,6 +410,7 @@ impl Headcount {
             spool: self.spool.as_deref(),
             erasures: &self.erasures,
             frame: &self.frame,
+            stop: self.supervisor.stop(),
         };
         work.erase(&user).await
     }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::{TimeFrame, Timestamp, UserId};
 use crate::ingest::erasures::{Erasures, FOLLOW_EVERY};
@@ -53,6 +55,8 @@ pub(super) struct Work<'a> {
     pub(super) spool: Option<&'a Spool>,
     pub(super) erasures: &'a Erasures,
     pub(super) frame: &'a TimeFrame,
+    /// Ends the search of the spool's files.
+    pub(super) stop: &'a CancellationToken,
 }
 
 impl Work<'_> {
@@ -70,10 +74,14 @@ impl Work<'_> {
             let refused = self.store.erase_refused(&[erasure]).await;
             places.extend(refused_pairs(refused));
             spool.look();
-            let heeded = tokio::time::timeout(PATIENCE, spool.heeded(learnt)).await;
+            let heeded = tokio::select! {
+                heeded = timeout(PATIENCE, spool.heeded(learnt)) => heeded.is_ok(),
+                // Nobody searches any more, until the next start.
+                () = self.stop.cancelled() => false,
+            };
             places.push(match heeded {
-                Ok(()) => erased_from("spool", "this instance's files".to_owned()),
-                Err(_) => Place {
+                true => erased_from("spool", "this instance's files".to_owned()),
+                false => Place {
                     name: "spool",
                     state: PlaceState::Pending,
                     until: None,
