@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::patience::PATIENCE;
 use super::{CountError, Counts, Listed};
-use crate::domain::{Count, Segment, Window};
+use crate::domain::{Count, Segment, Timestamp, Window};
 use crate::refresher::Key;
 
 /// Counts that a list asks for at once. The bound on those under way is elsewhere; this keeps lists from filling the
@@ -32,6 +32,8 @@ pub(super) struct Lists {
 struct Made {
     list: Arc<[Listed]>,
     at: Instant,
+    /// As of when the oldest count is that is not called stale.
+    oldest: Option<Timestamp>,
 }
 
 impl Default for Lists {
@@ -55,15 +57,19 @@ impl Counts {
         }
         if let Some(made) = self.lists.made.get(&window)
             && made.at.elapsed() < self.parts.memory_ttl
+            // The clock may have gone on by more than that, on a machine that slept.
+            && made.oldest.is_none_or(|oldest| self.is_recent(oldest))
         {
             return Ok(made.list);
         }
         let load = async {
             let list = self.load_list(window).await?;
-            let at = Instant::now();
+            let not_stale = list.iter().filter(|listed| !listed.stale);
+            let counts = not_stale.filter_map(|listed| listed.count);
             let made = Made {
+                at: Instant::now(),
+                oldest: counts.map(|count| count.as_of).min(),
                 list: Arc::clone(&list),
-                at,
             };
             self.lists.made.insert(window, made);
             Ok(list)

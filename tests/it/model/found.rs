@@ -128,3 +128,26 @@ fn a_segment_that_the_cache_lost_takes_no_reader_back() {
         ],
     );
 }
+
+/// The list was made while the clock went on by days, and repeated from memory as if it were new.
+#[test]
+fn a_list_past_its_time_is_stale_however_often_it_is_asked_for() {
+    let setup = Setup {
+        has_memory: true,
+        ..ONE
+    };
+    let holds = Step::Next {
+        at: 0,
+        call: Call::StoreCount,
+        fate: Fate::HeldBefore,
+    };
+    let writes = Step::Write {
+        at: 0,
+        pairs: vec![(0, 2, Seen::Now), (0, 0, Seen::Now)],
+    };
+    let list = || Step::List { at: 0 };
+    keeps(
+        setup,
+        vec![holds, writes, list(), Step::Pass(3 * 86_400), list()],
+    );
+}
