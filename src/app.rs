@@ -410,6 +410,7 @@ impl Headcount {
             spool: self.spool.as_deref(),
             erasures: &self.erasures,
             frame: &self.frame,
+            now: self.clock.now(),
             stop: self.supervisor.stop(),
         };
         work.erase(&user).await

@@ -55,6 +55,7 @@ pub(super) struct Work<'a> {
     pub(super) spool: Option<&'a Spool>,
     pub(super) erasures: &'a Erasures,
     pub(super) frame: &'a TimeFrame,
+    pub(super) now: Timestamp,
     /// Ends the search of the spool's files.
     pub(super) stop: &'a CancellationToken,
 }
@@ -62,7 +63,10 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     pub(super) async fn erase(&self, user: &UserId<'_>) -> Result<Receipt, StoreError> {
         // First, so that nothing of theirs gets out of any spool afterwards.
-        let erasure = self.erasures.note(user).await?;
+        let at = self
+            .spool
+            .map_or(self.now, |spool| spool.erasure_at(self.now));
+        let erasure = self.erasures.note(user, at).await?;
         let learnt = self.erasures.learnt();
         if let Some(spool) = self.spool {
             spool.settle().await;

@@ -54,9 +54,10 @@ impl Erasures {
         }
     }
 
-    /// Notes in the store that `user`, an id as it is stored, is erased now.
-    pub async fn note(&self, user: &UserId<'_>) -> Result<Erasure, StoreError> {
-        let erasure = Erasure::of(user, self.clock.now());
+    /// Notes in the store that `user`, an id as it is stored, is erased as of `at`, which is
+    /// [`Spool::erasure_at`] where there is a spool.
+    pub async fn note(&self, user: &UserId<'_>, at: Timestamp) -> Result<Erasure, StoreError> {
+        let erasure = Erasure::of(user, at);
         self.store.note_erasure(&erasure).await?;
         self.learn([erasure]);
         Ok(erasure)

@@ -83,6 +83,11 @@ impl Ledger {
         files.map(|(number, file)| (*number, file.oldest)).collect()
     }
 
+    /// When the newest of all pairs were received.
+    pub(super) fn newest(&self) -> Timestamp {
+        self.0.lock().newest
+    }
+
     /// The erasures that a former version noted here.
     pub(super) fn erased(&self) -> Vec<Erasure> {
         self.0.lock().erased.clone()

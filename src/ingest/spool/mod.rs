@@ -89,8 +89,17 @@ pub struct Spool {
     appended: Notify,
     /// Held while one batch is on its way to the store.
     sending: Mutex<()>,
+    order: parking_lot::Mutex<Order>,
     /// How many erasures the files have been searched for.
     heeded: watch::Sender<u64>,
+}
+
+/// When the newest pairs were received and a user was erased last, in microseconds. What came first has the earlier instant or
+/// the same one, what came after an erasure a later one, though the clock may stand still.
+#[derive(Debug, Default)]
+struct Order {
+    pair: i64,
+    erasure: i64,
 }
 
 /// What waits in a spool.
@@ -138,6 +147,7 @@ impl Spool {
             Box::new(move |position, payload| noted.note(position, payload)),
         )?;
         let is_empty = ledger.oldest_file().is_none();
+        let newest = ledger.newest();
         resolution::settle(&*disk, dir.path(), resolution, is_empty)?;
         if let Some(torn) = &log.recovery().torn {
             tracing::info!(
@@ -156,6 +166,10 @@ impl Spool {
             away: AtomicBool::new(false),
             appended: Notify::new(),
             sending: Mutex::new(()),
+            order: parking_lot::Mutex::new(Order {
+                pair: newest.as_microsecond(),
+                erasure: 0,
+            }),
             heeded: watch::Sender::new(0),
         })
     }
@@ -163,11 +177,28 @@ impl Spool {
     /// Keeps `batch`, received at `now`. When it returns `Ok`, every pair will be delivered, even after a
     /// crash. On an error some of them may be.
     pub async fn append(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
-        for payload in codec::encode(batch, now, RECORD_PAIRS) {
+        let received = self.received_at(now);
+        for payload in codec::encode(batch, received, RECORD_PAIRS) {
             self.append_payload(payload).await?;
         }
         self.appended.notify_one();
         Ok(())
+    }
+
+    /// As of when pairs are received that come now.
+    fn received_at(&self, now: Timestamp) -> Timestamp {
+        let mut order = self.order.lock();
+        let received = now.as_microsecond().max(order.erasure.saturating_add(1));
+        order.pair = order.pair.max(received);
+        Timestamp::from_microsecond(received).unwrap_or(now)
+    }
+
+    /// As of when a user is erased now: after all that was appended, and before all that will be.
+    pub fn erasure_at(&self, now: Timestamp) -> Timestamp {
+        let mut order = self.order.lock();
+        let at = now.as_microsecond().max(order.pair);
+        order.erasure = order.erasure.max(at);
+        Timestamp::from_microsecond(at).unwrap_or(now)
     }
 
     async fn append_payload(&self, payload: Vec<u8>) -> Result<(), StoreError> {

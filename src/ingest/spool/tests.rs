@@ -388,6 +388,31 @@ async fn a_note_by_a_clock_that_is_years_ahead_takes_nothing_that_comes_later() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn before_and_after_an_erasure_are_told_apart_though_the_clock_stands_still() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::away());
+    let delivering = Delivering::start(&spool, &sink);
+    let gone = UserId::new("gone").unwrap();
+    let erase = async || {
+        let at = spool.erasure_at(now());
+        delivering.erasures.note(&gone, at).await.unwrap();
+    };
+    spool.append(&one("gone"), now()).await.unwrap();
+    erase().await;
+    spool.append(&one("gone"), now()).await.unwrap();
+    erase().await;
+    spool
+        .append(&pairs(["gone".into(), "last".into()]), now())
+        .await
+        .unwrap();
+    *sink.failing.lock() = None;
+    drained(&spool).await;
+    assert_eq!(sink.users(), ["gone", "last"]);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
     let dir = tempfile::tempdir().unwrap();
     let notes = Arc::new(Model::default());
@@ -436,7 +461,8 @@ async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
     sink.wait_for_tries(2).await;
     assert!(is_on_disk(dir.path(), "gone-user"));
     let erased = UserId::new("gone-user").unwrap();
-    delivering.erasures.note(&erased).await.unwrap();
+    let at = spool.erasure_at(now());
+    delivering.erasures.note(&erased, at).await.unwrap();
     spool.look();
     spool.heeded(1).await;
     assert!(!is_on_disk(dir.path(), "gone-user"));
@@ -553,7 +579,8 @@ async fn quarantine_survives_a_restart_and_knows_who_was_erased() {
         let delivering = Delivering::start_over(&spool, &sink, &frame, &notes);
         until(|| spool.stats(now()).quarantined_pairs >= 2).await;
         let gone = UserId::new("gone-user").unwrap();
-        delivering.erasures.note(&gone).await.unwrap();
+        let at = spool.erasure_at(now());
+        delivering.erasures.note(&gone, at).await.unwrap();
         spool.look();
         spool.heeded(1).await;
         assert!(!is_on_disk(dir.path(), "gone-user"));
