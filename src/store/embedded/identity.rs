@@ -20,33 +20,25 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    /// Whether `dir` has one, and so was opened before.
-    pub(super) fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool, StoreError> {
-        let names = disk
-            .list(dir)
-            .map_err(|error| LogError::io("list", dir, &error))?;
-        Ok(names.iter().any(|name| name == NAME))
-    }
-
-    /// Reads the identity of `dir`, or makes one for a directory that holds nothing yet.
+    /// Reads the identity of `dir`, or makes one for a directory that holds nothing yet; whether it was made.
     pub(super) fn open(
         disk: &dyn Disk,
         dir: &Path,
         resolution: Resolution,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, bool), StoreError> {
         let path = dir.join(NAME);
-        if Self::is_in(disk, dir)? {
+        let names = disk
+            .list(dir)
+            .map_err(|error| LogError::io("list", dir, &error))?;
+        if names.iter().any(|name| name == NAME) {
             let mut bytes = [0; BYTES];
             let read = disk
                 .open(&path)
                 .and_then(|mut file| file.read_full_at(&mut bytes, 0));
             let read = read.map_err(|error| LogError::io("read", &path, &error))?;
-            return Self::decode(&bytes[..read], resolution, &path);
+            return Ok((Self::decode(&bytes[..read], resolution, &path)?, false));
         }
         // A new key would make strangers of all users that the directory knows.
-        let names = disk
-            .list(dir)
-            .map_err(|error| LogError::io("list", dir, &error))?;
         if !file_numbers(disk, dir)?.is_empty() || names.iter().any(|name| snapshot::is_name(name))
         {
             return Err(LogError::Missing { path }.into());
@@ -60,7 +52,7 @@ impl Identity {
             file.write_all_at(&bytes, 0)
                 .map_err(|error| LogError::io("write", &path, &error))
         })?;
-        Ok(Self { key })
+        Ok((Self { key }, true))
     }
 
     fn decode(bytes: &[u8], resolution: Resolution, path: &Path) -> Result<Self, StoreError> {

@@ -21,8 +21,7 @@ impl EmbeddedStore {
         let begun = Instant::now();
         let (disk, dir) = (Arc::clone(&options.disk), options.dir.as_path());
         let locked = Arc::new(LockedDir::acquire(dir)?);
-        let is_new = !Identity::is_in(&*disk, dir)?;
-        let identity = Identity::open(&*disk, dir, options.frame.resolution())?;
+        let (identity, is_new) = Identity::open(&*disk, dir, options.frame.resolution())?;
         user_key::check(&*disk, dir, options.user_key.as_deref())?;
         snapshot::remove_unfinished(&*disk, dir)?;
         let (state, newest) = load_newest(&*disk, dir, &options)?;
