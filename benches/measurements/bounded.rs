@@ -7,7 +7,7 @@ use headcount::store::influx::set_up;
 
 use super::client::{self, Request};
 use super::report::Report;
-use super::support::influxd::{Influxd, ORG, TOKEN};
+use super::support::influxd::{Influxd, settings_at};
 use super::support::open_loop::{OpenLoop, Script};
 use super::support::peer::{Peer, get, post};
 use super::support::redis::Redis;
@@ -68,16 +68,14 @@ pub(crate) fn measure(run: &Run) -> Report {
         record_all(&store, &batches, 4).await;
     });
     let (url, redis_url) = (influxd.url(), redis.url());
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-        ("cache", "redis"),
-        ("redis_url", redis_url.as_str()),
-        ("refresh_mode", "off"),
-    ];
+    let settings = settings_at(
+        &url,
+        &[
+            ("cache", "redis"),
+            ("redis_url", redis_url.as_str()),
+            ("refresh_mode", "off"),
+        ],
+    );
     let directories = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let [refresher, reader] =
         [0, 1].map(|n: usize| Peer::headcount(directories[n].path(), &settings));

@@ -7,7 +7,7 @@ use headcount::domain::Timestamp;
 use headcount::store::influx::set_up;
 use serde_json::{Value, json};
 
-use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::influxd::{Influxd, settings_at};
 use crate::support::proxy::Proxy;
 use crate::support::service::{Service, poll};
 use crate::support::two_weeks;
@@ -16,15 +16,8 @@ use crate::support::two_weeks;
 const GONE: &str = "gone-3f9c1e";
 
 async fn start(directory: &Path, url: &str) -> Service {
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-        // For what has to be taken at once, on a busy machine too. A server that is cut off is found out sooner.
-        ("write_deadline", "1m"),
-    ];
+    // For what has to be taken at once, on a busy machine too. A server that is cut off is found out sooner.
+    let settings = settings_at(url, &[("write_deadline", "1m")]);
     Service::start(directory, &settings).await
 }
 

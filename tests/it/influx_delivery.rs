@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::app::App;
 use crate::support::fault_server::{FaultServer, Reply, Request};
-use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::influxd::{Influxd, TOKEN, settings_at};
 use crate::support::two_weeks;
 use crate::support::wait::until;
 
@@ -370,14 +370,7 @@ async fn pairs_that_a_bucket_drops_too_early_wait_until_it_is_set_up() {
     shorten(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (url, spool) = (server.url(), folder.path().join("spool"));
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-        ("spool_dir", spool.to_str().unwrap()),
-    ];
+    let settings = settings_at(&url, &[("spool_dir", spool.to_str().unwrap())]);
     let app = App::start_with(&settings).await;
     let ago = Duration::from_hours(24 * 10);
     // The clock of the test stands before the server's.

@@ -2,7 +2,7 @@
 
 use headcount::store::influx::set_up;
 
-use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::influxd::{Influxd, settings_at};
 use crate::support::proxy::Proxy;
 use crate::support::service::Service;
 use crate::support::two_weeks;
@@ -21,13 +21,7 @@ async fn a_killed_service_delivers_its_spool_after_the_restart() {
         .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let url = server.url();
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-    ];
+    let settings = settings_at(&url, &[]);
     let mut service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&users("before", 10), "s").await, 200);
     server.kill();
@@ -66,13 +60,7 @@ async fn cut_and_stalled_connections_under_load_lose_nothing() {
     let proxy = Proxy::to(server.port()).await;
     let directory = tempfile::tempdir().unwrap();
     let url = format!("http://{}", proxy.address());
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-    ];
+    let settings = settings_at(&url, &[]);
     let service = Service::start(directory.path(), &settings).await;
     let mut accepted = 0;
     let mut spooled = 0;
@@ -118,14 +106,7 @@ async fn without_a_spool_the_service_says_to_come_back() {
     server.kill();
     let directory = tempfile::tempdir().unwrap();
     let url = server.url();
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-        ("spool_dir", "off"),
-    ];
+    let settings = settings_at(&url, &[("spool_dir", "off")]);
     let service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&users("u", 3), "s").await, 503);
     server.restart().await;

@@ -7,7 +7,7 @@ use headcount::store::PairStore;
 use headcount::store::conformance::batch;
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 
-use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::influxd::{Influxd, settings_at};
 use crate::support::program::{self, Run};
 use crate::support::service::Service;
 use crate::support::two_weeks;
@@ -159,15 +159,13 @@ async fn set_up_and_audit_tell_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
     let url = server.url();
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_token", TOKEN),
-        ("spool_dir", "off"),
-        ("data_dir", data_dir.to_str().unwrap()),
-    ];
+    let settings = settings_at(
+        &url,
+        &[
+            ("spool_dir", "off"),
+            ("data_dir", data_dir.to_str().unwrap()),
+        ],
+    );
     let done: Run = program::run(folder.path(), &settings, &["setup"]);
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.err.contains("another program"), "{done:?}");
@@ -188,14 +186,7 @@ async fn a_service_is_not_well_while_pairs_of_some_days_are_refused() {
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let url = server.url();
-    let settings = [
-        ("store", "influx"),
-        ("influx_url", url.as_str()),
-        ("influx_org", ORG),
-        ("influx_bucket", "b"),
-        ("influx_trend_bucket", "b_trend"),
-        ("influx_token", TOKEN),
-    ];
+    let settings = settings_at(&url, &[("influx_trend_bucket", "b_trend")]);
     let service = Service::start(folder.path(), &settings).await;
     assert_eq!(service.get("/readyz").await["status"], "ready");
     assert_eq!(server.write_raw("b", strange("1i", 10 * DAY)).await, 204);

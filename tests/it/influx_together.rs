@@ -8,7 +8,7 @@ use headcount::store::influx::set_up;
 use serde_json::Value;
 
 use crate::support::fault_server::{FaultServer, Reply};
-use crate::support::influxd::{Influxd, ORG, TOKEN};
+use crate::support::influxd::{Influxd, settings_at};
 use crate::support::service::Service;
 use crate::support::two_weeks;
 
@@ -50,14 +50,7 @@ impl Site {
         let between = between.await;
         let directory = tempfile::tempdir().unwrap();
         let url = between.url();
-        let settings = [
-            ("store", "influx"),
-            ("influx_url", url.as_str()),
-            ("influx_org", ORG),
-            ("influx_bucket", "b"),
-            ("influx_token", TOKEN),
-            ("refresh_mode", "off"),
-        ];
+        let settings = settings_at(&url, &[("refresh_mode", "off")]);
         let service = Service::start(directory.path(), &settings).await;
         Some(Self {
             server,

@@ -18,6 +18,19 @@ pub const ORG: &str = "headcount tests";
 /// The token that may do anything there.
 pub const TOKEN: &str = "all-access-token-of-a-test";
 
+/// The settings of a service over the bucket `b` of the server at `url`, and `more`.
+pub fn settings_at<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut settings = vec![
+        ("store", "influx"),
+        ("influx_url", url),
+        ("influx_org", ORG),
+        ("influx_bucket", "b"),
+        ("influx_token", TOKEN),
+    ];
+    settings.extend(more);
+    settings
+}
+
 /// A server in a directory of its own, both gone with this value.
 #[derive(Debug)]
 pub struct Influxd {
