@@ -10,8 +10,8 @@ use super::UserId;
 /// That a user was erased at an instant: it recognises the user and does not name them.
 ///
 /// It is SipHash-2-4-128 of the stored user id under a random key of its own, so that two erasures of one user look
-/// unrelated. The key stands beside the hash: whoever reads it can test ids, one by one. So it is kept no longer than it is
-/// needed.
+/// unrelated. The key is stored with the hash, so a reader of both can test ids against it. The store therefore keeps it for
+/// the window only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Erasure {
     at: Timestamp,

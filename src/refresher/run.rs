@@ -231,7 +231,7 @@ impl Refresher {
         let is_zero = |point: &TrendPoint| point.window == full && point.count.users == 0;
         for (segment, counted) in left {
             if counted.points.iter().any(is_zero) {
-                // Its last point says 0; from here on nobody needs to count it. A cache that is away keeps it longer.
+                // Its last trend point says 0, so it needs no further counts. A cache that is unavailable lists it for longer.
                 let _ = self.parts.cache.remove_segment(&segment).await;
             }
             results.push(Ok(counted));

@@ -25,7 +25,7 @@ async fn post(app: &App, user: &str, segment: &str) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// Whether the next count that a listener is told soon is of one user in `segment`.
+/// Whether the next event that a listener receives soon is a count of one user in `segment`.
 async fn hear(listener: &mut Listener, segment: &str) -> bool {
     let Some(event) = listener.event_within(Duration::from_secs(1)).await else {
         return false;

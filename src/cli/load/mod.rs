@@ -97,7 +97,7 @@ fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Pieces), Fai
         false => Target::Service(Client::new(&args.target, variables)?),
     };
     let source = Source::open(args)?;
-    // Last, so that what is wrong with anything else leaves a file of before as it is.
+    // Created last, so that an earlier error leaves an existing file untouched.
     let rejects = match &args.rejects {
         Some(path) => Some(RejectsFile::create(path, source.paths(args))?),
         None => None,

@@ -29,8 +29,8 @@ struct Reject<'a> {
 }
 
 impl RejectsFile {
-    /// Makes the file, which only its owner may read: there are users in it. Nothing of before stays; so it must not be
-    /// one of the `inputs`.
+    /// Creates the file, or empties an existing one, so it must not be one of the `inputs`. Only its owner may read it,
+    /// since it holds user ids.
     pub(super) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
         if inputs.iter().any(|input| is_same_file(path, input)) {
             return Err(Failure::usage(format!(

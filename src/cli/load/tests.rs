@@ -285,7 +285,7 @@ async fn what_is_read_is_never_overwritten_by_what_was_rejected() {
         );
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
     }
-    // Nor is a file of before, where nothing can be read.
+    // An input that cannot be read leaves an existing file untouched.
     let (_, failure) = load(&server, &["missing", "--rejects", &file]).await;
     assert!(failure.is_some());
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);

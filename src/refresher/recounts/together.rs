@@ -104,7 +104,7 @@ impl Recounts {
         }
     }
 
-    /// Makes one by one what could not be made together, each in a place of its own, unless the store is away.
+    /// Counts the segments of a failed group one at a time, each in a place of its own, unless the store is unavailable.
     async fn make_apart(
         self: &Arc<Self>,
         begun: Vec<(Task<'_>, Told)>,
@@ -136,7 +136,7 @@ impl Recounts {
         }
     }
 
-    /// Whether it was not the counts that failed: the store is away, or the process stops.
+    /// Whether to give up the whole group: the store is unavailable, or the process stops.
     async fn is_over(&self, error: &StoreError) -> bool {
         matches!(error, StoreError::Closed) || is_away(&*self.counter.store, error).await
     }
