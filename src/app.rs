@@ -409,7 +409,6 @@ impl Headcount {
             store: &*self.store,
             spool: self.spool.as_deref(),
             erasures: &self.erasures,
-            frame: &self.frame,
             now: self.clock.now(),
             stop: self.supervisor.stop(),
         };

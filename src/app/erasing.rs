@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{TimeFrame, Timestamp, UserId};
+use crate::domain::{Timestamp, UserId};
 use crate::ingest::erasures::{Erasures, FOLLOW_EVERY};
 use crate::ingest::spool::Spool;
 use crate::store::{PairStore, StoreError};
@@ -54,7 +54,6 @@ pub(super) struct Work<'a> {
     pub(super) store: &'a dyn PairStore,
     pub(super) spool: Option<&'a Spool>,
     pub(super) erasures: &'a Erasures,
-    pub(super) frame: &'a TimeFrame,
     pub(super) now: Timestamp,
     /// Ends the search of the spool's files.
     pub(super) stop: &'a CancellationToken,
@@ -116,7 +115,6 @@ impl Work<'_> {
     /// What other instances still have, and what tells them.
     fn elsewhere(&self, at: Timestamp) -> [Place; 2] {
         let follow = SignedDuration::try_from(FOLLOW_EVERY).unwrap_or(SignedDuration::ZERO);
-        let window = i64::try_from(self.frame.full_window().seconds()).unwrap_or(i64::MAX);
         [
             Place {
                 name: "other_instances",
@@ -129,7 +127,7 @@ impl Work<'_> {
             Place {
                 name: "erasure_note",
                 state: PlaceState::Remains,
-                until: at.checked_add(SignedDuration::from_secs(window)).ok(),
+                until: self.erasures.matters_until(at),
                 note: "a salted hash of the user id in the store, by which other instances know whom not to deliver; \
                        from then on it expires, or the next archive run removes it"
                     .to_owned(),

@@ -35,11 +35,21 @@ pub struct Erasures {
 
 #[derive(Debug, Default)]
 struct Known {
-    list: Vec<Erasure>,
+    list: Vec<Learnt>,
     /// Up to when the notes were read.
     read_until: Option<Timestamp>,
     /// How many were ever learnt.
     learnt: u64,
+}
+
+/// An erasure that is known.
+#[derive(Debug)]
+struct Learnt {
+    erasure: Erasure,
+    /// How many were known with it.
+    number: u64,
+    /// Whether this process made the note, and so erases the user itself.
+    is_own: bool,
 }
 
 impl Erasures {
@@ -59,12 +69,17 @@ impl Erasures {
     pub async fn note(&self, user: &UserId<'_>, at: Timestamp) -> Result<Erasure, StoreError> {
         let erasure = Erasure::of(user, at);
         self.store.note_erasure(&erasure).await?;
-        self.learn([erasure]);
+        self.learn([erasure], true);
         Ok(erasure)
     }
 
-    /// Reads what was noted since; returns what is new.
-    pub async fn refresh(&self) -> Result<Vec<Erasure>, StoreError> {
+    /// The instant at which an erasure at `at` no longer matters.
+    pub fn matters_until(&self, at: Timestamp) -> Option<Timestamp> {
+        at.checked_add(self.window).ok()
+    }
+
+    /// Reads what was noted since.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
         let now = self.clock.now();
         let oldest = now.saturating_sub(self.window).unwrap_or(Timestamp::MIN);
         let since = match self.known.read().read_until {
@@ -79,36 +94,38 @@ impl Erasures {
                 "it did not tell who was erased within {PATIENCE:?}"
             ))
         })??;
-        let new = self.learn(noted);
+        self.learn(noted, false);
         let mut known = self.known.write();
         known.read_until = known.read_until.max(Some(now));
-        known.list.retain(|erasure| erasure.at() >= oldest);
-        Ok(new)
+        known.list.retain(|it| it.erasure.at() >= oldest);
+        Ok(())
     }
 
-    /// Takes erasures for known; returns those that were not.
-    pub(super) fn learn(&self, erasures: impl IntoIterator<Item = Erasure>) -> Vec<Erasure> {
+    /// Takes erasures for known.
+    pub(super) fn learn(&self, erasures: impl IntoIterator<Item = Erasure>, is_own: bool) {
         let now = self.clock.now();
         let latest = now.saturating_add(OVERLAP).unwrap_or(now);
         let mut known = self.known.write();
-        let mut new = Vec::new();
         for erasure in erasures {
-            if !known.list.iter().any(|it| it.is_same(&erasure)) {
-                // What is known now is about nothing that comes much later, however far ahead the clock of the other one is.
-                let erasure = erasure.no_later_than(latest);
-                known.list.push(erasure);
-                known.learnt += 1;
-                new.push(erasure);
+            if known.list.iter().any(|it| it.erasure.is_same(&erasure)) {
+                continue;
             }
+            known.learnt += 1;
+            let learnt = Learnt {
+                // What is known now is about nothing that comes much later, however far ahead the clock of the other one is.
+                erasure: erasure.no_later_than(latest),
+                number: known.learnt,
+                is_own,
+            };
+            known.list.push(learnt);
         }
-        new
     }
 
     /// The erasures of users whose pairs were received at `received` and must not be sent.
     pub(super) fn since(&self, received: Timestamp) -> Vec<Erasure> {
         let known = self.known.read();
-        let after = known.list.iter().filter(|it| it.at() >= received);
-        after.copied().collect()
+        let erasures = known.list.iter().map(|it| it.erasure);
+        erasures.filter(|it| it.at() >= received).collect()
     }
 
     /// A number that grows with each erasure that is learnt.
@@ -116,13 +133,15 @@ impl Erasures {
         self.known.read().learnt
     }
 
-    /// Erases those users of a batch from the store again: it was on its way when they were erased.
-    pub(super) async fn erase_again(
-        &self,
-        batch: &Batch,
-        erasures: &[Erasure],
-    ) -> Result<(), StoreError> {
-        for erasure in erasures {
+    /// Erases users of a batch from the store again whom another instance erased while it was on its way: those learnt
+    /// since `known` erasures were, by whichever task.
+    pub(super) async fn erase_again(&self, batch: &Batch, known: u64) -> Result<(), StoreError> {
+        let new: Vec<Erasure> = {
+            let all = self.known.read();
+            let new = all.list.iter().filter(|it| it.number > known && !it.is_own);
+            new.map(|it| it.erasure).collect()
+        };
+        for erasure in new {
             if let Some(pair) = batch.pairs().find(|pair| erasure.is_of(&pair.user)) {
                 self.store.forget(&pair.user, self.clock.now()).await?;
             }
@@ -172,9 +191,4 @@ pub async fn follow(erasures: Arc<Erasures>, spool: Arc<Spool>, stop: Cancellati
             () = stop.cancelled() => return,
         }
     }
-}
-
-/// Whether one of these is the erasure of `user`.
-pub(super) fn has(erasures: &[Erasure], user: &UserId<'_>) -> bool {
-    erasures.iter().any(|erasure| erasure.is_of(user))
 }

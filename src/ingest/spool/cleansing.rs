@@ -1,7 +1,6 @@
 //! Takes users who were erased out of the spool's files, whether their pairs still wait or were delivered from a file that is
 //! still there: what waits in such a file, and in those before it, is written again without them, and the file is removed.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use tokio::time::Instant;
 use super::codec::Record;
 use super::delivery::Delivery;
 use super::schedule::Entry;
-use crate::domain::{BatchBuilder, Erasure, UserId};
-use crate::ingest::erasures;
+use crate::domain::{BatchBuilder, UserId};
+use crate::ingest::erasures::Erasures;
 use crate::store::StoreError;
 
 /// How long to wait after a failure: the disk may be full until something was delivered.
@@ -76,12 +75,12 @@ impl Delivery<'_> {
     async fn last_with_erased(&self) -> Result<Option<u64>, StoreError> {
         let mut last = None;
         for (file, oldest) in self.parts.spool.ledger.files() {
-            let erased = self.parts.erasures.since(oldest);
-            if erased.is_empty() {
+            let erasures = &self.parts.erasures;
+            if erasures.since(oldest).is_empty() {
                 continue;
             }
             for entry in self.entries_of(file).await? {
-                if has_erased(&entry, &erased)? {
+                if entry.has_erased(erasures)? {
                     last = Some(file);
                     break;
                 }
@@ -91,28 +90,29 @@ impl Delivery<'_> {
     }
 }
 
-/// Whether a record has pairs of a user who was erased after it was received.
-fn has_erased(entry: &Entry, erased: &[Erasure]) -> Result<bool, StoreError> {
-    let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
-    let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? else {
-        return Ok(false);
-    };
-    let received = pairs.received;
-    let erased: Vec<Erasure> = erased
-        .iter()
-        .filter(|erasure| erasure.at() >= received)
-        .copied()
-        .collect();
-    if erased.is_empty() {
-        return Ok(false);
+impl Entry {
+    /// Appends the pairs to `batch`, but for those of users who were erased after the pairs came.
+    pub(super) fn decode_into(
+        &self,
+        batch: &mut BatchBuilder,
+        erasures: &Erasures,
+    ) -> Result<(), StoreError> {
+        let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
+        if let Record::Pairs(pairs) = Record::read(&self.payload).map_err(damaged)? {
+            let erased = erasures.since(self.received);
+            let is_erased = |user: &UserId<'_>| erased.iter().any(|it| it.is_of(user));
+            pairs.decode_into(batch, is_erased).map_err(damaged)?;
+        }
+        Ok(())
     }
-    let found = Cell::new(false);
-    let look = |user: &UserId<'_>| {
-        found.set(found.get() || erasures::has(&erased, user));
-        true
-    };
-    pairs
-        .decode_into(&mut BatchBuilder::default(), look)
-        .map_err(damaged)?;
-    Ok(found.get())
+
+    /// Whether that would leave out any.
+    fn has_erased(&self, erasures: &Erasures) -> Result<bool, StoreError> {
+        if erasures.since(self.received).is_empty() {
+            return Ok(false);
+        }
+        let mut left = BatchBuilder::default();
+        self.decode_into(&mut left, erasures)?;
+        Ok(left.len() < self.pairs as usize)
+    }
 }

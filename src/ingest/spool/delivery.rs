@@ -11,8 +11,8 @@ use super::codec::Record;
 use super::quarantine::Move;
 use super::schedule::{Entry, Schedule, Sending};
 use super::{Sink, Spool};
-use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame, UserId};
-use crate::ingest::erasures::{self, Erasures};
+use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame};
+use crate::ingest::erasures::Erasures;
 use crate::log::read_file;
 use crate::store::{Partly, StoreError};
 
@@ -48,7 +48,7 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
         sent: None,
         cleanse_from: Instant::now(),
     };
-    parts.erasures.learn(parts.spool.ledger.erased());
+    parts.erasures.learn(parts.spool.ledger.erased(), true);
     let mut delay = FIRST_DELAY;
     loop {
         let step = tokio::select! {
@@ -70,10 +70,20 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
                 (Some(jittered), false)
             }
         };
-        tokio::select! {
-            () = parts.spool.appended.notified(), if listens => {}
-            () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-            () = stop.cancelled() => return,
+        let mut pausing = std::pin::pin!(sleep(pause.unwrap_or_default()));
+        loop {
+            tokio::select! {
+                () = parts.spool.appended.notified(), if listens => break,
+                () = parts.spool.looked.notified() => {
+                    // Erased users leave the files whatever the store does: it is not asked before the pause ends.
+                    delivery.cleanse_if_due().await;
+                    if listens {
+                        break;
+                    }
+                }
+                () = &mut pausing, if pause.is_some() => break,
+                () = stop.cancelled() => return,
+            }
         }
     }
 }
@@ -128,8 +138,8 @@ pub(super) struct Delivery<'a> {
     /// The files whose records are in `schedule`, oldest first.
     pub(super) files: VecDeque<u64>,
     pub(super) schedule: Schedule,
-    /// What was sent since the notes of erasures were read.
-    sent: Option<Batch>,
+    /// What was sent since the notes of erasures were read, and how many erasures were known then.
+    sent: Option<(Batch, u64)>,
     /// No file is cleansed before.
     pub(super) cleanse_from: Instant,
 }
@@ -168,13 +178,14 @@ impl Delivery<'_> {
             self.schedule.put_back(sending);
             return Err(trouble);
         }
+        let known = self.parts.erasures.learnt();
         let batch = self.batch_of(&sending)?;
         let taken = match batch.is_empty() {
             true => Ok(()),
             false => self.sink.take(&batch).await,
         };
         if !batch.is_empty() {
-            self.sent = Some(batch.clone());
+            self.sent = Some((batch.clone(), known));
         }
         match taken {
             Ok(()) => {
@@ -218,9 +229,9 @@ impl Delivery<'_> {
     async fn read_erasures_before_sending(&mut self) -> Result<(), Trouble> {
         let erasures = &self.parts.erasures;
         let again = async {
-            let new = erasures.refresh().await?;
+            erasures.refresh().await?;
             match &self.sent {
-                Some(batch) => erasures.erase_again(batch, &new).await,
+                Some((batch, known)) => erasures.erase_again(batch, *known).await,
                 None => Ok(()),
             }
         };
@@ -324,14 +335,9 @@ impl Delivery<'_> {
 
     /// The pairs of all entries, but for users who were erased after they came.
     fn batch_of(&self, sending: &Sending) -> Result<Batch, StoreError> {
-        let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
         let mut batch = BatchBuilder::default();
         for entry in &sending.entries {
-            if let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? {
-                let erased = self.parts.erasures.since(pairs.received);
-                let is_erased = |user: &UserId<'_>| erasures::has(&erased, user);
-                pairs.decode_into(&mut batch, is_erased).map_err(damaged)?;
-            }
+            entry.decode_into(&mut batch, &self.parts.erasures)?;
         }
         Ok(batch.finish())
     }
@@ -420,6 +426,7 @@ fn read(spool: &Spool, number: u64) -> Result<Vec<Entry>, StoreError> {
         if let Record::Pairs(pairs) = Record::read(payload)? {
             entries.push(Entry {
                 position,
+                received: pairs.received,
                 pairs: pairs.count,
                 failures: pairs.failures,
                 due: pairs.due,

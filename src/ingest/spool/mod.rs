@@ -87,6 +87,7 @@ pub struct Spool {
     reserved: AtomicU64,
     away: AtomicBool,
     appended: Notify,
+    looked: Notify,
     /// Held while one batch is on its way to the store.
     sending: Mutex<()>,
     order: parking_lot::Mutex<Order>,
@@ -96,7 +97,7 @@ pub struct Spool {
 
 /// When the newest pairs were received and a user was erased last, in microseconds. What came first has the earlier instant or
 /// the same one, what came after an erasure a later one, though the clock may stand still.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Order {
     pair: i64,
     erasure: i64,
@@ -165,6 +166,7 @@ impl Spool {
             reserved: AtomicU64::new(0),
             away: AtomicBool::new(false),
             appended: Notify::new(),
+            looked: Notify::new(),
             sending: Mutex::new(()),
             order: parking_lot::Mutex::new(Order {
                 pair: newest.as_microsecond(),
@@ -220,9 +222,9 @@ impl Spool {
         drop(self.sending.lock().await);
     }
 
-    /// Has delivery look for something to do.
+    /// Has delivery search the files for users who were erased.
     pub fn look(&self) {
-        self.appended.notify_one();
+        self.looked.notify_one();
     }
 
     /// Waits until so many erasures have been heeded: no file has pairs that they are about. Delivery must be running.

@@ -1,10 +1,10 @@
 //! What the store could not take while it took others: written again at the end of the spool, to be tried later.
 
-use super::codec::{Record, encode_quarantined};
+use super::codec::encode_quarantined;
 use super::schedule::{Entry, quarantine};
 use super::{RECORD_PAIRS, Spool};
-use crate::domain::{Batch, BatchBuilder, TimeFrame, Timestamp, UserId};
-use crate::ingest::erasures::{self, Erasures};
+use crate::domain::{Batch, BatchBuilder, TimeFrame, Timestamp};
+use crate::ingest::erasures::Erasures;
 use crate::store::StoreError;
 
 /// A record whose pairs go to the end of the spool.
@@ -64,17 +64,10 @@ impl Move<'_> {
     }
 
     fn pairs_of(&self, entry: &Entry) -> Result<(Batch, Timestamp), StoreError> {
-        let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
-        let Record::Pairs(pairs) = Record::read(&entry.payload).map_err(damaged)? else {
-            return Ok((Batch::default(), self.now));
-        };
-        let received = pairs.received;
         let mut all = BatchBuilder::default();
-        let erased = self.erasures.since(received);
-        let is_erased = |user: &UserId<'_>| erasures::has(&erased, user);
-        pairs.decode_into(&mut all, is_erased).map_err(damaged)?;
+        entry.decode_into(&mut all, self.erasures)?;
         let all = all.finish();
         let current = all.subset(|_, pair| self.frame.leaves_at(pair.slot) > self.now);
-        Ok((current, received))
+        Ok((current, entry.received))
     }
 }

@@ -21,6 +21,8 @@ const LONGEST_QUARANTINE: Duration = Duration::from_secs(600);
 pub(super) struct Entry {
     /// Where it is in the spool.
     pub(super) position: Position,
+    /// When its pairs were received.
+    pub(super) received: Timestamp,
     /// What stands there.
     pub(super) payload: Vec<u8>,
     /// How many pairs it has.
@@ -192,6 +194,7 @@ mod tests {
     fn entry(offset: u64, failures: u32, due: i64) -> Entry {
         Entry {
             position: Position { file: 1, offset },
+            received: at(0),
             payload: Vec::new(),
             pairs: 10,
             failures,

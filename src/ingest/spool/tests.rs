@@ -414,6 +414,16 @@ async fn before_and_after_an_erasure_are_told_apart_though_the_clock_stands_stil
 
 #[tokio::test(start_paused = true)]
 async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
+    erases_again(false).await;
+}
+
+/// The task that reads the notes once a minute may learn of the erasure before delivery does.
+#[tokio::test(start_paused = true)]
+async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again_whoever_learns_of_it_first() {
+    erases_again(true).await;
+}
+
+async fn erases_again(another_task_reads_first: bool) {
     let dir = tempfile::tempdir().unwrap();
     let notes = Arc::new(Model::default());
     let spool = open(dir.path());
@@ -422,9 +432,13 @@ async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
     {
         // The erasure is noted, and the user is erased from the store, just before the pair arrives there.
         let (notes, erased) = (Arc::clone(&notes), AtomicU64::new(0));
+        let erasures = Arc::clone(&delivering.erasures);
         *sink.on_take.lock() = Some(Box::new(move |batch| {
             if erased.fetch_add(1, Ordering::SeqCst) == 0 {
                 noted(&notes, "gone", 5);
+                if another_task_reads_first {
+                    erasures.refresh().now_or_never().unwrap().unwrap();
+                }
             }
             notes.put(batch);
         }));
@@ -473,6 +487,32 @@ async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
     arrived.sort();
     arrived.dedup();
     assert_eq!(arrived, expected, "nobody else is lost");
+    delivering.stop().await;
+}
+
+/// In real time: a paused clock would run ahead while the log's thread writes.
+#[tokio::test]
+async fn erased_users_leave_the_files_at_once_while_the_store_asks_for_a_pause() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    *sink.failing.lock() = Some(StoreError::Throttled {
+        reason: "status 429".to_owned(),
+        retry_after: Duration::from_hours(24 * 365),
+    });
+    let delivering = Delivering::start(&spool, &sink);
+    for user in ["gone-user", "stays"] {
+        spool.append(&one(user), now()).await.unwrap();
+    }
+    sink.wait_for_tries(1).await;
+    let at = spool.erasure_at(now());
+    let gone = UserId::new("gone-user").unwrap();
+    delivering.erasures.note(&gone, at).await.unwrap();
+    spool.look();
+    spool.heeded(1).await;
+    assert!(!is_on_disk(dir.path(), "gone-user"));
+    assert!(is_on_disk(dir.path(), "stays"));
+    assert_eq!(sink.tries.load(Ordering::SeqCst), 1, "it was left alone");
     delivering.stop().await;
 }
 
