@@ -5,7 +5,7 @@
 //! the oldest file is sent again from its beginning, which changes no count, for a store keeps the latest slot
 //! of a pair however often it is written.
 //!
-//! Who was erased is left out, and goes from the files too (see [`cleansing`] and [`Erasures`](super::Erasures)).
+//! Who was erased is left out, and goes from the files too (see [`cleansing`] and [`Erasures`](super::erasures::Erasures)).
 //!
 //! Whatever the store can't take while it takes others (see [`schedule`]) is written again at the end of the log, with a
 //! note of when to try it next: it does not hold up what came after it, and the file that it was in can go.
