@@ -62,9 +62,10 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     pub(super) async fn erase(&self, user: &UserId<'_>) -> Result<Receipt, StoreError> {
         // First, so that nothing of theirs gets out of any spool afterwards.
-        let at = self
-            .spool
-            .map_or(self.now, |spool| spool.erasure_at(self.now));
+        let at = match self.spool {
+            Some(spool) => spool.erasure_at(self.now).await,
+            None => self.now,
+        };
         let erasure = self.erasures.note(user, at).await?;
         let learnt = self.erasures.learnt();
         if let Some(spool) = self.spool {

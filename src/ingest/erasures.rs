@@ -78,8 +78,8 @@ impl Erasures {
         at.checked_add(self.window).ok()
     }
 
-    /// Reads what was noted since.
-    pub async fn refresh(&self) -> Result<(), StoreError> {
+    /// Reads what was noted since, of which what comes to `spool` from now on is no part.
+    pub async fn refresh(&self, spool: &Spool) -> Result<(), StoreError> {
         let now = self.clock.now();
         let oldest = now.saturating_sub(self.window).unwrap_or(Timestamp::MIN);
         let since = match self.known.read().read_until {
@@ -98,6 +98,10 @@ impl Erasures {
         let mut known = self.known.write();
         known.read_until = known.read_until.max(Some(now));
         known.list.retain(|it| it.erasure.at() >= oldest);
+        drop(known);
+        if let Some(latest) = self.latest() {
+            spool.was_erased(latest);
+        }
         Ok(())
     }
 
@@ -126,6 +130,12 @@ impl Erasures {
         let known = self.known.read();
         let erasures = known.list.iter().map(|it| it.erasure);
         erasures.filter(|it| it.at() >= received).collect()
+    }
+
+    /// When the last of them was.
+    fn latest(&self) -> Option<Timestamp> {
+        let known = self.known.read();
+        known.list.iter().map(|it| it.erasure.at()).max()
     }
 
     /// A number that grows with each erasure that is learnt.
@@ -170,9 +180,10 @@ pub async fn follow(erasures: Arc<Erasures>, spool: Arc<Spool>, stop: Cancellati
     let mut heeded = 0;
     loop {
         let followed = async {
-            if let Err(error) = erasures.refresh().await {
+            if let Err(error) = erasures.refresh(&spool).await {
                 tracing::debug!(%error, "the notes of erased users can't be read now");
             }
+            spool.note_order().await;
             // Delivery reads them too.
             let learnt = erasures.learnt();
             if learnt > heeded {

@@ -229,7 +229,7 @@ impl Delivery<'_> {
     async fn read_erasures_before_sending(&mut self) -> Result<(), Trouble> {
         let erasures = &self.parts.erasures;
         let again = async {
-            erasures.refresh().await?;
+            erasures.refresh(&self.parts.spool).await?;
             match &self.sent {
                 Some((batch, known)) => erasures.erase_again(batch, *known).await,
                 None => Ok(()),

@@ -18,6 +18,8 @@ mod faults;
 #[cfg(test)]
 mod fuzz;
 mod ledger;
+mod number;
+mod order;
 mod quarantine;
 mod resolution;
 mod schedule;
@@ -54,6 +56,7 @@ use tokio_util::task::TaskTracker;
 pub use delivery::{DeliveryParts, deliver};
 
 use self::ledger::Ledger;
+use self::order::Order;
 use crate::domain::{Batch, Resolution, Timestamp};
 use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
 use crate::store::StoreError;
@@ -90,17 +93,9 @@ pub struct Spool {
     looked: Notify,
     /// Held while one batch is on its way to the store.
     sending: Mutex<()>,
-    order: parking_lot::Mutex<Order>,
+    order: Arc<Order>,
     /// How many erasures the files have been searched for.
     heeded: watch::Sender<u64>,
-}
-
-/// When the newest pairs were received and a user was erased last, in microseconds. What came first has the earlier instant or
-/// the same one, what came after an erasure a later one, though the clock may stand still.
-#[derive(Debug)]
-struct Order {
-    pair: i64,
-    erasure: i64,
 }
 
 /// What waits in a spool.
@@ -150,6 +145,7 @@ impl Spool {
         let is_empty = ledger.oldest_file().is_none();
         let newest = ledger.newest();
         resolution::settle(&*disk, dir.path(), resolution, is_empty)?;
+        let order = Order::open(Arc::clone(&disk), dir.path(), newest)?;
         if let Some(torn) = &log.recovery().torn {
             tracing::info!(
                 bytes = torn.bytes,
@@ -168,10 +164,7 @@ impl Spool {
             appended: Notify::new(),
             looked: Notify::new(),
             sending: Mutex::new(()),
-            order: parking_lot::Mutex::new(Order {
-                pair: newest.as_microsecond(),
-                erasure: 0,
-            }),
+            order: Arc::new(order),
             heeded: watch::Sender::new(0),
         })
     }
@@ -179,7 +172,7 @@ impl Spool {
     /// Keeps `batch`, received at `now`. When it returns `Ok`, every pair will be delivered, even after a
     /// crash. On an error some of them may be.
     pub async fn append(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
-        let received = self.received_at(now);
+        let received = self.order.received_at(now);
         for payload in codec::encode(batch, received, RECORD_PAIRS) {
             self.append_payload(payload).await?;
         }
@@ -187,20 +180,28 @@ impl Spool {
         Ok(())
     }
 
-    /// As of when pairs are received that come now.
-    fn received_at(&self, now: Timestamp) -> Timestamp {
-        let mut order = self.order.lock();
-        let received = now.as_microsecond().max(order.erasure.saturating_add(1));
-        order.pair = order.pair.max(received);
-        Timestamp::from_microsecond(received).unwrap_or(now)
+    /// As of when a user is erased now: after all that was appended, and before all that will be, also after the next start.
+    pub async fn erasure_at(&self, now: Timestamp) -> Timestamp {
+        let at = self.order.erasure_at(now);
+        self.note_order().await;
+        at
     }
 
-    /// As of when a user is erased now: after all that was appended, and before all that will be.
-    pub fn erasure_at(&self, now: Timestamp) -> Timestamp {
-        let mut order = self.order.lock();
-        let at = now.as_microsecond().max(order.pair);
-        order.erasure = order.erasure.max(at);
-        Timestamp::from_microsecond(at).unwrap_or(now)
+    /// What is appended from now on came after the `latest` erasure that is known.
+    pub fn was_erased(&self, latest: Timestamp) {
+        self.order.was_erased(latest);
+    }
+
+    /// Has the next start know that too.
+    pub async fn note_order(&self) {
+        if !self.order.is_to_note() {
+            return;
+        }
+        let order = Arc::clone(&self.order);
+        let noted = self.file_work.spawn_blocking(move || order.note()).await;
+        if let Ok(Err(error)) = noted {
+            tracing::warn!(%error, "if the clock is set back over a restart, new pairs of a user who was erased may be lost");
+        }
     }
 
     async fn append_payload(&self, payload: Vec<u8>) -> Result<(), StoreError> {

@@ -3,13 +3,12 @@
 
 use std::path::Path;
 
+use super::number;
 use crate::domain::Resolution;
-use crate::log::{Disk, LogError, replace_file};
+use crate::log::Disk;
 use crate::store::StoreError;
 
 const NAME: &str = "resolution";
-/// The digits of 3600, a line end, and one byte to see that there is more.
-const LONGEST: usize = 6;
 
 /// Refuses a resolution other than that of the pairs in `dir`, and notes the present one where none wait.
 pub(super) fn settle(
@@ -19,7 +18,7 @@ pub(super) fn settle(
     is_empty: bool,
 ) -> Result<(), StoreError> {
     let seconds = resolution.seconds();
-    let noted = read(disk, dir)?;
+    let noted: Option<u32> = number::read(disk, dir, NAME, "the seconds of a resolution")?;
     if noted == Some(seconds) {
         return Ok(());
     }
@@ -32,34 +31,5 @@ pub(super) fn settle(
             dir.display()
         )));
     }
-    let path = dir.join(NAME);
-    replace_file(disk, dir, NAME, |file| {
-        file.write_all_at(format!("{seconds}\n").as_bytes(), 0)
-            .map_err(|error| LogError::io("write", &path, &error))
-    })?;
-    Ok(())
-}
-
-fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<u32>, StoreError> {
-    let path = dir.join(NAME);
-    let names = disk
-        .list(dir)
-        .map_err(|error| LogError::io("list", dir, &error))?;
-    if !names.iter().any(|name| name == NAME) {
-        return Ok(None);
-    }
-    let mut bytes = [0; LONGEST];
-    let read = disk
-        .open(&path)
-        .and_then(|mut file| file.read_full_at(&mut bytes, 0))
-        .map_err(|error| LogError::io("read", &path, &error))?;
-    let text = std::str::from_utf8(&bytes[..read]).ok();
-    let seconds = text.and_then(|text| text.trim_end().parse().ok());
-    match seconds {
-        Some(seconds) => Ok(Some(seconds)),
-        None => Err(StoreError::Damaged(format!(
-            "{} must hold the seconds of a resolution",
-            path.display()
-        ))),
-    }
+    number::write(disk, dir, NAME, seconds)
 }

@@ -388,6 +388,30 @@ async fn a_note_by_a_clock_that_is_years_ahead_takes_nothing_that_comes_later() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_comes_once_an_erasure_is_known_is_after_it_by_whichever_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    noted(&notes, "gone", 60);
+    let sink = Arc::new(Taken::default());
+    {
+        let spool = open(dir.path());
+        let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+        delivering.erasures.refresh(&spool).await.unwrap();
+        spool.note_order().await;
+        spool.append(&one("gone"), now()).await.unwrap();
+        drained(&spool).await;
+        delivering.stop().await;
+    }
+    assert_eq!(sink.users(), ["gone"], "another instance's clock is ahead");
+    let spool = reopen(dir.path()).await;
+    spool.append(&one("gone"), now()).await.unwrap();
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    drained(&spool).await;
+    assert_eq!(sink.users(), ["gone", "gone"], "and it was not asked yet");
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn before_and_after_an_erasure_are_told_apart_though_the_clock_stands_still() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
@@ -395,7 +419,7 @@ async fn before_and_after_an_erasure_are_told_apart_though_the_clock_stands_stil
     let delivering = Delivering::start(&spool, &sink);
     let gone = UserId::new("gone").unwrap();
     let erase = async || {
-        let at = spool.erasure_at(now());
+        let at = spool.erasure_at(now()).await;
         delivering.erasures.note(&gone, at).await.unwrap();
     };
     spool.append(&one("gone"), now()).await.unwrap();
@@ -432,12 +456,12 @@ async fn erases_again(another_task_reads_first: bool) {
     {
         // The erasure is noted, and the user is erased from the store, just before the pair arrives there.
         let (notes, erased) = (Arc::clone(&notes), AtomicU64::new(0));
-        let erasures = Arc::clone(&delivering.erasures);
+        let (erasures, spool) = (Arc::clone(&delivering.erasures), Arc::clone(&spool));
         *sink.on_take.lock() = Some(Box::new(move |batch| {
             if erased.fetch_add(1, Ordering::SeqCst) == 0 {
                 noted(&notes, "gone", 5);
                 if another_task_reads_first {
-                    erasures.refresh().now_or_never().unwrap().unwrap();
+                    erasures.refresh(&spool).now_or_never().unwrap().unwrap();
                 }
             }
             notes.put(batch);
@@ -475,7 +499,7 @@ async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
     sink.wait_for_tries(2).await;
     assert!(is_on_disk(dir.path(), "gone-user"));
     let erased = UserId::new("gone-user").unwrap();
-    let at = spool.erasure_at(now());
+    let at = spool.erasure_at(now()).await;
     delivering.erasures.note(&erased, at).await.unwrap();
     spool.look();
     spool.heeded(1).await;
@@ -505,7 +529,7 @@ async fn erased_users_leave_the_files_at_once_while_the_store_asks_for_a_pause()
         spool.append(&one(user), now()).await.unwrap();
     }
     sink.wait_for_tries(1).await;
-    let at = spool.erasure_at(now());
+    let at = spool.erasure_at(now()).await;
     let gone = UserId::new("gone-user").unwrap();
     delivering.erasures.note(&gone, at).await.unwrap();
     spool.look();
@@ -619,7 +643,7 @@ async fn quarantine_survives_a_restart_and_knows_who_was_erased() {
         let delivering = Delivering::start_over(&spool, &sink, &frame, &notes);
         until(|| spool.stats(now()).quarantined_pairs >= 2).await;
         let gone = UserId::new("gone-user").unwrap();
-        let at = spool.erasure_at(now());
+        let at = spool.erasure_at(now()).await;
         delivering.erasures.note(&gone, at).await.unwrap();
         spool.look();
         spool.heeded(1).await;

@@ -183,8 +183,9 @@ impl World {
         let Some((erasing, there)) = &call.erasing else {
             return Ok(());
         };
+        let until = self.shared.time.latest();
         self.truth
-            .end_erasing(erasing, erased.map(|_| call.at), now);
+            .end_erasing(erasing, erased.is_some(), now, until);
         let first = slot(self.shared.time.latest()) + 1 - WINDOWS[0];
         let least = there.iter().filter(|slot| **slot >= first).count() as u64;
         let are_apart = self.shared.time.are_apart();

@@ -106,7 +106,7 @@ impl World {
                         there.clear();
                     }
                 }
-                call.erasing = Some((self.truth.begin_to_erase(user), there));
+                call.erasing = Some((self.truth.begin_to_erase(user, at), there));
                 tokio::spawn(async move {
                     let user = UserId::new(USERS[user]).unwrap();
                     Answered::Erased(headcount.forget(user).await.map(|it| it.erased))
@@ -177,7 +177,7 @@ impl World {
             let code = pushed.err().map(|error| error.code());
             assert_eq!(code, expected.err(), "{seen:?} at {now}");
             let Ok(slot) = expected else { continue };
-            self.truth.send(Sent {
+            let sent = Sent {
                 request: self.requests,
                 user,
                 segment,
@@ -188,7 +188,8 @@ impl World {
                 erased: None,
                 is_in_doubt: false,
                 is_untold: false,
-            });
+            };
+            self.truth.send(sent, now);
         }
         intake
     }
@@ -216,7 +217,8 @@ impl World {
             task.abort();
             self.truth.settle(call.number, Became::Refused);
             if let Some((erasing, _)) = &call.erasing {
-                self.truth.end_erasing(erasing, None, now);
+                let until = self.shared.time.latest();
+                self.truth.end_erasing(erasing, false, now, until);
             }
         }
         self.known.retain(|(of, _, _), _| *of != at);

@@ -151,3 +151,23 @@ fn a_list_past_its_time_is_stale_however_often_it_is_asked_for() {
         vec![holds, writes, list(), Step::Pass(3 * 86_400), list()],
     );
 }
+
+/// It was taken for one from before, since the clock of the new life was behind, and never delivered.
+#[test]
+fn what_comes_after_an_erasure_counts_though_the_clock_went_back_over_a_restart() {
+    let setup = Setup {
+        has_spool: true,
+        ..ONE
+    };
+    let away = Step::Connection {
+        at: 0,
+        part: Part::Store,
+        mode: Mode::Away,
+    };
+    let erase = Step::Forget { at: 0, user: 4 };
+    let crash = Step::Crash { at: 0 };
+    keeps(
+        setup,
+        vec![Step::SetBack(1), erase, crash, away, write(0, 4)],
+    );
+}

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use headcount::domain::Timestamp;
+
 use super::clock::Moment;
 
 /// One pair of one request.
@@ -40,12 +42,23 @@ pub struct Truth {
     pairs: Vec<Sent>,
     /// Users who are being erased.
     erasing: Vec<usize>,
+    /// Users who were, or may have been.
+    erased: Vec<Erased>,
+}
+
+/// A user whom instance `by` erased, as of no later than `until`.
+#[derive(Debug)]
+struct Erased {
+    user: usize,
+    by: usize,
+    until: Timestamp,
 }
 
 /// An erasure under way.
 #[derive(Debug)]
 pub struct Erasing {
     user: usize,
+    by: usize,
     settled: Vec<usize>,
 }
 
@@ -106,8 +119,8 @@ impl Truth {
         }
     }
 
-    /// A user is being erased: nothing of theirs is sure. What was settled before can be relied on to go.
-    pub fn begin_to_erase(&mut self, user: usize) -> Erasing {
+    /// Instance `by` is erasing a user: nothing of theirs is sure. What was settled before can be relied on to go.
+    pub fn begin_to_erase(&mut self, user: usize, by: usize) -> Erasing {
         self.erasing.push(user);
         for pair in &mut self.pairs {
             pair.is_in_doubt |= pair.user == user;
@@ -116,28 +129,42 @@ impl Truth {
         let settled = settled.filter(|(_, pair)| pair.became != Became::UnderWay);
         Erasing {
             user,
+            by,
             settled: settled.map(|(index, _)| index).collect(),
         }
     }
 
-    /// That has ended; the user is erased if instance `at` said so.
-    pub fn end_erasing(&mut self, erasing: &Erasing, at: Option<usize>, now: Moment) {
+    /// That has ended, and was noted as of no later than `until`; the user is erased if the instance said so.
+    pub fn end_erasing(
+        &mut self,
+        erasing: &Erasing,
+        is_erased: bool,
+        now: Moment,
+        until: Timestamp,
+    ) {
+        let Erasing { user, by, .. } = *erasing;
+        self.erased.push(Erased { user, by, until });
         let ended = self.erasing.iter().position(|user| *user == erasing.user);
         self.erasing.swap_remove(ended.unwrap());
-        let Some(at) = at else { return };
+        if !is_erased {
+            return;
+        }
         for index in &erasing.settled {
             let pair = &mut self.pairs[*index];
             // What waits in another instance's spool is delivered later.
-            let is_reached = pair.became != Became::Spooled || pair.at == at;
+            let is_reached = pair.became != Became::Spooled || pair.at == by;
             if pair.user == erasing.user && is_reached {
                 pair.erased.get_or_insert(now);
             }
         }
     }
 
-    /// A pair is on its way.
-    pub fn send(&mut self, mut pair: Sent) {
-        pair.is_in_doubt = self.erasing.contains(&pair.user);
+    /// A pair is on its way, received at `now` by the clock of its instance.
+    pub fn send(&mut self, mut pair: Sent, now: Timestamp) {
+        // An instance whose clock is behind may take it for one from before an erasure that it has not heard of.
+        let mut erased = self.erased.iter();
+        let is_doubtful = |it: &Erased| it.user == pair.user && it.by != pair.at && it.until >= now;
+        pair.is_in_doubt = self.erasing.contains(&pair.user) || erased.any(is_doubtful);
         self.pairs.push(pair);
     }
 
