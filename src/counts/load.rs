@@ -52,7 +52,9 @@ impl Counts {
     /// take a reader back to an older number.
     fn latest(&self, key: &Key, cached: Answer) -> Answer {
         match self.parts.refresher.remembered().get(key) {
-            Some(kept) if kept.count.as_of > cached.count.as_of => {
+            Some(kept)
+                if kept.count.as_of > cached.count.as_of && self.is_recent(kept.count.as_of) =>
+            {
                 Answer::remembered(kept.count, key.1)
             }
             _ => cached,

@@ -69,9 +69,8 @@ impl Counts {
 
     /// A count that needs no I/O: from a live store, or remembered for less than `memory_ttl`.
     pub fn get_now(&self, segment: &Segment, window: Window) -> Option<Answer> {
-        let now = self.parts.clock.now();
-        if let Some(count) = self.parts.store.count_now(segment, window, now) {
-            return Some(Answer::live(count, window));
+        if let Some(answer) = self.count_live(segment, window) {
+            return Some(answer);
         }
         if self.parts.memory_ttl.is_zero() {
             return None;
@@ -84,6 +83,13 @@ impl Counts {
         is_repeated.then(|| Answer::remembered(kept.count, window))
     }
 
+    /// The count of a live store.
+    fn count_live(&self, segment: &Segment, window: Window) -> Option<Answer> {
+        let now = self.parts.clock.now();
+        let count = self.parts.store.count_now(segment, window, now)?;
+        Some(Answer::live(count, window))
+    }
+
     /// The number of distinct users of `segment` over `window`. A `fresh` one holds every pair recorded before the
     /// call, unless it is called stale.
     pub async fn get(
@@ -94,7 +100,11 @@ impl Counts {
     ) -> Result<Answer, CountError> {
         let key = (segment.clone(), window);
         if fresh {
-            return self.load_fresh(&key).await;
+            // That of a live store is, whatever a cache beside it does.
+            return match self.count_live(segment, window) {
+                Some(answer) => Ok(answer),
+                None => self.load_fresh(&key).await,
+            };
         }
         if let Some(answer) = self.get_now(segment, window) {
             return Ok(answer);

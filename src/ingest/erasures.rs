@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::spool::Spool;
-use crate::domain::{Batch, Clock, Erasure, TimeFrame, Timestamp, UserId};
+use crate::domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
 use crate::store::{PairStore, StoreError};
 
 /// How often the notes are read when nothing is sent.
@@ -46,6 +46,8 @@ struct Known {
 #[derive(Debug)]
 struct Learnt {
     erasure: Erasure,
+    /// When it was by the clock of whoever noted it.
+    noted_at: Timestamp,
     /// How many were known with it.
     number: u64,
     /// Whether this process made the note, and so erases the user itself.
@@ -69,7 +71,7 @@ impl Erasures {
     pub async fn note(&self, user: &UserId<'_>, at: Timestamp) -> Result<Erasure, StoreError> {
         let erasure = Erasure::of(user, at);
         self.store.note_erasure(&erasure).await?;
-        self.learn([erasure], true);
+        self.learn([erasure], true, Timestamp::MAX);
         Ok(erasure)
     }
 
@@ -94,10 +96,17 @@ impl Erasures {
                 "it did not tell who was erased within {PATIENCE:?}"
             ))
         })??;
-        self.learn(noted, false);
+        // What is known now is about nothing that comes much later, however far ahead the clock of the other one is.
+        let latest = spool.latest(now);
+        self.learn(
+            noted,
+            false,
+            latest.saturating_add(OVERLAP).unwrap_or(latest),
+        );
         let mut known = self.known.write();
         known.read_until = known.read_until.max(Some(now));
-        known.list.retain(|it| it.erasure.at() >= oldest);
+        // One that is read again must be known.
+        known.list.retain(|it| it.noted_at >= oldest);
         drop(known);
         if let Some(latest) = self.latest() {
             spool.was_erased(latest);
@@ -105,10 +114,13 @@ impl Erasures {
         Ok(())
     }
 
-    /// Takes erasures for known.
-    pub(super) fn learn(&self, erasures: impl IntoIterator<Item = Erasure>, is_own: bool) {
-        let now = self.clock.now();
-        let latest = now.saturating_add(OVERLAP).unwrap_or(now);
+    /// Takes erasures for known, as of `latest` if they were noted as of a later instant.
+    pub(super) fn learn(
+        &self,
+        erasures: impl IntoIterator<Item = Erasure>,
+        is_own: bool,
+        latest: Timestamp,
+    ) {
         let mut known = self.known.write();
         for erasure in erasures {
             if known.list.iter().any(|it| it.erasure.is_same(&erasure)) {
@@ -116,8 +128,8 @@ impl Erasures {
             }
             known.learnt += 1;
             let learnt = Learnt {
-                // What is known now is about nothing that comes much later, however far ahead the clock of the other one is.
                 erasure: erasure.no_later_than(latest),
+                noted_at: erasure.at(),
                 number: known.learnt,
                 is_own,
             };
@@ -143,19 +155,16 @@ impl Erasures {
         self.known.read().learnt
     }
 
-    /// Erases users of a batch from the store again whom another instance erased while it was on its way: those learnt
-    /// since `known` erasures were, by whichever task.
-    pub(super) async fn erase_again(&self, batch: &Batch, known: u64) -> Result<(), StoreError> {
-        let new: Vec<Erasure> = {
-            let all = self.known.read();
-            let new = all.list.iter().filter(|it| it.number > known && !it.is_own);
-            new.map(|it| it.erasure).collect()
-        };
-        for erasure in new {
-            if let Some(pair) = batch.pairs().find(|pair| erasure.is_of(&pair.user)) {
-                self.store.forget(&pair.user, self.clock.now()).await?;
-            }
-        }
+    /// The erasures by other instances that were learnt since `known` ones were, by whichever task.
+    pub(super) fn learnt_since(&self, known: u64) -> Vec<Erasure> {
+        let all = self.known.read();
+        let new = all.list.iter().filter(|it| it.number > known && !it.is_own);
+        new.map(|it| it.erasure).collect()
+    }
+
+    /// Erases a user from the store again, whose pairs may have come there after another instance had erased them.
+    pub(super) async fn erase_again(&self, user: &UserId<'_>) -> Result<(), StoreError> {
+        self.store.forget(user, self.clock.now()).await?;
         Ok(())
     }
 

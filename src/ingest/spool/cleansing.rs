@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::codec::Record;
 use super::delivery::Delivery;
 use super::schedule::Entry;
-use crate::domain::{BatchBuilder, UserId};
+use crate::domain::{Batch, BatchBuilder, UserId};
 use crate::ingest::erasures::Erasures;
 use crate::store::StoreError;
 
@@ -71,6 +71,25 @@ impl Delivery<'_> {
         Ok(())
     }
 
+    /// Erases users from the store again whom another instance erased while pairs of theirs from before it were on their way.
+    pub(super) async fn erase_again(&self) -> Result<(), StoreError> {
+        let Some((entries, known)) = &self.sent else {
+            return Ok(());
+        };
+        let erasures = &self.parts.erasures;
+        for erasure in erasures.learnt_since(*known) {
+            let before = entries.iter().filter(|it| it.received <= erasure.at());
+            for entry in before {
+                let batch = entry.decode()?;
+                if let Some(pair) = batch.pairs().find(|pair| erasure.is_of(&pair.user)) {
+                    erasures.erase_again(&pair.user).await?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The last file that has pairs of erased users.
     async fn last_with_erased(&self) -> Result<Option<u64>, StoreError> {
         let mut last = None;
@@ -97,11 +116,25 @@ impl Entry {
         batch: &mut BatchBuilder,
         erasures: &Erasures,
     ) -> Result<(), StoreError> {
+        let erased = erasures.since(self.received);
+        self.decode_without(batch, |user| erased.iter().any(|it| it.is_of(user)))
+    }
+
+    /// All pairs.
+    fn decode(&self) -> Result<Batch, StoreError> {
+        let mut batch = BatchBuilder::default();
+        self.decode_without(&mut batch, |_| false)?;
+        Ok(batch.finish())
+    }
+
+    fn decode_without(
+        &self,
+        batch: &mut BatchBuilder,
+        is_left_out: impl Fn(&UserId<'_>) -> bool,
+    ) -> Result<(), StoreError> {
         let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
         if let Record::Pairs(pairs) = Record::read(&self.payload).map_err(damaged)? {
-            let erased = erasures.since(self.received);
-            let is_erased = |user: &UserId<'_>| erased.iter().any(|it| it.is_of(user));
-            pairs.decode_into(batch, is_erased).map_err(damaged)?;
+            pairs.decode_into(batch, is_left_out).map_err(damaged)?;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::codec::Record;
 use super::quarantine::Move;
 use super::schedule::{Entry, Schedule, Sending};
 use super::{Sink, Spool};
-use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame};
+use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame, Timestamp};
 use crate::ingest::erasures::Erasures;
 use crate::log::read_file;
 use crate::store::{Partly, StoreError};
@@ -48,7 +48,8 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
         sent: None,
         cleanse_from: Instant::now(),
     };
-    parts.erasures.learn(parts.spool.ledger.erased(), true);
+    let erased = parts.spool.ledger.erased();
+    parts.erasures.learn(erased, true, Timestamp::MAX);
     let mut delay = FIRST_DELAY;
     loop {
         let step = tokio::select! {
@@ -139,7 +140,7 @@ pub(super) struct Delivery<'a> {
     pub(super) files: VecDeque<u64>,
     pub(super) schedule: Schedule,
     /// What was sent since the notes of erasures were read, and how many erasures were known then.
-    sent: Option<(Batch, u64)>,
+    pub(super) sent: Option<(Vec<Entry>, u64)>,
     /// No file is cleansed before.
     pub(super) cleanse_from: Instant,
 }
@@ -185,7 +186,7 @@ impl Delivery<'_> {
             false => self.sink.take(&batch).await,
         };
         if !batch.is_empty() {
-            self.sent = Some((batch.clone(), known));
+            self.sent = Some((sending.entries.clone(), known));
         }
         match taken {
             Ok(()) => {
@@ -230,10 +231,7 @@ impl Delivery<'_> {
         let erasures = &self.parts.erasures;
         let again = async {
             erasures.refresh(&self.parts.spool).await?;
-            match &self.sent {
-                Some((batch, known)) => erasures.erase_again(batch, *known).await,
-                None => Ok(()),
-            }
+            self.erase_again().await
         };
         match again.await {
             Ok(()) => {

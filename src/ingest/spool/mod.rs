@@ -187,6 +187,11 @@ impl Spool {
         at
     }
 
+    /// The latest of `now` and of when any pairs were received here.
+    pub fn latest(&self, now: Timestamp) -> Timestamp {
+        self.order.latest(now)
+    }
+
     /// What is appended from now on came after the `latest` erasure that is known.
     pub fn was_erased(&self, latest: Timestamp) {
         self.order.was_erased(latest);

@@ -68,6 +68,12 @@ impl Order {
         Timestamp::from_microsecond(at).unwrap_or(now)
     }
 
+    /// The latest of `now` and of when any pairs were received.
+    pub(super) fn latest(&self, now: Timestamp) -> Timestamp {
+        let pair = Timestamp::from_microsecond(self.latest.lock().pair);
+        pair.map_or(now, |pair| pair.max(now))
+    }
+
     /// A user was erased at `at`: what comes from now on comes after it.
     pub(super) fn was_erased(&self, at: Timestamp) {
         let mut latest = self.latest.lock();

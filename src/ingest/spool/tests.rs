@@ -388,6 +388,30 @@ async fn a_note_by_a_clock_that_is_years_ahead_takes_nothing_that_comes_later() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_came_before_an_erasure_is_before_it_though_the_clock_is_far_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    let sink = Arc::new(Taken::away());
+    {
+        let spool = open(dir.path());
+        spool.append(&one("gone"), received(3600)).await.unwrap();
+        spool.append(&one("stays"), received(3600)).await.unwrap();
+        let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+        let at = spool.erasure_at(now()).await;
+        let gone = UserId::new("gone").unwrap();
+        delivering.erasures.note(&gone, at).await.unwrap();
+        // The files are left as they are.
+        delivering.stop().await;
+    }
+    let spool = reopen(dir.path()).await;
+    *sink.failing.lock() = None;
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    drained(&spool).await;
+    assert_eq!(sink.users(), ["stays"]);
+    delivering.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_once_an_erasure_is_known_is_after_it_by_whichever_clock() {
     let dir = tempfile::tempdir().unwrap();
     let notes = Arc::new(Model::default());

@@ -171,3 +171,86 @@ fn what_comes_after_an_erasure_counts_though_the_clock_went_back_over_a_restart(
         vec![Step::SetBack(1), erase, crash, away, write(0, 4)],
     );
 }
+
+/// The erasure was forgotten while it still stood in the store, learnt again, and repeated.
+#[test]
+fn an_erasure_from_ahead_is_learnt_once() {
+    let setup = Setup {
+        instances: 2,
+        has_spool: true,
+        ..ONE
+    };
+    let away = Step::Connection {
+        at: 1,
+        part: Part::Store,
+        mode: Mode::Away,
+    };
+    let steps = vec![
+        Step::Forget { at: 0, user: 4 },
+        Step::SetBack(856),
+        Step::Crash { at: 1 },
+        Step::Pass(300),
+        Step::Pass(61),
+        away,
+        Step::SetBack(1),
+        write(1, 4),
+        write(0, 0),
+        write(0, 0),
+    ];
+    keeps(setup, steps);
+}
+
+/// It waited for a place that a count held which told a silent cache of itself.
+#[test]
+fn a_fresh_number_of_a_live_store_waits_for_no_cache() {
+    let setup = Setup {
+        is_live: true,
+        ..ONE
+    };
+    let holds = || Step::Next {
+        at: 0,
+        call: Call::Mark,
+        fate: Fate::HeldBefore,
+    };
+    let refresh = Step::Refresh { at: 0, only: None };
+    let writes = Step::Write {
+        at: 0,
+        pairs: vec![(0, 0, Seen::Now), (0, 1, Seen::Now)],
+    };
+    let other = |fresh| Step::Count {
+        at: 0,
+        segment: 1,
+        window: 1,
+        fresh,
+    };
+    let steps = vec![
+        writes,
+        holds(),
+        holds(),
+        other(false),
+        refresh,
+        other(true),
+        Step::Pass(61),
+    ];
+    keeps(setup, steps);
+}
+
+/// The store knew of a later time, and its number hid the one from the cache, which is as of now.
+#[test]
+fn a_number_from_far_ahead_does_not_hide_that_of_the_cache() {
+    let refresh = Step::Refresh { at: 0, only: None };
+    keeps(
+        ONE,
+        vec![
+            count(false),
+            Step::SetBack(541),
+            Step::Restart { at: 0 },
+            write(0, 0),
+            refresh,
+            Step::KillStore,
+            write(0, 0),
+            Step::List { at: 0 },
+            count(false),
+        ],
+    );
+}

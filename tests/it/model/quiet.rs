@@ -50,6 +50,10 @@ impl World {
         self.truth.all_delivered(delivered);
         self.pass_long().await;
         self.settle().await?;
+        if !self.is_there() {
+            // There no such time passes.
+            self.truth.all_heard();
+        }
 
         let began = self.shared.time.note();
         self.refresh_all().await?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use headcount::store::PairStore;
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use tokio::time::Instant;
 
 use super::instance::{self, Site};
 use super::world::World;
@@ -15,12 +16,13 @@ const FARTHEST: Duration = Duration::from_secs(600);
 
 impl World {
     /// All clocks go on, timers with them where that can be had.
-    pub async fn pass(&self, by: Duration) {
+    pub async fn pass(&mut self, by: Duration) {
         if self.is_there() {
             self.shared.time.pass(by.min(FARTHEST));
         } else {
             self.shared.time.pass(by);
             tokio::time::advance(by).await;
+            self.jumped = Some(Instant::now());
         }
     }
 

@@ -51,6 +51,7 @@ pub struct Truth {
 struct Erased {
     user: usize,
     by: usize,
+    at: Moment,
     until: Timestamp,
 }
 
@@ -143,7 +144,13 @@ impl Truth {
         until: Timestamp,
     ) {
         let Erasing { user, by, .. } = *erasing;
-        self.erased.push(Erased { user, by, until });
+        let at = now;
+        self.erased.push(Erased {
+            user,
+            by,
+            at,
+            until,
+        });
         let ended = self.erasing.iter().position(|user| *user == erasing.user);
         self.erasing.swap_remove(ended.unwrap());
         if !is_erased {
@@ -161,11 +168,21 @@ impl Truth {
 
     /// A pair is on its way, received at `now` by the clock of its instance.
     pub fn send(&mut self, mut pair: Sent, now: Timestamp) {
-        // An instance whose clock is behind may take it for one from before an erasure that it has not heard of.
-        let mut erased = self.erased.iter();
-        let is_doubtful = |it: &Erased| it.user == pair.user && it.by != pair.at && it.until >= now;
-        pair.is_in_doubt = self.erasing.contains(&pair.user) || erased.any(is_doubtful);
+        let is_doubtful = |erased: &Erased| {
+            // An instance whose clock is behind may take it for one from before an erasure that it has not heard of.
+            let is_behind = erased.by != pair.at && erased.until >= now;
+            erased.user == pair.user && (is_behind || self.waits_elsewhere(erased))
+        };
+        pair.is_in_doubt = self.erasing.contains(&pair.user) || self.erased.iter().any(is_doubtful);
         self.pairs.push(pair);
+    }
+
+    /// Whether pairs of the user may have been on their way when they were erased: whoever sent them will erase them again.
+    fn waits_elsewhere(&self, erased: &Erased) -> bool {
+        self.pairs.iter().any(|it| {
+            let is_before = it.user == erased.user && it.sent <= erased.at;
+            is_before && it.at != erased.by && !matches!(it.became, Became::Stored(_))
+        })
     }
 
     /// Instance `at` began anew: it knows no more what it could not tell.
@@ -185,6 +202,11 @@ impl Truth {
                 pair.became = Became::Stored(now);
             }
         }
+    }
+
+    /// Every instance has heard of every erasure.
+    pub fn all_heard(&mut self) {
+        self.erased.clear();
     }
 
     /// Instance `at` could not note its pairs of these segments, or has said so now.

@@ -10,7 +10,7 @@ use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::set_up;
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::calls::Running;
 use super::checks::promise;
@@ -33,6 +33,8 @@ pub struct World {
     pub truth: Truth,
     pub running: Vec<Running>,
     pub requests: usize,
+    /// When the timers last jumped.
+    pub jumped: Option<Instant>,
     /// The latest instant that an instance told of a segment over a window, and when it did so last.
     pub known: HashMap<(usize, usize, usize), (Timestamp, Moment)>,
     /// What happened, for whoever reads of a failure.
@@ -103,6 +105,7 @@ impl World {
             truth: Truth::default(),
             running: Vec::new(),
             requests: 0,
+            jumped: None,
             known: HashMap::new(),
             trace: Vec::new(),
             folder,
