@@ -30,9 +30,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 
 use self::steps::{Case, cases};
 
-/// About 20 s without optimisation.
-const CASES: u32 = 800;
-const LONGEST: u32 = 40;
+/// About 20 s without optimisation. Fewer and longer cases find more than many short ones.
+const CASES: u32 = 500;
+const LONGEST: u32 = 100;
 
 fn number(variable: &str, default: u32) -> u32 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())

@@ -159,7 +159,8 @@ impl World {
                     checks::count(&self.truth, time, index, window, counted, by, now)
                         .map_err(|broken| format!("{broken}\nonce all is well: {told}"))?;
                     promise!(is_quiet(&answer, is_kept), "not quiet: {told}");
-                    if number == 0 && counted.users > 0 {
+                    // One from before may still be recent where nobody is left.
+                    if number == 0 && counted.users > 0 && is_new {
                         there.insert(name.to_owned());
                     }
                 }
