@@ -24,6 +24,7 @@ mod erasure;
 mod events;
 mod events_many;
 mod events_shared;
+mod formats;
 mod full_disk;
 mod http;
 mod influx;

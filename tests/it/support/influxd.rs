@@ -35,6 +35,7 @@ pub fn settings_at<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a st
 #[derive(Debug)]
 pub struct Influxd {
     program: PathBuf,
+    args: Vec<&'static str>,
     directory: TempDir,
     port: u16,
     process: Process,
@@ -43,12 +44,18 @@ pub struct Influxd {
 impl Influxd {
     /// A fresh server with a first user, or `None` where there is no influxd.
     pub async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further arguments.
+    pub async fn start_with(args: &[&'static str]) -> Option<Self> {
         let program = find("influxd", "HEADCOUNT_TEST_INFLUXD")?;
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
-        let process = launch(&program, &directory, port);
+        let process = launch(&program, &directory, port, args);
         let mut server = Self {
             program,
+            args: args.to_vec(),
             directory,
             port,
             process,
@@ -58,7 +65,8 @@ impl Influxd {
                           "bucket": "first", "token": TOKEN});
         let made = server.post("api/v2/setup", &body).await;
         assert_eq!(made.status(), 201, "the first user was not made");
-        server.make_trend_bucket().await;
+        // That of the trend which settings name, unless told otherwise.
+        server.make_bucket("headcount_trend").await;
         Some(server)
     }
 
@@ -69,7 +77,7 @@ impl Influxd {
 
     /// Starts it again on its old port and data.
     pub async fn restart(&mut self) {
-        self.process = launch(&self.program, &self.directory, self.port);
+        self.process = launch(&self.program, &self.directory, self.port, &self.args);
         self.wait_until_healthy().await;
     }
 
@@ -123,17 +131,26 @@ impl Influxd {
         request.send().await.unwrap().status().as_u16()
     }
 
-    /// The bucket of the trend that settings name, unless told otherwise.
-    async fn make_trend_bucket(&self) {
-        let orgs = reqwest::Client::new()
-            .get(format!("{}/api/v2/orgs", self.url()))
+    /// The server's program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Reads JSON as the all-powerful user.
+    pub async fn get(&self, path: &str) -> serde_json::Value {
+        let answer = reqwest::Client::new()
+            .get(format!("{}/{path}", self.url()))
             .header("Authorization", format!("Token {TOKEN}"))
             .send()
             .await
             .unwrap();
-        let orgs: serde_json::Value = orgs.json().await.unwrap();
-        let body = json!({"orgID": orgs["orgs"][0]["id"], "name": "headcount_trend",
-                          "retentionRules": []});
+        answer.json().await.unwrap()
+    }
+
+    /// A bucket that keeps everything.
+    pub async fn make_bucket(&self, name: &str) {
+        let orgs = self.get("api/v2/orgs").await;
+        let body = json!({"orgID": orgs["orgs"][0]["id"], "name": name, "retentionRules": []});
         assert_eq!(self.post("api/v2/buckets", &body).await.status(), 201);
     }
 
@@ -176,7 +193,7 @@ impl Influxd {
     }
 }
 
-fn launch(program: &PathBuf, directory: &TempDir, port: u16) -> Process {
+fn launch(program: &PathBuf, directory: &TempDir, port: u16, args: &[&str]) -> Process {
     let path = |name: &str| directory.path().join(name);
     Process::start(
         Command::new(program)
@@ -188,6 +205,7 @@ fn launch(program: &PathBuf, directory: &TempDir, port: u16) -> Process {
             .arg(path("engine"))
             .arg("--http-bind-address")
             .arg(format!("127.0.0.1:{port}"))
-            .arg("--reporting-disabled"),
+            .arg("--reporting-disabled")
+            .args(args),
     )
 }

@@ -1,0 +1,33 @@
+//! Names that settings files, dashboards and alerts are written with.
+
+use headcount::config::SETTINGS;
+
+use super::text;
+use crate::support::app::App;
+
+#[test]
+fn settings_and_their_defaults() {
+    let now: String = SETTINGS
+        .iter()
+        .map(|setting| format!("{} = {:?}\n", setting.name, setting.default))
+        .collect();
+    assert_eq!(now, text("settings.txt", &now));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_and_their_kinds() {
+    let app = App::start().await;
+    let body = r#"{"user_id": "u", "segment": "s"}"#;
+    assert_eq!(app.post("application/json", body).await.status, 200);
+    let mut kinds: Vec<String> = app
+        .get("/metrics")
+        .await
+        .text
+        .lines()
+        .filter(|line| line.starts_with("# TYPE "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    kinds.sort();
+    let now = kinds.concat();
+    assert_eq!(now, text("metrics.txt", &now));
+}

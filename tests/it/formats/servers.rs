@@ -1,0 +1,298 @@
+//! What servers hold: keys of Redis, a schema of Postgres, points of InfluxDB.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use headcount::cache::{CountCache, RedisCache, RedisCacheOptions};
+use headcount::domain::Count;
+use headcount::store::influx::{InfluxOptions, InfluxStore};
+use headcount::store::postgres::{PostgresStore, set_up};
+use headcount::store::redis::{RedisStore, RedisStoreOptions};
+use redis::AsyncCommands;
+use serde_json::{Value, json};
+
+use super::content::{self, SEGMENTS, USERS, day, now, segment};
+use super::{recorded, records, text};
+use crate::redis_store;
+use crate::support::influxd::Influxd;
+use crate::support::postgres::Postgres;
+use crate::support::redis::Redis;
+use crate::support::two_weeks;
+use crate::support::wait::until;
+
+/// What every key begins with.
+const PREFIX: &str = "headcount";
+const SCHEMA: &str = "headcount";
+
+/// Bytes as JSON: text where they are that.
+fn written(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => json!(text),
+        Err(_) => json!(bytes),
+    }
+}
+
+fn read(value: &Value) -> Vec<u8> {
+    match value {
+        Value::String(text) => text.clone().into_bytes(),
+        other => serde_json::from_value(other.clone()).unwrap(),
+    }
+}
+
+/// Every key of a server, as the commands that make it, a line each.
+async fn commands_of(url: &str) -> String {
+    let client = redis::Client::open(url).unwrap();
+    let mut server = client.get_multiplexed_async_connection().await.unwrap();
+    let mut keys: Vec<Vec<u8>> = server.keys("*").await.unwrap();
+    keys.sort();
+    let mut lines = String::new();
+    for key in keys {
+        let kind: String = redis::cmd("TYPE")
+            .arg(&key)
+            .query_async(&mut server)
+            .await
+            .unwrap();
+        let (command, ask) = match kind.as_str() {
+            "string" => ("SET", redis::cmd("GET").arg(&key).to_owned()),
+            "hash" => ("HSET", redis::cmd("HGETALL").arg(&key).to_owned()),
+            "set" => ("SADD", redis::cmd("SMEMBERS").arg(&key).to_owned()),
+            "zset" => (
+                "ZADD",
+                redis::cmd("ZRANGE")
+                    .arg(&key)
+                    .arg(0)
+                    .arg(-1)
+                    .arg("WITHSCORES")
+                    .to_owned(),
+            ),
+            other => panic!("no way to keep a {other}"),
+        };
+        let found: Vec<Vec<u8>> = match kind.as_str() {
+            "string" => vec![ask.query_async(&mut server).await.unwrap()],
+            _ => ask.query_async(&mut server).await.unwrap(),
+        };
+        let mut pairs: Vec<Vec<Vec<u8>>> = match kind.as_str() {
+            "hash" => found.chunks(2).map(<[_]>::to_vec).collect(),
+            // ZADD has the score first.
+            "zset" => found
+                .chunks(2)
+                .map(|it| vec![it[1].clone(), it[0].clone()])
+                .collect(),
+            _ => found.into_iter().map(|it| vec![it]).collect(),
+        };
+        pairs.sort();
+        let arguments = pairs.into_iter().flatten();
+        let line: Vec<Value> = [command.as_bytes().to_vec(), key]
+            .into_iter()
+            .chain(arguments)
+            .map(|bytes| written(&bytes))
+            .collect();
+        lines.push_str(&serde_json::to_string(&line).unwrap());
+        lines.push('\n');
+    }
+    lines
+}
+
+async fn restore(url: &str, lines: &str) {
+    let client = redis::Client::open(url).unwrap();
+    let mut server = client.get_multiplexed_async_connection().await.unwrap();
+    for line in lines.lines() {
+        let line: Vec<Value> = serde_json::from_str(line).unwrap();
+        let mut command = redis::Cmd::new();
+        for argument in &line {
+            command.arg(read(argument));
+        }
+        command.exec_async(&mut server).await.unwrap();
+    }
+}
+
+fn redis_store(url: &str) -> RedisStore {
+    let options = RedisStoreOptions {
+        user_key: Some("a digest".to_owned()),
+        ..redis_store::options(url, PREFIX, two_weeks())
+    };
+    RedisStore::open(options).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_redis_as_the_store() {
+    let Some(server) = Redis::start().await else {
+        return;
+    };
+    let mut made = String::new();
+    if records() {
+        let store = redis_store(&server.url());
+        content::record(&store, async || ()).await;
+        made = commands_of(&server.url()).await;
+        server.cli(&["FLUSHALL"]);
+    }
+    restore(&server.url(), &text("redis-store.jsonl", &made)).await;
+    content::check(&redis_store(&server.url())).await;
+}
+
+fn redis_cache(url: &str) -> RedisCache {
+    let server = redis_store::options(url, PREFIX, two_weeks()).server;
+    let window = Duration::from_secs(two_weeks().full_window().seconds());
+    let prefix = headcount::cache::Prefix::new(PREFIX).unwrap();
+    let patience = Duration::from_secs(20);
+    let options = RedisCacheOptions {
+        command_timeout: patience,
+        connect_timeout: patience,
+        ..RedisCacheOptions::new(server, prefix, Duration::from_mins(2), window)
+    };
+    RedisCache::open(options).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_redis_as_the_cache() {
+    let Some(server) = Redis::start().await else {
+        return;
+    };
+    let name = segment(SEGMENTS[1]);
+    let count = Count {
+        users: 7,
+        as_of: now() - Duration::from_hours(24),
+    };
+    let mut made = String::new();
+    if records() {
+        let cache = redis_cache(&server.url());
+        let mark = cache.mark(&name).await.unwrap();
+        cache.add_pending(&[(name.clone(), 3)]).await.unwrap();
+        let kept = cache.put(&name, day(), count, mark).await.unwrap().unwrap();
+        assert_eq!((kept.count, kept.pending), (count, Some(3)));
+        let hour = Duration::from_hours(1);
+        cache
+            .complete_segments(&[name.clone()], hour)
+            .await
+            .unwrap();
+        made = commands_of(&server.url()).await;
+        server.cli(&["FLUSHALL"]);
+    }
+    restore(&server.url(), &text("redis-cache.jsonl", &made)).await;
+    let cache = redis_cache(&server.url());
+    let cached = cache.get(&name, day()).await.unwrap().unwrap();
+    assert_eq!(cached.count, count);
+    // The list of segments forgets by the server's clock, so nothing is expected of it.
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_of_postgres() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let mut options = server.options(SCHEMA, two_weeks());
+    options.user_key = Some("a digest".to_owned());
+    let mut made = String::new();
+    if records() {
+        set_up(&options).await.unwrap();
+        let store = PostgresStore::open(options.clone()).unwrap();
+        content::record(&store, async || ()).await;
+        let dump = server
+            .program("pg_dump")
+            .args(["--no-owner", "--no-privileges", "--schema", SCHEMA])
+            .output()
+            .unwrap();
+        assert!(dump.status.success(), "{dump:?}");
+        // What only newer clients know is not needed.
+        let dump = String::from_utf8(dump.stdout).unwrap();
+        let lines = dump.lines().filter(|line| {
+            let is_noise = [
+                "--",
+                "SET ",
+                "SELECT pg_catalog.set_config",
+                "\\restrict",
+                "\\unrestrict",
+            ];
+            !line.is_empty() && !is_noise.iter().any(|start| line.starts_with(start))
+        });
+        made = lines.map(|line| format!("{line}\n")).collect();
+        let client = server.client().await;
+        client
+            .batch_execute(&format!("drop schema {SCHEMA} cascade"))
+            .await
+            .unwrap();
+    }
+    let dump = text("postgres.sql", &made);
+    let mut psql = server
+        .program("psql")
+        .args(["--quiet", "--set", "ON_ERROR_STOP=1"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    psql.stdin
+        .take()
+        .unwrap()
+        .write_all(dump.as_bytes())
+        .unwrap();
+    assert!(psql.wait().unwrap().success(), "the dump can't be read");
+    set_up(&options).await.unwrap();
+    content::check(&PostgresStore::open(options).unwrap()).await;
+}
+
+/// The lines of a bucket, as the server's own export has them.
+async fn lines_of(server: &Influxd, bucket: &str) -> String {
+    let path = format!("api/v2/buckets?name={bucket}");
+    let found: Value = server.get(&path).await;
+    let id = found["buckets"][0]["id"].as_str().unwrap();
+    let export = Command::new(server.program())
+        .args([
+            "inspect",
+            "export-lp",
+            "--bucket-id",
+            id,
+            "--output-path",
+            "-",
+        ])
+        .arg("--engine-path")
+        .arg(server.directory().join("engine"))
+        .output()
+        .unwrap();
+    assert!(export.status.success(), "{export:?}");
+    let text = String::from_utf8(export.stdout).unwrap();
+    // It also has what was deleted.
+    let erased = format!("user=\"{}\"", USERS[0]);
+    let is_there = |line: &&str| !line.starts_with('#') && !line.contains(&erased);
+    let mut lines: Vec<_> = text.lines().filter(is_there).collect();
+    lines.sort_unstable();
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn influx_options(server: &Influxd) -> InfluxOptions {
+    let mut options = server.options("pairs", two_weeks());
+    options.trend_bucket = "trends".to_owned();
+    options.user_key = Some("a digest".to_owned());
+    options
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_of_influxdb() {
+    let names = ["pairs", "trends"];
+    if records() {
+        // The export has nothing of what is only in the server's write-ahead log.
+        let cold = "--storage-cache-snapshot-write-cold-duration=1s";
+        let server = Influxd::start_with(&[cold]).await.unwrap();
+        for bucket in names {
+            server.make_bucket(bucket).await;
+        }
+        let store = InfluxStore::open(influx_options(&server)).unwrap();
+        content::record(&store, async || ()).await;
+        for bucket in names {
+            until("the export has something", async || {
+                let lines = lines_of(&server, bucket).await;
+                !text(&format!("influx-{bucket}.lp"), &lines).is_empty()
+            })
+            .await;
+        }
+    }
+    let Some(server) = Influxd::start().await else {
+        return;
+    };
+    for bucket in names {
+        server.make_bucket(bucket).await;
+        let lines = std::fs::read_to_string(recorded(&format!("influx-{bucket}.lp"))).unwrap();
+        assert_eq!(server.write_raw(bucket, lines).await, 204);
+    }
+    content::check(&InfluxStore::open(influx_options(&server)).unwrap()).await;
+}
