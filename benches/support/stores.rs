@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use headcount::cache::{Prefix, RedisServer};
-use headcount::config::Secret;
-use headcount::domain::Batch;
+use headcount::domain::{Batch, Secret};
 use headcount::store::PairStore;
 use headcount::store::redis::{RedisStore, RedisStoreOptions};
 

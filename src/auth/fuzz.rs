@@ -4,8 +4,8 @@ use aws_lc_rs::hmac;
 use serde_json::Value;
 
 use super::*;
-use crate::config::{JwtKeys, JwtSettings, Secret};
-use crate::domain::Timestamp;
+use crate::auth::{JwtKeys, JwtSettings};
+use crate::domain::{Secret, Timestamp};
 use crate::fuzzing::{Edit, edit, spell};
 
 const FILE: &[&str] = &[

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::jwt_key::JwtKey;
 use super::keyring::{Keyring, WatchedKeys};
 use super::{AuthError, Caller, Digest, Invalid, Limiter, Rates, Reach, Scopes};
-use crate::config::{JwtKeys, JwtSettings};
+use crate::auth::{JwtKeys, JwtSettings};
 use crate::domain::Timestamp;
 use crate::telemetry::Metrics;
 

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, RwLock};
 use super::jwt_key::JwtKey;
 use super::watch::{Looks, Watched};
 use super::{AuthError, Digest, file, jwks};
-use crate::config::Secret;
+use crate::domain::Secret;
 use crate::telemetry::Metrics;
 
 /// A token without `kid` is tried against each key, so that there can't be many. Issuers have two or three.

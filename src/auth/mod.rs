@@ -15,6 +15,7 @@ mod keyring;
 mod limits;
 mod reach;
 mod scope;
+mod settings;
 mod table;
 mod watch;
 
@@ -30,10 +31,10 @@ pub use jwt_key::JwtKey;
 pub use limits::{Limited, Limiter, MAX_RATE, Rates};
 pub use reach::{PATTERN, Reach};
 pub use scope::{Scope, Scopes};
+pub use settings::{AuthMode, AuthSettings, JwtKeys, JwtSettings};
 
 use self::jwt::Jwts;
 use self::watch::WatchedTokens;
-use crate::config::{AuthMode, AuthSettings};
 use crate::domain::{Clock, Timestamp};
 use crate::telemetry::Metrics;
 

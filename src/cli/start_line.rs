@@ -1,6 +1,7 @@
 //! The first log line of a process: what was started, and with what.
 
-use crate::config::{AuthMode, CacheKind, Settings, StoreKind};
+use crate::auth::AuthMode;
+use crate::config::{CacheKind, Settings, StoreKind};
 use crate::version::{COMMIT, VERSION};
 
 /// Logs that `role` starts.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
+use super::ConfigError;
 use super::layers::Layers;
 use super::raw::Time;
 use super::settings::{InfluxSettings, PostgresSettings, RedisSettings};
 use super::table::{INFLUX_URL, POSTGRES_URL, REDIS_URL, SETTINGS};
-use super::{ConfigError, Secret};
-use crate::domain::{InvalidTimeFrame, TimeFrame, Window};
+use crate::domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
 use crate::store::postgres::PostgresServer;
 use crate::store::{influx, postgres};

@@ -5,8 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::ConfigError;
-use super::secret::HIDDEN;
 use super::table::{SETTINGS, Setting, known, nearest};
+use crate::domain::HIDDEN;
 use crate::words::without_credentials;
 
 /// Who gave a value.

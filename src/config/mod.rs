@@ -11,7 +11,6 @@ mod layers;
 mod networks;
 mod protection;
 mod raw;
-mod secret;
 mod settings;
 mod table;
 mod warnings;
@@ -23,14 +22,14 @@ pub use env::mistyped_for_clients;
 pub use error::ConfigError;
 pub use layers::Origin;
 pub use networks::Networks;
-pub use secret::{HIDDEN, Secret};
 pub use settings::{
-    AuthMode, AuthSettings, CacheKind, CacheSettings, Cors, HttpSettings, InfluxSettings,
-    IngestSettings, JwtKeys, JwtSettings, LogFormat, RedisSettings, RefreshMode, RefreshSettings,
-    Settings, SpoolSettings, StoreKind, StoreSettings, TelemetrySettings,
+    CacheKind, CacheSettings, Cors, HttpSettings, InfluxSettings, IngestSettings, RedisSettings,
+    RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
 };
 pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, readme_row, variable_of};
 
+use crate::auth::AuthMode;
+use crate::domain::HIDDEN;
 use layers::Layers;
 
 /// Where settings come from besides the defaults.

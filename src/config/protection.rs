@@ -8,9 +8,10 @@ use reqwest::Url;
 
 use super::check::Check;
 use super::raw::Time;
-use super::settings::{AuthMode, AuthSettings, Cors, JwtKeys, JwtSettings};
-use super::{ConfigError, Networks, Secret};
-use crate::auth::{JwtKey, MAX_RATE, Rates};
+use super::settings::Cors;
+use super::{ConfigError, Networks};
+use crate::auth::{AuthMode, AuthSettings, JwtKey, JwtKeys, JwtSettings, MAX_RATE, Rates};
+use crate::domain::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than any token should live.

@@ -12,10 +12,11 @@ use super::check::Check;
 use super::layers::Layers;
 use super::protection::Protection;
 use super::settings::{
-    AuthMode, CacheKind, CacheSettings, HttpSettings, InfluxTimeouts, IngestSettings, LogFormat,
-    RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
-    TelemetrySettings,
+    CacheKind, CacheSettings, HttpSettings, InfluxTimeouts, IngestSettings, RefreshMode,
+    RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
 };
+use crate::auth::AuthMode;
+use crate::telemetry::{LogFormat, TelemetrySettings};
 
 /// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
 #[derive(Deserialize)]

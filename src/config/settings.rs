@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Networks, Secret};
-use crate::auth::{JwtKey, Rates};
-use crate::domain::{TimeFrame, Window};
+use super::Networks;
+use crate::auth::AuthSettings;
+use crate::domain::{Secret, TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
 use crate::store::postgres::PostgresServer;
+use crate::telemetry::TelemetrySettings;
 
 /// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
 #[derive(Debug, Clone)]
@@ -34,60 +35,6 @@ pub struct Settings {
     pub ingest: IngestSettings,
     /// Logs.
     pub telemetry: TelemetrySettings,
-}
-
-/// Who may do what.
-#[derive(Debug, Clone)]
-pub struct AuthSettings {
-    /// Whether tokens are asked for.
-    pub mode: AuthMode,
-    /// The file with the digests of tokens.
-    pub tokens_file: Option<PathBuf>,
-    /// How JWTs are checked.
-    pub jwt: Option<JwtSettings>,
-    /// What tokens may ask for that have no limits of their own.
-    pub rates: Rates,
-    /// Whether metrics are for everybody.
-    pub metrics_open: bool,
-}
-
-impl AuthSettings {
-    /// Whether tokens are asked for.
-    pub fn is_on(&self) -> bool {
-        self.tokens_file.is_some() || self.jwt.is_some()
-    }
-}
-
-/// Whether tokens are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Once there are tokens or a key; without them only this machine is served.
-    Auto,
-    /// Never, and whoever reaches the service is served.
-    Off,
-}
-
-/// How JWTs are checked.
-#[derive(Debug, Clone)]
-pub struct JwtSettings {
-    /// The keys.
-    pub keys: JwtKeys,
-    /// The `aud` that they must have.
-    pub audience: Option<String>,
-    /// The `iss` that they must have.
-    pub issuer: Option<String>,
-    /// How long ago they may have been issued; without it, `exp` alone ends them.
-    pub max_age: Option<Duration>,
-}
-
-/// Where the keys of JWTs are.
-#[derive(Debug, Clone)]
-pub enum JwtKeys {
-    /// One key, and with it the algorithm.
-    One(JwtKey),
-    /// A JWKS file, or a directory of PEM files; re-read when it changes.
-    In(PathBuf),
 }
 
 /// Which web pages of other origins may ask.
@@ -284,23 +231,4 @@ pub struct SpoolSettings {
     pub dir: PathBuf,
     /// Most bytes in it.
     pub max_bytes: u64,
-}
-
-/// Logs.
-#[derive(Debug, Clone)]
-pub struct TelemetrySettings {
-    /// How lines are written.
-    pub log_format: LogFormat,
-    /// What is logged: directives that `tracing_subscriber::EnvFilter` takes.
-    pub log: String,
-}
-
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }

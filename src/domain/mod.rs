@@ -9,6 +9,7 @@ mod clock;
 mod count;
 mod erasure;
 mod hidden;
+mod secret;
 mod segment;
 mod time_frame;
 mod user_id;
@@ -21,6 +22,7 @@ pub use erasure::Erasure;
 pub use hidden::Hidden;
 pub(crate) use hidden::shown;
 pub use jiff::Timestamp;
+pub use secret::{HIDDEN, Secret};
 pub use segment::{InvalidSegment, Segment};
 pub use time_frame::{
     InvalidInstant, InvalidTimeFrame, InvalidWindow, Resolution, Slot, TimeFrame,

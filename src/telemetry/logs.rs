@@ -2,13 +2,31 @@
 
 use std::io::IsTerminal;
 
+use serde::Deserialize;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing::{Dispatch, Metadata};
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, filter};
 
-use crate::config::{LogFormat, TelemetrySettings};
+/// Logs.
+#[derive(Debug, Clone)]
+pub struct TelemetrySettings {
+    /// How lines are written.
+    pub log_format: LogFormat,
+    /// What is logged: directives that `tracing_subscriber::EnvFilter` takes.
+    pub log: String,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
 
 /// Why logging could not begin.
 #[derive(Debug, thiserror::Error)]

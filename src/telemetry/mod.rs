@@ -7,5 +7,5 @@ mod names;
 mod panics;
 mod process;
 
-pub use logs::{InitError, init};
+pub use logs::{InitError, LogFormat, TelemetrySettings, init};
 pub use metrics::Metrics;

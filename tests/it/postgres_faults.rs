@@ -6,8 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headcount::config::Secret;
-use headcount::domain::Timestamp;
+use headcount::domain::{Secret, Timestamp};
 use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
 use headcount::store::{PairStore, StoreError};
 use tokio_postgres::Client;

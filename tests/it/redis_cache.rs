@@ -9,8 +9,7 @@ use headcount::cache::conformance::{check_cache, check_scenario};
 use headcount::cache::{
     CacheError, Cached, CountCache, LockToken, Prefix, RedisCache, RedisCacheOptions, RedisServer,
 };
-use headcount::config::Secret;
-use headcount::domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use headcount::domain::{Count, Secret, Segment, TimeFrame, Timestamp, Window};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

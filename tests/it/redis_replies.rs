@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use headcount::cache::{
     CacheError, CountCache, Prefix, RedisCache, RedisCacheOptions, RedisServer,
 };
-use headcount::config::Secret;
-use headcount::domain::{Count, Segment, Timestamp};
+use headcount::domain::{Count, Secret, Segment, Timestamp};
 use headcount::store::conformance::frame;
 
 use crate::support::redis::Redis;

@@ -8,9 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 use headcount::cache::{CountCache, Prefix, RedisCache, RedisCacheOptions, RedisServer};
-use headcount::config::Secret;
 use headcount::domain::{
-    Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
+    Batch, BatchBuilder, Count, Secret, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
 };
 use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store, frame};
 use headcount::store::redis::{RedisStore, RedisStoreOptions, set_up};

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headcount::cache::{Prefix, RedisServer};
-use headcount::config::Secret;
-use headcount::domain::TimeFrame;
+use headcount::domain::{Secret, TimeFrame};
 use headcount::store::PairStore;
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::redis::{RedisStore, RedisStoreOptions};
