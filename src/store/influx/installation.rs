@@ -3,7 +3,7 @@
 //! It is one record in the trend bucket, which keeps points longer than the other. The first one that may write makes
 //! it: `headcount setup`, or an instance. InfluxDB has no "create unless it exists", so each of several that find none
 //! writes a candidate of its own, to which the server gives its time; waits until one that has an earlier time must be
-//! visible; and reads them all. The earliest is the one, for everybody and for ever. An instance that took another one
+//! visible; and reads them all. Whoever finds a new one waits as well. The earliest is the one, for everybody and for ever. An instance that took another one
 //! nevertheless, since the server needed longer than that, notices at the next look and changes over: points under the
 //! former key stay right, since a count is of distinct names.
 
@@ -29,6 +29,10 @@ use crate::store::{Change, StoreError, user_key};
 const FORMAT: u32 = 1;
 /// How long the server may take from giving a candidate its time to showing it.
 const SETTLING: Duration = Duration::from_millis(500);
+/// How many times as long as its answer to a candidate the server may take for that, where that is longer.
+const SLOWER: u32 = 4;
+/// A record that was made no longer ago than this, by a clock that may differ from ours, may not be the earliest.
+const NEW: Duration = Duration::from_secs(60);
 /// How often the record is looked at again.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// A record is written again when it is older than this: the trend bucket drops what is older than 400 days.
@@ -124,7 +128,7 @@ impl Installation {
             }
             _ => {}
         }
-        let noted = match self.read().await? {
+        let noted = match self.find().await? {
             Some(noted) => noted,
             None => self.make().await?,
         };
@@ -169,7 +173,7 @@ impl Installation {
     }
 
     async fn look(&self) -> Result<(), StoreError> {
-        let noted = match self.read().await {
+        let noted = match self.find().await {
             Ok(noted) => noted,
             // A token that reads pairs only may do that.
             Err(StoreError::NotSetUp(_)) => None,
@@ -202,7 +206,7 @@ impl Installation {
         &self,
         has_pairs: impl AsyncFnOnce() -> Result<bool, StoreError>,
     ) -> Result<Change, StoreError> {
-        let Some(mut noted) = self.read().await? else {
+        let Some(mut noted) = self.find().await? else {
             let made = self.make().await?;
             self.take(&made)?;
             return Ok(Change::Created);
@@ -304,8 +308,10 @@ impl Installation {
     /// Makes a record, and returns the one that counts.
     async fn make(&self) -> Result<Noted, StoreError> {
         let candidate = self.candidate(PointKey::random()?);
+        let begun = Instant::now();
         self.write(&candidate, None).await?;
-        sleep(SETTLING).await;
+        // A server that is slow with this one is slow with another's.
+        sleep(SETTLING.max(begun.elapsed() * SLOWER)).await;
         // What was acknowledged is there.
         Ok(self.read().await?.unwrap_or(candidate))
     }
@@ -319,7 +325,20 @@ impl Installation {
         }
     }
 
-    /// The record that counts.
+    /// The record that counts, if there is one. Of a new one it is not certain yet that it does.
+    async fn find(&self) -> Result<Option<Noted>, StoreError> {
+        let Some(noted) = self.read().await? else {
+            return Ok(None);
+        };
+        let age = now().saturating_sub(noted.made).unsigned_abs();
+        if u128::from(age) > NEW.as_nanos() {
+            return Ok(Some(noted));
+        }
+        sleep(SETTLING).await;
+        Ok(Some(self.read().await?.unwrap_or(noted)))
+    }
+
+    /// The record that counts, of those that are to be seen.
     async fn read(&self) -> Result<Option<Noted>, StoreError> {
         let query = flux::installation(&self.trend_bucket);
         let rows = query::rows(&self.server, &query, PATIENCE, |row| {
