@@ -29,10 +29,11 @@ use crate::known_segments;
 use crate::readiness::{Component, Readiness};
 use crate::refresher::{Outcome, Refresher, RefresherParts};
 use crate::rounds::Rounds;
-use crate::store::{self, ObservedStore, Opened, PairStore, StoreError};
+use crate::store::{ObservedStore, PairStore, StoreError};
 use crate::supervisor::Supervisor;
 use crate::sweeper;
 use crate::telemetry::Metrics;
+use crate::wiring::{self, Opened};
 
 /// A running headcount: the whole service but for HTTP.
 ///
@@ -117,8 +118,8 @@ impl Headcount {
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
-        let opened = store::open(settings, clock.now(), &metrics).await?;
-        let cache = cache::open(settings)?;
+        let opened = wiring::open_store(settings, &metrics).await?;
+        let cache = wiring::open_cache(settings)?;
         Self::open_over(settings, opened, cache, clock, metrics).await
     }
 

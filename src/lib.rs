@@ -29,6 +29,7 @@ pub mod sweeper;
 pub mod telemetry;
 pub mod transfer;
 pub mod version;
+pub mod wiring;
 mod words;
 
 pub use app::Headcount;

@@ -7,12 +7,10 @@ mod redis;
 pub use memory::MemoryCache;
 pub use redis::{RedisCache, RedisCacheOptions};
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::config::{CacheKind, Settings};
 use crate::domain::{Count, Segment, Window};
 pub use crate::redis::{InvalidPrefix, InvalidRedisUrl, Prefix, RedisServer};
 
@@ -165,20 +163,4 @@ pub enum CacheError {
     /// The cache answered something that is no answer.
     #[error("the cache answered nonsense: {0}")]
     Protocol(String),
-}
-
-/// Opens the configured cache: the one place that constructs adapters.
-pub fn open(settings: &Settings) -> Result<Arc<dyn CountCache>, CacheError> {
-    match settings.cache.kind {
-        CacheKind::Memory => Ok(Arc::new(MemoryCache::default())),
-        CacheKind::Redis => {
-            let Some(redis) = settings.cache.redis.clone() else {
-                return Err(CacheError::Misconfigured("redis_url is missing".to_owned()));
-            };
-            let window = Duration::from_secs(settings.frame.full_window().seconds());
-            let options =
-                RedisCacheOptions::new(redis.server, redis.prefix, settings.cache.ttl, window);
-            Ok(Arc::new(RedisCache::open(options)?))
-        }
-    }
 }

@@ -15,12 +15,13 @@ use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use super::{Failure, duration, duration_text};
 use crate::audit::{Auditor, AuditorParts, Finding, Keeping};
-use crate::cache::{self, CountCache};
+use crate::cache::CountCache;
 use crate::config::{CacheKind, Settings, StoreKind};
 use crate::domain::{Clock, Segment, SteadyClock, Window};
-use crate::store::{self, PairStore};
+use crate::store::PairStore;
 use crate::telemetry::Metrics;
 use crate::transfer::Patience;
+use crate::wiring;
 use asked::Service;
 use table::{Account, Sample};
 
@@ -165,7 +166,7 @@ async fn open(
     kind: StoreKind,
     clock: &SteadyClock,
 ) -> Result<Arc<dyn PairStore>, Failure> {
-    let opened = store::open_kind(settings, kind, clock.now(), &Arc::<Metrics>::default()).await;
+    let opened = wiring::open_store_of(settings, kind, &Arc::<Metrics>::default()).await;
     let opened = opened.map_err(|error| Failure::failed(error.to_string()))?;
     if let Some(newest) = opened.newest {
         clock.not_before(settings.frame.resolution().start_of(newest));
@@ -183,7 +184,7 @@ fn auditor(
     let cache: Option<Arc<dyn CountCache>> = match settings.cache.kind {
         CacheKind::Memory => None,
         CacheKind::Redis => {
-            let opened = cache::open(settings);
+            let opened = wiring::open_cache(settings);
             Some(opened.map_err(|error| Failure::failed(error.to_string()))?)
         }
     };

@@ -7,7 +7,8 @@ use super::args::SetupArgs;
 use super::output::{harmless, note, print, print_json};
 use super::token_files::TokenFiles;
 use super::variables::Variables;
-use crate::store::{self, Change, SetUp, Step};
+use crate::store::{Change, SetUp, Step};
+use crate::wiring;
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -24,17 +25,17 @@ struct Token<'a> {
 
 pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Failure> {
     let settings = args.settings.load(variables.into_vec())?.settings;
-    let mut done = store::set_up(&settings, args.tokens || args.tokens_dir.is_some())
+    let mut done = wiring::set_up(&settings, args.tokens || args.tokens_dir.is_some())
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let wants_tokens = args.tokens || args.tokens_dir.is_some();
-    if wants_tokens && store::token_roles(&settings).is_empty() {
+    if wants_tokens && wiring::token_roles(&settings).is_empty() {
         note("warning: this store has no tokens of its own: none were made");
     }
     if let Some(directory) = &args.tokens_dir {
         let files = TokenFiles::in_directory(directory);
         files.keep(&done.tokens)?;
-        files.check(store::token_roles(&settings))?;
+        files.check(wiring::token_roles(&settings))?;
         done.tokens.clear();
     }
     for warning in &done.warnings {
@@ -44,7 +45,7 @@ pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Fai
         true => print_json(&document(&done)),
         false => print(&text(
             &done,
-            args.tokens && !store::token_roles(&settings).is_empty(),
+            args.tokens && !wiring::token_roles(&settings).is_empty(),
         )),
     }
 }

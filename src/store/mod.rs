@@ -9,16 +9,12 @@ mod observed;
 pub mod postgres;
 pub mod redis;
 
-mod open;
-mod place;
 mod set_up;
 mod steps;
 mod user_key;
 
 pub use observed::ObservedStore;
-pub use open::{Opened, open, open_kind};
-pub use place::place;
-pub use set_up::{Change, IssuedToken, SetUp, Step, set_up, token_roles};
+pub use set_up::{Change, IssuedToken, SetUp, Step};
 pub use steps::last_of_each;
 
 use std::ops::RangeInclusive;

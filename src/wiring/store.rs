@@ -1,17 +1,17 @@
-//! Opens the configured store: the one place that constructs adapters.
+//! Opens the configured store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::embedded::{EmbeddedOptions, EmbeddedStore};
-use super::influx::{InfluxOptions, InfluxStore};
-use super::postgres::{PostgresOptions, PostgresStore};
-use super::redis::{self, RedisStoreOptions};
-use super::{PairStore, StoreError};
 use crate::config::{Settings, StoreKind};
-use crate::domain::{Slot, Timestamp};
+use crate::domain::Slot;
 use crate::ingest::Identity;
 use crate::log::LogObserver;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::influx::{InfluxOptions, InfluxStore};
+use crate::store::postgres::{PostgresOptions, PostgresStore};
+use crate::store::redis::{self, RedisStoreOptions};
+use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
 
 /// How long a start waits for InfluxDB to tell what the instances agree on.
@@ -27,23 +27,18 @@ pub struct Opened {
 }
 
 /// Opens the configured store.
-pub async fn open(
-    settings: &Settings,
-    now: Timestamp,
-    metrics: &Arc<Metrics>,
-) -> Result<Opened, StoreError> {
+pub async fn open_store(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
     if settings.store.kind == StoreKind::Influx {
         return open_influx(influx_options(settings)?, metrics).await;
     }
-    open_kind(settings, settings.store.kind, now, metrics).await
+    open_store_of(settings, settings.store.kind, metrics).await
 }
 
 /// Opens the store of this kind, which may be another than the configured one. What it needs must be set: see
 /// [`Sources::stores`](crate::config::Sources::stores).
-pub async fn open_kind(
+pub async fn open_store_of(
     settings: &Settings,
     kind: StoreKind,
-    _now: Timestamp,
     metrics: &Arc<Metrics>,
 ) -> Result<Opened, StoreError> {
     match kind {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use headcount::config::{Settings, StoreKind};
 use headcount::domain::{Segment, Slot, Timestamp};
 use headcount::store::conformance::batch;
-use headcount::store::open_kind;
+use headcount::wiring::open_store_of;
 
 use crate::support::postgres::Postgres;
 use crate::support::program::run;
@@ -41,8 +41,7 @@ async fn what_expired_goes_once_beside_live_writes_and_no_count_changes() {
         let set_up = run(folder.path(), &settings, &["setup"]);
         assert_eq!(set_up.code, Some(0), "{set_up:?}");
         let typed = Settings::with(settings).unwrap();
-        let now = Timestamp::now();
-        let opened = open_kind(&typed, kind, now, &Arc::default()).await;
+        let opened = open_store_of(&typed, kind, &Arc::default()).await;
         let store = opened.unwrap().store;
         let present = || typed.frame.resolution().slot_of(Timestamp::now());
         let back = |slots| Slot::new(present().number() - slots);

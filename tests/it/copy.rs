@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use headcount::config::{Settings, StoreKind};
 use headcount::domain::{BatchBuilder, Slot, Timestamp, UserId};
+use headcount::store::PairStore;
 use headcount::store::conformance::{HOSTILE_NAMES, batch};
 use headcount::store::influx::set_up;
-use headcount::store::{PairStore, open_kind};
+use headcount::wiring::open_store_of;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::postgres::Postgres;
@@ -52,8 +53,8 @@ impl Stores {
     }
 
     async fn open(&self, kind: StoreKind) -> Arc<dyn PairStore> {
-        let (settings, now) = (self.settings(), Timestamp::now());
-        let opened = open_kind(&settings, kind, now, &Arc::default()).await;
+        let settings = self.settings();
+        let opened = open_store_of(&settings, kind, &Arc::default()).await;
         opened.unwrap().store
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use headcount::app::Headcount;
 use headcount::cache::MemoryCache;
 use headcount::config::Settings;
-use headcount::domain::{Clock, ManualClock, SteadyClock, Timestamp};
-use headcount::store::{self, Opened};
+use headcount::domain::{ManualClock, SteadyClock, Timestamp};
 use headcount::telemetry::Metrics;
+use headcount::wiring::{self, Opened};
 use tokio::net::TcpListener;
 
 use crate::support::fault_server::{FaultServer, Reply};
@@ -55,7 +55,7 @@ async fn a_store_that_does_not_list_its_segments_holds_up_no_start_and_no_end() 
         Timestamp::from_second(1_800_000_000).unwrap(),
     ));
     let metrics = Arc::<Metrics>::default();
-    let inner = store::open(&settings, clock.now(), &metrics).await.unwrap();
+    let inner = wiring::open_store(&settings, &metrics).await.unwrap();
     let store = Arc::new(SwitchableStore::new(inner.store));
     store.hold_lists();
     let opened = Opened {
@@ -166,7 +166,7 @@ async fn a_spool_is_free_when_shut_down_returns_and_soon_after_a_drop() {
     let settings = settings.iter().map(|(name, value)| (*name, value.as_str()));
     let settings = Settings::with(settings).unwrap();
     let metrics = Arc::<Metrics>::default();
-    let inner = store::open(&settings, Timestamp::now(), &metrics).await;
+    let inner = wiring::open_store(&settings, &metrics).await;
     let inner = inner.unwrap().store;
     let open = async || {
         let store = SwitchableStore::new(inner.clone());

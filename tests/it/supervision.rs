@@ -12,8 +12,9 @@ use headcount::domain::{
     Batch, Count, Erasure, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
 };
 use headcount::readiness::Component;
-use headcount::store::{Archived, Opened, PairStore, StoreError};
+use headcount::store::{Archived, PairStore, StoreError};
 use headcount::telemetry::Metrics;
+use headcount::wiring::Opened;
 
 /// A store of one segment with one user that panics as often as it is told when it counts. It has no threads, which a
 /// paused clock would not wait for.

@@ -17,9 +17,10 @@ use super::output::{note, print, print_json};
 use super::variables::Variables;
 use crate::config::{Settings, StoreKind};
 use crate::domain::{Clock, SteadyClock};
-use crate::store::{self, PairStore};
+use crate::store::PairStore;
 use crate::telemetry::Metrics;
 use crate::transfer::{Names, Patience, Transfer, TransferObserver, TransferParts, TransferReport};
+use crate::wiring;
 
 pub(super) async fn run(mut args: CopyArgs, variables: Variables) -> Result<(), Failure> {
     let (from, to) = (args.from, args.to);
@@ -32,8 +33,8 @@ pub(super) async fn run(mut args: CopyArgs, variables: Variables) -> Result<(), 
     let began = Instant::now();
     let watcher = Arc::new(Watcher::default());
     let names = Names {
-        from: store::place(&settings, from),
-        to: store::place(&settings, to),
+        from: wiring::place(&settings, from),
+        to: wiring::place(&settings, to),
     };
     let result = transfer(&args, &settings, &names, &watcher).await;
     watcher.finish();
@@ -116,7 +117,7 @@ async fn open(
     kind: StoreKind,
     clock: &SteadyClock,
 ) -> Result<Arc<dyn PairStore>, Failure> {
-    let opened = store::open_kind(settings, kind, clock.now(), &Arc::<Metrics>::default()).await;
+    let opened = wiring::open_store_of(settings, kind, &Arc::<Metrics>::default()).await;
     let opened = opened.map_err(|error| Failure::failed(format!("{}: {error}", name(kind))))?;
     if let Some(newest) = opened.newest {
         clock.not_before(settings.frame.resolution().start_of(newest));

@@ -304,9 +304,8 @@ impl PairStore for RedisStore {
     }
 }
 
-/// A store for [`super::open()`]. A Redis that is away does not stop the start; one that holds slots of another
-/// length does.
-pub(super) async fn open(options: RedisStoreOptions) -> Result<Arc<RedisStore>, StoreError> {
+/// A store for a start. A Redis that is unavailable does not stop it; one that holds slots of another length does.
+pub async fn open(options: RedisStoreOptions) -> Result<Arc<RedisStore>, StoreError> {
     let store = RedisStore::open(options)?;
     match timeout(START_PATIENCE, store.ready()).await {
         Ok(Err(StoreError::Damaged(reason))) => Err(StoreError::Rejected(reason)),

@@ -163,7 +163,7 @@ async fn keys_of_redis_as_the_cache() {
         assert_eq!((kept.count, kept.pending), (count, Some(3)));
         let hour = Duration::from_hours(1);
         cache
-            .complete_segments(&[name.clone()], hour)
+            .complete_segments(std::slice::from_ref(&name), hour)
             .await
             .unwrap();
         made = commands_of(&server.url()).await;

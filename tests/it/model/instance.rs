@@ -7,9 +7,8 @@ use std::time::Duration;
 use headcount::app::Headcount;
 use headcount::cache::{CountCache, RedisCache, RedisCacheOptions};
 use headcount::config::Settings;
-use headcount::domain::Clock;
-use headcount::store::{self, Opened};
 use headcount::telemetry::Metrics;
+use headcount::wiring::{self, Opened};
 
 use super::clock::{SteadyTestClock, Time};
 use super::line::{Line, Proxied};
@@ -107,7 +106,7 @@ impl Instance {
                 let cache = Proxied::to(servers.cache_port().await).await;
                 let of_site = servers.settings(store.port(), cache.port()).await;
                 let settings = settings(&shared.setup, &spool, &of_site);
-                let opened = store::open(&settings, clock.now(), &metrics).await;
+                let opened = wiring::open_store(&settings, &metrics).await;
                 let cached = patient_of_clocks(&settings);
                 let opening = Headcount::open_over(
                     &settings,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use headcount::config::Settings;
 use headcount::domain::{Segment, TimeFrame, Timestamp, Window};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headcount::store::set_up;
+use headcount::wiring::set_up;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use headcount::app::Headcount;
 use headcount::auth::Auth;
-use headcount::cache;
 use headcount::config::Settings;
-use headcount::domain::{Clock, ManualClock, Timestamp};
+use headcount::domain::{ManualClock, Timestamp};
 use headcount::http::{self, Drained};
-use headcount::store::{self, Opened, PairStore};
+use headcount::store::PairStore;
 use headcount::telemetry::Metrics;
+use headcount::wiring::{self, Opened};
 use reqwest::{Method, Response};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -75,12 +75,12 @@ impl App {
         let clock = Arc::new(ManualClock::new(Timestamp::from_second(NOON).unwrap()));
         let metrics = Arc::<Metrics>::default();
         let auth = Auth::open(&settings.auth, clock.clone(), Arc::clone(&metrics)).unwrap();
-        let opened = store::open(&settings, clock.now(), &metrics).await.unwrap();
+        let opened = wiring::open_store(&settings, &metrics).await.unwrap();
         let opened = Opened {
             store: wrap(opened.store),
             ..opened
         };
-        let cache = cache::open(&settings).unwrap();
+        let cache = wiring::open_cache(&settings).unwrap();
         let opened = Headcount::open_over(&settings, opened, cache, clock.clone(), metrics).await;
         let headcount = Arc::new(opened.unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -11,9 +11,10 @@ use headcount::domain::{
 };
 use headcount::ingest::SegmentGuard;
 use headcount::refresher::{Outcome, Refresher, RefresherParts};
-use headcount::store::{self, PairStore};
+use headcount::store::PairStore;
 use headcount::supervisor::Supervisor;
 use headcount::telemetry::Metrics;
+use headcount::wiring;
 
 use super::shared_cache::{SharedCache, Shelf};
 use super::switchable::SwitchableStore;
@@ -55,7 +56,7 @@ impl Rig {
             Timestamp::from_second(1_800_000_000).unwrap(),
         ));
         let metrics = Arc::<Metrics>::default();
-        let opened = store::open(&settings, clock.now(), &metrics).await.unwrap();
+        let opened = wiring::open_store(&settings, &metrics).await.unwrap();
         let store = Arc::new(switchable(opened.store));
         let mut rig = Self::on(
             clock,
