@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 
 use super::names::Names;
+use super::places::Lane;
 use super::remembered::Remembered;
-use crate::cache::{CountCache, PendingMark};
+use crate::cache::{CacheError, CountCache, PendingMark};
 use crate::domain::{Clock, Count, Segment, TimeFrame, Window};
 use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
 
 /// A count that takes longer than a slot, again and again, is taken as it is.
 const COUNT_TRIES: u32 = 3;
+
+/// How often a refresh asks a cache that does not respond in time. Its counts may have taken minutes, and nobody waits for them; a
+/// reader has other numbers.
+const CACHE_TRIES: u32 = 3;
 
 /// Counts, and keeps what it counted.
 #[derive(Debug)]
@@ -56,27 +61,38 @@ impl Counter {
         &self,
         segments: &[Segment],
         window: Window,
+        lane: Lane,
     ) -> Result<Vec<Recount>, StoreError> {
-        let goals = segments.iter().map(|segment| self.goal(segment, window));
+        let goals = segments
+            .iter()
+            .map(|segment| self.goal(segment, window, lane));
         let goals = join_all(goals).await;
         let counts = self.count_once(segments, window).await?;
         let kept = segments.iter().zip(counts).zip(goals);
-        let kept = kept.map(|((segment, count), goal)| self.keep(segment, window, count, goal));
+        let kept =
+            kept.map(|((segment, count), goal)| self.keep(segment, window, count, goal, lane));
         Ok(join_all(kept).await)
     }
 
     /// Where a count that begins now is to be kept.
-    async fn goal(&self, segment: &Segment, window: Window) -> Goal {
+    async fn goal(&self, segment: &Segment, window: Window, lane: Lane) -> Goal {
         if !self.windows.contains(&window) || !self.names.has_heard_of(segment).await {
             return Goal::Others;
         }
-        match self.cache.mark(segment).await {
+        match patiently(lane, || self.cache.mark(segment)).await {
             Ok(mark) => Goal::Cache(mark),
             Err(_) => Goal::Memory,
         }
     }
 
-    async fn keep(&self, segment: &Segment, window: Window, count: Count, goal: Goal) -> Recount {
+    async fn keep(
+        &self,
+        segment: &Segment,
+        window: Window,
+        count: Count,
+        goal: Goal,
+        lane: Lane,
+    ) -> Recount {
         match goal {
             Goal::Others => self.remembered.keep_other(segment, window, count),
             Goal::Memory | Goal::Cache(_) => self.remembered.keep(segment, window, count),
@@ -88,7 +104,9 @@ impl Counter {
                 is_cached: false,
             };
         };
-        let (pending, is_cached) = match self.cache.put(segment, window, count, mark).await {
+        // Putting the same count twice keeps it once.
+        let put = || self.cache.put(segment, window, count, mark);
+        let (pending, is_cached) = match patiently(lane, put).await {
             Ok(Some(kept)) if kept.count == count => (kept.pending, true),
             Ok(_) => (None, true),
             Err(_) => {
@@ -129,8 +147,54 @@ impl Counter {
     }
 }
 
+/// What the cache responds, asked again for a refresh if that takes too long.
+async fn patiently<'a, T>(
+    lane: Lane,
+    ask: impl Fn() -> BoxFuture<'a, Result<T, CacheError>>,
+) -> Result<T, CacheError> {
+    let mut tries = 1;
+    loop {
+        match ask().await {
+            Err(CacheError::Timeout) if lane == Lane::Refresh && tries < CACHE_TRIES => tries += 1,
+            done => return done,
+        }
+    }
+}
+
 /// Whether it was not the count that failed but `store` that went away.
 pub(super) async fn is_away(store: &dyn PairStore, error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(_) | StoreError::Timeout(_))
         && store.ping().await.is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// What comes of a cache that does not respond in time this often, and how often it was asked.
+    fn asked(lane: Lane, timeouts: u32) -> (bool, u32) {
+        let asked = AtomicU32::new(0);
+        let ask = || {
+            let is_late = asked.fetch_add(1, Ordering::Relaxed) < timeouts;
+            let response = if is_late {
+                Err(CacheError::Timeout)
+            } else {
+                Ok(())
+            };
+            std::future::ready(response).boxed()
+        };
+        let response = patiently(lane, ask).now_or_never().unwrap();
+        (response.is_ok(), asked.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_slow_moment_of_the_cache_costs_a_refresh_no_count_and_a_reader_no_time() {
+        assert_eq!(asked(Lane::Refresh, 2), (true, 3));
+        assert_eq!(asked(Lane::Refresh, 9), (false, 3));
+        assert_eq!(asked(Lane::Usual, 1), (false, 1));
+    }
 }

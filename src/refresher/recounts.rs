@@ -208,8 +208,10 @@ impl Recounts {
                 Ok(place) => place,
                 Err(error) => return task.give_up(error),
             };
-            let Some(told) = task.begin() else { return };
-            let result = self.count(&key).await;
+            let Some((told, lane)) = task.begin() else {
+                return;
+            };
+            let result = self.count(&key, lane).await;
             drop(place);
             self.note(&key, &result);
             let is_over = task.end();
@@ -220,8 +222,8 @@ impl Recounts {
         }
     }
 
-    async fn count(&self, key: &Key) -> Result<Recount, StoreError> {
-        let counts = self.count_all(std::slice::from_ref(&key.0), key.1);
+    async fn count(&self, key: &Key, lane: Lane) -> Result<Recount, StoreError> {
+        let counts = self.count_all(std::slice::from_ref(&key.0), key.1, lane);
         let no_count = || StoreError::Unavailable("a store counted nothing".to_owned());
         counts.await?.pop().ok_or_else(no_count)
     }
@@ -231,10 +233,11 @@ impl Recounts {
         &self,
         segments: &[Segment],
         window: Window,
+        lane: Lane,
     ) -> Result<Vec<Recount>, StoreError> {
         tokio::select! {
             () = self.supervisor.stop().cancelled() => Err(StoreError::Closed),
-            result = self.counter.count(segments, window) => result,
+            result = self.counter.count(segments, window, lane) => result,
         }
     }
 
@@ -272,8 +275,8 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// What waits is under way from here on. `None` when nobody waits for it, and nobody is likely to come.
-    fn begin(&mut self) -> Option<Told> {
+    /// What waits is under way from here on, in its lane. `None` when nobody waits for it, and nobody is likely to come.
+    fn begin(&mut self) -> Option<(Told, Lane)> {
         let mut all = self.all.asked.lock();
         let asked = all.get_mut(self.key)?;
         let waiting = asked.waiting.take()?;
@@ -284,7 +287,7 @@ impl Task<'_> {
         }
         waiting.told.step.send_replace(Step::Runs);
         asked.running = Some(waiting.told.clone());
-        Some(waiting.told)
+        Some((waiting.told, waiting.lane))
     }
 
     /// What was under way has ended; whether nothing else waits.

@@ -164,6 +164,7 @@ impl Refresher {
         };
         tally.all = names.len() as u64;
         let groups = self.groups(&names).await;
+        let mut uncached = 0_u64;
         let mut counted = stream::iter(groups)
             .map(|group| self.refresh_group(group))
             .buffer_unordered(self.parts.parallelism.max(1));
@@ -173,6 +174,12 @@ impl Refresher {
                 results = counted.next() => results,
             };
             let Some(results) = results else {
+                if uncached > 0 {
+                    tracing::warn!(
+                        segments = uncached,
+                        "counts were made that the cache did not take: it keeps the old ones"
+                    );
+                }
                 return Ok(true);
             };
             for result in results {
@@ -180,7 +187,10 @@ impl Refresher {
                     Ok(counted) => {
                         match counted.is_cached {
                             true => tally.refreshed += 1,
-                            false => tally.failed += 1,
+                            false => {
+                                tally.failed += 1;
+                                uncached += 1;
+                            }
                         }
                         self.trend.add(counted.points).await;
                     }

@@ -83,7 +83,7 @@ impl Recounts {
             }
         };
         let begun = tasks.into_iter().filter_map(|mut task| {
-            let told = task.begin()?;
+            let (told, _) = task.begin()?;
             Some((task, told))
         });
         let begun: Vec<(Task<'_>, Told)> = begun.collect();
@@ -91,7 +91,7 @@ impl Recounts {
         // A panic leaves them apart as well.
         self.set_apart(&segments, true);
         let began = Instant::now();
-        let result = self.count_all(&segments, window).await;
+        let result = self.count_all(&segments, window, Lane::Refresh).await;
         drop(place);
         match result {
             Ok(recounts) => {
@@ -147,7 +147,7 @@ impl Recounts {
             () = self.supervisor.stop().cancelled() => return Err(StoreError::Closed),
             place = self.places.take(Lane::Refresh) => place?,
         };
-        self.count(key).await
+        self.count(key, Lane::Refresh).await
     }
 
     /// Tells those who wait for the count under way. Whoever asked for a newer one meanwhile gets a task for it.

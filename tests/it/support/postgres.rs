@@ -151,7 +151,10 @@ impl Postgres {
 
     /// Options for a store in `schema`, which need not exist yet.
     pub fn options(&self, schema: &str, frame: TimeFrame) -> PostgresOptions {
-        PostgresOptions::new(parsed(&self.url()), schema, frame)
+        let mut options = PostgresOptions::new(parsed(&self.url()), schema, frame);
+        // A busy machine takes long for a million pairs.
+        options.statement_timeout = Duration::from_mins(10);
+        options
     }
 
     /// An empty store in a new schema.
