@@ -15,6 +15,7 @@ mod auth;
 mod auth_process;
 mod bounded;
 mod cli;
+mod clients;
 mod clock;
 mod copy;
 mod crash;
