@@ -26,7 +26,7 @@ pub use settings::{
     CacheKind, CacheSettings, Cors, HttpSettings, InfluxSettings, IngestSettings, RedisSettings,
     RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
 };
-pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, readme_row, variable_of};
+pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, page_row, variable_of};
 
 use crate::auth::AuthMode;
 use crate::domain::HIDDEN;

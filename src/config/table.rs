@@ -1,4 +1,4 @@
-//! Every setting, once: flags, variables, file keys, `check-config` and the README follow from this list.
+//! Every setting, once: flags, variables, file keys, `check-config` and the page of settings follow from this list.
 
 /// One setting.
 #[derive(Debug)]
@@ -126,8 +126,8 @@ impl Setting {
     }
 }
 
-/// The row of a setting in the README's table.
-pub fn readme_row(setting: &Setting) -> String {
+/// The row of a setting in `docs/reference/settings.md`.
+pub fn page_row(setting: &Setting) -> String {
     let default = match setting.default {
         "" => "-".to_owned(),
         text => format!("`{text}`"),

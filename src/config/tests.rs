@@ -577,20 +577,21 @@ fn a_short_or_empty_secret_is_refused_without_being_shown() {
     assert!(error(Some("user_key = ''"), &[], &[]).starts_with("setting `user_key` is empty"));
 }
 
+/// `HEADCOUNT_TEST_WRITE_DOCS=1` writes the table anew.
 #[test]
-fn the_readme_lists_each_setting_with_its_default() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap_or_default();
-    let Some((_, table)) = readme.split_once("<!-- settings -->") else {
-        return;
-    };
-    let rows = SETTINGS.iter().map(readme_row);
-    let missing: Vec<_> = rows.filter(|row| !table.contains(row)).collect();
-    assert!(
-        missing.is_empty(),
-        "README.md lacks these rows of the table of settings:\n{}",
-        missing.join("\n")
+fn the_page_of_settings_has_each_with_its_default() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/settings.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (head, _) = page.split_once("<!-- settings -->").unwrap();
+    let rows: Vec<_> = SETTINGS.iter().map(page_row).collect();
+    let rows = rows.join("\n");
+    let whole = format!(
+        "{head}<!-- settings -->\n| Setting | Default | What it is |\n|---|---|---|\n{rows}\n"
     );
+    if std::env::var_os("HEADCOUNT_TEST_WRITE_DOCS").is_some() {
+        std::fs::write(path, &whole).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), whole);
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //! > T2 the target must count at least as many.
 //!
 //! A target that does is merely behind a source that goes on. One that does not lacks users. (A target in InfluxDB
-//! hides users who share a point, the embedded one users who share a fingerprint: the README says how few.)
+//! hides users who share a point, the embedded one users who share a fingerprint: `docs/concepts/exactness.md` says how few.)
 
 use std::time::Duration;
 
