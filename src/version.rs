@@ -3,10 +3,14 @@
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit that it was built from, where the build was told by the variable `HEADCOUNT_COMMIT`; else `unknown`. Not
-/// asked of git: images and packages are built from source without a repository.
-pub const COMMIT: &str = match option_env!("HEADCOUNT_COMMIT") {
-    Some(commit) if !commit.is_empty() => commit,
+/// The commit that it was built from: `HEADCOUNT_COMMIT` in the environment of the build, else the commit of the git checkout
+/// (`build.rs`), else `unknown`.
+pub const COMMIT: &str = match (
+    option_env!("HEADCOUNT_COMMIT"),
+    option_env!("COMMIT_FROM_GIT"),
+) {
+    (Some(commit), _) if !commit.is_empty() => commit,
+    (_, Some(commit)) => commit,
     _ => "unknown",
 };
 
