@@ -122,9 +122,14 @@ impl Counts {
             .zip(known)
             .map(|(segment, known)| {
                 let counted = counted.get(segment).copied();
+                let stale = match &counted {
+                    // One that took the store long, or waited for a cache that did not respond, is as old as that.
+                    Some(count) => self.is_old(count.as_of),
+                    None => !is_recent(&known),
+                };
                 Listed {
                     segment: segment.clone(),
-                    stale: counted.is_none() && !is_recent(&known),
+                    stale,
                     count: counted.or(known),
                 }
             })

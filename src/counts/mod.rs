@@ -133,6 +133,11 @@ impl Counts {
         self.is_within(as_of, self.parts.cache_ttl)
     }
 
+    /// Of a count that the store has just made, which may know of a later time than this instance's clock.
+    fn is_old(&self, as_of: Timestamp) -> bool {
+        as_of < self.parts.clock.now() && !self.is_recent(as_of)
+    }
+
     fn is_within(&self, as_of: Timestamp, time: Duration) -> bool {
         let age = self.parts.clock.now().duration_since(as_of);
         age.unsigned_abs() <= time

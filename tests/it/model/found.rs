@@ -254,3 +254,26 @@ fn a_number_from_far_ahead_does_not_hide_that_of_the_cache() {
         ],
     );
 }
+
+/// It was joined by a list more than `cache_ttl` after it had been made, since the cache did not take it.
+#[test]
+fn a_count_that_waited_for_the_cache_is_as_old_as_that_in_a_list() {
+    let holds = || Step::Next {
+        at: 0,
+        call: Call::Put,
+        fate: Fate::HeldBefore,
+    };
+    let refresh = Step::Refresh { at: 0, only: None };
+    keeps(
+        ONE,
+        vec![
+            holds(),
+            holds(),
+            write(0, 0),
+            refresh,
+            Step::Pass(130),
+            write(0, 0),
+            Step::List { at: 0 },
+        ],
+    );
+}
