@@ -131,7 +131,11 @@ impl Refresher {
         };
         if !is_whole && tally.all == 0 {
             self.parts.metrics.refresh("failed", took);
-            return Err(StoreError::Closed);
+            return match self.parts.supervisor.stop().is_cancelled() {
+                true => Err(StoreError::Closed),
+                // Another one took the lock before the segments were listed.
+                false => Ok(Outcome::Skipped(Skip::UnderWay)),
+            };
         }
         if !is_whole {
             // Who asked for it must not take a part for the whole.
