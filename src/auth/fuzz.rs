@@ -4,7 +4,6 @@ use aws_lc_rs::hmac;
 use serde_json::Value;
 
 use super::*;
-use crate::auth::{JwtKeys, JwtSettings};
 use crate::domain::{Secret, Timestamp};
 use crate::fuzzing::{Edit, edit, spell};
 

@@ -10,8 +10,9 @@ use serde::Deserialize;
 
 use super::jwt_key::JwtKey;
 use super::keyring::{Keyring, WatchedKeys};
-use super::{AuthError, Caller, Digest, Invalid, Limiter, Rates, Reach, Scopes};
-use crate::auth::{JwtKeys, JwtSettings};
+use super::{
+    AuthError, Caller, Digest, Invalid, JwtKeys, JwtSettings, Limiter, Rates, Reach, Scopes,
+};
 use crate::domain::Timestamp;
 use crate::telemetry::Metrics;
 

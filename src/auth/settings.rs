@@ -35,7 +35,7 @@ impl AuthSettings {
 pub enum AuthMode {
     /// Once there are tokens or a key; without them only this machine is served.
     Auto,
-    /// Never, and whoever reaches the service is served.
+    /// Never: every request is served.
     Off,
 }
 

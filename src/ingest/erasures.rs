@@ -46,7 +46,7 @@ struct Known {
 #[derive(Debug)]
 struct Learnt {
     erasure: Erasure,
-    /// When it was by the clock of whoever noted it.
+    /// Its instant in the store, by the clock of the instance that noted it.
     noted_at: Timestamp,
     /// How many were known with it.
     number: u64,

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use headcount::auth::{self, Digest, Scope, Token};
-use headcount::domain::Timestamp;
+use headcount::auth::Scope;
 use reqwest::Method;
 use tokio::sync::Mutex;
 
-use crate::support::app::{App, NOON};
+use crate::support::app::App;
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::program::{Run, finish};
 use crate::support::servers::find;
+use crate::support::tokens::{guarded, token};
 
 const TOKEN: &str = "clients-test-token";
 
@@ -116,25 +116,6 @@ impl Page {
     }
 }
 
-/// A service that asks for a token; `TOKEN` writes and reads.
-async fn guarded() -> (App, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.toml");
-    let token = Token {
-        name: "sender".into(),
-        scopes: vec![Scope::Write, Scope::Read],
-        segments: None,
-        sha256: Digest::of(TOKEN.as_bytes()),
-        created: Timestamp::from_second(NOON - 60).unwrap(),
-        expires: None,
-        requests_per_second: None,
-        pairs_per_second: None,
-    };
-    auth::edit(&path, |tokens| tokens.add(token)).unwrap();
-    let app = App::start_with(&[("tokens_file", path.to_str().unwrap())]).await;
-    (app, folder)
-}
-
 async fn sends_and_counts(page: &Page) {
     let Some(runner) = page.runner() else { return };
     let app = App::start().await;
@@ -149,7 +130,8 @@ async fn sends_and_counts(page: &Page) {
 
 async fn retries_with_its_token(page: &Page) {
     let Some(runner) = page.runner() else { return };
-    let (app, _folder) = guarded().await;
+    let sender = token("sender", TOKEN, &[Scope::Write, Scope::Read]);
+    let (app, _folder) = guarded(sender).await;
     let port = app.addr.port();
     let failing = FaultServer::start(move |number, _| match number {
         0 => Reply::Bytes(Vec::new()),

@@ -3,33 +3,19 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use headcount::auth::{self, Digest, Scope, Token};
-use headcount::domain::Timestamp;
+use headcount::auth::Scope;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, redirect};
 
 use crate::support::app::{App, NOON};
 use crate::support::servers::{find, find_among};
+use crate::support::tokens::{guarded, token};
 
 const TOKEN: &str = "page-test-token";
 
 /// A service that asks for a token; `TOKEN` reads, writes and administers.
 async fn closed() -> (App, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.toml");
-    let token = Token {
-        name: "marketer".into(),
-        scopes: Scope::ALL.to_vec(),
-        segments: None,
-        sha256: Digest::of(TOKEN.as_bytes()),
-        created: Timestamp::from_second(NOON - 60).unwrap(),
-        expires: None,
-        requests_per_second: None,
-        pairs_per_second: None,
-    };
-    auth::edit(&path, |tokens| tokens.add(token)).unwrap();
-    let app = App::start_with(&[("tokens_file", path.to_str().unwrap())]).await;
-    (app, folder)
+    guarded(token("marketer", TOKEN, &Scope::ALL)).await
 }
 
 /// A service with more segments than a page has rows, some of them oddly named.

@@ -77,14 +77,17 @@ impl Delivery<'_> {
             return Ok(());
         };
         let erasures = &self.parts.erasures;
-        for erasure in erasures.learnt_since(*known) {
-            let before = entries.iter().filter(|it| it.received <= erasure.at());
-            for entry in before {
-                let batch = entry.decode()?;
-                if let Some(pair) = batch.pairs().find(|pair| erasure.is_of(&pair.user)) {
-                    erasures.erase_again(&pair.user).await?;
-                    break;
-                }
+        let new = erasures.learnt_since(*known);
+        if new.is_empty() {
+            return Ok(());
+        }
+        let sent = entries.iter().map(|it| Ok((it.received, it.decode()?)));
+        let sent = sent.collect::<Result<Vec<_>, StoreError>>()?;
+        for erasure in new {
+            let before = sent.iter().filter(|(at, _)| *at <= erasure.at());
+            let mut pairs = before.flat_map(|(_, batch)| batch.pairs());
+            if let Some(pair) = pairs.find(|pair| erasure.is_of(&pair.user)) {
+                erasures.erase_again(&pair.user).await?;
             }
         }
         Ok(())

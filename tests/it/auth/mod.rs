@@ -15,7 +15,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use headcount::auth::{self, Digest, Scope, Token};
+use headcount::auth::{self, Scope, Token};
 use headcount::config::Settings;
 use headcount::domain::Timestamp;
 use headcount::http;
@@ -25,6 +25,7 @@ use tempfile::TempDir;
 
 use crate::support::app::{Answer, App, NOON};
 use crate::support::jwt::{Signer, pem, unsigned};
+use crate::support::tokens;
 
 const SECRET: &str = "a secret that is long enough, by far";
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -185,16 +186,7 @@ impl TokensFile {
 }
 
 fn token(name: &str, scopes: &[Scope]) -> Token {
-    Token {
-        name: name.to_owned(),
-        scopes: scopes.to_vec(),
-        segments: None,
-        sha256: Digest::of(format!("{name}-token").as_bytes()),
-        created: Timestamp::from_second(NOON - 60).unwrap(),
-        expires: None,
-        requests_per_second: None,
-        pairs_per_second: None,
-    }
+    tokens::token(name, &format!("{name}-token"), scopes)
 }
 
 fn bearer(name: &str) -> String {

@@ -49,7 +49,7 @@ impl World {
                 match counted {
                     Ok(answer) => self.check_count(call, key, fresh, &answer, now)?,
                     Err(error) => {
-                        // A jump of the timers ends the patience of whoever waits for a silent cache as well.
+                        // A jump of the test's clock expires a reader's timeout together with that of an unresponsive cache.
                         let is_jump = self.jumped.is_some_and(|at| at >= call.began);
                         promise!(
                             self.was_troubled(call) || (is_jump && self.was_held_up(call)),

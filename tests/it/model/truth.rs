@@ -177,7 +177,7 @@ impl Truth {
         self.pairs.push(pair);
     }
 
-    /// Whether pairs of the user may have been on their way when they were erased: whoever sent them will erase them again.
+    /// Whether another instance may still deliver pairs of the user from before the erasure: it then erases the user again.
     fn waits_elsewhere(&self, erased: &Erased) -> bool {
         self.pairs.iter().any(|it| {
             let is_before = it.user == erased.user && it.sent <= erased.at;

@@ -19,6 +19,7 @@ pub mod service;
 pub mod shared_cache;
 pub mod stores;
 pub mod switchable;
+pub mod tokens;
 pub mod wait;
 
 use std::time::Duration;
