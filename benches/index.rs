@@ -15,8 +15,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use headcount::domain::{Segment, Slot};
-use headcount::index::{Entry, Fingerprint, Index};
+use domain::{Segment, Slot};
+use index::{Entry, Fingerprint, Index};
 use support::{resident, setting};
 
 #[global_allocator]

@@ -19,11 +19,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use domain::store::PairStore;
+use domain::{Batch, Resolution, Slot, TimeFrame, Timestamp};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
-use headcount::domain::{Batch, Resolution, Slot, TimeFrame, Timestamp};
-use headcount::store::PairStore;
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use support::influxd::{Influxd, ORG, TOKEN};
 use support::service::Service;

@@ -18,14 +18,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Batch, Segment, Slot, Timestamp};
-use headcount::log::{LockedDir, Log, LogObserver, LogOptions};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{Batch, Segment, Slot, Timestamp};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use support::setting;
 use support::stores::record_all;
 use support::traffic::{BATCH, SEGMENTS, Seen, batch, frame};
 use tokio::runtime::Runtime;
+use wal::{LockedDir, Log, LogObserver, LogOptions};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -123,7 +123,7 @@ fn appends(
                     for _ in 0..each {
                         log.append(vec![7; bytes]).await?;
                     }
-                    Ok::<_, headcount::log::LogError>(())
+                    Ok::<_, wal::LogError>(())
                 }
             });
             futures::future::try_join_all(appending).await

@@ -16,8 +16,8 @@ mod support;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Batch, Segment, Timestamp};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{Batch, Segment, Timestamp};
 use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
 use support::postgres::Postgres;
 use support::setting;

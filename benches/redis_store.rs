@@ -16,8 +16,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Segment, Timestamp};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{Segment, Timestamp};
 use support::redis::{Redis, RedisCluster};
 use support::resp::{EVERY_SECOND, Pipeline, info, send_all, used_memory};
 use support::setting;

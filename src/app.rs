@@ -11,14 +11,9 @@ use tokio::task::JoinError;
 use self::erasing::Work;
 pub use self::erasing::{Place, PlaceState, Receipt};
 use self::spool::{keep_delivering, keep_following_erasures, open_spool};
-use crate::cache::{self, CountCache};
 use crate::clock_watch;
 use crate::config::{CacheKind, RefreshMode, Settings};
 use crate::counts::{CountError, Counts, CountsParts};
-use crate::domain::{
-    Clock, Count, InvalidSegment, InvalidWindow, Membership, Segment, SteadyClock, TimeFrame,
-    Timestamp, TrendPoint, UserId, Window,
-};
 use crate::events::{self, Events, FollowerParts};
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::{DeliveryParts, Spool};
@@ -29,11 +24,17 @@ use crate::known_segments;
 use crate::readiness::{Component, Readiness};
 use crate::refresher::{Outcome, Refresher, RefresherParts};
 use crate::rounds::Rounds;
-use crate::store::{ObservedStore, PairStore, StoreError};
-use crate::supervisor::Supervisor;
+use crate::store::ObservedStore;
 use crate::sweeper;
 use crate::telemetry::Metrics;
 use crate::wiring::{self, Opened};
+use domain::cache::{self, CountCache};
+use domain::store::{PairStore, StoreError};
+use domain::{
+    Clock, Count, InvalidSegment, InvalidWindow, Membership, Segment, SteadyClock, TimeFrame,
+    Timestamp, TrendPoint, UserId, Window,
+};
+use supervisor::Supervisor;
 
 /// A running headcount: the whole service but for HTTP.
 ///
@@ -138,7 +139,7 @@ impl Headcount {
         }
         let store: Arc<dyn PairStore> =
             Arc::new(ObservedStore::new(opened.store, Arc::clone(&metrics)));
-        let supervisor = Supervisor::new(&metrics);
+        let supervisor = Supervisor::new(metrics.panic_counter());
         let guard = Arc::new(SegmentGuard::new(settings.ingest.max_segments));
         let sources = known_segments::Sources {
             store: Arc::clone(&store),

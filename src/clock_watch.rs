@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::Clock;
+use domain::Clock;
 
 /// A system's clock that is set back by less than this has been adjusted, and nobody notices.
 const TOLERANCE: Duration = Duration::from_mins(1);
@@ -48,7 +48,7 @@ pub(crate) async fn keep_watching(clock: Arc<dyn Clock>, stop: CancellationToken
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{SteadyClock, Timestamp};
+    use domain::{SteadyClock, Timestamp};
 
     #[test]
     fn a_clock_from_years_ahead_is_a_problem_and_one_that_was_adjusted_is_none() {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::CountCache;
-use crate::domain::{Clock, Segment};
 use crate::ingest::SegmentGuard;
-use crate::store::{PairStore, StoreError};
-use crate::supervisor::Supervisor;
+use domain::cache::CountCache;
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Segment};
+use supervisor::Supervisor;
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -130,9 +130,9 @@ impl Learner {
 mod tests {
     use super::*;
     use crate::cache::MemoryCache;
-    use crate::domain::{BatchBuilder, ManualClock, Slot, Timestamp, UserId};
     use crate::ingest::Places;
-    use crate::store::model::Model;
+    use domain::store::model::Model;
+    use domain::{BatchBuilder, ManualClock, Slot, Timestamp, UserId};
 
     /// Whether pairs of a new segment are taken now.
     fn is_taken(guard: &Arc<SegmentGuard>, name: &str) -> bool {

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::clock_watch;
-use crate::domain::{Clock, Timestamp};
 use crate::ingest::spool::Spool;
 use crate::rounds::Rounds;
+use domain::{Clock, Timestamp};
 
 /// A component that does not answer a probe within this time counts as away.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

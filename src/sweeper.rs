@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Clock, Resolution, Timestamp};
-use crate::store::{PairStore, StoreError};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Resolution, Timestamp};
 
 /// Pairs removed at a time: a step of the embedded store then takes about a millisecond.
 const STEP: u64 = 10_000;

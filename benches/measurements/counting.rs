@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Segment, Slot, Timestamp, Window};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{Segment, Slot, Timestamp, Window};
 
 use super::client::{self, Request, compare};
 use super::counting_peers::{self, Asked};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use headcount::domain::Batch;
-use headcount::store::PairStore;
+use domain::Batch;
+use domain::store::PairStore;
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 
 use super::table::grouped;
 

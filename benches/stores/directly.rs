@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;

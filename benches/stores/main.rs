@@ -18,8 +18,8 @@ mod support;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Batch, Segment, Timestamp, Window};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{Batch, Segment, Timestamp, Window};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use support::influxd::Influxd;

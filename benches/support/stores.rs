@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use domain::store::PairStore;
+use domain::{Batch, Secret};
 use futures::StreamExt;
-use headcount::cache::{Prefix, RedisServer};
-use headcount::domain::{Batch, Secret};
-use headcount::store::PairStore;
+use headcount::redis::{Prefix, RedisServer};
 use headcount::store::redis::{RedisStore, RedisStoreOptions};
 
 use super::traffic::frame;

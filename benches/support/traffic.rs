@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headcount::domain::{Batch, BatchBuilder, Slot, TimeFrame, Timestamp, UserId};
+use domain::{Batch, BatchBuilder, Slot, TimeFrame, Timestamp, UserId};
 
 /// How many segments there are; `segment-0` is the largest.
 pub const SEGMENTS: u64 = 200;

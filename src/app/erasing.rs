@@ -6,10 +6,10 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Timestamp, UserId};
 use crate::ingest::erasures::{Erasures, FOLLOW_EVERY};
 use crate::ingest::spool::Spool;
-use crate::store::{PairStore, StoreError};
+use domain::store::{PairStore, StoreError};
+use domain::{Timestamp, UserId};
 
 /// How long a client waits until the spool's files are searched. They go on being searched after that.
 const PATIENCE: Duration = Duration::from_secs(5);

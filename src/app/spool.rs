@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use crate::config::SpoolSettings;
-use crate::domain::{Clock, Resolution};
 use crate::ingest::Recorder;
 use crate::ingest::erasures::{self, Erasures};
 use crate::ingest::spool::{self, DeliveryParts, Spool};
-use crate::store::StoreError;
-use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
+use domain::store::StoreError;
+use domain::{Clock, Resolution};
+use supervisor::Supervisor;
 
 pub(super) fn keep_delivering(
     supervisor: &Supervisor,

@@ -24,7 +24,7 @@
 
 use std::fmt;
 
-use crate::domain::Slot;
+use domain::Slot;
 
 /// What is known of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

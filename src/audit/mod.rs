@@ -14,10 +14,10 @@ use tokio::time::sleep;
 
 pub use bounds::{Evidence, Verdict, judge};
 
-use crate::cache::{CacheError, Cached, CountCache};
-use crate::domain::{Clock, Count, Segment, Slot, TimeFrame, Timestamp, Window};
-use crate::store::{PairStore, StoreError};
 use crate::transfer::{Patience, patiently};
+use domain::cache::{CacheError, Cached, CountCache};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Count, Segment, Slot, TimeFrame, Timestamp, Window};
 
 /// How often a segment is looked at before a difference counts as unexplained.
 const LOOKS: u32 = 4;

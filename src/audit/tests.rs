@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::cache::MemoryCache;
-use crate::domain::ManualClock;
-use crate::store::conformance::{batch, frame};
-use crate::store::model::Model;
+use domain::ManualClock;
+use domain::store::conformance::{batch, frame};
+use domain::store::model::Model;
 
 struct Bench {
     clock: Arc<ManualClock>,

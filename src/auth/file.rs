@@ -8,9 +8,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::limits::MAX_RATE;
-use super::reach::{PATTERN, Reach};
 use super::{Digest, Rates, Scope};
-use crate::domain::Timestamp;
+use domain::Timestamp;
+use domain::{PATTERN, Reach};
 
 /// Far beyond any use (a token takes some 200 bytes); a larger file was named by mistake.
 const MAX_BYTES: u64 = 4 << 20;
@@ -211,7 +211,7 @@ fn is_name(name: &str) -> bool {
 mod rfc3339 {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
-    use crate::domain::Timestamp;
+    use domain::Timestamp;
 
     pub(super) fn serialize<S: Serializer>(
         at: &Timestamp,
@@ -232,7 +232,7 @@ mod rfc3339 {
 mod rfc3339_or_none {
     use serde::{Deserializer, Serializer};
 
-    use crate::domain::Timestamp;
+    use domain::Timestamp;
 
     pub(super) fn serialize<S: Serializer>(
         at: &Option<Timestamp>,

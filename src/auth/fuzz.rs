@@ -4,8 +4,8 @@ use aws_lc_rs::hmac;
 use serde_json::Value;
 
 use super::*;
-use crate::domain::{Secret, Timestamp};
-use crate::fuzzing::{Edit, edit, spell};
+use domain::{Secret, Timestamp};
+use fuzzing::{Edit, edit, spell};
 
 const FILE: &[&str] = &[
     "version = 1\n",

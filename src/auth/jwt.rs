@@ -10,11 +10,10 @@ use serde::Deserialize;
 
 use super::jwt_key::JwtKey;
 use super::keyring::{Keyring, WatchedKeys};
-use super::{
-    AuthError, Caller, Digest, Invalid, JwtKeys, JwtSettings, Limiter, Rates, Reach, Scopes,
-};
-use crate::domain::Timestamp;
+use super::{AuthError, Caller, Digest, Invalid, JwtKeys, JwtSettings, Limiter, Rates, Scopes};
 use crate::telemetry::Metrics;
+use domain::Reach;
+use domain::Timestamp;
 
 /// How far the issuer's clock may be from ours, in seconds.
 const LEEWAY: f64 = 30.0;

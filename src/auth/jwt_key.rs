@@ -3,7 +3,7 @@
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaParameters};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-use crate::domain::Secret;
+use domain::Secret;
 
 /// As long as the digest of HS256 (RFC 7518, section 3.2).
 const SHORTEST_SECRET: usize = 32;

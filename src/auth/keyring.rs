@@ -11,8 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use super::jwt_key::JwtKey;
 use super::watch::{Looks, Watched};
 use super::{AuthError, Digest, file, jwks};
-use crate::domain::Secret;
 use crate::telemetry::Metrics;
+use domain::Secret;
 
 /// A token without `kid` is tried against each key, so that there can't be many. Issuers have two or three.
 const MAX_KEYS: usize = 32;

@@ -13,7 +13,6 @@ mod jwt;
 mod jwt_key;
 mod keyring;
 mod limits;
-mod reach;
 mod scope;
 mod settings;
 mod table;
@@ -25,18 +24,18 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use digest::{Digest, new_token};
+pub use domain::{PATTERN, Reach};
 pub use edit::{EditError, edit, read};
 pub use file::{BadTokens, Token, Tokens};
 pub use jwt_key::JwtKey;
 pub use limits::{Limited, Limiter, MAX_RATE, Rates};
-pub use reach::{PATTERN, Reach};
 pub use scope::{Scope, Scopes};
 pub use settings::{AuthMode, AuthSettings, JwtKeys, JwtSettings};
 
 use self::jwt::Jwts;
 use self::watch::WatchedTokens;
-use crate::domain::{Clock, Timestamp};
 use crate::telemetry::Metrics;
+use domain::{Clock, Timestamp};
 
 /// Who sent a request.
 #[derive(Debug, Clone)]

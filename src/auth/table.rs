@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Caller, Digest, Limiter, Rates, Reach, Scopes, Tokens};
-use crate::domain::Timestamp;
+use super::{Caller, Digest, Limiter, Rates, Scopes, Tokens};
+use domain::Reach;
+use domain::Timestamp;
 
 /// All tokens of a file.
 #[derive(Debug, Default)]

@@ -231,7 +231,7 @@ impl Changes {
 mod tests {
     use super::*;
     use crate::auth::{Scope, edit};
-    use crate::domain::Timestamp;
+    use domain::Timestamp;
     use std::num::NonZeroU32;
     use std::os::unix::fs::symlink;
     use std::path::Path;

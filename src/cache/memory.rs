@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark};
-use crate::domain::{Count, Segment, Window};
+use domain::cache::{
+    CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark,
+};
+use domain::{Count, Segment, Window};
 
 /// Segments that are kept though nobody noted a pair of them: whoever asks for made-up names must not fill the
 /// memory.
@@ -273,8 +275,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::conformance::{check_cache, check_scenario};
-    use crate::domain::{TimeFrame, Timestamp};
+    use domain::cache::conformance::{check_cache, check_scenario};
+    use domain::{TimeFrame, Timestamp};
 
     #[tokio::test]
     async fn keeps_the_promises_of_a_count_cache() {
@@ -300,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn made_up_names_do_not_fill_the_memory() {
         let cache = MemoryCache::default();
-        let frame = crate::store::conformance::frame(60);
+        let frame = domain::store::conformance::frame(60);
         let known = Segment::new("known").unwrap();
         cache.add_pending(&[(known.clone(), 1)]).await.unwrap();
         let count = Count {

@@ -15,14 +15,14 @@ use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use super::{Failure, duration, duration_text};
 use crate::audit::{Auditor, AuditorParts, Finding, Keeping};
-use crate::cache::CountCache;
 use crate::config::{CacheKind, Settings, StoreKind};
-use crate::domain::{Clock, Segment, SteadyClock, Window};
-use crate::store::PairStore;
 use crate::telemetry::Metrics;
 use crate::transfer::Patience;
 use crate::wiring;
 use asked::Service;
+use domain::cache::CountCache;
+use domain::store::PairStore;
+use domain::{Clock, Segment, SteadyClock, Window};
 use table::{Account, Sample};
 
 /// How long a store or cache is asked again that can't answer.

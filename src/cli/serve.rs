@@ -13,11 +13,11 @@ use super::variables::Variables;
 use crate::app::{Headcount, OpenError};
 use crate::auth::Auth;
 use crate::config::{Cors, Settings};
-use crate::domain::{Clock, SteadyClock};
 use crate::http;
 use crate::open_files;
 use crate::shutdown::Signals;
 use crate::telemetry::{self, Metrics};
+use domain::{Clock, SteadyClock};
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
     // Whatever is wrong with the settings is said before anything is opened or bound.

@@ -7,8 +7,8 @@ use super::args::SetupArgs;
 use super::output::{harmless, note, print, print_json};
 use super::token_files::TokenFiles;
 use super::variables::Variables;
-use crate::store::{Change, SetUp, Step};
 use crate::wiring;
+use domain::store::{Change, SetUp, Step};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -90,7 +90,7 @@ fn text(done: &SetUp, tokens_wanted: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::IssuedToken;
+    use domain::store::IssuedToken;
 
     #[test]
     fn a_set_up_is_told_line_by_line() {

@@ -14,7 +14,7 @@ use super::output::{harmless, note, print, print_json};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use crate::auth::{self, BadTokens, Digest, EditError, Token};
-use crate::domain::Timestamp;
+use domain::Timestamp;
 
 #[derive(Serialize)]
 struct Made<'a> {

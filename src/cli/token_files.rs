@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::store::IssuedToken;
+use domain::store::IssuedToken;
 
 /// The owner writes; whoever shares the group may read: the service and a dashboard run as different users.
 const MODE: u32 = 0o640;

@@ -11,10 +11,10 @@ use super::layers::Layers;
 use super::raw::Time;
 use super::settings::{InfluxSettings, PostgresSettings, RedisSettings};
 use super::table::{INFLUX_URL, POSTGRES_URL, REDIS_URL, SETTINGS};
-use crate::domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
 use crate::store::postgres::PostgresServer;
 use crate::store::{influx, postgres};
+use domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
 
 /// Checks of values that parsed.
 pub(super) struct Check<'a> {

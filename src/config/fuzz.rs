@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::fuzzing::spell;
+use fuzzing::spell;
 
 /// What no message may show.
 const SECRET: &str = "hush-hush-0123456789-hush-hush-hush";

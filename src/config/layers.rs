@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::ConfigError;
 use super::table::{SETTINGS, Setting, known, nearest};
-use crate::domain::HIDDEN;
 use crate::words::without_credentials;
+use domain::HIDDEN;
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

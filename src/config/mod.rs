@@ -29,7 +29,7 @@ pub use settings::{
 pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, page_row, variable_of};
 
 use crate::auth::AuthMode;
-use crate::domain::HIDDEN;
+use domain::HIDDEN;
 use layers::Layers;
 
 /// Where settings come from besides the defaults.

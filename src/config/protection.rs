@@ -11,7 +11,7 @@ use super::raw::Time;
 use super::settings::Cors;
 use super::{ConfigError, Networks};
 use crate::auth::{AuthMode, AuthSettings, JwtKey, JwtKeys, JwtSettings, MAX_RATE, Rates};
-use crate::domain::Secret;
+use domain::Secret;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than any token should live.

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Networks;
 use crate::auth::AuthSettings;
-use crate::domain::{Secret, TimeFrame, Window};
 use crate::redis::{Prefix, RedisServer};
 use crate::store::postgres::PostgresServer;
 use crate::telemetry::TelemetrySettings;
+use domain::{Secret, TimeFrame, Window};
 
 /// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
 #[derive(Debug, Clone)]

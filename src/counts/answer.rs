@@ -1,8 +1,8 @@
 //! What readers get: a count, and how far to trust it.
 
-use crate::cache::Cached;
-use crate::domain::{Count, Segment, Window};
-use crate::store::StoreError;
+use domain::cache::Cached;
+use domain::store::StoreError;
+use domain::{Count, Segment, Window};
 
 /// A count with its provenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

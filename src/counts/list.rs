@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::patience::PATIENCE;
 use super::{CountError, Counts, Listed};
-use crate::domain::{Count, Segment, Timestamp, Window};
 use crate::refresher::Key;
+use domain::{Count, Segment, Timestamp, Window};
 
 /// Counts that a list asks for at once. The bound on those under way is elsewhere; this keeps lists from filling the
 /// line for single counts.

@@ -4,9 +4,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::patience::{GLANCE, LONGEST, PATIENCE};
 use super::{Answer, CountError, Counts, Source};
-use crate::domain::Count;
 use crate::refresher::{Key, Ticket};
-use crate::store::StoreError;
+use domain::Count;
+use domain::store::StoreError;
 
 impl Counts {
     /// The cache's count while it is recent, else the store's, as far as it is worth waiting for.

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 pub use self::answer::{Answer, CountError, Listed, Source};
 use self::list::Lists;
-use crate::cache::CountCache;
-use crate::domain::{Clock, Segment, TimeFrame, Timestamp, Window};
 use crate::refresher::{Key, Refresher};
-use crate::store::PairStore;
 use crate::telemetry::Metrics;
+use domain::cache::CountCache;
+use domain::store::PairStore;
+use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
 
 /// Loads under way that may be joined.
 const MAX_LOADS: u64 = 100_000;

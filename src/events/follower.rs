@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Events;
-use crate::cache::CountCache;
-use crate::domain::{Clock, Count, Segment, TimeFrame, Timestamp};
-use crate::store::PairStore;
+use domain::cache::CountCache;
+use domain::store::PairStore;
+use domain::{Clock, Count, Segment, TimeFrame, Timestamp};
 
 /// A live store answers from memory: about a millisecond for a thousand segments.
 const LIVE_PERIOD: Duration = Duration::from_millis(400);

@@ -1,8 +1,8 @@
 //! Fuzz target: positions in the events, as clients send them.
 
 use super::ring::{Filter, Ring, Told};
-use crate::domain::{Count, Segment, Timestamp};
-use crate::fuzzing::spell;
+use domain::{Count, Segment, Timestamp};
+use fuzzing::spell;
 
 /// A client that comes back with any id hears of each event after it, or that it is lost; never of less in silence.
 #[test]

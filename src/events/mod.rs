@@ -21,8 +21,8 @@ pub use ring::Filter;
 pub use subscription::Subscription;
 
 use self::ring::Ring;
-use crate::domain::{Count, Segment};
 use crate::telemetry::Metrics;
+use domain::{Count, Segment};
 
 /// What a client is told to wait when there is no place.
 pub const RETRY_FULL: Duration = Duration::from_secs(10);

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::auth::Reach;
-use crate::domain::{Count, Segment};
+use domain::Reach;
+use domain::{Count, Segment};
 
 /// Events kept: three times as many as there may be segments by default, so that one comparison that finds all of
 /// them changed still fits. About 150 bytes each.
@@ -153,7 +153,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
+    use domain::Timestamp;
 
     fn segment(name: &str) -> Segment {
         Segment::new(name).unwrap()

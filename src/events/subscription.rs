@@ -99,9 +99,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::auth::Reach;
-    use crate::domain::{Count, Segment, Timestamp};
     use crate::events::Events;
+    use domain::Reach;
+    use domain::{Count, Segment, Timestamp};
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_says_that_it_lives_and_how_far_it_came() {

@@ -14,7 +14,7 @@ use super::query::{Query, query};
 use super::reply::{json, rfc3339};
 use crate::app::Headcount;
 use crate::counts::Answer;
-use crate::domain::{Segment, Timestamp};
+use domain::{Segment, Timestamp};
 
 /// A count, and how far to trust it.
 #[derive(Serialize, ToSchema)]

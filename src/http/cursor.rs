@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use crate::domain::Segment;
+use domain::Segment;
 
 /// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,9 +21,9 @@ use super::gate::{self, Standing};
 use super::problem::Problem;
 use super::query::{Query, query};
 use crate::app::Headcount;
-use crate::auth::Reach;
 use crate::config::HttpSettings;
 use crate::events::{Filter, RETRY_FULL, Subscription};
+use domain::Reach;
 
 /// Then the client comes back where it was: a load balancer may have better places by then.
 const LONGEST: Duration = Duration::from_mins(15);

@@ -17,8 +17,8 @@ use super::session::Sessions;
 use crate::app::Headcount;
 use crate::auth::Auth;
 use crate::config::Settings;
-use crate::domain::Segment;
-use crate::fuzzing::{Edit, edit, spell};
+use domain::Segment;
+use fuzzing::{Edit, edit, spell};
 
 const WORDS: &[&str] = &[
     "/v1/segments",

@@ -10,8 +10,9 @@ use super::cookie;
 use super::problem::Problem;
 use super::route::Access;
 use super::session::Sessions;
-use crate::auth::{Auth, Caller, Invalid, Limited, Reach, Scope};
+use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
 use crate::telemetry::Metrics;
+use domain::Reach;
 
 /// Longer ones are none; a JWT with many claims has two thousand.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;

@@ -23,9 +23,10 @@ use super::parse::{self, BadBody, ItemError, Report};
 use super::problem::Problem;
 use super::reply::json_with;
 use crate::app::Headcount;
-use crate::auth::{Limiter, Reach};
+use crate::auth::Limiter;
 use crate::config::HttpSettings;
 use crate::ingest::{Admitted, Durability, Intake, PairError};
+use domain::Reach;
 
 /// A body above this size is parsed off the threads that serve connections: it takes longer than a
 /// millisecond, and what takes less is not worth the change of thread.

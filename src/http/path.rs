@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::problem::Problem;
 use super::query::Query;
-use crate::domain::{Segment, UserId};
+use domain::{Segment, UserId};
 
 /// What a path says in place of a name that the query has.
 const BESIDE: &str = "-";

@@ -11,7 +11,7 @@ use warp::reply::Reply;
 
 use crate::counts::CountError;
 use crate::ingest::IngestError;
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// A failed request. `code` is for programs and never changes; `detail` is for people.
 #[derive(Debug)]

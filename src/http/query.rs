@@ -8,8 +8,8 @@ use warp::{Filter, Rejection};
 use super::parse::{self, parse_instant};
 use super::problem::Problem;
 use super::route::Route;
-use crate::domain::{Segment, TimeFrame, Timestamp, Window};
 use crate::words::nearest;
+use domain::{Segment, TimeFrame, Timestamp, Window};
 
 /// The parameters of a request, decoded, in order.
 #[derive(Debug, Default)]

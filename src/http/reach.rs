@@ -10,7 +10,7 @@ use super::path;
 use super::problem::Problem;
 use super::query::Query;
 use super::route::{Names, Route};
-use crate::auth::Reach;
+use domain::Reach;
 
 /// Refuses a request for what is beyond `reach`. A name that is none is the handler's to refuse.
 pub(super) fn check(route: Route, method: &str, uri: &Uri, reach: &Reach) -> Result<(), Problem> {

@@ -6,7 +6,7 @@ use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
 
 use super::problem::Problem;
-use crate::domain::Timestamp;
+use domain::Timestamp;
 
 /// 200 with `value` as JSON.
 pub(super) fn json(value: &impl Serialize) -> warp::reply::Response {

@@ -13,9 +13,9 @@ use super::problem::Problem;
 use super::query::{Query, query};
 use super::reply::json;
 use crate::app::Headcount;
-use crate::auth::Reach;
 use crate::counts::Listed;
-use crate::domain::{Timestamp, Window};
+use domain::Reach;
+use domain::{Timestamp, Window};
 
 pub(super) const DEFAULT_LIMIT: usize = 100;
 pub(super) const MAX_LIMIT: usize = 1000;
@@ -140,7 +140,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{Count, Segment, TimeFrame};
+    use domain::{Count, Segment, TimeFrame};
 
     fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Listed> {
         let as_of = Timestamp::UNIX_EPOCH;

@@ -11,7 +11,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use moka::sync::Cache;
 
 use crate::auth::{Digest, base64url};
-use crate::domain::{Secret, Timestamp};
+use domain::{Secret, Timestamp};
 
 /// A working day, so that nobody has to sign in twice in one.
 const LONGEST: Duration = Duration::from_hours(12);

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::query::{Query, query};
 use super::reply::{json, rfc3339};
 use crate::app::Headcount;
-use crate::domain::{Count, Timestamp};
+use domain::{Count, Timestamp};
 
 /// How far back a trend goes unless told.
 const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);

@@ -13,8 +13,8 @@ use super::query::{Query, query};
 use super::reply::{json, rfc3339, rfc3339_or_null};
 use super::trail::Done;
 use crate::app::{Headcount, Place, PlaceState};
-use crate::auth::Reach;
-use crate::domain::{Membership, TimeFrame, Timestamp};
+use domain::Reach;
+use domain::{Membership, TimeFrame, Timestamp};
 
 /// Where a user is counted.
 #[derive(Serialize, ToSchema)]

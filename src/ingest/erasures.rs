@@ -12,8 +12,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::spool::Spool;
-use crate::domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
-use crate::store::{PairStore, StoreError};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
 
 /// How often the notes are read when nothing is sent.
 pub const FOLLOW_EVERY: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::RwLock;
 
 use super::PairError;
-use crate::domain::Segment;
+use domain::Segment;
 
 /// Refuses new segments beyond a maximum, so that a mistaken client which sends, say, URLs as segments can't
 /// fill memory. Each instance guards by itself, so several together may exceed the maximum a little.

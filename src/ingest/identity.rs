@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
-use crate::domain::UserId;
+use domain::UserId;
 
 /// Turns a user's name into the one that is stored.
 ///

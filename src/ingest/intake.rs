@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Identity, Places, SegmentGuard};
-use crate::domain::{
+use domain::{
     Batch, BatchBuilder, InvalidInstant, InvalidSegment, InvalidUserId, TimeFrame, Timestamp,
     UserId,
 };
@@ -91,7 +91,7 @@ impl Intake {
         let known = self.builder.find(segment);
         if known.is_none() {
             // Name what is wrong with the segment before what is wrong with its time.
-            crate::domain::Segment::received(segment)?;
+            domain::Segment::received(segment)?;
         }
         let slot = self.frame.place(at, self.now)?;
         let segment = match known {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::spool::{Sink, Spool};
 use super::{Durability, Kept, PendingNotes};
-use crate::domain::{Batch, Clock};
-use crate::store::{PairStore, Partly, StoreError};
+use domain::store::{PairStore, Partly, StoreError};
+use domain::{Batch, Clock};
 
 /// Makes pairs durable.
 #[derive(Debug)]
@@ -182,10 +182,10 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::domain::{BatchBuilder, ManualClock, Slot, Timestamp, UserId};
     use crate::ingest::spool::tests_support::spool_on;
-    use crate::log::testing::{Faults, MemDisk};
-    use crate::store::model::Model;
+    use domain::store::model::Model;
+    use domain::{BatchBuilder, ManualClock, Slot, Timestamp, UserId};
+    use wal::testing::{Faults, MemDisk};
 
     fn batch() -> Batch {
         let mut batch = BatchBuilder::default();

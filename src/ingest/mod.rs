@@ -21,8 +21,8 @@ pub use pending::PendingNotes;
 
 use self::keeper::Keeper;
 use self::spool::Spool;
-use crate::domain::{Clock, Segment, TimeFrame};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Clock, Segment, TimeFrame};
 
 /// What a client that was turned away is told to wait. A full queue drains within a second.
 const RETRY_BUSY: Duration = Duration::from_secs(1);

@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::CountCache;
-use crate::domain::{Batch, Segment};
-use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
+use domain::cache::CountCache;
+use domain::{Batch, Segment};
+use supervisor::Supervisor;
 
 /// How often a cache that was away is told which segments have a gap.
 const GAP_RETRY: Duration = Duration::from_millis(100);

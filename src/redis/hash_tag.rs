@@ -1,6 +1,6 @@
 //! The part of a key that says to which node of a cluster it belongs.
 
-use crate::domain::Segment;
+use domain::Segment;
 
 /// `segment` as a hash tag, without its braces. A hash tag ends at the first closing brace, so the name in it must have none; the percent sign is encoded too,
 /// so that no two segments share a tag.

@@ -19,7 +19,7 @@ use super::error::{LinkError, failure, meaning};
 use super::keeper::keep;
 use super::pieces::Pieces;
 use super::{RedisServer, Request};
-use crate::supervisor::Watch;
+use supervisor::Watch;
 
 /// How long a call whose connection broke waits for a new one, or a fifth of `command_timeout` where that is longer. A
 /// server that is there takes a few milliseconds.

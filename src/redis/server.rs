@@ -2,7 +2,7 @@
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
-use crate::domain::Secret;
+use domain::Secret;
 
 /// Long enough for any deployment's name, short enough that keys stay small.
 const MAX_PREFIX_BYTES: usize = 64;

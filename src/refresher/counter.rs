@@ -7,10 +7,10 @@ use futures::future::{BoxFuture, join_all};
 use super::names::Names;
 use super::places::Lane;
 use super::remembered::Remembered;
-use crate::cache::{CacheError, CountCache, PendingMark};
-use crate::domain::{Clock, Count, Segment, TimeFrame, Window};
-use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
+use domain::cache::{CacheError, CountCache, PendingMark};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Count, Segment, TimeFrame, Window};
 
 /// A count that takes longer than a slot, again and again, is taken as it is.
 const COUNT_TRIES: u32 = 3;

@@ -1,7 +1,7 @@
 //! Which segments a refresh counts together: small ones, as their last known counts say.
 
 use super::Refresher;
-use crate::domain::{Count, Segment, Window};
+use domain::{Count, Segment, Window};
 
 /// Users of a group at most, so that no query needs more memory than a large segment alone, nor takes much longer.
 const MAX_USERS: u64 = 250_000;

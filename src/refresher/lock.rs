@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{CacheError, CountCache, LockToken};
-use crate::supervisor::Supervisor;
+use domain::cache::{CacheError, CountCache, LockToken};
+use supervisor::Supervisor;
 
 /// A run that stopped without unlocking holds others up for at most this long.
 const LOCK_TTL: Duration = Duration::from_secs(30);

@@ -24,12 +24,12 @@ use tokio::sync::Mutex;
 use self::counter::Counter;
 use self::places::Places;
 use self::trend::Trend;
-use crate::cache::CountCache;
-use crate::domain::{Clock, Segment, TimeFrame, Timestamp, Window};
 use crate::ingest::SegmentGuard;
-use crate::store::{PairStore, StoreError};
-use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
+use domain::cache::CountCache;
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
+use supervisor::Supervisor;
 
 pub use self::counter::Recount;
 pub(crate) use self::names::Names;

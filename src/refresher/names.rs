@@ -7,11 +7,11 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::RefresherParts;
-use crate::cache::{CountCache, KnownSegments};
-use crate::domain::{Clock, Segment};
 use crate::ingest::SegmentGuard;
-use crate::store::{PairStore, StoreError};
-use crate::supervisor::Supervisor;
+use domain::cache::{CountCache, KnownSegments};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Segment};
+use supervisor::Supervisor;
 
 /// The store's own list of segments is asked for at least this often, so that one that the cache never heard of
 /// (written while it was away, or before it lost everything) is found.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// Counts that wait in a lane. More would be answered too late for anybody.
 const MAX_WAITING: usize = 10_000;

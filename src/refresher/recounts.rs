@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use super::counter::{Counter, Recount};
 use super::places::{Lane, Place, Places};
 use super::remembered::Key;
-use crate::domain::{Segment, Window};
-use crate::store::StoreError;
-use crate::supervisor::Supervisor;
+use domain::store::StoreError;
+use domain::{Segment, Window};
+use supervisor::Supervisor;
 
 /// For how long a count that timed out is not tried again for readers who have another number.
 const PAUSE: Duration = Duration::from_secs(2);

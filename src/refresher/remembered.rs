@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::domain::{Count, Segment, Window};
+use domain::{Count, Segment, Window};
 
 /// Counts kept of segments that there are, over windows that are refreshed.
 const MAX_KEPT: u64 = 100_000;
@@ -87,8 +87,8 @@ fn keep(counts: &Counts, segment: &Segment, window: Window, count: Count) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
-    use crate::store::conformance::frame;
+    use domain::Timestamp;
+    use domain::store::conformance::frame;
 
     #[test]
     fn a_name_that_becomes_known_keeps_its_latest_count() {

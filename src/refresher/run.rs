@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::counter::is_away;
 use super::lock::RunLock;
 use super::{Outcome, Refresher, Report, Skip};
-use crate::domain::{Segment, TrendPoint};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Segment, TrendPoint};
 
 /// Of an interval, the part after which the next run is due: loops wake a little early, each by another jitter.
 const DUE_AFTER: f64 = 0.8;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::domain::TrendPoint;
-use crate::store::{PairStore, StoreError};
+use domain::TrendPoint;
+use domain::store::{PairStore, StoreError};
 
 /// Points written at once.
 const AT_ONCE: usize = 500;

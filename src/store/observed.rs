@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use super::{Archived, PairStore, Remains, StoreError};
-use crate::domain::{
+use crate::telemetry::Metrics;
+use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
-use crate::telemetry::Metrics;
 
 /// Counts and times the calls of the store inside, and changes nothing else.
 #[derive(Debug)]
@@ -192,9 +192,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::domain::TimeFrame;
-    use crate::store::conformance::{self, Factory};
     use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+    use domain::TimeFrame;
+    use domain::store::conformance::{self, Factory};
 
     struct Observed {
         dir: tempfile::TempDir,

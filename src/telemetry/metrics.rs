@@ -1,6 +1,7 @@
 //! Every metric by name. Names end in their unit, and none has a user as a label.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -306,6 +307,12 @@ impl Metrics {
     /// How far the clock of the counts is ahead of the system's.
     pub fn clock_ahead(&self, ahead: Duration) {
         self.clock_ahead.set(ahead.as_secs_f64());
+    }
+
+    /// Counts panics of background tasks, by task.
+    pub fn panic_counter(self: &Arc<Self>) -> Arc<dyn Fn(&'static str, u64) + Send + Sync> {
+        let metrics = Arc::clone(self);
+        Arc::new(move |task, panics| metrics.task_panics(task, panics))
     }
 
     /// A background task panicked so many times more.

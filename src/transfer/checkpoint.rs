@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::Names;
-use crate::domain::{Segment, Slot, TimeFrame, Timestamp};
-use crate::log::{LogError, OsDisk, replace_file};
+use domain::{Segment, Slot, TimeFrame, Timestamp};
+use wal::{LogError, OsDisk, replace_file};
 
 /// The form of the file; another one is refused.
 const VERSION: u32 = 2;
@@ -282,7 +282,7 @@ impl Document {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::frame;
+    use domain::store::conformance::frame;
 
     fn names(from: &str) -> Names {
         Names {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::checkpoint::Document;
-use crate::fuzzing::{Edit, edit};
+use fuzzing::{Edit, edit};
 
 #[test]
 fn checkpoints() {

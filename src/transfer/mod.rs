@@ -30,8 +30,8 @@ pub use patience::{Patience, patiently};
 pub use verify::{Compared, Comparison};
 
 use self::checkpoint::Checkpoint;
-use crate::domain::{Clock, Segment, Slot, TimeFrame, Timestamp};
-use crate::store::{PairStore, StoreError};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, Segment, Slot, TimeFrame, Timestamp};
 
 /// How far back a further pass begins before the pass that it follows: clocks of instances differ, and segmentation
 /// services are late. What is later still is found by verification, at a higher cost.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// The wait before the second try; it doubles with each further one, up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(200);

@@ -9,8 +9,8 @@ use futures::stream::StreamExt;
 use super::checkpoint::Checkpoint;
 use super::stride::Stride;
 use super::{Transfer, TransferError};
-use crate::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Window};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Window};
 
 /// Pairs recorded at once: every store takes as many well within its time limits.
 const RECORDED_AT_ONCE: usize = 10_000;
@@ -203,7 +203,7 @@ fn parts(batch: Batch) -> Vec<Batch> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::batch;
+    use domain::store::conformance::batch;
 
     #[test]
     fn a_large_batch_is_recorded_in_parts_that_lose_nothing() {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::domain::{BatchBuilder, ManualClock, UserId};
-use crate::store::conformance::{batch, frame};
-use crate::store::model::Model;
+use domain::store::conformance::{batch, frame};
+use domain::store::model::Model;
+use domain::{BatchBuilder, ManualClock, UserId};
 
 /// Counts ranges, and takes the source away after some of them.
 #[derive(Debug, Default)]

@@ -18,8 +18,8 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Step, Transfer, TransferError};
-use crate::domain::{Count, Segment, Timestamp, Window};
-use crate::store::{PairStore, StoreError};
+use domain::store::{PairStore, StoreError};
+use domain::{Count, Segment, Timestamp, Window};
 
 /// How often a segment that lacks users is copied again while slots pass, each of which blurs the bound.
 const ROUNDS: usize = 3;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{CacheError, CountCache, MemoryCache, RedisCache, RedisCacheOptions};
+use crate::cache::{MemoryCache, RedisCache, RedisCacheOptions};
 use crate::config::{CacheKind, Settings};
+use domain::cache::{CacheError, CountCache};
 
 /// Opens the configured cache.
 pub fn open_cache(settings: &Settings) -> Result<Arc<dyn CountCache>, CacheError> {

@@ -2,7 +2,8 @@
 
 use super::store::{influx_options, postgres_options, redis_options};
 use crate::config::{Settings, StoreKind};
-use crate::store::{SetUp, StoreError, influx, postgres, redis};
+use crate::store::{influx, postgres, redis};
+use domain::store::{SetUp, StoreError};
 
 /// The roles for which the configured store issues tokens.
 pub fn token_roles(settings: &Settings) -> &'static [&'static str] {

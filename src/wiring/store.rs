@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Settings, StoreKind};
-use crate::domain::Slot;
 use crate::ingest::Identity;
-use crate::log::LogObserver;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::influx::{InfluxOptions, InfluxStore};
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::redis::{self, RedisStoreOptions};
-use crate::store::{PairStore, StoreError};
 use crate::telemetry::Metrics;
+use domain::Slot;
+use domain::store::{PairStore, StoreError};
+use wal::LogObserver;
 
 /// How long a start waits for InfluxDB to tell what the instances agree on.
 const INFLUX_PATIENCE: Duration = Duration::from_secs(3);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use domain::store::conformance::batch;
+use domain::{Segment, Slot, Timestamp};
 use headcount::config::{Settings, StoreKind};
-use headcount::domain::{Segment, Slot, Timestamp};
-use headcount::store::conformance::batch;
 use headcount::wiring::open_store_of;
 
 use crate::support::postgres::Postgres;

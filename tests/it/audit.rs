@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use headcount::domain::Timestamp;
-use headcount::store::conformance::batch;
+use domain::Timestamp;
+use domain::store::conformance::batch;
 use headcount::store::influx::set_up;
 use serde_json::Value;
 
@@ -186,7 +186,7 @@ async fn two_stores_are_compared() {
     let options = bench.influx.options("b", frame);
     let store = headcount::store::influx::InfluxStore::open(options).unwrap();
     let slot = frame.resolution().slot_of(Timestamp::now());
-    headcount::store::PairStore::record(&store, &batch([("one more", "s", slot)]))
+    domain::store::PairStore::record(&store, &batch([("one more", "s", slot)]))
         .await
         .unwrap();
     for other in ["redis", "postgres", "embedded"] {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::Clock;
+use domain::cache::CountCache;
 use futures::future::join_all;
-use headcount::cache::CountCache;
 use headcount::counts::{Answer, Source};
-use headcount::domain::Clock;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

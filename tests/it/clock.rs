@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 use serde_json::Value;
 
 use crate::support::say::{say, skip};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use domain::store::PairStore;
+use domain::store::conformance::{HOSTILE_NAMES, batch};
+use domain::{BatchBuilder, Slot, Timestamp, UserId};
 use headcount::config::{Settings, StoreKind};
-use headcount::domain::{BatchBuilder, Slot, Timestamp, UserId};
-use headcount::store::PairStore;
-use headcount::store::conformance::{HOSTILE_NAMES, batch};
 use headcount::store::influx::set_up;
 use headcount::wiring::open_store_of;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 use headcount::store::influx::set_up;
 use serde_json::{Value, json};
 

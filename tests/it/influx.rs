@@ -6,13 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headcount::domain::{
-    BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
-};
-use headcount::store::conformance::{Factory, HOSTILE_NAMES, batch, check_store};
+use domain::store::conformance::{Factory, HOSTILE_NAMES, batch, check_store};
+use domain::store::{Change, PairStore, SetUp, last_of_each};
+use domain::{BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
-use headcount::store::{Change, PairStore, SetUp, last_of_each};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::two_weeks;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use headcount::domain::{BatchBuilder, Segment, TimeFrame, Timestamp, UserId};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{BatchBuilder, Segment, TimeFrame, Timestamp, UserId};
 use headcount::store::influx::InfluxStore;
 
 use crate::support::fault_server::{FaultServer, Reply};

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use headcount::domain::{Batch, BatchBuilder, Clock, Segment, Slot, Timestamp, UserId};
+use domain::store::{PairStore, StoreError};
+use domain::{Batch, BatchBuilder, Clock, Segment, Slot, Timestamp, UserId};
 use headcount::store::influx::{InfluxStore, set_up};
-use headcount::store::{PairStore, StoreError};
 use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;

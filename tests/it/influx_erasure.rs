@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::time::Duration;
 
-use headcount::domain::{Segment, Slot, Timestamp, UserId};
-use headcount::store::PairStore;
-use headcount::store::conformance::{HOSTILE_NAMES, batch};
+use domain::store::PairStore;
+use domain::store::conformance::{HOSTILE_NAMES, batch};
+use domain::{Segment, Slot, Timestamp, UserId};
 use headcount::store::influx::{InfluxOptions, InfluxStore, PointKey, set_up};
 use siphasher::sip::SipHasher13;
 

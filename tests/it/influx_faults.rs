@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
+use domain::store::{PairStore, StoreError};
+use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
 use headcount::store::influx::{InfluxOptions, InfluxStore, PointKey};
-use headcount::store::{PairStore, StoreError};
 
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::nobody::Nobody;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Segment, Slot, TimeFrame, Timestamp, UserId};
-use headcount::store::conformance::batch;
+use domain::store::conformance::batch;
+use domain::store::{Change, PairStore};
+use domain::{Segment, Slot, TimeFrame, Timestamp, UserId};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
-use headcount::store::{Change, PairStore};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::program;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headcount::domain::{BatchBuilder, Segment, Timestamp, UserId};
-use headcount::store::PairStore;
-use headcount::store::conformance::frame;
+use domain::store::PairStore;
+use domain::store::conformance::frame;
+use domain::{BatchBuilder, Segment, Timestamp, UserId};
 
 use crate::support::influxd::Influxd;
 

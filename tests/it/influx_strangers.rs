@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use headcount::domain::{Count, Segment, Slot, Timestamp, TrendPoint, UserId};
-use headcount::store::PairStore;
-use headcount::store::conformance::batch;
+use domain::store::PairStore;
+use domain::store::conformance::batch;
+use domain::{Count, Segment, Slot, Timestamp, TrendPoint, UserId};
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::influxd::{Influxd, settings_at};

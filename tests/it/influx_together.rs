@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 use headcount::store::influx::set_up;
 use serde_json::Value;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::Clock;
 use headcount::counts::Listed;
-use headcount::domain::Clock;
 
 use crate::support::rig::{CACHE_TTL, Rig, name, settle};
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use domain::Segment;
 use futures::StreamExt;
 use futures::stream;
-use headcount::domain::Segment;
 
 use crate::support::app::App;
 use crate::support::redis::{Redis, RedisCluster};

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use domain::store::PairStore;
+use domain::store::conformance::HOSTILE_NAMES;
+use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId, Window};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
-use headcount::domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId, Window};
-use headcount::store::PairStore;
-use headcount::store::conformance::HOSTILE_NAMES;
 
 use crate::support::stores::Stores;
 use crate::support::two_weeks;

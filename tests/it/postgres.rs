@@ -5,12 +5,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headcount::domain::{
-    Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
-};
-use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store};
+use domain::store::conformance::{Factory, HOSTILE_NAMES, check_store};
+use domain::store::{Change, PairStore, SetUp};
+use domain::{Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId};
 use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
-use headcount::store::{Change, PairStore, SetUp};
 
 use crate::support::postgres::{Postgres, parsed};
 use crate::support::two_weeks;

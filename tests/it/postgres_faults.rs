@@ -6,9 +6,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headcount::domain::{Secret, Timestamp};
+use domain::store::{PairStore, StoreError};
+use domain::{Secret, Timestamp};
 use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
-use headcount::store::{PairStore, StoreError};
 use tokio_postgres::Client;
 
 use crate::postgres::{back, batch, present, segment, user, users};

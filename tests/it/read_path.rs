@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headcount::cache::{CountCache, LockToken};
+use domain::Clock;
+use domain::cache::{CountCache, LockToken};
+use domain::store::PairStore;
 use headcount::counts::Source;
-use headcount::domain::Clock;
 use headcount::refresher::{Outcome, Skip};
-use headcount::store::PairStore;
 
 use crate::support::rig::{CACHE_TTL, Rig, name};
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use domain::cache::conformance::{check_cache, check_scenario};
+use domain::cache::{CacheError, Cached, CountCache, LockToken};
+use domain::{Count, Secret, Segment, TimeFrame, Timestamp, Window};
 use futures::FutureExt;
-use headcount::cache::conformance::{check_cache, check_scenario};
-use headcount::cache::{
-    CacheError, Cached, CountCache, LockToken, Prefix, RedisCache, RedisCacheOptions, RedisServer,
-};
-use headcount::domain::{Count, Secret, Segment, TimeFrame, Timestamp, Window};
+use headcount::cache::{RedisCache, RedisCacheOptions};
+use headcount::redis::{Prefix, RedisServer};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

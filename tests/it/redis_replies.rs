@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use headcount::cache::{
-    CacheError, CountCache, Prefix, RedisCache, RedisCacheOptions, RedisServer,
-};
-use headcount::domain::{Count, Secret, Segment, Timestamp};
-use headcount::store::conformance::frame;
+use domain::cache::{CacheError, CountCache};
+use domain::store::conformance::frame;
+use domain::{Count, Secret, Segment, Timestamp};
+use headcount::cache::{RedisCache, RedisCacheOptions};
+use headcount::redis::{Prefix, RedisServer};
 
 use crate::support::redis::Redis;
 

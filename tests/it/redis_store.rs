@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
-use headcount::cache::{CountCache, Prefix, RedisCache, RedisCacheOptions, RedisServer};
-use headcount::domain::{
+use domain::cache::CountCache;
+use domain::store::conformance::{Factory, HOSTILE_NAMES, check_store, frame};
+use domain::store::{Change, PairStore, StoreError};
+use domain::{
     Batch, BatchBuilder, Count, Secret, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
 };
-use headcount::store::conformance::{Factory, HOSTILE_NAMES, check_store, frame};
+use futures::future::join_all;
+use headcount::cache::{RedisCache, RedisCacheOptions};
+use headcount::redis::{Prefix, RedisServer};
 use headcount::store::redis::{RedisStore, RedisStoreOptions, set_up};
-use headcount::store::{Change, PairStore, StoreError};
 
 use crate::support::redis::{Redis, RedisCluster};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headcount::domain::Timestamp;
-use headcount::store::conformance::frame;
+use domain::Timestamp;
+use domain::store::conformance::frame;
+use domain::store::{PairStore, StoreError};
 use headcount::store::redis::{Eviction, Persistence, RedisStore};
-use headcount::store::{PairStore, StoreError};
 
 use crate::redis_store::{batch, options, present, segment, store, users};
 use crate::support::app::App;
@@ -211,7 +211,7 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
     running.store(false, Ordering::Relaxed);
     for writer in writers {
         let (name, acknowledged) = writer.await.unwrap();
-        let slots = headcount::domain::Slot::new(0)..=present();
+        let slots = domain::Slot::new(0)..=present();
         let kept = store.export(&segment(name), slots).await.unwrap();
         let kept: std::collections::HashSet<_> = kept
             .pairs()

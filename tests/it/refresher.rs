@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::Clock;
+use domain::cache::{CountCache, LockToken};
+use domain::store::PairStore;
 use futures::FutureExt;
-use headcount::cache::{CountCache, LockToken};
-use headcount::domain::Clock;
 use headcount::refresher::{Outcome, Skip};
 use headcount::rounds::Rounds;
-use headcount::store::PairStore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::{ManualClock, SteadyClock, Timestamp};
 use headcount::app::Headcount;
 use headcount::cache::MemoryCache;
 use headcount::config::Settings;
-use headcount::domain::{ManualClock, SteadyClock, Timestamp};
 use headcount::telemetry::Metrics;
 use headcount::wiring::{self, Opened};
 use tokio::net::TcpListener;

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::store::{Archived, PairStore, StoreError};
+use domain::{
+    Batch, Count, Erasure, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
+};
 use headcount::app::Headcount;
 use headcount::cache::MemoryCache;
 use headcount::config::Settings;
-use headcount::domain::{
-    Batch, Count, Erasure, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
-};
 use headcount::readiness::Component;
-use headcount::store::{Archived, PairStore, StoreError};
 use headcount::telemetry::Metrics;
 use headcount::wiring::Opened;
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use headcount::cache::CountCache;
+use domain::cache::CountCache;
+use domain::store::StoreError;
 use headcount::counts::Answer;
 use headcount::refresher::Outcome;
-use headcount::store::StoreError;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::keys::Keys;
 use super::options::RedisCacheOptions;
 use super::scripts::Scripts;
-use crate::cache::{LockToken, PendingMark};
-use crate::domain::{Count, Segment, Timestamp, Window};
 use crate::redis::Request;
+use domain::cache::{LockToken, PendingMark};
+use domain::{Count, Segment, Timestamp, Window};
 
 /// Segments asked about in one call to one server: a few hundred microseconds of its time.
 pub(super) const GET_AT_ONCE: usize = 200;

@@ -11,8 +11,8 @@
 //! P is the prefix, S the segment with braces percent-encoded. The braces around S are a hash tag: a cluster keeps
 //! the keys of a segment on one node, where scripts can touch them together.
 
-use crate::domain::{Segment, Window};
 use crate::redis::{Prefix, hash_tag};
+use domain::{Segment, Window};
 
 #[derive(Debug)]
 pub(super) struct Keys {

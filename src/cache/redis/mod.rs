@@ -20,9 +20,11 @@ pub use options::RedisCacheOptions;
 
 use self::asks::{ADD_AT_ONCE, Asks, GET_AT_ONCE};
 use self::unsaid::Unsaid;
-use super::{CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark};
-use crate::domain::{Count, Segment, Timestamp, Window};
 use crate::redis::{Link, LinkError, LinkOptions, Pieces, Request};
+use domain::cache::{
+    CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark,
+};
+use domain::{Count, Segment, Timestamp, Window};
 
 /// Arguments sent at once: a millisecond or two of the server's time.
 const ARGUMENTS_AT_ONCE: usize = 1_000;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-use crate::domain::Segment;
+use domain::Segment;
 
 #[derive(Debug, Default)]
 pub(super) struct Unsaid(Mutex<Inner>);

@@ -11,13 +11,13 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use crate::audit::{Against, Evidence, Finding, Verdict, judge};
-use crate::cache::Cached;
 use crate::cli::Failure;
 use crate::cli::args::SegmentsArgs;
 use crate::cli::client::Client;
 use crate::cli::segments;
-use crate::domain::{Count, Segment, TimeFrame, Timestamp, Window};
-use crate::store::{PairStore, StoreError};
+use domain::cache::Cached;
+use domain::store::{PairStore, StoreError};
+use domain::{Count, Segment, TimeFrame, Timestamp, Window};
 
 /// How often a segment is asked for before a difference counts as unexplained.
 const LOOKS: u32 = 4;

@@ -7,7 +7,7 @@ use crate::audit::{Finding, Verdict};
 use crate::cli::duration_text;
 use crate::cli::output::{grouped, harmless};
 use crate::config::StoreKind;
-use crate::domain::Window;
+use domain::Window;
 
 /// Which part of the segments was looked at.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -190,9 +190,9 @@ impl Account<'_> {
 mod tests {
     use super::*;
     use crate::audit::Against;
-    use crate::cache::Cached;
-    use crate::domain::{Count, Segment, Timestamp};
-    use crate::store::conformance::frame;
+    use domain::cache::Cached;
+    use domain::store::conformance::frame;
+    use domain::{Count, Segment, Timestamp};
 
     fn count(users: u64, second: i64) -> Count {
         Count {

@@ -17,9 +17,9 @@ use super::args::Target;
 use super::output::harmless;
 use super::variables::Variables;
 use crate::config::read_secret;
-use crate::domain::Segment;
 pub(super) use address::valid;
 use address::{authorization, base_url, is_loopback};
+use domain::Segment;
 pub(super) use errors::{ClientError, Refusal};
 use errors::{Problem, root_cause};
 

@@ -100,7 +100,7 @@ pub(super) fn text(done: &Document<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Segment;
+    use domain::Segment;
 
     #[test]
     fn people_and_scripts_read_what_became_of_it() {

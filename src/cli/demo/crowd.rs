@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::domain::{Count, Segment, TimeFrame, Timestamp, TrendPoint};
+use domain::{Count, Segment, TimeFrame, Timestamp, TrendPoint};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;

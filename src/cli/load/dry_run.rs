@@ -5,9 +5,9 @@
 use std::cell::Cell;
 
 use super::deliver::{ItemError, Verdict};
-use crate::domain::{InvalidInstant, Segment, TimeFrame, Timestamp, UserId};
 use crate::http::parse;
 use crate::ingest::PairError;
+use domain::{InvalidInstant, Segment, TimeFrame, Timestamp, UserId};
 
 /// Judges pairs.
 pub(super) struct DryRun {

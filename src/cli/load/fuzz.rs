@@ -11,8 +11,8 @@ use super::table::Table;
 use super::times::Times;
 use super::{lines, table};
 use crate::cli::args::TimeUnit;
-use crate::fuzzing::spell;
 use crate::http::parse;
+use fuzzing::spell;
 
 /// What `pass` hands over, and why it stopped before the end.
 fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {
@@ -64,7 +64,7 @@ fn rows(mut file: &[u8], delimiter: u8) -> (Vec<Parcel>, bool) {
 }
 
 /// A pair as it was read.
-type Pair = (String, String, Option<crate::domain::Timestamp>);
+type Pair = (String, String, Option<domain::Timestamp>);
 
 /// What the service would make of a body: pairs, and the place and code of each mistake.
 fn read(body: &[u8]) -> (Vec<Pair>, Vec<(usize, &'static str)>) {

@@ -7,8 +7,8 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, ValueFormatte
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use crate::domain::Timestamp;
 use crate::words::grouped;
+use domain::Timestamp;
 
 /// A point of a line: unix seconds and users.
 pub(super) type Point = (i64, u64);

@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::chart::{self, Point};
 use crate::app::Headcount;
-use crate::domain::{Count, Segment, Timestamp};
 use crate::words::grouped;
+use domain::{Count, Segment, Timestamp};
 
 /// A past is looked up again after this time; a minute is how often most services add to it.
 const KEPT: Duration = Duration::from_secs(60);

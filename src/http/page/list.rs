@@ -13,13 +13,13 @@ use super::history::{Change, Past, Span, drawn};
 use super::shown::Shown;
 use super::state::{State, state};
 use super::{Pages, Shell, html};
-use crate::auth::Reach;
 use crate::counts;
-use crate::domain::{Count, Segment, Timestamp, shown};
 use crate::http::path::{encode, of_segment};
 use crate::http::problem::Problem;
 use crate::http::query::Query;
 use crate::words::{grouped, rounded};
+use domain::Reach;
+use domain::{Count, Segment, Timestamp, shown};
 
 /// Rows of a page.
 const ROWS: usize = 50;

@@ -31,9 +31,9 @@ use super::problem::{Detail, Problem};
 use super::query::{Query, query};
 use super::route::Route;
 use crate::app::Headcount;
-use crate::auth::Reach;
 use crate::config::HttpSettings;
 use crate::readiness::Readiness;
+use domain::Reach;
 
 pub(super) use self::sign_in::wants_html;
 

@@ -15,12 +15,12 @@ use super::state::{State, state};
 use super::{Pages, Shell, html};
 use crate::app::Headcount;
 use crate::counts::{Answer, CountError};
-use crate::domain::{Segment, TimeFrame, Timestamp, Window, shown};
 use crate::http::path;
 use crate::http::problem::Problem;
 use crate::http::query::Query;
-use crate::store::StoreError;
 use crate::words::{grouped, rounded};
+use domain::store::StoreError;
+use domain::{Segment, TimeFrame, Timestamp, Window, shown};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;

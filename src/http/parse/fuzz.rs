@@ -6,8 +6,8 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::*;
-use crate::domain::{Segment, UserId};
-use crate::fuzzing::spell;
+use domain::{Segment, UserId};
+use fuzzing::spell;
 
 const WORDS: &[&str] = &[
     "{\"user_id\":\"u\",\"segment\":\"s\"}",

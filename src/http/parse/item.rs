@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use super::instant::{parse_rfc3339, parse_unix};
 use super::{Push, Report};
 use super::{hints, plain};
-use crate::domain::Timestamp;
 use crate::http::openapi::schema;
+use domain::Timestamp;
 
 /// The fields of an item as they stand in the text; null is the same as missing.
 #[derive(Deserialize, ToSchema)]

@@ -8,8 +8,8 @@ mod report;
 
 use serde_json::value::RawValue;
 
-use crate::domain::Timestamp;
 use crate::ingest::PairError;
+use domain::Timestamp;
 
 pub(super) use hints::bad_instant;
 pub(super) use instant::parse_either as parse_instant;

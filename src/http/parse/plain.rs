@@ -5,7 +5,7 @@
 //! mean the same there, which a property test checks.
 
 use super::instant::parse_rfc3339;
-use crate::domain::Timestamp;
+use domain::Timestamp;
 
 /// An item as it was written.
 #[derive(Debug, PartialEq, Eq)]

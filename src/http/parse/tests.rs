@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{InvalidInstant, InvalidSegment, InvalidUserId};
+use domain::{InvalidInstant, InvalidSegment, InvalidUserId};
 
 type Pushed = (String, String, Option<i64>);
 

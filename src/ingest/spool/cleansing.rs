@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use super::codec::Record;
 use super::delivery::Delivery;
 use super::schedule::Entry;
-use crate::domain::{Batch, BatchBuilder, UserId};
 use crate::ingest::erasures::Erasures;
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Batch, BatchBuilder, UserId};
 
 /// How long to wait after a failure: the disk may be full until something was delivered.
 const RETRY: Duration = Duration::from_secs(30);

@@ -6,8 +6,8 @@
 //! 2, a user who was erased, from versions before 0.2.0: the user;
 //! 3, pairs in quarantine: failures `u32`, due `i64` (microseconds), then as of kind 1 behind its first byte.
 
-use crate::domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
-use crate::log::Fields;
+use domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
+use wal::Fields;
 
 const PAIRS: u8 = 1;
 const ERASED: u8 = 2;
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn texts(batch: &Batch) -> Vec<(String, String, u64)> {
-        let text = |pair: crate::domain::Pair<'_>| {
+        let text = |pair: domain::Pair<'_>| {
             let user = pair.user.as_str().to_owned();
             (user, pair.segment.as_str().to_owned(), pair.slot.number())
         };

@@ -11,10 +11,10 @@ use super::codec::Record;
 use super::quarantine::Move;
 use super::schedule::{Entry, Schedule, Sending};
 use super::{Sink, Spool};
-use crate::domain::{Batch, BatchBuilder, Clock, TimeFrame, Timestamp};
 use crate::ingest::erasures::Erasures;
-use crate::log::read_file;
-use crate::store::{Partly, StoreError};
+use domain::store::{Partly, StoreError};
+use domain::{Batch, BatchBuilder, Clock, TimeFrame, Timestamp};
+use wal::read_file;
 
 /// The delay after the first failure; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(250);

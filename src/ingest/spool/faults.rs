@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::domain::{BatchBuilder, Clock, ManualClock, Slot, TimeFrame, UserId};
 use crate::ingest::erasures::Erasures;
-use crate::log::testing::{Faults, MemDisk};
-use crate::store::PairStore;
-use crate::store::model::Model;
+use domain::store::PairStore;
+use domain::store::model::Model;
+use domain::{BatchBuilder, Clock, ManualClock, Slot, TimeFrame, UserId};
+use wal::testing::{Faults, MemDisk};
 
 /// More operations than anything here makes.
 const ENOUGH: u64 = 10_000;

@@ -3,8 +3,8 @@
 use bolero::TypeGenerator;
 
 use super::codec::{Record, encode};
-use crate::domain::{Batch, BatchBuilder, Slot, Timestamp, UserId};
-use crate::fuzzing::{Edit, edit};
+use domain::{Batch, BatchBuilder, Slot, Timestamp, UserId};
+use fuzzing::{Edit, edit};
 
 #[derive(Debug, TypeGenerator)]
 struct Input {
@@ -17,7 +17,7 @@ struct Input {
 type Texts = Vec<(String, String, u64)>;
 
 fn texts(batch: &Batch) -> Texts {
-    let text = |pair: crate::domain::Pair<'_>| {
+    let text = |pair: domain::Pair<'_>| {
         let user = pair.user.as_str().to_owned();
         (user, pair.segment.to_string(), pair.slot.number())
     };
@@ -35,7 +35,7 @@ fn decode(payload: &[u8]) -> Result<Texts, String> {
     let texts = texts(&batch.finish());
     assert_eq!(texts.len(), count as usize);
     for (user, segment, _) in &texts {
-        assert!(UserId::new(user).is_ok() && crate::domain::Segment::new(segment).is_ok());
+        assert!(UserId::new(user).is_ok() && domain::Segment::new(segment).is_ok());
     }
     Ok(texts)
 }

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 
 use super::codec::Record;
 use super::schedule::Entry;
-use crate::domain::{Erasure, Timestamp};
-use crate::log::Position;
+use domain::{Erasure, Timestamp};
+use wal::Position;
 
 /// The account of a spool.
 #[derive(Debug, Default)]

@@ -32,8 +32,8 @@ pub(super) mod tests_support {
     use std::sync::Arc;
 
     use super::Spool;
-    use crate::log::testing::MemDisk;
-    use crate::store::conformance::frame;
+    use domain::store::conformance::frame;
+    use wal::testing::MemDisk;
 
     pub(in crate::ingest) fn spool_on(root: &tempfile::TempDir, disk: &MemDisk) -> Arc<Spool> {
         let disk = Arc::new(disk.clone());
@@ -57,9 +57,9 @@ pub use delivery::{DeliveryParts, deliver};
 
 use self::ledger::Ledger;
 use self::order::Order;
-use crate::domain::{Batch, Resolution, Timestamp};
-use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Batch, Resolution, Timestamp};
+use wal::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
 
 /// The largest file. What a crash makes delivery repeat is at most this and a group.
 const FILE_BYTES: u64 = 16 << 20;

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::log::{Disk, LogError, replace_file};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use wal::{Disk, LogError, replace_file};
 
 /// The digits and sign of an `i64`, a line end, and one byte to see that there is more.
 const LONGEST: usize = 22;

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::number;
-use crate::domain::Timestamp;
-use crate::log::Disk;
-use crate::store::StoreError;
+use domain::Timestamp;
+use domain::store::StoreError;
+use wal::Disk;
 
 const NAME: &str = "erased";
 

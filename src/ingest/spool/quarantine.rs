@@ -3,9 +3,9 @@
 use super::codec::encode_quarantined;
 use super::schedule::{Entry, quarantine};
 use super::{RECORD_PAIRS, Spool};
-use crate::domain::{Batch, BatchBuilder, TimeFrame, Timestamp};
 use crate::ingest::erasures::Erasures;
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Batch, BatchBuilder, TimeFrame, Timestamp};
 
 /// A record whose pairs go to the end of the spool.
 pub(super) struct Move<'a> {

@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use super::number;
-use crate::domain::Resolution;
-use crate::log::Disk;
-use crate::store::StoreError;
+use domain::Resolution;
+use domain::store::StoreError;
+use wal::Disk;
 
 const NAME: &str = "resolution";
 

@@ -8,8 +8,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::domain::Timestamp;
-use crate::log::Position;
+use domain::Timestamp;
+use wal::Position;
 
 /// The time from the first failure of a quarantined record to its next try. It doubles with each further one.
 const FIRST_QUARANTINE: Duration = Duration::from_secs(1);

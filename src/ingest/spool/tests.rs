@@ -9,10 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use super::codec::Record;
 use super::*;
-use crate::domain::{BatchBuilder, Clock, Erasure, Slot, TimeFrame, UserId};
 use crate::ingest::erasures::Erasures;
-use crate::store::model::Model;
-use crate::store::{PairStore, Partly};
+use domain::store::model::Model;
+use domain::store::{PairStore, Partly};
+use domain::{BatchBuilder, Clock, Erasure, Slot, TimeFrame, UserId};
 
 type OnTake = Box<dyn Fn(&Batch) + Send>;
 

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::super::counter::{Recount, is_away};
 use super::{Key, Lane, Recounts, Step, Task, Ticket, Told, Waiting};
-use crate::domain::{Segment, Window};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Segment, Window};
 
 /// Segments whose counts together took longer than this are counted apart from then on. Readers who wait for a place
 /// wait for whole groups, and those who have an older number wait this long (`counts/patience.rs`).

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::log::{DiskFile, LogError};
+use wal::{DiskFile, LogError};
 
 /// No block is longer: a longer length is damage.
 const MAX_BLOCK: usize = 64 << 20;

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::log::Disk;
-use crate::log::testing::{Faults, MemDisk};
-use crate::store::conformance::{batch, frame};
+use domain::store::conformance::{batch, frame};
+use wal::Disk;
+use wal::testing::{Faults, MemDisk};
 
 /// The directory exists for its lock only.
 struct Bench {
@@ -227,7 +227,7 @@ async fn a_snapshot_that_fails_takes_nothing_away() {
 async fn what_a_dead_snapshot_left_is_removed() {
     let bench = Bench::new();
     put(&bench.open().unwrap(), "u", "s").await.unwrap();
-    let left = format!("{}{}", snapshot::name(7), crate::log::UNFINISHED);
+    let left = format!("{}{}", snapshot::name(7), wal::UNFINISHED);
     bench.disk.put(&bench.path(&left), vec![1; 1000]);
     assert_eq!(count(&bench.open().unwrap(), "s"), 1);
     assert!(!bench.names().contains(&left));

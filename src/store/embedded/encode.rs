@@ -2,8 +2,8 @@
 
 use super::identity::Identity;
 use super::record::{PAIRS, length, push_segment};
-use crate::domain::{Batch, Slot};
-use crate::index::{Entry, Fingerprint};
+use domain::{Batch, Slot};
+use index::{Entry, Fingerprint};
 
 /// Pairs per record. Even if each has a segment of its own with the longest name, they fit.
 const RECORD_PAIRS: usize = 1 << 17;

@@ -5,8 +5,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::log::testing::{Faults, MemDisk};
-use crate::store::conformance::{batch, frame};
+use domain::store::conformance::{batch, frame};
+use wal::testing::{Faults, MemDisk};
 
 /// More operations than anything here makes.
 const ENOUGH: u64 = 10_000;

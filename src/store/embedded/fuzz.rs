@@ -6,12 +6,12 @@ use bolero::TypeGenerator;
 
 use super::record;
 use super::*;
-use crate::domain::BatchBuilder;
-use crate::fuzzing::{Edit, edit};
-use crate::index::{Entry, Fingerprint};
-use crate::log::testing::MemDisk;
-use crate::log::{Disk, Fields, Position};
-use crate::store::conformance::frame;
+use domain::BatchBuilder;
+use domain::store::conformance::frame;
+use fuzzing::{Edit, edit};
+use index::{Entry, Fingerprint};
+use wal::testing::MemDisk;
+use wal::{Disk, Fields, Position};
 
 /// Users per segment.
 type Counts = BTreeMap<String, u64>;

@@ -6,9 +6,9 @@ use siphasher::sip::SipHasher13;
 
 use super::StoreError;
 use super::snapshot;
-use crate::domain::{Resolution, UserId};
-use crate::index::Fingerprint;
-use crate::log::{Disk, LogError, file_numbers, replace_file};
+use domain::{Resolution, UserId};
+use index::Fingerprint;
+use wal::{Disk, LogError, file_numbers, replace_file};
 
 const NAME: &str = "identity";
 const MAGIC: [u8; 8] = *b"hc-ident";

@@ -7,9 +7,9 @@ use super::record;
 use super::snapshot::{END, ENTRIES, START, Snapshot, TREND, VERSION, name};
 use super::state::State;
 use super::trends::Point;
-use crate::domain::{Segment, Slot, Timestamp};
-use crate::index::Entry;
-use crate::log::{Disk, Fields, LogError};
+use domain::{Segment, Slot, Timestamp};
+use index::Entry;
+use wal::{Disk, Fields, LogError};
 
 /// Entries of a segment that are loaded at once; the index wants many, memory wants few.
 const LOAD_ENTRIES: usize = 4 << 20;

@@ -1,6 +1,6 @@
 //! The embedded store: pairs in this process's memory, durable on this machine's disk.
 //!
-//! Every change is a record of the [log](crate::log), applied to the [index](crate::index) and the trends by the
+//! Every change is a record of the [log](wal), applied to the [index](index) and the trends by the
 //! log's writer once it is on disk, and by replay after a restart: one function for both. A snapshot now and then
 //! keeps the log short.
 //!
@@ -30,12 +30,12 @@ use self::identity::Identity;
 pub use self::options::EmbeddedOptions;
 use self::snapshotter::Snapshotter;
 use self::state::State;
-use super::{Archived, PairStore, Remains, StoreError};
-use crate::domain::{
+use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
     Window,
 };
-use crate::log::{Log, LogError, LogStats};
+use wal::{Log, LogStats};
 
 /// The embedded store. See the [module](self).
 #[derive(Debug)]
@@ -241,23 +241,6 @@ impl PairStore for EmbeddedStore {
             tracing::error!(%error, "the thread that takes snapshots could not be stopped");
         }
         Ok(self.log.close().await?)
-    }
-}
-
-impl From<LogError> for StoreError {
-    fn from(error: LogError) -> Self {
-        let text = error.to_string();
-        match error {
-            LogError::Full { .. } => Self::Full(text),
-            LogError::Damaged { .. } | LogError::Missing { .. } | LogError::Version { .. } => {
-                Self::Damaged(text)
-            }
-            LogError::Size(_) => Self::Rejected(text),
-            LogError::Closed => Self::Closed,
-            LogError::Locked { .. } | LogError::Io { .. } | LogError::Failed(_) => {
-                Self::Unavailable(text)
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::snapshot::{self, Snapshot};
 use super::snapshotter::Snapshotter;
 use super::state::State;
 use super::{EmbeddedOptions, EmbeddedStore, StoreError, load, user_key};
-use crate::log::{Disk, LockedDir, Log, LogError, LogOptions, Recovery, Start, file_numbers};
+use wal::{Disk, LockedDir, Log, LogError, LogOptions, Recovery, Start, file_numbers};
 
 impl EmbeddedStore {
     /// Opens the store in a directory, which it keeps to itself. Blocks for as long as reading what is there

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::domain::TimeFrame;
-use crate::log::{Disk, LogObserver, LogOptions, NoLogObserver, OsDisk};
+use domain::TimeFrame;
+use wal::{Disk, LogObserver, LogOptions, NoLogObserver, OsDisk};
 
 /// How an embedded store behaves.
 #[derive(Debug, Clone)]

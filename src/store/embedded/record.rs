@@ -5,9 +5,9 @@
 //! - forget: `2 u8 | fingerprint u64`
 //! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
 
-use crate::domain::{Segment, TrendPoint};
-use crate::index::{Entry, Fingerprint};
-use crate::log::Fields;
+use domain::{Segment, TrendPoint};
+use index::{Entry, Fingerprint};
+use wal::Fields;
 
 pub(super) const PAIRS: u8 = 1;
 pub(super) const FORGET: u8 = 2;

@@ -13,9 +13,9 @@ use super::blocks::BlockWriter;
 use super::record::{length, push_segment};
 use super::state::State;
 use super::trends::Point;
-use crate::domain::{Segment, Slot, Timestamp};
-use crate::index::{Entry, Fingerprint};
-use crate::log::{Disk, LogError, UNFINISHED, replace_file};
+use domain::{Segment, Slot, Timestamp};
+use index::{Entry, Fingerprint};
+use wal::{Disk, LogError, UNFINISHED, replace_file};
 
 pub(super) const START: u8 = 1;
 pub(super) const ENTRIES: u8 = 2;

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::EmbeddedOptions;
 use super::snapshot::{self, Snapshot};
 use super::state::State;
-use crate::domain::Timestamp;
-use crate::log::{Disk, Log, LogError};
+use domain::Timestamp;
+use wal::{Disk, Log, LogError};
 
 /// How often the log's growth is looked at. A log grows by some 12 MB/s at full load, so a look a second is soon
 /// enough, and costs the writers nothing.

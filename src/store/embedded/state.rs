@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 
 use super::record::{self, FORGET, PAIRS, TREND};
 use super::trends::{Point, Trends};
-use crate::domain::{Slot, TimeFrame};
-use crate::index::{Entry, Fingerprint, Index};
-use crate::log::{Fields, Position};
+use domain::{Slot, TimeFrame};
+use index::{Entry, Fingerprint, Index};
+use wal::{Fields, Position};
 
 /// Answers that wait for their callers. More than can be under way: the rest were given up.
 const MAX_ANSWERS: usize = 1 << 14;

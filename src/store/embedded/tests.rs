@@ -1,7 +1,7 @@
 use super::*;
-use crate::domain::BatchBuilder;
-use crate::log::Position;
-use crate::store::conformance::{self, Factory};
+use domain::BatchBuilder;
+use domain::store::conformance::{self, Factory};
+use wal::Position;
 
 struct Embedded(tempfile::TempDir, std::sync::atomic::AtomicUsize);
 

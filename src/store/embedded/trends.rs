@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::domain::{Count, Segment, Timestamp};
+use domain::{Count, Segment, Timestamp};
 
 const HOUR: u32 = 3600;
 /// How long every point is kept, counted from its series' newest.

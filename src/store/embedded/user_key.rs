@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::StoreError;
-use crate::log::{Disk, LogError, replace_file};
 use crate::store::user_key;
+use wal::{Disk, LogError, replace_file};
 
 const NAME: &str = "user_key";
 const MAGIC: [u8; 8] = *b"hc-ukey1";
@@ -66,7 +66,7 @@ fn decode(bytes: &[u8]) -> Option<[u8; DIGEST]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::OsDisk;
+    use wal::OsDisk;
 
     #[test]
     fn another_key_is_refused_and_the_same_is_not() {

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::line::user_of;
-use crate::domain::Erasure;
-use crate::log::{LogError, OsDisk, replace_file};
+use domain::Erasure;
+use wal::{LogError, OsDisk, replace_file};
 
 /// A file of line protocol. Comments say when and why the lines below them were refused; an operator who has put the
 /// reason right can send the file to the server as it is.
@@ -114,11 +114,11 @@ fn time_of_comment(line: &[u8]) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::UserId;
-    use crate::store::conformance::{batch, frame};
     use crate::store::influx::key::PointKey;
     use crate::store::influx::line;
     use crate::store::influx::lines::line_ranges;
+    use domain::UserId;
+    use domain::store::conformance::{batch, frame};
 
     #[test]
     fn erased_users_go_and_those_who_came_again_stay() {

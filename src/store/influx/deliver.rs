@@ -23,8 +23,8 @@ use super::refusal::{Refusal, Verdict};
 use super::server::{Server, refusal, send};
 use super::setup::shard_length;
 use super::stats::Counters;
-use crate::domain::Erasure;
-use crate::store::StoreError;
+use domain::Erasure;
+use domain::store::StoreError;
 
 /// The delay before the second try; it doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(100);

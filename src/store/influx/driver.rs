@@ -12,7 +12,7 @@ use reqwest_for_influxdb2::redirect::Policy;
 use super::error::{Answer, Error, root_cause};
 use super::options::InfluxOptions;
 use super::server::{base_url, is_loopback};
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// How long one request of the driver may take.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -16,7 +16,7 @@ use super::InfluxStore;
 use super::error::Error;
 use super::line::{PAIR, stored_tag};
 use super::server::{refusal, send};
-use crate::domain::Segment;
+use domain::Segment;
 
 /// Deletes under way at a time: one waits at the server while another is on its way.
 const AT_ONCE: usize = 2;

@@ -4,8 +4,8 @@
 use super::InfluxStore;
 use super::flux;
 use super::line;
-use crate::domain::{Erasure, Timestamp};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Erasure, Timestamp};
 
 pub(super) async fn note(store: &InfluxStore, erasure: &Erasure) -> Result<(), StoreError> {
     let written = store

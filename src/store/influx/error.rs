@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// A failed request. Its text never holds what the server said about lines or values: that may name users.
 #[derive(Debug, thiserror::Error)]

@@ -10,8 +10,8 @@ use super::error::Error;
 use super::flux::{self, Range};
 use super::line::slot_at;
 use super::query::{Answer, Row};
-use crate::domain::{Batch, BatchBuilder, Segment, Slot, UserId};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Batch, BatchBuilder, Segment, Slot, UserId};
 
 /// The most points of one batch that is not a stream, a quarter of a gigabyte of short names at most.
 const MAX_POINTS: usize = 4_000_000;

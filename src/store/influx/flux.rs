@@ -7,7 +7,7 @@ use super::line::{
     ERASED, INSTALLATION, MARK, PAIR, RECORD, SENTINEL, TREND, USER, USER_ERASED, USERS,
     stored_tag, window_tag,
 };
-use crate::domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
+use domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
 
 /// A range of whole slots, stated from both ends: expired points stay visible for a while, and points ahead of
 /// `as_of` may exist.
@@ -317,7 +317,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::TimeFrame;
+    use domain::TimeFrame;
 
     fn range() -> Range {
         Range {

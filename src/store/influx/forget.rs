@@ -20,8 +20,8 @@ use super::flux::{self, Range};
 use super::line::{push_erased, push_erased_mark, segment_of_tag, slot_at};
 use super::lines::Lines;
 use super::query::Row;
-use crate::domain::{Segment, Timestamp, UserId};
-use crate::store::{Archived, StoreError};
+use domain::store::{Archived, StoreError};
+use domain::{Segment, Timestamp, UserId};
 
 /// How far ahead of `as_of` points are looked for: another instance's clock may be ahead, by less than this.
 const AHEAD: SignedDuration = SignedDuration::from_hours(24);

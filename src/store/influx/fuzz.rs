@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bolero::TypeGenerator;
 
 use super::*;
-use crate::domain::BatchBuilder;
-use crate::fuzzing::{Edit, edit, spell};
+use domain::BatchBuilder;
+use fuzzing::{Edit, edit, spell};
 
 const NAMES: &[&str] = &[
     "\\", "\\\\", "\\,", "\\ ", "\\=", ",", " ", "=", "\"", "${", "$", "}", "\\x24", "\\${", "u1",
@@ -18,8 +18,8 @@ fn text(input: &[u8]) -> String {
     String::from_utf8_lossy(&spell(input, NAMES)).into_owned()
 }
 
-fn frame() -> crate::domain::TimeFrame {
-    crate::store::conformance::frame(60)
+fn frame() -> domain::TimeFrame {
+    domain::store::conformance::frame(60)
 }
 
 /// A point as it was read back.

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use super::lines::Lines;
 use super::plan::Fate;
-use crate::store::{Partly, StoreError};
+use domain::store::{Partly, StoreError};
 
 /// What a request is answered.
 pub(super) type Answer = Result<(), StoreError>;

@@ -22,8 +22,9 @@ use super::line;
 use super::options::InfluxOptions;
 use super::query;
 use super::server::{Server, refusal, send};
-use crate::domain::Timestamp;
-use crate::store::{Change, StoreError, user_key};
+use crate::store::user_key;
+use domain::Timestamp;
+use domain::store::{Change, StoreError};
 
 /// The layout of a record.
 const FORMAT: u32 = 1;

@@ -4,9 +4,9 @@ use std::fmt;
 
 use siphasher::sip::SipHasher13;
 
-use crate::domain::UserId;
-use crate::index::Fingerprint;
-use crate::store::StoreError;
+use domain::UserId;
+use domain::store::StoreError;
+use index::Fingerprint;
 
 /// The key under which user ids become fingerprints, one for all instances on a bucket.
 ///

@@ -5,8 +5,8 @@ use std::io::Write;
 
 use super::key::PointKey;
 use super::lines::Lines;
-use crate::domain::{Batch, Erasure, Resolution, Segment, Slot, TrendPoint, UserId, Window};
-use crate::index::FINGERPRINT_BITS;
+use domain::{Batch, Erasure, Resolution, Segment, Slot, TrendPoint, UserId, Window};
+use index::FINGERPRINT_BITS;
 
 /// The measurement of pairs.
 pub(super) const PAIR: &str = "pair";
@@ -228,7 +228,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::domain::{BatchBuilder, Count, TimeFrame, Timestamp};
+    use domain::{BatchBuilder, Count, TimeFrame, Timestamp};
 
     fn frame() -> TimeFrame {
         TimeFrame::new(

@@ -67,8 +67,8 @@ use self::server::Server;
 use self::setup::shard_length;
 use self::stats::Counters;
 use self::writer::Writer;
-use super::{Archived, Change, PairStore, Remains, StoreError, last_of_each};
-use crate::domain::{
+use domain::store::{Archived, Change, PairStore, Remains, StoreError, last_of_each};
+use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 

@@ -18,7 +18,7 @@ use super::lines::{Lines, line_ranges, timestamp};
 use super::options::InfluxOptions;
 use super::stats::Counters;
 use super::writer::Writer;
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 const DAY: i64 = 86_400;
 /// Lines of all days are younger than this.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::key::PointKey;
-use crate::domain::TimeFrame;
+use domain::TimeFrame;
 
 /// Where the server is, what to call things there, and how patient to be.
 #[derive(Clone)]
@@ -35,7 +35,7 @@ pub struct InfluxOptions {
     pub linger: Duration,
     /// How many writes may be under way. A third gained nothing on two cores.
     pub writes_in_flight: usize,
-    /// How many pairs may wait before [`record`](crate::store::PairStore::record) answers `Busy`.
+    /// How many pairs may wait before [`record`](domain::store::PairStore::record) answers `Busy`.
     pub queue_pairs: usize,
     /// How long a connection may take to be made.
     pub connect_timeout: Duration,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// A write that takes longer than this is not waited for, however slow the server has been so far.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::error::{Error, root_cause};
 use super::framing::Framing;
 use super::server::{Server, refusal, send};
-use crate::domain::Timestamp;
+use domain::Timestamp;
 
 /// The longest answer that is collected: some million short rows. Longer ones are for [`Answer`], row by row.
 const MAX_BYTES: usize = 256 * 1024 * 1024;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use super::server::{Server, send};
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// A bucket's retention changes when somebody changes it: looking once a minute is enough, and pings come more often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);

@@ -8,7 +8,7 @@ use reqwest::{Client, Method, RequestBuilder, Response, Url};
 
 use super::error::{Answer, Error};
 use super::options::InfluxOptions;
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// Longest part of a refusal that is read.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;

@@ -21,8 +21,8 @@ use super::driver::{call, connect};
 use super::error::Error;
 use super::options::InfluxOptions;
 use super::server::{Server, refusal, send};
-use crate::domain::Timestamp;
-use crate::store::{Change, IssuedToken, PairStore, SetUp, Step, StoreError};
+use domain::Timestamp;
+use domain::store::{Change, IssuedToken, PairStore, SetUp, Step, StoreError};
 
 /// How long trend points are kept: a year and a month.
 pub(super) const TREND_SECONDS: u64 = 400 * DAY;

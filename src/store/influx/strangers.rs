@@ -7,8 +7,8 @@ use super::error::Error;
 use super::flux::{self, Range, Types};
 use super::line::{PAIR, TREND};
 use super::setup::{TREND_SECONDS, shard_length};
-use crate::domain::Timestamp;
-use crate::store::StoreError;
+use domain::Timestamp;
+use domain::store::StoreError;
 
 /// What stands in both buckets that is not ours, each with what to do about it. It names no value.
 pub(super) async fn strangers(

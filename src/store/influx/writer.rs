@@ -17,8 +17,8 @@ use super::error::Error;
 use super::group::{Answer, Group};
 use super::lines::Lines;
 use super::options::InfluxOptions;
-use crate::store::{Partly, StoreError};
-use crate::supervisor::Watch;
+use domain::store::{Partly, StoreError};
+use supervisor::Watch;
 
 /// The lines of one request that travel together, with what their caller waits on.
 struct Part {

@@ -5,8 +5,8 @@ use super::error::Error;
 use super::queries::PRUNE_ERASURES;
 use super::rows::number;
 use super::session::Session;
-use crate::domain::Timestamp;
-use crate::store::Archived;
+use domain::Timestamp;
+use domain::store::Archived;
 
 /// Rows that somebody else holds are passed by: a writer is about to move them, or the next step takes them. So
 /// this waits for nobody and can't be part of a deadlock. The condition stands twice since a row may have been

@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{HookError, PoolError, TimeoutType};
 use tokio_postgres::error::SqlState;
 
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// A failed call. Its text never holds what the server said about values: that may name users.
 #[derive(Debug, thiserror::Error)]

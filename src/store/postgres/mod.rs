@@ -33,8 +33,8 @@ use self::record::Tries;
 use self::rows::number;
 use self::session::Sessions;
 use self::stats::Counters;
-use super::{Archived, PairStore, Remains, StoreError};
-use crate::domain::{
+use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::{
     Batch, BatchBuilder, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId,
     Window,
 };

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::server::PostgresServer;
-use crate::domain::TimeFrame;
 use crate::store::user_key;
+use domain::TimeFrame;
 
 /// Where the server is, what to call things there, and how patient to be.
 #[derive(Debug, Clone)]

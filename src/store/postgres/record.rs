@@ -10,7 +10,7 @@ use super::options::PostgresOptions;
 use super::rows::{Columns, PairRow, sorted};
 use super::session::Session;
 use super::stats::Counters;
-use crate::domain::{Batch, Segment};
+use domain::{Batch, Segment};
 
 const FIND_SEGMENTS: &str = "select given.place::int4, segments.id \
     from unnest($1::text[]) with ordinality as given (name, place) \

@@ -1,6 +1,6 @@
 //! A batch as rows: each (segment, user) once with its latest slot, in the order of the primary key.
 
-use crate::domain::{Batch, UserId};
+use domain::{Batch, UserId};
 
 /// One row of `pairs`.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl<'a> Columns<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BatchBuilder, Slot};
+    use domain::{BatchBuilder, Slot};
 
     #[test]
     fn each_pair_is_there_once_at_its_latest_slot_in_order_of_the_key() {

@@ -10,7 +10,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 use super::error::root_cause;
-use crate::domain::Secret;
+use domain::Secret;
 
 /// What a URL looks like.
 pub(crate) const POSTGRES_URL: &str =

@@ -11,7 +11,7 @@ use tokio_postgres::{Config, Row};
 use super::error::Error;
 use super::options::PostgresOptions;
 use super::setup::schema_version;
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// A connection that nothing was heard on for this long is asked whether it still lives.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);

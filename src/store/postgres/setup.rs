@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::error::Error;
 use super::options::PostgresOptions;
 use super::session::configured;
-use crate::store::{Change, SetUp, Step, StoreError};
+use domain::store::{Change, SetUp, Step, StoreError};
 
 /// Each once, in order, never changed once released: a database knows which it has by name and checksum.
 const MIGRATIONS: &[(&str, &str)] = &[

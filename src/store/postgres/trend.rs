@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::PostgresStore;
 use super::error::Error;
 use super::record::segment_ids;
-use crate::domain::{Count, Segment, Timestamp, TrendPoint, Window};
+use domain::{Count, Segment, Timestamp, TrendPoint, Window};
 
 const UPSERT: &str = "insert into trend (segment_id, window_seconds, at, users) \
     select segment_id, window_seconds, to_timestamp(at), users \

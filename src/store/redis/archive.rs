@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::asks::REMOVE_AT_ONCE;
 use super::{AT_ONCE, RedisStore, parse};
-use crate::domain::{Segment, Slot, Timestamp};
-use crate::store::{Archived, StoreError};
+use domain::store::{Archived, StoreError};
+use domain::{Segment, Slot, Timestamp};
 
 /// Removes at most about `limit` pairs from before `first`.
 pub(super) async fn step(

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use super::keys::Keys;
 use super::scripts::Scripts;
 use super::trend::Buckets;
-use crate::domain::{Batch, Erasure, Segment, Slot, Timestamp, TrendPoint, UserId, Window};
 use crate::redis::{Prefix, Request};
+use domain::{Batch, Erasure, Segment, Slot, Timestamp, TrendPoint, UserId, Window};
 
 /// Members of one `ZADD`. More gain nothing and hold other clients up for longer: a member costs the server about a
 /// microsecond.
@@ -179,7 +179,7 @@ impl Asks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::BatchBuilder;
+    use domain::BatchBuilder;
 
     #[test]
     fn pairs_are_grouped_by_segment_in_bounded_commands() {

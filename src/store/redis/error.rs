@@ -1,7 +1,7 @@
 //! What the caller of the store can do about a failure of Redis.
 
 use crate::redis::LinkError;
-use crate::store::StoreError;
+use domain::store::StoreError;
 
 /// Nothing here is `Rejected`: Redis takes every valid pair, and a pair that waits in the spool must outlive a wrong
 /// password or an old server.

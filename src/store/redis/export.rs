@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::RedisStore;
 use super::asks::PAGE_PAIRS;
-use crate::domain::{Batch, BatchBuilder, Segment, Slot, UserId};
-use crate::store::StoreError;
+use domain::store::StoreError;
+use domain::{Batch, BatchBuilder, Segment, Slot, UserId};
 
 /// More pages than any segment has.
 const MAX_PAGES: usize = 1_000_000;

@@ -14,8 +14,8 @@
 //! a segment on one node, and the list beside the meta. No prefix and no segment has a brace, so what follows the
 //! closing one tells these keys from each other and from the cache's, whatever the names are.
 
-use crate::domain::{Segment, Window};
 use crate::redis::{Prefix, hash_tag};
+use domain::{Segment, Window};
 
 #[derive(Debug)]
 pub(super) struct Keys {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{RedisStore, nonsense};
-use crate::domain::Segment;
-use crate::store::StoreError;
+use domain::Segment;
+use domain::store::StoreError;
 
 /// More steps than any list needs; a scan that does not end is an error, not a hang.
 const MAX_SCAN_STEPS: usize = 100_000;

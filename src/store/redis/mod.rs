@@ -38,11 +38,11 @@ use self::asks::Asks;
 use self::error::nonsense;
 use self::prepare::Prepared;
 use self::trend::Buckets;
-use super::{Archived, PairStore, Remains, StoreError};
-use crate::domain::{
+use crate::redis::{Link, Request};
+use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
-use crate::redis::{Link, Request};
 
 /// How long a start waits for a server that may be silent. Many times what one needs that is well.
 const START_PATIENCE: Duration = Duration::from_secs(1);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::domain::TimeFrame;
 use crate::redis::{LinkOptions, Pieces, Prefix, RedisServer};
+use domain::TimeFrame;
 
 /// Arguments sent at once: a little more than those of a full write (see `WRITES_AT_ONCE`).
 const ARGUMENTS_AT_ONCE: usize = 110_000;

@@ -12,7 +12,8 @@ use super::asks::FORMAT;
 use super::survey::{self, Survey};
 use super::{RedisStore, parse};
 use crate::redis::LinkError;
-use crate::store::{StoreError, user_key};
+use crate::store::user_key;
+use domain::store::StoreError;
 
 /// How old what the server said of itself may become, where somebody asks for the store's health.
 const SURVEY_EVERY: Duration = Duration::from_mins(1);

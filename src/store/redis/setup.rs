@@ -3,7 +3,7 @@
 //! The store does the former by itself at its first use; a set-up shows before that whether the server fits.
 
 use super::{RedisStore, RedisStoreOptions};
-use crate::store::{Change, PairStore, SetUp, Step, StoreError};
+use domain::store::{Change, PairStore, SetUp, Step, StoreError};
 
 /// Prepares the server of `options`. It may be repeated, and run twice at once.
 pub async fn set_up(options: RedisStoreOptions) -> Result<SetUp, StoreError> {

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::domain::{Count, Timestamp};
 use crate::redis::Request;
+use domain::{Count, Timestamp};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;

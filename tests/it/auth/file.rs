@@ -93,7 +93,7 @@ fn the_tokens_file_must_be_there_and_right() {
     let path = folder.path().join("tokens");
     let open = |path: &Path| {
         let settings = Settings::with([("tokens_file", path.to_str().unwrap())]).unwrap();
-        let clock = std::sync::Arc::new(headcount::domain::SteadyClock::default());
+        let clock = std::sync::Arc::new(domain::SteadyClock::default());
         auth::Auth::open(&settings.auth, clock, std::sync::Arc::default()).map(|auth| auth.is_on())
     };
     for (text, what) in [

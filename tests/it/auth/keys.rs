@@ -156,7 +156,7 @@ fn keys_that_can_not_be_used_stop_the_start() {
     let path = folder.path().join("keys");
     let error = || {
         let settings = Settings::with([("jwt_keys", path.to_str().unwrap())]).unwrap();
-        let clock = std::sync::Arc::new(headcount::domain::SteadyClock::default());
+        let clock = std::sync::Arc::new(domain::SteadyClock::default());
         let opened = auth::Auth::open(&settings.auth, clock, std::sync::Arc::default());
         opened.map(|auth| auth.is_on()).unwrap_err().to_string()
     };

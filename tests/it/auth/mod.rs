@@ -15,9 +15,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use domain::Timestamp;
 use headcount::auth::{self, Scope, Token};
 use headcount::config::Settings;
-use headcount::domain::Timestamp;
 use headcount::http;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 use serde_json::Value;
 
 /// Seconds that a user stays, with a resolution of a second.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use headcount::domain::{
+use domain::store::PairStore;
+use domain::{
     Batch, BatchBuilder, Count, Erasure, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
-use headcount::store::PairStore;
 
 use crate::support::two_weeks;
 

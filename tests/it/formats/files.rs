@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headcount::domain::{Batch, Clock, Timestamp};
+use domain::store::{PairStore, StoreError};
+use domain::{Batch, Clock, Timestamp};
 use headcount::ingest::erasures::Erasures;
 use headcount::ingest::spool::{DeliveryParts, Sink, Spool, deliver};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headcount::store::{PairStore, StoreError};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use headcount::cache::{CountCache, RedisCache, RedisCacheOptions};
-use headcount::domain::Count;
+use domain::Count;
+use domain::cache::CountCache;
+use headcount::cache::{RedisCache, RedisCacheOptions};
 use headcount::store::influx::{InfluxOptions, InfluxStore};
 use headcount::store::postgres::{PostgresStore, set_up};
 use headcount::store::redis::{RedisStore, RedisStoreOptions};
@@ -134,7 +135,7 @@ async fn keys_of_redis_as_the_store() {
 fn redis_cache(url: &str) -> RedisCache {
     let server = redis_store::options(url, PREFIX, two_weeks()).server;
     let window = Duration::from_secs(two_weeks().full_window().seconds());
-    let prefix = headcount::cache::Prefix::new(PREFIX).unwrap();
+    let prefix = headcount::redis::Prefix::new(PREFIX).unwrap();
     let patience = Duration::from_secs(20);
     let options = RedisCacheOptions {
         command_timeout: patience,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use domain::store::StoreError;
+use domain::{Count, Membership, Timestamp, UserId};
 use headcount::app::Headcount;
 use headcount::counts::{Answer, CountError, Listed};
-use headcount::domain::{Count, Membership, Timestamp, UserId};
 use headcount::ingest::{Durability, IngestError, Intake};
 use headcount::refresher::Outcome;
-use headcount::store::StoreError;
 use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use domain::{Clock, Count, Membership, Timestamp, Window};
 use headcount::counts::{Answer, Source};
-use headcount::domain::{Clock, Count, Membership, Timestamp, Window};
 
 use super::clock::{Moment, Time};
 use super::steps::{MINUTE, SEGMENTS};

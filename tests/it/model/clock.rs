@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use headcount::domain::{Clock, Timestamp};
+use domain::{Clock, Timestamp};
 use parking_lot::Mutex;
 
 /// What has really passed, and how far the system's clock is off.

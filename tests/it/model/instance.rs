@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::cache::CountCache;
 use headcount::app::Headcount;
-use headcount::cache::{CountCache, RedisCache, RedisCacheOptions};
+use headcount::cache::{RedisCache, RedisCacheOptions};
 use headcount::config::Settings;
 use headcount::telemetry::Metrics;
 use headcount::wiring::{self, Opened};

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use domain::Window;
+use domain::store::PairStore;
 use headcount::counts::{Answer, Source};
-use headcount::domain::Window;
 use headcount::refresher::Outcome;
-use headcount::store::PairStore;
 use tokio::time::sleep;
 
 use super::checks::{self, promise, slot};

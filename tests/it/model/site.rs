@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::store::PairStore;
 use futures::executor::block_on;
-use headcount::store::PairStore;
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::time::Instant;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use headcount::domain::Timestamp;
+use domain::Timestamp;
 
 use super::clock::Moment;
 

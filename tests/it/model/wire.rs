@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use headcount::domain::Segment;
+use domain::Segment;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use headcount::cache::{
-    CacheError, Cached, CountCache, KnownSegments, LockToken, MemoryCache, PendingMark,
-};
-use headcount::domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use domain::cache::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
+use domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use headcount::cache::MemoryCache;
 use parking_lot::Mutex;
 
 use super::steps::{Call, Fate};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::executor::block_on;
-use headcount::domain::{
+use domain::store::{Archived, PairStore, StoreError};
+use domain::{
     Batch, BatchBuilder, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
 };
+use futures::executor::block_on;
 use headcount::store::embedded::EmbeddedStore;
-use headcount::store::{Archived, PairStore, StoreError};
 use parking_lot::Mutex;
 
 use super::steps::{Call, Fate};

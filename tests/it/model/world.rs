@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::{Segment, TimeFrame, Timestamp, Window};
 use headcount::config::Settings;
-use headcount::domain::{Segment, TimeFrame, Timestamp, Window};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::wiring::set_up;
 use parking_lot::Mutex;

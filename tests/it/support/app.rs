@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use domain::store::PairStore;
+use domain::{ManualClock, Timestamp};
 use headcount::app::Headcount;
 use headcount::auth::Auth;
 use headcount::config::Settings;
-use headcount::domain::{ManualClock, Timestamp};
 use headcount::http::{self, Drained};
-use headcount::store::PairStore;
 use headcount::telemetry::Metrics;
 use headcount::wiring::{self, Opened};
 use reqwest::{Method, Response};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use headcount::domain::TimeFrame;
+use domain::TimeFrame;
 use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use serde_json::json;
 use tempfile::TempDir;

@@ -24,7 +24,7 @@ pub mod wait;
 
 use std::time::Duration;
 
-use headcount::domain::TimeFrame;
+use domain::TimeFrame;
 
 /// The frame that a service has unless told otherwise.
 pub fn two_weeks() -> TimeFrame {

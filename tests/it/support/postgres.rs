@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use headcount::domain::{Secret, TimeFrame};
+use domain::{Secret, TimeFrame};
 use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;

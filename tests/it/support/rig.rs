@@ -3,18 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headcount::cache::CountCache;
+use domain::cache::CountCache;
+use domain::store::PairStore;
+use domain::{BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window};
 use headcount::config::Settings;
 use headcount::counts::{Answer, Counts, CountsParts, Listed};
-use headcount::domain::{
-    BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window,
-};
 use headcount::ingest::SegmentGuard;
 use headcount::refresher::{Outcome, Refresher, RefresherParts};
-use headcount::store::PairStore;
-use headcount::supervisor::Supervisor;
 use headcount::telemetry::Metrics;
 use headcount::wiring;
+use supervisor::Supervisor;
 
 use super::shared_cache::{SharedCache, Shelf};
 use super::switchable::SwitchableStore;
@@ -86,7 +84,7 @@ impl Rig {
     ) -> Self {
         let metrics = Arc::<Metrics>::default();
         let cache = Arc::new(SharedCache::on(shelf));
-        let supervisor = Supervisor::new(&metrics);
+        let supervisor = Supervisor::new(metrics.panic_counter());
         let refresher = Arc::new(Refresher::new(RefresherParts {
             frame,
             clock: clock.clone(),

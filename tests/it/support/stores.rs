@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headcount::cache::{Prefix, RedisServer};
-use headcount::domain::{Secret, TimeFrame};
-use headcount::store::PairStore;
+use domain::store::PairStore;
+use domain::{Secret, TimeFrame};
+use headcount::redis::{Prefix, RedisServer};
 use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::store::redis::{RedisStore, RedisStoreOptions};
 use tempfile::TempDir;

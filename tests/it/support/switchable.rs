@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use headcount::domain::{
-    Batch, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
-};
-use headcount::store::{Archived, PairStore, StoreError};
+use domain::store::{Archived, PairStore, StoreError};
+use domain::{Batch, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 

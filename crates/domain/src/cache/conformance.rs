@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cached, CountCache, LockToken, PendingMark};
-use crate::domain::{Count, Segment, TimeFrame, Timestamp, Window};
 use crate::store::conformance::HOSTILE_NAMES;
+use crate::{Count, Segment, TimeFrame, Timestamp, Window};
 
 /// Long enough that nothing expires during a check.
 const LONG: Duration = Duration::from_secs(60);

@@ -1,5 +1,6 @@
 //! Owns the background tasks of a service: each is kept running until the stop, whatever happens in it.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +10,6 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crate::telemetry::Metrics;
 
 /// The pause before the first restart; it doubles with each panic that follows soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -25,19 +24,25 @@ pub struct Supervisor {
     watch: Watch,
 }
 
-/// What happens when a task panics. The default counts nothing.
-#[derive(Debug, Clone, Default)]
+/// Called with the name of a task and the number of panics to add to its total. It is called with 0 when a task starts, so
+/// that a rate sees the first panic.
+pub type OnPanic = Arc<dyn Fn(&'static str, u64) + Send + Sync>;
+
+/// Restarts one task when it panics. The default counts no panics.
+#[derive(Clone, Default)]
 pub struct Watch {
-    metrics: Option<Arc<Metrics>>,
+    on_panic: Option<OnPanic>,
 }
 
 impl Supervisor {
-    /// A supervisor without tasks, which counts panics in `metrics`.
-    pub fn new(metrics: &Arc<Metrics>) -> Self {
+    /// A supervisor without tasks, which reports panics to `on_panic`.
+    pub fn new(on_panic: OnPanic) -> Self {
         Self {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            watch: Watch::counting(metrics),
+            watch: Watch {
+                on_panic: Some(on_panic),
+            },
         }
     }
 
@@ -68,9 +73,7 @@ impl Supervisor {
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(result) => result,
                 Err(panic) => {
-                    if let Some(metrics) = &watch.metrics {
-                        metrics.task_panics(name, 1);
-                    }
+                    watch.count(name, 1);
                     tracing::error!(
                         task = name,
                         "work in the background panicked; standard error has its message"
@@ -90,10 +93,9 @@ impl Supervisor {
 }
 
 impl Watch {
-    /// Counts panics in `metrics`.
-    pub fn counting(metrics: &Arc<Metrics>) -> Self {
-        Self {
-            metrics: Some(Arc::clone(metrics)),
+    fn count(&self, task: &'static str, panics: u64) {
+        if let Some(on_panic) = &self.on_panic {
+            on_panic(task, panics);
         }
     }
 
@@ -106,10 +108,7 @@ impl Watch {
     ) where
         T: Future<Output = ()>,
     {
-        if let Some(metrics) = &self.metrics {
-            // From 0 on, so that a rate sees the first panic.
-            metrics.task_panics(name, 0);
-        }
+        self.count(name, 0);
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
@@ -119,9 +118,7 @@ impl Watch {
             if task.catch_unwind().await.is_ok() {
                 return;
             }
-            if let Some(metrics) = &self.metrics {
-                metrics.task_panics(name, 1);
-            }
+            self.count(name, 1);
             if begun.elapsed() > LONGEST_PAUSE {
                 pause = FIRST_PAUSE;
             }
@@ -139,12 +136,30 @@ impl Watch {
     }
 }
 
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("counts", &self.on_panic.is_some())
+            .finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
     use tokio::sync::Notify;
+
+    /// Adds up the panics of all tasks.
+    fn counted() -> (Arc<AtomicU64>, OnPanic) {
+        let total = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&total);
+        let on_panic = Arc::new(move |_, panics| {
+            counted.fetch_add(panics, Ordering::SeqCst);
+        });
+        (total, on_panic)
+    }
 
     /// Panics at each start but the last of `starts`, tells of that, and runs until `stop`.
     fn unsteady(
@@ -171,8 +186,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_counted_and_started_again_ever_later() {
-        let metrics = Arc::<Metrics>::default();
-        let supervisor = Supervisor::new(&metrics);
+        let (panics, on_panic) = counted();
+        let supervisor = Supervisor::new(on_panic);
         let (make, steady) = unsteady(10, supervisor.stop().clone());
         let begun = Instant::now();
         supervisor.keep("unsteady", make);
@@ -181,19 +196,17 @@ mod tests {
         let pauses = Duration::from_millis(pauses.iter().sum());
         // Tokio's paused clock has a step of a millisecond.
         assert_eq!(begun.elapsed().as_secs(), pauses.as_secs());
-        let line = "headcount_task_panics_total{task=\"unsteady\"} 9\n";
-        assert!(metrics.render().unwrap().contains(line));
+        assert_eq!(panics.load(Ordering::SeqCst), 9);
         supervisor.end().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_end_does_not_wait_for_a_restart() {
-        let metrics = Arc::<Metrics>::default();
-        let supervisor = Supervisor::new(&metrics);
+        let (panics, on_panic) = counted();
+        let supervisor = Supervisor::new(on_panic);
         let (make, _) = unsteady(u32::MAX, supervisor.stop().clone());
         supervisor.keep("hopeless", make);
-        let counted = || metrics.render().unwrap().contains("{task=\"hopeless\"} 8");
-        while !counted() {
+        while panics.load(Ordering::SeqCst) < 8 {
             sleep(FIRST_PAUSE).await;
         }
         let begun = Instant::now();
@@ -203,20 +216,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_before_the_first_wait_is_one_like_others() {
-        let metrics = Arc::<Metrics>::default();
+        let (panics, on_panic) = counted();
         let stop = CancellationToken::new();
         stop.cancel();
         let make = || -> std::future::Ready<()> { panic!("no task at all") };
-        Watch::counting(&metrics)
-            .keep_alive("none", &stop, make)
-            .await;
-        let text = metrics.render().unwrap();
-        assert!(text.contains("headcount_task_panics_total{task=\"none\"} 1\n"));
+        let watch = Watch {
+            on_panic: Some(on_panic),
+        };
+        watch.keep_alive("none", &stop, make).await;
+        assert_eq!(panics.load(Ordering::SeqCst), 1);
     }
 
     #[tokio::test]
     async fn a_task_that_returns_is_done() {
-        let supervisor = Supervisor::new(&Arc::default());
+        let supervisor = Supervisor::new(counted().1);
         let done = Arc::new(Notify::new());
         let told = Arc::clone(&done);
         supervisor.keep("short", move || {

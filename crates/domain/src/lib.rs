@@ -5,12 +5,15 @@
 //! `slot(T) - window < s <= slot(T)`.
 
 mod batch;
+pub mod cache;
 mod clock;
 mod count;
 mod erasure;
 mod hidden;
+mod reach;
 mod secret;
 mod segment;
+pub mod store;
 mod time_frame;
 mod user_id;
 mod window;
@@ -20,8 +23,9 @@ pub use clock::{Clock, ManualClock, SteadyClock};
 pub use count::{Count, Membership, TrendPoint};
 pub use erasure::Erasure;
 pub use hidden::Hidden;
-pub(crate) use hidden::shown;
+pub use hidden::shown;
 pub use jiff::Timestamp;
+pub use reach::{PATTERN, Reach};
 pub use secret::{HIDDEN, Secret};
 pub use segment::{InvalidSegment, Segment};
 pub use time_frame::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Index;
 use super::entry::Fingerprint;
 use super::shared::Shared;
-use crate::domain::{Segment, Slot};
+use domain::{Segment, Slot};
 
 /// Entries looked at under one lock of a segment: about 20 microseconds.
 const LOCKED: u64 = 2048;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::Count;
+use crate::Count;
 
 /// Keeps the last point of each step; `points` are in order.
 pub fn last_of_each(points: Vec<Count>, step: Duration) -> Vec<Count> {
@@ -21,7 +21,7 @@ pub fn last_of_each(points: Vec<Count>, step: Duration) -> Vec<Count> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Timestamp;
+    use crate::Timestamp;
 
     #[test]
     fn a_step_keeps_its_last_point() {

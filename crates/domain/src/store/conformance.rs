@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{PairStore, StoreError};
-use crate::domain::{
+use crate::{
     Batch, BatchBuilder, Count, Erasure, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
     Window,
 };

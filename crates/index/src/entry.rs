@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::domain::Slot;
+use domain::Slot;
 
 /// How many bits of a user's hash the index keeps.
 pub const FINGERPRINT_BITS: u32 = 48;

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::testing::MemDisk;
 use super::*;
-use crate::fuzzing::{Edit, edit};
+use fuzzing::{Edit, edit};
 
 #[derive(Debug, TypeGenerator)]
 struct Input {

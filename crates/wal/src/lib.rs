@@ -48,8 +48,8 @@ mod handle;
 mod options;
 mod recovery;
 mod replay;
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod writer;

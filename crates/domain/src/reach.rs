@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::Segment;
+use crate::Segment;
 
 /// The segments that a caller may name and see; every one by default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

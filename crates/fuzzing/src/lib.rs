@@ -4,7 +4,7 @@ use bolero::TypeGenerator;
 
 /// Turns bytes into a text that has much of what `words` lists: from 128 on a byte is a word, and below it is
 /// itself. 255 makes the byte after it literal, so that every text can be reached.
-pub(crate) fn spell(input: &[u8], words: &[&str]) -> Vec<u8> {
+pub fn spell(input: &[u8], words: &[&str]) -> Vec<u8> {
     let mut text = Vec::with_capacity(input.len() * 4);
     let mut bytes = input.iter().copied();
     while let Some(byte) = bytes.next() {
@@ -22,7 +22,8 @@ pub(crate) fn spell(input: &[u8], words: &[&str]) -> Vec<u8> {
 
 /// What happens to a file or a message that was right. Places are taken modulo its length.
 #[derive(Debug, Clone, TypeGenerator)]
-pub(crate) enum Edit {
+#[expect(missing_docs, reason = "each variant says what its fields are")]
+pub enum Edit {
     /// Other bits at a place.
     Flip { at: u32, bits: u8 },
     /// Nothing from a place on.
@@ -40,7 +41,7 @@ pub(crate) enum Edit {
 }
 
 /// Does all of `edits` to `bytes`.
-pub(crate) fn edit(bytes: &mut Vec<u8>, edits: &[Edit]) {
+pub fn edit(bytes: &mut Vec<u8>, edits: &[Edit]) {
     for edit in edits {
         edit.apply(bytes);
     }

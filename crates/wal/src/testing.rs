@@ -12,7 +12,7 @@ use super::disk::{Disk, DiskFile};
 
 /// A disk in memory. Clones share it; [`MemDisk::crash`] makes another one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemDisk {
+pub struct MemDisk {
     state: Arc<Mutex<State>>,
 }
 
@@ -28,21 +28,21 @@ struct State {
 
 /// What goes wrong from now on.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     /// How many bytes can still be written.
-    pub(crate) room: Option<u64>,
+    pub room: Option<u64>,
     /// How many bytes one write takes at most.
-    pub(crate) longest_write: Option<usize>,
+    pub longest_write: Option<usize>,
     /// Syncs of files fail.
-    pub(crate) sync: bool,
+    pub sync: bool,
     /// Syncs of directories fail.
-    pub(crate) sync_dir: bool,
+    pub sync_dir: bool,
     /// Truncations fail.
-    pub(crate) truncate: bool,
+    pub truncate: bool,
     /// Writes fail with an error that is not about room.
-    pub(crate) write: bool,
+    pub write: bool,
     /// After so many operations that succeed, of whatever kind, one fails; those after it succeed again.
-    pub(crate) once: Option<u64>,
+    pub once: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -81,18 +81,19 @@ impl NameChange {
 }
 
 impl MemDisk {
-    pub(crate) fn set_faults(&self, faults: Faults) {
+    /// From now on the disk fails as `faults` says.
+    pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
     }
 
     /// Whether the one operation that was to fail has done so.
-    pub(crate) fn has_failed_once(&self) -> bool {
+    pub fn has_failed_once(&self) -> bool {
         self.state.lock().faults.once.is_none()
     }
 
     /// What the disk may hold after the machine died now: any part of what was not synced is lost. The disk
     /// that is returned is another one; those who still use this one can't reach it.
-    pub(crate) fn crash(&self, seed: u64) -> Self {
+    pub fn crash(&self, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let state = self.state.lock();
         let mut names = state.durable_names.clone();
@@ -110,7 +111,7 @@ impl MemDisk {
     }
 
     /// What the next process finds after this one died now. The machine lives: nothing is lost, nor synced.
-    pub(crate) fn kill(&self) -> Self {
+    pub fn kill(&self) -> Self {
         let state = self.state.lock();
         let files = state.files.to_vec();
         Self::with(files, state.names.clone())
@@ -130,13 +131,13 @@ impl MemDisk {
     }
 
     /// The bytes of a file.
-    pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
         let state = self.state.lock();
         state.files[state.names[path]].data.clone()
     }
 
     /// Puts a file there, durably.
-    pub(crate) fn put(&self, path: &Path, data: Vec<u8>) {
+    pub fn put(&self, path: &Path, data: Vec<u8>) {
         let mut state = self.state.lock();
         let file = state.files.len();
         state.files.push(Content::durable(data));

@@ -172,7 +172,7 @@ fn step(len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Slot;
+    use domain::Slot;
 
     fn entry(number: u64) -> Entry {
         Entry::new(Fingerprint::from_number(number), Slot::new(1))

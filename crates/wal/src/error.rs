@@ -1,5 +1,6 @@
 //! What can go wrong with a log.
 
+use domain::store::StoreError;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -89,4 +90,21 @@ fn is_full(error: &io::Error) -> bool {
             | io::ErrorKind::FileTooLarge
             | io::ErrorKind::WriteZero
     )
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        let text = error.to_string();
+        match error {
+            LogError::Full { .. } => Self::Full(text),
+            LogError::Damaged { .. } | LogError::Missing { .. } | LogError::Version { .. } => {
+                Self::Damaged(text)
+            }
+            LogError::Size(_) => Self::Rejected(text),
+            LogError::Closed => Self::Closed,
+            LogError::Locked { .. } | LogError::Io { .. } | LogError::Failed(_) => {
+                Self::Unavailable(text)
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ pub struct Hidden(char);
 
 impl Hidden {
     /// The first one in `text`. Plain ASCII has none.
-    pub(crate) fn first_in(text: &str) -> Option<Self> {
+    pub fn first_in(text: &str) -> Option<Self> {
         if text.is_ascii() {
             return None;
         }
@@ -67,7 +67,7 @@ fn is_hidden(char: char) -> bool {
 }
 
 /// `text` with its hidden characters shown, for where names of former versions may stand.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     if Hidden::first_in(text).is_none() {
         return text.to_owned();
     }

@@ -39,7 +39,7 @@ pub trait DiskFile: Send + fmt::Debug {
 
 impl dyn DiskFile + '_ {
     /// Writes all of `bytes` at `offset`.
-    pub(crate) fn write_all_at(&mut self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    pub fn write_all_at(&mut self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.write_at(bytes, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -55,7 +55,7 @@ impl dyn DiskFile + '_ {
     }
 
     /// Fills `buffer` from `offset` on as far as the file goes, and returns how many bytes that were.
-    pub(crate) fn read_full_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub fn read_full_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
             match self.read_at(&mut buffer[filled..], offset + filled as u64) {

@@ -9,28 +9,28 @@ use parking_lot::Mutex;
 
 use super::conformance::frame;
 use super::{Archived, PairStore, StoreError};
-use crate::domain::{
+use crate::{
     Batch, BatchBuilder, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId,
     Window,
 };
 
 /// The store; its resolution is that of [`frame`].
 #[derive(Debug, Default)]
-pub(crate) struct Model {
+pub struct Model {
     /// The latest slot of each user, by segment and user.
-    pub(crate) pairs: Mutex<BTreeMap<(String, String), Slot>>,
+    pub pairs: Mutex<BTreeMap<(String, String), Slot>>,
     /// Every so many calls are answered with `Unavailable`.
-    pub(crate) fails_each: u64,
+    pub fails_each: u64,
     /// How often it was asked.
-    pub(crate) calls: AtomicU64,
+    pub calls: AtomicU64,
     /// From here on everything fails.
-    pub(crate) is_gone: AtomicBool,
+    pub is_gone: AtomicBool,
     /// Users whose pairs are taken and forgotten.
-    pub(crate) drops: Option<&'static str>,
+    pub drops: Option<&'static str>,
     /// Recorded after each export, as live writes are.
-    pub(crate) live: Mutex<Vec<Batch>>,
+    pub live: Mutex<Vec<Batch>>,
     /// Who was erased.
-    pub(crate) erased: Mutex<Vec<Erasure>>,
+    pub erased: Mutex<Vec<Erasure>>,
 }
 
 impl Model {
@@ -44,7 +44,7 @@ impl Model {
     }
 
     /// Takes pairs from beside the port.
-    pub(crate) fn put(&self, batch: &Batch) {
+    pub fn put(&self, batch: &Batch) {
         let mut pairs = self.pairs.lock();
         for pair in batch.pairs() {
             if self.drops.is_some_and(|name| pair.user.as_str() == name) {
