@@ -24,7 +24,7 @@ use domain::{Batch, Resolution, Slot, TimeFrame, Timestamp};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::StreamExt;
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 use support::influxd::{Influxd, ORG, TOKEN};
 use support::service::Service;
 use support::setting;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use domain::store::PairStore;
 use domain::{Batch, Segment, Slot, Timestamp};
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use support::setting;
 use support::stores::record_all;
 use support::traffic::{BATCH, SEGMENTS, Seen, batch, frame};

@@ -9,7 +9,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use headcount::http::parse::{self, Report};
+use http::parse::{self, Report};
 
 const ITEMS: usize = 10_000;
 

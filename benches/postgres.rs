@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use domain::store::PairStore;
 use domain::{Batch, Segment, Timestamp};
-use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
+use stores::postgres::{PostgresOptions, PostgresStore, set_up};
 use support::postgres::Postgres;
 use support::setting;
 use support::stores::record_all;

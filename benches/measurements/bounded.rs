@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use headcount::store::influx::set_up;
+use stores::influx::set_up;
 
 use super::client::{self, Request};
 use super::report::Report;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use domain::Batch;
 use domain::store::PairStore;
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 

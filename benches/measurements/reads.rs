@@ -127,7 +127,7 @@ pub(crate) fn measure(run: &Run) -> Report {
 }
 
 /// A store whose keys are those of a service with default settings.
-fn redis_store_of_service(url: &str) -> headcount::store::redis::RedisStore {
+fn redis_store_of_service(url: &str) -> stores::redis::store::RedisStore {
     redis_store(url, "headcount")
 }
 

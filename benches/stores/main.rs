@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use domain::store::PairStore;
 use domain::{Batch, Segment, Timestamp, Window};
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 use support::influxd::Influxd;
 use support::postgres::Postgres;
 use support::redis::Redis;

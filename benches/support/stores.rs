@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use domain::store::PairStore;
 use domain::{Batch, Secret};
 use futures::StreamExt;
-use headcount::redis::{Prefix, RedisServer};
-use headcount::store::redis::{RedisStore, RedisStoreOptions};
+use stores::redis::store::{RedisStore, RedisStoreOptions};
+use stores::redis::{Prefix, RedisServer};
 
 use super::traffic::frame;
 

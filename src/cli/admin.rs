@@ -10,9 +10,9 @@ use super::output::{grouped, harmless, note, print, print_json};
 use super::progress::{Progress, Unit};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
-use crate::app::Headcount;
 use crate::config::{CacheKind, RefreshMode, StoreKind};
-use crate::refresher::{Outcome, Skip};
+use engine::Headcount;
+use engine::refresher::{Outcome, Skip};
 
 #[derive(Deserialize)]
 struct Refreshed {

@@ -14,16 +14,16 @@ use super::output::{harmless, note, print, print_json};
 use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use super::{Failure, duration, duration_text};
-use crate::audit::{Auditor, AuditorParts, Finding, Keeping};
 use crate::config::{CacheKind, Settings, StoreKind};
-use crate::telemetry::Metrics;
-use crate::transfer::Patience;
 use crate::wiring;
 use asked::Service;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Segment, SteadyClock, Window};
 use table::{Account, Sample};
+use telemetry::Metrics;
+use tools::audit::{Auditor, AuditorParts, Finding, Keeping};
+use tools::transfer::Patience;
 
 /// How long a store or cache is asked again that can't answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal, Write};
 use serde::Serialize;
 
 use super::Failure;
-pub(super) use crate::words::grouped;
+pub(super) use domain::text::grouped;
 
 /// Prints a result. A reader that has gone (`headcount segments | head -1`) is no failure: who left has read
 /// enough, and the exit code still says how the command went.

@@ -10,14 +10,17 @@ use super::Failure;
 use super::args::ServeArgs;
 use super::start_line;
 use super::variables::Variables;
-use crate::app::{Headcount, OpenError};
-use crate::auth::Auth;
-use crate::config::{Cors, Settings};
-use crate::http;
+use crate::config::Settings;
 use crate::open_files;
 use crate::shutdown::Signals;
-use crate::telemetry::{self, Metrics};
 use domain::{Clock, SteadyClock};
+use engine::Headcount;
+use engine::headcount::OpenError;
+use http;
+use http::auth::Auth;
+use http::settings::Cors;
+use telemetry;
+use telemetry::Metrics;
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
     // Whatever is wrong with the settings is said before anything is opened or bound.

@@ -1,8 +1,8 @@
 //! The first log line of a process: what was started, and with what.
 
-use crate::auth::AuthMode;
 use crate::config::{CacheKind, Settings, StoreKind};
-use crate::version::{COMMIT, VERSION};
+use http::auth::AuthMode;
+use telemetry::version::{COMMIT, VERSION};
 
 /// Logs that `role` starts.
 pub(super) fn log(settings: &Settings, role: &str) {

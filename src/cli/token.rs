@@ -13,8 +13,8 @@ use super::args::{TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRev
 use super::output::{harmless, note, print, print_json};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
-use crate::auth::{self, BadTokens, Digest, EditError, Token};
 use domain::Timestamp;
+use http::auth::{self, BadTokens, Digest, EditError, Token};
 
 #[derive(Serialize)]
 struct Made<'a> {
@@ -258,7 +258,7 @@ fn to_the_second(at: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::Scope;
+    use http::auth::Scope;
 
     #[test]
     fn tokens_are_listed_without_what_is_secret() {

@@ -9,12 +9,12 @@ use super::args::ServeArgs;
 use super::serve::{bind, unless_stopped, warn_of};
 use super::start_line;
 use super::variables::Variables;
-use crate::app::Headcount;
 use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
-use crate::http;
 use crate::open_files;
 use crate::shutdown::Signals;
-use crate::telemetry;
+use engine::Headcount;
+use http;
+use telemetry;
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
     let loaded = args.settings.load_for_log(variables.into_vec())?;

@@ -11,10 +11,10 @@ use super::layers::Layers;
 use super::raw::Time;
 use super::settings::{InfluxSettings, PostgresSettings, RedisSettings};
 use super::table::{INFLUX_URL, POSTGRES_URL, REDIS_URL, SETTINGS};
-use crate::redis::{Prefix, RedisServer};
-use crate::store::postgres::PostgresServer;
-use crate::store::{influx, postgres};
 use domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
+use stores::postgres::PostgresServer;
+use stores::redis::{Prefix, RedisServer};
+use stores::{influx, postgres};
 
 /// Checks of values that parsed.
 pub(super) struct Check<'a> {

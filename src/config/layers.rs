@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::ConfigError;
 use super::table::{SETTINGS, Setting, known, nearest};
-use crate::words::without_credentials;
 use domain::HIDDEN;
+use domain::text::without_credentials;
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,6 @@ mod env;
 mod error;
 mod file;
 mod layers;
-mod networks;
 mod protection;
 mod raw;
 mod settings;
@@ -21,15 +20,14 @@ use std::path::{Path, PathBuf};
 pub use env::mistyped_for_clients;
 pub use error::ConfigError;
 pub use layers::Origin;
-pub use networks::Networks;
 pub use settings::{
-    CacheKind, CacheSettings, Cors, HttpSettings, InfluxSettings, IngestSettings, RedisSettings,
-    RefreshMode, RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
+    CacheKind, CacheSettings, InfluxSettings, IngestSettings, RedisSettings, RefreshMode,
+    RefreshSettings, Settings, StoreKind, StoreSettings,
 };
 pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, page_row, variable_of};
 
-use crate::auth::AuthMode;
 use domain::HIDDEN;
+use http::auth::AuthMode;
 use layers::Layers;
 
 /// Where settings come from besides the defaults.

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use super::ConfigError;
 use super::check::Check;
 use super::raw::Time;
-use super::settings::Cors;
-use super::{ConfigError, Networks};
-use crate::auth::{AuthMode, AuthSettings, JwtKey, JwtKeys, JwtSettings, MAX_RATE, Rates};
 use domain::Secret;
+use http::auth::{AuthMode, AuthSettings, JwtKey, JwtKeys, JwtSettings, MAX_RATE, Rates};
+use http::networks::Networks;
+use http::settings::Cors;
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Longer than any token should live.

@@ -12,11 +12,13 @@ use super::check::Check;
 use super::layers::Layers;
 use super::protection::Protection;
 use super::settings::{
-    CacheKind, CacheSettings, HttpSettings, InfluxTimeouts, IngestSettings, RefreshMode,
-    RefreshSettings, Settings, SpoolSettings, StoreKind, StoreSettings,
+    CacheKind, CacheSettings, InfluxTimeouts, IngestSettings, RefreshMode, RefreshSettings,
+    Settings, StoreKind, StoreSettings,
 };
-use crate::auth::AuthMode;
-use crate::telemetry::{LogFormat, TelemetrySettings};
+use engine::SpoolSettings;
+use http::auth::AuthMode;
+use http::settings::HttpSettings;
+use telemetry::{LogFormat, TelemetrySettings};
 
 /// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
 #[derive(Deserialize)]

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Networks;
-use crate::auth::AuthSettings;
-use crate::redis::{Prefix, RedisServer};
-use crate::store::postgres::PostgresServer;
-use crate::telemetry::TelemetrySettings;
 use domain::{Secret, TimeFrame, Window};
+use engine::SpoolSettings;
+use http::auth::AuthSettings;
+use http::settings::HttpSettings;
+use stores::postgres::PostgresServer;
+use stores::redis::{Prefix, RedisServer};
+use telemetry::TelemetrySettings;
 
 /// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
 #[derive(Debug, Clone)]
@@ -35,44 +36,6 @@ pub struct Settings {
     pub ingest: IngestSettings,
     /// Logs.
     pub telemetry: TelemetrySettings,
-}
-
-/// Which web pages of other origins may ask.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cors {
-    /// None.
-    Off,
-    /// All.
-    Any,
-    /// Those of these origins, as browsers write them.
-    Of(Vec<String>),
-}
-
-/// Limits of the HTTP server.
-#[derive(Debug, Clone)]
-pub struct HttpSettings {
-    /// Which web pages of other origins may ask.
-    pub cors: Cors,
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Networks,
-    /// Most bytes of a body after decompression.
-    pub max_body: u64,
-    /// Most connections open at once.
-    pub max_connections: usize,
-    /// Most clients of /v1/events at once.
-    pub max_event_clients: usize,
-    /// Most of them with one token.
-    pub max_event_clients_per_token: usize,
-    /// The key that sessions of the page are sealed under; without one, each process has its own.
-    pub session_key: Option<Secret>,
-    /// Longest time for a request's head to arrive.
-    pub header_timeout: Duration,
-    /// Longest time between two requests on a connection of HTTP/1.
-    pub idle_timeout: Duration,
-    /// How long requests are still accepted once the service was told to stop.
-    pub shutdown_delay: Duration,
-    /// Longest time for requests under way to finish after that.
-    pub shutdown_grace: Duration,
 }
 
 /// Where pairs live.
@@ -222,13 +185,4 @@ pub struct IngestSettings {
     pub spool: Option<SpoolSettings>,
     /// The key with which user ids become keyed hashes of themselves at the edge.
     pub user_key: Option<Secret>,
-}
-
-/// Where pairs wait while a store on the network is away.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpoolSettings {
-    /// The directory.
-    pub dir: PathBuf,
-    /// Most bytes in it.
-    pub max_bytes: u64,
 }

@@ -17,8 +17,8 @@ pub struct Setting {
 
 const DURATION: &str = "a duration such as 500ms, 10s, 5m, 1h or 14d";
 const SIZE: &str = "a size such as 512 KiB or 8 MiB";
-pub(super) const POSTGRES_URL: &str = crate::store::postgres::POSTGRES_URL;
-pub(super) const INFLUX_URL: &str = crate::store::influx::INFLUX_URL;
+pub(super) const POSTGRES_URL: &str = stores::postgres::POSTGRES_URL;
+pub(super) const INFLUX_URL: &str = stores::influx::INFLUX_URL;
 const COUNT: &str = "a whole number";
 pub(super) const REDIS_URL: &str = "a URL such as redis://user:password@host:6379/0, rediss://host or redis+cluster://a:6379,b:6379";
 
@@ -62,7 +62,7 @@ pub const SETTINGS: &[Setting] = &[
     plain("influx_trend_bucket", "headcount_trend", "the name of another bucket", "bucket of the trend; `headcount setup` makes it"),
     secret("influx_token", "influx_token_file", "a token of InfluxDB that may read and write both buckets", "token for InfluxDB"),
     secret("postgres_url", "postgres_url_file", POSTGRES_URL, "Postgres: `postgres://user:password@host:5432/database`; TLS by `?sslmode=` disable, prefer, require, verify-ca or verify-full, and `sslrootcert=`"),
-    plain("postgres_schema", "headcount", crate::store::postgres::SCHEMA, "schema of the tables in Postgres; `headcount setup` makes it"),
+    plain("postgres_schema", "headcount", stores::postgres::SCHEMA, "schema of the tables in Postgres; `headcount setup` makes it"),
     plain("postgres_connections", "10", COUNT, "most connections to Postgres; half of them only write"),
     plain("postgres_statement_timeout", "1m", DURATION, "longest time that Postgres may work on one count"),
     plain("influx_write_timeout", "11s", DURATION, "longest time that InfluxDB may take for one write at first; after a time-out it grows, up to 30s. Its own limit is 10s"),

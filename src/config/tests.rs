@@ -71,10 +71,7 @@ fn nothing_need_be_set() {
     assert_eq!(settings.ingest.queue_pairs, 1_000_000);
     assert_eq!(settings.ingest.max_segments, 10_000);
     assert_eq!(settings.ingest.user_key, None);
-    assert_eq!(
-        settings.telemetry.log_format,
-        crate::telemetry::LogFormat::Text
-    );
+    assert_eq!(settings.telemetry.log_format, telemetry::LogFormat::Text);
     assert_eq!(settings.telemetry.log, "info");
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache::{MemoryCache, RedisCache, RedisCacheOptions};
 use crate::config::{CacheKind, Settings};
 use domain::cache::{CacheError, CountCache};
+use stores::memory::MemoryCache;
+use stores::redis::cache::{RedisCache, RedisCacheOptions};
 
 /// Opens the configured cache.
 pub fn open_cache(settings: &Settings) -> Result<Arc<dyn CountCache>, CacheError> {

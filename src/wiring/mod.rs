@@ -8,4 +8,4 @@ mod store;
 pub use cache::open_cache;
 pub use place::place;
 pub use set_up::{set_up, token_roles};
-pub use store::{Opened, open_store, open_store_of};
+pub use store::{open_store, open_store_of};

@@ -23,7 +23,11 @@ pub fn place(settings: &Settings, kind: StoreKind) -> String {
             None => "postgres".to_owned(),
         },
         StoreKind::Redis => match &store.redis {
-            Some(redis) => format!("{}, prefix {:?}", redis.server.name, redis.prefix.as_str()),
+            Some(redis) => format!(
+                "{}, prefix {:?}",
+                redis.server.name(),
+                redis.prefix.as_str()
+            ),
             None => "redis".to_owned(),
         },
     }

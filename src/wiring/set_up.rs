@@ -2,8 +2,8 @@
 
 use super::store::{influx_options, postgres_options, redis_options};
 use crate::config::{Settings, StoreKind};
-use crate::store::{influx, postgres, redis};
 use domain::store::{SetUp, StoreError};
+use stores::{influx, postgres, redis};
 
 /// The roles for which the configured store issues tokens.
 pub fn token_roles(settings: &Settings) -> &'static [&'static str] {
@@ -24,7 +24,7 @@ pub async fn set_up(settings: &Settings, issue_tokens: bool) -> Result<SetUp, St
             warnings: Vec::new(),
         }),
         StoreKind::Influx => influx::set_up(&influx_options(settings)?, issue_tokens).await,
-        StoreKind::Redis => redis::set_up(redis_options(settings)?).await,
+        StoreKind::Redis => redis::store::set_up(redis_options(settings)?).await,
         StoreKind::Postgres if issue_tokens => {
             Err(StoreError::Unsupported("Postgres has roles and no tokens"))
         }

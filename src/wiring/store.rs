@@ -3,27 +3,60 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Settings, StoreKind};
-use crate::ingest::Identity;
-use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::influx::{InfluxOptions, InfluxStore};
-use crate::store::postgres::{PostgresOptions, PostgresStore};
-use crate::store::redis::{self, RedisStoreOptions};
-use crate::telemetry::Metrics;
-use domain::Slot;
-use domain::store::{PairStore, StoreError};
+use async_trait::async_trait;
+
+use super::open_cache;
+use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
+use domain::cache::{CacheError, CountCache};
+use domain::store::StoreError;
+use engine::ingest::Identity;
+use engine::{Backends, EngineOptions, Opened};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::influx::{InfluxOptions, InfluxStore};
+use stores::postgres::{PostgresOptions, PostgresStore};
+use stores::redis::store::{self as redis_store, RedisStoreOptions};
+use telemetry::Metrics;
 use wal::LogObserver;
 
 /// How long a start waits for InfluxDB to tell what the instances agree on.
 const INFLUX_PATIENCE: Duration = Duration::from_secs(3);
 
-/// An open store.
-#[derive(Debug)]
-pub struct Opened {
-    /// The store.
-    pub store: Arc<dyn PairStore>,
-    /// The newest slot that it holds, where it can tell.
-    pub newest: Option<Slot>,
+impl From<&Settings> for EngineOptions {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            frame: settings.frame,
+            max_segments: settings.ingest.max_segments,
+            queue_pairs: settings.ingest.queue_pairs,
+            write_deadline: settings.ingest.write_deadline,
+            user_key: settings.ingest.user_key.clone(),
+            spool: settings.ingest.spool.clone(),
+            refreshes: settings.refresh.mode == RefreshMode::Loop,
+            refresh_interval: settings.refresh.interval,
+            refresh_parallelism: settings.refresh.parallelism,
+            refresh_windows: settings.refresh.windows.clone(),
+            cache_ttl: settings.cache.ttl,
+            memory_ttl: match settings.cache.kind {
+                CacheKind::Memory => Duration::ZERO,
+                CacheKind::Redis => settings.cache.memory_ttl,
+            },
+            max_event_clients: settings.http.max_event_clients,
+        }
+    }
+}
+
+#[async_trait]
+impl Backends for Settings {
+    fn engine_options(&self) -> EngineOptions {
+        self.into()
+    }
+
+    async fn open_store(&self, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
+        open_store(self, metrics).await
+    }
+
+    fn open_cache(&self) -> Result<Arc<dyn CountCache>, CacheError> {
+        open_cache(self)
+    }
 }
 
 /// Opens the configured store.
@@ -107,7 +140,7 @@ async fn open_postgres(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
 }
 
 async fn open_redis(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
-    let store = redis::open(redis_options(settings)?).await?;
+    let store = redis_store::open(redis_options(settings)?).await?;
     let observed = Arc::downgrade(&store);
     metrics.before_render(move |metrics| {
         if let Some(survey) = observed.upgrade().and_then(|store| store.survey()) {

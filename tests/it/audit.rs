@@ -4,8 +4,8 @@ use std::path::Path;
 
 use domain::Timestamp;
 use domain::store::conformance::batch;
-use headcount::store::influx::set_up;
 use serde_json::Value;
+use stores::influx::set_up;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::postgres::Postgres;
@@ -184,7 +184,7 @@ async fn two_stores_are_compared() {
     // One more, in InfluxDB alone, past the service.
     let frame = headcount::config::Settings::with([]).unwrap().frame;
     let options = bench.influx.options("b", frame);
-    let store = headcount::store::influx::InfluxStore::open(options).unwrap();
+    let store = stores::influx::InfluxStore::open(options).unwrap();
     let slot = frame.resolution().slot_of(Timestamp::now());
     domain::store::PairStore::record(&store, &batch([("one more", "s", slot)]))
         .await

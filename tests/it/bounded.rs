@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use domain::Clock;
 use domain::cache::CountCache;
+use engine::counts::{Answer, Source};
 use futures::future::join_all;
-use headcount::counts::{Answer, Source};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 

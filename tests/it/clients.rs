@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use headcount::auth::Scope;
+use http::auth::Scope;
 use reqwest::Method;
 use tokio::sync::Mutex;
 

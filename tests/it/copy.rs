@@ -10,8 +10,8 @@ use domain::store::PairStore;
 use domain::store::conformance::{HOSTILE_NAMES, batch};
 use domain::{BatchBuilder, Slot, Timestamp, UserId};
 use headcount::config::{Settings, StoreKind};
-use headcount::store::influx::set_up;
 use headcount::wiring::open_store_of;
+use stores::influx::set_up;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::postgres::Postgres;

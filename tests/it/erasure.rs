@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::Timestamp;
-use headcount::store::influx::set_up;
 use serde_json::{Value, json};
+use stores::influx::set_up;
 
 use crate::support::influxd::{Influxd, settings_at};
 use crate::support::proxy::Proxy;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
-use headcount::refresher::{Outcome, Skip};
+use engine::refresher::{Outcome, Skip};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

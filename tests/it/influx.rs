@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use domain::store::conformance::{Factory, HOSTILE_NAMES, batch, check_store};
 use domain::store::{Change, PairStore, SetUp, last_of_each};
 use domain::{BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId};
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::two_weeks;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::store::PairStore;
 use domain::{BatchBuilder, Segment, TimeFrame, Timestamp, UserId};
-use headcount::store::influx::InfluxStore;
+use stores::influx::InfluxStore;
 
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::influxd::{Influxd, ORG, TOKEN};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use domain::store::{PairStore, StoreError};
 use domain::{Batch, BatchBuilder, Clock, Segment, Slot, Timestamp, UserId};
-use headcount::store::influx::{InfluxStore, set_up};
 use reqwest::Method;
 use serde_json::json;
+use stores::influx::{InfluxStore, set_up};
 use tempfile::TempDir;
 
 use crate::support::app::App;

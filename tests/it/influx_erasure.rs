@@ -7,8 +7,8 @@ use std::time::Duration;
 use domain::store::PairStore;
 use domain::store::conformance::{HOSTILE_NAMES, batch};
 use domain::{Segment, Slot, Timestamp, UserId};
-use headcount::store::influx::{InfluxOptions, InfluxStore, PointKey, set_up};
 use siphasher::sip::SipHasher13;
+use stores::influx::{InfluxOptions, InfluxStore, PointKey, set_up};
 
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::influxd::Influxd;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::store::{PairStore, StoreError};
 use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
-use headcount::store::influx::{InfluxOptions, InfluxStore, PointKey};
+use stores::influx::{InfluxOptions, InfluxStore, PointKey};
 
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::nobody::Nobody;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use domain::store::conformance::batch;
 use domain::store::{Change, PairStore};
 use domain::{Segment, Slot, TimeFrame, Timestamp, UserId};
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};
 use crate::support::program;

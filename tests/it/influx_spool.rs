@@ -1,6 +1,6 @@
 //! The service with InfluxDB away: pairs wait on disk and lose nothing.
 
-use headcount::store::influx::set_up;
+use stores::influx::set_up;
 
 use crate::support::influxd::{Influxd, settings_at};
 use crate::support::proxy::Proxy;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::store::PairStore;
 use domain::store::conformance::batch;
 use domain::{Count, Segment, Slot, Timestamp, TrendPoint, UserId};
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::influxd::{Influxd, settings_at};
 use crate::support::program::{self, Run};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use domain::Timestamp;
-use headcount::store::influx::set_up;
 use serde_json::Value;
+use stores::influx::set_up;
 
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::influxd::{Influxd, settings_at};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::Clock;
-use headcount::counts::Listed;
+use engine::counts::Listed;
 
 use crate::support::rig::{CACHE_TTL, Rig, name, settle};
 

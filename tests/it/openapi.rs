@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use headcount::auth::Scope;
-use headcount::http;
+use http::auth::Scope;
 use reqwest::Method;
 use serde_json::Value;
 

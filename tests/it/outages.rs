@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headcount::store::influx::set_up;
 use parking_lot::Mutex;
+use stores::influx::set_up;
 use tokio::task::JoinSet;
 
 use crate::support::influxd::{Influxd, ORG, TOKEN};

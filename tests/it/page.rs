@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use headcount::auth::Scope;
+use http::auth::Scope;
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, redirect};
 

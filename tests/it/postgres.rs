@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use domain::store::conformance::{Factory, HOSTILE_NAMES, check_store};
 use domain::store::{Change, PairStore, SetUp};
 use domain::{Batch, BatchBuilder, Count, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId};
-use headcount::store::postgres::{PostgresOptions, PostgresStore, set_up};
+use stores::postgres::{PostgresOptions, PostgresStore, set_up};
 
 use crate::support::postgres::{Postgres, parsed};
 use crate::support::two_weeks;

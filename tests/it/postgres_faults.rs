@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::store::{PairStore, StoreError};
 use domain::{Secret, Timestamp};
-use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
+use stores::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
 use tokio_postgres::Client;
 
 use crate::postgres::{back, batch, present, segment, user, users};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use headcount::store::postgres::set_up;
+use stores::postgres::set_up;
 
 use crate::postgres::frame;
 use crate::support::app::{App, NOON};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use domain::Clock;
 use domain::cache::{CountCache, LockToken};
 use domain::store::PairStore;
-use headcount::counts::Source;
-use headcount::refresher::{Outcome, Skip};
+use engine::counts::Source;
+use engine::refresher::{Outcome, Skip};
 
 use crate::support::rig::{CACHE_TTL, Rig, name};
 

@@ -8,10 +8,10 @@ use domain::cache::conformance::{check_cache, check_scenario};
 use domain::cache::{CacheError, Cached, CountCache, LockToken};
 use domain::{Count, Secret, Segment, TimeFrame, Timestamp, Window};
 use futures::FutureExt;
-use headcount::cache::{RedisCache, RedisCacheOptions};
-use headcount::redis::{Prefix, RedisServer};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use stores::redis::cache::{RedisCache, RedisCacheOptions};
+use stores::redis::{Prefix, RedisServer};
 
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Redis, RedisCluster};

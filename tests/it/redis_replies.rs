@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use domain::cache::{CacheError, CountCache};
 use domain::store::conformance::frame;
 use domain::{Count, Secret, Segment, Timestamp};
-use headcount::cache::{RedisCache, RedisCacheOptions};
-use headcount::redis::{Prefix, RedisServer};
+use stores::redis::cache::{RedisCache, RedisCacheOptions};
+use stores::redis::{Prefix, RedisServer};
 
 use crate::support::redis::Redis;
 

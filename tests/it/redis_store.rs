@@ -13,9 +13,9 @@ use domain::{
     Batch, BatchBuilder, Count, Secret, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
 };
 use futures::future::join_all;
-use headcount::cache::{RedisCache, RedisCacheOptions};
-use headcount::redis::{Prefix, RedisServer};
-use headcount::store::redis::{RedisStore, RedisStoreOptions, set_up};
+use stores::redis::cache::{RedisCache, RedisCacheOptions};
+use stores::redis::store::{RedisStore, RedisStoreOptions, set_up};
+use stores::redis::{Prefix, RedisServer};
 
 use crate::support::redis::{Redis, RedisCluster};
 

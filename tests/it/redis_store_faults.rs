@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use domain::Timestamp;
 use domain::store::conformance::frame;
 use domain::store::{PairStore, StoreError};
-use headcount::store::redis::{Eviction, Persistence, RedisStore};
+use stores::redis::store::{Eviction, Persistence, RedisStore};
 
 use crate::redis_store::{batch, options, present, segment, store, users};
 use crate::support::app::App;

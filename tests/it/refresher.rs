@@ -6,9 +6,9 @@ use std::time::Duration;
 use domain::Clock;
 use domain::cache::{CountCache, LockToken};
 use domain::store::PairStore;
+use engine::refresher::{Outcome, Skip};
+use engine::rounds::Rounds;
 use futures::FutureExt;
-use headcount::refresher::{Outcome, Skip};
-use headcount::rounds::Rounds;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::{ManualClock, SteadyClock, Timestamp};
-use headcount::app::Headcount;
-use headcount::cache::MemoryCache;
+use engine::Headcount;
+use engine::Opened;
 use headcount::config::Settings;
-use headcount::telemetry::Metrics;
-use headcount::wiring::{self, Opened};
+use headcount::wiring;
+use stores::memory::MemoryCache;
+use telemetry::Metrics;
 use tokio::net::TcpListener;
 
 use crate::support::fault_server::{FaultServer, Reply};

@@ -9,12 +9,12 @@ use domain::store::{Archived, PairStore, StoreError};
 use domain::{
     Batch, Count, Erasure, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
 };
-use headcount::app::Headcount;
-use headcount::cache::MemoryCache;
+use engine::Headcount;
+use engine::Opened;
+use engine::readiness::Component;
 use headcount::config::Settings;
-use headcount::readiness::Component;
-use headcount::telemetry::Metrics;
-use headcount::wiring::Opened;
+use stores::memory::MemoryCache;
+use telemetry::Metrics;
 
 /// A store of one segment with one user that panics as often as it is told when it counts. It has no threads, which a
 /// paused clock would not wait for.

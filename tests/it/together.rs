@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use domain::cache::CountCache;
 use domain::store::StoreError;
-use headcount::counts::Answer;
-use headcount::refresher::Outcome;
+use engine::counts::Answer;
+use engine::refresher::Outcome;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 

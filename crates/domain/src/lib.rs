@@ -14,6 +14,7 @@ mod reach;
 mod secret;
 mod segment;
 pub mod store;
+pub mod text;
 mod time_frame;
 mod user_id;
 mod window;

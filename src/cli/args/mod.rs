@@ -18,7 +18,7 @@ use super::setting_flags::SettingFlags;
 
 /// Exact distinct users per segment, now
 #[derive(Debug, Parser)]
-#[command(name = "headcount", version = crate::version::text(), about, long_about = None)]
+#[command(name = "headcount", version = telemetry::version::text(), about, long_about = None)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub(in crate::cli) struct Cli {
     #[command(subcommand)]

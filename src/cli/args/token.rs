@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::values::{lifetime, pattern, rate};
-use crate::auth::Scope;
+use http::auth::Scope;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum TokenCommand {

@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::auth::{MAX_RATE, PATTERN};
 use crate::cli::duration;
 use domain::Reach;
+use http::auth::{MAX_RATE, PATTERN};
 
 pub(super) fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::sleep;
 
-use crate::audit::{Against, Evidence, Finding, Verdict, judge};
 use crate::cli::Failure;
 use crate::cli::args::SegmentsArgs;
 use crate::cli::client::Client;
@@ -18,6 +17,7 @@ use crate::cli::segments;
 use domain::cache::Cached;
 use domain::store::{PairStore, StoreError};
 use domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use tools::audit::{Against, Evidence, Finding, Verdict, judge};
 
 /// How often a segment is asked for before a difference counts as unexplained.
 const LOOKS: u32 = 4;

@@ -3,11 +3,11 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::audit::{Finding, Verdict};
 use crate::cli::duration_text;
 use crate::cli::output::{grouped, harmless};
 use crate::config::StoreKind;
 use domain::Window;
+use tools::audit::{Finding, Verdict};
 
 /// Which part of the segments was looked at.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -189,10 +189,10 @@ impl Account<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Against;
     use domain::cache::Cached;
     use domain::store::conformance::frame;
     use domain::{Count, Segment, Timestamp};
+    use tools::audit::Against;
 
     fn count(users: u64, second: i64) -> Count {
         Count {

@@ -6,8 +6,8 @@ use reqwest::header::HeaderValue;
 use super::DEFAULT_URL;
 use crate::cli::Failure;
 use crate::cli::output::harmless;
-use crate::words::without_credentials;
 use domain::Segment;
+use domain::text::without_credentials;
 
 /// A segment's name, checked before it travels.
 pub(in crate::cli) fn valid(segment: &str) -> Result<Segment, Failure> {

@@ -16,11 +16,11 @@ use super::args::CopyArgs;
 use super::output::{note, print, print_json};
 use super::variables::Variables;
 use crate::config::{Settings, StoreKind};
-use crate::telemetry::Metrics;
-use crate::transfer::{Names, Patience, Transfer, TransferObserver, TransferParts, TransferReport};
 use crate::wiring;
 use domain::store::PairStore;
 use domain::{Clock, SteadyClock};
+use telemetry::Metrics;
+use tools::transfer::{Names, Patience, Transfer, TransferObserver, TransferParts, TransferReport};
 
 pub(super) async fn run(mut args: CopyArgs, variables: Variables) -> Result<(), Failure> {
     let (from, to) = (args.from, args.to);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::cli::output::{grouped, harmless};
-use crate::transfer::{Compared, Comparison, Names, TransferReport};
+use tools::transfer::{Compared, Comparison, Names, TransferReport};
 
 #[derive(Serialize)]
 pub(super) struct Document<'a> {

@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 
 use crate::cli::output::grouped;
 use crate::cli::progress::{Progress, Unit};
-use crate::transfer::{Step, TransferObserver};
 use domain::store::StoreError;
+use tools::transfer::{Step, TransferObserver};
 
 /// While a store can't answer, people hear of it once in so long.
 const QUIET: Duration = Duration::from_secs(5);

@@ -16,12 +16,12 @@ use super::Failure;
 use super::args::DemoArgs;
 use super::output::{grouped, note, print};
 use super::serve::unless_stopped;
-use crate::app::Headcount;
-use crate::auth::Auth;
 use crate::config::Settings;
-use crate::http;
 use crate::shutdown::Signals;
-use crate::telemetry;
+use engine::Headcount;
+use http;
+use http::auth::Auth;
+use telemetry;
 
 /// Where it serves unless somebody else does already.
 const PORT: u16 = 8080;

@@ -5,7 +5,7 @@ use csv::ByteRecord;
 use crate::cli::Failure;
 use crate::cli::args::Format;
 use crate::cli::output::harmless;
-use crate::http::parse::hints::{self, plain_name};
+use http::parse::hints::{self, plain_name};
 
 /// Which columns hold what, as asked for.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@
 use std::cell::Cell;
 
 use super::deliver::{ItemError, Verdict};
-use crate::http::parse;
-use crate::ingest::PairError;
 use domain::{InvalidInstant, Segment, TimeFrame, Timestamp, UserId};
+use engine::ingest::PairError;
+use http::parse;
 
 /// Judges pairs.
 pub(super) struct DryRun {

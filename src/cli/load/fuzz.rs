@@ -11,8 +11,8 @@ use super::table::Table;
 use super::times::Times;
 use super::{lines, table};
 use crate::cli::args::TimeUnit;
-use crate::http::parse;
 use fuzzing::spell;
+use http::parse;
 
 /// What `pass` hands over, and why it stopped before the end.
 fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {

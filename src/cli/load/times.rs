@@ -9,8 +9,8 @@ use serde_json::Number;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::cli::args::TimeUnit;
-use crate::http::parse::{hints, parse_rfc3339};
 use domain::Timestamp;
+use http::parse::{hints, parse_rfc3339};
 
 /// How times are to be understood.
 #[derive(Debug, Clone, Default)]

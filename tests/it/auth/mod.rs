@@ -16,9 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use domain::Timestamp;
-use headcount::auth::{self, Scope, Token};
 use headcount::config::Settings;
-use headcount::http;
+use http::auth::{self, Scope, Token};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use headcount::auth::Scope;
-use headcount::http;
+use http::auth::Scope;
 use serde_json::Value;
 
 use super::names::{Container, check_expression, metrics_in};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use headcount::config;
-use headcount::telemetry::Metrics;
+use telemetry::Metrics;
 
 use super::tools::{root, run};
 use crate::support::program::headcount;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::store::{PairStore, StoreError};
 use domain::{Batch, Clock, Timestamp};
-use headcount::ingest::erasures::Erasures;
-use headcount::ingest::spool::{DeliveryParts, Sink, Spool, deliver};
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use engine::ingest::erasures::Erasures;
+use engine::ingest::spool::{DeliveryParts, Sink, Spool, deliver};
 use parking_lot::Mutex;
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio_util::sync::CancellationToken;
 
 use super::content::{self, SEGMENTS, USERS, batch, now};

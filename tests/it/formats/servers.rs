@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use domain::Count;
 use domain::cache::CountCache;
-use headcount::cache::{RedisCache, RedisCacheOptions};
-use headcount::store::influx::{InfluxOptions, InfluxStore};
-use headcount::store::postgres::{PostgresStore, set_up};
-use headcount::store::redis::{RedisStore, RedisStoreOptions};
 use redis::AsyncCommands;
 use serde_json::{Value, json};
+use stores::influx::{InfluxOptions, InfluxStore};
+use stores::postgres::{PostgresStore, set_up};
+use stores::redis::cache::{RedisCache, RedisCacheOptions};
+use stores::redis::store::{RedisStore, RedisStoreOptions};
 
 use super::content::{self, SEGMENTS, USERS, day, now, segment};
 use super::{recorded, records, text};
@@ -135,7 +135,7 @@ async fn keys_of_redis_as_the_store() {
 fn redis_cache(url: &str) -> RedisCache {
     let server = redis_store::options(url, PREFIX, two_weeks()).server;
     let window = Duration::from_secs(two_weeks().full_window().seconds());
-    let prefix = headcount::redis::Prefix::new(PREFIX).unwrap();
+    let prefix = stores::redis::Prefix::new(PREFIX).unwrap();
     let patience = Duration::from_secs(20);
     let options = RedisCacheOptions {
         command_timeout: patience,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use headcount::counts::{Answer, Listed, Source};
-use headcount::ingest::Durability;
+use engine::counts::{Answer, Listed, Source};
+use engine::ingest::Durability;
 
 use super::calls::{Answered, Call};
 use super::checks::{self, promise, slot};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use domain::store::StoreError;
 use domain::{Count, Membership, Timestamp, UserId};
-use headcount::app::Headcount;
-use headcount::counts::{Answer, CountError, Listed};
-use headcount::ingest::{Durability, IngestError, Intake};
-use headcount::refresher::Outcome;
+use engine::Headcount;
+use engine::counts::{Answer, CountError, Listed};
+use engine::ingest::{Durability, IngestError, Intake};
+use engine::refresher::Outcome;
 use jiff::SignedDuration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{Clock, Count, Membership, Timestamp, Window};
-use headcount::counts::{Answer, Source};
+use engine::counts::{Answer, Source};
 
 use super::clock::{Moment, Time};
 use super::steps::{MINUTE, SEGMENTS};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::cache::CountCache;
-use headcount::app::Headcount;
-use headcount::cache::{RedisCache, RedisCacheOptions};
+use engine::Headcount;
+use engine::Opened;
 use headcount::config::Settings;
-use headcount::telemetry::Metrics;
-use headcount::wiring::{self, Opened};
+use headcount::wiring;
+use stores::redis::cache::{RedisCache, RedisCacheOptions};
+use telemetry::Metrics;
 
 use super::clock::{SteadyTestClock, Time};
 use super::line::{Line, Proxied};

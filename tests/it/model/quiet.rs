@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use domain::Window;
 use domain::store::PairStore;
-use headcount::counts::{Answer, Source};
-use headcount::refresher::Outcome;
+use engine::counts::{Answer, Source};
+use engine::refresher::Outcome;
 use tokio::time::sleep;
 
 use super::checks::{self, promise, slot};

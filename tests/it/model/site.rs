@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::store::PairStore;
 use futures::executor::block_on;
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::time::Instant;
 
 use super::instance::{self, Site};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::cache::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
 use domain::{Count, Segment, TimeFrame, Timestamp, Window};
-use headcount::cache::MemoryCache;
 use parking_lot::Mutex;
+use stores::memory::MemoryCache;
 
 use super::steps::{Call, Fate};
 use super::wire::{Course, Said, Wire};

@@ -8,8 +8,8 @@ use domain::{
     Batch, BatchBuilder, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
 };
 use futures::executor::block_on;
-use headcount::store::embedded::EmbeddedStore;
 use parking_lot::Mutex;
+use stores::embedded::EmbeddedStore;
 
 use super::steps::{Call, Fate};
 use super::wire::{Course, Wire};

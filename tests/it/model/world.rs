@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use domain::{Segment, TimeFrame, Timestamp, Window};
 use headcount::config::Settings;
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use headcount::wiring::set_up;
 use parking_lot::Mutex;
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use domain::TimeFrame;
-use headcount::store::influx::{InfluxOptions, InfluxStore, set_up};
 use serde_json::json;
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 use tempfile::TempDir;
 
 use super::servers::{Process, find, free_port};

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use domain::{Secret, TimeFrame};
-use headcount::store::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
+use stores::postgres::{PostgresOptions, PostgresServer, PostgresStore, set_up};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 

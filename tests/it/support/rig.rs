@@ -6,13 +6,13 @@ use std::time::Duration;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window};
+use engine::counts::{Answer, Counts, CountsParts, Listed};
+use engine::ingest::SegmentGuard;
+use engine::refresher::{Outcome, Refresher, RefresherParts};
 use headcount::config::Settings;
-use headcount::counts::{Answer, Counts, CountsParts, Listed};
-use headcount::ingest::SegmentGuard;
-use headcount::refresher::{Outcome, Refresher, RefresherParts};
-use headcount::telemetry::Metrics;
 use headcount::wiring;
 use supervisor::Supervisor;
+use telemetry::Metrics;
 
 use super::shared_cache::{SharedCache, Shelf};
 use super::switchable::SwitchableStore;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::cache::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
 use domain::{Count, Segment, Window};
-use headcount::cache::MemoryCache;
 use parking_lot::Mutex;
+use stores::memory::MemoryCache;
 
 /// What is shared; it can be lost.
 #[derive(Debug, Default, Clone)]

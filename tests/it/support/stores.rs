@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use domain::store::PairStore;
 use domain::{Secret, TimeFrame};
-use headcount::redis::{Prefix, RedisServer};
-use headcount::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use headcount::store::redis::{RedisStore, RedisStoreOptions};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::redis::store::{RedisStore, RedisStoreOptions};
+use stores::redis::{Prefix, RedisServer};
 use tempfile::TempDir;
 
 use super::influxd::Influxd;

@@ -1,7 +1,7 @@
 //! Tokens, and a service that asks for one.
 
 use domain::Timestamp;
-use headcount::auth::{self, Digest, Scope, Token};
+use http::auth::{self, Digest, Scope, Token};
 use tempfile::TempDir;
 
 use super::app::{App, NOON};

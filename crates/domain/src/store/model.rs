@@ -1,5 +1,7 @@
 //! A store for the tests of this crate: nothing but a map, which fails, grows and forgets when told to.
 
+#![expect(clippy::unwrap_used, reason = "a store for tests fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

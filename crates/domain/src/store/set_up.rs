@@ -35,7 +35,7 @@ pub enum Change {
 /// A new secret.
 #[derive(Clone)]
 pub struct IssuedToken {
-    /// What it is for, in a word: one of [`token_roles`](headcount::wiring::token_roles).
+    /// What it is for, in a word.
     pub role: &'static str,
     /// What it is for, as the store lists it.
     pub purpose: String,

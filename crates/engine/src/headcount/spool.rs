@@ -1,0 +1,71 @@
+//! The spool of a running service: opened, observed, delivered.
+
+use std::sync::Arc;
+
+use crate::SpoolSettings;
+use crate::ingest::Recorder;
+use crate::ingest::erasures::{self, Erasures};
+use crate::ingest::spool::{self, DeliveryParts, Spool};
+use domain::store::StoreError;
+use domain::{Clock, Resolution};
+use supervisor::Supervisor;
+use telemetry::Metrics;
+
+pub(super) fn keep_delivering(
+    supervisor: &Supervisor,
+    parts: DeliveryParts,
+    recorder: &Arc<Recorder>,
+) {
+    let sink = Arc::clone(recorder) as Arc<dyn spool::Sink>;
+    let stop = supervisor.stop().clone();
+    supervisor.keep("spool delivery", move || {
+        spool::deliver(parts.clone(), Arc::clone(&sink), stop.clone())
+    });
+}
+
+pub(super) fn keep_following_erasures(
+    supervisor: &Supervisor,
+    erasures: &Arc<Erasures>,
+    spool: &Arc<Spool>,
+) {
+    let (erasures, spool) = (Arc::clone(erasures), Arc::clone(spool));
+    let stop = supervisor.stop().clone();
+    supervisor.keep("erasures", move || {
+        erasures::follow(Arc::clone(&erasures), Arc::clone(&spool), stop.clone())
+    });
+}
+
+/// An error of the store's own directory would read the same.
+fn named(error: StoreError) -> StoreError {
+    let named = |text: String| format!("the spool (setting `spool_dir`): {text}");
+    match error {
+        StoreError::Unavailable(text) => StoreError::Unavailable(named(text)),
+        StoreError::Rejected(text) => StoreError::Rejected(named(text)),
+        StoreError::Damaged(text) => StoreError::Damaged(named(text)),
+        other => other,
+    }
+}
+
+pub(super) async fn open_spool(
+    wanted: SpoolSettings,
+    resolution: Resolution,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Spool>, StoreError> {
+    metrics.spool_limit(wanted.max_bytes);
+    // It reads what waits from a former run.
+    let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
+    let opening = tokio::task::spawn_blocking(opening).await;
+    let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let spool = spool.map_err(named)?;
+    let spool = Arc::new(spool);
+    let (observed, clock) = (Arc::downgrade(&spool), Arc::clone(clock));
+    metrics.before_render(move |metrics| {
+        if let Some(spool) = observed.upgrade() {
+            let stats = spool.stats(clock.now());
+            metrics.spool(stats.waiting_pairs, stats.bytes, stats.oldest);
+            metrics.spool_quarantined(stats.quarantined_pairs);
+        }
+    });
+    Ok(spool)
+}

@@ -1,0 +1,20 @@
+//! The service without HTTP, adapters and settings: pairs in, counts out, recounts, events.
+//!
+//! [`Headcount`] is all of it in one. It is opened from [`Backends`], which the program implements for its settings.
+
+mod clock_watch;
+pub mod counts;
+pub mod events;
+pub mod headcount;
+pub mod ingest;
+mod known_segments;
+mod observed;
+mod options;
+pub mod readiness;
+pub mod refresher;
+pub mod rounds;
+pub mod sweeper;
+
+pub use headcount::Headcount;
+pub use observed::ObservedStore;
+pub use options::{Backends, EngineOptions, Opened, SpoolSettings};

@@ -1,0 +1,242 @@
+//! A store that measures each call on its way to another.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::{
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
+use telemetry::Metrics;
+
+/// Counts and times the calls of the store inside, and changes nothing else.
+#[derive(Debug)]
+pub struct ObservedStore {
+    inner: Arc<dyn PairStore>,
+    metrics: Arc<Metrics>,
+}
+
+impl ObservedStore {
+    /// Observes `inner`.
+    pub fn new(inner: Arc<dyn PairStore>, metrics: Arc<Metrics>) -> Self {
+        Self { inner, metrics }
+    }
+
+    async fn observe<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let result = call.await;
+        let outcome = result.as_ref().map_or_else(StoreError::name, |_| "ok");
+        self.metrics
+            .store_call(operation, outcome, started.elapsed());
+        result
+    }
+}
+
+#[async_trait]
+impl PairStore for ObservedStore {
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.observe("record", self.inner.record(batch)).await
+    }
+
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        self.observe("count", self.inner.count(segment, window, as_of))
+            .await
+    }
+
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let counts = self.inner.count_many(segments, window, as_of);
+        self.observe("count_many", counts).await
+    }
+
+    fn counts_at_once(&self) -> usize {
+        self.inner.counts_at_once()
+    }
+
+    fn keeps_every_slot(&self) -> bool {
+        self.inner.keeps_every_slot()
+    }
+
+    fn is_live(&self) -> bool {
+        self.inner.is_live()
+    }
+
+    fn count_now(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
+        self.inner.count_now(segment, window, as_of)
+    }
+
+    async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        self.observe("segments", self.inner.segments(as_of)).await
+    }
+
+    async fn memberships(
+        &self,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError> {
+        self.observe("memberships", self.inner.memberships(user, as_of))
+            .await
+    }
+
+    async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
+        self.observe("forget", self.inner.forget(user, as_of)).await
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.observe("note_erasure", self.inner.note_erasure(erasure))
+            .await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.observe("erasures", self.inner.erasures(since)).await
+    }
+
+    async fn erase_refused(&self, erasures: &[Erasure]) -> Result<u64, StoreError> {
+        self.inner.erase_refused(erasures).await
+    }
+
+    fn remains(&self, at: Timestamp) -> Vec<Remains> {
+        self.inner.remains(at)
+    }
+
+    async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
+        self.observe("archive", self.inner.archive(as_of, limit))
+            .await
+    }
+
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        self.observe("export", self.inner.export(segment, slots))
+            .await
+    }
+
+    fn streams(&self) -> bool {
+        self.inner.streams()
+    }
+
+    fn export_stream<'a>(
+        &'a self,
+        segment: &'a Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> BoxStream<'a, Result<Batch, StoreError>> {
+        self.inner.export_stream(segment, slots)
+    }
+
+    async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        self.observe("record_trend", self.inner.record_trend(points))
+            .await
+    }
+
+    async fn trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.observe("trend", self.inner.trend(segment, window, from, to))
+            .await
+    }
+
+    async fn trend_in_steps(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        let trend = self.inner.trend_in_steps(segment, window, from, to, step);
+        self.observe("trend", trend).await
+    }
+
+    async fn strangers(&self, as_of: Timestamp) -> Result<Vec<String>, StoreError> {
+        self.observe("strangers", self.inner.strangers(as_of)).await
+    }
+
+    fn known_strangers(&self) -> Vec<String> {
+        self.inner.known_strangers()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.observe("ping", self.inner.ping()).await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use domain::TimeFrame;
+    use domain::store::conformance::{self, Factory};
+    use stores::embedded::{EmbeddedOptions, EmbeddedStore};
+
+    struct Observed {
+        dir: tempfile::TempDir,
+        made: AtomicUsize,
+        metrics: Arc<Metrics>,
+    }
+
+    #[async_trait]
+    impl Factory for Observed {
+        async fn empty(&self, frame: TimeFrame) -> Arc<dyn PairStore> {
+            let number = self.made.fetch_add(1, Ordering::Relaxed);
+            let dir = self.dir.path().join(number.to_string());
+            let inner = EmbeddedStore::open(EmbeddedOptions::new(dir, frame)).unwrap();
+            Arc::new(ObservedStore::new(
+                Arc::new(inner),
+                Arc::clone(&self.metrics),
+            ))
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn keeps_every_promise_of_the_store_inside_and_measures_it() {
+        let factory = Observed {
+            dir: tempfile::tempdir().unwrap(),
+            made: AtomicUsize::new(0),
+            metrics: Arc::default(),
+        };
+        conformance::check_store(&factory).await;
+        let metrics = factory.metrics.render().unwrap();
+        for operation in [
+            "record",
+            "count",
+            "count_many",
+            "segments",
+            "memberships",
+            "forget",
+            "archive",
+            "trend",
+        ] {
+            let labels = format!("operation=\"{operation}\",outcome=\"ok\"");
+            assert!(metrics.contains(&labels), "{operation} is not measured");
+        }
+        assert!(metrics.contains("operation=\"record\",outcome=\"closed\""));
+    }
+}

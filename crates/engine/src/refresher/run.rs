@@ -1,0 +1,255 @@
+//! A run: every segment counted anew, or one.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt, stream};
+use tokio::time::Instant;
+
+use super::counter::is_away;
+use super::lock::{RunLock, at_start};
+use super::{Outcome, Refresher, Report, Skip};
+use domain::store::StoreError;
+use domain::{Segment, TrendPoint};
+
+/// Of an interval, the part after which the next run is due: loops wake a little early, each by another jitter.
+const DUE_AFTER: f64 = 0.8;
+
+/// A segment that was counted over every window.
+struct Counted {
+    points: Vec<TrendPoint>,
+    /// Whether the cache took every count, or has a later one.
+    is_cached: bool,
+}
+
+/// What a run has done so far.
+#[derive(Debug, Default)]
+struct Tally {
+    /// How many there are to be recounted.
+    all: u64,
+    refreshed: u64,
+    failed: u64,
+}
+
+impl Refresher {
+    /// Recounts every segment, or only one. A failed segment keeps its old count and does not stop the others; an
+    /// error means that the segments could not even be listed, or that the store went away meanwhile.
+    ///
+    /// Of all segments one run at a time is made by all instances together. One segment needs no lock.
+    pub async fn run(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
+        match only {
+            None => self.run_all(None).await,
+            Some(segment) => self.run_one(segment).await,
+        }
+    }
+
+    /// Recounts every segment unless any instance did within `interval`.
+    pub(super) async fn run_if_due(&self, interval: Duration) -> Result<Outcome, StoreError> {
+        self.run_all(Some(interval)).await
+    }
+
+    async fn run_one(&self, segment: &Segment) -> Result<Outcome, StoreError> {
+        let began = Instant::now();
+        let reached = at_start(|| self.parts.cache.ping()).await;
+        if reached.is_err() {
+            // The count would not reach the cache, which is what it is made for.
+            return Ok(Outcome::Skipped(Skip::NoCache));
+        }
+        let mut is_cached = true;
+        for counted in self.refresh_group(vec![segment.clone()]).await {
+            let counted = counted?;
+            self.trend.add(counted.points).await;
+            is_cached &= counted.is_cached;
+        }
+        self.trend.flush().await?;
+        if !is_cached {
+            return Ok(Outcome::Skipped(Skip::NoCache));
+        }
+        Ok(Outcome::Done(Report {
+            refreshed: 1,
+            failed: 0,
+            took: began.elapsed(),
+        }))
+    }
+
+    async fn run_all(&self, interval: Option<Duration>) -> Result<Outcome, StoreError> {
+        let Ok(_running) = self.running.try_lock() else {
+            return Ok(Outcome::Skipped(Skip::UnderWay));
+        };
+        let lock = RunLock::new(&self.parts.cache);
+        let outcome = match at_start(|| lock.take().boxed()).await {
+            Ok(false) => return Ok(Outcome::Skipped(Skip::UnderWay)),
+            Ok(true) => match self.due_in(interval).await {
+                None => self.locked_run(&lock).await,
+                Some(due_in) => Ok(Outcome::Skipped(Skip::Recent { due_in })),
+            },
+            // Every instance would run, and none of the counts would reach the cache.
+            Err(error) => {
+                tracing::warn!(%error, "nothing is recounted: the refresh lock can't be asked for");
+                self.parts.metrics.refresh("failed", Duration::ZERO);
+                Ok(Outcome::Skipped(Skip::NoCache))
+            }
+        };
+        lock.give_back(&self.parts.supervisor).await;
+        outcome
+    }
+
+    /// When the next run is due, if one was made within `interval`.
+    async fn due_in(&self, interval: Option<Duration>) -> Option<Duration> {
+        let interval = interval?;
+        let ago = self.parts.cache.last_run().await.ok()??;
+        let is_due = ago >= interval.mul_f64(DUE_AFTER);
+        (!is_due).then(|| interval.saturating_sub(ago))
+    }
+
+    async fn locked_run(&self, lock: &RunLock) -> Result<Outcome, StoreError> {
+        let began = Instant::now();
+        let mut tally = Tally::default();
+        let result = tokio::select! {
+            result = self.all(&mut tally) => result,
+            () = lock.keep() => {
+                tracing::warn!("the refresh ends: another one has taken the lock");
+                Ok(false)
+            }
+        };
+        if matches!(result, Ok(true)) {
+            // Without the note another instance runs a little early.
+            let _ = self.parts.cache.note_run(began.elapsed()).await;
+        }
+        let result = match result {
+            Ok(is_whole) => self.trend.flush().await.map(|()| is_whole),
+            // The store is unavailable: its points wait for the next run.
+            Err(error) => Err(error),
+        };
+        let took = began.elapsed();
+        let is_whole = match result {
+            Ok(is_whole) => is_whole,
+            Err(error) => {
+                self.parts.metrics.refresh("failed", took);
+                return Err(error);
+            }
+        };
+        if !is_whole && tally.all == 0 {
+            self.parts.metrics.refresh("failed", took);
+            return match self.parts.supervisor.stop().is_cancelled() {
+                true => Err(StoreError::Closed),
+                // Another one took the lock before the segments were listed.
+                false => Ok(Outcome::Skipped(Skip::UnderWay)),
+            };
+        }
+        if !is_whole {
+            // Who asked for it must not take a part for the whole.
+            tally.failed = tally.all.saturating_sub(tally.refreshed);
+        }
+        let outcome = match tally.failed {
+            0 if is_whole => "ok",
+            _ => "partial",
+        };
+        self.parts.metrics.refresh(outcome, took);
+        if is_whole && tally.failed == 0 {
+            let now = self.parts.clock.now().as_millisecond();
+            self.finished.store(now, Ordering::Relaxed);
+            self.parts.metrics.refreshed_all(now as f64 / 1000.0);
+        }
+        Ok(Outcome::Done(Report {
+            refreshed: tally.refreshed,
+            failed: tally.failed,
+            took,
+        }))
+    }
+
+    /// Recounts every segment; whether it came to the end.
+    async fn all(&self, tally: &mut Tally) -> Result<bool, StoreError> {
+        let stop = self.parts.supervisor.stop();
+        let names = tokio::select! {
+            // A store that is silent holds up no end.
+            () = stop.cancelled() => return Ok(false),
+            names = self.names.to_refresh() => names?,
+        };
+        tally.all = names.len() as u64;
+        let groups = self.groups(&names).await;
+        let mut uncached = 0_u64;
+        let mut counted = stream::iter(groups)
+            .map(|group| self.refresh_group(group))
+            .buffer_unordered(self.parts.parallelism.max(1));
+        loop {
+            let results = tokio::select! {
+                () = stop.cancelled() => return Ok(false),
+                results = counted.next() => results,
+            };
+            let Some(results) = results else {
+                if uncached > 0 {
+                    tracing::warn!(
+                        segments = uncached,
+                        "counts were made that the cache did not take: it keeps the old ones"
+                    );
+                }
+                return Ok(true);
+            };
+            for result in results {
+                match result {
+                    Ok(counted) => {
+                        match counted.is_cached {
+                            true => tally.refreshed += 1,
+                            false => {
+                                tally.failed += 1;
+                                uncached += 1;
+                            }
+                        }
+                        self.trend.add(counted.points).await;
+                    }
+                    Err(error) => {
+                        tally.failed += 1;
+                        tracing::warn!(%error, "a segment keeps its old count");
+                        if is_away(&*self.parts.store, &error).await {
+                            // Each further segment would only wait for the same time-outs.
+                            return Err(error);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Recounts segments together, window by window; what came of each.
+    async fn refresh_group(&self, group: Vec<Segment>) -> Vec<Result<Counted, StoreError>> {
+        let mut results = Vec::with_capacity(group.len());
+        let begin = |name| {
+            let counted = Counted {
+                points: Vec::new(),
+                is_cached: true,
+            };
+            (name, counted)
+        };
+        let mut left: Vec<_> = group.into_iter().map(begin).collect();
+        for &window in &self.parts.windows {
+            let names: Vec<Segment> = left.iter().map(|(name, _)| name.clone()).collect();
+            let tickets = self.recounts.ask_together(&names, window);
+            let asked = std::mem::take(&mut left);
+            for ((segment, mut counted), mut ticket) in asked.into_iter().zip(tickets) {
+                match ticket.recount().await {
+                    Err(error) => results.push(Err(error)),
+                    Ok(recount) => {
+                        counted.is_cached &= recount.is_cached;
+                        counted.points.push(TrendPoint {
+                            segment: segment.clone(),
+                            window,
+                            count: recount.count,
+                        });
+                        left.push((segment, counted));
+                    }
+                }
+            }
+        }
+        let full = self.parts.frame.full_window();
+        let is_zero = |point: &TrendPoint| point.window == full && point.count.users == 0;
+        for (segment, counted) in left {
+            if counted.points.iter().any(is_zero) {
+                // Its last trend point says 0, so it needs no further counts. A cache that is unavailable lists it for longer.
+                let _ = self.parts.cache.remove_segment(&segment).await;
+            }
+            results.push(Ok(counted));
+        }
+        results
+    }
+}

@@ -1,0 +1,212 @@
+//! The keys that JWTs are checked with: one from the settings, or those of a file or directory that may change.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::jwt_key::JwtKey;
+use super::watch::{Looks, Watched};
+use super::{AuthError, Digest, file, jwks};
+use domain::Secret;
+use telemetry::Metrics;
+
+/// A token without `kid` is tried against each key, so that there can't be many. Issuers have two or three.
+const MAX_KEYS: usize = 32;
+/// What the file or directory is called in metrics and by `/readyz`: the setting that names it.
+const NAME: &str = "jwt_keys";
+
+/// A key with its `kid`, where it has one.
+pub(super) type NamedKey = (Option<String>, JwtKey);
+
+/// Keys by the names that tokens give in `kid`.
+#[derive(Debug)]
+pub(super) struct Keyring {
+    keys: Vec<NamedKey>,
+}
+
+impl Keyring {
+    /// One key, for tokens of any `kid`.
+    pub(super) fn of(key: JwtKey) -> Self {
+        Self {
+            keys: vec![(None, key)],
+        }
+    }
+
+    /// The keys that a token which names `kid`, or none, may be signed with.
+    pub(super) fn candidates(&self, kid: Option<&str>) -> impl Iterator<Item = &JwtKey> {
+        let fits = move |id: &Option<String>| match (id.as_deref(), kid) {
+            (Some(id), Some(kid)) => id == kid,
+            _ => true,
+        };
+        let keys = self.keys.iter();
+        keys.filter(move |(id, _)| fits(id)).map(|(_, key)| key)
+    }
+}
+
+/// The keys of a JWKS file, or of a directory of PEM files whose names, without `.pem`, are the `kid`s; as they were when
+/// they were last right.
+#[derive(Debug)]
+pub(super) struct WatchedKeys {
+    path: PathBuf,
+    metrics: Arc<Metrics>,
+    keyring: RwLock<Arc<Keyring>>,
+    looks: Mutex<Looks>,
+    broken: AtomicBool,
+}
+
+/// What is at the path: texts with the names of their files.
+struct Contents {
+    files: Vec<(Option<String>, Vec<u8>)>,
+}
+
+impl WatchedKeys {
+    /// Reads the keys, which must be right.
+    pub(super) fn open(path: PathBuf, metrics: Arc<Metrics>) -> Result<Self, AuthError> {
+        let problem = |problem: String| AuthError {
+            setting: NAME,
+            path: path.clone(),
+            problem,
+        };
+        let contents = Contents::read(&path).map_err(|error| problem(unreadable(&error)))?;
+        let keyring = contents.keyring().map_err(problem)?;
+        metrics.auth_file_broken(NAME, false);
+        Ok(Self {
+            path,
+            metrics,
+            keyring: RwLock::new(Arc::new(keyring)),
+            looks: Mutex::new(Looks::new(Ok(contents.digest()))),
+            broken: AtomicBool::new(false),
+        })
+    }
+
+    /// The keys now.
+    pub(super) fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring.read())
+    }
+
+    /// Whether what is there now can't be used.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    fn note_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
+        self.metrics.auth_file_broken(NAME, broken);
+    }
+}
+
+impl Watched for WatchedKeys {
+    fn look(&self) {
+        let contents = Contents::read(&self.path).map_err(|error| unreadable(&error));
+        let look = contents
+            .as_ref()
+            .map(Contents::digest)
+            .map_err(Clone::clone);
+        if !self.looks.lock().see(look) {
+            return;
+        }
+        let path = self.path.display();
+        match contents.and_then(|contents| contents.keyring()) {
+            Ok(keyring) => {
+                let keys = keyring.keys.len();
+                *self.keyring.write() = Arc::new(keyring);
+                self.note_broken(false);
+                tracing::info!(keys, "took up the keys of JWTs in {path}");
+                tracing::info!(
+                    target: "audit",
+                    action = "jwt_keys",
+                    keys,
+                    from = %path,
+                    outcome = "taken up",
+                    "the keys of JWTs changed"
+                );
+            }
+            Err(problem) => {
+                self.note_broken(true);
+                tracing::error!("{path} {problem}; previously loaded keys of JWTs stay valid");
+                tracing::info!(
+                    target: "audit",
+                    action = "jwt_keys",
+                    from = %path,
+                    outcome = "refused",
+                    problem,
+                    "the keys of JWTs can't be used"
+                );
+            }
+        }
+    }
+}
+
+impl Contents {
+    fn read(path: &Path) -> io::Result<Self> {
+        if !path.is_dir() {
+            let bytes = file::read(path)?;
+            return Ok(Self {
+                files: vec![(None, bytes)],
+            });
+        }
+        let mut files = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let path = entry?.path();
+            // Kubernetes has folders and links of its own beside what it mounts.
+            let is_key = path.extension().is_some_and(|ending| ending == "pem");
+            let name = path.file_stem().and_then(|name| name.to_str());
+            if let (true, Some(name)) = (is_key, name) {
+                files.push((Some(name.to_owned()), file::read(&path)?));
+            }
+        }
+        files.sort_unstable();
+        Ok(Self { files })
+    }
+
+    fn digest(&self) -> Digest {
+        let mut all = Vec::new();
+        for (name, bytes) in &self.files {
+            let name = name.as_deref().unwrap_or_default();
+            for part in [name.as_bytes(), bytes] {
+                all.extend_from_slice(&(part.len() as u64).to_be_bytes());
+                all.extend_from_slice(part);
+            }
+        }
+        Digest::of(&all)
+    }
+
+    /// The error completes "the file, which ...".
+    fn keyring(&self) -> Result<Keyring, String> {
+        let mut keys = Vec::new();
+        for (name, bytes) in &self.files {
+            let Some(name) = name else {
+                let (usable, others) = jwks::parse(bytes)?;
+                if others > 0 {
+                    tracing::info!(others, "keys of the JWK set that are not used here");
+                }
+                keys.extend(usable);
+                continue;
+            };
+            let text = std::str::from_utf8(bytes).ok();
+            let pem = text.filter(|text| text.contains("-----BEGIN "));
+            let pem = pem.ok_or_else(|| format!("has {name}.pem, which is no PEM"))?;
+            let key = JwtKey::parse(&Secret::new(pem))
+                .map_err(|right| format!("has {name}.pem: give {right}"))?;
+            keys.push((Some(name.clone()), key));
+        }
+        if keys.is_empty() {
+            return Err("has no file whose name ends in .pem".into());
+        }
+        if keys.len() > MAX_KEYS {
+            return Err(format!(
+                "has {} keys, and {MAX_KEYS} are the most",
+                keys.len()
+            ));
+        }
+        Ok(Keyring { keys })
+    }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("can't be read: {error}")
+}

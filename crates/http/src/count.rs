@@ -1,0 +1,103 @@
+//! `GET /v1/segments/{segment}/count`: the way out.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::openapi::schema;
+use super::problem::Problem;
+use super::query::{Query, query};
+use super::reply::{json, rfc3339};
+use domain::{Segment, Timestamp};
+use engine::Headcount;
+use engine::counts::Answer;
+
+/// A count, and how far to trust it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Count)]
+pub(super) struct Document<'a> {
+    segment: &'a str,
+    /// Distinct users, exact as of `as_of`.
+    users: u64,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    as_of: Timestamp,
+    /// How long ago `as_of` was, to the millisecond.
+    #[schema(minimum = 0)]
+    age_seconds: f64,
+    /// Where the number came from.
+    #[schema(schema_with = schema::source)]
+    source: &'static str,
+    /// Pairs acknowledged since and not in the number: now it is at most `users + pending`. Null when unknown.
+    #[schema(required)]
+    pending: Option<u64>,
+    /// Whether every source failed and this is the last number known.
+    stale: bool,
+    /// False for a name of which no pair came within the configured window: a slip of the pen counts 0 as an empty
+    /// segment does.
+    known: bool,
+}
+
+/// The route.
+pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    path!("v1" / "segments" / String / "count")
+        .and(warp::get())
+        .and(query())
+        .then(move |name: String, query: Query| {
+            let app = Arc::clone(&app);
+            async move {
+                get(&app, &name, &query)
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
+}
+
+async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
+    let segment = super::path::segment(name, query)?;
+    let window = query.window(app.frame())?;
+    let fresh = query.flag("fresh")?;
+    let at_once = if fresh {
+        None
+    } else {
+        app.counts().get_now(&segment, window)
+    };
+    let answer = match at_once {
+        Some(answer) => answer,
+        None => app.counts().get(&segment, window, fresh).await?,
+    };
+    let known = answer.count.users > 0 || app.knows(&segment).await;
+    let document = document(&segment, &answer, known, app.clock().now());
+    app.metrics().count_age(document.age_seconds);
+    Ok(json(&document))
+}
+
+fn document<'a>(
+    segment: &'a Segment,
+    answer: &Answer,
+    known: bool,
+    now: Timestamp,
+) -> Document<'a> {
+    // To the millisecond: more would only be noise.
+    let age = now
+        .as_millisecond()
+        .saturating_sub(answer.count.as_of.as_millisecond());
+    Document {
+        segment: segment.as_str(),
+        users: answer.count.users,
+        window_seconds: answer.window.seconds(),
+        as_of: answer.count.as_of,
+        age_seconds: age.max(0) as f64 / 1000.0,
+        source: answer.source.as_str(),
+        pending: answer.pending,
+        stale: answer.stale,
+        known,
+    }
+}

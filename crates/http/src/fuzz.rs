@@ -1,0 +1,311 @@
+//! Fuzz targets: what comes in over HTTP besides pairs, and bodies as they are received and decompressed.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use warp::http::{HeaderMap, StatusCode, Uri};
+
+use super::body::Limits;
+use super::cursor::{Cursor, Sort};
+use super::encoding::Encoding;
+use super::gate::Gate;
+use super::routes;
+use super::session::Sessions;
+use crate::auth::Auth;
+use crate::networks::Networks;
+use crate::settings::{Cors, HttpSettings};
+use domain::Segment;
+use domain::SteadyClock;
+use domain::store::conformance::frame;
+use engine::{EngineOptions, Headcount, Opened};
+use fuzzing::{Edit, edit, spell};
+use stores::embedded::{EmbeddedOptions, EmbeddedStore};
+use stores::memory::MemoryCache;
+
+const WORDS: &[&str] = &[
+    "/v1/segments",
+    "/sports",
+    "/count",
+    "/trend",
+    "/v1/users/",
+    "/v1/events",
+    "/segments/",
+    "/metrics",
+    "/readyz",
+    "?",
+    "&",
+    "window=",
+    "fresh=",
+    "prefix=",
+    "sort=users",
+    "limit=",
+    "cursor=",
+    "from=",
+    "to=",
+    "step=",
+    "segment=",
+    "q=",
+    "order=",
+    "page=",
+    "range=",
+    "next=",
+    "7d",
+    "1h 30m",
+    "99999999999999999999y",
+    "60",
+    "18446744073709551615",
+    "-1",
+    "1e300",
+    "true",
+    "2026-11-21T12:00:00Z",
+    "9999-12-31T23:59:59Z",
+    "-9999-01-01T00:00:00Z",
+    "n-73706f727473",
+    "u7-61",
+    "%00",
+    "%ff",
+    "%2F",
+    "%F0%9F%8F%80",
+    "+",
+    "1s",
+    "1ns",
+    "25h",
+    "\u{e9}",
+    "..",
+    "%5C",
+];
+
+struct Bench {
+    runtime: tokio::runtime::Runtime,
+    routes: warp::filters::BoxedFilter<(warp::reply::Response,)>,
+    _root: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let root = tempfile::tempdir().unwrap();
+        let frame = frame(14 * 24 * 60);
+        let store = EmbeddedStore::open(EmbeddedOptions::new(root.path().join("data"), frame));
+        let opened = Opened {
+            store: Arc::new(store.unwrap()),
+            newest: None,
+        };
+        let options = EngineOptions {
+            frame,
+            max_segments: 10_000,
+            queue_pairs: 1_000_000,
+            write_deadline: Duration::from_secs(2),
+            user_key: None,
+            spool: None,
+            refreshes: false,
+            refresh_interval: Duration::from_secs(60),
+            refresh_parallelism: 1,
+            refresh_windows: vec![frame.full_window()],
+            cache_ttl: Duration::from_secs(900),
+            memory_ttl: Duration::ZERO,
+            max_event_clients: 100,
+        };
+        let settings = HttpSettings {
+            cors: Cors::Off,
+            trusted_proxies: Networks::default(),
+            max_body: 8 << 20,
+            max_connections: 100,
+            max_event_clients: 100,
+            max_event_clients_per_token: 100,
+            session_key: None,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            shutdown_delay: Duration::ZERO,
+            shutdown_grace: Duration::from_secs(1),
+        };
+        let cache = Arc::<MemoryCache>::default();
+        let clock = Arc::<SteadyClock>::default();
+        let opening = Headcount::open_over(options, opened, cache, clock, Arc::default());
+        let app = runtime.block_on(opening).unwrap();
+        let pairs = [("u1", "sports"), ("u2", "sports"), ("u1", "a/b 🏀")];
+        runtime.block_on(app.record(pairs)).unwrap();
+        let app = Arc::new(app);
+        let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
+        let sessions = Sessions::new(None);
+        let gate = Gate::new(auth, sessions, Arc::clone(app.metrics()));
+        let stop = CancellationToken::new();
+        let routes = runtime.block_on(async { routes(&app, &settings, gate, stop.clone(), stop) });
+        Self {
+            runtime,
+            routes,
+            _root: root,
+        }
+    }
+
+    fn check(&self, target: &str, last_event_id: &str) {
+        let Ok(uri) = target.parse::<Uri>() else {
+            return;
+        };
+        if uri.scheme().is_some() || !target.starts_with('/') {
+            return;
+        }
+        let request = warp::test::request()
+            .path(target)
+            .header("last-event-id", last_event_id);
+        let response = self.runtime.block_on(async {
+            // Streams of events have no end: the head is enough.
+            let streams = uri.path().starts_with("/v1/events");
+            match streams {
+                true => request
+                    .filter(&self.routes)
+                    .await
+                    .map(|response| (response.status(), Bytes::new())),
+                false => {
+                    let reply = request.reply(&self.routes).await;
+                    Ok((reply.status(), reply.into_body()))
+                }
+            }
+        });
+        let (status, body) = response.unwrap_or((StatusCode::NOT_FOUND, Bytes::new()));
+        assert!(!status.is_server_error(), "{target}: {status}");
+        if status.is_success() && uri.path().ends_with("/count") {
+            let count: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let seconds = count["window_seconds"].as_u64().unwrap();
+            assert!(seconds.is_multiple_of(60) && (60..=1_209_600).contains(&seconds));
+            let users = count["users"].as_u64().unwrap();
+            assert_eq!(
+                users,
+                match count["segment"].as_str().unwrap() {
+                    "sports" => 2,
+                    "a/b 🏀" => 1,
+                    _ => 0,
+                }
+            );
+        }
+    }
+}
+
+/// Paths, queries, cursors and positions: a client's mistake is never ours.
+#[test]
+fn requests() {
+    let bench = Bench::new();
+    let bench = std::panic::AssertUnwindSafe(&bench);
+    bolero::check!()
+        .with_type::<(Vec<u8>, bool)>()
+        .for_each(move |(input, in_api)| {
+            let text = String::from_utf8_lossy(&spell(input, WORDS)).into_owned();
+            let begin = if *in_api { "/v1/segments/sports/" } else { "/" };
+            // What a client can't send as it is, it sends encoded.
+            let text: String = text
+                .bytes()
+                .map(|byte| match byte {
+                    b'!'..=b'~' => char::from(byte).to_string(),
+                    _ => format!("%{byte:02x}"),
+                })
+                .collect();
+            bench.check(&format!("{begin}{text}"), &text);
+        });
+}
+
+#[test]
+fn cursors() {
+    bolero::check!()
+        .with_type::<(Vec<u8>, u64, Vec<u8>)>()
+        .for_each(|(name, users, text)| {
+            if let Ok(segment) = Segment::new(&String::from_utf8_lossy(name)) {
+                for sort in [Sort::Name, Sort::Users] {
+                    let cursor = Cursor::at(sort, &segment, *users);
+                    assert_eq!(Cursor::parse(&cursor.to_string(), sort), Some(cursor));
+                }
+            }
+            let text = String::from_utf8_lossy(text);
+            for sort in [Sort::Name, Sort::Users] {
+                if let Some(cursor) = Cursor::parse(&text, sort) {
+                    assert_eq!(Cursor::parse(&cursor.to_string(), sort), Some(cursor));
+                }
+            }
+        });
+}
+
+const LIMIT: u64 = 1 << 16;
+
+/// What was compressed comes back; what was cut off, anywhere, does not; and nothing becomes more than the limit.
+#[test]
+fn compressed_bodies() {
+    type Input = (Vec<Vec<u8>>, bool, Vec<Edit>, u32);
+    bolero::check!()
+        .with_type::<Input>()
+        .for_each(|(members, gzip, edits, cut)| {
+            let encoding = if *gzip {
+                Encoding::Gzip
+            } else {
+                Encoding::Zstd
+            };
+            let mut packed = Vec::new();
+            let mut borders = vec![0];
+            for member in members {
+                match gzip {
+                    true => {
+                        let mut encoder =
+                            flate2::write::GzEncoder::new(&mut packed, flate2::Compression::fast());
+                        encoder.write_all(member).unwrap();
+                        encoder.finish().unwrap();
+                    }
+                    false => {
+                        use async_compression::tokio::bufread::ZstdEncoder;
+                        use futures::FutureExt;
+                        use tokio::io::AsyncReadExt;
+                        let mut encoder = ZstdEncoder::new(&**member);
+                        let read = encoder.read_to_end(&mut packed).now_or_never();
+                        read.unwrap().unwrap();
+                    }
+                }
+                borders.push(packed.len());
+            }
+            let plain = members.concat();
+            if !members.is_empty() {
+                assert_eq!(encoding.decode(&packed, LIMIT).unwrap(), plain);
+                let cut = *cut as usize % packed.len();
+                let decoded = encoding.decode(&packed[..cut], LIMIT);
+                assert!(decoded.is_err() || borders.contains(&cut), "cut at {cut}");
+            }
+            edit(&mut packed, edits);
+            for body in [&packed, &plain] {
+                if let Ok(decoded) = encoding.decode(body, LIMIT) {
+                    assert!(decoded.len() as u64 <= LIMIT);
+                }
+            }
+        });
+}
+
+/// A body is the same however it comes in pieces.
+#[test]
+fn pieces() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let runtime = std::panic::AssertUnwindSafe(&runtime);
+    bolero::check!()
+        .with_type::<(Vec<Vec<u8>>, u8)>()
+        .for_each(move |(pieces, limit)| {
+            let limit = u64::from(*limit) + 1;
+            let limits = Limits::new(limit, Duration::from_secs(60));
+            let whole = pieces.concat();
+            let pieces = pieces
+                .iter()
+                .map(|piece| Ok::<_, std::convert::Infallible>(Bytes::from(piece.clone())));
+            let headers = HeaderMap::new();
+            let read = limits.read(&headers, futures::stream::iter(pieces));
+            match runtime.block_on(read) {
+                Ok(received) => assert_eq!(received.bytes, whole),
+                Err(problem) => {
+                    assert_eq!(problem.summary().0, 413);
+                    assert!(whole.len() as u64 > limit);
+                }
+            }
+        });
+}

@@ -1,0 +1,200 @@
+//! `/healthz` and `/readyz`: for what starts, stops and balances instances.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::Response;
+use warp::{Filter, path};
+
+use super::openapi::schema;
+use super::reply::{json, json_with};
+use crate::auth::Auth;
+use engine::Headcount;
+use engine::readiness::{self, Readiness};
+
+/// The process lives.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    #[schema(schema_with = schema::alive)]
+    status: &'static str,
+}
+
+/// What can be served now, and which part is to blame when something can't.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Readiness)]
+pub(super) struct Document<'a> {
+    #[schema(schema_with = schema::readiness)]
+    status: &'static str,
+    /// Whether pairs can be kept.
+    writes: bool,
+    /// Whether counts come from a live source.
+    reads: bool,
+    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`; `foreign_points` where another
+    /// program writes into the store.
+    #[schema(value_type = BTreeMap<String, Component>)]
+    components: BTreeMap<&'static str, Component<'a>>,
+}
+
+/// The state of one part.
+#[derive(Serialize, ToSchema)]
+struct Component<'a> {
+    ok: bool,
+    /// What is wrong, or worth knowing. Where tokens are asked for, only for one with scope `read` or `admin`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    detail: Option<&'a str>,
+}
+
+/// Whether a request may see what is wrong inside: details name hosts and tell errors of the system.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShowsDetails(pub(super) bool);
+
+/// What a process is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// To take pairs and answer counts.
+    Service,
+    /// To recount.
+    Worker,
+}
+
+/// The routes. The process is not ready any more once `stop` is cancelled.
+pub(super) fn route(
+    app: &Arc<Headcount>,
+    auth: &Arc<Auth>,
+    role: Role,
+    stop: CancellationToken,
+) -> BoxedFilter<(Response,)> {
+    let (app, auth) = (Arc::clone(app), Arc::clone(auth));
+    let health = path!("healthz")
+        .and(warp::get())
+        .map(|| json(&Health { status: "ok" }));
+    let ready = path!("readyz")
+        .and(warp::get())
+        .and(warp::ext::optional())
+        .then(move |details: Option<ShowsDetails>| {
+            let (app, auth, stop) = (Arc::clone(&app), Arc::clone(&auth), stop.clone());
+            let details = details.is_some_and(|ShowsDetails(shown)| shown);
+            async move {
+                let mut readiness = app.readiness().await;
+                readiness.components.extend(files(&auth));
+                answer(&readiness, role, stop.is_cancelled(), details)
+            }
+        });
+    health.or(ready).unify().boxed()
+}
+
+/// The files of tokens and keys. A broken one leaves the service ready, and its revocations without effect.
+pub(super) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
+    auth.files().map(|(name, broken)| readiness::Component {
+        name,
+        ok: !broken,
+        detail: broken.then(|| {
+            "can't be read or used: what was read before stays valid, and revocations are not taken up"
+                .to_owned()
+        }),
+    })
+}
+
+fn answer(readiness: &Readiness, role: Role, draining: bool, details: bool) -> Response {
+    let all_well = readiness.components.iter().all(|component| component.ok);
+    let is_of_use = match role {
+        Role::Service => readiness.writes || readiness.reads,
+        Role::Worker => readiness.recounts,
+    };
+    let status = match is_of_use {
+        _ if draining => "draining",
+        false => "unavailable",
+        true if all_well && readiness.writes && readiness.reads => "ready",
+        true => "degraded",
+    };
+    let code = match status {
+        "ready" | "degraded" => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let components = readiness.components.iter().map(|component| {
+        let shown = Component {
+            ok: component.ok,
+            detail: component.detail.as_deref().filter(|_| details),
+        };
+        (component.name, shown)
+    });
+    json_with(
+        code,
+        &Document {
+            status,
+            writes: readiness.writes,
+            reads: readiness.reads,
+            components: components.collect(),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    async fn shown(writes: bool, reads: bool, draining: bool) -> (u16, String) {
+        shown_by(Role::Service, [writes, reads, true], draining).await
+    }
+
+    async fn shown_by(
+        role: Role,
+        [writes, reads, recounts]: [bool; 3],
+        draining: bool,
+    ) -> (u16, String) {
+        let readiness = Readiness {
+            writes,
+            reads,
+            recounts,
+            components: vec![engine::readiness::Component {
+                name: "store",
+                ok: writes,
+                detail: Some("10.0.0.7 refused".to_owned()),
+            }],
+        };
+        let (parts, body) = answer(&readiness, role, draining, false).into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            document["components"]["store"],
+            serde_json::json!({"ok": writes})
+        );
+        (
+            parts.status.as_u16(),
+            document["status"].as_str().unwrap().to_owned(),
+        )
+    }
+
+    #[tokio::test]
+    async fn ready_while_anything_can_be_served() {
+        assert_eq!(shown(true, true, false).await, (200, "ready".into()));
+        assert_eq!(shown(false, true, false).await, (200, "degraded".into()));
+        assert_eq!(shown(true, false, false).await, (200, "degraded".into()));
+        assert_eq!(
+            shown(false, false, false).await,
+            (503, "unavailable".into())
+        );
+        assert_eq!(shown(true, true, true).await, (503, "draining".into()));
+    }
+    #[tokio::test]
+    async fn a_worker_is_ready_while_its_rounds_go_on() {
+        let shown = async |parts, draining| shown_by(Role::Worker, parts, draining).await;
+        assert_eq!(shown([true; 3], false).await, (200, "ready".into()));
+        assert_eq!(
+            shown([false, false, true], false).await,
+            (200, "degraded".into())
+        );
+        assert_eq!(
+            shown([true, true, false], false).await,
+            (503, "unavailable".into())
+        );
+        assert_eq!(shown([true; 3], true).await, (503, "draining".into()));
+    }
+}

@@ -1,0 +1,130 @@
+//! `/metrics`, for Prometheus and what else scrapes.
+
+use std::sync::Arc;
+
+use warp::filters::BoxedFilter;
+use warp::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::problem::Problem;
+use engine::Headcount;
+
+/// A way of writing metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exposition {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+    /// The text format 0.0.4 of Prometheus.
+    Plain,
+}
+
+/// The route.
+pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    path!("metrics")
+        .and(warp::get())
+        .and(warp::header::headers_cloned())
+        .map(move |headers: HeaderMap| get(&app, &headers))
+        .boxed()
+}
+
+fn get(app: &Headcount, headers: &HeaderMap) -> Response {
+    app.metrics().queue_depth(app.ingest().queued_pairs());
+    let form = wanted(headers);
+    let metrics = app.metrics();
+    let rendered = match form {
+        Exposition::OpenMetrics => metrics.render(),
+        Exposition::Plain => metrics.render_plain(),
+    };
+    match rendered {
+        Ok(text) => {
+            let mut response = warp::http::Response::new(text).into_response();
+            let kind = match form {
+                Exposition::OpenMetrics => {
+                    "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                }
+                Exposition::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            };
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            headers.insert(VARY, HeaderValue::from_static("accept"));
+            response
+        }
+        Err(error) => Problem::internal().caused_by(&error).into_response(),
+    }
+}
+
+/// The form that the client prefers: OpenMetrics only for one that names it, since everything reads the other.
+fn wanted(headers: &HeaderMap) -> Exposition {
+    let (mut open, mut plain) = (0.0_f32, 0.0_f32);
+    let given = headers.get_all(ACCEPT).iter();
+    let given = given.filter_map(|value| value.to_str().ok());
+    for range in given.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let (mut quality, mut version) = (1.0, None);
+        for parameter in parts {
+            match parameter.split_once('=') {
+                Some(("q", value)) => quality = value.parse().unwrap_or(0.0),
+                Some(("version", value)) => version = Some(value.trim_matches('"')),
+                _ => {}
+            }
+        }
+        match kind.as_str() {
+            "application/openmetrics-text" if version.is_none_or(|version| version == "1.0.0") => {
+                open = open.max(quality);
+            }
+            "text/plain" => plain = plain.max(quality),
+            _ => {}
+        }
+    }
+    match open > 0.0 && open >= plain {
+        true => Exposition::OpenMetrics,
+        false => Exposition::Plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_open_metrics_gets_it() {
+        // Of Prometheus 2.49 and 3.
+        let two = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+                   text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        let three = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                     application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+                     text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+        for (accept, expected) in [
+            (None, Exposition::Plain),
+            (Some("*/*"), Exposition::Plain),
+            (Some("text/plain"), Exposition::Plain),
+            (Some("text/html,*/*;q=0.8"), Exposition::Plain),
+            (
+                Some("text/plain, application/openmetrics-text;q=0.5"),
+                Exposition::Plain,
+            ),
+            (Some("application/openmetrics-text;q=0"), Exposition::Plain),
+            (
+                Some("application/openmetrics-text;version=0.0.1"),
+                Exposition::Plain,
+            ),
+            (
+                Some("application/openmetrics-text"),
+                Exposition::OpenMetrics,
+            ),
+            (
+                Some("Application/OpenMetrics-Text; version=1.0.0"),
+                Exposition::OpenMetrics,
+            ),
+            (Some(two), Exposition::OpenMetrics),
+            (Some(three), Exposition::OpenMetrics),
+        ] {
+            let headers = accept.map(|text| (ACCEPT, text.parse().unwrap()));
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(wanted(&headers), expected, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One operation: what its resource says of it, and what all operations have in common.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::path::{Operation, OperationBuilder, Parameter};
+use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::schema::AllOfBuilder;
+use utoipa::openapi::{
+    Content, ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
+    SecurityRequirement, Type,
+};
+use warp::http::StatusCode;
+
+use super::codes::{self, Code};
+use crate::auth::Scope;
+use crate::problem;
+use crate::route::Access;
+
+/// An operation as its resource describes it.
+pub(super) struct Described {
+    operation: OperationBuilder,
+    /// The schemas that it refers to, by name.
+    pub(super) schemas: Vec<(String, RefOr<Schema>)>,
+    codes: Vec<Code>,
+    /// What problems of a status have besides the common members.
+    more: BTreeMap<u16, RefOr<Schema>>,
+}
+
+impl Described {
+    /// `id` is what generated clients call it; never changed.
+    pub(super) fn new(id: &str, tag: &str, summary: &str, about: &str) -> Self {
+        let operation = OperationBuilder::new()
+            .operation_id(Some(id))
+            .tag(tag)
+            .summary(Some(summary))
+            .description(Some(about));
+        let mut described = Self {
+            operation,
+            schemas: Vec::new(),
+            codes: Vec::new(),
+            more: BTreeMap::new(),
+        };
+        described.refer::<problem::Document<'static>>();
+        described
+    }
+
+    /// A reference to the schema of `T`, which becomes part of the document.
+    pub(super) fn refer<T: ToSchema>(&mut self) -> Ref {
+        T::schemas(&mut self.schemas);
+        self.schemas.push((T::name().into_owned(), T::schema()));
+        Ref::from_schema_name(T::name())
+    }
+
+    pub(super) fn takes(mut self, parameter: Parameter) -> Self {
+        self.operation = self.operation.parameter(parameter);
+        self
+    }
+
+    pub(super) fn body(mut self, body: RequestBody) -> Self {
+        self.operation = self.operation.request_body(Some(body));
+        self
+    }
+
+    /// Answers `status` with a JSON document.
+    pub(super) fn answers<T: ToSchema>(mut self, status: u16, about: &str, example: Value) -> Self {
+        let schema = self.refer::<T>();
+        let content = ContentBuilder::new()
+            .schema(Some(schema))
+            .example(Some(example));
+        self.answer(status, about, "application/json", content.build())
+    }
+
+    /// Answers `status` with something that is no JSON.
+    pub(super) fn answers_with(self, status: u16, about: &str, media: &[&str]) -> Self {
+        let text = || ObjectBuilder::new().schema_type(Type::String);
+        let response = media.iter().fold(plain(about), |response, media| {
+            response.content(*media, Content::new(Some(text())))
+        });
+        self.respond(status, response)
+    }
+
+    fn answer(self, status: u16, about: &str, media: &str, content: Content) -> Self {
+        self.respond(status, plain(about).content(media, content))
+    }
+
+    fn respond(mut self, status: u16, response: ResponseBuilder) -> Self {
+        self.operation = self.operation.response(status.to_string(), response);
+        self
+    }
+
+    /// May fail with these.
+    pub(super) fn fails(mut self, codes: &[Code]) -> Self {
+        self.codes.extend_from_slice(codes);
+        self
+    }
+
+    /// Problems of `status` have the members of `schema` too.
+    pub(super) fn problem_with(mut self, status: u16, schema: impl Into<RefOr<Schema>>) -> Self {
+        self.more.insert(status, schema.into());
+        self
+    }
+
+    /// The whole operation, for those whom `access` lets in.
+    pub(super) fn operation(mut self, access: Access) -> Operation {
+        self.codes.extend_from_slice(codes::EVERYWHERE);
+        let (scope, asks_always) = match access {
+            Access::Open => (None, true),
+            Access::Metrics => (Some(Scope::Read), false),
+            Access::Needs(scope) => (Some(scope), true),
+        };
+        if let Some(scope) = scope {
+            self.codes.extend_from_slice(codes::WITH_A_TOKEN);
+            let needs = SecurityRequirement::new("bearer", [scope.as_str()]);
+            self.operation = self.operation.security(needs);
+            if !asks_always {
+                self.operation = self.operation.security(SecurityRequirement::default());
+            }
+        }
+        let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+        for code in std::mem::take(&mut self.codes) {
+            by_status.entry(code.status).or_default().push(code);
+        }
+        for (status, codes) in by_status {
+            let response = problem(status, &codes, self.more.remove(&status));
+            self.operation = self.operation.response(status.to_string(), response);
+        }
+        let mut operation = self.operation.build();
+        if scope.is_none() {
+            // Nobody is asked, which an empty list says and none would not.
+            operation.security = Some(Vec::new());
+        }
+        operation
+    }
+}
+
+fn plain(about: &str) -> ResponseBuilder {
+    ResponseBuilder::new()
+        .description(about)
+        .header_ref("x-request-id", Ref::new("#/components/headers/RequestId"))
+}
+
+/// The answer of all problems with one status: `code` is one of those listed and no other.
+fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Response {
+    let title = StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason());
+    let title = title.unwrap_or("Error");
+    let mut about = format!("{title}:\n");
+    for code in answered {
+        about += &format!("\n- `{}`: {}", code.code, code.when);
+    }
+    let names = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(answered.iter().map(|code| code.code)));
+    let narrowed = ObjectBuilder::new().property("code", names).property(
+        "status",
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .enum_values(Some([status])),
+    );
+    let mut schema = AllOfBuilder::new()
+        .item(Ref::from_schema_name(problem::Document::name()))
+        .item(narrowed);
+    let has_members_of_its_own = more.is_some();
+    if let Some(more) = more {
+        schema = schema.item(more);
+    }
+    let example = |code: &Code| {
+        let value =
+            json!({"title": title, "status": status, "code": code.code, "detail": code.when});
+        (code.code, ExampleBuilder::new().value(Some(value)))
+    };
+    let mut content = ContentBuilder::new().schema(Some(schema));
+    // An example would have to have them too.
+    if !has_members_of_its_own {
+        content = content.examples_from_iter(answered.iter().map(example));
+    }
+    let mut response = plain(&about).content("application/problem+json", content.build());
+    // What a page of another site sends is refused whatever token it has: no challenge says what would be right.
+    let has_a_challenge = answered.iter().all(|code| code.code != codes::CROSS_SITE);
+    if matches!(status, 401 | 403) && has_a_challenge {
+        let challenge = Ref::new("#/components/headers/Challenge");
+        response = response.header_ref("www-authenticate", challenge);
+    }
+    if matches!(status, 429 | 503) {
+        response = response.header_ref("retry-after", Ref::new("#/components/headers/RetryAfter"));
+    }
+    response.build()
+}

@@ -1,0 +1,94 @@
+//! The way in: two kinds of bodies, and an answer about each item.
+
+use serde_json::json;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
+use utoipa::openapi::schema::OneOfBuilder;
+use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required, Type};
+
+use super::codes::PAIRS;
+use super::operation::Described;
+use super::schema;
+use crate::pairs;
+use crate::parse::{Fields, ItemError};
+
+pub(super) fn post() -> Described {
+    let mut described = Described::new(
+        "postPairs",
+        "pairs",
+        "Take pairs in",
+        "A bad item never costs its neighbours: it is told in `errors`, and the others are taken. Order, repetition and \
+         retries change nothing, so a request that was not answered may be sent again.",
+    );
+    let pair = described.refer::<Fields<'static>>();
+    let error = described.refer::<ItemError>();
+    let refused = ObjectBuilder::new()
+        .property(
+            "accepted",
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .enum_values(Some([0])),
+        )
+        .property(
+            "rejected",
+            ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .minimum(Some(0_u64)),
+        )
+        .property(
+            "errors",
+            ArrayBuilder::new().items(error).max_items(Some(100)),
+        )
+        .required("accepted")
+        .required("rejected")
+        .required("errors");
+    described
+        .body(pairs_body(pair))
+        .answers::<pairs::Answer<'static>>(
+            200,
+            "Every accepted pair is durable and in every count from now on.",
+            json!({"accepted": 2, "rejected": 1, "errors": [{
+                "index": 1,
+                "code": "invalid_segment",
+                "message": "segment begins or ends with white space"
+            }]}),
+        )
+        .answers::<pairs::Answer<'static>>(
+            202,
+            "The store is away: every accepted pair is durable on this instance's own disk, and will be delivered.",
+            json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
+        )
+        .problem_with(422, refused)
+        .fails(PAIRS)
+}
+
+fn pairs_body(pair: Ref) -> RequestBody {
+    let one = json!({"user_id": "u104010", "segment": "sports"});
+    let several = json!([
+        {"user_id": "u104010", "segment": "news", "at": "2026-11-21T08:00:00Z"},
+        {"user_id": 7, "segment": "sports", "at": 1_795_262_400.5},
+    ]);
+    let lines = "{\"user_id\": \"u104010\", \"segment\": \"news\"}\n{\"user_id\": 7, \"segment\": \"sports\"}\n";
+    let example = |value| ExampleBuilder::new().value(Some(value));
+    let json = ContentBuilder::new()
+        .schema(Some(
+            OneOfBuilder::new()
+                .item(pair.clone())
+                .item(ArrayBuilder::new().items(pair).min_items(Some(1))),
+        ))
+        .examples_from_iter([("one", example(one)), ("several", example(several))]);
+    let ndjson = ContentBuilder::new()
+        .schema(Some(schema::text().description(Some(
+            "One pair a line, as JSON. Blank lines are no items; a line that is no JSON is an error of that item.",
+        ))))
+        .examples_from_iter([("lines", example(lines.into()))]);
+    RequestBodyBuilder::new()
+        .description(Some(
+            "At most `max_body` bytes (8 MiB by default), plain or with `Content-Encoding: gzip` or `zstd`, and then \
+             decompressed too. UTF-8.",
+        ))
+        .required(Some(Required::True))
+        .content("application/json", json.build())
+        .content("application/x-ndjson", ndjson.build())
+        .build()
+}

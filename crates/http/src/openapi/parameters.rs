@@ -1,0 +1,172 @@
+//! The parameters of paths and queries.
+
+use serde_json::json;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Required, Type};
+
+use super::schema::{self, one_of, text};
+use crate::segments::{DEFAULT_LIMIT, MAX_LIMIT};
+
+pub(super) fn segment() -> Parameter {
+    in_path(
+        "segment",
+        "The segment's name, percent-encoded.",
+        schema::segment(),
+    )
+}
+
+pub(super) fn user_id() -> Parameter {
+    in_path(
+        "user_id",
+        "The user's id, percent-encoded.",
+        schema::user_id_text(),
+    )
+}
+
+pub(super) fn segment_beside() -> Parameter {
+    query(
+        "segment",
+        "The segment's name, where the path has `-` in its place: for names that no path can have, `.` and `..`.",
+        schema::segment(),
+    )
+}
+
+pub(super) fn user_id_beside() -> Parameter {
+    query(
+        "user_id",
+        "The user's id, where the path has `-` in its place: for ids that no path can have, `.` and `..`.",
+        schema::user_id_text(),
+    )
+}
+
+pub(super) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
+    in_path("file", "A file of the viewer.", one_of(names))
+}
+
+pub(super) fn window() -> Parameter {
+    query(
+        "window",
+        "Count over this time before now: a duration such as `7d` or `90m`, or a number of seconds; a multiple of the \
+         resolution, at most the configured window, which it is by default.",
+        text().examples([json!("7d")]),
+    )
+}
+
+pub(super) fn fresh() -> Parameter {
+    query(
+        "fresh",
+        "Skip caches and count in the store.",
+        one_of(["true", "false", "1", "0", ""]),
+    )
+}
+
+pub(super) fn prefix() -> Parameter {
+    query(
+        "prefix",
+        "Only segments whose name begins with this.",
+        text().examples([json!("sp")]),
+    )
+}
+
+pub(super) fn sort() -> Parameter {
+    query(
+        "sort",
+        "By name, or most users first.",
+        one_of(["name", "users"]).default(Some(json!("name"))),
+    )
+}
+
+pub(super) fn limit() -> Parameter {
+    query(
+        "limit",
+        "At most so many segments.",
+        ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1_u64))
+            .maximum(Some(MAX_LIMIT as u64))
+            .default(Some(json!(DEFAULT_LIMIT))),
+    )
+}
+
+pub(super) fn cursor() -> Parameter {
+    query(
+        "cursor",
+        "The `next` of an earlier answer with the same `sort`, to go on from there.",
+        text(),
+    )
+}
+
+pub(super) fn from() -> Parameter {
+    query(
+        "from",
+        "The first instant: RFC 3339 or unix seconds. By default a day before `to`.",
+        text().examples([json!("2026-11-20T08:00:00Z")]),
+    )
+}
+
+pub(super) fn to() -> Parameter {
+    query(
+        "to",
+        "The last instant: RFC 3339 or unix seconds. By default now.",
+        text().examples([json!("2026-11-21T08:00:00Z")]),
+    )
+}
+
+pub(super) fn step() -> Parameter {
+    query(
+        "step",
+        "At most one point, the last, in each span of this length: a duration such as `1h`, at least a second.",
+        text().examples([json!("1h")]),
+    )
+}
+
+pub(super) fn only_segment() -> Parameter {
+    query("segment", "Recount only this segment.", schema::segment())
+}
+
+pub(super) fn only_segments(most: usize) -> Parameter {
+    ParameterBuilder::new()
+        .name("segment")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some("Only changes of this segment; may be repeated."))
+        .schema(Some(
+            ArrayBuilder::new()
+                .items(schema::segment())
+                .max_items(Some(most)),
+        ))
+        .build()
+}
+
+pub(super) fn last_event_id() -> Parameter {
+    ParameterBuilder::new()
+        .name("Last-Event-ID")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The `id` of the last event that came, to go on after it. One that the instance does not know any more is \
+             answered with `event: reset`.",
+        ))
+        .schema(Some(text()))
+        .build()
+}
+
+fn in_path(name: &str, about: &str, schema: ObjectBuilder) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some(about))
+        .schema(Some(schema))
+        .build()
+}
+
+fn query(name: &str, about: &str, schema: ObjectBuilder) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(about))
+        .schema(Some(schema))
+        .build()
+}

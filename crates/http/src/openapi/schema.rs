@@ -1,0 +1,96 @@
+//! Schemas of values that a Rust type does not say: names with rules, and texts out of a few.
+
+use serde_json::json;
+use utoipa::openapi::schema::{AnyOfBuilder, SchemaFormat, SchemaType};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, Type};
+
+use engine::counts::Source;
+
+/// 1 to 128 bytes, which a schema can only say in characters.
+const SEGMENT: &str = "\
+^([^\\s\\\\\\u0000-\\u001f\\u007f-\\u009f]\
+|[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\\\\\u0000-\\u001f\\u007f-\\u009f])$";
+/// 1 to 256 bytes.
+const USER_ID: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
+
+pub(crate) fn segment() -> ObjectBuilder {
+    text()
+        .description(Some(
+            "1 to 128 bytes of UTF-8 without control characters, outer white space or a trailing backslash; in a pair without \
+             invisible characters too.",
+        ))
+        .min_length(Some(1))
+        .max_length(Some(128))
+        .pattern(Some(SEGMENT))
+        .examples([json!("sports")])
+}
+
+pub(super) fn user_id_text() -> ObjectBuilder {
+    text()
+        .description(Some(
+            "1 to 256 bytes of UTF-8 without control characters; in a pair without outer white space and invisible \
+             characters too.",
+        ))
+        .min_length(Some(1))
+        .max_length(Some(256))
+        .pattern(Some(USER_ID))
+        .examples([json!("u104010")])
+}
+
+pub(crate) fn user_id() -> RefOr<Schema> {
+    AnyOfBuilder::new()
+        .description(Some("A text, or an integer, which means its decimal text."))
+        .item(user_id_text())
+        .item(ObjectBuilder::new().schema_type(Type::Integer))
+        .into()
+}
+
+pub(crate) fn at() -> RefOr<Schema> {
+    let either = SchemaType::from_iter([Type::String, Type::Number, Type::Null]);
+    ObjectBuilder::new()
+        .schema_type(either)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+        .description(Some(
+            "When the user was seen: RFC 3339, or unix seconds as a number, fractions allowed. Without it, now.",
+        ))
+        .examples([json!("2026-11-21T08:00:00Z"), json!(1_795_262_400)])
+        .into()
+}
+
+pub(crate) fn source() -> ObjectBuilder {
+    one_of([Source::Memory, Source::Cache, Source::Store].map(Source::as_str))
+}
+
+pub(crate) fn durable() -> ObjectBuilder {
+    one_of(["spooled"])
+}
+
+pub(crate) fn alive() -> ObjectBuilder {
+    one_of(["ok"])
+}
+
+pub(crate) fn readiness() -> ObjectBuilder {
+    one_of(["ready", "degraded", "draining", "unavailable"])
+}
+
+pub(crate) fn item_code() -> ObjectBuilder {
+    one_of([
+        "malformed",
+        "invalid_user_id",
+        "invalid_segment",
+        "invalid_at",
+        "in_future",
+        "expired",
+        "too_many_segments",
+        "forbidden_segment",
+        "store_refused",
+    ])
+}
+
+pub(super) fn one_of<const N: usize>(texts: [&'static str; N]) -> ObjectBuilder {
+    text().enum_values(Some(texts))
+}
+
+pub(super) fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}

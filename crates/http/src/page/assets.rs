@@ -1,0 +1,62 @@
+//! The page's own stylesheet and scripts, in the binary. Their addresses change with their contents, so that browsers
+//! may keep them for ever.
+
+use std::sync::LazyLock;
+
+use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use warp::http::{Response, header};
+use warp::reply::Reply;
+
+use crate::problem::Problem;
+
+struct Asset {
+    name: &'static str,
+    kind: &'static str,
+    body: &'static str,
+}
+
+const ALL: [Asset; 4] = [
+    Asset {
+        name: "page.css",
+        kind: "text/css; charset=utf-8",
+        body: include_str!("../../assets/page.css"),
+    },
+    Asset {
+        name: "theme.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/theme.js"),
+    },
+    Asset {
+        name: "page.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/page.js"),
+    },
+    Asset {
+        name: "icon.svg",
+        kind: "image/svg+xml",
+        body: include_str!("../../assets/icon.svg"),
+    },
+];
+
+/// What addresses of assets end in.
+pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let sum = ALL.iter().fold(0, |sum, asset| {
+        crc32c::crc32c_append(sum, asset.body.as_bytes())
+    });
+    format!("{sum:08x}")
+});
+
+/// The asset with this name.
+pub(super) fn get(name: &str) -> warp::reply::Response {
+    let Some(asset) = ALL.iter().find(|asset| asset.name == name) else {
+        return Problem::not_found().into_response();
+    };
+    let mut response = Response::new(asset.body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(asset.kind));
+    let kept = HeaderValue::from_static("public, max-age=31536000, immutable");
+    headers.insert(CACHE_CONTROL, kept);
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    response
+}

@@ -1,0 +1,253 @@
+//! `/sign-in` and `/sign-out`: a form that turns a token into a session of the page, and what ends it.
+//!
+//! Another site could make a browser post these forms, but not say that it was we: a post counts only when the
+//! browser says that it comes from our own page.
+
+use askama::Template;
+use bytes::Buf;
+use futures::Stream;
+use warp::host::Authority;
+use warp::http::header::{ACCEPT, HeaderMap, HeaderValue, LOCATION, ORIGIN, SET_COOKIE};
+use warp::http::{StatusCode, Uri};
+use warp::reply::{Reply, Response};
+
+use super::{Pages, Shell, html};
+use crate::cookie;
+use crate::path::encode;
+use crate::problem::Problem;
+use crate::query::Query;
+use crate::session::MAX_TOKEN;
+use crate::site::{Sender, is_loopback, sender};
+
+/// A form with a token has less.
+pub(super) const MAX_FORM: u64 = 16 * 1024;
+/// Longer addresses are not come back to.
+const MAX_NEXT: usize = 1_024;
+
+#[derive(Template)]
+#[template(path = "sign-in.html")]
+struct Page {
+    shell: Shell,
+    next: String,
+    trouble: Option<String>,
+}
+
+/// Where a post came from.
+#[derive(Debug, PartialEq, Eq)]
+struct OwnPage {
+    /// Whether over TLS.
+    secure: bool,
+}
+
+/// Whether the request is from a person's browser that wants to look at something.
+pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/html"))
+}
+
+/// Sends the reader of a page to the form, and from there back.
+pub(crate) fn first(uri: &Uri) -> Response {
+    let next = uri.path_and_query().map_or("/", |next| next.as_str());
+    see(&format!("/sign-in?next={}", encode(next)))
+}
+
+pub(super) fn form(pages: &Pages, query: &Query) -> Result<Response, Problem> {
+    let next = next(query.text("next")?);
+    if !pages.gate.is_on() {
+        return Ok(see(&next));
+    }
+    shown(pages, StatusCode::OK, next, None)
+}
+
+fn shown(
+    pages: &Pages,
+    status: StatusCode,
+    next: String,
+    trouble: Option<String>,
+) -> Result<Response, Problem> {
+    let shell = Shell {
+        signed_in: false,
+        ..pages.shell()
+    };
+    let page = Page {
+        shell,
+        next,
+        trouble,
+    };
+    html(status, &page)
+}
+
+pub(super) async fn enter<B: Buf, E>(
+    pages: &Pages,
+    host: Option<&Authority>,
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, E>>,
+) -> Result<Response, Problem> {
+    let own = own_page(host, headers)?;
+    let body = pages.forms.read(headers, body).await?;
+    let mut fields = form_urlencoded::parse(&body.bytes);
+    let token = fields.find(|(name, _)| name == "token");
+    let token = token.map_or_else(String::new, |(_, value)| value.trim().to_owned());
+    let mut fields = form_urlencoded::parse(&body.bytes);
+    let next = next(
+        fields
+            .find(|(name, _)| name == "next")
+            .map(|(_, value)| value)
+            .as_deref(),
+    );
+    let let_in = may_sign_in(&own, host).and_then(|()| cookie_for(pages, &token, own.secure));
+    match let_in {
+        Ok(cookie) => {
+            let mut response = see(&next);
+            response.headers_mut().append(SET_COOKIE, cookie);
+            Ok(response)
+        }
+        Err(problem) if wants_html(headers) => {
+            let trouble = problem.detail().to_owned();
+            shown(pages, StatusCode::FORBIDDEN, next, Some(trouble))
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+pub(super) fn leave(
+    pages: &Pages,
+    host: Option<&Authority>,
+    headers: &HeaderMap,
+) -> Result<Response, Problem> {
+    own_page(host, headers)?;
+    // Whoever copied the cookie is signed out as well.
+    pages.gate.sign_out(headers);
+    let mut response = see("/sign-in");
+    for cookie in cookie::forget() {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+fn cookie_for(pages: &Pages, token: &str, secure: bool) -> Result<HeaderValue, Problem> {
+    let refused = |detail| Problem::new(StatusCode::FORBIDDEN, "sign_in_refused", detail);
+    if token.len() > MAX_TOKEN {
+        return Err(refused("the token is too long for a browser to keep"));
+    }
+    let session = pages.gate.sign_in(token)?;
+    let cookie = session.and_then(|session| cookie::set(&session, secure));
+    cookie.ok_or_else(|| refused("the token can't be kept"))
+}
+
+/// Over plain HTTP a cookie is for this machine alone: elsewhere whoever listens could take it.
+fn may_sign_in(own: &OwnPage, host: Option<&Authority>) -> Result<(), Problem> {
+    if own.secure || host.is_some_and(|host| is_loopback(host.host())) {
+        return Ok(());
+    }
+    let detail = "signing in needs https, or a browser on the service's own machine: over plain http others could read the token";
+    Err(Problem::new(StatusCode::FORBIDDEN, "insecure", detail))
+}
+
+/// Whether the post comes from our own page, and over what.
+fn own_page(host: Option<&Authority>, headers: &HeaderMap) -> Result<OwnPage, Problem> {
+    if sender(host, headers) != Sender::Own {
+        let detail = "a form counts only when it is sent from this service's own page";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
+    }
+    let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
+    let scheme = origin
+        .and_then(|origin| origin.split_once("://"))
+        .map(|(scheme, _)| scheme);
+    // A browser that does not say is told the stricter.
+    let secure = scheme.is_none_or(|scheme| scheme != "http");
+    Ok(OwnPage { secure })
+}
+
+/// Where to go after signing in: a place of ours, whatever the address says.
+fn next(asked: Option<&str>) -> String {
+    let fits = |next: &&str| {
+        let ours = next.starts_with('/') && !next.starts_with("//");
+        ours && next.len() <= MAX_NEXT
+            && next
+                .bytes()
+                .all(|byte| (0x21..0x7f).contains(&byte) && byte != b'\\')
+    };
+    asked.filter(fits).unwrap_or("/").to_owned()
+}
+
+/// 303.
+fn see(place: &str) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let place = HeaderValue::from_str(place).unwrap_or_else(|_| HeaderValue::from_static("/"));
+    response.headers_mut().insert(LOCATION, place);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(host: &str, headers: &[(&'static str, &str)]) -> Option<bool> {
+        let host: Authority = host.parse().unwrap();
+        let mut given = HeaderMap::new();
+        for (name, value) in headers {
+            given.insert(*name, value.parse().unwrap());
+        }
+        own_page(Some(&host), &given).ok().map(|own| own.secure)
+    }
+
+    #[test]
+    fn a_post_counts_from_our_own_page_only() {
+        for (headers, expected) in [
+            (&[][..], None),
+            (&[("origin", "http://a:8080")], Some(false)),
+            (&[("origin", "https://a:8080")], Some(true)),
+            (&[("origin", "http://evil")], None),
+            (&[("origin", "null")], None),
+            (
+                &[
+                    ("origin", "http://a:8080"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                None,
+            ),
+            (
+                &[("origin", "http://a:8080"), ("sec-fetch-site", "same-site")],
+                None,
+            ),
+            // A proxy may have given the service another name.
+            (
+                &[
+                    ("origin", "https://front"),
+                    ("sec-fetch-site", "same-origin"),
+                ],
+                Some(true),
+            ),
+        ] {
+            assert_eq!(judged("a:8080", headers), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_for_this_machine() {
+        for (host, expected) in [
+            ("localhost:80", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("10.0.0.1", false),
+            ("localhost.evil", false),
+        ] {
+            let host: Authority = host.parse().unwrap();
+            let own = OwnPage { secure: false };
+            assert_eq!(may_sign_in(&own, Some(&host)).is_ok(), expected, "{host}");
+            assert!(may_sign_in(&OwnPage { secure: true }, Some(&host)).is_ok());
+        }
+    }
+
+    #[test]
+    fn nobody_is_sent_elsewhere() {
+        assert_eq!(
+            next(Some("/segments/a%20b?range=1d")),
+            "/segments/a%20b?range=1d"
+        );
+        for bad in ["", "//evil", "/\\evil", "https://evil", "/a b", "/\u{e9}"] {
+            assert_eq!(next(Some(bad)), "/", "{bad}");
+        }
+    }
+}

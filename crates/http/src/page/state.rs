@@ -1,0 +1,229 @@
+//! How the service is, in words for readers: no host is named and no error quoted.
+
+use std::time::Duration;
+
+use domain::text::rounded;
+use engine::Headcount;
+use engine::readiness::{Component, Readiness};
+
+/// The component that is told in other words here: that a round was completed does not say that it counted anything.
+const REFRESHER: &str = "refresher";
+/// Recounts may fail or be skipped now and then: this many intervals without one are too many.
+const INTERVALS: u32 = 3;
+
+/// The state of the service.
+pub(super) struct State {
+    /// The whole in one sentence.
+    pub(super) summary: &'static str,
+    /// `good`, `worth-a-look` or `bad`.
+    pub(super) kind: &'static str,
+    /// Each part.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A part of the service.
+pub(super) struct Part {
+    pub(super) name: &'static str,
+    /// `well`, `unwell`, or `unknown`: what nobody looked at is not called well.
+    pub(super) kind: &'static str,
+    pub(super) words: String,
+}
+
+/// How the service is, when the page it stands on has counts or has none.
+pub(super) fn state(app: &Headcount, readiness: &Readiness, has_counts: bool) -> State {
+    let (summary, kind) = summary(readiness, has_counts);
+    let components = readiness.components.iter();
+    let store_responds = store_responds(readiness);
+    let mut parts: Vec<_> = components
+        .filter(|component| component.name != REFRESHER)
+        .map(|component| part(component, store_responds))
+        .collect();
+    let since = app.refreshed().map(|at| {
+        let age = app.clock().now().duration_since(at);
+        Duration::try_from(age).unwrap_or_default()
+    });
+    let can_recount = match (store_responds, readiness.recounts) {
+        (false, _) => Err("Can't recount: the store does not respond."),
+        (true, false) => Err("No recount was completed for too long."),
+        (true, true) => Ok(()),
+    };
+    parts.push(refresher(since, app.refresh_interval(), can_recount));
+    State {
+        summary,
+        kind,
+        parts,
+    }
+}
+
+fn store_responds(readiness: &Readiness) -> bool {
+    let mut components = readiness.components.iter();
+    components.any(|part| part.name == "store" && part.ok)
+}
+
+fn summary(readiness: &Readiness, has_counts: bool) -> (&'static str, &'static str) {
+    let all_well = readiness.components.iter().all(|part| part.ok);
+    match (readiness.writes, has_counts) {
+        (true, true) if all_well => ("Everything works.", "good"),
+        (true, true) if readiness.reads && store_responds(readiness) => (
+            "Pairs are taken and counts are answered. Not every part works.",
+            "worth-a-look",
+        ),
+        (true, true) => (
+            "Pairs are taken. Not every part works: counts may be the last known.",
+            "worth-a-look",
+        ),
+        (true, false) => ("Pairs are taken. Counts are not available.", "bad"),
+        (false, true) => (
+            "Counts are the last known. Pairs can't be taken now.",
+            "bad",
+        ),
+        (false, false) => ("Neither pairs nor counts can be served now.", "bad"),
+    }
+}
+
+fn part(component: &Component, store_responds: bool) -> Part {
+    let name = match component.name {
+        "store" => "Store",
+        "cache" => "Cache",
+        "spool" => "Spool",
+        "clock" => "Clock",
+        "tokens_file" => "Tokens",
+        "jwt_keys" => "Keys of tokens",
+        "foreign_points" => "Other programs",
+        other => other,
+    };
+    let words = match (component.name, &component.detail, component.ok) {
+        // Of a part that works the detail is worth knowing. Of another it may be an error of the system.
+        (_, Some(detail), true) => format!("Works: {detail}."),
+        ("spool", None, true) => "Empty: no pairs wait.".to_owned(),
+        (_, None, true) => "Works.".to_owned(),
+        ("store", _, false) => "Does not respond.".to_owned(),
+        ("cache", _, false) if store_responds => {
+            "Does not respond: counts come from the store.".to_owned()
+        }
+        ("cache", _, false) => "Does not respond.".to_owned(),
+        ("spool", _, false) => "Can't keep pairs.".to_owned(),
+        ("clock", _, false) => {
+            "Is behind what was recorded: counts are of a later time.".to_owned()
+        }
+        ("tokens_file" | "jwt_keys", _, false) => {
+            "The file can't be used: what was read before stays valid, and nothing is revoked."
+                .to_owned()
+        }
+        ("foreign_points", _, false) => {
+            "One writes into the store: pairs of some days are refused.".to_owned()
+        }
+        (_, _, false) => "Does not work: the log of the service says why.".to_owned(),
+    };
+    Part {
+        name,
+        kind: if component.ok { "well" } else { "unwell" },
+        words,
+    }
+}
+
+/// `since` is how long ago this process recounted every segment without a failure; `interval` is how often it does,
+/// where it does by itself.
+fn refresher(
+    since: Option<Duration>,
+    interval: Option<Duration>,
+    can_recount: Result<(), &str>,
+) -> Part {
+    let recounted = |age| format!("Recounted every segment {} ago.", rounded(age));
+    if let Err(why) = can_recount {
+        return Part {
+            name: "Refresher",
+            kind: "unwell",
+            words: why.to_owned(),
+        };
+    }
+    let (kind, words) = match (since, interval) {
+        (Some(age), Some(interval)) if age <= interval * INTERVALS => ("well", recounted(age)),
+        // Where several instances recount, another may have done it meanwhile.
+        (Some(age), _) => ("unknown", recounted(age)),
+        (None, Some(_)) => ("unknown", "This instance has not recounted yet.".to_owned()),
+        (None, None) => (
+            "unknown",
+            "This instance does not recount: another process does, or a scheduler.".to_owned(),
+        ),
+    };
+    Part {
+        name: "Refresher",
+        kind,
+        words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresher_is_well_only_when_it_recounted_lately() {
+        let minute = Duration::from_secs(60);
+        for (since, interval, can_recount, kind) in [
+            (Some(minute), Some(minute), Ok(()), "well"),
+            (Some(minute * 4), Some(minute), Ok(()), "unknown"),
+            (Some(minute), Some(minute), Err("why"), "unwell"),
+            (Some(minute), None, Ok(()), "unknown"),
+            (None, Some(minute), Ok(()), "unknown"),
+            (None, None, Ok(()), "unknown"),
+            (None, Some(minute), Err("why"), "unwell"),
+        ] {
+            let part = refresher(since, interval, can_recount);
+            assert_eq!(part.kind, kind, "{since:?} {interval:?} {can_recount:?}");
+        }
+    }
+
+    #[test]
+    fn errors_of_the_system_are_not_for_readers() {
+        let component = |name, ok| Component {
+            name,
+            ok,
+            detail: Some("tcp connect error: 10.0.0.7:8086 refused".to_owned()),
+        };
+        for name in [
+            "store",
+            "cache",
+            "spool",
+            "tokens_file",
+            "foreign_points",
+            "another",
+        ] {
+            let part = part(&component(name, false), true);
+            assert_eq!(part.kind, "unwell");
+            assert!(!part.words.contains("10.0.0.7"), "{}", part.words);
+        }
+    }
+
+    #[test]
+    fn no_part_is_said_to_stand_in_for_another_that_is_away() {
+        let cache = Component {
+            name: "cache",
+            ok: false,
+            detail: None,
+        };
+        assert!(part(&cache, true).words.contains("from the store"));
+        assert!(!part(&cache, false).words.contains("from the store"));
+    }
+
+    #[test]
+    fn without_counts_nobody_says_that_counts_are_answered() {
+        let component = Component {
+            name: "cache",
+            ok: true,
+            detail: None,
+        };
+        for writes in [true, false] {
+            let readiness = Readiness {
+                writes,
+                // A cache that responds and knows nothing.
+                reads: true,
+                recounts: true,
+                components: vec![component.clone()],
+            };
+            let (words, kind) = summary(&readiness, false);
+            assert!(kind == "bad" && !words.contains("are answered"), "{words}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! `POST /v1/pairs`: the way in.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::thread;
+
+use bytes::{Buf, Bytes};
+use futures::Stream;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::http::{HeaderMap, StatusCode};
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::body::{Limits, Received};
+use super::encoding::{Encoding, still_packed};
+use super::gate;
+use super::media::Format;
+use super::openapi::schema;
+use super::parse::{self, BadBody, ItemError, Report};
+use super::problem::Problem;
+use super::reply::json_with;
+use crate::auth::Limiter;
+use crate::settings::HttpSettings;
+use domain::Reach;
+use engine::Headcount;
+use engine::ingest::{Admitted, Durability, Intake, PairError};
+
+/// A body above this size is parsed off the threads that serve connections: it takes longer than a
+/// millisecond, and what takes less is not worth the change of thread.
+const LARGE: usize = 128 * 1024;
+/// The fewest bytes of a pair that is written in full, for sizing.
+const BYTES_PER_PAIR: usize = 40;
+
+/// The code of a pair that is in order and that the store refuses.
+const STORE_REFUSED: &str = "store_refused";
+const STORE_REFUSED_MESSAGE: &str = "the store refuses this pair, which is in order, until its operator acts: don't send it again before";
+
+struct Pairs {
+    app: Arc<Headcount>,
+    limits: Limits,
+    /// One large body per processor is parsed at a time: more would only take memory.
+    parsers: Semaphore,
+}
+
+/// What a token says of who posts; without one, nothing.
+struct Caller {
+    limiter: Option<Arc<Limiter>>,
+    reach: Reach,
+}
+
+/// What became of a body's pairs.
+#[derive(Debug)]
+struct Taken {
+    accepted: usize,
+    durability: Durability,
+    report: Report,
+}
+
+/// What became of the pairs of a request.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Accepted)]
+pub(super) struct Answer<'a> {
+    /// Pairs that are durable now.
+    accepted: usize,
+    /// Items that were refused.
+    rejected: usize,
+    /// `spooled` when the pairs wait on this instance's disk for the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = schema::durable)]
+    durable: Option<&'static str>,
+    /// Why items were refused: the first hundred.
+    errors: &'a [ItemError],
+    /// What was accepted and probably means something else than its sender thinks, such as a time under another name than `at`.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(required = false)]
+    warnings: &'a [String],
+}
+
+/// The route.
+pub(super) fn route(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilter<(Response,)> {
+    let pairs = Arc::new(Pairs {
+        app: Arc::clone(app),
+        limits: Limits::new(settings.max_body, settings.header_timeout),
+        parsers: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
+    });
+    path!("v1" / "pairs")
+        .and(warp::post())
+        .and(warp::header::headers_cloned())
+        .and(caller())
+        .and(warp::body::stream())
+        .then(move |headers, caller, body| {
+            let pairs = Arc::clone(&pairs);
+            async move { pairs.post(headers, caller, body).await }
+        })
+        .boxed()
+}
+
+fn caller() -> impl Filter<Extract = (Caller,), Error = Infallible> + Copy {
+    warp::ext::optional().and(warp::ext::optional()).map(
+        |limiter: Option<Arc<Limiter>>, reach: Option<Reach>| Caller {
+            limiter,
+            reach: reach.unwrap_or_default(),
+        },
+    )
+}
+
+impl Pairs {
+    async fn post<B: Buf, E>(
+        &self,
+        headers: HeaderMap,
+        caller: Caller,
+        body: impl Stream<Item = Result<B, E>>,
+    ) -> Response {
+        let taken = match self.take(&headers, caller, body).await {
+            Ok(taken) => taken,
+            Err(problem) => return problem.into_response(),
+        };
+        self.measure(&taken);
+        taken.into_response()
+    }
+
+    async fn take<B: Buf, E>(
+        &self,
+        headers: &HeaderMap,
+        caller: Caller,
+        body: impl Stream<Item = Result<B, E>>,
+    ) -> Result<Taken, Problem> {
+        let format = Format::of(headers);
+        let encoding = Encoding::of(headers);
+        let body = self.limits.read(headers, body).await?;
+        let (format, encoding) = (format?, encoding?);
+        if body.bytes.is_empty() {
+            return Err(BadBody::Empty.into());
+        }
+        // Before the work of parsing, which is most of what a request costs.
+        self.app.ingest().has_room()?;
+        let (batch, mut report) = self.parse(format, encoding, body, caller.reach).await?;
+        if let Some(limiter) = caller.limiter {
+            // Bad items too: they cost as much to read.
+            let charged = limiter.pairs(report.items);
+            charged.map_err(|limited| gate::limit(limited, "pairs", self.app.metrics()))?;
+        }
+        let pairs = batch.len();
+        // With nothing to keep this is no more than a check, and the answer is a refusal all the same.
+        let kept = self.app.ingest().accept(batch).await?;
+        report.refuse_accepted(&kept.refused, STORE_REFUSED, STORE_REFUSED_MESSAGE);
+        Ok(Taken {
+            accepted: pairs - kept.refused.len(),
+            durability: kept.durability,
+            report,
+        })
+    }
+
+    async fn parse(
+        &self,
+        format: Format,
+        encoding: Encoding,
+        body: Received,
+        reach: Reach,
+    ) -> Result<(Admitted, Report), Problem> {
+        let max_body = self.limits.max_body;
+        if encoding == Encoding::Identity && body.bytes.len() <= LARGE {
+            return parse(format, &body.bytes, self.intake(body.bytes.len()), &reach);
+        }
+        let intake = self.intake(body.bytes.len());
+        let internal = |error: &dyn ToString| Problem::internal().caused_by(&error.to_string());
+        let _turn = self
+            .parsers
+            .acquire()
+            .await
+            .map_err(|error| internal(&error))?;
+        let work = move || {
+            let bytes = match encoding {
+                Encoding::Identity => body.bytes.clone(),
+                _ => Bytes::from(encoding.decode(&body.bytes, max_body)?),
+            };
+            parse(format, &bytes, intake, &reach)
+        };
+        // Owned by this request, which waits for it; it ends by itself, as its input is bounded.
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|error| internal(&error))?
+    }
+
+    fn intake(&self, bytes: usize) -> Intake {
+        self.app.ingest().intake(bytes / BYTES_PER_PAIR + 1)
+    }
+
+    fn measure(&self, taken: &Taken) {
+        let metrics = self.app.metrics();
+        if taken.accepted > 0 {
+            let spooled = taken.durability == Durability::Spooled;
+            metrics.pairs_accepted(taken.accepted, spooled);
+        }
+        for (code, pairs) in &taken.report.rejected {
+            metrics.pairs_rejected(code, *pairs);
+        }
+    }
+}
+
+fn parse(
+    format: Format,
+    body: &[u8],
+    mut intake: Intake,
+    reach: &Reach,
+) -> Result<(Admitted, Report), Problem> {
+    if let Some(packed) = still_packed(body) {
+        return Err(BadBody::Packed(packed).into());
+    }
+    let mut push = |user: &str, segment: &str, at| match reach.covers(segment) {
+        true => intake.push(user, segment, at),
+        false => Err(PairError::Forbidden),
+    };
+    let report = match format {
+        Format::Lines => parse::ndjson(body, &mut push),
+        Format::Json => parse::json(body, &mut push)?,
+    };
+    Ok((intake.finish(), report))
+}
+
+impl From<BadBody> for Problem {
+    fn from(error: BadBody) -> Self {
+        Self::bad_request("malformed", error.to_string())
+    }
+}
+
+impl Taken {
+    fn into_response(self) -> Response {
+        let rejected = self.report.rejected();
+        if self.accepted == 0 {
+            return self.refusal(rejected).into_response();
+        }
+        let (status, durable) = match self.durability {
+            Durability::Stored => (StatusCode::OK, None),
+            Durability::Spooled => (StatusCode::ACCEPTED, Some("spooled")),
+        };
+        let answer = Answer {
+            accepted: self.accepted,
+            rejected,
+            durable,
+            errors: &self.report.errors,
+            warnings: &self.report.warnings,
+        };
+        json_with(status, &answer)
+    }
+
+    fn refusal(self, rejected: usize) -> Problem {
+        let (code, detail) = if self.report.items == 0 {
+            ("empty", "there is no pair in the body")
+        } else {
+            (
+                "nothing_accepted",
+                "no pair in the body is acceptable; errors has the reasons",
+            )
+        };
+        let errors = serde_json::to_value(&self.report.errors).unwrap_or_default();
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+            .member("accepted", 0)
+            .member("rejected", rejected)
+            .member("errors", errors)
+    }
+}

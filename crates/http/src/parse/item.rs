@@ -1,0 +1,195 @@
+//! One item: a JSON object with a user, a segment and perhaps a time.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use super::instant::{parse_rfc3339, parse_unix};
+use super::{Push, Report};
+use super::{hints, plain};
+use crate::openapi::schema;
+use domain::Timestamp;
+
+/// The fields of an item as they stand in the text; null is the same as missing.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Pair, description = "A user who was seen in a segment. Unknown fields are ignored; one given twice is an error.")]
+pub(crate) struct Fields<'a> {
+    #[serde(borrow)]
+    #[schema(schema_with = schema::user_id, required)]
+    user_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    #[schema(schema_with = schema::segment, required)]
+    segment: Option<&'a RawValue>,
+    #[serde(borrow)]
+    #[schema(schema_with = schema::at)]
+    at: Option<&'a RawValue>,
+}
+
+/// The fields' values.
+pub(super) type Read<'a> = (Cow<'a, str>, Cow<'a, str>, Option<Timestamp>);
+
+/// Why a field's value can't be used.
+enum Wrong<'a> {
+    NoUser,
+    UserKind(&'a str),
+    NoSegment,
+    SegmentKind(&'a str),
+    At(&'a str),
+}
+
+/// Reads the item in `text` and pushes it, or reports why not.
+pub(super) fn take(text: &str, push: &mut impl Push, report: &mut Report) {
+    // Most items are written in the plainest way. What that reader doesn't know, the JSON parser decides.
+    if let Some(item) = plain::read(text) {
+        return offer(item.user_id, item.segment, (item.at, None), push, report);
+    }
+    let start = text.trim_ascii_start();
+    if !start.starts_with('{') {
+        let hint = match start.starts_with('[') {
+            true => ": send an array as application/json",
+            false => "",
+        };
+        return report.reject("malformed", || {
+            format!("an item must be a JSON object{hint}")
+        });
+    }
+    let fields: Fields = match serde_json::from_str(text) {
+        Ok(fields) => fields,
+        Err(error) => return report.reject("malformed", || format!("not a pair: {error}")),
+    };
+    match fields.read() {
+        Ok((user_id, segment, at)) => {
+            let raw = fields.at.map(RawValue::get);
+            if raw.is_none() {
+                report.look_for_time(|| hints::other_time(text));
+            }
+            offer(&user_id, &segment, (at, raw), push, report);
+        }
+        Err(wrong) => report.reject(wrong.code(), || wrong.message(text)),
+    }
+}
+
+/// What the JSON parser makes of `text`.
+#[cfg(test)]
+pub(super) fn read_json(text: &str) -> Option<Read<'_>> {
+    serde_json::from_str::<Fields>(text).ok()?.read().ok()
+}
+
+fn offer(
+    user_id: &str,
+    segment: &str,
+    (at, raw): (Option<Timestamp>, Option<&str>),
+    push: &mut impl Push,
+    report: &mut Report,
+) {
+    match push(user_id, segment, at) {
+        Ok(()) => report.accept(),
+        Err(error) => report.reject(error.code(), || match raw.and_then(hints::finer_unit) {
+            Some(unit) if error.code() == "in_future" => {
+                format!("{error}: it looks like unix time in {unit}, send seconds")
+            }
+            _ => error.to_string(),
+        }),
+    }
+}
+
+impl Wrong<'_> {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoUser | Self::UserKind(_) => "invalid_user_id",
+            Self::NoSegment | Self::SegmentKind(_) => "invalid_segment",
+            Self::At(_) => "invalid_at",
+        }
+    }
+
+    /// What is wrong with the item in `text`, and what was probably meant.
+    fn message(&self, text: &str) -> String {
+        const HALF: &str =
+            "has half a surrogate pair (\\ud800 to \\udfff), which is not a character";
+        match self {
+            Self::NoUser => hints::missing_user(text),
+            Self::NoSegment => hints::missing_segment(text),
+            Self::UserKind(raw) if hints::has_lone_surrogate(raw) => format!("user_id {HALF}"),
+            Self::UserKind(_) => "user_id must be a string or an integer".to_owned(),
+            Self::SegmentKind(raw) if hints::has_lone_surrogate(raw) => format!("segment {HALF}"),
+            Self::SegmentKind(raw) if raw.starts_with('[') => {
+                "segment must be a string: send an item for each segment".to_owned()
+            }
+            Self::SegmentKind(_) => "segment must be a string".to_owned(),
+            Self::At(raw) => match string(raw) {
+                Some(text) => format!("at {}", hints::bad_instant(&text)),
+                None if hints::has_lone_surrogate(raw) => format!("at {HALF}"),
+                None => "at must be RFC 3339 in a string, or unix seconds as a number".to_owned(),
+            },
+        }
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn read(&self) -> Result<Read<'a>, Wrong<'a>> {
+        Ok((self.user_id()?, self.segment()?, self.at()?))
+    }
+
+    fn user_id(&self) -> Result<Cow<'a, str>, Wrong<'a>> {
+        let raw = self.user_id.ok_or(Wrong::NoUser)?.get();
+        if let Some(text) = string(raw) {
+            return Ok(text);
+        }
+        let digits = raw.strip_prefix('-').unwrap_or(raw);
+        match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true if raw == "-0" => Ok(Cow::Borrowed("0")),
+            true => Ok(Cow::Borrowed(raw)),
+            false => Err(Wrong::UserKind(raw)),
+        }
+    }
+
+    fn segment(&self) -> Result<Cow<'a, str>, Wrong<'a>> {
+        let raw = self.segment.ok_or(Wrong::NoSegment)?.get();
+        string(raw).ok_or(Wrong::SegmentKind(raw))
+    }
+
+    fn at(&self) -> Result<Option<Timestamp>, Wrong<'a>> {
+        let Some(raw) = self.at.map(RawValue::get) else {
+            return Ok(None);
+        };
+        let instant = match string(raw) {
+            Some(text) => parse_rfc3339(&text),
+            None => parse_unix(raw),
+        };
+        instant.map(Some).ok_or(Wrong::At(raw))
+    }
+}
+
+/// The text of a JSON string; `None` when `raw` is something else, or has half a surrogate pair.
+fn string(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        return serde_json::from_str(raw).ok().map(Cow::Owned);
+    }
+    Some(Cow::Borrowed(inner))
+}
+
+/// Takes each element of an array.
+pub(super) struct Each<'p, P> {
+    pub(super) push: &'p mut P,
+    pub(super) report: &'p mut Report,
+}
+
+impl<'de, P: Push> Visitor<'de> for Each<'_, P> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of pairs")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            take(item.get(), self.push, self.report);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! Bodies of `POST /v1/pairs`: texts become pairs one by one, and a bad one never harms its neighbours.
+
+pub mod hints;
+mod instant;
+mod item;
+mod plain;
+mod report;
+
+use serde_json::value::RawValue;
+
+use domain::Timestamp;
+use engine::ingest::PairError;
+
+pub(super) use hints::bad_instant;
+pub(super) use instant::parse_either as parse_instant;
+pub use instant::parse_rfc3339;
+pub(super) use item::Fields;
+pub use report::{ItemError, Report};
+
+/// Why a body as a whole can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum BadBody {
+    /// There is nothing in it.
+    #[error("the body is empty")]
+    Empty,
+    /// It is compressed, and `content-encoding` does not say so, or not how often.
+    #[error("the body is {0}: say so by the header `content-encoding: {0}`, once")]
+    Packed(&'static str),
+    /// It is not UTF-8, as JSON must be.
+    #[error("the body is not UTF-8 from byte {0} on")]
+    NotUtf8(usize),
+    /// It is one object a line, which is another content type.
+    #[error(
+        "the body has more than one object: send one object a line as application/x-ndjson, or an array of them"
+    )]
+    Lines,
+    /// It is not JSON. The parser's message names a position and no content.
+    #[error("the body is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// It is JSON, but neither an object nor an array.
+    #[error("the body must be an object or an array of objects")]
+    Shape,
+}
+
+/// Takes (user id, segment, when) of a pair in.
+pub trait Push: FnMut(&str, &str, Option<Timestamp>) -> Result<(), PairError> {}
+impl<F: FnMut(&str, &str, Option<Timestamp>) -> Result<(), PairError>> Push for F {}
+
+/// Reads one object a line. Blank lines are no items.
+pub fn ndjson(body: &[u8], push: &mut impl Push) -> Report {
+    let mut report = Report::default();
+    match std::str::from_utf8(without_mark(body)) {
+        Ok(text) => {
+            for line in text.split('\n') {
+                one_line(line, push, &mut report);
+            }
+        }
+        // Only the lines that are not UTF-8 are bad.
+        Err(_) => {
+            for line in without_mark(body).split(|byte| *byte == b'\n') {
+                match std::str::from_utf8(line) {
+                    Ok(line) => one_line(line, push, &mut report),
+                    Err(_) => report.reject("malformed", || "the line is not UTF-8".to_owned()),
+                }
+            }
+        }
+    }
+    report
+}
+
+fn one_line(line: &str, push: &mut impl Push, report: &mut Report) {
+    if !line.trim_ascii().is_empty() {
+        item::take(line, push, report);
+    }
+}
+
+/// Reads one object or an array of objects. Unless the whole body is JSON, what was pushed must not be kept.
+pub fn json(body: &[u8], push: &mut impl Push) -> Result<Report, BadBody> {
+    let text = std::str::from_utf8(without_mark(body))
+        .map_err(|error| BadBody::NotUtf8(error.valid_up_to()))?;
+    let mut report = Report::default();
+    match text.trim_ascii_start().as_bytes().first() {
+        None => return Err(BadBody::Empty),
+        Some(b'{') => {
+            let object: &RawValue = match serde_json::from_str(text) {
+                Ok(object) => object,
+                Err(_) if is_several(text) => return Err(BadBody::Lines),
+                Err(error) => return Err(error.into()),
+            };
+            item::take(object.get(), push, &mut report);
+        }
+        Some(b'[') => {
+            let mut items = serde_json::Deserializer::from_str(text);
+            let each = item::Each {
+                push,
+                report: &mut report,
+            };
+            serde::Deserializer::deserialize_seq(&mut items, each)?;
+            items.end()?;
+        }
+        Some(_) => {
+            serde_json::from_str::<&RawValue>(text)?;
+            return Err(BadBody::Shape);
+        }
+    }
+    Ok(report)
+}
+
+/// Whether `text` begins with two objects.
+fn is_several(text: &str) -> bool {
+    let mut objects = serde_json::Deserializer::from_str(text).into_iter::<&RawValue>();
+    let mut next_is_object = || {
+        let next = objects.next().and_then(Result::ok);
+        next.is_some_and(|object| object.get().starts_with('{'))
+    };
+    next_is_object() && next_is_object()
+}
+
+/// Some programs begin a text with a byte order mark.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! Query parameters: the values of known ones are checked, unknown ones are refused.
+
+use std::time::Duration;
+
+use humantime_serde::re::humantime;
+use warp::{Filter, Rejection};
+
+use super::parse::{self, parse_instant};
+use super::problem::Problem;
+use super::route::Route;
+use domain::text::nearest;
+use domain::{Segment, TimeFrame, Timestamp, Window};
+
+/// The parameters of a request, decoded, in order.
+#[derive(Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+/// The query of a request; none is an empty one.
+pub(super) fn query() -> impl Filter<Extract = (Query,), Error = Rejection> + Copy {
+    warp::query::<Vec<(String, String)>>().map(Query)
+}
+
+/// Refuses a query (without its question mark) with a parameter that `route` does not take.
+pub(super) fn check(route: Route, query: Option<&str>) -> Result<(), Problem> {
+    let known = route.parameters();
+    for (name, _) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if !known.contains(&&*name) {
+            return Err(Problem::unknown_parameter(
+                &name,
+                known,
+                nearest(&name, known),
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Query {
+    /// The value of `name`; giving one twice is a mistake that no choice between the two would mend.
+    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name);
+        let first = values.next().map(|(_, value)| value.as_str());
+        match values.next() {
+            None => Ok(first),
+            Some(_) => Err(Problem::invalid_parameter(name, "is given twice")),
+        }
+    }
+
+    /// Whether `name` is `true`; without a value it is.
+    pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
+        match self.text(name)? {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1" | "") => Ok(true),
+            Some(_) => Err(Problem::invalid_parameter(name, "must be true or false")),
+        }
+    }
+
+    /// A number from 1 to `maximum`.
+    pub(super) fn limit(
+        &self,
+        name: &str,
+        maximum: usize,
+        default: usize,
+    ) -> Result<usize, Problem> {
+        let Some(text) = self.text(name)? else {
+            return Ok(default);
+        };
+        let number = text.parse().ok();
+        number
+            .filter(|number| (1..=maximum).contains(number))
+            .ok_or_else(|| Problem::invalid_parameter(name, format!("must be from 1 to {maximum}")))
+    }
+
+    /// An instant in RFC 3339 or unix seconds.
+    pub(super) fn instant(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        // A plus sign that was not percent-encoded arrives as a space.
+        let at = parse_instant(text).or_else(|| parse_instant(&text.replace(' ', "+")));
+        let wrong = || Problem::invalid_parameter(name, parse::bad_instant(text));
+        at.map(Some).ok_or_else(wrong)
+    }
+
+    /// A duration of at least a second.
+    pub(super) fn step(&self, name: &str) -> Result<Option<Duration>, Problem> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let step = duration(text).filter(|step| *step >= Duration::from_secs(1));
+        let wrong = || Problem::invalid_parameter(name, "must be a duration like 1h, at least 1s");
+        step.map(Some).ok_or_else(wrong)
+    }
+
+    /// A segment's name.
+    pub(super) fn segment(&self, name: &str) -> Result<Option<Segment>, Problem> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        Segment::new(text)
+            .map(Some)
+            .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
+    }
+
+    /// Segments' names: the parameter may be repeated, up to `maximum` times.
+    pub(super) fn segments(&self, name: &str, maximum: usize) -> Result<Vec<Segment>, Problem> {
+        let given = self.0.iter().filter(|(key, _)| key == name);
+        let segments = given
+            .map(|(_, text)| {
+                Segment::new(text)
+                    .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        match segments.len() <= maximum {
+            true => Ok(segments),
+            false => Err(Problem::invalid_parameter(
+                name,
+                format!("may be given at most {maximum} times"),
+            )),
+        }
+    }
+
+    /// The parameters of a query without its question mark.
+    pub(super) fn parse(query: &str) -> Self {
+        Self(
+            form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        )
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Self(pairs.iter().map(owned).collect())
+    }
+
+    /// The window of a count; the configured one by default.
+    pub(super) fn window(&self, frame: &TimeFrame) -> Result<Window, Problem> {
+        let Some(text) = self.text("window")? else {
+            return Ok(frame.full_window());
+        };
+        let invalid = |detail: String| Problem::bad_request("invalid_window", detail);
+        let length = duration(text)
+            .ok_or_else(|| invalid("window must be a duration like 7d or 90m".into()))?;
+        frame
+            .window(length)
+            .map_err(|error| invalid(error.to_string()))
+    }
+}
+
+/// A duration as people write it; a bare number is seconds, as in `window_seconds`.
+fn duration(text: &str) -> Option<Duration> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().ok().map(Duration::from_secs);
+    }
+    humantime::parse_duration(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(pairs: &[(&str, &str)]) -> Query {
+        Query::of(pairs)
+    }
+
+    fn frame() -> TimeFrame {
+        let minute = Duration::from_secs(60);
+        TimeFrame::new(Duration::from_secs(1_209_600), minute, minute).unwrap()
+    }
+
+    #[test]
+    fn windows() {
+        let seconds = |text| {
+            of(&[("window", text)])
+                .window(&frame())
+                .map(Window::seconds)
+        };
+        for (text, expected) in [
+            ("7d", 604_800),
+            ("90m", 5_400),
+            ("1h 30m", 5_400),
+            ("60", 60),
+        ] {
+            assert_eq!(seconds(text).unwrap(), expected);
+        }
+        assert_eq!(of(&[]).window(&frame()).unwrap(), frame().full_window());
+        for bad in [
+            "",
+            "0",
+            "90s",
+            "15d",
+            "-1h",
+            "7",
+            "week",
+            "1e9",
+            "99999999999999999999",
+            "é",
+        ] {
+            assert_eq!(
+                seconds(bad).unwrap_err().summary(),
+                (400, "invalid_window"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_that_can_not_be_used_are_named() {
+        let bad = (400, "invalid_parameter");
+        let query = of(&[
+            ("a", "maybe"),
+            ("b", "1"),
+            ("b", "1"),
+            ("c", "0"),
+            ("d", "-1"),
+        ]);
+        assert_eq!(query.flag("a").unwrap_err().summary(), bad);
+        assert_eq!(query.flag("b").unwrap_err().summary(), bad);
+        assert_eq!(query.limit("c", 10, 5).unwrap_err().summary(), bad);
+        assert_eq!(query.limit("d", 10, 5).unwrap_err().summary(), bad);
+        assert_eq!(query.instant("a").unwrap_err().summary(), bad);
+        assert_eq!(query.step("c").unwrap_err().summary(), bad);
+        assert_eq!(query.limit("missing", 10, 5).unwrap(), 5);
+    }
+
+    #[test]
+    fn parameters_that_a_resource_does_not_take_are_refused() {
+        let checked = |route, query| check(route, query).map_err(|problem| problem.summary());
+        for (route, query) in [
+            (Route::Count, None),
+            (Route::Count, Some("")),
+            (Route::Count, Some("window=7d&fresh")),
+            (Route::Count, Some("%77indow=7d")),
+            (Route::Segments, Some("window=7d&window=7d")),
+            (Route::Asset, Some("v=1")),
+        ] {
+            assert_eq!(checked(route, query), Ok(()), "{query:?}");
+        }
+        for (route, query) in [
+            (Route::Count, "windw=7d"),
+            (Route::Count, "window=7d&prefix=a"),
+            (Route::Count, "Window=7d"),
+            (Route::Count, "=7d"),
+            (Route::Pairs, "x"),
+            (Route::Health, "%ff=1"),
+        ] {
+            let refused = checked(route, Some(query));
+            assert_eq!(refused, Err((400, "unknown_parameter")), "{query}");
+        }
+    }
+
+    #[test]
+    fn an_offset_survives_a_plus_that_was_not_encoded() {
+        let query = of(&[("from", "2026-11-21T14:00:00 02:00")]);
+        let noon = Timestamp::from_second(1_795_262_400).unwrap();
+        assert_eq!(query.instant("from").unwrap(), Some(noon));
+    }
+}

@@ -1,0 +1,222 @@
+//! `GET /v1/segments`: the segments with their counts, in pages.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
+use warp::{Filter, path};
+
+use super::cursor::{Cursor, Sort};
+use super::problem::Problem;
+use super::query::{Query, query};
+use super::reply::json;
+use domain::Reach;
+use domain::{Timestamp, Window};
+use engine::Headcount;
+use engine::counts::Listed;
+
+pub(super) const DEFAULT_LIMIT: usize = 100;
+pub(super) const MAX_LIMIT: usize = 1000;
+
+/// A page of segments.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Segments)]
+pub(super) struct Document<'a> {
+    segments: Vec<Entry<'a>>,
+    window_seconds: u64,
+    /// The `cursor` of the next page; null after the last.
+    #[schema(required)]
+    next: Option<String>,
+}
+
+/// A segment and its count.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SegmentCount)]
+struct Entry<'a> {
+    segment: &'a str,
+    /// Distinct users, exact as of `as_of`. Null when they could not be counted and no earlier number is known.
+    #[schema(required)]
+    users: Option<u64>,
+    #[serde(serialize_with = "instant")]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    as_of: Option<Timestamp>,
+    /// Whether the segment could not be counted now: the number, if there is one, is the last known.
+    stale: bool,
+}
+
+fn instant<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serializer.collect_str(at),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// The route.
+pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    path!("v1" / "segments")
+        .and(warp::get())
+        .and(query())
+        .and(warp::ext::optional())
+        .then(move |query: Query, reach: Option<Reach>| {
+            let app = Arc::clone(&app);
+            async move {
+                get(&app, &query, &reach.unwrap_or_default())
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
+}
+
+async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+    let prefix = query.text("prefix")?.unwrap_or("");
+    let sort = match query.text("sort")? {
+        None | Some("name") => Sort::Name,
+        Some("users") => Sort::Users,
+        Some(_) => return Err(Problem::invalid_parameter("sort", "must be name or users")),
+    };
+    let limit = query.limit("limit", MAX_LIMIT, DEFAULT_LIMIT)?;
+    let after = match query.text("cursor")? {
+        None | Some("") => None,
+        Some(text) => Some(Cursor::parse(text, sort).ok_or_else(|| {
+            let detail = "must be the next of an earlier answer with the same sort";
+            Problem::invalid_parameter("cursor", detail)
+        })?),
+    };
+    let window = query.window(app.frame())?;
+    let list = app.counts().list(window).await?;
+    let mut list: Vec<&Listed> = list.iter().collect();
+    list.retain(|listed| {
+        let name = listed.segment.as_str();
+        name.starts_with(prefix) && reach.covers(name)
+    });
+    if sort == Sort::Users {
+        // The list came sorted by name; the sort is stable.
+        list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
+    }
+    Ok(json(&page(&list, window, sort, after.as_ref(), limit)))
+}
+
+/// What a segment is sorted by: one without a number comes last.
+fn users(listed: &Listed) -> u64 {
+    listed.count.map_or(0, |count| count.users)
+}
+
+fn page<'a>(
+    list: &[&'a Listed],
+    window: Window,
+    sort: Sort,
+    after: Option<&Cursor>,
+    limit: usize,
+) -> Document<'a> {
+    let start = after.map_or(0, |cursor| {
+        list.partition_point(|listed| !cursor.is_before(&listed.segment, users(listed)))
+    });
+    let end = list.len().min(start + limit);
+    let entry = |listed: &&'a Listed| Entry {
+        segment: listed.segment.as_str(),
+        users: listed.count.map(|count| count.users),
+        as_of: listed.count.map(|count| count.as_of),
+        stale: listed.stale,
+    };
+    let next = match list[start..end].last() {
+        Some(listed) if end < list.len() => {
+            Some(Cursor::at(sort, &listed.segment, users(listed)).to_string())
+        }
+        _ => None,
+    };
+    Document {
+        segments: list[start..end].iter().map(entry).collect(),
+        window_seconds: window.seconds(),
+        next,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use domain::{Count, Segment, TimeFrame};
+
+    fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Listed> {
+        let as_of = Timestamp::UNIX_EPOCH;
+        let listed = |(name, users): &(&str, u64)| Listed {
+            segment: Segment::new(name).unwrap(),
+            count: (*users > 0).then_some(Count {
+                users: *users,
+                as_of,
+            }),
+            stale: *users == 0,
+        };
+        let mut list: Vec<_> = counts.iter().map(listed).collect();
+        list.sort_by(|left, right| left.segment.cmp(&right.segment));
+        if sort == Sort::Users {
+            list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
+        }
+        list
+    }
+
+    fn page_of<'a>(
+        list: &'a [Listed],
+        sort: Sort,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Document<'a> {
+        let minute = Duration::from_secs(60);
+        let frame = TimeFrame::new(minute, minute, minute).unwrap();
+        let list: Vec<_> = list.iter().collect();
+        page(&list, frame.full_window(), sort, after, limit)
+    }
+
+    fn walk(sort: Sort, list: &[Listed], limit: usize) -> Vec<String> {
+        let (mut names, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = page_of(list, sort, cursor.as_ref(), limit);
+            names.extend(page.segments.iter().map(|entry| entry.segment.to_owned()));
+            match page.next {
+                Some(next) => cursor = Some(Cursor::parse(&next, sort).unwrap()),
+                None => return names,
+            }
+        }
+    }
+
+    #[test]
+    fn pages_join_to_the_whole() {
+        let counts = [
+            ("a", 1),
+            ("b", 9),
+            ("c", 5),
+            ("d", 5),
+            ("🏀", 5),
+            ("a/b", 7),
+            ("not counted", 0),
+        ];
+        for limit in 1..8 {
+            assert_eq!(
+                walk(Sort::Name, &list(Sort::Name, &counts), limit),
+                ["a", "a/b", "b", "c", "d", "not counted", "🏀"]
+            );
+            assert_eq!(
+                walk(Sort::Users, &list(Sort::Users, &counts), limit),
+                ["b", "a/b", "c", "d", "🏀", "a", "not counted"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_change_between_pages_moves_only_what_changed() {
+        let before = list(Sort::Users, &[("a", 9), ("b", 8), ("c", 7), ("d", 6)]);
+        let first = page_of(&before, Sort::Users, None, 2);
+        let cursor = Cursor::parse(&first.next.unwrap(), Sort::Users).unwrap();
+        // The segment at the cursor grew, and one before it went.
+        let after = list(Sort::Users, &[("b", 10), ("c", 7), ("d", 6)]);
+        let second = page_of(&after, Sort::Users, Some(&cursor), 2);
+        let names: Vec<_> = second.segments.iter().map(|entry| entry.segment).collect();
+        assert_eq!(names, ["c", "d"]);
+        assert_eq!(second.next, None);
+    }
+}

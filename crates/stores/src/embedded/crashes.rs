@@ -1,0 +1,537 @@
+//! What the embedded store survives: crashes, full and failing disks, damage. On a disk in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+use domain::store::conformance::{batch, frame};
+use wal::testing::{Faults, MemDisk};
+use wal::{Disk, LogError};
+
+/// The directory exists for its lock only.
+struct Bench {
+    root: TempDir,
+    disk: MemDisk,
+    frame: TimeFrame,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            disk: MemDisk::default(),
+            frame: frame(60),
+        }
+    }
+
+    /// Snapshots are taken when the test says so.
+    fn open(&self) -> Result<EmbeddedStore, StoreError> {
+        EmbeddedStore::open(EmbeddedOptions {
+            disk: Arc::new(self.disk.clone()),
+            snapshot_bytes: u64::MAX,
+            ..EmbeddedOptions::new(self.root.path(), self.frame)
+        })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.disk.list(self.root.path()).unwrap()
+    }
+}
+
+fn start() -> Timestamp {
+    Timestamp::from_second(1_800_000_000).unwrap()
+}
+
+fn present() -> Slot {
+    frame(60).resolution().slot_of(start())
+}
+
+fn segment(name: &str) -> Segment {
+    Segment::new(name).unwrap()
+}
+
+fn user(name: &str) -> UserId<'_> {
+    UserId::new(name).unwrap()
+}
+
+async fn put(store: &EmbeddedStore, name: &str, segment: &str) -> Result<(), StoreError> {
+    store.record(&batch([(name, segment, present())])).await
+}
+
+fn count(store: &EmbeddedStore, name: &str) -> u64 {
+    let full = store.frame.full_window();
+    store
+        .count_now(&segment(name), full, start())
+        .unwrap()
+        .users
+}
+
+/// Takes a snapshot as of now, on this thread.
+async fn snapshot(store: &EmbeddedStore) -> Result<(), LogError> {
+    let next = store.log.rotate().await?;
+    store.snapshotter.take_before(next)
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so_and_gives_the_directory_back() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    let refused = bench.open().unwrap_err();
+    assert!(matches!(&refused, StoreError::Unavailable(text) if text.contains("in use")));
+    store.close().await.unwrap();
+    assert!(matches!(
+        put(&store, "u", "s").await,
+        Err(StoreError::Closed)
+    ));
+    assert!(matches!(store.ping().await, Err(StoreError::Closed)));
+    assert_eq!(
+        store.count_now(&segment("s"), bench.frame.full_window(), start()),
+        None
+    );
+    bench.open().unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_slot_is_of_a_pair_and_not_of_a_question() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    put(&store, "u", "s").await.unwrap();
+    let far = start() + jiff::SignedDuration::from_hours(24 * 365);
+    store
+        .count_now(&segment("s"), bench.frame.full_window(), far)
+        .unwrap();
+    snapshot(&store).await.unwrap();
+    assert_eq!(store.newest_slot(), present());
+    drop(store);
+    assert_eq!(bench.open().unwrap().newest_slot(), present());
+}
+
+#[tokio::test]
+async fn what_expired_while_nobody_ran_is_gone() {
+    for with_snapshot in [false, true] {
+        let bench = Bench::new();
+        let store = bench.open().unwrap();
+        put(&store, "u", "s").await.unwrap();
+        if with_snapshot {
+            snapshot(&store).await.unwrap();
+        }
+        drop(store);
+        for (slots, users) in [(59, 1), (60, 0), (65_536, 0), (65_536 * 3 + 7, 0)] {
+            let later = Slot::new(present().number() + slots);
+            let as_of = bench.frame.resolution().start_of(later);
+            let store = bench.open().unwrap();
+            let full = bench.frame.full_window();
+            let counted = store.count_now(&segment("s"), full, as_of).unwrap();
+            assert_eq!(counted, Count { users, as_of }, "{slots} slots later");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_any_size_and_span_counts_right() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    let names: Vec<String> = (0..300_000).map(|n| format!("u{n}")).collect();
+    let pairs = names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| (name.as_str(), ["a", "b", "c"][n % 3], present()));
+    store.record(&batch(pairs)).await.unwrap();
+    assert_eq!(count(&store, "b"), 100_000);
+    // Slots that sixteen bits can't tell from the newest one.
+    let back = |slots| Slot::new(present().number() - slots);
+    let pairs = [
+        ("v", "d", back(65_536 + 3)),
+        ("x", "d", back(65_536)),
+        ("y", "d", back(60)),
+        ("z", "d", back(59)),
+        ("w", "d", present()),
+    ];
+    store.record(&batch(pairs)).await.unwrap();
+    assert_eq!(count(&store, "d"), 2);
+    drop(store);
+    let store = bench.open().unwrap();
+    assert_eq!((count(&store, "b"), count(&store, "d")), (100_000, 2));
+}
+
+#[tokio::test]
+async fn a_snapshot_makes_log_files_and_older_snapshots_superfluous() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    for round in 0..3 {
+        for n in 0..100 {
+            put(&store, &format!("u{}", round * 50 + n), "s")
+                .await
+                .unwrap();
+        }
+        snapshot(&store).await.unwrap();
+        snapshot(&store).await.unwrap();
+        let names = bench.names();
+        let of = |suffix: &str| names.iter().filter(|name| name.ends_with(suffix)).count();
+        assert_eq!((of(".log"), of(".snapshot")), (1, 1), "{names:?}");
+    }
+    put(&store, "after", "s").await.unwrap();
+    drop(store);
+    let store = bench.open().unwrap();
+    assert_eq!(count(&store, "s"), 201);
+    assert_eq!(
+        store.log.recovery().records,
+        1,
+        "the rest is in the snapshot"
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_that_fails_takes_nothing_away() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    for n in 0..100 {
+        put(&store, &format!("u{n}"), "s").await.unwrap();
+    }
+    let next = store.log.rotate().await.unwrap();
+    let before = bench.names();
+    let faults = [
+        Faults {
+            room: Some(100),
+            ..Faults::default()
+        },
+        Faults {
+            sync: true,
+            ..Faults::default()
+        },
+        Faults {
+            write: true,
+            ..Faults::default()
+        },
+    ];
+    for faults in faults {
+        bench.disk.set_faults(faults);
+        store.snapshotter.take_before(next).unwrap_err();
+        assert_eq!(bench.names(), before);
+    }
+    bench.disk.set_faults(Faults::default());
+    store.snapshotter.take_before(next).unwrap();
+    assert!(bench.names().len() <= before.len());
+    drop(store);
+    assert_eq!(count(&bench.open().unwrap(), "s"), 100);
+}
+
+#[tokio::test]
+async fn what_a_dead_snapshot_left_is_removed() {
+    let bench = Bench::new();
+    put(&bench.open().unwrap(), "u", "s").await.unwrap();
+    let left = format!("{}{}", snapshot::name(7), wal::UNFINISHED);
+    bench.disk.put(&bench.path(&left), vec![1; 1000]);
+    assert_eq!(count(&bench.open().unwrap(), "s"), 1);
+    assert!(!bench.names().contains(&left));
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_answers_reads() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    put(&store, "u1", "s").await.unwrap();
+    bench.disk.set_faults(Faults {
+        room: Some(20),
+        ..Faults::default()
+    });
+    assert!(matches!(
+        put(&store, "u2", "s").await,
+        Err(StoreError::Full(_))
+    ));
+    assert_eq!(count(&store, "s"), 1);
+    store.ping().await.unwrap();
+    bench.disk.set_faults(Faults::default());
+    put(&store, "u3", "s").await.unwrap();
+    assert_eq!(count(&store, "s"), 2);
+    drop(store);
+    assert_eq!(count(&bench.open().unwrap(), "s"), 2);
+}
+
+#[tokio::test]
+async fn a_failed_sync_ends_writes_and_leaves_reads() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    put(&store, "u1", "s").await.unwrap();
+    bench.disk.set_faults(Faults {
+        sync: true,
+        ..Faults::default()
+    });
+    assert!(matches!(
+        put(&store, "u2", "s").await,
+        Err(StoreError::Unavailable(_))
+    ));
+    bench.disk.set_faults(Faults::default());
+    assert!(matches!(
+        put(&store, "u3", "s").await,
+        Err(StoreError::Unavailable(_))
+    ));
+    assert!(matches!(
+        store.ping().await,
+        Err(StoreError::Unavailable(_))
+    ));
+    assert_eq!(count(&store, "s"), 1);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_keeps_its_identity_whatever_the_window() {
+    let mut bench = Bench::new();
+    put(&bench.open().unwrap(), "u", "s").await.unwrap();
+    bench.frame = frame(30);
+    assert_eq!(
+        count(&bench.open().unwrap(), "s"),
+        1,
+        "another window is fine"
+    );
+    let identity = bench.disk.bytes(&bench.path("identity"));
+    for at in 0..identity.len() {
+        let mut damaged = identity.clone();
+        damaged[at] ^= 1;
+        bench.disk.put(&bench.path("identity"), damaged);
+        assert!(
+            matches!(bench.open(), Err(StoreError::Damaged(_))),
+            "byte {at}"
+        );
+        bench
+            .disk
+            .put(&bench.path("identity"), identity[..at].to_vec());
+        assert!(
+            matches!(bench.open(), Err(StoreError::Damaged(_))),
+            "{at} bytes"
+        );
+    }
+    bench.disk.put(&bench.path("identity"), identity);
+    assert_eq!(count(&bench.open().unwrap(), "s"), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_refused_unless_the_log_makes_up_for_it() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    put(&store, "u1", "s").await.unwrap();
+    let first_log = bench.path("00000000000000000001.log");
+    store.log.rotate().await.unwrap();
+    let covered = bench.disk.bytes(&first_log);
+    snapshot(&store).await.unwrap();
+    put(&store, "u2", "s").await.unwrap();
+    drop(store);
+    let path = bench.path(&snapshot::name(2));
+    let whole = bench.disk.bytes(&path);
+    for length in 0..whole.len() {
+        bench.disk.put(&path, whole[..length].to_vec());
+        let Err(StoreError::Damaged(text)) = bench.open() else {
+            panic!("{length} bytes")
+        };
+        assert!(text.contains(path.to_str().unwrap()), "{text}");
+    }
+    // As if the process had died before it removed the log that the snapshot covers.
+    bench.disk.put(&first_log, covered);
+    let store = bench.open().unwrap();
+    assert_eq!(count(&store, "s"), 2);
+    // The next snapshot takes the place of the damaged one.
+    snapshot(&store).await.unwrap();
+    drop(store);
+    assert_eq!(count(&bench.open().unwrap(), "s"), 2);
+
+    let names = bench.names();
+    let log = names.iter().find(|name| name.ends_with(".log")).unwrap();
+    bench.disk.remove(&bench.path(log)).unwrap();
+    assert!(matches!(bench.open(), Err(StoreError::Damaged(text)) if text.contains("missing")));
+}
+
+/// What happens to a store in a test of random lives.
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many pairs, from this seed.
+    Record(usize, u64),
+    Forget(u8),
+    Trend(u8),
+    /// A snapshot begins: the log is rotated.
+    Begin,
+    /// It is written, with all that came since.
+    Take,
+    Archive,
+    /// So many slots pass.
+    Wait(u8),
+    /// A record meets a disk with so much room.
+    Fill(u8),
+    /// The machine dies, losing what this seed says.
+    Crash(u64),
+    /// The process dies.
+    Kill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        10 => (1..40_usize, any::<u64>()).prop_map(|(pairs, seed)| Step::Record(pairs, seed)),
+        4 => (0..20_u8).prop_map(Step::Forget),
+        2 => any::<u8>().prop_map(Step::Trend),
+        2 => Just(Step::Begin),
+        3 => Just(Step::Take),
+        2 => Just(Step::Archive),
+        3 => (0..20_u8).prop_map(Step::Wait),
+        1 => any::<u8>().prop_map(Step::Fill),
+        3 => any::<u64>().prop_map(Step::Crash),
+        1 => Just(Step::Kill),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever happens, in memory and after every crash: the store counts what a naive model counts.
+    #[test]
+    fn every_life_equals_a_naive_model(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(Life::new().live(steps));
+    }
+}
+
+/// A store beside a model of it.
+struct Life {
+    bench: Bench,
+    now: Slot,
+    pairs: BTreeMap<(String, String), Slot>,
+    trend: BTreeMap<i64, u64>,
+}
+
+impl Life {
+    fn new() -> Self {
+        Self {
+            bench: Bench::new(),
+            now: present(),
+            pairs: BTreeMap::new(),
+            trend: BTreeMap::new(),
+        }
+    }
+
+    fn instant(&self) -> Timestamp {
+        self.bench.frame.resolution().start_of(self.now)
+    }
+
+    fn is_counted(&self, slot: Slot) -> bool {
+        slot.number() + 60 > self.now.number()
+    }
+
+    async fn live(mut self, steps: Vec<Step>) {
+        let mut store = self.bench.open().unwrap();
+        let mut begun = None;
+        for step in steps {
+            match step {
+                Step::Begin => begun = Some(store.log.rotate().await.unwrap()),
+                Step::Take => {
+                    if let Some(next) = begun.take() {
+                        store.snapshotter.take_before(next).unwrap();
+                    }
+                }
+                Step::Crash(_) | Step::Kill => {
+                    begun = None;
+                    self.bench.disk = match step {
+                        Step::Crash(seed) => self.bench.disk.crash(seed),
+                        _ => self.bench.disk.kill(),
+                    };
+                    drop(store);
+                    store = self.bench.open().unwrap();
+                }
+                Step::Wait(slots) => self.now = Slot::new(self.now.number() + u64::from(slots)),
+                other => self.work(&store, other).await,
+            }
+            self.compare(&store).await;
+        }
+    }
+
+    async fn work(&mut self, store: &EmbeddedStore, step: Step) {
+        let as_of = self.instant();
+        match step {
+            Step::Record(number, seed) => {
+                let mut random = fastrand::Rng::with_seed(seed);
+                let given: Vec<_> = (0..number)
+                    .map(|_| {
+                        let slot = Slot::new(self.now.number() - random.u64(0..60));
+                        let (name, segment) = (random.u8(0..20), random.u8(0..3));
+                        (format!("u{name}"), format!("s{segment}"), slot)
+                    })
+                    .collect();
+                let pairs = given
+                    .iter()
+                    .map(|(u, s, slot)| (u.as_str(), s.as_str(), *slot));
+                store.record(&batch(pairs)).await.unwrap();
+                for (name, segment, slot) in given {
+                    let latest = self.pairs.entry((name, segment)).or_insert(slot);
+                    *latest = slot.max(*latest);
+                }
+            }
+            Step::Forget(number) => {
+                let name = format!("u{number}");
+                let of_user = self.pairs.iter().filter(|((u, _), _)| *u == name);
+                let expected = of_user.filter(|(_, slot)| self.is_counted(**slot)).count();
+                let erased = store.forget(&user(&name), as_of).await.unwrap();
+                assert_eq!(erased, expected as u64);
+                self.pairs.retain(|(u, _), _| *u != name);
+            }
+            Step::Trend(users) => {
+                let users = u64::from(users);
+                let point = TrendPoint {
+                    segment: segment("s"),
+                    window: self.bench.frame.full_window(),
+                    count: Count { users, as_of },
+                };
+                store.record_trend(&[point]).await.unwrap();
+                self.trend.insert(as_of.as_second(), users);
+            }
+            Step::Archive => {
+                store.archive(as_of, 10).await.unwrap();
+            }
+            Step::Fill(room) => {
+                let room = Some(u64::from(room));
+                self.bench.disk.set_faults(Faults {
+                    room,
+                    ..Faults::default()
+                });
+                let names: Vec<String> = (0..40).map(|n| format!("lost {n}")).collect();
+                let lost = batch(names.iter().map(|name| (name.as_str(), "s0", self.now)));
+                let refused = store.record(&lost).await;
+                assert!(matches!(refused, Err(StoreError::Full(_))), "{refused:?}");
+                self.bench.disk.set_faults(Faults::default());
+            }
+            Step::Begin | Step::Take | Step::Wait(_) | Step::Crash(_) | Step::Kill => {}
+        }
+    }
+
+    async fn compare(&self, store: &EmbeddedStore) {
+        let (full, as_of) = (self.bench.frame.full_window(), self.instant());
+        let mut expected: HashMap<&str, u64> = HashMap::new();
+        for ((_, segment), slot) in &self.pairs {
+            if self.is_counted(*slot) {
+                *expected.entry(segment).or_default() += 1;
+            }
+        }
+        for name in ["s0", "s1", "s2"] {
+            let counted = store.count(&segment(name), full, as_of).await.unwrap();
+            assert_eq!(
+                counted.users,
+                expected.get(name).copied().unwrap_or(0),
+                "{name}"
+            );
+        }
+        let points = store
+            .trend(&segment("s"), full, start(), as_of)
+            .await
+            .unwrap();
+        let points: Vec<_> = points
+            .iter()
+            .map(|p| (p.as_of.as_second(), p.users))
+            .collect();
+        let expected: Vec<_> = self.trend.iter().map(|(at, users)| (*at, *users)).collect();
+        assert_eq!(points, expected);
+    }
+}

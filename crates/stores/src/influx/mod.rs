@@ -1,0 +1,588 @@
+//! InfluxDB 2: pairs in a bucket whose retention is the window, counts by one Flux query a segment, or a
+//! group of small ones.
+//!
+//! A pair is a point of measurement `pair` with the tag `segment` and the string field `user`. The user can't
+//! be a tag: every (user, segment) would be a series of its own, about a kilobyte of memory each. So the
+//! timestamp tells the users of a slot apart (see [`line::nanos`]), and a pair that is written twice is the
+//! same point.
+
+mod dead_letter;
+mod deliver;
+mod driver;
+mod erase;
+mod erasure_notes;
+mod error;
+mod export;
+mod fields;
+mod flux;
+mod forget;
+mod framing;
+#[cfg(test)]
+mod fuzz;
+mod group;
+mod installation;
+mod key;
+mod line;
+mod lines;
+#[cfg(test)]
+mod model;
+mod options;
+mod pace;
+mod plan;
+mod query;
+mod refusal;
+mod retention;
+mod server;
+mod setup;
+mod stats;
+mod strangers;
+mod writer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use key::PointKey;
+pub use options::InfluxOptions;
+pub use server::{INFLUX_URL, parse_url};
+pub use setup::{TOKEN_ROLES, set_up};
+pub use stats::InfluxStats;
+
+use self::deliver::Delivery;
+use self::error::Error;
+use self::fields::{Fields, Found};
+use self::flux::{Erased, Range};
+use self::forget::Erasures;
+use self::installation::Installation;
+use self::line::{segment_of_tag, slot_at};
+use self::query::Row;
+use self::retention::Retention;
+use self::server::Server;
+use self::setup::shard_length;
+use self::stats::Counters;
+use self::writer::Writer;
+use domain::store::{Archived, Change, PairStore, Remains, StoreError, last_of_each};
+use domain::{
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
+
+/// Seconds that Flux can state: its times are nanoseconds in 64 bits.
+const LAST_FLUX_SECOND: i64 = i64::MAX / 1_000_000_000;
+
+/// Segments of one query. Over 4 million points in 500 segments, 2 queries at a time, queries of 1, 5, 25 and 100
+/// segments took 71, 40, 25 and 30 s.
+const COUNTS_AT_ONCE: usize = 25;
+
+/// How long a ping may take. The query it makes takes milliseconds.
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Pairs in an InfluxDB bucket.
+#[derive(Debug)]
+pub struct InfluxStore {
+    options: InfluxOptions,
+    server: Server,
+    delivery: Arc<Delivery>,
+    writer: Writer,
+    counters: Arc<Counters>,
+    erasures: Erasures,
+    lookups: Semaphore,
+    installation: Installation,
+    fields: Fields,
+    trend_fields: Fields,
+    /// How long the shards of the bucket are.
+    shard: Duration,
+    retention: Retention,
+    closed: AtomicBool,
+}
+
+impl InfluxStore {
+    /// A store on the server of `options`. It asks nothing of the server yet, which may be away.
+    ///
+    /// Must be called within a Tokio runtime, where the writer's task will run.
+    pub fn open(options: InfluxOptions) -> Result<Self, StoreError> {
+        let server = Server::new(&options)?;
+        let counters = Arc::new(Counters::default());
+        let delivery = Arc::new(Delivery::new(
+            Arc::new(server.clone()),
+            &options,
+            Arc::clone(&counters),
+        ));
+        let lookups = Semaphore::new(options.lookups.max(1));
+        Ok(Self {
+            writer: Writer::start(Arc::clone(&delivery), &options),
+            installation: Installation::new(server.clone(), &options),
+            fields: Fields::of(&options.bucket),
+            trend_fields: Fields::of(&options.trend_bucket),
+            shard: setup::shard_of(&options),
+            options,
+            server,
+            delivery,
+            counters,
+            erasures: Erasures::default(),
+            lookups,
+            retention: Retention::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// What the writing side has done since the store was opened.
+    pub fn stats(&self) -> InfluxStats {
+        self.counters.read()
+    }
+
+    /// How many pairs wait to be written or are on their way.
+    pub fn waiting_pairs(&self) -> usize {
+        self.writer.waiting()
+    }
+
+    /// Reads, and if it may writes, what all instances on the bucket must agree on. An error that is
+    /// [`StoreError::Damaged`] says in what this one differs.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.installation.check().await?;
+        self.installation.key().await?;
+        Ok(())
+    }
+
+    /// Makes what all instances on the bucket must agree on, or changes it where that harms nothing.
+    async fn set_up(&self) -> Result<Change, StoreError> {
+        let has_pairs = async || {
+            let query = flux::any_point(
+                &self.options.bucket,
+                line::PAIR,
+                self.full_range(Timestamp::now()),
+                flux::Types::Any,
+            );
+            Ok(!self.rows(&query, |_| Ok(())).await?.is_empty())
+        };
+        self.installation.set_up(has_pairs).await
+    }
+
+    /// A turn to read all pairs for one user.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let busy = || StoreError::Busy("InfluxDB: too many users are looked up at once".into());
+        let turn = tokio::time::timeout(self.options.lookup_wait, self.lookups.acquire()).await;
+        turn.map_err(|_| busy())?.map_err(|_| StoreError::Closed)
+    }
+
+    /// Whether this store may read: it is open, and agrees with the others.
+    async fn check_agreed(&self) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.installation.check().await
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StoreError::Closed);
+        }
+        Ok(())
+    }
+
+    /// The rows of an answer, each as `read` understands it.
+    async fn rows<T>(
+        &self,
+        flux: &str,
+        read: impl FnMut(&Row<'_>) -> Result<T, Error> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        let rows = query::rows(&self.server, flux, self.options.query_timeout, read).await;
+        rows.map_err(StoreError::from)
+    }
+
+    /// The rows of what `flux` makes of `range`, none of them hidden by a type that another program gave to the
+    /// field in some shard.
+    ///
+    /// Where that could be, they are the rows of what it makes of each shard's part of the range.
+    async fn rows_over<T>(
+        &self,
+        fields: &Fields,
+        (range, shard): (Range, Duration),
+        flux: impl Fn(Range) -> String,
+        mut read: impl FnMut(&Row<'_>) -> Result<T, Error> + Send,
+    ) -> Result<Vec<T>, StoreError> {
+        if !fields.are_mixed() {
+            let rows = self.rows(&flux(range), &mut read).await?;
+            // Only now: see `fields`.
+            if !self.look(fields).await?.is_mixed {
+                return Ok(rows);
+            }
+        }
+        let mut rows = Vec::new();
+        for piece in range.pieces(shard) {
+            rows.extend(self.rows(&flux(piece), &mut read).await?);
+        }
+        Ok(rows)
+    }
+
+    async fn look(&self, fields: &Fields) -> Result<Found, StoreError> {
+        let found = fields.look(&self.server, self.options.query_timeout).await;
+        found.map_err(StoreError::from)
+    }
+
+    /// The distinct users of each of `segments`; one without any is left out.
+    async fn users_of(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<HashMap<Segment, u64>, StoreError> {
+        self.check_agreed().await?;
+        let range = Range::of(window, as_of, self.options.frame.resolution());
+        self.count_users(segments, range).await
+    }
+
+    /// The distinct users of each of `segments` in `range`.
+    async fn count_users(
+        &self,
+        segments: &[Segment],
+        range: Range,
+    ) -> Result<HashMap<Segment, u64>, StoreError> {
+        let bucket = &self.options.bucket;
+        let apart = || flux::count_apart(bucket, segments, &range.pieces(self.shard));
+        if self.fields.are_mixed() {
+            return self.counts(&apart()).await;
+        }
+        let has_erased = |segment: &Segment| self.erasures.known_in(segment, range);
+        let erased = match segments.iter().any(has_erased) {
+            true => Erased::FilteredOut,
+            false => Erased::Ignored,
+        };
+        let query = flux::count(bucket, segments, range, erased);
+        let mut users = self.counts(&query).await?;
+        // Only now: see `fields` and `Erasures`.
+        let found = self.look(&self.fields).await?;
+        if found.is_mixed {
+            return self.counts(&apart()).await;
+        }
+        if erased == Erased::FilteredOut || !found.has_erased || users.is_empty() {
+            return Ok(users);
+        }
+        self.look_for_erasures(range).await?;
+        let again: Vec<Segment> = segments
+            .iter()
+            .filter(|segment| has_erased(segment))
+            .cloned()
+            .collect();
+        if !again.is_empty() {
+            let query = flux::count(bucket, &again, range, Erased::FilteredOut);
+            let filtered = self.counts(&query).await?;
+            users.retain(|segment, _| !again.contains(segment));
+            users.extend(filtered);
+        }
+        Ok(users)
+    }
+
+    /// The counts of an answer. A segment without users has none.
+    async fn counts(&self, query: &str) -> Result<HashMap<Segment, u64>, StoreError> {
+        let counts = self
+            .rows(query, |row| {
+                let segment = segment_of_tag(row.get("segment")?);
+                let segment = segment.ok_or_else(|| Error::Nonsense("another tag".into()))?;
+                Ok((segment, row.number("_value")?))
+            })
+            .await?;
+        let mut users = HashMap::with_capacity(counts.len());
+        for (segment, count) in counts {
+            if users.insert(segment, count).is_some() {
+                return Err(Error::Nonsense("a count of several rows".into()).into());
+            }
+        }
+        Ok(users)
+    }
+
+    /// Notes from which segments something in `range` was erased by overwriting it, and how late.
+    async fn look_for_erasures(&self, range: Range) -> Result<(), StoreError> {
+        let query = flux::last_erased(&self.options.bucket, range);
+        let noted = self
+            .rows(&query, |row| {
+                Ok((segment_of_tag(row.get("segment")?), row.time("_time")?))
+            })
+            .await?;
+        for (segment, at) in noted {
+            if let Some(segment) = segment {
+                self.erasures.note(&segment, at);
+            }
+        }
+        Ok(())
+    }
+
+    /// The points of a trend, or the last one of each step.
+    async fn trend_of(
+        &self,
+        segment: &Segment,
+        window: Window,
+        (from, to): (Timestamp, Timestamp),
+        step: Option<Duration>,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.check_open()?;
+        // Points keep whole seconds, and a range leaves out its stop.
+        let start = from.as_second() + i64::from(from.subsec_nanosecond() > 0);
+        let stop = to.as_second().saturating_add(1).min(LAST_FLUX_SECOND);
+        let start = start.max(0);
+        if start >= stop {
+            return Ok(Vec::new());
+        }
+        let range = Range {
+            start: Timestamp::from_second(start).unwrap_or(from),
+            stop: Timestamp::from_second(stop).unwrap_or(to),
+        };
+        let bucket = &self.options.trend_bucket;
+        let points = self
+            .rows_over(
+                &self.trend_fields,
+                (range, shard_length(setup::TREND_SECONDS)),
+                |range| flux::trend(bucket, segment, window, range, step),
+                |row| {
+                    let as_of = row.time("_time")?;
+                    // Another program may have written something else there.
+                    let users = row.number("_value").ok();
+                    Ok(users.map(|users| Count { users, as_of }))
+                },
+            )
+            .await?;
+        Ok(points.into_iter().flatten().collect())
+    }
+
+    fn full_range(&self, as_of: Timestamp) -> Range {
+        let frame = &self.options.frame;
+        Range::of(frame.full_window(), as_of, frame.resolution())
+    }
+}
+
+#[async_trait]
+impl PairStore for InfluxStore {
+    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.check_open()?;
+        let key = self.installation.key().await?;
+        let resolution = self.options.frame.resolution();
+        let bodies = line::bodies(batch, resolution, self.writer.batch_lines(), key);
+        let mut made = Vec::new();
+        for body in bodies {
+            if !made.is_empty() {
+                // A body takes a millisecond of a thread that serves connections.
+                tokio::task::yield_now().await;
+            }
+            made.push(body);
+        }
+        self.writer.write(made).await
+    }
+
+    async fn count(
+        &self,
+        segment: &Segment,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        let users = self.users_of(std::slice::from_ref(segment), window, as_of);
+        let users = users.await?.get(segment).copied().unwrap_or(0);
+        Ok(Count { users, as_of })
+    }
+
+    async fn count_many(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let mut counts = Vec::with_capacity(segments.len());
+        for some in segments.chunks(COUNTS_AT_ONCE) {
+            let users = self.users_of(some, window, as_of).await?;
+            counts.extend(some.iter().map(|segment| Count {
+                users: users.get(segment).copied().unwrap_or(0),
+                as_of,
+            }));
+        }
+        Ok(counts)
+    }
+
+    fn counts_at_once(&self) -> usize {
+        COUNTS_AT_ONCE
+    }
+
+    /// A point stays where it is when its user is seen again.
+    fn keeps_every_slot(&self) -> bool {
+        true
+    }
+
+    async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
+        self.check_agreed().await?;
+        let bucket = &self.options.bucket;
+        let tags = self
+            .rows_over(
+                &self.fields,
+                (self.full_range(as_of), self.shard),
+                |range| flux::segments(bucket, range),
+                |row| Ok(segment_of_tag(row.get("segment")?)),
+            )
+            .await?;
+        let mut segments: Vec<Segment> = tags.into_iter().flatten().collect();
+        segments.sort_unstable();
+        segments.dedup();
+        Ok(segments)
+    }
+
+    async fn memberships(
+        &self,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<Vec<Membership>, StoreError> {
+        self.check_agreed().await?;
+        let _turn = self.turn().await?;
+        let bucket = &self.options.bucket;
+        let resolution = self.options.frame.resolution();
+        let found = self
+            .rows_over(
+                &self.fields,
+                (self.full_range(as_of), self.shard),
+                |range| flux::memberships(bucket, user, range),
+                |row| {
+                    let last_seen = slot_at(row.nanos("_time")?, resolution);
+                    Ok((segment_of_tag(row.get("segment")?), last_seen))
+                },
+            )
+            .await?;
+        let mut latest = BTreeMap::new();
+        for (segment, last_seen) in found {
+            let Some(segment) = segment else { continue };
+            let known = latest.entry(segment).or_insert(last_seen);
+            *known = last_seen.max(*known);
+        }
+        let memberships = latest.into_iter();
+        Ok(memberships
+            .map(|(segment, last_seen)| Membership { segment, last_seen })
+            .collect())
+    }
+
+    async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
+        self.check_agreed().await?;
+        let _turn = self.turn().await?;
+        forget::forget(self, user, as_of).await
+    }
+
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.check_agreed().await?;
+        erasure_notes::note(self, erasure).await
+    }
+
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+        self.check_agreed().await?;
+        erasure_notes::since(self, since).await
+    }
+
+    async fn erase_refused(&self, erasures: &[Erasure]) -> Result<u64, StoreError> {
+        self.delivery.erase_refused(erasures).await
+    }
+
+    fn remains(&self, at: Timestamp) -> Vec<Remains> {
+        let window = Duration::from_secs(self.options.frame.full_window().seconds());
+        let kept = window + self.shard + forget::EXPIRY;
+        vec![Remains {
+            place: "influxdb_files",
+            what: "the deleted points in InfluxDB's own files, until it compacts them, at the latest until it drops \
+                   their shard; points without the user's name, if there were more than 50, until an archive run"
+                .to_owned(),
+            until: at.checked_add(kept).ok(),
+        }]
+    }
+
+    /// The server drops what is older than the bucket's retention, and every query states its range. What is left to
+    /// remove are points whose user was overwritten in place of being deleted.
+    async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
+        self.check_agreed().await?;
+        forget::sweep(self, as_of, limit).await
+    }
+
+    /// Every point gives a pair, so a user who came in several slots comes several times.
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        self.check_agreed().await?;
+        export::export(self, segment, slots).await
+    }
+
+    fn streams(&self) -> bool {
+        true
+    }
+
+    fn export_stream<'a>(
+        &'a self,
+        segment: &'a Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> BoxStream<'a, Result<Batch, StoreError>> {
+        export::stream(self, segment, slots)
+    }
+
+    async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
+        self.check_open()?;
+        for some in points.chunks(self.options.batch_pairs.max(1)) {
+            let bucket = &self.options.trend_bucket;
+            self.delivery.deliver(bucket, line::trend(some)).await?;
+        }
+        Ok(())
+    }
+
+    async fn trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.trend_of(segment, window, (from, to), None).await
+    }
+
+    async fn trend_in_steps(
+        &self,
+        segment: &Segment,
+        window: Window,
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+    ) -> Result<Vec<Count>, StoreError> {
+        let points = self.trend_of(segment, window, (from, to), Some(step));
+        // Where shards were asked by themselves, a step may lie in two of them.
+        Ok(last_of_each(points.await?, step))
+    }
+
+    async fn strangers(&self, as_of: Timestamp) -> Result<Vec<String>, StoreError> {
+        self.check_open()?;
+        strangers::strangers(self, as_of).await
+    }
+
+    fn known_strangers(&self) -> Vec<String> {
+        let buckets = [&self.fields, &self.trend_fields];
+        buckets.into_iter().filter_map(Fields::strange).collect()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.installation.look_again().await?;
+        let epoch = Timestamp::UNIX_EPOCH;
+        let range = Range {
+            start: epoch,
+            stop: Timestamp::from_second(1).unwrap_or(epoch),
+        };
+        let query = flux::probe(&self.options.bucket, range);
+        let timeout = self.options.query_timeout.min(PING_TIMEOUT);
+        query::rows(&self.server, &query, timeout, |_| Ok(())).await?;
+        for fields in [&self.fields, &self.trend_fields] {
+            fields.look(&self.server, timeout).await?;
+        }
+        let window = Duration::from_secs(self.options.frame.full_window().seconds());
+        self.retention
+            .check(&self.server, &self.options.bucket, window, timeout)
+            .await
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.closed.store(true, Ordering::Release);
+        self.writer.close().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! Plain HTTP to an InfluxDB server: URLs, authorisation, time-outs, and answers that are no success.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
+
+use super::error::{Answer, Error};
+use super::options::InfluxOptions;
+use domain::store::StoreError;
+
+/// Longest part of a refusal that is read.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
+
+/// A server, as one organisation's token sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    client: Client,
+    base: Url,
+    org: String,
+}
+
+impl Server {
+    /// A client for `options`. Nothing is sent yet.
+    pub(super) fn new(options: &InfluxOptions) -> Result<Self, StoreError> {
+        let mut token =
+            HeaderValue::try_from(format!("Token {}", options.token)).map_err(|_| {
+                StoreError::Rejected("influx_token has a character that no header can carry".into())
+            })?;
+        token.set_sensitive(true);
+        let base = base_url(&options.url)?;
+        let mut client = Client::builder()
+            .default_headers(HeaderMap::from_iter([(AUTHORIZATION, token)]))
+            .connect_timeout(options.connect_timeout)
+            .tcp_nodelay(true)
+            // A redirected POST would be repeated as a GET.
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&base) {
+            client = client.no_proxy();
+        }
+        let client = client
+            .build()
+            .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {error}")))?;
+        Ok(Self {
+            client,
+            base,
+            org: options.org.clone(),
+        })
+    }
+
+    /// A request to `path` below the base URL, which may have a path of its own.
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let mut url = self.base.clone();
+        url.set_path(&format!(
+            "{}/{path}",
+            self.base.path().trim_end_matches('/')
+        ));
+        self.client.request(method, url)
+    }
+
+    /// A request to `path` in the store's organisation.
+    pub(super) fn org_request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path)
+            .query(&[("org", self.org.as_str())])
+    }
+}
+
+/// The URL of a server, checked.
+pub(super) fn base_url(text: &str) -> Result<Url, StoreError> {
+    parse_url(text)
+        .map_err(|what| StoreError::Rejected(format!("influx_url must be {INFLUX_URL}: {what}")))
+}
+
+/// What a server's URL looks like.
+pub const INFLUX_URL: &str =
+    "a URL such as http://host:8086 or https://host/path, without user, query and fragment";
+
+/// Reads a server's URL, or says what is wrong with it.
+pub fn parse_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("its scheme is {}", url.scheme()));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("it has a query or a fragment".to_owned());
+    }
+    // A user would take the place of the token.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("it names a user".to_owned());
+    }
+    Ok(url)
+}
+
+/// Whether the server is on this machine. A proxy of `HTTP_PROXY` can't reach it for us, and has no business with the
+/// token; for other hosts the client heeds `NO_PROXY`.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
+}
+
+/// Sends a request and waits at most `within` for the head of its answer.
+pub(super) async fn send(request: RequestBuilder, within: Duration) -> Result<Response, Error> {
+    match tokio::time::timeout(within, request.send()).await {
+        Ok(sent) => Ok(sent?),
+        Err(_) => Err(Error::TimedOut(within)),
+    }
+}
+
+/// Reads why an answer is no success.
+pub(super) async fn refusal(mut response: Response) -> Error {
+    let status = response.status().as_u16();
+    let retry_after = retry_after(response.headers());
+    let mut body = Vec::new();
+    // What can't be read of a refusal only makes the reason poorer.
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_REFUSAL_BYTES {
+            break;
+        }
+    }
+    Error::Status(Box::new(Answer::of_body(status, &body, retry_after)))
+}
+
+/// `Retry-After` in seconds. As a date it is ignored: the clocks of two machines may differ by more.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers
+        .get(RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url_of(base: &str) -> String {
+        let options = InfluxOptions {
+            url: base.into(),
+            ..InfluxOptions::for_tests()
+        };
+        let request = Server::new(&options)
+            .unwrap()
+            .org_request(Method::POST, "api/v2/write")
+            .build()
+            .unwrap();
+        request.url().to_string()
+    }
+
+    #[test]
+    fn a_path_in_the_url_is_kept() {
+        assert_eq!(url_of("http://h:1"), "http://h:1/api/v2/write?org=o");
+        assert_eq!(url_of("http://h:1/"), "http://h:1/api/v2/write?org=o");
+        assert_eq!(
+            url_of("https://h/in/flux"),
+            "https://h/in/flux/api/v2/write?org=o"
+        );
+        assert_eq!(
+            url_of("https://h/in/flux/"),
+            "https://h/in/flux/api/v2/write?org=o"
+        );
+    }
+
+    #[test]
+    fn a_bad_url_is_named() {
+        for bad in [
+            "",
+            "localhost:8086",
+            "ftp://h",
+            "http://h/?a=b",
+            "http://u:p@h",
+        ] {
+            let error = base_url(bad).unwrap_err().to_string();
+            assert!(error.contains("influx_url"), "{error}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds() {
+        let read = |value: &'static str| {
+            retry_after(&HeaderMap::from_iter([(
+                RETRY_AFTER,
+                HeaderValue::from_static(value),
+            )]))
+        };
+        assert_eq!(read("7"), Some(Duration::from_secs(7)));
+        assert_eq!(read("Wed, 21 Oct 2026 07:28:00 GMT"), None);
+    }
+
+    #[test]
+    fn loopback_is_told_by_address_and_name() {
+        for (url, is) in [
+            ("http://127.0.0.1:8086", true),
+            ("http://127.9.9.9", true),
+            ("http://localhost:8086", true),
+            ("https://[::1]:8086", true),
+            ("http://influxdb:8086", false),
+            ("http://127.0.0.1.example", false),
+            ("http://10.0.0.1", false),
+        ] {
+            assert_eq!(is_loopback(&base_url(url).unwrap()), is, "{url}");
+        }
+    }
+}
