@@ -5,22 +5,26 @@
 ARG RUST=1.95.0-bookworm
 ARG DEBIAN=12.12-slim
 
+FROM rust:${RUST} AS manifests
+WORKDIR /build
+COPY crates crates
+RUN find crates -type f ! -name Cargo.toml -delete && find crates -type d -empty -delete
+
 FROM rust:${RUST} AS build
 WORKDIR /build
-# Dependencies first, in a layer that stays while Cargo.lock does. The manifest names the benches.
+# Dependencies first, in a layer that stays while the manifests do. The root's names the benches.
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
-RUN mkdir src \
-    && touch src/lib.rs \
+COPY --from=manifests /build/crates crates
+RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/lib.rs"; done \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --release --locked --bin headcount
-COPY assets assets
-COPY templates templates
+COPY crates crates
 COPY src src
 # What `--version`, the log and metrics tell: the repository itself is not here.
 ARG REVISION=unknown
 # Cargo compares times, and those of a checkout may be older than the empty program above.
-RUN find src -name '*.rs' -exec touch {} + \
+RUN find src crates -name '*.rs' -exec touch {} + \
     && HEADCOUNT_COMMIT="${REVISION}" cargo build --release --locked --bin headcount
 
 FROM debian:${DEBIAN}

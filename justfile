@@ -23,6 +23,6 @@ test-all:
 bench *args:
     cargo bench --locked {{args}}
 
-# Fuzz a target, for example: just fuzz store::influx::fuzz::answers 60; without arguments it lists the targets.
+# Fuzz a target, for example: just fuzz stores influx::fuzz::answers 60; without arguments it lists the targets.
 fuzz *args:
     tests/fuzz {{args}}

@@ -1,7 +1,6 @@
 //! Passes the commit of a git checkout to the compiler, for `src/version.rs`.
 //!
-//! It does nothing if `HEADCOUNT_COMMIT` is set, or if the package is in no git checkout, or if git is not installed. The
-//! Dockerfile builds without this file.
+//! It does nothing if `HEADCOUNT_COMMIT` is set, or if the workspace is in no git checkout, or if git is not installed.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,6 @@
 //! What the documentation says of the tests is true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn root() -> &'static Path {
@@ -124,4 +124,121 @@ fn the_book_has_every_page_once() {
 fn the_readme_is_short() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() <= 200, "{}", readme.lines().count());
+}
+
+fn architecture() -> String {
+    std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap()
+}
+
+/// The file that ARCHITECTURE calls `name`: `http/route.rs` is in the crate `http`.
+fn file_of(name: &str) -> PathBuf {
+    let in_crate = name
+        .split_once('/')
+        .map(|(it, rest)| root().join("crates").join(it).join("src").join(rest));
+    match in_crate {
+        Some(path) if path.exists() => path,
+        _ => root().join(name),
+    }
+}
+
+#[test]
+fn the_files_that_the_architecture_names_exist() {
+    let page = architecture();
+    let names = page.split('`').skip(1).step_by(2);
+    let files: Vec<_> = names.filter(|name| name.ends_with(".rs")).collect();
+    let missing: Vec<_> = files
+        .iter()
+        .filter(|name| !file_of(name).exists())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    assert!(files.len() > 50, "{} files were found", files.len());
+}
+
+/// The rows of the table whose head begins with `head`: the name in the first column, and the names in the last one.
+fn table(head: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let page = architecture();
+    let lines = page.lines().skip_while(|line| !line.starts_with(head));
+    let rows = lines.skip(2).take_while(|line| line.starts_with("| "));
+    let quoted = |cell: &str| -> BTreeSet<String> {
+        let names = cell.split('`').skip(1).step_by(2);
+        names.map(str::to_owned).collect()
+    };
+    rows.map(|row| {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        let name = quoted(cells[0]).pop_first().unwrap();
+        (name, quoted(cells[cells.len() - 1]))
+    })
+    .collect()
+}
+
+#[test]
+fn each_crate_depends_on_what_the_architecture_says() {
+    let mut crates = BTreeMap::new();
+    let folders = std::fs::read_dir(root().join("crates")).unwrap();
+    let manifests = folders.map(|entry| entry.unwrap().path().join("Cargo.toml"));
+    for manifest in manifests.chain([root().join("Cargo.toml")]) {
+        let manifest: toml::Value =
+            toml::from_str(&std::fs::read_to_string(manifest).unwrap()).unwrap();
+        let name = manifest["package"]["name"].as_str().unwrap();
+        let dependencies = manifest["dependencies"].as_table().unwrap().keys();
+        let ours = dependencies.filter(|name| root().join("crates").join(name).is_dir());
+        crates.insert(
+            name.trim_start_matches("headcount-").to_owned(),
+            ours.cloned().collect::<BTreeSet<_>>(),
+        );
+    }
+    assert_eq!(table("| Crate |"), crates);
+}
+
+/// The Rust files below `folder`, with their paths relative to it.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let (mut found, mut open) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).unwrap();
+            open.extend(entries.map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path.strip_prefix(folder).unwrap().to_owned(), text));
+        }
+    }
+    found
+}
+
+/// What each module at the top of `folder` imports from the others, tests aside.
+fn imports(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    let mut modules = BTreeMap::<String, BTreeSet<String>>::new();
+    for (path, text) in sources(folder) {
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let top = path.iter().next().unwrap().to_str().unwrap();
+        let module = top.trim_end_matches(".rs");
+        if ["lib", "main"].contains(&module) || ["tests", "fuzz", "faults"].contains(&stem) {
+            continue;
+        }
+        let program = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let code: String = program
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .collect();
+        let names = code.split("crate::").skip(1).map(|rest| {
+            let end = rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+            rest[..end.unwrap_or(rest.len())].to_owned()
+        });
+        let is_module = |name: &String| {
+            folder.join(name).is_dir() || folder.join(format!("{name}.rs")).exists()
+        };
+        let used = modules.entry(module.to_owned()).or_default();
+        used.extend(names.filter(|name| name != module && is_module(name)));
+    }
+    modules
+}
+
+#[test]
+fn each_module_imports_what_the_architecture_says() {
+    let engine = root().join("crates/engine/src");
+    assert_eq!(table("| Module of `engine` |"), imports(&engine));
+    assert_eq!(
+        table("| Module of `headcount` |"),
+        imports(&root().join("src"))
+    );
 }
