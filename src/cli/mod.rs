@@ -24,7 +24,6 @@ mod test_server;
 mod token;
 mod token_files;
 mod variables;
-mod watch;
 mod worker;
 
 use std::ffi::OsString;

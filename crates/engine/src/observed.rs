@@ -41,6 +41,7 @@ impl ObservedStore {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl PairStore for ObservedStore {
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
         self.observe("record", self.inner.record(batch)).await

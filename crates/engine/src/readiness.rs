@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::clock_watch;
 use crate::ingest::spool::Spool;
 use crate::rounds::Rounds;
+use domain::cache::CountCache;
+use domain::store::PairStore;
 use domain::{Clock, Timestamp};
 
 /// A component that does not answer a probe within this time counts as away.
@@ -23,6 +25,48 @@ pub struct Readiness {
     pub components: Vec<Component>,
 }
 
+/// The parts that are probed.
+pub(crate) struct Probed<'a> {
+    pub(crate) store: &'a dyn PairStore,
+    pub(crate) cache: &'a dyn CountCache,
+    pub(crate) clock: &'a dyn Clock,
+    /// If there is one.
+    pub(crate) spool: Option<&'a Spool>,
+    /// Those of the refresher, if this process recounts by itself.
+    pub(crate) rounds: Option<&'a Rounds>,
+}
+
+impl Probed<'_> {
+    /// Asks the store and the cache, at once, and looks at the others.
+    pub(crate) async fn readiness(&self) -> Readiness {
+        let (store, cache) = tokio::join!(
+            Component::probe("store", async {
+                self.store.ping().await.map_err(|error| error.to_string())
+            }),
+            Component::probe("cache", async {
+                self.cache.ping().await.map_err(|error| error.to_string())
+            }),
+        );
+        let (stored, reads) = (store.ok, store.ok || cache.ok);
+        let spool = self.spool;
+        let spool = spool.map(|spool| Component::of_spool(spool, self.clock.now()));
+        let refresher = self.rounds.map(Component::of_rounds);
+        let components = [store, cache, Component::of_clock(self.clock)];
+        let strangers = self.store.known_strangers();
+        Readiness {
+            writes: stored || spool.as_ref().is_some_and(|spool| spool.ok),
+            reads,
+            recounts: refresher.as_ref().is_none_or(|refresher| refresher.ok),
+            components: components
+                .into_iter()
+                .chain(spool)
+                .chain(refresher)
+                .chain(Component::of_strangers(strangers))
+                .collect(),
+        }
+    }
+}
+
 /// The state of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
@@ -37,10 +81,7 @@ pub struct Component {
 
 impl Component {
     /// One that answers `ping`, in time.
-    pub(crate) async fn probe(
-        name: &'static str,
-        ping: impl Future<Output = Result<(), String>>,
-    ) -> Self {
+    async fn probe(name: &'static str, ping: impl Future<Output = Result<(), String>>) -> Self {
         let answer = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
         let problem = answer
             .unwrap_or_else(|_| Err(format!("no answer in {PROBE_TIMEOUT:?}")))
@@ -49,7 +90,7 @@ impl Component {
     }
 
     /// The spool as of `now`.
-    pub(crate) fn of_spool(spool: &Spool, now: Timestamp) -> Self {
+    fn of_spool(spool: &Spool, now: Timestamp) -> Self {
         let stats = spool.stats(now);
         let waiting = stats.oldest.map(|age| {
             let pairs = stats.waiting_pairs;
@@ -64,7 +105,7 @@ impl Component {
     }
 
     /// The task that recounts.
-    pub(crate) fn of_rounds(rounds: &Rounds) -> Self {
+    fn of_rounds(rounds: &Rounds) -> Self {
         Self {
             name: "refresher",
             ok: !rounds.are_late(),
@@ -73,7 +114,7 @@ impl Component {
     }
 
     /// What other programs wrote into the store, where there is any: pairs of its days are refused.
-    pub(crate) fn of_strangers(found: Vec<String>) -> Option<Self> {
+    fn of_strangers(found: Vec<String>) -> Option<Self> {
         let problem = (!found.is_empty()).then(|| {
             format!(
                 "another program writes into the store, and pairs of its days are refused: {}; `headcount setup` says how \
@@ -85,7 +126,7 @@ impl Component {
     }
 
     /// Where "now" comes from.
-    pub(crate) fn of_clock(clock: &dyn Clock) -> Self {
+    fn of_clock(clock: &dyn Clock) -> Self {
         Self::with("clock", clock_watch::problem(clock))
     }
 

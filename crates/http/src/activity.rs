@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::idle::Quiet;
+use super::quiet::Quiet;
 
 /// Counts the requests of a connection.
 #[derive(Debug, Default)]

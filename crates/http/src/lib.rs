@@ -32,6 +32,7 @@ pub mod parse;
 mod path;
 mod problem;
 mod query;
+mod quiet;
 mod reach;
 mod reply;
 mod request_id;

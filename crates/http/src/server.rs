@@ -20,7 +20,8 @@ use warp::reply::Response;
 use super::activity::Activity;
 use super::cors::Policy;
 use super::gate::Gate;
-use super::idle::{self, Heard};
+use super::idle::Heard;
+use super::quiet;
 use super::service::{Web, WebParts};
 use super::session::Sessions;
 use super::site::Visitors;
@@ -138,7 +139,7 @@ async fn serve_routes(
         web,
         metrics,
         builder: Arc::new(transport::builder(settings.header_timeout, streams)),
-        limits: idle::Limits {
+        limits: quiet::Limits {
             head: settings.header_timeout,
             idle: settings.idle_timeout,
         },
@@ -173,7 +174,7 @@ struct Server {
     web: Web,
     metrics: Arc<Metrics>,
     builder: Arc<auto::Builder<Streams>>,
-    limits: idle::Limits,
+    limits: quiet::Limits,
     max_connections: usize,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -257,7 +258,7 @@ struct Connection {
     web: Web,
     activity: Arc<Activity>,
     builder: Arc<auto::Builder<Streams>>,
-    limits: idle::Limits,
+    limits: quiet::Limits,
     room: Arc<Semaphore>,
     watcher: Watcher,
     closing: CancellationToken,

@@ -71,7 +71,7 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
         return Err(Problem::invalid_parameter("from", "must not be after to"));
     }
     let step = query.step("step")?;
-    let counts = app.trend(&segment, window, from, to, step).await?;
+    let counts = app.counts().trend(&segment, window, from, to, step).await?;
     if counts.len() > MAX_POINTS {
         let detail = format!(
             "these are {} points, and at most {MAX_POINTS} are answered: give a longer step or a shorter time",

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead};
 
 use super::parcel::{MAX_LINE, Packer, Stopped};
-use super::source::Position;
+use super::position::Position;
 use super::times::Times;
 use crate::cli::Failure;
 

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 
 use super::columns::{Columns, TimeColumn};
 use super::parcel::{Packer, Parcel, Piece};
+use super::position::Position;
 use super::reading::Reading;
-use super::source::Position;
 use super::table::Table;
 use super::times::Times;
 use super::{lines, table};

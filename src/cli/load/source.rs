@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use flate2::read::MultiGzDecoder;
 
 use super::columns::Columns;
 use super::content::{self, ByteOrder, Packing, Shape};
 use super::parcel::{Packer, Stopped};
+use super::position::{Counted, Position};
 use super::reading::Reading;
 use super::table::Table;
 use super::times::Times;
@@ -29,16 +29,6 @@ const HEAD: u64 = 64 << 10;
 const MOST_LAYERS: usize = 3;
 /// The largest window of zstd that its own program can be told to use (`--long=31`).
 const ZSTD_WINDOW_LOG: u32 = 31;
-
-/// How many bytes have been read, of all inputs together.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Position(Arc<AtomicU64>);
-
-impl Position {
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// How inputs are to be read.
 pub(super) struct Reader {
@@ -98,10 +88,7 @@ impl Inputs {
 
 impl Reader {
     fn pass(&self, input: Input, position: &Position, packer: &mut Packer) -> Result<(), Stopped> {
-        let counted: Box<dyn Read> = Box::new(Counted {
-            reader: input.reader,
-            position: position.clone(),
-        });
+        let counted: Box<dyn Read> = Box::new(Counted::new(input.reader, position));
         let text = match unpack(counted) {
             Ok(text) => text,
             Err(problem) => return Err(packer.fail(position.get(), Failure::failed(problem))),
@@ -320,18 +307,4 @@ fn named(path: &Path) -> Option<Format> {
 fn has_ending(path: &Path, ending: &str) -> bool {
     path.extension()
         .is_some_and(|found| found.eq_ignore_ascii_case(ending))
-}
-
-/// Counts what is read.
-struct Counted {
-    reader: Box<dyn Read + Send>,
-    position: Position,
-}
-
-impl Read for Counted {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(into)?;
-        self.position.0.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
-    }
 }

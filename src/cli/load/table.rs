@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use super::columns::{self, Columns, Places, TimeColumn, looks_like_time};
 use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::position::Position;
 use super::reading::{Reading, Used};
-use super::source::Position;
 use super::table_end::{self, Ending, Marked, Place};
 use super::times::Times;
 use crate::cli::Failure;

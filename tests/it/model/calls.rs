@@ -139,7 +139,7 @@ impl World {
                 let to = self.shared.time.latest();
                 tokio::spawn(async move {
                     let from = Timestamp::UNIX_EPOCH;
-                    let trend = headcount.trend(&segment, window, from, to, None);
+                    let trend = headcount.counts().trend(&segment, window, from, to, None);
                     Answered::Trend(trend.await)
                 })
             }

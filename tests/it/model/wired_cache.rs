@@ -102,6 +102,7 @@ impl WiredCache {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl CountCache for WiredCache {
     async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
         let segment = segment.clone();

@@ -65,6 +65,7 @@ impl SharedCache {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl CountCache for SharedCache {
     async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
         self.reach()?.get(segment, window).await

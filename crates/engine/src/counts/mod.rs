@@ -4,12 +4,15 @@ mod answer;
 mod list;
 mod load;
 mod patience;
+mod sample;
+mod trend;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::answer::{Answer, CountError, Listed, Source};
 use self::list::Lists;
+pub(crate) use self::sample::Sample;
 use crate::refresher::{Key, Refresher};
 use domain::cache::CountCache;
 use domain::store::PairStore;

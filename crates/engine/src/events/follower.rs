@@ -10,39 +10,17 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Events;
-use domain::cache::CountCache;
-use domain::store::PairStore;
-use domain::{Clock, Count, Segment, TimeFrame, Timestamp};
+use crate::counts::{Counts, Sample};
+use domain::{Count, Segment};
 
 /// A live store answers from memory: about a millisecond for a thousand segments.
 const LIVE_PERIOD: Duration = Duration::from_millis(400);
 /// Another store's counts change with its recounts; asking a shared cache costs it some of its time.
 const CACHED_PERIOD: Duration = Duration::from_secs(1);
 
-/// Where counts are looked up.
-#[derive(Debug, Clone)]
-pub struct FollowerParts {
-    /// The window.
-    pub frame: TimeFrame,
-    /// Where "now" comes from.
-    pub clock: Arc<dyn Clock>,
-    /// Asked itself when it is live.
-    pub store: Arc<dyn PairStore>,
-    /// Asked otherwise.
-    pub cache: Arc<dyn CountCache>,
-}
-
-/// All counts at a time.
-struct Sample {
-    counts: Vec<(Segment, Count)>,
-    /// Whether a segment that is not there has no users.
-    is_whole: bool,
-    at: Timestamp,
-}
-
-/// Tells `events` of changes until `stop`. While nobody listens it rests.
-pub async fn follow(events: Arc<Events>, parts: FollowerParts, stop: CancellationToken) {
-    let period = match parts.store.is_live() {
+/// Publishes changes to `events` until `stop`. Without clients it waits for one.
+pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: CancellationToken) {
+    let period = match counts.is_live() {
         true => LIVE_PERIOD,
         false => CACHED_PERIOD,
     };
@@ -54,7 +32,7 @@ pub async fn follow(events: Arc<Events>, parts: FollowerParts, stop: Cancellatio
         }
         let sample = tokio::select! {
             () = stop.cancelled() => return,
-            sample = parts.sample() => sample,
+            sample = counts.sample() => sample,
         };
         // Whose call failed has logged and counted it; what was missed is found by the next comparison.
         if let Some(sample) = sample {
@@ -74,39 +52,6 @@ pub async fn follow(events: Arc<Events>, parts: FollowerParts, stop: Cancellatio
             () = stop.cancelled() => return,
             () = tokio::time::sleep(period) => {}
         }
-    }
-}
-
-impl FollowerParts {
-    async fn sample(&self) -> Option<Sample> {
-        let (window, at) = (self.frame.full_window(), self.clock.now());
-        if self.store.is_live() {
-            let names = self.store.segments(at).await.ok()?;
-            let counted = names.into_iter().filter_map(|segment| {
-                let count = self.store.count_now(&segment, window, at)?;
-                Some((segment, count))
-            });
-            return Some(Sample {
-                counts: counted.collect(),
-                is_whole: true,
-                at,
-            });
-        }
-        let list = self.cache.segments().await.ok()?;
-        let cached = self.cache.get_many(&list.names, window).await.ok()?;
-        // One that is listed and not counted yet is neither here nor gone.
-        let (mut counts, mut is_whole) = (Vec::with_capacity(cached.len()), list.complete);
-        for (segment, cached) in list.names.into_iter().zip(cached) {
-            match cached {
-                Some(cached) => counts.push((segment, cached.count)),
-                None => is_whole = false,
-            }
-        }
-        Some(Sample {
-            counts,
-            is_whole,
-            at,
-        })
     }
 }
 
@@ -150,6 +95,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Timestamp;
 
     fn sample(counts: &[(&str, u64)], is_whole: bool) -> Sample {
         let at = Timestamp::UNIX_EPOCH;

@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
-pub use follower::{FollowerParts, follow};
+pub use follower::follow;
 pub use ring::Filter;
 pub use subscription::Subscription;
 

@@ -115,7 +115,11 @@ impl History {
         let from = now.checked_sub(SignedDuration::from_secs(longest)).ok()?;
         let window = app.frame().full_window();
         // A past that can't be read is missing, and the table says so.
-        let points = app.trend(segment, window, from, now, None).await.ok()?;
+        let points = app
+            .counts()
+            .trend(segment, window, from, now, None)
+            .await
+            .ok()?;
         let past = Arc::new(Past::new(&points, now));
         self.kept.insert(segment.clone(), Arc::clone(&past));
         Some(past)

@@ -281,10 +281,13 @@ async fn points(
     let length = span.end.saturating_sub(span.start).unsigned_abs();
     let step = Duration::from_secs((length / POINTS).max(1));
     let window = app.frame().full_window();
-    let mut points = app.trend(segment, window, from, to, Some(step)).await?;
+    let mut points = app
+        .counts()
+        .trend(segment, window, from, to, Some(step))
+        .await?;
     if points.len() < 2 {
         // A service that has just begun has its few points within one step.
-        points = app.trend(segment, window, from, to, None).await?;
+        points = app.counts().trend(segment, window, from, to, None).await?;
     }
     let points = points.iter();
     Ok(points

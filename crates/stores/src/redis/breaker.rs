@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::error::LinkError;
+use super::error::{Failure, LinkError};
 
 /// Failures after each other, without an answer in between, that open the breaker of one server.
 const TOLERANCE: u32 = 8;
@@ -42,17 +42,6 @@ pub(super) enum State {
     Up(Connection, u64),
     /// Failing; calls fail at once with this.
     Down(LinkError),
-}
-
-/// What a failed call says of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// No answer in time.
-    Silence,
-    /// The connection broke, or the server said that it can't serve now.
-    Away,
-    /// It said that others serve now, or that it is not ready to: connect anew, maybe to another.
-    Misled,
 }
 
 impl Breaker {

@@ -2,7 +2,16 @@
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::breaker::Failure;
+/// What a failed call says of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// No answer in time.
+    Silence,
+    /// The connection broke, or the server said that it can't serve now.
+    Away,
+    /// It said that others serve now, or that it is not ready to: connect anew, maybe to another.
+    Misled,
+}
 
 /// Why a request has no answer. The texts name the server and never hold what was asked.
 #[derive(Debug, Clone, thiserror::Error)]

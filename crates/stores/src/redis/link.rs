@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::breaker::{Breaker, Failure, State};
+use super::breaker::{Breaker, State};
 use super::connection::Connection;
-use super::error::{LinkError, failure, meaning};
+use super::error::{Failure, LinkError, failure, meaning};
 use super::keeper::keep;
 use super::pieces::Pieces;
 use super::{RedisServer, Request};

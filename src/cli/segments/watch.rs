@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Failure;
-use super::args::SegmentsArgs;
-use super::client::Client;
-use super::output::{is_on_screen, note, print_on};
-use super::segments::{Row, all, line, table};
+use super::{Row, all, line, table};
+use crate::cli::Failure;
+use crate::cli::args::SegmentsArgs;
+use crate::cli::client::Client;
+use crate::cli::output::{is_on_screen, note, print_on};
 
 /// A person reads no faster, and a list costs the service little.
 const INTERVAL: Duration = Duration::from_secs(2);

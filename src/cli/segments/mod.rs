@@ -1,14 +1,15 @@
 //! `headcount segments`.
 
+mod watch;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Failure;
-use super::args::{SegmentsArgs, Sort};
-use super::client::Client;
-use super::output::{grouped, harmless, note, print, print_json};
-use super::variables::Variables;
-use super::watch;
+use crate::cli::Failure;
+use crate::cli::args::{SegmentsArgs, Sort};
+use crate::cli::client::Client;
+use crate::cli::output::{grouped, harmless, note, print, print_json};
+use crate::cli::variables::Variables;
 
 /// Segments asked for at once.
 const PAGE: u64 = 1_000;
@@ -21,13 +22,13 @@ struct Page {
 
 /// A segment of the list.
 #[derive(Deserialize)]
-pub(super) struct Row {
-    pub(super) segment: String,
-    pub(super) users: Option<u64>,
-    pub(super) as_of: Option<String>,
+struct Row {
+    segment: String,
+    users: Option<u64>,
+    as_of: Option<String>,
     /// Whether this is the last number known, and old.
     #[serde(default)]
-    pub(super) stale: bool,
+    stale: bool,
 }
 
 #[derive(Serialize)]
@@ -123,7 +124,7 @@ pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Valu
 }
 
 /// Names last: their widths on a screen are anybody's guess, and so need no padding.
-pub(super) fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row]) -> String {
     let users = rows.iter().map(|row| users_of(row).len());
     let users = users.max().unwrap_or(0).max("USERS".len());
     let instants = rows
@@ -138,7 +139,7 @@ pub(super) fn table(rows: &[Row]) -> String {
 }
 
 /// A row of the table, with columns of at least these widths.
-pub(super) fn line(row: &Row, users: usize, as_of: usize) -> String {
+fn line(row: &Row, users: usize, as_of: usize) -> String {
     let instant = harmless(row.as_of.as_deref().unwrap_or("-"));
     let segment = harmless(&row.segment);
     let stale = if row.stale { "  (stale)" } else { "" };

@@ -1,0 +1,199 @@
+//! Opens a headcount: everything is made, and the background tasks are started.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Headcount;
+use super::spool::{keep_delivering, keep_following_erasures, open_spool};
+use crate::clock_watch;
+use crate::counts::{Counts, CountsParts};
+use crate::events::{self, Events};
+use crate::ingest::erasures::Erasures;
+use crate::ingest::spool::DeliveryParts;
+use crate::ingest::{Identity, Ingest, IngestParts, PendingNotes, Recorder, SegmentGuard};
+use crate::known_segments;
+use crate::observed::ObservedStore;
+use crate::options::{Backends, EngineOptions, Opened};
+use crate::refresher::{Refresher, RefresherParts};
+use crate::rounds::Rounds;
+use crate::sweeper;
+use domain::cache::{self, CountCache};
+use domain::store::{PairStore, StoreError};
+use domain::{Clock, SteadyClock};
+use supervisor::Supervisor;
+use telemetry::Metrics;
+
+/// Why headcount did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store did not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The cache did not open.
+    #[error(transparent)]
+    Cache(#[from] cache::CacheError),
+}
+
+impl Headcount {
+    /// Opens the store and the cache of `backends` and starts the background tasks.
+    pub async fn open(backends: &impl Backends) -> Result<Self, OpenError> {
+        Self::open_with(backends, Arc::new(SteadyClock::default()), Arc::default()).await
+    }
+
+    /// The same with a clock and metrics of the caller's.
+    pub async fn open_with(
+        backends: &impl Backends,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let opened = backends.open_store(&metrics).await?;
+        let cache = backends.open_cache()?;
+        Self::open_over(backends.engine_options(), opened, cache, clock, metrics).await
+    }
+
+    /// The same over a store and a cache of the caller's.
+    pub async fn open_over(
+        options: impl Into<EngineOptions>,
+        opened: Opened,
+        cache: Arc<dyn CountCache>,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, OpenError> {
+        let options = options.into();
+        let frame = options.frame;
+        if let Some(newest) = opened.newest {
+            // A clock that was set back since the last run must not hide what was recorded before.
+            clock.not_before(frame.resolution().start_of(newest));
+        }
+        let store: Arc<dyn PairStore> =
+            Arc::new(ObservedStore::new(opened.store, Arc::clone(&metrics)));
+        let supervisor = Supervisor::new(metrics.panic_counter());
+        let guard = Arc::new(SegmentGuard::new(options.max_segments));
+        let sources = known_segments::Sources {
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            clock: Arc::clone(&clock),
+        };
+        known_segments::begin(&supervisor, &guard, sources).await;
+        let pending = (!store.is_live())
+            .then(|| PendingNotes::start(Arc::clone(&cache), Arc::clone(&metrics), &supervisor));
+        let identity = match &options.user_key {
+            Some(key) => Identity::keyed(key.reveal()),
+            None => Identity::plain(),
+        };
+        let recorder = Arc::new(Recorder::new(Arc::clone(&store), pending));
+        let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
+        let erasures = Arc::new(erasures);
+        let spool = match &options.spool {
+            // A store in this process can't be away from it.
+            Some(wanted) if !store.is_live() => {
+                let resolution = frame.resolution();
+                let opened = open_spool(wanted.clone(), resolution, &clock, &metrics).await?;
+                let parts = DeliveryParts {
+                    spool: Arc::clone(&opened),
+                    frame,
+                    clock: Arc::clone(&clock),
+                    erasures: Arc::clone(&erasures),
+                };
+                keep_delivering(&supervisor, parts, &recorder);
+                keep_following_erasures(&supervisor, &erasures, &opened);
+                Some(opened)
+            }
+            _ => None,
+        };
+        let ingest = Ingest::new(IngestParts {
+            frame,
+            clock: Arc::clone(&clock),
+            recorder,
+            spool: spool.clone(),
+            guard: Arc::clone(&guard),
+            identity: Arc::new(identity),
+            queue_pairs: options.queue_pairs,
+            patience: (!store.is_live()).then_some(options.write_deadline),
+        });
+        let refresher = Arc::new(Refresher::new(RefresherParts {
+            frame,
+            clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            guard,
+            metrics: Arc::clone(&metrics),
+            windows: options.refresh_windows.clone(),
+            parallelism: options.refresh_parallelism,
+            supervisor: supervisor.clone(),
+        }));
+        let counts = Arc::new(Counts::new(CountsParts {
+            frame,
+            clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            refresher: Arc::clone(&refresher),
+            metrics: Arc::clone(&metrics),
+            cache_ttl: options.cache_ttl,
+            memory_ttl: options.memory_ttl,
+            renew_after: options.refresh_interval,
+        }));
+        // A live store is never audited but by asking it.
+        let keep_expired = match store.is_live() {
+            true => Duration::ZERO,
+            false => options.cache_ttl,
+        };
+        let events = Events::new(options.max_event_clients, Arc::clone(&metrics));
+        let headcount = Self {
+            frame,
+            keep_expired,
+            clock,
+            store,
+            cache,
+            ingest,
+            spool,
+            erasures,
+            counts,
+            refresher,
+            events: Arc::new(events),
+            metrics,
+            rounds: options
+                .refreshes
+                .then(|| Arc::new(Rounds::every(options.refresh_interval))),
+            supervisor,
+        };
+        headcount.start_tasks(&options);
+        Ok(headcount)
+    }
+
+    fn start_tasks(&self, options: &EngineOptions) {
+        let stop = self.supervisor.stop();
+        if let Some(rounds) = &self.rounds {
+            let (refresher, rounds) = (Arc::clone(&self.refresher), Arc::clone(rounds));
+            let interval = options.refresh_interval;
+            self.supervisor.keep("refresher", move || {
+                let (refresher, rounds) = (Arc::clone(&refresher), Arc::clone(&rounds));
+                async move { refresher.keep_running(interval, &rounds).await }
+            });
+        }
+        let (events, counts) = (Arc::clone(&self.events), Arc::clone(&self.counts));
+        let until = stop.clone();
+        self.supervisor.keep("events", move || {
+            events::follow(Arc::clone(&events), Arc::clone(&counts), until.clone())
+        });
+        let (clock, until) = (Arc::clone(&self.clock), stop.clone());
+        self.supervisor.keep("clock", move || {
+            clock_watch::keep_watching(Arc::clone(&clock), until.clone())
+        });
+        let watched = Arc::downgrade(&self.clock);
+        self.metrics.before_render(move |metrics| {
+            if let Some(clock) = watched.upgrade() {
+                metrics.clock_ahead(clock.ahead());
+            }
+        });
+        if self.store.is_live() {
+            // A store that lives in this process has nobody else to remove what expired.
+            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            let (resolution, until) = (self.frame.resolution(), stop.clone());
+            self.supervisor.keep("sweeper", move || {
+                let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
+                sweeper::keep_sweeping(store, clock, resolution, until.clone())
+            });
+        }
+    }
+}
