@@ -18,14 +18,14 @@ COPY benches benches
 COPY --from=manifests /build/crates crates
 RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/lib.rs"; done \
     && echo 'fn main() {}' > src/main.rs \
-    && cargo build --release --locked --bin headcount
+    && cargo build --profile dist --locked --bin headcount
 COPY crates crates
 COPY src src
 # What `--version`, the log and metrics tell: the repository itself is not here.
 ARG REVISION=unknown
 # Cargo compares times, and those of a checkout may be older than the empty program above.
 RUN find src crates -name '*.rs' -exec touch {} + \
-    && HEADCOUNT_COMMIT="${REVISION}" cargo build --release --locked --bin headcount
+    && HEADCOUNT_COMMIT="${REVISION}" cargo build --profile dist --locked --bin headcount
 
 FROM debian:${DEBIAN}
 ARG VERSION=0.1.0
@@ -43,7 +43,7 @@ RUN apt-get update \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/headcount --shell /usr/sbin/nologin headcount \
     && install --directory --owner headcount --group headcount --mode 0750 \
         /var/lib/headcount /var/lib/headcount/data /var/lib/headcount/spool /var/lib/headcount/tokens
-COPY --from=build /build/target/release/headcount /usr/local/bin/headcount
+COPY --from=build /build/target/dist/headcount /usr/local/bin/headcount
 
 USER 10001:10001
 WORKDIR /var/lib/headcount
