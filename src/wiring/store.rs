@@ -16,6 +16,7 @@ use stores::influx::{InfluxOptions, InfluxStore};
 use stores::postgres::{PostgresOptions, PostgresStore};
 use stores::redis::store::{self as redis_store, RedisStoreOptions};
 use telemetry::Metrics;
+use telemetry::metrics::set_total;
 use wal::LogObserver;
 
 /// How long a start waits for InfluxDB to tell what the instances agree on.
@@ -105,13 +106,14 @@ async fn open_influx(options: InfluxOptions, metrics: &Arc<Metrics>) -> Result<O
             return;
         };
         let stats = store.stats();
-        metrics.store_lines("written", stats.written);
-        metrics.store_lines("expired", stats.expired);
-        metrics.store_lines("dropped_in_window", stats.dropped_in_window);
-        metrics.store_lines("refused", stats.refused);
-        metrics.store_lines("lost", stats.dead_letter_lost);
-        metrics.dead_letters(stats.refused);
-        metrics.store_retries(stats.retries);
+        let total = |outcome, lines| set_total(&metrics.store.lines.with([outcome]), lines);
+        total("written", stats.written);
+        total("expired", stats.expired);
+        total("dropped_in_window", stats.dropped_in_window);
+        total("refused", stats.refused);
+        total("lost", stats.dead_letter_lost);
+        set_total(&metrics.store.dead_letters, stats.refused);
+        set_total(&metrics.store.retries, stats.retries);
     });
     Ok(Opened {
         store,
@@ -128,9 +130,9 @@ async fn open_postgres(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
             return;
         };
         let stats = store.stats();
-        metrics.store_retries(stats.retries);
+        set_total(&metrics.store.retries, stats.retries);
         for (work, used) in [("write", stats.writing), ("read", stats.reading)] {
-            metrics.store_connections(work, used.in_use, used.waiting);
+            metrics.store.connections(work, used.in_use, used.waiting);
         }
     });
     Ok(Opened {
@@ -144,7 +146,7 @@ async fn open_redis(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opene
     let observed = Arc::downgrade(&store);
     metrics.before_render(move |metrics| {
         if let Some(survey) = observed.upgrade().and_then(|store| store.survey()) {
-            metrics.store_persistence(survey.persistence.name());
+            metrics.store.persistence(survey.persistence.name());
         }
     });
     Ok(Opened {
@@ -170,11 +172,13 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
             return;
         };
         let stats = store.stats();
-        metrics.held(stats.segments, stats.pairs, stats.index_bytes);
-        metrics.log_bytes(stats.log.bytes);
-        metrics.snapshot_failures(stats.snapshot_failures);
+        metrics.index.segments.set(stats.segments);
+        metrics.index.pairs.set(stats.pairs);
+        metrics.index.bytes.set(stats.index_bytes);
+        metrics.wal.bytes.set(stats.log.bytes);
+        set_total(&metrics.wal.snapshot_failures, stats.snapshot_failures);
         if let Some(age) = stats.snapshot_age {
-            metrics.snapshot_age(age);
+            metrics.wal.snapshot_age.set(age.as_secs_f64());
         }
     });
     Ok(Opened {
@@ -189,11 +193,11 @@ struct LogMetrics(Arc<Metrics>);
 
 impl LogObserver for LogMetrics {
     fn synced(&self, records: usize, bytes: usize, took: Duration) {
-        self.0.fsync(records, bytes, took);
+        self.0.wal.synced(records, bytes, took);
     }
 
     fn failed(&self, _full: bool) {
-        self.0.fsync_failed();
+        self.0.wal.failed();
     }
 }
 

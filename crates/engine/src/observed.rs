@@ -34,8 +34,8 @@ impl ObservedStore {
         let started = Instant::now();
         let result = call.await;
         let outcome = result.as_ref().map_or_else(StoreError::name, |_| "ok");
-        self.metrics
-            .store_call(operation, outcome, started.elapsed());
+        let took = started.elapsed();
+        self.metrics.store.call(operation, outcome, took);
         result
     }
 }

@@ -75,7 +75,7 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
     };
     let known = answer.count.users > 0 || app.knows(&segment).await;
     let document = document(&segment, &answer, known, app.clock().now());
-    app.metrics().count_age(document.age_seconds);
+    app.metrics().counts.age.observe(document.age_seconds);
     Ok(json(&document))
 }
 

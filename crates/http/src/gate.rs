@@ -221,14 +221,14 @@ impl Gate {
 
     /// Counts a refusal.
     pub(super) fn refuse(&self, reason: &'static str, problem: Problem) -> Problem {
-        self.metrics.auth_refused(reason);
+        self.metrics.auth.refusals.with([reason]).inc();
         problem
     }
 }
 
 /// The problem of a request that asked for too much of `what`.
 pub(super) fn limit(limited: Limited, what: &'static str, metrics: &Metrics) -> Problem {
-    metrics.auth_limited(what);
+    metrics.auth.limited.with([what]).inc();
     match limited {
         Limited::Wait { rate, wait } => rate_limited(what, rate, wait),
         // Only pairs come several at once.

@@ -30,9 +30,10 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 }
 
 fn get(app: &Headcount, headers: &HeaderMap) -> Response {
-    app.metrics().queue_depth(app.ingest().queued_pairs());
+    let queued = app.ingest().queued_pairs();
     let form = wanted(headers);
     let metrics = app.metrics();
+    metrics.ingest.queue_pairs.set(queued as u64);
     let rendered = match form {
         Exposition::OpenMetrics => metrics.render(),
         Exposition::Plain => metrics.render_plain(),

@@ -193,10 +193,11 @@ impl Pairs {
         let metrics = self.app.metrics();
         if taken.accepted > 0 {
             let spooled = taken.durability == Durability::Spooled;
-            metrics.pairs_accepted(taken.accepted, spooled);
+            metrics.ingest.accepted(taken.accepted, spooled);
         }
         for (code, pairs) in &taken.report.rejected {
-            metrics.pairs_rejected(code, *pairs);
+            let rejected = metrics.ingest.rejected.with([*code]);
+            rejected.inc_by(*pairs as u64);
         }
     }
 }

@@ -199,7 +199,7 @@ impl Server {
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    self.metrics.accept_error();
+                    self.metrics.http.accept_errors.inc();
                     // Said once and not ten times a second: it may last for hours.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%error, "no connection can be accepted; trying again and again");
@@ -227,11 +227,15 @@ impl Server {
         };
         let (room, metrics) = (Arc::clone(&self.room), Arc::clone(&self.metrics));
         let maximum = self.max_connections;
-        metrics.connections(maximum.saturating_sub(room.available_permits()));
+        let show_open = move || {
+            let open = maximum.saturating_sub(room.available_permits());
+            metrics.http.connections.set(open as u64);
+        };
+        show_open();
         self.tasks.spawn(async move {
             connection.serve().await;
             drop(permit);
-            metrics.connections(maximum.saturating_sub(room.available_permits()));
+            show_open();
         });
     }
 
@@ -243,7 +247,8 @@ impl Server {
             .max_connections
             .saturating_sub(self.room.available_permits());
         if abandoned > 0 {
-            self.metrics.connections_abandoned(abandoned);
+            let metrics = &self.metrics.http;
+            metrics.connections_abandoned.inc_by(abandoned as u64);
         }
         self.cut.cancel();
         self.tasks.close();

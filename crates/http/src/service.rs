@@ -124,7 +124,7 @@ impl Web {
         }
         let took = seen.started.elapsed();
         let (route, status) = (seen.route.template(), response.status().as_u16());
-        self.metrics.request(route, seen.method, status, took);
+        self.metrics.http.request(route, seen.method, status, took);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let request_id = seen.id.to_str().unwrap_or("-");
         let method = seen.method;
@@ -315,7 +315,7 @@ impl Web {
         match answer.catch_unwind().await {
             Ok(Ok(response)) => response,
             Err(_) => {
-                self.metrics.panic();
+                self.metrics.http.panics.inc();
                 let cause = "a handler panicked; standard error has its message";
                 Problem::internal().caused_by(&cause).into_response()
             }

@@ -1,11 +1,8 @@
 //! Logs and metrics.
 
-mod exposition;
 mod logs;
-mod metrics;
-mod names;
+pub mod metrics;
 mod panics;
-mod process;
 pub mod version;
 
 pub use logs::{InitError, LogFormat, TelemetrySettings, init};

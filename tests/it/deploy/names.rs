@@ -86,15 +86,15 @@ pub fn metrics() -> BTreeSet<String> {
     let metrics = Metrics::default();
     let instant = Duration::ZERO;
     // A family without a member is not rendered.
-    metrics.request("/v1/pairs", "POST", 200, instant);
-    metrics.pairs_accepted(1, false);
-    metrics.pairs_rejected("malformed", 1);
-    metrics.fsync(1, 1, instant);
-    metrics.refresh("ok", instant);
-    metrics.store_call("count", "ok", instant);
-    metrics.store_lines("written", 1);
-    metrics.task_panics("refresher", 0);
-    metrics.auth_file_broken("tokens_file", false);
+    metrics.http.request("/v1/pairs", "POST", 200, instant);
+    metrics.ingest.accepted(1, false);
+    metrics.ingest.rejected.with(["malformed"]);
+    metrics.wal.synced(1, 1, instant);
+    metrics.refresh.ended("ok", instant);
+    metrics.store.call("count", "ok", instant);
+    metrics.store.lines.with(["written"]);
+    metrics.runtime.panic_counter()("refresher", 0);
+    metrics.auth.file_broken.with(["tokens_file"]);
     let text = metrics.render().unwrap();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples

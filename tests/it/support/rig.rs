@@ -84,7 +84,7 @@ impl Rig {
     ) -> Self {
         let metrics = Arc::<Metrics>::default();
         let cache = Arc::new(SharedCache::on(shelf));
-        let supervisor = Supervisor::new(metrics.panic_counter());
+        let supervisor = Supervisor::new(metrics.runtime.panic_counter());
         let refresher = Arc::new(Refresher::new(RefresherParts {
             frame,
             clock: clock.clone(),

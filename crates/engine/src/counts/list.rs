@@ -137,7 +137,7 @@ impl Counts {
             .collect();
         list.sort_unstable_by(|left, right| left.segment.cmp(&right.segment));
         if list.iter().any(|listed| listed.stale) {
-            self.parts.metrics.stale_answer();
+            self.parts.metrics.counts.stale_answers.inc();
         }
         Ok(list.into())
     }

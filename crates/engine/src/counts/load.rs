@@ -20,7 +20,7 @@ impl Counts {
             }
         }
         if cached.is_err() {
-            self.parts.metrics.cache_fallback();
+            self.parts.metrics.counts.cache_fallbacks.inc();
         }
         let counted = match self.parts.refresher.remembered().get(key) {
             None => self.count_at_last(key).await,
@@ -113,7 +113,7 @@ impl Counts {
         };
         let stale = fresh || !self.is_recent(kept.count.as_of);
         if stale {
-            self.parts.metrics.stale_answer();
+            self.parts.metrics.counts.stale_answers.inc();
         }
         Ok(Answer {
             stale,

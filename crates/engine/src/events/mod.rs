@@ -94,6 +94,10 @@ impl Events {
             .saturating_sub(self.places.available_permits())
     }
 
+    fn show_clients(&self) {
+        self.metrics.events.clients.set(self.clients() as u64);
+    }
+
     /// Waits until somebody listens.
     async fn wait_for_clients(&self) {
         while self.clients() == 0 {
@@ -111,7 +115,7 @@ impl Events {
             };
             self.next.send_replace(next);
         }
-        self.metrics.events(changes.len());
+        self.metrics.events.changes.inc_by(changes.len() as u64);
     }
 
     /// Sends everybody who listens to read the counts anew.
@@ -138,7 +142,7 @@ struct Place {
 
 impl Place {
     fn take(permit: OwnedSemaphorePermit, events: Arc<Events>) -> Self {
-        events.metrics.event_clients(events.clients());
+        events.show_clients();
         Self {
             permit: Some(permit),
             events,
@@ -149,6 +153,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         drop(self.permit.take());
-        self.events.metrics.event_clients(self.events.clients());
+        self.events.show_clients();
     }
 }

@@ -76,7 +76,7 @@ impl Subscription {
     }
 
     fn reset(&self) -> String {
-        self.place.events.metrics.event_reset();
+        self.place.events.metrics.events.resets.inc();
         // Browsers drop events without data.
         self.with_id("event: reset\ndata: {}\n")
     }

@@ -67,7 +67,7 @@ impl Headcount {
         }
         let store: Arc<dyn PairStore> =
             Arc::new(ObservedStore::new(opened.store, Arc::clone(&metrics)));
-        let supervisor = Supervisor::new(metrics.panic_counter());
+        let supervisor = Supervisor::new(metrics.runtime.panic_counter());
         let guard = Arc::new(SegmentGuard::new(options.max_segments));
         let sources = known_segments::Sources {
             store: Arc::clone(&store),
@@ -183,7 +183,8 @@ impl Headcount {
         let watched = Arc::downgrade(&self.clock);
         self.metrics.before_render(move |metrics| {
             if let Some(clock) = watched.upgrade() {
-                metrics.clock_ahead(clock.ahead());
+                let ahead = clock.ahead().as_secs_f64();
+                metrics.runtime.clock_ahead.set(ahead);
             }
         });
         if self.store.is_live() {

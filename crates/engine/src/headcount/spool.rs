@@ -52,7 +52,7 @@ pub(super) async fn open_spool(
     clock: &Arc<dyn Clock>,
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Spool>, StoreError> {
-    metrics.spool_limit(wanted.max_bytes);
+    metrics.spool.limit.set(wanted.max_bytes);
     // It reads what waits from a former run.
     let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
     let opening = tokio::task::spawn_blocking(opening).await;
@@ -63,8 +63,11 @@ pub(super) async fn open_spool(
     metrics.before_render(move |metrics| {
         if let Some(spool) = observed.upgrade() {
             let stats = spool.stats(clock.now());
-            metrics.spool(stats.waiting_pairs, stats.bytes, stats.oldest);
-            metrics.spool_quarantined(stats.quarantined_pairs);
+            let oldest = stats.oldest.map_or(0.0, |age| age.as_secs_f64());
+            metrics.spool.pairs.set(stats.waiting_pairs);
+            metrics.spool.bytes.set(stats.bytes);
+            metrics.spool.quarantined.set(stats.quarantined_pairs);
+            metrics.spool.oldest_age.set(oldest);
         }
     });
     Ok(spool)

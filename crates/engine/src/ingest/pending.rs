@@ -110,7 +110,8 @@ async fn carry(
         }
         let added: Vec<_> = waiting.added.into_iter().collect();
         if cache.add_pending(&added).await.is_err() {
-            metrics.pending_dropped(added.iter().map(|(_, pairs)| pairs).sum());
+            let pairs = added.iter().map(|(_, pairs)| pairs).sum();
+            metrics.ingest.pending_dropped.inc_by(pairs);
             gaps.extend(added.into_iter().map(|(segment, _)| segment));
             gaps.sort_unstable();
             gaps.dedup();

@@ -110,7 +110,7 @@ impl Counter {
             Ok(Some(kept)) if kept.count == count => (kept.pending, true),
             Ok(_) => (None, true),
             Err(_) => {
-                self.metrics.cache_fallback();
+                self.metrics.counts.cache_fallbacks.inc();
                 (None, false)
             }
         };

@@ -12,7 +12,7 @@ impl Refresher {
         let cached = match self.parts.cache.get_many(segments, window).await {
             Ok(cached) => cached,
             Err(_) => {
-                self.parts.metrics.cache_fallback();
+                self.parts.metrics.counts.cache_fallbacks.inc();
                 vec![None; segments.len()]
             }
         };

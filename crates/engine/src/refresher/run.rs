@@ -86,7 +86,7 @@ impl Refresher {
             // Every instance would run, and none of the counts would reach the cache.
             Err(error) => {
                 tracing::warn!(%error, "nothing is recounted: the refresh lock can't be asked for");
-                self.parts.metrics.refresh("failed", Duration::ZERO);
+                self.parts.metrics.refresh.ended("failed", Duration::ZERO);
                 Ok(Outcome::Skipped(Skip::NoCache))
             }
         };
@@ -125,12 +125,12 @@ impl Refresher {
         let is_whole = match result {
             Ok(is_whole) => is_whole,
             Err(error) => {
-                self.parts.metrics.refresh("failed", took);
+                self.parts.metrics.refresh.ended("failed", took);
                 return Err(error);
             }
         };
         if !is_whole && tally.all == 0 {
-            self.parts.metrics.refresh("failed", took);
+            self.parts.metrics.refresh.ended("failed", took);
             return match self.parts.supervisor.stop().is_cancelled() {
                 true => Err(StoreError::Closed),
                 // Another one took the lock before the segments were listed.
@@ -145,11 +145,12 @@ impl Refresher {
             0 if is_whole => "ok",
             _ => "partial",
         };
-        self.parts.metrics.refresh(outcome, took);
+        self.parts.metrics.refresh.ended(outcome, took);
         if is_whole && tally.failed == 0 {
             let now = self.parts.clock.now().as_millisecond();
             self.finished.store(now, Ordering::Relaxed);
-            self.parts.metrics.refreshed_all(now as f64 / 1000.0);
+            let metrics = &self.parts.metrics;
+            metrics.refresh.last_success.set(now as f64 / 1000.0);
         }
         Ok(Outcome::Done(Report {
             refreshed: tally.refreshed,

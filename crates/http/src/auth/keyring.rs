@@ -73,7 +73,7 @@ impl WatchedKeys {
         };
         let contents = Contents::read(&path).map_err(|error| problem(unreadable(&error)))?;
         let keyring = contents.keyring().map_err(problem)?;
-        metrics.auth_file_broken(NAME, false);
+        metrics.auth.file_broken.with([NAME]).set(0);
         Ok(Self {
             path,
             metrics,
@@ -95,7 +95,8 @@ impl WatchedKeys {
 
     fn note_broken(&self, broken: bool) {
         self.broken.store(broken, Ordering::Relaxed);
-        self.metrics.auth_file_broken(NAME, broken);
+        let gauge = self.metrics.auth.file_broken.with([NAME]);
+        gauge.set(u64::from(broken));
     }
 }
 

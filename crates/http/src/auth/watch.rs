@@ -107,11 +107,11 @@ impl WatchedTokens {
             file::read(&path).map_err(|error| problem(format!("can't be read: {error}")))?;
         let tokens = Tokens::parse(&bytes).map_err(|error| problem(error.to_string()))?;
         let table = Table::new(&tokens, defaults, &Table::default());
-        metrics.tokens(table.len());
+        metrics.auth.tokens.set(table.len() as u64);
         if table.len() == 0 {
             tracing::warn!("{} holds no token yet", path.display());
         }
-        metrics.auth_file_broken(NAME, false);
+        metrics.auth.file_broken.with([NAME]).set(0);
         Ok(Self {
             path,
             defaults,
@@ -135,14 +135,15 @@ impl WatchedTokens {
 
     fn note_broken(&self, broken: bool) {
         self.broken.store(broken, Ordering::Relaxed);
-        self.metrics.auth_file_broken(NAME, broken);
+        let gauge = self.metrics.auth.file_broken.with([NAME]);
+        gauge.set(u64::from(broken));
     }
 
     fn take_up(&self, tokens: Tokens) {
         let former = self.table();
         let table = Table::new(&tokens, self.defaults, &former);
         let count = table.len();
-        self.metrics.tokens(count);
+        self.metrics.auth.tokens.set(count as u64);
         *self.table.write() = Arc::new(table);
         tracing::info!(tokens = count, "took up {}", self.path.display());
         let former = std::mem::replace(&mut *self.tokens.lock(), tokens);
@@ -180,7 +181,7 @@ impl Watched for WatchedTokens {
                 self.note_broken(false);
             }
             Err(problem) => {
-                self.metrics.tokens_file_error();
+                self.metrics.auth.tokens_file_errors.inc();
                 self.note_broken(true);
                 let path = self.path.display();
                 tracing::error!(

@@ -8,24 +8,29 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::names::Names;
+use super::kinds::{FloatGauge, Gauge, area};
 
 /// What Linux divides a second of processor time into, for programs, on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// The metrics of the process.
+area! {
+    struct Rows {
+        cpu: Counter<f64, AtomicU64> = "cpu_seconds", "Processor time used, including that in the kernel";
+        started: FloatGauge = "start_time_seconds", "Unix time of the start";
+        resident: Gauge = "resident_memory_bytes", "Resident memory";
+        virtual_memory: Gauge = "virtual_memory_bytes", "Virtual memory";
+        open_files: Gauge = "open_fds", "Open files and sockets";
+        max_files: Gauge = "max_fds", "Limit of open files and sockets";
+        threads: Gauge = "threads", "Threads";
+    }
+}
+
+/// The metrics of the process, in a registry of their own: their prefix differs, and not every system has them.
 pub(super) struct Process {
     registry: Registry,
-    cpu: Counter<f64, AtomicU64>,
-    started: Gauge<f64, AtomicU64>,
-    resident: Gauge,
-    virtual_memory: Gauge,
-    open_files: Gauge,
-    max_files: Gauge,
-    threads: Gauge,
+    rows: Rows,
 }
 
 /// One look at `/proc`.
@@ -33,28 +38,19 @@ pub(super) struct Process {
 struct Look {
     cpu_seconds: f64,
     started: f64,
-    resident: i64,
-    virtual_memory: i64,
-    open_files: i64,
-    max_files: i64,
-    threads: i64,
+    resident: u64,
+    virtual_memory: u64,
+    open_files: u64,
+    max_files: u64,
+    threads: u64,
 }
 
 impl Default for Process {
     fn default() -> Self {
-        let mut names = Names::new("process");
+        let mut registry = Registry::with_prefix("process");
         Self {
-            cpu: names.register(
-                "cpu_seconds",
-                "Processor time used, by the system for it too",
-            ),
-            started: names.gauge("start_time_seconds", "Unix time at which it started"),
-            resident: names.gauge("resident_memory_bytes", "Memory that it holds"),
-            virtual_memory: names.gauge("virtual_memory_bytes", "Addresses that it reserved"),
-            open_files: names.gauge("open_fds", "Files and sockets open"),
-            max_files: names.gauge("max_fds", "Files and sockets that it may have open"),
-            threads: names.gauge("threads", "Threads"),
-            registry: names.finish(),
+            rows: Rows::register(&mut registry),
+            registry,
         }
     }
 }
@@ -65,16 +61,17 @@ impl Process {
         let Some(look) = look() else {
             return Ok(());
         };
-        self.cpu.inner().store(
+        let rows = &self.rows;
+        rows.cpu.inner().store(
             look.cpu_seconds.to_bits(),
             std::sync::atomic::Ordering::Relaxed,
         );
-        self.started.set(look.started);
-        self.resident.set(look.resident);
-        self.virtual_memory.set(look.virtual_memory);
-        self.open_files.set(look.open_files);
-        self.max_files.set(look.max_files);
-        self.threads.set(look.threads);
+        rows.started.set(look.started);
+        rows.resident.set(look.resident);
+        rows.virtual_memory.set(look.virtual_memory);
+        rows.open_files.set(look.open_files);
+        rows.max_files.set(look.max_files);
+        rows.threads.set(look.threads);
         encode_registry(text, &self.registry)
     }
 }
@@ -98,7 +95,7 @@ fn parse(stat: &str, status: &str, limits: &str, system: &str, open: usize) -> O
         let ticks: u32 = fields.get(field - 3)?.parse().ok()?;
         Some(f64::from(ticks))
     };
-    let first_after = |text: &str, name: &str| -> Option<i64> {
+    let first_after = |text: &str, name: &str| -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.split_whitespace().next()?.parse().ok()
     };
@@ -109,9 +106,9 @@ fn parse(stat: &str, status: &str, limits: &str, system: &str, open: usize) -> O
         started: booted as f64 + started as f64 / TICKS_PER_SECOND,
         resident: first_after(status, "VmRSS:")? * 1024,
         virtual_memory: first_after(status, "VmSize:")? * 1024,
-        open_files: i64::try_from(open).ok()?,
+        open_files: u64::try_from(open).ok()?,
         // "unlimited" is told as what no process reaches.
-        max_files: first_after(limits, "Max open files").unwrap_or(i64::MAX),
+        max_files: first_after(limits, "Max open files").unwrap_or(i64::MAX.unsigned_abs()),
         threads: first_after(status, "Threads:")?,
     })
 }

@@ -1,0 +1,18 @@
+use super::kinds::{Buckets, Counter, Histogram, area};
+
+/// From a second to two hours. The default of `cache_ttl`, 15 minutes, is among them, so that an alert on counts
+/// older than it is exact.
+const AGES: [f64; 11] = [
+    1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0,
+];
+
+area! {
+    /// Counts that are served.
+    pub struct Counts {
+        pub age: Histogram = "count_age", "Age of the counts served", Buckets::seconds(AGES);
+        pub cache_fallbacks: Counter = "cache_fallbacks",
+            "Operations that went on without the cache because it failed";
+        pub stale_answers: Counter = "stale_answers",
+            "Counts served from the last known value because store and cache failed";
+    }
+}

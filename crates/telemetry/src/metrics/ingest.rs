@@ -1,0 +1,25 @@
+use prometheus_client::metrics::histogram::exponential_buckets;
+
+use super::kinds::{Buckets, Counter, Counters, Gauge, Histogram, area};
+
+area! {
+    /// Pairs that clients send.
+    pub struct Ingest {
+        accepted: Counters<1> = "pairs_accepted", "Pairs written durably, by where: store or spool", ["to"];
+        request_pairs: Histogram = "request_pairs",
+            "Accepted pairs per request", Buckets::plain(exponential_buckets(1.0, 4.0, 10));
+        pub rejected: Counters<1> = "pairs_rejected", "Rejected pairs, by error code", ["code"];
+        pub queue_pairs: Gauge = "queue_pairs", "Pairs received and not yet durable";
+        pub pending_dropped: Counter = "pending_dropped",
+            "Accepted pairs that the cache was not told of because it was unavailable";
+    }
+}
+
+impl Ingest {
+    /// The pairs of one request were made durable: in the store, or in the spool.
+    pub fn accepted(&self, pairs: usize, spooled: bool) {
+        let to = if spooled { "spool" } else { "store" };
+        self.accepted.with([to]).inc_by(pairs as u64);
+        self.request_pairs.observe(pairs as f64);
+    }
+}
