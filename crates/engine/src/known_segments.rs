@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::Retryable;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -11,7 +12,7 @@ use crate::ingest::SegmentGuard;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment};
-use supervisor::Supervisor;
+use supervisor::{Supervisor, doubling};
 
 /// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -87,26 +88,21 @@ impl Learner {
     /// Tells the guard which segments there are: what the cache knows if that is all, else what the store holds, once
     /// it says so. Until then, or until `stop`, it is asked again.
     async fn learn(&self) {
-        let mut pause = FIRST_PAUSE;
-        loop {
+        let list = || async {
             let listing = self.guard.begin_listing();
-            let listed = tokio::select! {
-                () = self.stop.cancelled() => return,
-                listed = self.list() => listed,
-            };
-            match listed {
-                Ok(listed) => return self.guard.settle(listing, &listed),
-                Err(error) if pause == FIRST_PAUSE => tracing::warn!(
-                    %error,
-                    "the store can't list its segments; pairs are taken, counts may be missing, and it is asked again"
-                ),
-                Err(error) => tracing::debug!(%error, "the store still can't list its segments"),
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                () = sleep(pause) => {}
-            }
-            pause = LONGEST_PAUSE.min(pause * 2);
+            self.list().await.map(|listed| (listing, listed))
+        };
+        let tries = list.retry(doubling(FIRST_PAUSE, LONGEST_PAUSE));
+        let listed = tries.notify(|error, pause| match pause {
+            FIRST_PAUSE => tracing::warn!(
+                %error,
+                "the store can't list its segments; pairs are taken, counts may be missing, and it is asked again"
+            ),
+            _ => tracing::debug!(%error, "the store still can't list its segments"),
+        });
+        tokio::select! {
+            () = self.stop.cancelled() => {}
+            Ok((listing, listed)) = listed => self.guard.settle(listing, &listed),
         }
     }
 

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::FutureExt;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -15,6 +16,12 @@ use tokio_util::task::TaskTracker;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause. A task that ran for longer than this before it panicked starts at the first pause again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pauses between tries: they double from `first` to `longest` and never end. The builder's own end after the third.
+pub const fn doubling(first: Duration, longest: Duration) -> ExponentialBuilder {
+    let unbounded = ExponentialBuilder::new().without_max_times();
+    unbounded.with_min_delay(first).with_max_delay(longest)
+}
 
 /// The tasks of one service. Clones share them.
 #[derive(Debug, Clone)]
@@ -109,7 +116,7 @@ impl Watch {
         T: Future<Output = ()>,
     {
         self.count(name, 0);
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = doubling(FIRST_PAUSE, LONGEST_PAUSE).build();
         loop {
             let begun = Instant::now();
             // What a task leaves behind when it panics is dropped with it; what tasks share is behind locks that don't
@@ -120,8 +127,9 @@ impl Watch {
             }
             self.count(name, 1);
             if begun.elapsed() > LONGEST_PAUSE {
-                pause = FIRST_PAUSE;
+                pauses = doubling(FIRST_PAUSE, LONGEST_PAUSE).build();
             }
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE);
             tracing::error!(
                 task = name,
                 restart_in = ?pause,
@@ -131,7 +139,6 @@ impl Watch {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
             }
-            pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
 }

@@ -2,22 +2,14 @@
 
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::cli::client::ClientError;
-
-/// What became of a parcel.
-#[derive(Debug)]
-pub(super) enum Delivery {
-    /// The service judged each pair.
-    Judged(Verdict),
-    /// Nothing of it counts as delivered.
-    GivenUp(ClientError),
-}
 
 /// The service's answer to POST /v1/pairs.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -42,75 +34,61 @@ pub(super) struct ItemError {
     pub(super) message: String,
 }
 
-/// The first wait, when the service names none; it doubles up to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The waits when the service names none.
+const WAITS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(200))
+    .with_max_delay(Duration::from_secs(10))
+    .without_max_times();
 
 /// Posts `body` until the service judges it, refuses it for good, or `retry_for` has passed since the first
-/// failure. `retrying` hears of each failure that leads to another try.
+/// failure. `retrying` hears of each failure that leads to another try. After an error nothing counts as delivered.
 ///
 /// Repeating is safe: a pair counts once however often it comes.
 pub(super) async fn deliver(
     post: impl AsyncFn(Bytes) -> Result<Value, ClientError>,
     body: Bytes,
     retry_for: Duration,
-    mut retrying: impl FnMut(&ClientError, Duration),
-) -> Delivery {
-    let mut backoff = FIRST_WAIT;
+    retrying: impl FnMut(&ClientError, Duration),
+) -> Result<Verdict, ClientError> {
     let mut give_up_at = None;
-    loop {
-        let error = match judged(post(body.clone()).await) {
-            Ok(verdict) => return Delivery::Judged(verdict),
-            Err(error) => error,
-        };
-        let asked = match worth_retrying(&error) {
-            Retry::Never => return Delivery::GivenUp(error),
-            Retry::After(asked) => asked,
-        };
-        let now = Instant::now();
-        let give_up_at = *give_up_at.get_or_insert(now + retry_for);
-        if now >= give_up_at {
-            return Delivery::GivenUp(error);
-        }
-        // Jitter keeps many loaders that were turned away together from coming back together.
-        let wait = asked
-            .unwrap_or(backoff)
-            .mul_f64(1.0 + fastrand::f64() / 4.0);
-        // The last try comes at the end of the allowed time, not before.
-        let wait = wait.min(give_up_at - now);
-        retrying(&error, wait);
-        sleep(wait).await;
-        backoff = (backoff * 2).min(LONGEST_WAIT);
-    }
+    (|| async { judged(post(body.clone()).await) })
+        .retry(WAITS)
+        .when(may_pass)
+        .adjust(|error, wait| {
+            let now = Instant::now();
+            let left = *give_up_at.get_or_insert(now + retry_for) - now;
+            // Jitter keeps many loaders that were turned away together from coming back together.
+            let wait = asked(error).or(wait)?.mul_f64(1.0 + fastrand::f64() / 4.0);
+            // The last try comes at the end of the allowed time, not before.
+            (!left.is_zero()).then(|| wait.min(left))
+        })
+        .notify(retrying)
+        .await
 }
 
-enum Retry {
-    Never,
-    After(Option<Duration>),
-}
-
-fn worth_retrying(error: &ClientError) -> Retry {
-    // "At once" may not become a busy loop; and no service means a wait of hours, a broken header might.
-    const SHORTEST: Duration = Duration::from_millis(20);
-    const LONGEST_ASKED: Duration = Duration::from_mins(10);
+fn may_pass(error: &ClientError) -> bool {
     match error {
-        ClientError::Unreachable { .. } | ClientError::Lost { .. } => Retry::After(None),
-        ClientError::Nonsense { .. } => Retry::Never,
+        ClientError::Unreachable { .. } | ClientError::Lost { .. } => true,
+        ClientError::Nonsense { .. } => false,
         ClientError::Refused { refusal, .. } => {
             let status = refusal.status;
-            let passing = status.is_server_error()
+            status.is_server_error()
                 || status == StatusCode::TOO_MANY_REQUESTS
-                || status == StatusCode::REQUEST_TIMEOUT;
-            match passing {
-                true => Retry::After(
-                    refusal
-                        .retry_after
-                        .map(|asked| asked.clamp(SHORTEST, LONGEST_ASKED)),
-                ),
-                false => Retry::Never,
-            }
+                || status == StatusCode::REQUEST_TIMEOUT
         }
     }
+}
+
+/// How long the service asks to wait.
+fn asked(error: &ClientError) -> Option<Duration> {
+    // "At once" may not become a busy loop; and no service means a wait of hours, a broken header might.
+    const SHORTEST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_mins(10);
+    let ClientError::Refused { refusal, .. } = error else {
+        return None;
+    };
+    let asked = refusal.retry_after?;
+    Some(asked.clamp(SHORTEST, LONGEST))
 }
 
 fn judged(answer: Result<Value, ClientError>) -> Result<Verdict, ClientError> {
@@ -165,7 +143,7 @@ mod tests {
     async fn deliver_to(
         answers: &[fn() -> Result<Value, ClientError>],
         retry_for: Duration,
-    ) -> (usize, Duration, Delivery) {
+    ) -> (usize, Duration, Result<Verdict, ClientError>) {
         let asked = Cell::new(0);
         let bodies = RefCell::new(Vec::new());
         let begun = Instant::now();
@@ -190,7 +168,7 @@ mod tests {
             took >= Duration::from_secs(5) && took < Duration::from_millis(6_300),
             "{took:?}"
         );
-        assert!(matches!(delivery, Delivery::Judged(verdict) if verdict.accepted == 2));
+        assert!(matches!(delivery, Ok(verdict) if verdict.accepted == 2));
     }
 
     #[tokio::test(start_paused = true)]
@@ -218,10 +196,7 @@ mod tests {
             took >= MINUTE && took < MINUTE + Duration::from_secs(1),
             "{took:?}"
         );
-        assert!(matches!(
-            delivery,
-            Delivery::GivenUp(ClientError::Unreachable { .. })
-        ));
+        assert!(matches!(delivery, Err(ClientError::Unreachable { .. })));
         let (asked, _, _) = deliver_to(&[away], Duration::ZERO).await;
         assert_eq!(asked, 1);
         // The service asks for more time than there is: one last try at the end of it.
@@ -241,7 +216,7 @@ mod tests {
         ] {
             let (asked, took, delivery) = deliver_to(&[answer], MINUTE).await;
             assert_eq!((asked, took), (1, Duration::ZERO));
-            assert!(matches!(delivery, Delivery::GivenUp(_)));
+            assert!(delivery.is_err());
         }
     }
 
@@ -257,8 +232,6 @@ mod tests {
             answer
         };
         let (_, _, delivery) = deliver_to(&[answer], MINUTE).await;
-        assert!(
-            matches!(delivery, Delivery::Judged(verdict) if verdict.errors[0].code == "expired")
-        );
+        assert!(matches!(delivery, Ok(verdict) if verdict.errors[0].code == "expired"));
     }
 }

@@ -42,7 +42,7 @@ use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use crate::config::Settings;
 use columns::{Columns, TimeColumn};
-use deliver::{Delivery, Verdict, deliver};
+use deliver::{Verdict, deliver};
 use dry_run::DryRun;
 pub(super) use generate::Generate;
 use parcel::{Packer, Parcel, Piece};
@@ -339,7 +339,7 @@ impl Load {
         let post = async |body| self.target.post(body).await;
         let retrying = |error: &ClientError, wait: Duration| self.retrying(error, wait);
         match deliver(post, body, self.retry_for, retrying).await {
-            Delivery::Judged(verdict) => match verdict.accepted + verdict.rejected == pairs {
+            Ok(verdict) => match verdict.accepted + verdict.rejected == pairs {
                 true => Ok(verdict),
                 // Something between here and the service keeps a part for itself.
                 false => Err(Failure::failed(format!(
@@ -347,7 +347,7 @@ impl Load {
                     verdict.accepted + verdict.rejected
                 ))),
             },
-            Delivery::GivenUp(error) => {
+            Err(error) => {
                 let too_large = matches!(&error, ClientError::Refused { refusal, .. }
                     if refusal.status == StatusCode::PAYLOAD_TOO_LARGE);
                 let advice = if too_large {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -26,10 +27,11 @@ use super::stats::Counters;
 use domain::Erasure;
 use domain::store::StoreError;
 
-/// The delay before the second try; it doubles with each further one.
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-/// The longest delay that is not the server's own wish.
-const LONGEST_DELAY: Duration = Duration::from_secs(2);
+/// The delay before the second try; it doubles with each further one. Jitter adds up to as much again, so that instances
+/// that failed together don't come back together.
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+/// The longest delay that is not the server's own wish, without the jitter.
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 /// How many writes search at a time for the refused lines of single requests. Nothing else waits for them.
 const SEARCHES: usize = 4;
 /// A line is dropped for its age by the server's clock, which may be ahead of this one.
@@ -66,7 +68,7 @@ impl Wire for Server {
 pub(super) struct Delivery {
     wire: Arc<dyn Wire>,
     pub(super) pace: Pace,
-    attempts: u32,
+    delays: ExponentialBuilder,
     /// How long a body is repeated and searched, from its first write on.
     search_time: Duration,
     window: Duration,
@@ -104,7 +106,11 @@ impl Delivery {
                 in_flight,
                 options.queue_pairs.max(1),
             ),
-            attempts: options.write_attempts.max(1),
+            delays: ExponentialBuilder::new()
+                .with_min_delay(FIRST_DELAY)
+                .with_max_delay(LONGEST_DELAY)
+                .with_max_times(options.write_attempts.saturating_sub(1) as usize)
+                .with_jitter(),
             // The rest of the deadline is for the time in the queue.
             search_time: options.write_deadline.mul_f64(2.0 / 3.0),
             window: Duration::from_secs(options.frame.full_window().seconds()),
@@ -224,32 +230,31 @@ impl Delivery {
     /// Sends a body until it is taken or refused, or the attempts are used up. The first try is made whatever the
     /// time, and no other one after `until`.
     async fn send(&self, bucket: &str, body: &Bytes, until: Instant) -> Sent {
-        let mut attempt = 1;
-        loop {
+        let attempt = || async {
             if let Some(pause) = self.pace.paused() {
                 if pause.until() >= until {
-                    return Sent::Failed(pause.error());
+                    return Ok(Sent::Failed(pause.error()));
                 }
                 tokio::time::sleep_until(pause.until()).await;
             }
-            let error = match self.send_once(bucket, body).await {
-                Ok(sent) => return sent,
-                Err(error) => error,
-            };
-            if let (Some(wish), Some(status)) = (error.retry_after(), error.status()) {
-                self.pace.pause(wish, status);
-            }
-            let delay = delay_after(attempt);
-            let in_time = Instant::now() + delay < until;
-            if !error.is_worth_repeating() || attempt == self.attempts || !in_time {
-                let paused = self.pace.paused().map(|pause| pause.error());
-                return Sent::Failed(paused.unwrap_or_else(|| error.into()));
-            }
-            tracing::debug!(%error, attempt, ?delay, "a write to InfluxDB failed and is repeated");
-            Counters::add(&self.counters.retries, 1);
-            tokio::time::sleep(delay).await;
-            attempt += 1;
-        }
+            self.send_once(bucket, body).await.inspect_err(|error| {
+                if let (Some(wish), Some(status)) = (error.retry_after(), error.status()) {
+                    self.pace.pause(wish, status);
+                }
+            })
+        };
+        let sent = attempt
+            .retry(self.delays)
+            .when(Error::is_worth_repeating)
+            .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < until))
+            .notify(|error, delay| {
+                tracing::debug!(%error, ?delay, "a write to InfluxDB failed and is repeated");
+                Counters::add(&self.counters.retries, 1);
+            });
+        sent.await.unwrap_or_else(|error| {
+            let paused = self.pace.paused().map(|pause| pause.error());
+            Sent::Failed(paused.unwrap_or_else(|| error.into()))
+        })
     }
 
     async fn send_once(&self, bucket: &str, body: &Bytes) -> Result<Sent, Error> {
@@ -343,13 +348,4 @@ impl Delivery {
         }
         kept
     }
-}
-
-/// An exponential delay with jitter of half its length, so that instances that failed together don't come back
-/// together.
-fn delay_after(attempt: u32) -> Duration {
-    let doubled = FIRST_DELAY.saturating_mul(1 << (attempt - 1).min(10));
-    doubled
-        .min(LONGEST_DELAY)
-        .mul_f64(0.5 + fastrand::f64() / 2.0)
 }

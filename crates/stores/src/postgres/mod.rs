@@ -29,7 +29,7 @@ pub use stats::PostgresStats;
 
 use self::error::Error;
 use self::queries::{COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, PING, SEGMENTS};
-use self::record::Tries;
+use self::record::repeated;
 use self::rows::number;
 use self::session::Sessions;
 use self::stats::Counters;
@@ -203,28 +203,25 @@ impl PairStore for PostgresStore {
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         let _call = self.begin()?;
-        let mut tries = Tries::new(&self.options, &self.counters);
-        loop {
+        let erase = || async {
             match self.erase(user, as_of).await {
-                Ok(segments) => return Ok(segments),
                 // A try that ended with its connection may have taken effect; the next one would count less.
-                Err(error @ Error::Transport(_)) => return Err(error.into()),
-                Err(error) => tries.after(error).await?,
+                Err(error @ Error::Transport(_)) => Ok(Err(error)),
+                erased => erased.map(Ok),
             }
-        }
+        };
+        Ok(repeated(self, erase).await??)
     }
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         let _call = self.begin()?;
         let (at, mark) = (erasure.at().as_microsecond(), erasure.mark());
-        let mut tries = Tries::new(&self.options, &self.counters);
-        loop {
+        let note = || async {
             let mut session = self.writes.session().await?;
-            match session.execute(NOTE_ERASURE, &[&at, &mark]).await {
-                Ok(_) => return Ok(()),
-                Err(error) => tries.after(error).await?,
-            }
-        }
+            session.execute(NOTE_ERASURE, &[&at, &mark]).await
+        };
+        repeated(self, note).await?;
+        Ok(())
     }
 
     async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
@@ -285,11 +282,7 @@ impl PairStore for PostgresStore {
         if points.is_empty() {
             return Ok(());
         }
-        let mut tries = Tries::new(&self.options, &self.counters);
-        while let Err(error) = trend::record(self, points).await {
-            tries.after(error).await?;
-        }
-        Ok(())
+        Ok(repeated(self, || trend::record(self, points)).await?)
     }
 
     async fn trend(

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use backon::{ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 
 use super::PostgresStore;
 use super::error::Error;
-use super::options::PostgresOptions;
 use super::rows::{Columns, PairRow, sorted};
 use super::session::Session;
-use super::stats::Counters;
 use domain::{Batch, Segment};
 
 const FIND_SEGMENTS: &str = "select given.place::int4, segments.id \
@@ -25,7 +24,7 @@ const UPSERT: &str = "insert into pairs (segment_id, user_id, seen_slot) \
     on conflict (segment_id, user_id) do update set seen_slot = excluded.seen_slot \
     where pairs.seen_slot < excluded.seen_slot";
 
-/// Pause before the second try; each further one may be twice as long.
+/// Pause before the second try; each further one is twice as long. Jitter adds up to as much again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 /// Records `batch`, `batch_pairs` rows at a time, each time in a transaction of its own.
@@ -33,19 +32,10 @@ pub(super) async fn record(store: &PostgresStore, batch: &Batch) -> Result<(), E
     if batch.is_empty() {
         return Ok(());
     }
-    let mut tries = Tries::new(&store.options, &store.counters);
-    let ids = loop {
-        match segment_ids(store, batch.segments()).await {
-            Ok(ids) => break ids,
-            Err(error) => tries.after(error).await?,
-        }
-    };
+    let ids = repeated(store, || segment_ids(store, batch.segments())).await?;
     let rows = sorted(batch, &ids);
     for some in rows.chunks(store.options.batch_pairs.max(1)) {
-        let mut tries = Tries::new(&store.options, &store.counters);
-        while let Err(error) = upsert(store, some).await {
-            tries.after(error).await?;
-        }
+        repeated(store, || upsert(store, some)).await?;
     }
     Ok(())
 }
@@ -92,36 +82,27 @@ async fn find(session: &mut Session, names: &[&str]) -> Result<Vec<Option<i32>>,
     Ok(ids)
 }
 
-/// Counts the tries of one write and paces them.
-pub(super) struct Tries<'a> {
-    counters: &'a Counters,
-    left: u32,
-    pause: Duration,
-    deadline: Instant,
-}
-
-impl<'a> Tries<'a> {
-    pub(super) fn new(options: &PostgresOptions, counters: &'a Counters) -> Self {
-        Self {
-            counters,
-            left: options.write_attempts.saturating_sub(1),
-            pause: FIRST_PAUSE,
-            deadline: Instant::now() + options.write_timeout,
-        }
-    }
-
-    /// Waits for the next try, or gives `error` back when there had better be none.
-    pub(super) async fn after(&mut self, error: Error) -> Result<(), Error> {
-        let pause = self.pause.mul_f64(0.5 + fastrand::f64());
-        let too_late = Instant::now() + pause >= self.deadline;
-        if self.left == 0 || too_late || !error.is_worth_repeating() {
-            return Err(error);
-        }
-        tracing::debug!(%error, "a write to Postgres is tried again");
-        self.counters.retried();
-        self.left -= 1;
-        self.pause *= 2;
-        sleep(pause).await;
-        Ok(())
-    }
+/// Makes a write until it succeeds, fails in a way that a repetition can't mend, or its tries or its time are used up.
+pub(super) async fn repeated<T, F>(
+    store: &PostgresStore,
+    write: impl FnMut() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let deadline = Instant::now() + store.options.write_timeout;
+    let pauses = ExponentialBuilder::new()
+        .with_min_delay(FIRST_PAUSE)
+        .without_max_delay()
+        .with_max_times(store.options.write_attempts.saturating_sub(1) as usize)
+        .with_jitter();
+    write
+        .retry(pauses)
+        .when(Error::is_worth_repeating)
+        .adjust(|_, pause| pause.filter(|pause| Instant::now() + *pause < deadline))
+        .notify(|error, _| {
+            tracing::debug!(%error, "a write to Postgres is tried again");
+            store.counters.retried();
+        })
+        .await
 }

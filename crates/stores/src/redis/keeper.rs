@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use backon::BackoffBuilder;
 use redis::{ErrorKind, RedisError};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -13,7 +14,7 @@ use super::connection::Connection;
 use super::error::{LinkError, meaning};
 use super::outage_log::OutageLog;
 
-/// The pause after the first failed probe; it doubles from one to the next.
+/// The longest pause after the first failed probe; it doubles from one to the next.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause: Redis is back in use half a second after it came back.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
@@ -30,7 +31,10 @@ pub(super) async fn keep(breaker: Arc<Breaker>, options: LinkOptions) {
         options,
         generation: 0,
     };
-    let mut pause = FIRST_PAUSE;
+    // Apart from other instances, so that a server that comes back is not met by all at once. Jitter adds up to as much
+    // again.
+    let doubling = supervisor::doubling(FIRST_PAUSE / 2, LONGEST_PAUSE / 2).with_jitter();
+    let mut pauses = doubling.build();
     let mut connection: Option<Connection> = None;
     loop {
         match keeper.probe(connection.take()).await {
@@ -40,7 +44,7 @@ pub(super) async fn keep(breaker: Arc<Breaker>, options: LinkOptions) {
                 connection = keeper.watch(working).await;
                 if since.elapsed() >= STEADY {
                     keeper.log.steady();
-                    pause = FIRST_PAUSE;
+                    pauses = doubling.build();
                 }
                 if let State::Down(reason) = &*keeper.breaker.state.borrow() {
                     keeper.log.away(reason);
@@ -56,9 +60,7 @@ pub(super) async fn keep(breaker: Arc<Breaker>, options: LinkOptions) {
                 keeper.breaker.state.send_replace(State::Down(reason));
             }
         }
-        // Apart from other instances, so that a server that comes back is not met by all at once.
-        sleep(pause.mul_f64(0.75 + fastrand::f64() / 4.0)).await;
-        pause = LONGEST_PAUSE.min(pause * 2);
+        sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
 }
 

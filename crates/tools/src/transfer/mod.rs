@@ -215,7 +215,7 @@ impl Transfer {
 
     async fn patiently<T>(
         &self,
-        call: impl AsyncFnMut() -> Result<T, StoreError>,
+        call: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         patiently(&self.parts.patience, call).await
     }

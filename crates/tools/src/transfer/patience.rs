@@ -3,13 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use backon::{ExponentialBuilder, Retryable};
+use tokio::time::Instant;
 
 use domain::store::StoreError;
 
-/// The wait before the second try; it doubles with each further one, up to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The waits between tries, up to 10 s with the jitter. It adds up to as much again, and keeps segments that failed together
+/// from coming back together.
+const WAITS: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(200))
+    .with_max_delay(Duration::from_secs(5))
+    .without_max_times()
+    .with_jitter();
 
 /// Hears of a failure that leads to another try, and of the wait before it.
 type Retrying = dyn Fn(&StoreError, Duration) + Send + Sync;
@@ -45,28 +50,20 @@ impl std::fmt::Debug for Patience {
 /// take effect twice.
 pub async fn patiently<T>(
     patience: &Patience,
-    mut call: impl AsyncFnMut() -> Result<T, StoreError>,
+    call: impl AsyncFn() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut wait = FIRST_WAIT;
     let mut give_up_at = None;
-    loop {
-        let error = match call().await {
-            Ok(value) => return Ok(value),
-            Err(error) if may_pass(&error) => error,
-            Err(error) => return Err(error),
-        };
-        let now = Instant::now();
-        let give_up_at = *give_up_at.get_or_insert(now + patience.retry_for);
-        if now >= give_up_at {
-            return Err(error);
-        }
-        // Jitter keeps segments that failed together from coming back together. The last try comes at the end.
-        let jittered = wait.mul_f64(1.0 + fastrand::f64() / 4.0);
-        let pause = jittered.min(give_up_at - now);
-        (patience.retrying)(&error, pause);
-        sleep(pause).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
-    }
+    (|| call())
+        .retry(WAITS)
+        .when(may_pass)
+        .adjust(|_, wait| {
+            let now = Instant::now();
+            let left = *give_up_at.get_or_insert(now + patience.retry_for) - now;
+            // The last try comes at the end.
+            wait.filter(|_| !left.is_zero()).map(|wait| wait.min(left))
+        })
+        .notify(&*patience.retrying)
+        .await
 }
 
 fn may_pass(error: &StoreError) -> bool {
@@ -109,7 +106,7 @@ mod tests {
         let minute = Duration::from_mins(1);
         let (asked, took, result) = tries(minute, |n| if n < 4 { busy() } else { Ok(()) }).await;
         assert!(result.is_ok() && asked == 5);
-        assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(4));
+        assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6));
         let (asked, took, result) = tries(minute, |_| busy()).await;
         assert!(result.is_err() && asked > 8);
         assert!(took >= minute && took < minute + Duration::from_secs(1));

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use backon::BackoffBuilder;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +51,9 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
     };
     let erased = parts.spool.ledger.erased();
     parts.erasures.learn(erased, true, Timestamp::MAX);
-    let mut delay = FIRST_DELAY;
+    // Jitter adds up to as much again.
+    let doubling = supervisor::doubling(FIRST_DELAY, LONGEST_DELAY / 2).with_jitter();
+    let mut delays = doubling.build();
     loop {
         let step = tokio::select! {
             step = delivery.step() => step,
@@ -58,7 +61,7 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
         };
         let (pause, listens) = match step {
             Ok(Step::Went) => {
-                delay = FIRST_DELAY;
+                delays = doubling.build();
                 continue;
             }
             Ok(Step::NothingWaits) => (None, true),
@@ -66,9 +69,7 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
             Err(Trouble::Busy(pause)) => (Some(pause), false),
             Err(trouble) => {
                 trouble.tell(&parts.spool);
-                let jittered = delay.mul_f64(0.75 + fastrand::f64() / 2.0);
-                delay = (delay * 2).min(LONGEST_DELAY);
-                (Some(jittered), false)
+                (delays.next().or(Some(LONGEST_DELAY)), false)
             }
         };
         let mut pausing = std::pin::pin!(sleep(pause.unwrap_or_default()));
