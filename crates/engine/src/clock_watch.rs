@@ -32,7 +32,7 @@ pub(crate) async fn keep_watching(clock: Arc<dyn Clock>, stop: CancellationToken
         let problem = problem(&*clock);
         match &problem {
             Some(problem) if !was_wrong => tracing::error!(
-                "{problem}; for a way out see HeadcountClockAhead in docs/operations.md"
+                "{problem}; for a way out see HeadcountClockAhead in docs/operate/runbook.md"
             ),
             None if was_wrong => tracing::info!("the system's clock has caught up"),
             _ => {}

@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::names::check_expression;
+use super::prometheus::RUNBOOK;
 use super::tools::{items, read, run, string, tool, tools_folder, yaml};
 
 /// The dashboards by file.
@@ -148,11 +149,10 @@ fn alert_rules_fit_together() {
             known.insert(id);
         }
         assert!(known.contains(string(&rule["condition"])), "{uid}");
-        let anchor = string(&rule["annotations"]["runbook"])
-            .split_once('#')
-            .unwrap()
-            .1;
-        let operations = read("docs/operations.md").to_lowercase();
-        assert!(operations.contains(&format!("### {anchor}\n")), "{uid}");
+        let runbook = string(&rule["annotations"]["runbook"]);
+        let (file, anchor) = runbook.split_once('#').unwrap();
+        assert_eq!(file, RUNBOOK, "{uid}");
+        let page = read(RUNBOOK).to_lowercase();
+        assert!(page.contains(&format!("### {anchor}\n")), "{uid}");
     }
 }

@@ -8,6 +8,8 @@ use super::names::check_expression;
 use super::tools::{items, read, run, string, tool, yaml};
 
 const RULES: &str = "deploy/prometheus/rules.yml";
+/// The page that says for each alert what to do.
+pub const RUNBOOK: &str = "docs/operate/runbook.md";
 
 /// Each alert of the Prometheus rules.
 pub fn alerts() -> Vec<Value> {
@@ -54,7 +56,7 @@ fn promtool_takes_the_files_and_the_alerts_come_when_they_should() {
 #[test]
 fn every_alert_uses_real_metrics_is_tried_out_and_says_what_to_do() {
     let tests = read("deploy/prometheus/rules_test.yml");
-    let operations = read("docs/operations.md");
+    let page = read(RUNBOOK);
     for alert in alerts() {
         let name = string(&alert["alert"]);
         check_expression(name, string(&alert["expr"]));
@@ -62,8 +64,8 @@ fn every_alert_uses_real_metrics_is_tried_out_and_says_what_to_do() {
         assert!(tried, "{name} is never seen to come in rules_test.yml");
         let runbook = string(&alert["annotations"]["runbook"]);
         let (file, anchor) = runbook.split_once('#').unwrap();
-        assert_eq!(file, "docs/operations.md", "{name}");
-        let heading = operations
+        assert_eq!(file, RUNBOOK, "{name}");
+        let heading = page
             .lines()
             .filter_map(|line| line.strip_prefix("### "))
             .any(|heading| heading.to_lowercase() == anchor);
