@@ -1,4 +1,4 @@
-//! The last-seen index: a table while it grows (rates, resident bytes a pair), then criterion on counts.
+//! The last-seen index: a table of rates and resident bytes per pair while it grows, then criterion on counts.
 //!
 //! `cargo bench --bench index` grows it to 50 million pairs, which takes about 0.8 GiB and a minute;
 //! `HEADCOUNT_BENCH_PAIRS=10000000` stops earlier.
@@ -29,10 +29,10 @@ const BATCH: usize = 5_000;
 const FIRST_SLOT: u64 = 30_000_000;
 const SIZES: [u64; 5] = [1_000_000, 5_000_000, 10_000_000, 20_000_000, 50_000_000];
 
-/// Pairs as they arrive: segments by Zipf's law, every user new, the clock moving through most of a window.
+/// Pairs in arrival order: segments by Zipf's law, every user new, the clock moving through most of a window.
 struct Traffic {
     random: fastrand::Rng,
-    /// The share of the segments up to each.
+    /// The cumulative share of the segments.
     shares: Vec<f64>,
     made: u64,
     slots_per_pair: f64,
@@ -83,7 +83,7 @@ fn millions_per_second(pairs: u64, took: Duration) -> f64 {
     pairs as f64 / took.as_secs_f64() / 1e6
 }
 
-/// Upserts `batches`; how long it took.
+/// Upserts `batches`. Returns how long that took.
 fn upsert(index: &Index, names: &[Segment], batches: &[Vec<Vec<Entry>>], base: Slot) -> Duration {
     let began = Instant::now();
     for batch in batches {
@@ -112,7 +112,7 @@ fn grow(pairs: u64, names: &[Segment]) -> Index {
             held += BATCH as u64;
         }
         let stats = index.stats();
-        // Freed pages go back after ten seconds: the allocator's default.
+        // The allocator returns freed pages after ten seconds, its default.
         let bytes = (resident("self") - before) as f64 / stats.pairs as f64;
         let estimate = stats.bytes as f64 / stats.pairs as f64;
         let few: Vec<_> = (0..20).map(|_| traffic.batch()).collect();
@@ -133,7 +133,7 @@ fn grow(pairs: u64, names: &[Segment]) -> Index {
     index
 }
 
-/// Copies the index as a snapshot and a restart do.
+/// Copies the index as a snapshot and a restart would.
 fn restart(index: &Index, names: &[Segment]) {
     let began = Instant::now();
     let mut snapshot = Vec::new();
@@ -178,7 +178,7 @@ fn restart(index: &Index, names: &[Segment]) {
     );
 }
 
-/// Half of the window leaves, then the rest.
+/// Expires half of the window, then the rest.
 fn sweep(index: &Index) {
     for (what, later) in [
         ("half", u64::from(WINDOW) * 6 / 10),

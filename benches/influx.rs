@@ -1,7 +1,7 @@
-//! The InfluxDB store against the same server asked directly: `cargo bench --bench influx`.
+//! The InfluxDB store against direct use of the same server: `cargo bench --bench influx`.
 //!
-//! Needs influxd on PATH or named by HEADCOUNT_TEST_INFLUXD. HEADCOUNT_BENCH_PAIRS (2,000,000) is how many
-//! pairs are written, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments; the recount of 20 million is
+//! Needs influxd on PATH or named by HEADCOUNT_TEST_INFLUXD. HEADCOUNT_BENCH_PAIRS (2,000,000) is the number of
+//! pairs, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments. To recount 20 million, set
 //! HEADCOUNT_BENCH_PAIRS=20000000 HEADCOUNT_BENCH_USERS=3000000. Peers alternate, so that a busy machine slows
 //! both.
 
@@ -31,10 +31,10 @@ use support::setting;
 use support::stores::record_all;
 use support::traffic::{BATCH, DAY, SEGMENTS, Traffic, frame};
 
-/// How many pairs are written by both peers; the rest, which are there to be counted, by one.
+/// The number of pairs that both peers write. One peer writes the rest, which are only counted.
 const COMPARED: u64 = 2_000_000;
 
-/// The lines as a program without this library would write them.
+/// Line protocol as a program without this library would write it.
 fn lines(batch: &Batch, resolution: Resolution) -> Vec<u8> {
     let mut text = Vec::new();
     for (number, pair) in batch.pairs().enumerate() {
@@ -52,7 +52,7 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Posts bodies on two connections; how long that took.
+/// Posts bodies on two connections. Returns how long that took.
 async fn post_raw(server: &Influxd, bucket: &str, bodies: Vec<Vec<u8>>, gzipped: bool) -> Duration {
     let client = reqwest::Client::new();
     let started = Instant::now();
@@ -82,7 +82,7 @@ fn told(what: &str, pairs: u64, took: Duration) -> f64 {
     rate
 }
 
-/// The same query as text, without this library.
+/// The same query as a string, without this library.
 async fn count_raw(
     client: &reqwest::Client,
     server: &Influxd,
@@ -185,7 +185,7 @@ async fn main() {
         .iter()
         .map(|segment| segment.as_str().to_owned())
         .collect();
-    // One client for all queries, as the store has: connecting anew for each would be measured too.
+    // One client for all queries, as in the store. Otherwise each query would include a new connection.
     let client = reqwest::Client::new();
     let raw_counts = async || {
         let started = Instant::now();
@@ -213,7 +213,7 @@ async fn main() {
     };
     println!("recount of {} segments, 2 at a time:", names.len());
     for round in 0..4 {
-        // Who comes second meets a server that has just been asked the same.
+        // The peer that runs second finds a server that has just executed the same query.
         let (raw, ours) = match round % 2 {
             0 => (raw_counts().await, our_counts().await),
             _ => {
@@ -231,7 +231,7 @@ async fn main() {
     misses(&server, &client, &frame).await;
 }
 
-/// Reads past every cache, through the whole service.
+/// Reads through the whole service, bypassing every cache.
 async fn misses(server: &Influxd, client: &reqwest::Client, frame: &TimeFrame) {
     let directory = tempfile::tempdir().unwrap();
     let url = server.url();

@@ -1,7 +1,7 @@
-//! The log and the embedded store on a real disk: what one sync costs, appends, replay, snapshots, restarts.
+//! The log and the embedded store on a real disk: the cost of a sync, appends, replay, snapshots, restarts.
 //!
-//! `cargo bench --bench log` writes about half a gigabyte below the target directory; `HEADCOUNT_BENCH_DIR`
-//! names another disk, `HEADCOUNT_BENCH_PAIRS=1000000` makes it shorter. Every append is synced.
+//! `cargo bench --bench log` writes about half a gigabyte below the target directory. `HEADCOUNT_BENCH_DIR`
+//! sets another directory, and `HEADCOUNT_BENCH_PAIRS=1000000` makes it shorter. Every append is synced.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     store(&runtime, &scratch.path().join("store"), pairs)
 }
 
-/// What the disk itself takes to append 4 KiB durably: nothing below can be faster for one caller.
+/// The time of a durable append of 4 KiB to the disk, a lower bound of every append below from one caller.
 fn one_sync(dir: &Path) -> Result<()> {
     let mut file = File::create(dir.join("sync"))?;
     let mut took: Vec<Duration> = Vec::new();
@@ -91,7 +91,7 @@ impl LogObserver for Syncs {
     }
 }
 
-/// Appends `records` of `bytes` each, from so many tasks at once, and replays them.
+/// Appends `records` of `bytes` each from concurrent tasks, and replays them.
 fn appends(
     runtime: &Runtime,
     dir: &Path,
@@ -102,7 +102,7 @@ fn appends(
 ) -> Result<()> {
     println!("log, records of {what} ({bytes} bytes)");
     for &tasks in tasks {
-        // A single task waits for each of its syncs: fewer records say as much.
+        // A single task waits for each of its syncs, so fewer records are enough.
         let each = if tasks == 1 {
             records / 20
         } else {
@@ -158,7 +158,7 @@ fn store(runtime: &Runtime, dir: &Path, pairs: u64) -> Result<()> {
     let mut next = 0;
     let mut recording = Duration::ZERO;
     while next < pairs {
-        // Made beforehand: only recording is timed.
+        // Created beforehand, so that only recording is timed.
         let batches: Vec<Batch> = (0..100).map(|n| fresh(next + n * BATCH as u64)).collect();
         next += 100 * BATCH as u64;
         recording += runtime.block_on(record_all(&*store, &batches, 4));
@@ -190,7 +190,7 @@ fn store(runtime: &Runtime, dir: &Path, pairs: u64) -> Result<()> {
         alone.as_secs_f64(),
         size(dir, "snapshot")?
     );
-    // Something must have changed for another one.
+    // Another snapshot is only taken after a change.
     runtime.block_on(store.record(&fresh(0)))?;
     let done = Arc::new(AtomicBool::new(false));
     let (taker, ended) = (Arc::clone(&store), Arc::clone(&done));
@@ -219,7 +219,7 @@ fn store(runtime: &Runtime, dir: &Path, pairs: u64) -> Result<()> {
     Ok(())
 }
 
-/// Snapshots are taken when the bench says so.
+/// Options with which a snapshot is only taken on request.
 fn open(dir: &Path) -> Result<EmbeddedStore> {
     let options = EmbeddedOptions {
         snapshot_bytes: u64::MAX,
@@ -228,7 +228,7 @@ fn open(dir: &Path) -> Result<EmbeddedStore> {
     Ok(EmbeddedStore::open(options)?)
 }
 
-/// Pairs of users from `first` on, each new, over all segments.
+/// Pairs of new users from number `first` on, over all segments.
 fn fresh(first: u64) -> Batch {
     batch((first..first + BATCH as u64).map(|user| Seen {
         user,
@@ -237,7 +237,7 @@ fn fresh(first: u64) -> Batch {
     }))
 }
 
-/// How long single pairs take, one after the other, until `done` or `most`.
+/// The latencies of single pairs, recorded one after the other until `done` or `most`.
 fn latencies(
     runtime: &Runtime,
     store: &EmbeddedStore,
@@ -267,7 +267,7 @@ fn shown(sorted: &[Duration]) -> String {
     format!("p50 {:.1?} p99 {:.1?}", at(0.5), at(0.99))
 }
 
-/// Every restart must count the same, or its time says nothing.
+/// Checks that a restart returns the same count. Otherwise its time is meaningless.
 fn check(store: &EmbeddedStore, pairs: u64) -> Result<()> {
     let as_of = frame().resolution().start_of(Slot::new(SLOT));
     let mut users = 0;
@@ -286,7 +286,7 @@ fn count(store: &EmbeddedStore, segment: &Segment, as_of: Timestamp) -> Result<u
     Ok(count.ok_or("the store is closed")?.users)
 }
 
-/// The megabytes of the files that end in `suffix`.
+/// The size in megabytes of the files that end in `suffix`.
 fn size(dir: &Path, suffix: &str) -> Result<f64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {

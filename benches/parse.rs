@@ -1,4 +1,4 @@
-//! How fast texts become pairs, in items a second.
+//! The rate of parsing request bodies, in items a second.
 
 #![allow(
     clippy::unwrap_used,

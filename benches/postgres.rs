@@ -1,8 +1,8 @@
 //! The Postgres store against plain SQL on the same server: `cargo bench --bench postgres`.
 //!
 //! Needs Debian's postgresql, or the program named by HEADCOUNT_TEST_POSTGRES. HEADCOUNT_BENCH_PAIRS (1,000,000) is
-//! how many pairs are written, of as many users in 200 segments, 5,000 a statement. The server's settings are its
-//! defaults, fsync included.
+//! the number of pairs, of as many users in 200 segments, 5,000 a statement. The server has its default settings,
+//! including fsync.
 
 #![allow(
     clippy::unwrap_used,
@@ -52,7 +52,7 @@ fn tables(schema: &str) -> String {
 const UPSERT: &str = "on conflict (segment_id, user_id) do update \
     set seen_slot = excluded.seen_slot where pairs.seen_slot < excluded.seen_slot;\n";
 
-/// The rows of a statement as this library sends them: each pair once, in the order of the key.
+/// The rows of a statement as this library sends them: without duplicates, in the order of the key.
 fn prepared(some: &[Seen]) -> Vec<(u64, String, u64)> {
     let mut rows: Vec<_> = some
         .iter()
@@ -122,7 +122,7 @@ fn copy_only(schema: &str, rows: &[Seen]) -> String {
     sql
 }
 
-/// Runs a script for each part of the rows at once; how long that took.
+/// Runs a script for each part of the rows concurrently. Returns how long that took.
 async fn psql(
     server: &Postgres,
     rows: &[Seen],
@@ -230,7 +230,7 @@ async fn counting(server: &Postgres, pairs: usize) {
     let store = PostgresStore::open(server.options("ours1", frame())).unwrap();
     let now = Timestamp::now();
     let slot = frame().resolution().slot_of(now).number();
-    // One large segment beside the others.
+    // Adds one large segment.
     let fill = format!(
         "insert into ours1.segments (name) values ('big'); insert into ours1.pairs (segment_id, user_id, seen_slot) \
          select (select id from ours1.segments where name = 'big'), 'user-' || n, {slot} - n % 20000 \

@@ -1,9 +1,9 @@
-//! The Redis store against the same server asked directly: `cargo bench --bench redis_store`.
+//! The Redis store against direct use of the same server: `cargo bench --bench redis_store`.
 //!
-//! Needs redis-server on PATH or named by HEADCOUNT_TEST_REDIS. HEADCOUNT_BENCH_PAIRS (1,000,000) is how many pairs are
-//! written, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments, in batches of 5,000 from 4 callers, with
-//! `appendonly yes, appendfsync everysec`, seen in the last HEADCOUNT_BENCH_SLOTS (1,440) minutes. What is sent directly is encoded before the clock starts. Peers alternate,
-//! so that a busy machine slows both.
+//! Needs redis-server on PATH or named by HEADCOUNT_TEST_REDIS. HEADCOUNT_BENCH_PAIRS (1,000,000) is the number of pairs,
+//! of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments, seen in the last HEADCOUNT_BENCH_SLOTS (1,440) minutes,
+//! written in batches of 5,000 from 4 callers, with `appendonly yes, appendfsync everysec`. Direct requests are encoded
+//! before the clock starts. Peers alternate, so that a busy machine slows both.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,12 +27,12 @@ use support::traffic::{BATCH, DAY, SEGMENTS, Seen, Traffic, batch, frame};
 const CALLERS: usize = 4;
 const ROUNDS: usize = 3;
 
-/// Seconds that the server computed so far: what a busy machine does not falsify.
+/// The CPU seconds of the server so far, which don't depend on how busy the machine is.
 fn cpu(redis: &Redis) -> f64 {
     info(redis, "cpu", "used_cpu_user") + info(redis, "cpu", "used_cpu_sys")
 }
 
-/// How long writing took on the clock, and the server's seconds of computing.
+/// The duration of writing, and the CPU seconds of the server.
 #[derive(Default)]
 struct Taken {
     times: Vec<Duration>,
@@ -80,7 +80,7 @@ async fn main() {
         .chunks(BATCH)
         .map(|some| Pipeline::zadds(some.iter().copied(), 100))
         .collect();
-    // As if the segments' users came together: fifty full calls a pipeline.
+    // As if the users of a segment arrived together: fifty full calls a pipeline.
     let by_segment: Vec<_> = seen
         .chunks(200 * BATCH)
         .map(|some| Pipeline::zadds(some.iter().copied(), 100))

@@ -1,4 +1,4 @@
-//! headcount inside another program, without HTTP: `cargo run --example embed [DIRECTORY]`.
+//! headcount embedded in another program, without HTTP: `cargo run --example embed [DIRECTORY]`.
 
 #![expect(clippy::print_stdout, reason = "an example prints its results")]
 

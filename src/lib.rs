@@ -1,6 +1,7 @@
 //! Exact distinct users per segment, now.
 //!
-//! The parts of the service are crates of their own. Here are its settings, its commands, and the wiring of both to the parts.
+//! The parts of the service are separate crates. This crate contains the settings, the commands, and the wiring that
+//! connects both to the parts.
 
 pub mod cli;
 pub mod config;

@@ -1,9 +1,9 @@
-//! The `headcount` program: everything is in the library.
+//! The `headcount` program. All its code is in the library.
 
 use std::process::ExitCode;
 
-/// The embedded index holds millions of small pages that grow and go. jemalloc keeps them closer together than
-/// the system's allocator and gives freed ones back.
+/// The embedded index holds millions of small pages that are reallocated and freed. jemalloc fragments less than
+/// the system's allocator and returns freed pages to the system.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,19 +1,19 @@
-//! How many files the process may have open, and so how many connections it can hold.
+//! The limit of open files (`RLIMIT_NOFILE`), which bounds the number of connections.
 //!
-//! A process begins with a soft limit that is often 1,024, far below `max_connections`. The soft limit is there for programs
-//! that use `select`, which this one does not; a process may raise it to the hard limit by itself, and servers should
-//! (<https://0pointer.net/blog/file-descriptor-limits.html>). Where even the hard limit is too low, fewer connections are
-//! held: one that waits to be accepted loses nothing, while a snapshot, or a connection to the store, that finds no
-//! descriptor fails.
+//! A process starts with a soft limit that is often 1,024, far below `max_connections`. The soft limit exists for programs
+//! that use `select`, which this one does not. A process may raise its soft limit to the hard limit, and servers should
+//! (<https://0pointer.net/blog/file-descriptor-limits.html>). If the hard limit is too low as well, `max_connections` is
+//! lowered: a connection that waits to be accepted loses nothing, but a snapshot or a connection to the store fails if no
+//! descriptor is left.
 
 #[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors kept for all that is no client: the log, snapshots, the spool, the tokens file, connections to Redis,
-/// InfluxDB and Postgres (10 there by default), those of the runtime. About 30 were seen open.
+/// Descriptors reserved for everything except client connections: the log, snapshots, the spool, the tokens file,
+/// connections to Redis, InfluxDB and Postgres (10 to Postgres by default), and the runtime. About 30 were observed in use.
 const OWN: u64 = 256;
 
-/// Raises the limit to the highest that the process may set; what it is then. `None` when there is none or none is known.
+/// Raises the soft limit to the hard limit and returns the new soft limit. `None` if there is no limit or it is unknown.
 #[cfg(unix)]
 pub fn raise() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
@@ -23,33 +23,33 @@ pub fn raise() -> Option<u64> {
     };
     match setrlimit(Resource::Nofile, highest) {
         Ok(()) => limit.maximum,
-        // A sandbox may forbid it. Then what was is what is.
+        // A sandbox may forbid it. The current limit stays.
         Err(_) => limit.current,
     }
 }
 
-/// Nothing is known of other systems.
+/// Always `None`: the limit is unknown on other systems.
 #[cfg(not(unix))]
 pub fn raise() -> Option<u64> {
     None
 }
 
-/// The most connections that `limit` leaves room for: all but `OWN`, or half of a limit that is smaller than twice that.
+/// The most client connections under `limit`: the limit less `OWN`, or half the limit if it is below `2 * OWN`. At least 1.
 pub fn connections_within(limit: u64) -> usize {
     let own = OWN.min(limit / 2);
     usize::try_from(limit - own).unwrap_or(usize::MAX).max(1)
 }
 
-/// Raises the limit, and lowers `max_connections` to what it leaves room for, with a warning that names both.
-pub fn make_room_for(max_connections: &mut usize) {
+/// Raises the limit. If `max_connections` still exceeds it, lowers `max_connections` and logs a warning with both values.
+pub fn limit_connections(max_connections: &mut usize) {
     let Some(limit) = raise() else {
         return;
     };
     let possible = connections_within(limit);
     if possible < *max_connections {
         tracing::warn!(
-            "max_connections is {max_connections}, but this process may have no more than {limit} files open: at most \
-             {possible} connections are held at once, and more wait; raise the limit (ulimit -Hn, LimitNOFILE=)"
+            "max_connections is {max_connections}, but this process may have only {limit} files open: it accepts at most \
+             {possible} connections at once, and others wait; raise the limit (ulimit -Hn, LimitNOFILE=)"
         );
         *max_connections = possible;
     }

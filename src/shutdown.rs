@@ -1,4 +1,4 @@
-//! Signals: the first asks the service to finish, the second ends it at once.
+//! Signals: the first starts a graceful shutdown, the second exits immediately.
 
 use std::io;
 
@@ -6,10 +6,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The exit code of a program that was interrupted, as shells have it: 128 + SIGINT.
+/// The exit code of an interrupted program by the convention of shells: 128 + SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// SIGXFSZ on Linux, the BSDs and macOS, on the processors that this is built for. tokio has no name for it.
+/// SIGXFSZ on Linux, the BSDs and macOS, on the supported architectures. tokio has no name for it.
 const FILE_SIZE_EXCEEDED: i32 = 25;
 
 /// Listens for SIGTERM, SIGINT, SIGQUIT and SIGHUP until dropped.
@@ -20,28 +20,28 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Begins to listen. From here on none of these signals ends the process by itself. A SIGHUP that is ignored, as
-    /// `nohup` has it, stays ignored.
+    /// Installs the handlers. From then on none of these signals terminates the process by default. A SIGHUP that is
+    /// already ignored, as under `nohup`, stays ignored.
     ///
-    /// Nor does SIGXFSZ, with which the system ends a process that writes beyond its limit of file sizes
-    /// (`ulimit -f`). With a handler, even one that nobody asks, the write fails instead, like one to a full disk.
+    /// SIGXFSZ does not terminate the process either. The system sends it to a process that exceeds its file size limit
+    /// (`ulimit -f`). With a handler installed, even an unused one, the write fails instead, as on a full disk.
     pub fn listen() -> io::Result<Self> {
         Self::listen_and(|| ())
     }
 
-    /// The same, with something to do before a second signal ends the process.
+    /// The same, and runs `last` before a second signal ends the process.
     pub fn listen_and(last: impl FnOnce() + Send + 'static) -> io::Result<Self> {
-        // Handlers stay for the life of the process.
+        // The handler stays installed for the life of the process, even after this is dropped.
         drop(signal(SignalKind::from_raw(FILE_SIZE_EXCEEDED))?);
-        let mut ends = Ends::listen()?;
+        let mut signals = StopSignals::listen()?;
         let stop = CancellationToken::new();
-        let told = stop.clone();
+        let first = stop.clone();
         let listener = tokio::spawn(async move {
-            let name = ends.next().await;
+            let name = signals.next().await;
             tracing::info!(signal = name, "stopping; a second signal ends this at once");
-            told.cancel();
-            let name = ends.next().await;
-            tracing::error!(signal = name, "ended at once, with work still under way");
+            first.cancel();
+            let name = signals.next().await;
+            tracing::error!(signal = name, "exiting immediately, with work in progress");
             last();
             std::process::exit(INTERRUPTED);
         });
@@ -60,15 +60,15 @@ impl Drop for Signals {
     }
 }
 
-/// The signals that ask for the end.
-struct Ends {
+/// The signals that stop the service.
+struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
     hang_up: Option<Signal>,
 }
 
-impl Ends {
+impl StopSignals {
     fn listen() -> io::Result<Self> {
         let hang_up = match is_ignored(SignalKind::hangup()) {
             true => None,
@@ -98,7 +98,7 @@ impl Ends {
     }
 }
 
-/// Whether whoever started this process has it ignore `signal`. Only Linux tells without unsafe code.
+/// Whether this process inherited `signal` as ignored. Without unsafe code this is known on Linux only.
 fn is_ignored(signal: SignalKind) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

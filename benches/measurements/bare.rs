@@ -1,11 +1,11 @@
-//! A service that does nothing: what warp and this machine give to begin with.
+//! A service that does nothing: the upper bound of warp on this machine.
 
 use warp::Filter;
 
-/// The first argument of the process that is it.
+/// The first argument that selects this role.
 pub(crate) const ROLE: &str = "bare-warp";
 
-/// Answers every GET, and every POST once its body is here, with two words.
+/// Responds to every GET, and to every POST after its body was received, with two words.
 pub(crate) fn serve(port: u16) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let greet = warp::get().map(|| "hello, world");

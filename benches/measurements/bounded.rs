@@ -1,5 +1,5 @@
-//! What readers of a known count notice while everything else is missing: the cache was emptied, and InfluxDB is asked for
-//! 500 segments at once.
+//! The latency of reads of cached counts while all other counts are missing: the cache was emptied, and InfluxDB receives
+//! queries for 500 segments at once.
 
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,12 @@ use super::support::traffic::{BATCH, Seen, batch, frame, present};
 use super::table::{Table, rate, time};
 use super::{Run, progress, seconds};
 
-/// Segments that nobody has asked this process for.
+/// The number of segments that this process has no count of.
 const MISSING: u64 = 500;
 const CLIENTS: u64 = 64;
-/// Segments whose count it knows.
+/// The number of segments with a cached count.
 const KNOWN: u64 = 50;
-/// Reads of known counts a second.
+/// Reads of cached counts a second.
 const READS: f64 = 1_000.0;
 
 fn path(segment: u64) -> String {

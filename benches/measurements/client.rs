@@ -1,6 +1,6 @@
-//! The client that all peers have: connections that each send their next request when the answer came.
+//! A closed-loop client for all peers: each connection sends its next request after the response to the previous one.
 //!
-//! Its rates are what a peer can do. Latencies that mean something under a given load come from the open loop.
+//! Its rates are the capacity of a peer. Latencies under a given load come from the open loop.
 
 use std::net::TcpStream;
 use std::sync::Barrier;
@@ -13,21 +13,21 @@ use super::support::open_loop::Connection;
 use super::support::resp::{self, Pipeline};
 use super::table::median;
 
-/// Encoded before the clock runs: the client must not be what is measured. What goes to Redis is seen a slot later each time,
-/// since it does nothing for what it has.
+/// A request, encoded before the clock starts, so that the cost of the client is not measured. Pairs for Redis are seen a
+/// slot later each time, since it does not write a score that is already stored.
 pub(crate) enum Request {
     Http(Vec<u8>),
     Redis(Pipeline),
 }
 
-/// Whom to ask, and for each connection what, over and over.
+/// The address of a peer, and for each connection the requests that it repeats.
 pub(crate) struct Peer {
     pub(crate) port: u16,
     pub(crate) requests: Vec<Vec<Request>>,
 }
 
 impl Peer {
-    /// So many connections, whose requests follow from a number.
+    /// A number of connections, with the requests of each by its number.
     pub(crate) fn new(
         port: u16,
         connections: u64,
@@ -42,21 +42,21 @@ impl Peer {
     }
 }
 
-/// What a peer did.
+/// The results of a peer.
 pub(crate) struct Measured {
-    /// Answers a second, the median of the rounds.
+    /// Responses a second, the median of the rounds.
     pub(crate) rate: f64,
     latencies: Histogram<u64>,
 }
 
 impl Measured {
-    /// Of all rounds.
+    /// The latencies of all rounds.
     pub(crate) fn quantile(&self, quantile: f64) -> Duration {
         Duration::from_nanos(self.latencies.value_at_quantile(quantile))
     }
 }
 
-/// Measures peers in turn, some rounds of some time each, so that a busy machine slows all of them.
+/// Measures peers in turn for several rounds, so that a busy machine slows all of them.
 pub(crate) fn compare(mut peers: Vec<Peer>, rounds: usize, time: Duration) -> Vec<Measured> {
     let mut rates = vec![Vec::new(); peers.len()];
     let mut latencies = vec![histogram(); peers.len()];
@@ -77,7 +77,7 @@ pub(crate) fn compare(mut peers: Vec<Peer>, rounds: usize, time: Duration) -> Ve
         .collect()
 }
 
-/// Sends every request once; the answers a second.
+/// Sends every request once. Returns responses a second.
 pub(crate) fn once(mut peer: Peer) -> f64 {
     closed_loop(&mut peer, None).0
 }
@@ -145,7 +145,7 @@ impl Client {
         Self::Redis(resp::connect(port), vec![0; 64 * 1024])
     }
 
-    /// For requests of this kind.
+    /// Opens a connection for requests of this kind.
     fn open(port: u16, request: &Request) -> Self {
         match request {
             Request::Http(_) => Self::http(port),
@@ -153,7 +153,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and waits for its answer, which must be good.
+    /// Sends a request and waits for its response, which must be a success.
     pub(crate) fn ask(&mut self, request: &Request) {
         match (self, request) {
             (Self::Http(connection, body), Request::Http(bytes)) => {

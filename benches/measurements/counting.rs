@@ -1,4 +1,4 @@
-//! How long a count takes by the size of the segment, here and elsewhere.
+//! The duration of a count by the size of the segment, in headcount and its peers.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use super::support::traffic::{Seen, frame, present};
 use super::table::{Table, grouped, nothing, ratio, time};
 use super::{Run, progress, seconds};
 
-/// The slots of a user in a large segment: all in the window, for some hours to come.
+/// The number of slots over which users are spread. All stay in the window for some hours.
 const SPREAD: u64 = 19_800;
 
-/// The segments' sizes; a segment's number is its size.
+/// The sizes of the segments. The number of a segment is its size.
 fn sizes(run: &Run) -> &'static [u64] {
     run.pick(
         &[1_000, 10_000, 100_000, 1_000_000, 10_000_000],
@@ -26,7 +26,7 @@ fn sizes(run: &Run) -> &'static [u64] {
     )
 }
 
-/// Everybody in all segments: user n was seen n slots before the latest, over and over.
+/// The users of all segments: user n was last seen `n % SPREAD` slots before the latest slot.
 fn pairs(sizes: &[u64], latest: u64) -> impl Iterator<Item = Seen> {
     sizes.iter().flat_map(move |size| {
         (0..*size).map(move |user| Seen {
@@ -44,7 +44,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         sizes,
         latest,
         spread: SPREAD,
-        // Today and the six days before, to the minute, as of the latest slot.
+        // Seven days up to the latest slot, to the minute.
         week_from: latest - 7 * 1_440 + 1,
     };
     let directory = tempfile::tempdir().unwrap();
@@ -125,7 +125,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report
 }
 
-/// What a call takes, by segment: over the whole window, and over seven days.
+/// The duration of a call by segment: over the whole window, and over seven days.
 fn in_process(run: &Run, directory: &std::path::Path, asked: &Asked) -> Vec<[Duration; 2]> {
     progress("counts in process");
     let store = open(directory);
@@ -145,7 +145,7 @@ fn in_process(run: &Run, directory: &std::path::Path, asked: &Asked) -> Vec<[Dur
     took
 }
 
-/// The best of some rounds: what else the machine does only adds.
+/// The fastest of several rounds, since other activity on the machine only adds time.
 fn call(store: &dyn PairStore, segment: &Segment, window: Window, as_of: Timestamp) -> Duration {
     const CALLS: u32 = 20_000;
     let round = |_| {
@@ -158,7 +158,7 @@ fn call(store: &dyn PairStore, segment: &Segment, window: Window, as_of: Timesta
     (0..9).map(round).min().unwrap()
 }
 
-/// The median answer on one connection.
+/// The median latency on one connection.
 fn over_http(run: &Run, directory: &std::path::Path, sizes: &[u64]) -> Vec<Duration> {
     progress("counts over HTTP");
     let service = Peer::headcount(directory, &[]);

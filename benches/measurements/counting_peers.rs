@@ -10,9 +10,9 @@ use super::support::redis::Redis;
 use super::support::resp::Pipeline;
 use super::support::traffic::Seen;
 
-/// What is counted.
+/// The pairs that are counted.
 pub(crate) struct Asked {
-    /// The segments' sizes, which are their numbers too.
+    /// The sizes of the segments, which are also their numbers.
     pub(crate) sizes: &'static [u64],
     /// User n was last seen `n % spread` slots before it.
     pub(crate) latest: u64,
@@ -22,19 +22,19 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// The first slot in which anybody was seen.
+    /// The first slot with a pair.
     pub(crate) fn from(&self) -> u64 {
         self.latest - self.spread + 1
     }
 
-    /// How many users of a segment were seen in the latest seven days.
+    /// The number of users of a segment that were seen in the latest seven days.
     pub(crate) fn in_a_week(&self, size: u64) -> u64 {
         let slots = self.latest - self.week_from + 1;
         size / self.spread * slots + (size % self.spread).min(slots)
     }
 }
 
-/// The medians of `ZCOUNT`, on one connection.
+/// The median durations of `ZCOUNT`, on one connection.
 pub(crate) fn redis(
     run: &Run,
     asked: &Asked,
@@ -63,9 +63,9 @@ pub(crate) fn redis(
     )
 }
 
-/// `count(distinct user_id)` and `count(*)`, the best of some, since only one of them finds what it needs in memory.
+/// `count(distinct user_id)` and `count(*)`, the fastest of several runs, which is the one that finds its data in memory.
 pub(crate) async fn postgres(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
-    // It is only read: how it would survive a crash costs time and measures nothing.
+    // The table is only read. Crash safety would cost time without affecting the measurement.
     let settings = [
         "fsync=off",
         "max_wal_size=8GB",
@@ -98,7 +98,7 @@ pub(crate) async fn postgres(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
             let statement = client.prepare(&sql).await.unwrap();
             let segment = i32::try_from(*size).unwrap();
             let began = Instant::now();
-            // The largest is counted twice, small ones a few hundred times.
+            // The largest segment is counted twice, small ones a few hundred times.
             for round in 0..300 {
                 let started = Instant::now();
                 let row = client

@@ -1,4 +1,4 @@
-//! `docs/measurements.md`: what falls short, the machine, and each section as it was last measured.
+//! `docs/measurements.md`: missed targets, the machine, and each section as last measured.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ ratios of one row. Where the cores were not idle before a section began, other p
 figures, and latencies little, since an fsync and a client wait for a core as well. Nothing here is asserted by a test.
 ";
 
-/// Below the repository, wherever the command is called from.
+/// A path in the repository, whatever the working directory.
 pub(crate) fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/measurements.md")
 }
@@ -29,14 +29,14 @@ fn end(name: &str) -> String {
     format!("<!-- end of {name} -->\n")
 }
 
-/// What the page says now of a section.
+/// The current content of a section on the page.
 fn former<'a>(page: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = page.split_once(&begin(name))?;
     let (section, _) = rest.split_once(&end(name))?;
     Some(section)
 }
 
-/// Puts one section, measured now, into the page.
+/// Writes a section, measured now, to the page.
 pub(crate) fn renew(name: &str, section: &str) {
     let page = std::fs::read_to_string(path()).unwrap_or_default();
     let sections: Vec<(&str, &str)> = SECTIONS

@@ -1,4 +1,4 @@
-//! DuckDB, by its Python package: in `python3`, in what HEADCOUNT_BENCH_PYTHON names, or installed for this run.
+//! DuckDB with its Python package: in `python3`, in the Python that HEADCOUNT_BENCH_PYTHON names, or installed for this run.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::counting_peers::Asked;
 use super::progress;
 
-/// A Python that has the package, and what goes with it at the end.
+/// A Python with the package, and its virtual environment, which is removed on drop.
 struct Python {
     program: PathBuf,
     version: String,
@@ -33,7 +33,7 @@ fn given() -> Option<Python> {
     })
 }
 
-/// In a virtual environment of its own, if a registry can be reached.
+/// Installs the package in a temporary virtual environment, if a registry is available.
 fn installed() -> Option<Python> {
     progress("installing duckdb for this run: python3 does not have it");
     let directory = tempfile::tempdir().ok()?;
@@ -65,7 +65,7 @@ pub(crate) fn version() -> String {
     python().map_or_else(|| "not here".to_owned(), |python| python.version.clone())
 }
 
-/// `count(distinct user_id)` and `count(*)` by segment, the best of some.
+/// `count(distinct user_id)` and `count(*)` by segment, the fastest of several runs.
 pub(crate) fn count(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),

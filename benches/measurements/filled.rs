@@ -1,4 +1,4 @@
-//! Directories of the embedded store that hold so many pairs, made once a run.
+//! Directories of the embedded store with a given number of pairs, created once a run.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,10 +16,10 @@ use super::support::stores::record_all;
 use super::support::traffic::{BATCH, SEGMENTS, Seen, batch, frame, present, zipf};
 use super::table::grouped;
 
-/// The directory by its name among the service's settings.
+/// The default of `data_dir`, relative to the working directory of the service.
 pub(crate) const DATA: &str = "headcount-data";
 
-/// Originals by number of pairs. Services get copies, since they write.
+/// The original directories by number of pairs. Services get copies, since they write.
 #[derive(Default)]
 pub(crate) struct Filled {
     with_log: RefCell<BTreeMap<u64, TempDir>>,
@@ -27,7 +27,7 @@ pub(crate) struct Filled {
 }
 
 impl Filled {
-    /// A directory with a log and no snapshot.
+    /// A directory with a log and without a snapshot.
     pub(crate) fn with_log(&self, pairs: u64, runtime: &Runtime) -> TempDir {
         let mut made = self.with_log.borrow_mut();
         let original = made.entry(pairs).or_insert_with(|| {
@@ -39,7 +39,7 @@ impl Filled {
         copy_of(original.path())
     }
 
-    /// A directory with a snapshot and nothing in the log that it does not cover.
+    /// A directory with a snapshot that covers the whole log.
     pub(crate) fn with_snapshot(&self, pairs: u64, runtime: &Runtime) -> TempDir {
         let mut made = self.with_snapshot.borrow_mut();
         let original = made.entry(pairs).or_insert_with(|| {
@@ -55,7 +55,7 @@ impl Filled {
     }
 }
 
-/// Pairs as they arrive: every user new, segments of unequal size, the clock moving through most of a window.
+/// Pairs in arrival order: every user new, segments of unequal size, the clock moving through most of a window.
 pub(crate) fn arriving(pairs: u64) -> impl Iterator<Item = Seen> {
     let mut random = fastrand::Rng::with_seed(7);
     let first = present() - 20_000;
@@ -66,7 +66,7 @@ pub(crate) fn arriving(pairs: u64) -> impl Iterator<Item = Seen> {
     })
 }
 
-/// A store that takes a snapshot only when told.
+/// A store that takes a snapshot only on request.
 pub(crate) fn open(directory: &Path) -> EmbeddedStore {
     let options = EmbeddedOptions {
         snapshot_bytes: u64::MAX,
@@ -75,7 +75,7 @@ pub(crate) fn open(directory: &Path) -> EmbeddedStore {
     EmbeddedStore::open(options).unwrap()
 }
 
-/// Records pairs in batches of the usual size.
+/// Records pairs in batches of the regular size.
 pub(crate) async fn fill(directory: &Path, mut pairs: impl Iterator<Item = Seen>) {
     let store = open(directory);
     loop {
@@ -98,13 +98,13 @@ fn copy_of(directory: &Path) -> TempDir {
         .args([directory.join(DATA), copy.path().join(DATA)])
         .status();
     assert!(done.unwrap().success());
-    // What was just written must not go to the disk while something is measured.
+    // Written pages must not be flushed to the disk during a measurement.
     assert!(Command::new("sync").status().unwrap().success());
     copy
 }
 
-/// Fails unless so many users are counted, but for a few whose fingerprints of 48 bits meet: of ten million in one segment
-/// 0.2 are expected to.
+/// Fails unless this many users are counted, except for a few collisions of 48-bit fingerprints: 0.2 are expected among ten
+/// million users of one segment.
 pub(crate) fn assert_counted(counted: u64, users: u64) {
     let hidden = users.checked_sub(counted);
     assert!(
@@ -113,7 +113,7 @@ pub(crate) fn assert_counted(counted: u64, users: u64) {
     );
 }
 
-/// How many users all segments of a service have, together.
+/// The sum of the users of all segments of a service.
 pub(crate) fn users(service: &super::support::peer::Peer) -> u64 {
     let list = service.get(&format!("/v1/segments?limit={SEGMENTS}"));
     let segments = list["segments"].as_array().unwrap();

@@ -1,4 +1,4 @@
-//! Pairs in over HTTP, until they are durable, against the same pairs into Redis and the same bodies into nothing.
+//! Ingest of pairs over HTTP until they are durable, against the same pairs into Redis and the same bodies to bare warp.
 
 use std::fmt::Write;
 
@@ -13,12 +13,12 @@ use super::table::{Table, nothing, rate, ratio, time};
 use super::{Run, progress, seconds};
 
 const USERS: u64 = 1_000_000;
-/// Members in a call that is as good as Redis's get.
+/// Members per call with which Redis reaches its best rate.
 const CALL: usize = 100;
-/// Connections of the figures that README and DESIGN name.
+/// The number of connections of the published figures.
 const CONNECTIONS: u64 = 8;
 
-/// Who takes pairs.
+/// The peers that receive pairs.
 struct Peers {
     headcount: peer::Peer,
     bare: peer::Peer,
@@ -26,7 +26,7 @@ struct Peers {
     always: Option<Redis>,
 }
 
-/// Rates of one size of batches on so many connections, in pairs a second; NaN where there is no such peer.
+/// The rates of one batch size on a number of connections, in pairs a second; NaN if the peer is not available.
 struct Cell {
     ours: f64,
     headcount: Measured,
@@ -52,7 +52,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report
 }
 
-/// Pairs that are not there yet, each sent once.
+/// Pairs that are not stored yet, each sent once.
 fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
     let batches = run.pick(100, 15);
     let pairs = (CONNECTIONS * batches * BATCH as u64) as f64;
@@ -89,7 +89,7 @@ fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
     report.table(&table);
 }
 
-/// Pairs of users that are mostly there.
+/// Pairs of users that are mostly stored already.
 fn again(run: &Run, peers: &Peers, report: &mut Report) {
     report.say(
         "Users who are mostly there already, in pairs/s, and headcount's latency as its own clients see it, each sending the next \
@@ -175,9 +175,9 @@ fn again(run: &Run, peers: &Peers, report: &mut Report) {
 }
 
 fn cell(run: &Run, peers: &Peers, place: u64, batch: usize, connections: u64) -> Cell {
-    // Enough of them that not all pages of an index stay in a processor's cache, few enough to keep.
+    // Enough users that the pages of an index don't all fit in the cache of a processor, and few enough to keep in memory.
     let each = run.pick(256, 64).min(80_000 / batch as u64);
-    // Redis does nothing for a slot that it has: each cell begins later than the one before it ended.
+    // Redis does not write a slot that is already stored, so each cell begins later than the previous one ended.
     let slot = 20_000_000 + 1_000_000 * place;
     let traffic = |n: u64| {
         let pairs = Traffic::new(USERS, 1).seeded(n).take(batch);
@@ -219,7 +219,7 @@ fn cell(run: &Run, peers: &Peers, place: u64, batch: usize, connections: u64) ->
 }
 
 fn seen(user: u64, segment: u64) -> Seen {
-    // About what it is now; nobody compares it with a clock.
+    // About the current slot. It is not compared with a clock.
     let slot = 29_700_000;
     Seen {
         user,

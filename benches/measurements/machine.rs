@@ -1,4 +1,4 @@
-//! What was measured, and on what.
+//! The measured commit, and the machine.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -8,7 +8,7 @@ use domain::Timestamp;
 
 use super::table::grouped;
 
-/// The first line that a command prints, or that there is none.
+/// The first line that a command prints, or a note that there is none.
 fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
@@ -29,7 +29,7 @@ fn field(path: &str, name: &str) -> String {
     value.map_or_else(String::new, |(_, value)| value.trim().to_owned())
 }
 
-/// The commit that is measured, and whether the sources differ from it.
+/// The measured commit, and whether the sources differ from it.
 pub(crate) fn commit() -> String {
     let commit = first_line("git", &["rev-parse", "--short", "HEAD"]);
     let sources = ["src", "benches", "Cargo.toml", "Cargo.lock"];
@@ -47,9 +47,9 @@ pub(crate) fn date() -> String {
     Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
-/// How much of the processor nobody used for a second: before anything is measured, what others leave.
+/// The idle share of the processors over a second, before anything is measured: the capacity that other processes leave.
 pub(crate) fn idle() -> String {
-    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in the first two already.
+    // user, nice, system, idle, iowait, irq, softirq, steal. The first two already include the fields after these.
     let ticks = || -> Vec<u64> {
         let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
         let words = text.lines().next().unwrap_or_default().split_whitespace();
@@ -77,12 +77,12 @@ fn mebibytes(name: &str) -> u64 {
     kibibytes.parse::<u64>().unwrap_or(0) / 1024
 }
 
-/// The memory that programs can still have, in MiB.
+/// The available memory in MiB.
 pub(crate) fn available_mebibytes() -> u64 {
     mebibytes("MemAvailable")
 }
 
-/// As a list.
+/// The facts as a Markdown list.
 pub(crate) fn list() -> String {
     let postgres = "$(ls -d /usr/lib/postgresql/*/bin/postgres | tail -1) --version";
     let mut list = String::new();

@@ -1,9 +1,9 @@
-//! What headcount claims of speed and size, beside its peers, in one run: `cargo bench --bench measurements`.
+//! All published measurements of speed and size, next to those of peers, in one run: `cargo bench --bench measurements`.
 //!
-//! It starts what it needs on free ports and in temporary directories, prints tables, and writes `docs/measurements.md`.
-//! Names of sections measure these alone (`-- ingest reads`), `--quick` measures less. A peer that is not installed is
-//! left out, and a line says so: redis-server, influxd, postgres (Debian's, or named by HEADCOUNT_TEST_POSTGRES), DuckDB (PyPI's
-//! `duckdb`, of `python3` or the one that HEADCOUNT_BENCH_PYTHON names).
+//! It starts the servers on free ports and in temporary directories, prints tables, and writes `docs/measurements.md`.
+//! Arguments select sections (`-- ingest reads`), and `--quick` measures less. A peer that is not installed is skipped with
+//! a message: redis-server, influxd, postgres (Debian's, or named by HEADCOUNT_TEST_POSTGRES), DuckDB (PyPI's `duckdb`, for
+//! `python3` or the Python that HEADCOUNT_BENCH_PYTHON names).
 
 #![allow(
     clippy::unwrap_used,
@@ -37,11 +37,11 @@ use filled::Filled;
 use report::Report;
 use tokio::runtime::Runtime;
 
-/// The service's own, for what of it runs in this process.
+/// The allocator of the service, for its code that runs in this process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// What every section is given.
+/// The context of every section.
 struct Run {
     quick: bool,
     runtime: Runtime,
@@ -54,7 +54,7 @@ impl Run {
     }
 }
 
-/// A part that can be measured alone.
+/// A section, which can be measured alone.
 struct Section {
     name: &'static str,
     title: &'static str,
@@ -148,12 +148,12 @@ fn measure(section: &Section, run: &Run) {
     document::renew(section.name, &text);
 }
 
-/// What is said on the way, to people who wait.
+/// Prints the progress.
 fn progress(what: &str) {
     println!("... {what}");
 }
 
-/// As seconds and fractions.
+/// A duration in seconds.
 fn seconds(number: f64) -> Duration {
     Duration::from_secs_f64(number)
 }

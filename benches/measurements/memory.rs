@@ -1,4 +1,4 @@
-//! What a pair takes of memory: the service's resident memory, and what Redis uses for the same in sorted sets.
+//! The memory per pair: the resident memory of the service, and the memory of Redis for the same pairs in sorted sets.
 
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -16,9 +16,9 @@ use super::table::{Table, grouped, nothing, ratio};
 use super::{Run, progress};
 
 const CONNECTIONS: usize = 4;
-/// What one pair in a sorted set takes of Redis, at the most, as far as anybody has seen.
+/// The largest observed size in bytes of one pair in a sorted set of Redis.
 const REDIS_BYTES: u64 = 125;
-/// Freed pages go back to the system after ten seconds: the allocator's default.
+/// The allocator returns freed pages to the system after ten seconds, its default.
 const DECAY: Duration = Duration::from_secs(12);
 
 pub(crate) fn measure(run: &Run) -> Report {
@@ -26,7 +26,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     let largest = *sizes.last().unwrap();
     let ours = headcount(sizes, largest);
     let mut report = Report::default();
-    // Half of what is free stays free: others use this machine too.
+    // Half of the free memory stays free for other users of the machine.
     let feasible = |pairs: u64| (pairs * REDIS_BYTES) >> 20 < available_mebibytes() / 2;
     let feasible: Vec<u64> = sizes
         .iter()
@@ -87,7 +87,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report
 }
 
-/// Pairs in batches, for connections to take in turn, up to one size after the other.
+/// Batches of pairs, which connections take in turn, up to increasing sizes.
 struct Batches<I>(Mutex<I>);
 
 impl<I: Iterator<Item = Seen>> Batches<I> {
@@ -97,7 +97,7 @@ impl<I: Iterator<Item = Seen>> Batches<I> {
     }
 }
 
-/// Gives all of these pairs to connections, each encoding what it takes.
+/// Sends all of these pairs over several connections. Each connection encodes its own batches.
 pub(crate) fn send(
     pairs: impl Iterator<Item = Seen> + Send,
     connect: impl Fn() -> Client + Sync,
@@ -116,7 +116,7 @@ pub(crate) fn send(
     });
 }
 
-/// Bytes a pair and bytes of the process, at each size.
+/// The bytes per pair and the bytes of the process, at each size.
 fn headcount(sizes: &[u64], largest: u64) -> Vec<(f64, f64)> {
     let directory = tempfile::tempdir().unwrap();
     let service = Peer::headcount(directory.path(), &[]);
@@ -157,7 +157,7 @@ fn redis(run: &Run, sizes: &[u64], largest: u64) -> Option<Vec<(f64, f64)>> {
     Some(sizes.iter().map(at).collect())
 }
 
-/// A POST of pairs with the instants at which they were seen.
+/// A POST of pairs with the times at which they were seen.
 fn lines(seen: &[Seen]) -> Request {
     let mut body = String::with_capacity(seen.len() * 64);
     for Seen {

@@ -1,4 +1,4 @@
-//! Counts out over HTTP: from memory, from Redis, and past both, against bare warp and Redis itself.
+//! Reads of counts over HTTP: from memory, from Redis, and bypassing both, against bare warp and Redis itself.
 
 use std::process::Command;
 use std::time::Duration;
@@ -23,7 +23,7 @@ struct Kind<'a> {
     name: &'static str,
     service: &'a Peer,
     path: &'static str,
-    /// What the answer says about itself.
+    /// The source in the response.
     source: Option<&'static str>,
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     }
     for kind in &kinds {
         if let Some(source) = kind.source {
-            // The first answer may fill what the second one hits.
+            // The first response may fill the cache that the second one hits.
             kind.service.get(kind.path);
             assert_eq!(
                 kind.service.get(kind.path)["source"],
@@ -126,7 +126,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report
 }
 
-/// A store whose keys are those of a service with default settings.
+/// A store with the same keys as a service with default settings.
 fn redis_store_of_service(url: &str) -> stores::redis::store::RedisStore {
     redis_store(url, "headcount")
 }
@@ -221,7 +221,7 @@ impl Script for Get {
     }
 }
 
-/// Redis's own client and its own server: answers a second, p50 and p99 in milliseconds.
+/// redis-benchmark against Redis: responses a second, p50 and p99 in milliseconds.
 fn redis_benchmark(redis: &Redis) -> Option<(f64, f64, f64)> {
     let (port, clients) = (redis.port().to_string(), CONNECTIONS.to_string());
     let output = Command::new("redis-benchmark")

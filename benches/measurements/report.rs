@@ -1,13 +1,13 @@
-//! What a section has to say: text, tables, and how its figures compare with what they should reach.
+//! The content of a section: paragraphs, tables, and comparisons of figures with their targets.
 
 use std::fmt::Write;
 
 use super::table::Table;
 
-/// How an aim that was missed begins in the document; what falls short is found by it.
+/// The prefix of a missed target in the document, by which the list of missed targets finds it.
 pub(crate) const SHORT: &str = "- **Short.** ";
 
-/// Grows while a section runs, and is printed as it grows.
+/// Collects the content of a running section, and prints it immediately.
 #[derive(Default)]
 pub(crate) struct Report {
     text: String,
@@ -15,7 +15,7 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// A paragraph.
+    /// Adds a paragraph.
     pub(crate) fn say(&mut self, text: &str) {
         println!("{text}\n");
         writeln!(self.text, "{text}\n").unwrap();
@@ -26,7 +26,7 @@ impl Report {
         writeln!(self.text, "{table}").unwrap();
     }
 
-    /// A figure, and whether it is what it should be.
+    /// Adds a figure, and whether it meets its target.
     pub(crate) fn aim(&mut self, met: bool, measured: &str, aim: &str) {
         let verdict = if met { "- Met. " } else { SHORT };
         let line = format!("{verdict}{measured}; the aim is {aim}.");
@@ -34,7 +34,7 @@ impl Report {
         writeln!(self.aims, "{line}").unwrap();
     }
 
-    /// The same as Markdown.
+    /// The content as Markdown.
     pub(crate) fn finish(self) -> String {
         if self.aims.is_empty() {
             return self.text;

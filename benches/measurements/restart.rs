@@ -1,4 +1,4 @@
-//! From starting the program to being ready, by how much it holds.
+//! The time from the start of the program until it is ready, by number of pairs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report
 }
 
-/// The median time to ready, and the MiB of the files.
+/// The median time until ready, and the size of the files in MiB.
 fn started(directory: &TempDir, pairs: u64, times: usize) -> (Duration, f64) {
     let bytes = size_of(&directory.path().join(DATA));
     let mut took: Vec<Duration> = (0..times).map(|_| once(directory.path(), pairs)).collect();

@@ -1,4 +1,4 @@
-//! What those who write wait longer while a snapshot is taken.
+//! The additional latency of writes while a snapshot is taken.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ pub(crate) fn measure(run: &Run) -> Report {
 
             let due = run.filled.with_log(*pairs, &run.runtime);
             let service = Service::start(&due);
-            // The log is past what makes a snapshot due: within a second one is begun.
+            // The log is larger than `snapshot_after`: a snapshot begins within a second.
             let running = service.load(half).start(Single);
             wait_for(&due.path().join(DATA), |name| name.contains(".snapshot"));
             let began = Instant::now();
@@ -87,7 +87,7 @@ fn ms(milliseconds: f64) -> String {
     time(seconds(milliseconds / 1e3))
 }
 
-/// One that is ready.
+/// A service that is ready.
 struct Service(Peer);
 
 impl Service {
@@ -105,7 +105,7 @@ impl Service {
         }
     }
 
-    /// Single POSTs a second, each connection sending the next when the answer came.
+    /// POSTs of single pairs a second, in a closed loop.
     fn capacity(&self) -> f64 {
         let request = |n| {
             let mut out = Vec::new();
@@ -130,12 +130,12 @@ impl Script for Single {
     }
 }
 
-/// Waits until a file of such a name is there.
+/// Waits until a file with such a name exists.
 fn wait_for(directory: &Path, is_it: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     let is_there = || {
         let entries = std::fs::read_dir(directory).unwrap();
-        // Files come and go meanwhile.
+        // Files may be created and removed meanwhile.
         entries
             .flatten()
             .any(|entry| is_it(&entry.file_name().to_string_lossy()))

@@ -1,9 +1,9 @@
-//! Tables that read well on a terminal and in Markdown, and numbers as people write them.
+//! Tables that are readable on a terminal and in Markdown, and formatted numbers.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Rows of cells, the first column to the left and the others to the right.
+/// Rows of cells. The first column is left-aligned, the others right-aligned.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// A whole number with commas; from 1,000 on the first three digits, since no more mean anything.
+/// A whole number with commas, rounded to three significant digits from 1,000 on, since measurements are not more precise.
 pub(crate) fn rate(number: f64) -> String {
     let mut whole = number.round() as u64;
     let unit = 10_u64.pow(whole.checked_ilog10().unwrap_or(0).saturating_sub(2));
@@ -94,12 +94,12 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
-/// What is not there to be told.
+/// The cell of a missing value.
 pub(crate) fn nothing() -> String {
     "-".to_owned()
 }
 
-/// The middle one of some, or the lower of the two in the middle.
+/// The median, or the lower of the two in the middle.
 pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers[(numbers.len() - 1) / 2]

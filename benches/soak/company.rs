@@ -1,4 +1,4 @@
-//! Who else is there: listeners to events, some that come and go, and a monitoring system.
+//! Other clients: permanent and short-lived listeners to events, and a metrics scraper.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use crate::open_loop::Connection;
 use crate::traffic::get;
 
-/// Listeners that stay.
+/// The number of permanent listeners.
 const LISTENERS: usize = 20;
 /// Time between two scrapes.
 const SCRAPE: Duration = Duration::from_secs(15);
-/// Time between two visitors, who listen for a moment.
+/// Time between two short-lived listeners.
 const VISIT: Duration = Duration::from_secs(1);
-/// After a quarter of an hour the service ends a stream, so that its client shows its token again.
+/// The service ends a stream after a quarter of an hour, so that the client authenticates again.
 const LONGEST: Duration = Duration::from_secs(14 * 60);
-/// How long is waited for anything before it is looked whether the run is over.
+/// The longest wait before a thread checks whether the run is over.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What the company saw since it was asked last.
+/// The totals of the other clients since the last `take`.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Noticed {
-    /// Bytes of events that listeners read.
+    /// Bytes of events that the listeners read.
     pub(crate) event_bytes: u64,
-    /// Streams that ended, scrapes and visits that failed.
+    /// Streams that ended, and failed scrapes and short-lived listeners.
     pub(crate) broken: u64,
 }
 
@@ -97,7 +97,7 @@ fn listen(shared: &Shared, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens for a moment, and goes without a word.
+/// Listens briefly, then drops the connection.
 fn visit(_: &Shared, address: SocketAddr) -> io::Result<()> {
     let mut stream = subscribe(address)?;
     let mut head = [0; 12];

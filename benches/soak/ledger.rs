@@ -1,44 +1,44 @@
-//! What was acknowledged: for each user and segment the last time seen, and so what every count must be.
+//! The model of acknowledged pairs: the last time seen by user and segment, from which every expected count follows.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// How many segments there are.
+/// The number of segments.
 pub(crate) const SEGMENTS: u64 = 100;
-/// Users that are about at an instant. They are others after a window.
+/// The number of users that are active at an instant. After a window, all of them are others.
 const ABOUT: u64 = 50_000;
 /// Slots in a window.
 const SLOTS: u64 = 60;
-/// What comes before and after the run: measuring the capacity, repeating, verifying.
+/// The time before and after the run: to measure the capacity, to repeat posts, and to verify.
 const SLACK: Duration = Duration::from_secs(300);
 
-/// A post of pairs: all that is random about them follows from the number.
+/// A post of pairs. Its number seeds everything random about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Post {
     pub(crate) seed: u64,
     pub(crate) pairs: u64,
-    /// When the users were seen, in unix seconds.
+    /// The time at which the users were seen, in unix seconds.
     pub(crate) at: u64,
 }
 
-/// The model.
+/// The last time seen of each acknowledged pair.
 pub(crate) struct Ledger {
     window: u64,
-    /// The slot of the run's begin.
+    /// The slot in which the run began.
     first_slot: u64,
     begin: u64,
     users: u64,
-    /// By segment and user: 1 and the number of the last slot, counted from the first; 0 for never.
+    /// By segment and user: the last slot plus 1, relative to the first slot; 0 for never.
     last: Vec<AtomicU32>,
     under_way: Mutex<HashMap<u64, Post>>,
-    /// Posts of which nobody knows what became.
+    /// Posts whose result is unknown.
     unanswered: Mutex<Vec<Post>>,
 }
 
 impl Ledger {
-    /// For a window in seconds, which slots divide, and a run of so long.
+    /// For a window in seconds, a multiple of the slot, and the duration of the run.
     pub(crate) fn new(window: u64, run: Duration) -> Self {
         let begin = now();
         let lasts = run + SLACK;
@@ -64,7 +64,7 @@ impl Ledger {
         self.window / SLOTS
     }
 
-    /// A post that is about to be sent as number `n`: its users are among those who are about now.
+    /// A post that is about to be sent as number `n`. Its users are among those active now.
     pub(crate) fn begin(&self, n: u64, pairs: u64) -> Post {
         let seed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let post = Post {
@@ -76,20 +76,20 @@ impl Ledger {
         post
     }
 
-    /// Number `n` was answered with this status, or nobody knows.
+    /// Records the status of post `n`; `None` if it is unknown.
     pub(crate) fn end(&self, n: u64, status: Option<u16>) {
         let Some(post) = self.under_way.lock().unwrap().remove(&n) else {
             return;
         };
         match status {
             Some(200) => self.acknowledge(&post),
-            // Refused: nothing of it counts as accepted.
+            // Refused: none of its pairs counts.
             Some(429 | 503) => {}
             _ => self.unanswered.lock().unwrap().push(post),
         }
     }
 
-    /// All pairs of `post` are to be counted from now on.
+    /// Records all pairs of `post` as accepted.
     pub(crate) fn acknowledge(&self, post: &Post) {
         let slot = post.at / self.resolution() - self.first_slot + 1;
         for (user, segment) in self.pairs(post) {
@@ -98,7 +98,7 @@ impl Ledger {
         }
     }
 
-    /// What has to be sent again before anything can be compared.
+    /// Removes and returns the posts with an unknown result. They must be sent again before counts are compared.
     pub(crate) fn take_unanswered(&self) -> Vec<Post> {
         std::mem::take(&mut self.unanswered.lock().unwrap())
     }
@@ -122,7 +122,7 @@ impl Ledger {
         self.last[users].iter().filter(is_in).count() as u64
     }
 
-    /// A user that may be about.
+    /// A user that may be active.
     pub(crate) fn some_user(&self, n: u64) -> u64 {
         ((now() - self.begin) * ABOUT / self.window + n % ABOUT).min(self.users - 1)
     }

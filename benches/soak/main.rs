@@ -1,10 +1,10 @@
 //! A long run under steady load: `cargo bench --bench soak -- --minutes 60`.
 //!
-//! The real binary is started on an empty directory. What it can take is measured first, with the same requests; half of that
-//! is then offered on a fixed schedule (`support/open_loop.rs`), while others listen to events, scrape metrics, and open
-//! connections to close them again. Users come and go within the run, so that pairs expire, are swept, and memory is used anew.
-//! At the end every count is compared with the arithmetic of what was acknowledged (`ledger.rs`): once as it is, and once
-//! more after a kill -9. Whether something rises is printed, not asserted: read it.
+//! The real binary starts on an empty directory. Its capacity is measured first, with the same requests. Half of that rate
+//! is then sent on a fixed schedule (`support/open_loop.rs`), while other clients listen to events, scrape metrics, and open
+//! and close connections. Users change during the run, so that pairs expire and are swept, and memory is reused. At the end
+//! every count is compared with the model of acknowledged pairs (`ledger.rs`), and again after a kill -9. Whether memory or
+//! anything else grows is printed, not asserted: read the report.
 
 #![expect(
     clippy::unwrap_used,
@@ -37,27 +37,27 @@ use crate::process::Service;
 use crate::report::{Minute, Report, Restarted};
 use crate::traffic::{Kind, PAIRS_PER_POST, Traffic};
 
-/// How long the capacity is measured.
+/// The duration of the capacity measurement.
 const CAPACITY: Duration = Duration::from_secs(10);
-/// The most requests of a kind under way at once.
+/// The maximum number of concurrent requests of a kind.
 const CONNECTIONS: usize = 32;
 
-/// What is wanted.
+/// The command-line arguments.
 #[derive(Debug, Parser)]
 pub(crate) struct Arguments {
-    /// How long the load lasts.
+    /// Minutes of load.
     #[arg(long, default_value_t = 60)]
     pub(crate) minutes: u64,
-    /// Requests a second, half of which are posts of 500 pairs; measured if not given.
+    /// Requests a second, half of which are posts of 500 pairs; by default half of the measured capacity.
     #[arg(long)]
     rate: Option<f64>,
-    /// Seconds that a user stays, a multiple of 60; a sixth of the run if not given.
+    /// The window in seconds, a multiple of 60; by default a sixth of the run.
     #[arg(long)]
     window: Option<u64>,
-    /// Where the result is written, too.
+    /// A file to which the result is written as well.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Given by cargo.
+    /// Passed by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -121,10 +121,10 @@ fn main() {
     );
 }
 
-/// Requests a second that are answered when more than can be is offered.
+/// The capacity: responses a second when more requests are sent than the service can handle.
 fn capacity(service: &Service, ledger: &Arc<Ledger>) -> f64 {
     let traffic = Traffic::new(Kind::Both, Arc::clone(ledger));
-    // More than two processors can serve; what is not sent is not counted.
+    // More than two processors can serve. Requests that are not sent don't count.
     let tally = plan(service, 100_000.0, CONNECTIONS).run(CAPACITY, traffic);
     println!("at capacity: {tally}");
     traffic::repeat_unanswered(ledger, service.address());

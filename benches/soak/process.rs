@@ -1,4 +1,4 @@
-//! The service as its own process, and what the system says of it.
+//! The service as a separate process, and its resource usage.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use crate::ledger::Ledger;
 
-/// A start takes far less.
+/// The timeout of a start, which takes far less.
 const START: Duration = Duration::from_secs(120);
 
-/// What a process uses at an instant.
+/// The resource usage of a process at an instant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub(crate) resident_mib: f64,
     pub(crate) files: u64,
     pub(crate) threads: u64,
     pub(crate) disk_mib: f64,
-    /// Of the whole machine, over a minute: what else went on there.
+    /// The load average of the whole machine over a minute, which shows other activity.
     pub(crate) load: f64,
 }
 
-/// `headcount serve`. Dropping it kills it.
+/// A `headcount serve` process. It is killed on drop.
 pub(crate) struct Service {
     child: Child,
     address: SocketAddr,
@@ -32,7 +32,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Starts it on what `directory` holds.
+    /// Starts it on the data in `directory`.
     pub(crate) fn start(directory: &Path, ledger: &Ledger) -> Self {
         Self::start_with(directory, ledger, Arc::default())
     }
@@ -63,7 +63,7 @@ impl Service {
         self.address
     }
 
-    /// What it uses now.
+    /// Its current resource usage.
     pub(crate) fn look(&self) -> Seen {
         let process = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = std::fs::read_to_string(process.join("status")).unwrap();
@@ -81,14 +81,14 @@ impl Service {
         }
     }
 
-    /// kill -9, and a start on what that left, which is waited for.
+    /// Kills it with SIGKILL, starts it again on the same data, and waits until it listens.
     pub(crate) fn kill_and_restart(self, ledger: &Ledger) -> Self {
         let (directory, complaints) = (self.directory.clone(), Arc::clone(&self.complaints));
         drop(self);
         Self::start_with(&directory, ledger, complaints)
     }
 
-    /// Warnings and errors that it logged, by both processes.
+    /// The warnings and errors in the log of both processes.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints.lock().unwrap().clone()
     }
@@ -96,13 +96,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // An error means that it has ended already.
+        // An error means that the process has already exited.
         let _ = self.child.kill();
         self.child.wait().unwrap();
     }
 }
 
-/// Reads the log to its end: the address is sent, warnings and errors are kept.
+/// Reads the log to its end. Sends the address once, and keeps warnings and errors.
 fn follow(log: ChildStderr, complaints: Arc<Mutex<Vec<String>>>) -> mpsc::Receiver<SocketAddr> {
     let (found, address) = mpsc::channel();
     std::thread::spawn(move || {
@@ -118,13 +118,13 @@ fn follow(log: ChildStderr, complaints: Arc<Mutex<Vec<String>>>) -> mpsc::Receiv
     address
 }
 
-/// The mean number of processes that wanted a processor in the last minute.
+/// The load average of the last minute.
 fn load() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
-/// The sum of what files hold. One that goes meanwhile counts for nothing.
+/// The total size of files. A file that is removed meanwhile counts as 0.
 fn bytes_in(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return 0;

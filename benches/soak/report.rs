@@ -1,4 +1,4 @@
-//! What is said each minute, and at the end.
+//! The lines printed each minute, and the report at the end.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::verify::Verdict;
 pub(crate) const HEAD: &str = "\
 | minute | RSS MiB | files | threads | disk MiB | requests/s | write p50 ms | p99 | p99.9 | max | read p50 ms | p99 | p99.9 | max | late p99 ms | events MB | not 200 | broken | load |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
-/// Less than this over the whole span, as a part of the mean, is flat.
+/// A change over the whole run below this fraction of the mean counts as flat.
 const FLAT: f64 = 0.1;
 
-/// What happened in a minute.
+/// The measurements of a minute.
 pub(crate) struct Minute {
     pub(crate) writes: Tally,
     pub(crate) reads: Tally,
@@ -26,12 +26,12 @@ pub(crate) struct Minute {
 
 /// After the kill -9.
 pub(crate) struct Restarted {
-    /// From the kill to listening again.
+    /// The time from the kill until the service listens again.
     pub(crate) took: Duration,
     pub(crate) verdict: Verdict,
 }
 
-/// All minutes.
+/// The measurements of all minutes.
 pub(crate) struct Report {
     rate: f64,
     window: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Report {
     lines: Vec<String>,
 }
 
-/// A figure of a minute, and what it is called.
+/// A figure of a minute, with its name.
 type Figure = (&'static str, fn(&Minute) -> f64);
 
 const FIGURES: [Figure; 8] = [
@@ -63,7 +63,7 @@ impl Report {
         }
     }
 
-    /// Keeps a minute; its line.
+    /// Adds a minute and returns its line.
     pub(crate) fn add(&mut self, minute: Minute) -> String {
         let number = self.minutes.len() + 1;
         let line = line(number, &minute);
@@ -127,7 +127,7 @@ impl Report {
     }
 
     fn write_slopes(&self, text: &mut String) -> std::fmt::Result {
-        // Before that the population of pairs still grows.
+        // Earlier, the number of pairs still grows.
         let settled = (self.window * 2).div_ceil(60) as usize;
         let minutes = self.minutes.get(settled..).unwrap_or_default();
         if minutes.len() < 3 {
@@ -192,7 +192,7 @@ fn line(number: usize, minute: &Minute) -> String {
     )
 }
 
-/// The change from one minute to the next, by least squares.
+/// The slope per minute, by least squares.
 fn slope(values: &[f64], mean: f64) -> f64 {
     let middle = (values.len() as f64 - 1.0) / 2.0;
     let (mut above, mut below) = (0.0, 0.0);

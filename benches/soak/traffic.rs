@@ -1,4 +1,4 @@
-//! The requests: pairs of users who come and go, and everything that can be read.
+//! The requests: posts of pairs whose users change over time, and reads of every kind.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -7,21 +7,21 @@ use std::sync::Arc;
 use crate::ledger::{Ledger, Post, SEGMENTS};
 use crate::open_loop::{Connection, Script};
 
-/// Pairs in a usual post.
+/// The number of pairs in a regular post.
 pub(crate) const PAIRS_PER_POST: u64 = 500;
-/// One post in so many has a single pair, as JSON.
+/// One in this many posts has a single pair, as JSON.
 const SINGLE_EVERY: u64 = 4;
 
-/// Which requests a load is made of.
+/// The kind of requests of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Writes,
     Reads,
-    /// One after the other.
+    /// Alternating.
     Both,
 }
 
-/// Requests by number.
+/// The script of requests, by number.
 pub(crate) struct Traffic {
     kind: Kind,
     ledger: Arc<Ledger>,
@@ -61,7 +61,7 @@ impl Script for Traffic {
     }
 }
 
-/// Sends everything again of which nobody knows whether it was accepted; twice does no harm.
+/// Sends all posts with an unknown result again. Sending a pair twice has no effect.
 pub(crate) fn repeat_unanswered(ledger: &Ledger, address: SocketAddr) {
     let mut connection = Connection::open(address).unwrap();
     let (mut request, mut body) = (Vec::new(), Vec::new());
@@ -101,7 +101,7 @@ fn write_post(ledger: &Ledger, post: &Post, out: &mut Vec<u8>) {
     out.extend_from_slice(body.as_bytes());
 }
 
-/// Mostly counts, and now and then each of the others.
+/// The path of read `n`: mostly counts, and occasionally each of the others.
 fn read(ledger: &Ledger, n: u64) -> String {
     let segment = n % SEGMENTS;
     match n / 2 % 20 {

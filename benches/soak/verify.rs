@@ -1,4 +1,4 @@
-//! Every count against the ledger.
+//! Compares every count with the ledger.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::ledger::{Ledger, SEGMENTS};
 use crate::open_loop::Connection;
 use crate::traffic::get;
 
-/// What the comparison found.
+/// The result of the comparison.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     compared: u64,
@@ -36,7 +36,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Asks for every segment's count, of the whole window, of half, and of one slot. Nothing may be written meanwhile.
+/// Compares the counts of every segment over the whole window, half of it, and one slot. No pairs may be written meanwhile.
 pub(crate) fn all(ledger: &Ledger, address: SocketAddr) -> Verdict {
     let mut verdict = Verdict::default();
     let mut connection = Connection::open(address).unwrap();

@@ -1,4 +1,4 @@
-//! What two of the servers do when they are asked without this library.
+//! Redis and Postgres used directly, without this library.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -50,7 +50,7 @@ pub(crate) async fn redis(parts: &[&[Seen]]) -> Option<Row> {
     })
 }
 
-/// The rows of one statement, which must not hold a key twice: keys in order, as columns.
+/// The rows of one statement as columns: in the order of the key, without duplicate keys, which Postgres refuses.
 fn columns(part: &[Seen]) -> (Vec<String>, Vec<String>, Vec<i64>) {
     let mut rows = BTreeMap::new();
     for pair in part {
@@ -67,7 +67,7 @@ fn columns(part: &[Seen]) -> (Vec<String>, Vec<String>, Vec<i64>) {
     (segments, users, slots)
 }
 
-/// An upsert and a count as somebody would write them by hand, without this library.
+/// An upsert and a count as handwritten SQL, without this library.
 pub(crate) async fn postgres(parts: &[&[Seen]]) -> Option<Row> {
     let server = Postgres::start().await?;
     let client = server.client().await;

@@ -1,8 +1,8 @@
-//! Every store side by side, and two of their servers asked directly: `cargo bench --bench stores`.
+//! All stores side by side, and two of their servers used directly: `cargo bench --bench stores`.
 //!
-//! Runs what is installed of InfluxDB, Redis and Postgres, each empty and alone. HEADCOUNT_BENCH_PAIRS (1,000,000) is
-//! how many pairs are written, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments, in batches of 5,000 from 4
-//! callers. Every store is durable as it comes: an fsync each group, Redis each second.
+//! Runs those of InfluxDB, Redis and Postgres that are installed, one at a time, each empty. HEADCOUNT_BENCH_PAIRS
+//! (1,000,000) is the number of pairs, of HEADCOUNT_BENCH_USERS (300,000) users in 200 segments, written in batches of
+//! 5,000 from 4 callers. Every store has its default durability: one fsync per group of writes, in Redis one per second.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,14 +34,14 @@ const CALLERS: usize = 4;
 const COUNTS: u32 = 20;
 const LARGEST: &str = "segment-0";
 
-/// What was measured of one store.
+/// The measurements of one store.
 struct Row {
     name: &'static str,
     ingest: Duration,
     full: Duration,
     week: Duration,
     users: u64,
-    /// What the pairs take, and where.
+    /// The size of the pairs, and where they are.
     bytes: Vec<(f64, &'static str)>,
 }
 
@@ -137,7 +137,7 @@ async fn postgres(batches: &[Batch]) -> Option<Row> {
     Some(row)
 }
 
-/// The bytes of a table and its indices.
+/// The size of a table and its indexes in bytes.
 async fn table_size(server: &Postgres, table: &str) -> f64 {
     let client = server.client().await;
     let row = client

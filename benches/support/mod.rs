@@ -1,5 +1,4 @@
-//! What several benches share: servers, traffic, recording, open-loop load, and Redis asked
-//! without a library.
+//! Code that several benches share: servers, traffic, recording, open-loop load, and a direct Redis client.
 
 #![allow(
     dead_code,
@@ -26,7 +25,7 @@ pub mod service;
 pub mod stores;
 pub mod traffic;
 
-/// A number that a variable sets.
+/// A number from an environment variable.
 pub fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }

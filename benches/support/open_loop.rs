@@ -1,12 +1,13 @@
 //! An open-loop load generator over HTTP/1.1: requests are due at fixed instants, whatever the service does.
 //!
-//! A closed loop sends its next request when the answer came, so a stall of a second shows as one slow request. Here it
-//! shows as all those that were due in that second: latency counts from the instant at which a request was due. (Gil Tene,
-//! "How NOT to Measure Latency", calls the mistake "coordinated omission"; `wrk2` measures this way too.)
+//! A closed loop sends its next request after the response, so a stall of a second appears as one slow request. In an open
+//! loop it appears in all requests that were due in that second, because latency is measured from the instant at which a
+//! request was due. (Gil Tene, "How NOT to Measure Latency", calls the mistake of the closed loop "coordinated omission";
+//! `wrk2` measures as here.)
 //!
-//! Connections are threads that block, and stay open between requests. All draw from one schedule: a free one takes the
-//! next request, waits for its instant, sends it, and reads the answer. When none is free, requests are sent late, and
-//! their latency says so. What was due and never sent counts with the time that it waited.
+//! Each connection is a blocking thread and stays open between requests. All connections share one schedule: a free one
+//! takes the next request, waits for its instant, sends it, and reads the response. If none is free, requests are sent
+//! late, and their latency includes the delay. A request that was due and never sent counts with the time it waited.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,35 +20,35 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// After this long without a byte an answer is given up and counted as failed.
+/// The timeout of a read. After it a request counts as failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Latencies are kept in microseconds to three digits, up to an hour.
 const HIGHEST_MICROS: u64 = 3_600_000_000;
-/// A connection that can't be opened is tried again no sooner.
+/// The pause before a failed connect is retried.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is sent, and who hears of the answers. Requests are numbered from 0 in the order in which they are due.
+/// Creates requests and receives their responses. Requests are numbered from 0 in the order in which they are due.
 pub(crate) trait Script: Send + Sync + 'static {
-    /// Writes request `n`, head and body, into `out`, which is empty. It is called before the request is due.
+    /// Writes request `n`, head and body, into `out`, which is empty. Called before the request is due.
     fn write_request(&self, n: u64, out: &mut Vec<u8>);
 
-    /// Request `n` was answered with a status and a body; or not (`None`), and nobody knows what became of it. Never
-    /// called for a request that was due and not sent.
+    /// Receives the status and body of the response to request `n`; `None` if it failed and its effect is unknown. Not
+    /// called for a request that was never sent.
     fn answered(&self, _n: u64, _answer: Option<(u16, &[u8])>) {}
 }
 
-/// Where, how much, and how much at once.
+/// The target, the rate and the concurrency of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OpenLoop {
     pub(crate) address: SocketAddr,
     /// Requests a second.
     pub(crate) rate: f64,
-    /// The most requests under way at once. Too few of them, and requests are sent late.
+    /// The maximum number of concurrent requests. If it is too low, requests are sent late.
     pub(crate) connections: usize,
 }
 
 impl OpenLoop {
-    /// Begins to send, until `Running::stop`.
+    /// Starts sending, until `Running::stop`.
     pub(crate) fn start(self, script: impl Script) -> Running {
         let shared = Arc::new(Shared {
             plan: self,
@@ -70,28 +71,28 @@ impl OpenLoop {
         }
     }
 
-    /// Sends for so long, and no longer than that answers to what was sent are waited for.
+    /// Sends for this long, then waits for the responses to the requests that were sent.
     pub(crate) fn run(self, duration: Duration, script: impl Script) -> Tally {
         let running = self.start(script);
         std::thread::sleep(duration);
         running.stop()
     }
 
-    /// The instant of request `n`, counted from the start.
+    /// The time at which request `n` is due, relative to the start.
     fn due(&self, n: u64) -> Duration {
         #[expect(clippy::cast_precision_loss, reason = "2^53 requests are never sent")]
         Duration::from_secs_f64(n as f64 / self.rate)
     }
 }
 
-/// Load that is being sent.
+/// A load in progress.
 pub(crate) struct Running {
     control: Arc<dyn Control>,
     workers: Vec<(JoinHandle<()>, Arc<Mutex<Tally>>)>,
 }
 
 impl Running {
-    /// What happened since the last `take`, while the load goes on.
+    /// The results since the last `take`. The load continues.
     pub(crate) fn take(&self) -> Tally {
         let mut sum = Tally::default();
         for (_, tally) in &self.workers {
@@ -100,7 +101,7 @@ impl Running {
         sum
     }
 
-    /// Sends no more, waits for answers to what was sent, and tells what happened since the last `take`.
+    /// Stops sending, waits for outstanding responses, and returns the results since the last `take`.
     pub(crate) fn stop(mut self) -> Tally {
         let end = self.control.stop();
         let mut sum = Tally::default();
@@ -114,16 +115,16 @@ impl Running {
     }
 }
 
-/// What happened to requests.
+/// The results of requests.
 #[derive(Clone)]
 pub(crate) struct Tally {
-    /// From the instant when a request was due to the last byte of its answer, in microseconds.
+    /// Latency: from the instant at which a request was due to the last byte of its response, in microseconds.
     pub(crate) latency: Histogram<u64>,
-    /// From the instant when a request was due to its first byte sent, in microseconds.
+    /// Lateness: from the instant at which a request was due to its first byte sent, in microseconds.
     pub(crate) lateness: Histogram<u64>,
-    /// How many answers had each status.
+    /// The number of responses by status.
     pub(crate) statuses: BTreeMap<u16, u64>,
-    /// Requests without an answer: the connection broke or nothing came.
+    /// Requests without a response: the connection failed or a read timed out.
     pub(crate) failed: u64,
     /// Requests that were due before the end and never sent.
     pub(crate) unsent: u64,
@@ -143,7 +144,7 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// Adds what happened elsewhere.
+    /// Adds other results.
     pub(crate) fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency).unwrap();
         self.lateness.add(&other.lateness).unwrap();
@@ -164,12 +165,12 @@ impl Tally {
         }
     }
 
-    /// Answers of whatever status.
+    /// The number of responses of any status.
     pub(crate) fn answers(&self) -> u64 {
         self.statuses.values().sum()
     }
 
-    /// Answers of one status.
+    /// The number of responses with this status.
     pub(crate) fn of_status(&self, status: u16) -> u64 {
         self.statuses.get(&status).copied().unwrap_or(0)
     }
@@ -212,20 +213,20 @@ impl fmt::Display for Tally {
     }
 }
 
-/// What the owner of running load needs of it, whatever the script.
+/// The operations on a running load that don't depend on the type of the script.
 trait Control: Send + Sync {
-    /// Lets nothing more be sent; when that was.
+    /// Stops sending. Returns the instant of the stop.
     fn stop(&self) -> Instant;
-    /// Once all workers have ended: counts what they left.
+    /// Counts the requests that were never sent. Call it after all workers have ended.
     fn count_unsent(&self, end: Instant, sum: &mut Tally);
 }
 
 struct Shared<S> {
     plan: OpenLoop,
     start: Instant,
-    /// The number of the next request that nobody has taken.
+    /// The number of the next request that no connection has taken.
     next: AtomicU64,
-    /// When the load ended; nothing that is due later is sent.
+    /// When the load ended. Requests that are due later are not sent.
     end: OnceLock<Instant>,
     script: S,
 }
@@ -247,7 +248,7 @@ impl<S: Script> Control for Shared<S> {
 }
 
 impl<S: Script> Shared<S> {
-    /// What one connection does.
+    /// The loop of one connection.
     fn work(&self, tally: &Mutex<Tally>) {
         let mut connection = None;
         let (mut request, mut answer) = (Vec::new(), Vec::new());
@@ -279,7 +280,7 @@ impl<S: Script> Shared<S> {
         }
     }
 
-    /// Sleeps until `due`, or until the load ends, and then says when it did.
+    /// Sleeps until `due`. If the load ends first, returns when it ended.
     fn wait_for(&self, due: Instant) -> Option<Instant> {
         loop {
             let left = due.saturating_duration_since(Instant::now());
@@ -298,7 +299,7 @@ fn micros(duration: Duration) -> u64 {
         .max(1)
 }
 
-/// Sends `request` on the open connection or a new one, and reads the answer's body. After an error there is no connection.
+/// Sends `request` on the open connection or a new one, and reads the response's body. An error closes the connection.
 fn exchange(
     connection: &mut Option<Connection>,
     address: SocketAddr,
@@ -316,7 +317,7 @@ fn exchange(
     Ok(status)
 }
 
-/// A connection that stays open from request to request.
+/// A connection that stays open between requests.
 pub(crate) struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -332,7 +333,7 @@ impl Connection {
         Ok(Self { stream, buffer })
     }
 
-    /// Sends one request and reads its answer: the status, and whether the connection stays open. `body` is replaced.
+    /// Sends a request and reads its response into `body`. Returns the status, and whether the connection stays open.
     pub(crate) fn ask(&mut self, request: &[u8], body: &mut Vec<u8>) -> io::Result<(u16, bool)> {
         self.stream.write_all(request)?;
         self.buffer.clear();

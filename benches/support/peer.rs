@@ -1,4 +1,4 @@
-//! Services in processes of their own, by their ports.
+//! Services as separate processes, identified by their ports.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::open_loop::Connection;
 use super::resident;
 use super::servers::free_port;
 
-/// A process that listens, killed when this goes.
+/// A process that listens on a port. It is killed on drop.
 #[derive(Debug)]
 pub struct Peer {
     child: Child,
@@ -19,14 +19,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// `headcount serve` in a directory, with further settings by name.
+    /// Starts `headcount serve` in a directory, with further settings by name, and waits until it listens.
     pub fn headcount(directory: &Path, settings: &[(&str, &str)]) -> Self {
         let peer = Self::headcount_starting(directory, settings);
         peer.wait_until_it_listens();
         peer
     }
 
-    /// The same, which may not listen yet.
+    /// The same, without waiting until it listens.
     pub fn headcount_starting(directory: &Path, settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
@@ -40,7 +40,7 @@ impl Peer {
         Self::start(&mut command, port)
     }
 
-    /// This program again, told by its first argument to be something else on the port of its second.
+    /// Starts this program again. Its first argument selects another role, and its second is the port.
     pub fn myself(role: &str) -> Self {
         let port = free_port();
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -62,7 +62,7 @@ impl Peer {
         }
     }
 
-    /// Waits until `/readyz` says so.
+    /// Waits until `/readyz` reports that it is ready.
     pub fn wait_until_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(300);
         while self
@@ -87,7 +87,7 @@ impl Peer {
         resident(&self.child.id().to_string())
     }
 
-    /// A document of it.
+    /// GETs a JSON document.
     pub fn get(&self, path: &str) -> Value {
         let (status, body) = self.try_get(path).unwrap();
         assert_eq!(status, 200, "{path}");
@@ -109,12 +109,12 @@ impl Drop for Peer {
     }
 }
 
-/// A GET.
+/// A GET request.
 pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n").into_bytes()
 }
 
-/// A POST of JSON, one object or lines of them.
+/// A POST request with JSON or NDJSON.
 pub fn post(path: &str, body: &str, kind: &str) -> Vec<u8> {
     let length = body.len();
     format!(

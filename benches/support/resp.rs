@@ -1,4 +1,4 @@
-//! Redis asked in its own protocol, without a library: requests encoded beforehand, answers counted.
+//! A direct client of the Redis protocol: requests are encoded beforehand, responses only counted.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::redis::Redis;
 use super::traffic::Seen;
 
-/// What makes a Redis keep what it is told as most people have it.
+/// The usual persistence settings of Redis.
 pub const EVERY_SECOND: [&str; 6] = [
     "--save",
     "",
@@ -19,13 +19,13 @@ pub const EVERY_SECOND: [&str; 6] = [
     "everysec",
 ];
 
-/// Calls that are sent in one go.
+/// Calls that are sent together.
 #[derive(Debug, Clone, Default)]
 pub struct Pipeline {
     pub bytes: Vec<u8>,
-    /// How many answers are due.
+    /// The number of expected responses.
     pub calls: usize,
-    /// Where in the bytes the last digit of each slot is.
+    /// The offset of the last digit of each slot in the bytes.
     slots: Vec<usize>,
 }
 
@@ -43,7 +43,7 @@ impl Pipeline {
         self.calls += 1;
     }
 
-    /// `ZADD GT` of these pairs, grouped by segment, `at_once` members a call at the most.
+    /// `ZADD GT` of these pairs, grouped by segment, with at most `at_once` members a call.
     pub fn zadds(seen: impl IntoIterator<Item = Seen>, at_once: usize) -> Self {
         let mut members: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
         for pair in seen {
@@ -69,7 +69,7 @@ impl Pipeline {
         pipeline
     }
 
-    /// The same users, seen a slot later. Redis does nothing, and keeps nothing, of a score that it has already.
+    /// The same users, seen a slot later. Redis would not write a score that is already stored.
     pub fn advance(&mut self) {
         for last in &self.slots {
             let mut place = *last;
@@ -81,7 +81,7 @@ impl Pipeline {
         }
     }
 
-    /// Sends it and waits for its answers, which must be integers or states.
+    /// Sends it and waits for the responses, which must be integers or status replies.
     pub fn ask(&self, connection: &mut TcpStream, buffer: &mut [u8]) {
         connection.write_all(&self.bytes).unwrap();
         let mut answers = 0;
@@ -94,7 +94,7 @@ impl Pipeline {
     }
 }
 
-/// How many digits a number has.
+/// The number of digits.
 fn digits(number: usize) -> usize {
     number.to_string().len()
 }
@@ -106,7 +106,7 @@ pub fn connect(port: u16) -> TcpStream {
     connection
 }
 
-/// Sends pipelines on some connections, each waiting for its answers; how long that took.
+/// Sends pipelines on several connections, each waiting for its responses. Returns how long that took.
 pub fn send_all(port: u16, pipelines: &[Pipeline], connections: usize) -> Duration {
     let next = AtomicUsize::new(0);
     let started = Instant::now();
@@ -124,7 +124,7 @@ pub fn send_all(port: u16, pipelines: &[Pipeline], connections: usize) -> Durati
     started.elapsed()
 }
 
-/// A number that the server tells of itself.
+/// A number from `INFO`.
 pub fn info(redis: &Redis, section: &str, name: &str) -> f64 {
     let info = redis.cli(&["INFO", section]);
     let value = info
@@ -133,7 +133,7 @@ pub fn info(redis: &Redis, section: &str, name: &str) -> f64 {
     value.unwrap().trim().parse().unwrap()
 }
 
-/// The bytes that the server's data takes.
+/// The `used_memory` of the server in bytes.
 pub fn used_memory(redis: &Redis) -> f64 {
     info(redis, "memory", "used_memory")
 }

@@ -1,4 +1,4 @@
-//! Stores opened, filled and asked for their size, as any bench does it.
+//! Opens and fills stores, and measures their size.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use stores::redis::{Prefix, RedisServer};
 
 use super::traffic::frame;
 
-/// Records batches from so many callers at once; how long that took.
+/// Records batches from concurrent callers. Returns how long that took.
 pub async fn record_all(store: &dyn PairStore, batches: &[Batch], callers: usize) -> Duration {
     let started = Instant::now();
     futures::stream::iter(batches)
         .map(async |batch| {
-            // A busy machine may be too slow for a deadline; a service would spool, and try again as well.
+            // A busy machine may exceed the deadline. A service would spool and retry as well.
             while let Err(error) = store.record(batch).await {
                 println!("again after: {error}");
             }
@@ -27,7 +27,7 @@ pub async fn record_all(store: &dyn PairStore, batches: &[Batch], callers: usize
     started.elapsed()
 }
 
-/// A store in Redis under a prefix, with more patience than the service has.
+/// A store in Redis under a prefix, with longer timeouts than in the service.
 pub fn redis_store(url: &str, prefix: &str) -> RedisStore {
     let server = RedisServer::parse(&Secret::new(url)).unwrap();
     let options = RedisStoreOptions {
@@ -37,7 +37,7 @@ pub fn redis_store(url: &str, prefix: &str) -> RedisStore {
     RedisStore::open(options).unwrap()
 }
 
-/// The bytes of all files in a directory and below.
+/// The total size in bytes of all files below a directory.
 pub fn size_of(directory: &Path) -> f64 {
     let entries = std::fs::read_dir(directory).unwrap();
     let sizes = entries.map(|entry| {

@@ -1,12 +1,12 @@
-//! Who is seen where: pairs of random users in segments of unequal size, in the latest slots.
+//! Random pairs: users in segments of unequal size, seen in the latest slots.
 
 use std::time::Duration;
 
 use domain::{Batch, BatchBuilder, Slot, TimeFrame, Timestamp, UserId};
 
-/// How many segments there are; `segment-0` is the largest.
+/// The number of segments; `segment-0` is the largest.
 pub const SEGMENTS: u64 = 200;
-/// Pairs in a usual batch.
+/// The number of pairs in a regular batch.
 pub const BATCH: usize = 5_000;
 /// Slots in a day.
 pub const DAY: u64 = 1_440;
@@ -17,7 +17,7 @@ pub fn frame() -> TimeFrame {
     TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
 }
 
-/// The slot of now.
+/// The current slot.
 pub fn present() -> u64 {
     frame().resolution().slot_of(Timestamp::now()).number()
 }
@@ -40,7 +40,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Of so many users, seen in the last `slots` slots. Always the same users and segments.
+    /// Pairs of `users` users, seen in the last `slots` slots. The seed is fixed.
     pub fn new(users: u64, slots: u64) -> Self {
         Self {
             random: fastrand::Rng::with_seed(1),
@@ -50,7 +50,7 @@ impl Traffic {
         }
     }
 
-    /// Other pairs of the same kind.
+    /// Other pairs with the same distribution.
     pub fn seeded(mut self, seed: u64) -> Self {
         self.random = fastrand::Rng::with_seed(seed);
         self
@@ -62,19 +62,19 @@ impl Traffic {
         self
     }
 
-    /// Some pairs in a batch.
+    /// A batch of pairs.
     pub fn batch(&mut self, pairs: usize) -> Batch {
         batch(self.by_ref().take(pairs))
     }
 
-    /// Batches of the usual size that have at least so many pairs.
+    /// Batches of the regular size, with at least this many pairs in total.
     pub fn batches(&mut self, pairs: u64) -> Vec<Batch> {
         let batches = usize::try_from(pairs).unwrap().div_ceil(BATCH);
         (0..batches).map(|_| self.batch(BATCH)).collect()
     }
 }
 
-/// Without end.
+/// Endless.
 impl Iterator for Traffic {
     type Item = Seen;
 
@@ -93,7 +93,7 @@ pub fn zipf(random: &mut fastrand::Rng) -> u64 {
     (segment as u64).min(SEGMENTS - 1)
 }
 
-/// These pairs as the service would pass them on.
+/// The pairs as the service would pass them to a store.
 pub fn batch(seen: impl IntoIterator<Item = Seen>) -> Batch {
     let mut batch = BatchBuilder::with_capacity(BATCH);
     for Seen {

@@ -1,4 +1,4 @@
-//! `headcount refresh` and `headcount archive`: work that a scheduler starts.
+//! `headcount refresh` and `headcount archive`: jobs for a scheduler.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::args::{ArchiveArgs, RefreshArgs, Target};
 use super::client::{Client, valid};
-use super::output::{grouped, harmless, note, print, print_json};
+use super::output::{grouped, note, print, print_json, sanitized};
 use super::progress::{Progress, Unit};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
@@ -29,8 +29,8 @@ struct Removed {
 
 pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(), Failure> {
     let segment = args.segment.as_deref().map(valid).transpose()?;
-    let (document, done) = match place(&args.target, args.settings, variables).await? {
-        Place::Service(client) => {
+    let (document, done) = match runner(&args.target, args.settings, variables).await? {
+        Runner::Service(client) => {
             let query: Vec<_> = segment
                 .iter()
                 .map(|name| ("segment", name.as_str()))
@@ -39,13 +39,13 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
                 .post_work(&["v1", "admin", "refresh"], &query)
                 .await?;
             let done =
-                Refreshed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+                Refreshed::deserialize(&document).map_err(|error| client.unexpected(&error))?;
             if done.skipped.is_none() && (done.refreshed.is_none() || done.failed.is_none()) {
-                return Err(client.nonsense(&"no number of counts").into());
+                return Err(client.unexpected(&"no number of counts").into());
             }
             (document, done)
         }
-        Place::Here(headcount, cache) => {
+        Runner::Local(headcount, cache) => {
             if cache == CacheKind::Memory {
                 note(
                     "warning: `cache = \"memory\"` is this process's own memory: services don't see these counts, only their trends; \
@@ -78,7 +78,7 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
     }
     match done.failed {
         Some(failed) if failed > 0 => Err(Failure::failed(format!(
-            "{failed} segments could not be recounted; the service's log says why"
+            "{failed} segments could not be recounted; see the log of the service"
         ))),
         _ => Ok(()),
     }
@@ -91,7 +91,7 @@ fn refreshed_text(done: &Refreshed) -> String {
         .filter(|why| !matches!(why, Value::Null | Value::Bool(false)))
     {
         let why = why.as_str().unwrap_or("another refresh is under way");
-        return format!("skipped: {}\n", harmless(why));
+        return format!("skipped: {}\n", sanitized(why));
     }
     let took = done.took_seconds.unwrap_or_default();
     let refreshed = grouped(done.refreshed.unwrap_or_default());
@@ -99,16 +99,18 @@ fn refreshed_text(done: &Refreshed) -> String {
 }
 
 pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(), Failure> {
-    let (document, done) = match place(&args.target, args.settings, variables).await? {
-        Place::Service(client) => {
+    let (document, done) = match runner(&args.target, args.settings, variables).await? {
+        Runner::Service(client) => {
             let document = client.post_work(&["v1", "admin", "archive"], &[]).await?;
-            let done = Removed::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+            let done =
+                Removed::deserialize(&document).map_err(|error| client.unexpected(&error))?;
             (document, done)
         }
-        Place::Here(headcount, _) => {
+        Runner::Local(headcount, _) => {
             let progress = Progress::new(None, &Unit::Pairs);
-            let told = |removed| progress.at(removed, || format!("{} removed", grouped(removed)));
-            let archived = headcount.archive_telling(told).await;
+            let observe =
+                |removed| progress.at(removed, || format!("{} removed", grouped(removed)));
+            let archived = headcount.archive_with_progress(observe).await;
             progress.finish();
             close(&headcount).await;
             let removed = archived.map_err(failed)?;
@@ -125,7 +127,7 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error.to_string())
 }
 
-/// The same document as the service's.
+/// The same document as in the service's response.
 fn refreshed_document(outcome: Outcome) -> Value {
     match outcome {
         Outcome::Skipped(_) | Outcome::Unknown => {
@@ -139,28 +141,27 @@ fn refreshed_document(outcome: Outcome) -> Value {
     }
 }
 
-/// The work is done by then: what closing meets can't undo it.
+/// Closes the store. The work is already done, so an error is only a warning.
 async fn close(headcount: &Headcount) {
     if let Err(error) = headcount.shut_down().await {
         note(&format!("warning: closing the store: {error}"));
     }
 }
 
-/// Who does the work.
-enum Place {
-    /// A service.
+/// The process that does the work.
+enum Runner {
     Service(Client),
-    /// This process, on a store that two processes may share.
-    Here(Box<Headcount>, CacheKind),
+    /// This process, with a store that processes may share.
+    Local(Box<Headcount>, CacheKind),
 }
 
-async fn place(
+async fn runner(
     target: &Target,
     settings: SettingFlags,
     variables: Variables,
-) -> Result<Place, Failure> {
+) -> Result<Runner, Failure> {
     if target.url.is_some() || variables.get("HEADCOUNT_URL")?.is_some() {
-        return Ok(Place::Service(Client::new(target, &variables)?));
+        return Ok(Runner::Service(Client::new(target, &variables)?));
     }
     let mut settings = settings.load(variables.into_vec())?.settings;
     if settings.store.kind == StoreKind::Embedded {
@@ -169,11 +170,11 @@ async fn place(
             settings.store.data_dir.display()
         )));
     }
-    // One piece of work, begun now; and a spool belongs to a service.
+    // This command runs one job, without the refresh loop. A spool belongs to a service.
     settings.refresh.mode = RefreshMode::Off;
     settings.ingest.spool = None;
     let headcount = Headcount::open(&settings).await.map_err(failed)?;
-    Ok(Place::Here(Box::new(headcount), settings.cache.kind))
+    Ok(Runner::Local(Box::new(headcount), settings.cache.kind))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! `headcount audit`: what was found, for people and for scripts.
+//! `headcount audit`: compares cached counts with recounts, or two stores, and prints a table.
 
-mod asked;
+mod service;
 mod table;
 
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::args::AuditArgs;
 use super::client::{Client, valid};
-use super::output::{harmless, note, print, print_json};
+use super::output::{note, print, print_json, sanitized};
 use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use super::{Failure, duration, duration_text};
 use crate::config::{CacheKind, Settings, StoreKind};
 use crate::wiring;
-use asked::Service;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Segment, SteadyClock, Window};
+use service::Service;
 use table::{Account, Sample};
 use telemetry::Metrics;
 use tools::audit::{Auditor, AuditorParts, Finding, Keeping};
-use tools::transfer::Patience;
+use tools::transfer::RetryPolicy;
 
-/// How long a store or cache is asked again that can't answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// InfluxDB's groups of shards begin and end at whole hours, or at some of them.
+/// How long requests to an unavailable store or cache are retried.
+const RETRY_FOR: Duration = Duration::from_secs(10);
+/// InfluxDB's shard groups begin and end at full hours.
 const SHARDS: Duration = Duration::from_hours(1);
 
 pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(), Failure> {
@@ -82,7 +82,7 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
     let (findings, sample) = result?;
     let strangers = strangers?;
     for stranger in &strangers {
-        note(&format!("warning: {}", harmless(stranger)));
+        note(&format!("warning: {}", sanitized(stranger)));
     }
     let account = Account {
         window,
@@ -102,7 +102,7 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
     for finding in findings.iter().filter(is_of_nothing) {
         note(&format!(
             "warning: nobody is in `{}`: is that its name?",
-            harmless(finding.segment.as_str())
+            sanitized(finding.segment.as_str())
         ));
     }
     match account.unexplained() {
@@ -110,8 +110,8 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
             "nothing was audited: there are no segments",
         )),
         0 if account.compares_nothing() => Err(Failure::failed(format!(
-            "nothing was compared: the cache has no count of these segments over {}; is it the one of the service, and does \
-             somebody refresh this window (`refresh_windows`)?",
+            "nothing was compared: the cache has no count of these segments over {}; is it the cache of the service, and is \
+             this window refreshed (`refresh_windows`)?",
             duration_text(window.seconds())
         ))),
         0 if strangers.is_empty() => Ok(()),
@@ -119,13 +119,13 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
             "the counts agree, but other programs write into the store: see the warnings",
         )),
         unexplained => Err(Failure::failed(format!(
-            "{unexplained} of {} segments differ by more than anything allows",
+            "{unexplained} of {} segments have an unexplained difference",
             findings.len()
         ))),
     }
 }
 
-/// Says what can't be audited so, before anything connects.
+/// Refuses combinations of stores and cache that can't be audited, before anything connects.
 fn check(settings: &Settings, by_url: bool, against: Option<StoreKind>) -> Result<(), Failure> {
     let kind = settings.store.kind;
     if against == Some(kind) {
@@ -200,16 +200,16 @@ fn auditor(
         },
         cache,
         against,
-        patience: Patience::silent(PATIENCE),
+        retry: RetryPolicy::silent(RETRY_FOR),
     });
     Ok((auditor, store))
 }
 
-/// Who looks.
+/// How segments are audited.
 enum Auditing {
-    /// This process, at the configured store and cache.
+    /// In this process, from the configured store and cache.
     Here((Auditor, Arc<dyn PairStore>)),
-    /// A service that is asked.
+    /// Through the HTTP API of a service.
     Service(Service),
 }
 
@@ -221,7 +221,7 @@ impl Auditing {
         }
     }
 
-    /// What other programs wrote into the store. A service is not asked for it: it warns in its own log.
+    /// What other programs wrote into the store. Empty for a service, which warns in its own log.
     async fn strangers(&self, clock: &dyn Clock) -> Result<Vec<String>, Failure> {
         match self {
             Self::Here((_, store)) => {
@@ -252,7 +252,7 @@ impl Auditing {
         }
     }
 
-    /// Looks at the segments that were named, at a sample, or at all.
+    /// Audits the named segments, or all, or a sample of either.
     async fn all(
         &self,
         named: Vec<Segment>,

@@ -16,7 +16,7 @@ struct Document<'a> {
 pub(super) fn run(args: CheckConfigArgs, variables: Variables) -> Result<(), Failure> {
     let loaded = args.settings.load(variables.into_vec())?;
     if let Err(error) = loaded.may_serve() {
-        // Right all the same for the commands that serve nobody.
+        // Not an error: the settings are valid for the other commands.
         note(&format!(
             "warning: `headcount serve` would not start: {error}"
         ));

@@ -5,12 +5,12 @@ use serde::Deserialize;
 use super::Failure;
 use super::args::CountArgs;
 use super::client::{Client, valid};
-use super::output::{grouped, harmless, note, print, print_json};
+use super::output::{grouped, note, print, print_json, sanitized};
 use super::variables::Variables;
 
-/// What people need of a count.
+/// The fields of a count response that are displayed.
 #[derive(Deserialize)]
-struct Answer {
+struct CountResponse {
     users: u64,
     window_seconds: u64,
     as_of: String,
@@ -19,7 +19,7 @@ struct Answer {
     pending: Option<u64>,
     #[serde(default)]
     stale: bool,
-    /// Whether the service has seen the segment; one of version 0.1.0 does not say.
+    /// Whether the service has ever seen the segment; missing in responses of version 0.1.0.
     known: Option<bool>,
 }
 
@@ -45,32 +45,33 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
         query.push(("fresh", "true"));
     }
     let document = client.get_of(&segment, "count", &query).await?;
-    let answer = Answer::deserialize(&document).map_err(|error| client.nonsense(&error))?;
+    let response =
+        CountResponse::deserialize(&document).map_err(|error| client.unexpected(&error))?;
     match args.json {
         true => print_json(&document)?,
-        false => print(&sentence(segment.as_str(), &answer))?,
+        false => print(&sentence(segment.as_str(), &response))?,
     }
-    if answer.users == 0 && answer.known != Some(true) {
-        tell_never_seen(&client, segment.as_str(), answer.known).await;
+    if response.users == 0 && response.known != Some(true) {
+        note_never_seen(&client, segment.as_str(), response.known).await;
     }
     Ok(())
 }
 
-/// Says that nobody was ever seen in `segment`, and which name was perhaps meant: 0 is the right answer to a slip of the
-/// finger as well.
-async fn tell_never_seen(client: &Client, segment: &str, known: Option<bool>) {
+/// Notes that `segment` was never seen, and suggests a similar name: a mistyped name has the valid count 0.
+async fn note_never_seen(client: &Client, segment: &str, known: Option<bool>) {
     let names = some_names(client, segment).await.unwrap_or_default();
     if known.is_none() && (names.is_empty() || names.iter().any(|name| name == segment)) {
         return;
     }
     let meant = match nearest(segment, &names) {
-        Some(name) => format!(": did you mean `{}`?", harmless(name)),
+        Some(name) => format!(": did you mean `{}`?", sanitized(name)),
         None => "; `headcount segments` lists those that were".to_owned(),
     };
-    note(&format!("`{}` was never seen{meant}", harmless(segment)));
+    note(&format!("`{}` was never seen{meant}", sanitized(segment)));
 }
 
-/// The first names of the list, and those that begin like `segment`: enough for a guess, whatever their number.
+/// The first names of the list, and the first that begin with the same character as `segment`. This bounds the number of
+/// requests and is enough for a suggestion.
 async fn some_names(client: &Client, segment: &str) -> Option<Vec<String>> {
     let path = ["v1", "segments"];
     let page = async |query: &[(&str, &str)]| {
@@ -87,7 +88,7 @@ async fn some_names(client: &Client, segment: &str) -> Option<Vec<String>> {
     Some(names.map(|named| named.segment).collect())
 }
 
-/// The name most like `segment`, if any is like it.
+/// The name most similar to `segment`, if any is similar enough.
 fn nearest<'a>(segment: &str, names: &'a [String]) -> Option<&'a String> {
     const ALIKE: f64 = 0.7;
     let folded = segment.to_lowercase();
@@ -98,32 +99,32 @@ fn nearest<'a>(segment: &str, names: &'a [String]) -> Option<&'a String> {
         .max_by(|a, b| alike(a).total_cmp(&alike(b)))
 }
 
-fn sentence(segment: &str, answer: &Answer) -> String {
-    let users = match answer.users {
+fn sentence(segment: &str, response: &CountResponse) -> String {
+    let users = match response.users {
         1 => "1 user".to_owned(),
         users => format!("{} users", grouped(users)),
     };
-    let window = super::duration_text(answer.window_seconds);
-    let pending = match answer.pending {
+    let window = super::duration_text(response.window_seconds);
+    let pending = match response.pending {
         Some(0) => String::new(),
         Some(pending) => format!(", at most {} more pending", grouped(pending)),
         None => ", how many are pending is unknown".into(),
     };
-    let stale = if answer.stale {
-        ", STALE: no source answers"
+    let stale = if response.stale {
+        ", STALE: no newer count is available"
     } else {
         ""
     };
-    let never = if answer.users == 0 && answer.known == Some(false) {
+    let never = if response.users == 0 && response.known == Some(false) {
         ", never seen"
     } else {
         ""
     };
     format!(
         "{segment}: {users} in the last {window} as of {} ({:.1} s ago, from {}{pending}{stale}{never})\n",
-        harmless(&answer.as_of),
-        answer.age_seconds,
-        harmless(&answer.source),
+        sanitized(&response.as_of),
+        response.age_seconds,
+        sanitized(&response.source),
     )
 }
 
@@ -131,8 +132,8 @@ fn sentence(segment: &str, answer: &Answer) -> String {
 mod tests {
     use super::*;
 
-    fn answer(users: u64, pending: Option<u64>, stale: bool) -> Answer {
-        Answer {
+    fn response(users: u64, pending: Option<u64>, stale: bool) -> CountResponse {
+        CountResponse {
             users,
             window_seconds: 1_209_600,
             as_of: "2026-11-21T08:00:00Z".into(),
@@ -158,13 +159,13 @@ mod tests {
     #[test]
     fn people_read_users_age_and_source() {
         assert_eq!(
-            sentence("sports", &answer(12_345, Some(0), false)),
+            sentence("sports", &response(12_345, Some(0), false)),
             "sports: 12,345 users in the last 14d as of 2026-11-21T08:00:00Z (0.8 s ago, from memory)\n"
         );
-        assert!(sentence("s", &answer(1, Some(2), true)).contains(
+        assert!(sentence("s", &response(1, Some(2), true)).contains(
             "1 user in the last 14d as of 2026-11-21T08:00:00Z (0.8 s ago, from memory, at most 2 more pending, STALE"
         ));
-        assert!(sentence("s", &answer(1, None, false)).contains("unknown"));
-        assert!(sentence("s", &answer(0, Some(0), false)).contains("from memory, never seen)"));
+        assert!(sentence("s", &response(1, None, false)).contains("unknown"));
+        assert!(sentence("s", &response(0, Some(0), false)).contains("from memory, never seen)"));
     }
 }

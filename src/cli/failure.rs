@@ -1,15 +1,15 @@
-//! How a command ends badly: the sentence for people and the exit code for scripts.
+//! The failure of a command: a message for standard error and an exit code.
 
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
 
-/// Why a command did not do what it was told.
+/// Why a command failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It was told something wrong: exit code 2.
+    /// Wrong usage or configuration: exit code 2.
     Usage(String),
-    /// It tried and failed: exit code 1.
+    /// Any other failure: exit code 1.
     Failed(String),
 }
 
@@ -22,7 +22,7 @@ impl Failure {
         Self::Failed(text.into())
     }
 
-    /// Says what failed, once, and gives the exit code.
+    /// Prints the message and returns the exit code.
     pub(super) fn report(self) -> ExitCode {
         super::output::note(&format!("error: {self}"));
         ExitCode::from(match self {

@@ -1,4 +1,4 @@
-//! `headcount health`: whether a service or worker is well, for what starts and stops containers.
+//! `headcount health`: checks a service or worker, for the health checks of container orchestrators.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,15 +9,15 @@ use serde_json::Value;
 use super::Failure;
 use super::args::HealthArgs;
 use super::client::{Client, ClientError};
-use super::output::{harmless, print, print_json};
+use super::output::{print, print_json, sanitized};
 use super::variables::Variables;
 
-/// Whoever asks so often needs an answer soon, and a service that takes longer is not well.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of the request. Orchestrators check often, and a slower service is not healthy.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The document of `/healthz` and `/readyz`, as far as people need it.
+/// The fields of the `/healthz` and `/readyz` documents that are displayed.
 #[derive(Deserialize)]
-struct Answer {
+struct HealthResponse {
     status: String,
     #[serde(default)]
     components: BTreeMap<String, Component>,
@@ -32,61 +32,62 @@ struct Component {
 pub(super) async fn run(args: HealthArgs, variables: &Variables) -> Result<(), Failure> {
     let client = Client::new(&args.target, variables)?;
     let path = if args.ready { "readyz" } else { "healthz" };
-    let asked = tokio::time::timeout(PATIENCE, client.get(&[path], &[])).await;
-    let document = match asked {
+    let response = tokio::time::timeout(TIMEOUT, client.get(&[path], &[])).await;
+    let document = match response {
         Ok(Ok(document)) => document,
-        Ok(Err(error)) => return Err(unwell(error)),
+        Ok(Err(error)) => return Err(unhealthy(error)),
         Err(_) => {
             return Err(Failure::failed(format!(
-                "no answer from {} in {PATIENCE:?}",
+                "no response from {} in {TIMEOUT:?}",
                 client.base()
             )));
         }
     };
-    let answer = Answer::deserialize(&document).map_err(|error| client.nonsense(&error))?;
-    let well: &[&str] = if args.ready {
+    let response =
+        HealthResponse::deserialize(&document).map_err(|error| client.unexpected(&error))?;
+    let healthy: &[&str] = if args.ready {
         &["ready", "degraded"]
     } else {
         &["ok"]
     };
-    if !well.contains(&answer.status.as_str()) {
+    if !healthy.contains(&response.status.as_str()) {
         return Err(client
-            .nonsense(&format!("status {:?}", answer.status))
+            .unexpected(&format!("status {:?}", response.status))
             .into());
     }
     match args.json {
         true => print_json(&document),
-        false => print(&format!("{}\n", sentence(&answer))),
+        false => print(&format!("{}\n", sentence(&response))),
     }
 }
 
-/// A service that is not ready says in its answer what is missing.
-fn unwell(error: ClientError) -> Failure {
-    let told = match &error {
-        ClientError::Refused { refusal, .. } => refusal.body.as_ref().and_then(told),
+/// The failure to report. The response of a service that is not ready names the components that are unavailable.
+fn unhealthy(error: ClientError) -> Failure {
+    let reason = match &error {
+        ClientError::Refused { refusal, .. } => refusal.body.as_ref().and_then(reason),
         _ => None,
     };
-    match told {
-        Some(told) => Failure::failed(told),
+    match reason {
+        Some(reason) => Failure::failed(reason),
         None => error.into(),
     }
 }
 
-fn told(body: &Value) -> Option<String> {
-    Answer::deserialize(body)
+fn reason(body: &Value) -> Option<String> {
+    HealthResponse::deserialize(body)
         .ok()
-        .map(|answer| sentence(&answer))
+        .map(|response| sentence(&response))
 }
 
-fn sentence(answer: &Answer) -> String {
-    let notes: Vec<_> = answer.components.iter().filter_map(note).collect();
+fn sentence(response: &HealthResponse) -> String {
+    let notes: Vec<_> = response.components.iter().filter_map(note).collect();
     match notes.is_empty() {
-        true => harmless(&answer.status),
-        false => harmless(&format!("{} ({})", answer.status, notes.join("; "))),
+        true => sanitized(&response.status),
+        false => sanitized(&format!("{} ({})", response.status, notes.join("; "))),
     }
 }
 
-/// What is wrong with a part, or worth knowing of it.
+/// The detail of a component, or that it fails.
 fn note((name, component): (&String, &Component)) -> Option<String> {
     match (&component.detail, component.ok) {
         (Some(detail), _) => Some(format!("{name}: {detail}")),
@@ -104,7 +105,7 @@ mod tests {
     use warp::Filter;
     use warp::http::StatusCode;
 
-    async fn asked(url: &str, ready: bool) -> Result<(), Failure> {
+    async fn check(url: &str, ready: bool) -> Result<(), Failure> {
         let target = Target {
             url: Some(url.to_owned()),
             token: None,
@@ -131,15 +132,15 @@ mod tests {
             }))
             .unify();
         let server = TestServer::start(routes).await;
-        assert!(asked(&server.url, false).await.is_ok());
-        let Err(Failure::Failed(said)) = asked(&server.url, true).await else {
+        assert!(check(&server.url, false).await.is_ok());
+        let Err(Failure::Failed(said)) = check(&server.url, true).await else {
             panic!("a service that is not ready passed for ready");
         };
         assert_eq!(
             said,
             "unavailable (cache does not work; store: connection refused)"
         );
-        let gone = asked("http://127.0.0.1:1", false).await;
+        let gone = check("http://127.0.0.1:1", false).await;
         assert!(matches!(gone, Err(Failure::Failed(said)) if said.contains("connection refused")));
     }
 
@@ -148,7 +149,7 @@ mod tests {
         let routes = warp::any().map(|| warp::reply::json(&json!({"status": "up"})));
         let server = TestServer::start(routes).await;
         for ready in [false, true] {
-            let Err(Failure::Failed(said)) = asked(&server.url, ready).await else {
+            let Err(Failure::Failed(said)) = check(&server.url, ready).await else {
                 panic!("passed for well")
             };
             assert!(said.contains("is this its URL?"), "{said}");
@@ -157,12 +158,12 @@ mod tests {
 
     #[test]
     fn a_degraded_service_says_why() {
-        let answer = |document: Value| Answer::deserialize(document).unwrap();
-        assert_eq!(sentence(&answer(json!({"status": "ok"}))), "ok");
+        let response = |document: Value| HealthResponse::deserialize(document).unwrap();
+        assert_eq!(sentence(&response(json!({"status": "ok"}))), "ok");
         let spooling = json!({"status": "degraded", "writes": true, "reads": true, "components":
             {"cache": {"ok": true}, "spool": {"ok": true, "detail": "2 pairs wait"}}});
         assert_eq!(
-            sentence(&answer(spooling)),
+            sentence(&response(spooling)),
             "degraded (spool: 2 pairs wait)"
         );
     }

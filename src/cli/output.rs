@@ -7,13 +7,13 @@ use serde::Serialize;
 use super::Failure;
 pub(super) use domain::text::grouped;
 
-/// Prints a result. A reader that has gone (`headcount segments | head -1`) is no failure: who left has read
-/// enough, and the exit code still says how the command went.
+/// Prints a result. A closed pipe (`headcount segments | head -1`) is not a failure: the reader has read enough, and the
+/// exit code still reports how the command went.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     print_to(&mut io::stdout().lock(), text)
 }
 
-/// Prints one of many results; whether somebody still reads them.
+/// Prints one of many results. Returns false if standard output is a closed pipe.
 pub(super) fn print_on(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -28,7 +28,7 @@ fn unwritten(error: &io::Error) -> Failure {
     Failure::failed(format!("can't write to standard output: {error}"))
 }
 
-/// Whether a person may be looking at standard output.
+/// Whether standard output is a terminal.
 pub(super) fn is_on_screen() -> bool {
     io::stdout().is_terminal()
 }
@@ -49,18 +49,18 @@ pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     print(&text)
 }
 
-/// Tells people something besides the result. Where standard error is closed nobody wants to know.
+/// Prints a message to standard error. A closed standard error is ignored.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Whether a person may be looking at standard error.
+/// Whether standard error is a terminal.
 pub(super) fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
-/// A text from elsewhere without control characters, which could play tricks on a terminal.
-pub(super) fn harmless(text: &str) -> String {
+/// Replaces the control characters of an untrusted string, which could contain escape sequences of the terminal.
+pub(super) fn sanitized(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
@@ -89,6 +89,6 @@ mod tests {
 
     #[test]
     fn terminal_tricks_are_taken_out() {
-        assert_eq!(harmless("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
+        assert_eq!(sanitized("a\u{1b}[2Jb"), "a\u{fffd}[2Jb");
     }
 }

@@ -1,4 +1,4 @@
-//! The progress bar, on a terminal only, and warnings that don't tear it.
+//! The progress bar, on a terminal only, and messages printed above it.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::output::{is_watched, note};
 
-/// Shows how far a piece of work is.
+/// A progress bar on standard error, hidden unless that is a terminal.
 #[derive(Debug, Clone)]
 pub(super) struct Progress(ProgressBar);
 
@@ -14,12 +14,12 @@ pub(super) struct Progress(ProgressBar);
 pub(super) enum Unit {
     Bytes,
     Pairs,
-    /// Pieces that mean nothing to people but their share of the whole.
+    /// Parts of which only the percentage is displayed.
     Parts,
 }
 
 impl Progress {
-    /// A bar up to `total`, or a spinner where the end is not known.
+    /// A bar up to `total`, or a spinner if the total is unknown.
     pub(super) fn new(total: Option<u64>, unit: &Unit) -> Self {
         if !is_watched() {
             return Self(ProgressBar::hidden());
@@ -45,7 +45,7 @@ impl Progress {
         Self(bar)
     }
 
-    /// Moves on. Parcels may come back in another order than they left in.
+    /// Sets the position, unless it is behind the current one: batches may complete out of order.
     pub(super) fn at(&self, position: u64, message: impl FnOnce() -> String) {
         if !self.0.is_hidden() {
             self.0.set_position(position.max(self.0.position()));
@@ -53,7 +53,7 @@ impl Progress {
         }
     }
 
-    /// Begins anew, up to another total.
+    /// Resets the bar, with another total.
     pub(super) fn begin(&self, total: u64, message: &str) {
         if !self.0.is_hidden() {
             self.0.reset();
@@ -62,7 +62,7 @@ impl Progress {
         }
     }
 
-    /// Moves on by so much.
+    /// Advances the position.
     pub(super) fn advance(&self, by: u64, message: impl FnOnce() -> String) {
         if !self.0.is_hidden() {
             self.0.inc(by);
@@ -70,12 +70,12 @@ impl Progress {
         }
     }
 
-    /// Tells something besides.
+    /// Prints a message above the bar.
     pub(super) fn note(&self, text: &str) {
         self.0.suspend(|| note(text));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(super) fn finish(&self) {
         self.0.finish_and_clear();
     }

@@ -23,18 +23,18 @@ use telemetry;
 use telemetry::Metrics;
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
-    // Whatever is wrong with the settings is said before anything is opened or bound.
+    // Errors in the settings are reported before anything is opened or bound.
     let loaded = args.settings.load_for_log(variables.into_vec())?;
     loaded.may_serve()?;
     let mut settings = loaded.settings;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     start_line::log(&settings, "serve");
-    warn_of(&loaded.warnings);
-    open_files::make_room_for(&mut settings.http.max_connections);
+    log_warnings(&loaded.warnings);
+    open_files::limit_connections(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     let served = runtime.block_on(serve(&settings));
-    // A thread may still read a directory whose opening was given up.
+    // If a signal cancelled the opening of the store, a thread may still be reading its directory.
     runtime.shutdown_background();
     served
 }
@@ -46,8 +46,8 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     let metrics = Arc::<Metrics>::default();
     let auth = Auth::open(&settings.auth, Arc::clone(&clock), Arc::clone(&metrics))
         .map_err(|error| Failure::usage(error.to_string()))?;
-    // Bound before the store is opened, so that a port in use is known at once; clients that connect meanwhile
-    // wait for as long as replay takes.
+    // Bound before the store is opened, so that a port in use is reported at once. Clients that connect earlier wait
+    // until replay is complete.
     let listener = bind("listen", settings.listen).await?;
     let address = listener.local_addr().unwrap_or(settings.listen);
     let opening = Headcount::open_with(settings, clock, metrics);
@@ -57,7 +57,7 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     let app = Arc::new(app);
     if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
-            "whoever reaches {address} can read, write and erase: no token is asked for"
+            "anyone who can reach {address} can read, write and erase: no token is asked for"
         );
     }
     if !auth.is_on() && settings.http.cors == Cors::Any {
@@ -75,21 +75,21 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Puts what is odd about the settings into the log.
-pub(super) fn warn_of(warnings: &[String]) {
+/// Logs the warnings about the settings.
+pub(super) fn log_warnings(warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
 }
 
-/// What `opening` opens, or `None` when a signal came first.
+/// The result of `opening`, or `None` if a signal came first.
 pub(super) async fn unless_stopped(
     stop: &CancellationToken,
     opening: impl Future<Output = Result<Headcount, OpenError>>,
 ) -> Result<Option<Headcount>, Failure> {
     let opened = tokio::select! {
         () = stop.cancelled() => {
-            tracing::info!("stopped before everything was open");
+            tracing::info!("stopped before the store was open");
             return Ok(None);
         }
         opened = opening => opened,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::args::SetupArgs;
-use super::output::{harmless, note, print, print_json};
+use super::output::{note, print, print_json, sanitized};
 use super::token_files::TokenFiles;
 use super::variables::Variables;
 use crate::wiring;
@@ -30,7 +30,7 @@ pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Fai
         .map_err(|error| Failure::failed(error.to_string()))?;
     let wants_tokens = args.tokens || args.tokens_dir.is_some();
     if wants_tokens && wiring::token_roles(&settings).is_empty() {
-        note("warning: this store has no tokens of its own: none were made");
+        note("warning: this store has no tokens of its own: none were created");
     }
     if let Some(directory) = &args.tokens_dir {
         let files = TokenFiles::in_directory(directory);
@@ -39,7 +39,7 @@ pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Fai
         done.tokens.clear();
     }
     for warning in &done.warnings {
-        note(&format!("warning: {}", harmless(warning)));
+        note(&format!("warning: {}", sanitized(warning)));
     }
     match args.json {
         true => print_json(&document(&done)),
@@ -73,16 +73,16 @@ fn text(done: &SetUp, tokens_wanted: bool) -> String {
             Change::Updated => "updated",
             Change::Unchanged => "unchanged",
         };
-        text += &format!("{change:9}  {}\n", harmless(&step.what));
+        text += &format!("{change:9}  {}\n", sanitized(&step.what));
     }
     for issued in &done.tokens {
-        let purpose = harmless(&issued.purpose);
-        text += &format!("token for {purpose}: {}\n", harmless(&issued.token));
+        let purpose = sanitized(&issued.purpose);
+        text += &format!("token for {purpose}: {}\n", sanitized(&issued.token));
     }
     if !done.tokens.is_empty() {
         text += "Note the tokens down: they are not told again.\n";
     } else if tokens_wanted {
-        text += "The tokens exist already; delete them in the store to have new ones.\n";
+        text += "The tokens exist already; to get new ones, delete them in the store.\n";
     }
     text
 }

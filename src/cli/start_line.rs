@@ -1,4 +1,4 @@
-//! The first log line of a process: what was started, and with what.
+//! The first log line of a process: version, role and the main settings.
 
 use crate::config::{CacheKind, Settings, StoreKind};
 use http::auth::AuthMode;
@@ -33,7 +33,7 @@ fn cache(kind: CacheKind) -> &'static str {
     }
 }
 
-/// Who is let in: those with tokens, with JWTs, with either; nobody but this machine; everybody.
+/// The accepted credentials: tokens, JWTs or both; none on loopback only; none at all.
 fn auth(settings: &Settings) -> &'static str {
     let auth = &settings.auth;
     match (auth.tokens_file.is_some(), auth.jwt.is_some(), auth.mode) {

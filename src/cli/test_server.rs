@@ -1,4 +1,4 @@
-//! A small service for the tests of this side: answers by a filter, on port 0.
+//! An HTTP server for the tests of client commands: serves a warp filter on port 0.
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use warp::{Filter, Reply};
 
-/// Ends when it is dropped.
+/// Stops accepting connections when it is dropped.
 pub(crate) struct TestServer {
     pub(crate) url: String,
     accepting: JoinHandle<()>,

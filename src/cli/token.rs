@@ -1,4 +1,4 @@
-//! `headcount token`: tokens made, listed, taken back.
+//! `headcount token`: creates, lists and revokes tokens.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -10,14 +10,14 @@ use serde::Serialize;
 
 use super::Failure;
 use super::args::{TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs};
-use super::output::{harmless, note, print, print_json};
+use super::output::{note, print, print_json, sanitized};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use domain::Timestamp;
 use http::auth::{self, BadTokens, Digest, EditError, Token};
 
 #[derive(Serialize)]
-struct Made<'a> {
+struct Created<'a> {
     token: &'a str,
 }
 
@@ -26,12 +26,12 @@ struct Listed {
     tokens: Vec<Row>,
 }
 
-/// What may be told of a token.
+/// A token without its secret.
 #[derive(Serialize)]
 struct Row {
     name: String,
     scopes: Vec<auth::Scope>,
-    /// Null: all of them.
+    /// Null: all segments.
     segments: Option<Vec<String>>,
     created: String,
     expires: Option<String>,
@@ -81,14 +81,14 @@ fn new(args: TokenNewArgs, variables: Variables) -> Result<(), Failure> {
         requests_per_second: args.limit_requests,
         pairs_per_second: args.limit_pairs,
     };
-    // Made before the token is known, so that one that can't be written is nobody's.
+    // Created before the token is added, so that a token that can't be written never becomes valid.
     let out = args.out.as_deref().map(NewFile::create).transpose();
     let out = out.map_err(|error| failed(&error))?;
     auth::edit(&path, |tokens| tokens.add(token)).map_err(failure)?;
-    // In the file first: a token that was shown and is not known would be worse than one that nobody saw.
+    // Added before it is printed: a printed token that is not valid is worse than a valid one that was not printed.
     match (out, args.json) {
         (Some(out), _) => out.keep(&text).map_err(|error| failed(&error)),
-        (None, true) => print_json(&Made { token: &text }),
+        (None, true) => print_json(&Created { token: &text }),
         (None, false) => {
             print(&format!("{text}\n"))?;
             note("Keep it: it is not shown again.");
@@ -97,7 +97,7 @@ fn new(args: TokenNewArgs, variables: Variables) -> Result<(), Failure> {
     }
 }
 
-/// A file for a token, which nobody but its owner can read. It is removed again unless the token gets there.
+/// A file for a token, with mode 0600. It is removed on drop unless the token was written.
 struct NewFile<'a> {
     path: &'a Path,
     file: File,
@@ -105,13 +105,13 @@ struct NewFile<'a> {
 }
 
 impl<'a> NewFile<'a> {
-    /// Makes it. One that is there already may be another token's, and is left alone.
+    /// Creates the file. An existing file is an error, since it may contain another token.
     fn create(path: &'a Path) -> Result<Self, String> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         let file = options
             .open(path)
-            .map_err(|error| format!("can't make {}: {error}", path.display()))?;
+            .map_err(|error| format!("can't create {}: {error}", path.display()))?;
         Ok(Self {
             path,
             file,
@@ -123,7 +123,7 @@ impl<'a> NewFile<'a> {
         let written = writeln!(self.file, "{token}").and_then(|()| self.file.sync_all());
         written.map_err(|error| {
             let path = self.path.display();
-            format!("can't write {path}: {error}; revoke the token and make another one")
+            format!("can't write {path}: {error}; revoke the token and create another one")
         })?;
         self.is_kept = true;
         Ok(())
@@ -160,12 +160,12 @@ fn revoke(args: TokenRevokeArgs, variables: Variables) -> Result<(), Failure> {
     match args.json {
         true => print_json(&Revoked { revoked: name }),
         false => print(&format!(
-            "{name} is revoked; a running service knows within two seconds\n"
+            "{name} is revoked; a running service refuses it within two seconds\n"
         )),
     }
 }
 
-/// The file that the flag names, or the settings.
+/// The tokens file from the flag or the settings.
 fn path(file: TokenFile, variables: Variables) -> Result<PathBuf, Failure> {
     if let Some(path) = file.tokens_file {
         return Ok(path);
@@ -245,12 +245,12 @@ fn limits(row: &Row) -> String {
 
 fn segments(row: &Row) -> String {
     match &row.segments {
-        Some(patterns) => harmless(&patterns.join(", ")),
+        Some(patterns) => sanitized(&patterns.join(", ")),
         None => "all".into(),
     }
 }
 
-/// Nobody needs more of when a token was made.
+/// Seconds are precise enough for the times of a token.
 fn to_the_second(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }

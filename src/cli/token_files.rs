@@ -1,4 +1,4 @@
-//! Secrets that `headcount setup --tokens-dir` leaves for services, each in a file of its own.
+//! The files of `headcount setup --tokens-dir`: one for each token.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use domain::store::IssuedToken;
 
-/// The owner writes; whoever shares the group may read: the service and a dashboard run as different users.
+/// The group may read: the service and a dashboard run as different users.
 const MODE: u32 = 0o640;
 
 /// A directory with a file for each token.
@@ -21,7 +21,7 @@ impl<'a> TokenFiles<'a> {
         Self { directory }
     }
 
-    /// Writes what was issued, each file at once or not at all.
+    /// Writes the issued tokens, each file atomically.
     pub(super) fn keep(&self, issued: &[IssuedToken]) -> Result<(), Failure> {
         for token in issued {
             let path = self.path(token.role);
@@ -36,13 +36,13 @@ impl<'a> TokenFiles<'a> {
         Ok(())
     }
 
-    /// Fails where a token exists in the store but not here: it is told once only, so that it is lost.
+    /// Fails if the file of a token is missing. The store issued that token earlier and does not return it again.
     pub(super) fn check(&self, roles: &[&str]) -> Result<(), Failure> {
         for role in roles {
             let path = self.path(role);
             if !path.exists() {
                 return Err(Failure::failed(format!(
-                    "{} is missing, and the store does not tell a token twice: delete its token \"headcount: {role} ...\", then run this again",
+                    "{} is missing, and the store does not show a token again: delete its token \"headcount: {role} ...\", then run this again",
                     path.display()
                 )));
             }

@@ -1,12 +1,12 @@
-//! The variables of the environment, passed down from `main`.
+//! The environment variables, passed down from `main`.
 
 use std::ffi::{OsStr, OsString};
 
 use super::Failure;
-use super::output::harmless;
+use super::output::sanitized;
 use crate::config::{PREFIX, mistyped_for_clients};
 
-/// A copy of the environment as the process was started with.
+/// A copy of the environment at the start of the process.
 #[derive(Debug, Default)]
 pub(super) struct Variables(Vec<(OsString, OsString)>);
 
@@ -27,8 +27,8 @@ impl Variables {
         }
     }
 
-    /// Stops a client whose variable is misspelt: it would ask another service than the one that is meant, or as
-    /// somebody else.
+    /// Fails on a misspelt variable of the client commands. Otherwise the command would use another service or token than
+    /// intended.
     pub(super) fn check_spelling(&self) -> Result<(), Failure> {
         for (variable, value) in &self.0 {
             let name = variable.to_str().and_then(|name| name.strip_prefix(PREFIX));
@@ -38,7 +38,7 @@ impl Variables {
             if let Some(meant) = mistyped_for_clients(name) {
                 return Err(Failure::usage(format!(
                     "unknown variable {PREFIX}{}: did you mean {meant}?",
-                    harmless(name)
+                    sanitized(name)
                 )));
             }
         }

@@ -1,4 +1,4 @@
-//! `headcount worker`: recounts at `refresh_interval`, and serves nobody but those who ask how it is.
+//! `headcount worker`: recounts at `refresh_interval`, and serves only health and metrics.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::args::ServeArgs;
-use super::serve::{bind, unless_stopped, warn_of};
+use super::serve::{bind, log_warnings, unless_stopped};
 use super::start_line;
 use super::variables::Variables;
 use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
@@ -26,18 +26,18 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
         ));
     }
     settings.refresh.mode = RefreshMode::Loop;
-    // Pairs don't come in here, and the directory may be a service's.
+    // A worker receives no pairs, and the directory may belong to a service.
     settings.ingest.spool = None;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     start_line::log(&settings, "worker");
-    warn_of(&loaded.warnings);
+    log_warnings(&loaded.warnings);
     if settings.cache.kind == CacheKind::Memory {
         tracing::warn!(
-            "`cache = \"memory\"` is this process's own memory: services don't see the counts that this worker makes, only its \
-             trends; set `cache = \"redis\"` here and there"
+            "`cache = \"memory\"` is this process's own memory: services don't see the counts of this worker, only its \
+             trends; set `cache = \"redis\"` for both"
         );
     }
-    open_files::make_room_for(&mut settings.http.max_connections);
+    open_files::limit_connections(&mut settings.http.max_connections);
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     let worked = runtime.block_on(work(&settings));

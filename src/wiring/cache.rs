@@ -1,4 +1,4 @@
-//! Opens the configured cache.
+//! Opens the cache that the settings select.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! What the settings name, opened: the one place that knows settings and adapters.
+//! Opens the configured store and cache. Only this module knows both the settings and the adapters.
 
 mod cache;
-mod place;
 mod set_up;
 mod store;
+mod store_name;
 
 pub use cache::open_cache;
-pub use place::place;
 pub use set_up::{set_up, token_roles};
 pub use store::{open_store, open_store_of};
+pub use store_name::store_name;

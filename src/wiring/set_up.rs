@@ -1,4 +1,4 @@
-//! Makes what the configured store needs before pairs can live in it.
+//! Creates what the configured store needs before it can hold pairs: buckets, tables, tokens.
 
 use super::store::{influx_options, postgres_options, redis_options};
 use crate::config::{Settings, StoreKind};
@@ -13,11 +13,11 @@ pub fn token_roles(settings: &Settings) -> &'static [&'static str] {
     }
 }
 
-/// Makes what is missing for the configured store; with `issue_tokens` also secrets that may do no more than
-/// the service needs. It may be repeated, and run twice at once.
+/// Creates what is missing in the configured store. With `issue_tokens` it also issues tokens that are restricted to
+/// what the service needs. Idempotent, also if two processes run it at once.
 pub async fn set_up(settings: &Settings, issue_tokens: bool) -> Result<SetUp, StoreError> {
     match settings.store.kind {
-        // It makes its directory when it opens.
+        // The embedded store creates its directory when it opens.
         StoreKind::Embedded => Ok(SetUp {
             steps: Vec::new(),
             tokens: Vec::new(),

@@ -1,4 +1,4 @@
-//! Opens the configured store.
+//! Opens stores from the settings and connects their statistics to the metrics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use telemetry::Metrics;
 use telemetry::metrics::set_total;
 use wal::LogObserver;
 
-/// How long a start waits for InfluxDB to tell what the instances agree on.
-const INFLUX_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a start waits to read from InfluxDB what all instances must agree on.
+const INFLUX_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl From<&Settings> for EngineOptions {
     fn from(settings: &Settings) -> Self {
@@ -60,7 +60,7 @@ impl Backends for Settings {
     }
 }
 
-/// Opens the configured store.
+/// Opens the configured store. The error says why it can't be used.
 pub async fn open_store(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
     if settings.store.kind == StoreKind::Influx {
         return open_influx(influx_options(settings)?, metrics).await;
@@ -68,7 +68,7 @@ pub async fn open_store(settings: &Settings, metrics: &Arc<Metrics>) -> Result<O
     open_store_of(settings, settings.store.kind, metrics).await
 }
 
-/// Opens the store of this kind, which may be another than the configured one. What it needs must be set: see
+/// Opens the store of this kind, which may differ from the configured one. The settings that it needs must be present: see
 /// [`Sources::stores`](crate::config::Sources::stores).
 pub async fn open_store_of(
     settings: &Settings,
@@ -79,7 +79,7 @@ pub async fn open_store_of(
         StoreKind::Embedded => open_embedded(settings, metrics).await,
         StoreKind::Influx => {
             let options = InfluxOptions {
-                // Commands that look at another window than the service's only read.
+                // Commands that use another window than the service only read.
                 any_window: true,
                 ..influx_options(settings)?
             };
@@ -92,13 +92,13 @@ pub async fn open_store_of(
 
 async fn open_influx(options: InfluxOptions, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
     let store = Arc::new(InfluxStore::open(options)?);
-    match tokio::time::timeout(INFLUX_PATIENCE, store.prepare()).await {
+    match tokio::time::timeout(INFLUX_TIMEOUT, store.prepare()).await {
         Ok(Ok(())) => {}
-        // What differs from the other instances differs whatever comes.
+        // Retrying can't resolve a difference from the other instances.
         Ok(Err(error @ StoreError::Damaged(_))) => return Err(error),
-        // A server that is unavailable must not stop the start: the first call that needs it looks again.
+        // An unavailable server must not prevent the start: the first call that needs the key reads it again.
         Ok(Err(error)) => tracing::warn!(%error, "the installation's key can't be read yet"),
-        Err(_) => tracing::warn!("InfluxDB did not tell the installation's key in time"),
+        Err(_) => tracing::warn!("timeout while reading the installation's key from InfluxDB"),
     }
     let observed = Arc::downgrade(&store);
     metrics.before_render(move |metrics| {
@@ -163,7 +163,7 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
         user_key: user_key_digest(settings),
         ..EmbeddedOptions::new(&settings.store.data_dir, settings.frame)
     };
-    // Replay takes its time, and requests to other parts must not wait for it.
+    // Replay may take long and must not block the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(options)).await;
     let store = Arc::new(opened.map_err(|error| StoreError::Unavailable(error.to_string()))??);
     let observed = Arc::downgrade(&store);
@@ -187,7 +187,7 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
     })
 }
 
-/// Tells the metrics what the log's writer does.
+/// Updates the metrics from events of the log's writer.
 #[derive(Debug)]
 struct LogMetrics(Arc<Metrics>);
 
@@ -201,13 +201,13 @@ impl LogObserver for LogMetrics {
     }
 }
 
-/// What a store notes of `user_key`, to refuse another one.
+/// The digest of `user_key`, which a store keeps in order to refuse another key.
 fn user_key_digest(settings: &Settings) -> Option<String> {
     let key = settings.ingest.user_key.as_ref();
     key.map(|key| Identity::digest_of(key.reveal()))
 }
 
-/// What the settings say of an InfluxDB store.
+/// The options of an InfluxDB store from the settings.
 pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, StoreError> {
     let Some(influx) = &settings.store.influx else {
         return Err(StoreError::Rejected("influx_url is missing".to_owned()));
@@ -228,13 +228,13 @@ pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, Store
     options.write_deadline = settings.ingest.write_deadline;
     options.batch_pairs = settings.ingest.batch_pairs;
     options.queue_pairs = settings.ingest.queue_pairs;
-    // Refused lines wait for a person beside the pairs that wait for the store.
+    // Refused lines stay in the spool's directory until someone inspects them.
     let spool = settings.ingest.spool.as_ref();
     options.dead_letter = spool.map(|spool| spool.dir.join("refused.lp"));
     Ok(options)
 }
 
-/// What the settings say of a Redis store.
+/// The options of a Redis store from the settings.
 pub(super) fn redis_options(settings: &Settings) -> Result<RedisStoreOptions, StoreError> {
     let Some(redis) = settings.store.redis.clone() else {
         return Err(StoreError::Rejected("redis_url is missing".to_owned()));
@@ -245,7 +245,7 @@ pub(super) fn redis_options(settings: &Settings) -> Result<RedisStoreOptions, St
     })
 }
 
-/// What the settings say of a Postgres store.
+/// The options of a Postgres store from the settings.
 pub(super) fn postgres_options(settings: &Settings) -> Result<PostgresOptions, StoreError> {
     let Some(postgres) = &settings.store.postgres else {
         return Err(StoreError::Rejected("postgres_url is missing".to_owned()));

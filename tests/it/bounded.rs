@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::Clock;
 use domain::cache::CountCache;
-use engine::counts::{Answer, Source};
+use engine::counts::{CountResult, Source};
 use futures::future::join_all;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,12 +23,12 @@ fn borrowed(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
 }
 
-fn ask(rig: &Arc<Rig>, segment: &str) -> JoinHandle<Answer> {
+fn ask(rig: &Arc<Rig>, segment: &str) -> JoinHandle<CountResult> {
     let (rig, segment) = (Arc::clone(rig), segment.to_owned());
     tokio::spawn(async move { rig.get(&segment).await })
 }
 
-fn ask_fresh(rig: &Arc<Rig>, segment: &str) -> JoinHandle<Answer> {
+fn ask_fresh(rig: &Arc<Rig>, segment: &str) -> JoinHandle<CountResult> {
     let (rig, segment) = (Arc::clone(rig), segment.to_owned());
     tokio::spawn(async move { rig.fresh(&segment).await })
 }

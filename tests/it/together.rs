@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::cache::CountCache;
 use domain::store::StoreError;
-use engine::counts::Answer;
+use engine::counts::CountResult;
 use engine::refresher::Outcome;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -154,7 +154,7 @@ async fn a_store_that_went_away_is_not_asked_for_each_of_a_group() {
     );
 }
 
-fn ask(rig: &Arc<Rig>, segment: &'static str, fresh: bool) -> JoinHandle<Answer> {
+fn ask(rig: &Arc<Rig>, segment: &'static str, fresh: bool) -> JoinHandle<CountResult> {
     let rig = Arc::clone(rig);
     tokio::spawn(async move {
         match fresh {

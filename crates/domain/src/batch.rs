@@ -1,4 +1,4 @@
-//! Pairs on their way in, packed: one text for all user ids, each distinct segment once.
+//! Packed batches of incoming pairs: one string holds all user ids, and each distinct segment is stored once.
 
 use std::collections::HashMap;
 
@@ -7,15 +7,15 @@ use super::{InvalidSegment, Segment, Slot, UserId};
 /// One user seen in one segment in one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair<'a> {
-    /// Who was seen.
+    /// The user who was seen.
     pub user: UserId<'a>,
-    /// Where.
+    /// The segment in which the user was seen.
     pub segment: &'a Segment,
-    /// When.
+    /// The slot in which the user was seen.
     pub slot: Slot,
 }
 
-/// Pairs in the order in which they came. Allocations don't grow with the number of pairs but for doubling.
+/// Pairs in the order of arrival. Memory is allocated by doubling the buffers, not per pair.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     users: String,
@@ -31,22 +31,22 @@ struct Item {
 }
 
 impl Batch {
-    /// How many pairs there are.
+    /// The number of pairs.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Whether there are none.
+    /// Whether the batch has no pairs.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// The distinct segments, in the order in which they first came.
+    /// The distinct segments, in the order of their first occurrence.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// The pairs, in the order in which they came.
+    /// The pairs in the order of arrival.
     pub fn pairs(&self) -> impl ExactSizeIterator<Item = Pair<'_>> {
         self.indexed().map(|(segment, user, slot)| Pair {
             user,
@@ -55,7 +55,7 @@ impl Batch {
         })
     }
 
-    /// The pairs as (index into [`Batch::segments`], user, slot), in the order in which they came.
+    /// The pairs as (index into [`Batch::segments`], user, slot), in the order of arrival.
     pub fn indexed(&self) -> impl ExactSizeIterator<Item = (usize, UserId<'_>, Slot)> {
         let mut start = 0;
         self.items.iter().map(move |item| {
@@ -67,7 +67,7 @@ impl Batch {
 }
 
 impl Batch {
-    /// The pairs that `keep` says, by position and pair, in their order.
+    /// The pairs for which `keep` returns true, in the same order. `keep` gets the position and the pair.
     pub fn subset(&self, keep: impl Fn(usize, &Pair<'_>) -> bool) -> Self {
         let mut subset = BatchBuilder::default();
         for (position, pair) in self.pairs().enumerate() {
@@ -79,7 +79,7 @@ impl Batch {
         subset.finish()
     }
 
-    /// The pairs at `positions`, which are ascending.
+    /// The pairs at `positions`, which must be ascending.
     pub fn at(&self, positions: &[usize]) -> Self {
         self.subset(|position, _| positions.binary_search(&position).is_ok())
     }
@@ -94,7 +94,7 @@ pub struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    /// An empty builder with room for `pairs` pairs.
+    /// An empty builder with capacity for `pairs` pairs.
     pub fn with_capacity(pairs: usize) -> Self {
         let mut builder = Self::default();
         builder.batch.items.reserve(pairs);
@@ -102,9 +102,9 @@ impl BatchBuilder {
         builder
     }
 
-    /// The index of `segment` in this batch, if it was admitted before.
+    /// The index of `segment` in this batch, if the batch already has it.
     pub fn find(&mut self, segment: &str) -> Option<usize> {
-        // Neighbours often share a segment: look there before hashing.
+        // Consecutive pairs often share a segment: compare with the last one before hashing.
         if self
             .batch
             .segments
@@ -117,7 +117,7 @@ impl BatchBuilder {
         Some(self.last)
     }
 
-    /// Adds `segment` to those of the batch and returns its index.
+    /// Adds `segment` to the batch's segments, unless it is there, and returns its index.
     pub fn admit(&mut self, segment: Segment) -> usize {
         if let Some(index) = self.find(segment.as_str()) {
             return index;
@@ -142,7 +142,7 @@ impl BatchBuilder {
         });
     }
 
-    /// Appends a pair whose segment is still a text.
+    /// Appends a pair whose segment is an unvalidated string.
     pub fn push_pair(
         &mut self,
         user: &UserId<'_>,
@@ -157,12 +157,12 @@ impl BatchBuilder {
         Ok(())
     }
 
-    /// How many pairs were appended so far.
+    /// The number of pairs so far.
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Whether none was.
+    /// Whether no pair was appended.
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }

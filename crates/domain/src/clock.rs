@@ -1,4 +1,4 @@
-//! Where "now" comes from: passed in, so that tests own time.
+//! The source of the current time. Callers pass it in, so that tests control time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A source of the present instant.
+/// A source of the current time.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The present instant. It never goes back within a process.
+    /// The current time. It never goes back within a process.
     fn now(&self) -> Timestamp;
 
-    /// Promises that [`Clock::now`] will not answer an instant before `instant` from here on.
+    /// Ensures that [`Clock::now`] does not return an instant before `instant` from this call on.
     fn not_before(&self, instant: Timestamp);
 
-    /// How far [`Clock::now`] is ahead of the system's clock, which was set back, or was wrong when an instant was
-    /// promised.
+    /// How far [`Clock::now`] is ahead of the system clock. It is ahead if the system clock was set back, or was behind
+    /// the instant of a [`not_before`](Self::not_before) call.
     fn ahead(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// The system's clock, held still while the system's time is behind what was already answered.
+/// The system clock, which stands still while the system time is behind an instant that it already returned.
 ///
-/// A system clock that is set back would otherwise hide pairs that were acknowledged a moment ago: their slot
-/// would lie ahead of now. Standing still keeps them counted.
+/// Otherwise a system clock that is set back would hide recently acknowledged pairs, because their slot would lie in
+/// the future. Standing still keeps them counted.
 #[derive(Debug, Default)]
 pub struct SteadyClock {
     latest_micros: AtomicI64,
@@ -49,14 +49,14 @@ impl Clock for SteadyClock {
     }
 }
 
-/// A clock that moves only when told to.
+/// A clock that moves only on [`advance`](Self::advance) and [`not_before`](Clock::not_before), for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     micros: AtomicI64,
 }
 
 impl ManualClock {
-    /// A clock that stands at `start`.
+    /// A clock that starts at `start`.
     pub fn new(start: Timestamp) -> Self {
         Self {
             micros: AtomicI64::new(start.as_microsecond()),

@@ -1,4 +1,4 @@
-//! What comes out: counts, memberships and trend points.
+//! Results of queries: counts, memberships and trend points.
 
 use jiff::Timestamp;
 
@@ -7,7 +7,7 @@ use super::{Segment, Slot, Window};
 /// The number of distinct users of a segment over a window, exact as of an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
-    /// Distinct users.
+    /// The number of distinct users.
     pub users: u64,
     /// The instant for which `users` is exact.
     pub as_of: Timestamp,
@@ -22,13 +22,13 @@ pub struct Membership {
     pub last_seen: Slot,
 }
 
-/// One count of a segment's past.
+/// A past count of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrendPoint {
     /// The segment.
     pub segment: Segment,
     /// The window that was counted.
     pub window: Window,
-    /// The count and its instant; stores keep whole seconds.
+    /// The count and its instant. Stores keep the instant in whole seconds.
     pub count: Count,
 }

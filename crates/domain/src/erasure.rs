@@ -1,4 +1,4 @@
-//! That a user was erased, told without their name.
+//! Notes of erasures, which do not contain the user's id.
 
 use std::hash::Hasher;
 
@@ -7,11 +7,11 @@ use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::UserId;
 
-/// That a user was erased at an instant: it recognises the user and does not name them.
+/// A note that a user was erased at an instant. It can be matched against a user id, but does not contain the id.
 ///
 /// It is SipHash-2-4-128 of the stored user id under a random key of its own, so that two erasures of one user look
-/// unrelated. The key is stored with the hash, so a reader of both can test ids against it. The store therefore keeps it for
-/// the window only.
+/// unrelated. The key is stored with the hash, so anyone who reads both can test ids against them. The store therefore
+/// keeps the note only for the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Erasure {
     at: Timestamp,
@@ -20,7 +20,7 @@ pub struct Erasure {
 }
 
 impl Erasure {
-    /// The erasure of `user`, an id as it is stored, at `at`, which is cut to microseconds.
+    /// The erasure of `user`, an id as it is stored, at `at`. The time is truncated to microseconds.
     pub fn of(user: &UserId<'_>, at: Timestamp) -> Self {
         let key = fastrand::u128(..);
         Self {
@@ -35,7 +35,7 @@ impl Erasure {
         self.at
     }
 
-    /// The same erasure, at `latest` if it is noted as of a later instant.
+    /// The same erasure, with its time limited to `latest`.
     pub fn no_later_than(self, latest: Timestamp) -> Self {
         Self {
             at: self.at.min(whole_microseconds(latest)),
@@ -43,7 +43,7 @@ impl Erasure {
         }
     }
 
-    /// Whether both are one erasure, whenever they say that it was.
+    /// Whether both are the same erasure, regardless of their times.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.key, self.hash) == (other.key, other.hash)
     }
@@ -58,7 +58,7 @@ impl Erasure {
         format!("{:032x}{:032x}", self.key, self.hash)
     }
 
-    /// The erasure with this [`mark`](Self::mark) at `at`; `None` for a text that is no mark.
+    /// The erasure with this [`mark`](Self::mark) at `at`; `None` if the string is not a mark.
     pub fn from_mark(mark: &str, at: Timestamp) -> Option<Self> {
         if mark.len() != 64 || !mark.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;

@@ -1,15 +1,16 @@
-//! Characters that nobody sees: two names that differ in one of them look the same, or not as they read.
+//! Invisible characters: two names that differ only in such a character look the same, or are displayed in another
+//! order.
 //!
-//! Joiners (U+200C, U+200D), variation selectors and tags are not among them: scripts and emoji need them.
+//! Joiners (U+200C, U+200D), variation selectors and tags are allowed: scripts and emoji need them.
 
 use std::fmt;
 
-/// A character that no name may be received with.
+/// An invisible character, which names in requests may not contain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hidden(char);
 
 impl Hidden {
-    /// The first one in `text`. Plain ASCII has none.
+    /// The first invisible character in `text`. Plain ASCII has none.
     pub fn first_in(text: &str) -> Option<Self> {
         if text.is_ascii() {
             return None;
@@ -33,7 +34,7 @@ impl Hidden {
     }
 }
 
-/// As people can look it up: `U+200B (zero width space)`.
+/// The code point and its name: `U+200B (zero width space)`.
 impl fmt::Display for Hidden {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "U+{:04X} ({})", u32::from(self.0), self.name())
@@ -46,8 +47,8 @@ impl fmt::Debug for Hidden {
     }
 }
 
-/// Of Unicode's class Cf those that stand for nothing in any script, the separators of lines and paragraphs, and letters
-/// that are blank.
+/// The characters of Unicode's class Cf that no script needs, the line and paragraph separators, and letters that render
+/// as blanks.
 fn is_hidden(char: char) -> bool {
     matches!(
         char,
@@ -66,7 +67,7 @@ fn is_hidden(char: char) -> bool {
     )
 }
 
-/// `text` with its hidden characters shown, for where names of former versions may stand.
+/// `text` with its invisible characters escaped, for output that may contain names that former versions recorded.
 pub fn shown(text: &str) -> String {
     if Hidden::first_in(text).is_none() {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! The words of the domain. Each type is valid once constructed; nothing here does I/O.
+//! The domain types and the ports for stores and caches. Each value is valid once constructed. Nothing here does I/O.
 //!
 //! Time is UTC. A **slot** is one step of the **resolution**; a **window** is a number of slots. A user is
 //! in a segment as of an instant `T` when their latest pair has a slot `s` with

@@ -1,22 +1,22 @@
-//! Which segments a token is for.
+//! The segments that a token gives access to.
 
 use std::sync::Arc;
 
 use crate::Segment;
 
-/// The segments that a caller may name and see; every one by default.
+/// The segments that a caller may name and see. The default is every segment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reach(Option<Arc<[Pattern]>>);
 
-/// One segment, or all whose names begin alike.
+/// One segment, or all segments with a common prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pattern {
     Name(Box<str>),
     Prefix(Box<str>),
 }
 
-/// What a pattern is, to complete "must be".
-pub const PATTERN: &str = "a segment's name, or the beginning of names and a * at its end";
+/// A description of a valid pattern, for messages of the form "must be ...".
+pub const PATTERN: &str = "a segment's name, or a prefix of names followed by *";
 
 impl Reach {
     /// Every segment.
@@ -24,13 +24,13 @@ impl Reach {
         Self(None)
     }
 
-    /// No segment at all.
+    /// No segment.
     pub fn nothing() -> Self {
         Self(Some(Arc::default()))
     }
 
-    /// The segments that `patterns` name, and no other: none at all where there is no pattern. `None` for one that can
-    /// be no pattern.
+    /// Exactly the segments that match one of `patterns`; no segment if there are no patterns. `None` if a pattern is
+    /// invalid.
     pub fn of(patterns: impl IntoIterator<Item = impl AsRef<str>>) -> Option<Self> {
         let patterns = patterns
             .into_iter()
@@ -38,12 +38,12 @@ impl Reach {
         Some(Self(Some(patterns.collect::<Option<_>>()?)))
     }
 
-    /// Whether no segment is left out.
+    /// Whether every segment is included.
     pub fn is_every(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether the segment called `name` is among them.
+    /// Whether the segment called `name` is included.
     pub fn covers(&self, name: &str) -> bool {
         match &self.0 {
             None => true,
@@ -57,7 +57,7 @@ impl Pattern {
         let Some(prefix) = text.strip_suffix('*') else {
             return Some(Self::Name(Segment::new(text).ok()?.as_str().into()));
         };
-        // What names may begin with: a prefix may end in a blank, which no name does.
+        // The prefix is checked with a letter appended, because a prefix may end in a blank and a name may not.
         let may_begin = prefix.is_empty() || Segment::new(&format!("{prefix}x")).is_ok();
         may_begin.then(|| Self::Prefix(prefix.into()))
     }

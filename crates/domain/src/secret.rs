@@ -1,18 +1,18 @@
-//! A text that no log, error or debug print may show.
+//! Strings that no log, error or debug output may show.
 
 use std::fmt;
 
-/// A secret setting. `Debug` and `Display` print `***`; only [`Secret::reveal`] gives the text.
+/// A secret setting. `Debug` and `Display` print `***`; only [`Secret::reveal`] returns the value.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a text.
+    /// Wraps a string.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that needs it.
+    /// The value, for the code that needs it.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -30,7 +30,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// What is shown in place of a secret.
+/// The placeholder that is shown in place of a secret.
 pub const HIDDEN: &str = "***";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A segment's name.
+//! Segment names.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -12,35 +12,35 @@ const MAX_BYTES: usize = 128;
 
 /// A segment: 1 to 128 bytes of UTF-8 without control characters, outer white space or a trailing backslash.
 ///
-/// The last two are refused because line protocol can't carry them in a tag. Cloning is cheap.
+/// The last two are invalid because InfluxDB's line protocol can't represent them in a tag. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Segment(Arc<str>);
 
-/// Why a text is no segment.
+/// The reason why a string is not a valid segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSegment {
-    /// The text is empty.
+    /// The string is empty.
     #[error("segment is empty; give 1 to {MAX_BYTES} bytes")]
     Empty,
-    /// The text is too long.
+    /// The string is too long.
     #[error("segment has {0} bytes; at most {MAX_BYTES} are allowed")]
     TooLong(usize),
-    /// The text has a control character.
+    /// The string contains a control character.
     #[error("segment has a control character")]
     ControlCharacter,
-    /// The text begins or ends with white space.
+    /// The string begins or ends with white space.
     #[error("segment begins or ends with white space")]
     OuterWhiteSpace,
-    /// The text ends with a backslash.
+    /// The string ends with a backslash.
     #[error("segment ends with a backslash")]
     TrailingBackslash,
-    /// The text has a character that nobody sees.
-    #[error("segment has the character {0}, which makes it look like another: leave it out")]
+    /// The string contains an invisible character.
+    #[error("segment has the character {0}, which makes it look like another segment: remove it")]
     Hidden(Hidden),
 }
 
 impl Segment {
-    /// Checks `text` and wraps it.
+    /// Validates `text` and copies it.
     pub fn new(text: &str) -> Result<Self, InvalidSegment> {
         if text.is_empty() {
             return Err(InvalidSegment::Empty);
@@ -60,8 +60,8 @@ impl Segment {
         Ok(Self(text.into()))
     }
 
-    /// The same, and refuses what new pairs may not name either: characters that nobody sees. Stores and readers take
-    /// them, since pairs of former versions may have them.
+    /// Like [`new`](Self::new), but also rejects invisible characters, which new pairs may not contain. Stores and readers
+    /// accept them, because pairs that former versions recorded may contain them.
     pub fn received(text: &str) -> Result<Self, InvalidSegment> {
         let segment = Self::new(text)?;
         match Hidden::first_in(text) {

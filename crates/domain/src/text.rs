@@ -1,8 +1,8 @@
-//! Numbers and lengths of time as people read them, in a terminal and on the page.
+//! Formatting for people, in a terminal and on the page: numbers, durations, URLs and name suggestions.
 
 use std::time::Duration;
 
-/// `1234567` as `1,234,567`.
+/// Formats a number with thousands separators: `1234567` as `1,234,567`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -15,7 +15,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A length of time in its largest whole unit: `59 s`, `3 min`, `5 h`, `14 d`.
+/// Formats a duration in its largest whole unit: `59 s`, `3 min`, `5 h`, `14 d`.
 pub fn rounded(length: Duration) -> String {
     let seconds = length.as_secs();
     match seconds {
@@ -26,8 +26,8 @@ pub fn rounded(length: Duration) -> String {
     }
 }
 
-/// A URL that may hold a password or a token, for a message: without what stands before the last `@`, and without the
-/// query. It need not be a valid URL, so more than the secret may be hidden.
+/// Redacts a URL that may contain a password or a token: everything before the last `@`, and the query. The URL need not
+/// be valid, so the function may redact more than the secret.
 pub fn without_credentials(url: &str) -> String {
     let (start, rest) = match url.split_once("://") {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
@@ -44,9 +44,9 @@ pub fn without_credentials(url: &str) -> String {
     format!("{start}{hidden_start}{rest}{hidden_end}")
 }
 
-/// The one of `known` that `name` may be a slip of the pen for, if any is like it.
+/// The name in `known` that `name` may be a misspelling of, if one is similar enough.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Two names share a word or little more below this likeness: no help.
+    // Below this similarity, two names share little more than a word: not a useful suggestion.
     const ALIKE: f64 = 0.7;
     let name = name.to_ascii_lowercase().replace('-', "_");
     known

@@ -1,4 +1,4 @@
-//! Slots, the resolution that makes them, and the frame in which a pair is accepted.
+//! Slots, their resolution, and the time frame in which pairs are accepted.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Window;
 
-/// The most slots that a window may have. The embedded index keeps a slot in 16 bits and needs room between
-/// the window's end and the wrap-around to remove what expired.
+/// The maximum number of slots in a window. The embedded index keeps a slot in 16 bits. It needs spare numbers between
+/// the window's end and the wrap-around, so that it can remove expired pairs in time.
 const MAX_SLOTS: u64 = 1 << 15;
 
 /// One step of the resolution: `floor(unix seconds / resolution)`.
@@ -57,7 +57,7 @@ impl Resolution {
     }
 }
 
-/// The window, the resolution and how far ahead of the clock a pair may be.
+/// The window, the resolution, and the maximum time that a pair may be ahead of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeFrame {
     resolution: Resolution,
@@ -65,7 +65,7 @@ pub struct TimeFrame {
     max_ahead: SignedDuration,
 }
 
-/// Why three durations make no time frame.
+/// The reason why three durations are not a valid time frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTimeFrame {
     /// The resolution is not whole seconds from 1 to 3600.
@@ -79,12 +79,12 @@ pub enum InvalidTimeFrame {
         "window has {0} slots of the resolution; at most {MAX_SLOTS}: use a coarser resolution"
     )]
     TooManySlots(u64),
-    /// The distance ahead is not less than a day.
+    /// `max_ahead` is more than a day.
     #[error("max_ahead must be at most 24h")]
     MaxAhead,
 }
 
-/// Why a duration is no window of this frame.
+/// The error for a duration that is not a valid window of this frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "window must be a multiple of {resolution_seconds} s, from {resolution_seconds} s to {max_seconds} s"
@@ -94,19 +94,19 @@ pub struct InvalidWindow {
     max_seconds: u64,
 }
 
-/// Why an instant can't be recorded.
+/// The reason why an instant can't be recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidInstant {
-    /// Further ahead of the clock than allowed.
+    /// The instant is further ahead of the clock than `max_ahead`, in seconds.
     #[error("at is more than {0} s ahead of the server's clock")]
     InFuture(i64),
-    /// Older than the window.
+    /// The instant is older than the window, whose length is in seconds.
     #[error("at is older than the window of {0} s")]
     Expired(u64),
 }
 
 impl TimeFrame {
-    /// A frame from a window, a resolution and the distance that a pair may be ahead of the clock.
+    /// Creates a frame. `max_ahead` is the maximum time that a pair may be ahead of the clock.
     pub fn new(
         window: Duration,
         resolution: Duration,
@@ -144,12 +144,12 @@ impl TimeFrame {
         self.resolution
     }
 
-    /// The configured window: the default of a count, and the longest.
+    /// The configured window: the default and the maximum for counts.
     pub fn full_window(&self) -> Window {
         self.window
     }
 
-    /// A window of this length, for a count.
+    /// A window of this length, which must be a multiple of the resolution and at most the configured window.
     pub fn window(&self, length: Duration) -> Result<Window, InvalidWindow> {
         let step = u64::from(self.resolution.0);
         let slots = length.as_secs() / step;
@@ -165,9 +165,9 @@ impl TimeFrame {
         }
     }
 
-    /// The slot in which a pair seen at `at` counts when it is received at `now`.
+    /// The slot in which a pair seen at `at` counts if it is received at `now`.
     ///
-    /// A pair slightly ahead of the clock counts as now; no `at` means now.
+    /// A pair that is ahead of the clock by at most `max_ahead` counts as seen now, as does a pair without `at`.
     pub fn place(&self, at: Option<Timestamp>, now: Timestamp) -> Result<Slot, InvalidInstant> {
         let present = self.resolution.slot_of(now);
         let Some(at) = at else { return Ok(present) };

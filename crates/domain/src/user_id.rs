@@ -1,4 +1,4 @@
-//! A user's name as the segmentation service knows it.
+//! User ids, as the segmentation service assigns them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,35 +10,33 @@ const MAX_BYTES: usize = 256;
 
 /// A user id: 1 to 256 bytes of UTF-8 without control characters.
 ///
-/// It borrows where it can, so that reading a request copies no id. `Debug` hides the id, so that a log line
-/// can't show one by accident.
+/// It borrows where possible, so that parsing a request does not copy ids. `Debug` hides the id, so that a log line
+/// can't contain one by accident.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UserId<'a>(Cow<'a, str>);
 
-/// Why a text is no user id.
+/// The reason why a string is not a valid user id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUserId {
-    /// The text is empty.
+    /// The string is empty.
     #[error("user_id is empty; give 1 to {MAX_BYTES} bytes")]
     Empty,
-    /// The text is too long.
+    /// The string is too long.
     #[error("user_id has {0} bytes; at most {MAX_BYTES} are allowed")]
     TooLong(usize),
-    /// The text has a control character.
+    /// The string contains a control character.
     #[error("user_id has a control character")]
     ControlCharacter,
-    /// The text begins or ends with white space.
-    #[error(
-        "user_id begins or ends with white space, which makes another user of it: leave it out"
-    )]
+    /// The string begins or ends with white space.
+    #[error("user_id begins or ends with white space, which makes it a different user: remove it")]
     OuterWhiteSpace,
-    /// The text has a character that nobody sees.
-    #[error("user_id has the character {0}, which makes another user of it: leave it out")]
+    /// The string contains an invisible character.
+    #[error("user_id has the character {0}, which makes it a different user: remove it")]
     Hidden(Hidden),
 }
 
 impl<'a> UserId<'a> {
-    /// Checks `text` and wraps it.
+    /// Validates `text` and wraps it.
     pub fn new(text: impl Into<Cow<'a, str>>) -> Result<Self, InvalidUserId> {
         let text = text.into();
         if text.is_empty() {
@@ -53,8 +51,8 @@ impl<'a> UserId<'a> {
         Ok(Self(text))
     }
 
-    /// The same, and refuses what new pairs may not name either: white space around the id, and characters that nobody
-    /// sees. Users of former versions may have them, and can still be looked up and erased.
+    /// Like [`new`](Self::new), but also rejects what new pairs may not contain: outer white space and invisible
+    /// characters. Ids that former versions recorded may contain them; such users can still be looked up and erased.
     pub fn received(text: impl Into<Cow<'a, str>>) -> Result<Self, InvalidUserId> {
         let id = Self::new(text)?;
         if id.as_str().trim().len() != id.as_str().len() {
@@ -66,22 +64,22 @@ impl<'a> UserId<'a> {
         }
     }
 
-    /// The id that stands for a hash: its 32 hexadecimal digits.
+    /// The id for a hash: its 32 hexadecimal digits.
     pub fn from_hash(hash: u128) -> UserId<'static> {
         UserId(Cow::Owned(format!("{hash:032x}")))
     }
 
-    /// Wraps a text that was a `UserId` before, as inside a [`Batch`](super::Batch).
+    /// Wraps a string that was validated before, as in a [`Batch`](super::Batch).
     pub(super) fn trusted(text: &'a str) -> Self {
         Self(Cow::Borrowed(text))
     }
 
-    /// The id's text.
+    /// The id as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same id, owning its text.
+    /// The same id with an owned string.
     pub fn into_owned(self) -> UserId<'static> {
         UserId(Cow::Owned(self.0.into_owned()))
     }
@@ -93,7 +91,7 @@ impl fmt::Debug for UserId<'_> {
     }
 }
 
-/// Whether `text` has a character of Unicode's class Cc. Plain ASCII is settled byte by byte.
+/// Whether `text` has a character of Unicode's class Cc. Plain ASCII is checked byte by byte.
 pub(super) fn has_control_character(text: &str) -> bool {
     if text.is_ascii() {
         return text.bytes().any(|byte| byte.is_ascii_control());

@@ -1,4 +1,4 @@
-//! How far back a count looks.
+//! The window of a count.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use super::{Resolution, Slot};
 
 /// A whole number of slots, at least one and at most the configured window.
 ///
-/// Made by [`TimeFrame::window`](super::TimeFrame::window), which knows the resolution and the maximum.
+/// [`TimeFrame::window`](super::TimeFrame::window) creates it, since it has the resolution and the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Window {
     slots: u32,
@@ -28,7 +28,7 @@ impl Window {
         u64::from(self.slots) * u64::from(self.resolution.seconds())
     }
 
-    /// The slots that a count as of `as_of` covers, both ends included.
+    /// The slots that a count as of `as_of` covers, both ends inclusive.
     pub fn slots_as_of(self, as_of: Slot) -> RangeInclusive<Slot> {
         let first = as_of.number().saturating_sub(u64::from(self.slots) - 1);
         Slot::new(first)..=as_of

@@ -1,4 +1,4 @@
-//! Notices a clock that stands still because the system's is behind what was recorded.
+//! Detects a clock that is stopped because the system clock is behind the newest recorded pairs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 
 use domain::Clock;
 
-/// A system's clock that is set back by less than this has been adjusted, and nobody notices.
+/// A system clock that is set back by less than this was merely adjusted, which is not reported.
 const TOLERANCE: Duration = Duration::from_mins(1);
-/// How often the clocks are compared.
+/// The interval between two comparisons of the clocks.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// What is wrong with `clock`, if anything is.
+/// The problem of `clock`, if there is one.
 pub(crate) fn problem(clock: &dyn Clock) -> Option<String> {
     let ahead = clock.ahead();
     (ahead > TOLERANCE).then(|| {
@@ -25,7 +25,7 @@ pub(crate) fn problem(clock: &dyn Clock) -> Option<String> {
     })
 }
 
-/// Logs when that begins and when it is over, until `stop`.
+/// Logs when a problem of `clock` begins and when it ends, until `stop`.
 pub(crate) async fn keep_watching(clock: Arc<dyn Clock>, stop: CancellationToken) {
     let mut was_wrong = false;
     loop {
@@ -34,7 +34,7 @@ pub(crate) async fn keep_watching(clock: Arc<dyn Clock>, stop: CancellationToken
             Some(problem) if !was_wrong => tracing::error!(
                 "{problem}; for a way out see HeadcountClockAhead in docs/operate/runbook.md"
             ),
-            None if was_wrong => tracing::info!("the system's clock has caught up"),
+            None if was_wrong => tracing::info!("the system clock has caught up"),
             _ => {}
         }
         was_wrong = problem.is_some();

@@ -1,5 +1,4 @@
-//! Finds out at the start, and again every few minutes, which segments there are, without keeping anybody waiting for
-//! it.
+//! Lists the existing segments at the start and every few minutes, in the background. Requests do not wait for the list.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +13,28 @@ use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment};
 use supervisor::{Supervisor, doubling};
 
-/// The pause after the first failure; it doubles with each further one.
+/// The backoff after the first failure. It doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A list is a heavy query for some stores, and one that was away has other things to do first.
+/// The longest backoff. A list is a heavy query for some stores, and a store that just became available is busy.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
-/// How often it is found out again at the latest: so soon a segment that has no users any more gives its place to
-/// another, in every process and whoever refreshes.
+/// The longest interval between two lists. After it a segment without users no longer counts towards `max_segments`,
+/// in every process, whichever process refreshes.
 const SETTLED_EVERY: Duration = Duration::from_mins(4);
 
-/// Where segments are listed.
+/// The sources of the list of segments.
 #[derive(Debug, Clone)]
 pub(crate) struct Sources {
     /// The source of truth.
     pub(crate) store: Arc<dyn PairStore>,
-    /// Asked first, unless the store is live: it may have the whole list.
+    /// Queried first, unless the store is live, because it may have the complete list.
     pub(crate) cache: Arc<dyn CountCache>,
-    /// Where "now" comes from.
+    /// The source of the current time.
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// Begins to tell `guard` which segments there are. A store in this process has told when this returns.
+/// Starts to keep `guard` up to date with the existing segments. With a store in this process, the guard has the list
+/// when this returns.
 pub(crate) async fn begin(supervisor: &Supervisor, guard: &Arc<SegmentGuard>, sources: Sources) {
     let learner = Learner {
         guard: Arc::clone(guard),
@@ -58,7 +58,7 @@ struct Learner {
 }
 
 impl Learner {
-    /// Takes the cache's list, which need not be all, for a start: the store may take its time.
+    /// Starts with the list of the cache, which may be incomplete, because the store may take long to respond.
     async fn begin_with_the_cache(&self) {
         let listing = self.guard.begin_listing();
         if let Ok(known) = self.sources.cache.segments().await {
@@ -66,7 +66,8 @@ impl Learner {
         }
     }
 
-    /// Learns at once and then now and again, until `stop`: whoever refreshes, if anybody does, may be another process.
+    /// Lists the segments now and then periodically, until `stop`. This does not rely on the refresher, which may run in
+    /// another process or not at all.
     async fn keep_learning(&self) {
         if !self.sources.store.is_live() {
             tokio::select! {
@@ -76,7 +77,7 @@ impl Learner {
         }
         loop {
             self.learn().await;
-            // Apart from other instances, so that a store is not asked by all at once.
+            // Jitter keeps the instances from querying the store at the same time.
             let pause = SETTLED_EVERY.mul_f64(0.9 + fastrand::f64() / 10.0);
             tokio::select! {
                 () = self.stop.cancelled() => return,
@@ -85,8 +86,8 @@ impl Learner {
         }
     }
 
-    /// Tells the guard which segments there are: what the cache knows if that is all, else what the store holds, once
-    /// it says so. Until then, or until `stop`, it is asked again.
+    /// Passes the list of segments to the guard: the list of the cache if that is complete, else the list of the store.
+    /// Retries with backoff until this succeeds or until `stop`.
     async fn learn(&self) {
         let list = || async {
             let listing = self.guard.begin_listing();
@@ -96,7 +97,7 @@ impl Learner {
         let listed = tries.notify(|error, pause| match pause {
             FIRST_PAUSE => tracing::warn!(
                 %error,
-                "the store can't list its segments; pairs are taken, counts may be missing, and it is asked again"
+                "the store can't list its segments; pairs are accepted, counts may be missing; retrying"
             ),
             _ => tracing::debug!(%error, "the store still can't list its segments"),
         });
@@ -125,17 +126,17 @@ impl Learner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ingest::Places;
+    use crate::ingest::Reservation;
     use domain::store::model::Model;
     use domain::{BatchBuilder, ManualClock, Slot, Timestamp, UserId};
     use stores::memory::MemoryCache;
 
-    /// Whether pairs of a new segment are taken now.
+    /// Whether pairs of the segment are accepted now.
     fn is_taken(guard: &Arc<SegmentGuard>, name: &str) -> bool {
-        let mut places = Places::new(Arc::clone(guard));
-        let admitted = places.admit(name);
+        let mut reservation = Reservation::new(Arc::clone(guard));
+        let admitted = reservation.admit(name);
         admitted.is_ok_and(|segment| {
-            places.confirm(&[segment]);
+            reservation.confirm(&[segment]);
             true
         })
     }
@@ -160,15 +161,15 @@ mod tests {
         };
         let learning = tokio::spawn(async move { learner.keep_learning().await });
         sleep(FIRST_PAUSE).await;
-        assert!(is_taken(&guard, "goes"), "there is a place");
-        assert!(!is_taken(&guard, "comes"), "there is none");
+        assert!(is_taken(&guard, "goes"), "one more segment is allowed");
+        assert!(!is_taken(&guard, "comes"), "the maximum is reached");
         sleep(SETTLED_EVERY).await;
-        assert!(is_taken(&guard, "comes"), "the place of the other is free");
         assert!(
-            !is_taken(&guard, "goes"),
-            "and the one that has users is not"
+            is_taken(&guard, "comes"),
+            "the segment without users no longer counts"
         );
-        // A store that is away takes no place back and gives none.
+        assert!(!is_taken(&guard, "goes"), "the others still count");
+        // While the store is unavailable the set of known segments does not change.
         store
             .is_gone
             .store(true, std::sync::atomic::Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! The service without HTTP, adapters and settings: pairs in, counts out, recounts, events.
+//! The service without HTTP, adapters and settings: ingest, counts, recounts, events.
 //!
-//! [`Headcount`] is all of it in one. It is opened from [`Backends`], which the program implements for its settings.
+//! [`Headcount`] combines these parts. It is opened from [`Backends`], which the program implements for its settings.
 
 mod clock_watch;
 pub mod counts;

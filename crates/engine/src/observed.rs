@@ -1,4 +1,4 @@
-//! A store that measures each call on its way to another.
+//! A decorator that measures the calls of a store.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use domain::{
 };
 use telemetry::Metrics;
 
-/// Counts and times the calls of the store inside, and changes nothing else.
+/// Counts and times the calls of the inner store. Calls without I/O, streamed exports, the removal of refused pairs and
+/// `close` pass through unmeasured. It changes no result.
 #[derive(Debug)]
 pub struct ObservedStore {
     inner: Arc<dyn PairStore>,
@@ -21,7 +22,7 @@ pub struct ObservedStore {
 }
 
 impl ObservedStore {
-    /// Observes `inner`.
+    /// Measures the calls of `inner` into `metrics`.
     pub fn new(inner: Arc<dyn PairStore>, metrics: Arc<Metrics>) -> Self {
         Self { inner, metrics }
     }

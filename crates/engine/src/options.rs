@@ -1,4 +1,4 @@
-//! What an engine is opened from.
+//! The options of an engine, and the trait that opens its store and cache.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use domain::store::{PairStore, StoreError};
 use domain::{Secret, Slot, TimeFrame, Window};
 use telemetry::Metrics;
 
-/// Opens the store and the cache of an engine, and knows its options.
+/// Provides the store, the cache and the options of an engine.
 #[async_trait]
 pub trait Backends: Send + Sync {
     /// The options of the engine.
     fn engine_options(&self) -> EngineOptions;
 
-    /// Opens the store. What it measures goes to `metrics`.
+    /// Opens the store, which reports its measurements to `metrics`.
     async fn open_store(&self, metrics: &Arc<Metrics>) -> Result<Opened, StoreError>;
 
     /// Opens the cache.
@@ -29,38 +29,38 @@ pub trait Backends: Send + Sync {
 pub struct Opened {
     /// The store.
     pub store: Arc<dyn PairStore>,
-    /// The newest slot in the store, if the store knows it.
+    /// The newest slot in the store; `None` if the store does not track it.
     pub newest: Option<Slot>,
 }
 
 /// The options of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Window, resolution and how far ahead a pair may be.
+    /// The window, the resolution, and how far in the future a pair may be.
     pub frame: TimeFrame,
-    /// The most segments.
+    /// The maximum number of segments.
     pub max_segments: usize,
-    /// The most pairs that wait for the store.
+    /// The maximum number of pairs that wait for the store.
     pub queue_pairs: usize,
-    /// How long a client waits for a store on the network before its pairs go to the spool.
+    /// The timeout of a write to a store on the network. After it the pairs go to the spool.
     pub write_deadline: Duration,
-    /// The key of the keyed hashes that replace user ids; user ids stay as they are without one.
+    /// The key of the keyed hashes that replace user ids. Without a key user ids are stored unchanged.
     pub user_key: Option<Secret>,
-    /// Where pairs wait while a store on the network is unavailable. Without it they are refused.
+    /// Where pairs wait while a store on the network is unavailable. Without a spool they are refused.
     pub spool: Option<SpoolSettings>,
-    /// Whether the engine recounts every [`refresh_interval`](Self::refresh_interval) without being asked.
+    /// Whether the engine recounts by itself, every [`refresh_interval`](Self::refresh_interval).
     pub refreshes: bool,
-    /// The time from one recount to the next.
+    /// The interval between recounts.
     pub refresh_interval: Duration,
-    /// The most segments that are recounted at once, at least 1.
+    /// The maximum number of concurrent counts in the store, at least 1.
     pub refresh_parallelism: usize,
-    /// The windows that are recounted, longest first; the full window is the first.
+    /// The windows that are recounted, longest first. The first is the full window.
     pub refresh_windows: Vec<Window>,
-    /// The age from which a cached count is no longer trusted.
+    /// The age from which a cached count is too old to be served as current.
     pub cache_ttl: Duration,
-    /// How long a count is answered from process memory; zero if the cache is in process memory itself.
+    /// How long a count is served from process memory. Zero if the cache itself is in process memory.
     pub memory_ttl: Duration,
-    /// The most clients that follow events at once.
+    /// The maximum number of concurrent event clients.
     pub max_event_clients: usize,
 }
 
@@ -69,6 +69,6 @@ pub struct EngineOptions {
 pub struct SpoolSettings {
     /// The directory.
     pub dir: PathBuf,
-    /// The most bytes in it.
+    /// The maximum size of its files in bytes.
     pub max_bytes: u64,
 }

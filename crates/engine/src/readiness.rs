@@ -1,4 +1,4 @@
-//! What can be served now, and which part is to blame when something can't.
+//! Readiness: what the service can do now, and the state of each component.
 
 use std::time::Duration;
 
@@ -9,35 +9,34 @@ use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Timestamp};
 
-/// A component that does not answer a probe within this time counts as away.
+/// A component that does not respond to a probe within this time counts as unavailable.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The state of the service by component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Whether pairs can be kept.
+    /// Whether pairs can be recorded.
     pub writes: bool,
-    /// Whether counts can be answered from a live source.
+    /// Whether the store or the cache can serve counts.
     pub reads: bool,
-    /// Whether recounts go on, where this process makes them by itself.
+    /// Whether recounts are on time. Always true where this process does not recount by itself.
     pub recounts: bool,
-    /// Each part that was probed.
+    /// The components that were probed.
     pub components: Vec<Component>,
 }
 
-/// The parts that are probed.
+/// The components that are probed.
 pub(crate) struct Probed<'a> {
     pub(crate) store: &'a dyn PairStore,
     pub(crate) cache: &'a dyn CountCache,
     pub(crate) clock: &'a dyn Clock,
-    /// If there is one.
     pub(crate) spool: Option<&'a Spool>,
-    /// Those of the refresher, if this process recounts by itself.
+    /// The rounds of the refresher, if this process recounts by itself.
     pub(crate) rounds: Option<&'a Rounds>,
 }
 
 impl Probed<'_> {
-    /// Asks the store and the cache, at once, and looks at the others.
+    /// Pings the store and the cache concurrently, and checks the other components.
     pub(crate) async fn readiness(&self) -> Readiness {
         let (store, cache) = tokio::join!(
             Component::probe("store", async {
@@ -67,29 +66,29 @@ impl Probed<'_> {
     }
 }
 
-/// The state of one part.
+/// The state of one component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// Its name: `store`, `cache`, `spool`, `refresher`, `clock`, `foreign_points`.
+    /// The name: `store`, `cache`, `spool`, `refresher`, `clock` or `foreign_points`.
     pub name: &'static str,
-    /// Whether it works.
+    /// Whether the component works.
     pub ok: bool,
-    /// What is worth knowing, fit for any reader; of a part that did not answer what is wrong, which may name hosts and
-    /// quote errors of the system.
+    /// Details for any reader if the component works. Otherwise the problem, which may name hosts and quote system
+    /// errors.
     pub detail: Option<String>,
 }
 
 impl Component {
-    /// One that answers `ping`, in time.
+    /// A component that works if `ping` succeeds in time.
     async fn probe(name: &'static str, ping: impl Future<Output = Result<(), String>>) -> Self {
-        let answer = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
-        let problem = answer
-            .unwrap_or_else(|_| Err(format!("no answer in {PROBE_TIMEOUT:?}")))
+        let response = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
+        let problem = response
+            .unwrap_or_else(|_| Err(format!("no response in {PROBE_TIMEOUT:?}")))
             .err();
         Self::with(name, problem)
     }
 
-    /// The spool as of `now`.
+    /// The spool, with its backlog as of `now`.
     fn of_spool(spool: &Spool, now: Timestamp) -> Self {
         let stats = spool.stats(now);
         let waiting = stats.oldest.map(|age| {
@@ -104,7 +103,7 @@ impl Component {
         }
     }
 
-    /// The task that recounts.
+    /// The refresher. It works while its rounds are on time.
     fn of_rounds(rounds: &Rounds) -> Self {
         Self {
             name: "refresher",
@@ -113,7 +112,7 @@ impl Component {
         }
     }
 
-    /// What other programs wrote into the store, where there is any: pairs of its days are refused.
+    /// Points of other programs in the store, if there are any. Pairs of their days are refused.
     fn of_strangers(found: Vec<String>) -> Option<Self> {
         let problem = (!found.is_empty()).then(|| {
             format!(
@@ -125,7 +124,7 @@ impl Component {
         problem.map(|problem| Self::with("foreign_points", Some(problem)))
     }
 
-    /// Where "now" comes from.
+    /// The clock. It works unless it is stopped because the system clock is behind it.
     fn of_clock(clock: &dyn Clock) -> Self {
         Self::with("clock", clock_watch::problem(clock))
     }

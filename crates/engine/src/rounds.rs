@@ -1,26 +1,26 @@
-//! Whether work that is done in rounds goes on.
+//! Tracks whether periodic rounds of work complete on time.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Rounds that may fail, or be skipped, before that is worth telling.
-const PATIENCE: u32 = 3;
-/// A round over a large store takes minutes, whatever the interval is. The same as in the alert
-/// `HeadcountRefresherSilent`.
-const AT_LEAST: Duration = Duration::from_mins(5);
+/// Rounds may fail or be skipped for this many intervals before they are reported as late.
+const LATE_INTERVALS: u32 = 3;
+/// Rounds are never late before this age, because a round over a large store takes minutes whatever the interval is.
+/// The alert `HeadcountRefresherSilent` uses the same value.
+const MIN_LATE_AGE: Duration = Duration::from_mins(5);
 
-/// When a round was completed last.
+/// The interval of the rounds, and when one was last completed.
 #[derive(Debug)]
 pub struct Rounds {
     interval: Duration,
-    /// The start counts as one: the first is due an interval later.
+    /// When the last round was completed. Initially the start: the first round is due one interval later.
     completed: Mutex<Instant>,
 }
 
 impl Rounds {
-    /// Rounds that begin every `interval` from now on.
+    /// Rounds that are due every `interval` from now on.
     pub fn every(interval: Duration) -> Self {
         Self {
             interval,
@@ -28,27 +28,27 @@ impl Rounds {
         }
     }
 
-    /// The time from one to the next.
+    /// The interval between two rounds.
     pub fn interval(&self) -> Duration {
         self.interval
     }
 
-    /// A round was completed.
+    /// Notes that a round was completed.
     pub fn complete(&self) {
         *self.completed.lock() = Instant::now();
     }
 
-    /// How long ago the last one was completed.
+    /// The time since the last round was completed, or since the start.
     pub fn age(&self) -> Duration {
         self.completed.lock().elapsed()
     }
 
-    /// Whether the last one is so long ago that something must be wrong.
+    /// Whether the last completed round is older than three intervals, and than five minutes.
     pub fn are_late(&self) -> bool {
-        self.age() > AT_LEAST.max(self.interval.saturating_mul(PATIENCE))
+        self.age() > MIN_LATE_AGE.max(self.interval.saturating_mul(LATE_INTERVALS))
     }
 
-    /// The state in words.
+    /// The state as a sentence, for readiness reports.
     pub fn describe(&self) -> String {
         let (age, interval) = (self.age().as_secs(), self.interval);
         match self.are_late() {
@@ -70,7 +70,7 @@ mod tests {
             Rounds::every(Duration::from_secs(10)),
             Rounds::every(Duration::from_hours(1)),
         );
-        tokio::time::advance(AT_LEAST + Duration::from_secs(1)).await;
+        tokio::time::advance(MIN_LATE_AGE + Duration::from_secs(1)).await;
         assert!(often.are_late() && !seldom.are_late());
         assert_eq!(
             often.describe(),

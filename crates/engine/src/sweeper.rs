@@ -1,4 +1,4 @@
-//! Removes what expired, in bounded steps.
+//! Removes expired pairs in bounded steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use tokio_util::sync::CancellationToken;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Resolution, Timestamp};
 
-/// Pairs removed at a time: a step of the embedded store then takes about a millisecond.
+/// Pairs removed in one step. A step of the embedded store then takes about a millisecond.
 const STEP: u64 = 10_000;
 
-/// Removes all that no window as of `as_of` can reach, unless stopped; how many pairs that were. `told` hears after
-/// each step how many they are so far.
+/// Removes every pair that no window as of `as_of` includes, until done or stopped. Returns the number of removed
+/// pairs. Calls `on_progress` after each step with the number removed so far.
 pub async fn sweep(
     store: &dyn PairStore,
     as_of: Timestamp,
     stop: &CancellationToken,
-    mut told: impl FnMut(u64),
+    mut on_progress: impl FnMut(u64),
 ) -> Result<u64, StoreError> {
     let mut removed = 0;
     while !stop.is_cancelled() {
         let step = store.archive(as_of, STEP).await?;
         removed += step.removed;
-        told(removed);
+        on_progress(removed);
         if step.done {
             break;
         }
-        // Requests come first on a busy machine.
+        // On a busy machine requests run first.
         tokio::task::yield_now().await;
     }
     Ok(removed)
 }
 
-/// Sweeps once a slot until `stop`. A failed round is logged and the next one waited for.
+/// Sweeps once per slot until `stop`. A failed round is logged; the next one runs as usual.
 pub async fn keep_sweeping(
     store: Arc<dyn PairStore>,
     clock: Arc<dyn Clock>,
@@ -47,7 +47,7 @@ pub async fn keep_sweeping(
             () = tokio::time::sleep(slot) => {}
         }
         if let Err(error) = sweep(&*store, clock.now(), &stop, |_| ()).await {
-            tracing::warn!(%error, "expired pairs could not be removed; trying again in a while");
+            tracing::warn!(%error, "can't remove expired pairs; retrying at the next slot");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What the fuzz targets share: inputs that are nearly right. `docs/fuzzing.md` says how they are run.
+//! Helpers of the fuzz targets, which generate almost valid inputs. `docs/fuzzing.md` describes how to run the targets.
 
 use bolero::TypeGenerator;
 
-/// Turns bytes into a text that has much of what `words` lists: from 128 on a byte is a word, and below it is
-/// itself. 255 makes the byte after it literal, so that every text can be reached.
+/// Turns `input` into a string with many of `words`. A byte from 128 to 254 becomes a word, a lower byte stands for itself.
+/// 255 makes the next byte literal, so that every byte string can be generated.
 pub fn spell(input: &[u8], words: &[&str]) -> Vec<u8> {
     let mut text = Vec::with_capacity(input.len() * 4);
     let mut bytes = input.iter().copied();
@@ -20,27 +20,27 @@ pub fn spell(input: &[u8], words: &[&str]) -> Vec<u8> {
     text
 }
 
-/// What happens to a file or a message that was right. Places are taken modulo its length.
+/// A corruption of a valid file or message. Offsets are taken modulo its length.
 #[derive(Debug, Clone, TypeGenerator)]
-#[expect(missing_docs, reason = "each variant says what its fields are")]
+#[expect(missing_docs, reason = "the doc of each variant covers its fields")]
 pub enum Edit {
-    /// Other bits at a place.
+    /// Flips `bits` of the byte at `at`.
     Flip { at: u32, bits: u8 },
-    /// Nothing from a place on.
+    /// Truncates at `at`.
     Cut { at: u32 },
-    /// Some bytes fewer.
+    /// Removes `length` bytes from `at`.
     Remove { at: u32, length: u8 },
-    /// Some bytes more.
+    /// Inserts `bytes` at `at`.
     Insert { at: u32, bytes: Vec<u8> },
-    /// A sector of zeroes, as after a loss of power.
+    /// Zeroes `length` bytes from `at`, as a power loss may do to a sector.
     Zero { at: u32, length: u16 },
-    /// A part once more, elsewhere.
+    /// Inserts a copy of the `length` bytes from `from` at `to`.
     Copy { from: u32, length: u16, to: u32 },
-    /// Bytes at the end.
+    /// Appends `bytes`.
     Append { bytes: Vec<u8> },
 }
 
-/// Does all of `edits` to `bytes`.
+/// Applies `edits` to `bytes`, in order.
 pub fn edit(bytes: &mut Vec<u8>, edits: &[Edit]) {
     for edit in edits {
         edit.apply(bytes);

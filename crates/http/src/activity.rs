@@ -1,43 +1,43 @@
-//! What happens on one connection, for the decision when it may be cut.
+//! The activity of one connection, by which the server decides when to close it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::quiet::Quiet;
+use super::request_timer::RequestTimer;
 
-/// Counts the requests of a connection.
+/// Counts the requests and responses of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Activity {
-    quiet: Quiet,
-    /// Whether HTTP/2 is spoken, whose pings find a peer that is gone.
-    has_pings: AtomicBool,
-    /// Requests and their answers, until the last byte was handed over.
-    under_way: AtomicUsize,
-    /// Requests without an answer yet.
-    answering: AtomicUsize,
-    /// Answers that go on for as long as the client likes.
+    timer: RequestTimer,
+    /// Whether the connection uses HTTP/2, whose pings detect a dead peer.
+    is_http2: AtomicBool,
+    /// Requests in flight, until the last byte of the response was handed to hyper.
+    in_flight: AtomicUsize,
+    /// Requests without a response yet.
+    handling: AtomicUsize,
+    /// Responses without an end: event streams.
     streams: AtomicUsize,
-    /// Which period of time it is; see [`Activity::has_stalled`].
+    /// The number of the current period; see [`Activity::has_stalled`].
     period: AtomicUsize,
-    /// Answers whose clients took something of them last in an even period, and in an odd one.
-    taking: [AtomicUsize; 2],
+    /// Responses by the parity of the period in which their client last read from them: even, odd.
+    deliveries: [AtomicUsize; 2],
 }
 
-/// A request that is being answered.
-pub(super) struct Answering(Arc<Activity>);
+/// A request without a response yet; dropped when the response is ready.
+pub(super) struct Handling(Arc<Activity>);
 
-/// An answer that its client is to take.
+/// A response that is being sent.
 #[derive(Debug)]
-pub(super) struct Taking {
+pub(super) struct Delivery {
     activity: Arc<Activity>,
-    /// That in which something was taken last.
+    /// The period of the last progress.
     period: usize,
 }
 
-impl Taking {
-    /// The client made room for a piece.
-    pub(super) fn goes_on(&mut self) {
+impl Delivery {
+    /// The client has read so much that another chunk can be sent.
+    pub(super) fn progressed(&mut self) {
         let period = self.activity.period.load(Ordering::Relaxed);
         if period != self.period {
             self.activity.move_from(self.period);
@@ -46,58 +46,58 @@ impl Taking {
     }
 }
 
-impl Drop for Taking {
+impl Drop for Delivery {
     fn drop(&mut self) {
         self.activity.move_from(self.period);
         self.activity.end();
     }
 }
 
-/// An answer without an end.
+/// A response without an end.
 pub(super) struct Streaming {
     activity: Arc<Activity>,
     is_cut_short: bool,
 }
 
 impl Streaming {
-    /// The service ends it. Its last pieces may never be taken, so that it goes on counting.
+    /// The service ends the stream. It stays counted, because its client may never read the last chunks.
     pub(super) fn cut_short(&mut self) {
         self.is_cut_short = true;
     }
 }
 
 impl Activity {
-    /// What happens between requests.
-    pub(super) fn quiet(&self) -> &Quiet {
-        &self.quiet
+    /// The timer of the next request.
+    pub(super) fn timer(&self) -> &RequestTimer {
+        &self.timer
     }
 
-    /// The connection speaks HTTP/2.
-    pub(super) fn has_pings(&self) {
-        self.has_pings.store(true, Ordering::Relaxed);
+    /// The connection uses HTTP/2.
+    pub(super) fn mark_http2(&self) {
+        self.is_http2.store(true, Ordering::Relaxed);
     }
 
     fn begin(&self) {
-        self.quiet.requested();
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.timer.head_received();
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
     fn end(&self) {
-        let was = self.under_way.fetch_sub(1, Ordering::Relaxed);
-        if was == 1 && !self.has_pings.load(Ordering::Relaxed) {
-            self.quiet.answered();
+        let was = self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if was == 1 && !self.is_http2.load(Ordering::Relaxed) {
+            self.timer.responded();
         }
     }
 
-    /// A request came.
-    pub(super) fn answer(self: &Arc<Self>) -> Answering {
+    /// A request was received.
+    pub(super) fn begin_request(self: &Arc<Self>) -> Handling {
         self.begin();
-        self.answering.fetch_add(1, Ordering::Relaxed);
-        Answering(Arc::clone(self))
+        self.handling.fetch_add(1, Ordering::Relaxed);
+        Handling(Arc::clone(self))
     }
 
     /// A stream begins.
-    pub(super) fn stream(self: &Arc<Self>) -> Streaming {
+    pub(super) fn begin_stream(self: &Arc<Self>) -> Streaming {
         self.begin();
         self.streams.fetch_add(1, Ordering::Relaxed);
         Streaming {
@@ -106,10 +106,10 @@ impl Activity {
         }
     }
 
-    /// An answer is ready.
-    pub(super) fn take(self: &Arc<Self>) -> Taking {
+    /// A response is ready to be sent.
+    pub(super) fn begin_delivery(self: &Arc<Self>) -> Delivery {
         self.begin();
-        Taking {
+        Delivery {
             period: self.move_to_present(),
             activity: Arc::clone(self),
         }
@@ -117,21 +117,21 @@ impl Activity {
 
     fn move_to_present(&self) -> usize {
         let period = self.period.load(Ordering::Relaxed);
-        self.taking[period % 2].fetch_add(1, Ordering::Relaxed);
+        self.deliveries[period % 2].fetch_add(1, Ordering::Relaxed);
         period
     }
 
     fn move_from(&self, period: usize) {
-        self.taking[period % 2].fetch_sub(1, Ordering::Relaxed);
+        self.deliveries[period % 2].fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Waits until there is an answer of which nothing was taken for `longest`; it may be twice as long.
+    /// Waits until a response has had no progress for `longest`. Detection may take up to twice as long.
     pub(super) async fn has_stalled(&self, longest: Duration) {
         loop {
             tokio::time::sleep(longest).await;
-            // What went on in the period that ends now is counted under its number, everything else under the one before.
+            // Responses with progress in the period that ends now are counted under its parity, all others under the other.
             let ended = self.period.load(Ordering::Relaxed);
-            if self.taking[(ended + 1) % 2].load(Ordering::Relaxed) > 0 {
+            if self.deliveries[(ended + 1) % 2].load(Ordering::Relaxed) > 0 {
                 return;
             }
             self.period.store(ended.wrapping_add(1), Ordering::Relaxed);
@@ -140,13 +140,13 @@ impl Activity {
 
     /// Whether nothing but streams is under way.
     pub(super) fn is_streaming_only(&self) -> bool {
-        self.answering.load(Ordering::Relaxed) == 0 && self.streams.load(Ordering::Relaxed) > 0
+        self.handling.load(Ordering::Relaxed) == 0 && self.streams.load(Ordering::Relaxed) > 0
     }
 }
 
-impl Drop for Answering {
+impl Drop for Handling {
     fn drop(&mut self) {
-        self.0.answering.fetch_sub(1, Ordering::Relaxed);
+        self.0.handling.fetch_sub(1, Ordering::Relaxed);
         self.0.end();
     }
 }
@@ -173,28 +173,28 @@ mod tests {
         let activity = Arc::<Activity>::default();
         let mut stalled = pin!(activity.has_stalled(LONGEST));
         timeout(LONGEST * 5, stalled.as_mut()).await.unwrap_err();
-        // One that is taken piece by piece, however slowly, and many short ones.
-        let mut slow = activity.take();
+        // A slow response with progress, and many short ones.
+        let mut slow = activity.begin_delivery();
         for _ in 0..10 {
-            let short = activity.take();
+            let short = activity.begin_delivery();
             timeout(LONGEST / 2, stalled.as_mut()).await.unwrap_err();
-            slow.goes_on();
+            slow.progressed();
             drop(short);
         }
         drop(slow);
-        // One that nobody takes, beside others that go on.
-        let stuck = activity.take();
+        // A response without progress beside others with progress.
+        let stuck = activity.begin_delivery();
         let going_on = async {
             loop {
-                let mut other = activity.take();
+                let mut other = activity.begin_delivery();
                 sleep(LONGEST / 3).await;
-                other.goes_on();
+                other.progressed();
             }
         };
         tokio::select! {
             () = stalled => {}
             () = going_on => {}
-            // At the latest after twice as long, to the tick of the clock.
+            // At the latest after twice the time, to the tick of the clock.
             () = sleep(LONGEST * 2 + LONGEST / 10) => panic!("not seen"),
         }
         drop(stuck);

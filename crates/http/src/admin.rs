@@ -1,4 +1,4 @@
-//! `POST /v1/admin/...`: work that a scheduler starts. All of it may be started twice or not at all.
+//! `POST /v1/admin/...`: jobs that a scheduler starts. Each job may run twice, or not at all.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
-use super::problem::{Problem, RETRY_AWAY};
+use super::audit::AuditOutcome;
+use super::problem::{Problem, RETRY_UNAVAILABLE};
 use super::query::{Query, query};
 use super::reply::json;
-use super::trail::Done;
 use engine::Headcount;
 use engine::refresher::{Outcome, Skip};
 
@@ -38,7 +38,6 @@ pub(super) struct Removed {
     removed: u64,
 }
 
-/// The routes.
 pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let (refresher, archiver) = (Arc::clone(app), Arc::clone(app));
     let refresh = path!("v1" / "admin" / "refresh")
@@ -66,7 +65,7 @@ async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
     let refreshed = match app.refresh(only.as_ref()).await? {
         Outcome::Skipped(Skip::NoCache) => {
             let detail = "nothing was recounted: the cache is unavailable";
-            return Err(Problem::unavailable(detail, RETRY_AWAY));
+            return Err(Problem::unavailable(detail, RETRY_UNAVAILABLE));
         }
         Outcome::Skipped(Skip::UnderWay | Skip::Recent { .. }) => Refreshed {
             skipped: Some("another refresh is under way"),
@@ -105,8 +104,8 @@ async fn archive(app: &Headcount) -> Result<Response, Problem> {
     ))
 }
 
-/// The answer, with what the audit trail says of it.
+/// The response, with its outcome for the audit trail.
 fn with(mut response: Response, done: String) -> Response {
-    response.extensions_mut().insert(Done(done));
+    response.extensions_mut().insert(AuditOutcome(done));
     response
 }

@@ -1,4 +1,4 @@
-//! Reads request bodies: streamed, bounded in bytes, in time, and in what all of them hold together.
+//! Reads request bodies as streams, with limits on the size and duration of one body and on the memory of all bodies.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -14,51 +14,51 @@ use warp::http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
 
 use super::problem::Problem;
 
-/// All bodies under way may hold this many of the largest size: 256 MiB at the default of 8 MiB.
+/// The budget of all bodies in flight, as a number of bodies of the largest size: 256 MiB at the default of 8 MiB.
 const LARGEST_AT_ONCE: u64 = 32;
-/// A body that is too large is read on to at most this many times the limit before the answer: a client that
-/// only writes until it is done would otherwise see a broken connection instead of the reason.
+/// Up to this many times the limit is read of a body that is too large, and discarded, before the response is sent: a
+/// client that does not read while it writes would otherwise see a broken connection instead of the 413.
 const DISCARD_TIMES: u64 = 4;
-/// A body may take this many times as long as a single piece of it, and longer only while it comes at least at
-/// the slowest rate: a client on a poor line is served, one that trickles to hold a connection is not.
+/// A body may take this many times the timeout of a single chunk, and longer only at [`SLOWEST_RATE`] or faster: a client
+/// on a slow line is served, a client that trickles bytes to hold a connection is not.
 const TOTAL_TIMES: u32 = 6;
-/// Bytes a second.
+/// The least rate of a long body, in bytes a second.
 const SLOWEST_RATE: u64 = 16 * 1024;
-/// Bytes per permit of the common budget.
+/// Bytes per permit of the budget.
 const UNIT: u64 = 1024;
-/// What a client is told to wait when other bodies hold all the room.
-const RETRY_ROOM: Duration = Duration::from_secs(1);
+/// `Retry-After` while other bodies use the whole budget.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// What bodies may hold and take.
+/// The limits of request bodies.
 #[derive(Debug)]
 pub(super) struct Limits {
     /// Most bytes of one body.
     pub(super) max_body: u64,
-    /// Longest silence within a body.
+    /// The timeout of a single chunk.
     idle: Duration,
-    room: Arc<Semaphore>,
+    budget: Arc<Semaphore>,
 }
 
-/// A whole body. What it holds of the common budget is given back when it is dropped.
+/// A complete body. Its part of the budget is released when it is dropped.
 #[derive(Debug)]
 pub(super) struct Received {
     pub(super) bytes: Bytes,
-    _room: Room,
+    _reservation: Reservation,
 }
 
-/// When a body must have come.
+/// When a body must be complete.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(Instant);
 
 impl Deadline {
-    /// The deadline once `bytes` came.
+    /// The deadline after `bytes` were received.
     fn after(self, bytes: u64) -> Instant {
         self.0 + Duration::from_secs(bytes / SLOWEST_RATE)
     }
 }
 
 #[derive(Debug)]
-struct Room {
+struct Reservation {
     budget: Arc<Semaphore>,
     held: Option<OwnedSemaphorePermit>,
     units: u64,
@@ -71,11 +71,11 @@ impl Limits {
         Self {
             max_body,
             idle,
-            room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            budget: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
         }
     }
 
-    /// Reads `body` to its end.
+    /// Reads `body` to its end. 408 after a timeout, 413 above `max_body`, 429 while the budget is used up.
     pub(super) async fn read<B: Buf, E>(
         &self,
         headers: &HeaderMap,
@@ -92,7 +92,7 @@ impl Limits {
         };
         if let Err(problem) = &result
             && problem.is_about_size()
-            // One who asked first whether to send has not sent: the answer is no.
+            // A client that sent `Expect: 100-continue` has not sent the body: it only needs the response.
             && !headers.contains_key(EXPECT)
         {
             self.discard(body, deadline).await;
@@ -106,13 +106,13 @@ impl Limits {
         mut body: Pin<&mut impl Stream<Item = Result<B, E>>>,
         deadline: Deadline,
     ) -> Result<Received, Problem> {
-        let mut room = Room {
-            budget: Arc::clone(&self.room),
+        let mut reservation = Reservation {
+            budget: Arc::clone(&self.budget),
             held: None,
             units: 0,
         };
         let mut first = Bytes::new();
-        // Most bodies are one piece, which needs no copy.
+        // Most bodies are one chunk, which needs no copy.
         let mut joined: Option<BytesMut> = None;
         let mut length = 0;
         while let Some(mut piece) = self.next(body.as_mut(), deadline.after(length)).await? {
@@ -120,7 +120,7 @@ impl Limits {
             if length > self.max_body {
                 return Err(Problem::too_large(self.max_body));
             }
-            room.grow_to(length)?;
+            reservation.grow_to(length)?;
             if let Some(joined) = &mut joined {
                 joined.put_all(piece);
             } else if first.is_empty() {
@@ -135,7 +135,7 @@ impl Limits {
         }
         Ok(Received {
             bytes: joined.map_or(first, BytesMut::freeze),
-            _room: room,
+            _reservation: reservation,
         })
     }
 
@@ -145,14 +145,14 @@ impl Limits {
         deadline: Instant,
     ) -> Result<Option<B>, Problem> {
         let by = deadline.min(Instant::now() + self.idle);
-        // Unconstrained, since a client that sends without a pause uses up the budget of its task for reading the socket,
-        // whatever that amounts to (endless zeros of a chunk's length are no piece), and then no timer would fire.
+        // Unconstrained: a client that sends without a pause uses up tokio's cooperative budget of the task on socket
+        // reads, even if they yield no chunk (such as endless zeros of a chunk's length), and then no timer would fire.
         match unconstrained(timeout_at(by, body.next())).await {
             Ok(None) => Ok(None),
             Ok(Some(Ok(piece))) => Ok(Some(piece)),
             Ok(Some(Err(_))) => Err(Problem::bad_request(
                 "malformed",
-                "the body was cut off, or its chunks are not as HTTP wants them",
+                "the body was cut off, or its chunked encoding is invalid",
             )),
             Err(_) => Err(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
@@ -177,14 +177,14 @@ impl Limits {
     }
 }
 
-impl Room {
+impl Reservation {
     fn grow_to(&mut self, bytes: u64) -> Result<(), Problem> {
         let missing = bytes.div_ceil(UNIT).saturating_sub(self.units);
         if missing == 0 {
             return Ok(());
         }
         let permits = u32::try_from(missing).unwrap_or(u32::MAX);
-        let full = |_| Problem::busy("too many bodies are under way", RETRY_ROOM);
+        let full = |_| Problem::busy("too many request bodies are in flight", BUSY_RETRY);
         let more = Arc::clone(&self.budget)
             .try_acquire_many_owned(permits)
             .map_err(full)?;
@@ -258,7 +258,7 @@ mod tests {
             read(&limits, pieces(&["abcdefghi"])).await.unwrap_err(),
             too_large
         );
-        // Declared, asked for, and so never read.
+        // Declared and expected (100-continue), and so never read.
         let headers = HeaderMap::from_iter([
             (CONTENT_LENGTH, "9".parse().unwrap()),
             (EXPECT, "100-continue".parse().unwrap()),

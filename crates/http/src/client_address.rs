@@ -1,4 +1,4 @@
-//! The address that a request comes from, behind proxies too.
+//! The address of the client, also behind proxies.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,11 @@ use crate::networks::Networks;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Where the request on a connection from `peer` comes from.
+/// The client's address of a request on a connection from `peer`.
 ///
-/// Each proxy appends the address that it saw. Only those that trusted proxies appended are believed, so the list is read
-/// from its end, up to the first address that is no trusted proxy's: whatever stands before it, the client may have made
-/// up.
+/// Each proxy appends the address of its peer to `X-Forwarded-For`. Only addresses that trusted proxies appended are
+/// trusted, so the list is read from its end, up to the first address that is not a trusted proxy's. The client may have
+/// forged everything before it.
 pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAddr {
     let mut address = peer.to_canonical();
     let lines: Vec<&str> = headers
@@ -32,7 +32,7 @@ pub(super) fn of(peer: IpAddr, headers: &HeaderMap, trusted: &Networks) -> IpAdd
     address
 }
 
-/// Some proxies append the port too, or brackets around an address of version 6.
+/// Some proxies append the port too, or put an IPv6 address in brackets.
 fn parse(entry: &str) -> Option<IpAddr> {
     if let Ok(address) = entry.parse::<IpAddr>() {
         return Some(address);

@@ -1,16 +1,16 @@
-//! The page's cookie: a session that a browser sends along, to this service's own pages alone.
+//! The session cookie of the page.
 //!
-//! `SameSite=Strict` keeps it out of every request that another site causes, `HttpOnly` out of every script's
-//! reach. It lasts until the browser is closed or the session ends.
+//! `SameSite=Strict`: no request that another site causes has the cookie. `HttpOnly`: no script can read it. It lasts until
+//! the browser is closed or the session ends.
 
 use warp::http::header::{COOKIE, HeaderMap, HeaderValue};
 
-/// The name over TLS. The prefix makes browsers refuse it from anybody but this very host, over TLS, for all paths.
+/// The name over TLS. Browsers accept the prefix `__Host-` only from exactly this host, over TLS and for all paths.
 const SECURE: &str = "__Host-headcount";
-/// The name without TLS, which is for loopback addresses only.
+/// The name without TLS, used only on loopback addresses.
 const PLAIN: &str = "headcount";
 
-/// The session in the request's cookie. An empty one is none.
+/// The session in the request's cookie; `None` also for an empty value.
 pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
     let pairs = || {
         let lines = headers.get_all(COOKIE).iter();
@@ -25,7 +25,7 @@ pub(super) fn session(headers: &HeaderMap) -> Option<&str> {
     })
 }
 
-/// The value of `Set-Cookie` that makes browsers send `session`, whose characters a cookie may have.
+/// The `Set-Cookie` value that stores `session`. `None` if `session` has characters that a header can't have.
 pub(super) fn set(session: &str, secure: bool) -> Option<HeaderValue> {
     let text = match secure {
         true => format!("{SECURE}={session}; Path=/; HttpOnly; SameSite=Strict; Secure"),
@@ -36,7 +36,7 @@ pub(super) fn set(session: &str, secure: bool) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The values of `Set-Cookie` that make browsers forget it.
+/// The `Set-Cookie` values that delete the cookie under both names.
 pub(super) fn forget() -> [HeaderValue; 2] {
     [
         HeaderValue::from_static(

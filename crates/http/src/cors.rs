@@ -1,7 +1,7 @@
-//! Web pages of other origins: which of them a browser may let ask (the CORS protocol of the Fetch standard).
+//! CORS: which web pages of other origins may read responses (the CORS protocol of the Fetch standard).
 //!
-//! Tokens travel in a header that a page sets itself, so no answer ever allows what browsers send along by
-//! themselves: there is no `Access-Control-Allow-Credentials`, for the wildcard least of all.
+//! A page of another origin sends its token in a header that it sets itself. So no response allows credentials that
+//! browsers add on their own: there is no `Access-Control-Allow-Credentials`.
 
 use warp::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -14,25 +14,25 @@ use warp::reply::{Reply, Response};
 use super::route::Route;
 use crate::settings::Cors;
 
-/// The headers that our requests have and that browsers ask for.
+/// Request headers of this API for which browsers need permission.
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("authorization, content-encoding, content-type, x-request-id");
-/// The headers of our answers that a page may read besides the common ones.
+/// Response headers that a page may read besides the safelisted ones.
 const ANSWER_HEADERS: HeaderValue =
     HeaderValue::from_static("retry-after, www-authenticate, x-request-id");
-/// How many seconds a browser may remember a preflight: no page notices a change that took ten minutes.
+/// Seconds that a browser may cache a preflight. A change of the setting may take these ten minutes.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// What a request's `Origin` may do.
+/// The CORS policy.
 #[derive(Debug, Clone)]
 pub(super) struct Policy(Cors);
 
-/// The part of the policy that one request meets.
+/// The policy for one request.
 #[derive(Debug)]
 pub(super) struct Met {
     /// The value of `Access-Control-Allow-Origin`.
     allowed: Option<HeaderValue>,
-    /// Whether answers differ by origin, which caches must know.
+    /// Whether responses differ by origin, which caches must know (`Vary`).
     varies: bool,
 }
 
@@ -41,7 +41,7 @@ impl Policy {
         Self(cors)
     }
 
-    /// What applies to a request with these headers.
+    /// The policy for a request with these headers.
     pub(super) fn meet(&self, headers: &HeaderMap) -> Met {
         let origin = headers.get(ORIGIN);
         let allowed = match &self.0 {
@@ -63,7 +63,7 @@ impl Policy {
 }
 
 impl Met {
-    /// The answer to a preflight: a question of the browser's own, which carries no token.
+    /// The response to a preflight, which the browser sends on its own and without a token. `None` for other requests.
     pub(super) fn preflight(
         &self,
         method: &Method,
@@ -83,7 +83,7 @@ impl Met {
         Some(response)
     }
 
-    /// Adds what the browser needs to let the page see an answer.
+    /// Adds the headers that let the page read a response.
     pub(super) fn mark(self, answer: &mut HeaderMap) {
         if self.varies {
             answer.append(VARY, HeaderValue::from_static("origin"));

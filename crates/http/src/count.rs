@@ -1,4 +1,4 @@
-//! `GET /v1/segments/{segment}/count`: the way out.
+//! `GET /v1/segments/{segment}/count`: the count of one segment.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use super::query::{Query, query};
 use super::reply::{json, rfc3339};
 use domain::{Segment, Timestamp};
 use engine::Headcount;
-use engine::counts::Answer;
+use engine::counts::CountResult;
 
 /// A count, and how far to trust it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Count)]
-pub(super) struct Document<'a> {
+pub(super) struct CountResponse<'a> {
     segment: &'a str,
     /// Distinct users, exact as of `as_of`.
     users: u64,
@@ -43,7 +43,6 @@ pub(super) struct Document<'a> {
     known: bool,
 }
 
-/// The route.
 pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     path!("v1" / "segments" / String / "count")
@@ -81,15 +80,15 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
 
 fn document<'a>(
     segment: &'a Segment,
-    answer: &Answer,
+    answer: &CountResult,
     known: bool,
     now: Timestamp,
-) -> Document<'a> {
-    // To the millisecond: more would only be noise.
+) -> CountResponse<'a> {
+    // Millisecond precision: finer digits would only be noise.
     let age = now
         .as_millisecond()
         .saturating_sub(answer.count.as_of.as_millisecond());
-    Document {
+    CountResponse {
         segment: segment.as_str(),
         users: answer.count.users,
         window_seconds: answer.window.seconds(),

@@ -1,10 +1,10 @@
-//! Where a page of segments ended: the key of its last entry, so that changes before it move nothing after it.
+//! The cursor of a page of segments: the sort key of its last entry, so that changes before it do not shift later pages.
 
 use std::fmt::{self, Write};
 
 use domain::Segment;
 
-/// The order of a list.
+/// The sort order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sort {
     /// By name.
@@ -13,16 +13,16 @@ pub(super) enum Sort {
     Users,
 }
 
-/// The key of the last entry of a page.
+/// The sort key of the last entry of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
-    /// Only where the list is sorted by users.
+    /// `None` if the list is sorted by name.
     users: Option<u64>,
     segment: Segment,
 }
 
 impl Cursor {
-    /// The cursor at an entry.
+    /// The cursor after the entry `segment`, which has `users`.
     pub(super) fn at(sort: Sort, segment: &Segment, users: u64) -> Self {
         Self {
             users: (sort == Sort::Users).then_some(users),
@@ -30,7 +30,7 @@ impl Cursor {
         }
     }
 
-    /// Whether an entry comes after this one.
+    /// Whether the entry `segment`, which has `users`, comes after the cursor.
     pub(super) fn is_before(&self, segment: &Segment, users: u64) -> bool {
         match self.users {
             None => *segment > self.segment,
@@ -38,7 +38,7 @@ impl Cursor {
         }
     }
 
-    /// The cursor that was written as `text` for a list sorted by `sort`.
+    /// Parses a cursor. `None` if it is invalid or for another sort order.
     pub(super) fn parse(text: &str, sort: Sort) -> Option<Self> {
         let (users, name) = text.split_once('-')?;
         let users = match sort {
@@ -57,7 +57,7 @@ impl Cursor {
     }
 }
 
-/// Written so that it needs no escaping in a URL. Its form is nobody's business but ours.
+/// The form needs no escaping in a URL. It is opaque to clients.
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.users {

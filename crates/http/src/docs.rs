@@ -1,6 +1,6 @@
-//! `/openapi.json` and `/docs`: what the service is, for programs and for people.
+//! `/openapi.json` and `/docs`: the OpenAPI document, and a viewer for it.
 //!
-//! Open to everybody: they hold no data, and say nothing of a service that its source does not.
+//! Both need no token: they have no data, and nothing that is not in the public source.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use warp::{Filter, path};
 use super::openapi;
 use super::problem::Problem;
 
-/// The files of the viewer. The last is ours.
+/// The files of the viewer: three of Swagger UI, and a start script of our own.
 pub(super) const FILES: [&str; 4] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",
@@ -28,13 +28,13 @@ pub(super) const FILES: [&str; 4] = [
 
 const PAGE: &str = include_str!("docs/index.html");
 const START: &str = include_str!("docs/headcount.js");
-/// Only what this service serves, and pictures that its style sheet has in itself. Nothing may frame the page.
+/// Allows only what this service serves, and the images that are embedded in Swagger UI's style sheet. No site may frame
+/// the page.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// The routes.
 pub(super) fn route() -> BoxedFilter<(Response,)> {
     let document = openapi::text()
         .map(Bytes::from)
@@ -72,13 +72,13 @@ fn file(name: &str) -> Response {
         _ => return Problem::not_found().into_response(),
     };
     let mut response = answer(kind, bytes);
-    // As long as a day: the next version of the service may bring others under the same names.
+    // Only for a day: the next version of the service may have other files under the same names.
     let day = HeaderValue::from_static("max-age=86400");
     response.headers_mut().insert(CACHE_CONTROL, day);
     response
 }
 
-/// A file that the viewer brings along; empty if it has none of that name, which a test rules out.
+/// An embedded file of Swagger UI. Empty if there is no file of that name, which a test rules out.
 fn of_the_viewer(name: &str) -> Bytes {
     let served = utoipa_swagger_ui::serve(name, Arc::new(Config::default()));
     match served.ok().flatten().map(|file| file.bytes) {

@@ -8,10 +8,10 @@ use warp::http::header::{CONTENT_ENCODING, HeaderMap};
 
 use super::problem::Problem;
 
-/// The largest window that RFC 8878 asks decoders to take: 8 MiB. A frame that wants more memory is refused.
+/// The largest window that RFC 8878 recommends decoders to support: 8 MiB. A frame with a larger window is refused.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// Members of a body. Writers that compress in blocks make one of 64 KiB or more; opening a member takes microseconds.
+/// Most members of a body. Programs that compress in blocks write members of 64 KiB or more. Opening one takes microseconds.
 const MAX_MEMBERS: usize = 4_096;
 
 /// How a body is compressed.
@@ -22,8 +22,8 @@ pub(super) enum Encoding {
     Zstd,
 }
 
-/// How `body`, which should be text, is compressed, by its first bytes. No text in UTF-8 begins so.
-pub(super) fn still_packed(body: &[u8]) -> Option<&'static str> {
+/// The compression of a body that should be text, detected by its magic bytes, which valid UTF-8 never begins with.
+pub(super) fn detect_compression(body: &[u8]) -> Option<&'static str> {
     match body {
         [0x1f, 0x8b, ..] => Some("gzip"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("zstd"),
@@ -32,7 +32,7 @@ pub(super) fn still_packed(body: &[u8]) -> Option<&'static str> {
 }
 
 impl Encoding {
-    /// The one that the headers name.
+    /// The coding in the headers. 415 for an unknown coding or more than one.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut encoding = Self::Identity;
         for value in headers.get_all(CONTENT_ENCODING) {
@@ -52,8 +52,8 @@ impl Encoding {
         Ok(encoding)
     }
 
-    /// Decompresses all of `body` unless more than `limit` bytes come out. Takes processor time in proportion
-    /// to what comes out, and memory at most twice that.
+    /// Decompresses `body`, to at most `limit` bytes. Takes CPU time in proportion to the decompressed size, and memory of
+    /// at most twice that size.
     pub(super) fn decode(self, body: &[u8], limit: u64) -> Result<Vec<u8>, Problem> {
         match self {
             Self::Identity => Ok(body.to_vec()),
@@ -76,8 +76,8 @@ fn unsupported() -> Problem {
     Problem::unsupported("content-encoding must be gzip, zstd or identity, and only one of them")
 }
 
-/// Decompresses each member (gzip) or frame (zstd) of `body` by `next`, which returns what follows it. Only so many:
-/// an empty one is 20 bytes or less, and costs as much as one with some content.
+/// Decompresses each member (gzip) or frame (zstd) of `body` with `next`, which returns the rest of the body. The number
+/// of members is limited, because an empty member of 20 bytes or less costs as much CPU as one with some content.
 fn members<'b>(
     body: &'b [u8],
     limit: u64,
@@ -100,18 +100,18 @@ fn members<'b>(
     ))
 }
 
-/// Appends one member to `decoded`, up to a byte beyond `limit` in all.
+/// Appends one member to `decoded`, up to a total of `limit` and one byte.
 fn read(
     decoder: &mut (impl AsyncRead + Unpin),
     decoded: &mut Vec<u8>,
     limit: u64,
 ) -> Result<(), Problem> {
     let left = (limit + 1).saturating_sub(decoded.len() as u64);
-    // The source is memory, so that reading it never waits.
+    // The source is memory, so the future is ready at once.
     let result = decoder.take(left).read_to_end(decoded).now_or_never();
     let detail = match result {
         Some(Ok(_)) => return Ok(()),
-        // The decoder has no kind for it, only this sentence.
+        // The decoder has no error kind for this, only a message.
         Some(Err(error)) if error.to_string().contains("too much memory") => {
             "the zstd frame needs a window of more than 8 MiB: compress without --long and --ultra, or send smaller bodies"
         }
@@ -233,7 +233,7 @@ mod tests {
             assert_eq!(refused.summary(), (400, "malformed"));
             assert!(refused.detail().contains("members"), "{encoding:?}");
         }
-        // Frames without content, which decoders skip.
+        // Skippable frames have no content.
         let skippable = [0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0];
         let body = [&skippable[..], &compressed(Encoding::Zstd, b"one")].concat();
         assert_eq!(Encoding::Zstd.decode(&body, LIMIT).unwrap(), b"one");

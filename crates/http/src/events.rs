@@ -1,4 +1,4 @@
-//! `GET /v1/events`: changes of counts as they happen, as server-sent events.
+//! `GET /v1/events`: changes of counts as server-sent events.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,7 +17,7 @@ use warp::reply::{Reply, Response};
 use warp::{Filter as _, path};
 
 use super::activity::{Activity, Streaming};
-use super::gate::{self, Standing};
+use super::authorization::{self, Grant};
 use super::problem::Problem;
 use super::query::{Query, query};
 use crate::settings::HttpSettings;
@@ -25,73 +25,74 @@ use domain::Reach;
 use engine::Headcount;
 use engine::events::{Filter, RETRY_FULL, Subscription};
 
-/// Then the client comes back where it was: a load balancer may have better places by then.
-const LONGEST: Duration = Duration::from_mins(15);
-/// How often it is looked whether a client's token still lets it in. The tokens file is read as often as this.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// More segments are asked for by asking for all.
+/// The age at which the service ends a stream. The client reconnects and resumes where it was, which lets a load balancer
+/// choose a better instance.
+const MAX_AGE: Duration = Duration::from_mins(15);
+/// How often a client's authorization is checked again. A change of the tokens file also takes up to a second.
+const CHECK_PERIOD: Duration = Duration::from_secs(1);
+/// Most `segment` parameters of a request. A client that needs more segments subscribes to all of them.
 pub(super) const MAX_SEGMENTS: usize = 100;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Keeps nginx and its kin from collecting the stream.
+/// Disables response buffering in nginx and compatible proxies.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Who listens, where tokens are asked for.
+/// The authenticated client of a stream; an extension of the request if tokens are required.
 #[derive(Debug, Clone)]
-pub(super) struct Listener {
-    /// Tells them from others.
+pub(super) struct Subscriber {
+    /// The caller's id, for the limit of streams per token.
     pub(super) id: [u8; 32],
-    /// What lets them go on.
-    pub(super) standing: Standing,
+    /// The authorization, checked again while the stream lasts.
+    pub(super) grant: Grant,
 }
 
 /// One client's stream.
-struct Open {
+struct ClientStream {
     subscription: Subscription,
     until: Instant,
-    /// When it is looked again whether the client may go on.
-    look: Instant,
-    /// None where nobody is asked for a token.
-    standing: Option<Standing>,
-    /// The client's share of the places, given back with the stream.
-    _share: Option<Share>,
+    /// When the authorization is checked again.
+    next_check: Instant,
+    /// `None` if no token is required.
+    grant: Option<Grant>,
+    /// Released with the stream.
+    _slot: Option<TokenSlot>,
     closing: CancellationToken,
-    /// Tells the connection; none where the service was not asked over one.
+    /// Registers the stream with its connection. `None` in tests that call the routes without a connection.
     streaming: Option<Streaming>,
 }
 
-/// What the service says of a request beside it.
+/// What the service adds to a request as extensions.
 struct Client {
     activity: Option<Arc<Activity>>,
     reach: Reach,
-    listener: Option<Listener>,
+    subscriber: Option<Subscriber>,
 }
 
 fn client() -> impl warp::Filter<Extract = (Client,), Error = Infallible> + Copy {
     let parts = warp::ext::optional().and(warp::ext::optional());
     parts.and(warp::ext::optional()).map(
-        |activity, reach: Option<Reach>, listener: Option<Listener>| Client {
+        |activity, reach: Option<Reach>, subscriber: Option<Subscriber>| Client {
             activity,
             reach: reach.unwrap_or_default(),
-            listener,
+            subscriber,
         },
     )
 }
 
-/// How many streams each token has, so that none takes all places.
+/// Counts the streams of each token, so that one token can't take all places.
 #[derive(Debug)]
-struct Shares {
+struct TokenSlots {
     most: usize,
     taken: Mutex<HashMap<[u8; 32], usize>>,
 }
 
-/// A stream's place in the share of its token.
+/// The place of one stream under the limit of its token.
 #[derive(Debug)]
-struct Share {
+struct TokenSlot {
     id: [u8; 32],
-    shares: Arc<Shares>,
+    slots: Arc<TokenSlots>,
 }
 
-impl Shares {
+impl TokenSlots {
     fn new(most: usize) -> Self {
         Self {
             most,
@@ -99,26 +100,26 @@ impl Shares {
         }
     }
 
-    fn take(self: &Arc<Self>, id: [u8; 32]) -> Result<Share, Problem> {
+    fn take(self: &Arc<Self>, id: [u8; 32]) -> Result<TokenSlot, Problem> {
         let mut taken = self.taken.lock();
         let streams = taken.get(&id).copied().unwrap_or_default();
         if streams >= self.most {
             let detail = format!(
-                "{streams} clients with this token listen already; max_event_clients_per_token is the limit"
+                "{streams} clients with this token are connected already: the limit is max_event_clients_per_token"
             );
             return Err(Problem::busy(detail, RETRY_FULL));
         }
         taken.insert(id, streams + 1);
-        Ok(Share {
+        Ok(TokenSlot {
             id,
-            shares: Arc::clone(self),
+            slots: Arc::clone(self),
         })
     }
 }
 
-impl Drop for Share {
+impl Drop for TokenSlot {
     fn drop(&mut self) {
-        let mut taken = self.shares.taken.lock();
+        let mut taken = self.slots.taken.lock();
         if let Some(streams) = taken.get_mut(&self.id) {
             *streams = streams.saturating_sub(1);
             if *streams == 0 {
@@ -135,7 +136,7 @@ pub(super) fn route(
     closing: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
-    let shares = Arc::new(Shares::new(settings.max_event_clients_per_token));
+    let slots = Arc::new(TokenSlots::new(settings.max_event_clients_per_token));
     path!("v1" / "events")
         .and(warp::get())
         .and(warp::header::headers_cloned())
@@ -143,9 +144,9 @@ pub(super) fn route(
         .and(query())
         .then(move |headers, client, query| {
             let (app, closing) = (Arc::clone(&app), closing.clone());
-            let shares = Arc::clone(&shares);
+            let slots = Arc::clone(&slots);
             async move {
-                get(&app, &headers, client, &shares, &query, closing)
+                get(&app, &headers, client, &slots, &query, closing)
                     .await
                     .unwrap_or_else(Reply::into_response)
             }
@@ -157,7 +158,7 @@ async fn get(
     app: &Headcount,
     headers: &HeaderMap,
     client: Client,
-    shares: &Arc<Shares>,
+    slots: &Arc<TokenSlots>,
     query: &Query,
     closing: CancellationToken,
 ) -> Result<Response, Problem> {
@@ -166,30 +167,30 @@ async fn get(
         .iter()
         .any(|segment| !client.reach.covers(segment.as_str()))
     {
-        return Err(gate::beyond_reach());
+        return Err(authorization::forbidden_segment());
     }
     let filter = Filter::new(segments, client.reach);
-    let share = match &client.listener {
-        Some(listener) => Some(shares.take(listener.id)?),
+    let slot = match &client.subscriber {
+        Some(subscriber) => Some(slots.take(subscriber.id)?),
         None => None,
     };
-    // One that is no text is none of ours: its client is lost, and told so.
+    // An id that is not a string is unknown: the client receives `event: reset`.
     let last_id = headers
         .get(LAST_EVENT_ID)
         .map(|id| id.to_str().unwrap_or_default());
     let subscribed = app.events().subscribe(last_id, filter).await;
     let subscription =
         subscribed.map_err(|full| Problem::unavailable(full.to_string(), RETRY_FULL))?;
-    let open = Open {
+    let stream_state = ClientStream {
         subscription,
-        until: Instant::now() + LONGEST,
-        look: Instant::now() + LOOK_PERIOD,
-        standing: client.listener.map(|listener| listener.standing),
-        _share: share,
+        until: Instant::now() + MAX_AGE,
+        next_check: Instant::now() + CHECK_PERIOD,
+        grant: client.subscriber.map(|subscriber| subscriber.grant),
+        _slot: slot,
         closing,
-        streaming: client.activity.map(|activity| activity.stream()),
+        streaming: client.activity.map(|activity| activity.begin_stream()),
     };
-    let mut response = warp::reply::stream(pieces(open)).into_response();
+    let mut response = warp::reply::stream(chunks(stream_state)).into_response();
     for (name, value) in [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
@@ -201,24 +202,24 @@ async fn get(
     Ok(response)
 }
 
-/// Asked for one piece at a time, whenever the connection has room for it.
-fn pieces(open: Open) -> impl Stream<Item = Result<String, Infallible>> {
-    stream::unfold(open, |mut open| async move {
-        let piece = {
-            let Open {
+/// The chunks of a stream. hyper polls for one chunk at a time, when the connection has capacity for it.
+fn chunks(stream_state: ClientStream) -> impl Stream<Item = Result<String, Infallible>> {
+    stream::unfold(stream_state, |mut stream_state| async move {
+        let chunk = {
+            let ClientStream {
                 subscription,
                 until,
-                look,
-                standing,
+                next_check,
+                grant,
                 closing,
                 streaming,
                 ..
-            } = &mut open;
-            // One future for all looks: it says now and then that the stream lives.
+            } = &mut stream_state;
+            // One future across all checks, because it also returns the heartbeat.
             let mut next = pin!(subscription.next());
             loop {
                 tokio::select! {
-                    // In this order, or a busy stream might not come to its end.
+                    // In this order, or a busy stream might never end.
                     biased;
                     () = closing.cancelled() => {
                         if let Some(streaming) = streaming {
@@ -227,16 +228,16 @@ fn pieces(open: Open) -> impl Stream<Item = Result<String, Infallible>> {
                         return None;
                     }
                     () = tokio::time::sleep_until(*until) => return None,
-                    () = tokio::time::sleep_until(*look), if standing.is_some() => {
-                        if !standing.as_ref().is_some_and(Standing::holds) {
+                    () = tokio::time::sleep_until(*next_check), if grant.is_some() => {
+                        if !grant.as_ref().is_some_and(Grant::is_valid) {
                             return None;
                         }
-                        *look = Instant::now() + LOOK_PERIOD;
+                        *next_check = Instant::now() + CHECK_PERIOD;
                     }
-                    piece = next.as_mut() => break piece,
+                    chunk = next.as_mut() => break chunk,
                 }
             }
         };
-        Some((Ok(piece), open))
+        Some((Ok(chunk), stream_state))
     })
 }

@@ -1,4 +1,4 @@
-//! Fuzz targets: what comes in over HTTP besides pairs, and bodies as they are received and decompressed.
+//! Fuzz targets: requests other than pairs, and the reading and decompression of bodies.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use warp::http::{HeaderMap, StatusCode, Uri};
 
+use super::authorization::Authorizer;
 use super::body::Limits;
 use super::cursor::{Cursor, Sort};
 use super::encoding::Encoding;
-use super::gate::Gate;
 use super::routes;
 use super::session::Sessions;
 use crate::auth::Auth;
@@ -135,9 +135,10 @@ impl Bench {
         let app = Arc::new(app);
         let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
         let sessions = Sessions::new(None);
-        let gate = Gate::new(auth, sessions, Arc::clone(app.metrics()));
+        let authorizer = Authorizer::new(auth, sessions, Arc::clone(app.metrics()));
         let stop = CancellationToken::new();
-        let routes = runtime.block_on(async { routes(&app, &settings, gate, stop.clone(), stop) });
+        let routes =
+            runtime.block_on(async { routes(&app, &settings, authorizer, stop.clone(), stop) });
         Self {
             runtime,
             routes,
@@ -156,7 +157,7 @@ impl Bench {
             .path(target)
             .header("last-event-id", last_event_id);
         let response = self.runtime.block_on(async {
-            // Streams of events have no end: the head is enough.
+            // An event stream has no end, so only its head is read.
             let streams = uri.path().starts_with("/v1/events");
             match streams {
                 true => request
@@ -188,7 +189,7 @@ impl Bench {
     }
 }
 
-/// Paths, queries, cursors and positions: a client's mistake is never ours.
+/// Paths, queries, cursors and `Last-Event-ID`: a client's mistake is never a 5xx.
 #[test]
 fn requests() {
     let bench = Bench::new();
@@ -198,7 +199,7 @@ fn requests() {
         .for_each(move |(input, in_api)| {
             let text = String::from_utf8_lossy(&spell(input, WORDS)).into_owned();
             let begin = if *in_api { "/v1/segments/sports/" } else { "/" };
-            // What a client can't send as it is, it sends encoded.
+            // Bytes that a path can't have are percent-encoded.
             let text: String = text
                 .bytes()
                 .map(|byte| match byte {
@@ -232,7 +233,7 @@ fn cursors() {
 
 const LIMIT: u64 = 1 << 16;
 
-/// What was compressed comes back; what was cut off, anywhere, does not; and nothing becomes more than the limit.
+/// A compressed body is decompressed to the same bytes, a truncated one is refused, and no result exceeds the limit.
 #[test]
 fn compressed_bodies() {
     type Input = (Vec<Vec<u8>>, bool, Vec<Edit>, u32);
@@ -281,7 +282,7 @@ fn compressed_bodies() {
         });
 }
 
-/// A body is the same however it comes in pieces.
+/// A body does not depend on how it is split into chunks.
 #[test]
 fn pieces() {
     let runtime = tokio::runtime::Builder::new_current_thread()

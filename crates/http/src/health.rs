@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`: for what starts, stops and balances instances.
+//! `/healthz` and `/readyz`: the probes of supervisors and load balancers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) struct Health {
 /// What can be served now, and which part is to blame when something can't.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
-pub(super) struct Document<'a> {
+pub(super) struct ReadinessResponse<'a> {
     #[schema(schema_with = schema::readiness)]
     status: &'static str,
     /// Whether pairs can be kept.
@@ -50,20 +50,20 @@ struct Component<'a> {
     detail: Option<&'a str>,
 }
 
-/// Whether a request may see what is wrong inside: details name hosts and tell errors of the system.
+/// Whether a request may see details of components, which have host names and system errors.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ShowsDetails(pub(super) bool);
 
-/// What a process is there for.
+/// The task of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// To take pairs and answer counts.
+    /// Serves the API. Ready while it accepts pairs or serves counts.
     Service,
-    /// To recount.
+    /// Only refreshes the cache. Ready while refreshes complete.
     Worker,
 }
 
-/// The routes. The process is not ready any more once `stop` is cancelled.
+/// The routes. Once `stop` is cancelled, `/readyz` reports `draining` with 503.
 pub(super) fn route(
     app: &Arc<Headcount>,
     auth: &Arc<Auth>,
@@ -89,7 +89,8 @@ pub(super) fn route(
     health.or(ready).unify().boxed()
 }
 
-/// The files of tokens and keys. A broken one leaves the service ready, and its revocations without effect.
+/// The files of tokens and keys as components. With a broken file the service stays ready, but revocations in the file
+/// have no effect.
 pub(super) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
     auth.files().map(|(name, broken)| readiness::Component {
         name,
@@ -126,7 +127,7 @@ fn answer(readiness: &Readiness, role: Role, draining: bool, details: bool) -> R
     });
     json_with(
         code,
-        &Document {
+        &ReadinessResponse {
             status,
             writes: readiness.writes,
             reads: readiness.reads,

@@ -1,6 +1,6 @@
-//! The host that a request names: exactly one (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
+//! The host of a request, of which there must be exactly one (RFC 9112, section 3.2; RFC 9113, section 8.3.1).
 //!
-//! A proxy that reads one of two hosts and a service that reads the other serve different requests.
+//! With two hosts, a proxy could use one and the service the other, and so handle different requests.
 
 use warp::host::Authority;
 use warp::http::header::HOST;
@@ -8,7 +8,7 @@ use warp::http::{HeaderMap, Uri, Version};
 
 use super::problem::Problem;
 
-/// The host of a request. `None` only for HTTP/1.0, whose clients need not name one.
+/// The host of a request. `None` only for HTTP/1.0, which does not require a host.
 pub(super) fn of(
     version: Version,
     uri: &Uri,
@@ -26,7 +26,7 @@ pub(super) fn of(
             Err(invalid("Host and :authority differ"))
         }
         (Version::HTTP_2, None, None) => Err(invalid("there is no :authority")),
-        // An absolute target decides, whatever Host says.
+        // An absolute target takes precedence over the Host header.
         (_, Some(target), _) => parse(target.as_str().as_bytes()).map(Some),
         (_, None, header) => Ok(header),
     }

@@ -1,12 +1,14 @@
-//! HTTP: pairs in, counts out, and what keeps the service healthy.
+//! The HTTP service: ingestion of pairs, counts, administration, health, metrics and the web page.
 //!
-//! Each resource has its file, which turns a request into a call of [`Headcount`] and the outcome into an
-//! answer or a [`problem`]. What all requests share (ids, tokens, log, metrics, refusals) is in [`service`] and
-//! [`gate`], what all connections share in [`server`].
+//! Each resource has a file, which turns a request into a call of [`Headcount`] and the result into a response or a
+//! [`problem`]. [`service`] and [`authorization`] hold what all requests share: ids, tokens, logs, metrics, refusals.
+//! [`server`] holds what all connections share.
 
 mod activity;
 mod admin;
+mod audit;
 pub mod auth;
+mod authorization;
 mod body;
 mod client_address;
 mod cookie;
@@ -18,35 +20,33 @@ mod encoding;
 mod events;
 #[cfg(test)]
 mod fuzz;
-mod gate;
 mod health;
 mod host;
-mod idle;
 mod media;
 mod metrics;
+mod monitored_stream;
 pub mod networks;
 mod openapi;
+mod origin;
 mod page;
 mod pairs;
 pub mod parse;
 mod path;
 mod problem;
 mod query;
-mod quiet;
-mod reach;
 mod reply;
 mod request_id;
+mod request_timer;
+mod response_budget;
 mod route;
+mod segment_access;
 mod segments;
 mod server;
 mod service;
 mod session;
 pub mod settings;
-mod site;
-mod trail;
 mod transport;
 mod trend;
-mod unread;
 mod users;
 
 use std::convert::Infallible;
@@ -61,17 +61,17 @@ pub use server::{Drained, serve, serve_health};
 
 use crate::auth::{Auth, Scope};
 use crate::settings::HttpSettings;
+use authorization::Authorizer;
 use engine::Headcount;
-use gate::Gate;
 use problem::Problem;
 use route::{Access, Route};
 
-/// All routes; the busiest come first, as each is tried in turn. Once `stop` is cancelled the service says that
-/// it is not ready; once `closing` is, streams of events end.
+/// All routes. The busiest ones come first, because warp tries them in order. Cancelling `stop` makes the service
+/// report that it is not ready. Cancelling `closing` ends the event streams.
 fn routes(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
-    gate: Gate,
+    authorizer: Authorizer,
     stop: CancellationToken,
     closing: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
@@ -86,7 +86,12 @@ fn routes(
         .unify()
         .or(users::route(app))
         .unify()
-        .or(health::route(app, gate.auth(), health::Role::Service, stop))
+        .or(health::route(
+            app,
+            authorizer.auth(),
+            health::Role::Service,
+            stop,
+        ))
         .unify()
         .or(metrics::route(app))
         .unify()
@@ -94,14 +99,14 @@ fn routes(
         .unify()
         .or(docs::route())
         .unify()
-        .or(page::route(app, settings, gate))
+        .or(page::route(app, settings, authorizer))
         .unify()
         .recover(unmatched)
         .unify()
         .boxed()
 }
 
-/// The routes that tell how a process is, and no others.
+/// Only the health and metrics routes, for a process that does not serve the API.
 fn health_routes(
     app: &Arc<Headcount>,
     auth: &Arc<Auth>,
@@ -115,8 +120,8 @@ fn health_routes(
         .boxed()
 }
 
-/// The method and path template of everything that the service answers, and the scope that it asks for; `None` is
-/// open to everybody, as /metrics is by default.
+/// The method, path template and required scope of every resource. `None` needs no token, which is the default of
+/// `/metrics`.
 pub fn resources() -> impl Iterator<Item = (&'static str, &'static str, Option<Scope>)> {
     Route::ALL.into_iter().flat_map(|route| {
         route.methods().split(", ").map(move |method| {
@@ -129,16 +134,16 @@ pub fn resources() -> impl Iterator<Item = (&'static str, &'static str, Option<S
     })
 }
 
-/// The OpenAPI document of the service, as /openapi.json answers it: indented JSON with a line feed at its end.
+/// The OpenAPI document of the service as `/openapi.json` returns it: indented JSON with a trailing line feed.
 ///
 /// # Errors
 ///
-/// Never in practice: all of it is texts and numbers.
+/// Never in practice: the document has only strings and numbers.
 pub fn openapi() -> Result<String, serde_json::Error> {
     openapi::text()
 }
 
-/// Handlers answer problems themselves; only a request that none took gets here.
+/// Handlers return problems themselves. Only a request that matches no route gets here.
 async fn unmatched(_: Rejection) -> Result<Response, Infallible> {
     Ok(Problem::not_found().into_response())
 }

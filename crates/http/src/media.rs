@@ -1,20 +1,20 @@
-//! What a body of `POST /v1/pairs` is written in.
+//! The content types of `POST /v1/pairs`.
 
 use warp::http::header::{CONTENT_TYPE, HeaderMap};
 
 use super::problem::Problem;
 
-/// The ways of writing pairs.
+/// The format of a body of pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     /// One object, or an array of them.
     Json,
-    /// One object a line.
+    /// One object a line (NDJSON).
     Lines,
 }
 
 impl Format {
-    /// The one that the headers name.
+    /// The format that `content-type` names. 415 for any other.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let value = headers.get(CONTENT_TYPE);
         let named = value.and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -46,7 +46,7 @@ impl Format {
     }
 }
 
-/// Whether a parameter lets the text be UTF-8; only `charset` has a say.
+/// Whether a parameter is compatible with UTF-8. Parameters other than `charset` are ignored.
 fn is_utf8(parameter: &str) -> bool {
     match parameter.split_once('=') {
         Some((name, value)) if name.trim().eq_ignore_ascii_case("charset") => {

@@ -1,4 +1,4 @@
-//! `/metrics`, for Prometheus and what else scrapes.
+//! `/metrics`, for Prometheus and compatible scrapers.
 
 use std::sync::Arc;
 
@@ -10,16 +10,15 @@ use warp::{Filter, path};
 use super::problem::Problem;
 use engine::Headcount;
 
-/// A way of writing metrics.
+/// An exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exposition {
     /// OpenMetrics 1.0.0.
     OpenMetrics,
-    /// The text format 0.0.4 of Prometheus.
+    /// Prometheus text format 0.0.4.
     Plain,
 }
 
-/// The route.
 pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     path!("metrics")
@@ -56,7 +55,7 @@ fn get(app: &Headcount, headers: &HeaderMap) -> Response {
     }
 }
 
-/// The form that the client prefers: OpenMetrics only for one that names it, since everything reads the other.
+/// The format that the client prefers. OpenMetrics only if `Accept` names it, because every scraper reads the other.
 fn wanted(headers: &HeaderMap) -> Exposition {
     let (mut open, mut plain) = (0.0_f32, 0.0_f32);
     let given = headers.get_all(ACCEPT).iter();

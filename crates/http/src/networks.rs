@@ -1,4 +1,4 @@
-//! Networks: addresses with as many bits as count.
+//! IP networks in CIDR notation.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ struct Network {
 }
 
 impl Networks {
-    /// Those that `texts` name; `None` where one is none.
+    /// The networks in `texts`; `None` if one of them is invalid. A bare address is a network of one address.
     pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let networks = texts.into_iter().map(Network::parse);
         Some(Self(networks.collect::<Option<_>>()?))
@@ -36,7 +36,7 @@ impl Network {
         let address: IpAddr = address.parse().ok()?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
-            // `u32` would also take `+8`.
+            // `u32` also parses `+8`.
             Some(bits) if !bits.bytes().all(|byte| byte.is_ascii_digit()) => return None,
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= most)?,
             None => most,
@@ -52,7 +52,7 @@ impl Network {
             (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits(), other.to_bits(), 128),
             _ => return false,
         };
-        // Shifting by all bits is an overflow, and all addresses are alike then.
+        // A shift by the full width overflows: the network `/0` has all addresses.
         let rest = width - self.bits;
         own.checked_shr(rest).unwrap_or(0) == other.checked_shr(rest).unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! `POST /v1/pairs`: the way in.
+//! `POST /v1/pairs`: ingestion of pairs.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
+use super::authorization;
 use super::body::{Limits, Received};
-use super::encoding::{Encoding, still_packed};
-use super::gate;
+use super::encoding::{Encoding, detect_compression};
 use super::media::Format;
 use super::openapi::schema;
 use super::parse::{self, BadBody, ItemError, Report};
@@ -28,30 +28,31 @@ use domain::Reach;
 use engine::Headcount;
 use engine::ingest::{Admitted, Durability, Intake, PairError};
 
-/// A body above this size is parsed off the threads that serve connections: it takes longer than a
-/// millisecond, and what takes less is not worth the change of thread.
+/// A body above this size is parsed on a blocking thread, because it takes longer than a millisecond. A smaller body is
+/// not worth the change of thread.
 const LARGE: usize = 128 * 1024;
-/// The fewest bytes of a pair that is written in full, for sizing.
+/// The least bytes of a pair with all its fields, for the capacity of buffers.
 const BYTES_PER_PAIR: usize = 40;
 
-/// The code of a pair that is in order and that the store refuses.
+/// The code of a valid pair that the store refuses.
 const STORE_REFUSED: &str = "store_refused";
-const STORE_REFUSED_MESSAGE: &str = "the store refuses this pair, which is in order, until its operator acts: don't send it again before";
+const STORE_REFUSED_MESSAGE: &str =
+    "this pair is valid, but the store refuses it until an operator acts: do not retry before that";
 
 struct Pairs {
     app: Arc<Headcount>,
     limits: Limits,
-    /// One large body per processor is parsed at a time: more would only take memory.
+    /// One permit per processor: more large bodies parsed at a time would only take memory.
     parsers: Semaphore,
 }
 
-/// What a token says of who posts; without one, nothing.
+/// The limits of the caller's token. Without a token there are none.
 struct Caller {
     limiter: Option<Arc<Limiter>>,
     reach: Reach,
 }
 
-/// What became of a body's pairs.
+/// The result of a body.
 #[derive(Debug)]
 struct Taken {
     accepted: usize,
@@ -62,7 +63,7 @@ struct Taken {
 /// What became of the pairs of a request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Accepted)]
-pub(super) struct Answer<'a> {
+pub(super) struct PairsResponse<'a> {
     /// Pairs that are durable now.
     accepted: usize,
     /// Items that were refused.
@@ -79,7 +80,6 @@ pub(super) struct Answer<'a> {
     warnings: &'a [String],
 }
 
-/// The route.
 pub(super) fn route(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilter<(Response,)> {
     let pairs = Arc::new(Pairs {
         app: Arc::clone(app),
@@ -135,16 +135,18 @@ impl Pairs {
         if body.bytes.is_empty() {
             return Err(BadBody::Empty.into());
         }
-        // Before the work of parsing, which is most of what a request costs.
-        self.app.ingest().has_room()?;
+        // Checked before parsing, so that a full queue spends no CPU on a body that it would refuse.
+        self.app.ingest().check_capacity()?;
         let (batch, mut report) = self.parse(format, encoding, body, caller.reach).await?;
         if let Some(limiter) = caller.limiter {
-            // Bad items too: they cost as much to read.
+            // Bad items are charged too, because they cost as much to parse.
             let charged = limiter.pairs(report.items);
-            charged.map_err(|limited| gate::limit(limited, "pairs", self.app.metrics()))?;
+            charged.map_err(|limited| {
+                authorization::rate_limit_problem(limited, "pairs", self.app.metrics())
+            })?;
         }
         let pairs = batch.len();
-        // With nothing to keep this is no more than a check, and the answer is a refusal all the same.
+        // Without an acceptable pair this only checks that pairs can be kept. The response is a refusal either way.
         let kept = self.app.ingest().accept(batch).await?;
         report.refuse_accepted(&kept.refused, STORE_REFUSED, STORE_REFUSED_MESSAGE);
         Ok(Taken {
@@ -179,7 +181,7 @@ impl Pairs {
             };
             parse(format, &bytes, intake, &reach)
         };
-        // Owned by this request, which waits for it; it ends by itself, as its input is bounded.
+        // The task is owned by this request, which awaits it. It always ends, because its input is bounded.
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|error| internal(&error))?
@@ -208,8 +210,8 @@ fn parse(
     mut intake: Intake,
     reach: &Reach,
 ) -> Result<(Admitted, Report), Problem> {
-    if let Some(packed) = still_packed(body) {
-        return Err(BadBody::Packed(packed).into());
+    if let Some(coding) = detect_compression(body) {
+        return Err(BadBody::Compressed(coding).into());
     }
     let mut push = |user: &str, segment: &str, at| match reach.covers(segment) {
         true => intake.push(user, segment, at),
@@ -238,7 +240,7 @@ impl Taken {
             Durability::Stored => (StatusCode::OK, None),
             Durability::Spooled => (StatusCode::ACCEPTED, Some("spooled")),
         };
-        let answer = Answer {
+        let answer = PairsResponse {
             accepted: self.accepted,
             rejected,
             durable,
@@ -254,7 +256,7 @@ impl Taken {
         } else {
             (
                 "nothing_accepted",
-                "no pair in the body is acceptable; errors has the reasons",
+                "no pair in the body is acceptable: see errors for the reasons",
             )
         };
         let errors = serde_json::to_value(&self.report.errors).unwrap_or_default();

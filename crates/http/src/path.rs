@@ -1,8 +1,7 @@
-//! Names in paths: one percent-decoding, then the domain's own check.
+//! Names in paths: percent-decoded once, then validated by the domain types.
 //!
-//! Clients and proxies take `.` and `..` out of a path, percent-encoded too (RFC 3986, section 5.2.4; the URL standard), so
-//! that no path reaches a segment or user of that name. Such a name goes into the query, beside the path: the path then
-//! says `-` in its place.
+//! Clients and proxies remove `.` and `..` from a path, also percent-encoded (RFC 3986, section 5.2.4; the URL standard), so
+//! no path can address a segment or user of that name. Such a name goes into the query, and the path has `-` in its place.
 
 use std::borrow::Cow;
 
@@ -10,75 +9,73 @@ use super::problem::Problem;
 use super::query::Query;
 use domain::{Segment, UserId};
 
-/// What a path says in place of a name that the query has.
-const BESIDE: &str = "-";
+/// The placeholder in a path for a name that is in the query.
+const PLACEHOLDER: &str = "-";
 
-/// The segment that a request names: in its path, or in the parameter `segment`.
+/// The segment of a request: in its path, or in the parameter `segment`.
 pub(super) fn segment(raw: &str, query: &Query) -> Result<Segment, Problem> {
-    match beside(raw, query, "segment")? {
+    match from_query(raw, query, "segment")? {
         Some(name) => Segment::new(name)
             .map_err(|error| Problem::bad_request("invalid_segment", error.to_string())),
         None => segment_in_path(raw),
     }
 }
 
-/// The user that a request names: in its path, or in the parameter `user_id`.
+/// The user of a request: in its path, or in the parameter `user_id`.
 pub(super) fn user(raw: &str, query: &Query) -> Result<UserId<'static>, Problem> {
-    match beside(raw, query, "user_id")? {
+    match from_query(raw, query, "user_id")? {
         Some(id) => UserId::new(id.to_owned())
             .map_err(|error| Problem::bad_request("invalid_user_id", error.to_string())),
         None => user_in_path(raw),
     }
 }
 
-/// The name that the parameter `name` gives. The path must leave it room: two names would be a mistake that no choice
-/// between them mends.
-fn beside<'q>(raw: &str, query: &'q Query, name: &str) -> Result<Option<&'q str>, Problem> {
+/// The name in the parameter `name`. The path must then have the placeholder: with two names, either choice may be wrong.
+fn from_query<'q>(raw: &str, query: &'q Query, name: &str) -> Result<Option<&'q str>, Problem> {
     let given = query.text(name)?;
     match given {
-        Some(_) if raw != BESIDE => {
-            let detail = format!("goes with a path that has `{BESIDE}` in place of the name");
+        Some(_) if raw != PLACEHOLDER => {
+            let detail = format!("goes with a path that has `{PLACEHOLDER}` in place of the name");
             Err(Problem::invalid_parameter(name, detail))
         }
         given => Ok(given),
     }
 }
 
-/// The address of what belongs to a segment: `before`, its name and `after`.
+/// The address of a resource of a segment: `before`, the name and `after`.
 pub(super) fn of_segment(before: &str, segment: &str, after: &str) -> String {
     match needs_a_query(segment) {
-        true => format!("{before}/{BESIDE}{after}?segment={}", encode(segment)),
+        true => format!("{before}/{PLACEHOLDER}{after}?segment={}", encode(segment)),
         false => format!("{before}/{}{after}", encode(segment)),
     }
 }
 
-/// Whether no path can have `name`.
+/// Whether `name` can't be in a path.
 pub(super) fn needs_a_query(name: &str) -> bool {
     matches!(name, "." | "..")
 }
 
-/// `address` with another parameter, encoded already.
+/// Appends `parameter`, which is already encoded, to `address`.
 pub(super) fn with(address: &str, parameter: &str) -> String {
     let joint = if address.contains('?') { '&' } else { '?' };
     format!("{address}{joint}{parameter}")
 }
 
-/// The segment that a part of a path names.
+/// The segment in a part of a path.
 fn segment_in_path(raw: &str) -> Result<Segment, Problem> {
     let invalid = |detail: String| Problem::bad_request("invalid_segment", detail);
     let name = decode(raw).map_err(|error| invalid(format!("segment {error}")))?;
     Segment::new(&name).map_err(|error| invalid(error.to_string()))
 }
 
-/// The user that a part of a path names.
+/// The user in a part of a path.
 fn user_in_path(raw: &str) -> Result<UserId<'static>, Problem> {
     let invalid = |detail: String| Problem::bad_request("invalid_user_id", detail);
     let id = decode(raw).map_err(|error| invalid(format!("user_id {error}")))?;
     UserId::new(id.into_owned()).map_err(|error| invalid(error.to_string()))
 }
 
-/// A name as part of a path: everything but unreserved characters is percent-encoded, since a name may hold
-/// slashes and question marks.
+/// Percent-encodes everything but unreserved characters, since a name may have slashes and question marks.
 pub(super) fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for byte in name.bytes() {
@@ -91,7 +88,7 @@ pub(super) fn encode(name: &str) -> String {
     encoded
 }
 
-/// Why a part of a path can't be decoded. Completes a sentence that names the part.
+/// Why a part of a path can't be decoded. The message completes a sentence that names the part.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum BadPath {
     #[error("has a % that two hexadecimal digits must follow; a percent sign itself is %25")]
@@ -100,7 +97,7 @@ enum BadPath {
     Utf8,
 }
 
-/// Undoes percent-encoding once, as RFC 3986 has it: `%252F` is the text `%2F`, and `+` is itself.
+/// Percent-decodes once, as RFC 3986 specifies: `%252F` is the string `%2F`, and `+` is a plus sign.
 fn decode(raw: &str) -> Result<Cow<'_, str>, BadPath> {
     if !raw.contains('%') {
         return Ok(Cow::Borrowed(raw));
@@ -163,16 +160,16 @@ mod tests {
 
     #[test]
     fn names_that_no_path_can_have_stand_beside_it() {
-        let beside = |name: &str| Query::of(&[("segment", name), ("user_id", name)]);
+        let query = |name: &str| Query::of(&[("segment", name), ("user_id", name)]);
         for name in [".", "..", "a/b", "-"] {
-            assert_eq!(segment("-", &beside(name)).unwrap().as_str(), name);
-            assert_eq!(user("-", &beside(name)).unwrap().as_str(), name);
+            assert_eq!(segment("-", &query(name)).unwrap().as_str(), name);
+            assert_eq!(user("-", &query(name)).unwrap().as_str(), name);
         }
         let nothing = Query::default();
         assert_eq!(segment("-", &nothing).unwrap().as_str(), "-");
-        let both = segment("sports", &beside("news")).unwrap_err();
+        let both = segment("sports", &query("news")).unwrap_err();
         assert_eq!(both.summary(), (400, "invalid_parameter"));
-        let bad = segment("-", &beside(" ")).unwrap_err();
+        let bad = segment("-", &query(" ")).unwrap_err();
         assert_eq!(bad.summary(), (400, "invalid_segment"));
         assert_eq!(of_segment("/segments", "a/b", ""), "/segments/a%2Fb");
         let address = of_segment("/v1/segments", "..", "/count");

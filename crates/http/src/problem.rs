@@ -1,4 +1,4 @@
-//! Errors as clients see them: RFC 9457 problem documents with a stable code.
+//! Error responses: RFC 9457 problem documents with a stable code.
 
 use std::time::Duration;
 
@@ -24,22 +24,22 @@ pub(super) struct Problem {
     cause: Option<String>,
 }
 
-/// The code of a problem, for the audit trail and the log. Travels beside a response.
+/// The code of a problem, for the audit trail: an extension of the response.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Code(pub(super) &'static str);
 
-/// What went wrong inside, for the log. Travels beside a response, never in it.
+/// The internal cause of a problem, for the log: an extension of the response, never sent to the client.
 #[derive(Debug, Clone)]
 pub(super) struct Cause(pub(super) String);
 
-/// The sentence for people of a response that is a problem, for what shows it in another form.
+/// The `detail` of a problem, for pages that show it as HTML: an extension of the response.
 #[derive(Debug, Clone)]
 pub(super) struct Detail(pub(super) String);
 
 /// Why a request failed (RFC 9457). Some codes have further members, such as `parameter` or `limit`.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
-pub(super) struct Document<'a> {
+pub(super) struct ProblemDocument<'a> {
     title: &'a str,
     /// The status of the answer.
     #[schema(minimum = 400, maximum = 599)]
@@ -54,7 +54,7 @@ pub(super) struct Document<'a> {
 }
 
 impl Problem {
-    /// A problem with a sentence that says what would be right.
+    /// A problem. `detail` is a sentence for people that says how to fix the request.
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -77,9 +77,9 @@ impl Problem {
         Self::bad_request("invalid_parameter", detail).member("parameter", name)
     }
 
-    /// A query parameter that the resource does not take; `known` are those that it does.
+    /// A query parameter that the resource does not have. `known` are its parameters.
     pub(super) fn unknown_parameter(name: &str, known: &[&str], nearest: Option<&str>) -> Self {
-        // A client may send any length; this is enough to find it.
+        // A client may send a name of any length. 64 characters are enough to find it.
         let name: String = name.chars().take(64).collect();
         let instead = match (nearest, known) {
             (Some(nearest), _) => format!("did you mean `{nearest}`?"),
@@ -104,7 +104,7 @@ impl Problem {
         )
     }
 
-    /// 404: the path would name a resource if a name in it had no slash.
+    /// 404: the path would be known if the slash in a name were percent-encoded.
     pub(super) fn slash_in_name() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
@@ -113,7 +113,7 @@ impl Problem {
         )
     }
 
-    /// 405, with the methods that would be right.
+    /// 405, with the allowed methods.
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
         let detail = format!("this resource takes {allow}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
@@ -135,7 +135,7 @@ impl Problem {
         )
     }
 
-    /// 429: too much is under way.
+    /// 429: too much work is in flight.
     pub(super) fn busy(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).retry_after(retry_after)
     }
@@ -145,13 +145,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail).retry_after(retry_after)
     }
 
-    /// 500: a defect of ours.
+    /// 500: a defect of the service.
     pub(super) fn internal() -> Self {
-        let detail = "something went wrong here; the log has more under this request id";
+        let detail = "an internal error occurred; the log has details under this request id";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
-    /// Whether a body was refused for what it holds rather than for how it came.
+    /// Whether a body was refused because of its size or of the memory that it needs.
     pub(super) fn is_about_size(&self) -> bool {
         matches!(
             self.status,
@@ -159,7 +159,7 @@ impl Problem {
         )
     }
 
-    /// The status that it is answered with.
+    /// The status of the response.
     pub(super) fn status(&self) -> StatusCode {
         self.status
     }
@@ -192,9 +192,9 @@ impl Problem {
         self
     }
 
-    /// Says when to come back.
+    /// Sets `Retry-After`.
     pub(super) fn retry_after(self, after: Duration) -> Self {
-        // Whole seconds, rounded up: 0 would invite a client to come back at once.
+        // Whole seconds, rounded up: 0 would allow an immediate retry.
         let seconds = after.as_millis().div_ceil(1000).max(1);
         let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
         self.header(RETRY_AFTER, HeaderValue::from(seconds))
@@ -208,14 +208,14 @@ impl Problem {
 
 impl Reply for Problem {
     fn into_response(self) -> warp::reply::Response {
-        let document = Document {
+        let document = ProblemDocument {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
             members: &self.members,
         };
-        // Texts and numbers under texts always serialise.
+        // Strings and numbers with string keys always serialise.
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = Response::new(body).into_response();
         *response.status_mut() = self.status;
@@ -231,8 +231,8 @@ impl Reply for Problem {
     }
 }
 
-/// What a client is told to wait when the store is away; one that is only busy comes back sooner.
-pub(super) const RETRY_AWAY: Duration = Duration::from_secs(5);
+/// `Retry-After` while the store is unavailable. It is shorter while the store is only busy.
+pub(super) const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 const RETRY_BUSY: Duration = Duration::from_secs(1);
 
 impl From<StoreError> for Problem {
@@ -254,7 +254,9 @@ impl From<StoreError> for Problem {
             | StoreError::Timeout(_)
             | StoreError::Full(_)
             | StoreError::NotSetUp(_)
-            | StoreError::Closed => Self::unavailable("the store can't answer now", RETRY_AWAY),
+            | StoreError::Closed => {
+                Self::unavailable("the store can't answer now", RETRY_UNAVAILABLE)
+            }
         };
         problem.caused_by(&error)
     }
@@ -274,7 +276,7 @@ impl From<IngestError> for Problem {
             IngestError::Unavailable { retry_after, cause } => {
                 Self::unavailable(detail, retry_after).caused_by(&cause)
             }
-            // No time is given after which to come back: the store has to be mended first.
+            // Without `Retry-After`, because the store has to be repaired first.
             IngestError::Refused { cause } => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Self::new(status, "store_refused", detail).caused_by(&cause)

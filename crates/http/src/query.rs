@@ -1,4 +1,4 @@
-//! Query parameters: the values of known ones are checked, unknown ones are refused.
+//! Query parameters: values are validated, unknown parameters are refused.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::route::Route;
 use domain::text::nearest;
 use domain::{Segment, TimeFrame, Timestamp, Window};
 
-/// The parameters of a request, decoded, in order.
+/// The decoded query parameters of a request, in order.
 #[derive(Debug, Default)]
 pub(super) struct Query(Vec<(String, String)>);
 
-/// The query of a request; none is an empty one.
+/// The query of a request. A request without a query has an empty one.
 pub(super) fn query() -> impl Filter<Extract = (Query,), Error = Rejection> + Copy {
     warp::query::<Vec<(String, String)>>().map(Query)
 }
 
-/// Refuses a query (without its question mark) with a parameter that `route` does not take.
+/// Refuses a query (without its question mark) that has a parameter unknown to `route`.
 pub(super) fn check(route: Route, query: Option<&str>) -> Result<(), Problem> {
     let known = route.parameters();
     for (name, _) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -36,7 +36,7 @@ pub(super) fn check(route: Route, query: Option<&str>) -> Result<(), Problem> {
 }
 
 impl Query {
-    /// The value of `name`; giving one twice is a mistake that no choice between the two would mend.
+    /// The value of `name`. A parameter given twice is an error, because either choice may be wrong.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
         let mut values = self.0.iter().filter(|(key, _)| key == name);
         let first = values.next().map(|(_, value)| value.as_str());
@@ -46,7 +46,7 @@ impl Query {
         }
     }
 
-    /// Whether `name` is `true`; without a value it is.
+    /// Whether `name` is true. A parameter without a value counts as true.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.text(name)? {
             None | Some("false" | "0") => Ok(false),
@@ -76,7 +76,7 @@ impl Query {
         let Some(text) = self.text(name)? else {
             return Ok(None);
         };
-        // A plus sign that was not percent-encoded arrives as a space.
+        // A plus sign that was not percent-encoded is decoded as a space.
         let at = parse_instant(text).or_else(|| parse_instant(&text.replace(' ', "+")));
         let wrong = || Problem::invalid_parameter(name, parse::bad_instant(text));
         at.map(Some).ok_or_else(wrong)
@@ -92,7 +92,7 @@ impl Query {
         step.map(Some).ok_or_else(wrong)
     }
 
-    /// A segment's name.
+    /// A segment.
     pub(super) fn segment(&self, name: &str) -> Result<Option<Segment>, Problem> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
@@ -102,7 +102,7 @@ impl Query {
             .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
     }
 
-    /// Segments' names: the parameter may be repeated, up to `maximum` times.
+    /// Segments: the parameter may be repeated, up to `maximum` times.
     pub(super) fn segments(&self, name: &str, maximum: usize) -> Result<Vec<Segment>, Problem> {
         let given = self.0.iter().filter(|(key, _)| key == name);
         let segments = given
@@ -120,7 +120,7 @@ impl Query {
         }
     }
 
-    /// The parameters of a query without its question mark.
+    /// Parses a query without its question mark.
     pub(super) fn parse(query: &str) -> Self {
         Self(
             form_urlencoded::parse(query.as_bytes())
@@ -135,7 +135,7 @@ impl Query {
         Self(pairs.iter().map(owned).collect())
     }
 
-    /// The window of a count; the configured one by default.
+    /// The window of a count; by default the configured window.
     pub(super) fn window(&self, frame: &TimeFrame) -> Result<Window, Problem> {
         let Some(text) = self.text("window")? else {
             return Ok(frame.full_window());
@@ -149,7 +149,7 @@ impl Query {
     }
 }
 
-/// A duration as people write it; a bare number is seconds, as in `window_seconds`.
+/// Parses a duration such as `1d 6h`. A bare number is in seconds, as in `window_seconds`.
 fn duration(text: &str) -> Option<Duration> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().map(Duration::from_secs);

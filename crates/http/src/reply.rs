@@ -1,4 +1,4 @@
-//! Answers that went well.
+//! Successful JSON responses.
 
 use serde::{Serialize, Serializer};
 use warp::http::header::{CONTENT_TYPE, HeaderValue};
@@ -27,12 +27,12 @@ pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> warp::rep
     }
 }
 
-/// An instant in RFC 3339, for `serialize_with`.
+/// Serialises an instant in RFC 3339, for `serialize_with`.
 pub(super) fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
 }
 
-/// The same of an instant that may be missing.
+/// Serialises an instant in RFC 3339, or null, for `serialize_with`.
 pub(super) fn rfc3339_or_null<S: Serializer>(
     at: &Option<Timestamp>,
     serializer: S,

@@ -1,14 +1,14 @@
-//! A name for each request, so that an answer can be found in the log.
+//! The id of each request, by which a response can be found in the log.
 
 use warp::http::header::{HeaderMap, HeaderName, HeaderValue};
 
-/// The header that carries it, both ways.
+/// The header of the id, in requests and responses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Longer ones are replaced: they would only fill the log.
+/// A longer id is replaced, because it would only fill the log.
 const MAX_BYTES: usize = 64;
 
-/// The id that the client gave, if it is a plain one; else a new one.
+/// The client's id if it is plain, otherwise a new one.
 pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
     match headers.get(REQUEST_ID) {
         Some(given) if is_plain(given.as_bytes()) => given.clone(),
@@ -21,7 +21,7 @@ fn is_plain(id: &[u8]) -> bool {
     (1..=MAX_BYTES).contains(&id.len()) && id.iter().all(plain)
 }
 
-/// 16 hexadecimal digits. Random is enough: an id only has to tell requests of the same days apart.
+/// 16 random hexadecimal digits: an id only has to be unique among the requests of a few days.
 fn generate() -> HeaderValue {
     let number = fastrand::u64(..);
     let mut digits = [0; 16];

@@ -1,5 +1,5 @@
-//! What each path is: the template that stands for it in logs and metrics, the methods that it takes, and who may
-//! use them.
+//! The table of routes: for each path its template in logs and metrics, its methods, its query parameters, and the
+//! scope that each method needs.
 
 use crate::auth::Scope;
 
@@ -28,14 +28,14 @@ pub(super) enum Route {
     Unknown,
 }
 
-/// Who may use a resource.
+/// What access to a resource requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Everybody: what starts, stops and balances instances has no token.
+    /// Nothing: supervisors and load balancers have no token.
     Open,
-    /// As `metrics_open` says.
+    /// Scope `read`, unless the setting `metrics_open` is on.
     Metrics,
-    /// Who has a token with this scope.
+    /// A token with this scope.
     Needs(Scope),
 }
 
@@ -44,21 +44,21 @@ pub(super) enum Access {
 pub(super) enum Names {
     /// Nowhere.
     Nothing,
-    /// In the part of its path with this number, from 0.
+    /// In the part of its path with this index, from 0.
     InPath(usize),
-    /// In its `segment` parameters; without one it is about all segments.
+    /// In its `segment` parameters. Without one the request is about all segments.
     InQuery,
-    /// It is about many, of which its handler takes or answers those within the caller's reach.
+    /// In its body or response: the handler accepts or returns only segments within the caller's reach.
     Filtered,
-    /// It is about all segments at once.
+    /// Nowhere: it is about all segments at once.
     Everything,
 }
 
-/// No path of ours has more parts; a longer one is unknown.
+/// The most parts of a known path; a longer path is unknown.
 const MAX_PARTS: usize = 4;
 
 impl Route {
-    /// Every resource. A new one that is not listed here does not compile: `Unknown` is the last.
+    /// Every resource. A new one that is not listed here does not compile, because `Unknown` is the last variant.
     pub(super) const ALL: [Self; Self::Unknown as usize] = [
         Self::Pairs,
         Self::Count,
@@ -117,7 +117,7 @@ impl Route {
         }
     }
 
-    /// The path with names in place of values: a path itself may hold a user id.
+    /// The path with placeholders for values. The path itself must not be logged: it may have a user id.
     pub(super) fn template(self) -> &'static str {
         match self {
             Self::Pairs => "/v1/pairs",
@@ -143,7 +143,7 @@ impl Route {
         }
     }
 
-    /// The methods that the resource takes, as in an `Allow` header.
+    /// The methods of the resource, in the form of an `Allow` header.
     pub(super) fn methods(self) -> &'static str {
         match self {
             Self::Pairs | Self::Refresh | Self::Archive | Self::SignOut => "POST",
@@ -166,8 +166,8 @@ impl Route {
         }
     }
 
-    /// The query parameters that the resource takes. Any other is refused: a misspelt one that is ignored gives an
-    /// answer to another question.
+    /// The query parameters of the resource. Any other is refused: to ignore a misspelt parameter would return the result
+    /// of another query.
     pub(super) fn parameters(self) -> &'static [&'static str] {
         match self {
             Self::Count => &["window", "fresh", "segment"],
@@ -178,7 +178,7 @@ impl Route {
             Self::Page => &["q", "sort", "order", "page"],
             Self::SegmentPage => &["window", "range", "from", "to", "segment"],
             Self::SignIn => &["next"],
-            // The version, which makes browsers ask for a new file.
+            // The version, which makes browsers request a new file.
             Self::Asset => &["v"],
             Self::Pairs
             | Self::Archive
@@ -193,7 +193,7 @@ impl Route {
         }
     }
 
-    /// Who may use the resource by `method`.
+    /// What access to the resource by `method` requires.
     pub(super) fn access(self, method: &str) -> Access {
         match self {
             Self::Pairs => Access::Needs(Scope::Write),
@@ -207,7 +207,7 @@ impl Route {
             | Self::Page
             | Self::SegmentPage => Access::Needs(Scope::Read),
             Self::Metrics => Access::Metrics,
-            // The documents and the page's files hold no data, and say nothing that the source does not.
+            // The API documents and the page's files have no data beyond the public source.
             Self::OpenApi
             | Self::Docs
             | Self::DocsFile
@@ -244,7 +244,7 @@ impl Route {
         }
     }
 
-    /// Whether people look at the resource with a browser.
+    /// Whether the resource is a page of the web interface.
     pub(super) fn is_page(self) -> bool {
         matches!(
             self,
@@ -252,7 +252,7 @@ impl Route {
         )
     }
 
-    /// Whether the token may come in the page's cookie: the pages and what their script asks, to read only.
+    /// Whether the page's cookie authorizes the request: only reads, of the pages and of what their script requests.
     pub(super) fn takes_cookie(self, method: &str) -> bool {
         let read = matches!(
             self.template(),
@@ -265,13 +265,13 @@ impl Route {
         read && matches!(method, "GET" | "HEAD")
     }
 
-    /// Whether the resource takes `method`.
+    /// Whether the resource has `method`.
     pub(super) fn takes(self, method: &str) -> bool {
         self.methods().split(", ").any(|known| known == method)
     }
 }
 
-/// Whether an unknown `path` is that of a name with a slash that was not percent-encoded.
+/// Whether an unknown `path` would be known if a slash within a name were percent-encoded.
 pub(super) fn has_slash_in_name(path: &str) -> bool {
     let name = ["/v1/segments/", "/v1/users/", "/segments/"]
         .iter()

@@ -1,4 +1,4 @@
-//! `GET /v1/segments`: the segments with their counts, in pages.
+//! `GET /v1/segments`: all segments with their counts, paged.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) const MAX_LIMIT: usize = 1000;
 /// A page of segments.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Segments)]
-pub(super) struct Document<'a> {
+pub(super) struct SegmentsResponse<'a> {
     segments: Vec<Entry<'a>>,
     window_seconds: u64,
     /// The `cursor` of the next page; null after the last.
@@ -53,7 +53,6 @@ fn instant<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok
     }
 }
 
-/// The route.
 pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     path!("v1" / "segments")
@@ -82,7 +81,7 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
     let after = match query.text("cursor")? {
         None | Some("") => None,
         Some(text) => Some(Cursor::parse(text, sort).ok_or_else(|| {
-            let detail = "must be the next of an earlier answer with the same sort";
+            let detail = "must be the next of an earlier response with the same sort";
             Problem::invalid_parameter("cursor", detail)
         })?),
     };
@@ -94,13 +93,13 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
         name.starts_with(prefix) && reach.covers(name)
     });
     if sort == Sort::Users {
-        // The list came sorted by name; the sort is stable.
+        // The list is sorted by name already, and the sort is stable.
         list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
     }
     Ok(json(&page(&list, window, sort, after.as_ref(), limit)))
 }
 
-/// What a segment is sorted by: one without a number comes last.
+/// The sort key by users. A segment without a count comes last.
 fn users(listed: &Listed) -> u64 {
     listed.count.map_or(0, |count| count.users)
 }
@@ -111,7 +110,7 @@ fn page<'a>(
     sort: Sort,
     after: Option<&Cursor>,
     limit: usize,
-) -> Document<'a> {
+) -> SegmentsResponse<'a> {
     let start = after.map_or(0, |cursor| {
         list.partition_point(|listed| !cursor.is_before(&listed.segment, users(listed)))
     });
@@ -128,7 +127,7 @@ fn page<'a>(
         }
         _ => None,
     };
-    Document {
+    SegmentsResponse {
         segments: list[start..end].iter().map(entry).collect(),
         window_seconds: window.seconds(),
         next,
@@ -165,7 +164,7 @@ mod tests {
         sort: Sort,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> Document<'a> {
+    ) -> SegmentsResponse<'a> {
         let minute = Duration::from_secs(60);
         let frame = TimeFrame::new(minute, minute, minute).unwrap();
         let list: Vec<_> = list.iter().collect();
@@ -212,7 +211,7 @@ mod tests {
         let before = list(Sort::Users, &[("a", 9), ("b", 8), ("c", 7), ("d", 6)]);
         let first = page_of(&before, Sort::Users, None, 2);
         let cursor = Cursor::parse(&first.next.unwrap(), Sort::Users).unwrap();
-        // The segment at the cursor grew, and one before it went.
+        // The segment at the cursor has grown, and one before it is no longer listed.
         let after = list(Sort::Users, &[("b", 10), ("c", 7), ("d", 6)]);
         let second = page_of(&after, Sort::Users, Some(&cursor), 2);
         let names: Vec<_> = second.segments.iter().map(|entry| entry.segment).collect();

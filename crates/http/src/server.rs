@@ -1,4 +1,4 @@
-//! The accept loop: bounded connections, deadlines for heads, and a drain that ends.
+//! The accept loop: a limit on connections, timeouts for request heads, and a drain with a deadline.
 
 use std::io;
 use std::net::IpAddr;
@@ -18,14 +18,14 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use super::activity::Activity;
+use super::audit::AuditTrail;
+use super::authorization::Authorizer;
 use super::cors::Policy;
-use super::gate::Gate;
-use super::idle::Heard;
-use super::quiet;
+use super::monitored_stream::MonitoredStream;
+use super::origin::OriginPolicy;
+use super::request_timer::Timeouts;
 use super::service::{Web, WebParts};
 use super::session::Sessions;
-use super::site::Visitors;
-use super::trail::Trail;
 use super::transport;
 use super::{health_routes, routes};
 use crate::auth::Auth;
@@ -33,23 +33,23 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 use telemetry::Metrics;
 
-/// When the process has no descriptor left, trying again at once would only burn a processor.
+/// Backoff after a failed accept. When the process has no file descriptor left, an immediate retry only uses CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long the end of a stream of events may take to reach its client. One that does not read would never get it.
+/// How long the end of an event stream may take to reach its client. A client that does not read never receives it.
 const STREAM_END: Duration = Duration::from_secs(1);
-/// How often it is looked whether a connection has anything left but streams.
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
+/// How often the drain checks whether only event streams are left on a connection.
+const CHECK_PERIOD: Duration = Duration::from_millis(100);
 
-/// How serving ended.
+/// The result of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that were cut because they outlasted `shutdown_grace`.
+    /// Connections that were closed because they were still open after `shutdown_grace`.
     pub abandoned: usize,
 }
 
-/// Serves `app` on `listener`, to whom `auth` knows, until `stop` is cancelled and `shutdown_delay` has passed, then
-/// lets requests under way finish for at most `shutdown_grace`. The caller owns the socket and the signal, and closes
-/// `app` afterwards.
+/// Serves `app` on `listener` to clients that `auth` authenticates, until `stop` is cancelled and `shutdown_delay` has
+/// passed. Requests in flight then have `shutdown_grace` to finish. The caller owns the socket and the signal, and
+/// closes `app` afterwards.
 pub async fn serve(
     listener: TcpListener,
     app: Arc<Headcount>,
@@ -59,15 +59,21 @@ pub async fn serve(
 ) -> Drained {
     let closing = CancellationToken::new();
     let sessions = Sessions::new(settings.session_key.as_ref());
-    let gate = Gate::new(auth, sessions, Arc::clone(app.metrics()));
-    let routes = routes(&app, settings, gate.clone(), stop.clone(), closing.clone());
+    let authorizer = Authorizer::new(auth, sessions, Arc::clone(app.metrics()));
+    let routes = routes(
+        &app,
+        settings,
+        authorizer.clone(),
+        stop.clone(),
+        closing.clone(),
+    );
     let stops = Stops { stop, closing };
-    let trail = Trail::new(Some(Arc::clone(&app)));
+    let audit_trail = AuditTrail::new(Some(Arc::clone(&app)));
     serve_routes(
         listener,
         routes,
-        gate,
-        trail,
+        authorizer,
+        audit_trail,
         app.metrics(),
         settings,
         stops,
@@ -75,7 +81,8 @@ pub async fn serve(
     .await
 }
 
-/// The same with nothing but `/healthz`, `/readyz` and `/metrics`, and for everybody: for a process that serves nobody.
+/// Like [`serve`], but serves only `/healthz`, `/readyz` and `/metrics`, and without authentication: for a process that
+/// does not serve the API.
 pub async fn serve_health(
     listener: TcpListener,
     app: Arc<Headcount>,
@@ -86,13 +93,13 @@ pub async fn serve_health(
     let routes = health_routes(&app, &auth, stop.clone());
     let closing = CancellationToken::new();
     let stops = Stops { stop, closing };
-    let gate = Gate::new(auth, Sessions::new(None), Arc::clone(app.metrics()));
-    let trail = Trail::new(None);
+    let authorizer = Authorizer::new(auth, Sessions::new(None), Arc::clone(app.metrics()));
+    let audit_trail = AuditTrail::new(None);
     serve_routes(
         listener,
         routes,
-        gate,
-        trail,
+        authorizer,
+        audit_trail,
         app.metrics(),
         settings,
         stops,
@@ -100,35 +107,35 @@ pub async fn serve_health(
     .await
 }
 
-/// The steps of the end.
+/// The steps of a shutdown.
 struct Stops {
-    /// The caller wants it.
+    /// The caller asks for the shutdown.
     stop: CancellationToken,
-    /// Nothing is accepted any more: what has no end of its own ends.
+    /// No connection is accepted any more. Event streams end.
     closing: CancellationToken,
 }
 
 async fn serve_routes(
     listener: TcpListener,
     routes: BoxedFilter<(Response,)>,
-    gate: Gate,
-    trail: Trail,
+    authorizer: Authorizer,
+    audit_trail: AuditTrail,
     metrics: &Arc<Metrics>,
     settings: &HttpSettings,
     Stops { stop, closing }: Stops,
 ) -> Drained {
     let metrics = Arc::clone(metrics);
     let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-    let auth = gate.auth();
+    let auth = authorizer.auth();
     let (current, until) = (Arc::clone(auth), cut.clone());
     tasks.spawn(async move { current.keep_current(until).await });
     let web = Web::new(WebParts {
         routes,
-        visitors: Visitors::new(auth, &settings.cors),
-        gate,
+        origin_policy: OriginPolicy::new(auth, &settings.cors),
+        authorizer,
         cors: Policy::new(settings.cors.clone()),
         metrics: Arc::clone(&metrics),
-        trail,
+        audit_trail,
         trusted_proxies: settings.trusted_proxies.clone(),
     });
     let streams = Streams {
@@ -139,33 +146,33 @@ async fn serve_routes(
         web,
         metrics,
         builder: Arc::new(transport::builder(settings.header_timeout, streams)),
-        limits: quiet::Limits {
+        timeouts: Timeouts {
             head: settings.header_timeout,
             idle: settings.idle_timeout,
         },
         max_connections: settings.max_connections,
-        room: Arc::new(Semaphore::new(settings.max_connections)),
+        permits: Arc::new(Semaphore::new(settings.max_connections)),
         tasks,
         closing: closing.clone(),
         cut,
         graceful: GracefulShutdown::new(),
     };
     tokio::select! {
-        () = leave(&stop, settings.shutdown_delay) => {}
+        () = wait_for_stop(&stop, settings.shutdown_delay) => {}
         () = server.accept_all(&listener) => {}
     }
-    // From here on clients are refused at once instead of waiting in a queue that nobody serves.
+    // From here on clients are refused at once instead of waiting in a listen queue that is not served.
     drop(listener);
     closing.cancel();
     server.drain(settings.shutdown_grace).await
 }
 
-/// Waits for the end of accepting: `delay` after the stop, in which `/readyz` sends load balancers away while
-/// what they still send is answered.
-async fn leave(stop: &CancellationToken, delay: Duration) {
+/// Waits for `stop` and then for `delay`. During the delay `/readyz` tells load balancers to send no more requests, and
+/// the requests that they still send are served.
+async fn wait_for_stop(stop: &CancellationToken, delay: Duration) {
     stop.cancelled().await;
     if !delay.is_zero() {
-        tracing::info!(?delay, "not ready any more; accepting still");
+        tracing::info!(?delay, "not ready any more; still accepting connections");
         tokio::time::sleep(delay).await;
     }
 }
@@ -174,9 +181,9 @@ struct Server {
     web: Web,
     metrics: Arc<Metrics>,
     builder: Arc<auto::Builder<Streams>>,
-    limits: quiet::Limits,
+    timeouts: Timeouts,
     max_connections: usize,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Cancelled when the drain begins.
     closing: CancellationToken,
@@ -187,9 +194,9 @@ struct Server {
 
 impl Server {
     async fn accept_all(&self, listener: &TcpListener) {
-        // Without room nothing is accepted: clients wait in the listener's queue, which is bounded too.
+        // Without a free permit no connection is accepted: clients wait in the listen queue, which is bounded too.
         let mut failing = false;
-        while let Ok(permit) = Arc::clone(&self.room).acquire_owned().await {
+        while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     self.begin(stream, peer.ip(), permit);
@@ -197,10 +204,10 @@ impl Server {
                         tracing::info!("connections are accepted again");
                     }
                 }
-                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) if is_peer_error(&error) => {}
                 Err(error) => {
                     self.metrics.http.accept_errors.inc();
-                    // Said once and not ten times a second: it may last for hours.
+                    // Logged once, not ten times a second: the failure may last for hours.
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%error, "no connection can be accepted; trying again and again");
                     }
@@ -211,24 +218,24 @@ impl Server {
     }
 
     fn begin(&self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
-        transport::prepare(&stream, self.limits.head);
+        transport::prepare(&stream, self.timeouts.head);
         let (web, activity) = self.web.for_connection(peer);
-        activity.quiet().opened();
+        activity.timer().opened();
         let connection = Connection {
             stream,
             web,
             activity,
             builder: Arc::clone(&self.builder),
-            limits: self.limits,
-            room: Arc::clone(&self.room),
+            timeouts: self.timeouts,
+            permits: Arc::clone(&self.permits),
             watcher: self.graceful.watcher(),
             closing: self.closing.clone(),
             cut: self.cut.clone(),
         };
-        let (room, metrics) = (Arc::clone(&self.room), Arc::clone(&self.metrics));
+        let (permits, metrics) = (Arc::clone(&self.permits), Arc::clone(&self.metrics));
         let maximum = self.max_connections;
         let show_open = move || {
-            let open = maximum.saturating_sub(room.available_permits());
+            let open = maximum.saturating_sub(permits.available_permits());
             metrics.http.connections.set(open as u64);
         };
         show_open();
@@ -241,11 +248,11 @@ impl Server {
 
     async fn drain(self, grace: Duration) -> Drained {
         tracing::info!(connections = self.graceful.count(), ?grace, "draining");
-        // What is left when the time is up is counted below.
+        // Connections that are left after the timeout are counted below.
         let _ = tokio::time::timeout(grace, self.graceful.shutdown()).await;
         let abandoned = self
             .max_connections
-            .saturating_sub(self.room.available_permits());
+            .saturating_sub(self.permits.available_permits());
         if abandoned > 0 {
             let metrics = &self.metrics.http;
             metrics.connections_abandoned.inc_by(abandoned as u64);
@@ -257,14 +264,14 @@ impl Server {
     }
 }
 
-/// Everything that one connection needs.
+/// One connection and what it needs to be served.
 struct Connection {
     stream: TcpStream,
     web: Web,
     activity: Arc<Activity>,
     builder: Arc<auto::Builder<Streams>>,
-    limits: quiet::Limits,
-    room: Arc<Semaphore>,
+    timeouts: Timeouts,
+    permits: Arc<Semaphore>,
     watcher: Watcher,
     closing: CancellationToken,
     cut: CancellationToken,
@@ -272,16 +279,18 @@ struct Connection {
 
 impl Connection {
     async fn serve(self) {
-        let heard = Heard::new(self.stream, Arc::clone(&self.activity));
-        let served = self.builder.serve_connection(TokioIo::new(heard), self.web);
+        let stream = MonitoredStream::new(self.stream, Arc::clone(&self.activity));
+        let served = self
+            .builder
+            .serve_connection(TokioIo::new(stream), self.web);
         let mut served = pin!(self.watcher.watch(served));
-        let is_crowded = || self.room.available_permits() == 0;
-        let mut ended = pin!(self.activity.quiet().has_ended(self.limits, is_crowded));
-        let mut unread = pin!(only_streams_left(&self.closing, &self.activity));
-        let longest_stall = transport::longest_stall(self.limits.head);
+        let is_full = || self.permits.available_permits() == 0;
+        let mut expired = pin!(self.activity.timer().expired(self.timeouts, is_full));
+        let mut streams_only = pin!(only_streams_left(&self.closing, &self.activity));
+        let longest_stall = transport::longest_stall(self.timeouts.head);
         let mut stalled = pin!(self.activity.has_stalled(longest_stall));
         tokio::select! {
-            // What has come is read before a limit is looked at: a process that was held up itself blames no client.
+            // Received bytes are read before a timeout is checked: after a stall of this process, no client is blamed.
             biased;
             result = served.as_mut() => {
                 if let Err(error) = result {
@@ -289,30 +298,30 @@ impl Connection {
                 }
             }
             () = self.cut.cancelled() => {}
-            () = unread.as_mut() => {
-                tracing::debug!("a client that did not read to the end of its events was cut off");
+            () = streams_only.as_mut() => {
+                tracing::debug!("closed the connection of a client that did not read the end of its event stream");
             }
             () = stalled.as_mut() => {
-                tracing::debug!("a client that took nothing of an answer was cut off");
+                tracing::debug!("closed the connection of a client that read nothing of a response");
             }
-            () = ended.as_mut() => {
+            () = expired.as_mut() => {
                 tracing::debug!("a connection without a request was closed");
             }
         }
     }
 }
 
-/// Waits until the drain goes on without hope for a connection: all that is left there are streams that have ended,
-/// of which their clients read nothing.
+/// Waits until only ended event streams that their clients do not read are left on the connection. The drain need not
+/// wait for such a connection.
 async fn only_streams_left(closing: &CancellationToken, activity: &Activity) {
     closing.cancelled().await;
     tokio::time::sleep(STREAM_END).await;
     while !activity.is_streaming_only() {
-        tokio::time::sleep(LOOK_PERIOD).await;
+        tokio::time::sleep(CHECK_PERIOD).await;
     }
 }
 
-/// Runs the streams of HTTP/2 connections, and ends them with the drain.
+/// Runs the streams of HTTP/2 connections and aborts them at the end of the drain.
 #[derive(Clone)]
 struct Streams {
     tasks: TaskTracker,
@@ -331,8 +340,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// Whether the peer of one connection is to blame, so that the next may be accepted at once.
-fn is_of_the_peer(error: &io::Error) -> bool {
+/// Whether the error concerns only the connection that was to be accepted, so that the next accept needs no backoff.
+fn is_peer_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

@@ -1,4 +1,4 @@
-//! The decorator around all routes: request ids, tokens, refusals, spans, the access log and metrics.
+//! The decorator around all routes: request ids, authorization, spans, the access log, the audit trail and metrics.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,21 +20,21 @@ use warp::http::{Method, Request, StatusCode, Version};
 use warp::reply::{Reply, Response};
 
 use super::activity::Activity;
+use super::audit::{AuditEvent, AuditTrail};
+use super::authorization::{Authorizer, Refused};
 use super::client_address;
 use super::cors::Policy;
-use super::events::Listener;
-use super::gate::{Gate, Refused};
+use super::events::Subscriber;
 use super::health::ShowsDetails;
 use super::host;
+use super::origin::OriginPolicy;
 use super::page;
 use super::problem::{Cause, Problem};
 use super::query;
-use super::reach;
 use super::request_id;
+use super::response_budget::{BudgetedBody, ResponseBudget, WarpBody};
 use super::route::{self, Route};
-use super::site::Visitors;
-use super::trail::{Act, Trail};
-use super::unread::{Answer, Unread, WarpBody};
+use super::segment_access;
 use crate::auth::Caller;
 use crate::networks::Networks;
 use telemetry::Metrics;
@@ -43,48 +43,48 @@ use telemetry::Metrics;
 #[derive(Clone)]
 pub(super) struct Web {
     routes: BoxedFilter<(Response,)>,
-    gate: Gate,
-    visitors: Visitors,
+    authorizer: Authorizer,
+    origin_policy: OriginPolicy,
     cors: Policy,
     metrics: Arc<Metrics>,
-    trail: Trail,
+    audit_trail: AuditTrail,
     trusted_proxies: Arc<Networks>,
-    /// Of all connections.
-    unread: Unread,
-    /// What happens on the connection.
+    /// Shared by all connections.
+    response_budget: ResponseBudget,
+    /// Of the connection that this clone serves.
     activity: Arc<Activity>,
-    /// The other end of the connection.
+    /// The address at the other end of that connection.
     peer: IpAddr,
 }
 
-/// What [`Web`] is made of.
+/// The parts of a [`Web`] that connections share.
 pub(super) struct WebParts {
     pub(super) routes: BoxedFilter<(Response,)>,
-    pub(super) gate: Gate,
-    pub(super) visitors: Visitors,
+    pub(super) authorizer: Authorizer,
+    pub(super) origin_policy: OriginPolicy,
     pub(super) cors: Policy,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) trail: Trail,
+    pub(super) audit_trail: AuditTrail,
     pub(super) trusted_proxies: Networks,
 }
 
-/// Counts are of the moment, and some are for those alone who have a token: nothing on the way may keep them. Nor may a
-/// browser take a response for something else than its type says.
-const UNLESS_SAID: [(HeaderName, HeaderValue); 2] = [
+/// Set on responses that do not have them. `no-store`: counts change all the time, and some need a token, so no cache may
+/// keep them. `nosniff`: a browser must not guess another type than `content-type`.
+const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 2] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
 ];
 
-/// What the log and metrics say of a request.
-struct Seen {
+/// A request as logs and metrics record it.
+struct RequestInfo {
     route: Route,
     method: &'static str,
     id: HeaderValue,
     caller: Option<Caller>,
-    /// Who sent it, where it was refused although that is known.
+    /// The name of the caller of a refused request, if known.
     refused: Option<Arc<str>>,
     from: IpAddr,
-    /// Whom or what it is about, where the audit trail says so.
+    /// The user or segment that it is about, if the audit trail records it.
     about: Option<String>,
     started: Instant,
 }
@@ -93,19 +93,19 @@ impl Web {
     pub(super) fn new(parts: WebParts) -> Self {
         Self {
             routes: parts.routes,
-            gate: parts.gate,
-            visitors: parts.visitors,
+            authorizer: parts.authorizer,
+            origin_policy: parts.origin_policy,
             cors: parts.cors,
             metrics: parts.metrics,
-            trail: parts.trail,
+            audit_trail: parts.audit_trail,
             trusted_proxies: Arc::new(parts.trusted_proxies),
-            unread: Unread::new(),
+            response_budget: ResponseBudget::new(),
             activity: Arc::default(),
             peer: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         }
     }
 
-    /// The same service for another connection, from `peer`, and what happens there.
+    /// The service for a new connection from `peer`, and the activity of that connection.
     pub(super) fn for_connection(&self, peer: IpAddr) -> (Self, Arc<Activity>) {
         let activity = Arc::<Activity>::default();
         let service = Self {
@@ -116,30 +116,30 @@ impl Web {
         (service, activity)
     }
 
-    fn finish(&self, seen: &Seen, response: &mut Response) {
+    fn finish(&self, info: &RequestInfo, response: &mut Response) {
         let headers = response.headers_mut();
-        headers.insert(request_id::REQUEST_ID, seen.id.clone());
-        for (name, value) in UNLESS_SAID {
+        headers.insert(request_id::REQUEST_ID, info.id.clone());
+        for (name, value) in DEFAULT_HEADERS {
             headers.entry(name).or_insert(value);
         }
-        let took = seen.started.elapsed();
-        let (route, status) = (seen.route.template(), response.status().as_u16());
-        self.metrics.http.request(route, seen.method, status, took);
+        let took = info.started.elapsed();
+        let (route, status) = (info.route.template(), response.status().as_u16());
+        self.metrics.http.request(route, info.method, status, took);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let request_id = seen.id.to_str().unwrap_or("-");
-        let method = seen.method;
-        let who = seen.caller.as_ref().map(|caller| &*caller.name);
-        let who = who.or(seen.refused.as_deref());
+        let request_id = info.id.to_str().unwrap_or("-");
+        let method = info.method;
+        let who = info.caller.as_ref().map(|caller| &*caller.name);
+        let who = who.or(info.refused.as_deref());
         let caller = who.unwrap_or("-");
-        let act = Act {
-            route: seen.route,
+        let event = AuditEvent {
+            route: info.route,
             method,
             who,
-            from: seen.from,
+            from: info.from,
             request_id,
-            about: seen.about.as_deref(),
+            about: info.about.as_deref(),
         };
-        self.trail.write(&act, response);
+        self.audit_trail.write(&event, response);
         if response.status().is_server_error() {
             let cause = response.extensions().get::<Cause>();
             let cause = cause.map_or("", |Cause(cause)| cause.as_str());
@@ -172,16 +172,16 @@ where
     B: Body + Send + Sync + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    type Response = warp::http::Response<Answer<WarpBody>>;
+    type Response = warp::http::Response<BudgetedBody<WarpBody>>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
         if request.version() == Version::HTTP_2 {
-            self.activity.has_pings();
+            self.activity.mark_http2();
         }
-        let answering = self.activity.answer();
-        let mut seen = Seen {
+        let handling = self.activity.begin_request();
+        let mut info = RequestInfo {
             route: Route::of(request.uri().path()),
             method: name_of(request.method()),
             id: request_id::of(request.headers()),
@@ -191,19 +191,21 @@ where
             about: None,
             started: Instant::now(),
         };
-        seen.about = self.trail.about(seen.route, seen.method, request.uri());
+        info.about = self
+            .audit_trail
+            .about(info.route, info.method, request.uri());
         let head = request.method() == Method::HEAD;
-        let shows_page = seen.route.is_page() && page::wants_html(request.headers());
+        let shows_page = info.route.is_page() && page::wants_html(request.headers());
         let cors = self.cors.meet(request.headers());
-        let early = match cors.preflight(request.method(), seen.route, request.headers()) {
+        let early = match cors.preflight(request.method(), info.route, request.headers()) {
             Some(answer) => Some(answer),
-            None => match self.admit(&seen, &request) {
+            None => match self.admit(&info, &request) {
                 Ok(caller) => {
-                    seen.caller = caller;
+                    info.caller = caller;
                     None
                 }
                 Err(refused) => {
-                    seen.refused = refused.who;
+                    info.refused = refused.who;
                     let problem = *refused.problem;
                     Some(match shows_page {
                         true => page::refused(problem, request.uri()),
@@ -212,40 +214,40 @@ where
                 }
             },
         };
-        if let Some(caller) = &seen.caller {
-            // For the handlers that know how much more than one request it is, and which segments it is about.
+        if let Some(caller) = &info.caller {
+            // For the handlers that charge pairs to the rate limit, and that filter segments.
             if let Some(limiter) = &caller.limiter {
                 request.extensions_mut().insert(Arc::clone(limiter));
             }
             request.extensions_mut().insert(caller.reach.clone());
         }
-        if seen.route == Route::Ready {
-            let shown = self.gate.shows_details(request.headers());
+        if info.route == Route::Ready {
+            let shown = self.authorizer.shows_details(request.headers());
             request.extensions_mut().insert(ShowsDetails(shown));
         }
-        if seen.route == Route::Events {
-            // For the handler whose answer outlasts it.
+        if info.route == Route::Events {
+            // For the handler of event streams, which outlast it.
             request.extensions_mut().insert(Arc::clone(&self.activity));
-            if let Some(caller) = &seen.caller {
-                let standing = self.gate.standing(request.headers(), caller);
+            if let Some(caller) = &info.caller {
+                let grant = self.authorizer.grant(request.headers(), caller);
                 let id = caller.id;
                 let extensions = request.extensions_mut();
-                standing.map(|standing| extensions.insert(Listener { id, standing }));
+                grant.map(|grant| extensions.insert(Subscriber { id, grant }));
             }
         }
         if head {
-            // Answered like GET; what differs is made up for below.
+            // Handled as GET; the body is removed below.
             *request.method_mut() = Method::GET;
         }
         let span = tracing::debug_span!(
             "request",
-            request_id = seen.id.to_str().unwrap_or("-"),
-            method = seen.method,
-            route = seen.route.template(),
+            request_id = info.id.to_str().unwrap_or("-"),
+            method = info.method,
+            route = info.route.template(),
         );
         let web = self.clone();
         let answer = async move {
-            let _answering = answering;
+            let _handling = handling;
             let mut response = match early {
                 Some(answer) => answer,
                 None => web.route(request).await,
@@ -256,45 +258,49 @@ where
             if head {
                 response = without_body(response);
             }
-            let hold = web.unread.admit(response.body());
-            let hold = hold.unwrap_or_else(|problem| {
+            let permit = web.response_budget.reserve(response.body());
+            let permit = permit.unwrap_or_else(|problem| {
                 response = problem.into_response();
                 None
             });
             cors.mark(response.headers_mut());
-            web.finish(&seen, &mut response);
-            // Events may take any time.
-            let taking = (seen.route != Route::Events).then(|| web.activity.take());
-            Ok(response.map(|body| Answer::new(body, hold, taking)))
+            web.finish(&info, &mut response);
+            // An event stream has no time limit.
+            let delivery = (info.route != Route::Events).then(|| web.activity.begin_delivery());
+            Ok(response.map(|body| BudgetedBody::new(body, permit, delivery)))
         };
         Box::pin(answer.instrument(span))
     }
 }
 
 impl Web {
-    /// Who sent the request, unless it is refused before any handler sees it. What is at a path is no secret, so
-    /// a path that does not exist says so to everybody.
-    fn admit<B>(&self, seen: &Seen, request: &Request<B>) -> Result<Option<Caller>, Refused> {
+    /// The caller of the request, unless it is refused before any handler sees it. Which paths exist is no secret, so 404
+    /// needs no token.
+    fn admit<B>(
+        &self,
+        info: &RequestInfo,
+        request: &Request<B>,
+    ) -> Result<Option<Caller>, Refused> {
         let (uri, headers) = (request.uri(), request.headers());
         host::of(request.version(), uri, headers)?;
-        match seen.route {
+        match info.route {
             Route::Unknown if route::has_slash_in_name(uri.path()) => {
                 Err(Problem::slash_in_name().into())
             }
             Route::Unknown => Err(Problem::not_found().into()),
-            route if !route.takes(seen.method) => {
+            route if !route.takes(info.method) => {
                 Err(Problem::method_not_allowed(route.methods()).into())
             }
             route => {
-                self.visitors.admit(route, seen.method, uri, headers)?;
+                self.origin_policy.check(route, info.method, uri, headers)?;
                 let (access, by_cookie) =
-                    (route.access(seen.method), route.takes_cookie(seen.method));
-                let caller = self.gate.admit(access, by_cookie, headers)?;
+                    (route.access(info.method), route.takes_cookie(info.method));
+                let caller = self.authorizer.authorize(access, by_cookie, headers)?;
                 query::check(route, uri.query())?;
                 if let Some(caller) = &caller {
-                    let checked = reach::check(route, seen.method, uri, &caller.reach);
+                    let checked = segment_access::check(route, info.method, uri, &caller.reach);
                     checked.map_err(|problem| {
-                        let problem = self.gate.refuse("segment", problem);
+                        let problem = self.authorizer.refuse("segment", problem);
                         Refused::of(problem, Some(&caller.name))
                     })?;
                 }
@@ -309,8 +315,8 @@ impl Web {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
-        // What a handler leaves behind when it panics is dropped with its request; what requests share is
-        // behind locks that don't poison, and stores refuse to go on from a state that they can't trust.
+        // Unwind safe: a panicking handler's own state is dropped with its request, shared state is behind locks that
+        // do not poison, and stores refuse to continue from a state that they can't trust.
         let answer = AssertUnwindSafe(async move { routes.call(request).await });
         match answer.catch_unwind().await {
             Ok(Ok(response)) => response,
@@ -323,7 +329,7 @@ impl Web {
     }
 }
 
-/// A label of a bounded set: a client may send any text as a method.
+/// The metric label of a method. The set of labels is bounded, because a client may send any string as a method.
 fn name_of(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -337,7 +343,7 @@ fn name_of(method: &Method) -> &'static str {
     }
 }
 
-/// The head of an answer as GET would have it.
+/// The response to HEAD: the head of the response to GET.
 fn without_body(response: Response) -> Response {
     let length = response.body().size_hint().exact();
     let (mut parts, _) = response.into_parts();

@@ -1,9 +1,9 @@
-//! Sessions of the page: what a browser keeps instead of the token.
+//! Sessions of the page, which a browser stores instead of the token.
 //!
-//! The cookie holds the token sealed under a key of the service, so that it is of no use as a token, reads the page and
-//! nothing else, and ends: by itself after [`LONGEST`], when its person signs out, and with the token. Instances that
-//! share a key (`session_key`) open each other's sessions. Who signed out is known to the instance that was told; the others
-//! take the cookie, which that person's browser has forgotten, until its time is over.
+//! The cookie is the token, encrypted under a key of the service. It can't be used as a token, and it authorizes only
+//! reads by the page. A session ends after [`LONGEST`], at sign-out, and with the token. Instances with the same key
+//! (`session_key`) accept each other's sessions. A sign-out is known only to the instance that received it: a copy of the
+//! cookie stays valid on other instances until it expires, although the browser has deleted it.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ use moka::sync::Cache;
 use crate::auth::{Digest, base64url};
 use domain::{Secret, Timestamp};
 
-/// A working day, so that nobody has to sign in twice in one.
+/// The lifetime of a session: enough to sign in once per working day.
 const LONGEST: Duration = Duration::from_hours(12);
-/// Sessions that ended before their time and are remembered, 50 bytes each.
+/// Signed-out sessions that are remembered until they expire, 50 bytes each.
 const MOST_ENDED: u64 = 100_000;
 const ID_BYTES: usize = 16;
-/// Longer tokens would make a cookie that browsers do not keep: they allow 4096 bytes with name and attributes, sealing adds
-/// 52 bytes, and base64 a third.
+/// The longest token that can have a session. Browsers store cookies of up to 4096 bytes with name and attributes;
+/// encryption adds 52 bytes, and base64 adds a third.
 pub(super) const MAX_TOKEN: usize = 2_900;
 
-/// Seals and opens sessions.
+/// Encrypts and decrypts sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    /// None where the system gave no random bytes for one: nobody can sign in then.
+    /// `None` if the system provided no random bytes: then sign-in fails.
     key: Option<RandomizedNonceKey>,
     ended: Cache<[u8; ID_BYTES], ()>,
 }
 
-/// A session that is open.
+/// A decrypted session that has not ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Session {
     id: [u8; ID_BYTES],
@@ -38,7 +38,8 @@ pub(super) struct Session {
 }
 
 impl Sessions {
-    /// Sessions under the key that `secret` stands for; without one, of this process alone.
+    /// Sessions under the key derived from `secret`. Without it the key is random, and sessions are valid only in this
+    /// process.
     pub(super) fn new(secret: Option<&Secret>) -> Self {
         let key = match secret {
             Some(secret) => {
@@ -59,7 +60,7 @@ impl Sessions {
         }
     }
 
-    /// A new session for whoever has `token`, as the text of a cookie.
+    /// A new session for `token`, as the value of a cookie.
     pub(super) fn seal(&self, token: &str, now: Timestamp) -> Option<String> {
         let mut id = [0; ID_BYTES];
         getrandom::fill(&mut id).ok()?;
@@ -71,7 +72,7 @@ impl Sessions {
         Some(base64url::encode(&[&nonce[..], &sealed].concat()))
     }
 
-    /// The session that a cookie's text holds, while it is open.
+    /// The session in a cookie's value; `None` if it is invalid or has ended.
     pub(super) fn open(&self, text: &str, now: Timestamp) -> Option<Session> {
         let sealed = base64url::decode(text)?;
         let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN)?;
@@ -91,7 +92,7 @@ impl Sessions {
         })
     }
 
-    /// Ends a session.
+    /// Ends a session on this instance.
     pub(super) fn end(&self, session: &Session) {
         self.ended.insert(session.id, ());
     }

@@ -5,40 +5,40 @@ use std::time::Duration;
 use crate::networks::Networks;
 use domain::Secret;
 
-/// Which web pages of other origins may ask.
+/// Which other origins may read responses in a browser (CORS).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cors {
-    /// None.
+    /// No other origin.
     Off,
-    /// All.
+    /// Every origin.
     Any,
-    /// Those of these origins, as browsers write them.
+    /// These origins, in the form that browsers send, such as `https://example.org`.
     Of(Vec<String>),
 }
 
-/// Limits of the HTTP server.
+/// Options of the HTTP server.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
-    /// Which web pages of other origins may ask.
+    /// Which other origins may read responses in a browser.
     pub cors: Cors,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Networks,
-    /// Most bytes of a body after decompression.
+    /// Most bytes of a request body, as received and after decompression.
     pub max_body: u64,
     /// Most connections open at once.
     pub max_connections: usize,
     /// Most clients of /v1/events at once.
     pub max_event_clients: usize,
-    /// Most of them with one token.
+    /// Most clients of /v1/events at once with one token.
     pub max_event_clients_per_token: usize,
-    /// The key that sessions of the page are sealed under; without one, each process has its own.
+    /// The key that encrypts sessions of the page. Without it, each process has a random key.
     pub session_key: Option<Secret>,
-    /// Longest time for a request's head to arrive.
+    /// Timeout of a request head.
     pub header_timeout: Duration,
-    /// Longest time between two requests on a connection of HTTP/1.
+    /// Timeout between two requests on an HTTP/1 connection.
     pub idle_timeout: Duration,
-    /// How long requests are still accepted once the service was told to stop.
+    /// How long connections are still accepted after the stop signal.
     pub shutdown_delay: Duration,
-    /// Longest time for requests under way to finish after that.
+    /// How long requests in flight may take to finish after that.
     pub shutdown_grace: Duration,
 }

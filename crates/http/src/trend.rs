@@ -1,4 +1,4 @@
-//! `GET /v1/segments/{segment}/trend`: how a count came about.
+//! `GET /v1/segments/{segment}/trend`: past counts of one segment.
 
 use std::sync::Arc;
 
@@ -15,15 +15,15 @@ use super::reply::{json, rfc3339};
 use domain::{Count, Timestamp};
 use engine::Headcount;
 
-/// How far back a trend goes unless told.
+/// The length of a trend without `from`.
 const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
-/// More points than any chart has pixels, and still a small answer; without it a year of minutes would be 30 MB.
+/// Most points of a response: more than the pixels of a chart. Without a limit, a year of minutes would be 30 MB.
 const MAX_POINTS: usize = 10_000;
 
 /// How the count of a segment came about, oldest first.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Trend)]
-pub(super) struct Document<'a> {
+pub(super) struct TrendResponse<'a> {
     segment: &'a str,
     window_seconds: u64,
     points: Vec<Point>,
@@ -42,7 +42,6 @@ struct Point {
     users: u64,
 }
 
-/// The route.
 pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     path!("v1" / "segments" / String / "trend")
@@ -74,7 +73,7 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
     let counts = app.counts().trend(&segment, window, from, to, step).await?;
     if counts.len() > MAX_POINTS {
         let detail = format!(
-            "these are {} points, and at most {MAX_POINTS} are answered: give a longer step or a shorter time",
+            "the trend has {} points, the limit is {MAX_POINTS}: use a longer step or a shorter time",
             counts.len()
         );
         return Err(Problem::bad_request("too_many_points", detail));
@@ -82,7 +81,7 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
     if counts.is_empty() && !app.refreshed_windows().contains(&window) {
         return Err(Problem::bad_request("invalid_window", not_kept(app)));
     }
-    Ok(json(&Document {
+    Ok(json(&TrendResponse {
         segment: segment.as_str(),
         window_seconds: window.seconds(),
         points: counts.iter().map(point).collect(),
@@ -90,7 +89,7 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
     }))
 }
 
-/// An empty trend would look like a segment that nobody was ever in.
+/// The message for a window without a trend. An empty trend would look like a segment that never had users.
 fn not_kept(app: &Headcount) -> String {
     let windows = app.refreshed_windows().iter();
     let windows: Vec<_> = windows

@@ -8,10 +8,10 @@ use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 use warp::{Filter, path};
 
+use super::audit::AuditOutcome;
 use super::problem::Problem;
 use super::query::{Query, query};
 use super::reply::{json, rfc3339, rfc3339_or_null};
-use super::trail::Done;
 use domain::Reach;
 use domain::{Membership, TimeFrame, Timestamp};
 use engine::Headcount;
@@ -21,13 +21,13 @@ use engine::headcount::{Place, PlaceState};
 #[derive(Serialize, ToSchema)]
 pub(super) struct Memberships<'a> {
     user_id: &'a str,
-    segments: Vec<Stay<'a>>,
+    segments: Vec<MembershipEntry<'a>>,
 }
 
 /// A segment that a user is in.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Membership)]
-struct Stay<'a> {
+struct MembershipEntry<'a> {
     segment: &'a str,
     /// The first instant of the slot in which the user was last seen.
     #[serde(serialize_with = "rfc3339")]
@@ -90,7 +90,6 @@ impl From<Place> for ErasedFrom {
     }
 }
 
-/// The routes.
 pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let (reader, eraser) = (Arc::clone(app), Arc::clone(app));
     let get = path!("v1" / "users" / String)
@@ -122,18 +121,18 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 async fn get(app: &Headcount, id: &str, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let user = super::path::user(id, query)?;
     let memberships = app.memberships(user.clone()).await?;
-    let stays = memberships
+    let segments = memberships
         .iter()
         .filter(|membership| reach.covers(membership.segment.as_str()))
-        .map(|membership| stay(membership, app.frame()));
+        .map(|membership| entry(membership, app.frame()));
     Ok(json(&Memberships {
         user_id: user.as_str(),
-        segments: stays.collect(),
+        segments: segments.collect(),
     }))
 }
 
-fn stay<'a>(membership: &'a Membership, frame: &TimeFrame) -> Stay<'a> {
-    Stay {
+fn entry<'a>(membership: &'a Membership, frame: &TimeFrame) -> MembershipEntry<'a> {
+    MembershipEntry {
         segment: membership.segment.as_str(),
         last_seen: frame.resolution().start_of(membership.last_seen),
         until: frame.leaves_at(membership.last_seen),
@@ -142,7 +141,7 @@ fn stay<'a>(membership: &'a Membership, frame: &TimeFrame) -> Stay<'a> {
 
 async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Problem> {
     let receipt = app.forget(super::path::user(id, query)?).await?;
-    let done = Done(format!("erased={}", receipt.erased));
+    let done = AuditOutcome(format!("erased={}", receipt.erased));
     let mut response = json(&Erased {
         erased: receipt.erased,
         erased_at: receipt.at,

@@ -1,29 +1,29 @@
 //! Finds the page of a fingerprint by its first bits (extendible hashing).
 //!
 //! The directory lists 2^depth page numbers. A page whose fingerprints share fewer than `depth` bits is
-//! listed several times, at neighbouring addresses. When a page as deep as the directory splits, the directory
+//! listed several times, at adjacent addresses. When a page with the depth of the directory splits, the directory
 //! doubles, which copies a few bytes per page.
 
 use super::entry::{FINGERPRINT_BITS, Fingerprint};
 
-/// The directory stays at or below this size or twice the number of entries. Uniform fingerprints need a
-/// tenth of that; where many share their first bits, pages grow instead of splitting on and on.
+/// The directory never exceeds this size or twice the number of entries, whichever is larger. Uniform fingerprints need a
+/// tenth of that. If many share their first bits, pages grow instead of splitting further.
 const FREE_SIZE: usize = 1 << 16;
 
-/// The directory addresses no more bits than this: it keeps every shift in range.
-const DEEPEST: u8 = 40;
+/// The maximum depth of the directory, which keeps every shift in range.
+const MAX_DEPTH: u8 = 40;
 
 /// Page numbers by the first bits of fingerprints.
 #[derive(Debug)]
 pub(super) struct Directory {
     numbers: Vec<u32>,
     depth: u8,
-    /// How many pages there are of each depth.
+    /// The number of pages of each depth.
     by_depth: Vec<u32>,
 }
 
 impl Directory {
-    /// A directory of one page, which holds all fingerprints.
+    /// Creates a directory of one page, which holds all fingerprints.
     pub(super) fn new(number: u32) -> Self {
         Self {
             numbers: vec![number],
@@ -41,14 +41,14 @@ impl Directory {
         self.numbers[self.address(fingerprint)]
     }
 
-    /// Doubles if a page of this depth needs it to split. `false` when the directory would become too large
+    /// Doubles the directory if a page of this depth can't split otherwise. `false` if it would become too large
     /// for `expected` entries.
-    pub(super) fn make_room(&mut self, depth: u8, expected: usize) -> bool {
+    pub(super) fn grow_for_split(&mut self, depth: u8, expected: usize) -> bool {
         if depth < self.depth {
             return true;
         }
         let size = self.numbers.len() * 2;
-        if self.depth >= DEEPEST || size > FREE_SIZE.max(2 * expected) {
+        if self.depth >= MAX_DEPTH || size > FREE_SIZE.max(2 * expected) {
             return false;
         }
         let mut doubled = Vec::with_capacity(size);
@@ -60,7 +60,8 @@ impl Directory {
         true
     }
 
-    /// The page that begins at `start`, of this depth before, gave its upper half to the page `upper`.
+    /// Records that the page that starts at `start` moved its upper half to the page `upper`. `depth` is the depth before
+    /// the split.
     pub(super) fn split(&mut self, start: Fingerprint, depth: u8, upper: u32) {
         let first = self.address(start);
         let count = self.count(depth);
@@ -69,15 +70,15 @@ impl Directory {
         self.change(depth + 1, 2);
     }
 
-    /// If a page of this depth that begins at `start` is the upper half of a range one bit less deep: a page
-    /// of the lower half, which is the whole of it if it is of the same depth.
+    /// If the page of this depth that starts at `start` is the upper half of a range of one bit less: returns the last page
+    /// of the lower half, which covers all of it if it has the same depth.
     pub(super) fn lower_half(&self, start: Fingerprint, depth: u8) -> Option<u32> {
         let first = self.address(start);
         let is_upper = depth > 0 && !(first / self.count(depth)).is_multiple_of(2);
         is_upper.then(|| self.numbers[first - 1])
     }
 
-    /// The page that begins at `start`, of this depth, went into the lower half `lower`.
+    /// Records that the page of this depth that starts at `start` was merged into the page `lower` of the lower half.
     pub(super) fn join(&mut self, start: Fingerprint, depth: u8, lower: u32) {
         let first = self.address(start);
         let count = self.count(depth);
@@ -86,7 +87,7 @@ impl Directory {
         self.change(depth - 1, 1);
     }
 
-    /// Halves while no page needs the last bit.
+    /// Halves the directory while no page needs its last bit.
     pub(super) fn shrink(&mut self) {
         while self.depth > 0 && self.pages_of(self.depth) == 0 {
             self.numbers = self.numbers.iter().step_by(2).copied().collect();
@@ -98,7 +99,7 @@ impl Directory {
         (fingerprint.number() >> (FINGERPRINT_BITS - u32::from(self.depth))) as usize
     }
 
-    /// How many addresses list a page of this depth.
+    /// The number of addresses of a page of this depth.
     fn count(&self, depth: u8) -> usize {
         1 << (self.depth - depth)
     }

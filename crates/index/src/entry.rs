@@ -1,20 +1,20 @@
-//! What the index keeps of a pair: 48 bits of the user's fingerprint and 16 bits of the slot.
+//! An entry of the index: 48 bits of the user's fingerprint and 16 bits of the slot.
 
 use std::fmt;
 
 use domain::Slot;
 
-/// How many bits of a user's hash the index keeps.
+/// The number of bits of a user's hash that the index stores.
 pub const FINGERPRINT_BITS: u32 = 48;
 
 /// The top 48 bits of a keyed 64-bit hash of a user id.
 ///
-/// `Debug` hides the value: within one data directory it stands for a user.
+/// `Debug` hides the value, because it identifies a user within one data directory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// The least fingerprint: where a walk over pages begins.
+    /// The least fingerprint: the start of a walk over pages.
     pub const MIN: Self = Self(0);
 
     /// The fingerprint of a user whose id has this hash. The hash must be uniform and keyed.
@@ -32,7 +32,8 @@ impl Fingerprint {
         Self(number & ((1 << FINGERPRINT_BITS) - 1))
     }
 
-    /// The hash's bits in their first place, the lowest 16 zero: also the least entry of this fingerprint.
+    /// The bits of the hash in their original position, the lowest 16 zero. This is also the least entry of the
+    /// fingerprint.
     pub(super) fn aligned(self) -> u64 {
         self.0 << (u64::BITS - FINGERPRINT_BITS)
     }
@@ -46,12 +47,12 @@ impl fmt::Debug for Fingerprint {
 
 /// A fingerprint and the low 16 bits of a slot in one word; ordered by fingerprint first.
 ///
-/// Which slot the 16 bits mean follows from a base: the latest slot at or before the base that ends in them.
+/// A base determines the slot that the 16 bits mean: the latest slot at or before the base that ends in these bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Entry(u64);
 
 impl Entry {
-    /// The entry of a user seen in `slot`.
+    /// Creates the entry of a user seen in `slot`.
     pub fn new(fingerprint: Fingerprint, slot: Slot) -> Self {
         Self(fingerprint.aligned() | (slot.number() & 0xffff))
     }
@@ -72,12 +73,12 @@ impl Entry {
         Slot::new(base.number().saturating_sub(u64::from(age)))
     }
 
-    /// The whole word, for a file.
+    /// The entry as a word, for files.
     pub fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// The entry that is this word.
+    /// The inverse of [`to_bits`](Self::to_bits).
     pub fn from_bits(bits: u64) -> Self {
         Self(bits)
     }

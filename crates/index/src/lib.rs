@@ -1,11 +1,11 @@
 //! The last-seen index: the latest slot of every (user, segment), in memory, and exact counts from it.
 //!
-//! It keeps no time of its own: the **head**, the latest slot that anyone named, moves forward only. Counts
+//! It has no clock of its own: the **head**, the latest slot that any call passed, only moves forward. Counts
 //! are as of the head. An entry is **expired** when its slot is outside the full window as of the head; it no
 //! longer counts but stays until [`Index::sweep`] removes it or its user is seen again.
 //!
-//! Taking the latest slot is idempotent and commutes: entries may come late, repeatedly and in any order, and
-//! a walk over pages while writes go on may be replayed on top of those writes.
+//! Taking the latest slot is idempotent and commutative: entries may come late, repeatedly and in any order, and
+//! a walk over pages during writes may be replayed on top of those writes.
 //!
 //! Layout: [`Index`] maps names to [`shared::Shared`] (a lock per segment), which holds
 //! [`members::Members`]: [`pages::Pages`] of sorted entries and a [`tally::Tally`] of users per slot.
@@ -37,14 +37,14 @@ use shared::Shared;
 use sweep::Cursor;
 pub use sweep::Swept;
 
-/// The longest window, in slots. An entry keeps 16 bits of its slot; the rest of their range is the time
-/// that a sweep has to remove what expired.
+/// The longest window, in slots. An entry stores 16 bits of its slot; the rest of that range is the time
+/// that a sweep has to remove expired entries.
 const MAX_WINDOW: u32 = 1 << 15;
 
-/// No head is later, so that no sum of slots overflows.
+/// The maximum head, so that no sum of slots overflows.
 const MAX_HEAD: u64 = u64::MAX / 2;
 
-/// Every segment's users with their latest slots.
+/// The users of every segment with their latest slots.
 pub struct Index {
     window: u32,
     head: AtomicU64,
@@ -52,28 +52,28 @@ pub struct Index {
     cursor: Mutex<Cursor>,
 }
 
-/// One page of a segment, as [`Index::read_page`] saw it.
+/// The result of [`Index::read_page`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRead {
-    /// What the entries' slots are relative to.
+    /// The slot that the entries' slots are relative to.
     pub base: Slot,
     /// Where the next page starts; `None` at the end.
     pub next: Option<Fingerprint>,
 }
 
-/// What the index holds.
+/// Statistics of the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Segments held, those with only expired entries included.
     pub segments: u64,
     /// Entries held, expired ones included.
     pub pairs: u64,
-    /// An estimate of the memory held, in bytes.
+    /// The estimated memory, in bytes.
     pub bytes: u64,
 }
 
 impl Index {
-    /// An empty index whose full window has this many slots: at least 1, at most 32,768.
+    /// Creates an empty index. `full_window` is its full window in slots, clamped to 1..=32,768.
     pub fn new(full_window: u32) -> Self {
         Self {
             window: full_window.clamp(1, MAX_WINDOW),
@@ -83,7 +83,7 @@ impl Index {
         }
     }
 
-    /// Moves the head on to `slot`; never back. Segments follow when they are next looked at.
+    /// Advances the head to `slot`; never moves it back. Segments follow at their next access.
     pub fn advance(&self, slot: Slot) {
         let slot = slot.number().min(MAX_HEAD);
         // A plain load first: most calls change nothing and should not contend for the cache line.
@@ -92,22 +92,22 @@ impl Index {
         }
     }
 
-    /// The latest slot that anyone named.
+    /// The latest slot that any call passed.
     pub fn head(&self) -> Slot {
         Slot::new(self.head.load(Ordering::Acquire))
     }
 
-    /// Takes in users of `segment`, each with a slot relative to `base`: in `(base - 65536, base]`. The latest
-    /// slot of a user wins; what is expired as of the head is ignored. Advances the head to `base`.
+    /// Adds users of `segment`, each with a slot relative to `base`: in `(base - 65536, base]`. The latest
+    /// slot of a user wins; entries that are expired as of the head are ignored. Advances the head to `base`.
     pub fn upsert(&self, segment: &Segment, entries: &[Entry], base: Slot) {
-        self.take_in(segment, entries, base, Members::upsert);
+        self.insert(segment, entries, base, Members::upsert);
     }
 
-    /// The same as [`upsert`](Self::upsert), much faster for many entries in ascending order: for a restart.
-    /// Give as many at once as there are, at best the whole segment.
+    /// The same as [`upsert`](Self::upsert), much faster for many entries in ascending order, as at a restart.
+    /// Pass as many entries as possible at once, at best the whole segment.
     pub fn load_sorted(&self, segment: &Segment, entries: &[Entry], base: Slot) {
         if entries.is_sorted() {
-            self.take_in(segment, entries, base, Members::load);
+            self.insert(segment, entries, base, Members::load);
         } else {
             self.upsert(segment, entries, base);
         }
@@ -136,7 +136,7 @@ impl Index {
             .unwrap_or((0, head))
     }
 
-    /// The segments that have users in the full window as of `as_of`, with how many, sorted by name.
+    /// The segments with users in the full window as of `as_of`, and the number of their users, sorted by name.
     pub fn segments(&self, as_of: Slot) -> Vec<(Segment, u64)> {
         self.advance(as_of);
         let head = self.head.load(Ordering::Acquire);
@@ -150,7 +150,7 @@ impl Index {
         counts
     }
 
-    /// The segments that a user is in over the full window, with the slot when last seen, sorted by name.
+    /// The segments of a user over the full window, with the slot in which the user was last seen, sorted by name.
     pub fn memberships(&self, fingerprint: Fingerprint, as_of: Slot) -> Vec<(Segment, Slot)> {
         self.advance(as_of);
         let mut found = self.each(|shared| {
@@ -161,7 +161,7 @@ impl Index {
         found
     }
 
-    /// Erases a user from every segment; from how many of those that they were in over the full window.
+    /// Erases a user from every segment. Returns the number of segments that had the user in the full window.
     pub fn erase(&self, fingerprint: Fingerprint, as_of: Slot) -> u64 {
         self.advance(as_of);
         let erased = self.each(|shared| {
@@ -171,7 +171,7 @@ impl Index {
         erased.len() as u64
     }
 
-    /// What the index holds now.
+    /// Returns the current statistics.
     pub fn stats(&self) -> Stats {
         let each = self
             .each(|shared| shared.with(&self.head, |members| (members.held(), members.bytes())));
@@ -193,8 +193,8 @@ impl Index {
     }
 
     /// Appends to `out` the unexpired entries, ascending, of the page of `segment` that holds `from`, without
-    /// those before `from`. Pages may split and join between two calls: a walk that goes on at
-    /// [`PageRead::next`] meets each user once. `None` for an unknown segment.
+    /// those before `from`. Pages may split and merge between two calls: a walk that continues at
+    /// [`PageRead::next`] visits each user once. `None` for an unknown segment.
     pub fn read_page(
         &self,
         segment: &str,
@@ -207,7 +207,7 @@ impl Index {
         })
     }
 
-    fn take_in(
+    fn insert(
         &self,
         segment: &Segment,
         entries: &[Entry],
@@ -222,7 +222,7 @@ impl Index {
         loop {
             let shared = self.find_or_add(segment);
             let taken = shared.with(&self.head, |members| how(members, entries, base));
-            // A sweep may have taken the emptied segment off the index meanwhile: then look again.
+            // A sweep may have removed the empty segment meanwhile: then it is looked up again.
             if taken.is_some() {
                 return;
             }
@@ -245,7 +245,7 @@ impl Index {
         Arc::clone(shared)
     }
 
-    /// What `look` returns for each segment, without holding up whoever adds one.
+    /// Calls `look` for each segment, without the lock on the map, so that new segments can be added meanwhile.
     fn each<T>(&self, look: impl Fn(&Arc<Shared>) -> Option<T>) -> Vec<(Segment, T)> {
         let all: Vec<(Segment, Arc<Shared>)> = {
             let segments = self.segments.read();

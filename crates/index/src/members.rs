@@ -1,4 +1,4 @@
-//! The users of one segment, each with the slot in which they were last seen there.
+//! The users of one segment, each with the slot in which the user was last seen there.
 
 use super::entry::{Entry, Fingerprint};
 use super::page::Page;
@@ -8,30 +8,30 @@ use super::tally::{Frame, Tally};
 /// Entries looked up together, so that their cache misses overlap.
 const BLOCK: usize = 16;
 
-/// The span that 16 bits of a slot can tell apart.
+/// The number of slots that 16 bits can distinguish.
 const SPAN: u64 = 1 << 16;
 
-/// The users of one segment. Its head follows the index's: call [`Members::advance`] first.
+/// The users of one segment. Call [`Members::advance`] with the head of the index before other methods.
 #[derive(Debug)]
 pub(super) struct Members {
     pages: Pages,
     tally: Tally,
     frame: Frame,
-    /// No entry is of an earlier slot. It follows the head at less than [`SPAN`], so that an entry's 16 bits
-    /// stay unambiguous.
+    /// A lower bound of the slots of all entries. It is less than [`SPAN`] behind the head, so that the 16 bits of an
+    /// entry stay unambiguous.
     floor: u64,
-    /// The head when the sweep under way began.
+    /// The head when the current sweep started.
     sweep_began: u64,
 }
 
-/// What a call of [`Members::sweep`] did.
+/// The result of a call of [`Members::sweep`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Step {
     pub(super) examined: u64,
     pub(super) removed: u64,
-    /// Where to go on; `None` when the segment is done.
+    /// Where to continue; `None` when the segment is done.
     pub(super) next: Option<Fingerprint>,
-    /// Whether no entry is left at the end.
+    /// Whether the segment is done and has no entry left.
     pub(super) is_empty: bool,
 }
 
@@ -55,7 +55,7 @@ impl Members {
         self.tally.live()
     }
 
-    /// The number of entries held, expired ones included.
+    /// The number of stored entries, expired ones included.
     pub(super) fn held(&self) -> u64 {
         self.pages.len() as u64
     }
@@ -72,9 +72,9 @@ impl Members {
         self.tally.count(&self.pages, self.frame, window)
     }
 
-    /// Moves the head on. Users who leave the window are no longer counted; their entries stay until a sweep,
-    /// or until they would be taken for later ones: then they go here, at once. That takes one walk over the
-    /// segment when nobody swept it for more than [`SPAN`] less two windows, or time jumped.
+    /// Advances the head. Users who leave the window no longer count. Their entries stay until a sweep. If their 16 bits
+    /// would become ambiguous before, this call removes all expired entries at once. That takes one walk over the segment,
+    /// if there was no sweep for more than [`SPAN`] less two windows, or if the time jumped.
     pub(super) fn advance(&mut self, head: u64) {
         let Some(slots) = head.checked_sub(self.frame.head).filter(|n| *n > 0) else {
             return;
@@ -94,11 +94,11 @@ impl Members {
         self.tally.adapt(&self.pages, self.frame);
     }
 
-    /// Takes in entries whose slots are relative to `base`, which is not after the head.
+    /// Adds entries whose slots are relative to `base`, which is not after the head.
     pub(super) fn upsert(&mut self, entries: &[Entry], base: u64) {
         let lag = self.frame.head.saturating_sub(base);
         for block in entries.chunks(BLOCK) {
-            self.pages.warm(block);
+            self.pages.prefetch(block);
             for entry in block {
                 if let Some(age) = self.frame.age_in_window(*entry, base, lag) {
                     self.see(*entry, age);
@@ -119,14 +119,14 @@ impl Members {
         }
     }
 
-    /// The slot of a user of the window.
+    /// The last-seen slot of a user, if it is in the window.
     pub(super) fn last_seen(&self, fingerprint: Fingerprint) -> Option<u64> {
         let entry = self.pages.get(fingerprint)?;
         let seen = self.frame.holds(entry);
         seen.then(|| self.frame.head - u64::from(self.frame.age(entry)))
     }
 
-    /// Erases a user; whether they were in the window.
+    /// Erases a user. Returns whether the user was in the window.
     pub(super) fn erase(&mut self, fingerprint: Fingerprint) -> bool {
         let Some(entry) = self.pages.remove(fingerprint) else {
             return false;
@@ -138,7 +138,8 @@ impl Members {
         was_counted
     }
 
-    /// Appends the entries of the window from one page, beginning with `from`; returns where the next starts.
+    /// Appends the entries in the window from the page of `from`, starting with `from`. Returns the start of the next
+    /// page.
     pub(super) fn read_page(&self, from: Fingerprint, out: &mut Vec<Entry>) -> Option<Fingerprint> {
         let page = self.pages.page(self.pages.locate(from));
         let wanted = page.entries().iter().copied();
@@ -146,8 +147,8 @@ impl Members {
         page.end(from)
     }
 
-    /// Drops expired entries page by page, from the page of `from` on, until about `limit` were looked at. A
-    /// sweep of the segment begins at [`Fingerprint::MIN`] and goes on where the last call ended.
+    /// Removes expired entries page by page, from the page of `from` on, until about `limit` were examined. A
+    /// sweep of the segment starts at [`Fingerprint::MIN`] and continues where the last call ended.
     pub(super) fn sweep(&mut self, from: Fingerprint, limit: u64) -> Step {
         if from == Fingerprint::MIN {
             self.sweep_began = self.frame.head;
@@ -162,12 +163,12 @@ impl Members {
                 return step;
             }
             let page = self.pages.sweep(from, |entry| frame.holds(entry));
-            // An empty page costs a step, too.
+            // An empty page counts as one entry, since it takes time as well.
             step.examined += page.examined.max(1) as u64;
             step.removed += page.removed as u64;
             step.next = page.next;
         }
-        // What expired since it began may be left on pages that were swept before.
+        // Entries that expired since the start of the sweep may remain on pages that were swept before.
         let before_head = u64::from(self.frame.window) - 1;
         let oldest_left = self.sweep_began.saturating_sub(before_head);
         self.floor = self.floor.max(oldest_left);
@@ -176,12 +177,12 @@ impl Members {
         step
     }
 
-    /// Whether an expired entry is held, or none at all.
+    /// Whether there is an expired entry, or no entry.
     pub(super) fn needs_sweep(&self) -> bool {
         self.held() > self.live() || self.held() == 0
     }
 
-    /// Takes in one entry that is in the window.
+    /// Adds one entry that is in the window.
     fn see(&mut self, entry: Entry, age: u32) {
         let number = self.pages.locate(entry.fingerprint());
         let page = self.pages.page(number);
@@ -204,7 +205,7 @@ impl Members {
         let frame = self.frame;
         let tally = &mut self.tally;
         self.pages.rewrite(number, |held| {
-            let mut merged = Page::room(held.len() + run.len());
+            let mut merged = Page::with_capacity(held.len() + run.len());
             let mut held = held.into_iter().peekable();
             for entry in run {
                 let Some(age) = frame.age_in_window(*entry, base, lag) else {
@@ -231,7 +232,7 @@ impl Members {
         });
     }
 
-    /// Drops every entry that `keep` doesn't want.
+    /// Removes every entry for which `keep` is false.
     fn retain(&mut self, keep: impl Fn(Entry) -> bool) {
         let mut next = Some(Fingerprint::MIN);
         while let Some(from) = next {

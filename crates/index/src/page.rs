@@ -2,14 +2,14 @@
 
 use super::entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 
-/// A page with this many entries splits before it takes another: 1 KiB. Measured at 20 million pairs: 256 took
-/// new pairs at 3.8 M/s and 10.8 resident bytes each, 128 at 4.7 and 10.2, 64 at 5.1 and 10.0; but 64 needs
-/// twice the headers and halves the rates of sweeps and loads.
+/// A page with this many entries (1 KiB) splits before the next insert. Measured at 20 million pairs: 256 entries
+/// insert 3.8 M pairs/s at 10.8 resident bytes each, 128 entries 4.7 M/s at 10.2, 64 entries 5.1 M/s at 10.0. But 64
+/// needs twice the headers, and halves the rates of sweeps and loads.
 pub(super) const FULL: usize = 128;
 
-/// How far to walk from the expected position before a binary search takes over. With uniform fingerprints
-/// the distance's standard deviation is at most 6 (half the root of [`FULL`]).
-const WALK: usize = 16;
+/// The length of the linear search from the expected position before a binary search starts. With uniform fingerprints
+/// the standard deviation of the distance is at most 6 (half the square root of [`FULL`]).
+const LINEAR: usize = 16;
 
 /// Entries in ascending order, each fingerprint once; all share the first `depth` bits.
 #[derive(Debug, Default)]
@@ -31,31 +31,31 @@ impl Page {
         self.entries.capacity()
     }
 
-    /// How many first bits all fingerprints of this page share.
+    /// The number of first bits that all fingerprints of this page share.
     pub(super) fn depth(&self) -> u8 {
         self.depth
     }
 
-    /// The least fingerprint that belongs to the page which `fingerprint` belongs to.
+    /// The least fingerprint in the range of this page, which contains `fingerprint`.
     pub(super) fn start(&self, fingerprint: Fingerprint) -> Fingerprint {
         let rest = FINGERPRINT_BITS - u32::from(self.depth);
         Fingerprint::from_number(fingerprint.number() >> rest << rest)
     }
 
-    /// The least fingerprint after that page, if there is one.
+    /// The least fingerprint after that range, if there is one.
     pub(super) fn end(&self, fingerprint: Fingerprint) -> Option<Fingerprint> {
         let span = 1_u64 << (FINGERPRINT_BITS - u32::from(self.depth));
         let end = self.start(fingerprint).number() + span;
         (end < 1 << FINGERPRINT_BITS).then(|| Fingerprint::from_number(end))
     }
 
-    /// Where `fingerprint` would be if the page's fingerprints were spread evenly; 0 in an empty page.
+    /// The expected position of `fingerprint` if the page's fingerprints were uniform; 0 in an empty page.
     pub(super) fn guess(&self, fingerprint: Fingerprint) -> usize {
         let fraction = fingerprint.aligned() << self.depth >> 32;
         ((fraction * self.entries.len() as u64) >> 32) as usize
     }
 
-    /// Where `fingerprint` is (`Ok`) or would be inserted (`Err`).
+    /// The position of `fingerprint` (`Ok`), or the position to insert it (`Err`).
     pub(super) fn find(&self, fingerprint: Fingerprint) -> Result<usize, usize> {
         let position = self.lower_bound(fingerprint);
         match self.entries.get(position) {
@@ -73,7 +73,7 @@ impl Page {
             return 0;
         }
         if entries[position] < least {
-            let limit = entries.len().min(position + WALK);
+            let limit = entries.len().min(position + LINEAR);
             while position < limit {
                 if entries[position] >= least {
                     return position;
@@ -82,7 +82,7 @@ impl Page {
             }
             position + entries[position..].partition_point(|entry| *entry < least)
         } else {
-            let limit = position.saturating_sub(WALK);
+            let limit = position.saturating_sub(LINEAR);
             while position > limit {
                 if entries[position - 1] < least {
                     return position;
@@ -109,7 +109,7 @@ impl Page {
         self.entries.remove(position);
     }
 
-    /// Keeps the entries that `keep` wants and gives back the room of the others.
+    /// Removes the entries for which `keep` is false, and frees their memory.
     pub(super) fn retain(&mut self, keep: impl Fn(Entry) -> bool) {
         let before = self.entries.len();
         self.entries.retain(|entry| keep(*entry));
@@ -118,13 +118,13 @@ impl Page {
         }
     }
 
-    /// Takes all entries out, to put them back merged with others by [`replace`](Self::replace).
+    /// Takes all entries, for a merge with others; [`replace`](Self::replace) puts them back.
     pub(super) fn take(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.entries)
     }
 
-    /// Room for `len` entries in a step of growth.
-    pub(super) fn room(len: usize) -> Vec<Entry> {
+    /// An empty vector with capacity for `len` entries, rounded up to a size class.
+    pub(super) fn with_capacity(len: usize) -> Vec<Entry> {
         Vec::with_capacity(step(len))
     }
 
@@ -133,14 +133,14 @@ impl Page {
         self.entries = entries;
     }
 
-    /// Moves the upper half of the page's range into a new page; both are one bit deeper.
+    /// Moves the upper half of the page's range to a new page. The depth of both is one more.
     pub(super) fn split(&mut self) -> Self {
         let bit = 1_u64 << (u64::BITS - 1 - u32::from(self.depth));
         let middle = self
             .entries
             .partition_point(|entry| entry.to_bits() & bit == 0);
         let upper = &self.entries[middle..];
-        let mut entries = Self::room(upper.len());
+        let mut entries = Self::with_capacity(upper.len());
         entries.extend_from_slice(upper);
         self.entries.truncate(middle);
         self.entries.shrink_to(step(middle));
@@ -151,7 +151,7 @@ impl Page {
         }
     }
 
-    /// Takes in the page that covers the other, upper half of the range one bit less deep.
+    /// Merges the page of the upper half of a range into this page of the lower half. The depth is one less.
     pub(super) fn join(&mut self, upper: Self) {
         let len = self.entries.len() + upper.entries.len();
         if len > self.entries.capacity() {
@@ -162,8 +162,8 @@ impl Page {
     }
 }
 
-/// The least capacity for `len` entries that fills one of the allocator's size classes (four per doubling),
-/// so that a page wastes neither the class nor, on average, more than a tenth of itself.
+/// The least capacity for `len` entries that fills one of the allocator's size classes (four per doubling). So a page
+/// wastes no part of its size class, and on average at most a tenth of its own capacity.
 fn step(len: usize) -> usize {
     let spacing = (len.next_power_of_two() / 8).max(4);
     len.next_multiple_of(spacing)

@@ -1,18 +1,18 @@
-//! All pages of a segment: they split alone as they fill, and join as they empty, so no step touches all
-//! entries.
+//! All pages of a segment. Each page splits by itself when it is full, and merges with another when both are nearly
+//! empty, so no step accesses all entries.
 
 use super::directory::Directory;
 use super::entry::{Entry, Fingerprint};
 use super::page::{FULL, Page};
 
-/// Page headers per chunk: a growing segment never moves all its headers at once.
+/// Page headers per chunk. Because of chunks, a growing segment never moves all its headers at once.
 const CHUNK: usize = 1024;
 
-/// Two halves join when together they fill at most this much of a page, so that they don't split again soon.
+/// Two halves merge if together they have at most this many entries, so that they don't split again soon.
 const JOINED: usize = FULL / 2;
 
-/// A segment with fewer entries (32 KiB) is not worth it to warm. One that fits the processor's second-level
-/// cache still is: it shares that cache with all the others.
+/// Prefetching does not pay off for a segment with fewer entries (32 KiB). It does for a segment that fits the CPU's L2
+/// cache, because all segments share that cache.
 const COLD: usize = 1 << 12;
 
 /// The entries of one segment.
@@ -20,14 +20,14 @@ const COLD: usize = 1 << 12;
 pub(super) struct Pages {
     directory: Directory,
     chunks: Vec<Vec<Page>>,
-    /// Numbers of pages that joined another and are empty.
+    /// Numbers of pages that were merged into another and are empty.
     free: Vec<u32>,
     len: usize,
-    /// Entries for which there is room.
-    room: usize,
+    /// The capacity of all pages, in entries.
+    capacity: usize,
 }
 
-/// What [`Pages::sweep`] did with a page.
+/// The result of [`Pages::sweep`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SweptPage {
     pub(super) examined: usize,
@@ -43,25 +43,25 @@ impl Pages {
             chunks: vec![vec![Page::default()]],
             free: Vec::new(),
             len: 0,
-            room: 0,
+            capacity: 0,
         }
     }
 
-    /// How many entries are held.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// An estimate of the memory held, in bytes.
+    /// The estimated memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let headers: usize = self.chunks.iter().map(Vec::capacity).sum();
-        self.room * size_of::<Entry>()
+        self.capacity * size_of::<Entry>()
             + headers * size_of::<Page>()
             + self.free.capacity() * size_of::<u32>()
             + self.directory.bytes()
     }
 
-    /// The number of the page that `fingerprint` belongs to.
+    /// The number of the page whose range contains `fingerprint`.
     pub(super) fn locate(&self, fingerprint: Fingerprint) -> u32 {
         self.directory.find(fingerprint)
     }
@@ -76,9 +76,9 @@ impl Pages {
         &mut self.chunks[number / CHUNK][number % CHUNK]
     }
 
-    /// Touches what a look-up of each of `block` will read, so that their cache misses overlap instead of
-    /// following one another.
-    pub(super) fn warm(&self, block: &[Entry]) {
+    /// Reads the memory that a lookup of each entry of `block` needs, so that their cache misses overlap instead of
+    /// happening one after another.
+    pub(super) fn prefetch(&self, block: &[Entry]) {
         if self.len < COLD {
             return;
         }
@@ -93,7 +93,7 @@ impl Pages {
         std::hint::black_box(touched);
     }
 
-    /// All entries, page by page in no particular order.
+    /// All entries, page by page. The order of the pages is undefined.
     pub(super) fn runs(&self) -> impl Iterator<Item = &[Entry]> {
         self.chunks.iter().flatten().map(Page::entries)
     }
@@ -105,12 +105,12 @@ impl Pages {
         Some(page.entries()[position])
     }
 
-    /// Replaces the entry at a position of a page by one of the same fingerprint.
+    /// Replaces the entry at a position of a page with one of the same fingerprint.
     pub(super) fn set(&mut self, number: u32, position: usize, entry: Entry) {
         self.page_mut(number).set(position, entry);
     }
 
-    /// Inserts an entry where [`Page::find`] of the located page said.
+    /// Inserts an entry at the position that [`Page::find`] of the located page returned.
     pub(super) fn insert(&mut self, number: u32, position: usize, entry: Entry) {
         let fingerprint = entry.fingerprint();
         let (mut number, mut position) = (number, position);
@@ -124,7 +124,7 @@ impl Pages {
         let before = page.capacity();
         page.insert(position, entry);
         let grown = page.capacity() - before;
-        self.room += grown;
+        self.capacity += grown;
         self.len += 1;
     }
 
@@ -138,8 +138,8 @@ impl Pages {
         Some(entry)
     }
 
-    /// The number of the page of the first of `sorted`, and how many of them belong to it, after splitting
-    /// the page so far that it has room for them.
+    /// Splits the page of the first entry of `sorted` until it has capacity for all entries of `sorted` in its range.
+    /// Returns the number of the page, and the number of these entries.
     pub(super) fn prepare(&mut self, sorted: &[Entry]) -> Option<(u32, usize)> {
         let fingerprint = sorted.first()?.fingerprint();
         loop {
@@ -156,28 +156,28 @@ impl Pages {
         }
     }
 
-    /// Gives a page what `merge` makes of its entries: ascending and within the page's range.
+    /// Replaces the entries of a page with the result of `merge`, which must be ascending and within the page's range.
     pub(super) fn rewrite(&mut self, number: u32, merge: impl FnOnce(Vec<Entry>) -> Vec<Entry>) {
         let page = self.page_mut(number);
-        let (len, room) = (page.len(), page.capacity());
+        let (len, capacity) = (page.len(), page.capacity());
         let old = page.take();
         page.replace(merge(old));
-        let (new_len, new_room) = (page.len(), page.capacity());
+        let (new_len, new_capacity) = (page.len(), page.capacity());
         self.len = self.len - len + new_len;
-        self.room = self.room - room + new_room;
+        self.capacity = self.capacity - capacity + new_capacity;
     }
 
-    /// Drops what `keep` doesn't want from the page of `from`, and joins the page with the one below it where
-    /// both became small. The page above is left for its turn: it may hold what was not swept yet.
+    /// Removes the entries of the page of `from` for which `keep` is false, and merges the page with the one below it if
+    /// both are small. The page above is not merged, because it may not be swept yet.
     pub(super) fn sweep(&mut self, from: Fingerprint, keep: impl Fn(Entry) -> bool) -> SweptPage {
         let number = self.locate(from);
         let page = self.page_mut(number);
-        let (examined, room) = (page.len(), page.capacity());
+        let (examined, capacity) = (page.len(), page.capacity());
         page.retain(keep);
         let next = page.end(from);
         let removed = examined - page.len();
-        let new_room = page.capacity();
-        self.room = self.room - room + new_room;
+        let new_capacity = page.capacity();
+        self.capacity = self.capacity - capacity + new_capacity;
         self.len -= removed;
         if removed > 0 || examined == 0 {
             while self.join_below(from) {}
@@ -190,11 +190,11 @@ impl Pages {
         }
     }
 
-    /// Splits the page that `fingerprint` belongs to; `false` when the directory may not grow for it, given
-    /// how many entries are expected in all.
+    /// Splits the page of `fingerprint`. `false` if the directory may not grow for that, given the expected number of
+    /// entries of the segment.
     fn split(&mut self, number: u32, fingerprint: Fingerprint, expected: usize) -> bool {
         let depth = self.page(number).depth();
-        if !self.directory.make_room(depth, expected) {
+        if !self.directory.grow_for_split(depth, expected) {
             return false;
         }
         let page = self.page_mut(number);
@@ -202,14 +202,14 @@ impl Pages {
         let before = page.capacity();
         let upper = page.split();
         let after = page.capacity() + upper.capacity();
-        self.room = self.room - before + after;
+        self.capacity = self.capacity - before + after;
         let upper = self.add(upper);
         self.directory.split(start, depth, upper);
         true
     }
 
-    /// Joins the page of `fingerprint` into the other half of the range one bit less deep, if that half is
-    /// below, undivided, and both are small.
+    /// Merges the page of `fingerprint` into the lower half of the range of one bit less, if the page is the upper half,
+    /// the lower half is a single page, and both are small.
     fn join_below(&mut self, fingerprint: Fingerprint) -> bool {
         let number = self.locate(fingerprint);
         let page = self.page(number);
@@ -226,7 +226,7 @@ impl Pages {
         let before = upper.capacity() + lower.capacity();
         lower.join(upper);
         let after = lower.capacity();
-        self.room = self.room - before + after;
+        self.capacity = self.capacity - before + after;
         self.free.push(number);
         self.directory.join(start, depth, below);
         true

@@ -1,29 +1,28 @@
-//! One counter per slot of the window: how many users were last seen in it.
+//! One counter per slot of the window: the number of users last seen in it.
 
 /// Slots per chunk. A chunk without users takes no memory.
 const CHUNK: usize = 256;
 
-/// Counters of the slots of a window that ends at the head and moves with it.
+/// The counters of a window that ends at the head and moves with it.
 ///
-/// A slot is named by its **age**: how many slots it lies before the head, from 0 to the window's length
-/// less one.
+/// A slot is identified by its **age**, its distance before the head: from 0 to the length of the window less one.
 #[derive(Debug)]
 pub(super) struct Ring {
     chunks: Vec<Chunk>,
     window: usize,
-    /// Where the counter of age 0 is.
+    /// The position of the counter of age 0.
     head: usize,
     live: u64,
 }
 
 #[derive(Debug, Default)]
 struct Chunk {
-    /// The sum of the chunk's counters, so that a window sums chunks and not slots.
+    /// The sum of the chunk's counters, so that a count adds up chunks instead of slots.
     total: u64,
     counters: Counters,
 }
 
-/// Most counters of most segments are small: a byte each until one of the chunk overflows.
+/// Most counters of most segments are small: they take a byte each until one of the chunk overflows.
 #[derive(Debug, Default)]
 enum Counters {
     #[default]
@@ -45,39 +44,39 @@ impl Ring {
         }
     }
 
-    /// The number of users of the whole window.
+    /// The number of users in the whole window.
     pub(super) fn live(&self) -> u64 {
         self.live
     }
 
-    /// An estimate of the memory held, in bytes.
+    /// The estimated memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let counters: usize = self.chunks.iter().map(|chunk| chunk.counters.bytes()).sum();
         counters + self.chunks.capacity() * size_of::<Chunk>()
     }
 
-    /// A user was seen `age` slots ago who was not in the window.
+    /// Adds a user who was last seen `age` slots ago, and was not in the window.
     pub(super) fn add(&mut self, age: u32) {
         let position = self.position(age);
         self.chunks[position / CHUNK].add(position % CHUNK);
         self.live += 1;
     }
 
-    /// A user last seen `age` slots ago is no longer.
+    /// Removes a user who was last seen `age` slots ago.
     pub(super) fn remove(&mut self, age: u32) {
         let position = self.position(age);
         self.chunks[position / CHUNK].remove(position % CHUNK);
         self.live -= 1;
     }
 
-    /// Moves the head on by fewer slots than the window has; users of the slots that leave are forgotten.
+    /// Advances the head by fewer slots than the window has, and removes the users of the slots that leave the window.
     pub(super) fn advance(&mut self, slots: u64) {
         for _ in 0..slots {
             self.head += 1;
             if self.head == self.window {
                 self.head = 0;
             }
-            // The slot that leaves had the place that the new head takes.
+            // The new head reuses the position of the slot that leaves.
             self.live -= self.chunks[self.head / CHUNK].take(self.head % CHUNK);
         }
     }
@@ -185,7 +184,7 @@ impl Counters {
 mod tests {
     use super::*;
 
-    /// The ring against a list of (age at the start, count).
+    /// Compares the ring with a list of ages.
     #[test]
     fn agrees_with_a_list_while_time_moves() {
         for window in [1, 2, 255, 256, 257, 700] {

@@ -1,4 +1,4 @@
-//! A segment's members behind a lock, and their number beside it.
+//! The members of a segment behind a lock, and their number outside of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,16 +6,16 @@ use parking_lot::Mutex;
 
 use super::members::Members;
 
-/// No head is this late; it marks a count that is being replaced.
+/// Marks a count that is being replaced. No head has this value.
 const UNPUBLISHED: u64 = u64::MAX;
 
-/// One segment. Its full-window count can be read without the lock as long as the head stands still.
+/// One segment. Its full-window count can be read without the lock as long as the head does not change.
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// The head as of which `live` is right.
+    /// The head as of which `live` is correct.
     as_of: AtomicU64,
     live: AtomicU64,
-    /// `None` once the segment was taken off the index: whoever still holds it looks it up again.
+    /// `None` once the segment was removed from the index: a caller that still holds it must look it up again.
     members: Mutex<Option<Members>>,
 }
 
@@ -34,13 +34,13 @@ impl Shared {
             return None;
         }
         let live = self.live.load(Ordering::Acquire);
-        // A writer that moves on to a later head first marks `as_of`. If `live` is of a later head, then the
-        // mark is visible here; `as_of` only ever grows, so it can't have come back to `head`.
+        // A writer marks `as_of` before it publishes a count of a later head. If `live` is of a later head, then the
+        // mark is visible here. `as_of` only ever grows, so it can't have returned to `head`.
         (self.as_of.load(Ordering::Relaxed) == head).then_some(live)
     }
 
-    /// Locks the members, brings them to the latest head, and publishes their number afterwards. `None` when
-    /// the segment was taken off the index.
+    /// Locks the members, advances them to the latest head, calls `act`, and publishes their number. `None` if
+    /// the segment was removed from the index.
     pub(super) fn with<T>(
         &self,
         head: &AtomicU64,
@@ -48,14 +48,14 @@ impl Shared {
     ) -> Option<T> {
         let mut guard = self.members.lock();
         let members = guard.as_mut()?;
-        // Under the lock, so that the members' head never goes back.
+        // The head is read under the lock, so that the members' head never moves back.
         members.advance(head.load(Ordering::Acquire));
         let result = act(members);
         self.publish(members);
         Some(result)
     }
 
-    /// Empties the lock if there are no members; whether it is empty.
+    /// Retires the segment if it has no members. Returns whether it is retired.
     pub(super) fn retire(&self) -> bool {
         let mut guard = self.members.lock();
         if guard.as_ref().is_some_and(|members| members.held() > 0) {

@@ -1,4 +1,4 @@
-//! Removal of expired entries in bounded steps.
+//! The sweep: removes expired entries in bounded steps.
 
 use std::sync::Arc;
 
@@ -7,13 +7,13 @@ use super::entry::Fingerprint;
 use super::shared::Shared;
 use domain::{Segment, Slot};
 
-/// Entries looked at under one lock of a segment: about 20 microseconds.
+/// Entries examined under one lock of a segment: about 20 microseconds.
 const LOCKED: u64 = 2048;
 
-/// How many entries a step may look at for each that it may remove: also a sweep that finds little ends.
-const LOOKED_AT_PER_REMOVED: u64 = 16;
+/// How many entries a step may examine for each one that it may remove. It limits a sweep that finds few expired entries.
+const EXAMINED_PER_REMOVED: u64 = 16;
 
-/// What one step of [`Index::sweep`] did.
+/// The result of one step of [`Index::sweep`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swept {
     /// Entries removed.
@@ -22,28 +22,28 @@ pub struct Swept {
     pub done: bool,
 }
 
-/// Where the next step goes on.
+/// The position at which the next step continues.
 #[derive(Debug, Default)]
 pub(super) struct Cursor {
-    /// The segments to sweep, the next one last.
+    /// The segments to sweep; the next one is at the end.
     queue: Vec<(Segment, Arc<Shared>)>,
-    /// Where to go on in it.
+    /// The position in that segment.
     from: Option<Fingerprint>,
 }
 
 impl Index {
-    /// Removes about `limit` entries that are expired as of `as_of` (or the head, if later) and gives back
-    /// their memory, holding a segment's lock for microseconds at a time. Segments without entries go, too.
-    /// Steps go on where the last one ended: call it until `done`. No count changes.
+    /// Removes about `limit` entries that are expired as of `as_of` (or the head, if later) and frees
+    /// their memory. It holds a segment's lock for microseconds at a time, and removes segments without entries.
+    /// Each step continues where the last one ended: call it until `done`. No count changes.
     ///
-    /// If nobody calls it for long (more than 65,536 slots less the window), a segment drops what expired by
-    /// itself, in one go, when it is next looked at: counts stay right, but that call is slow.
+    /// If it is not called for long (more than 65,536 slots less the window), a segment drops all its expired entries
+    /// at once at its next access: counts stay correct, but that call is slow.
     pub fn sweep(&self, as_of: Slot, limit: u64) -> Swept {
         self.advance(as_of);
         let limit = limit.max(1);
         let mut cursor = self.cursor.lock();
-        let (mut removed, mut looked_at) = (0, 0);
-        while removed < limit && looked_at < limit.saturating_mul(LOOKED_AT_PER_REMOVED) {
+        let (mut removed, mut examined) = (0, 0);
+        while removed < limit && examined < limit.saturating_mul(EXAMINED_PER_REMOVED) {
             if cursor.queue.is_empty() {
                 cursor.queue = self.unswept();
             }
@@ -55,10 +55,10 @@ impl Index {
             };
             let from = cursor.from.unwrap_or(Fingerprint::MIN);
             let step = shared.with(&self.head, |members| members.sweep(from, LOCKED));
-            // A retired segment has nothing left.
+            // A retired segment has no entries left.
             let step = step.unwrap_or_default();
             removed += step.removed;
-            looked_at += step.examined;
+            examined += step.examined;
             if step.next.is_none() {
                 if step.is_empty {
                     self.remove_if_empty(segment, shared);
@@ -73,7 +73,7 @@ impl Index {
         }
     }
 
-    /// The segments that hold an expired entry or none at all.
+    /// The segments that have an expired entry, or no entry.
     fn unswept(&self) -> Vec<(Segment, Arc<Shared>)> {
         self.each(|shared| {
             let needs_sweep = shared.with(&self.head, |members| members.needs_sweep())?;
@@ -81,8 +81,7 @@ impl Index {
         })
     }
 
-    /// Takes a segment without entries off the index. Whoever is about to write to it finds it retired and
-    /// adds it again.
+    /// Removes a segment without entries from the index. A concurrent writer finds it retired and adds it again.
     fn remove_if_empty(&self, segment: &Segment, shared: &Arc<Shared>) {
         let mut segments = self.segments.write();
         let is_listed = segments

@@ -1,18 +1,18 @@
-//! How many users a segment has within the window: by a look at every entry while they are few, by a ring of
-//! counters once they are many.
+//! Counts the users of a segment within a window: with a scan of all entries while there are few, with a ring of
+//! counters once there are many.
 
 use super::entry::Entry;
 use super::pages::Pages;
 use super::ring::Ring;
 
-/// A segment with more entries than this gets a ring. A ring of two weeks of minutes takes up to 22 KiB,
-/// which ten thousand small segments should not; to look at this many entries takes about a microsecond.
+/// A segment with more entries than this gets a ring. A ring for two weeks in minutes takes up to 22 KiB, too much for
+/// 10,000 small segments. A scan of this many entries takes about a microsecond.
 const MANY: usize = 2048;
 
-/// The count of a segment's users. Ages are slots before the head.
+/// The number of a segment's users. Ages are slots before the head.
 #[derive(Debug)]
 pub(super) enum Tally {
-    /// The number of users in the full window; shorter windows are counted when asked for.
+    /// The number of users in the full window. Counts of shorter windows scan the entries.
     Few(u64),
     Many(Ring),
 }
@@ -25,18 +25,18 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// How many slots before the head a held entry was seen.
+    /// The age of a stored entry: slots before the head.
     pub(super) fn age(self, entry: Entry) -> u32 {
         u32::from((self.head as u16).wrapping_sub(entry.slot16()))
     }
 
-    /// Whether a held entry is in the window.
+    /// Whether a stored entry is in the window.
     pub(super) fn holds(self, entry: Entry) -> bool {
         self.age(entry) < self.window
     }
 
-    /// How many slots before the head an entry was seen whose slot is relative to a base `lag` slots before
-    /// the head; `None` when that is before the window, or before the first slot.
+    /// The age of an entry whose slot is relative to `base`, which is `lag` slots before the head. `None` if the slot is
+    /// before the window, or before slot 0.
     pub(super) fn age_in_window(self, entry: Entry, base: u64, lag: u64) -> Option<u32> {
         let age = u64::from((base as u16).wrapping_sub(entry.slot16())) + lag;
         (age < u64::from(self.window) && age <= self.head).then_some(age as u32)
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    /// A user came who was not in the window.
+    /// Adds a user who was not in the window.
     pub(super) fn add(&mut self, age: u32) {
         match self {
             Self::Few(live) => *live += 1,
@@ -87,7 +87,8 @@ impl Tally {
         }
     }
 
-    /// A user whose entry is of age `known`, maybe expired, was seen at `age`; whether that is news.
+    /// Updates a user whose entry has the age `known` (maybe expired) and who was now seen at `age`. Returns whether
+    /// `age` is the later slot.
     pub(super) fn see_again(&mut self, known: u32, age: u32, window: u32) -> bool {
         let is_news = age < known;
         if known >= window {
@@ -99,7 +100,7 @@ impl Tally {
         is_news
     }
 
-    /// A user of the window was erased.
+    /// Removes a user in the window.
     pub(super) fn remove(&mut self, age: u32) {
         match self {
             Self::Few(live) => *live -= 1,
@@ -107,7 +108,7 @@ impl Tally {
         }
     }
 
-    /// The head moved on by `slots`, to `frame.head`. What `pages` holds must not be older than 65,535 slots.
+    /// Follows the head, which advanced by `slots` to `frame.head`. No entry of `pages` may be older than 65,535 slots.
     pub(super) fn advance(&mut self, pages: &Pages, frame: Frame, slots: u64) {
         match self {
             Self::Few(live) => *live = frame.count(pages, frame.window),
@@ -116,7 +117,7 @@ impl Tally {
         }
     }
 
-    /// Gets a ring or drops it when the number of entries calls for it.
+    /// Creates or drops the ring, depending on the number of entries.
     pub(super) fn adapt(&mut self, pages: &Pages, frame: Frame) {
         match self {
             Self::Few(_) if pages.len() > MANY => {

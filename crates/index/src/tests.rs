@@ -1,4 +1,4 @@
-//! The index against a naive model, and under threads.
+//! Compares the index with a naive model, and tests it with threads.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,7 @@ impl Model {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// `users` users from `first` on, every `stride`-th, seen up to `spread` slots apart.
+    /// Every `stride`-th user from `first` on, `users` in total, seen up to `spread` slots apart.
     Upsert {
         name: usize,
         first: u32,
@@ -171,7 +171,7 @@ fn run(window: u32, head: u64, steps: Vec<Step>) {
                 lag,
                 sorted,
             } => {
-                // A base behind the head, or in front of it.
+                // A base behind or ahead of the head.
                 let base = if lag == 1 {
                     model.head + 1
                 } else {
@@ -296,14 +296,14 @@ fn time_passes_in_the_middle_of_a_sweep() {
         .collect();
     members.upsert(&users, 1000);
     members.advance(1050);
-    // Nothing has expired on the pages that this call sees; later something has.
+    // No entry has expired yet on the pages that this call visits.
     let began = members.sweep(Fingerprint::MIN, 500);
     assert!(began.removed == 0 && began.next.is_some());
     members.advance(1099);
     let ended = members.sweep(began.next.unwrap(), u64::MAX);
     assert!(ended.removed > 0 && ended.next.is_none());
     assert!(members.needs_sweep());
-    // What the sweep missed would look as if it came in these slots.
+    // Entries that the sweep missed would appear as seen in these slots.
     for slot in (1099..1099 + (1 << 16)).step_by(149) {
         members.advance(slot);
         let expected = users
@@ -402,7 +402,7 @@ fn nothing_is_lost_between_threads() {
                     for round in 0..30 {
                         let slot = Slot::new(65_530 + round);
                         for batch in 0..USERS / 1000 {
-                            // Overlapping users: every third batch is everyone's.
+                            // Overlapping users: all threads write every third batch.
                             let owner = if batch % 3 == 0 { 0 } else { writer };
                             let first = owner * USERS + batch * 1000;
                             let users = first..first + 1000;
@@ -411,7 +411,7 @@ fn nothing_is_lost_between_threads() {
                             index.upsert(&names[(batch % 2) as usize], &entries, slot);
                         }
                         if round % 7 == 0 {
-                            // Alone in its segment, so that it empties and comes back.
+                            // A segment with few users, which is removed and added again.
                             index.upsert(&names[2], &[Entry::new(user(writer), slot)], slot);
                         }
                     }
@@ -441,7 +441,7 @@ fn nothing_is_lost_between_threads() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    // Of 30 batches of each parity, 5 are everyone's.
+    // Of 30 batches of each parity, all threads write 5.
     let each = (USERS / 1000).div_ceil(2) - 5;
     let expected = (5 + each * WRITERS) * 1000;
     for name in ["busy", "other"] {

@@ -1,5 +1,5 @@
-//! The adapters of the ports in `domain`: stores of pairs, and caches of counts. Each has options of its own and knows no
-//! settings.
+//! The adapters of the ports in `domain`: stores of pairs, and caches of counts. Each adapter has its own options and
+//! does not depend on the settings of the service.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;

@@ -1,4 +1,4 @@
-//! The cache within the process: the default, for one instance.
+//! The in-process cache: the default, for one instance.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,14 +12,13 @@ use domain::cache::{
 };
 use domain::{Count, Segment, Window};
 
-/// Segments that are kept though nobody noted a pair of them: whoever asks for made-up names must not fill the
-/// memory.
-const MAX_STRANGERS: usize = 10_000;
-/// Counts that are kept of one segment, more than windows are refreshed: whoever asks for made-up windows must not fill
-/// the memory.
+/// Segments that are kept without any noted pair. The limit keeps requests for made-up names from filling the memory.
+const MAX_UNKNOWN: usize = 10_000;
+/// Counts that are kept of one segment; more than the number of refreshed windows. The limit keeps requests for made-up
+/// windows from filling the memory.
 const MAX_WINDOWS: usize = 64;
 
-/// A [`CountCache`] in the memory of this process. It never fails, and its lock holds off nobody else.
+/// A [`CountCache`] in the memory of this process. It never fails, and its lock does not exclude other processes.
 #[derive(Debug, Default)]
 pub struct MemoryCache {
     state: Mutex<State>,
@@ -28,20 +27,20 @@ pub struct MemoryCache {
 #[derive(Debug, Default)]
 struct State {
     entries: HashMap<Segment, Entry>,
-    /// How many entries are not known.
-    strangers: usize,
-    /// Counters that begin from here on carry this epoch; it moves on whenever counters are forgotten.
+    /// The number of entries of unknown segments.
+    unknown: usize,
+    /// The epoch of new counters. It increases whenever counters are dropped.
     epoch: u64,
-    /// Until when the list of known segments is whole.
+    /// Until when the list of known segments is complete.
     complete_until: Option<Instant>,
     lock: Option<Lock>,
-    /// When the latest noted refresh began.
+    /// When the latest recorded refresh began.
     last_run: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Whether it belongs to the list of known segments.
+    /// Whether the segment is on the list of known segments.
     known: bool,
     noted: PendingMark,
     counts: HashMap<Window, (Count, PendingMark)>,
@@ -54,7 +53,7 @@ struct Lock {
 }
 
 impl Entry {
-    /// Keeps a count, unless a later one is kept. Where there are too many, the one as of longest ago goes.
+    /// Stores a count, unless a later one is stored. Evicts the count with the oldest `as_of` at the limit.
     fn keep(&mut self, window: Window, count: Count, mark: PendingMark) {
         match self.counts.get(&window) {
             Some((kept, _)) if kept.as_of > count.as_of => return,
@@ -70,7 +69,7 @@ impl Entry {
         self.counts.insert(window, (count, mark));
     }
 
-    /// Whether the widest count found nobody and nothing was noted since.
+    /// Whether the widest count found no users and no pair was noted since.
     fn is_empty(&self) -> bool {
         let widest = self.counts.iter().max_by_key(|(window, _)| **window);
         widest
@@ -81,12 +80,12 @@ impl Entry {
 impl State {
     fn entry(&mut self, segment: &Segment) -> &mut Entry {
         if !self.entries.contains_key(segment) {
-            if self.strangers >= MAX_STRANGERS {
+            if self.unknown >= MAX_UNKNOWN {
                 self.entries.retain(|_, entry| entry.known);
-                self.strangers = 0;
+                self.unknown = 0;
                 self.epoch += 1;
             }
-            self.strangers += 1;
+            self.unknown += 1;
         }
         let epoch = self.epoch;
         self.entries
@@ -103,7 +102,7 @@ impl State {
     fn known_entry(&mut self, segment: &Segment) -> &mut Entry {
         let newly_known = !std::mem::replace(&mut self.entry(segment).known, true);
         if newly_known {
-            self.strangers -= 1;
+            self.unknown -= 1;
         }
         self.entry(segment)
     }
@@ -117,7 +116,7 @@ impl State {
         })
     }
 
-    /// The lock, if somebody holds it now.
+    /// The lock, if it is held now.
     fn held(&self) -> Option<&Lock> {
         self.lock
             .as_ref()
@@ -224,7 +223,7 @@ impl CountCache for MemoryCache {
             return Ok(());
         }
         if !entry.known {
-            state.strangers -= 1;
+            state.unknown -= 1;
         }
         state.entries.remove(segment);
         state.epoch += 1;
@@ -309,15 +308,15 @@ mod tests {
             users: 0,
             as_of: Timestamp::UNIX_EPOCH,
         };
-        for index in 0..=2 * MAX_STRANGERS {
-            let stranger = Segment::new(&format!("made up {index}")).unwrap();
-            let mark = cache.mark(&stranger).await.unwrap();
+        for index in 0..=2 * MAX_UNKNOWN {
+            let unknown = Segment::new(&format!("made up {index}")).unwrap();
+            let mark = cache.mark(&unknown).await.unwrap();
             cache
-                .put(&stranger, frame.full_window(), count, mark)
+                .put(&unknown, frame.full_window(), count, mark)
                 .await
                 .unwrap();
         }
-        assert!(cache.state.lock().entries.len() <= MAX_STRANGERS + 1);
+        assert!(cache.state.lock().entries.len() <= MAX_UNKNOWN + 1);
         assert_eq!(cache.segments().await.unwrap().names, [known]);
     }
 

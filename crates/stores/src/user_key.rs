@@ -1,6 +1,7 @@
-//! What stores say when pairs were recorded with another `user_key`: each user would count twice.
+//! The wording of the error for pairs recorded with another `user_key`: each user would count twice.
 
-/// How pairs were recorded that a store holds, beside what is configured; both are digests, none without a key.
+/// Describes how the pairs of a store were recorded compared to the configuration. Both arguments are digests, `None`
+/// without a key.
 pub(super) fn recorded(held: Option<&str>, ours: Option<&str>) -> &'static str {
     match (held, ours) {
         (None, _) => "without a user_key, and one is configured",

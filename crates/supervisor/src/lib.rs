@@ -1,4 +1,4 @@
-//! Owns the background tasks of a service: each is kept running until the stop, whatever happens in it.
+//! Owns the background tasks of a service. A task that panics is restarted, until the service stops.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -12,18 +12,19 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The pause before the first restart; it doubles with each panic that follows soon.
+/// The backoff before the first restart. It doubles with each panic that follows soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause. A task that ran for longer than this before it panicked starts at the first pause again.
+/// The longest backoff. If a task ran for longer than this before it panicked, the backoff starts again at the first.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Pauses between tries: they double from `first` to `longest` and never end. The builder's own end after the third.
+/// Exponential backoff without a maximum number of retries: delays double from `first` to `longest`. By default, the builder
+/// stops after three.
 pub const fn doubling(first: Duration, longest: Duration) -> ExponentialBuilder {
     let unbounded = ExponentialBuilder::new().without_max_times();
     unbounded.with_min_delay(first).with_max_delay(longest)
 }
 
-/// The tasks of one service. Clones share them.
+/// The background tasks of one service. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
     tasks: TaskTracker,
@@ -31,8 +32,8 @@ pub struct Supervisor {
     watch: Watch,
 }
 
-/// Called with the name of a task and the number of panics to add to its total. It is called with 0 when a task starts, so
-/// that a rate sees the first panic.
+/// A callback with the name of a task and the number of panics to add to its total. It is called with 0 when a task
+/// starts, so that the counter exists and a rate includes the first panic.
 pub type OnPanic = Arc<dyn Fn(&'static str, u64) + Send + Sync>;
 
 /// Restarts one task when it panics. The default counts no panics.
@@ -42,7 +43,7 @@ pub struct Watch {
 }
 
 impl Supervisor {
-    /// A supervisor without tasks, which reports panics to `on_panic`.
+    /// Creates a supervisor without tasks. It reports panics to `on_panic`.
     pub fn new(on_panic: OnPanic) -> Self {
         Self {
             tasks: TaskTracker::new(),
@@ -53,23 +54,23 @@ impl Supervisor {
         }
     }
 
-    /// Cancelled when the tasks should end.
+    /// The token that is cancelled when the tasks should end.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Runs the task that `make` makes until it returns. Where it panics, `make` is asked for a new one.
-    pub fn keep<T>(&self, name: &'static str, make: impl FnMut() -> T + Send + 'static)
+    /// Runs the task that `create` returns, until it completes. After a panic, `create` is called for a new one.
+    pub fn keep<T>(&self, name: &'static str, create: impl FnMut() -> T + Send + 'static)
     where
         T: Future<Output = ()> + Send + 'static,
     {
         let (watch, stop) = (self.watch.clone(), self.stop.clone());
-        let kept = async move { watch.keep_alive(name, &stop, make).await };
+        let kept = async move { watch.keep_alive(name, &stop, create).await };
         drop(self.tasks.spawn(kept));
     }
 
-    /// Begins work that goes on when its caller goes away. A panic is counted and logged under `name`, and is its
-    /// caller's.
+    /// Starts work that continues if its caller is cancelled. A panic is counted and logged under `name`, and the
+    /// handle returns it.
     pub fn begin<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -83,7 +84,7 @@ impl Supervisor {
                     watch.count(name, 1);
                     tracing::error!(
                         task = name,
-                        "work in the background panicked; standard error has its message"
+                        "background work panicked; standard error has its message"
                     );
                     std::panic::resume_unwind(panic)
                 }
@@ -91,7 +92,7 @@ impl Supervisor {
         })
     }
 
-    /// Ends all tasks, and returns when they have ended.
+    /// Stops all tasks, and returns when they have ended.
     pub async fn end(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -106,12 +107,13 @@ impl Watch {
         }
     }
 
-    /// Runs the task that `make` makes until it returns, or until it has panicked after `stop`.
+    /// Runs the task that `create` returns, until it completes. After a panic it is restarted with backoff, unless `stop` is
+    /// cancelled.
     pub async fn keep_alive<T>(
         &self,
         name: &'static str,
         stop: &CancellationToken,
-        mut make: impl FnMut() -> T,
+        mut create: impl FnMut() -> T,
     ) where
         T: Future<Output = ()>,
     {
@@ -119,9 +121,9 @@ impl Watch {
         let mut pauses = doubling(FIRST_PAUSE, LONGEST_PAUSE).build();
         loop {
             let begun = Instant::now();
-            // What a task leaves behind when it panics is dropped with it; what tasks share is behind locks that don't
-            // poison, and stores refuse to go on from a state that they can't trust.
-            let task = AssertUnwindSafe(async { make().await });
+            // `AssertUnwindSafe` is sound here: the state of a task is dropped when it panics, shared state is behind locks
+            // that don't poison, and stores refuse to continue from a state that they can't trust.
+            let task = AssertUnwindSafe(async { create().await });
             if task.catch_unwind().await.is_ok() {
                 return;
             }
@@ -158,7 +160,7 @@ mod tests {
 
     use tokio::sync::Notify;
 
-    /// Adds up the panics of all tasks.
+    /// The total panics of all tasks, and a callback that counts them.
     fn counted() -> (Arc<AtomicU64>, OnPanic) {
         let total = Arc::<AtomicU64>::default();
         let counted = Arc::clone(&total);
@@ -168,7 +170,8 @@ mod tests {
         (total, on_panic)
     }
 
-    /// Panics at each start but the last of `starts`, tells of that, and runs until `stop`.
+    /// Creates a task that panics at each start except the last of `starts`. It notifies of the last one and runs until
+    /// `stop`.
     fn unsteady(
         starts: u32,
         stop: CancellationToken,
@@ -177,31 +180,31 @@ mod tests {
         Arc<Notify>,
     ) {
         let (begun, steady) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
-        let told = Arc::clone(&steady);
-        let make = move || {
-            let (begun, told, stop) = (Arc::clone(&begun), Arc::clone(&told), stop.clone());
+        let notify = Arc::clone(&steady);
+        let create = move || {
+            let (begun, notify, stop) = (Arc::clone(&begun), Arc::clone(&notify), stop.clone());
             async move {
                 let number = begun.fetch_add(1, Ordering::SeqCst) + 1;
                 assert!(number >= starts, "start {number} of {starts}");
-                told.notify_one();
+                notify.notify_one();
                 stop.cancelled().await;
             }
             .boxed()
         };
-        (make, steady)
+        (create, steady)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_panics_is_counted_and_started_again_ever_later() {
         let (panics, on_panic) = counted();
         let supervisor = Supervisor::new(on_panic);
-        let (make, steady) = unsteady(10, supervisor.stop().clone());
+        let (create, steady) = unsteady(10, supervisor.stop().clone());
         let begun = Instant::now();
-        supervisor.keep("unsteady", make);
+        supervisor.keep("unsteady", create);
         steady.notified().await;
         let pauses = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000];
         let pauses = Duration::from_millis(pauses.iter().sum());
-        // Tokio's paused clock has a step of a millisecond.
+        // Tokio's paused clock has a resolution of a millisecond.
         assert_eq!(begun.elapsed().as_secs(), pauses.as_secs());
         assert_eq!(panics.load(Ordering::SeqCst), 9);
         supervisor.end().await;
@@ -211,8 +214,8 @@ mod tests {
     async fn the_end_does_not_wait_for_a_restart() {
         let (panics, on_panic) = counted();
         let supervisor = Supervisor::new(on_panic);
-        let (make, _) = unsteady(u32::MAX, supervisor.stop().clone());
-        supervisor.keep("hopeless", make);
+        let (create, _) = unsteady(u32::MAX, supervisor.stop().clone());
+        supervisor.keep("hopeless", create);
         while panics.load(Ordering::SeqCst) < 8 {
             sleep(FIRST_PAUSE).await;
         }
@@ -226,11 +229,11 @@ mod tests {
         let (panics, on_panic) = counted();
         let stop = CancellationToken::new();
         stop.cancel();
-        let make = || -> std::future::Ready<()> { panic!("no task at all") };
+        let create = || -> std::future::Ready<()> { panic!("no task at all") };
         let watch = Watch {
             on_panic: Some(on_panic),
         };
-        watch.keep_alive("none", &stop, make).await;
+        watch.keep_alive("none", &stop, create).await;
         assert_eq!(panics.load(Ordering::SeqCst), 1);
     }
 
@@ -238,10 +241,10 @@ mod tests {
     async fn a_task_that_returns_is_done() {
         let supervisor = Supervisor::new(counted().1);
         let done = Arc::new(Notify::new());
-        let told = Arc::clone(&done);
+        let notify = Arc::clone(&done);
         supervisor.keep("short", move || {
-            let told = Arc::clone(&told);
-            async move { told.notify_one() }
+            let notify = Arc::clone(&notify);
+            async move { notify.notify_one() }
         });
         done.notified().await;
         supervisor.end().await;

@@ -1,4 +1,4 @@
-//! Logs and metrics.
+//! Logs, metrics, and the version of the build.
 
 mod logs;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! Log lines to standard error, as text for people or as JSON for machines.
+//! Logs to standard error, as text for people or as JSON for machines.
 
 use std::io::IsTerminal;
 
@@ -9,37 +9,37 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{EnvFilter, filter};
 
-/// Logs.
+/// The settings of the logs.
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
-    /// How lines are written.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// What is logged: directives that `tracing_subscriber::EnvFilter` takes.
+    /// Which events are logged: directives for `tracing_subscriber::EnvFilter`.
     pub log: String,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// Why logging could not begin.
+/// Why logging could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// The directives can't be parsed.
     #[error("log: {0}")]
     Directives(#[from] filter::ParseError),
-    /// The process logs already.
+    /// Logging was started before.
     #[error(transparent)]
     Twice(#[from] SetGlobalDefaultError),
 }
 
-/// Begins to log as the settings say, panics too. Once per process.
+/// Starts logging according to the settings, including panics. Once per process.
 pub fn init(settings: &TelemetrySettings) -> Result<(), InitError> {
     let colours = std::io::stderr().is_terminal();
     let dispatch = dispatch(settings, std::io::stderr, colours)?;
@@ -69,8 +69,8 @@ where
     })
 }
 
-/// warp tells the parts of each path and query when it is asked to tell that much, and they hold user ids.
-/// What it tells is of no use to anyone but its authors, so no directive turns it on.
+/// Whether an event can't contain a user id. At the trace level, warp logs the parts of each path and query, which contain
+/// user ids. These events are useful only to the authors of warp, so no directive turns them on.
 fn names_no_user(event: &Metadata<'_>) -> bool {
     !event.target().starts_with("warp")
 }

@@ -1,4 +1,4 @@
-//! Counts every panic of the process, in whichever thread or task, whoever catches it.
+//! Counts every panic of the process, in any thread or task, including caught ones.
 
 use std::panic::PanicHookInfo;
 use std::sync::Once;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Begins to count. Once per process; again is no harm.
+/// Installs the panic hook. Further calls have no effect.
 pub(super) fn watch() {
     static BEGUN: Once = Once::new();
     BEGUN.call_once(|| {
@@ -18,19 +18,19 @@ pub(super) fn watch() {
     });
 }
 
-/// How many there were since [`watch`].
+/// The number of panics since [`watch`].
 pub(super) fn count() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// The message stays out of the log, for it may quote what users sent. Standard error has it.
+/// Counts and logs a panic. The log omits the message, which may quote input of users; it is on standard error.
 fn note(panic: &PanicHookInfo<'_>) {
     PANICS.fetch_add(1, Ordering::Relaxed);
     let place = panic.location().map(ToString::to_string);
     tracing::error!(
         thread = std::thread::current().name().unwrap_or("?"),
         place = place.as_deref().unwrap_or("?"),
-        "a panic, which is a defect"
+        "a thread or task panicked, which is a bug; the message is on standard error"
     );
 }
 

@@ -1,9 +1,9 @@
-//! Which build this is.
+//! The version and commit of this build.
 
-/// The version of the package.
+/// The version of the package, from `Cargo.toml`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit that it was built from: `HEADCOUNT_COMMIT` in the environment of the build, else the commit of the git checkout
+/// The commit of the build: `HEADCOUNT_COMMIT` in the environment of the build, else the commit of the git checkout
 /// (`build.rs`), else `unknown`.
 pub const COMMIT: &str = match (
     option_env!("HEADCOUNT_COMMIT"),
@@ -14,7 +14,7 @@ pub const COMMIT: &str = match (
     _ => "unknown",
 };
 
-/// Both, for people.
+/// Version and commit as text, for people.
 pub fn text() -> String {
     format!("{VERSION} (commit {COMMIT})")
 }

@@ -1,4 +1,4 @@
-//! Commands on stores that need no running service: copying from one store to another, and audits.
+//! Commands that work on stores without a running service: copies from one store to another, and audits.
 
 pub mod audit;
 pub mod transfer;

@@ -1,11 +1,11 @@
-//! The lock on a directory: one log, one process.
+//! The lock of a directory: only one log of one process may use it.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
 
-/// A directory that belongs to whoever holds this, until it is dropped or the process ends, however it ends.
+/// An exclusive lock on a directory. It is released when it is dropped, or when the process ends in any way.
 #[derive(Debug)]
 pub struct LockedDir {
     path: PathBuf,
@@ -23,7 +23,7 @@ impl Drop for LockedDir {
 }
 
 impl LockedDir {
-    /// Makes `path` unless it is there, and locks it.
+    /// Creates `path` if it does not exist, and locks it. Fails with [`LogError::Locked`] if it is locked already.
     pub fn acquire(path: &Path) -> Result<Self, LogError> {
         create_durably(path)?;
         let lock_path = path.join("lock");
@@ -46,14 +46,14 @@ impl LockedDir {
         }
     }
 
-    /// The directory.
+    /// The locked directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Makes `path` and what leads to it, with their names durable: a log in a directory that a crash takes away
-/// is lost as well. Nobody else of this machine may look into what is made: pairs and keys lie there.
+/// Creates `path` and its missing parents, and makes their names durable: if a crash removed the directory, the log
+/// would be lost as well. Only the owner may access the new directories, because they hold pairs and keys.
 fn create_durably(path: &Path) -> Result<(), LogError> {
     if path.is_dir() {
         return Ok(());
@@ -120,7 +120,7 @@ mod tests {
     fn the_lock_is_free_at_once_although_a_copy_of_its_descriptor_is_open() {
         let root = tempfile::tempdir().unwrap();
         let locked = LockedDir::acquire(root.path()).unwrap();
-        // What a child process holds that another thread has just forked.
+        // The copy of a child process that another thread has just forked.
         let _copy = locked.lock.try_clone().unwrap();
         drop(locked);
         LockedDir::acquire(root.path()).unwrap();
@@ -141,7 +141,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o500)).unwrap();
-        // The superuser may write all the same.
+        // The superuser may write regardless.
         if let Err(error) = LockedDir::acquire(root.path()) {
             let error = error.to_string();
             assert!(error.starts_with("can't write"), "{error}");

@@ -1,4 +1,4 @@
-//! The file operations that a log needs, as a trait: tests inject faults and crashes.
+//! The file operations that a log needs, as a trait, so that tests can inject faults and crashes.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -7,17 +7,17 @@ use std::path::Path;
 
 use super::LogError;
 
-/// A file system, as far as a log needs one.
+/// The operations of a file system that a log needs.
 pub trait Disk: Send + Sync + fmt::Debug {
     /// The names of the files in `dir`.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Makes an empty file, in place of any that is there.
+    /// Creates an empty file. Replaces an existing one.
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Opens a file that is there, to read and write.
+    /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
-    /// Moves `from` to `to`, in place of any that is there.
+    /// Renames `from` to `to`. Replaces an existing file.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes an existing file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
@@ -25,15 +25,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
 /// An open file.
 pub trait DiskFile: Send + fmt::Debug {
-    /// Its length in bytes.
+    /// The length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Reads some bytes at `offset`; 0 at the end.
+    /// Reads some bytes at `offset` and returns how many; 0 at the end.
     fn read_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes some bytes at `offset` and returns how many.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// Cuts the file.
+    /// Truncates the file to `size` bytes.
     fn truncate(&mut self, size: u64) -> io::Result<()>;
-    /// Makes content and length durable.
+    /// Makes contents and length durable.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -54,7 +54,7 @@ impl dyn DiskFile + '_ {
         Ok(())
     }
 
-    /// Fills `buffer` from `offset` on as far as the file goes, and returns how many bytes that were.
+    /// Fills `buffer` from `offset` on, up to the end of the file, and returns the number of bytes read.
     pub fn read_full_at(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -77,7 +77,7 @@ impl Disk for OsDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir)? {
-            // A name that is not UTF-8 is none of ours.
+            // All names that this crate creates are UTF-8.
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
             }
@@ -88,7 +88,7 @@ impl Disk for OsDisk {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(true);
-        // What a store holds is about people: for the service's own account only.
+        // A store holds personal data: only the service's own account may read it.
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         Ok(Box::new(OsFile(options.open(path)?)))
@@ -108,7 +108,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        // Only unix opens a directory as a file; elsewhere the file system orders names by itself.
+        // Only Unix can open a directory as a file. Elsewhere the file system orders changes to names by itself.
         if cfg!(unix) {
             File::open(dir)?.sync_all()?;
         }
@@ -143,8 +143,8 @@ impl DiskFile for OsFile {
     }
 }
 
-/// Makes or replaces the file `name` in `dir` so that a crash leaves the old one or the new one, whole:
-/// `write` fills a file with another name, which is synced and moved. Returns the file, open.
+/// Creates or replaces the file `name` in `dir` atomically: a crash leaves the old file or the new one, complete.
+/// `write` fills a file with a temporary name, which is then synced and renamed. Returns the open file.
 pub fn replace_file(
     disk: &dyn Disk,
     dir: &Path,
@@ -165,14 +165,14 @@ pub fn replace_file(
         Ok(file)
     };
     let file = make().inspect_err(|_| {
-        // Best effort: what stays is removed at the next start.
+        // Best effort: a remaining file is removed at the next start.
         let _ = disk.remove(&unfinished);
     })?;
-    // The name is there already: a caller that goes on after an error here must not rely on either file.
+    // The new name is already visible: after an error here, a caller must not rely on either file.
     disk.sync_dir(dir)
         .map_err(|error| LogError::Failed(LogError::io("sync", dir, &error).to_string()))?;
     Ok(file)
 }
 
-/// What the name of a file ends with while [`replace_file`] writes it.
+/// The suffix of a file's name while [`replace_file`] writes it.
 pub const UNFINISHED: &str = ".new";

@@ -1,10 +1,10 @@
-//! What can go wrong with a log.
+//! The errors of a log, and their conversion to errors of a store.
 
 use domain::store::StoreError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a log can't be opened or a record can't be kept.
+/// Why a log can't be opened, or a record can't be written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
     /// Another process, or another log of this one, holds the directory.
@@ -13,38 +13,37 @@ pub enum LogError {
         /// The directory.
         dir: PathBuf,
     },
-    /// An operation on a file failed. Nothing is known to be lost.
+    /// An operation on a file failed. No loss of data is known.
     #[error("can't {what} {}: {reason}", path.display())]
     Io {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         what: &'static str,
-        /// With which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
-    /// There is no room on the disk. The log goes on as soon as there is some.
-    #[error("no room to {what} {}: {reason}", path.display())]
+    /// The disk is full. The log continues as soon as there is space.
+    #[error("no space to {what} {}: {reason}", path.display())]
     Full {
-        /// What was tried, as a verb.
+        /// The operation, as a verb.
         what: &'static str,
-        /// With which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         reason: String,
     },
-    /// What was durable is not readable any more. Somebody must act: restore the file, or move it away and
-    /// accept the loss.
+    /// Durable data is no longer readable. An operator must act: restore the file, or move it away and accept the loss.
     #[error("{} is damaged at byte {offset}: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where the damage begins.
+        /// The offset at which the damage starts, in bytes.
         offset: u64,
-        /// What is wrong there.
+        /// The kind of damage.
         reason: String,
     },
-    /// A file that must be there is not.
+    /// A required file is missing.
     #[error("{} is missing", path.display())]
     Missing {
         /// The file.
@@ -55,14 +54,14 @@ pub enum LogError {
     Version {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The format version of the file.
         version: u32,
     },
-    /// Writing has ended for good; reading goes on. Restart the process once the disk works.
+    /// Writing has stopped for good; reads continue. Restart the process once the disk works.
     #[error("writing has stopped: {0}")]
     Failed(String),
     /// The payload is empty or longer than [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
-    #[error("a record of {0} bytes can't be kept")]
+    #[error("a record of {0} bytes is not possible")]
     Size(usize),
     /// The log was closed.
     #[error("the log is closed")]
@@ -70,7 +69,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// The error for `what` (a verb) having failed with `path`.
+    /// Converts an I/O error of the operation `what` (a verb) on `path`.
     pub fn io(what: &'static str, path: &Path, error: &io::Error) -> Self {
         let path = path.to_path_buf();
         let reason = error.to_string();
@@ -81,7 +80,7 @@ impl LogError {
     }
 }
 
-/// Whether `error` says that there is no room: on the disk, in a quota, or below a limit of file sizes.
+/// Whether `error` means a lack of space: a full disk, an exhausted quota, or a limit of the file size.
 fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),

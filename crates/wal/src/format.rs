@@ -1,33 +1,33 @@
-//! The bytes of a log file: its header, groups and records.
+//! The binary format of a log file: its header, groups and records.
 
 use super::Position;
 
-/// The longest payload.
+/// The maximum length of a payload, in bytes.
 pub const MAX_PAYLOAD: usize = 32 << 20;
-/// A group takes no more records once it has this many bytes, whatever the options say.
+/// A group takes no more records once it has this many bytes, regardless of the options.
 pub(super) const MAX_GROUP_BYTES: usize = 32 << 20;
-/// What the body of a group can't exceed: a last record of full length, and lengths.
+/// The maximum length of a group's body, which may end in a record of maximum length.
 const MAX_BODY: usize = MAX_GROUP_BYTES + MAX_PAYLOAD + 4;
-/// What a group can't exceed, with its header.
+/// The maximum length of a group, with its header.
 pub(super) const MAX_GROUP: u64 = (GROUP_HEADER + MAX_BODY) as u64;
 
 pub(super) const FILE_HEADER: usize = 32;
 pub(super) const GROUP_HEADER: usize = 12;
 
 const MAGIC: &[u8; 8] = b"headclog";
-/// In version 1 a file that another follows had no seal at its end.
+/// In version 1, a file that is not the last one had no seal at its end.
 pub(super) const VERSION: u32 = 2;
 
-/// What the checksums of a file depend on besides the bytes they cover.
+/// The file-specific input of the checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     pub(super) version: u32,
     pub(super) number: u64,
-    /// Random: nobody who writes payloads can guess it.
+    /// Random, so that no writer of payloads can guess it.
     pub(super) salt: u64,
 }
 
-/// Why a file's header is refused.
+/// Why the header of a file is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum BadHeader {
     Damaged(&'static str),
@@ -51,7 +51,7 @@ impl FileId {
             return Err(BadHeader::Damaged("the file's header is incomplete"));
         }
         if header[..8] != *MAGIC {
-            return Err(BadHeader::Damaged("this is no log file"));
+            return Err(BadHeader::Damaged("this is not a log file"));
         }
         let version = u32_at(header, 8);
         if !(1..=VERSION).contains(&version) {
@@ -83,7 +83,7 @@ impl FileId {
         crc32c::crc32c_append(crc32c::crc32c(&seed), length_and_crc)
     }
 
-    /// The header of a group whose start, of at least 12 bytes, is given, if it is one that was written at
+    /// Parses the header of a group from `start`, which has at least 12 bytes. `None` unless the header was written at
     /// `offset` of this file.
     pub(super) fn group_at(self, offset: u64, start: &[u8]) -> Option<GroupHeader> {
         let length = u32_at(start, 0) as usize;
@@ -97,7 +97,7 @@ impl FileId {
     }
 }
 
-/// The length of a group's body and its checksum.
+/// The length and the checksum of a group's body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct GroupHeader {
     pub(super) length: usize,
@@ -110,7 +110,7 @@ impl GroupHeader {
     }
 }
 
-/// A group in the making.
+/// A group that is being filled.
 #[derive(Debug)]
 pub(super) struct Group {
     bytes: Vec<u8>,
@@ -123,7 +123,7 @@ impl Group {
         }
     }
 
-    /// Empties the group. A large buffer is given back: a peak is not the rule.
+    /// Clears the group, and shrinks its buffer to `keep` bytes, so that a peak does not hold memory.
     pub(super) fn clear(&mut self, keep: usize) {
         self.bytes.truncate(GROUP_HEADER);
         self.bytes.shrink_to(keep);
@@ -143,7 +143,7 @@ impl Group {
         &self.bytes[GROUP_HEADER..]
     }
 
-    /// The group's bytes for `offset` of `file`.
+    /// Completes the header for `offset` of `file` and returns the bytes of the group.
     pub(super) fn finish(&mut self, file: FileId, offset: u64) -> &[u8] {
         let length = self.body().len() as u32;
         let body_crc = crc32c::crc32c(self.body());
@@ -155,7 +155,7 @@ impl Group {
     }
 }
 
-/// Calls `each` for the records of a body that starts at `start`. `Err` has the position of what is wrong.
+/// Calls `each` for the records of a body that starts at `start`. The error has the position of the invalid record.
 pub(super) fn for_each_record(
     start: Position,
     mut body: &[u8],
@@ -168,7 +168,7 @@ pub(super) fn for_each_record(
             .map(|(length, rest)| (u32::from_le_bytes(*length) as usize, rest))
             .and_then(|(length, rest)| rest.split_at_checked(length));
         let Some((payload, rest)) = record else {
-            return Err((at, "a record goes beyond its group".to_owned()));
+            return Err((at, "a record extends beyond its group".to_owned()));
         };
         each(at, payload).map_err(|reason| (at, reason))?;
         at.offset += 4 + payload.len() as u64;

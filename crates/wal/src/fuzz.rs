@@ -1,4 +1,4 @@
-//! Fuzz target: files of a log that are not what was written.
+//! Fuzz target: opens a log with damaged files.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use fuzzing::{Edit, edit};
 #[derive(Debug, TypeGenerator)]
 struct Input {
     records: Vec<Vec<u8>>,
-    /// How small files are.
+    /// The size at which a new file starts, so that there are several.
     file_bytes: u8,
-    /// Whether the log was closed, or its process killed.
+    /// Whether the log was closed, as opposed to a killed process.
     closed: bool,
-    /// Which file is damaged, from the last one back.
+    /// Which file is damaged, counted from the last one backwards.
     file: u8,
     edits: Vec<Edit>,
 }
 
-/// The directory exists for its lock only.
+/// A log on an in-memory disk. The real directory is only for the lock.
 struct Bench {
     runtime: tokio::runtime::Runtime,
     dir: Arc<LockedDir>,
@@ -102,8 +102,8 @@ impl Bench {
                 return;
             }
         };
-        // Nothing that was never written, nothing lost from within: the end alone may be missing, and only that of
-        // the last file, whose last group nobody may have been told of.
+        // No record that was never written, and no gap: only the end of the last file may be missing, whose last group
+        // may not have been acknowledged.
         assert!(records.starts_with(&replayed));
         let is_last = damaged == numbers.len() - 1;
         if !changed || !is_last {

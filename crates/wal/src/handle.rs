@@ -1,4 +1,4 @@
-//! The log as its owner sees it.
+//! The handle of an open log.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -13,10 +13,10 @@ use super::format::MAX_PAYLOAD;
 use super::writer::{Request, Shared, Writer};
 use super::{Apply, LockedDir, LogError, LogOptions, Position, Recovery, file_name, recovery};
 
-/// An open log. See the [module](super) for what it promises.
+/// An open log. See the [crate](super) for its guarantees.
 #[derive(Debug)]
 pub struct Log {
-    // `None` only while it is dropped.
+    // `None` only during drop.
     requests: Option<mpsc::Sender<Request>>,
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -29,17 +29,17 @@ pub struct Log {
 /// The state of a log, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogStats {
-    /// The bytes of all its files.
+    /// The size of all files, in bytes.
     pub bytes: u64,
-    /// How many files there are.
+    /// The number of files.
     pub files: u64,
-    /// How many appends wait for the writer.
+    /// The number of requests in the writer's queue.
     pub queued: u64,
 }
 
 impl Log {
-    /// Opens the log in `dir`: calls `apply` with every record that is there, then starts the writer, which
-    /// calls it with every record that is appended.
+    /// Opens the log in `dir`: calls `apply` with every existing record, then starts the writer, which calls it with
+    /// every new record.
     pub fn open(
         dir: Arc<LockedDir>,
         options: LogOptions,
@@ -69,41 +69,41 @@ impl Log {
         })
     }
 
-    /// What opening found.
+    /// The result of replay when the log was opened.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Appends a record. When it returns `Ok`, the record is durable and applied. Where the future is
-    /// dropped, the record may have been appended or not.
+    /// Appends a record. When it returns `Ok`, the record is durable and applied. If the future is dropped, the record
+    /// may or may not be appended.
     ///
-    /// After [`LogError::Full`] and [`LogError::Io`] the record is not in the log, after
-    /// [`LogError::Failed`] it may be.
+    /// After [`LogError::Full`] and [`LogError::Io`] the record is not in the log; after [`LogError::Failed`] it may be.
     pub async fn append(&self, payload: impl Into<Bytes>) -> Result<Position, LogError> {
         let payload = payload.into();
         if payload.is_empty() || payload.len() > MAX_PAYLOAD {
             return Err(LogError::Size(payload.len()));
         }
-        self.ask(|answer| Request::Append { payload, answer }).await
+        self.send(|responder| Request::Append { payload, responder })
+            .await
     }
 
-    /// Ends the present file and goes on with a new one, unless the present one is empty. Returns the number
-    /// of the file that is written from here on. Every record in a file before that one has been applied.
+    /// Starts a new file, unless the active one is empty. Returns the number of the active file. Every record in the
+    /// files before it has been applied.
     pub async fn rotate(&self) -> Result<u64, LogError> {
-        self.ask(|answer| Request::Rotate { answer }).await
+        self.send(|responder| Request::Rotate { responder }).await
     }
 
-    /// The same as [`rotate`](Self::rotate), for a thread that is not part of an async runtime.
+    /// The same as [`rotate`](Self::rotate), for a thread outside an async runtime.
     pub fn rotate_blocking(&self) -> Result<u64, LogError> {
-        let (answer, answered) = oneshot::channel();
+        let (responder, response) = oneshot::channel();
         self.sender()?
-            .blocking_send(Request::Rotate { answer })
-            .map_err(|_| self.gone())?;
-        answered.blocking_recv().map_err(|_| self.gone())?
+            .blocking_send(Request::Rotate { responder })
+            .map_err(|_| self.unavailable())?;
+        response.blocking_recv().map_err(|_| self.unavailable())?
     }
 
-    /// Removes the files before `number`, except the one that is written. Returns how many bytes went.
-    /// It blocks for as long as the file system needs.
+    /// Removes the files before `number`, except the active one. Returns the number of removed bytes. It blocks on the
+    /// file system.
     pub fn remove_before(&self, number: u64) -> Result<u64, LogError> {
         let mut removed = 0;
         loop {
@@ -138,13 +138,13 @@ impl Log {
         sizes.keys().next().copied().unwrap_or(0)
     }
 
-    /// The number of the newest file: the one that is written.
+    /// The number of the newest file, which is the active one.
     pub fn newest_file(&self) -> u64 {
         let sizes = self.shared.sizes.lock();
         sizes.keys().next_back().copied().unwrap_or(0)
     }
 
-    /// The bytes of the files from `number` on.
+    /// The size of the files from `number` on, in bytes.
     pub fn bytes_from(&self, number: u64) -> u64 {
         self.shared
             .sizes
@@ -154,7 +154,7 @@ impl Log {
             .sum()
     }
 
-    /// The state of the log.
+    /// Returns the current statistics.
     pub fn stats(&self) -> LogStats {
         let queued = match &self.requests {
             Some(requests) => requests.max_capacity() - requests.capacity(),
@@ -168,23 +168,23 @@ impl Log {
         }
     }
 
-    /// Whether records can be appended: the error that an append would meet for good.
+    /// Checks whether records can be appended. Fails with the error that every append would return.
     pub fn check(&self) -> Result<(), LogError> {
         if self.shared.closed.load(Ordering::Acquire) {
             return Err(LogError::Closed);
         }
         match self.shared.failure.get() {
             Some(reason) => Err(LogError::Failed(reason.clone())),
-            None if self.sender()?.is_closed() => Err(self.gone()),
+            None if self.sender()?.is_closed() => Err(self.unavailable()),
             None => Ok(()),
         }
     }
 
-    /// Writes what waits, seals the file, stops the writer and gives up its share of the directory's lock.
-    /// Appends after this get [`LogError::Closed`]. Closing again does nothing.
+    /// Writes all queued records, seals the file, stops the writer and releases its share of the directory's lock.
+    /// Later appends fail with [`LogError::Closed`]. Closing again does nothing.
     pub async fn close(&self) -> Result<(), LogError> {
         self.shared.closed.store(true, Ordering::Release);
-        match self.ask(|answer| Request::Close { answer }).await {
+        match self.send(|responder| Request::Close { responder }).await {
             Ok(()) | Err(LogError::Closed) => {
                 self.join();
                 *self.dir.lock() = None;
@@ -194,24 +194,24 @@ impl Log {
         }
     }
 
-    async fn ask<T>(
+    async fn send<T>(
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, LogError>>) -> Request,
     ) -> Result<T, LogError> {
-        let (answer, answered) = oneshot::channel();
+        let (responder, response) = oneshot::channel();
         self.sender()?
-            .send(request(answer))
+            .send(request(responder))
             .await
-            .map_err(|_| self.gone())?;
-        answered.await.map_err(|_| self.gone())?
+            .map_err(|_| self.unavailable())?;
+        response.await.map_err(|_| self.unavailable())?
     }
 
     fn sender(&self) -> Result<&mpsc::Sender<Request>, LogError> {
         self.requests.as_ref().ok_or(LogError::Closed)
     }
 
-    /// Why the writer takes no requests.
-    fn gone(&self) -> LogError {
+    /// The reason why the writer accepts no requests.
+    fn unavailable(&self) -> LogError {
         if self.shared.closed.load(Ordering::Acquire) {
             return LogError::Closed;
         }
@@ -229,7 +229,7 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        // Nobody can ask any more: the writer finishes what waits and ends.
+        // Dropping the sender lets the writer finish the queued requests and end.
         self.requests = None;
         self.join();
     }

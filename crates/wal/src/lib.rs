@@ -1,40 +1,41 @@
-//! Append-only files with checksums: the embedded store's log and the spool share them.
+//! A write-ahead log: append-only files with checksums. The embedded store and the spool use it.
 //!
-//! **Promise.** When [`Log::append`] returns `Ok`, the payload survives a crash of the process and of the
-//! machine, and the hook that the log was opened with has been called with it. Reopening calls the same hook
-//! with every payload, in the same order: replay and live application are one function.
+//! **Guarantee.** When [`Log::append`] returns `Ok`, the payload survives a crash of the process and of the
+//! machine, and the log has called its [`Apply`] hook with it. Reopening calls the same hook with every payload,
+//! in the same order: replay and live application are one function.
 //!
-//! **Group commit.** One thread owns the file that is written. It takes all that waits, writes it as one
-//! *group* with one write, calls fdatasync once, applies, then answers. Ten thousand small appends at once
-//! cost a few syncs. The next group is written only after the former one's sync has returned.
+//! **Group commit.** One thread owns the file that is written. It takes all queued records, writes them as one
+//! *group* with one write, calls fdatasync once, applies the records, then responds. 10,000 small concurrent
+//! appends cost a few syncs. The next group is written only after the sync of the previous one has returned.
 //!
-//! **A torn tail and damage.** From that order follows what a crash can leave behind: everything but the
-//! last group of the last file was synced, so only that one group may be incomplete, in any of its parts
-//! (pages reach the disk out of order). Hence, when opening finds a group whose checksum is wrong:
+//! **Torn tail and damage.** This order limits what a crash can leave behind: everything but the last group of
+//! the last file was synced, so only that group may be incomplete, in any of its parts (pages reach the disk out
+//! of order). Hence, when opening finds a group with a wrong checksum:
 //!
-//! - in a file that is not the last: damage, for the next file is made only after this one was synced; so is an end
-//!   without a seal there (see below), or a loss of whole groups would not show;
-//! - in the last file, with a valid group anywhere behind it, or more bytes behind it than one group can
-//!   have: damage, for a group is written only after the one before it was synced;
-//! - else it is a torn tail. Nobody was told that it is durable: it is cut off, and that is reported.
+//! - In a file that is not the last, it is damage: the next file is created only after this one was synced. An end
+//!   without a seal (see below) is damage there too; otherwise the loss of whole groups would not be detected.
+//! - In the last file, it is damage if a valid group follows anywhere, or if more bytes follow than one group can
+//!   have: a group is written only after the previous one was synced.
+//! - Otherwise it is a torn tail, which was never acknowledged. It is truncated and reported.
 //!
-//! Damage is refused with file and offset, and nothing is changed. One case stays in doubt: damage within
-//! the very last group looks like a tear. So closing the log, opening it, and going on with another file end it
-//! with an empty group (a *seal*), which vouches for all before it; only the last group before a crash can ever be
-//! mistaken. That whole groups are gone from the end of the last file, seal and all, nothing on the disk can tell.
+//! Damage is an error with file and offset, and nothing is changed. One case is ambiguous: damage within the very
+//! last group looks like a torn tail. So the log appends an empty group (a *seal*) when it is closed, when it is
+//! opened, and before it starts another file. A seal proves that all groups before it are complete, so only the last
+//! group before a crash can be mistaken. If whole groups are lost from the end of the last file, together with the
+//! seal, nothing on the disk shows it.
 //!
-//! Opening after a crash writes the last group once more before it is vouched for: after a failed fsync the
-//! kernel may hold pages as clean which never reached the disk, and a second fsync would say nothing.
+//! Opening after a crash rewrites the last group before it seals it: after a failed fsync the kernel may hold pages
+//! as clean that never reached the disk, and a second fsync would report no error.
 //!
-//! **Disk full.** A write that doesn't fit is cut off again and answered with [`LogError::Full`]; the log
-//! goes on and recovers by itself. A failed fsync, or a cut that fails, ends writing for good: what is on the
-//! disk is unknown from there on, and only replay can tell.
+//! **Disk full.** A write that doesn't fit is truncated and fails with [`LogError::Full`]; the log recovers by itself
+//! once there is space. A failed fsync, or a failed truncation, ends writing for good: from then on the state of the
+//! disk is unknown, and only replay can find it out.
 //!
 //! **Format**, all numbers little-endian. A file is named by its number, `00000000000000000001.log`, and
 //! starts with 32 bytes: `"headclog"`, version `u32`, crc `u32`, number `u64`, salt `u64`. A group is
 //! `length u32 | crc of body u32 | crc of header u32 | body`, a body is records, a record is
-//! `length u32 | payload`. The crc (CRC-32C) of a header covers the file's number and salt and the group's
-//! offset too: no bytes inside a payload, and none left over from another file, can pass for a group.
+//! `length u32 | payload`. The CRC (CRC-32C) of a header also covers the file's number and salt and the group's
+//! offset: neither bytes inside a payload nor remains of another file can look like a valid group.
 
 mod active;
 mod directory;
@@ -63,7 +64,7 @@ pub use handle::{Log, LogStats};
 pub use options::{LogObserver, LogOptions, NoLogObserver, Start};
 pub use recovery::{Recovery, Torn, file_numbers, read_file};
 
-/// Where a record is.
+/// The position of a record in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The number of the file.
@@ -72,15 +73,14 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// What is done with each payload, at replay and live. An error says why the payload makes no sense.
+/// The hook that is called with each payload, during replay and live. An error is the reason why a payload is invalid.
 pub type Apply = Box<dyn FnMut(Position, &[u8]) -> Result<(), String> + Send>;
 
-/// The name of the file with this number.
 fn file_name(number: u64) -> String {
     format!("{number:020}.log")
 }
 
-/// The number of the file with this name, if it is a log file's.
+/// Parses the name of a log file.
 fn file_number(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
     let number = digits.parse().ok()?;

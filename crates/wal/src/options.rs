@@ -1,4 +1,4 @@
-//! What the opener of a log decides.
+//! The options of a log.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,31 +6,31 @@ use std::time::Duration;
 
 use super::disk::{Disk, OsDisk};
 
-/// How a log behaves.
+/// The options of a [`Log`](super::Log).
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// A file that reaches this many bytes is followed by a new one.
+    /// The log starts a new file when the current one reaches this many bytes.
     pub file_bytes: u64,
     /// A group that reaches this many bytes takes no more records.
     pub group_bytes: usize,
-    /// How many appends may wait for the writer; more wait for room.
+    /// The capacity of the writer's queue, in requests. When it is full, callers wait.
     pub queue: usize,
-    /// With which file replay begins.
+    /// The file with which replay starts.
     pub start: Start,
-    /// The name of the writer's thread.
+    /// The name of the writer thread.
     pub thread_name: String,
-    /// Where the files are.
+    /// The file system.
     pub disk: Arc<dyn Disk>,
-    /// Who is told what the writer does.
+    /// Receives the events of the writer, for metrics.
     pub observer: Arc<dyn LogObserver>,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
         Self {
-            // Large enough to be rare, small enough to go soon once a snapshot covers it.
+            // Large enough that new files are rare, small enough that a covered file is soon removed.
             file_bytes: 256 << 20,
-            // A sync's fixed cost is noise beside writing this much.
+            // The fixed cost of a sync is negligible compared to writing this much.
             group_bytes: 4 << 20,
             queue: 1024,
             start: Start::Oldest,
@@ -41,21 +41,21 @@ impl Default for LogOptions {
     }
 }
 
-/// With which file replay begins. Those before it are left alone; of those after it none may be missing.
+/// The file with which replay starts. Earlier files are not read; none of the later ones may be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// The oldest that is there.
+    /// The oldest existing file.
     Oldest,
-    /// This one. It must be there, except in a directory without any file: then it is made.
+    /// The file with this number. It must exist, except number 1 in a directory without any file: then it is created.
     At(u64),
 }
 
-/// Is told what the writer does, on the writer's thread: it must be quick.
+/// Receives events of the writer, on the writer's thread: implementations must be fast.
 pub trait LogObserver: Send + Sync + fmt::Debug {
-    /// A group of `records` records and `bytes` bytes was written and synced, which took `took`.
+    /// A group of `records` records and `bytes` bytes was written and synced within `took`.
     fn synced(&self, _records: usize, _bytes: usize, _took: Duration) {}
 
-    /// A group was refused; `full` says whether for want of room.
+    /// A group was rejected. `full` is true if the disk was full.
     fn failed(&self, _full: bool) {}
 }
 

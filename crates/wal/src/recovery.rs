@@ -1,4 +1,4 @@
-//! Opening a log: replay, and what a crash left behind.
+//! Opens a log: replays its files, and repairs the end that a crash left.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,27 +10,27 @@ use super::format::{GROUP_HEADER, MAX_GROUP};
 use super::replay::{Hook, damaged, replay_file};
 use super::{Apply, LogError, LogOptions, Position, Start, file_name, file_number};
 
-/// What opening a log found.
+/// The result of replay, for logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// How many files were replayed.
+    /// The number of replayed files.
     pub files: u64,
-    /// How many records were replayed.
+    /// The number of replayed records.
     pub records: u64,
-    /// How many bytes were replayed.
+    /// The number of replayed bytes.
     pub bytes: u64,
-    /// The unfinished group that was cut off, if there was one. Nothing in it was ever acknowledged.
+    /// The torn tail that was truncated, if there was one. It was never acknowledged.
     pub torn: Option<Torn>,
 }
 
-/// An unfinished group at the end of the last file.
+/// An incomplete group at the end of the last file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Torn {
     /// The file.
     pub path: PathBuf,
-    /// Where the group began, which is where the file ends now.
+    /// The offset at which the group started, which is the new end of the file.
     pub offset: u64,
-    /// How many bytes were cut off.
+    /// The number of truncated bytes.
     pub bytes: u64,
 }
 
@@ -44,7 +44,7 @@ pub fn file_numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError> {
     Ok(numbers)
 }
 
-/// Calls `each` for the records of a file that is not written any more. Returns how many there were.
+/// Calls `each` for the records of a file that is not the active one. Returns the number of records.
 pub fn read_file(
     disk: &dyn Disk,
     dir: &Path,
@@ -56,7 +56,7 @@ pub fn read_file(
     Ok(found.records)
 }
 
-/// Replays a file that another follows: it is whole, and says so by a seal at its end. Returns its size.
+/// Replays a file that is not the last one: it must be complete and end with a seal. Returns its size.
 fn replay_finished(
     disk: &dyn Disk,
     dir: &Path,
@@ -73,8 +73,8 @@ fn replay_finished(
     }
 }
 
-/// Replays what `options.start` says, repairs the end of the last file and returns it, ready to be written,
-/// with the sizes of all files.
+/// Replays the files from `options.start` on, and repairs the end of the last file. Returns that file, ready for writing,
+/// and the sizes of all files.
 pub(super) fn open(
     dir: &Path,
     options: &LogOptions,
@@ -100,17 +100,17 @@ pub(super) fn open(
     }
     let (mut active, walk) = replay_file(disk, dir, last, apply, &mut found)?;
     if let Some(reason) = walk.bad {
-        found.torn = Some(cut_tear(&mut active, walk.size, reason)?);
+        found.torn = Some(truncate_torn_tail(&mut active, walk.size, reason)?);
     }
-    vouch(&mut active, walk.last_group)?;
-    // A name that the former process did not come to sync.
+    rewrite_and_seal(&mut active, walk.last_group)?;
+    // The former process may have died before it synced a new name.
     disk.sync_dir(dir)
         .map_err(|error| LogError::io("sync", dir, &error))?;
     sizes.insert(last, active.end);
     Ok((active, sizes, found))
 }
 
-/// The files to replay: a sequence without gaps.
+/// Selects the files to replay: a sequence without gaps.
 fn select(dir: &Path, present: &[u64], start: Start) -> Result<Vec<u64>, LogError> {
     let missing = |number| LogError::Missing {
         path: dir.join(file_name(number)),
@@ -139,8 +139,12 @@ fn select(dir: &Path, present: &[u64], start: Start) -> Result<Vec<u64>, LogErro
     Ok(files)
 }
 
-/// Cuts off what is behind the last valid group, unless it was durable once.
-fn cut_tear(active: &mut ActiveFile, size: u64, reason: &'static str) -> Result<Torn, LogError> {
+/// Truncates the bytes behind the last valid group, unless they are damaged data that was durable.
+fn truncate_torn_tail(
+    active: &mut ActiveFile,
+    size: u64,
+    reason: &'static str,
+) -> Result<Torn, LogError> {
     let offset = active.end;
     if size - offset > MAX_GROUP {
         return Err(damaged(&active.path, offset, reason));
@@ -163,9 +167,9 @@ fn cut_tear(active: &mut ActiveFile, size: u64, reason: &'static str) -> Result<
     })
 }
 
-/// The first valid group that starts after the end of the last valid one.
+/// Finds the first valid group after the invalid one.
 ///
-/// A group starts at any byte: the length in the bad header can't be trusted to lead to the next.
+/// It searches at every byte, because the length in the invalid header may be wrong.
 fn find_group(active: &mut ActiveFile, size: u64) -> io::Result<Option<u64>> {
     let mut rest = vec![0; (size - active.end) as usize];
     let read = active.file.read_full_at(&mut rest, active.end)?;
@@ -183,19 +187,22 @@ fn find_group(active: &mut ActiveFile, size: u64) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// Makes durable what was read, and seals it.
-fn vouch(active: &mut ActiveFile, last_group: Option<(u64, Vec<u8>)>) -> Result<(), LogError> {
+/// Makes the contents of the file durable, and seals the file.
+fn rewrite_and_seal(
+    active: &mut ActiveFile,
+    last_group: Option<(u64, Vec<u8>)>,
+) -> Result<(), LogError> {
     let Some((start, bytes)) = last_group else {
         return active.sync();
     };
-    // A seal too: the sync that was to make it durable may have failed, and then only readers still see it.
+    // This includes a seal: its sync may have failed, and then it is in the page cache only.
     active
         .file
         .write_all_at(&bytes, start)
         .map_err(|error| LogError::io("write", &active.path, &error))?;
     active.sync()?;
     match active.seal() {
-        // A full disk must not keep the service from reading.
+        // A full disk must not prevent reads.
         Ok(()) | Err(Fault::Refused(LogError::Full { .. })) => Ok(()),
         Err(Fault::Refused(error) | Fault::Fatal(error)) => Err(error),
     }

@@ -1,4 +1,4 @@
-//! Walking through one log file, group by group.
+//! Replays one log file, group by group.
 
 use std::io;
 use std::path::Path;
@@ -8,19 +8,19 @@ use super::disk::{Disk, DiskFile};
 use super::format::{BadHeader, FILE_HEADER, FileId, GROUP_HEADER, for_each_record};
 use super::{LogError, Position, Recovery, file_name};
 
-/// An [`Apply`](super::Apply) that is lent.
+/// A borrowed [`Apply`](super::Apply).
 pub(super) type Hook<'a> = &'a mut dyn FnMut(Position, &[u8]) -> Result<(), String>;
 
-/// How the walk through a file ended.
+/// The result of a walk through a file.
 pub(super) struct Walk {
     pub(super) size: u64,
-    /// Start and bytes of the last valid group.
+    /// The offset and the bytes of the last valid group.
     pub(super) last_group: Option<(u64, Vec<u8>)>,
-    /// What is wrong with the group after it, if something is.
+    /// Why the group after it is invalid, if there is one.
     pub(super) bad: Option<&'static str>,
 }
 
-/// Applies the records of a file up to its end or its first bad group.
+/// Applies the records of a file up to its end or its first invalid group.
 pub(super) fn replay_file(
     disk: &dyn Disk,
     dir: &Path,
@@ -110,7 +110,7 @@ pub(super) fn damaged(path: &Path, offset: u64, reason: &str) -> LogError {
     }
 }
 
-/// Reads a file from front to back in large steps: a group may be a few bytes.
+/// Reads a file sequentially in large steps, because a group may have only a few bytes.
 struct Reader<'a> {
     file: &'a mut dyn DiskFile,
     size: u64,
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `length` bytes from `offset` on, or as many as the file has.
+    /// Reads `length` bytes from `offset` on, or fewer at the end of the file.
     fn up_to(&mut self, offset: u64, length: usize) -> io::Result<&[u8]> {
         let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
         let length = length.min(left);

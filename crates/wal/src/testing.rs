@@ -1,4 +1,4 @@
-//! A disk in memory that fills up, fails and crashes when told to.
+//! An in-memory disk for tests, with injectable faults, limited space and crashes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile};
 
-/// A disk in memory. Clones share it; [`MemDisk::crash`] makes another one.
+/// An in-memory disk. Clones share it; [`MemDisk::crash`] creates another one.
 #[derive(Debug, Clone, Default)]
 pub struct MemDisk {
     state: Arc<Mutex<State>>,
@@ -21,17 +21,17 @@ struct State {
     files: Vec<Content>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
-    /// What happened to names since the last sync of a directory.
+    /// Changes to names since the last sync of a directory.
     pending: Vec<NameChange>,
     faults: Faults,
 }
 
-/// What goes wrong from now on.
+/// The faults of a [`MemDisk`].
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// How many bytes can still be written.
+    /// The number of bytes that can still be written.
     pub room: Option<u64>,
-    /// How many bytes one write takes at most.
+    /// The maximum number of bytes of one write.
     pub longest_write: Option<usize>,
     /// Syncs of files fail.
     pub sync: bool,
@@ -39,19 +39,19 @@ pub struct Faults {
     pub sync_dir: bool,
     /// Truncations fail.
     pub truncate: bool,
-    /// Writes fail with an error that is not about room.
+    /// Writes fail with an error other than a full disk.
     pub write: bool,
-    /// After so many operations that succeed, of whatever kind, one fails; those after it succeed again.
+    /// The number of operations of any kind that succeed before one fails. Later ones succeed again.
     pub once: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Content {
-    /// What is on the disk.
+    /// The durable contents.
     synced: Vec<u8>,
-    /// What readers see.
+    /// The contents that readers see.
     data: Vec<u8>,
-    /// What the next sync brings to the disk. A sync that fails forgets it, as kernels do.
+    /// The ranges that the next sync makes durable. A failed sync clears them, as kernels do.
     dirty: Vec<Range<usize>>,
 }
 
@@ -81,18 +81,18 @@ impl NameChange {
 }
 
 impl MemDisk {
-    /// From now on the disk fails as `faults` says.
+    /// Sets the faults of all following operations.
     pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
     }
 
-    /// Whether the one operation that was to fail has done so.
+    /// Whether the single fault of [`Faults::once`] has happened.
     pub fn has_failed_once(&self) -> bool {
         self.state.lock().faults.once.is_none()
     }
 
-    /// What the disk may hold after the machine died now: any part of what was not synced is lost. The disk
-    /// that is returned is another one; those who still use this one can't reach it.
+    /// The disk after a crash of the machine now: any part of the unsynced data is lost. Returns a new disk; users of
+    /// this one can't access it.
     pub fn crash(&self, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let state = self.state.lock();
@@ -110,7 +110,7 @@ impl MemDisk {
         Self::with(files, names)
     }
 
-    /// What the next process finds after this one died now. The machine lives: nothing is lost, nor synced.
+    /// The disk after the process is killed now. The machine keeps running: nothing is lost, and nothing is synced.
     pub fn kill(&self) -> Self {
         let state = self.state.lock();
         let files = state.files.to_vec();
@@ -136,7 +136,7 @@ impl MemDisk {
         state.files[state.names[path]].data.clone()
     }
 
-    /// Puts a file there, durably.
+    /// Creates a file with durable contents.
     pub fn put(&self, path: &Path, data: Vec<u8>) {
         let mut state = self.state.lock();
         let file = state.files.len();
@@ -172,7 +172,7 @@ impl Content {
                 data[..random.usize(synced.len()..=data.len())].to_vec()
             }
             _ => {
-                // Pages in any order; small ones, so that a group has several.
+                // Pages reach the disk in any order. They are small, so that a group spans several.
                 let (short, long) = (synced.len().min(data.len()), synced.len().max(data.len()));
                 let mut torn = vec![0; random.usize(short..=long)];
                 for start in (0..torn.len()).step_by(16) {
@@ -248,7 +248,7 @@ impl Disk for MemDisk {
 }
 
 impl State {
-    /// Called by every operation: an error if its turn has come to fail.
+    /// Called by every operation: returns an error if it is the one that must fail.
     fn step(&mut self) -> io::Result<()> {
         match &mut self.faults.once {
             Some(0) => {

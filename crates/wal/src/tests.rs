@@ -1,4 +1,4 @@
-//! The log's stories: restarts, tears, damage, full and failing disks, crashes.
+//! Tests of the log: restarts, torn tails, damage, full and failing disks, crashes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use tempfile::TempDir;
 use super::testing::{Faults, MemDisk};
 use super::*;
 
-/// Records as the hook saw them.
+/// The records that the hook received.
 type Seen = Arc<Mutex<Vec<(Position, Vec<u8>)>>>;
 
-/// A log on a disk in memory. The directory exists for its lock only.
+/// A log on an in-memory disk. The real directory is only for the lock.
 struct Bench {
     root: TempDir,
     disk: MemDisk,
@@ -86,7 +86,7 @@ async fn what_was_appended_is_there_after_a_restart() {
     let (log, seen) = bench.open().unwrap();
     let appends = (0..100).map(|i| log.append(format!("record {i}")));
     let mut positions: Vec<_> = futures::future::try_join_all(appends).await.unwrap();
-    // Appends at once are in any order.
+    // Concurrent appends have no defined order.
     positions.sort_unstable();
     log.close().await.unwrap();
     assert!(matches!(log.append("x").await, Err(LogError::Closed)));
@@ -146,7 +146,7 @@ async fn a_tail_torn_at_any_byte_is_dropped() {
         let start = if kept == 0 { starts[0] } else { ends[kept - 1] };
         let torn = (length > start).then(|| (start, length - start));
         assert_eq!(recovery.torn.map(|torn| (torn.offset, torn.bytes)), torn);
-        // What was dropped stays dropped, and what comes after it is kept.
+        // The truncated tail stays truncated, and later records are kept.
         let (log, _) = bench.open().unwrap();
         log.append("next").await.unwrap();
         drop(log);
@@ -247,7 +247,7 @@ async fn a_payload_that_looks_like_a_group_is_none() {
     let at = log.append(copy).await.unwrap();
     bench.disk = bench.disk.kill();
     drop(log);
-    // The copied groups lie whole behind the torn header of the last group.
+    // The copied groups are complete behind the torn header of the last group.
     let mut torn = bench.disk.bytes(&bench.file(1));
     torn[at.offset as usize - 12] ^= 1;
     bench.disk.put(&bench.file(1), torn);
@@ -274,7 +274,7 @@ async fn files_follow_each_other_without_gaps() {
     drop(log);
     assert_eq!(bench.replay().unwrap().0.len(), 20);
 
-    // A bad end of a file that is not the last is damage.
+    // An invalid end of a file that is not the last is damage.
     let whole = bench.disk.bytes(&bench.file(2));
     bench
         .disk
@@ -332,7 +332,7 @@ async fn a_file_that_another_follows_ends_with_a_seal() {
     let whole = bench.disk.bytes(&bench.file(1));
     assert_eq!(bench.replay().unwrap().0.len(), 5);
 
-    // What is gone from within is never gone in silence, be it whole groups.
+    // A loss before the end of the log is always detected, even of whole groups.
     let header = super::format::FILE_HEADER;
     let before_seal = whole.len() - super::format::GROUP_HEADER;
     for end in ends
@@ -392,7 +392,7 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
         let refused = log.append("does not fit at all").await;
         assert!(matches!(refused, Err(LogError::Full { .. })), "{refused:?}");
         log.check().unwrap();
-        // A crash at this moment finds nothing of it.
+        // A crash now must not restore a part of it.
         let copy = Bench {
             disk: bench.disk.crash(room),
             ..Bench::new()
@@ -434,7 +434,7 @@ async fn a_full_disk_does_not_keep_a_log_from_opening() {
     let mut bench = Bench::new();
     three_groups(&mut bench).await;
     let whole = bench.disk.bytes(&bench.file(1)).len() as u64;
-    // Room for writing the last group once more in place, as a real disk has, but not for a seal.
+    // Space to rewrite the last group in place, as on a real disk, but not for a seal.
     bench.disk.set_faults(Faults {
         room: Some(12 + 4 + 5),
         ..Faults::default()
@@ -504,7 +504,7 @@ async fn a_disk_that_takes_nothing_refuses_and_recovers_by_itself() {
     let bench = Bench::new();
     let (log, _) = bench.open().unwrap();
     log.append("before").await.unwrap();
-    // As a file system does that has become read-only.
+    // Like a file system that has become read-only.
     bench.disk.set_faults(Faults {
         write: true,
         truncate: true,
@@ -532,7 +532,7 @@ async fn what_a_failed_sync_lost_is_written_again_before_it_is_vouched_for() {
     });
     log.append("unknown").await.unwrap_err();
     bench.disk.set_faults(Faults::default());
-    // The process ends, the machine lives: the next one reads what never reached the disk.
+    // The process ends but the machine keeps running: the next process reads data that never reached the disk.
     bench.disk = bench.disk.kill();
     drop(log);
     let (log, seen) = bench.open().unwrap();
@@ -636,13 +636,13 @@ async fn on_real_files() {
     assert!(!root.path().join(file_name(1)).exists());
 }
 
-/// What a process does before it dies.
+/// An action of a process before it dies.
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many appends at once, of this length.
+    /// Concurrent appends: their number and length.
     Append(usize, usize),
     Rotate,
-    /// From here on there is room for so many bytes.
+    /// Limits the free space to this many bytes.
     Fill(u64),
     FailSync,
     Heal,
@@ -662,8 +662,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever a process does, wherever the machine dies, and however often: what was acknowledged is
-    /// there, once and in order, and nothing that was never appended.
+    /// After any actions and any number of crashes, the log holds each acknowledged record once and in order, and no
+    /// record that was never appended.
     #[test]
     fn every_acknowledged_record_survives_every_crash(
         lives in proptest::collection::vec((steps(), any::<u64>(), any::<bool>()), 1..5),
@@ -711,12 +711,12 @@ proptest! {
                     attempted += 1;
                     let mut payload = attempted.to_le_bytes().to_vec();
                     payload.resize(150, attempted as u8);
-                    // With the sync failing the group stays written and not durable.
+                    // After a failed sync the group is written but not durable.
                     bench.disk.set_faults(Faults { sync: true, ..Faults::default() });
                     let _ = log.append(payload).await;
                 }
             });
-            // Now and then only the process dies.
+            // Sometimes only the process dies.
             bench.disk = match seed % 4 {
                 0 => bench.disk.kill(),
                 _ => bench.disk.crash(seed),
@@ -737,7 +737,7 @@ proptest! {
             for id in &acknowledged {
                 prop_assert!(found.binary_search(id).is_ok(), "{id} is lost: {found:?}");
             }
-            // What was found is durable from here on, even what was not acknowledged.
+            // All replayed records are durable from now on, even those that were not acknowledged.
             acknowledged = found;
         }
     }

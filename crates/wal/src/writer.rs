@@ -1,4 +1,4 @@
-//! The thread that owns the file which is written.
+//! The writer: the thread that owns the active file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,31 +14,31 @@ use super::active::{ActiveFile, Fault};
 use super::format::{Group, MAX_GROUP_BYTES};
 use super::{Apply, LogError, LogOptions, Position};
 
-/// Where an answer goes. Nobody may be waiting any more: then it is dropped.
-type Answer<T> = oneshot::Sender<Result<T, LogError>>;
+/// The channel for a response. If the caller has gone, the response is dropped.
+type Responder<T> = oneshot::Sender<Result<T, LogError>>;
 
-/// What the writer is asked to do.
+/// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Request {
     Append {
         payload: Bytes,
-        answer: Answer<Position>,
+        responder: Responder<Position>,
     },
     Rotate {
-        answer: Answer<u64>,
+        responder: Responder<u64>,
     },
     Close {
-        answer: Answer<()>,
+        responder: Responder<()>,
     },
 }
 
-/// What the writer and the log's owner both know.
+/// The state that the writer shares with the [`Log`](super::Log).
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) dir: PathBuf,
     /// The size of each file by its number.
     pub(super) sizes: Mutex<BTreeMap<u64, u64>>,
-    /// Why writing has stopped for good, once it has.
+    /// The reason why writing has stopped for good, if it has.
     pub(super) failure: OnceLock<String>,
     pub(super) closed: AtomicBool,
 }
@@ -52,12 +52,12 @@ pub(super) struct Writer {
     waiting: Vec<Waiting>,
 }
 
-/// A record of the group in the making.
+/// A record of the current group, whose caller waits for the response.
 struct Waiting {
     payload: Bytes,
     /// From the start of the group.
     offset: u64,
-    answer: Answer<Position>,
+    responder: Responder<Position>,
 }
 
 impl Writer {
@@ -77,29 +77,29 @@ impl Writer {
         }
     }
 
-    /// Works until it is told to close, or until nobody can ask any more.
+    /// Runs until it is closed, or until all senders are dropped.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut closing = Vec::new();
         while let Some(request) = requests.blocking_recv() {
             let mut next = Some(request);
             while let Some(request) = next.take() {
                 match request {
-                    Request::Append { payload, answer } => {
+                    Request::Append { payload, responder } => {
                         let offset = self.group.push(&payload);
                         self.waiting.push(Waiting {
                             payload,
                             offset,
-                            answer,
+                            responder,
                         });
                     }
-                    Request::Rotate { answer } => {
+                    Request::Rotate { responder } => {
                         self.commit();
-                        let _ = answer.send(self.rotate());
+                        let _ = responder.send(self.rotate());
                     }
-                    Request::Close { answer } => {
-                        // What came in before this still gets its answer.
+                    Request::Close { responder } => {
+                        // Requests that were queued before this are still processed.
                         requests.close();
-                        closing.push(answer);
+                        closing.push(responder);
                     }
                 }
                 if self.group.body().len() < self.group_bytes() {
@@ -113,10 +113,10 @@ impl Writer {
         {
             tracing::warn!(%error, "the log's last file was closed without a seal");
         }
-        // The file is closed, and nothing is touched any more, when the answers go out.
+        // The file is closed before the responses are sent, and not touched after.
         drop(self);
-        for answer in closing {
-            let _ = answer.send(Ok(()));
+        for responder in closing {
+            let _ = responder.send(Ok(()));
         }
     }
 
@@ -124,7 +124,7 @@ impl Writer {
         self.options.group_bytes.min(MAX_GROUP_BYTES)
     }
 
-    /// Writes, syncs, applies and answers what waits.
+    /// Writes, syncs and applies the current group, then responds to its callers.
     fn commit(&mut self) {
         if self.waiting.is_empty() {
             return;
@@ -136,7 +136,7 @@ impl Writer {
             Err(error) => {
                 self.options.observer.failed(full);
                 for waiting in self.waiting.drain(..) {
-                    let _ = waiting.answer.send(Err(error.clone()));
+                    let _ = waiting.responder.send(Err(error.clone()));
                 }
                 self.group.clear(self.options.group_bytes);
                 return;
@@ -146,7 +146,7 @@ impl Writer {
         for Waiting {
             payload,
             offset,
-            answer,
+            responder,
         } in waiting.drain(..)
         {
             let position = Position {
@@ -155,16 +155,16 @@ impl Writer {
             };
             let applied = match (self.apply)(position, &payload) {
                 Ok(()) => Ok(position),
-                // The record is durable, and replay will refuse it like this: nothing may follow it.
-                Err(reason) => Err(self.fail(format!("a record was not understood: {reason}"))),
+                // The record is durable, and replay will reject it in the same way: no record may follow it.
+                Err(reason) => Err(self.fail(format!("a record is invalid: {reason}"))),
             };
-            let _ = answer.send(applied);
+            let _ = responder.send(applied);
         }
         self.waiting = waiting;
         self.group.clear(self.options.group_bytes);
     }
 
-    /// Writes and syncs the group; returns where it starts.
+    /// Writes and syncs the group; returns its offset.
     fn write(&mut self) -> Result<u64, LogError> {
         self.check()?;
         if self.active.end >= self.options.file_bytes {
@@ -186,13 +186,13 @@ impl Writer {
         }
     }
 
-    /// Goes on with a new file, unless this one is empty. Returns its number.
+    /// Starts a new file, unless the active one is empty. Returns the number of the active file.
     fn rotate(&mut self) -> Result<u64, LogError> {
         self.check()?;
         if self.active.end == super::format::FILE_HEADER as u64 {
             return Ok(self.active.id.number);
         }
-        // A file that another follows ends with a seal: without it, a loss of its last groups would not show.
+        // Each file but the last ends with a seal: without it, the loss of its last groups would not be detected.
         match self.active.seal() {
             Ok(()) => self.note_size(),
             Err(Fault::Refused(error)) => return Err(error),
@@ -206,7 +206,7 @@ impl Writer {
                 self.note_size();
                 Ok(number)
             }
-            // The new file may be there or not: going on with this one could put records before its end.
+            // The new file may exist or not. If it does, no further record may go into the old one.
             Err(LogError::Failed(reason)) => Err(self.fail(reason)),
             Err(error) => Err(error),
         }
@@ -219,10 +219,10 @@ impl Writer {
         }
     }
 
-    /// Ends writing for good.
+    /// Stops writing for good.
     fn fail(&self, reason: String) -> LogError {
         let reason = self.shared.failure.get_or_init(|| {
-            tracing::error!(%reason, "the log can't be written any more; restart once the disk works");
+            tracing::error!(%reason, "the log can no longer be written; restart once the disk works");
             reason
         });
         LogError::Failed(reason.clone())

@@ -11,15 +11,15 @@ use http::auth::Scope;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum TokenCommand {
-    /// Make a token, print it once, and keep its digest
+    /// Create a token, print it once, and store its digest
     New(TokenNewArgs),
-    /// List the tokens; they themselves are not kept
+    /// List the tokens, without their secrets
     List(TokenListArgs),
-    /// Take a token back
+    /// Revoke a token
     Revoke(TokenRevokeArgs),
 }
 
-/// Which tokens file.
+/// The tokens file.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TokenFile {
     /// The tokens file [default: the setting `tokens_file`]
@@ -32,25 +32,25 @@ pub(in crate::cli) struct TokenFile {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TokenNewArgs {
-    /// What to call it: a word that says who will use it
+    /// Name of the token, such as the name of its user
     #[arg(long)]
     pub(in crate::cli) name: String,
-    /// What it allows, with commas between; none includes another
+    /// Comma-separated scopes; no scope includes another
     #[arg(long, value_enum, value_delimiter = ',', required = true)]
     pub(in crate::cli) scope: Vec<Scope>,
-    /// Segments that it is for: a name, or the beginning of names with * at its end; may be repeated [default: all]
+    /// Segments it is restricted to: a name, or a prefix followed by *; may be repeated [default: all]
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub(in crate::cli) segments: Vec<String>,
     /// Write the token to a new file that only its owner can read, instead of printing it
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     pub(in crate::cli) out: Option<PathBuf>,
-    /// How long it is valid, such as 90d [default: until it is revoked]
+    /// Lifetime, such as 90d [default: until it is revoked]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(in crate::cli) expires_in: Option<Duration>,
-    /// Requests a second that it may send [default: the service's `limit_requests`]
+    /// Rate limit in requests a second [default: the service's `limit_requests`]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(in crate::cli) limit_requests: Option<NonZeroU32>,
-    /// Pairs a second that it may send [default: the service's `limit_pairs`]
+    /// Rate limit in pairs a second [default: the service's `limit_pairs`]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(in crate::cli) limit_pairs: Option<NonZeroU32>,
     /// Print JSON

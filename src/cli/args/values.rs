@@ -1,4 +1,4 @@
-//! Values that are more than a word or a number.
+//! Parsers of argument values.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) fn delimiter(text: &str) -> Result<u8, String> {
 }
 
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
-    // Longer than any token should live, and within what a timestamp can say.
+    // Longer than any token should live, and within the range of timestamps.
     const LONGEST: Duration = Duration::from_hours(24 * 365 * 100);
     match duration(text) {
         Some(time) if !time.is_zero() && time <= LONGEST => Ok(time),
@@ -38,7 +38,7 @@ pub(super) fn rate(text: &str) -> Result<NonZeroU32, String> {
 }
 
 pub(super) fn retry_time(text: &str) -> Result<Duration, String> {
-    // Far beyond any patience, and far from overflow of an instant.
+    // Longer than any useful value, and far from overflow of an instant.
     const LONGEST: Duration = Duration::from_hours(24 * 365);
     match duration(text) {
         Some(time) if time <= LONGEST => Ok(time),

@@ -1,24 +1,24 @@
-//! The account of an audit: a table for people, a document for scripts.
+//! The result of an audit, as a table and as JSON.
 
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::cli::duration_text;
-use crate::cli::output::{grouped, harmless};
+use crate::cli::output::{grouped, sanitized};
 use crate::config::StoreKind;
 use domain::Window;
 use tools::audit::{Finding, Verdict};
 
-/// Which part of the segments was looked at.
+/// The sample of segments that was audited.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Sample {
-    /// Gives the same sample of the same segments again.
+    /// Reproduces the sample, if the segments are the same.
     pub(super) seed: u64,
-    /// How many segments there are.
+    /// The number of segments it was drawn from.
     pub(super) of: usize,
 }
 
-/// All that was found.
+/// The findings of an audit, and its parameters.
 pub(super) struct Account<'a> {
     pub(super) window: Window,
     pub(super) against: Option<StoreKind>,
@@ -88,13 +88,13 @@ impl Account<'_> {
         all.filter(|finding| !finding.is_explained()).count()
     }
 
-    /// How many segments have no count in the cache to be compared.
+    /// The number of segments without a cached count.
     pub(super) fn not_cached(&self) -> usize {
         let is_missing = |finding: &&Finding| finding.verdict == Verdict::NotCached;
         self.findings.iter().filter(is_missing).count()
     }
 
-    /// Whether no two numbers were compared.
+    /// Whether no segment had two counts to compare.
     pub(super) fn compares_nothing(&self) -> bool {
         self.findings.is_empty()
             || (self.against.is_none() && self.not_cached() == self.findings.len())
@@ -112,7 +112,7 @@ impl Account<'_> {
         }
     }
 
-    /// Names last: their widths on a screen are anybody's guess.
+    /// The table. Names are the last column, since their display width is unknown.
     pub(super) fn text(&self) -> String {
         let other = self.against.and_then(|kind| kind.to_possible_value());
         let mut head = vec!["CACHED", "RECOUNTED", "DIFFERENCE", "AGE"];
@@ -135,7 +135,7 @@ impl Account<'_> {
                     false => format!("{cell:>width$}  "),
                 };
             }
-            text += &harmless(name);
+            text += &sanitized(name);
             text.push('\n');
         }
         text + &self.summary()

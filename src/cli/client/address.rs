@@ -1,25 +1,25 @@
-//! Texts that people give, made fit to travel in a request.
+//! Validates the user's input for requests: segment names, URLs and tokens.
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
 use super::DEFAULT_URL;
 use crate::cli::Failure;
-use crate::cli::output::harmless;
+use crate::cli::output::sanitized;
 use domain::Segment;
 use domain::text::without_credentials;
 
-/// A segment's name, checked before it travels.
+/// Checks a segment's name before it is sent.
 pub(in crate::cli) fn valid(segment: &str) -> Result<Segment, Failure> {
     Segment::new(segment)
-        .map_err(|error| Failure::usage(format!("`{}`: {error}", harmless(segment))))
+        .map_err(|error| Failure::usage(format!("`{}`: {error}", sanitized(segment))))
 }
 
 pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
     let wrong = |why: &str| {
         Failure::usage(format!(
             "`{}` is not the URL of a service: {why}",
-            harmless(&without_credentials(text))
+            sanitized(&without_credentials(text))
         ))
     };
     let url = Url::parse(text)
@@ -40,7 +40,7 @@ pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
 
 pub(super) fn authorization(token: &str) -> Result<HeaderValue, Failure> {
     let mut value = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
-        .map_err(|_| Failure::usage("the token has characters that no token has"))?;
+        .map_err(|_| Failure::usage("the token has invalid characters"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -1,4 +1,4 @@
-//! What a service's silences and refusals mean, in sentences that say what to do next.
+//! Errors of requests to a service, with messages that say what to do next.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::cli::Failure;
-use crate::cli::output::harmless;
+use crate::cli::output::sanitized;
 
-/// Why there is no answer, or none that helps.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum ClientError {
     #[error("cannot reach {base}: {reason}; is `headcount serve` running?")]
     Unreachable { base: String, reason: String },
-    #[error("no answer from {base}: {reason}")]
-    Lost { base: String, reason: String },
+    #[error("no response from {base}: {reason}")]
+    NoResponse { base: String, reason: String },
     #[error("{base} answered {}", .refusal)]
     Refused { base: String, refusal: Box<Refusal> },
     #[error("{base} answered something else than headcount would: {reason}; is this its URL?")]
-    Nonsense { base: String, reason: String },
+    Unexpected { base: String, reason: String },
 }
 
-/// An answer that is no success.
+/// A response with an error status.
 #[derive(Debug, Default)]
 pub(in crate::cli) struct Refusal {
     pub(in crate::cli) status: StatusCode,
-    /// The stable code of the problem document, if there was one.
+    /// The stable code of the problem document, if there is one.
     pub(in crate::cli) code: Option<String>,
-    /// What went wrong, in a sentence.
+    /// The detail or title of the problem document, or the target of a redirect.
     pub(in crate::cli) detail: Option<String>,
-    /// How long the service asks to wait.
+    /// The `Retry-After` header, if it is in seconds.
     pub(in crate::cli) retry_after: Option<Duration>,
     /// The body, if it is JSON.
     pub(in crate::cli) body: Option<Value>,
@@ -62,7 +62,7 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// The part of a problem document (RFC 9457) that people need.
+/// The fields of a problem document (RFC 9457) that are displayed.
 #[derive(Deserialize)]
 pub(super) struct Problem {
     pub(super) code: Option<String>,
@@ -70,7 +70,7 @@ pub(super) struct Problem {
     pub(super) detail: Option<String>,
 }
 
-/// The innermost reason, which is the one that says something.
+/// The innermost cause, which is the most specific.
 pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -80,6 +80,6 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         Some(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
             "connection refused".into()
         }
-        _ => harmless(&cause.to_string()),
+        _ => sanitized(&cause.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! Speaks to a running service: addresses, time-outs, and what its answers and silences mean.
+//! The HTTP client of a running service: URLs, timeouts, responses and errors.
 
 mod address;
 mod errors;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::Failure;
 use super::args::Target;
-use super::output::harmless;
+use super::output::sanitized;
 use super::variables::Variables;
 use crate::config::read_secret;
 pub(super) use address::valid;
@@ -25,12 +25,12 @@ use errors::{Problem, root_cause};
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longer than the service takes for any single answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A recount of everything or a large archive takes its time.
+/// Longer than the service takes for any single response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A recount of all segments or a large archive may take long.
 const WORK_TIMEOUT: Duration = Duration::from_mins(30);
-/// No answer of the service comes near.
-const MAX_ANSWER: usize = 64 << 20;
+/// The maximum size of a response in bytes, far above any that the service sends.
+const MAX_RESPONSE: usize = 64 << 20;
 
 /// Requests to one service.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub(super) struct Client {
     authorization: Option<HeaderValue>,
 }
 
-/// The token that flags or, without one, variables give.
+/// The token from the flags or, if none is given there, from the variables.
 fn token(target: &Target, variables: &Variables) -> Result<Option<String>, Failure> {
     let file = match (&target.token, &target.token_file) {
         (Some(token), _) => return Ok(Some(token.clone())),
@@ -67,7 +67,7 @@ fn token(target: &Target, variables: &Variables) -> Result<Option<String>, Failu
 }
 
 impl Client {
-    /// A client for the service that flags or variables name.
+    /// A client for the service that the flags or variables specify.
     pub(super) fn new(target: &Target, variables: &Variables) -> Result<Self, Failure> {
         variables.check_spelling()?;
         let url = match &target.url {
@@ -86,12 +86,12 @@ impl Client {
         let authorization = token.map(authorization).transpose()?;
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ANSWER_TIMEOUT)
-            // A redirected POST becomes a GET, and a token might travel where it should not: say it instead.
+            .timeout(RESPONSE_TIMEOUT)
+            // A redirected POST becomes a GET, and the token could reach another host. A redirect is an error instead.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("headcount/", env!("CARGO_PKG_VERSION")));
         if is_loopback(&base) {
-            // No proxy can reach this machine's own addresses for us.
+            // A proxy can't reach the loopback addresses of this machine.
             http = http.no_proxy();
         }
         let http = http
@@ -104,7 +104,7 @@ impl Client {
         })
     }
 
-    /// GETs JSON from the path made of `segments`, each of which may hold any character.
+    /// GETs JSON from the path of `segments`, each of which may contain any character.
     pub(super) async fn get(
         &self,
         segments: &[&str],
@@ -114,7 +114,7 @@ impl Client {
         self.json(request).await
     }
 
-    /// GETs what the service has of `segment`: its `count`, say.
+    /// GETs a resource of `segment`, such as its `count`.
     pub(super) async fn get_of(
         &self,
         segment: &Segment,
@@ -123,7 +123,7 @@ impl Client {
     ) -> Result<Value, ClientError> {
         let name = segment.as_str();
         let mut query = query.to_vec();
-        // RFC 3986 has every client and proxy take these out of a path, percent-encoded too.
+        // By RFC 3986 clients and proxies remove these from a path, even if percent-encoded.
         let place = match name {
             "." | ".." => {
                 query.push(("segment", name));
@@ -134,7 +134,7 @@ impl Client {
         self.get(&["v1", "segments", place, what], &query).await
     }
 
-    /// POSTs nothing to where work is done that may take long, and returns the JSON that comes back.
+    /// POSTs an empty body to start work that may take long, and returns the JSON of the response.
     pub(super) async fn post_work(
         &self,
         segments: &[&str],
@@ -153,11 +153,11 @@ impl Client {
         self.json(request).await
     }
 
-    /// The error for an answer that could be read but not understood.
-    pub(super) fn nonsense(&self, reason: &dyn std::fmt::Display) -> ClientError {
-        ClientError::Nonsense {
+    /// The error for a response with unexpected content.
+    pub(super) fn unexpected(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::Unexpected {
             base: self.base().to_owned(),
-            reason: harmless(&reason.to_string()),
+            reason: sanitized(&reason.to_string()),
         }
     }
 
@@ -190,13 +190,16 @@ impl Client {
 
     async fn json(&self, request: RequestBuilder) -> Result<Value, ClientError> {
         let base = || self.base().to_owned();
-        let response = request.send().await.map_err(|error| self.silence(&error))?;
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.send_error(&error))?;
         let status = response.status();
         let retry_after = retry_after(&response);
         let location = response.headers().get(reqwest::header::LOCATION).cloned();
         let body = self.body(response).await?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| ClientError::Nonsense {
+            return serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected {
                 base: base(),
                 reason: format!("not JSON ({error})"),
             });
@@ -215,8 +218,8 @@ impl Client {
             base: base(),
             refusal: Box::new(Refusal {
                 status,
-                code: code.map(|code| harmless(&code)),
-                detail: detail.map(|detail| harmless(&detail)),
+                code: code.map(|code| sanitized(&code)),
+                detail: detail.map(|detail| sanitized(&detail)),
                 retry_after,
                 body,
             }),
@@ -228,12 +231,12 @@ impl Client {
         while let Some(part) = response
             .chunk()
             .await
-            .map_err(|error| self.silence(&error))?
+            .map_err(|error| self.send_error(&error))?
         {
-            if body.len() + part.len() > MAX_ANSWER {
-                return Err(ClientError::Nonsense {
+            if body.len() + part.len() > MAX_RESPONSE {
+                return Err(ClientError::Unexpected {
                     base: self.base().to_owned(),
-                    reason: format!("more than {MAX_ANSWER} bytes"),
+                    reason: format!("more than {MAX_RESPONSE} bytes"),
                 });
             }
             body.extend_from_slice(&part);
@@ -241,20 +244,20 @@ impl Client {
         Ok(body)
     }
 
-    fn silence(&self, error: &reqwest::Error) -> ClientError {
+    fn send_error(&self, error: &reqwest::Error) -> ClientError {
         let base = self.base().to_owned();
         let reason = match error.is_timeout() {
-            true => "it took too long".to_owned(),
+            true => "timeout".to_owned(),
             false => root_cause(error),
         };
         match error.is_connect() {
             true => ClientError::Unreachable { base, reason },
-            false => ClientError::Lost { base, reason },
+            false => ClientError::NoResponse { base, reason },
         }
     }
 }
 
-/// Seconds, as the service sends them. A date is left to our own back-off.
+/// The `Retry-After` header in seconds, as the service sends it. A date is ignored, and the client's own backoff applies.
 fn retry_after(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
@@ -314,7 +317,7 @@ mod tests {
         for name in ["", " a"] {
             assert!(matches!(valid(name), Err(Failure::Usage(_))));
         }
-        // Its name is in the query, which this server does not tell.
+        // Its name is in the query, which this server does not echo.
         let segment = valid("..").unwrap();
         let path = client.get_of(&segment, "count", &[]).await.unwrap();
         assert_eq!(path, "/behind/v1/segments/-/count");

@@ -1,4 +1,4 @@
-//! `headcount copy`: from one store to another, resumable.
+//! `headcount copy`: copies all pairs from one store to another, resumable.
 
 mod report;
 mod watcher;
@@ -20,7 +20,9 @@ use crate::wiring;
 use domain::store::PairStore;
 use domain::{Clock, SteadyClock};
 use telemetry::Metrics;
-use tools::transfer::{Names, Patience, Transfer, TransferObserver, TransferParts, TransferReport};
+use tools::transfer::{
+    Names, RetryPolicy, Transfer, TransferObserver, TransferParts, TransferReport,
+};
 
 pub(super) async fn run(mut args: CopyArgs, variables: Variables) -> Result<(), Failure> {
     let (from, to) = (args.from, args.to);
@@ -28,13 +30,13 @@ pub(super) async fn run(mut args: CopyArgs, variables: Variables) -> Result<(), 
     let loaded =
         std::mem::take(&mut args.settings).load_with(variables.into_vec(), vec![from, to])?;
     let mut settings = loaded.settings;
-    // What a store refuses is told here, and a spool belongs to a service.
+    // What a store refuses is an error of this command, and a spool belongs to a service.
     settings.ingest.spool = None;
     let began = Instant::now();
     let watcher = Arc::new(Watcher::default());
     let names = Names {
-        from: wiring::place(&settings, from),
-        to: wiring::place(&settings, to),
+        from: wiring::store_name(&settings, from),
+        to: wiring::store_name(&settings, to),
     };
     let result = transfer(&args, &settings, &names, &watcher).await;
     watcher.finish();
@@ -85,7 +87,7 @@ async fn transfer(
     let clock = Arc::new(SteadyClock::default());
     let source = open(settings, args.from, &clock).await?;
     let target = open(settings, args.to, &clock).await?;
-    let told = Arc::clone(watcher);
+    let notified = Arc::clone(watcher);
     let transfer = Transfer::new(TransferParts {
         frame: settings.frame,
         clock,
@@ -94,9 +96,9 @@ async fn transfer(
         names: names.clone(),
         checkpoint: args.checkpoint.clone(),
         parallelism: args.parallelism as usize,
-        patience: Patience {
+        retry: RetryPolicy {
             retry_for: args.retry_for,
-            retrying: Arc::new(move |error, wait| told.retrying(error, wait)),
+            on_retry: Arc::new(move |error, wait| notified.retrying(error, wait)),
         },
         observer: Arc::clone(watcher) as Arc<dyn TransferObserver>,
     });
@@ -130,11 +132,11 @@ fn name(kind: StoreKind) -> String {
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// Says how to go on, where there is something to go on with.
+/// Adds how to resume to the message, if there is a checkpoint.
 fn advise(failure: Failure, checkpoint: &Path) -> Failure {
     match failure {
         Failure::Failed(text) if checkpoint.exists() => Failure::Failed(format!(
-            "{text}; the same command goes on where this one stopped ({})",
+            "{text}; the same command resumes from the checkpoint ({})",
             checkpoint.display()
         )),
         failure => failure,

@@ -1,10 +1,10 @@
-//! What became of a copy, for people and for scripts.
+//! The report of a copy, as text and as JSON.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::output::{grouped, harmless};
+use crate::cli::output::{grouped, sanitized};
 use tools::transfer::{Compared, Comparison, Names, TransferReport};
 
 #[derive(Serialize)]
@@ -29,7 +29,7 @@ struct Difference<'a> {
 }
 
 impl Document<'_> {
-    /// Whether there was nothing to copy.
+    /// Whether there were no pairs to copy.
     pub(super) fn is_empty(&self) -> bool {
         self.pairs == 0 && self.segments == 0
     }
@@ -66,8 +66,8 @@ pub(super) fn document<'a>(
 
 pub(super) fn text(done: &Document<'_>) -> String {
     let rate = grouped((done.pairs as f64 / done.seconds.max(1e-6)).round() as u64);
-    let mut text = format!("from      {}\n", harmless(done.from));
-    text += &format!("to        {}\n", harmless(done.to));
+    let mut text = format!("from      {}\n", sanitized(done.from));
+    text += &format!("to        {}\n", sanitized(done.to));
     let resumed = if done.resumed { ", resumed" } else { "" };
     text += &format!(
         "copied    {} pairs in {:.1} s, {rate} pairs/s{resumed}\n",
@@ -83,13 +83,13 @@ pub(super) fn text(done: &Document<'_>) -> String {
     for row in &done.differences {
         let what = match row.comparison {
             Comparison::Equal => "equal",
-            Comparison::More => "it had more, or the source lost some since",
-            Comparison::Behind => "the source goes on: copy again once it rests",
+            Comparison::More => "the target had more, or the source lost some since",
+            Comparison::Behind => "the source is still written to: copy again once it is idle",
             Comparison::Less => "users are MISSING",
         };
         text += &format!(
             "  {}: {} here, {} there: {what}\n",
-            harmless(row.segment),
+            sanitized(row.segment),
             grouped(row.source),
             grouped(row.target)
         );

@@ -1,4 +1,4 @@
-//! How a copy goes, while it goes.
+//! The progress of a copy.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::cli::progress::{Progress, Unit};
 use domain::store::StoreError;
 use tools::transfer::{Step, TransferObserver};
 
-/// While a store can't answer, people hear of it once in so long.
+/// The interval between messages about retries while a store is unavailable.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Shows people how it goes.
+/// Displays the progress of a copy and counts retries.
 #[derive(Debug)]
 pub(super) struct Watcher {
     progress: Progress,
@@ -36,7 +36,7 @@ impl Default for Watcher {
 }
 
 impl Watcher {
-    /// How often a store was asked again.
+    /// The number of retries so far.
     pub(super) fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }
@@ -62,7 +62,7 @@ impl Watcher {
             *noted = Some(Instant::now());
             let wait = wait.as_secs_f64();
             self.progress
-                .note(&format!("{error}; trying again in {wait:.1} s"));
+                .note(&format!("{error}; retrying in {wait:.1} s"));
         }
     }
 }

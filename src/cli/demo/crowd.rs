@@ -1,7 +1,7 @@
-//! Made-up users: they come, come again, stay away, and others come.
+//! Simulated users, who visit segments, return or stay away.
 //!
-//! One model makes the past and what follows: a user comes, and after each visit comes again or stays away; newcomers
-//! arrive at the rate at which the past ended. So lines go on as they were.
+//! One model generates the past and the live visits: a user visits a segment, and after each visit returns or stays away.
+//! New users arrive at the rate at which the past ended, so trends continue without a break.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,22 +10,23 @@ use domain::{Count, Segment, TimeFrame, Timestamp, TrendPoint};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
-/// How often the made-up past was counted: more often where people look closer.
+/// Seconds between the counts of the generated trend in the last `FINE_PAST` seconds, where people look closer. Before
+/// that, the counts are an hour apart.
 const FINE_STEP: i64 = 600;
 const FINE_PAST: i64 = 2 * DAY;
-/// How long the past is.
+/// The length of the generated past in days.
 const PAST_DAYS: f64 = 28.0;
 
-/// What a segment is like.
+/// The parameters of a segment.
 struct Habit {
     name: &'static str,
-    /// Users that came in four weeks.
+    /// The number of users in four weeks.
     users: u32,
-    /// Days until somebody comes again.
+    /// The mean number of days until a user returns.
     again: f64,
-    /// How probable it is that they do.
+    /// The probability that a user returns.
     loyalty: f64,
-    /// How newcomers spread over the four weeks: above 1 more come lately, below 1 fewer.
+    /// The distribution of new users over the four weeks: above 1 their rate rises, below 1 it falls.
     growth: f64,
 }
 
@@ -64,15 +65,15 @@ pub(super) struct Crowd {
     now: i64,
     frame: TimeFrame,
     rng: fastrand::Rng,
-    /// By segment and user, when they came: unix seconds, ascending.
+    /// The times of past visits by segment and user: unix seconds, ascending.
     past: Vec<Vec<Vec<i64>>>,
-    /// Users that a segment has seen so far.
+    /// The number of users of each segment so far.
     known: Vec<u32>,
-    /// The next visit of everybody who comes again, and of the next newcomer of each segment; the earliest first.
+    /// The next visit of each user who returns, and of the next new user of each segment; the earliest first.
     next: BinaryHeap<Reverse<Next>>,
 }
 
-/// A visit that has not been yet: when, in which segment, by whom.
+/// A future visit: unix seconds, the index of the segment, the user.
 type Next = (i64, usize, Who);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,7 +83,7 @@ enum Who {
 }
 
 impl Crowd {
-    /// A crowd with four weeks behind it as of `now`.
+    /// Creates a crowd with four weeks of past visits as of `now`.
     pub(super) fn new(now: Timestamp, frame: TimeFrame, rng: fastrand::Rng) -> Self {
         let mut crowd = Self {
             now: now.as_second(),
@@ -102,7 +103,7 @@ impl Crowd {
         crowd
     }
 
-    /// When one user came until now. When they come next, if they do, is kept.
+    /// The past visits of one user. Schedules the next visit, if there is one.
     fn life(&mut self, segment: usize, user: u32) -> Vec<i64> {
         let habit = &HABITS[segment];
         let begin = self.now - (PAST_DAYS * DAY as f64) as i64;
@@ -121,7 +122,7 @@ impl Crowd {
         visits
     }
 
-    /// When somebody who came at `at` comes again, if they do.
+    /// The time of the next visit after one at `at`, if the user returns.
     fn again(&mut self, segment: usize, at: i64) -> Option<i64> {
         let habit = &HABITS[segment];
         if self.rng.f64() > habit.loyalty {
@@ -131,8 +132,8 @@ impl Crowd {
         Some(self.awake(at + gap))
     }
 
-    /// The next user of a segment whom it has not seen yet comes some time after `at`, at the rate at which they came last:
-    /// the slope of `share` above, where it ends.
+    /// Schedules the next new user of a segment after `at`. The rate is that of new users at the end of the past, which is
+    /// the slope of the distribution of `share` in `life` at its end.
     fn expect_newcomer(&mut self, segment: usize, at: i64) {
         let habit = &HABITS[segment];
         let days = PAST_DAYS / (f64::from(habit.users) * habit.growth);
@@ -140,12 +141,12 @@ impl Crowd {
         self.next.push(Reverse((at + gap, segment, Who::Newcomer)));
     }
 
-    /// Seconds between events that know nothing of each other and are `days` apart on average.
+    /// Seconds between independent events that are `days` apart on average: an exponential distribution.
     fn gap(&mut self, days: f64) -> i64 {
         (-self.rng.f64().max(1e-9).ln() * days * DAY as f64) as i64
     }
 
-    /// `at`, or a later time when people are awake.
+    /// `at`, or a later time at which the user is awake.
     fn awake(&mut self, mut at: i64) -> i64 {
         while self.sleeps(at) {
             at += self.rng.i64(HOUR..4 * HOUR);
@@ -153,13 +154,13 @@ impl Crowd {
         at
     }
 
-    /// Many stay away at night.
+    /// Half of the users are asleep between 0:00 and 6:00 UTC.
     fn sleeps(&mut self, at: i64) -> bool {
         let hour = at.rem_euclid(DAY) / HOUR;
         hour < 6 && self.rng.u8(..10) < 5
     }
 
-    /// What they did within the window.
+    /// The past visits within the window.
     pub(super) fn visits(&self) -> Vec<Visit> {
         let begin = self.now - self.window();
         let mut visits = Vec::new();
@@ -178,7 +179,7 @@ impl Crowd {
         visits
     }
 
-    /// What was counted in the last two weeks.
+    /// The counts of the last two weeks.
     pub(super) fn trend(&self) -> Vec<TrendPoint> {
         let mut points = Vec::new();
         for (users, habit) in self.past.iter().zip(&HABITS) {
@@ -229,12 +230,12 @@ impl Crowd {
         counts
     }
 
-    /// Gives the memory of the past back once it is recorded.
+    /// Frees the memory of the past visits. Call it once they are recorded.
     pub(super) fn forget_past(&mut self) {
         self.past = Vec::new();
     }
 
-    /// The visits until `now`.
+    /// The scheduled visits up to `now`.
     pub(super) fn come(&mut self, now: Timestamp) -> Vec<Visit> {
         let mut visits = Vec::new();
         while let Some(Reverse((at, segment, who))) = self.due(now.as_second()) {
@@ -298,7 +299,7 @@ mod tests {
                 .iter()
                 .rfind(|point| point.segment.as_str() == habit.name)
                 .unwrap();
-            // The last count was made ten minutes ago.
+            // The last count is ten minutes old.
             let apart = users.len().abs_diff(last.count.users as usize);
             assert!(apart <= 5 + users.len() / 50, "{}: {apart}", habit.name);
             assert!(users.len() > 50, "{}", habit.name);
@@ -327,7 +328,7 @@ mod tests {
             let visits = crowd.come(end);
             assert!(visits.iter().all(|visit| visit.at <= end));
             let today = of_the_last_day(visits, end);
-            // No cliff: from one day to the next it changes by less than a fifth.
+            // No abrupt change: less than a fifth from one day to the next.
             assert!(
                 today.abs_diff(before) * 5 < before,
                 "{before}, then {today}"

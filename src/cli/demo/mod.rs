@@ -1,4 +1,4 @@
-//! `headcount demo`: a service that looks like one in use, with a crowd that is made up.
+//! `headcount demo`: a service in a temporary directory, with simulated users.
 
 mod crowd;
 
@@ -23,15 +23,15 @@ use http;
 use http::auth::Auth;
 use telemetry;
 
-/// Where it serves unless somebody else does already.
+/// The default port, if it is free.
 const PORT: u16 = 8080;
-/// Pairs of one batch of the past.
+/// The number of pairs per batch while the past is recorded.
 const BATCH: usize = 20_000;
-/// How often the directory is removed at most: once is nearly always enough.
+/// The maximum number of attempts to remove the directory. Nearly always one is enough.
 const REMOVALS: u32 = 1_000;
-/// A store without pairs opens in milliseconds, also on a busy machine.
+/// An empty store opens in milliseconds, even on a busy machine.
 const LONGEST_OPENING: Duration = Duration::from_secs(30);
-/// How often the visits since then are let in: some every few seconds.
+/// The interval at which new visits are recorded.
 const TICK: Duration = Duration::from_millis(500);
 
 pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
@@ -40,9 +40,9 @@ pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
     let folder = tempfile::Builder::new()
         .prefix("headcount-demo-")
         .tempdir()
-        .map_err(|error| Failure::failed(format!("can't make a directory: {error}")))?;
+        .map_err(|error| Failure::failed(format!("can't create a directory: {error}")))?;
     let served = runtime.block_on(demo(args.port, folder.path()));
-    // A signal during the start leaves the store behind as it opens, which would make what was just removed.
+    // After a signal during the start, the store may still be opening and would create the directory again.
     runtime.shutdown_timeout(LONGEST_OPENING);
     let removed = remove(folder.path());
     served?;
@@ -54,7 +54,7 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     let settings = settings(folder)?;
     telemetry::init(&settings.telemetry).map_err(|error| failed(&error))?;
     let left = folder.to_owned();
-    // What can't be removed stays in the system's temporary directory.
+    // If the removal fails, the files stay in the system's temporary directory.
     let last = move || drop(remove(&left));
     let signals = Signals::listen_and(last).map_err(|error| failed(&error))?;
     let listener = listener(port).await?;
@@ -63,7 +63,7 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     let app = Arc::new(app);
-    note("Making up two weeks of visits ...");
+    note("Generating two weeks of visits ...");
     let mut crowd = Crowd::new(app.clock().now(), *app.frame(), fastrand::Rng::new());
     let stop = signals.stop();
     let pairs = tokio::select! {
@@ -82,12 +82,12 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     );
     let auth = Arc::new(auth.map_err(|error| failed(&error))?);
     http::serve(listener, Arc::clone(&app), auth, &settings.http, stop).await;
-    // It ends by the same stop.
+    // The feeder stops on the same token.
     let _ = feeder.await;
     app.shut_down().await.map_err(|error| failed(&error))
 }
 
-/// Removes the directory. Threads of the store may still write: what they make meanwhile goes in the next round.
+/// Removes the directory. Threads of the store may still write there, so the removal is repeated until it succeeds.
 fn remove(folder: &Path) -> io::Result<()> {
     let mut rounds = 1;
     loop {
@@ -109,7 +109,7 @@ fn settings(folder: &Path) -> Result<Settings, Failure> {
     ])?)
 }
 
-/// The port that was asked for; else the usual one, or any that is free.
+/// Listens on the given port; without one, on the default port or any free port.
 async fn listener(port: Option<u16>) -> Result<TcpListener, Failure> {
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if let Some(port) = port {
@@ -121,7 +121,7 @@ async fn listener(port: Option<u16>) -> Result<TcpListener, Failure> {
     }
 }
 
-/// Records what the crowd did until now, and what was counted meanwhile; how many pairs that were.
+/// Records the past visits of the crowd and their trend. Returns the number of pairs.
 async fn fill(app: &Headcount, crowd: &mut Crowd) -> Result<usize, Failure> {
     let visits = crowd.visits();
     for batch in visits.chunks(BATCH) {
@@ -144,7 +144,7 @@ async fn keep_feeding(app: Arc<Headcount>, mut crowd: Crowd, stop: CancellationT
             continue;
         }
         if let Err(Failure::Failed(error) | Failure::Usage(error)) = record(&app, &visits).await {
-            tracing::warn!(error, "the crowd was not let in");
+            tracing::warn!(error, "the generated visits were not recorded");
         }
     }
 }
@@ -152,7 +152,7 @@ async fn keep_feeding(app: Arc<Headcount>, mut crowd: Crowd, stop: CancellationT
 async fn record(app: &Headcount, visits: &[Visit]) -> Result<(), Failure> {
     let mut intake = app.ingest().intake(visits.len());
     for visit in visits {
-        // One that left the window meanwhile is not missed.
+        // A visit that has left the window since is ignored.
         let _ = intake.push(&visit.user_id(), visit.segment, Some(visit.at));
     }
     let accepted = app.ingest().accept(intake.finish()).await;
@@ -174,11 +174,11 @@ mod tests {
             let folder = folder.clone();
             move || {
                 for number in 0..20_000 {
-                    // It fails once the directory is gone.
+                    // Fails once the directory is removed.
                     if std::fs::write(folder.join(number.to_string()), "").is_err() {
                         return;
                     }
-                    // Only the first is waited for.
+                    // The test waits for the first file only.
                     let _ = begun.send(());
                 }
             }

@@ -1,45 +1,45 @@
-//! Which columns of a table hold what.
+//! Finds the columns of the user, the segment and the time in a table.
 
 use csv::ByteRecord;
 
 use crate::cli::Failure;
 use crate::cli::args::Format;
-use crate::cli::output::harmless;
+use crate::cli::output::sanitized;
 use http::parse::hints::{self, plain_name};
 
-/// Which columns hold what, as asked for.
+/// The names of the columns, from the flags or their defaults.
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
     pub(super) user: String,
     pub(super) segment: String,
     pub(super) at: TimeColumn,
-    /// `None`: told by the header.
+    /// `None`: detected from the header.
     pub(super) delimiter: Option<u8>,
 }
 
-/// Which column holds the time.
+/// The column of the time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TimeColumn {
-    /// The one with a name that is usual for it, if there is one.
+    /// The column with a common name for the time, if there is one.
     Known,
     Named(String),
-    /// None: all pairs count as seen now.
+    /// No column: all pairs count as seen now.
     Off,
 }
 
-/// The same as positions in a row.
+/// The indexes of the columns in a row.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Places {
+pub(super) struct ColumnIndexes {
     pub(super) user: usize,
     pub(super) segment: usize,
     pub(super) at: Option<usize>,
 }
 
-/// Characters between fields, the most usual first.
+/// The supported delimiters, the most common first.
 const DELIMITERS: [u8; 4] = [b',', b'\t', b';', b'|'];
 
 impl Columns {
-    /// The delimiter that makes `header` a header of these columns.
+    /// The delimiter with which `header` has these columns.
     pub(super) fn delimiter_of(&self, header: &[u8]) -> Option<u8> {
         let has_columns = |delimiter: &u8| {
             let fields = fields(header, *delimiter);
@@ -52,12 +52,12 @@ impl Columns {
         }
     }
 
-    /// Whether `line` may be a row of a table at all.
+    /// Whether `line` contains a supported delimiter.
     pub(super) fn has_delimiter(&self, line: &[u8]) -> bool {
         line.iter().any(|byte| DELIMITERS.contains(byte))
     }
 
-    /// The delimiter of a table whose header lacks a column: the one that is there most often.
+    /// The delimiter of a table whose header may lack a column: if in doubt, the most frequent one.
     pub(super) fn likely_delimiter(&self, header: &[u8], named: Option<Format>) -> u8 {
         let usual = match named {
             Some(Format::Tsv) => b'\t',
@@ -72,9 +72,9 @@ impl Columns {
     }
 
     /// Finds the columns in `header`.
-    pub(super) fn find(&self, header: &ByteRecord) -> Result<Places, Failure> {
+    pub(super) fn find(&self, header: &ByteRecord) -> Result<ColumnIndexes, Failure> {
         let names = names(header);
-        Ok(Places {
+        Ok(ColumnIndexes {
             user: must(&names, &self.user, "user-column")?,
             segment: must(&names, &self.segment, "segment-column")?,
             at: match &self.at {
@@ -96,7 +96,7 @@ impl Columns {
             _ => {
                 let known: Vec<_> = known
                     .iter()
-                    .map(|place| format!("`{}`", names[*place]))
+                    .map(|index| format!("`{}`", names[*index]))
                     .collect();
                 Err(Failure::usage(format!(
                     "several columns may be the time, {}: name one with --at-column, or give --no-at-column",
@@ -107,24 +107,24 @@ impl Columns {
     }
 }
 
-/// The names in `header`, fit to be shown.
+/// The names in `header`, trimmed and without control characters.
 pub(super) fn names(header: &ByteRecord) -> Vec<String> {
-    let name = |field: &[u8]| harmless(String::from_utf8_lossy(field).trim());
+    let name = |field: &[u8]| sanitized(String::from_utf8_lossy(field).trim());
     header.iter().map(name).collect()
 }
 
-/// Whether `name` is what programs usually call the time of an event. When something was created is another time.
+/// Whether `name` is a common name for the time of an event. `created_at` is not: it is the time of another event.
 fn is_time_name(name: &str) -> bool {
     let name = plain_name(name);
     name != "createdat" && hints::TIMES.contains(&&*name)
 }
 
-/// Whether an unused column looks as if it held times: by its name, or by what stands in the first row.
+/// Whether an unused column seems to contain times, by its name or its value in the first row.
 pub(super) fn looks_like_time(name: &str, value: &str) -> bool {
     const PARTS: [&str; 6] = ["time", "date", "stamp", "seen", "zeit", "when"];
     let name = plain_name(name);
     let digits = value.len() >= 10 && value.bytes().all(|byte| byte.is_ascii_digit());
-    // Unix seconds of this and the next decades, or a finer unit.
+    // Unix seconds from 2001 to 2065, or a finer unit.
     let is_unix = digits
         && (value.len() == 10 && value.starts_with(['1', '2'])
             || hints::finer_unit(value).is_some());
@@ -139,12 +139,12 @@ pub(super) fn looks_like_time(name: &str, value: &str) -> bool {
 
 fn positions(names: &[String], is_it: impl Fn(&String) -> bool) -> Vec<usize> {
     let found = names.iter().enumerate().filter(|(_, name)| is_it(name));
-    found.map(|(place, _)| place).collect()
+    found.map(|(index, _)| index).collect()
 }
 
 fn must(names: &[String], name: &str, flag: &str) -> Result<usize, Failure> {
     match positions(names, |found| found == name)[..] {
-        [place] => Ok(place),
+        [index] => Ok(index),
         [] => {
             let perhaps = match likely(names, name) {
                 Some(other) => format!(" (perhaps `{other}`)"),
@@ -152,18 +152,18 @@ fn must(names: &[String], name: &str, flag: &str) -> Result<usize, Failure> {
             };
             Err(Failure::usage(format!(
                 "no column is named `{}`: name one with --{flag}{perhaps}; there are: {}",
-                harmless(name),
+                sanitized(name),
                 names.join(", ")
             )))
         }
         _ => Err(Failure::usage(format!(
             "several columns are named `{}`: rename the one that is not meant",
-            harmless(name)
+            sanitized(name)
         ))),
     }
 }
 
-/// The column that was probably meant by `name`.
+/// The column that `name` probably refers to.
 fn likely<'a>(names: &'a [String], name: &str) -> Option<&'a String> {
     const ALIKE: f64 = 0.75;
     let others: &[&str] = match name {
@@ -180,7 +180,7 @@ fn likely<'a>(names: &'a [String], name: &str) -> Option<&'a String> {
     })
 }
 
-/// The fields of a line, without quotes and white space around.
+/// The fields of a line, without quotes and surrounding white space.
 fn fields(line: &[u8], delimiter: u8) -> Vec<String> {
     let mut record = ByteRecord::new();
     let mut reader = csv::ReaderBuilder::new()
@@ -210,7 +210,7 @@ mod tests {
     fn find(header: &[&str], at: TimeColumn) -> Result<Option<usize>, String> {
         let header = [&["user_id", "segment"], header].concat();
         match columns(at).find(&ByteRecord::from(header)) {
-            Ok(places) => Ok(places.at),
+            Ok(indexes) => Ok(indexes.at),
             Err(Failure::Usage(text) | Failure::Failed(text)) => Err(text),
         }
     }

@@ -1,4 +1,5 @@
-//! What an input is, told by its first bytes: the name of a file says little, and that of a pipe nothing.
+//! Detects compression, encoding and format of an input from its first bytes. File names are unreliable, and pipes have
+//! none.
 
 use serde::de::IgnoredAny;
 
@@ -7,23 +8,23 @@ use crate::cli::args::Format;
 
 /// How an input is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(super) enum Compression {
     Gzip,
     Zstd,
 }
 
-/// How an input's pairs are written.
+/// The format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// One JSON object a line.
     Lines,
     /// An array of objects, or objects over several lines.
-    Documents,
-    /// A table with a header and this byte between fields.
+    JsonValues,
+    /// A table with a header, with this byte as the delimiter.
     Table(u8),
 }
 
-/// Whether the units of UTF-16 have their high byte first.
+/// The byte order of UTF-16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Big,
@@ -31,17 +32,17 @@ pub(super) enum ByteOrder {
 }
 
 /// The compression of an input that begins with `head`.
-pub(super) fn packing(head: &[u8]) -> Option<Packing> {
+pub(super) fn compression(head: &[u8]) -> Option<Compression> {
     match head {
-        [0x1f, 0x8b, ..] => Some(Packing::Gzip),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Packing::Zstd),
-        // A skippable frame (RFC 8878, 3.1.2), with which parallel compressors begin.
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Packing::Zstd),
+        [0x1f, 0x8b, ..] => Some(Compression::Gzip),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Compression::Zstd),
+        // A skippable frame (RFC 8878, 3.1.2), which parallel compressors write first.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Compression::Zstd),
         _ => None,
     }
 }
 
-/// The byte order of an input in UTF-16, which begins with a byte order mark.
+/// The byte order of an input in UTF-16 with a byte order mark.
 pub(super) fn utf16(head: &[u8]) -> Option<ByteOrder> {
     match head {
         [0xff, 0xfe, 0, 0, ..] => None,
@@ -51,7 +52,7 @@ pub(super) fn utf16(head: &[u8]) -> Option<ByteOrder> {
     }
 }
 
-/// What an input is that can't be read, and what to do about it.
+/// A description of an unsupported format, and how to convert it.
 pub(super) fn foreign(head: &[u8]) -> Option<&'static str> {
     const KNOWN: &[(&[u8], &str)] = &[
         (
@@ -91,14 +92,14 @@ pub(super) fn foreign(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// How pairs are written in an input whose text begins with `head`. `named` is what the file's name says.
+/// The format of an input that begins with `head`. `named` is the format that the file's name suggests.
 pub(super) fn shape(head: &[u8], named: Option<Format>, columns: &Columns) -> Shape {
     let text = text_of(head);
     let first_line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let is_object = |line: &[u8]| line.trim_ascii_start().starts_with(b"{");
     match text.first() {
-        Some(b'[') => return Shape::Documents,
-        Some(b'{') if is_over_lines(text, first_line) => return Shape::Documents,
+        Some(b'[') => return Shape::JsonValues,
+        Some(b'{') if is_over_lines(text, first_line) => return Shape::JsonValues,
         Some(b'{') => return Shape::Lines,
         _ => {}
     }
@@ -115,7 +116,7 @@ pub(super) fn shape(head: &[u8], named: Option<Format>, columns: &Columns) -> Sh
     }
 }
 
-/// The text without byte order marks and white space before it.
+/// `head` without leading byte order marks and white space.
 fn text_of(head: &[u8]) -> &[u8] {
     let mut text = head.trim_ascii_start();
     while let Some(rest) = text.strip_prefix(b"\xef\xbb\xbf") {
@@ -124,12 +125,12 @@ fn text_of(head: &[u8]) -> &[u8] {
     text
 }
 
-/// Whether the object with which `text` begins goes on after its first line, as programs write it that indent.
+/// Whether the first object of `text` continues after its first line, as in indented JSON.
 fn is_over_lines(text: &[u8], first_line: &[u8]) -> bool {
     let mut values = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
     match values.next() {
         Some(Ok(_)) => values.byte_offset() > first_line.len(),
-        // The first bytes end before the object does.
+        // The object does not end within `head`.
         Some(Err(error)) => error.is_eof() && matches!(first_line.trim_ascii(), b"{"),
         None => false,
     }
@@ -159,10 +160,10 @@ mod tests {
             ("garbage\n{\"user_id\":2}", Shape::Lines),
             ("garbage", Shape::Lines),
             ("", Shape::Lines),
-            ("[{\"user_id\":1}]", Shape::Documents),
-            (" [\n", Shape::Documents),
-            (pretty, Shape::Documents),
-            ("{\n  \"user_id\": 1", Shape::Documents),
+            ("[{\"user_id\":1}]", Shape::JsonValues),
+            (" [\n", Shape::JsonValues),
+            (pretty, Shape::JsonValues),
+            ("{\n  \"user_id\": 1", Shape::JsonValues),
             ("user_id,segment,at\n", Shape::Table(b',')),
             ("\u{feff}user_id;segment\n", Shape::Table(b';')),
             ("at\tuser_id\tsegment\r\nx", Shape::Table(b'\t')),

@@ -1,18 +1,18 @@
-//! `--dry-run`: pairs are judged here, as a service would, and not sent.
+//! `--dry-run`: checks pairs locally, with the checks of the service, and does not send them.
 //!
-//! What only a service knows is left out: its window, its clock and how many segments it may have.
+//! What only the service knows is not checked: its window, its clock and its limit of segments.
 
 use std::cell::Cell;
 
-use super::deliver::{ItemError, Verdict};
+use super::deliver::{ItemError, PairsResponse};
 use domain::{InvalidInstant, Segment, TimeFrame, Timestamp, UserId};
 use engine::ingest::PairError;
 use http::parse;
 
-/// Judges pairs.
+/// Checks pairs.
 pub(super) struct DryRun {
     now: Timestamp,
-    /// The default one.
+    /// The frame of the default settings.
     frame: TimeFrame,
     /// The earliest and the latest time so far.
     times: Cell<Option<(Timestamp, Timestamp)>>,
@@ -29,8 +29,8 @@ impl DryRun {
         }
     }
 
-    /// What a service would say of the lines in `body`.
-    pub(super) fn judge(&self, body: &[u8]) -> Verdict {
+    /// The response of a service to the lines in `body`.
+    pub(super) fn respond(&self, body: &[u8]) -> PairsResponse {
         let mut accepted = 0;
         let report = parse::ndjson(
             body,
@@ -46,7 +46,7 @@ impl DryRun {
             code: error.code.to_owned(),
             message: error.message,
         };
-        Verdict {
+        PairsResponse {
             accepted,
             rejected,
             errors: report.errors.into_iter().map(error).collect(),
@@ -78,7 +78,7 @@ impl DryRun {
             .map(|(first, last)| [text(first), text(last)])
     }
 
-    /// What to warn of at the end.
+    /// The warning about expired pairs, at the end.
     pub(super) fn warning(&self) -> Option<String> {
         let days = self.frame.full_window().seconds() / 86_400;
         match self.expired.get() {

@@ -1,10 +1,10 @@
-//! Fuzz targets: files of `load`, which come out as lines that mean the same.
+//! Fuzz targets: input files of `load`. The lines that are sent must have the same meaning as the file.
 
 use bolero::TypeGenerator;
 use serde_json::value::RawValue;
 
+use super::batch::{Batch, Batcher, Piece};
 use super::columns::{Columns, TimeColumn};
-use super::parcel::{Packer, Parcel, Piece};
 use super::position::Position;
 use super::reading::Reading;
 use super::table::Table;
@@ -14,33 +14,33 @@ use crate::cli::args::TimeUnit;
 use fuzzing::spell;
 use http::parse;
 
-/// What `pass` hands over, and why it stopped before the end.
-fn parcels<T>(pass: impl FnOnce(&mut Packer) -> T) -> (Vec<Parcel>, bool) {
+/// The batches that `pass` sends, and whether it failed before the end.
+fn batches<T>(pass: impl FnOnce(&mut Batcher) -> T) -> (Vec<Batch>, bool) {
     let (to, mut from) = tokio::sync::mpsc::channel(4096);
-    let mut packer = Packer::new(to, 1000);
-    pass(&mut packer);
-    drop(packer);
-    let (mut parcels, mut failed) = (Vec::new(), false);
+    let mut batcher = Batcher::new(to, 1000);
+    pass(&mut batcher);
+    drop(batcher);
+    let (mut batches, mut failed) = (Vec::new(), false);
     while let Ok(piece) = from.try_recv() {
         match piece {
-            Piece::Parcel(parcel) => parcels.push(parcel),
+            Piece::Batch(batch) => batches.push(batch),
             Piece::Input(..) | Piece::Warning(_) => {}
             Piece::Failed(_) => failed = true,
         }
     }
-    for parcel in &parcels {
-        let sent = parcel.body.split(|byte| *byte == b'\n').count() - 1;
+    for batch in &batches {
+        let sent = batch.body.split(|byte| *byte == b'\n').count() - 1;
         assert_eq!(
             sent,
-            parcel.lines.len(),
+            batch.lines.len(),
             "a line of the input for each line of the body"
         );
     }
-    (parcels, failed)
+    (batches, failed)
 }
 
-/// Rows of a table with the usual columns.
-fn rows(mut file: &[u8], delimiter: u8) -> (Vec<Parcel>, bool) {
+/// The batches of a CSV file with the default columns.
+fn rows(mut file: &[u8], delimiter: u8) -> (Vec<Batch>, bool) {
     let columns = Columns {
         user: "user_id".into(),
         segment: "segment".into(),
@@ -60,13 +60,13 @@ fn rows(mut file: &[u8], delimiter: u8) -> (Vec<Parcel>, bool) {
             columns: None,
         },
     };
-    parcels(|packer| table::pass(&mut file, table, &Position::default(), packer))
+    batches(|batcher| table::pass(&mut file, table, &Position::default(), batcher))
 }
 
-/// A pair as it was read.
+/// A parsed pair: user, segment, time.
 type Pair = (String, String, Option<domain::Timestamp>);
 
-/// What the service would make of a body: pairs, and the place and code of each mistake.
+/// What the service would parse from a body: pairs, and the index and code of each error.
 fn read(body: &[u8]) -> (Vec<Pair>, Vec<(usize, &'static str)>) {
     let mut pairs = Vec::new();
     let report = parse::ndjson(body, &mut |user: &str, segment: &str, at: Option<_>| {
@@ -103,7 +103,7 @@ const LINES: &[&str] = &[
     "\u{0}",
 ];
 
-/// However the file comes in pieces, the service reads from the body what it would have read from the file.
+/// Whatever the size of the reads, the service parses from the bodies what it would parse from the file.
 #[test]
 fn ndjson() {
     bolero::check!()
@@ -111,23 +111,28 @@ fn ndjson() {
         .for_each(|(input, piece)| {
             let file = spell(input, LINES);
             let mut pieces = std::io::BufReader::with_capacity(usize::from(*piece).max(1), &*file);
-            let (parcels, failed) = parcels(|packer| {
-                lines::pass(&mut pieces, &Times::default(), &Position::default(), packer)
+            let (batches, failed) = batches(|batcher| {
+                lines::pass(
+                    &mut pieces,
+                    &Times::default(),
+                    &Position::default(),
+                    batcher,
+                )
             });
             assert!(!failed);
             let (mut pairs, mut errors) = (Vec::new(), 0);
-            for parcel in &parcels {
-                let (read, refused) = read(&parcel.body);
+            for batch in &batches {
+                let (read, refused) = read(&batch.body);
                 let items = read.len() + refused.len();
                 assert_eq!(
                     items,
-                    parcel.lines.len(),
-                    "what is told is told of the right line"
+                    batch.lines.len(),
+                    "each result belongs to a line of the input"
                 );
                 pairs.extend(read);
                 errors += refused.len();
             }
-            // A mark or white space before a line is not sent, and so no mistake.
+            // A byte order mark or white space before a line is not sent, so it is not an error.
             let mark: &[u8] = "\u{feff}".as_bytes();
             let rest = file.strip_prefix(mark).unwrap_or(&file);
             let is_marked = rest.windows(3).any(|bytes| bytes == mark);
@@ -138,7 +143,7 @@ fn ndjson() {
         });
 }
 
-/// Rows of a file that another program wrote properly.
+/// Rows of a well-formed CSV file.
 #[derive(Debug, TypeGenerator)]
 struct Rows {
     rows: Vec<[Vec<u8>; 3]>,
@@ -147,7 +152,7 @@ struct Rows {
     quoted: bool,
 }
 
-/// A line, its instant as it stands there: the numbers of a JSON parser are not exact.
+/// A line that was sent. Its time is kept raw, since a JSON parser does not represent all numbers exactly.
 #[derive(serde::Deserialize)]
 struct Sent<'a> {
     user_id: String,
@@ -178,11 +183,11 @@ fn csv() {
             file += end;
             right.push((at.trim().to_owned(), user, segment));
         }
-        let (parcels, failed) = rows(file.as_bytes(), delimiter);
+        let (batches, failed) = rows(file.as_bytes(), delimiter);
         assert!(!failed);
-        let body: Vec<u8> = parcels
+        let body: Vec<u8> = batches
             .iter()
-            .flat_map(|parcel| parcel.body.to_vec())
+            .flat_map(|batch| batch.body.to_vec())
             .collect();
         let lines: Vec<&[u8]> = body.split_inclusive(|byte| *byte == b'\n').collect();
         assert_eq!(lines.len(), right.len());
@@ -195,7 +200,7 @@ fn csv() {
             };
             match serde_json::from_str::<String>(raw) {
                 Ok(text) => assert_eq!(text, at),
-                // As it was written, or where JSON has another way of writing it, the same number.
+                // The time as in the file, or the same number where JSON requires another notation.
                 Err(_) if raw != at => assert_eq!(raw.parse::<f64>().ok(), at.parse().ok()),
                 Err(_) => {}
             }
@@ -203,7 +208,7 @@ fn csv() {
     });
 }
 
-/// Any file: each row is a line that the service can read, or is refused with its number.
+/// Any file: each row becomes a line that the service can parse, or is refused with its line number.
 #[test]
 fn any_csv() {
     bolero::check!()
@@ -215,15 +220,15 @@ fn any_csv() {
             };
             file.extend(spell(input, LINES));
             let delimiter = if *semicolons { b';' } else { b',' };
-            let (parcels, _) = rows(&file, delimiter);
-            for parcel in parcels {
-                let (_, errors) = read(&parcel.body);
+            let (batches, _) = rows(&file, delimiter);
+            for batch in batches {
+                let (_, errors) = read(&batch.body);
                 assert!(
                     errors.iter().all(|(_, code)| *code != "malformed"),
                     "{errors:?}"
                 );
-                let mut lines: Vec<u64> = parcel.lines.clone();
-                lines.extend(parcel.refused.iter().map(|refused| refused.line));
+                let mut lines: Vec<u64> = batch.lines.clone();
+                lines.extend(batch.refused.iter().map(|refused| refused.line));
                 lines.sort_unstable();
                 assert!(lines.windows(2).all(|pair| pair[0] <= pair[1]), "{lines:?}");
             }

@@ -1,13 +1,13 @@
-//! Made-up pairs, the same for the same seed.
+//! Generated pairs, reproducible by seed.
 
 use std::io::Write;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::parcel::{Packer, Stopped};
+use super::batch::{Batcher, Stopped};
 
-/// What to make up.
+/// What to generate: the value of `--generate`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Generate {
     pub(super) pairs: u64,
@@ -17,11 +17,11 @@ pub(crate) struct Generate {
     spread: Option<Duration>,
 }
 
-/// The weight of the k-th segment is k to the minus this: a few segments are large and most are small, as
-/// those of marketers are, but the smallest of hundreds still gets its users.
+/// The weight of the k-th segment is k to the minus this. A few segments are large and most are small, as in
+/// marketing, but even the smallest of hundreds gets users.
 const SKEW: f64 = 0.8;
 
-/// A table of weights has to fit in memory, and no service takes more segments.
+/// The table of weights must fit in memory, and no service accepts more segments.
 const MAX_SEGMENTS: u64 = 10_000_000;
 
 impl Generate {
@@ -74,8 +74,8 @@ impl Generate {
         }
     }
 
-    /// Passes the pairs on; with a spread, `at` lies that much or less before `now` (unix seconds).
-    pub(super) fn pass(&self, now: i64, packer: &mut Packer) -> Result<(), Stopped> {
+    /// Generates the pairs. With a spread, each `at` is at most that long before `now`, which is in unix seconds.
+    pub(super) fn pass(&self, now: i64, batcher: &mut Batcher) -> Result<(), Stopped> {
         let mut rng = Rng::with_seed(self.seed);
         let weights = self.weights();
         let total = weights.last().copied().unwrap_or(1.0);
@@ -98,12 +98,12 @@ impl Generate {
                 let _ = write!(json, r#","at":{at}"#);
             }
             json.push(b'}');
-            packer.add(number, &json, number)?;
+            batcher.add(number, &json, number)?;
         }
-        packer.flush(self.pairs)
+        batcher.flush(self.pairs)
     }
 
-    /// The sums of the weights up to each segment.
+    /// The cumulative weights of the segments.
     fn weights(&self) -> Vec<f64> {
         let mut sum = 0.0;
         (1..=self.segments)

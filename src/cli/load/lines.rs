@@ -1,8 +1,8 @@
-//! NDJSON: the lines of an input, passed on as they are.
+//! NDJSON: the lines of an input, passed through unchanged.
 
 use std::io::{self, BufRead};
 
-use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::batch::{Batcher, MAX_LINE, Stopped};
 use super::position::Position;
 use super::times::Times;
 use crate::cli::Failure;
@@ -12,7 +12,7 @@ pub(super) fn pass(
     input: &mut impl BufRead,
     times: &Times,
     position: &Position,
-    packer: &mut Packer,
+    batcher: &mut Batcher,
 ) -> Result<(), Stopped> {
     let mut line = Vec::new();
     for number in 1.. {
@@ -21,27 +21,27 @@ pub(super) fn pass(
             Ok(Line::End) => break,
             Ok(Line::TooLong) => {
                 let message = format!("the line has more than {MAX_LINE} bytes");
-                packer.refuse(number, message, None, position.get())?;
+                batcher.refuse(number, message, None, position.get())?;
             }
             Ok(Line::Whole) => {
                 let text = without_marks(&line);
                 if !text.is_empty() {
-                    packer.add_json(number, text, times, position.get())?;
+                    batcher.add_json(number, text, times, position.get())?;
                 }
             }
             Err(error) => {
-                return Err(packer.fail(
+                return Err(batcher.fail(
                     position.get(),
                     Failure::failed(format!("line {number}: {error}")),
                 ));
             }
         }
     }
-    packer.flush(position.get())
+    batcher.flush(position.get())
 }
 
-/// The line without white space around it and without byte order marks before it: files that were joined have them
-/// in the middle. None is ever sent, for what a mark means depends on whether a request begins with it.
+/// The line without surrounding white space and without leading byte order marks, which concatenated files have in the
+/// middle. A mark is never sent, since its meaning would depend on whether a request begins with it.
 fn without_marks(line: &[u8]) -> &[u8] {
     let mut text = line.trim_ascii();
     while let Some(rest) = text.strip_prefix(b"\xef\xbb\xbf") {
@@ -56,7 +56,7 @@ enum Line {
     End,
 }
 
-/// Reads up to the next line feed. Of a line that is too long nothing is kept.
+/// Reads up to the next line feed. A line that is too long is skipped.
 fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     let mut seen_any = false;
     let mut too_long = false;

@@ -1,16 +1,16 @@
-//! `headcount load`: reads or makes up pairs, posts them in batches, reports.
+//! `headcount load`: reads or generates pairs, posts them in batches, and prints a report.
 //!
-//! One thread reads and packs; the packed batches wait in a short channel; as many as there are connections
-//! are under way at once. So memory is bounded however large the input is.
+//! One thread reads the input and builds batches, which wait in a bounded channel. As many batches as there are
+//! connections are in flight at once. Memory is therefore bounded, whatever the size of the input.
 
+mod batch;
 mod columns;
 mod content;
 mod deliver;
-mod documents;
 mod dry_run;
 mod generate;
+mod json_values;
 mod lines;
-mod parcel;
 mod position;
 mod reading;
 mod rejects;
@@ -37,15 +37,15 @@ use tokio::time::Instant;
 use super::Failure;
 use super::args::LoadArgs;
 use super::client::{Client, ClientError};
-use super::output::{grouped, harmless, note, print, print_json};
+use super::output::{grouped, note, print, print_json, sanitized};
 use super::progress::{Progress, Unit};
 use super::variables::Variables;
 use crate::config::Settings;
+use batch::{Batch, Batcher, Piece};
 use columns::{Columns, TimeColumn};
-use deliver::{Verdict, deliver};
+use deliver::{PairsResponse, deliver};
 use dry_run::DryRun;
 pub(super) use generate::Generate;
-use parcel::{Packer, Parcel, Piece};
 use position::Position;
 use rejects::RejectsFile;
 use report::Report;
@@ -53,10 +53,10 @@ use source::{Inputs, Reader, paths};
 use times::Times;
 pub(super) use times::zone;
 
-/// While batches are turned away, people hear of it once in so long.
+/// The interval between messages about retries while batches fail.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// As many errors as a service lists of one request.
+/// The maximum number of errors that a service lists for one request.
 const LISTED: usize = 100;
 
 pub(super) async fn run(args: LoadArgs, variables: &Variables) -> Result<(), Failure> {
@@ -68,12 +68,12 @@ pub(super) async fn run(args: LoadArgs, variables: &Variables) -> Result<(), Fai
     }
     match failure {
         Some(failure) => Err(failure),
-        None => verdict(&report, args.strict),
+        None => outcome(&report, args.strict),
     }
 }
 
-/// Whether a load that came to its end did what it was for.
-fn verdict(report: &Report, strict: bool) -> Result<(), Failure> {
+/// The result of a load that read all its input: an error if no pair was accepted, or if `strict` and a pair was rejected.
+fn outcome(report: &Report, strict: bool) -> Result<(), Failure> {
     let (accepted, rejected) = (report.accepted, grouped(report.rejected));
     match report.rejected {
         0 if accepted == 0 => Err(Failure::failed(
@@ -92,10 +92,10 @@ fn verdict(report: &Report, strict: bool) -> Result<(), Failure> {
     }
 }
 
-/// Opens everything that is needed; nothing has been sent when this fails.
+/// Opens the service, the inputs and the rejects file. Sends nothing.
 fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Pieces), Failure> {
     let target = match args.dry_run {
-        true => Target::Nobody(DryRun::new(Timestamp::now(), Settings::with([])?.frame)),
+        true => Target::DryRun(DryRun::new(Timestamp::now(), Settings::with([])?.frame)),
         false => Target::Service(Client::new(&args.target, variables)?),
     };
     let source = Source::open(args)?;
@@ -113,7 +113,7 @@ fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Pieces), Fai
         report: RefCell::default(),
         noted: Cell::default(),
         unreadable: RefCell::default(),
-        under_way: Cell::default(),
+        in_flight: Cell::default(),
         progress,
     };
     Ok((load, pieces))
@@ -121,44 +121,44 @@ fn prepare(args: &LoadArgs, variables: &Variables) -> Result<(Load, Pieces), Fai
 
 type Pieces = mpsc::Receiver<Piece>;
 
-/// Where pairs come from.
+/// The source of pairs.
 enum Source {
-    Made(Generate),
+    Generated(Generate),
     Read(Inputs),
 }
 
 impl Source {
     fn open(args: &LoadArgs) -> Result<Self, Failure> {
         match args.generate.clone() {
-            Some(generate) => Ok(Self::Made(generate)),
+            Some(generate) => Ok(Self::Generated(generate)),
             None => Inputs::open(&args.files, reader(args)).map(Self::Read),
         }
     }
 
-    /// What is read, as it was named.
+    /// The paths of the inputs as given; `-` is standard input.
     fn paths<'a>(&self, args: &'a LoadArgs) -> &'a [PathBuf] {
         match self {
-            Self::Made(_) => &[],
+            Self::Generated(_) => &[],
             Self::Read(_) => paths(&args.files),
         }
     }
 
-    /// Starts the thread that reads; it ends with its input, or soon after the receiver is dropped.
+    /// Starts the thread that reads. It ends at the end of its input, or soon after the receiver is dropped.
     fn start(self, args: &LoadArgs) -> (Pieces, Progress) {
         let (sender, pieces) = mpsc::channel(args.connections as usize);
-        let mut packer = Packer::new(sender, args.batch as usize);
+        let mut batcher = Batcher::new(sender, args.batch as usize);
         match self {
-            Self::Made(generate) => {
+            Self::Generated(generate) => {
                 let progress = Progress::new(Some(generate.pairs), &Unit::Pairs);
-                packer.enter("generated");
+                batcher.enter("generated");
                 let now = Timestamp::now().as_second();
-                read_in_background(move || generate.pass(now, &mut packer));
+                read_in_background(move || generate.pass(now, &mut batcher));
                 (pieces, progress)
             }
             Self::Read(inputs) => {
                 let progress = Progress::new(inputs.bytes, &Unit::Bytes);
                 let position = Position::default();
-                read_in_background(move || inputs.pass(&position, &mut packer));
+                read_in_background(move || inputs.pass(&position, &mut batcher));
                 (pieces, progress)
             }
         }
@@ -196,29 +196,29 @@ fn reader(args: &LoadArgs) -> Reader {
     }
 }
 
-/// The thread's owner is the channel: closing it stops the thread. It is not joined, since a read of standard
-/// input can't be called off; the process ends without it.
-fn read_in_background(read: impl FnOnce() -> Result<(), parcel::Stopped> + Send + 'static) {
+/// Closing the channel stops the thread. The thread is not joined, since a blocked read of standard input can't be
+/// cancelled; the process exits without it.
+fn read_in_background(read: impl FnOnce() -> Result<(), batch::Stopped> + Send + 'static) {
     drop(tokio::task::spawn_blocking(move || read().ok()));
 }
 
-/// Who judges pairs.
+/// Where batches go.
 enum Target {
     Service(Client),
-    /// Nobody is sent anything.
-    Nobody(DryRun),
+    /// Batches are checked locally and not sent.
+    DryRun(DryRun),
 }
 
 impl Target {
     async fn post(&self, body: Bytes) -> Result<Value, ClientError> {
         match self {
             Self::Service(client) => client.post_pairs(body).await,
-            Self::Nobody(dry_run) => Ok(json!(dry_run.judge(&body))),
+            Self::DryRun(dry_run) => Ok(json!(dry_run.respond(&body))),
         }
     }
 }
 
-/// A load under way, on one thread.
+/// A load in progress. It runs on one thread.
 struct Load {
     target: Target,
     retry_for: Duration,
@@ -228,25 +228,25 @@ struct Load {
     noted: Cell<Option<Instant>>,
     /// Why the input could not be read to its end.
     unreadable: RefCell<Option<Failure>>,
-    /// Pairs that were posted and not judged yet.
-    under_way: Cell<u64>,
+    /// Pairs in flight: posted, without a result yet.
+    in_flight: Cell<u64>,
     progress: Progress,
 }
 
 impl Load {
-    /// Delivers all parcels, or stops at the first that can't be delivered.
+    /// Delivers all batches, or stops at the first that can't be delivered.
     async fn run(self, mut pieces: Pieces, connections: usize) -> (Report, Option<Failure>) {
         let started = Instant::now();
         let mut failure = None;
         {
             let stream = stream::poll_fn(|context| pieces.poll_recv(context));
-            let mut under_way = stream
+            let mut deliveries = stream
                 .map(|piece| self.handle(piece))
                 .buffer_unordered(connections);
             let mut interrupted = pin!(tokio::signal::ctrl_c());
             while failure.is_none() {
                 let done = tokio::select! {
-                    done = under_way.next() => done,
+                    done = deliveries.next() => done,
                     _ = &mut interrupted => Some(Err(Failure::failed("interrupted"))),
                 };
                 match done {
@@ -256,7 +256,7 @@ impl Load {
                 }
             }
         }
-        if let Target::Nobody(dry_run) = &self.target {
+        if let Target::DryRun(dry_run) = &self.target {
             if let Some(warning) = dry_run.warning() {
                 self.warn(&warning);
             }
@@ -265,7 +265,7 @@ impl Load {
         }
         let written = self.rejects.into_inner().map(|mut file| file.finish());
         let mut report = self.report.into_inner();
-        report.undelivered = self.under_way.get();
+        report.undelivered = self.in_flight.get();
         report.finish(started.elapsed());
         self.progress.finish();
         let failure = failure.or(self.unreadable.into_inner());
@@ -273,8 +273,8 @@ impl Load {
     }
 
     async fn handle(&self, piece: Piece) -> Result<(), Failure> {
-        let parcel = match piece {
-            Piece::Parcel(parcel) => parcel,
+        let batch = match piece {
+            Piece::Batch(batch) => batch,
             Piece::Input(reading, warnings) => {
                 self.report.borrow_mut().inputs.push(reading);
                 for warning in warnings {
@@ -287,64 +287,64 @@ impl Load {
                 return Ok(());
             }
             Piece::Failed(failure) => {
-                // The reader has ended; what it read before is still delivered.
+                // The reader has ended. The batches before the failure are still delivered.
                 self.unreadable.replace(Some(failure));
                 return Ok(());
             }
         };
-        self.report.borrow_mut().refused(&parcel);
+        self.report.borrow_mut().refused(&batch);
         if let Some(file) = self.rejects.borrow_mut().as_mut() {
-            file.refused(&parcel)?;
+            file.refused(&batch)?;
         }
-        if !parcel.lines.is_empty() {
-            self.deliver(&parcel).await?;
+        if !batch.lines.is_empty() {
+            self.deliver(&batch).await?;
         }
         let report = self.report.borrow();
-        self.progress.at(parcel.position, || {
+        self.progress.at(batch.position, || {
             format!("{} accepted, {} rejected", report.accepted, report.rejected)
         });
         match self.max_rejects {
             Some(most) if report.rejected > most => Err(Failure::failed(format!(
-                "more than {} pairs were rejected, which --max-rejects allows: stopped",
+                "stopped: more than {} pairs were rejected (--max-rejects)",
                 grouped(most)
             ))),
             _ => Ok(()),
         }
     }
 
-    async fn deliver(&self, parcel: &Parcel) -> Result<(), Failure> {
-        let pairs = parcel.lines.len() as u64;
-        self.under_way.update(|sum| sum + pairs);
-        let mut verdict = self.judge(parcel.body.clone(), pairs).await?;
-        self.under_way.update(|sum| sum - pairs);
-        let listed = verdict.errors.len() as u64;
-        if verdict.rejected > listed && self.rejects.borrow().is_some() {
-            verdict.errors = self.all_errors(parcel).await?;
+    async fn deliver(&self, batch: &Batch) -> Result<(), Failure> {
+        let pairs = batch.lines.len() as u64;
+        self.in_flight.update(|sum| sum + pairs);
+        let mut response = self.post(batch.body.clone(), pairs).await?;
+        self.in_flight.update(|sum| sum - pairs);
+        let listed = response.errors.len() as u64;
+        if response.rejected > listed && self.rejects.borrow().is_some() {
+            response.errors = self.all_errors(batch).await?;
         }
-        self.report.borrow_mut().judged(parcel, &verdict);
-        for warning in &verdict.warnings {
-            // One is enough: what one program wrote is alike.
-            if !self.report.borrow().has_warning_of(&parcel.source) {
-                self.warn(&format!("{}: {warning}", parcel.source));
+        self.report.borrow_mut().add_response(batch, &response);
+        for warning in &response.warnings {
+            // One warning per input is enough: one program wrote it all.
+            if !self.report.borrow().has_warning_of(&batch.source) {
+                self.warn(&format!("{}: {warning}", batch.source));
             }
         }
         match self.rejects.borrow_mut().as_mut() {
-            Some(file) => file.judged(parcel, &verdict),
+            Some(file) => file.write_rejected(batch, &response),
             None => Ok(()),
         }
     }
 
-    /// Posts `pairs` lines until they are judged.
-    async fn judge(&self, body: Bytes, pairs: u64) -> Result<Verdict, Failure> {
+    /// Posts `body`, which has `pairs` lines, with retries. Fails if the result does not cover all of them.
+    async fn post(&self, body: Bytes, pairs: u64) -> Result<PairsResponse, Failure> {
         let post = async |body| self.target.post(body).await;
         let retrying = |error: &ClientError, wait: Duration| self.retrying(error, wait);
         match deliver(post, body, self.retry_for, retrying).await {
-            Ok(verdict) => match verdict.accepted + verdict.rejected == pairs {
-                true => Ok(verdict),
-                // Something between here and the service keeps a part for itself.
+            Ok(response) => match response.accepted + response.rejected == pairs {
+                true => Ok(response),
+                // A proxy in between may truncate requests.
                 false => Err(Failure::failed(format!(
                     "the service judged {} of {pairs} pairs: is there a proxy that cuts requests?",
-                    verdict.accepted + verdict.rejected
+                    response.accepted + response.rejected
                 ))),
             },
             Err(error) => {
@@ -360,15 +360,15 @@ impl Load {
         }
     }
 
-    /// Every error of a parcel of which the service listed only the first: it is posted again in small pieces, which
-    /// changes nothing, since a pair counts once however often it comes.
-    async fn all_errors(&self, parcel: &Parcel) -> Result<Vec<deliver::ItemError>, Failure> {
-        let items: Vec<&[u8]> = parcel.items().collect();
+    /// All errors of a batch of which the service listed only the first: the batch is posted again in chunks of `LISTED`
+    /// lines. Posting a pair again has no effect.
+    async fn all_errors(&self, batch: &Batch) -> Result<Vec<deliver::ItemError>, Failure> {
+        let items: Vec<&[u8]> = batch.items().collect();
         let mut errors = Vec::new();
         for (number, piece) in items.chunks(LISTED).enumerate() {
             let body = Bytes::from(piece.join(&b'\n'));
-            let verdict = self.judge(body, piece.len() as u64).await?;
-            errors.extend(verdict.errors.into_iter().map(|mut error| {
+            let response = self.post(body, piece.len() as u64).await?;
+            errors.extend(response.errors.into_iter().map(|mut error| {
                 error.index += number * LISTED;
                 error
             }));
@@ -377,7 +377,7 @@ impl Load {
     }
 
     fn warn(&self, warning: &str) {
-        let warning = harmless(warning);
+        let warning = sanitized(warning);
         self.progress.note(&format!("warning: {warning}"));
         self.report.borrow_mut().warnings.push(warning);
     }
@@ -388,7 +388,7 @@ impl Load {
             self.noted.set(Some(Instant::now()));
             let wait = wait.as_secs_f64();
             self.progress
-                .note(&format!("{error}; trying again in {wait:.1} s"));
+                .note(&format!("{error}; retrying in {wait:.1} s"));
         }
     }
 }

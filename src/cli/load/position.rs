@@ -1,10 +1,10 @@
-//! How far inputs have been read.
+//! The number of bytes read so far, for the progress bar.
 
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How many bytes have been read, of all inputs together.
+/// The number of bytes read so far, of all inputs together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Position(Arc<AtomicU64>);
 
@@ -14,7 +14,7 @@ impl Position {
     }
 }
 
-/// Counts what is read.
+/// A reader that adds the bytes it reads to a [`Position`].
 pub(super) struct Counted {
     reader: Box<dyn Read + Send>,
     position: Position,

@@ -1,21 +1,21 @@
-//! How an input is read, for people and for scripts.
+//! How an input is read: its format and columns, as text and as JSON.
 
 use serde::Serialize;
 
-use crate::cli::output::harmless;
+use crate::cli::output::sanitized;
 
-/// How an input is read.
+/// How one input is read.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Reading {
     pub(super) source: String,
-    /// `NDJSON`, `JSON` or `CSV`, and what is around it.
+    /// `NDJSON`, `JSON`, `CSV` or `TSV`, followed by its compression and encoding.
     pub(super) format: String,
-    /// Of a table: its columns.
+    /// The columns of a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) columns: Option<Used>,
 }
 
-/// What the columns of a table are used for.
+/// The names of the columns of a table, by use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Used {
     pub(super) user_id: String,
@@ -25,9 +25,9 @@ pub(super) struct Used {
 }
 
 impl Reading {
-    /// A line or two of the summary.
+    /// One or two lines of the summary.
     pub(super) fn text(&self) -> String {
-        let mut text = format!("read         {}: {}", harmless(&self.source), self.format);
+        let mut text = format!("read         {}: {}", sanitized(&self.source), self.format);
         let Some(used) = &self.columns else {
             text.push('\n');
             return text;

@@ -1,4 +1,4 @@
-//! `--rejects FILE`: what was rejected, one JSON object a line, to be looked at and loaded again.
+//! `--rejects FILE`: rejected items with the reason, one JSON object a line, for inspection and reloading.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::deliver::Verdict;
-use super::parcel::Parcel;
+use super::batch::Batch;
+use super::deliver::PairsResponse;
 use super::report::UNREADABLE;
 use super::source::is_stdin;
 use crate::cli::Failure;
 
-/// The file of what was rejected.
+/// The file of rejected items.
 pub(super) struct RejectsFile {
     path: PathBuf,
     out: BufWriter<File>,
@@ -24,13 +24,13 @@ struct Reject<'a> {
     line: u64,
     code: &'a str,
     message: &'a str,
-    /// The item as it was sent, or as it stands in the input where it could not be.
+    /// The item as it was sent, or as in the input if it could not be sent.
     item: Option<&'a str>,
 }
 
 impl RejectsFile {
-    /// Creates the file, or empties an existing one, so it must not be one of the `inputs`. Only its owner may read it,
-    /// since it holds user ids.
+    /// Creates the file, or truncates an existing one. Fails if it is one of the `inputs`. Its mode is 0600, since it
+    /// contains user ids.
     pub(super) fn create(path: &Path, inputs: &[PathBuf]) -> Result<Self, Failure> {
         if inputs.iter().any(|input| is_same_file(path, input)) {
             return Err(Failure::usage(format!(
@@ -51,11 +51,11 @@ impl RejectsFile {
         })
     }
 
-    /// Writes what could not be sent of a parcel.
-    pub(super) fn refused(&mut self, parcel: &Parcel) -> Result<(), Failure> {
-        for refused in &parcel.refused {
+    /// Writes the lines of a batch that could not be sent.
+    pub(super) fn refused(&mut self, batch: &Batch) -> Result<(), Failure> {
+        for refused in &batch.refused {
             self.write(&Reject {
-                source: &parcel.source,
+                source: &batch.source,
                 line: refused.line,
                 code: UNREADABLE,
                 message: &refused.message,
@@ -65,19 +65,23 @@ impl RejectsFile {
         Ok(())
     }
 
-    /// Writes what the service rejected of a parcel.
-    pub(super) fn judged(&mut self, parcel: &Parcel, verdict: &Verdict) -> Result<(), Failure> {
-        if verdict.errors.is_empty() {
+    /// Writes the pairs of a batch that the service rejected.
+    pub(super) fn write_rejected(
+        &mut self,
+        batch: &Batch,
+        response: &PairsResponse,
+    ) -> Result<(), Failure> {
+        if response.errors.is_empty() {
             return Ok(());
         }
-        let items: Vec<&[u8]> = parcel.items().collect();
-        for error in &verdict.errors {
+        let items: Vec<&[u8]> = batch.items().collect();
+        for error in &response.errors {
             let item = items
                 .get(error.index)
                 .map(|item| String::from_utf8_lossy(item));
             self.write(&Reject {
-                source: &parcel.source,
-                line: parcel.lines.get(error.index).copied().unwrap_or_default(),
+                source: &batch.source,
+                line: batch.lines.get(error.index).copied().unwrap_or_default(),
                 code: &error.code,
                 message: &error.message,
                 item: item.as_deref(),
@@ -86,7 +90,7 @@ impl RejectsFile {
         Ok(())
     }
 
-    /// Brings everything into the file.
+    /// Flushes the buffer to the file.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         self.out.flush().map_err(|error| self.failed(&error))
     }
@@ -103,7 +107,7 @@ impl RejectsFile {
     }
 }
 
-/// Whether both name one file, by whatever links.
+/// Whether both paths lead to the same file, also through links.
 fn is_same_file(path: &Path, input: &Path) -> bool {
     let input = match is_stdin(input) {
         true => Path::new("/dev/stdin"),

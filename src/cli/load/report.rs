@@ -1,44 +1,44 @@
-//! What a load came to: for people and for scripts.
+//! The report of a load, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::deliver::Verdict;
-use super::parcel::Parcel;
+use super::batch::Batch;
+use super::deliver::PairsResponse;
 use super::reading::Reading;
-use crate::cli::output::{grouped, harmless};
+use crate::cli::output::{grouped, sanitized};
 
-/// As many examples of each code as people read.
+/// The maximum number of examples per error code.
 const EXAMPLES: usize = 3;
-/// Inputs that are listed one by one for people.
-const MOST_INPUTS: usize = 10;
+/// The maximum number of inputs that the text lists.
+const MAX_INPUTS: usize = 10;
 
-/// The code of lines that this side could not send.
+/// The error code of lines that could not be sent.
 pub(super) const UNREADABLE: &str = "unreadable";
-/// The code of rejected pairs that the service counted without naming.
+/// The error code of rejected pairs that the service counted but did not list.
 const UNNAMED: &str = "not_listed";
 
-/// What has happened so far.
+/// The totals so far.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Report {
     /// How each input was read.
     pub(super) inputs: Vec<Reading>,
     pub(super) warnings: Vec<String>,
-    /// Whether nothing was sent, only judged.
+    /// Whether pairs were only checked and not sent.
     pub(super) dry_run: bool,
     pub(super) accepted: u64,
-    /// How many of the accepted ones wait on the service's disk for its store.
+    /// How many accepted pairs wait in the service's spool until its store is available.
     pub(super) spooled: u64,
     pub(super) rejected: u64,
     pub(super) rejected_by_code: BTreeMap<String, Rejects>,
-    /// Rows of tables whose field for the time is empty: seen now.
+    /// Rows of tables whose time is empty, which count as seen now.
     pub(super) untimed: u64,
-    /// Of a dry run: the earliest and the latest time.
+    /// The earliest and the latest time, in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) times: Option<[String; 2]>,
-    /// Pairs that were posted without an answer that settles them.
+    /// Pairs that were posted and whose result is unknown.
     pub(super) undelivered: u64,
     pub(super) requests: u64,
     pub(super) retries: u64,
@@ -61,28 +61,30 @@ struct Example {
 }
 
 impl Report {
-    /// Notes what this side refused.
-    pub(super) fn refused(&mut self, parcel: &Parcel) {
-        self.untimed += parcel.untimed;
-        for refused in &parcel.refused {
+    /// Adds the lines of a batch that could not be sent.
+    pub(super) fn refused(&mut self, batch: &Batch) {
+        self.untimed += batch.untimed;
+        for refused in &batch.refused {
             self.rejected += 1;
-            self.reject(UNREADABLE, parcel, refused.line, &refused.message);
+            self.reject(UNREADABLE, batch, refused.line, &refused.message);
         }
     }
 
-    /// Notes what the service said about a parcel.
-    pub(super) fn judged(&mut self, parcel: &Parcel, verdict: &Verdict) {
+    /// Adds the service's response to a batch.
+    pub(super) fn add_response(&mut self, batch: &Batch, response: &PairsResponse) {
         self.requests += 1;
-        self.accepted += verdict.accepted;
-        self.rejected += verdict.rejected;
-        if verdict.durable.as_deref() == Some("spooled") {
-            self.spooled += verdict.accepted;
+        self.accepted += response.accepted;
+        self.rejected += response.rejected;
+        if response.durable.as_deref() == Some("spooled") {
+            self.spooled += response.accepted;
         }
-        for error in &verdict.errors {
-            let line = parcel.lines.get(error.index).copied().unwrap_or_default();
-            self.reject(&error.code, parcel, line, &error.message);
+        for error in &response.errors {
+            let line = batch.lines.get(error.index).copied().unwrap_or_default();
+            self.reject(&error.code, batch, line, &error.message);
         }
-        let unnamed = verdict.rejected.saturating_sub(verdict.errors.len() as u64);
+        let unnamed = response
+            .rejected
+            .saturating_sub(response.errors.len() as u64);
         if unnamed > 0 {
             self.rejected_by_code
                 .entry(UNNAMED.to_owned())
@@ -91,40 +93,40 @@ impl Report {
         }
     }
 
-    fn reject(&mut self, code: &str, parcel: &Parcel, line: u64, message: &str) {
-        let rejects = self.rejected_by_code.entry(harmless(code)).or_default();
+    fn reject(&mut self, code: &str, batch: &Batch, line: u64, message: &str) {
+        let rejects = self.rejected_by_code.entry(sanitized(code)).or_default();
         rejects.count += 1;
         if rejects.examples.len() < EXAMPLES {
             rejects.examples.push(Example {
-                source: harmless(&parcel.source),
+                source: sanitized(&batch.source),
                 line,
-                message: harmless(message),
+                message: sanitized(message),
             });
         }
     }
 
-    /// Whether something was odd about this input already.
+    /// Whether there is a warning about this input already.
     pub(super) fn has_warning_of(&self, source: &str) -> bool {
         self.warnings
             .iter()
             .any(|warning| warning.starts_with(source))
     }
 
-    /// Notes how long everything took.
+    /// Sets the duration and the rate.
     pub(super) fn finish(&mut self, took: Duration) {
         self.seconds = took.as_secs_f64();
-        let judged = (self.accepted + self.rejected) as f64;
-        // Nothing is faster than the clock can tell.
-        self.pairs_per_second = judged / self.seconds.max(1e-6);
+        let total = (self.accepted + self.rejected) as f64;
+        // The clock's resolution bounds the rate; this also avoids a division by zero.
+        self.pairs_per_second = total / self.seconds.max(1e-6);
     }
 
-    /// The report as people read it.
+    /// The report as text.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        for reading in self.inputs.iter().take(MOST_INPUTS) {
+        for reading in self.inputs.iter().take(MAX_INPUTS) {
             text += &reading.text();
         }
-        let more = self.inputs.len().saturating_sub(MOST_INPUTS);
+        let more = self.inputs.len().saturating_sub(MAX_INPUTS);
         if more > 0 {
             text += &format!("  and        {more} more inputs\n");
         }
@@ -159,7 +161,7 @@ impl Report {
         }
         if self.undelivered > 0 {
             let undelivered = grouped(self.undelivered);
-            text += &format!("undelivered  {undelivered}, and what was not read yet\n");
+            text += &format!("undelivered  {undelivered}, and the input not read yet\n");
         }
         let rate = grouped(self.pairs_per_second.round() as u64);
         text += &format!("took         {:.1} s, {rate} pairs/s", self.seconds);

@@ -1,4 +1,4 @@
-//! Where pairs are read from: files and standard input, compressed or not, in any format that can be recognised.
+//! Inputs: files and standard input, compressed or not, in any supported format.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, IsTerminal, Read};
@@ -7,56 +7,56 @@ use std::sync::LazyLock;
 
 use flate2::read::MultiGzDecoder;
 
+use super::batch::{Batcher, Stopped};
 use super::columns::Columns;
-use super::content::{self, ByteOrder, Packing, Shape};
-use super::parcel::{Packer, Stopped};
+use super::content::{self, ByteOrder, Compression, Shape};
 use super::position::{Counted, Position};
 use super::reading::Reading;
 use super::table::Table;
 use super::times::Times;
 use super::utf16::Utf16;
-use super::{documents, lines, table};
+use super::{json_values, lines, table};
 use crate::cli::Failure;
 use crate::cli::args::Format;
 use crate::cli::output::note;
 
 const BUFFER: usize = 256 << 10;
-/// What text in UTF-8 may begin with.
+/// The byte order mark of UTF-8.
 const MARK: &[u8] = "\u{feff}".as_bytes();
-/// As much of an input as is looked at to recognise it.
+/// The bytes of an input that are read to detect its format.
 const HEAD: u64 = 64 << 10;
-/// Compression within compression is taken off this often.
-const MOST_LAYERS: usize = 3;
-/// The largest window of zstd that its own program can be told to use (`--long=31`).
+/// The maximum number of nested compressions.
+const MAX_LAYERS: usize = 3;
+/// The largest window of the `zstd` program (`--long=31`).
 const ZSTD_WINDOW_LOG: u32 = 31;
 
-/// How inputs are to be read.
+/// How to read inputs.
 pub(super) struct Reader {
-    /// `None`: each as its content says.
+    /// `None`: detected from the content of each input.
     pub(super) format: Option<Format>,
     pub(super) columns: Columns,
-    /// Flags that were given and mean something for tables only.
+    /// Given flags that apply to tables only.
     pub(super) for_tables: Vec<&'static str>,
     pub(super) times: Times,
 }
 
-/// The inputs, all of which could be opened.
+/// The open inputs.
 pub(super) struct Inputs {
     inputs: Vec<Input>,
-    /// Bytes in all, when all are files.
+    /// The total size in bytes, if all are files.
     pub(super) bytes: Option<u64>,
     reader: Reader,
 }
 
 struct Input {
     name: String,
-    /// What the name says, where it says something.
+    /// The format that the name suggests.
     named: Option<Format>,
     reader: Box<dyn Read + Send>,
 }
 
 impl Inputs {
-    /// Opens all, so that a mistyped name is known before anything is sent.
+    /// Opens all inputs, so that a mistyped name is an error before anything is sent.
     pub(super) fn open(files: &[PathBuf], reader: Reader) -> Result<Self, Failure> {
         let paths = paths(files);
         if paths.iter().filter(|path| is_stdin(path)).count() > 1 {
@@ -76,27 +76,32 @@ impl Inputs {
         })
     }
 
-    /// Passes everything on, input by input.
-    pub(super) fn pass(self, position: &Position, packer: &mut Packer) -> Result<(), Stopped> {
+    /// Reads one input after the other into batches.
+    pub(super) fn pass(self, position: &Position, batcher: &mut Batcher) -> Result<(), Stopped> {
         for input in self.inputs {
-            packer.enter(&input.name);
-            self.reader.pass(input, position, packer)?;
+            batcher.enter(&input.name);
+            self.reader.pass(input, position, batcher)?;
         }
         Ok(())
     }
 }
 
 impl Reader {
-    fn pass(&self, input: Input, position: &Position, packer: &mut Packer) -> Result<(), Stopped> {
+    fn pass(
+        &self,
+        input: Input,
+        position: &Position,
+        batcher: &mut Batcher,
+    ) -> Result<(), Stopped> {
         let counted: Box<dyn Read> = Box::new(Counted::new(input.reader, position));
         let text = match unpack(counted) {
             Ok(text) => text,
-            Err(problem) => return Err(packer.fail(position.get(), Failure::failed(problem))),
+            Err(problem) => return Err(batcher.fail(position.get(), Failure::failed(problem))),
         };
         let shape = match self.format {
             None => content::shape(&text.head, input.named, &self.columns),
             Some(Format::Ndjson) => Shape::Lines,
-            Some(Format::Json) => Shape::Documents,
+            Some(Format::Json) => Shape::JsonValues,
             Some(named @ (Format::Csv | Format::Tsv)) => Shape::Table(
                 self.columns
                     .likely_delimiter(first_line(&text.head), Some(named)),
@@ -119,13 +124,13 @@ impl Reader {
             } else {
                 vec![warning]
             };
-            packer.announce(reading.clone(), warnings)?;
+            batcher.announce(reading.clone(), warnings)?;
         }
         match shape {
-            Shape::Lines => lines::pass(&mut plain, &self.times, position, packer),
-            Shape::Documents => documents::pass(&mut plain, &self.times, position, packer),
+            Shape::Lines => lines::pass(&mut plain, &self.times, position, batcher),
+            Shape::JsonValues => json_values::pass(&mut plain, &self.times, position, batcher),
             Shape::Table(delimiter) => {
-                // The reader of tables takes a mark with nothing behind it for the end.
+                // The CSV reader takes a byte order mark without further input for the end.
                 if plain.fill_buf().is_ok_and(|head| head.starts_with(MARK)) {
                     plain.consume(MARK.len());
                 }
@@ -135,7 +140,7 @@ impl Reader {
                     times: &self.times,
                     reading,
                 };
-                table::pass(&mut plain, table, position, packer)
+                table::pass(&mut plain, table, position, batcher)
             }
         }
     }
@@ -144,7 +149,7 @@ impl Reader {
 fn name_of(shape: Shape) -> &'static str {
     match shape {
         Shape::Lines => "NDJSON",
-        Shape::Documents => "JSON",
+        Shape::JsonValues => "JSON",
         Shape::Table(b'\t') => "TSV",
         Shape::Table(_) => "CSV",
     }
@@ -154,24 +159,24 @@ fn first_line(head: &[u8]) -> &[u8] {
     head.split(|byte| *byte == b'\n').next().unwrap_or_default()
 }
 
-/// An input as UTF-8.
+/// An input, decompressed and decoded to UTF-8.
 struct Text {
-    /// Its first bytes, which the reader gives once more.
+    /// Its first bytes, which the reader returns again.
     head: Vec<u8>,
     reader: Box<dyn Read>,
-    /// What was taken off it, such as `, gzip`.
+    /// The compressions and the encoding that were removed, such as `, gzip`.
     around: String,
 }
 
-/// Takes off what is around the text of an input, or says what it is instead of text.
+/// Decompresses and decodes an input. The error describes an unsupported format.
 fn unpack(mut reader: Box<dyn Read>) -> Result<Text, String> {
     let mut around = String::new();
-    for _ in 0..=MOST_LAYERS {
+    for _ in 0..=MAX_LAYERS {
         let (head, again) = peek(reader);
         reader = again;
-        if let Some(packing) = content::packing(&head) {
+        if let Some(compression) = content::compression(&head) {
             let (name, unpacked) =
-                decompress(packing, reader).map_err(|error| error.to_string())?;
+                decompress(compression, reader).map_err(|error| error.to_string())?;
             around = format!(", {name}{around}");
             reader = unpacked;
             continue;
@@ -194,7 +199,7 @@ fn unpack(mut reader: Box<dyn Read>) -> Result<Text, String> {
             }),
         };
     }
-    Err(format!("it is compressed more than {MOST_LAYERS} times"))
+    Err(format!("it is compressed more than {MAX_LAYERS} times"))
 }
 
 fn name_of_order(order: ByteOrder) -> &'static str {
@@ -205,13 +210,13 @@ fn name_of_order(order: ByteOrder) -> &'static str {
 }
 
 fn decompress(
-    packing: Packing,
+    compression: Compression,
     reader: Box<dyn Read>,
 ) -> io::Result<(&'static str, Box<dyn Read>)> {
     let buffered = BufReader::with_capacity(BUFFER, reader);
-    Ok(match packing {
-        Packing::Gzip => ("gzip", Box::new(MultiGzDecoder::new(buffered))),
-        Packing::Zstd => {
+    Ok(match compression {
+        Compression::Gzip => ("gzip", Box::new(MultiGzDecoder::new(buffered))),
+        Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG)?;
             ("zstd", Box::new(decoder))
@@ -219,7 +224,8 @@ fn decompress(
     })
 }
 
-/// The first bytes of `reader`, and a reader that gives them again. An error among them comes after them.
+/// The first bytes of `reader`, and a reader that returns them again. If reading failed, that reader returns the error
+/// after them.
 fn peek(mut reader: Box<dyn Read>) -> (Vec<u8>, Box<dyn Read>) {
     let mut head = Vec::new();
     let read = (&mut reader).take(HEAD).read_to_end(&mut head);
@@ -230,7 +236,7 @@ fn peek(mut reader: Box<dyn Read>) -> (Vec<u8>, Box<dyn Read>) {
     }
 }
 
-/// What is left of a reader that failed.
+/// A reader that always returns this error.
 struct Broken(io::Error);
 
 impl Read for Broken {
@@ -239,7 +245,7 @@ impl Read for Broken {
     }
 }
 
-/// What is read where `files` are named: standard input where none is.
+/// The inputs to read: `files`, or standard input if there are none.
 pub(super) fn paths(files: &[PathBuf]) -> &[PathBuf] {
     static STDIN: LazyLock<[PathBuf; 1]> = LazyLock::new(|| [PathBuf::from("-")]);
     match files {
@@ -252,7 +258,7 @@ pub(super) fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Opens one input, and says how long it is if that is known.
+/// Opens one input; also returns its size in bytes, if it is known.
 fn open(path: &Path) -> Result<(Input, Option<u64>), Failure> {
     if is_stdin(path) {
         if io::stdin().is_terminal() {
@@ -279,11 +285,11 @@ fn open(path: &Path) -> Result<(Input, Option<u64>), Failure> {
         named: named(path),
         reader: Box::new(file),
     };
-    // A pipe or a device has no length to speak of.
+    // The length of a pipe or a device is meaningless.
     Ok((input, metadata.is_file().then_some(metadata.len())))
 }
 
-/// What a file's name says of its format. It is believed where the content leaves a choice.
+/// The format that a file's name suggests. It is used only if the content is ambiguous.
 fn named(path: &Path) -> Option<Format> {
     const NAMES: [(&str, Format); 6] = [
         ("csv", Format::Csv),
@@ -293,10 +299,10 @@ fn named(path: &Path) -> Option<Format> {
         ("jsonl", Format::Ndjson),
         ("json", Format::Json),
     ];
-    let is_packed = ["gz", "zst", "zstd"]
+    let is_compressed = ["gz", "zst", "zstd"]
         .iter()
         .any(|ending| has_ending(path, ending));
-    let inner = match is_packed {
+    let inner = match is_compressed {
         true => path.with_extension(""),
         false => path.to_owned(),
     };

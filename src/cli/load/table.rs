@@ -1,4 +1,4 @@
-//! CSV: rows of an input, each turned into a line of NDJSON.
+//! CSV: converts each row of an input to a line of NDJSON.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -7,8 +7,8 @@ use csv::ByteRecord;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::columns::{self, Columns, Places, TimeColumn, looks_like_time};
-use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::batch::{Batcher, MAX_LINE, Stopped};
+use super::columns::{self, ColumnIndexes, Columns, TimeColumn, looks_like_time};
 use super::position::Position;
 use super::reading::{Reading, Used};
 use super::table_end::{self, Ending, Marked, Place};
@@ -23,21 +23,21 @@ struct Line<'a> {
     at: Option<Box<RawValue>>,
 }
 
-/// How a table is read.
+/// How to read a table.
 pub(super) struct Table<'a> {
     pub(super) columns: &'a Columns,
     pub(super) delimiter: u8,
     pub(super) times: &'a Times,
-    /// What is known of the input so far.
+    /// The description of the input, without its columns.
     pub(super) reading: Reading,
 }
 
-/// Passes each row of `input` below the first, which names the columns.
+/// Passes each row of `input` after the header.
 pub(super) fn pass(
     input: &mut impl Read,
     mut table: Table<'_>,
     position: &Position,
-    packer: &mut Packer,
+    batcher: &mut Batcher,
 ) -> Result<(), Stopped> {
     let (left, ending) = (Cell::new(ROW_READS), Cell::new(Ending::Whole));
     let mut reader = csv::ReaderBuilder::new()
@@ -49,20 +49,20 @@ pub(super) fn pass(
         });
     let header = match reader.byte_headers() {
         Ok(header) => header.clone(),
-        Err(error) => return Err(packer.fail(position.get(), Failure::failed(error.to_string()))),
+        Err(error) => return Err(batcher.fail(position.get(), Failure::failed(error.to_string()))),
     };
     match table_end::place(&header) {
         Place::Before => {}
-        Place::End => return Err(packer.fail(position.get(), Failure::failed("it is empty"))),
-        Place::Open => return Err(packer.fail(position.get(), open_quote(1))),
+        Place::End => return Err(batcher.fail(position.get(), Failure::failed("it is empty"))),
+        Place::Open => return Err(batcher.fail(position.get(), open_quote(1))),
     }
-    let places = match table.columns.find(&header) {
-        Ok(places) => places,
-        Err(failure) => return Err(packer.fail(position.get(), failure)),
+    let indexes = match table.columns.find(&header) {
+        Ok(indexes) => indexes,
+        Err(failure) => return Err(batcher.fail(position.get(), failure)),
     };
     let rows = Rows {
         names: columns::names(&header),
-        places,
+        indexes,
         times: table.times,
     };
     table.reading.columns = Some(rows.used());
@@ -76,28 +76,28 @@ pub(super) fn pass(
             Ok(true) => table_end::place(&record),
             Ok(false) => Place::End,
             Err(error) => {
-                return Err(packer.fail(position.get(), Failure::failed(error.to_string())));
+                return Err(batcher.fail(position.get(), Failure::failed(error.to_string())));
             }
         };
         let line = record.position().map_or(0, csv::Position::line);
         if let Some(reading) = announced.take() {
-            // Only now, since the first row shows which of the other columns hold times.
+            // Not earlier, since the first row shows which unused columns contain times.
             let warnings = match place {
                 Place::End => Vec::new(),
                 _ => rows.warnings(table.columns, &reading.source, &record),
             };
-            packer.announce(reading, warnings)?;
+            batcher.announce(reading, warnings)?;
         }
         match place {
             Place::Before => {}
             Place::End => break,
-            Place::Open => return Err(packer.fail(position.get(), open_quote(line))),
+            Place::Open => return Err(batcher.fail(position.get(), open_quote(line))),
         }
         let lines = reader.position().line().saturating_sub(line);
-        if lines > MOST_LINES && !is_warned {
+        if lines > MAX_LINES && !is_warned {
             is_warned = true;
-            packer.warn(&format!(
-                "the row that begins in line {line} spans {lines} lines, which are no pairs: is a quote left open?"
+            batcher.warn(&format!(
+                "the row that begins in line {line} spans {lines} lines, which are not read as pairs: is a quote left open?"
             ))?;
         }
         last = line;
@@ -105,34 +105,34 @@ pub(super) fn pass(
         match rows.write(&record, &mut json) {
             Ok(is_timed) => {
                 if !is_timed {
-                    packer.untimed();
+                    batcher.untimed();
                 }
-                packer.add(line, &json, position.get())?;
+                batcher.add(line, &json, position.get())?;
             }
             Err(message) => {
                 let row = as_text(&record, table.delimiter);
-                packer.refuse(line, message, Some(&row), position.get())?;
+                batcher.refuse(line, message, Some(&row), position.get())?;
             }
         }
     }
     if ending.get() == Ending::Unended {
-        packer.warn(&format!(
+        batcher.warn(&format!(
             "the last row, line {last}, has no line end: was the file cut off?"
         ))?;
     }
-    packer.flush(position.get())
+    batcher.flush(position.get())
 }
 
 fn open_quote(line: u64) -> Failure {
     Failure::failed(format!(
-        "a quote that is opened in the row of line {line} is never closed, so that no pair is read from the rest"
+        "a quote in the row that begins in line {line} is never closed, so no pair is read from the rest"
     ))
 }
 
-/// Fields may have line ends in them, in few lines. A row of more than that may have pairs in it that are not read.
-const MOST_LINES: u64 = 20;
+/// A field may contain line ends, but few. In a row of more lines, an unclosed quote may hide pairs.
+const MAX_LINES: u64 = 20;
 
-/// The row as it may stand in a file.
+/// The row as a line of CSV.
 fn as_text(record: &ByteRecord, delimiter: u8) -> Vec<u8> {
     let mut row = Vec::new();
     let mut writer = csv::WriterBuilder::new()
@@ -146,10 +146,10 @@ fn as_text(record: &ByteRecord, delimiter: u8) -> Vec<u8> {
     row.trim_ascii_end().to_vec()
 }
 
-/// Bytes that may be read for one row: the longest row, and what the reader reads ahead.
+/// The maximum number of bytes read for one row: the longest row, and what the CSV reader reads ahead.
 const ROW_READS: usize = MAX_LINE + (64 << 10);
 
-/// Stops a row without end, which would fill the memory: a quote left open makes one row of the whole file.
+/// Fails on a row that is too long. An unclosed quote makes one row of the whole file, which would exhaust the memory.
 struct Bounded<'a, R> {
     input: R,
     left: &'a Cell<usize>,
@@ -168,39 +168,39 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
-/// What rows are read with.
+/// Converts rows to lines of NDJSON.
 struct Rows<'a> {
     names: Vec<String>,
-    places: Places,
+    indexes: ColumnIndexes,
     times: &'a Times,
 }
 
 impl Rows<'_> {
-    /// The columns that are read, and those that are not.
+    /// The names of the used and the unused columns.
     fn used(&self) -> Used {
-        let Places { user, segment, at } = self.places;
-        let name = |place: usize| self.names[place].clone();
-        let is_used = |place: &usize| [Some(user), Some(segment), at].contains(&Some(*place));
+        let ColumnIndexes { user, segment, at } = self.indexes;
+        let name = |index: usize| self.names[index].clone();
+        let is_used = |index: &usize| [Some(user), Some(segment), at].contains(&Some(*index));
         Used {
             user_id: name(user),
             segment: name(segment),
             at: at.map(name),
             unused: (0..self.names.len())
-                .filter(|place| !is_used(place))
+                .filter(|index| !is_used(index))
                 .map(name)
                 .collect(),
         }
     }
 
-    /// What is odd about a table whose first row is `first`.
+    /// Warns about unused columns that seem to contain times, in a table without a time column. `first` is the first row.
     fn warnings(&self, columns: &Columns, source: &str, first: &ByteRecord) -> Vec<String> {
         let used = self.used();
         if used.at.is_some() || columns.at == TimeColumn::Off {
             return Vec::new();
         }
         let value = |name: &String| {
-            let place = self.names.iter().position(|found| found == name);
-            let field = place.and_then(|place| first.get(place));
+            let index = self.names.iter().position(|found| found == name);
+            let field = index.and_then(|index| first.get(index));
             String::from_utf8_lossy(field.unwrap_or_default().trim_ascii()).into_owned()
         };
         let looks = |name: &&String| looks_like_time(name, &value(name));
@@ -220,7 +220,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Writes the pair of a row; whether it has a time, where there is a column for it.
+    /// Appends the pair of a row to `json`. Returns false if there is a time column and the row's time is empty.
     fn write(&self, record: &ByteRecord, json: &mut Vec<u8>) -> Result<bool, String> {
         let fields = self.names.len();
         if record
@@ -233,19 +233,19 @@ impl Rows<'_> {
                 record.len()
             ));
         }
-        let text = |place: usize| match record.get(place).map(str::from_utf8) {
+        let text = |index: usize| match record.get(index).map(str::from_utf8) {
             Some(Ok(text)) => Ok(text),
-            Some(Err(_)) => Err(format!("`{}` is not UTF-8", self.names[place])),
-            None => Err(format!("the row has no field `{}`", self.names[place])),
+            Some(Err(_)) => Err(format!("`{}` is not UTF-8", self.names[index])),
+            None => Err(format!("the row has no field `{}`", self.names[index])),
         };
-        let at = match self.places.at {
-            Some(place) => self.times.of_field(text(place)?)?,
+        let at = match self.indexes.at {
+            Some(index) => self.times.of_field(text(index)?)?,
             None => None,
         };
-        let is_timed = at.is_some() || self.places.at.is_none();
+        let is_timed = at.is_some() || self.indexes.at.is_none();
         let line = Line {
-            user_id: text(self.places.user)?,
-            segment: text(self.places.segment)?,
+            user_id: text(self.indexes.user)?,
+            segment: text(self.indexes.segment)?,
             at,
         };
         serde_json::to_writer(&mut *json, &line).map_err(|error| error.to_string())?;

@@ -1,24 +1,24 @@
-//! The end of a table, made visible. A quote that is left open takes everything behind it into one field, and the reader
-//! of tables returns that field as if it were whole.
+//! Detects an unclosed quote at the end of a table. An unclosed quote makes one field of the rest of the input, and the CSV
+//! reader returns that field as if it were complete. A mark appended to the input shows whether this happened.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 
 use csv::ByteRecord;
 
-/// Follows the input in a line of its own. No table holds it: names have no control characters.
+/// Appended to the input as a line of its own. No valid table contains it, since names have no control characters.
 const MARK: &[u8] = b"\n\x00the end of the table\x00\n";
 
-/// What is known of the input's end once it was read.
+/// How the input ends, known once it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
     /// It ends with a line end, or is empty.
     Whole,
-    /// Its last line has no end: a file that is cut off ends like this, and so do many that are not.
+    /// The last line has no line end. A truncated file ends like this, but so do many complete ones.
     Unended,
 }
 
-/// Passes `input` on, and the mark behind it.
+/// A reader of `input` followed by the mark.
 pub(super) struct Marked<'a, R> {
     input: R,
     mark: &'static [u8],
@@ -51,13 +51,13 @@ impl<R: Read> Read for Marked<'_, R> {
     }
 }
 
-/// Where a row stands to the mark.
+/// Where a row is relative to the mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     Before,
-    /// It is the mark: the table has ended.
+    /// The row is the mark: the table has ended.
     End,
-    /// The mark is within one of its fields, whose quote is never closed.
+    /// The mark is within a field of the row: its quote is never closed.
     Open,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn place(row: &ByteRecord) -> Place {
 mod tests {
     use super::*;
 
-    /// The places of all rows of a table, its header among them, and how it ends.
+    /// The places of all rows of a table, including its header, and how the table ends.
     fn read(text: &str) -> (Vec<Place>, Ending) {
         let ending = Cell::new(Ending::Whole);
         let rows: Vec<_> = csv::ReaderBuilder::new()

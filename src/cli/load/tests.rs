@@ -1,4 +1,4 @@
-//! Whole loads against a small service that answers as told.
+//! Whole loads against a test service with scripted responses.
 
 use super::*;
 use crate::cli::args::{Cli, Command};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use warp::Filter;
 use warp::http::Response;
 
-/// What a service was posted, and what it is to answer first.
+/// What was posted to the service, and its first responses.
 #[derive(Clone, Default)]
 struct Script {
     bodies: Arc<Mutex<Vec<String>>>,
@@ -59,7 +59,7 @@ impl Script {
         Response::new(answer.to_string())
     }
 
-    /// All lines that came, sorted: requests may overtake each other.
+    /// All lines that were received, sorted, since requests may overtake each other.
     fn lines(&self) -> Vec<String> {
         let bodies = self.bodies.lock().unwrap();
         let mut lines: Vec<_> = bodies
@@ -144,7 +144,7 @@ async fn a_refusal_for_good_stops_the_load() {
 async fn rejects_are_told_with_the_line_of_their_file() {
     let folder = tempfile::tempdir().unwrap();
     let good = write(folder.path(), "good.ndjson", "1\n");
-    let long = "x".repeat(parcel::MAX_LINE + 1);
+    let long = "x".repeat(batch::MAX_LINE + 1);
     let file = write(
         folder.path(),
         "a.ndjson",
@@ -235,7 +235,7 @@ async fn a_quote_left_open_takes_no_pair_in_silence() {
             "{failure:?}"
         );
     }
-    // Another quote further on closes it.
+    // A later quote closes it.
     let text = format!("user_id,segment,note\nu,s,\"stray\n{rows}v,s,\"x\nw,s,y\n");
     let file = write(folder.path(), "a.csv", text);
     let (report, failure) = load(&server, &[&file]).await;
@@ -308,7 +308,7 @@ async fn a_quote_left_open_does_not_fill_the_memory() {
         "{failure:?}"
     );
     assert_eq!(report.accepted, 1);
-    // Many rows are no long row.
+    // Many rows are not one long row.
     let file = write(folder.path(), "b.csv", format!("user_id,segment\n{rows}"));
     let (report, failure) = load(&server, &[&file]).await;
     assert!(failure.is_none());
@@ -322,7 +322,7 @@ async fn marks_of_joined_files_are_not_sent() {
     let file = write(folder.path(), "joined.ndjson", text);
     let script = Script::default();
     let server = script.start().await;
-    // Each request with one line: what a mark meant would depend on where a request begins.
+    // One line per request: whether a byte order mark is accepted would otherwise depend on where a request begins.
     let (report, failure) = load(&server, &["--batch", "1", &file]).await;
     assert!(failure.is_none(), "{failure:?}");
     assert_eq!((report.accepted, report.rejected), (2, 1));
@@ -602,7 +602,7 @@ async fn every_rejected_pair_is_in_the_file_of_rejects() {
     let file = write(
         folder.path(),
         "a.ndjson",
-        format!("{bad}{}\n", "x".repeat(parcel::MAX_LINE + 1)),
+        format!("{bad}{}\n", "x".repeat(batch::MAX_LINE + 1)),
     );
     let rejects = folder.path().join("rejects.ndjson");
     let script = Script::default();
@@ -719,9 +719,9 @@ fn a_load_of_nothing_is_a_failure() {
         rejected,
         ..Report::default()
     };
-    assert!(verdict(&report(0, 0), false).is_err());
-    assert!(verdict(&report(0, 3), false).is_err());
-    assert!(verdict(&report(1, 3), false).is_ok());
-    assert!(verdict(&report(1, 3), true).is_err());
-    assert!(verdict(&report(1, 0), true).is_ok());
+    assert!(outcome(&report(0, 0), false).is_err());
+    assert!(outcome(&report(0, 3), false).is_err());
+    assert!(outcome(&report(1, 3), false).is_ok());
+    assert!(outcome(&report(1, 3), true).is_err());
+    assert!(outcome(&report(1, 0), true).is_ok());
 }

@@ -1,4 +1,4 @@
-//! Times as other programs write them, made into what the service takes: RFC 3339 or unix seconds.
+//! Converts times in other formats to those that the service accepts: RFC 3339 or unix seconds.
 
 use std::borrow::Cow;
 
@@ -12,21 +12,21 @@ use crate::cli::args::TimeUnit;
 use domain::Timestamp;
 use http::parse::{hints, parse_rfc3339};
 
-/// How times are to be understood.
+/// How to interpret times.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Times {
-    /// The unit of numbers; `None`: told by the number of digits.
+    /// The unit of numbers; `None`: derived from the number of digits.
     pub(super) unit: Option<TimeUnit>,
-    /// The zone of times that name none.
+    /// The zone of times without one.
     pub(super) zone: Option<TimeZone>,
 }
 
-/// What is said of a time without a zone.
+/// The message about a time without a zone.
 const NO_ZONE: &str = "the time has no time zone: give the one that it is in with --zone, such as UTC, +02:00 or Europe/Berlin";
 
 impl Times {
-    /// The JSON of the time in a field of a table; nothing for an empty field. What can't be read as a time goes to the
-    /// service as the string that it is.
+    /// The JSON of the time in a field of a table; `None` for an empty field. A field that is not a time is sent as a
+    /// string, for the service to reject.
     pub(super) fn of_field(&self, text: &str) -> Result<Option<Box<RawValue>>, &'static str> {
         let text = text.trim();
         if text.is_empty() {
@@ -45,7 +45,7 @@ impl Times {
         Ok(json.ok())
     }
 
-    /// The item of `json` with a time that the service takes, where it had another that can be understood.
+    /// The JSON item with its time converted to a format that the service accepts, if that is necessary and possible.
     pub(super) fn of_item<'a>(&self, json: &'a [u8]) -> Result<Cow<'a, [u8]>, &'static str> {
         #[derive(Deserialize)]
         struct Item<'a> {
@@ -68,14 +68,14 @@ impl Times {
         let Some(better) = better else {
             return Ok(Cow::Borrowed(json));
         };
-        // Where the value stands: it is borrowed from the item.
+        // The offset of the value: `raw` borrows from `json`.
         let start = (raw.as_ptr() as usize).saturating_sub(json.as_ptr() as usize);
         let (before, rest) = json.split_at(start.min(json.len()));
         let after = rest.get(raw.len()..).unwrap_or_default();
         Ok(Cow::Owned([before, better.as_bytes(), after].concat()))
     }
 
-    /// The JSON of the time in a JSON string, if it is not one that the service takes.
+    /// The JSON that replaces a JSON string with a time; `None` if the string stays as it is.
     fn better_text(&self, text: &str) -> Result<Option<String>, &'static str> {
         if let Some(number) = number(text.trim()) {
             let seconds = self.seconds(number.get());
@@ -85,7 +85,7 @@ impl Times {
         Ok(at.map(|at| format!("\"{at}\"")))
     }
 
-    /// A JSON number of seconds, if `raw` is one of another unit. Written as `1795262400123e-3`, it keeps each digit.
+    /// A JSON number of seconds, if `raw` is a number of another unit. The notation `1795262400123e-3` keeps all digits.
     fn seconds(&self, raw: &str) -> Option<String> {
         let unit = match self.unit {
             Some(unit) => unit,
@@ -109,7 +109,7 @@ impl Times {
         Some(format!("{mantissa}e{exponent}"))
     }
 
-    /// The instant of a text that is a time, and not one as the service takes it.
+    /// The instant of a string that is a time in a format that the service does not accept; `None` for any other string.
     fn rfc3339(&self, text: &str) -> Result<Option<Timestamp>, &'static str> {
         if parse_rfc3339(text).is_some() {
             return Ok(None);
@@ -130,20 +130,20 @@ impl Times {
             (_, Some(zone)) => zone,
             (_, None) => return Err(NO_ZONE),
         };
-        // A time that an hour set back has twice is the first of the two.
+        // A time that occurs twice, when clocks are set back, is the first of the two.
         let zoned = civil.to_zoned(zone.clone());
         Ok(zoned.ok().map(|zoned| zoned.timestamp()))
     }
 }
 
-/// How a text ends.
+/// The zone at the end of a string.
 enum Zone<'a> {
     None,
     Utc,
     Offset(&'a str),
 }
 
-/// Splits off a zone that stands apart, as in `2026-11-28 10:00:00 UTC` or `2026-11-28 10:00:00 +0200`.
+/// Splits off a zone after a space, as in `2026-11-28 10:00:00 UTC` or `2026-11-28 10:00:00 +0200`.
 fn split_zone(text: &str) -> (&str, Zone<'_>) {
     let Some((time, zone)) = text.rsplit_once(' ') else {
         return (text, Zone::None);
@@ -156,7 +156,7 @@ fn split_zone(text: &str) -> (&str, Zone<'_>) {
     }
 }
 
-/// The JSON of a number, digit by digit; `.5` and `+1e9`, which JSON writes otherwise, as their value.
+/// The JSON of a number with its digits unchanged. `.5` and `+1e9`, which are not JSON, are converted by value.
 fn number(text: &str) -> Option<Box<RawValue>> {
     if let Ok(whole) = text.parse::<i64>() {
         return to_raw_value(&whole).ok();
@@ -169,7 +169,7 @@ fn number(text: &str) -> Option<Box<RawValue>> {
     to_raw_value(&number).ok()
 }
 
-/// The zone of `--zone`.
+/// Parses the value of `--zone`: UTC, an offset or an IANA name.
 pub(in crate::cli) fn zone(text: &str) -> Result<TimeZone, String> {
     if matches!(text, "UTC" | "utc" | "GMT" | "Z" | "z") {
         return Ok(TimeZone::UTC);
@@ -184,7 +184,7 @@ pub(in crate::cli) fn zone(text: &str) -> Result<TimeZone, String> {
             .ok_or_else(|| "give an offset such as +02:00".to_owned());
     }
     TimeZone::get(text).map_err(|_| {
-        "this machine knows no such zone: give UTC, an offset such as +02:00, or a name such as Europe/Berlin"
+        "unknown time zone: give UTC, an offset such as +02:00, or a name such as Europe/Berlin"
             .to_owned()
     })
 }

@@ -1,4 +1,4 @@
-//! UTF-16, as spreadsheets and Windows write it, read as UTF-8.
+//! Decodes UTF-16, which spreadsheets and Windows write, to UTF-8.
 
 use std::io::{self, Read};
 
@@ -6,11 +6,11 @@ use super::content::ByteOrder;
 
 const CHUNK: usize = 16 << 10;
 
-/// Reads UTF-8 from UTF-16. What is not valid UTF-16 is an error, since another id would come of it.
+/// Decodes UTF-16 to UTF-8. Invalid UTF-16 is an error, since a replacement character would change an id.
 pub(super) struct Utf16<R> {
     input: R,
     order: ByteOrder,
-    /// Bytes of a character that is not whole yet.
+    /// The bytes of an incomplete character.
     rest: Vec<u8>,
     text: Vec<u8>,
     given: usize,
@@ -27,7 +27,7 @@ impl<R: Read> Utf16<R> {
         }
     }
 
-    /// Reads on until there is some text; none is the end.
+    /// Reads until `text` is not empty. At the end of the input it stays empty.
     fn refill(&mut self) -> io::Result<()> {
         self.given = 0;
         self.text.clear();
@@ -86,7 +86,7 @@ impl<R: Read> Read for Utf16<R> {
 mod tests {
     use super::*;
 
-    /// Gives a byte at a time.
+    /// Returns one byte per read.
     struct Slowly<'a>(&'a [u8]);
 
     impl Read for Slowly<'_> {

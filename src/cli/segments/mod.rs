@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::cli::Failure;
 use crate::cli::args::{SegmentsArgs, Sort};
 use crate::cli::client::Client;
-use crate::cli::output::{grouped, harmless, note, print, print_json};
+use crate::cli::output::{grouped, note, print, print_json, sanitized};
 use crate::cli::variables::Variables;
 
-/// Segments asked for at once.
+/// The number of segments per request.
 const PAGE: u64 = 1_000;
 
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ struct Row {
     segment: String,
     users: Option<u64>,
     as_of: Option<String>,
-    /// Whether this is the last number known, and old.
+    /// Whether `users` is the last known count, because no newer one is available.
     #[serde(default)]
     stale: bool,
 }
@@ -43,7 +43,7 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
     }
     let segments = all(&client, &args).await?;
     let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
-    let rows = rows.map_err(|error| client.nonsense(&error))?;
+    let rows = rows.map_err(|error| client.unexpected(&error))?;
     match args.json {
         true => print_json(&Listing { segments })?,
         false => print(&table(&rows))?,
@@ -54,10 +54,10 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
     Ok(())
 }
 
-/// What a list does not show by itself.
+/// Notes about a list that is empty or has stale or missing counts.
 fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
     let mut remarks = Vec::new();
-    // A token may be bound to segments; the others are left out of the list.
+    // A token may be restricted to some segments. The list omits all others.
     let readable = if has_token {
         " that this token may read"
     } else {
@@ -67,7 +67,7 @@ fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
         _ if !rows.is_empty() => {}
         Some(prefix) => remarks.push(format!(
             "no segment{readable} begins with `{}`",
-            harmless(prefix)
+            sanitized(prefix)
         )),
         None => remarks.push(format!("there are no segments{readable}")),
     }
@@ -84,7 +84,7 @@ fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
     remarks
 }
 
-/// Follows the cursors until all are there, or as many as were asked for.
+/// Reads pages until the end of the list or `--limit`.
 pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Value>, Failure> {
     let most = args.limit.unwrap_or(u64::MAX);
     let mut segments = Vec::new();
@@ -107,23 +107,23 @@ pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Valu
             query.push(("cursor", cursor));
         }
         let document = client.get(&["v1", "segments"], &query).await?;
-        let page = Page::deserialize(document).map_err(|error| client.nonsense(&error))?;
-        let came = page.segments.len();
+        let page = Page::deserialize(document).map_err(|error| client.unexpected(&error))?;
+        let received = page.segments.len();
         segments.extend(page.segments);
         segments.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         let done = segments.len() as u64 >= most || page.next.is_none();
         if done {
             return Ok(segments);
         }
-        // An empty page that points on would keep us here for ever.
-        if came == 0 || page.next == cursor {
-            return Err(client.nonsense(&"its cursor does not move").into());
+        // An empty page with a next cursor, or an unchanged cursor, would loop forever.
+        if received == 0 || page.next == cursor {
+            return Err(client.unexpected(&"its cursor does not move").into());
         }
         cursor = page.next;
     }
 }
 
-/// Names last: their widths on a screen are anybody's guess, and so need no padding.
+/// Names are the last column and need no padding: their display width is unknown.
 fn table(rows: &[Row]) -> String {
     let users = rows.iter().map(|row| users_of(row).len());
     let users = users.max().unwrap_or(0).max("USERS".len());
@@ -140,8 +140,8 @@ fn table(rows: &[Row]) -> String {
 
 /// A row of the table, with columns of at least these widths.
 fn line(row: &Row, users: usize, as_of: usize) -> String {
-    let instant = harmless(row.as_of.as_deref().unwrap_or("-"));
-    let segment = harmless(&row.segment);
+    let instant = sanitized(row.as_of.as_deref().unwrap_or("-"));
+    let segment = sanitized(&row.segment);
     let stale = if row.stale { "  (stale)" } else { "" };
     format!(
         "{:>users$}  {instant:as_of$}  {segment}{stale}\n",
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Pages of up to three, from 0 to `most`; the cursor is the next one's number.
+    /// A list of segments from 0 to `most`, in pages of up to three. The cursor is the number of the next segment.
     async fn service(most: u64) -> TestServer {
         TestServer::start(warp::path!("v1" / "segments").and(warp::query()).map(
             move |query: HashMap<String, String>| {

@@ -1,4 +1,4 @@
-//! `headcount segments --watch`: the list again and again, until Ctrl-C or until nobody reads it.
+//! `headcount segments --watch`: prints the list repeatedly, until Ctrl-C or until standard output is a closed pipe.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::cli::args::SegmentsArgs;
 use crate::cli::client::Client;
 use crate::cli::output::{is_on_screen, note, print_on};
 
-/// A person reads no faster, and a list costs the service little.
+/// A person does not read faster, and a list costs the service little.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// What fits on a screen where no `--limit` says otherwise.
+/// The default of `--limit` on a terminal.
 const SCREEN: u64 = 20;
-/// Home, then everything below is erased: rows are drawn over those of before, without a flicker.
+/// Moves the cursor home and erases everything below. Unlike clearing the screen first, this does not flicker.
 const REDRAW: &str = "\x1b[H\x1b[J";
 const CLEAR: &str = "\x1b[2J";
 
-/// Shows the list until Ctrl-C: on a terminal as a table drawn anew, elsewhere as a line for each change.
+/// Shows the list until Ctrl-C: on a terminal as a table that is redrawn, elsewhere as a line for each change.
 pub(super) async fn run(client: &Client, mut args: SegmentsArgs) -> Result<(), Failure> {
     let on_screen = !args.json && is_on_screen();
     if on_screen {
@@ -28,7 +28,7 @@ pub(super) async fn run(client: &Client, mut args: SegmentsArgs) -> Result<(), F
         print_on(CLEAR)?;
     }
     let rounds = async {
-        // A service that can't be asked at all is an error; one that is away for a while is not.
+        // A failure of the first request is an error. Later failures are retried.
         let mut segments = all(client, &args).await?;
         let mut changes = Changes::default();
         loop {
@@ -48,16 +48,16 @@ pub(super) async fn run(client: &Client, mut args: SegmentsArgs) -> Result<(), F
     }
 }
 
-/// The list after a while, however often that has to be tried.
+/// The list after the interval, retried until it succeeds. Only the first failure is printed.
 async fn next(client: &Client, args: &SegmentsArgs) -> Vec<Value> {
-    let mut told = false;
+    let mut noted = false;
     loop {
         tokio::time::sleep(INTERVAL).await;
         match all(client, args).await {
             Ok(segments) => return segments,
-            Err(failure) if !told => {
-                note(&format!("{failure}; trying again"));
-                told = true;
+            Err(failure) if !noted => {
+                note(&format!("{failure}; retrying"));
+                noted = true;
             }
             Err(_) => {}
         }
@@ -66,17 +66,17 @@ async fn next(client: &Client, args: &SegmentsArgs) -> Vec<Value> {
 
 fn rows(client: &Client, segments: &[Value]) -> Result<Vec<Row>, Failure> {
     let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
-    rows.map_err(|error| client.nonsense(&error).into())
+    rows.map_err(|error| client.unexpected(&error).into())
 }
 
-/// The numbers that were told.
+/// The counts that were printed last, by segment.
 #[derive(Default)]
 struct Changes {
-    told: HashMap<String, Option<u64>>,
+    printed: HashMap<String, Option<u64>>,
 }
 
 impl Changes {
-    /// A line for each segment whose number is not the one that was told.
+    /// A line for each segment whose count differs from the one printed last.
     fn lines(
         &mut self,
         client: &Client,
@@ -84,11 +84,11 @@ impl Changes {
         args: &SegmentsArgs,
     ) -> Result<String, Failure> {
         let mut rows = rows(client, &segments)?;
-        // Of a list that is cut off, one that is missing may merely have gone further down.
+        // In a list with a limit, a missing segment may just have moved beyond the limit.
         if args.limit.is_none() {
             let is_listed = |name: &String| rows.iter().any(|row| row.segment == *name);
-            let emptied = self.told.iter().filter(|(_, users)| **users != Some(0));
-            let mut gone: Vec<_> = emptied
+            let nonempty = self.printed.iter().filter(|(_, users)| **users != Some(0));
+            let mut gone: Vec<_> = nonempty
                 .map(|(name, _)| name.clone())
                 .filter(|name| !is_listed(name))
                 .collect();
@@ -105,14 +105,14 @@ impl Changes {
         }
         let mut text = String::new();
         for (row, document) in rows.into_iter().zip(segments) {
-            if self.told.get(&row.segment) == Some(&row.users) {
+            if self.printed.get(&row.segment) == Some(&row.users) {
                 continue;
             }
             match args.json {
                 true => text += &format!("{document}\n"),
                 false => text += &line(&row, 0, 0),
             }
-            self.told.insert(row.segment, row.users);
+            self.printed.insert(row.segment, row.users);
         }
         Ok(text)
     }

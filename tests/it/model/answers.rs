@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::counts::{Answer, Listed, Source};
+use engine::counts::{CountResult, Listed, Source};
 use engine::ingest::Durability;
 
 use super::calls::{Answered, Call};
@@ -114,7 +114,7 @@ impl World {
         call: &Call,
         key: (usize, usize, usize),
         fresh: bool,
-        answer: &Answer,
+        answer: &CountResult,
         now: Moment,
     ) -> Result<(), String> {
         let (_, segment, window) = key;

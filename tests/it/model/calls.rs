@@ -5,7 +5,7 @@ use std::sync::Arc;
 use domain::store::StoreError;
 use domain::{Count, Membership, Timestamp, UserId};
 use engine::Headcount;
-use engine::counts::{Answer, CountError, Listed};
+use engine::counts::{CountError, CountResult, Listed};
 use engine::ingest::{Durability, IngestError, Intake};
 use engine::refresher::Outcome;
 use jiff::SignedDuration;
@@ -40,7 +40,7 @@ pub struct Running {
 #[derive(Debug)]
 pub enum Answered {
     Wrote(Result<Durability, IngestError>),
-    Counted(Result<Answer, CountError>),
+    Counted(Result<CountResult, CountError>),
     Listed(Result<Arc<[Listed]>, CountError>),
     Members(Result<Vec<Membership>, StoreError>),
     Trend(Result<Vec<Count>, StoreError>),

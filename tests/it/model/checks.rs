@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{Clock, Count, Membership, Timestamp, Window};
-use engine::counts::{Answer, Source};
+use engine::counts::{CountResult, Source};
 
 use super::clock::{Moment, Time};
 use super::steps::{MINUTE, SEGMENTS};
@@ -85,7 +85,7 @@ pub fn bound(
     truth: &Truth,
     time: &Time,
     segment: usize,
-    answer: &Answer,
+    answer: &CountResult,
     begun: Begun,
     now: Timestamp,
     own: Option<usize>,
@@ -118,7 +118,7 @@ pub fn bound(
 /// Age and provenance.
 pub fn provenance(
     time: &Time,
-    answer: &Answer,
+    answer: &CountResult,
     (begun, now): (Begun, Timestamp),
     trusted_for: std::time::Duration,
     was_troubled: bool,

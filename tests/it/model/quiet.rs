@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::Window;
 use domain::store::PairStore;
-use engine::counts::{Answer, Source};
+use engine::counts::{CountResult, Source};
 use engine::refresher::Outcome;
 use tokio::time::sleep;
 
@@ -25,7 +25,7 @@ const DELIVERY: Duration = Duration::from_secs(180);
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Whether nothing is wrong or on its way. A count that the cache missed is served from memory until the next.
-fn is_quiet(answer: &Answer, is_kept: bool) -> bool {
+fn is_quiet(answer: &CountResult, is_kept: bool) -> bool {
     let is_settled = answer.pending == Some(0) || answer.source == Source::Memory;
     !answer.stale && (!is_kept || is_settled)
 }
@@ -121,7 +121,7 @@ impl World {
         window: Window,
         fresh: bool,
         is_kept: bool,
-    ) -> Result<Answer, String> {
+    ) -> Result<CountResult, String> {
         let counts = self.instances[at].headcount.counts();
         let mut tries = if self.is_there() { 50 } else { 1 };
         loop {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, UserId, Window};
-use engine::counts::{Answer, Counts, CountsParts, Listed};
+use engine::counts::{CountResult, Counts, CountsParts, Listed};
 use engine::ingest::SegmentGuard;
 use engine::refresher::{Outcome, Refresher, RefresherParts};
 use headcount::config::Settings;
@@ -149,12 +149,12 @@ impl Rig {
         self.frame.window(Duration::from_secs(60 * number)).unwrap()
     }
 
-    pub async fn get(&self, segment: &str) -> Answer {
+    pub async fn get(&self, segment: &str) -> CountResult {
         let answer = self.counts.get(&name(segment), self.full(), false).await;
         answer.unwrap()
     }
 
-    pub async fn fresh(&self, segment: &str) -> Answer {
+    pub async fn fresh(&self, segment: &str) -> CountResult {
         let answer = self.counts.get(&name(segment), self.full(), true).await;
         answer.unwrap()
     }

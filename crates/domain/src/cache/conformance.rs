@@ -1,6 +1,6 @@
-//! What every [`CountCache`] must do, as checks that any adapter or decorator can be put through.
+//! The conformance suite of [`CountCache`], for every adapter and decorator.
 //!
-//! A check gets a maker of empty caches and panics at the first broken promise, naming it.
+//! Each check gets an empty cache and panics with a description of the first violation.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,10 +17,10 @@ use super::{Cached, CountCache, LockToken, PendingMark};
 use crate::store::conformance::HOSTILE_NAMES;
 use crate::{Count, Segment, TimeFrame, Timestamp, Window};
 
-/// Long enough that nothing expires during a check.
+/// A TTL so long that nothing expires during a check.
 const LONG: Duration = Duration::from_secs(60);
-/// How long a check waits for a lock of 30 ms to expire before it gives up.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a check waits for something with a TTL of 30 ms to expire.
+const EXPIRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs every check.
 pub async fn check_cache(new: impl AsyncFn() -> Arc<dyn CountCache>) {
@@ -58,7 +58,7 @@ fn minutes(number: u64) -> Window {
     frame().window(Duration::from_secs(60 * number)).unwrap()
 }
 
-/// A count as of an instant that lies `micros` after an arbitrary one in the past.
+/// A count as of `micros` after a fixed instant in the past.
 fn count(users: u64, micros: i64) -> Count {
     let as_of = Timestamp::from_microsecond(1_700_000_000_123_456 + micros).unwrap();
     Count { users, as_of }
@@ -79,7 +79,7 @@ async fn pending(cache: &dyn CountCache, segment: &Segment) -> Option<u64> {
     cache.get(segment, hour()).await.unwrap().unwrap().pending
 }
 
-/// Puts, and holds the answer to what `get` says then.
+/// Puts a count, and checks that `put` and a later `get` return the same.
 async fn keep(
     cache: &dyn CountCache,
     segment: &Segment,
@@ -92,7 +92,7 @@ async fn keep(
     assert_eq!(kept, cache.get(segment, window).await.unwrap());
 }
 
-/// An empty cache knows nothing, and takes calls about nothing.
+/// An empty cache knows nothing, and accepts calls with empty lists.
 pub async fn check_empty(cache: &dyn CountCache) {
     cache.ping().await.unwrap();
     let unknown = segment("unknown");
@@ -103,7 +103,7 @@ pub async fn check_empty(cache: &dyn CountCache) {
     );
     let known = cache.segments().await.unwrap();
     assert!(known.names.is_empty(), "no known segments");
-    assert!(!known.complete, "an empty list is not whole");
+    assert!(!known.complete, "an empty list is not complete");
     assert_eq!(known.complete_for, Duration::ZERO);
     cache.add_pending(&[]).await.unwrap();
     cache.mark_pending_unknown(&[]).await.unwrap();
@@ -112,11 +112,11 @@ pub async fn check_empty(cache: &dyn CountCache) {
     cache.mark(&unknown).await.unwrap();
     assert!(
         names(cache).await.is_empty(),
-        "asking for a mark makes no segment known"
+        "a mark makes no segment known"
     );
 }
 
-/// What was put is what is got, for each segment and window apart, to the microsecond.
+/// `get` returns what was put, separately for each segment and window, to the microsecond.
 pub async fn check_put_and_get(cache: &dyn CountCache) {
     let (sports, news) = (segment("sports"), segment("news"));
     let mark = cache.mark(&sports).await.unwrap();
@@ -142,7 +142,7 @@ pub async fn check_put_and_get(cache: &dyn CountCache) {
     );
 }
 
-/// A count older than the kept one changes nothing; one as of the same instant replaces it.
+/// A count older than the stored one changes nothing; a count as of the same instant replaces it.
 pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
     let sports = segment("sports");
     let mark = cache.mark(&sports).await.unwrap();
@@ -159,7 +159,7 @@ pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
             kept
         );
     }
-    // An ignored count must not lend its mark to the one that was kept.
+    // The mark of an ignored count must not apply to the stored count.
     cache.add_pending(&[(sports.clone(), 4)]).await.unwrap();
     let later = cache.mark(&sports).await.unwrap();
     keep(cache, &sports, hour(), count(5, 0), later).await;
@@ -170,7 +170,7 @@ pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
     );
 }
 
-/// `pending` is what was noted since the mark, for each window by its own mark.
+/// `pending` is the number of pairs noted since the mark; each window has its own mark.
 pub async fn check_pending(cache: &dyn CountCache) {
     let (sports, news) = (segment("sports"), segment("news"));
     let before = cache.mark(&sports).await.unwrap();
@@ -200,7 +200,7 @@ pub async fn check_pending(cache: &dyn CountCache) {
     assert_eq!(
         pending(cache, &sports).await,
         Some(0),
-        "a put takes away what its query could see"
+        "a put subtracts the pairs that its query could see"
     );
     cache
         .add_pending(&[(sports.clone(), 1), (sports.clone(), 1)])
@@ -244,7 +244,7 @@ pub async fn check_gaps(cache: &dyn CountCache) {
     assert_eq!(
         pending(cache, &sports).await,
         None,
-        "a mark from before the gap can't mend it"
+        "a mark from before the gap can't repair it"
     );
     cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
     assert_eq!(pending(cache, &sports).await, None, "nor can later notes");
@@ -253,11 +253,11 @@ pub async fn check_gaps(cache: &dyn CountCache) {
     assert_eq!(
         pending(cache, &sports).await,
         Some(0),
-        "a mark from after the gap mends it"
+        "a mark from after the gap repairs it"
     );
 }
 
-/// A mark from before the counters were forgotten never makes `pending` a number.
+/// A mark from before the counters were removed never makes `pending` a number.
 pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
     let sports = segment("sports");
     cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
@@ -269,7 +269,7 @@ pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
     assert_eq!(
         pending(cache, &sports).await,
         None,
-        "equal counters of another life"
+        "equal counters of another epoch"
     );
 
     let foreign = PendingMark {
@@ -283,11 +283,11 @@ pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
     assert_eq!(
         pending(cache, &sports).await,
         Some(0),
-        "a mark of this life"
+        "a mark of this epoch"
     );
 }
 
-/// Known are the listed segments, the noted ones, and those with users.
+/// The known segments are the listed ones, the noted ones, and those with users.
 pub async fn check_known_segments(cache: &dyn CountCache) {
     cache
         .add_pending(&[(segment("noted"), 1), (segment("nothing"), 0)])
@@ -303,17 +303,17 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
     );
     assert!(
         !known.contains("nobody") && !cache.knows(&segment("nobody")).await.unwrap(),
-        "asking for a made-up name makes no segment known"
+        "a count without users makes no segment known"
     );
     assert!(
         !cache.segments().await.unwrap().complete,
-        "nobody said that the list is whole"
+        "the list was not marked as complete"
     );
 
     let listed = [segment("listed"), segment("noted")];
     cache.complete_segments(&listed, LONG).await.unwrap();
     let known = cache.segments().await.unwrap();
-    assert!(known.complete, "the list is whole now");
+    assert!(known.complete, "the list is complete now");
     assert!(
         !known.complete_for.is_zero() && known.complete_for <= LONG,
         "and for how long: {:?}",
@@ -329,7 +329,7 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
     }
     assert!(
         cache.segments().await.unwrap().complete,
-        "a later note keeps the list whole"
+        "a later note keeps the list complete"
     );
 
     let many: Vec<_> = (0..2_500)
@@ -342,19 +342,19 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
     assert_eq!(
         names(cache).await.len(),
         known.len() + many.len(),
-        "a long list is whole"
+        "a long list is complete"
     );
-    let expired = tokio::time::timeout(PATIENCE, async {
+    let expired = tokio::time::timeout(EXPIRY_TIMEOUT, async {
         while cache.segments().await.unwrap().complete {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     expired
         .await
-        .unwrap_or_else(|_| panic!("the note that the list is whole has a limit"));
+        .unwrap_or_else(|_| panic!("the completeness of the list did not expire"));
 }
 
-/// A removed segment is gone; one with users or fresh notes stays.
+/// A segment with users or recent notes can't be removed; any other segment can.
 pub async fn check_remove_segment(cache: &dyn CountCache) {
     let gone = segment("gone");
     cache
@@ -396,7 +396,7 @@ pub async fn check_remove_segment(cache: &dyn CountCache) {
     cache.remove_segment(&gone).await.unwrap();
     let known = names(cache).await;
     assert!(!known.contains("gone"), "a segment without users goes");
-    assert!(known.contains("other"), "and takes no other along");
+    assert!(known.contains("other"), "and no other segment with it");
     assert_eq!(
         cache.get(&gone, hour()).await.unwrap(),
         None,
@@ -416,7 +416,7 @@ pub async fn check_remove_segment(cache: &dyn CountCache) {
     );
 }
 
-/// Names that break somebody's escaping come back as they are, and stay apart.
+/// Names that are known to break escaping are returned unchanged and do not collide.
 pub async fn check_hostile_names(cache: &dyn CountCache) {
     let more = [
         "{",
@@ -460,7 +460,7 @@ pub async fn check_hostile_names(cache: &dyn CountCache) {
     assert_eq!(names(cache).await, expected, "names come back as they were");
 }
 
-/// Many at once are as each by itself, in the order asked for.
+/// `get_many` returns the same as `get` for each segment, in the requested order.
 pub async fn check_get_many(cache: &dyn CountCache) {
     let all: Vec<_> = (0..700)
         .map(|index| segment(&format!("s{index}")))
@@ -483,27 +483,27 @@ pub async fn check_get_many(cache: &dyn CountCache) {
     }
 }
 
-/// One holds the lock until it is given back.
+/// One token holds the lock until it is released.
 pub async fn check_lock(cache: &dyn CountCache) {
     let (holder, other) = (LockToken::random(), LockToken::random());
     assert!(cache.lock(&holder, LONG).await.unwrap(), "a free lock");
     assert!(!cache.lock(&other, LONG).await.unwrap(), "a held lock");
     assert!(
         cache.lock(&holder, LONG).await.unwrap(),
-        "its holder prolongs it"
+        "its holder extends it"
     );
     cache.unlock(&other).await.unwrap();
     assert!(
         !cache.lock(&other, LONG).await.unwrap(),
-        "only its holder gives it back"
+        "only its holder can release it"
     );
     cache.unlock(&holder).await.unwrap();
     cache.unlock(&holder).await.unwrap();
-    assert!(cache.lock(&other, LONG).await.unwrap(), "a lock given back");
+    assert!(cache.lock(&other, LONG).await.unwrap(), "a released lock");
     cache.unlock(&other).await.unwrap();
 }
 
-/// The latest beginning of a refresh is known by how long ago it was.
+/// The cache knows how long ago the latest refresh started.
 pub async fn check_last_run(cache: &dyn CountCache) {
     assert_eq!(cache.last_run().await.unwrap(), None, "no run yet");
     let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
@@ -517,15 +517,18 @@ pub async fn check_last_run(cache: &dyn CountCache) {
     assert!(ago().await < hour, "an earlier one changes nothing");
     let ages = Duration::from_hours(24 * 365);
     cache.note_run(ages).await.unwrap();
-    assert!(ago().await < hour, "nor does one that is long forgotten");
+    assert!(
+        ago().await < hour,
+        "nor does one older than the cache keeps"
+    );
 }
 
-/// A lock that was not given back is free after its time, and its former holder can't touch the next one's.
+/// A lock that was not released expires, and its former holder can't extend or release the next holder's lock.
 pub async fn check_lock_expires(cache: &dyn CountCache) {
     let short = Duration::from_millis(30);
     let (former, next) = (LockToken::random(), LockToken::random());
     assert!(cache.lock(&former, short).await.unwrap());
-    let taken = tokio::time::timeout(PATIENCE, async {
+    let taken = tokio::time::timeout(EXPIRY_TIMEOUT, async {
         while !cache.lock(&next, LONG).await.unwrap() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -535,7 +538,7 @@ pub async fn check_lock_expires(cache: &dyn CountCache) {
         .unwrap_or_else(|_| panic!("the lock did not expire"));
     assert!(
         !cache.lock(&former, LONG).await.unwrap(),
-        "a lock that another has is not prolonged"
+        "a lock that another token holds is not extended"
     );
     cache.unlock(&former).await.unwrap();
     assert!(
@@ -546,7 +549,7 @@ pub async fn check_lock_expires(cache: &dyn CountCache) {
     cache.unlock(&next).await.unwrap();
 }
 
-/// Two caches that were made apart share nothing.
+/// Two separately created caches share nothing.
 pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache) {
     let sports = segment("sports");
     one.add_pending(&[(sports.clone(), 1)]).await.unwrap();
@@ -563,7 +566,7 @@ pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache
     one.unlock(&token).await.unwrap();
 }
 
-/// Notes from many tasks at once all count.
+/// Concurrent `add_pending` calls lose nothing.
 pub async fn check_concurrent_notes(cache: Arc<dyn CountCache>) {
     let sports = segment("sports");
     let mark = cache.mark(&sports).await.unwrap();
@@ -584,8 +587,8 @@ pub async fn check_concurrent_notes(cache: Arc<dyn CountCache>) {
     );
 }
 
-/// Plays `script`, one step a byte, through `clients` of one cache against a model of the truth, and checks after
-/// each step that `users + pending` is never below it. `forget` makes the cache lose everything.
+/// Runs `script`, one step per byte, through `clients` of one cache and compares them with a model of the true count.
+/// Checks after each step that `users + pending` is never below that count. `forget` makes the cache lose all data.
 pub async fn check_scenario(clients: &[&dyn CountCache], script: &[u8], forget: impl AsyncFn()) {
     let segment = segment("sports");
     let mut model = Model::default();
@@ -596,7 +599,7 @@ pub async fn check_scenario(clients: &[&dyn CountCache], script: &[u8], forget: 
             model.check(*reader, &segment).await;
         }
     }
-    // Whatever happened, one quiet refresh makes all known again.
+    // In any state, one refresh without concurrent writes makes everything known again.
     let refresher = clients[0];
     model.note_all(refresher, &segment).await;
     let mark = refresher.mark(&segment).await.unwrap();
@@ -617,14 +620,14 @@ pub async fn check_scenario(clients: &[&dyn CountCache], script: &[u8], forget: 
     }
 }
 
-/// What is true of one segment whose users only come. Each pair is a new user: the worst case.
+/// The true state of one segment that only gains users. Each pair is a new user: the worst case.
 #[derive(Debug, Default)]
 struct Model {
-    /// What a count by the store finds.
+    /// The users that a count by the store finds.
     stored: u64,
-    /// Stored, but not yet noted nor acknowledged.
+    /// Pairs that are stored, but neither noted nor acknowledged yet.
     unnoted: Vec<u64>,
-    /// What clients were told.
+    /// The acknowledged pairs.
     acknowledged: u64,
     marks: Vec<PendingMark>,
     counts: Vec<(Count, PendingMark)>,

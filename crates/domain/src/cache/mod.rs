@@ -1,4 +1,4 @@
-//! Last known counts: the port that every cache fulfils.
+//! The port for caches of the last known counts: the contract that every adapter implements.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -9,39 +9,39 @@ use async_trait::async_trait;
 
 use crate::{Count, Segment, Window};
 
-/// How long it stays known when the last refresh began: longer than the longest `refresh_interval`.
+/// How long [`CountCache::last_run`] remembers a refresh: longer than the longest `refresh_interval`.
 pub const KEEP_RUN: Duration = Duration::from_hours(48);
 
-/// The last known count per (segment, window). Never a source of truth: it may lose everything at any time,
-/// and every reader must get by without it. Only the refresher calls [`put`](Self::put).
+/// The last known count per (segment, window). The cache is never a source of truth: it may lose all data at any
+/// time, and every reader must work without it. Only the refresher calls [`put`](Self::put).
 ///
-/// **The promise of `pending`.** When a [`Cached`] has a number for `pending`, then `users + pending` is at least
-/// the number of distinct users now, as far as this cache was told: each pair was noted by
-/// [`add_pending`](Self::add_pending) before its client was answered. Whatever may have cost a note (a cache that
-/// lost its counters, went back to an older state, or was told of a gap) makes `pending` unknown until the next
-/// `mark`, count and `put`; it never makes it too small.
+/// **The guarantee of `pending`.** If the `pending` of a [`Cached`] is a number, then `users + pending` is at least
+/// the current number of distinct users, as far as this cache knows: each pair is noted with
+/// [`add_pending`](Self::add_pending) before its client gets a response. An event that may have lost a note makes
+/// `pending` unknown until the next `mark`, count and `put`; it never makes `pending` too small. Such events are lost
+/// counters, a return to an older state, and a call of [`mark_pending_unknown`](Self::mark_pending_unknown).
 ///
-/// **Cancellation and errors.** A call that was dropped or that failed may or may not have taken effect, in whole
-/// or in part. After such an `add_pending` call [`mark_pending_unknown`](Self::mark_pending_unknown).
+/// **Cancellation and errors.** A dropped or failed call may have taken effect completely, partly or not at all.
+/// After such an `add_pending`, call [`mark_pending_unknown`](Self::mark_pending_unknown).
 #[async_trait]
 pub trait CountCache: Send + Sync + std::fmt::Debug {
-    /// The last count that was put, if it is still known, with the pairs acknowledged since.
+    /// The last count that was put, if the cache still has it, with the number of pairs acknowledged since.
     async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError>;
 
-    /// Notes that `pairs` pairs of each segment were acknowledged, and that the segment exists; one round
-    /// trip for all. Called after the store has them and before the client is answered.
+    /// Notes the number of pairs of each segment that are about to be acknowledged, and that the segment exists. One
+    /// round trip for all segments. Must be called after the store has the pairs and before the client gets a response.
     async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError>;
 
-    /// Notes that pairs of these segments were acknowledged without [`add_pending`](Self::add_pending), and that
-    /// the segments exist: their `pending` is unknown until a `put` whose mark was taken later.
+    /// Notes that pairs of these segments were acknowledged without [`add_pending`](Self::add_pending), and that the
+    /// segments exist. Their `pending` is unknown until a `put` whose mark was taken later.
     async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError>;
 
-    /// How many pairs of `segment` were noted so far. Taken before a count's query begins, it says what that
-    /// query must have seen.
+    /// The current position of the pending counters of `segment`. A count's query sees all pairs noted before a mark
+    /// that was taken before the query started.
     async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError>;
 
-    /// Keeps a count whose query began after `mark` was taken, and answers what [`get`](Self::get) would now. A
-    /// count older than the one already kept changes nothing. A segment with users becomes known by it.
+    /// Stores a count whose query started after `mark` was taken, and returns what [`get`](Self::get) would return
+    /// now. A count older than the stored one changes nothing. A segment with users becomes a known segment.
     async fn put(
         &self,
         segment: &Segment,
@@ -50,44 +50,45 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
         mark: PendingMark,
     ) -> Result<Option<Cached>, CacheError>;
 
-    /// [`get`](Self::get) for many segments in few round trips; answers in the order of `segments`.
+    /// [`get`](Self::get) for many segments in few round trips. The results are in the order of `segments`.
     async fn get_many(
         &self,
         segments: &[Segment],
         window: Window,
     ) -> Result<Vec<Option<Cached>>, CacheError>;
 
-    /// The known segments, in any order: those of the last [`complete_segments`](Self::complete_segments) and
-    /// all that [`add_pending`](Self::add_pending) named since.
+    /// The known segments, in any order: those of the last [`complete_segments`](Self::complete_segments), and those
+    /// that [`add_pending`](Self::add_pending), [`mark_pending_unknown`](Self::mark_pending_unknown) or a
+    /// [`put`](Self::put) with users added since.
     async fn segments(&self) -> Result<KnownSegments, CacheError>;
 
-    /// Whether [`segments`](Self::segments) would name this one.
+    /// Whether [`segments`](Self::segments) would list this segment.
     async fn knows(&self, segment: &Segment) -> Result<bool, CacheError>;
 
-    /// Adds segments as the store listed them, and notes that the list is whole for `ttl`. The note goes when
-    /// the list goes, so that a cache that lost its list says so.
+    /// Adds the segments that the store listed, and marks the list as complete for `ttl`. A cache that loses the list
+    /// loses the mark with it, and reports the list as incomplete.
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError>;
 
-    /// Forgets a segment that has no users any more. It stays when the last [`put`](Self::put) for its widest
-    /// window found users, or when anything was noted since the mark of that put.
+    /// Removes a segment that has no users any more. The segment stays if the last [`put`](Self::put) for its widest
+    /// window found users, or if anything was noted since the mark of that put.
     async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError>;
 
-    /// Takes the lock that makes refreshes single, or prolongs it when `token` holds it already: it lasts for `ttl`
-    /// from now. Returns whether `token` holds it; false means that another one does. Safe to repeat, so a holder
-    /// whose answer was lost, or whose lock was, asks again.
+    /// Acquires the lock that limits refreshes to one at a time, or extends it if `token` already holds it. The lock
+    /// expires after `ttl`. Returns whether `token` holds the lock; `false` means that another token does. The call is
+    /// idempotent: a holder that lost the response, or the lock, calls it again.
     async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError>;
 
-    /// Gives the lock back; a lock that another token holds stays theirs. Safe to repeat.
+    /// Releases the lock. It does not release a lock that another token holds. Idempotent.
     async fn unlock(&self, token: &LockToken) -> Result<(), CacheError>;
 
-    /// Notes that a refresh of every segment began `ago` before now. An earlier note of a later beginning stays.
+    /// Records that a refresh of all segments started `ago` before now, unless a later start is already recorded.
     async fn note_run(&self, ago: Duration) -> Result<(), CacheError>;
 
-    /// How long ago the latest noted refresh began, by one clock for all instances. `None` when there was none in
-    /// the last two days, or when the note was lost.
+    /// How long ago the latest recorded refresh started, by one clock for all instances. `None` if none started within
+    /// [`KEEP_RUN`], or if the record was lost.
     async fn last_run(&self) -> Result<Option<Duration>, CacheError>;
 
-    /// Whether the cache can serve now, by a real round trip.
+    /// Checks with a real round trip that the cache can serve requests now.
     async fn ping(&self) -> Result<(), CacheError>;
 }
 
@@ -96,9 +97,9 @@ pub trait CountCache: Send + Sync + std::fmt::Debug {
 pub struct KnownSegments {
     /// The segments, in any order.
     pub names: Vec<Segment>,
-    /// Whether the list holds every segment of the store; when not, ask the store.
+    /// Whether the list has every segment of the store. If not, query the store.
     pub complete: bool,
-    /// For how much longer it does, as far as is known; zero when it does not.
+    /// How much longer `complete` is valid, as far as the cache knows; zero if the list is incomplete.
     pub complete_for: Duration,
 }
 
@@ -107,23 +108,23 @@ pub struct KnownSegments {
 pub struct Cached {
     /// The count as it was put.
     pub count: Count,
-    /// Pairs acknowledged that the count need not hold; `None` when that is not known.
+    /// Acknowledged pairs that the count may not include; `None` if their number is unknown.
     pub pending: Option<u64>,
 }
 
-/// How far the pending counters of a segment had come at an instant.
+/// The position of a segment's pending counters at an instant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PendingMark {
     /// Pairs noted by `add_pending`.
     pub noted: u64,
-    /// How often `mark_pending_unknown` named the segment, for caches that count it.
+    /// Calls of `mark_pending_unknown` for the segment, in caches that count them.
     pub gaps: u64,
-    /// Which life of the counters this is: counters that were lost or ended, and began again, have another one.
+    /// Identifies the counters: counters that were lost or removed and then created again have another epoch.
     pub epoch: u64,
 }
 
 impl PendingMark {
-    /// Pairs noted from `earlier` until this mark; `None` when that can't be said.
+    /// Pairs noted between `earlier` and this mark; `None` if their number is unknown.
     pub fn since(&self, earlier: &Self) -> Option<u64> {
         if self.epoch != earlier.epoch || self.gaps != earlier.gaps {
             return None;
@@ -132,30 +133,30 @@ impl PendingMark {
     }
 }
 
-/// Who holds the refresh lock.
+/// Identifies the holder of the refresh lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockToken(pub u64);
 
 impl LockToken {
-    /// A token that nobody else has.
+    /// A random token, unique for practical purposes.
     pub fn random() -> Self {
         Self(fastrand::u64(..))
     }
 }
 
-/// What went wrong with the cache. Readers fall back to the store on each of them.
+/// A failed cache call. Readers fall back to the store on each variant.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {
-    /// The cache can't be reached, or lately could not.
+    /// The cache can't be reached, or recently could not be reached.
     #[error("the cache is unavailable: {0}")]
     Unavailable(String),
-    /// The cache did not answer in time.
-    #[error("the cache did not answer in time")]
+    /// The cache did not respond in time.
+    #[error("the cache did not respond in time")]
     Timeout,
-    /// The cache refuses who asks, or can't work as it is configured: somebody must act.
+    /// The cache rejects the credentials, or can't work as it is configured: an operator must act.
     #[error("the cache is misconfigured: {0}")]
     Misconfigured(String),
-    /// The cache answered something that is no answer.
-    #[error("the cache answered nonsense: {0}")]
+    /// The cache sent an invalid response.
+    #[error("the cache sent an invalid response: {0}")]
     Protocol(String),
 }

@@ -1,7 +1,7 @@
-//! What every [`PairStore`] must do, as checks that any adapter or decorator can be put through.
+//! The conformance suite of [`PairStore`], for every adapter and decorator.
 //!
-//! A check gets a factory of empty stores and panics at the first broken promise, naming it. Time comes from
-//! the check, so that a store needs nothing but [`TimeFrame`]s and instants.
+//! A check gets a factory of empty stores and panics with a description of the first violation. Time comes from the
+//! check, so that a store needs only a [`TimeFrame`] and instants.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,24 +21,24 @@ use crate::{
     Window,
 };
 
-/// Makes empty stores for the checks.
+/// Creates empty stores for the checks.
 #[async_trait::async_trait]
 pub trait Factory: Send + Sync {
-    /// An empty store with this frame. Stores made earlier may still be open.
+    /// An empty store with this frame. Stores created earlier may still be open.
     async fn empty(&self, frame: TimeFrame) -> Arc<dyn PairStore>;
 
-    /// An instant at which the checks may begin: stores whose server has a clock of its own want the present.
+    /// The instant at which the checks start. Stores whose server has its own clock need the current time.
     fn start(&self) -> Timestamp {
         Timestamp::now()
     }
 
-    /// Whether the store can be asked as of instants that the caller invents ahead of the server's clock.
+    /// Whether the store accepts an `as_of` ahead of the server's clock.
     fn time_travels(&self) -> bool {
         true
     }
 }
 
-/// Names that have broken somebody's escaping.
+/// Names that are known to break escaping.
 pub const HOSTILE_NAMES: &[&str] = &[
     "plain",
     "two words",
@@ -117,7 +117,7 @@ async fn users(store: &dyn PairStore, name: &str, window: Window, as_of: Timesta
     let count = store.count(&segment(name), window, as_of).await.unwrap();
     assert!(
         count.as_of >= as_of,
-        "a count must not be as of an instant before the one asked for"
+        "a count must not be as of an instant before the requested one"
     );
     if store.is_live() {
         let now = store.count_now(&segment(name), window, as_of).unwrap();
@@ -126,7 +126,7 @@ async fn users(store: &dyn PairStore, name: &str, window: Window, as_of: Timesta
     count.users
 }
 
-/// An empty store answers 0 and lists nothing.
+/// An empty store returns 0 and lists nothing.
 pub async fn check_empty(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -145,7 +145,7 @@ pub async fn check_empty(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Repeats, order and retries change nothing; users are distinct per segment.
+/// Duplicates, order and retries change nothing; users are distinct per segment.
 pub async fn check_distinct(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -200,11 +200,11 @@ pub async fn check_distinct(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Notes of erasures are given back, each with its instant, until no window reaches them. A live store needs none.
+/// Recorded erasures are returned, each with its instant, until no window reaches them. A live store keeps none.
 pub async fn check_erasure_notes(factory: &dyn Factory) {
     let store = factory.empty(frame(60)).await;
     let now = factory.start();
-    // Notes have whole microseconds.
+    // Erasures have a precision of microseconds.
     let begin = Timestamp::from_second(now.as_second() - 60).unwrap();
     let at = |second: u64| begin + Duration::from_secs(second);
     // Two in the same instant, and two of the same user.
@@ -214,7 +214,7 @@ pub async fn check_erasure_notes(factory: &dyn Factory) {
     for erasure in &noted {
         store.note_erasure(erasure).await.unwrap();
     }
-    // Repeating is no harm.
+    // A repeated call is harmless.
     store.note_erasure(&noted[0]).await.unwrap();
     store.archive(now, 100).await.unwrap();
     if store.is_live() {
@@ -233,7 +233,7 @@ pub async fn check_erasure_notes(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// A pair counts in `slot(T) - N < s <= slot(T)` and nowhere else.
+/// A pair counts if and only if `slot(T) - N < s <= slot(T)`.
 pub async fn check_windows(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -267,7 +267,7 @@ pub async fn check_windows(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Any legal name is kept apart from every other.
+/// Valid names never collide.
 pub async fn check_hostile_names(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -315,14 +315,14 @@ pub async fn check_hostile_names(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Many segments counted in one call have the counts that each has alone, in the order asked for.
+/// [`PairStore::count_many`] returns the same counts as a call for each segment, in the requested order.
 pub async fn check_count_many(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
     let now = factory.start();
     let present = frame.resolution().slot_of(now);
     assert!(store.counts_at_once() >= 1, "at least one at a time");
-    // More than a store takes at once. The n-th segment has users in n % 7 slots, so that some have none.
+    // More segments than any store counts at once. The n-th segment has users in n % 7 slots, so that some have none.
     let more: Vec<String> = (0..30).map(|n| format!("segment {n}")).collect();
     let mut names: Vec<&str> = HOSTILE_NAMES.to_vec();
     names.extend(more.iter().map(String::as_str));
@@ -331,7 +331,7 @@ pub async fn check_count_many(factory: &dyn Factory) {
         slots.map(move |age| (HOSTILE_NAMES[age as usize], *name, back(present, age * 3)))
     });
     store.record(&batch(pairs)).await.unwrap();
-    // One is asked for twice, and one that there never was.
+    // One segment is requested twice, and one does not exist.
     let mut asked: Vec<Segment> = names.iter().rev().map(|name| segment(name)).collect();
     asked.extend([segment("unknown"), segment(names[6])]);
     check_counts_of(&*store, &asked, &frame, now).await;
@@ -359,7 +359,7 @@ async fn check_counts_of(
     }
 }
 
-/// A user's segments are found, and erased from all of them and no others; later pairs count again.
+/// A user's segments are found. Erasure removes that user alone from all of them. Later pairs count again.
 pub async fn check_memberships_and_forget(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -417,7 +417,7 @@ pub async fn check_memberships_and_forget(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Archiving removes only what no window reaches, in steps that end.
+/// Archiving removes only pairs that no window reaches, and needs a finite number of steps.
 pub async fn check_archive_changes_no_count(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -461,7 +461,7 @@ pub async fn check_archive_changes_no_count(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Trend points come back in order, by segment and window, each second once.
+/// Trend points are returned in order, by segment and window, at most one per second.
 pub async fn check_trend(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -513,8 +513,8 @@ pub async fn check_trend(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Every pair is exported, under its name and at its latest slot at least, from exactly the slots asked for; or the
-/// store says, always, that it can't.
+/// An export returns every pair in the requested slots and no others, with its user id and at least its latest slot. A
+/// store that does not support exports always reports that.
 pub async fn check_export(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -538,7 +538,7 @@ pub async fn check_export(factory: &dyn Factory) {
         .flat_map(|name| HOSTILE_NAMES.iter().map(move |segment| (*name, *segment)))
         .enumerate()
     {
-        // Seen once, or a second time, earlier or later.
+        // Seen once, or twice with the second time earlier or later.
         for age in &ages[n % 5..(n % 5 + 1 + n % 2).min(5)] {
             let slot = back(present, *age);
             pairs.push((name, segment, slot));
@@ -573,7 +573,7 @@ pub async fn check_export(factory: &dyn Factory) {
         }
         assert_eq!(
             parts, whole,
-            "ranges of slots share nothing and leave out nothing"
+            "ranges of slots neither overlap nor leave gaps"
         );
     }
 
@@ -581,7 +581,7 @@ pub async fn check_export(factory: &dyn Factory) {
     let left = exported_from(&*store, names[0], all.clone()).await;
     assert!(
         left.iter().all(|(user, _)| user != names[1]),
-        "who was erased is not exported"
+        "an erased user is not exported"
     );
     store.close().await.unwrap();
     let closed = store.export(&segment(names[0]), all).await;
@@ -610,15 +610,15 @@ async fn exported_from(
         assert_eq!(
             pair.segment.as_str(),
             name,
-            "pairs of the segment asked for"
+            "pairs of the requested segment"
         );
-        assert!(slots.contains(&pair.slot), "from the slots asked for");
+        assert!(slots.contains(&pair.slot), "from the requested slots");
         pairs.insert((pair.user.as_str().to_owned(), pair.slot));
     }
     pairs
 }
 
-/// Many writers at once lose nothing.
+/// Concurrent writers lose no pair.
 pub async fn check_concurrent_writers(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -638,12 +638,12 @@ pub async fn check_concurrent_writers(factory: &dyn Factory) {
         }
     });
     futures::future::join_all(writes).await;
-    // Writers 0..16 cover n in 0..850, each in five rounds.
+    // Writers 0..16 cover 850 values of n, each in five rounds.
     assert_eq!(users(&*store, "s", frame.full_window(), now).await, 850 * 5);
     store.close().await.unwrap();
 }
 
-/// A long random run with time moving equals a naive model at many instants and over several windows.
+/// In a long random run with moving time, the counts equal those of a naive model, at many instants and windows.
 pub async fn check_against_model(factory: &dyn Factory) {
     let frame = frame(48);
     let store = factory.empty(frame).await;
@@ -697,7 +697,7 @@ pub async fn check_against_model(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// A closed store says so.
+/// A closed store returns [`StoreError::Closed`].
 pub async fn check_close(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;
@@ -707,6 +707,6 @@ pub async fn check_close(factory: &dyn Factory) {
         .record(&batch([("u", "s", frame.resolution().slot_of(now))]))
         .await;
     let Err(StoreError::Closed) = error else {
-        panic!("a closed store must answer Closed, not {error:?}");
+        panic!("a closed store must return Closed, not {error:?}");
     };
 }

@@ -1,4 +1,4 @@
-//! Where pairs live: the port that every store fulfils.
+//! The port for pair stores: the contract that every adapter implements.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -23,25 +23,25 @@ use crate::{
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
 ///
-/// Every store gives the same counts for the same pairs. Order, repetition and retries change nothing: a pair
-/// counts at its latest slot, so `record` may be called again with any part of an earlier batch.
+/// Every store returns the same counts for the same pairs. Order, duplicates and retries change nothing: a pair
+/// counts at its latest slot, so the caller may pass any part of an earlier batch to `record` again.
 ///
-/// **Time.** A store owns no clock. `as_of` comes from the caller's clock, which never goes back; a store
-/// that has already seen a later instant may answer for that one, and says so in [`Count::as_of`].
+/// **Time.** A store has no clock of its own. `as_of` comes from the caller's clock, which never goes back. A
+/// store that has already seen a later instant may count as of that instant; [`Count::as_of`] reports it.
 ///
-/// **Cancellation.** Dropping the future of a call leaves the store valid; a dropped `record` may or may
-/// not have taken effect, as a whole or in part, and may be repeated.
+/// **Cancellation.** Dropping the future of a call leaves the store valid. A dropped `record` may have recorded
+/// all of the batch, a part of it, or nothing; the caller may retry it.
 #[async_trait]
 pub trait PairStore: Send + Sync + std::fmt::Debug {
-    /// Records pairs. When it returns `Ok`, every pair of `batch` survives a crash of this process, and every
-    /// later count includes it. [`StoreError::Partly`] says the same of all pairs but those that it names. On any
-    /// other error any part of the batch may have been recorded.
+    /// Records pairs. After `Ok`, every pair of `batch` survives a crash of this process, and every later count
+    /// includes it. [`StoreError::Partly`] guarantees the same for all pairs except those that it lists. After any
+    /// other error, any part of the batch may have been recorded.
     ///
-    /// It may take as long as the store needs. A caller with a deadline drops the future.
+    /// The call has no timeout of its own. A caller with a deadline drops the future.
     async fn record(&self, batch: &Batch) -> Result<(), StoreError>;
 
     /// The number of distinct users of `segment` whose slot lies in
-    /// [`window.slots_as_of(slot(as_of))`](Window::slots_as_of). An unknown segment has 0.
+    /// [`window.slots_as_of(slot(as_of))`](Window::slots_as_of). The count of an unknown segment is 0.
     async fn count(
         &self,
         segment: &Segment,
@@ -49,8 +49,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         as_of: Timestamp,
     ) -> Result<Count, StoreError>;
 
-    /// The same as [`count`](Self::count) for each of `segments`, in their order. An error says nothing of which of them
-    /// can be counted.
+    /// The result of [`count`](Self::count) for each of `segments`, in the same order. An error does not show which of
+    /// the segments can be counted.
     async fn count_many(
         &self,
         segments: &[Segment],
@@ -64,31 +64,31 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         Ok(counts)
     }
 
-    /// How many small segments one [`count_many`](Self::count_many) should have, where that is cheaper than a call for
-    /// each; 1 where it is not. The same for the life of the store.
+    /// The recommended number of small segments per [`count_many`](Self::count_many) call; 1 if one call for many
+    /// segments is no cheaper than one call per segment. Constant for the life of the store.
     fn counts_at_once(&self) -> usize {
         1
     }
 
-    /// Whether the store keeps every slot in which a pair was seen, so that a count as of a slot that has ended is
-    /// still right. One that keeps the latest slot alone leaves out whoever has been seen again since. The same for
+    /// Whether the store keeps every slot in which a pair was seen. If so, a count as of a slot that has ended is
+    /// still exact. A store that keeps only the latest slot omits users who have been seen again since. Constant for
     /// the life of the store.
     fn keeps_every_slot(&self) -> bool {
         false
     }
 
-    /// Whether [`count_now`](Self::count_now) answers; the same for the life of the store.
+    /// Whether [`count_now`](Self::count_now) returns counts. Constant for the life of the store.
     fn is_live(&self) -> bool {
         false
     }
 
-    /// The same as [`count`](Self::count), at once and without I/O, from a store that can (the embedded one).
-    /// `None` from a store that is not live, always.
+    /// The same as [`count`](Self::count), but synchronous and without I/O. Only a live store (the embedded one)
+    /// supports it; every other store always returns `None`.
     fn count_now(&self, _segment: &Segment, _window: Window, _as_of: Timestamp) -> Option<Count> {
         None
     }
 
-    /// The segments that have at least one user in the full window, each once, sorted by name.
+    /// The segments that have at least one user in the full window, without duplicates, sorted by name.
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError>;
 
     /// The segments that `user` is in over the full window, sorted by name.
@@ -98,38 +98,39 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         as_of: Timestamp,
     ) -> Result<Vec<Membership>, StoreError>;
 
-    /// Erases `user` from every segment, durably, and returns from how many segments within the full window
-    /// the user was erased. Pairs recorded later count again.
+    /// Durably erases `user` from every segment. Returns the number of segments within the full window from which the
+    /// user was erased. Pairs recorded later count again.
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError>;
 
-    /// Notes, durably and for everybody on the store, that a user is being erased. It is kept for the full window at least. A
-    /// store that is live has nobody to tell.
+    /// Durably records, for all instances that share the store, that a user is being erased. The store keeps this note
+    /// for at least the full window. A live store is not shared, so it may ignore the call.
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError>;
 
-    /// The erasures at `since` or later that were noted, in any order, some perhaps more than once.
+    /// The recorded erasures at `since` or later, in any order. The result may contain duplicates.
     async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError>;
 
-    /// Removes from this machine's disk the pairs that the store refused and keeps there, of users who were erased after
-    /// that; how many there were.
+    /// Removes refused pairs that the store keeps on the local disk, if their user was erased after the refusal. Returns
+    /// the number of removed pairs.
     async fn erase_refused(&self, _erasures: &[Erasure]) -> Result<u64, StoreError> {
         Ok(0)
     }
 
-    /// What is left of a user whom [`forget`](Self::forget) erased at `at`.
+    /// Data that outlives [`forget`](Self::forget) for a time, for a user erased at `at`: for example, deleted rows in
+    /// the database's own files.
     fn remains(&self, _at: Timestamp) -> Vec<Remains> {
         Vec::new()
     }
 
-    /// Removes about `limit` pairs that no window as of `as_of` or later can reach, without holding up
-    /// writers for longer than one such step. No count changes. Call it again until `done`.
+    /// Removes about `limit` pairs that no window as of `as_of` or later can reach. No count changes. Writers are
+    /// blocked for at most one such step. Call it again until [`Archived::done`].
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError>;
 
-    /// The pairs of `segment` whose slot lies in `slots`, in any order, to move them to another store. A store
-    /// that keeps every slot of a pair may give each of them; one that keeps the latest gives that one. A store
-    /// that keeps no names of users answers [`StoreError::Unsupported`], always.
+    /// The pairs of `segment` whose slot lies in `slots`, in any order, for a copy to another store. A store that
+    /// keeps every slot of a pair may return the pair once per slot. A store that keeps only the latest slot returns
+    /// the pair with that slot. A store that does not keep user ids always returns [`StoreError::Unsupported`].
     ///
-    /// A pair recorded meanwhile only ever moves to a later slot, so who asks from the oldest slot to the newest
-    /// misses none that was there before the first call.
+    /// A concurrent write can only move a pair to a later slot. A caller that exports from the oldest slot to the
+    /// newest therefore gets every pair that existed before the first call.
     async fn export(
         &self,
         _segment: &Segment,
@@ -140,14 +141,14 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         ))
     }
 
-    /// Whether [`export_stream`](Self::export_stream) hands out ranges of any size in bounded memory. Of another store one
-    /// asks for ranges that fit into memory.
+    /// Whether [`export_stream`](Self::export_stream) uses bounded memory for ranges of any size. If not, the caller must
+    /// request ranges that fit into memory.
     fn streams(&self) -> bool {
         false
     }
 
-    /// The same pairs as [`export`](Self::export), in batches as they come. A pair may come more than once. After an
-    /// error those that came are right, but not all; the range is asked for again.
+    /// The same pairs as [`export`](Self::export), as a stream of batches. A pair may appear more than once. After an
+    /// error, the batches received so far are correct but incomplete; the caller requests the range again.
     fn export_stream<'a>(
         &'a self,
         segment: &'a Segment,
@@ -156,8 +157,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         futures::stream::once(self.export(segment, slots)).boxed()
     }
 
-    /// Keeps trend points, durably and for longer than pairs (400 days). A point of the same segment,
-    /// window and second replaces the earlier one. An old point may be thinned out to one an hour.
+    /// Durably stores trend points, for longer than pairs (400 days). A point of the same segment, window and second
+    /// replaces the earlier one. The store may thin old points to one per hour.
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError>;
 
     /// The trend points of `segment` and `window` with `from <= at <= to`, oldest first.
@@ -169,7 +170,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         to: Timestamp,
     ) -> Result<Vec<Count>, StoreError>;
 
-    /// The same, of each step since the epoch the last point. A store that can leaves the others where they are.
+    /// The same as [`trend`](Self::trend), reduced to the last point of each step; steps are aligned to the epoch. A
+    /// store that can do so filters on its server and does not transfer the other points.
     async fn trend_in_steps(
         &self,
         segment: &Segment,
@@ -182,99 +184,101 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         Ok(last_of_each(points, step))
     }
 
-    /// What other programs wrote into the store so that it can't be counted, or keeps pairs from being recorded: a
-    /// sentence each, with what to do about it, and never a user. A store that nobody else can write to has nothing.
+    /// Foreign data: what other programs wrote into the store that can't be counted, or that prevents pairs from being
+    /// recorded. Each string is one finding with its remedy, and never contains a user. The list is empty for a store
+    /// to which no other program can write.
     async fn strangers(&self, _as_of: Timestamp) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
 
-    /// What [`ping`](Self::ping) or a count met lately of [`strangers`](Self::strangers), without asking again.
+    /// The foreign data (see [`strangers`](Self::strangers)) that the latest [`ping`](Self::ping) or count found, without
+    /// another query.
     fn known_strangers(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Whether the store can serve now, by a real round trip.
+    /// Checks with a real round trip that the store can serve requests now.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// Finishes what was begun and releases what is held. Later calls answer [`StoreError::Closed`].
+    /// Completes work in progress and releases all resources. Later calls return [`StoreError::Closed`].
     async fn close(&self) -> Result<(), StoreError>;
 }
 
-/// Something that is left of an erased user, for a time.
+/// Data of an erased user that remains for a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remains {
-    /// Where: a short name for programs.
+    /// The location, as a short machine-readable name.
     pub place: &'static str,
-    /// What it is, and what ends it, in words.
+    /// A description for people: what the data is, and what removes it.
     pub what: String,
-    /// When it is gone at the latest; `None` where that is not in this program's hands.
+    /// The latest time of its removal; `None` if this program does not control the removal.
     pub until: Option<Timestamp>,
 }
 
-/// What one step of [`PairStore::archive`] did.
+/// The result of one [`PairStore::archive`] step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Archived {
-    /// Pairs removed. A store whose server removes them by itself answers 0.
+    /// Pairs removed; 0 if the server expires pairs by itself.
     pub removed: u64,
-    /// Whether nothing is left to remove as of that instant.
+    /// Whether no pairs are left to remove as of that instant.
     pub done: bool,
 }
 
-/// What went wrong, by what the caller can do next. The text is for the log: it names the thing and never a
-/// user.
+/// A failed call, classified by what the caller can do next. The message is for the log: it names the component and
+/// never a user.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
-    /// Too much is under way: try again soon.
+    /// Too many operations are in progress: retry soon.
     #[error("the store is busy: {0}")]
     Busy(String),
-    /// The store asks not to be called for this time: try again after it.
-    #[error("the store asks for a pause of {} s: {reason}", retry_after.as_secs())]
+    /// The store requests a pause: retry after it.
+    #[error("the store requests a pause of {} s: {reason}", retry_after.as_secs())]
     Throttled {
-        /// What the store said, as far as it names no user.
+        /// The store's reason, without anything that may name a user.
         reason: String,
-        /// How long it asks to wait, at most a minute.
+        /// The requested delay, at most one minute.
         retry_after: Duration,
     },
-    /// The store can't be reached or can't work now: try again later.
+    /// The store can't be reached or can't work now: retry later.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The store did not answer in time; the call may have taken effect.
-    #[error("the store did not answer in time: {0}")]
+    /// The store did not respond in time. The call may have taken effect.
+    #[error("the store did not respond in time: {0}")]
     Timeout(String),
-    /// There is no room: try again after somebody made some.
+    /// The store has no capacity left: retry after an operator has freed some.
     #[error("the store is full: {0}")]
     Full(String),
-    /// The store lacks what `headcount setup` makes.
+    /// The store lacks something that `headcount setup` creates.
     #[error("the store is not set up: {0}; run `headcount setup`")]
     NotSetUp(String),
-    /// The store refuses this and always will.
+    /// The store refuses the request, and a retry will not help.
     #[error("the store refused: {0}")]
     Rejected(String),
-    /// The store recorded a part of the batch. Only [`PairStore::record`] returns it.
+    /// The store recorded only a part of the batch. Only [`PairStore::record`] returns this error.
     #[error(transparent)]
     Partly(Box<Partly>),
-    /// What the store holds can't be trusted, or is not as the settings say: somebody must act.
+    /// The stored data can't be trusted or does not match the settings: an operator must act.
     #[error("the store can't be used: {0}")]
     Damaged(String),
-    /// This store can't do that.
-    #[error("this store can't do that: {0}")]
+    /// This kind of store does not support the operation.
+    #[error("this store does not support the operation: {0}")]
     Unsupported(&'static str),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
 }
 
-/// Which pairs of a batch were not recorded. Every other pair of it is durable.
+/// The pairs of a batch that were not recorded. All other pairs of the batch are durable.
 #[derive(Debug, Clone, Default, thiserror::Error)]
 #[error("{} pairs refused, {} undecided: {reason}", refused.len(), open.len())]
 pub struct Partly {
-    /// Positions in the batch, ascending, of the pairs that the store refuses for good.
+    /// Ascending positions in the batch of the pairs that the store refuses permanently.
     pub refused: Vec<usize>,
-    /// Whether all refused pairs are kept elsewhere, durably, for an operator to look at.
+    /// Whether all refused pairs are stored durably elsewhere, for an operator to inspect.
     pub kept: bool,
-    /// Positions in the batch, ascending, of the pairs that may or may not be recorded: record them again.
+    /// Ascending positions in the batch of the pairs that may or may not be recorded: record them again.
     pub open: Vec<usize>,
-    /// Why, for the log.
+    /// The reason, for the log.
     pub reason: String,
 }
 

@@ -1,4 +1,4 @@
-//! A store for the tests of this crate: nothing but a map, which fails, grows and forgets when told to.
+//! An in-memory store for tests, which fails, grows and loses pairs on demand.
 
 #![expect(clippy::unwrap_used, reason = "a store for tests fails by panicking")]
 
@@ -16,22 +16,22 @@ use crate::{
     Window,
 };
 
-/// The store; its resolution is that of [`frame`].
+/// The in-memory store. Its resolution is that of [`frame`].
 #[derive(Debug, Default)]
 pub struct Model {
     /// The latest slot of each user, by segment and user.
     pub pairs: Mutex<BTreeMap<(String, String), Slot>>,
-    /// Every so many calls are answered with `Unavailable`.
+    /// Every n-th call fails with `Unavailable`; 0 for none.
     pub fails_each: u64,
-    /// How often it was asked.
+    /// The number of calls so far.
     pub calls: AtomicU64,
-    /// From here on everything fails.
+    /// Whether every call fails.
     pub is_gone: AtomicBool,
-    /// Users whose pairs are taken and forgotten.
+    /// The user whose pairs it accepts and drops.
     pub drops: Option<&'static str>,
-    /// Recorded after each export, as live writes are.
+    /// Batches to record, one after each export, like concurrent writes.
     pub live: Mutex<Vec<Batch>>,
-    /// Who was erased.
+    /// The recorded erasures.
     pub erased: Mutex<Vec<Erasure>>,
 }
 
@@ -45,7 +45,7 @@ impl Model {
         }
     }
 
-    /// Takes pairs from beside the port.
+    /// Records pairs directly, without a call through the port.
     pub fn put(&self, batch: &Batch) {
         let mut pairs = self.pairs.lock();
         for pair in batch.pairs() {

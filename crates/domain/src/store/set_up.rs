@@ -1,50 +1,50 @@
-//! What the set-up of a store did.
+//! The report of a store's set-up.
 
-/// What a set-up did.
+/// The result of a set-up.
 #[derive(Debug)]
 pub struct SetUp {
-    /// Each thing that the store needs, in the order in which they were looked at.
+    /// The objects that the store needs, in the order in which the set-up checked them.
     pub steps: Vec<Step>,
-    /// Secrets made now, which will not be told again.
+    /// Secrets created by this run. They can't be read again later.
     pub tokens: Vec<IssuedToken>,
-    /// What is there and does harm, a sentence each.
+    /// Harmful existing data or settings, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// One thing that a store needs.
+/// One object that a store needs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
-    /// What it is, as in `bucket "headcount"`.
+    /// Its kind and name, as in `bucket "headcount"`.
     pub what: String,
-    /// What became of it.
+    /// The change that the set-up made to it.
     pub change: Change,
 }
 
-/// What became of one thing.
+/// The change that a set-up made to one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// It was missing.
+    /// The object was missing.
     Created,
-    /// It was there in another form.
+    /// The object existed with other properties.
     Updated,
-    /// It was as it should be.
+    /// The object was correct.
     Unchanged,
 }
 
-/// A new secret.
+/// A newly issued token.
 #[derive(Clone)]
 pub struct IssuedToken {
-    /// What it is for, in a word.
+    /// Its role, in one word.
     pub role: &'static str,
-    /// What it is for, as the store lists it.
+    /// Its description, as the store lists it.
     pub purpose: String,
-    /// The secret.
+    /// The secret itself.
     pub token: String,
 }
 
 impl std::fmt::Debug for IssuedToken {
-    /// Everything but the secret.
+    /// Omits the secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IssuedToken")
             .field("purpose", &self.purpose)

@@ -1,10 +1,10 @@
-//! Trends in steps.
+//! Downsampling of trends.
 
 use std::time::Duration;
 
 use crate::Count;
 
-/// Keeps the last point of each step; `points` are in order.
+/// Keeps the last point of each step. `points` must be in order of time; steps are aligned to the epoch.
 pub fn last_of_each(points: Vec<Count>, step: Duration) -> Vec<Count> {
     let step = i64::try_from(step.as_secs().max(1)).unwrap_or(i64::MAX);
     let mut kept: Vec<Count> = Vec::new();

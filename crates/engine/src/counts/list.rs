@@ -1,4 +1,4 @@
-//! All segments with their counts: made once for all who ask, and repeated for `memory_ttl`.
+//! The list of all segments with their counts. Concurrent requests share one load, and the list is reused for `memory_ttl`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,38 +8,38 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::time::{Instant, timeout_at};
 
-use super::patience::PATIENCE;
+use super::timeouts::READ_TIMEOUT;
 use super::{CountError, Counts, Listed};
 use crate::refresher::Key;
 use domain::{Count, Segment, Timestamp, Window};
 
-/// Counts that a list asks for at once. The bound on those under way is elsewhere; this keeps lists from filling the
-/// line for single counts.
-const ASKED_AT_ONCE: usize = 16;
-/// Windows whose lists are repeated.
+/// Counts that a list requests concurrently. The refresher bounds the counts that run; this limit keeps lists from filling
+/// the queue of single counts.
+const CONCURRENT_COUNTS: usize = 16;
+/// The maximum number of windows whose lists are cached.
 const MAX_WINDOWS: u64 = 8;
-/// A load whose first caller went away is repeated after this time at the latest.
+/// The longest time for which the result of a load is shared, if the caller that should remove it was cancelled.
 const LOAD_KEPT: Duration = Duration::from_secs(1);
 
-/// Lists made lately, and those under way.
+/// Recent lists, and loads in flight.
 #[derive(Debug)]
 pub(super) struct Lists {
-    made: moka::sync::Cache<Window, Made>,
+    recent: moka::sync::Cache<Window, RecentList>,
     loads: moka::future::Cache<Window, Arc<[Listed]>>,
 }
 
 #[derive(Debug, Clone)]
-struct Made {
+struct RecentList {
     list: Arc<[Listed]>,
     at: Instant,
-    /// As of when the oldest count is that is not called stale.
+    /// The `as_of` of the oldest count that is not stale.
     oldest: Option<Timestamp>,
 }
 
 impl Default for Lists {
     fn default() -> Self {
         Self {
-            made: moka::sync::Cache::new(MAX_WINDOWS),
+            recent: moka::sync::Cache::new(MAX_WINDOWS),
             loads: moka::future::Cache::builder()
                 .max_capacity(MAX_WINDOWS)
                 .time_to_live(LOAD_KEPT)
@@ -49,38 +49,38 @@ impl Default for Lists {
 }
 
 impl Counts {
-    /// Every segment with users over `window`, sorted by name. One that can't be counted is marked, and takes no other
-    /// along. When no source can list them, those that are known.
+    /// Every segment with users over `window`, sorted by name. A segment that can't be counted is marked stale and does not
+    /// affect the others. If no source can list the segments, the list has the segments that this process knows.
     pub async fn list(&self, window: Window) -> Result<Arc<[Listed]>, CountError> {
         if self.parts.store.is_live() {
             return self.list_live(window).await;
         }
-        if let Some(made) = self.lists.made.get(&window)
-            && made.at.elapsed() < self.parts.memory_ttl
-            // The clock may have gone on by more than that, on a machine that slept.
-            && made.oldest.is_none_or(|oldest| self.is_recent(oldest))
+        if let Some(recent) = self.lists.recent.get(&window)
+            && recent.at.elapsed() < self.parts.memory_ttl
+            // The clock may have advanced by more than the monotonic time, on a machine that slept.
+            && recent.oldest.is_none_or(|oldest| self.is_recent(oldest))
         {
-            return Ok(made.list);
+            return Ok(recent.list);
         }
         let load = async {
             let list = self.load_list(window).await?;
             let not_stale = list.iter().filter(|listed| !listed.stale);
             let counts = not_stale.filter_map(|listed| listed.count);
-            let made = Made {
+            let recent = RecentList {
                 at: Instant::now(),
                 oldest: counts.map(|count| count.as_of).min(),
                 list: Arc::clone(&list),
             };
-            self.lists.made.insert(window, made);
+            self.lists.recent.insert(window, recent);
             Ok(list)
         };
         let loaded = self.lists.loads.try_get_with(window, load).await;
-        // Kept only while the load was under way.
+        // The result is shared only with requests that joined the load.
         self.lists.loads.invalidate(&window).await;
         loaded.map_err(|error: Arc<CountError>| CountError::clone(&error))
     }
 
-    /// A live store is asked itself: it is as quick.
+    /// Queries a live store directly, which is as fast as memory.
     async fn list_live(&self, window: Window) -> Result<Arc<[Listed]>, CountError> {
         let (store, now) = (&self.parts.store, self.parts.clock.now());
         let names = store.segments(now).await.map_err(CountError)?;
@@ -96,9 +96,9 @@ impl Counts {
     }
 
     async fn load_list(&self, window: Window) -> Result<Arc<[Listed]>, CountError> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + READ_TIMEOUT;
         let names = self.parts.refresher.names();
-        let names = match names.to_read(PATIENCE).await {
+        let names = match names.to_read(READ_TIMEOUT).await {
             Ok(names) => names,
             Err(error) => {
                 let known = self.parts.refresher.remembered().segments(window);
@@ -113,7 +113,7 @@ impl Counts {
             |count: &Option<Count>| count.is_some_and(|count| self.is_recent(count.as_of));
         let mut to_count: Vec<_> = names.iter().zip(&known).collect();
         to_count.retain(|(_, known)| !is_recent(known));
-        // Those without any number go first.
+        // Segments without any count go first.
         to_count.sort_by_key(|(_, known)| known.is_some());
         let to_count = to_count.into_iter().map(|(segment, _)| segment.clone());
         let counted = self.count_until(deadline, to_count.collect(), window).await;
@@ -123,7 +123,7 @@ impl Counts {
             .map(|(segment, known)| {
                 let counted = counted.get(segment).copied();
                 let stale = match &counted {
-                    // One that took the store long, or waited for a cache that did not respond, is as old as that.
+                    // It is old if the store was slow, or if the count waited for a cache that did not respond.
                     Some(count) => self.is_old(count.as_of),
                     None => !is_recent(&known),
                 };
@@ -142,7 +142,7 @@ impl Counts {
         Ok(list.into())
     }
 
-    /// What the store counts of `segments` until `deadline`.
+    /// The counts of `segments` that the store completes before `deadline`.
     async fn count_until(
         &self,
         deadline: Instant,
@@ -150,12 +150,12 @@ impl Counts {
         window: Window,
     ) -> HashMap<Segment, Count> {
         let mut counts = HashMap::new();
-        if self.parts.refresher.recounts().are_stuck_for(PATIENCE) {
+        if self.parts.refresher.recounts().are_stuck_for(READ_TIMEOUT) {
             return counts;
         }
         let mut counted = stream::iter(segments)
             .map(|segment| self.count_one((segment, window)))
-            .buffer_unordered(ASKED_AT_ONCE);
+            .buffer_unordered(CONCURRENT_COUNTS);
         while let Ok(Some(counted)) = timeout_at(deadline, counted.next()).await {
             counts.extend(counted);
         }
@@ -163,15 +163,15 @@ impl Counts {
     }
 
     async fn count_one(&self, key: Key) -> Option<(Segment, Count)> {
-        if self.parts.refresher.recounts().is_silent(&key) {
+        if self.parts.refresher.recounts().timed_out_recently(&key) {
             return None;
         }
-        let recount = self.ask(&key).recount().await.ok()?;
+        let recount = self.request(&key).recount().await.ok()?;
         Some((key.0, recount.count))
     }
 }
 
-/// One without users is no more on the list than one that was never there.
+/// Whether the segment belongs on the list. Segments without users do not.
 fn has_users(listed: &Listed) -> bool {
     listed.count.is_none_or(|count| count.users > 0)
 }

@@ -1,113 +1,117 @@
-//! A count that takes I/O.
+//! Counts that need I/O: from the cache or from the store.
 
 use tokio::time::{Instant, timeout_at};
 
-use super::patience::{GLANCE, LONGEST, PATIENCE};
-use super::{Answer, CountError, Counts, Source};
+use super::timeouts::{MAX_READ_TIMEOUT, QUICK_READ_TIMEOUT, READ_TIMEOUT};
+use super::{CountError, CountResult, Counts, Source};
 use crate::refresher::{Key, Ticket};
 use domain::Count;
 use domain::store::StoreError;
 
 impl Counts {
-    /// The cache's count while it is recent, else the store's, as far as it is worth waiting for.
-    pub(super) async fn load(&self, key: &Key) -> Result<Answer, CountError> {
+    /// The count of the cache if it is recent, else the count of the store, or the last known one after a timeout.
+    pub(super) async fn load(&self, key: &Key) -> Result<CountResult, CountError> {
         let cached = self.parts.cache.get(&key.0, key.1).await;
         if let Ok(Some(cached)) = cached {
             let remembered = self.parts.refresher.remembered();
             remembered.keep(&key.0, key.1, cached.count);
             if self.is_recent(cached.count.as_of) {
-                return Ok(self.latest(key, Answer::cached(cached, key.1)));
+                return Ok(self.latest(key, CountResult::cached(cached, key.1)));
             }
         }
         if cached.is_err() {
             self.parts.metrics.counts.cache_fallbacks.inc();
         }
         let counted = match self.parts.refresher.remembered().get(key) {
-            None => self.count_at_last(key).await,
+            None => self.count_without_fallback(key).await,
             Some(kept) if self.is_as_good_as_cached(key, kept.count) => {
                 return Ok(self.renewed(key, kept.count, cached.is_err()).await);
             }
-            Some(_) => self.count_with_patience(key).await,
+            Some(_) => self.count_with_fallback(key).await,
         };
         counted.or_else(|error| self.last(key, false, error))
     }
 
-    /// Whether `known` may be answered though the cache lacks it. Not of a segment that left the list, whose users are
-    /// gone, and not of one that was empty, which may have just begun.
+    /// Whether `known` may be served although the cache lacks it. That excludes a segment that left the list, because it
+    /// has no users any more, and an empty segment, because it may just have received its first users.
     fn is_as_good_as_cached(&self, key: &Key, known: Count) -> bool {
         let is_listed = self.parts.refresher.names().knows(&key.0);
         is_listed && known.users > 0 && self.is_recent(known.as_of)
     }
 
-    /// A count that begins now. Any other is called stale.
-    pub(super) async fn load_fresh(&self, key: &Key) -> Result<Answer, CountError> {
+    /// A count that begins now. The fallback, the last known count, is marked stale.
+    pub(super) async fn load_fresh(&self, key: &Key) -> Result<CountResult, CountError> {
         let lane = self.parts.refresher.lane_of(&key.0, key.1);
-        let ticket = self.parts.refresher.recounts().ask_fresh(key, lane);
-        let deadline = Instant::now() + LONGEST;
+        let ticket = self.parts.refresher.recounts().request_fresh(key, lane);
+        let deadline = Instant::now() + MAX_READ_TIMEOUT;
         let counted = counted(ticket, key, deadline).await;
         counted.or_else(|error| self.last(key, true, error))
     }
 
-    /// `cached`, or what is remembered, if that is later: a cache that was away when the store was counted must not
-    /// take a reader back to an older number.
-    fn latest(&self, key: &Key, cached: Answer) -> Answer {
+    /// The later of `cached` and the remembered count. The cache may lack the later one because it was unavailable when the
+    /// store counted, and a reader must not get an older count than before.
+    fn latest(&self, key: &Key, cached: CountResult) -> CountResult {
         match self.parts.refresher.remembered().get(key) {
             Some(kept)
                 if kept.count.as_of > cached.count.as_of && self.is_recent(kept.count.as_of) =>
             {
-                Answer::remembered(kept.count, key.1)
+                CountResult::remembered(kept.count, key.1)
             }
             _ => cached,
         }
     }
 
-    /// The store's count of `key`, in the lane of a reader.
-    pub(super) fn ask(&self, key: &Key) -> Ticket {
+    /// Requests the store's count of `key`, in the lane of a reader.
+    pub(super) fn request(&self, key: &Key) -> Ticket {
         let lane = self.parts.refresher.lane_of(&key.0, key.1);
-        self.parts.refresher.recounts().ask(key, lane)
+        self.parts.refresher.recounts().request(key, lane)
     }
 
-    /// The store's count where there is nothing else to answer with.
-    async fn count_at_last(&self, key: &Key) -> Result<Answer, StoreError> {
-        counted(self.ask(key), key, Instant::now() + LONGEST).await
+    /// The count of the store, where no earlier count is known.
+    async fn count_without_fallback(&self, key: &Key) -> Result<CountResult, StoreError> {
+        counted(self.request(key), key, Instant::now() + MAX_READ_TIMEOUT).await
     }
 
-    /// The store's count where the last known one is too old. A store that was silent is not waited for.
-    async fn count_with_patience(&self, key: &Key) -> Result<Answer, StoreError> {
+    /// The count of the store, where the last known count is too old. Does not wait if the store just timed out.
+    async fn count_with_fallback(&self, key: &Key) -> Result<CountResult, StoreError> {
         let recounts = self.parts.refresher.recounts();
-        let silent = |text: &str| Err(StoreError::Timeout(text.to_owned()));
-        if recounts.is_silent(key) {
-            return silent("it was silent a moment ago");
+        let timed_out = |reason: &str| Err(StoreError::Timeout(reason.to_owned()));
+        if recounts.timed_out_recently(key) {
+            return timed_out("a count timed out a moment ago");
         }
-        let are_stuck = recounts.are_stuck_for(PATIENCE);
-        let ticket = self.ask(key);
+        let are_stuck = recounts.are_stuck_for(READ_TIMEOUT);
+        let ticket = self.request(key);
         if are_stuck {
-            return silent("all counts under way take too long");
+            return timed_out("all running counts take too long");
         }
-        let deadline = ticket.asked + PATIENCE;
+        let deadline = ticket.requested_at + READ_TIMEOUT;
         counted(ticket, key, deadline).await
     }
 
-    /// A newer count than `known`, which is recent and which the cache lacks; or that one, if the store can't count at
-    /// once. While the cache is unavailable nobody else renews it, and the store gets no more than a glance.
-    async fn renewed(&self, key: &Key, known: Count, is_cache_away: bool) -> Answer {
-        let answer = Answer::remembered(known, key.1);
-        let is_new = is_cache_away && self.is_within(known.as_of, self.parts.renew_after);
-        if is_new || self.parts.refresher.recounts().is_silent(key) {
-            return answer;
+    /// A newer count than `known`, which is recent and which the cache lacks; or `known`, if the store can't start to count
+    /// at once or times out. While the cache is unavailable readers are the only ones to renew the count, with a short
+    /// timeout.
+    async fn renewed(&self, key: &Key, known: Count, is_cache_unavailable: bool) -> CountResult {
+        let result = CountResult::remembered(known, key.1);
+        let is_new = is_cache_unavailable && self.is_within(known.as_of, self.parts.renew_after);
+        if is_new || self.parts.refresher.recounts().timed_out_recently(key) {
+            return result;
         }
-        let ticket = self.ask(key);
+        let ticket = self.request(key);
         if !ticket.runs() {
-            return answer;
+            return result;
         }
-        let patience = if is_cache_away { GLANCE } else { PATIENCE };
-        let deadline = Instant::now() + patience;
-        counted(ticket, key, deadline).await.unwrap_or(answer)
+        let timeout = match is_cache_unavailable {
+            true => QUICK_READ_TIMEOUT,
+            false => READ_TIMEOUT,
+        };
+        let deadline = Instant::now() + timeout;
+        counted(ticket, key, deadline).await.unwrap_or(result)
     }
 
-    /// The last known count. It is stale unless it is as recent as one from the cache; any is where it had to be
-    /// `fresh`.
-    fn last(&self, key: &Key, fresh: bool, error: StoreError) -> Result<Answer, CountError> {
+    /// The last known count, or `error` if there is none. It is stale unless it is recent; if the caller requested a `fresh`
+    /// count, it is always stale.
+    fn last(&self, key: &Key, fresh: bool, error: StoreError) -> Result<CountResult, CountError> {
         let Some(kept) = self.parts.refresher.remembered().get(key) else {
             return Err(CountError(error));
         };
@@ -115,28 +119,35 @@ impl Counts {
         if stale {
             self.parts.metrics.counts.stale_answers.inc();
         }
-        Ok(Answer {
+        Ok(CountResult {
             stale,
-            ..Answer::remembered(kept.count, key.1)
+            ..CountResult::remembered(kept.count, key.1)
         })
     }
 }
 
-async fn counted(mut ticket: Ticket, key: &Key, deadline: Instant) -> Result<Answer, StoreError> {
+async fn counted(
+    mut ticket: Ticket,
+    key: &Key,
+    deadline: Instant,
+) -> Result<CountResult, StoreError> {
     let recount = timeout_at(deadline, ticket.recount()).await;
     let recount = recount.unwrap_or_else(|_| {
-        // A count that still waits for its turn, or one that takes long: it goes on.
-        let text = "it has more to count than it can in time".to_owned();
+        // The count continues, whether it still waits for a permit or takes long.
         match ticket.runs() {
-            true => Err(StoreError::Timeout(text)),
-            false => Err(StoreError::Busy(text)),
+            true => Err(StoreError::Timeout(
+                "the count did not complete in time".to_owned(),
+            )),
+            false => Err(StoreError::Busy(
+                "the count did not start in time".to_owned(),
+            )),
         }
     })?;
-    Ok(Answer {
+    Ok(CountResult {
         count: recount.count,
         window: key.1,
         source: Source::Store,
-        // Pairs may have been acknowledged since a count began that was under way.
+        // A count that was already running may lack pairs that were acknowledged since it began.
         pending: recount.pending.filter(|_| !ticket.is_joined),
         stale: false,
     })

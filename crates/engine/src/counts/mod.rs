@@ -1,17 +1,17 @@
-//! The one way out: process memory, then the cache, then the store; one load per key at a time.
+//! The read path of counts: process memory, then the cache, then the store, with one load per key at a time.
 
-mod answer;
 mod list;
 mod load;
-mod patience;
+mod result;
 mod sample;
+mod timeouts;
 mod trend;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::answer::{Answer, CountError, Listed, Source};
 use self::list::Lists;
+pub use self::result::{CountError, CountResult, Listed, Source};
 pub(crate) use self::sample::Sample;
 use crate::refresher::{Key, Refresher};
 use domain::cache::CountCache;
@@ -19,46 +19,46 @@ use domain::store::PairStore;
 use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
 use telemetry::Metrics;
 
-/// Loads under way that may be joined.
+/// The maximum number of loads in flight that requests can join.
 const MAX_LOADS: u64 = 100_000;
-/// A load whose first caller went away is repeated after this time at the latest.
+/// The longest time for which the result of a load is shared, if the caller that should remove it was cancelled.
 const LOAD_KEPT: Duration = Duration::from_secs(1);
 
-/// Answers counts.
+/// Serves counts.
 #[derive(Debug)]
 pub struct Counts {
     parts: CountsParts,
-    /// Loads under way, so that a hot missing key makes one, however many ask.
-    loads: moka::future::Cache<Key, Answer>,
+    /// Loads in flight. All concurrent requests for a missing key share one.
+    loads: moka::future::Cache<Key, CountResult>,
     lists: Lists,
 }
 
-/// What the read path is made of.
+/// The dependencies and settings of the read path.
 #[derive(Debug)]
 pub struct CountsParts {
     /// The window and resolution.
     pub frame: TimeFrame,
-    /// Where "now" comes from.
+    /// The source of the current time.
     pub clock: Arc<dyn Clock>,
     /// The source of truth.
     pub store: Arc<dyn PairStore>,
-    /// Last known counts.
+    /// The shared cache of counts.
     pub cache: Arc<dyn CountCache>,
-    /// The one writer of cached counts.
+    /// Requests counts from the store; the only writer of cached counts.
     pub refresher: Arc<Refresher>,
-    /// Counters of fallbacks.
+    /// The metrics, with counters of fallbacks.
     pub metrics: Arc<Metrics>,
-    /// A count older than this is counted anew, wherever it comes from.
+    /// A count older than this is recounted, whatever its source.
     pub cache_ttl: Duration,
-    /// How long an answer is repeated from process memory without asking the cache; zero for a cache that lives there
-    /// itself.
+    /// How long a count is served from process memory without a request to the cache. Zero if the cache itself is in process
+    /// memory.
     pub memory_ttl: Duration,
-    /// The age from which a remembered count that the cache lacks is counted anew, while it is still answered.
+    /// The age from which a remembered count that the cache lacks is recounted, although it is still served.
     pub renew_after: Duration,
 }
 
 impl Counts {
-    /// The read path from its parts.
+    /// Creates the read path.
     pub fn new(parts: CountsParts) -> Self {
         Self {
             parts,
@@ -70,10 +70,10 @@ impl Counts {
         }
     }
 
-    /// A count that needs no I/O: from a live store, or remembered for less than `memory_ttl`.
-    pub fn get_now(&self, segment: &Segment, window: Window) -> Option<Answer> {
-        if let Some(answer) = self.count_live(segment, window) {
-            return Some(answer);
+    /// A count that needs no I/O: from a live store, or from memory for at most `memory_ttl`. `None` if there is none.
+    pub fn get_now(&self, segment: &Segment, window: Window) -> Option<CountResult> {
+        if let Some(result) = self.count_live(segment, window) {
+            return Some(result);
         }
         if self.parts.memory_ttl.is_zero() {
             return None;
@@ -81,36 +81,36 @@ impl Counts {
         let key = (segment.clone(), window);
         let kept = self.parts.refresher.remembered().get(&key)?;
         let is_new = kept.at.elapsed() < self.parts.memory_ttl;
-        // A count that is too old is remembered as the last known one, not to be repeated.
-        let is_repeated = is_new && self.is_recent(kept.count.as_of);
-        is_repeated.then(|| Answer::remembered(kept.count, window))
+        // Memory also keeps counts that are too old, as a fallback. They are not served here.
+        let is_current = is_new && self.is_recent(kept.count.as_of);
+        is_current.then(|| CountResult::remembered(kept.count, window))
     }
 
-    /// The count of a live store.
-    fn count_live(&self, segment: &Segment, window: Window) -> Option<Answer> {
+    /// The count of a live store; `None` with any other store.
+    fn count_live(&self, segment: &Segment, window: Window) -> Option<CountResult> {
         let now = self.parts.clock.now();
         let count = self.parts.store.count_now(segment, window, now)?;
-        Some(Answer::live(count, window))
+        Some(CountResult::live(count, window))
     }
 
-    /// The number of distinct users of `segment` over `window`. A `fresh` one holds every pair recorded before the
-    /// call, unless it is called stale.
+    /// The number of distinct users of `segment` over `window`. A `fresh` count includes every pair recorded before the
+    /// call, unless it is marked stale.
     pub async fn get(
         &self,
         segment: &Segment,
         window: Window,
         fresh: bool,
-    ) -> Result<Answer, CountError> {
+    ) -> Result<CountResult, CountError> {
         let key = (segment.clone(), window);
         if fresh {
-            // That of a live store is, whatever a cache beside it does.
+            // The count of a live store is always fresh, so the cache does not matter.
             return match self.count_live(segment, window) {
-                Some(answer) => Ok(answer),
+                Some(result) => Ok(result),
                 None => self.load_fresh(&key).await,
             };
         }
-        if let Some(answer) = self.get_now(segment, window) {
-            return Ok(answer);
+        if let Some(result) = self.get_now(segment, window) {
+            return Ok(result);
         }
         let mut is_own = false;
         let load = async {
@@ -118,25 +118,28 @@ impl Counts {
             self.load(&key).await
         };
         let loaded = self.loads.try_get_with_by_ref(&key, load).await;
-        // Kept only while the load was under way: what to repeat, and for how long, the memory knows.
+        // The result is shared only with requests that joined the load. Later requests use the memory, which has its
+        // own TTL.
         self.loads.invalidate(&key).await;
-        let mut answer = loaded.map_err(|error| CountError::clone(&error))?;
+        let mut result = loaded.map_err(|error| CountError::clone(&error))?;
         if !is_own {
-            // Pairs may have been acknowledged between the beginning of that load and of this call.
-            answer.pending = None;
+            // Pairs may have been acknowledged after the load began and before this call.
+            result.pending = None;
         }
-        Ok(answer)
+        Ok(result)
     }
 
-    /// Within `cache_ttl`, on either side of now: clocks of instances may differ a little, and a count from far ahead was
-    /// made by one that was wrong, and would be kept until that time has come.
+    /// Whether `as_of` is within `cache_ttl` of now, in the past or in the future. The clocks of instances may differ a
+    /// little. A count from far in the future comes from an instance with a wrong clock; without this bound it would be
+    /// kept until that time.
     ///
-    /// The one rule of what is recent, for single counts and for lists.
+    /// Single counts and lists share this rule.
     fn is_recent(&self, as_of: Timestamp) -> bool {
         self.is_within(as_of, self.parts.cache_ttl)
     }
 
-    /// Of a count that the store has just made, which may know of a later time than this instance's clock.
+    /// Whether a count that the store just returned is too old. Its `as_of` may be ahead of this instance's clock,
+    /// because the store may have seen a later instant.
     fn is_old(&self, as_of: Timestamp) -> bool {
         as_of < self.parts.clock.now() && !self.is_recent(as_of)
     }

@@ -1,23 +1,23 @@
-//! All counts at an instant, for the events of changes.
+//! A snapshot of all counts, for the events of changed counts.
 
 use super::Counts;
 use domain::{Count, Segment, Timestamp};
 
-/// All counts of the full window at an instant.
+/// A snapshot of all counts of the full window.
 pub(crate) struct Sample {
     pub(crate) counts: Vec<(Segment, Count)>,
-    /// Whether a segment that is missing has no users.
-    pub(crate) is_whole: bool,
+    /// Whether the snapshot is complete, so that a missing segment has no users.
+    pub(crate) is_complete: bool,
     pub(crate) at: Timestamp,
 }
 
 impl Counts {
-    /// Whether counts come from a store in this process.
+    /// Whether the store is in this process and counts without I/O.
     pub(crate) fn is_live(&self) -> bool {
         self.parts.store.is_live()
     }
 
-    /// All counts: those of a live store, else the cached ones; nothing is recounted. `None` while the source is unavailable.
+    /// The counts of a live store, else the cached counts. Nothing is recounted. `None` while the source is unavailable.
     pub(crate) async fn sample(&self) -> Option<Sample> {
         let (window, at) = (self.parts.frame.full_window(), self.parts.clock.now());
         let (store, cache) = (&self.parts.store, &self.parts.cache);
@@ -29,23 +29,23 @@ impl Counts {
             });
             return Some(Sample {
                 counts: counted.collect(),
-                is_whole: true,
+                is_complete: true,
                 at,
             });
         }
         let list = cache.segments().await.ok()?;
         let cached = cache.get_many(&list.names, window).await.ok()?;
-        let (mut counts, mut is_whole) = (Vec::with_capacity(cached.len()), list.complete);
+        let (mut counts, mut is_complete) = (Vec::with_capacity(cached.len()), list.complete);
         for (segment, cached) in list.names.into_iter().zip(cached) {
             match cached {
                 Some(cached) => counts.push((segment, cached.count)),
-                // Listed, and not counted yet: neither a count nor a segment that is gone.
-                None => is_whole = false,
+                // Listed but not counted yet: there is no count, but the segment is not gone either.
+                None => is_complete = false,
             }
         }
         Some(Sample {
             counts,
-            is_whole,
+            is_complete,
             at,
         })
     }

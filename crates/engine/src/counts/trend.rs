@@ -1,4 +1,4 @@
-//! Counts of the past.
+//! Reads the trend: counts of the past.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use domain::store::StoreError;
 use domain::{Count, Segment, Timestamp, Window};
 
 impl Counts {
-    /// The trend of `segment` from `from` to `to`, both included: every point that is kept, or the last one of
-    /// each `step` since the epoch.
+    /// The trend of `segment` from `from` to `to`, both inclusive: every point in the store, or with a `step` only the
+    /// last one of each step since the epoch.
     ///
     /// # Errors
     ///
-    /// Those of the store.
+    /// The errors of the store.
     pub async fn trend(
         &self,
         segment: &Segment,

@@ -1,7 +1,7 @@
-//! Finds out which counts changed, by comparing all of them with those that were known before.
+//! Detects changed counts by comparing all counts with the previous ones.
 //!
-//! Comparing sees every cause alike: pairs that came, users that expired or were erased, counts that another instance
-//! put into a shared cache. What was missed while the cache was away is found when it is back.
+//! The comparison detects every kind of change: new pairs, expired or erased users, and counts that another instance wrote
+//! to a shared cache. Changes during an outage of the cache are detected when it is available again.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,12 +13,13 @@ use super::Events;
 use crate::counts::{Counts, Sample};
 use domain::{Count, Segment};
 
-/// A live store answers from memory: about a millisecond for a thousand segments.
+/// The interval of comparisons with a live store. It returns the counts of a thousand segments in about a millisecond.
 const LIVE_PERIOD: Duration = Duration::from_millis(400);
-/// Another store's counts change with its recounts; asking a shared cache costs it some of its time.
+/// The interval of comparisons with any other store. Its counts change only with recounts, and each comparison is load
+/// on the shared cache.
 const CACHED_PERIOD: Duration = Duration::from_secs(1);
 
-/// Publishes changes to `events` until `stop`. Without clients it waits for one.
+/// Publishes changes to `events` until `stop`. While there are no clients, it waits for one.
 pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: CancellationToken) {
     let period = match counts.is_live() {
         true => LIVE_PERIOD,
@@ -34,7 +35,7 @@ pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: Cancellation
             () = stop.cancelled() => return,
             sample = counts.sample() => sample,
         };
-        // Whose call failed has logged and counted it; what was missed is found by the next comparison.
+        // A failed call was already logged and counted. The next comparison detects what this one missed.
         if let Some(sample) = sample {
             match &mut known {
                 Some(known) => events.publish(&known.compare(sample)),
@@ -42,7 +43,7 @@ pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: Cancellation
                     let mut fresh = Known::default();
                     fresh.compare(sample);
                     known = Some(fresh);
-                    // Whoever did not wait for this may have missed changes.
+                    // Clients that did not wait for this comparison may have missed changes.
                     events.reset();
                 }
             }
@@ -55,17 +56,17 @@ pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: Cancellation
     }
 }
 
-/// The users of each segment as last told.
+/// The number of users of each segment in the last comparison.
 #[derive(Debug, Default)]
 struct Known(HashMap<Segment, u64>);
 
 impl Known {
-    /// What changed since the sample before.
+    /// The changes since the previous sample.
     fn compare(&mut self, sample: Sample) -> Vec<(Segment, Count)> {
         let mut changes = Vec::new();
-        let gone = sample.is_whole.then(|| self.missing_in(&sample));
+        let gone = sample.is_complete.then(|| self.missing_in(&sample));
         for (segment, count) in sample.counts {
-            // Nobody was told of it yet, and nobody is there: no change.
+            // A new segment without users is no change.
             let before = self.0.get(&segment).copied().unwrap_or(0);
             if before != count.users {
                 self.0.insert(segment.clone(), count.users);
@@ -83,10 +84,10 @@ impl Known {
     }
 
     fn missing_in(&self, sample: &Sample) -> Vec<Segment> {
-        let there: HashSet<&Segment> = sample.counts.iter().map(|(segment, _)| segment).collect();
+        let present: HashSet<&Segment> = sample.counts.iter().map(|(segment, _)| segment).collect();
         let known = self.0.keys();
         known
-            .filter(|segment| !there.contains(segment))
+            .filter(|segment| !present.contains(segment))
             .cloned()
             .collect()
     }
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
     use domain::Timestamp;
 
-    fn sample(counts: &[(&str, u64)], is_whole: bool) -> Sample {
+    fn sample(counts: &[(&str, u64)], is_complete: bool) -> Sample {
         let at = Timestamp::UNIX_EPOCH;
         let counts = counts.iter().map(|(name, users)| {
             let count = Count {
@@ -108,7 +109,7 @@ mod tests {
         });
         Sample {
             counts: counts.collect(),
-            is_whole,
+            is_complete,
             at,
         }
     }
@@ -116,25 +117,25 @@ mod tests {
     #[test]
     fn only_changes_are_told() {
         let mut known = Known::default();
-        let mut told = |counts: &[(&str, u64)], is_whole| -> Vec<(String, u64)> {
-            let changes = known.compare(sample(counts, is_whole));
-            let texts = changes.iter();
-            texts
+        let mut changes = |counts: &[(&str, u64)], is_complete| -> Vec<(String, u64)> {
+            let changes = known.compare(sample(counts, is_complete));
+            changes
+                .iter()
                 .map(|(segment, count)| (segment.as_str().to_owned(), count.users))
                 .collect()
         };
         let owned = |name: &str, users| (name.to_owned(), users);
         assert_eq!(
-            told(&[("a", 1), ("b", 2), ("c", 0)], true),
+            changes(&[("a", 1), ("b", 2), ("c", 0)], true),
             [owned("a", 1), owned("b", 2)]
         );
-        assert_eq!(told(&[("a", 1), ("b", 2)], true), []);
-        assert_eq!(told(&[("a", 1), ("b", 3)], true), [owned("b", 3)]);
-        // A list that is not whole says nothing about what is missing from it.
-        assert_eq!(told(&[], false), []);
-        assert_eq!(told(&[("a", 1)], true), [owned("b", 0)]);
-        assert_eq!(told(&[("b", 3)], true), [owned("b", 3), owned("a", 0)]);
-        assert_eq!(told(&[("b", 0)], true), [owned("b", 0)]);
-        assert_eq!(told(&[], true), []);
+        assert_eq!(changes(&[("a", 1), ("b", 2)], true), []);
+        assert_eq!(changes(&[("a", 1), ("b", 3)], true), [owned("b", 3)]);
+        // A segment that is missing from an incomplete sample may still have users.
+        assert_eq!(changes(&[], false), []);
+        assert_eq!(changes(&[("a", 1)], true), [owned("b", 0)]);
+        assert_eq!(changes(&[("b", 3)], true), [owned("b", 3), owned("a", 0)]);
+        assert_eq!(changes(&[("b", 0)], true), [owned("b", 0)]);
+        assert_eq!(changes(&[], true), []);
     }
 }

@@ -1,7 +1,7 @@
-//! Changes of counts, told to whoever listens: one ring of recent events for all, and a position for each.
+//! Events of changed counts: one ring buffer of recent events for all clients, and a position for each client.
 //!
-//! A client that reads slowly falls off the ring's end: it hears of that, and costs no memory. One task compares the
-//! counts with those that it knew ([`follower`]), and only while somebody listens.
+//! If a client reads so slowly that its position is no longer in the ring, it gets a reset event. It costs no further
+//! memory. One task compares the counts with the previous ones ([`follower`]), only while there are clients.
 
 mod follower;
 #[cfg(test)]
@@ -24,89 +24,87 @@ use self::ring::Ring;
 use domain::{Count, Segment};
 use telemetry::Metrics;
 
-/// What a client is told to wait when there is no place.
+/// The `Retry-After` of a client that is refused because there are too many.
 pub const RETRY_FULL: Duration = Duration::from_secs(10);
-/// A new client waits for a comparison this recent, so that what it reads from elsewhere afterwards and the changes
-/// that it hears of leave no gap between them.
+/// A new client waits for a comparison this recent. So there is no gap between the counts that it reads afterwards and the
+/// changes that it receives.
 const RECENT: Duration = Duration::from_secs(2);
-/// How long it waits. Where counts can't be read now, it is told to read them anew once they can.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Changes put into the ring at once: readers wait for about a millisecond at most.
-const AT_ONCE: usize = 1_000;
+/// How long a new client waits for that comparison. If counts can't be read now, the client gets a reset once they can.
+const COMPARISON_TIMEOUT: Duration = Duration::from_secs(2);
+/// The number of changes that are added to the ring under one lock. Readers wait for at most about a millisecond.
+const PUBLISH_CHUNK: usize = 1_000;
 
-/// The changes, and who listens.
+/// The ring of events and the clients that follow it.
 #[derive(Debug)]
 pub struct Events {
     ring: RwLock<Ring>,
-    /// The number of the event that comes next.
+    /// The number of the next event.
     next: watch::Sender<u64>,
     /// When counts were last compared.
     compared: watch::Sender<Option<Instant>>,
-    places: Arc<Semaphore>,
-    most_clients: usize,
-    /// Somebody came.
-    came: Notify,
+    permits: Arc<Semaphore>,
+    max_clients: usize,
+    client_joined: Notify,
     metrics: Arc<Metrics>,
 }
 
-/// There are as many clients as may be.
+/// The maximum number of clients is reached. Contains the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("as many clients as may be ({0}) listen already")]
 pub struct TooManyClients(pub usize);
 
 impl Events {
-    /// No events yet, for at most `most_clients` at a time.
-    pub fn new(most_clients: usize, metrics: Arc<Metrics>) -> Self {
+    /// An empty ring, for at most `max_clients` concurrent clients.
+    pub fn new(max_clients: usize, metrics: Arc<Metrics>) -> Self {
         let ring = Ring::new(fastrand::u64(..));
         Self {
             next: watch::Sender::new(ring.next()),
             ring: RwLock::new(ring),
             compared: watch::Sender::new(None),
-            places: Arc::new(Semaphore::new(most_clients)),
-            most_clients,
-            came: Notify::new(),
+            permits: Arc::new(Semaphore::new(max_clients)),
+            max_clients,
+            client_joined: Notify::new(),
             metrics,
         }
     }
 
-    /// A place for one more client: after the event that `last_id` names, or from now on. What passes `filter` is
-    /// told.
+    /// Adds a client. It receives the events that pass `filter`, from the event after `last_id`, or from now on.
     pub async fn subscribe(
         self: &Arc<Self>,
         last_id: Option<&str>,
         filter: Filter,
     ) -> Result<Subscription, TooManyClients> {
-        let permit = Arc::clone(&self.places)
+        let permit = Arc::clone(&self.permits)
             .try_acquire_owned()
-            .map_err(|_| TooManyClients(self.most_clients))?;
-        let place = Place::take(permit, Arc::clone(self));
-        self.came.notify_one();
+            .map_err(|_| TooManyClients(self.max_clients))?;
+        let permit = ClientPermit::new(permit, Arc::clone(self));
+        self.client_joined.notify_one();
         let mut compared = self.compared.subscribe();
         let is_recent = |at: &Option<Instant>| at.is_some_and(|at| at.elapsed() < RECENT);
-        // Without an answer the client begins all the same: the first comparison resets everybody.
-        let _ = timeout(PATIENCE, compared.wait_for(is_recent)).await;
-        Ok(Subscription::new(place, last_id, filter))
+        // After a timeout the client begins anyway. The first successful comparison resets all clients.
+        let _ = timeout(COMPARISON_TIMEOUT, compared.wait_for(is_recent)).await;
+        Ok(Subscription::new(permit, last_id, filter))
     }
 
-    /// How many listen.
+    /// The number of clients.
     fn clients(&self) -> usize {
-        self.most_clients
-            .saturating_sub(self.places.available_permits())
+        self.max_clients
+            .saturating_sub(self.permits.available_permits())
     }
 
     fn show_clients(&self) {
         self.metrics.events.clients.set(self.clients() as u64);
     }
 
-    /// Waits until somebody listens.
+    /// Waits until there is a client.
     async fn wait_for_clients(&self) {
         while self.clients() == 0 {
-            self.came.notified().await;
+            self.client_joined.notified().await;
         }
     }
 
     fn publish(&self, changes: &[(Segment, Count)]) {
-        for part in changes.chunks(AT_ONCE) {
+        for part in changes.chunks(PUBLISH_CHUNK) {
             let next = {
                 let mut ring = self.ring.write();
                 part.iter()
@@ -118,7 +116,7 @@ impl Events {
         self.metrics.events.changes.inc_by(changes.len() as u64);
     }
 
-    /// Sends everybody who listens to read the counts anew.
+    /// Makes all clients read the counts again.
     fn reset(&self) {
         let next = {
             let mut ring = self.ring.write();
@@ -133,15 +131,15 @@ impl Events {
     }
 }
 
-/// One client among those that may be.
+/// The permit of one client. Dropping it releases the permit and updates the metric.
 #[derive(Debug)]
-struct Place {
+struct ClientPermit {
     permit: Option<OwnedSemaphorePermit>,
     events: Arc<Events>,
 }
 
-impl Place {
-    fn take(permit: OwnedSemaphorePermit, events: Arc<Events>) -> Self {
+impl ClientPermit {
+    fn new(permit: OwnedSemaphorePermit, events: Arc<Events>) -> Self {
         events.show_clients();
         Self {
             permit: Some(permit),
@@ -150,7 +148,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         drop(self.permit.take());
         self.events.show_clients();

@@ -1,4 +1,4 @@
-//! The latest events, rendered once for all clients, as server-sent events have it.
+//! A ring buffer of the latest events, each rendered once for all clients in the format of server-sent events.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -8,24 +8,24 @@ use serde::Serialize;
 use domain::Reach;
 use domain::{Count, Segment};
 
-/// Events kept: three times as many as there may be segments by default, so that one comparison that finds all of
-/// them changed still fits. About 150 bytes each.
+/// The maximum number of events, at about 150 bytes each. It is three times the default of `max_segments`, so that the
+/// events of one comparison fit even if all segments changed.
 const CAPACITY: usize = 32_768;
-/// A text for one client ends with the event that makes it at least this long. HTTP/1 keeps up to 16 texts for a
-/// client that does not read, so that such a one costs about 40 KiB.
-const TEXT_BYTES: usize = 2 * 1024;
+/// A chunk for one client ends with the event that makes it at least this long. HTTP/1 queues up to 16 chunks for a client
+/// that does not read, so such a client costs about 40 KiB.
+const CHUNK_BYTES: usize = 2 * 1024;
 
-/// What a client is told of.
+/// Selects the events of a client.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// The segments that it asked for; none means all.
+    /// The requested segments; empty means all.
     segments: Vec<Segment>,
-    /// Those that it may hear of.
+    /// The segments that its token allows.
     reach: Reach,
 }
 
 impl Filter {
-    /// Only `segments`, or everything when there are none; in either case only what is within `reach`.
+    /// Passes `segments`, or all segments if there are none, but only those within `reach`.
     pub fn new(mut segments: Vec<Segment>, reach: Reach) -> Self {
         segments.sort_unstable();
         segments.dedup();
@@ -33,18 +33,18 @@ impl Filter {
     }
 
     fn passes(&self, segment: &Segment) -> bool {
-        let is_asked_for = self.segments.is_empty() || self.segments.binary_search(segment).is_ok();
-        is_asked_for && self.reach.covers(segment.as_str())
+        let is_requested = self.segments.is_empty() || self.segments.binary_search(segment).is_ok();
+        is_requested && self.reach.covers(segment.as_str())
     }
 }
 
-/// Numbered events in order; the oldest go first.
+/// Numbered events in order. When it is full, the oldest are evicted.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Tells this run of this instance from all others: a number means nothing elsewhere.
+    /// Identifies this run of this instance, because event numbers are valid only within it.
     epoch: u64,
     events: VecDeque<(Segment, Box<str>)>,
-    /// The number of the oldest event kept. Never 0, which is a position that is always lost.
+    /// The number of the oldest event. Never 0, because the position 0 is always lost.
     first: u64,
 }
 
@@ -55,14 +55,14 @@ struct Data<'a> {
     as_of: String,
 }
 
-/// What a client at some position is told.
+/// The result of a read at a client's position.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    /// These events.
-    Text(String),
-    /// That it missed some.
+pub(super) enum ReadResult {
+    /// New events, rendered.
+    Events(String),
+    /// The client missed events.
     Lost,
-    /// Nothing yet.
+    /// No new events.
     Nothing,
 }
 
@@ -75,7 +75,7 @@ impl Ring {
         }
     }
 
-    /// The number of the event that comes next.
+    /// The number of the next event.
     pub(super) fn next(&self) -> u64 {
         self.first + self.events.len() as u64
     }
@@ -87,43 +87,43 @@ impl Ring {
             users: count.users,
             as_of: count.as_of.to_string(),
         };
-        // Texts and numbers under texts always serialise.
+        // A map from strings to strings and numbers always serialises.
         let data = serde_json::to_string(&data).unwrap_or_default();
         if self.events.len() == CAPACITY {
             self.events.pop_front();
             self.first += 1;
         }
-        let text = format!("id: {id}\nevent: count\ndata: {data}\n\n");
-        self.events.push_back((segment.clone(), text.into()));
+        let event = format!("id: {id}\nevent: count\ndata: {data}\n\n");
+        self.events.push_back((segment.clone(), event.into()));
     }
 
-    /// Drops all events; every position from before is lost.
+    /// Drops all events. Every earlier position is lost.
     pub(super) fn forget(&mut self) {
         self.first = self.next() + 1;
         self.events.clear();
     }
 
-    /// What is new from `position` on, which moves past it.
-    pub(super) fn read(&self, position: &mut u64, filter: &Filter) -> Told {
+    /// Reads the events from `position` on, and advances `position`.
+    pub(super) fn read(&self, position: &mut u64, filter: &Filter) -> ReadResult {
         let next = self.next();
         if *position < self.first || *position > next {
             *position = next;
-            return Told::Lost;
+            return ReadResult::Lost;
         }
-        let mut told = String::new();
+        let mut chunk = String::new();
         let skipped = usize::try_from(*position - self.first).unwrap_or(usize::MAX);
-        for (segment, text) in self.events.iter().skip(skipped) {
+        for (segment, event) in self.events.iter().skip(skipped) {
             *position += 1;
             if filter.passes(segment) {
-                told.push_str(text);
+                chunk.push_str(event);
             }
-            if told.len() >= TEXT_BYTES {
+            if chunk.len() >= CHUNK_BYTES {
                 break;
             }
         }
-        match told.is_empty() {
-            true => Told::Nothing,
-            false => Told::Text(told),
+        match chunk.is_empty() {
+            true => ReadResult::Nothing,
+            false => ReadResult::Events(chunk),
         }
     }
 
@@ -132,7 +132,7 @@ impl Ring {
         format!("{:016x}-{number}", self.epoch)
     }
 
-    /// The position after the event with this id; a lost one where the id is of another run, or is none.
+    /// The position after the event with this id. A lost position if the id is malformed or of another run.
     pub(super) fn after(&self, id: &str) -> u64 {
         let number = id
             .rsplit_once('-')
@@ -143,10 +143,10 @@ impl Ring {
         }
     }
 
-    /// Appends the line that makes a client at `position` come back there.
-    pub(super) fn write_id(&self, text: &mut String, position: u64) {
+    /// Appends the id line with which a client reconnects at `position`.
+    pub(super) fn write_id(&self, output: &mut String, position: u64) {
         // Writing to a string never fails.
-        let _ = writeln!(text, "id: {}", self.id(position.saturating_sub(1)));
+        let _ = writeln!(output, "id: {}", self.id(position.saturating_sub(1)));
     }
 }
 
@@ -166,11 +166,11 @@ mod tests {
         }
     }
 
-    /// The users in what a reader at `position` is told until nothing is left.
+    /// The users in the events that a reader at `position` gets until none are left.
     fn users(ring: &Ring, position: &mut u64, filter: &Filter) -> Vec<u64> {
         let mut found = Vec::new();
-        while let Told::Text(text) = ring.read(position, filter) {
-            let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        while let ReadResult::Events(chunk) = ring.read(position, filter) {
+            let data = chunk.lines().filter_map(|line| line.strip_prefix("data: "));
             found.extend(data.map(|data| {
                 let data: serde_json::Value = serde_json::from_str(data).unwrap();
                 data["users"].as_u64().unwrap()
@@ -186,13 +186,16 @@ mod tests {
         ring.push(&segment("a \"b\""), &count(3));
         assert_eq!(
             ring.read(&mut position, &Filter::default()),
-            Told::Text(
+            ReadResult::Events(
                 "id: 00000000000000ab-1\nevent: count\n\
                  data: {\"segment\":\"a \\\"b\\\"\",\"users\":3,\"as_of\":\"1970-01-01T00:00:00Z\"}\n\n"
                     .into()
             )
         );
-        assert_eq!(ring.read(&mut position, &Filter::default()), Told::Nothing);
+        assert_eq!(
+            ring.read(&mut position, &Filter::default()),
+            ReadResult::Nothing
+        );
     }
 
     #[test]
@@ -211,8 +214,8 @@ mod tests {
             "é",
         ] {
             let mut position = ring.after(id);
-            assert_eq!(ring.read(&mut position, &all), Told::Lost, "{id}");
-            assert_eq!(ring.read(&mut position, &all), Told::Nothing, "{id}");
+            assert_eq!(ring.read(&mut position, &all), ReadResult::Lost, "{id}");
+            assert_eq!(ring.read(&mut position, &all), ReadResult::Nothing, "{id}");
         }
     }
 
@@ -227,12 +230,12 @@ mod tests {
         ring.push(&segment("a"), &count(1));
         assert_eq!(ring.events.len(), CAPACITY);
         assert_eq!(users(&ring, &mut slow, &all), [1]);
-        assert_eq!(ring.read(&mut lost, &all), Told::Lost);
+        assert_eq!(ring.read(&mut lost, &all), ReadResult::Lost);
         ring.forget();
-        assert_eq!(ring.read(&mut slow, &all), Told::Lost);
+        assert_eq!(ring.read(&mut slow, &all), ReadResult::Lost);
         ring.push(&segment("a"), &count(2));
         assert_eq!(users(&ring, &mut slow, &all), [2]);
-        assert_eq!(ring.read(&mut lost, &all), Told::Lost);
+        assert_eq!(ring.read(&mut lost, &all), ReadResult::Lost);
     }
 
     #[test]
@@ -242,12 +245,16 @@ mod tests {
         for (name, n) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
             ring.push(&segment(name), &count(n));
         }
-        let asked = vec![segment("c"), segment("a"), segment("c")];
-        let filter = Filter::new(asked, Reach::every());
+        let requested = vec![segment("c"), segment("a"), segment("c")];
+        let filter = Filter::new(requested, Reach::every());
         assert_eq!(users(&ring, &mut position, &filter), [1, 3, 4]);
         assert_eq!(position, ring.next());
         let bound = Filter::new(Vec::new(), Reach::of(["b"]).unwrap());
-        assert_eq!(users(&ring, &mut 1, &bound), [2], "all that it may hear of");
+        assert_eq!(
+            users(&ring, &mut 1, &bound),
+            [2],
+            "all that its token allows"
+        );
     }
 
     #[test]
@@ -255,8 +262,8 @@ mod tests {
         let mut ring = Ring::new(7);
         let mut position = ring.next();
         (0..1000).for_each(|n| ring.push(&segment(&"\"".repeat(128)), &count(n)));
-        while let Told::Text(text) = ring.read(&mut position, &Filter::default()) {
-            assert!(text.len() < TEXT_BYTES + 512);
+        while let ReadResult::Events(chunk) = ring.read(&mut position, &Filter::default()) {
+            assert!(chunk.len() < CHUNK_BYTES + 512);
         }
     }
 }

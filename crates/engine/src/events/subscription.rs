@@ -1,22 +1,22 @@
-//! One client's view of the events: a position and a filter.
+//! The subscription of one client to the events: a position and a filter.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::Place;
-use super::ring::{Filter, Told};
+use super::ClientPermit;
+use super::ring::{Filter, ReadResult};
 
-/// A silent stream says this often that it lives: proxies close what is silent for a minute, some for 30 s.
+/// The interval of heartbeats in an idle stream. Proxies close a connection that is idle for a minute, some after 30 s.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// What a client should wait before it comes back, in milliseconds.
+/// The reconnection delay that is sent to clients, in milliseconds.
 const RETRY_MS: u64 = 2_000;
 
-/// A client's place among those that listen; given up when dropped.
+/// A client's subscription. Dropping it releases the client's permit.
 #[derive(Debug)]
 pub struct Subscription {
-    place: Place,
+    permit: ClientPermit,
     position: u64,
     filter: Filter,
     next: watch::Receiver<u64>,
@@ -24,21 +24,21 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(place: Place, last_id: Option<&str>, filter: Filter) -> Self {
+    pub(super) fn new(permit: ClientPermit, last_id: Option<&str>, filter: Filter) -> Self {
         let position = {
-            let ring = place.events.ring.read();
+            let ring = permit.events.ring.read();
             last_id.map_or(ring.next(), |id| ring.after(id))
         };
         Self {
             position,
             filter,
-            next: place.events.next.subscribe(),
+            next: permit.events.next.subscribe(),
             begun: false,
-            place,
+            permit,
         }
     }
 
-    /// The next piece of the stream, as soon as there is one: events, a reset, or a sign of life. Dropping the
+    /// Waits for the next chunk of the stream: events, a reset, or a heartbeat. This is cancel-safe: dropping the
     /// future loses nothing.
     pub async fn next(&mut self) -> String {
         if !self.begun {
@@ -48,49 +48,50 @@ impl Subscription {
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
             self.next.mark_unchanged();
-            let told = {
-                let ring = self.place.events.ring.read();
+            let read = {
+                let ring = self.permit.events.ring.read();
                 ring.read(&mut self.position, &self.filter)
             };
-            match told {
-                Told::Text(text) => return text,
-                Told::Lost => return self.reset(),
-                Told::Nothing => {}
+            match read {
+                ReadResult::Events(chunk) => return chunk,
+                ReadResult::Lost => return self.reset(),
+                ReadResult::Nothing => {}
             }
-            // The sender lives as long as this does.
+            // The sender is never dropped first, because `permit` holds it.
             if timeout_at(heartbeat, self.next.changed()).await.is_err() {
                 return self.with_id(":\n");
             }
         }
     }
 
-    /// Has no event: it makes proxies pass on the head, and gives a client that hears of nothing a place to come
-    /// back to.
+    /// The first chunk, without events. It makes proxies forward the response head, and gives the client an id to reconnect
+    /// with even if it receives no event.
     fn opening(&self) -> String {
         let retry = format!("retry: {RETRY_MS}\n");
         match self.position {
-            // Came back to nowhere: a reset follows.
+            // The position of the client is lost, so a reset follows.
             0 => retry + "\n",
             _ => self.with_id(&retry),
         }
     }
 
     fn reset(&self) -> String {
-        self.place.events.metrics.events.resets.inc();
-        // Browsers drop events without data.
+        self.permit.events.metrics.events.resets.inc();
+        // Browsers ignore events without data.
         self.with_id("event: reset\ndata: {}\n")
     }
 
-    /// A filtered client that hears of nothing moves on too: it should not be lost when it comes back.
+    /// Appends an id line to `lines`. So the id of a client advances also past events that its filter excludes, and its
+    /// position is not lost when it reconnects.
     fn with_id(&self, lines: &str) -> String {
-        let mut text = lines.to_owned();
-        self.place
+        let mut chunk = lines.to_owned();
+        self.permit
             .events
             .ring
             .read()
-            .write_id(&mut text, self.position);
-        text.push('\n');
-        text
+            .write_id(&mut chunk, self.position);
+        chunk.push('\n');
+        chunk
     }
 }
 

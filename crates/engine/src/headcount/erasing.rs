@@ -1,4 +1,4 @@
-//! Erasing a user, and the receipt for it.
+//! Erases a user and reports the result as a receipt.
 
 use std::time::Duration;
 
@@ -11,45 +11,46 @@ use crate::ingest::spool::Spool;
 use domain::store::{PairStore, StoreError};
 use domain::{Timestamp, UserId};
 
-/// How long a client waits until the spool's files are searched. They go on being searched after that.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for the search of the spool's files. The search continues after that.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where a user was erased, and what is left of them until when.
+/// The result of an erasure: where the user was erased, and which data remain until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// In how many segments the user was.
+    /// The number of segments that the user was in.
     pub erased: u64,
-    /// When, by this instance's clock. What was received by then is erased; what comes later counts.
+    /// The instant of the erasure by this instance's clock. Pairs received until then are erased; later pairs count.
     pub at: Timestamp,
-    /// Every place that had, or may have, something of the user.
+    /// Every place that had, or may have, data of the user.
     pub places: Vec<Place>,
 }
 
-/// A place that had, or may have, something of an erased user.
+/// A place that had, or may have, data of an erased user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Its short name, for programs.
+    /// The short name, for programs.
     pub name: &'static str,
-    /// What became of it.
+    /// Whether the data are erased there.
     pub state: PlaceState,
-    /// When nothing is left there at the latest; `None` where that is done, or not in headcount's hands.
+    /// The latest time at which the data are erased there. `None` where they are already erased, and where headcount does
+    /// not control when.
     pub until: Option<Timestamp>,
-    /// What that means, in words.
+    /// An explanation for people.
     pub note: String,
 }
 
-/// What became of a place.
+/// The state of the data in a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlaceState {
-    /// Nothing of the user is there.
+    /// No data of the user are there.
     Erased,
-    /// It will be erased.
+    /// The data will be erased.
     Pending,
-    /// Something stays.
+    /// Some data remain.
     Remains,
 }
 
-/// What an erasure needs.
+/// The parts and inputs of an erasure.
 pub(super) struct Work<'a> {
     pub(super) store: &'a dyn PairStore,
     pub(super) spool: Option<&'a Spool>,
@@ -61,7 +62,7 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     pub(super) async fn erase(&self, user: &UserId<'_>) -> Result<Receipt, StoreError> {
-        // First, so that nothing of theirs gets out of any spool afterwards.
+        // The note comes first, so that no spool sends pairs of the user afterwards.
         let at = match self.spool {
             Some(spool) => spool.erasure_at(self.now).await,
             None => self.now,
@@ -77,13 +78,13 @@ impl Work<'_> {
         if let Some(spool) = self.spool {
             let refused = self.store.erase_refused(&[erasure]).await;
             places.extend(refused_pairs(refused));
-            spool.look();
-            let heeded = tokio::select! {
-                heeded = timeout(PATIENCE, spool.heeded(learnt)) => heeded.is_ok(),
-                // Nobody searches any more, until the next start.
+            spool.start_search();
+            let searched = tokio::select! {
+                searched = timeout(SEARCH_TIMEOUT, spool.searched_for(learnt)) => searched.is_ok(),
+                // The search has stopped until the next start.
                 () = self.stop.cancelled() => false,
             };
-            places.push(match heeded {
+            places.push(match searched {
                 true => erased_from("spool", "this instance's files".to_owned()),
                 false => Place {
                     name: "spool",
@@ -107,13 +108,13 @@ impl Work<'_> {
             name: "copies",
             state: PlaceState::Remains,
             until: None,
-            note: "backups, exports and files that were loaded: headcount does not know of them"
+            note: "headcount does not know of backups, exports and files that were loaded"
                 .to_owned(),
         });
         Ok(Receipt { erased, at, places })
     }
 
-    /// What other instances still have, and what tells them.
+    /// What other instances still have, and the note that informs them.
     fn elsewhere(&self, at: Timestamp) -> [Place; 2] {
         let follow = SignedDuration::try_from(FOLLOW_EVERY).unwrap_or(SignedDuration::ZERO);
         [
@@ -129,8 +130,8 @@ impl Work<'_> {
                 name: "erasure_note",
                 state: PlaceState::Remains,
                 until: self.erasures.matters_until(at),
-                note: "a salted hash of the user id in the store, by which other instances know whom not to deliver; \
-                       from then on it expires, or the next archive run removes it"
+                note: "a salted hash of the user id in the store, by which other instances recognise the user's pairs; from \
+                       then on it expires, or the next archive run removes it"
                     .to_owned(),
             },
         ]

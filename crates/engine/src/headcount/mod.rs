@@ -1,4 +1,4 @@
-//! A running headcount, made from options, a store and a cache.
+//! The running service without HTTP: [`Headcount`] owns all parts and is their public interface.
 
 mod erasing;
 mod open;
@@ -30,10 +30,10 @@ use domain::{
 use supervisor::Supervisor;
 use telemetry::Metrics;
 
-/// A running headcount: the whole service but for HTTP.
+/// A running headcount: the whole service except HTTP.
 ///
-/// Must be opened within a tokio runtime. [`shut_down`](Self::shut_down) it to finish what is under way; when that returns,
-/// the directories can be opened again. Where it is only dropped, its tasks end by themselves soon after.
+/// It must be opened within a tokio runtime. Call [`shut_down`](Self::shut_down) to finish the work in progress; when that
+/// returns, the directories can be opened again. If it is only dropped, its tasks end soon after.
 #[derive(Debug)]
 pub struct Headcount {
     frame: TimeFrame,
@@ -47,9 +47,9 @@ pub struct Headcount {
     refresher: Arc<Refresher>,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
-    /// For how long a pair that left the window is kept.
+    /// How long a pair is kept after it left the window.
     keep_expired: Duration,
-    /// The refresher's, where it runs by itself.
+    /// The rounds of the refresher, if it runs by itself.
     rounds: Option<Arc<Rounds>>,
     supervisor: Supervisor,
 }
@@ -60,38 +60,39 @@ pub enum RecordError {
     /// A pair is not acceptable.
     #[error("pair {index}: {error}")]
     Pair {
-        /// Its position, from 0.
+        /// The position of the pair, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The reason.
         error: PairError,
     },
-    /// The store refuses some of the pairs until its operator acts; the others are recorded.
-    #[error("the store refuses {pairs} of the pairs, and has recorded the others")]
+    /// The store refuses some of the pairs until its operator fixes it; the others are recorded.
+    #[error("the store refused {pairs} of the pairs and recorded the others")]
     Refused {
-        /// How many.
+        /// The number of refused pairs.
         pairs: usize,
     },
-    /// The pairs could not be kept now.
+    /// The pairs can't be recorded now.
     #[error(transparent)]
     Ingest(#[from] IngestError),
 }
 
-/// Why [`Headcount::estimate`] has no answer.
+/// Why [`Headcount::estimate`] returned no count.
 #[derive(Debug, thiserror::Error)]
 pub enum EstimateError {
-    /// The text is no segment.
+    /// The segment name is invalid.
     #[error(transparent)]
     Segment(#[from] InvalidSegment),
-    /// The duration is no window.
+    /// The duration is not a valid window.
     #[error(transparent)]
     Window(#[from] InvalidWindow),
-    /// No source can answer.
+    /// No source has a count.
     #[error(transparent)]
     Count(#[from] CountError),
 }
 
 impl Headcount {
-    /// Records (user id, segment) pairs seen now: all of them durably, or none, but for [`RecordError::Refused`].
+    /// Records (user id, segment) pairs seen now. When this returns `Ok`, all of them are durable. On an error none is
+    /// accepted, except with [`RecordError::Refused`].
     pub async fn record<'a>(
         &self,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -123,11 +124,11 @@ impl Headcount {
     }
 
     async fn estimate_in(&self, segment: &str, window: Window) -> Result<u64, EstimateError> {
-        let answer = self
+        let result = self
             .counts
             .get(&Segment::new(segment)?, window, false)
             .await?;
-        Ok(answer.count.users)
+        Ok(result.count.users)
     }
 
     /// The window and resolution.
@@ -135,59 +136,59 @@ impl Headcount {
         &self.frame
     }
 
-    /// Where "now" comes from.
+    /// The source of the current time.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// The way in.
+    /// The write path.
     pub fn ingest(&self) -> &Ingest {
         &self.ingest
     }
 
-    /// Whether pairs of this segment came lately, to any instance. Decided from memory and the cache's list, and
-    /// nothing is kept of the question.
+    /// Whether any instance recently received pairs of this segment. This checks process memory and the list in the
+    /// cache. It does not add the segment to either.
     pub async fn knows(&self, segment: &Segment) -> bool {
         let listed_by_cache = async { self.cache.knows(segment).await.unwrap_or(false) };
         self.ingest.knows(segment) || (!self.is_live() && listed_by_cache.await)
     }
 
-    /// The way out.
+    /// The read path.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Changes of counts.
+    /// The events of changed counts.
     pub fn events(&self) -> &Arc<Events> {
         &self.events
     }
 
-    /// What is measured.
+    /// The metrics of this instance.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
-    /// Keeps counts of the past that were made elsewhere.
+    /// Writes trend points that were computed elsewhere to the store.
     pub async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
         self.store.record_trend(points).await
     }
 
-    /// Whether the store lives in this process and counts at once.
+    /// Whether the store is in this process and counts without I/O.
     pub fn is_live(&self) -> bool {
         self.store.is_live()
     }
 
-    /// When this process last recounted every segment, if it did.
+    /// When this process last recounted every segment; `None` if it has not yet.
     pub fn refreshed(&self) -> Option<Timestamp> {
         self.refresher.finished()
     }
 
-    /// How often this process recounts every segment, if it does so by itself.
+    /// The interval at which this process recounts every segment; `None` if it does not recount by itself.
     pub fn refresh_interval(&self) -> Option<Duration> {
         self.rounds.as_deref().map(Rounds::interval)
     }
 
-    /// The windows that are recounted and have a trend, the full one first.
+    /// The windows that are recounted and have a trend. The first is the full window.
     pub fn refreshed_windows(&self) -> &[Window] {
         self.refresher.windows()
     }
@@ -198,8 +199,8 @@ impl Headcount {
         self.store.memberships(&stored, self.clock.now()).await
     }
 
-    /// Erases a user, from the store and from this instance's disk; other instances follow. On an error it may be done in
-    /// part, and is to be repeated.
+    /// Erases a user from the store and from this instance's disk. Other instances follow. After an error the erasure may
+    /// be partly done and must be repeated.
     pub async fn forget(&self, user: UserId<'_>) -> Result<Receipt, StoreError> {
         let user = self.ingest.identity().of(user);
         let work = Work {
@@ -212,8 +213,8 @@ impl Headcount {
         work.erase(&user).await
     }
 
-    /// Recounts every segment, or one, into the cache. A run that was begun goes on when the caller goes away: one
-    /// that stopped in its middle would hold the lock until that expires.
+    /// Recounts every segment, or one, into the cache. The run continues if the caller drops this future: a run that
+    /// stopped halfway would leave its lock to expire.
     pub async fn refresh(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
         if let Some(segment) = only
             && !self.refresher.knows(segment).await?
@@ -231,22 +232,26 @@ impl Headcount {
         }
     }
 
-    /// Removes every pair that no window can reach; how many there were.
+    /// Removes every pair that no window includes. Returns the number of removed pairs.
     pub async fn archive(&self) -> Result<u64, StoreError> {
-        self.archive_telling(|_| ()).await
+        self.archive_with_progress(|_| ()).await
     }
 
-    /// The same; `told` hears after each step how many were removed so far.
+    /// The same as [`archive`](Self::archive), and calls `on_progress` after each step with the number of pairs removed so
+    /// far.
     ///
-    /// Pairs that left the window since the oldest cached count that is still trusted stay for the next time: an
-    /// audit tells from them by how much that count may be too high.
-    pub async fn archive_telling(&self, told: impl FnMut(u64)) -> Result<u64, StoreError> {
+    /// Pairs that left the window less than `cache_ttl` ago are kept for the next run. A cached count may still include
+    /// them, and an audit computes from them by how much such a count may be too high.
+    pub async fn archive_with_progress(
+        &self,
+        on_progress: impl FnMut(u64),
+    ) -> Result<u64, StoreError> {
         let now = self.clock.now();
         let as_of = now.saturating_sub(self.keep_expired).unwrap_or(now);
-        sweeper::sweep(&*self.store, as_of, self.supervisor.stop(), told).await
+        sweeper::sweep(&*self.store, as_of, self.supervisor.stop(), on_progress).await
     }
 
-    /// How the components are, by real round trips.
+    /// The state of the components. The store and the cache are probed with real round trips.
     pub async fn readiness(&self) -> Readiness {
         let probed = Probed {
             store: &*self.store,
@@ -258,7 +263,7 @@ impl Headcount {
         probed.readiness().await
     }
 
-    /// Ends the background tasks and closes the store. Pairs being recorded are finished first.
+    /// Ends the background tasks, then closes the spool and the store. Writes in progress are finished first.
     pub async fn shut_down(&self) -> Result<(), StoreError> {
         self.supervisor.end().await;
         if let Some(spool) = &self.spool {
@@ -270,7 +275,7 @@ impl Headcount {
 
 impl Drop for Headcount {
     fn drop(&mut self) {
-        // What the tasks hold, directories among it, is released when they end.
+        // The tasks hold resources, such as locked directories, and release them when they end.
         self.supervisor.stop().cancel();
     }
 }

@@ -1,4 +1,4 @@
-//! Opens a headcount: everything is made, and the background tasks are started.
+//! Opens a headcount: creates its parts and starts the background tasks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Headcount {
         Self::open_with(backends, Arc::new(SteadyClock::default()), Arc::default()).await
     }
 
-    /// The same with a clock and metrics of the caller's.
+    /// The same as [`open`](Self::open), with the caller's clock and metrics.
     pub async fn open_with(
         backends: &impl Backends,
         clock: Arc<dyn Clock>,
@@ -51,7 +51,7 @@ impl Headcount {
         Self::open_over(backends.engine_options(), opened, cache, clock, metrics).await
     }
 
-    /// The same over a store and a cache of the caller's.
+    /// The same as [`open_with`](Self::open_with), over the caller's store and cache.
     pub async fn open_over(
         options: impl Into<EngineOptions>,
         opened: Opened,
@@ -62,7 +62,7 @@ impl Headcount {
         let options = options.into();
         let frame = options.frame;
         if let Some(newest) = opened.newest {
-            // A clock that was set back since the last run must not hide what was recorded before.
+            // If the system clock was set back since the last run, previously recorded pairs must still count.
             clock.not_before(frame.resolution().start_of(newest));
         }
         let store: Arc<dyn PairStore> =
@@ -85,7 +85,7 @@ impl Headcount {
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures);
         let spool = match &options.spool {
-            // A store in this process can't be away from it.
+            // A store in this process is always reachable.
             Some(wanted) if !store.is_live() => {
                 let resolution = frame.resolution();
                 let opened = open_spool(wanted.clone(), resolution, &clock, &metrics).await?;
@@ -109,7 +109,7 @@ impl Headcount {
             guard: Arc::clone(&guard),
             identity: Arc::new(identity),
             queue_pairs: options.queue_pairs,
-            patience: (!store.is_live()).then_some(options.write_deadline),
+            write_timeout: (!store.is_live()).then_some(options.write_deadline),
         });
         let refresher = Arc::new(Refresher::new(RefresherParts {
             frame,
@@ -133,7 +133,7 @@ impl Headcount {
             memory_ttl: options.memory_ttl,
             renew_after: options.refresh_interval,
         }));
-        // A live store is never audited but by asking it.
+        // A live store is audited only through this service, so an audit needs no expired pairs of it.
         let keep_expired = match store.is_live() {
             true => Duration::ZERO,
             false => options.cache_ttl,
@@ -188,7 +188,7 @@ impl Headcount {
             }
         });
         if self.store.is_live() {
-            // A store that lives in this process has nobody else to remove what expired.
+            // Only this process can remove expired pairs from a store inside it.
             let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
             let (resolution, until) = (self.frame.resolution(), stop.clone());
             self.supervisor.keep("sweeper", move || {

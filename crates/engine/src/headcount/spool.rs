@@ -1,4 +1,4 @@
-//! The spool of a running service: opened, observed, delivered.
+//! Opens the spool of a running service, and starts its metrics and tasks.
 
 use std::sync::Arc;
 
@@ -35,13 +35,13 @@ pub(super) fn keep_following_erasures(
     });
 }
 
-/// An error of the store's own directory would read the same.
+/// Adds the setting to the message, because an error of the store's own directory would read the same.
 fn named(error: StoreError) -> StoreError {
-    let named = |text: String| format!("the spool (setting `spool_dir`): {text}");
+    let named = |reason: String| format!("the spool (setting `spool_dir`): {reason}");
     match error {
-        StoreError::Unavailable(text) => StoreError::Unavailable(named(text)),
-        StoreError::Rejected(text) => StoreError::Rejected(named(text)),
-        StoreError::Damaged(text) => StoreError::Damaged(named(text)),
+        StoreError::Unavailable(reason) => StoreError::Unavailable(named(reason)),
+        StoreError::Rejected(reason) => StoreError::Rejected(named(reason)),
+        StoreError::Damaged(reason) => StoreError::Damaged(named(reason)),
         other => other,
     }
 }
@@ -53,7 +53,7 @@ pub(super) async fn open_spool(
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Spool>, StoreError> {
     metrics.spool.limit.set(wanted.max_bytes);
-    // It reads what waits from a former run.
+    // Opening blocks: it reads the backlog of earlier runs.
     let opening = move || Spool::open(&wanted.dir, wanted.max_bytes, resolution);
     let opening = tokio::task::spawn_blocking(opening).await;
     let spool = opening.map_err(|error| StoreError::Unavailable(error.to_string()))?;

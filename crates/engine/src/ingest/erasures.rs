@@ -1,7 +1,8 @@
-//! Who was erased, as far as it concerns pairs that wait on this instance's disk.
+//! The erasures of users, as far as they affect pairs on this instance's disk.
 //!
-//! Whoever erases a user notes it in the store first. Every instance reads these notes before it sends anything out of its
-//! spool, and once a minute. A pair that was received before its user was erased is never sent. It goes from the disk as well.
+//! An instance that erases a user first writes a note to the store. Every instance reads these notes before it sends
+//! anything from its spool, and once a minute. A pair that was received before its user was erased is never sent, and
+//! is removed from the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,20 +16,20 @@ use super::spool::Spool;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
 
-/// How often the notes are read when nothing is sent.
+/// The interval at which the notes are read when nothing is sent.
 pub const FOLLOW_EVERY: Duration = Duration::from_secs(60);
-/// How long one look at the notes may take: they are few.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How far apart the clocks of two instances may be: so much of the notes is read again each time, since one may be seen
-/// late.
+/// The timeout of a read of the notes, which are few.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// The clock skew between instances that is tolerated. Each read repeats this much of the previous one, because a note may
+/// become visible late.
 const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
 
-/// The erasures that matter.
+/// The erasures that may affect pairs in the spool.
 #[derive(Debug)]
 pub struct Erasures {
     store: Arc<dyn PairStore>,
     clock: Arc<dyn Clock>,
-    /// For how long an erasure matters: no window reaches a pair that was received before.
+    /// How long an erasure matters. After that no window includes a pair that was received before it.
     window: SignedDuration,
     known: RwLock<Known>,
 }
@@ -36,26 +37,26 @@ pub struct Erasures {
 #[derive(Debug, Default)]
 struct Known {
     list: Vec<Learnt>,
-    /// Up to when the notes were read.
+    /// The instant up to which the notes were read.
     read_until: Option<Timestamp>,
-    /// How many were ever learnt.
+    /// The number of erasures learnt since the start.
     learnt: u64,
 }
 
-/// An erasure that is known.
+/// A known erasure.
 #[derive(Debug)]
 struct Learnt {
     erasure: Erasure,
-    /// Its instant in the store, by the clock of the instance that noted it.
+    /// Its instant in the note, by the clock of the instance that wrote it.
     noted_at: Timestamp,
-    /// How many were known with it.
+    /// The number of erasures learnt up to this one.
     number: u64,
-    /// Whether this process made the note, and so erases the user itself.
+    /// Whether this process wrote the note, and so erases the user from the store itself.
     is_own: bool,
 }
 
 impl Erasures {
-    /// The erasures noted in `store`. None of them is known yet.
+    /// Creates an empty set, which [`refresh`](Self::refresh) fills from the notes in `store`.
     pub fn new(store: Arc<dyn PairStore>, frame: &TimeFrame, clock: Arc<dyn Clock>) -> Self {
         let window = frame.full_window().seconds();
         Self {
@@ -66,8 +67,8 @@ impl Erasures {
         }
     }
 
-    /// Notes in the store that `user`, an id as it is stored, is erased as of `at`, which is
-    /// [`Spool::erasure_at`] where there is a spool.
+    /// Writes a note to the store that `user` is erased as of `at`. `user` is the stored id. With a spool, `at` must
+    /// come from [`Spool::erasure_at`].
     pub async fn note(&self, user: &UserId<'_>, at: Timestamp) -> Result<Erasure, StoreError> {
         let erasure = Erasure::of(user, at);
         self.store.note_erasure(&erasure).await?;
@@ -75,12 +76,12 @@ impl Erasures {
         Ok(erasure)
     }
 
-    /// The instant at which an erasure at `at` no longer matters.
+    /// The instant from which an erasure at `at` no longer matters.
     pub fn matters_until(&self, at: Timestamp) -> Option<Timestamp> {
         at.checked_add(self.window).ok()
     }
 
-    /// Reads what was noted since, of which what comes to `spool` from now on is no part.
+    /// Reads the notes since the last read. Pairs that `spool` receives from now on are dated after the erasures read.
     pub async fn refresh(&self, spool: &Spool) -> Result<(), StoreError> {
         let now = self.clock.now();
         let oldest = now.saturating_sub(self.window).unwrap_or(Timestamp::MIN);
@@ -90,13 +91,12 @@ impl Erasures {
                 .map_or(oldest, |since| since.max(oldest)),
             None => oldest,
         };
-        let noted = timeout(PATIENCE, self.store.erasures(since)).await;
+        let noted = timeout(READ_TIMEOUT, self.store.erasures(since)).await;
         let noted = noted.map_err(|_| {
-            StoreError::Timeout(format!(
-                "it did not tell who was erased within {PATIENCE:?}"
-            ))
+            StoreError::Timeout(format!("no list of erasures within {READ_TIMEOUT:?}"))
         })??;
-        // What is known now is about nothing that comes much later, however far ahead the clock of the other one is.
+        // The clock of the other instance may be far ahead. An erasure known now must not apply to pairs received much
+        // later.
         let latest = spool.latest(now);
         self.learn(
             noted,
@@ -105,7 +105,7 @@ impl Erasures {
         );
         let mut known = self.known.write();
         known.read_until = known.read_until.max(Some(now));
-        // One that is read again must be known.
+        // Notes that will be read again must stay known.
         known.list.retain(|it| it.noted_at >= oldest);
         drop(known);
         if let Some(latest) = self.latest() {
@@ -114,7 +114,7 @@ impl Erasures {
         Ok(())
     }
 
-    /// Takes erasures for known, as of `latest` if they were noted as of a later instant.
+    /// Adds erasures to the known ones. The instant of an erasure that is later than `latest` becomes `latest`.
     pub(super) fn learn(
         &self,
         erasures: impl IntoIterator<Item = Erasure>,
@@ -137,38 +137,39 @@ impl Erasures {
         }
     }
 
-    /// The erasures of users whose pairs were received at `received` and must not be sent.
+    /// The erasures that apply to pairs received at `received`, which must not be sent.
     pub(super) fn since(&self, received: Timestamp) -> Vec<Erasure> {
         let known = self.known.read();
         let erasures = known.list.iter().map(|it| it.erasure);
         erasures.filter(|it| it.at() >= received).collect()
     }
 
-    /// When the last of them was.
+    /// The instant of the latest known erasure.
     fn latest(&self) -> Option<Timestamp> {
         let known = self.known.read();
         known.list.iter().map(|it| it.erasure.at()).max()
     }
 
-    /// A number that grows with each erasure that is learnt.
+    /// The number of erasures learnt since the start.
     pub fn learnt(&self) -> u64 {
         self.known.read().learnt
     }
 
-    /// The erasures by other instances that were learnt since `known` ones were, by whichever task.
+    /// The erasures by other instances that any task learnt after the first `known` ones.
     pub(super) fn learnt_since(&self, known: u64) -> Vec<Erasure> {
         let all = self.known.read();
         let new = all.list.iter().filter(|it| it.number > known && !it.is_own);
         new.map(|it| it.erasure).collect()
     }
 
-    /// Erases a user from the store again, whose pairs may have come there after another instance had erased them.
+    /// Erases a user from the store again, because pairs of the user may have arrived there after another instance erased
+    /// them.
     pub(super) async fn erase_again(&self, user: &UserId<'_>) -> Result<(), StoreError> {
         self.store.forget(user, self.clock.now()).await?;
         Ok(())
     }
 
-    /// Removes from this disk what the store refused of users who were erased since; whether it could.
+    /// Removes refused pairs of erased users from this instance's disk. Returns whether this succeeded.
     async fn erase_refused(&self, erasures: &[Erasure]) -> bool {
         match self.store.erase_refused(erasures).await {
             Ok(0) => true,
@@ -184,24 +185,24 @@ impl Erasures {
     }
 }
 
-/// Reads the notes once a minute until `stop`, and has the disk freed of whom they are about.
+/// Reads the notes once a minute until `stop`, and starts the removal of new erased users from this instance's disk.
 pub async fn follow(erasures: Arc<Erasures>, spool: Arc<Spool>, stop: CancellationToken) {
-    let mut heeded = 0;
+    let mut handled = 0;
     loop {
         let followed = async {
             if let Err(error) = erasures.refresh(&spool).await {
-                tracing::debug!(%error, "the notes of erased users can't be read now");
+                tracing::debug!(%error, "can't read the notes of erased users now");
             }
             spool.note_order().await;
-            // Delivery reads them too.
+            // Delivery reads the notes too, so this compares with what any task learnt.
             let learnt = erasures.learnt();
-            if learnt > heeded {
-                spool.look();
+            if learnt > handled {
+                spool.start_search();
                 if erasures
                     .erase_refused(&erasures.since(Timestamp::MIN))
                     .await
                 {
-                    heeded = learnt;
+                    handled = learnt;
                 }
             }
             sleep(FOLLOW_EVERY).await;

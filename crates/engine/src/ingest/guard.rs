@@ -1,4 +1,4 @@
-//! The set of known segments, and the bound on how many there may be.
+//! The set of known segments, and the limit on their number.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,69 +9,71 @@ use parking_lot::RwLock;
 use super::PairError;
 use domain::Segment;
 
-/// Refuses new segments beyond a maximum, so that a mistaken client which sends, say, URLs as segments can't
-/// fill memory. Each instance guards by itself, so several together may exceed the maximum a little.
+/// Refuses new segments beyond a maximum, so that a faulty client that sends, for example, URLs as segments can't fill
+/// memory. Each instance has its own guard, so several instances together may exceed the maximum a little.
 ///
-/// A new segment takes a place when it is admitted, and keeps it only if its pairs were accepted: see [`Places`].
+/// An admitted new segment counts as reserved. It becomes known only if its pairs are accepted: see [`Reservation`].
 #[derive(Debug)]
 pub struct SegmentGuard {
     maximum: usize,
-    taken: RwLock<Taken>,
+    segments: RwLock<Segments>,
     generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Segments {
     /// Each known segment with the generation in which it was last listed or confirmed.
     known: HashMap<Segment, u64>,
-    /// New segments, none of them known, with the number of requests under way that hold a place for them.
-    held: HashMap<Segment, usize>,
+    /// New segments that are not known yet, with the number of requests in progress that reserve them.
+    reserved: HashMap<Segment, usize>,
 }
 
-/// The places that the new segments of one request hold. They are given back when this is dropped, unless they were
-/// [confirmed](Self::confirm): a body that is malformed or refused takes no place for good.
+/// The new segments that one request reserves. Dropping this releases them unless they were
+/// [confirmed](Self::confirm), so that a malformed or refused body does not add segments.
 #[derive(Debug)]
-pub struct Places {
+pub struct Reservation {
     guard: Arc<SegmentGuard>,
     held: Vec<Segment>,
-    /// Whether a listing began since one of the known segments was confirmed: it may lack them.
+    /// Whether a listing began after one of the known segments was last confirmed. The list may lack such a segment.
     is_listing_behind: bool,
 }
 
 impl SegmentGuard {
-    /// A guard that admits at most `maximum` segments.
+    /// Creates a guard that admits at most `maximum` segments.
     pub fn new(maximum: usize) -> Self {
         Self {
             maximum,
-            taken: RwLock::default(),
+            segments: RwLock::default(),
             generation: AtomicU64::new(0),
         }
     }
 
-    /// Whether pairs of this segment were accepted here, or the store or the cache listed it.
+    /// Whether this process accepted pairs of the segment, or the store or the cache listed it.
     pub fn knows(&self, segment: &Segment) -> bool {
-        self.taken.read().known.contains_key(segment)
+        self.segments.read().known.contains_key(segment)
     }
 
-    /// Begins a listing of the store; what is confirmed from now on survives the [`settle`](Self::settle) that
-    /// ends it.
+    /// Begins a listing, and returns its number. Segments that are confirmed from now on survive the
+    /// [`settle`](Self::settle) that ends it.
     pub fn begin_listing(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Replaces what was known before the listing began by what was listed.
+    /// Ends the listing: replaces the segments known before it began by the listed ones.
     pub fn settle(&self, listing: u64, listed: &[Segment]) {
-        let mut taken = self.taken.write();
+        let mut segments = self.segments.write();
         for segment in listed {
-            taken.held.remove(segment);
-            taken.known.insert(segment.clone(), listing);
+            segments.reserved.remove(segment);
+            segments.known.insert(segment.clone(), listing);
         }
-        taken.known.retain(|_, generation| *generation >= listing);
+        segments
+            .known
+            .retain(|_, generation| *generation >= listing);
     }
 }
 
-impl Places {
-    /// No places held so far.
+impl Reservation {
+    /// Creates an empty reservation.
     pub fn new(guard: Arc<SegmentGuard>) -> Self {
         Self {
             guard,
@@ -80,60 +82,60 @@ impl Places {
         }
     }
 
-    /// The segment of this name, if it is known or there is a place for it, which is held from now on. A request
-    /// asks once for each of its segments.
+    /// Returns the segment of this name if it is known, or reserves it if the maximum allows another one. A request
+    /// must call this once for each of its segments.
     pub fn admit(&mut self, name: &str) -> Result<Segment, PairError> {
-        if let Some((segment, since)) = self.guard.taken.read().known.get_key_value(name) {
+        if let Some((segment, since)) = self.guard.segments.read().known.get_key_value(name) {
             self.is_listing_behind |= *since < self.guard.generation.load(Ordering::Relaxed);
             return Ok(segment.clone());
         }
         let segment = Segment::new(name).map_err(PairError::Segment)?;
         let maximum = self.guard.maximum;
-        let mut taken = self.guard.taken.write();
-        if taken.known.contains_key(name) {
+        let mut segments = self.guard.segments.write();
+        if segments.known.contains_key(name) {
             return Ok(segment);
         }
-        let has_place = taken.held.contains_key(name);
-        if !has_place && taken.known.len() + taken.held.len() >= maximum {
+        let is_reserved = segments.reserved.contains_key(name);
+        if !is_reserved && segments.known.len() + segments.reserved.len() >= maximum {
             return Err(PairError::TooManySegments { maximum });
         }
-        *taken.held.entry(segment.clone()).or_default() += 1;
+        *segments.reserved.entry(segment.clone()).or_default() += 1;
         self.held.push(segment.clone());
         Ok(segment)
     }
 
-    /// Makes the segments of `accepted` known, whose pairs are kept by now.
+    /// Makes the `accepted` segments known, whose pairs are recorded now, and releases the others.
     pub fn confirm(mut self, accepted: &[Segment]) {
         if self.held.is_empty() && !self.is_listing_behind {
             return;
         }
         let generation = self.guard.generation.load(Ordering::Relaxed);
         let held = std::mem::take(&mut self.held);
-        let mut taken = self.guard.taken.write();
-        taken.give_back(&held);
+        let mut segments = self.guard.segments.write();
+        segments.release(&held);
         for segment in accepted {
-            taken.held.remove(segment);
-            taken.known.insert(segment.clone(), generation);
+            segments.reserved.remove(segment);
+            segments.known.insert(segment.clone(), generation);
         }
     }
 }
 
-impl Drop for Places {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if !self.held.is_empty() {
-            self.guard.taken.write().give_back(&self.held);
+            self.guard.segments.write().release(&self.held);
         }
     }
 }
 
-impl Taken {
-    fn give_back(&mut self, segments: &[Segment]) {
-        for segment in segments {
-            // Gone if it became known meanwhile.
-            if let Some(requests) = self.held.get_mut(segment) {
+impl Segments {
+    fn release(&mut self, names: &[Segment]) {
+        for segment in names {
+            // It is missing if the segment became known meanwhile.
+            if let Some(requests) = self.reserved.get_mut(segment) {
                 *requests -= 1;
                 if *requests == 0 {
-                    self.held.remove(segment);
+                    self.reserved.remove(segment);
                 }
             }
         }
@@ -148,11 +150,12 @@ mod tests {
         Arc::new(SegmentGuard::new(maximum))
     }
 
-    /// A request with pairs of these segments that is accepted, as far as they are admitted.
+    /// A request that is accepted if all its segments are admitted.
     fn accept(guard: &Arc<SegmentGuard>, names: &[&str]) -> Result<(), PairError> {
-        let mut places = Places::new(Arc::clone(guard));
-        let admitted: Result<Vec<_>, _> = names.iter().map(|name| places.admit(name)).collect();
-        places.confirm(&admitted?);
+        let mut reservation = Reservation::new(Arc::clone(guard));
+        let admitted: Result<Vec<_>, _> =
+            names.iter().map(|name| reservation.admit(name)).collect();
+        reservation.confirm(&admitted?);
         Ok(())
     }
 
@@ -183,42 +186,45 @@ mod tests {
     #[test]
     fn a_request_that_comes_to_nothing_gives_its_places_back() {
         let guard = guard(2);
-        let mut refused = Places::new(Arc::clone(&guard));
+        let mut refused = Reservation::new(Arc::clone(&guard));
         refused.admit("x").unwrap();
         refused.admit("y").unwrap();
-        let mut other = Places::new(Arc::clone(&guard));
+        let mut other = Reservation::new(Arc::clone(&guard));
         other.admit("x").unwrap();
         assert_eq!(
             accept(&guard, &["a"]).unwrap_err().code(),
             "too_many_segments",
-            "while they are under way the bound holds"
+            "reserved segments count towards the maximum"
         );
         drop(refused);
         accept(&guard, &["a"]).unwrap();
         assert_eq!(
             accept(&guard, &["b"]).unwrap_err().code(),
             "too_many_segments",
-            "another request still holds x"
+            "another request still reserves x"
         );
         let x = Segment::new("x").unwrap();
         assert!(!guard.knows(&x));
         other.confirm(std::slice::from_ref(&x));
         assert!(guard.knows(&x));
-        let taken = guard.taken.read();
-        assert!(taken.held.is_empty() && taken.known.len() == 2);
+        let segments = guard.segments.read();
+        assert!(segments.reserved.is_empty() && segments.known.len() == 2);
     }
 
     #[test]
     fn a_place_is_counted_once_however_it_becomes_known() {
         let guard = guard(2);
-        let mut under_way = Places::new(Arc::clone(&guard));
+        let mut under_way = Reservation::new(Arc::clone(&guard));
         let a = under_way.admit("a").unwrap();
         let listing = guard.begin_listing();
         guard.settle(listing, std::slice::from_ref(&a));
         accept(&guard, &["a", "b"]).unwrap();
         drop(under_way);
-        assert!(guard.knows(&a), "listed, whatever became of the request");
-        let taken = guard.taken.read();
-        assert!(taken.held.is_empty() && taken.known.len() == 2);
+        assert!(
+            guard.knows(&a),
+            "it was listed, whatever the result of the request"
+        );
+        let segments = guard.segments.read();
+        assert!(segments.reserved.is_empty() && segments.known.len() == 2);
     }
 }

@@ -1,4 +1,4 @@
-//! The name under which a user is stored: the given one, or a keyed hash of it.
+//! The stored form of a user id: the received id, or a keyed hash of it.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use std::hash::Hasher;
 
 use domain::UserId;
 
-/// Turns a user's name into the one that is stored.
+/// Maps a received user id to the stored id.
 ///
-/// With a key, nothing behind the edge ever sees the given name: stores, spool and lookups know only 32
-/// hexadecimal digits of SipHash-2-4-128 under that key. The same key gives the same digits on every
-/// instance; changing it makes every user a new one.
+/// With a key, only the edge sees the received id. Stores, spool and lookups use the 32 hexadecimal digits of
+/// SipHash-2-4-128 under that key. The same key gives the same digits on every instance. With another key every user
+/// is a new one.
 pub struct Identity(Option<Key>);
 
 struct Key {
@@ -20,12 +20,12 @@ struct Key {
 }
 
 impl Identity {
-    /// Names stay as they are.
+    /// User ids are stored unchanged.
     pub fn plain() -> Self {
         Self(None)
     }
 
-    /// Names become keyed hashes. `secret` is a text of any length; a key is derived from it.
+    /// User ids are stored as keyed hashes. The key is derived from `secret`, a string of any length.
     pub fn keyed(secret: &str) -> Self {
         let mut hasher = SipHasher24::new_with_key(b"headcount-useri\x01");
         hasher.write(secret.as_bytes());
@@ -34,17 +34,17 @@ impl Identity {
         }))
     }
 
-    /// Tells one secret from another and gives neither away, so that instances with different ones can refuse to share
-    /// a store. Half of a SHA-256 is more than enough for that.
+    /// A digest by which instances with different secrets can refuse to share a store. It does not reveal the secret.
+    /// Half of a SHA-256 is more than enough to distinguish secrets.
     pub fn digest_of(secret: &str) -> String {
-        let mut text = b"headcount user_key\0".to_vec();
-        text.extend_from_slice(secret.as_bytes());
-        let digest = digest(&SHA256, &text);
+        let mut input = b"headcount user_key\0".to_vec();
+        input.extend_from_slice(secret.as_bytes());
+        let digest = digest(&SHA256, &input);
         let half = digest.as_ref().iter().take(16);
         half.map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Calls `then` with the stored name of `given`.
+    /// Calls `then` with the stored id of `given`.
     pub fn with<T>(&self, given: UserId<'_>, then: impl FnOnce(&UserId<'_>) -> T) -> T {
         match &self.0 {
             None => then(&given),
@@ -56,7 +56,7 @@ impl Identity {
         }
     }
 
-    /// The stored name of `given`.
+    /// The stored id of `given`.
     pub fn of(&self, given: UserId<'_>) -> UserId<'static> {
         self.with(given, |stored| stored.clone().into_owned())
     }

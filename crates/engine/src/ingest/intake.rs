@@ -1,8 +1,8 @@
-//! The edge: texts become pairs here, or an error that names what is wrong.
+//! The edge: validates strings and turns them into pairs, or into errors with the reason.
 
 use std::sync::Arc;
 
-use super::{Identity, Places, SegmentGuard};
+use super::{Identity, Reservation, SegmentGuard};
 use domain::{
     Batch, BatchBuilder, InvalidInstant, InvalidSegment, InvalidUserId, TimeFrame, Timestamp,
     UserId,
@@ -13,44 +13,44 @@ use domain::{
 pub struct Intake {
     frame: TimeFrame,
     now: Timestamp,
-    places: Places,
+    reservation: Reservation,
     identity: Arc<Identity>,
     builder: BatchBuilder,
 }
 
-/// The pairs of one request that passed the edge, with the places that their new segments hold until it is known
-/// what becomes of them.
+/// The valid pairs of one request, and the reservation of their new segments, which lasts until the pairs are accepted or
+/// not.
 #[derive(Debug)]
 pub struct Admitted {
     pub(super) batch: Batch,
-    pub(super) places: Places,
+    pub(super) reservation: Reservation,
 }
 
 /// Why a pair was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PairError {
-    /// The user id is none.
+    /// The user id is invalid.
     #[error(transparent)]
     UserId(#[from] InvalidUserId),
-    /// The segment is none.
+    /// The segment is invalid.
     #[error(transparent)]
     Segment(#[from] InvalidSegment),
-    /// The instant can't be recorded.
+    /// The instant is outside of the range that can be recorded.
     #[error(transparent)]
     Instant(#[from] InvalidInstant),
-    /// The segment is new, and there are as many as may be.
-    #[error("segment is new, and there are {maximum} already; max_segments is the limit")]
+    /// The segment is new, and the maximum number of segments is reached.
+    #[error("segment is new, and there are already {maximum}, the limit max_segments")]
     TooManySegments {
         /// The configured maximum.
         maximum: usize,
     },
-    /// The token that came with it is for other segments.
-    #[error("segment is beyond those that the token is bound to")]
+    /// The token of the request is bound to other segments.
+    #[error("segment is not among those that the token is bound to")]
     Forbidden,
 }
 
 impl PairError {
-    /// The stable code that clients see.
+    /// The stable code in responses.
     pub fn code(&self) -> &'static str {
         match self {
             Self::UserId(_) => "invalid_user_id",
@@ -74,13 +74,13 @@ impl Intake {
         Self {
             frame,
             now,
-            places: Places::new(guard),
+            reservation: Reservation::new(guard),
             identity,
             builder: BatchBuilder::with_capacity(expected),
         }
     }
 
-    /// Adds a pair seen at `at`, or now. A refused pair changes nothing.
+    /// Adds a pair seen at `at`, or now. A refused pair has no effect.
     pub fn push(
         &mut self,
         user_id: &str,
@@ -90,45 +90,45 @@ impl Intake {
         let user = UserId::received(user_id)?;
         let known = self.builder.find(segment);
         if known.is_none() {
-            // Name what is wrong with the segment before what is wrong with its time.
+            // An invalid segment takes precedence over an invalid instant.
             domain::Segment::received(segment)?;
         }
         let slot = self.frame.place(at, self.now)?;
         let segment = match known {
             Some(index) => index,
-            None => self.builder.admit(self.places.admit(segment)?),
+            None => self.builder.admit(self.reservation.admit(segment)?),
         };
         self.identity
             .with(user, |stored| self.builder.push(stored, segment, slot));
         Ok(())
     }
 
-    /// How many pairs were accepted so far.
+    /// The number of pairs accepted so far.
     pub fn len(&self) -> usize {
         self.builder.len()
     }
 
-    /// Whether none was.
+    /// Whether no pair was accepted so far.
     pub fn is_empty(&self) -> bool {
         self.builder.is_empty()
     }
 
-    /// The accepted pairs.
+    /// Returns the accepted pairs.
     pub fn finish(self) -> Admitted {
         Admitted {
             batch: self.builder.finish(),
-            places: self.places,
+            reservation: self.reservation,
         }
     }
 }
 
 impl Admitted {
-    /// How many pairs there are.
+    /// The number of pairs.
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }

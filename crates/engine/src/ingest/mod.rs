@@ -1,81 +1,81 @@
-//! The one way in: pairs are admitted, bounded in number, recorded, and noted as pending.
+//! The write path: pairs are validated, limited in number, recorded, and noted as pending.
 
 pub mod erasures;
 mod guard;
 mod identity;
 mod intake;
-mod keeper;
 mod pending;
 pub mod spool;
+mod spooling_writer;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-pub use guard::{Places, SegmentGuard};
+pub use guard::{Reservation, SegmentGuard};
 pub use identity::Identity;
 pub use intake::{Admitted, Intake, PairError};
-pub use keeper::Recorder;
 pub use pending::PendingNotes;
+pub use spooling_writer::Recorder;
 
-use self::keeper::Keeper;
 use self::spool::Spool;
+use self::spooling_writer::SpoolingWriter;
 use domain::store::StoreError;
 use domain::{Clock, Segment, TimeFrame};
 
-/// What a client that was turned away is told to wait. A full queue drains within a second.
+/// The `Retry-After` when the queue is full. A full queue drains within a second.
 const RETRY_BUSY: Duration = Duration::from_secs(1);
 const BUSY: IngestError = IngestError::Busy {
     retry_after: RETRY_BUSY,
 };
-/// A store that is away rarely comes back sooner.
+/// The `Retry-After` while the store is unavailable. An outage rarely ends sooner.
 const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 
-/// Takes pairs in.
+/// Validates and records pairs.
 #[derive(Debug)]
 pub struct Ingest {
     frame: TimeFrame,
     clock: Arc<dyn Clock>,
-    keeper: Keeper,
+    writer: SpoolingWriter,
     guard: Arc<SegmentGuard>,
     identity: Arc<Identity>,
-    room: Semaphore,
+    capacity: Semaphore,
     queue_pairs: u32,
 }
 
-/// What ingest is made of.
+/// The dependencies and settings of [`Ingest`].
 #[derive(Debug)]
 pub struct IngestParts {
-    /// The window and resolution that place a pair.
+    /// The window and resolution, which determine the slot of a pair.
     pub frame: TimeFrame,
-    /// Where "now" comes from.
+    /// The source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// Where pairs go.
+    /// Records pairs in the store.
     pub recorder: Arc<Recorder>,
-    /// Where they wait while the store is away.
+    /// Where pairs wait while the store is unavailable. Without a spool they are refused.
     pub spool: Option<Arc<Spool>>,
-    /// What keeps the number of segments bounded.
+    /// Limits the number of segments.
     pub guard: Arc<SegmentGuard>,
-    /// What turns a user's name into the one that is stored.
+    /// Maps received user ids to stored ids.
     pub identity: Arc<Identity>,
-    /// The most pairs under way at once.
+    /// The maximum number of pairs in progress.
     pub queue_pairs: usize,
-    /// How long a client waits for the store; `None` for a store in this process.
-    pub patience: Option<Duration>,
+    /// The timeout of a write to the store; `None` for a store in this process.
+    pub write_timeout: Option<Duration>,
 }
 
-/// What became of a batch that was accepted.
+/// The result for an accepted batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// Where the pairs are.
+pub struct Accepted {
+    /// Where the accepted pairs are.
     pub durability: Durability,
-    /// Positions in the batch, ascending, of the pairs that the store refuses for good: they are not accepted.
+    /// The positions in the batch, ascending, of pairs that the store permanently refuses. They are not accepted.
     pub refused: Vec<usize>,
 }
 
-impl Kept {
-    /// Every pair of a batch is there.
+impl Accepted {
+    /// The result for a batch whose pairs are all accepted.
     pub(super) fn all(durability: Durability) -> Self {
         Self {
             durability,
@@ -87,60 +87,62 @@ impl Kept {
 /// Where accepted pairs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// In the store: every count from now on includes them.
+    /// In the store. Every later count of the store includes them.
     Stored,
-    /// On this instance's own disk, to be delivered when the store is back.
+    /// On this instance's own disk. They are delivered when the store is available again.
     Spooled,
 }
 
-/// Why nothing of a batch was accepted.
+/// Why no pair of a batch was accepted.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum IngestError {
-    /// Too many pairs are under way.
-    #[error("too many pairs are waiting; try again in {} s", retry_after.as_secs())]
+    /// Too many pairs are in progress.
+    #[error("too many pairs are waiting; retry in {} s", retry_after.as_secs())]
     Busy {
-        /// How long the client should wait.
+        /// How long the client should wait before it retries.
         retry_after: Duration,
     },
-    /// Nothing can be kept now.
-    #[error("pairs can't be kept now; try again in {} s", retry_after.as_secs())]
+    /// Neither the store nor a spool can take pairs now.
+    #[error("pairs can't be recorded now; retry in {} s", retry_after.as_secs())]
     Unavailable {
-        /// How long the client should wait.
+        /// How long the client should wait before it retries.
         retry_after: Duration,
-        /// What is wrong, for the log.
+        /// The cause, for the log.
         cause: StoreError,
     },
-    /// The store refuses some of the pairs, which are in order, and will again until somebody mends the store.
-    #[error("the store refuses some of these pairs, which are in order: its operator has to act")]
+    /// The store refuses some of the pairs although they are valid. A retry fails until an operator fixes the store.
+    #[error(
+        "the store refuses some of these pairs although they are valid; its operator has to act"
+    )]
     Refused {
-        /// What is wrong, for the log.
+        /// The cause, for the log.
         cause: StoreError,
     },
 }
 
 impl Ingest {
-    /// Ingest from its parts.
+    /// Creates the write path.
     pub fn new(parts: IngestParts) -> Self {
         let queue_pairs =
             u32::try_from(parts.queue_pairs.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
         Self {
             frame: parts.frame,
-            keeper: Keeper::new(
+            writer: SpoolingWriter::new(
                 parts.recorder,
                 parts.spool,
                 Arc::clone(&parts.clock),
-                parts.patience,
+                parts.write_timeout,
             ),
             clock: parts.clock,
             guard: parts.guard,
             identity: parts.identity,
-            room: Semaphore::new(queue_pairs as usize),
+            capacity: Semaphore::new(queue_pairs as usize),
             queue_pairs,
         }
     }
 
-    /// A place to put the pairs of one request, with room for about `expected` pairs. All of them are
-    /// received at the same instant: now.
+    /// A collector for the pairs of one request, with capacity for about `expected` pairs. All of them are received at the
+    /// same instant: now.
     pub fn intake(&self, expected: usize) -> Intake {
         Intake::new(
             self.frame,
@@ -151,48 +153,48 @@ impl Ingest {
         )
     }
 
-    /// Makes pairs durable, but for those that the store refuses. On an error nothing of them counts as accepted, and they
-    /// may be sent again.
-    pub async fn accept(&self, admitted: Admitted) -> Result<Kept, IngestError> {
-        let Admitted { batch, places } = admitted;
+    /// Makes pairs durable, except those that the store refuses. On an error no pair counts as accepted, and the client may
+    /// send all of them again.
+    pub async fn accept(&self, admitted: Admitted) -> Result<Accepted, IngestError> {
+        let Admitted { batch, reservation } = admitted;
         if batch.is_empty() {
-            return Ok(Kept::all(Durability::Stored));
+            return Ok(Accepted::all(Durability::Stored));
         }
-        // A batch larger than the whole queue passes when it has the queue to itself.
+        // A batch larger than the queue is admitted when the queue is empty.
         let pairs = u32::try_from(batch.len())
             .unwrap_or(u32::MAX)
             .min(self.queue_pairs);
-        let _room = self.room.try_acquire_many(pairs).map_err(|_| BUSY)?;
-        let kept = self.keeper.keep(&batch).await.map_err(refusal)?;
-        if kept.refused.is_empty() {
-            places.confirm(batch.segments());
+        let _permit = self.capacity.try_acquire_many(pairs).map_err(|_| BUSY)?;
+        let result = self.writer.write(&batch).await.map_err(refusal)?;
+        if result.refused.is_empty() {
+            reservation.confirm(batch.segments());
         } else {
-            let is_accepted = |position: usize| kept.refused.binary_search(&position).is_err();
+            let is_accepted = |position: usize| result.refused.binary_search(&position).is_err();
             let accepted = batch.subset(|position, _| is_accepted(position));
-            places.confirm(accepted.segments());
+            reservation.confirm(accepted.segments());
         }
-        Ok(kept)
+        Ok(result)
     }
 
-    /// Whether pairs of this segment were accepted here, or it was listed lately.
+    /// Whether this process accepted pairs of the segment, or the segment was in the last list.
     pub fn knows(&self, segment: &Segment) -> bool {
         self.guard.knows(segment)
     }
 
-    /// Whether there is room for a pair now, and so any hope for a batch.
-    pub fn has_room(&self) -> Result<(), IngestError> {
-        match self.room.available_permits() {
+    /// Fails if the queue has no capacity for even one pair, so that a request can be refused before its body is read.
+    pub fn check_capacity(&self) -> Result<(), IngestError> {
+        match self.capacity.available_permits() {
             0 => Err(BUSY),
             _ => Ok(()),
         }
     }
 
-    /// Pairs that are under way now.
+    /// The number of pairs in progress.
     pub fn queued_pairs(&self) -> usize {
-        (self.queue_pairs as usize).saturating_sub(self.room.available_permits())
+        (self.queue_pairs as usize).saturating_sub(self.capacity.available_permits())
     }
 
-    /// The name under which a user is stored.
+    /// Maps received user ids to stored ids.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }

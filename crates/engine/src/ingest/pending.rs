@@ -1,4 +1,4 @@
-//! Notes acknowledged pairs in the cache, one round trip for all requests that wait.
+//! Counts acknowledged pairs as pending in the cache, with one round trip for all waiting requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use domain::{Batch, Segment};
 use supervisor::Supervisor;
 use telemetry::Metrics;
 
-/// How often a cache that was away is told which segments have a gap.
+/// The interval of retries to mark segments with dropped notes, while the cache is unavailable.
 const GAP_RETRY: Duration = Duration::from_millis(100);
 
-/// Adds to the pending counters. Requests that come while a round trip is under way share the next one.
+/// Increments the pending counters in the cache. Requests that arrive during a round trip share the next one.
 ///
-/// When the cache is away the notes are dropped and counted; the segments concerned are marked as having an
-/// unknown number of pending pairs as soon as the cache answers again.
+/// While the cache is unavailable, notes are dropped and counted in a metric. Their segments are marked as having an
+/// unknown number of pending pairs as soon as the cache responds again.
 #[derive(Debug)]
 pub struct PendingNotes {
     shared: Arc<Shared>,
@@ -35,28 +35,28 @@ struct Shared {
 struct Waiting {
     closed: bool,
     added: HashMap<Segment, u64>,
-    answers: Vec<oneshot::Sender<()>>,
+    acks: Vec<oneshot::Sender<()>>,
 }
 
 impl PendingNotes {
-    /// Starts the task that carries notes to `cache` until the stop.
+    /// Starts the task that sends notes to `cache` until the stop.
     pub fn start(
         cache: Arc<dyn CountCache>,
         metrics: Arc<Metrics>,
         supervisor: &Supervisor,
     ) -> Self {
         let shared = Arc::<Shared>::default();
-        let (carried, stop) = (Arc::clone(&shared), supervisor.stop().clone());
+        let (task_state, stop) = (Arc::clone(&shared), supervisor.stop().clone());
         supervisor.keep("pending notes", move || {
-            let (shared, cache) = (Arc::clone(&carried), Arc::clone(&cache));
-            carry(shared, cache, Arc::clone(&metrics), stop.clone())
+            let (shared, cache) = (Arc::clone(&task_state), Arc::clone(&cache));
+            send(shared, cache, Arc::clone(&metrics), stop.clone())
         });
         Self { shared }
     }
 
-    /// Notes the pairs of `batch`; returns when the cache has them, or when they were dropped.
+    /// Notes the pairs of `batch`. Returns when the cache has counted them, or when they were dropped.
     pub async fn note(&self, batch: &Batch) {
-        let (answer, noted) = oneshot::channel();
+        let (ack, noted) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting.lock();
             if waiting.closed {
@@ -68,10 +68,10 @@ impl PendingNotes {
                     .entry(batch.segments()[index].clone())
                     .or_default() += pairs;
             }
-            waiting.answers.push(answer);
+            waiting.acks.push(ack);
         }
         self.shared.wake.notify_one();
-        // An error means that the task stopped: the cache will not hear of these pairs.
+        // An error means that the task has stopped and these pairs are not noted.
         let _ = noted.await;
     }
 }
@@ -84,7 +84,7 @@ fn pairs_per_segment(batch: &Batch) -> Vec<u64> {
     pairs
 }
 
-async fn carry(
+async fn send(
     shared: Arc<Shared>,
     cache: Arc<dyn CountCache>,
     metrics: Arc<Metrics>,
@@ -105,7 +105,7 @@ async fn carry(
             gaps.clear();
         }
         let waiting = std::mem::take(&mut *shared.waiting.lock());
-        if waiting.answers.is_empty() {
+        if waiting.acks.is_empty() {
             continue;
         }
         let added: Vec<_> = waiting.added.into_iter().collect();
@@ -116,9 +116,9 @@ async fn carry(
             gaps.sort_unstable();
             gaps.dedup();
         }
-        for answer in waiting.answers {
-            // A client that went away needs no answer.
-            let _ = answer.send(());
+        for ack in waiting.acks {
+            // Sending fails if the request was cancelled, which is fine.
+            let _ = ack.send(());
         }
     }
 }

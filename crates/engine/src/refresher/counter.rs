@@ -1,87 +1,87 @@
-//! Counts: made by the store in one call, kept in the cache and in memory.
+//! Counts segments in one call of the store, and writes the counts to the cache and to memory.
 
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, join_all};
 
 use super::names::Names;
-use super::places::Lane;
+use super::permits::Lane;
 use super::remembered::Remembered;
 use domain::cache::{CacheError, CountCache, PendingMark};
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Count, Segment, TimeFrame, Window};
 use telemetry::Metrics;
 
-/// A count that takes longer than a slot, again and again, is taken as it is.
-const COUNT_TRIES: u32 = 3;
+/// The maximum number of attempts to count within one slot. After the last one the count is used as it is.
+const MAX_COUNT_ATTEMPTS: u32 = 3;
 
-/// How often a refresh asks a cache that does not respond in time. Its counts may have taken minutes, and nobody waits for them; a
-/// reader has other numbers.
-const CACHE_TRIES: u32 = 3;
+/// The maximum number of attempts of a refresh to call a cache that times out. The counts may have taken minutes, and no
+/// client waits for them. A call for a reader is not retried, because the reader has other sources.
+const MAX_CACHE_ATTEMPTS: u32 = 3;
 
-/// Counts, and keeps what it counted.
+/// Counts segments and stores the counts.
 #[derive(Debug)]
 pub(super) struct Counter {
     pub(super) frame: TimeFrame,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) store: Arc<dyn PairStore>,
     pub(super) cache: Arc<dyn CountCache>,
-    /// The windows that are refreshed.
+    /// The windows whose counts go to the cache.
     pub(super) windows: Vec<Window>,
     pub(super) names: Arc<Names>,
     pub(super) remembered: Arc<Remembered>,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// A count made now.
+/// A count that the store has just returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Recount {
     /// The count.
     pub count: Count,
-    /// Pairs acknowledged since the count began; `None` when the cache does not know.
+    /// The number of pairs acknowledged since the count began; `None` if the cache does not know it.
     pub pending: Option<u64>,
-    /// Whether the cache has it, or a later one.
+    /// Whether the cache has this count or a later one.
     pub is_cached: bool,
 }
 
-/// Where a count is kept.
-enum Goal {
+/// Where a count is stored.
+enum Target {
     /// In the cache and in memory.
     Cache(PendingMark),
-    /// In memory: the cache can't be asked.
+    /// Only in memory, because the cache is unavailable.
     Memory,
-    /// In memory, among counts of anything that readers ask for.
+    /// Only in memory, in the part for arbitrary names and windows.
     Others,
 }
 
 impl Counter {
-    /// Counts `segments` in one call of the store and keeps each count: in the cache if it is one that is refreshed, of a
-    /// configured window and of a segment that there is. Whoever asks for made-up names and windows fills nothing there.
+    /// Counts `segments` in one call of the store, and stores each count in memory. Counts of configured windows and
+    /// existing segments also go to the cache. Requests for arbitrary names and windows do not fill the cache.
     pub(super) async fn count(
         &self,
         segments: &[Segment],
         window: Window,
         lane: Lane,
     ) -> Result<Vec<Recount>, StoreError> {
-        let goals = segments
+        let targets = segments
             .iter()
-            .map(|segment| self.goal(segment, window, lane));
-        let goals = join_all(goals).await;
+            .map(|segment| self.target(segment, window, lane));
+        let targets = join_all(targets).await;
         let counts = self.count_once(segments, window).await?;
-        let kept = segments.iter().zip(counts).zip(goals);
+        let kept = segments.iter().zip(counts).zip(targets);
         let kept =
-            kept.map(|((segment, count), goal)| self.keep(segment, window, count, goal, lane));
+            kept.map(|((segment, count), target)| self.keep(segment, window, count, target, lane));
         Ok(join_all(kept).await)
     }
 
-    /// Where a count that begins now is to be kept.
-    async fn goal(&self, segment: &Segment, window: Window, lane: Lane) -> Goal {
-        if !self.windows.contains(&window) || !self.names.has_heard_of(segment).await {
-            return Goal::Others;
+    /// Where to store a count that begins now.
+    async fn target(&self, segment: &Segment, window: Window, lane: Lane) -> Target {
+        if !self.windows.contains(&window) || !self.names.is_known_or_cached(segment).await {
+            return Target::Others;
         }
-        match patiently(lane, || self.cache.mark(segment)).await {
-            Ok(mark) => Goal::Cache(mark),
-            Err(_) => Goal::Memory,
+        match with_retries(lane, || self.cache.mark(segment)).await {
+            Ok(mark) => Target::Cache(mark),
+            Err(_) => Target::Memory,
         }
     }
 
@@ -90,23 +90,23 @@ impl Counter {
         segment: &Segment,
         window: Window,
         count: Count,
-        goal: Goal,
+        target: Target,
         lane: Lane,
     ) -> Recount {
-        match goal {
-            Goal::Others => self.remembered.keep_other(segment, window, count),
-            Goal::Memory | Goal::Cache(_) => self.remembered.keep(segment, window, count),
+        match target {
+            Target::Others => self.remembered.keep_other(segment, window, count),
+            Target::Memory | Target::Cache(_) => self.remembered.keep(segment, window, count),
         }
-        let Goal::Cache(mark) = goal else {
+        let Target::Cache(mark) = target else {
             return Recount {
                 count,
                 pending: None,
                 is_cached: false,
             };
         };
-        // Putting the same count twice keeps it once.
+        // A retry is safe: putting the same count twice has the effect of one put.
         let put = || self.cache.put(segment, window, count, mark);
-        let (pending, is_cached) = match patiently(lane, put).await {
+        let (pending, is_cached) = match with_retries(lane, put).await {
             Ok(Some(kept)) if kept.count == count => (kept.pending, true),
             Ok(_) => (None, true),
             Err(_) => {
@@ -121,48 +121,50 @@ impl Counter {
         }
     }
 
-    /// Counts again when the slot ended before the store was done, unless the store keeps every slot of a pair. One
-    /// that keeps the latest leaves out of the count of an ended slot whoever has been seen again since, though they
-    /// were there.
+    /// Counts again if the slot ended before the store was done, unless the store keeps every slot of a pair. A store that
+    /// keeps only the latest slot of a pair moves a user who is seen again to the new slot, so the count of the ended slot
+    /// would lack that user.
     async fn count_once(
         &self,
         segments: &[Segment],
         window: Window,
     ) -> Result<Vec<Count>, StoreError> {
         let slot_of = |instant| self.frame.resolution().slot_of(instant);
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             let as_of = self.clock.now();
             let counts = match segments {
                 [only] => vec![self.store.count(only, window, as_of).await?],
                 several => self.store.count_many(several, window, as_of).await?,
             };
-            tries += 1;
+            attempts += 1;
             let present = slot_of(self.clock.now());
             let has_ended = counts.iter().any(|count| present > slot_of(count.as_of));
-            if !has_ended || self.store.keeps_every_slot() || tries == COUNT_TRIES {
+            if !has_ended || self.store.keeps_every_slot() || attempts == MAX_COUNT_ATTEMPTS {
                 return Ok(counts);
             }
         }
     }
 }
 
-/// What the cache responds, asked again for a refresh if that takes too long.
-async fn patiently<'a, T>(
+/// Calls the cache. After a timeout the call is retried for a refresh, not for a reader.
+async fn with_retries<'a, T>(
     lane: Lane,
-    ask: impl Fn() -> BoxFuture<'a, Result<T, CacheError>>,
+    call: impl Fn() -> BoxFuture<'a, Result<T, CacheError>>,
 ) -> Result<T, CacheError> {
-    let mut tries = 1;
+    let mut attempts = 1;
     loop {
-        match ask().await {
-            Err(CacheError::Timeout) if lane == Lane::Refresh && tries < CACHE_TRIES => tries += 1,
+        match call().await {
+            Err(CacheError::Timeout) if lane == Lane::Refresh && attempts < MAX_CACHE_ATTEMPTS => {
+                attempts += 1;
+            }
             done => return done,
         }
     }
 }
 
-/// Whether it was not the count that failed but `store` that went away.
-pub(super) async fn is_away(store: &dyn PairStore, error: &StoreError) -> bool {
+/// Whether the count failed because `store` is unavailable: the error suggests it, and a ping fails too.
+pub(super) async fn is_unavailable(store: &dyn PairStore, error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable(_) | StoreError::Timeout(_))
         && store.ping().await.is_err()
 }
@@ -175,11 +177,11 @@ mod tests {
 
     use super::*;
 
-    /// What comes of a cache that does not respond in time this often, and how often it was asked.
-    fn asked(lane: Lane, timeouts: u32) -> (bool, u32) {
-        let asked = AtomicU32::new(0);
-        let ask = || {
-            let is_late = asked.fetch_add(1, Ordering::Relaxed) < timeouts;
+    /// Whether the call succeeds with a cache that times out this often, and the number of attempts.
+    fn attempts(lane: Lane, timeouts: u32) -> (bool, u32) {
+        let attempts = AtomicU32::new(0);
+        let call = || {
+            let is_late = attempts.fetch_add(1, Ordering::Relaxed) < timeouts;
             let response = if is_late {
                 Err(CacheError::Timeout)
             } else {
@@ -187,14 +189,14 @@ mod tests {
             };
             std::future::ready(response).boxed()
         };
-        let response = patiently(lane, ask).now_or_never().unwrap();
-        (response.is_ok(), asked.load(Ordering::Relaxed))
+        let response = with_retries(lane, call).now_or_never().unwrap();
+        (response.is_ok(), attempts.load(Ordering::Relaxed))
     }
 
     #[test]
     fn a_slow_moment_of_the_cache_costs_a_refresh_no_count_and_a_reader_no_time() {
-        assert_eq!(asked(Lane::Refresh, 2), (true, 3));
-        assert_eq!(asked(Lane::Refresh, 9), (false, 3));
-        assert_eq!(asked(Lane::Usual, 1), (false, 1));
+        assert_eq!(attempts(Lane::Refresh, 2), (true, 3));
+        assert_eq!(attempts(Lane::Refresh, 9), (false, 3));
+        assert_eq!(attempts(Lane::Usual, 1), (false, 1));
     }
 }

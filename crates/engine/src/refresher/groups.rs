@@ -1,13 +1,14 @@
-//! Which segments a refresh counts together: small ones, as their last known counts say.
+//! Groups the segments that a refresh counts together: those that are small by their last known counts.
 
 use super::Refresher;
 use domain::{Count, Segment, Window};
 
-/// Users of a group at most, so that no query needs more memory than a large segment alone, nor takes much longer.
+/// The maximum number of users in a group. With it the query of a group needs no more memory than a large segment alone,
+/// and takes little longer.
 const MAX_USERS: u64 = 250_000;
 
 impl Refresher {
-    /// The latest counts that the cache and the memory have of `segments`, in their order.
+    /// The latest counts of `segments` in the cache and in memory, in the order of `segments`.
     pub(crate) async fn known(&self, segments: &[Segment], window: Window) -> Vec<Option<Count>> {
         let cached = match self.parts.cache.get_many(segments, window).await {
             Ok(cached) => cached,
@@ -28,7 +29,7 @@ impl Refresher {
         latest.collect()
     }
 
-    /// `segments` in groups to count together. Large ones are alone, and those of unknown size.
+    /// `segments` in groups to count together. Large segments, and segments of unknown size, are alone.
     pub(super) async fn groups(&self, segments: &[Segment]) -> Vec<Vec<Segment>> {
         let at_once = self.parts.store.counts_at_once();
         if at_once <= 1 {

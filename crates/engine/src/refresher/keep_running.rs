@@ -1,4 +1,4 @@
-//! Runs at intervals, one for all instances together.
+//! Refreshes at intervals, with one run per interval across all instances.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use super::{Outcome, Refresher, Skip};
 use crate::rounds::Rounds;
 
 impl Refresher {
-    /// Sees to a run every `interval` until stopped: its own, unless another instance made one. Tells `rounds` of each
-    /// that went through. A failed round is logged and the next one waited for.
+    /// Runs every `interval` until stopped, unless another instance already ran. Reports each completed round to `rounds`. A
+    /// failed round is logged, and the next one runs as usual.
     pub async fn keep_running(&self, interval: Duration, rounds: &Rounds) {
         let mut wait = interval;
         loop {
-            // Up to a tenth of the interval, so that instances started together don't stay in step.
+            // Up to a tenth of the interval, so that instances that started together do not stay synchronised.
             let jitter = interval.mul_f64(fastrand::f64() / 10.0);
             tokio::select! {
                 () = self.parts.supervisor.stop().cancelled() => return,
@@ -20,7 +20,7 @@ impl Refresher {
             wait = interval;
             match self.run_if_due(interval).await {
                 Ok(Outcome::Done(report)) => {
-                    // A round in which no count could be made is none.
+                    // A round in which every count failed does not count as completed.
                     if report.refreshed > 0 || report.failed == 0 {
                         rounds.complete();
                     }
@@ -28,7 +28,7 @@ impl Refresher {
                         refreshed = report.refreshed,
                         failed = report.failed,
                         took_ms = u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
-                        "counts refreshed"
+                        "refresh completed"
                     );
                 }
                 Ok(Outcome::Skipped(Skip::Recent { due_in })) => {
@@ -36,13 +36,15 @@ impl Refresher {
                     tracing::debug!("another instance has refreshed");
                     wait = due_in;
                 }
-                // That proves nothing: the lock's holder may have panicked.
+                // This does not complete a round, because the holder of the lock may have panicked.
                 Ok(Outcome::Skipped(Skip::UnderWay)) => {
                     tracing::debug!("another refresh is under way");
                 }
-                // Logged where it was met; and no loop asks for one segment.
+                // A missing cache was logged where it was detected. The loop never refreshes a single, unknown segment.
                 Ok(Outcome::Skipped(Skip::NoCache) | Outcome::Unknown) => {}
-                Err(error) => tracing::warn!(%error, "the refresh failed; trying again in a while"),
+                Err(error) => {
+                    tracing::warn!(%error, "the refresh failed; retrying at the next interval")
+                }
             }
         }
     }

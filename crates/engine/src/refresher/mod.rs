@@ -1,15 +1,16 @@
-//! The one writer of cached counts: recounts segments from the store into the cache and keeps their trend.
+//! Recounts segments from the store into the cache and records their trend. This module is the only writer of cached
+//! counts.
 //!
-//! Everybody who needs a count from the store asks here, readers included, so that there is one bound on counts under
-//! way ([`places`]), one count of a segment and window at a time ([`recounts`]), and one list of segments ([`names`]). A
-//! refresh counts small segments together ([`groups`]), where the store gains by it.
+//! All counts from the store are requested here, also those for readers. So there is one limit on concurrent counts
+//! ([`permits`]), one count of a segment and window at a time ([`recounts`]), and one list of segments ([`names`]). A
+//! refresh counts small segments together ([`groups`]) where that is cheaper for the store.
 
 mod counter;
 mod groups;
 mod keep_running;
 mod lock;
 mod names;
-mod places;
+mod permits;
 mod recounts;
 mod remembered;
 mod run;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use self::counter::Counter;
-use self::places::Places;
+use self::permits::Permits;
 use self::trend::Trend;
 use crate::ingest::SegmentGuard;
 use domain::cache::CountCache;
@@ -33,7 +34,7 @@ use telemetry::Metrics;
 
 pub use self::counter::Recount;
 pub(crate) use self::names::Names;
-pub(crate) use self::places::Lane;
+pub(crate) use self::permits::Lane;
 pub(crate) use self::recounts::{Recounts, Ticket};
 pub(crate) use self::remembered::{Key, Remembered};
 
@@ -45,74 +46,73 @@ pub struct Refresher {
     names: Arc<Names>,
     remembered: Arc<Remembered>,
     trend: Trend,
-    /// Held by the run under way in this process; the cache's lock holds off the others.
+    /// Held by the run in this process. The lock in the cache excludes other instances.
     running: Mutex<()>,
-    /// When this process last recounted every segment, in unix milliseconds; 0 before it did.
+    /// When this process last recounted every segment, in unix milliseconds; 0 if it has not yet.
     finished: AtomicI64,
 }
 
-/// What the refresher is made of.
+/// The dependencies and settings of the refresher.
 #[derive(Debug)]
 pub struct RefresherParts {
     /// The window and resolution.
     pub frame: TimeFrame,
-    /// Where "now" comes from.
+    /// The source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// What is counted.
+    /// The store whose pairs are counted.
     pub store: Arc<dyn PairStore>,
-    /// Where counts go.
+    /// The cache that the counts are written to.
     pub cache: Arc<dyn CountCache>,
-    /// Told which segments exist.
+    /// The set of known segments, which each list from the store updates.
     pub guard: Arc<SegmentGuard>,
-    /// Counters of runs.
+    /// The metrics of runs and counts.
     pub metrics: Arc<Metrics>,
-    /// The windows that are counted; the full one among them.
+    /// The windows that are counted, including the full window.
     pub windows: Vec<Window>,
-    /// Counts under way at a time, those for readers included.
+    /// The maximum number of concurrent counts, including those for readers.
     pub parallelism: usize,
-    /// Runs the tasks that count. Its stop ends a run early: what was counted by then is kept.
+    /// Runs the tasks that count. Its stop ends a run early; counts that are done by then are kept.
     pub supervisor: Supervisor,
 }
 
-/// What a refresh did.
+/// The outcome of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing.
+    /// Nothing was recounted.
     Skipped(Skip),
-    /// Nobody knows the segment that was to be recounted. Counting it all the same would leave points in the trend for
-    /// whatever name somebody makes up.
+    /// The segment does not exist. It is not counted, because that would add trend points for arbitrary names.
     Unknown,
-    /// The run went through.
+    /// The run completed.
     Done(Report),
 }
 
 /// Why a refresh was skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Skip {
-    /// Another run is under way, here or in another instance.
+    /// Another run is in progress, here or in another instance.
     UnderWay,
-    /// Another instance has made one. Only loops mind.
+    /// Another instance completed a run within the interval. Only periodic runs are skipped for this.
     Recent {
-        /// The time until the next one.
+        /// The time until the next run is due.
         due_in: Duration,
     },
-    /// The cache can't be asked for the lock, and could not keep the counts.
+    /// The cache is unavailable, so there is no lock, and no place for the counts.
     NoCache,
 }
 
 /// The figures of a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// Segments whose counts were renewed.
+    /// The number of segments whose counts were renewed.
     pub refreshed: u64,
-    /// Segments that kept an old count because counting failed.
+    /// The number of segments that kept an old count because counting failed.
     pub failed: u64,
-    /// How long it took.
+    /// The duration of the run.
     pub took: Duration,
 }
 
 impl Refresher {
-    /// A refresher from its parts.
+    /// Creates a refresher. It runs when [`run`](Self::run) or [`keep_running`](Self::keep_running) is called.
     pub fn new(parts: RefresherParts) -> Self {
         let remembered = Arc::<Remembered>::default();
         let names = Arc::new(Names::new(&parts));
@@ -126,9 +126,9 @@ impl Refresher {
             remembered: Arc::clone(&remembered),
             metrics: Arc::clone(&parts.metrics),
         };
-        let places = Places::new(parts.parallelism);
+        let permits = Permits::new(parts.parallelism);
         Self {
-            recounts: Recounts::new(counter, places, parts.supervisor.clone()),
+            recounts: Recounts::new(counter, permits, parts.supervisor.clone()),
             names,
             remembered,
             trend: Trend::new(Arc::clone(&parts.store)),
@@ -138,7 +138,7 @@ impl Refresher {
         }
     }
 
-    /// When this process last recounted every segment, if it did.
+    /// When this process last recounted every segment; `None` if it has not yet.
     pub fn finished(&self) -> Option<Timestamp> {
         match self.finished.load(Ordering::Relaxed) {
             0 => None,
@@ -146,12 +146,12 @@ impl Refresher {
         }
     }
 
-    /// Whether there is such a segment: here, in the cache, or in the store.
+    /// Whether the segment exists in this process, in the cache or in the store.
     pub async fn knows(&self, segment: &Segment) -> Result<bool, StoreError> {
         self.names.has(segment).await
     }
 
-    /// Counts under way.
+    /// The counts in progress.
     pub(crate) fn recounts(&self) -> &Arc<Recounts> {
         &self.recounts
     }
@@ -171,7 +171,7 @@ impl Refresher {
         &self.remembered
     }
 
-    /// The lane of a reader who asks for a count.
+    /// The lane of a read of this segment and window.
     pub(crate) fn lane_of(&self, segment: &Segment, window: Window) -> Lane {
         match self.parts.windows.contains(&window) && self.names.knows(segment) {
             true => Lane::Usual,

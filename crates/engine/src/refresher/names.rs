@@ -1,4 +1,4 @@
-//! Which segments there are: the cache's list while it is whole, else the store's, asked for once at a time.
+//! Lists the existing segments: from the cache while its list is complete, else from the store, with one query at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment};
 use supervisor::Supervisor;
 
-/// The store's own list of segments is asked for at least this often, so that one that the cache never heard of
-/// (written while it was away, or before it lost everything) is found.
+/// The store's list of segments is read at least this often. It includes segments that the cache lacks because they were
+/// written while the cache was unavailable, or before it lost its data.
 const LIST_TTL: Duration = Duration::from_secs(3600);
-/// A refresh asks the store again when the list is whole for no longer than this, so that no reader has to.
+/// A refresh reads the store's list again if the cached list expires within this time, so that no reader has to.
 const RENEWED_BEFORE: Duration = Duration::from_secs(900);
 
 /// The segments, sorted by name.
@@ -31,9 +31,9 @@ pub(crate) struct Names {
     cache: Arc<dyn CountCache>,
     guard: Arc<SegmentGuard>,
     supervisor: Supervisor,
-    /// The store's list under way.
+    /// The store query in progress, if there is one.
     listing: Mutex<Option<watch::Receiver<Option<Listed>>>>,
-    /// As last seen from anywhere.
+    /// The last list from any source.
     last: RwLock<Listing>,
 }
 
@@ -50,19 +50,19 @@ impl Names {
         }
     }
 
-    /// Whether this process knows of `segment`: from its pairs, or from the list when it last saw it.
+    /// Whether this process knows `segment`, from its pairs or from the last list.
     pub(crate) fn knows(&self, segment: &Segment) -> bool {
         self.guard.knows(segment) || self.last.read().binary_search(segment).is_ok()
     }
 
-    /// Whether this process or the cache knows of `segment`.
-    pub(super) async fn has_heard_of(&self, segment: &Segment) -> bool {
+    /// Whether this process or the cache knows `segment`.
+    pub(super) async fn is_known_or_cached(&self, segment: &Segment) -> bool {
         self.knows(segment) || self.cache.knows(segment).await.unwrap_or(false)
     }
 
-    /// Whether there is such a segment: here, in the cache, or in the store.
+    /// Whether the segment exists in this process, in the cache or in the store.
     pub(super) async fn has(self: &Arc<Self>, segment: &Segment) -> Result<bool, StoreError> {
-        if self.has_heard_of(segment).await {
+        if self.is_known_or_cached(segment).await {
             return Ok(true);
         }
         if self.store.is_live() {
@@ -73,7 +73,7 @@ impl Names {
         Ok(listed.binary_search(segment).is_ok())
     }
 
-    /// The segments to refresh. When the store can't list them, those known.
+    /// The segments to refresh. If the store can't list them, the known segments.
     pub(super) async fn to_refresh(self: &Arc<Self>) -> Listed {
         if self.store.is_live() {
             let listing = self.guard.begin_listing();
@@ -87,37 +87,37 @@ impl Names {
         }
         match self.listed_by_store().await {
             Err(error) if !known.names.is_empty() || !self.last.read().is_empty() => {
-                tracing::warn!(%error, "the store can't list its segments; those known are recounted");
-                Ok(self.also(known.names))
+                tracing::warn!(%error, "the store can't list its segments; recounting the known ones");
+                Ok(self.keep_with_last(known.names))
             }
             listed => listed,
         }
     }
 
-    /// The segments for a reader, who waits for the store no longer than `patience`, and then gets those known.
-    pub(crate) async fn to_read(self: &Arc<Self>, patience: Duration) -> Listed {
+    /// The segments for a reader. After `timeout` without a list from the store, the known segments.
+    pub(crate) async fn to_read(self: &Arc<Self>, timeout: Duration) -> Listed {
         let known = self.known().await;
         if known.complete {
             return Ok(self.keep(known.names));
         }
-        let listed = tokio::time::timeout(patience, self.listed_by_store()).await;
+        let listed = tokio::time::timeout(timeout, self.listed_by_store()).await;
         let error = match listed {
             Ok(Ok(listed)) => return Ok(listed),
             Ok(Err(error)) => error,
-            Err(_) => StoreError::Timeout(format!("no list of segments within {patience:?}")),
+            Err(_) => StoreError::Timeout(format!("no list of segments within {timeout:?}")),
         };
-        match self.also(known.names) {
+        match self.keep_with_last(known.names) {
             known if known.is_empty() => Err(error),
             known => Ok(known),
         }
     }
 
-    /// What the cache knows; nothing when it is unavailable.
+    /// The list of the cache; empty if the cache is unavailable.
     async fn known(&self) -> KnownSegments {
         self.cache.segments().await.unwrap_or_default()
     }
 
-    /// The store's list: the one under way, or a new one. It goes on when nobody waits any more.
+    /// The store's list, from the query in progress or a new one. The query continues if all callers are cancelled.
     async fn listed_by_store(self: &Arc<Self>) -> Listed {
         let mut listing = self.begin_listing();
         let done = listing.wait_for(Option::is_some).await;
@@ -134,8 +134,8 @@ impl Names {
         if let Some(listing) = &*listing {
             return listing.clone();
         }
-        let (told, under_way) = watch::channel(None);
-        *listing = Some(under_way.clone());
+        let (sender, receiver) = watch::channel(None);
+        *listing = Some(receiver.clone());
         let names = Arc::clone(self);
         let list = async move {
             let ended = Ended(&names);
@@ -144,10 +144,10 @@ impl Names {
                 listed = names.list() => listed,
             };
             drop(ended);
-            told.send_replace(Some(listed));
+            sender.send_replace(Some(listed));
         };
         drop(self.supervisor.begin("list", list));
-        under_way
+        receiver
     }
 
     async fn list(&self) -> Listed {
@@ -158,13 +158,14 @@ impl Names {
         if noted.is_ok()
             && let Ok(known) = self.cache.segments().await
         {
-            // What the cache knows beyond the store's list has just come, or has just gone: count it to know.
+            // A segment that only the cache lists has just been added, or has just lost its users. Counting it decides
+            // which.
             listed.extend(known.names);
         }
         Ok(self.keep(listed))
     }
 
-    /// Sorts `names`, which are all there are, and remembers them.
+    /// Sorts `names`, which must be the complete list, and remembers them.
     fn keep(&self, mut names: Vec<Segment>) -> Listing {
         names.sort_unstable();
         names.dedup();
@@ -173,14 +174,14 @@ impl Names {
         names
     }
 
-    /// `names`, which need not be all, with those known before.
-    fn also(&self, mut names: Vec<Segment>) -> Listing {
+    /// Adds the last list to `names`, which may be incomplete, and remembers the result.
+    fn keep_with_last(&self, mut names: Vec<Segment>) -> Listing {
         names.extend(self.last.read().iter().cloned());
         self.keep(names)
     }
 }
 
-/// The store's list is no longer under way, however it ended.
+/// Clears the query in progress on drop, also after a panic.
 struct Ended<'a>(&'a Names);
 
 impl Drop for Ended<'_> {

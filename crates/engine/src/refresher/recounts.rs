@@ -1,6 +1,6 @@
-//! Counts under way and counts that wait: one of each at most for a segment and window, however many ask.
+//! Counts that run and counts that wait: at most one of each per segment and window, shared by all requests.
 //!
-//! Each is made by a task of its own, so that a count that outlasts its readers still reaches the cache.
+//! A task runs the counts of a key, so that a count still reaches the cache after its readers are gone.
 
 mod together;
 
@@ -13,50 +13,50 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::counter::{Counter, Recount};
-use super::places::{Lane, Place, Places};
+use super::permits::{Lane, Permit, Permits};
 use super::remembered::Key;
 use domain::store::StoreError;
 use domain::{Segment, Window};
 use supervisor::Supervisor;
 
-/// For how long a count that timed out is not tried again for readers who have another number.
-const PAUSE: Duration = Duration::from_secs(2);
-/// Keys noted as silent.
-const MAX_SILENT: u64 = 10_000;
+/// How long a count that timed out is not retried for readers that have an earlier count.
+const TIMEOUT_PAUSE: Duration = Duration::from_secs(2);
+/// The maximum number of keys remembered as timed out.
+const MAX_TIMED_OUT: u64 = 10_000;
 
-/// The counts of this process.
+/// The running and waiting counts of this process.
 #[derive(Debug)]
 pub(crate) struct Recounts {
     counter: Counter,
-    places: Arc<Places>,
-    asked: Mutex<HashMap<Key, Asked>>,
+    permits: Arc<Permits>,
+    active: Mutex<HashMap<Key, Active>>,
     /// When the count of a key last timed out.
-    silent: moka::sync::Cache<Key, Instant>,
-    /// Segments that are counted alone, however small.
+    timed_out: moka::sync::Cache<Key, Instant>,
+    /// Segments that are counted alone, even if they are small.
     apart: moka::sync::Cache<Segment, ()>,
     supervisor: Supervisor,
 }
 
-/// A key with a count under way, one that waits, or both; it has a task.
+/// The counts of a key: one that runs, one that waits, or both. The key has a task.
 #[derive(Debug, Default)]
-struct Asked {
-    running: Option<Told>,
+struct Active {
+    running: Option<Progress>,
     waiting: Option<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
-    told: Told,
+    progress: Progress,
     lane: Lane,
-    /// Wakes the task when `lane` changed.
-    moved: Arc<Notify>,
+    /// Wakes the task when `lane` changes.
+    lane_changed: Arc<Notify>,
 }
 
-/// How those who wait for a count are told of it.
+/// Reports the progress of a count to its tickets.
 #[derive(Debug, Clone)]
-struct Told {
+struct Progress {
     step: Arc<watch::Sender<Step>>,
-    asked: Instant,
+    requested_at: Instant,
 }
 
 #[derive(Debug)]
@@ -66,156 +66,160 @@ enum Step {
     Done(Result<Recount, StoreError>),
 }
 
-/// A count that was asked for.
+/// A requested count.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     step: watch::Receiver<Step>,
-    /// When somebody asked first.
-    pub(crate) asked: Instant,
-    /// Whether the count had begun before, so that it may lack what was recorded since.
+    /// When this count was first requested.
+    pub(crate) requested_at: Instant,
+    /// Whether the count was already running at this request, so that it may lack pairs recorded since it began.
     pub(crate) is_joined: bool,
 }
 
 impl Waiting {
     fn new(step: Step, lane: Lane) -> Self {
         Self {
-            told: Told {
+            progress: Progress {
                 step: Arc::new(watch::Sender::new(step)),
-                asked: Instant::now(),
+                requested_at: Instant::now(),
             },
             lane,
-            moved: Arc::default(),
+            lane_changed: Arc::default(),
         }
     }
 }
 
-impl Told {
+impl Progress {
     fn ticket(&self, is_joined: bool) -> Ticket {
         Ticket {
             step: self.step.subscribe(),
-            asked: self.asked,
+            requested_at: self.requested_at,
             is_joined,
         }
     }
 }
 
 impl Ticket {
-    /// Whether the store counts now.
+    /// Whether the store has begun to count.
     pub(crate) fn runs(&self) -> bool {
         !matches!(*self.step.borrow(), Step::Waits)
     }
 
-    /// The count, once it is made.
+    /// Waits for the count.
     pub(crate) async fn recount(&mut self) -> Result<Recount, StoreError> {
         let done = self.step.wait_for(|step| matches!(step, Step::Done(_)));
         match done.await.as_deref() {
             Ok(Step::Done(result)) => result.clone(),
             _ => Err(StoreError::Unavailable(
-                "a count ended without a result".to_owned(),
+                "the task of a count ended without a result".to_owned(),
             )),
         }
     }
 }
 
 impl Recounts {
-    pub(super) fn new(counter: Counter, places: Arc<Places>, supervisor: Supervisor) -> Arc<Self> {
+    pub(super) fn new(
+        counter: Counter,
+        permits: Arc<Permits>,
+        supervisor: Supervisor,
+    ) -> Arc<Self> {
         Arc::new(Self {
             counter,
-            places,
-            asked: Mutex::default(),
-            silent: moka::sync::Cache::new(MAX_SILENT),
+            permits,
+            active: Mutex::default(),
+            timed_out: moka::sync::Cache::new(MAX_TIMED_OUT),
             apart: together::apart(),
             supervisor,
         })
     }
 
-    /// A count of `key`: the one under way, the one that waits, or a new one.
-    pub(crate) fn ask(self: &Arc<Self>, key: &Key, lane: Lane) -> Ticket {
-        let mut all = self.asked.lock();
-        let asked = all.entry(key.clone()).or_default();
-        match &asked.running {
+    /// Requests a count of `key`: the running one, the waiting one, or a new one.
+    pub(crate) fn request(self: &Arc<Self>, key: &Key, lane: Lane) -> Ticket {
+        let mut all = self.active.lock();
+        let active = all.entry(key.clone()).or_default();
+        match &active.running {
             Some(running) => running.ticket(true),
-            None => self.ask_next(key, asked, lane),
+            None => self.request_next(key, active, lane),
         }
     }
 
-    /// A count of `key` that begins after this call, and so holds every pair recorded before it.
-    pub(crate) fn ask_fresh(self: &Arc<Self>, key: &Key, lane: Lane) -> Ticket {
-        let mut all = self.asked.lock();
-        let asked = all.entry(key.clone()).or_default();
-        self.ask_next(key, asked, lane)
+    /// Requests a count of `key` that begins after this call, and so includes every pair recorded before it.
+    pub(crate) fn request_fresh(self: &Arc<Self>, key: &Key, lane: Lane) -> Ticket {
+        let mut all = self.active.lock();
+        let active = all.entry(key.clone()).or_default();
+        self.request_next(key, active, lane)
     }
 
-    fn ask_next(self: &Arc<Self>, key: &Key, asked: &mut Asked, lane: Lane) -> Ticket {
-        if let Some(waiting) = &mut asked.waiting {
+    fn request_next(self: &Arc<Self>, key: &Key, active: &mut Active, lane: Lane) -> Ticket {
+        if let Some(waiting) = &mut active.waiting {
             if lane < waiting.lane {
                 waiting.lane = lane;
-                waiting.moved.notify_one();
+                waiting.lane_changed.notify_one();
             }
-            return waiting.told.ticket(false);
+            return waiting.progress.ticket(false);
         }
-        // A count of the same key goes first; its task then makes this one.
-        let has_task = asked.running.is_some();
-        let place = if has_task {
+        // If a count of the same key is running, its task runs this one afterwards.
+        let has_task = active.running.is_some();
+        let permit = if has_task {
             None
         } else {
-            self.places.take_now()
+            self.permits.try_acquire()
         };
-        let step = if place.is_some() {
+        let step = if permit.is_some() {
             Step::Runs
         } else {
             Step::Waits
         };
         let waiting = Waiting::new(step, lane);
-        let ticket = waiting.told.ticket(false);
-        asked.waiting = Some(waiting);
+        let ticket = waiting.progress.ticket(false);
+        active.waiting = Some(waiting);
         if !has_task {
-            self.begin(key.clone(), place);
+            self.begin(key.clone(), permit);
         }
         ticket
     }
 
-    fn begin(self: &Arc<Self>, key: Key, place: Option<Place>) {
+    fn begin(self: &Arc<Self>, key: Key, permit: Option<Permit>) {
         let all = Arc::clone(self);
-        let make = async move { all.make(key, place).await };
-        drop(self.supervisor.begin("count", make));
+        let run = async move { all.run(key, permit).await };
+        drop(self.supervisor.begin("count", run));
     }
 
-    /// Whether the store was silent when `key` was counted a moment ago.
-    pub(crate) fn is_silent(&self, key: &Key) -> bool {
-        let silent = self.silent.get(key);
-        silent.is_some_and(|since| since.elapsed() < PAUSE)
+    /// Whether a count of `key` timed out in the last two seconds.
+    pub(crate) fn timed_out_recently(&self, key: &Key) -> bool {
+        let timed_out = self.timed_out.get(key);
+        timed_out.is_some_and(|at| at.elapsed() < TIMEOUT_PAUSE)
     }
 
-    /// Whether counts that wait have waited for `time` without any that ended.
+    /// Whether all permits are in use, and no count began or ended for `time`.
     pub(crate) fn are_stuck_for(&self, time: Duration) -> bool {
-        self.places.are_stuck_for(time)
+        self.permits.are_stuck_for(time)
     }
 
-    /// Makes the counts of `key` one after the other until none waits. `place` is for the first one.
-    async fn make(self: Arc<Self>, key: Key, mut place: Option<Place>) {
+    /// Runs the counts of `key` one after the other until none waits. `permit` is for the first one.
+    async fn run(self: Arc<Self>, key: Key, mut permit: Option<Permit>) {
         let mut task = Task {
             all: &self,
             key: &key,
             is_over: false,
         };
         loop {
-            let place = match place.take() {
-                Some(place) => Ok(place),
-                None => self.wait_for_place(&key).await,
+            let permit = match permit.take() {
+                Some(permit) => Ok(permit),
+                None => self.wait_for_permit(&key).await,
             };
-            let place = match place {
-                Ok(place) => place,
+            let permit = match permit {
+                Ok(permit) => permit,
                 Err(error) => return task.give_up(error),
             };
-            let Some((told, lane)) = task.begin() else {
+            let Some((progress, lane)) = task.begin() else {
                 return;
             };
             let result = self.count(&key, lane).await;
-            drop(place);
+            drop(permit);
             self.note(&key, &result);
             let is_over = task.end();
-            told.step.send_replace(Step::Done(result));
+            progress.step.send_replace(Step::Done(result));
             if is_over {
                 return;
             }
@@ -224,11 +228,11 @@ impl Recounts {
 
     async fn count(&self, key: &Key, lane: Lane) -> Result<Recount, StoreError> {
         let counts = self.count_all(std::slice::from_ref(&key.0), key.1, lane);
-        let no_count = || StoreError::Unavailable("a store counted nothing".to_owned());
+        let no_count = || StoreError::Unavailable("the store returned no count".to_owned());
         counts.await?.pop().ok_or_else(no_count)
     }
 
-    /// Counts unless the process stops.
+    /// Counts `segments`, unless the process stops first.
     async fn count_all(
         &self,
         segments: &[Segment],
@@ -241,33 +245,33 @@ impl Recounts {
         }
     }
 
-    /// Notes whether the store was silent.
+    /// Notes whether the count timed out.
     fn note(&self, key: &Key, result: &Result<Recount, StoreError>) {
         match result {
-            Err(StoreError::Timeout(_)) => self.silent.insert(key.clone(), Instant::now()),
-            _ => self.silent.invalidate(key),
+            Err(StoreError::Timeout(_)) => self.timed_out.insert(key.clone(), Instant::now()),
+            _ => self.timed_out.invalidate(key),
         }
     }
 
-    async fn wait_for_place(&self, key: &Key) -> Result<Place, StoreError> {
+    async fn wait_for_permit(&self, key: &Key) -> Result<Permit, StoreError> {
         loop {
-            let (lane, moved) = match self.asked.lock().get(key) {
-                Some(Asked {
+            let (lane, lane_changed) = match self.active.lock().get(key) {
+                Some(Active {
                     waiting: Some(waiting),
                     ..
-                }) => (waiting.lane, Arc::clone(&waiting.moved)),
+                }) => (waiting.lane, Arc::clone(&waiting.lane_changed)),
                 _ => return Err(StoreError::Closed),
             };
             tokio::select! {
                 () = self.supervisor.stop().cancelled() => return Err(StoreError::Closed),
-                () = moved.notified() => {}
-                place = self.places.take(lane) => return place,
+                () = lane_changed.notified() => {}
+                permit = self.permits.acquire(lane) => return permit,
             }
         }
     }
 }
 
-/// The task of a key. One that panics leaves nothing behind: those who wait are told that there is no result.
+/// The task of a key. If it panics, the key is removed, and its tickets get an error.
 struct Task<'a> {
     all: &'a Recounts,
     key: &'a Key,
@@ -275,41 +279,42 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    /// What waits is under way from here on, in its lane. `None` when nobody waits for it, and nobody is likely to come.
-    fn begin(&mut self) -> Option<(Told, Lane)> {
-        let mut all = self.all.asked.lock();
-        let asked = all.get_mut(self.key)?;
-        let waiting = asked.waiting.take()?;
-        if waiting.lane == Lane::Other && waiting.told.step.receiver_count() == 0 {
+    /// Marks the waiting count as running, and returns its lane. `None` if it is not worth running: its tickets are dropped,
+    /// and it is in the lane for arbitrary names and windows.
+    fn begin(&mut self) -> Option<(Progress, Lane)> {
+        let mut all = self.all.active.lock();
+        let active = all.get_mut(self.key)?;
+        let waiting = active.waiting.take()?;
+        if waiting.lane == Lane::Other && waiting.progress.step.receiver_count() == 0 {
             all.remove(self.key);
             self.is_over = true;
             return None;
         }
-        waiting.told.step.send_replace(Step::Runs);
-        asked.running = Some(waiting.told.clone());
-        Some((waiting.told, waiting.lane))
+        waiting.progress.step.send_replace(Step::Runs);
+        active.running = Some(waiting.progress.clone());
+        Some((waiting.progress, waiting.lane))
     }
 
-    /// What was under way has ended; whether nothing else waits.
+    /// Marks the running count as ended. Returns `true` if no count waits.
     fn end(&mut self) -> bool {
-        let mut all = self.all.asked.lock();
-        let Some(asked) = all.get_mut(self.key) else {
+        let mut all = self.all.active.lock();
+        let Some(active) = all.get_mut(self.key) else {
             return true;
         };
-        asked.running = None;
-        self.is_over = asked.waiting.is_none();
+        active.running = None;
+        self.is_over = active.waiting.is_none();
         if self.is_over {
             all.remove(self.key);
         }
         self.is_over
     }
 
-    /// Tells those who wait that there is no place.
+    /// Sends `error` to the tickets of the waiting count, because no permit is available.
     fn give_up(&mut self, error: StoreError) {
         self.is_over = true;
-        let asked = self.all.asked.lock().remove(self.key);
-        if let Some(waiting) = asked.and_then(|asked| asked.waiting) {
-            waiting.told.step.send_replace(Step::Done(Err(error)));
+        let active = self.all.active.lock().remove(self.key);
+        if let Some(waiting) = active.and_then(|active| active.waiting) {
+            waiting.progress.step.send_replace(Step::Done(Err(error)));
         }
     }
 }
@@ -317,7 +322,7 @@ impl Task<'_> {
 impl Drop for Task<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.all.asked.lock().remove(self.key);
+            self.all.active.lock().remove(self.key);
         }
     }
 }

@@ -1,16 +1,17 @@
-//! Last known counts in the memory of this process: what is left when the cache and the store are unavailable.
+//! The last known counts, in the memory of this process. They are the fallback while the cache and the store are
+//! unavailable.
 
 use tokio::time::Instant;
 
 use domain::{Count, Segment, Window};
 
-/// Counts kept of segments that there are, over windows that are refreshed.
+/// The maximum number of counts of existing segments over refreshed windows.
 const MAX_KEPT: u64 = 100_000;
-/// Counts kept of anything else that readers ask for: names and windows without number, which must not push the others
-/// out.
+/// The maximum number of counts of any other names and windows that readers request. Those are unlimited in number, and
+/// must not evict the others.
 const MAX_OTHERS: u64 = 10_000;
 
-/// What is counted.
+/// The segment and window of a count.
 pub(crate) type Key = (Segment, Window);
 
 /// The latest count of each key.
@@ -22,7 +23,7 @@ pub(crate) struct Remembered {
 
 type Counts = moka::sync::Cache<Key, Kept>;
 
-/// A count, and when this process learned of it.
+/// A count, and when this process received it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kept {
     pub(crate) count: Count,
@@ -39,24 +40,24 @@ impl Default for Remembered {
 }
 
 impl Remembered {
-    /// The latest of both.
+    /// The latest count of `key` from either part.
     pub(crate) fn get(&self, key: &Key) -> Option<Kept> {
         let both = [self.refreshed.get(key), self.others.get(key)];
         let both = both.into_iter().flatten();
         both.max_by_key(|kept| kept.count.as_of)
     }
 
-    /// Keeps `count` of a segment and window that are refreshed, unless one as of a later instant is kept.
+    /// Keeps `count` of a refreshed segment and window, unless a count as of a later instant is already kept.
     pub(crate) fn keep(&self, segment: &Segment, window: Window, count: Count) {
-        // A name that was asked for before anybody had heard of it: its reader must not go back in time.
+        // The name was requested before the segment was known. Its readers must not get an older count than before.
         if let Some(other) = self.others.remove(&(segment.clone(), window)) {
             keep(&self.refreshed, segment, window, other.count);
         }
         keep(&self.refreshed, segment, window, count);
     }
 
-    /// The same for any other segment or window, and for one that was refreshed and that nobody knows of any more, since the
-    /// cache lost it.
+    /// The same for any other segment or window. A segment that was refreshed before, and is unknown now because the cache
+    /// lost it, stays in the refreshed part.
     pub(crate) fn keep_other(&self, segment: &Segment, window: Window, count: Count) {
         match self.refreshed.contains_key(&(segment.clone(), window)) {
             true => keep(&self.refreshed, segment, window, count),

@@ -1,4 +1,4 @@
-//! A run: every segment counted anew, or one.
+//! A run of the refresher, over every segment or one.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,36 +6,39 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 
-use super::counter::is_away;
+use super::counter::is_unavailable;
 use super::lock::{RunLock, at_start};
 use super::{Outcome, Refresher, Report, Skip};
 use domain::store::StoreError;
 use domain::{Segment, TrendPoint};
 
-/// Of an interval, the part after which the next run is due: loops wake a little early, each by another jitter.
+/// The fraction of an interval after which the next run is due. It is below 1 because loops wake early by their jitter.
 const DUE_AFTER: f64 = 0.8;
 
-/// A segment that was counted over every window.
+/// The result for a segment that was counted over every window.
 struct Counted {
     points: Vec<TrendPoint>,
-    /// Whether the cache took every count, or has a later one.
+    /// Whether the cache has every count, or a later one.
     is_cached: bool,
 }
 
-/// What a run has done so far.
+/// The progress of a run.
 #[derive(Debug, Default)]
 struct Tally {
-    /// How many there are to be recounted.
+    /// The number of segments to recount.
     all: u64,
     refreshed: u64,
     failed: u64,
 }
 
 impl Refresher {
-    /// Recounts every segment, or only one. A failed segment keeps its old count and does not stop the others; an
-    /// error means that the segments could not even be listed, or that the store went away meanwhile.
+    /// Recounts every segment, or only one. A segment that fails keeps its old count and does not stop the others.
     ///
-    /// Of all segments one run at a time is made by all instances together. One segment needs no lock.
+    /// Across all instances there is one run over all segments at a time. A run over one segment needs no lock.
+    ///
+    /// # Errors
+    ///
+    /// The segments could not be listed, or the store became unavailable during the run.
     pub async fn run(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
         match only {
             None => self.run_all(None).await,
@@ -43,7 +46,7 @@ impl Refresher {
         }
     }
 
-    /// Recounts every segment unless any instance did within `interval`.
+    /// Recounts every segment unless an instance did so within `interval`.
     pub(super) async fn run_if_due(&self, interval: Duration) -> Result<Outcome, StoreError> {
         self.run_all(Some(interval)).await
     }
@@ -52,7 +55,7 @@ impl Refresher {
         let began = Instant::now();
         let reached = at_start(|| self.parts.cache.ping()).await;
         if reached.is_err() {
-            // The count would not reach the cache, which is what it is made for.
+            // The purpose of the count is to update the cache, which is unavailable.
             return Ok(Outcome::Skipped(Skip::NoCache));
         }
         let mut is_cached = true;
@@ -77,24 +80,24 @@ impl Refresher {
             return Ok(Outcome::Skipped(Skip::UnderWay));
         };
         let lock = RunLock::new(&self.parts.cache);
-        let outcome = match at_start(|| lock.take().boxed()).await {
+        let outcome = match at_start(|| lock.acquire().boxed()).await {
             Ok(false) => return Ok(Outcome::Skipped(Skip::UnderWay)),
             Ok(true) => match self.due_in(interval).await {
                 None => self.locked_run(&lock).await,
                 Some(due_in) => Ok(Outcome::Skipped(Skip::Recent { due_in })),
             },
-            // Every instance would run, and none of the counts would reach the cache.
+            // Without the lock every instance would run, and the counts would not reach the cache.
             Err(error) => {
                 tracing::warn!(%error, "nothing is recounted: the refresh lock can't be asked for");
                 self.parts.metrics.refresh.ended("failed", Duration::ZERO);
                 Ok(Outcome::Skipped(Skip::NoCache))
             }
         };
-        lock.give_back(&self.parts.supervisor).await;
+        lock.release(&self.parts.supervisor).await;
         outcome
     }
 
-    /// When the next run is due, if one was made within `interval`.
+    /// The time until the next run is due; `None` if it is due now.
     async fn due_in(&self, interval: Option<Duration>) -> Option<Duration> {
         let interval = interval?;
         let ago = self.parts.cache.last_run().await.ok()??;
@@ -108,17 +111,17 @@ impl Refresher {
         let result = tokio::select! {
             result = self.all(&mut tally) => result,
             () = lock.keep() => {
-                tracing::warn!("the refresh ends: another one has taken the lock");
+                tracing::warn!("the refresh ends because another one has acquired the lock");
                 Ok(false)
             }
         };
         if matches!(result, Ok(true)) {
-            // Without the note another instance runs a little early.
+            // If this note fails, another instance may run early.
             let _ = self.parts.cache.note_run(began.elapsed()).await;
         }
         let result = match result {
             Ok(is_whole) => self.trend.flush().await.map(|()| is_whole),
-            // The store is unavailable: its points wait for the next run.
+            // The store is unavailable, so the trend points wait for the next run.
             Err(error) => Err(error),
         };
         let took = began.elapsed();
@@ -133,12 +136,12 @@ impl Refresher {
             self.parts.metrics.refresh.ended("failed", took);
             return match self.parts.supervisor.stop().is_cancelled() {
                 true => Err(StoreError::Closed),
-                // Another one took the lock before the segments were listed.
+                // Another run acquired the lock before the segments were listed.
                 false => Ok(Outcome::Skipped(Skip::UnderWay)),
             };
         }
         if !is_whole {
-            // Who asked for it must not take a part for the whole.
+            // The report must not make a partial run look complete.
             tally.failed = tally.all.saturating_sub(tally.refreshed);
         }
         let outcome = match tally.failed {
@@ -159,11 +162,11 @@ impl Refresher {
         }))
     }
 
-    /// Recounts every segment; whether it came to the end.
+    /// Recounts every segment. Returns `false` if it was stopped before the end.
     async fn all(&self, tally: &mut Tally) -> Result<bool, StoreError> {
         let stop = self.parts.supervisor.stop();
         let names = tokio::select! {
-            // A store that is silent holds up no end.
+            // A store that does not respond must not delay the shutdown.
             () = stop.cancelled() => return Ok(false),
             names = self.names.to_refresh() => names?,
         };
@@ -182,7 +185,7 @@ impl Refresher {
                 if uncached > 0 {
                     tracing::warn!(
                         segments = uncached,
-                        "counts were made that the cache did not take: it keeps the old ones"
+                        "the cache did not accept some counts and keeps the old ones"
                     );
                 }
                 return Ok(true);
@@ -202,8 +205,8 @@ impl Refresher {
                     Err(error) => {
                         tally.failed += 1;
                         tracing::warn!(%error, "a segment keeps its old count");
-                        if is_away(&*self.parts.store, &error).await {
-                            // Each further segment would only wait for the same time-outs.
+                        if is_unavailable(&*self.parts.store, &error).await {
+                            // Each further segment would wait for the same timeouts.
                             return Err(error);
                         }
                     }
@@ -212,7 +215,7 @@ impl Refresher {
         }
     }
 
-    /// Recounts segments together, window by window; what came of each.
+    /// Recounts segments together, window by window. Returns the result of each.
     async fn refresh_group(&self, group: Vec<Segment>) -> Vec<Result<Counted, StoreError>> {
         let mut results = Vec::with_capacity(group.len());
         let begin = |name| {
@@ -225,9 +228,9 @@ impl Refresher {
         let mut left: Vec<_> = group.into_iter().map(begin).collect();
         for &window in &self.parts.windows {
             let names: Vec<Segment> = left.iter().map(|(name, _)| name.clone()).collect();
-            let tickets = self.recounts.ask_together(&names, window);
-            let asked = std::mem::take(&mut left);
-            for ((segment, mut counted), mut ticket) in asked.into_iter().zip(tickets) {
+            let tickets = self.recounts.request_together(&names, window);
+            let requested = std::mem::take(&mut left);
+            for ((segment, mut counted), mut ticket) in requested.into_iter().zip(tickets) {
                 match ticket.recount().await {
                     Err(error) => results.push(Err(error)),
                     Ok(recount) => {
@@ -246,7 +249,8 @@ impl Refresher {
         let is_zero = |point: &TrendPoint| point.window == full && point.count.users == 0;
         for (segment, counted) in left {
             if counted.points.iter().any(is_zero) {
-                // Its last trend point says 0, so it needs no further counts. A cache that is unavailable lists it for longer.
+                // The segment has no users, and its last trend point is 0, so it needs no further counts. If the cache is
+                // unavailable, it lists the segment for longer.
                 let _ = self.parts.cache.remove_segment(&segment).await;
             }
             results.push(Ok(counted));

@@ -1,4 +1,4 @@
-//! Trend points of a run, written as it goes. What the store does not take now is written later.
+//! Writes the trend points of a run while it proceeds. Points that the store can't take are retried later.
 
 use std::sync::Arc;
 
@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 use domain::TrendPoint;
 use domain::store::{PairStore, StoreError};
 
-/// Points written at once.
-const AT_ONCE: usize = 500;
-/// Points that wait for a store that does not take them: 100 runs over 500 segments, about 5 MB. The oldest go first.
+/// The number of points in one write.
+const WRITE_POINTS: usize = 500;
+/// The maximum number of points that wait for the store: 100 runs over 500 segments, about 5 MB. Beyond it the oldest
+/// points are dropped.
 const MAX_WAITING: usize = 50_000;
 
 /// Points on their way to the store.
@@ -17,14 +18,14 @@ const MAX_WAITING: usize = 50_000;
 pub(super) struct Trend {
     store: Arc<dyn PairStore>,
     waiting: Mutex<Waiting>,
-    /// Held by whoever writes.
+    /// Held during a write.
     writing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Waiting {
     points: Vec<TrendPoint>,
-    /// Whether the last write failed: the next one is left to the end of a run.
+    /// Whether the last write failed. Then the next write happens at the end of a run.
     failed: bool,
 }
 
@@ -37,43 +38,43 @@ impl Trend {
         }
     }
 
-    /// Keeps `points`, and writes what waits once that is enough. A failure shows at the next
+    /// Queues `points`, and writes the queue once it is long enough. A failed write is reported by the next
     /// [`flush`](Self::flush).
     pub(super) async fn add(&self, points: Vec<TrendPoint>) {
         let is_enough = {
             let mut waiting = self.waiting.lock();
             waiting.points.extend(points);
-            waiting.points.len() >= AT_ONCE && !waiting.failed
+            waiting.points.len() >= WRITE_POINTS && !waiting.failed
         };
         if is_enough {
-            // Those that were not taken wait on.
+            // After a failure the points stay in the queue.
             let _ = self.flush().await;
         }
     }
 
-    /// Writes everything that waits.
+    /// Writes all queued points.
     pub(super) async fn flush(&self) -> Result<(), StoreError> {
         let _writing = self.writing.lock().await;
         loop {
             let some: Vec<TrendPoint> = {
                 let mut waiting = self.waiting.lock();
                 waiting.failed = false;
-                waiting.points.iter().take(AT_ONCE).cloned().collect()
+                waiting.points.iter().take(WRITE_POINTS).cloned().collect()
             };
             if some.is_empty() {
                 return Ok(());
             }
-            // A caller that goes away meanwhile leaves the points here: writing them twice changes nothing.
+            // If the caller is cancelled here, the points stay in the queue. Writing them twice is harmless.
             let written = self.store.record_trend(&some).await;
             let mut waiting = self.waiting.lock();
-            if written.as_ref().is_err_and(may_be_taken_later) {
+            if written.as_ref().is_err_and(is_retryable) {
                 waiting.failed = true;
                 let too_many = waiting.points.len().saturating_sub(MAX_WAITING);
                 if too_many > 0 {
                     waiting.points.drain(..too_many);
                     tracing::warn!(
                         too_many,
-                        "the store takes no trend points; the oldest are dropped"
+                        "the store accepts no trend points; the oldest are dropped"
                     );
                 }
             } else {
@@ -84,7 +85,7 @@ impl Trend {
     }
 }
 
-fn may_be_taken_later(error: &StoreError) -> bool {
+fn is_retryable(error: &StoreError) -> bool {
     !matches!(
         error,
         StoreError::Rejected(_) | StoreError::Unsupported(_) | StoreError::Closed

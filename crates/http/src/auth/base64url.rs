@@ -1,8 +1,8 @@
-//! base64url without padding (RFC 4648, section 5), for keys of JWK sets and values of cookies.
+//! base64url without padding (RFC 4648, section 5), for the keys of JWK sets and for cookie values.
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The text that stands for `bytes`.
+/// Encodes `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
@@ -17,7 +17,7 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// The bytes that `text` stands for; `None` where it is no such text, or one that [`encode`] would write in another way.
+/// Decodes `text`; `None` if it is invalid or not the canonical form that [`encode`] writes.
 pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() / 4 * 3 + 2);
     for four in text.as_bytes().chunks(4) {
@@ -26,7 +26,7 @@ pub(crate) fn decode(text: &str) -> Option<Vec<u8>> {
             let value = DIGITS.iter().position(|known| known == digit)?;
             group = group << 6 | u32::try_from(value).ok()?;
         }
-        // The bits of digits that are not there.
+        // The bits of missing digits.
         group <<= 6 * (4 - four.len());
         let length = four.len() - 1;
         let [_, all @ ..] = group.to_be_bytes();

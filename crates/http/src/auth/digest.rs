@@ -1,4 +1,4 @@
-//! Opaque tokens, and the only thing that is kept of them: their digest.
+//! Opaque tokens. Only their digests are stored.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Random bytes of a token.
 const TOKEN_BYTES: usize = 32;
-/// What a token begins with, so that people and scanners for leaked secrets know it when they see it.
+/// The prefix of a token, by which people and secret scanners recognize it.
 const TOKEN_PREFIX: &str = "hc_";
 
-/// A new random token. Hexadecimal, so that a double click selects all of it and no shell or URL minds it.
+/// A new random token. It is hexadecimal, so that a double click selects all of it, and shells and URLs need no escaping.
 pub fn new_token() -> Result<String, getrandom::Error> {
     let mut random = [0; TOKEN_BYTES];
     getrandom::fill(&mut random)?;
@@ -20,9 +20,8 @@ pub fn new_token() -> Result<String, getrandom::Error> {
 
 /// SHA-256 of a token.
 ///
-/// A slow, salted hash (argon2, bcrypt) makes guessing a password expensive. A token of 256 random bits can't be
-/// guessed however fast each try is, and every request pays for the hash: this one takes a fraction of a
-/// microsecond.
+/// A slow, salted hash (argon2, bcrypt) makes it expensive to guess a password. A token of 256 random bits can't be guessed
+/// at any speed, and the hash is computed for every request: SHA-256 takes a fraction of a microsecond.
 #[derive(Clone, Copy)]
 pub struct Digest([u8; 32]);
 
@@ -34,8 +33,8 @@ impl Digest {
         Self(bytes)
     }
 
-    /// The first bytes, to find candidates by. How long that takes tells at most something of a digest, and no
-    /// token can be made to fit a digest.
+    /// The first bytes, as the key of a hash map. The timing of the look-up may reveal part of a digest, but a token can't
+    /// be derived from its digest.
     pub(super) fn start(&self) -> [u8; 8] {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
         [a, b, c, d, e, f, g, h]
@@ -59,7 +58,7 @@ impl Digest {
     }
 }
 
-/// Takes as long for equal digests as for different ones.
+/// Compares in constant time.
 impl PartialEq for Digest {
     fn eq(&self, other: &Self) -> bool {
         verify_slices_are_equal(&self.0, &other.0).is_ok()

@@ -1,4 +1,4 @@
-//! Changes of the tokens file: one at a time, each whole or not at all.
+//! Edits of the tokens file: serialized by a lock, each atomic.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -7,25 +7,25 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, BadTokens, Tokens};
 
-/// Why a tokens file was not changed.
+/// Why a tokens file was not read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// The system refused.
+    /// An I/O error.
     #[error("can't {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed, a verb.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// What is there, or what would be there, is not right.
+    /// The contents of the file, or the new contents, are invalid.
     #[error("{path} {problem}")]
     Bad {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Why the contents are invalid.
         problem: BadTokens,
     },
 }
@@ -36,15 +36,15 @@ pub fn read(path: &Path) -> Result<Tokens, EditError> {
     Tokens::parse(&bytes).map_err(bad(path))
 }
 
-/// Changes the tokens in `path` by `change`; a file that is not there yet begins empty. Another process that
-/// edits the same file waits. A crash leaves the old file or the new one.
+/// Applies `change` to the tokens in `path`, which is created if missing. Another process that edits the same file waits
+/// for the lock. After a crash the file is either the old one or the new one.
 pub fn edit<T>(
     path: &Path,
     change: impl FnOnce(&mut Tokens) -> Result<T, BadTokens>,
 ) -> Result<T, EditError> {
-    // A link stays one: what it points to is replaced.
+    // Through a symbolic link, its target is replaced, not the link.
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    // Beside the file, and left there: whoever waited for a lock file that was removed would hold a lock on nothing.
+    // The lock file is never removed: a process that waited for a removed lock file would lock an unlinked inode.
     let lock_path = beside(path, ".lock");
     let lock = owner_only().truncate(false).open(&lock_path);
     let lock = lock.map_err(io_error("write", &lock_path))?;
@@ -64,7 +64,7 @@ pub fn edit<T>(
 
 fn replace(path: &Path, contents: &[u8]) -> Result<(), EditError> {
     let new_path = beside(path, ".new");
-    // Left by a crash; under the lock it is nobody's.
+    // A leftover of a crash: under the lock no other process uses it.
     let _ = fs::remove_file(&new_path);
     let written = write_new(path, &new_path, contents);
     if written.is_err() {
@@ -83,7 +83,7 @@ fn replace(path: &Path, contents: &[u8]) -> Result<(), EditError> {
 fn write_new(path: &Path, new_path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut new = owner_only().create_new(true).open(new_path)?;
     if let Ok(old) = fs::metadata(path) {
-        // The service may run as another user and read the file by its group: that must go on.
+        // Owner, group and mode are kept, because the service may run as another user and read the file through its group.
         let made = new.metadata()?;
         if (old.uid(), old.gid()) != (made.uid(), made.gid()) {
             std::os::unix::fs::fchown(&new, Some(old.uid()), Some(old.gid()))?;

@@ -1,4 +1,4 @@
-//! The tokens file: names, scopes and digests, as TOML that people can read.
+//! The tokens file: names, scopes and digests of tokens in TOML.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,9 +12,9 @@ use super::{Digest, Rates, Scope};
 use domain::Timestamp;
 use domain::{PATTERN, Reach};
 
-/// Far beyond any use (a token takes some 200 bytes); a larger file was named by mistake.
+/// The largest tokens file. A token takes about 200 bytes, so a larger file is configured by mistake.
 const MAX_BYTES: u64 = 4 << 20;
-/// The version of the format.
+/// The version of the file format.
 const VERSION: u32 = 1;
 const MAX_NAME_BYTES: usize = 64;
 const HEADER: &str = "\
@@ -22,39 +22,39 @@ const HEADER: &str = "\
 # a running service takes a change up within two seconds.
 ";
 
-/// A token as the file has it.
+/// A token in the tokens file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// What people call it, and what the log says; unique.
+    /// The unique name, which logs show.
     pub name: String,
-    /// What it allows.
+    /// What the token allows.
     pub scopes: Vec<Scope>,
-    /// The segments that it is for, as patterns; without any, all of them.
+    /// Patterns of the segments that the token is bound to. `None` means all segments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments: Option<Vec<String>>,
-    /// What is kept of the token itself.
+    /// The digest of the token.
     pub sha256: Digest,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "rfc3339")]
     pub created: Timestamp,
-    /// From when on it is refused.
+    /// When it expires; `None` means never.
     #[serde(
         default,
         with = "rfc3339_or_none",
         skip_serializing_if = "Option::is_none"
     )]
     pub expires: Option<Timestamp>,
-    /// Its own limit on requests, above the configured one.
+    /// Its rate limit of requests, which overrides the configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<NonZeroU32>,
-    /// Its own limit on pairs, above the configured one.
+    /// Its rate limit of pairs, which overrides the configured one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pairs_per_second: Option<NonZeroU32>,
 }
 
 impl Token {
-    /// Its own limits.
+    /// Its own rate limits, without configured defaults.
     pub fn rates(&self) -> Rates {
         Rates {
             requests: self.requests_per_second,
@@ -62,7 +62,7 @@ impl Token {
         }
     }
 
-    /// The segments that it is for; `None` where a pattern is none.
+    /// The segments that it allows; `None` if a pattern is invalid.
     pub fn reach(&self) -> Option<Reach> {
         match &self.segments {
             Some(patterns) => Reach::of(patterns),
@@ -70,23 +70,23 @@ impl Token {
         }
     }
 
-    /// Whether it is refused at `now` for its age.
+    /// Whether it has expired at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
 }
 
-/// All tokens of a file. What is parsed is valid: names and digests are unique.
+/// The tokens of a file. Always valid: names and digests are unique.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tokens(Vec<Token>);
 
-/// Why the contents can't be used. Completes "the file, which ...".
+/// Why the contents are invalid. The message completes "the file, which ...".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadTokens(pub(super) String);
 
 impl BadTokens {
-    /// There is no token of that name.
+    /// No token has this name.
     pub fn no_such(name: &str) -> Self {
         Self(format!("has no token named {name:?}"))
     }
@@ -94,18 +94,18 @@ impl BadTokens {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
-    /// Must be there: without it a file that was cut to nothing would pass for one that revokes all tokens.
+struct TokensDocument {
+    /// Required: otherwise a file that was truncated to zero bytes would be valid and revoke all tokens.
     version: u32,
     #[serde(default, rename = "token", skip_serializing_if = "Vec::is_empty")]
     tokens: Vec<Token>,
 }
 
 impl Tokens {
-    /// The tokens in the text of a file.
+    /// Parses the contents of a file.
     pub fn parse(text: &[u8]) -> Result<Self, BadTokens> {
-        let text = std::str::from_utf8(text).map_err(|_| BadTokens("is not UTF-8 text".into()))?;
-        let document: Document = toml::from_str(text).map_err(|error| {
+        let text = std::str::from_utf8(text).map_err(|_| BadTokens("is not UTF-8".into()))?;
+        let document: TokensDocument = toml::from_str(text).map_err(|error| {
             let start = error.span().map_or(0, |span| span.start);
             let before = text.as_bytes().get(..start).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -117,7 +117,7 @@ impl Tokens {
         if document.version != VERSION {
             let version = document.version;
             return Err(BadTokens(format!(
-                "has version {version}, and {VERSION} is known"
+                "has version {version}, but only version {VERSION} is supported"
             )));
         }
         let mut tokens = Self::default();
@@ -127,9 +127,9 @@ impl Tokens {
         Ok(tokens)
     }
 
-    /// The text of a file that holds these tokens.
+    /// The contents of a file with these tokens.
     pub fn render(&self) -> Result<String, BadTokens> {
-        let document = Document {
+        let document = TokensDocument {
             version: VERSION,
             tokens: self.0.clone(),
         };
@@ -138,7 +138,7 @@ impl Tokens {
         Ok(format!("{HEADER}{body}"))
     }
 
-    /// Adds `token`, unless something is wrong with it or its name is taken.
+    /// Adds `token`. Fails if it is invalid, or if its name or digest is taken.
     pub fn add(&mut self, token: Token) -> Result<(), BadTokens> {
         let name = &token.name;
         if !is_name(name) {
@@ -154,12 +154,12 @@ impl Tokens {
         }
         if self.0.iter().any(|other| other.sha256 == token.sha256) {
             return Err(BadTokens(format!(
-                "gives {name} the digest of another token"
+                "has the token {name} with the digest of another token"
             )));
         }
         if token.segments.as_ref().is_some_and(Vec::is_empty) {
             return Err(BadTokens(format!(
-                "binds {name} to no segment: leave `segments` out for all of them"
+                "binds {name} to no segment: omit `segments` to allow all"
             )));
         }
         if token.reach().is_none() {
@@ -176,7 +176,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Takes the token named `name` out; whether there was one.
+    /// Removes the token named `name`. Returns whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.0.len();
         self.0.retain(|token| token.name != name);
@@ -189,7 +189,7 @@ impl Tokens {
     }
 }
 
-/// The bytes of a tokens file.
+/// Reads a tokens file or key file of at most [`MAX_BYTES`].
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?

@@ -27,11 +27,11 @@ const FILE: &[&str] = &[
     "é",
 ];
 
-/// A token whose parts but for the scope are right, so that much of what is tried gets through.
+/// A token that is valid but for its missing scopes, so that many inputs are valid files.
 const TOKEN: &str = "version = 1\n[[token]]\nname = \"uss\"\ncreated = \"2026-11-21T08:00:00Z\"\n\
     sha256 = \"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\n";
 
-/// What is understood is written so that it is understood in the same way again.
+/// A parsed file is rendered to a file that parses to the same tokens.
 #[test]
 fn tokens_files() {
     bolero::check!()
@@ -120,7 +120,7 @@ const CLAIMS: &[&str] = &[
     "}",
 ];
 
-/// What the issuer signed, however strange: nobody gets in but with the claims that let them.
+/// Arbitrary claims with a valid signature: only tokens with valid claims are accepted.
 #[test]
 fn signed_claims() {
     let jwts = checker();
@@ -171,7 +171,7 @@ fn signed_claims() {
         });
 }
 
-/// No other text passes for a signed token.
+/// No string but the signed token is accepted.
 #[test]
 fn tampered_tokens() {
     let jwts = checker();

@@ -1,4 +1,4 @@
-//! A JSON Web Key Set (RFC 7517): the keys in it that tokens can be checked with.
+//! JSON Web Key Sets (RFC 7517): the keys of a set that can verify tokens.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,11 +8,11 @@ use super::jwt_key::JwtKey;
 use super::keyring::NamedKey;
 
 #[derive(Deserialize)]
-struct Document {
+struct JwkSet {
     keys: Vec<Value>,
 }
 
-/// The members that matter here; which of them are there depends on `kty`.
+/// The members of a key that are used here. Which of them are present depends on `kty`.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -28,10 +28,10 @@ struct Jwk {
     k: Option<String>,
 }
 
-/// The usable keys of a set, with their `kid`, and how many others it has: issuers publish keys for encryption and of other
-/// algorithms beside those that they sign with. The error completes "the file, which ...".
+/// The usable keys of a set, with their `kid`, and the number of other keys: issuers also publish keys for encryption and
+/// keys of other algorithms. The error completes "the file, which ...".
 pub(super) fn parse(text: &[u8]) -> Result<(Vec<NamedKey>, usize), String> {
-    let document: Document =
+    let document: JwkSet =
         serde_json::from_slice(text).map_err(|error| format!("is no JWK set: {error}"))?;
     let all = document.keys.len();
     let usable: Vec<_> = document.keys.into_iter().filter_map(usable).collect();
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn usable_keys_are_found_among_others() {
-        // The modulus of a small key: 1024 bits.
+        // The modulus of a key that is too short: 1024 bits.
         let short = "x".repeat(170) + "w";
         let long = "x".repeat(341) + "w";
         let secret = "c".repeat(43);

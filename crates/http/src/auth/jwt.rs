@@ -1,4 +1,4 @@
-//! JSON Web Tokens: signed by somebody else, checked by configured keys.
+//! JSON Web Tokens, which are signed by an issuer and verified with configured keys.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,38 +15,38 @@ use domain::Reach;
 use domain::Timestamp;
 use telemetry::Metrics;
 
-/// How far the issuer's clock may be from ours, in seconds.
+/// The allowed clock skew to the issuer, in seconds.
 const LEEWAY: f64 = 30.0;
-/// Tokens and subjects that are remembered; some hundred bytes each. What falls out is only checked again.
-const REMEMBERED: u64 = 10_000;
-/// A limiter that has rested for a second is as good as new, so one that is forgotten after this has forgiven nothing.
-const SUBJECT_REST: Duration = Duration::from_secs(60);
-/// Longest name of a subject in logs, in characters.
+/// Capacity of the caches of tokens and of subjects, a few hundred bytes each. An evicted token is only verified again.
+const CACHE_CAPACITY: u64 = 10_000;
+/// The limiter of a subject is evicted after this time without requests. A limiter is full again after a second, so an
+/// eviction forgives nothing.
+const LIMITER_IDLE: Duration = Duration::from_secs(60);
+/// Longest subject in logs, in characters.
 const MAX_NAME: usize = 64;
 
-/// Checks JWTs.
+/// Verifies JWTs.
 #[derive(Debug)]
 pub(super) struct Jwts {
     keys: Keys,
     claims: RequiredClaims,
     max_age: Option<f64>,
     defaults: Rates,
-    /// Tokens whose signature was right, so that it is computed once per token and not once per request. By
-    /// digest: a token that is not exactly the same is another one.
+    /// Tokens with a valid signature, by digest, so that a signature is verified once per token and not once per request.
     verified: Cache<[u8; 32], Arc<Verified>>,
-    /// What each subject has spent. When more subjects than are remembered come within a minute, some start anew.
+    /// The limiters of subjects. With more active subjects than the capacity within a minute, some limiters are reset.
     limiters: Cache<[u8; 32], Arc<Limiter>>,
 }
 
 #[derive(Debug)]
 enum Keys {
-    /// One that stays.
+    /// The key from the settings.
     One(Arc<Keyring>),
-    /// Those of a file or directory.
+    /// The keys of a file or directory, reloaded when it changes.
     Watched(Arc<WatchedKeys>),
 }
 
-/// What the claims of a token must say of whom it is from and for.
+/// The audience and issuer that a token must have.
 #[derive(Debug)]
 struct RequiredClaims {
     audience: Option<String>,
@@ -55,7 +55,7 @@ struct RequiredClaims {
 
 #[derive(Debug)]
 struct Verified {
-    /// The keys that were there when it was verified: with others it is verified again.
+    /// The keys that it was verified with. After a change of the keys it is verified again.
     keyring: Arc<Keyring>,
     name: Arc<str>,
     subject: [u8; 32],
@@ -70,7 +70,7 @@ struct Verified {
 struct Claims {
     sub: Option<String>,
     scope: Option<OneOrMore>,
-    /// The segments that the token is for, as patterns; without it, all of them.
+    /// Patterns of the segments that the token is bound to. Without the claim, all segments.
     segments: Option<OneOrMore>,
     /// Unix seconds, fractions allowed (RFC 7519, section 2).
     exp: Option<f64>,
@@ -78,8 +78,8 @@ struct Claims {
     iat: Option<f64>,
 }
 
-/// RFC 8693 has scopes in a text with spaces between; some issuers make an array. Names of segments may have spaces: a
-/// text is one of them.
+/// A claim with one value or several. RFC 8693 has the scopes in one string, separated by spaces; some issuers use an array.
+/// In the claim `segments` a string is one pattern, because names of segments may have spaces.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMore {
@@ -88,7 +88,7 @@ enum OneOrMore {
 }
 
 impl Jwts {
-    /// Reads the keys, where they are in a file of their own.
+    /// Reads the keys, if they are in a file or directory.
     pub(super) fn open(
         settings: &JwtSettings,
         defaults: Rates,
@@ -103,8 +103,8 @@ impl Jwts {
         };
         if settings.audience.is_none() || settings.issuer.is_none() {
             tracing::warn!(
-                "JWTs are checked without `jwt_audience` or without `jwt_issuer`: one that was made for another service \
-                 by the same issuer, or by another issuer with the same key, is taken"
+                "`jwt_audience` or `jwt_issuer` is not set: a JWT that the same issuer created for another service, or \
+                 that another issuer created with the same key, is accepted"
             );
         }
         Ok(Self {
@@ -115,10 +115,10 @@ impl Jwts {
             },
             max_age: settings.max_age.map(|age| age.as_secs_f64()),
             defaults,
-            verified: Cache::new(REMEMBERED),
+            verified: Cache::new(CACHE_CAPACITY),
             limiters: Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_idle(SUBJECT_REST)
+                .max_capacity(CACHE_CAPACITY)
+                .time_to_idle(LIMITER_IDLE)
                 .build(),
         })
     }
@@ -138,7 +138,7 @@ impl Jwts {
         }
     }
 
-    /// Who comes with `token`, whose digest is `digest`.
+    /// The caller that `token`, with the digest `digest`, authenticates.
     pub(super) fn check(
         &self,
         token: &str,
@@ -150,7 +150,7 @@ impl Jwts {
         let verified = match known.filter(|known| Arc::ptr_eq(&known.keyring, &keyring)) {
             Some(verified) => verified,
             None => {
-                // Only what is right is remembered: who can't sign can't push anything out.
+                // Only valid tokens are cached, so that a client that can't sign can't evict entries.
                 let verified = Arc::new(self.verify(token, keyring)?);
                 self.verified.insert(digest.bytes(), Arc::clone(&verified));
                 verified
@@ -185,7 +185,7 @@ impl Jwts {
     fn verify(&self, token: &str, keyring: Arc<Keyring>) -> Result<Verified, Invalid> {
         let header = decode_header(token).map_err(|_| Invalid::Unknown)?;
         if header.crit.is_some() {
-            // RFC 7515, section 4.1.11: extensions that we don't know must not be passed over.
+            // RFC 7515, section 4.1.11: a token with critical extensions that are not supported must be rejected.
             return Err(Invalid::Unknown);
         }
         if !header.typ.as_deref().is_none_or(is_access_token) {
@@ -194,7 +194,7 @@ impl Jwts {
         let mut claims = Err(Invalid::Unknown);
         for key in keyring.candidates(header.kid.as_deref()) {
             claims = self.claims_by(key, token);
-            // Another key may be the right one; a claim that is wrong stays wrong.
+            // After a bad signature another key may match. A claim that is invalid is invalid with every key.
             if !matches!(claims, Err(Invalid::Unknown)) {
                 break;
             }
@@ -223,11 +223,11 @@ impl Jwts {
         })
     }
 
-    /// The claims of a token that `key` signed.
+    /// The claims of `token` if `key` verifies its signature.
     fn claims_by(&self, key: &JwtKey, token: &str) -> Result<Claims, Invalid> {
-        // The key alone says by which algorithm.
+        // Only the key determines the algorithm, never the token.
         let mut validation = Validation::new(key.algorithm());
-        // Times are checked at each request, by the clock that everything else goes by.
+        // Times are checked at each request, by the service's clock.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         let mut required = vec!["exp"];
@@ -244,8 +244,8 @@ impl Jwts {
         Ok(decoded.map_err(|error| refusal(error.kind()))?.claims)
     }
 
-    /// The limiter of a subject; all tokens without one share one. Looked up at each request, which keeps it from
-    /// being forgotten: two tokens of one subject must never have one each.
+    /// The limiter of a subject; all tokens without a subject share one. It is looked up at each request, which keeps it
+    /// from being evicted: two tokens of one subject must never have different limiters.
     fn limiter(&self, subject: [u8; 32]) -> Option<Arc<Limiter>> {
         if self.defaults == Rates::default() {
             return None;
@@ -255,7 +255,7 @@ impl Jwts {
     }
 }
 
-/// What a client is told. A token that was not signed by the key gets no reason: there is nothing to mend.
+/// The reason that the client receives. A bad signature has no further reason, because the client can't fix the token.
 fn refusal(error: &ErrorKind) -> Invalid {
     match error {
         ErrorKind::MissingRequiredClaim(claim) => match claim.as_str() {
@@ -263,7 +263,7 @@ fn refusal(error: &ErrorKind) -> Invalid {
             "iss" => Invalid::Claim("iss"),
             _ => Invalid::Claim("exp"),
         },
-        // The header was parsed before, so these are the claims; and the signature was right.
+        // The header was parsed before, so this is about the claims, and the signature is valid.
         ErrorKind::Json(_) => Invalid::Claims,
         ErrorKind::InvalidAudience => Invalid::Audience,
         ErrorKind::InvalidIssuer => Invalid::Issuer,
@@ -271,8 +271,8 @@ fn refusal(error: &ErrorKind) -> Invalid {
     }
 }
 
-/// Whether a token says of itself that it is one to come in with: a plain JWT or an access token (RFC 9068). Identity and
-/// logout tokens of the same issuer are signed with the same keys.
+/// Whether `typ` is that of a plain JWT or of an access token (RFC 9068). Other types are refused, because the same issuer
+/// signs ID tokens and logout tokens with the same keys.
 fn is_access_token(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     matches!(
@@ -281,7 +281,7 @@ fn is_access_token(typ: &str) -> bool {
     )
 }
 
-/// A subject fit for a log line: it comes from elsewhere.
+/// The subject, sanitized for a log line.
 fn name(subject: &str) -> Arc<str> {
     let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let name: String = subject.chars().take(MAX_NAME).map(plain).collect();

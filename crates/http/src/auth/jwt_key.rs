@@ -1,20 +1,20 @@
-//! The key that JWTs are checked with. It alone says by which algorithm.
+//! The keys that JWTs are verified with. The key alone determines the algorithm.
 
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaParameters};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use domain::Secret;
 
-/// As long as the digest of HS256 (RFC 7518, section 3.2).
+/// The length of the digest of HS256 (RFC 7518, section 3.2), in bytes.
 const SHORTEST_SECRET: usize = 32;
 
-/// What a right key is, to complete "give ...".
+/// The accepted keys; completes "give ...".
 const EXPECTED: &str = "a PEM public key, RSA of at least 2048 bits or Ed25519, or a secret for HS256 of at least 32 bytes";
 
-/// A key, and the one algorithm that goes with it.
+/// A key and its only algorithm.
 ///
-/// A token names its algorithm too, but who made a bad token chose that name. Taking it at its word is how `none`
-/// and "the public key as HMAC secret" became attacks.
+/// The header of a token names an algorithm too, but an attacker chooses it. Trust in that header is what made `none` and
+/// "the public key as HMAC secret" attacks.
 #[derive(Debug, Clone)]
 pub struct JwtKey {
     algorithm: Algorithm,
@@ -22,7 +22,7 @@ pub struct JwtKey {
 }
 
 impl JwtKey {
-    /// The key in `text`: PEM, else a secret whose bytes are those of the text. The error completes "give ...".
+    /// Parses a PEM public key; any other string is a secret of its bytes. The error completes "give ...".
     pub fn parse(text: &Secret) -> Result<Self, String> {
         let text = text.reveal();
         if text.contains("-----BEGIN ") {
@@ -39,7 +39,7 @@ impl JwtKey {
         })
     }
 
-    /// A public key for EdDSA, if these are the bytes of one.
+    /// A public key for EdDSA, if the bytes are valid.
     pub(super) fn ed25519(bytes: &[u8]) -> Option<Self> {
         ParsedPublicKey::new(&ED25519, bytes).ok()?;
         Some(Self {
@@ -48,7 +48,7 @@ impl JwtKey {
         })
     }
 
-    /// A public key for RS256, if it is neither too short nor too long, and its exponent is one in use.
+    /// A public key for RS256, if its length is supported and its exponent is safe.
     pub(super) fn rsa(modulus: &[u8], exponent: &[u8]) -> Option<Self> {
         let significant = |bytes: &[u8]| {
             let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
@@ -59,7 +59,7 @@ impl JwtKey {
         let bits = u32::try_from(modulus.len()).ok()? * 8 - first.leading_zeros();
         let rs256 = &RSA_PKCS1_2048_8192_SHA256;
         let lengths = rs256.min_modulus_len()..=rs256.max_modulus_len();
-        // 65537 everywhere; 1 would let anybody sign.
+        // In practice 65537. With 1, anyone could sign.
         let is_odd = exponent.last().is_some_and(|last| last % 2 == 1);
         let is_usable = lengths.contains(&bits) && is_odd && exponent.len() >= 3;
         is_usable.then(|| Self {
@@ -68,7 +68,7 @@ impl JwtKey {
         })
     }
 
-    /// The algorithm that tokens must be signed by.
+    /// The algorithm that tokens must be signed with.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -81,10 +81,10 @@ impl JwtKey {
 fn public_key(pem: &str) -> Result<JwtKey, String> {
     if pem.contains("PRIVATE KEY-----") {
         return Err(
-            "the public key: the private one belongs to who issues the tokens alone".into(),
+            "the public key: only the issuer of the tokens may have the private key".into(),
         );
     }
-    // Of a certificate nobody would check who signed it and how long it is valid.
+    // Certificates are refused, because their issuer and validity would not be checked.
     if !pem.contains("PUBLIC KEY-----") {
         return Err(EXPECTED.into());
     }
@@ -101,7 +101,7 @@ fn public_key(pem: &str) -> Result<JwtKey, String> {
         };
     }
     let decoding = DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|_| EXPECTED.to_owned())?;
-    // Known now rather than by every token being refused: the key may be short, or not RSA at all.
+    // A key that is too short or not RSA fails here, at the start, and not with every token.
     let rs256 = &RSA_PKCS1_2048_8192_SHA256;
     let lengths = rs256.min_modulus_len()..=rs256.max_modulus_len();
     let usable = decoding.try_get_as_bytes().is_ok_and(|key| {

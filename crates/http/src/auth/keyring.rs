@@ -1,4 +1,4 @@
-//! The keys that JWTs are checked with: one from the settings, or those of a file or directory that may change.
+//! The set of keys that JWTs are verified with: one from the settings, or those of a file or directory that may change.
 
 use std::fs;
 use std::io;
@@ -9,20 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use super::jwt_key::JwtKey;
-use super::watch::{Looks, Watched};
+use super::watch::{Debounce, Watched};
 use super::{AuthError, Digest, file, jwks};
 use domain::Secret;
 use telemetry::Metrics;
 
-/// A token without `kid` is tried against each key, so that there can't be many. Issuers have two or three.
+/// A token without `kid` is tried with each key, so their number is limited. Issuers have two or three.
 const MAX_KEYS: usize = 32;
-/// What the file or directory is called in metrics and by `/readyz`: the setting that names it.
+/// The name of the file or directory in metrics and `/readyz`: the setting that names it.
 const NAME: &str = "jwt_keys";
 
-/// A key with its `kid`, where it has one.
+/// A key and its `kid`, if it has one.
 pub(super) type NamedKey = (Option<String>, JwtKey);
 
-/// Keys by the names that tokens give in `kid`.
+/// Keys with their `kid`s.
 #[derive(Debug)]
 pub(super) struct Keyring {
     keys: Vec<NamedKey>,
@@ -36,7 +36,7 @@ impl Keyring {
         }
     }
 
-    /// The keys that a token which names `kid`, or none, may be signed with.
+    /// The keys that may have signed a token with this `kid`, or without one.
     pub(super) fn candidates(&self, kid: Option<&str>) -> impl Iterator<Item = &JwtKey> {
         let fits = move |id: &Option<String>| match (id.as_deref(), kid) {
             (Some(id), Some(kid)) => id == kid,
@@ -47,24 +47,24 @@ impl Keyring {
     }
 }
 
-/// The keys of a JWKS file, or of a directory of PEM files whose names, without `.pem`, are the `kid`s; as they were when
-/// they were last right.
+/// The keys of a JWKS file, or of a directory of PEM files whose names, without `.pem`, are the `kid`s. Always the last
+/// valid contents.
 #[derive(Debug)]
 pub(super) struct WatchedKeys {
     path: PathBuf,
     metrics: Arc<Metrics>,
     keyring: RwLock<Arc<Keyring>>,
-    looks: Mutex<Looks>,
+    debounce: Mutex<Debounce>,
     broken: AtomicBool,
 }
 
-/// What is at the path: texts with the names of their files.
+/// The files at the path. A JWKS file has no name; a PEM file has its name without `.pem`.
 struct Contents {
     files: Vec<(Option<String>, Vec<u8>)>,
 }
 
 impl WatchedKeys {
-    /// Reads the keys, which must be right.
+    /// Reads the keys. Fails if they can't be used.
     pub(super) fn open(path: PathBuf, metrics: Arc<Metrics>) -> Result<Self, AuthError> {
         let problem = |problem: String| AuthError {
             setting: NAME,
@@ -78,17 +78,17 @@ impl WatchedKeys {
             path,
             metrics,
             keyring: RwLock::new(Arc::new(keyring)),
-            looks: Mutex::new(Looks::new(Ok(contents.digest()))),
+            debounce: Mutex::new(Debounce::new(Ok(contents.digest()))),
             broken: AtomicBool::new(false),
         })
     }
 
-    /// The keys now.
+    /// The current keys.
     pub(super) fn keyring(&self) -> Arc<Keyring> {
         Arc::clone(&self.keyring.read())
     }
 
-    /// Whether what is there now can't be used.
+    /// Whether the current contents of the path can't be used.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
@@ -101,13 +101,13 @@ impl WatchedKeys {
 }
 
 impl Watched for WatchedKeys {
-    fn look(&self) {
+    fn poll(&self) {
         let contents = Contents::read(&self.path).map_err(|error| unreadable(&error));
-        let look = contents
+        let observation = contents
             .as_ref()
             .map(Contents::digest)
             .map_err(Clone::clone);
-        if !self.looks.lock().see(look) {
+        if !self.debounce.lock().observe(observation) {
             return;
         }
         let path = self.path.display();
@@ -116,7 +116,7 @@ impl Watched for WatchedKeys {
                 let keys = keyring.keys.len();
                 *self.keyring.write() = Arc::new(keyring);
                 self.note_broken(false);
-                tracing::info!(keys, "took up the keys of JWTs in {path}");
+                tracing::info!(keys, "loaded the keys of JWTs from {path}");
                 tracing::info!(
                     target: "audit",
                     action = "jwt_keys",
@@ -153,7 +153,7 @@ impl Contents {
         let mut files = Vec::new();
         for entry in fs::read_dir(path)? {
             let path = entry?.path();
-            // Kubernetes has folders and links of its own beside what it mounts.
+            // Kubernetes mounts have directories and links of their own, which are skipped.
             let is_key = path.extension().is_some_and(|ending| ending == "pem");
             let name = path.file_stem().and_then(|name| name.to_str());
             if let (true, Some(name)) = (is_key, name) {
@@ -183,14 +183,14 @@ impl Contents {
             let Some(name) = name else {
                 let (usable, others) = jwks::parse(bytes)?;
                 if others > 0 {
-                    tracing::info!(others, "keys of the JWK set that are not used here");
+                    tracing::info!(others, "the JWK set has keys that are not used here");
                 }
                 keys.extend(usable);
                 continue;
             };
             let text = std::str::from_utf8(bytes).ok();
             let pem = text.filter(|text| text.contains("-----BEGIN "));
-            let pem = pem.ok_or_else(|| format!("has {name}.pem, which is no PEM"))?;
+            let pem = pem.ok_or_else(|| format!("has {name}.pem, which is not PEM"))?;
             let key = JwtKey::parse(&Secret::new(pem))
                 .map_err(|right| format!("has {name}.pem: give {right}"))?;
             keys.push((Some(name.clone()), key));
@@ -200,7 +200,7 @@ impl Contents {
         }
         if keys.len() > MAX_KEYS {
             return Err(format!(
-                "has {} keys, and {MAX_KEYS} are the most",
+                "has {} keys, but at most {MAX_KEYS} are supported",
                 keys.len()
             ));
         }

@@ -1,4 +1,4 @@
-//! How much a token may ask for: requests a second and pairs a second.
+//! The rate limits of a token: requests a second and pairs a second.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-/// The most that a rate may be. A quota is kept in whole nanoseconds per item; beyond this rate the rounding
-/// would exceed a percent.
+/// The highest rate. A quota is stored in whole nanoseconds per item, and above this rate the rounding error would exceed
+/// one percent.
 pub const MAX_RATE: u32 = 10_000_000;
 
-/// The rates of a token; `None` is no limit. Each also is the most that may come at once: a second's worth.
+/// The rates of a token; `None` is no limit. The burst size is one second's worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rates {
     /// Requests a second.
@@ -22,7 +22,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// These rates, and `defaults` where they have none.
+    /// These rates, with `defaults` for the missing ones.
     pub fn or(self, defaults: Self) -> Self {
         Self {
             requests: self.requests.or(defaults.requests),
@@ -31,27 +31,27 @@ impl Rates {
     }
 }
 
-/// Why something may not go on now.
+/// Why a charge was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limited {
-    /// It may after a while.
+    /// The rate is used up for now.
     Wait {
-        /// The rate, a second.
+        /// The rate, per second.
         rate: u32,
-        /// Until when; others with the same token may be quicker.
+        /// The time after which a retry fits, unless another request with the same token comes first.
         wait: Duration,
     },
-    /// It never may: it is more at once than the rate allows in a second.
+    /// The charge exceeds the burst size, so a retry never fits.
     TooMany {
-        /// The most at once.
+        /// The burst size.
         most: u32,
     },
 }
 
-/// Keeps one token, or one subject of JWTs, to its rates.
+/// The rate limiter of one token, or of one subject of JWTs.
 ///
-/// Measured by the monotonic clock: on the one that counts go by, a step of the system's time would let nobody in
-/// for as long.
+/// It uses the monotonic clock: with the clock of counts, a step back of the system's time would block all requests for as
+/// long.
 #[derive(Debug)]
 pub struct Limiter<C: Clock = MonotonicClock> {
     rates: Rates,
@@ -63,7 +63,7 @@ pub struct Limiter<C: Clock = MonotonicClock> {
 type Bucket<C> = RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 impl Limiter<MonotonicClock> {
-    /// A limiter with nothing spent; `None` where there is nothing to keep to.
+    /// A limiter with its full burst; `None` if `rates` has no limit.
     pub fn new(rates: Rates) -> Option<Self> {
         Self::with_clock(rates, MonotonicClock)
     }
@@ -80,7 +80,7 @@ impl<C: Clock + Clone> Limiter<C> {
         })
     }
 
-    /// The rates that it keeps to.
+    /// The rates that it enforces.
     pub fn rates(&self) -> Rates {
         self.rates
     }
@@ -140,7 +140,7 @@ mod tests {
         clock.advance(wait);
         assert_eq!(limiter.request(), Ok(()));
         assert!(limiter.request().is_err());
-        // Pairs have no limit here.
+        // Without a limit on pairs.
         assert_eq!(limiter.pairs(usize::MAX), Ok(()));
     }
 

@@ -1,6 +1,6 @@
-//! Who may do what: opaque tokens by their digests, JWTs by keys, scopes, and limits per token.
+//! Authentication: opaque tokens by their digests, JWTs by keys; the scopes and rate limits of a token.
 //!
-//! Knows tokens and no HTTP: [`Auth::check`] turns the text of a token into a [`Caller`] or a reason.
+//! Independent of HTTP: [`Auth::check`] turns a token string into a [`Caller`] or an error.
 
 pub(crate) mod base64url;
 mod digest;
@@ -37,49 +37,49 @@ use self::watch::WatchedTokens;
 use domain::{Clock, Timestamp};
 use telemetry::Metrics;
 
-/// Who sent a request.
+/// The authenticated sender of a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The token's name or the JWT's subject; fit for a log line.
+    /// The token's name or the JWT's subject, without control characters.
     pub name: Arc<str>,
-    /// Tells them from all others: the digest of the token or of the JWT's subject.
+    /// Unique per caller: the digest of the token or of the JWT's subject.
     pub id: [u8; 32],
-    /// What they may do.
+    /// What the caller may do.
     pub scopes: Scopes,
-    /// The segments that they may name and see.
+    /// The segments that the caller may name and see.
     pub reach: Reach,
-    /// How much they may ask for; `None` is no limit.
+    /// The rate limits; `None` is no limit.
     pub limiter: Option<Arc<Limiter>>,
 }
 
-/// Why a token lets nobody in. Completes "the token ...".
+/// Why a token is invalid. The message completes "the token ...".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
-    /// Nobody knows it: it was revoked, changed, or never given out.
+    /// It was revoked, changed, never issued, or not signed with a configured key.
     #[error("is unknown, revoked or not rightly signed")]
     Unknown,
-    /// Its time is over.
+    /// It has expired.
     #[error("has expired")]
     Expired,
-    /// Its time has not come.
+    /// It is not valid yet (`nbf`, `iat`).
     #[error("is not valid yet")]
     NotYet,
-    /// A claim that must be there is not, or is none.
-    #[error("has no right `{0}` claim")]
+    /// A required claim is missing or invalid.
+    #[error("has no valid `{0}` claim")]
     Claim(&'static str),
-    /// A claim is of a wrong kind.
+    /// A claim has the wrong type.
     #[error("has a claim of a wrong kind")]
     Claims,
-    /// It is meant for another service.
+    /// It is for another service (`aud`).
     #[error("is for another audience")]
     Audience,
-    /// It is older than may be.
+    /// It is older than `jwt_max_age`.
     #[error("was issued longer ago than this service allows")]
     TooOld,
-    /// It is no access token.
-    #[error("has a `typ` that no access token has")]
+    /// It is not an access token (`typ`).
+    #[error("has a `typ` other than that of an access token")]
     Type,
-    /// It comes from another issuer.
+    /// It is from another issuer (`iss`).
     #[error("is from another issuer")]
     Issuer,
 }
@@ -93,7 +93,7 @@ pub struct AuthError {
     problem: String,
 }
 
-/// Knows everybody who may come in.
+/// Authenticates tokens.
 #[derive(Debug)]
 pub struct Auth {
     tokens: Option<Arc<WatchedTokens>>,
@@ -104,7 +104,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// Reads the tokens file, if there is one.
+    /// Reads the configured tokens file and keys. Fails if one of them can't be used.
     pub fn open(
         settings: &AuthSettings,
         clock: Arc<dyn Clock>,
@@ -130,7 +130,7 @@ impl Auth {
         })
     }
 
-    /// Asks nobody, and serves whoever comes.
+    /// Requires no tokens.
     pub fn off(clock: Arc<dyn Clock>) -> Self {
         Self {
             tokens: None,
@@ -141,27 +141,27 @@ impl Auth {
         }
     }
 
-    /// Whether anybody is asked for a token at all.
+    /// Whether tokens are required at all.
     pub fn is_on(&self) -> bool {
         self.tokens.is_some() || self.jwts.is_some()
     }
 
-    /// Whether nobody is asked for a token because only this machine is served.
+    /// Whether no tokens are required because only this machine is served.
     pub fn is_for_loopback_only(&self) -> bool {
         !self.is_on() && self.mode == AuthMode::Auto
     }
 
-    /// Whether metrics are for everybody.
+    /// Whether `/metrics` needs no token.
     pub fn metrics_are_open(&self) -> bool {
         self.metrics_open
     }
 
-    /// Now, by the clock that tokens expire by.
+    /// Now, by the clock that decides whether tokens have expired.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// Who comes with `token`.
+    /// The caller that `token` authenticates.
     pub fn check(&self, token: &str) -> Result<Caller, Invalid> {
         let (digest, now) = (Digest::of(token.as_bytes()), self.clock.now());
         if let Some(tokens) = &self.tokens
@@ -178,8 +178,8 @@ impl Auth {
         }
     }
 
-    /// The files that are watched, by the settings that name them, and whether each is broken: then what was read before
-    /// stays valid, and a revocation is not taken up.
+    /// The settings that name watched files, and whether each file is broken. While a file is broken, its last valid
+    /// contents stay in use, and revocations have no effect.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let tokens = self.tokens.iter();
         let tokens = tokens.map(|tokens| ("tokens_file", tokens.is_broken()));
@@ -187,16 +187,16 @@ impl Auth {
         tokens.chain(keys.map(|keys| ("jwt_keys", keys.is_broken())))
     }
 
-    /// Keeps the tokens and keys those of their files until `stop` is cancelled.
+    /// Reloads tokens and keys when their files change, until `stop` is cancelled.
     pub async fn keep_current(&self, stop: CancellationToken) {
         let tokens = async {
             if let Some(tokens) = &self.tokens {
-                watch::keep_looking(Arc::clone(tokens), stop.clone()).await;
+                watch::poll_until(Arc::clone(tokens), stop.clone()).await;
             }
         };
         let keys = async {
             if let Some(keys) = self.jwts.as_ref().and_then(Jwts::watched) {
-                watch::keep_looking(Arc::clone(keys), stop.clone()).await;
+                watch::poll_until(Arc::clone(keys), stop.clone()).await;
             }
         };
         tokio::join!(tokens, keys);

@@ -1,22 +1,22 @@
-//! What a token allows.
+//! The scopes of tokens.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One kind of request. None includes another: a token that may erase users need not be one that may read.
+/// A permission of a token. No scope includes another: a token that may erase users can't read counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Counts, segments and trends: numbers of people, and none by name.
+    /// Read counts, segments, trends and events, which have no user ids.
     Read,
-    /// Pairs in.
+    /// Send pairs.
     Write,
-    /// Where one user is counted.
+    /// List the segments of one user.
     Users,
-    /// The erasure of one user.
+    /// Erase one user.
     Erase,
-    /// Refresh and archive: what schedulers do.
+    /// Refresh and archive: the jobs of schedulers.
     Admin,
 }
 
@@ -30,7 +30,7 @@ impl Scope {
         Self::Admin,
     ];
 
-    /// Its name in tokens, files and headers.
+    /// The name in JWTs, the tokens file and headers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -66,7 +66,7 @@ impl Scopes {
         self.0 & scope.bit() != 0
     }
 
-    /// The scopes among `names`. Names of others are left out: a JWT may be for other services too.
+    /// The scopes in `names`. Unknown names are ignored, because a JWT may be for other services too.
     pub fn known_among<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().filter_map(Scope::named).collect()
     }

@@ -1,4 +1,4 @@
-//! What authentication is set to.
+//! The options of authentication.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,39 +7,39 @@ use serde::Deserialize;
 
 use super::{JwtKey, Rates};
 
-/// Who may do what.
+/// The options of authentication.
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// Whether tokens are asked for.
+    /// When tokens are required.
     pub mode: AuthMode,
     /// The file with the digests of tokens.
     pub tokens_file: Option<PathBuf>,
-    /// How JWTs are checked.
+    /// How JWTs are verified; `None` if they are not accepted.
     pub jwt: Option<JwtSettings>,
-    /// What tokens may ask for that have no limits of their own.
+    /// The rate limits of tokens that have none of their own.
     pub rates: Rates,
-    /// Whether metrics are for everybody.
+    /// Whether `/metrics` needs no token.
     pub metrics_open: bool,
 }
 
 impl AuthSettings {
-    /// Whether tokens are asked for.
+    /// Whether tokens are required.
     pub fn is_on(&self) -> bool {
         self.tokens_file.is_some() || self.jwt.is_some()
     }
 }
 
-/// Whether tokens are asked for.
+/// When tokens are required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// Once there are tokens or a key; without them only this machine is served.
+    /// If a tokens file or a key is configured. Otherwise only this machine is served.
     Auto,
     /// Never: every request is served.
     Off,
 }
 
-/// How JWTs are checked.
+/// How JWTs are verified.
 #[derive(Debug, Clone)]
 pub struct JwtSettings {
     /// The keys.
@@ -48,15 +48,15 @@ pub struct JwtSettings {
     pub audience: Option<String>,
     /// The `iss` that they must have.
     pub issuer: Option<String>,
-    /// How long ago they may have been issued; without it, `exp` alone ends them.
+    /// The most time since they were issued. Without it, only `exp` limits their age.
     pub max_age: Option<Duration>,
 }
 
 /// Where the keys of JWTs are.
 #[derive(Debug, Clone)]
 pub enum JwtKeys {
-    /// One key, and with it the algorithm.
+    /// One key with its algorithm.
     One(JwtKey),
-    /// A JWKS file, or a directory of PEM files; re-read when it changes.
+    /// A JWKS file, or a directory of PEM files; reloaded when it changes.
     In(PathBuf),
 }

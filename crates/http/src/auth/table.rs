@@ -1,4 +1,4 @@
-//! The opaque tokens in memory, found by digest.
+//! The in-memory table of opaque tokens by digest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use domain::Timestamp;
 #[derive(Debug, Default)]
 pub(super) struct Table(HashMap<[u8; 8], Vec<Known>>);
 
-/// A token that somebody may come with.
+/// A valid token and its caller.
 #[derive(Debug)]
 pub(super) struct Known {
     digest: Digest,
@@ -20,8 +20,8 @@ pub(super) struct Known {
 }
 
 impl Table {
-    /// The table of `tokens`, with limits of `defaults` where they have none. What the tokens of the `former` table
-    /// have spent stays spent.
+    /// The table of `tokens`, with `defaults` for missing rate limits. Tokens that are in the `former` table with the same
+    /// rates keep their limiters, so that a reload does not reset them.
     pub(super) fn new(tokens: &Tokens, defaults: Rates, former: &Self) -> Self {
         let mut table = Self::default();
         for token in tokens.iter() {
@@ -34,7 +34,7 @@ impl Table {
                 name: token.name.as_str().into(),
                 id: token.sha256.bytes(),
                 scopes: token.scopes.iter().copied().collect::<Scopes>(),
-                // Checked when it was parsed; one that can't be would reach nothing.
+                // Validated by the parser. An invalid pattern would allow no segment.
                 reach: token.reach().unwrap_or_else(Reach::nothing),
                 limiter: spent.or_else(|| Limiter::new(rates).map(Arc::new)),
             };
@@ -54,7 +54,7 @@ impl Table {
         candidates.iter().find(|known| known.digest == *digest)
     }
 
-    /// How many there are.
+    /// The number of tokens.
     pub(super) fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }

@@ -1,4 +1,4 @@
-//! The tokens file of a running service, looked at again and again.
+//! The tokens file of a running service, which is polled for changes.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -13,86 +13,86 @@ use super::table::Table;
 use super::{AuthError, BadTokens, Digest, Rates, Token, Tokens, file};
 use telemetry::Metrics;
 
-/// A change is taken up when two looks in a row see it, so within two of these.
+/// The poll interval. A change is applied after two polls in a row that see it, so within two intervals.
 const PERIOD: Duration = Duration::from_millis(500);
-/// What the file is called in metrics and by `/readyz`: the setting that names it.
+/// The name of the file in metrics and `/readyz`: the setting that names it.
 const NAME: &str = "tokens_file";
 
-/// The tokens of a file, as they were when it was last right.
+/// The tokens of a file. Always its last valid contents.
 #[derive(Debug)]
 pub(super) struct WatchedTokens {
     path: PathBuf,
     defaults: Rates,
     metrics: Arc<Metrics>,
     table: RwLock<Arc<Table>>,
-    /// What the table was made of.
+    /// The tokens in the table, to compare with the next version.
     tokens: Mutex<Tokens>,
-    looks: Mutex<Looks>,
+    debounce: Mutex<Debounce>,
     broken: AtomicBool,
 }
 
-/// A file, or a directory, that is looked at again and again.
+/// A file or directory that is polled for changes.
 pub(super) trait Watched: Send + Sync + 'static {
-    /// Looks at it, and takes up what changed.
-    fn look(&self);
+    /// Reads the contents and applies a change.
+    fn poll(&self);
 }
 
-/// Looks at `watched` until `stop` is cancelled.
-pub(super) async fn keep_looking(watched: Arc<impl Watched>, stop: CancellationToken) {
+/// Polls `watched` until `stop` is cancelled.
+pub(super) async fn poll_until(watched: Arc<impl Watched>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(PERIOD) => {}
         }
         let watched = Arc::clone(&watched);
-        // A file system that hangs must not hold up requests.
-        let looked = tokio::task::spawn_blocking(move || watched.look()).await;
-        if let Err(error) = looked {
-            tracing::error!(%error, "a look at a file of authentication failed");
+        // On a blocking thread, because a file system that hangs must not block requests.
+        let polled = tokio::task::spawn_blocking(move || watched.poll()).await;
+        if let Err(error) = polled {
+            tracing::error!(%error, "polling a file of tokens or keys failed");
         }
     }
 }
 
-/// What a look saw: the digest of the contents, or why there were none.
-pub(super) type Look = Result<Digest, String>;
+/// The result of a poll: the digest of the contents, or why they could not be read.
+pub(super) type Observation = Result<Digest, String>;
 
-/// Tells a change from contents that are being written: it acts when two looks in a row saw the same that is not what
-/// was acted upon.
+/// Distinguishes a change from contents that are being written: it accepts a change when two polls in a row observe the
+/// same new contents.
 ///
-/// What is watched is small, so it is read each time rather than judged by its times and length: those stay the same when
-/// it is written twice within a tick of the file system's clock. It is followed through links, which is how Kubernetes
-/// swaps mounted secrets. Two looks, because a file that is being written in place is seen cut off, and cut at the right
-/// place it would revoke tokens.
+/// The files are small, so each poll reads them. Modification time and length are not enough, because they stay the same
+/// when a file is written twice within a tick of the file system's clock. Symbolic links are followed, which is how
+/// Kubernetes swaps mounted secrets. Two polls are needed, because a file that is being written in place is read
+/// truncated, and a truncation between two tokens would revoke tokens.
 #[derive(Debug)]
-pub(super) struct Looks {
-    /// What was acted upon.
-    settled: Look,
-    /// What the last look saw.
-    last: Look,
+pub(super) struct Debounce {
+    /// The last accepted observation.
+    settled: Observation,
+    /// The observation of the last poll.
+    last: Observation,
 }
 
-impl Looks {
-    pub(super) fn new(first: Look) -> Self {
+impl Debounce {
+    pub(super) fn new(first: Observation) -> Self {
         Self {
             settled: first.clone(),
             last: first,
         }
     }
 
-    /// Whether what this look saw is to be acted upon.
-    pub(super) fn see(&mut self, look: Look) -> bool {
-        let seen_twice = self.last == look;
-        self.last = look.clone();
-        if !seen_twice || self.settled == look {
+    /// Whether `observation` is a change to apply.
+    pub(super) fn observe(&mut self, observation: Observation) -> bool {
+        let seen_twice = self.last == observation;
+        self.last = observation.clone();
+        if !seen_twice || self.settled == observation {
             return false;
         }
-        self.settled = look;
+        self.settled = observation;
         true
     }
 }
 
 impl WatchedTokens {
-    /// Reads the file, which must be right.
+    /// Reads the file. Fails if it can't be used.
     pub(super) fn open(
         path: PathBuf,
         defaults: Rates,
@@ -118,17 +118,17 @@ impl WatchedTokens {
             metrics,
             table: RwLock::new(Arc::new(table)),
             tokens: Mutex::new(tokens),
-            looks: Mutex::new(Looks::new(Ok(Digest::of(&bytes)))),
+            debounce: Mutex::new(Debounce::new(Ok(Digest::of(&bytes)))),
             broken: AtomicBool::new(false),
         })
     }
 
-    /// The tokens now.
+    /// The current tokens.
     pub(super) fn table(&self) -> Arc<Table> {
         Arc::clone(&self.table.read())
     }
 
-    /// Whether the file, as it is now, can't be used.
+    /// Whether the current contents of the file can't be used.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
     }
@@ -145,7 +145,7 @@ impl WatchedTokens {
         let count = table.len();
         self.metrics.auth.tokens.set(count as u64);
         *self.table.write() = Arc::new(table);
-        tracing::info!(tokens = count, "took up {}", self.path.display());
+        tracing::info!(tokens = count, "loaded {}", self.path.display());
         let former = std::mem::replace(&mut *self.tokens.lock(), tokens);
         let changes = Changes::between(&former, &self.tokens.lock());
         tracing::info!(
@@ -162,13 +162,13 @@ impl WatchedTokens {
 }
 
 impl Watched for WatchedTokens {
-    fn look(&self) {
+    fn poll(&self) {
         let read = file::read(&self.path);
-        let look = match &read {
+        let observation = match &read {
             Ok(bytes) => Ok(Digest::of(bytes)),
             Err(error) => Err(format!("can't be read: {error}")),
         };
-        if !self.looks.lock().see(look) {
+        if !self.debounce.lock().observe(observation) {
             return;
         }
         let tokens = match read {
@@ -185,7 +185,7 @@ impl Watched for WatchedTokens {
                 self.note_broken(true);
                 let path = self.path.display();
                 tracing::error!(
-                    "the tokens file {path} {problem}; previously loaded tokens stay valid, and no revocation is taken up"
+                    "the tokens file {path} {problem}; previously loaded tokens stay valid, and revocations have no effect"
                 );
                 tracing::info!(
                     target: "audit",
@@ -262,9 +262,9 @@ mod tests {
         watched.table().find(&Digest::of(name.as_bytes())).is_some()
     }
 
-    fn look_twice(watched: &WatchedTokens) {
-        watched.look();
-        watched.look();
+    fn poll_twice(watched: &WatchedTokens) {
+        watched.poll();
+        watched.poll();
     }
 
     fn errors(watched: &WatchedTokens) -> String {
@@ -283,9 +283,9 @@ mod tests {
         add(&path, "a");
         let watched = open(&path);
         add(&path, "b");
-        watched.look();
-        assert!(!knows(&watched, "b"), "one look may have seen a half of it");
-        watched.look();
+        watched.poll();
+        assert!(!knows(&watched, "b"), "one poll may have read half of it");
+        watched.poll();
         assert!(knows(&watched, "a") && knows(&watched, "b"));
 
         let whole = std::fs::read(&path).unwrap();
@@ -295,19 +295,19 @@ mod tests {
             &whole[..whole.len() - 9],
         ] {
             std::fs::write(&path, broken).unwrap();
-            look_twice(&watched);
+            poll_twice(&watched);
             assert!(knows(&watched, "a") && knows(&watched, "b"));
             assert!(watched.is_broken());
         }
         std::fs::remove_file(&path).unwrap();
-        look_twice(&watched);
-        look_twice(&watched);
+        poll_twice(&watched);
+        poll_twice(&watched);
         assert!(knows(&watched, "a"));
         assert_eq!(errors(&watched), "4", "each once");
 
         std::fs::write(&path, &whole).unwrap();
         edit(&path, |tokens| Ok(tokens.remove("a"))).unwrap();
-        look_twice(&watched);
+        poll_twice(&watched);
         assert!(!knows(&watched, "a") && knows(&watched, "b"));
         assert_eq!(errors(&watched), "4");
         assert!(!watched.is_broken());
@@ -346,16 +346,16 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         let watched = open(&path);
         std::fs::write(&path, half).unwrap();
-        watched.look();
+        watched.poll();
         std::fs::write(&path, whole).unwrap();
-        watched.look();
-        watched.look();
+        watched.poll();
+        watched.poll();
         assert!(knows(&watched, "b"));
     }
 
     #[test]
     fn a_swapped_link_is_a_change() {
-        // As Kubernetes does it: the file is a link into `..data`, a link to a folder that is replaced.
+        // As in Kubernetes: the file is a link into `..data`, which is a link to a directory that is replaced.
         let folder = tempfile::tempdir().unwrap();
         let (one, two, path) = ("..1", "..2", folder.path().join("tokens"));
         for (version, name) in [(one, "a"), (two, "b")] {
@@ -369,7 +369,7 @@ mod tests {
         symlink(two, folder.path().join("..tmp")).unwrap();
         std::fs::rename(folder.path().join("..tmp"), folder.path().join("..data")).unwrap();
         std::fs::remove_dir_all(folder.path().join(one)).unwrap();
-        look_twice(&watched);
+        poll_twice(&watched);
         assert!(!knows(&watched, "a") && knows(&watched, "b"));
     }
 
@@ -386,7 +386,7 @@ mod tests {
         };
         let before = limiter(&watched);
         add(&path, "b");
-        look_twice(&watched);
+        poll_twice(&watched);
         assert!(knows(&watched, "b") && Arc::ptr_eq(&before, &limiter(&watched)));
     }
 }

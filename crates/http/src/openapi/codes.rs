@@ -1,11 +1,11 @@
-//! Every code of a problem, with the status that it comes with and when it does.
+//! Every problem code, with its status and its condition.
 
-/// A code of a problem.
+/// A problem code.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Code {
     pub(super) status: u16,
     pub(super) code: &'static str,
-    /// When it is answered: a clause for people.
+    /// The condition for this code: a clause for people.
     pub(super) when: &'static str,
 }
 
@@ -18,7 +18,7 @@ pub(super) const INVALID_PARAMETER: Code = code(
     "invalid_parameter",
     "a query parameter can't be used, or is given twice; `parameter` names it",
 );
-/// What the query of any request may be refused for.
+/// The code of any query with an unknown parameter.
 const UNKNOWN_PARAMETER: Code = code(
     400,
     "unknown_parameter",
@@ -48,18 +48,18 @@ pub(super) const UNAVAILABLE: Code = code(
     "the store can't answer now, and no earlier answer is known",
 );
 
-pub(super) const NO_SHARE: Code = code(
+pub(super) const TOKEN_STREAM_LIMIT: Code = code(
     429,
     "busy",
     "as many clients with this token as may be listen already",
 );
-pub(super) const NO_PLACE: Code = code(
+pub(super) const STREAM_LIMIT: Code = code(
     503,
     "unavailable",
     "as many clients as may be listen already",
 );
 
-/// What may be wrong with a body of pairs, and with keeping them.
+/// The codes of `POST /v1/pairs`: invalid bodies, and pairs that can't be stored.
 pub(super) const PAIRS: &[Code] = &[
     code(
         400,
@@ -111,7 +111,7 @@ pub(super) const UNKNOWN_SEGMENT: Code = code(
     "no pair of the segment that was named is known",
 );
 
-/// What any operation may fail with.
+/// The codes of every operation.
 pub(super) const EVERYWHERE: &[Code] = &[
     UNKNOWN_PARAMETER,
     code(
@@ -131,7 +131,7 @@ pub(super) const EVERYWHERE: &[Code] = &[
     ),
 ];
 
-/// What an operation that changes something may fail with.
+/// The codes of every operation that changes something.
 pub(super) const UNSAFE: &[Code] = &[code(
     403,
     CROSS_SITE,
@@ -139,7 +139,7 @@ pub(super) const UNSAFE: &[Code] = &[code(
 )];
 pub(super) const CROSS_SITE: &str = "cross_site";
 
-/// What an operation that needs a token may fail with.
+/// The codes of every operation that needs a token.
 pub(super) const WITH_A_TOKEN: &[Code] = &[
     code(
         400,

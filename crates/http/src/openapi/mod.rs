@@ -1,8 +1,8 @@
-//! What the service is, for programs: an OpenAPI 3.1 document made of the routes and the types of their answers.
+//! The OpenAPI 3.1 document, generated from the routes and from the types of their responses.
 //!
-//! [`Route`] says which operations there are and which scope each needs, so that a route can't be left out:
-//! [`resources`] describes them in an exhaustive match. Schemas come from the types that answers are made of,
-//! which derive them. What all operations share (refusals, headers, security) is added in [`operation`].
+//! [`Route`] lists the operations and the scope of each. [`resources`] describes them in an exhaustive match, so that no
+//! route can be left out. Schemas are derived by the types of the responses. [`operation`] adds what all operations
+//! share: error responses, headers and security.
 
 mod codes;
 mod operation;
@@ -42,11 +42,11 @@ The scopes are `read`, `write`, `users` (look up a person), `erase` (erase one) 
 be bound to segments (`headcount token new --segments`, the claim `segments`: names, or beginnings of names with `*` at \
 the end): lists and events then have those alone, and other segments are `forbidden_segment`.";
 
-/// The document as indented JSON with sorted keys: the same text from every build of the same source.
+/// The document as indented JSON with sorted keys: every build of the same source returns the same string.
 ///
 /// # Errors
 ///
-/// Never in practice: all of it is texts and numbers.
+/// Never in practice: the document has only strings and numbers.
 pub(crate) fn text() -> Result<String, serde_json::Error> {
     let mut document = serde_json::to_value(document())?;
     require_headers(&mut document);
@@ -60,7 +60,7 @@ fn document() -> utoipa::openapi::OpenApi {
     let mut paths = PathsBuilder::new().build();
     for route in Route::ALL {
         for method in route.methods().split(", ") {
-            // Without HEAD, which is GET without a body: it would only double the document.
+            // HEAD is omitted. It is GET without a body, and would only double the document.
             let Some((method_type, described)) = describe(route, method) else {
                 continue;
             };
@@ -119,7 +119,7 @@ fn tags() -> impl Iterator<Item = utoipa::openapi::Tag> {
     })
 }
 
-/// The components that no type gives.
+/// The components that are not derived from types.
 fn shared(components: ComponentsBuilder) -> Components {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
@@ -154,7 +154,7 @@ fn shared(components: ComponentsBuilder) -> Components {
         .build()
 }
 
-/// Says of each shared header that it is always there, for which `utoipa` has no word.
+/// Marks each shared header as `required`, which `utoipa` does not support.
 fn require_headers(document: &mut Value) {
     let headers = document.pointer_mut("/components/headers");
     let headers = headers.and_then(Value::as_object_mut);

@@ -1,4 +1,4 @@
-//! One operation: what its resource says of it, and what all operations have in common.
+//! One operation: the description of its resource, and what all operations have in common.
 
 use std::collections::BTreeMap;
 
@@ -19,18 +19,18 @@ use crate::auth::Scope;
 use crate::problem;
 use crate::route::Access;
 
-/// An operation as its resource describes it.
+/// The description of an operation by its resource.
 pub(super) struct Described {
     operation: OperationBuilder,
-    /// The schemas that it refers to, by name.
+    /// The schemas that it refers to, with their names.
     pub(super) schemas: Vec<(String, RefOr<Schema>)>,
     codes: Vec<Code>,
-    /// What problems of a status have besides the common members.
+    /// By status, the members of its problems besides the common ones.
     more: BTreeMap<u16, RefOr<Schema>>,
 }
 
 impl Described {
-    /// `id` is what generated clients call it; never changed.
+    /// `id` becomes the name of the operation in generated clients, so it never changes.
     pub(super) fn new(id: &str, tag: &str, summary: &str, about: &str) -> Self {
         let operation = OperationBuilder::new()
             .operation_id(Some(id))
@@ -43,11 +43,11 @@ impl Described {
             codes: Vec::new(),
             more: BTreeMap::new(),
         };
-        described.refer::<problem::Document<'static>>();
+        described.refer::<problem::ProblemDocument<'static>>();
         described
     }
 
-    /// A reference to the schema of `T`, which becomes part of the document.
+    /// Adds the schema of `T` to the document, and returns a reference to it.
     pub(super) fn refer<T: ToSchema>(&mut self) -> Ref {
         T::schemas(&mut self.schemas);
         self.schemas.push((T::name().into_owned(), T::schema()));
@@ -64,7 +64,7 @@ impl Described {
         self
     }
 
-    /// Answers `status` with a JSON document.
+    /// Adds a JSON response with `status`.
     pub(super) fn answers<T: ToSchema>(mut self, status: u16, about: &str, example: Value) -> Self {
         let schema = self.refer::<T>();
         let content = ContentBuilder::new()
@@ -73,7 +73,7 @@ impl Described {
         self.answer(status, about, "application/json", content.build())
     }
 
-    /// Answers `status` with something that is no JSON.
+    /// Adds a response with `status` that is not JSON.
     pub(super) fn answers_with(self, status: u16, about: &str, media: &[&str]) -> Self {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let response = media.iter().fold(plain(about), |response, media| {
@@ -91,19 +91,19 @@ impl Described {
         self
     }
 
-    /// May fail with these.
+    /// Adds error codes.
     pub(super) fn fails(mut self, codes: &[Code]) -> Self {
         self.codes.extend_from_slice(codes);
         self
     }
 
-    /// Problems of `status` have the members of `schema` too.
+    /// Adds the members of `schema` to problems with `status`.
     pub(super) fn problem_with(mut self, status: u16, schema: impl Into<RefOr<Schema>>) -> Self {
         self.more.insert(status, schema.into());
         self
     }
 
-    /// The whole operation, for those whom `access` lets in.
+    /// The complete operation, with the security requirement and error responses of `access`.
     pub(super) fn operation(mut self, access: Access) -> Operation {
         self.codes.extend_from_slice(codes::EVERYWHERE);
         let (scope, asks_always) = match access {
@@ -129,7 +129,7 @@ impl Described {
         }
         let mut operation = self.operation.build();
         if scope.is_none() {
-            // Nobody is asked, which an empty list says and none would not.
+            // An empty list means that no token is required. A missing list would inherit the global requirement.
             operation.security = Some(Vec::new());
         }
         operation
@@ -142,7 +142,7 @@ fn plain(about: &str) -> ResponseBuilder {
         .header_ref("x-request-id", Ref::new("#/components/headers/RequestId"))
 }
 
-/// The answer of all problems with one status: `code` is one of those listed and no other.
+/// The response for all problems with one status. Its schema limits `code` to those in `answered`.
 fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Response {
     let title = StatusCode::from_u16(status)
         .ok()
@@ -162,7 +162,7 @@ fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Respo
             .enum_values(Some([status])),
     );
     let mut schema = AllOfBuilder::new()
-        .item(Ref::from_schema_name(problem::Document::name()))
+        .item(Ref::from_schema_name(problem::ProblemDocument::name()))
         .item(narrowed);
     let has_members_of_its_own = more.is_some();
     if let Some(more) = more {
@@ -174,12 +174,12 @@ fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Respo
         (code.code, ExampleBuilder::new().value(Some(value)))
     };
     let mut content = ContentBuilder::new().schema(Some(schema));
-    // An example would have to have them too.
+    // Without examples otherwise, because they would need those members too.
     if !has_members_of_its_own {
         content = content.examples_from_iter(answered.iter().map(example));
     }
     let mut response = plain(&about).content("application/problem+json", content.build());
-    // What a page of another site sends is refused whatever token it has: no challenge says what would be right.
+    // A cross-site request is refused with any token, so its response has no challenge.
     let has_a_challenge = answered.iter().all(|code| code.code != codes::CROSS_SITE);
     if matches!(status, 401 | 403) && has_a_challenge {
         let challenge = Ref::new("#/components/headers/Challenge");

@@ -1,4 +1,4 @@
-//! The way in: two kinds of bodies, and an answer about each item.
+//! The description of `POST /v1/pairs`: two content types, and a response with an error per refused item.
 
 use serde_json::json;
 use utoipa::openapi::example::ExampleBuilder;
@@ -44,7 +44,7 @@ pub(super) fn post() -> Described {
         .required("errors");
     described
         .body(pairs_body(pair))
-        .answers::<pairs::Answer<'static>>(
+        .answers::<pairs::PairsResponse<'static>>(
             200,
             "Every accepted pair is durable and in every count from now on.",
             json!({"accepted": 2, "rejected": 1, "errors": [{
@@ -53,7 +53,7 @@ pub(super) fn post() -> Described {
                 "message": "segment begins or ends with white space"
             }]}),
         )
-        .answers::<pairs::Answer<'static>>(
+        .answers::<pairs::PairsResponse<'static>>(
             202,
             "The store is away: every accepted pair is durable on this instance's own disk, and will be delivered.",
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),

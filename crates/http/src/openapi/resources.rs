@@ -1,4 +1,4 @@
-//! What each resource does, takes and answers.
+//! The description of each resource: purpose, parameters, responses and error codes.
 
 use serde_json::json;
 
@@ -9,9 +9,9 @@ use crate::events::MAX_SEGMENTS;
 use crate::route::Route;
 use crate::{admin, count, docs, health, segments, trend, users};
 
-/// What `route` does by `method`; `None` leaves it out of the document, as fits a page for people.
+/// The description of `method` on `route`. `None` omits it from the document, which is right for the pages.
 ///
-/// An answer that is no JSON is described by [`Described::answers_with`].
+/// [`Described::answers_with`] describes a response that is not JSON.
 pub(super) fn described(route: Route, method: &str) -> Option<Described> {
     let described = match route {
         Route::Pairs => pairs::post(),
@@ -69,7 +69,7 @@ pub(super) fn described(route: Route, method: &str) -> Option<Described> {
             &["text/css", "text/javascript", "image/png"],
         )
         .fails(&[NOT_FOUND]),
-        // For people, with a browser.
+        // Pages for browsers are no part of the API.
         Route::Page
         | Route::SegmentPage
         | Route::SignIn
@@ -91,7 +91,7 @@ fn get_count() -> Described {
     .takes(parameters::segment_beside())
     .takes(parameters::window())
     .takes(parameters::fresh())
-    .answers::<count::Document<'static>>(
+    .answers::<count::CountResponse<'static>>(
         200,
         "The count.",
         json!({
@@ -114,7 +114,7 @@ fn get_segments() -> Described {
     .takes(parameters::sort())
     .takes(parameters::limit())
     .takes(parameters::cursor())
-    .answers::<segments::Document<'static>>(
+    .answers::<segments::SegmentsResponse<'static>>(
         200,
         "A page of segments.",
         json!({
@@ -139,7 +139,7 @@ fn get_trend() -> Described {
     .takes(parameters::from())
     .takes(parameters::to())
     .takes(parameters::step())
-    .answers::<trend::Document<'static>>(
+    .answers::<trend::TrendResponse<'static>>(
         200,
         "The points, oldest first.",
         json!({
@@ -169,7 +169,7 @@ fn get_events() -> Described {
     .takes(parameters::only_segments(MAX_SEGMENTS))
     .takes(parameters::last_event_id())
     .answers_with(200, "The events.", &["text/event-stream"])
-    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, NO_SHARE, NO_PLACE])
+    .fails(&[INVALID_SEGMENT, INVALID_PARAMETER, TOKEN_STREAM_LIMIT, STREAM_LIMIT])
 }
 
 fn get_user() -> Described {
@@ -243,7 +243,7 @@ fn archive() -> Described {
         "archive",
         "admin",
         "Remove what no window can reach",
-        "The service does it by itself too.",
+        "The embedded store also does this by itself. With Postgres or Redis, schedule it.",
     )
     .answers::<admin::Removed>(200, "What was removed.", json!({"removed": 0}))
     .fails(&[UNAVAILABLE])
@@ -257,12 +257,12 @@ fn ready() -> Described {
         "What can be served now?",
         "For whoever sends requests to instances: by component.",
     )
-    .answers::<health::Document<'static>>(
+    .answers::<health::ReadinessResponse<'static>>(
         200,
         "Pairs or counts can be served.",
         example("ready", true),
     )
-    .answers::<health::Document<'static>>(
+    .answers::<health::ReadinessResponse<'static>>(
         503,
         "Neither can, or the service is about to stop.",
         example("unavailable", false),

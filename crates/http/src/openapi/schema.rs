@@ -1,4 +1,4 @@
-//! Schemas of values that a Rust type does not say: names with rules, and texts out of a few.
+//! Schemas that Rust types do not express: names with rules, and enumerations of strings.
 
 use serde_json::json;
 use utoipa::openapi::schema::{AnyOfBuilder, SchemaFormat, SchemaType};
@@ -6,11 +6,11 @@ use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, Type};
 
 use engine::counts::Source;
 
-/// 1 to 128 bytes, which a schema can only say in characters.
+/// The pattern of a segment. Its length of 1 to 128 bytes can be expressed only in characters.
 const SEGMENT: &str = "\
 ^([^\\s\\\\\\u0000-\\u001f\\u007f-\\u009f]\
 |[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\\\\\u0000-\\u001f\\u007f-\\u009f])$";
-/// 1 to 256 bytes.
+/// The pattern of a user id. Its length of 1 to 256 bytes can be expressed only in characters.
 const USER_ID: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
 pub(crate) fn segment() -> ObjectBuilder {

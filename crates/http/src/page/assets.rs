@@ -1,5 +1,5 @@
-//! The page's own stylesheet and scripts, in the binary. Their addresses change with their contents, so that browsers
-//! may keep them for ever.
+//! The page's stylesheet, scripts and icon, embedded in the binary. Their addresses change with their contents, so browsers
+//! may cache them forever.
 
 use std::sync::LazyLock;
 
@@ -38,7 +38,7 @@ const ALL: [Asset; 4] = [
     },
 ];
 
-/// What addresses of assets end in.
+/// The version in the addresses of assets: a checksum of their contents.
 pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| {
     let sum = ALL.iter().fold(0, |sum, asset| {
         crc32c::crc32c_append(sum, asset.body.as_bytes())
@@ -46,7 +46,7 @@ pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!("{sum:08x}")
 });
 
-/// The asset with this name.
+/// Serves the asset `name`.
 pub(super) fn get(name: &str) -> warp::reply::Response {
     let Some(asset) = ALL.iter().find(|asset| asset.name == name) else {
         return Problem::not_found().into_response();

@@ -1,4 +1,4 @@
-//! The one renderer of charts: SVG whose colours the stylesheet replaces, so that one drawing serves light and dark.
+//! Renders charts as SVG. The stylesheet replaces the colours, so that one drawing works in light and dark mode.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -15,17 +15,17 @@ pub(super) type Point = (i64, u64);
 
 const SPARK: (u32, u32) = (120, 32);
 const CHART: (u32, u32) = (720, 260);
-/// Lengths of time that a time axis may be divided by: 1 minute to 30 days.
+/// The possible intervals between labels of a time axis, in seconds: 1 minute to 30 days.
 const STEPS: [i64; 15] = [
     60, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400, 172_800, 345_600, 604_800,
     1_209_600, 2_592_000,
 ];
-/// Labels that fit beside each other.
+/// Most labels of a time axis.
 const MAX_LABELS: i64 = 8;
 
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
-/// A line without axes, as high as a line of text.
+/// A sparkline: a line without axes, as high as a line of text.
 pub(super) fn spark(points: &[Point]) -> String {
     svg(SPARK, |area| {
         let (Some(first), Some(last)) = (points.first(), points.last()) else {
@@ -43,7 +43,7 @@ pub(super) fn spark(points: &[Point]) -> String {
     })
 }
 
-/// A line over `span` with axes; `from_zero` where the height itself is the message.
+/// A line with axes over `span`. With `from_zero` the vertical axis begins at zero.
 pub(super) fn chart(points: &[Point], span: Range<i64>, from_zero: bool) -> String {
     svg(CHART, |area| {
         let heights = around(points, from_zero);
@@ -79,7 +79,7 @@ fn svg(
     };
     match drawn {
         Ok(()) => text,
-        // A page without a line is of more use than none.
+        // A page without a chart is better than no page.
         Err(error) => {
             tracing::warn!(%error, "a chart could not be drawn");
             String::new()
@@ -87,7 +87,7 @@ fn svg(
     }
 }
 
-/// The heights that show `points`, with some air.
+/// The vertical range of `points`, with a margin.
 fn around(points: &[Point], from_zero: bool) -> Range<f64> {
     let users = || points.iter().map(|(_, users)| *users);
     let highest = users().max().unwrap_or(0) as f64;
@@ -99,7 +99,7 @@ fn around(points: &[Point], from_zero: bool) -> Range<f64> {
     (lowest - air).max(0.0)..highest + air
 }
 
-/// Unix seconds, divided where people look: at whole hours and days, UTC.
+/// A time axis in unix seconds, with labels at whole hours and days in UTC.
 struct TimeAxis(Range<i64>);
 
 impl Ranged for TimeAxis {

@@ -1,4 +1,4 @@
-//! How far the numbers of a page may be trusted: the banner under its header, and the colour of its mark.
+//! The health of the numbers on a page: the banner under its header, and the colour of its status dot.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use domain::text::rounded;
 use engine::Headcount;
 use engine::readiness::Readiness;
 
-/// What the banner of a page says.
+/// The content of the banner of a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Health {
-    /// `good`, `old` or `failed`; only with the first may anything on the page be green.
+    /// `good`, `old` or `failed`. Only with `good` is anything on the page green.
     pub(super) kind: &'static str,
-    /// For readers: what they can't have, and what becomes of it. Names no host and quotes no error.
+    /// The text for readers: what is unavailable or out of date. It has no host names and no error messages.
     pub(super) words: Option<String>,
-    /// The service's clock in unix milliseconds, by which the page tells ages.
+    /// The service's clock in unix milliseconds, from which the page computes ages.
     pub(super) now: i64,
 }
 
-/// What became of the numbers of a page.
+/// The state of the numbers of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
-    /// All are there, and as new as they should be.
+    /// All are available and up to date.
     Good,
-    /// Some are missing.
+    /// Some are unavailable.
     Partly,
-    /// They are the last known ones; the oldest has this age.
+    /// They are the last known ones. The oldest has this age.
     Old(Duration),
-    /// None is there.
+    /// All are unavailable.
     Failed,
 }
 
@@ -73,7 +73,7 @@ fn judge(readiness: &Readiness, numbers: Numbers) -> (&'static str, Option<Strin
     }
 }
 
-/// Adds what becomes of users who are seen meanwhile.
+/// Adds the state of writes.
 fn and_writes(words: String, readiness: &Readiness) -> String {
     let store = readiness
         .components

@@ -1,4 +1,4 @@
-//! What the table says of a segment's past: how the count changed, and a line of the last week.
+//! The history of segments in the table: changes of the count, and a sparkline of the last week.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,16 +14,17 @@ use domain::text::grouped;
 use domain::{Count, Segment, Timestamp};
 use engine::Headcount;
 
-/// A past is looked up again after this time; a minute is how often most services add to it.
-const KEPT: Duration = Duration::from_secs(60);
-const MAX_KEPT: u64 = 10_000;
-/// Pasts looked up at once, and for how long a page waits for them: it comes without the rest, which the next one has.
+/// How long a history is cached: most services add a point once a minute.
+const CACHE_TTL: Duration = Duration::from_secs(60);
+const CACHE_CAPACITY: u64 = 10_000;
+/// Histories that are loaded concurrently.
 const PARALLELISM: usize = 8;
-const PATIENCE: Duration = Duration::from_secs(2);
-/// A point of the line stands for so many seconds: 56 of them in a week.
+/// How long a page waits for histories. After that it is rendered without the missing ones.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// Seconds per point of the sparkline: 56 points in a week.
 const SPARK_STEP: i64 = 3 * 3_600;
 
-/// A length of time over which the table tells the change.
+/// A time span over which the table shows the change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Span {
     Hour,
@@ -31,26 +32,26 @@ pub(super) enum Span {
     Week,
 }
 
-/// What is known of a segment's past.
+/// The history of one segment.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Past {
+pub(super) struct SegmentHistory {
     before: [Option<u64>; 3],
     line: Vec<Point>,
 }
 
-/// A change as the table shows it.
+/// A change in the form of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     /// `+1,234`, `−5`, `0`, or a dash.
     pub(super) text: String,
-    /// `up`, `down`, `same`, `unknown` where no count of then is kept, or `failed`.
+    /// `up`, `down`, `same`, `unknown` if no count of that time is stored, or `failed`.
     pub(super) kind: &'static str,
 }
 
-/// Looks pasts up, and remembers them for a while.
+/// Loads and caches histories.
 #[derive(Debug)]
 pub(super) struct History {
-    kept: moka::sync::Cache<Segment, Arc<Past>>,
+    cache: moka::sync::Cache<Segment, Arc<SegmentHistory>>,
 }
 
 impl Span {
@@ -64,8 +65,8 @@ impl Span {
         }
     }
 
-    /// How much older than its length a count may be: stores thin old points out to one an hour, and refreshes
-    /// may be rare.
+    /// How much older than the span a count may be: stores downsample old points to one an hour, and refreshes may be
+    /// rare.
     fn tolerance(self) -> i64 {
         match self {
             Self::Hour => 1_800,
@@ -77,56 +78,56 @@ impl Span {
 
 impl Default for History {
     fn default() -> Self {
-        let kept = moka::sync::Cache::builder()
-            .max_capacity(MAX_KEPT)
-            .time_to_live(KEPT)
+        let cache = moka::sync::Cache::builder()
+            .max_capacity(CACHE_CAPACITY)
+            .time_to_live(CACHE_TTL)
             .build();
-        Self { kept }
+        Self { cache }
     }
 }
 
 impl History {
-    /// The pasts of `segments`, but for those that can't be had in time.
+    /// The histories of `segments`, without those that can't be loaded in time.
     pub(super) async fn of(
         &self,
         app: &Headcount,
         segments: impl IntoIterator<Item = Segment>,
-    ) -> HashMap<Segment, Arc<Past>> {
-        let deadline = Instant::now() + PATIENCE;
+    ) -> HashMap<Segment, Arc<SegmentHistory>> {
+        let deadline = Instant::now() + LOAD_TIMEOUT;
         let mut asked = stream::iter(segments)
             .map(|segment| async move {
-                let past = match self.kept.get(&segment) {
-                    Some(past) => Some(past),
-                    None => self.look_up(app, &segment).await,
+                let history = match self.cache.get(&segment) {
+                    Some(history) => Some(history),
+                    None => self.load(app, &segment).await,
                 };
-                Some((segment, past?))
+                Some((segment, history?))
             })
             .buffer_unordered(PARALLELISM);
         let mut found = HashMap::new();
-        while let Ok(Some(past)) = timeout_at(deadline, asked.next()).await {
-            found.extend(past);
+        while let Ok(Some(history)) = timeout_at(deadline, asked.next()).await {
+            found.extend(history);
         }
         found
     }
 
-    async fn look_up(&self, app: &Headcount, segment: &Segment) -> Option<Arc<Past>> {
+    async fn load(&self, app: &Headcount, segment: &Segment) -> Option<Arc<SegmentHistory>> {
         let now = app.clock().now();
         let longest = Span::Week.seconds() + Span::Week.tolerance();
         let from = now.checked_sub(SignedDuration::from_secs(longest)).ok()?;
         let window = app.frame().full_window();
-        // A past that can't be read is missing, and the table says so.
+        // A history that can't be loaded is missing, and the table shows that.
         let points = app
             .counts()
             .trend(segment, window, from, now, None)
             .await
             .ok()?;
-        let past = Arc::new(Past::new(&points, now));
-        self.kept.insert(segment.clone(), Arc::clone(&past));
-        Some(past)
+        let history = Arc::new(SegmentHistory::new(&points, now));
+        self.cache.insert(segment.clone(), Arc::clone(&history));
+        Some(history)
     }
 }
 
-impl Past {
+impl SegmentHistory {
     fn new(points: &[Count], now: Timestamp) -> Self {
         let before = Span::ALL.map(|span| {
             let then = now.as_second() - span.seconds();
@@ -149,7 +150,7 @@ impl Past {
         Self { before, line }
     }
 
-    /// By how many users the count differs from that of `span` ago.
+    /// The difference between `users` and the count of `span` ago.
     pub(super) fn change(&self, span: Span, users: u64) -> Option<i64> {
         let before = self.before[span as usize]?;
         i64::try_from(users)
@@ -165,7 +166,7 @@ impl Past {
     }
 }
 
-/// The line as a drawing, and in words for who does not see it. One point is no line.
+/// The sparkline, and a text alternative for screen readers. `None` for fewer than three points.
 pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
     let (first, last) = (line.first()?, line.last()?);
     if line.len() < 3 {
@@ -183,7 +184,7 @@ pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
 }
 
 impl Change {
-    /// One of a past that could not be read.
+    /// The change of a history that could not be loaded.
     pub(super) fn failed() -> Self {
         Self {
             text: "–".to_owned(),
@@ -191,7 +192,7 @@ impl Change {
         }
     }
 
-    /// A change in figures.
+    /// A change as a number, or a dash if it is unknown.
     pub(super) fn new(change: Option<i64>) -> Self {
         let (text, kind) = match change {
             None => ("–".to_owned(), "unknown"),
@@ -220,11 +221,15 @@ mod tests {
             count(3_700, 150),
             count(60, 170),
         ];
-        let past = Past::new(&points, Timestamp::from_second(now).unwrap());
-        assert_eq!(past.change(Span::Hour, 160), Some(10));
-        assert_eq!(past.change(Span::Day, 90), Some(-10));
-        assert_eq!(past.change(Span::Week, 90), None, "eight days are no week");
-        assert_eq!(past.line.len(), 2, "one point each three hours");
+        let history = SegmentHistory::new(&points, Timestamp::from_second(now).unwrap());
+        assert_eq!(history.change(Span::Hour, 160), Some(10));
+        assert_eq!(history.change(Span::Day, 90), Some(-10));
+        assert_eq!(
+            history.change(Span::Week, 90),
+            None,
+            "eight days are no week"
+        );
+        assert_eq!(history.line.len(), 2, "one point each three hours");
         let texts = [None, Some(0), Some(1_234), Some(-5)].map(|change| Change::new(change).text);
         assert_eq!(texts, ["–", "0", "+1,234", "−5"]);
     }

@@ -1,5 +1,5 @@
-//! `GET /`: all segments in a table that is searched, sorted and paged here, so that it works without a script and
-//! with ten thousand segments.
+//! `GET /`: the table of all segments. Search, sorting and paging are done by the service, so that the table works without
+//! a script and with ten thousand segments.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::health::{Health, Numbers};
-use super::history::{Change, Past, Span, drawn};
+use super::history::{Change, SegmentHistory, Span, drawn};
 use super::shown::Shown;
 use super::state::{State, state};
 use super::{Pages, Shell, html};
@@ -23,13 +23,13 @@ use engine::counts;
 
 /// Rows of a page.
 const ROWS: usize = 50;
-/// The changes of more segments than this are not sorted by: each is a question to the store.
+/// With more segments than this the table can't be sorted by change, because each change is a query to the store.
 const MAX_SORTED_BY_CHANGE: usize = 1_000;
-/// More than enough to find a name with.
+/// Longest search string, in characters.
 const MAX_SEARCH: usize = 128;
 
 type Listed = (Segment, Count);
-type Pasts = HashMap<Segment, Arc<Past>>;
+type Histories = HashMap<Segment, Arc<SegmentHistory>>;
 
 #[derive(Template)]
 #[template(path = "list.html")]
@@ -39,7 +39,7 @@ struct Page<'a> {
     state: State,
     search: &'a str,
     view: View,
-    /// Whether the counts could not be read, so that an empty table means nothing.
+    /// Whether the counts could not be read. The table is then empty, although there may be segments.
     failed: bool,
     columns: Vec<Column>,
     rows: Vec<Row>,
@@ -51,16 +51,16 @@ struct Page<'a> {
 
 struct Column {
     title: &'static str,
-    /// Where the column's sort is, if it can be sorted by.
+    /// The address of the table sorted by this column, if it is sortable.
     link: Option<String>,
     /// `ascending`, `descending` or `none`.
     sorted: &'static str,
 }
 
 struct Row {
-    /// As it is, for the page's script.
+    /// The exact name, for the page's script.
     name: String,
-    /// As people see it.
+    /// The name with invisible characters escaped.
     shown: String,
     link: String,
     users: String,
@@ -70,7 +70,7 @@ struct Row {
     line: Shown<(String, String)>,
 }
 
-/// What a reader wants to see.
+/// The search, sort order and page of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct View {
     search: String,
@@ -87,7 +87,7 @@ enum Sort {
     Change(Span),
 }
 
-/// The sorts by the names that they have in addresses, with the titles of their columns.
+/// Each sort order, its name in addresses, and the title of its column.
 const SORTS: [(Sort, &str, &str); 5] = [
     (Sort::Name, "name", "Segment"),
     (Sort::Users, "users", "Users"),
@@ -97,7 +97,7 @@ const SORTS: [(Sort, &str, &str); 5] = [
 ];
 
 impl View {
-    /// What the query asks for. A page forgives: what it does not understand is as if it were not there.
+    /// Parses the query. The page ignores invalid values.
     fn of(query: &Query) -> Result<Self, Problem> {
         let search = query.text("q")?.unwrap_or("").trim();
         let sort = query.text("sort")?.unwrap_or("");
@@ -143,7 +143,7 @@ impl View {
         .link()
     }
 
-    /// The same sorted by `sort`; by what it is sorted already, the other way round.
+    /// The address of the table sorted by `sort`. If it is sorted so already, in reverse order.
     fn sorted_by(&self, sort: Sort) -> String {
         let descending = match self.sort == sort {
             true => !self.descending,
@@ -197,11 +197,11 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     if !by_change && matches!(view.sort, Sort::Change(_)) {
         (view.sort, view.descending) = (Sort::Users, true);
     }
-    let mut pasts = Pasts::new();
+    let mut histories = Histories::new();
     if matches!(view.sort, Sort::Change(_)) {
-        pasts = pages.history.of(app, names(&list)).await;
+        histories = pages.history.of(app, names(&list)).await;
     }
-    sort(&mut list, &view, &pasts);
+    sort(&mut list, &view, &histories);
     let last = list.len().div_ceil(ROWS).max(1);
     view.page = view.page.min(last);
     let found = list.len();
@@ -211,12 +211,12 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         .take(ROWS)
         .collect();
     if !matches!(view.sort, Sort::Change(_)) {
-        pasts = pages.history.of(app, names(&shown)).await;
+        histories = pages.history.of(app, names(&shown)).await;
     }
     let now = app.clock().now();
     let rows = shown
         .iter()
-        .map(|listed| row(listed, pasts.get(&listed.0), now));
+        .map(|listed| row(listed, histories.get(&listed.0), now));
     let columns = SORTS.iter().map(|(sort, _, title)| {
         view.column(*sort, title, by_change || !matches!(sort, Sort::Change(_)))
     });
@@ -237,7 +237,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     html(status, &page)
 }
 
-/// How far a list may be trusted: by what could not be counted now.
+/// The state of a list, by the segments that could not be counted now.
 fn trusted(list: &[counts::Listed], now: Timestamp) -> Numbers {
     if list.iter().any(|listed| listed.count.is_none()) {
         return Numbers::Partly;
@@ -249,7 +249,7 @@ fn trusted(list: &[counts::Listed], now: Timestamp) -> Numbers {
     })
 }
 
-/// Keeps the segments whose name holds `search`, in whatever case.
+/// Keeps the segments whose name contains `search`, ignoring case.
 fn keep_found(list: &mut Vec<Listed>, search: &str) {
     if search.is_empty() {
         return;
@@ -263,7 +263,7 @@ fn names(list: &[Listed]) -> Vec<Segment> {
 }
 
 /// Sorts a list that is sorted by name.
-fn sort(list: &mut [Listed], view: &View, pasts: &Pasts) {
+fn sort(list: &mut [Listed], view: &View, histories: &Histories) {
     match view.sort {
         Sort::Name if view.descending => list.reverse(),
         Sort::Name => {}
@@ -272,9 +272,9 @@ fn sort(list: &mut [Listed], view: &View, pasts: &Pasts) {
         }
         Sort::Users => list.sort_by_key(|(_, count)| count.users),
         Sort::Change(span) => list.sort_by_cached_key(|(segment, count)| {
-            let past = pasts.get(segment);
-            let change = past.and_then(|past| past.change(span, count.users));
-            // What is not known comes last, whichever way round.
+            let history = histories.get(segment);
+            let change = history.and_then(|history| history.change(span, count.users));
+            // Unknown changes come last in both directions.
             let directed = change.map(|change| match view.descending {
                 true => change.saturating_neg(),
                 false => change,
@@ -284,11 +284,11 @@ fn sort(list: &mut [Listed], view: &View, pasts: &Pasts) {
     }
 }
 
-fn row((segment, count): &Listed, past: Option<&Arc<Past>>, now: Timestamp) -> Row {
+fn row((segment, count): &Listed, history: Option<&Arc<SegmentHistory>>, now: Timestamp) -> Row {
     let age = now.duration_since(count.as_of);
     let age = std::time::Duration::try_from(age).unwrap_or_default();
-    let change = |span| match past {
-        Some(past) => Change::new(past.change(span, count.users)),
+    let change = |span| match history {
+        Some(history) => Change::new(history.change(span, count.users)),
         None => Change::failed(),
     };
     Row {
@@ -303,8 +303,8 @@ fn row((segment, count): &Listed, past: Option<&Arc<Past>>, now: Timestamp) -> R
             ("1 day", change(Span::Day)),
             ("1 week", change(Span::Week)),
         ],
-        line: match past {
-            Some(past) => drawn(&past.line(count.users, now)).into(),
+        line: match history {
+            Some(history) => drawn(&history.line(count.users, now)).into(),
             None => Shown::Failed,
         },
     }
@@ -338,7 +338,7 @@ mod tests {
         keep_found(&mut found, "SPORT");
         let mut order = |sort_by, descending| {
             found.sort_by(|left, right| left.0.cmp(&right.0));
-            sort(&mut found, &view(sort_by, descending), &Pasts::new());
+            sort(&mut found, &view(sort_by, descending), &Histories::new());
             found[0].0.to_string()
         };
         assert_eq!(order(Sort::Users, true), "sports");

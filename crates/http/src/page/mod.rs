@@ -1,7 +1,7 @@
-//! The page for people: rendered here, whole without its script, and kept current by it.
+//! The web page: rendered by the service, complete without its script, which only keeps it up to date.
 //!
-//! Nothing comes from another host, and the policy sent with each page allows no inline script or style: a name that
-//! would get past the templates' escaping still could not run.
+//! Nothing is loaded from another host, and the Content-Security-Policy of each page forbids inline scripts and styles. So
+//! even a segment name that got past the escaping of the templates could not run as a script.
 
 mod assets;
 mod chart;
@@ -25,8 +25,8 @@ use warp::reply::Reply;
 use warp::{Filter, path};
 
 use self::history::History;
+use super::authorization::Authorizer;
 use super::body::Limits;
-use super::gate::Gate;
 use super::problem::{Detail, Problem};
 use super::query::{Query, query};
 use super::route::Route;
@@ -37,7 +37,7 @@ use engine::readiness::Readiness;
 
 pub(super) use self::sign_in::wants_html;
 
-/// What every page is sent with.
+/// The headers of every page.
 const HEADERS: [(HeaderName, &str); 5] = [
     (header::CONTENT_TYPE, "text/html; charset=utf-8"),
     (
@@ -46,31 +46,31 @@ const HEADERS: [(HeaderName, &str); 5] = [
          form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    // Enough for the browser to say on a form which page it came from.
+    // Lets the browser send `Origin` with forms.
     (header::REFERRER_POLICY, "same-origin"),
-    // Counts are of the moment, and some are for those alone who signed in.
+    // Counts change all the time, and some need a session.
     (header::CACHE_CONTROL, "no-store"),
 ];
 
-/// What the pages are made from.
+/// The state that pages are rendered from.
 struct Pages {
     app: Arc<Headcount>,
     history: History,
-    gate: Gate,
-    /// What a form may be.
+    authorizer: Authorizer,
+    /// The limits of form bodies.
     forms: Limits,
 }
 
-/// What is around each page.
+/// The data of the base template.
 struct Shell {
     version: &'static str,
-    /// Whether changes are pushed.
+    /// Whether the page's script subscribes to `/v1/events`.
     events: bool,
-    /// Whether there is somebody to sign out.
+    /// Whether the page has a sign-out button.
     signed_in: bool,
 }
 
-/// What stands where a page should be.
+/// The page of a problem.
 #[derive(Template)]
 #[template(path = "problem.html")]
 struct ProblemPage<'a> {
@@ -80,7 +80,7 @@ struct ProblemPage<'a> {
 }
 
 impl Shell {
-    /// That of a page that nobody keeps current.
+    /// The shell of a page that is not updated.
     fn plain() -> Self {
         Self {
             version: &assets::VERSION,
@@ -95,30 +95,29 @@ impl Pages {
         Shell {
             version: &assets::VERSION,
             events: Route::of("/v1/events") != Route::Unknown,
-            signed_in: self.gate.is_on(),
+            signed_in: self.authorizer.is_on(),
         }
     }
 
-    /// How the parts of the service are, those among them that are no part of `Headcount`.
+    /// The readiness of `Headcount`, with the components that are not part of it.
     async fn readiness(&self) -> Readiness {
         let mut readiness = self.app.readiness().await;
         readiness
             .components
-            .extend(super::health::files(self.gate.auth()));
+            .extend(super::health::files(self.authorizer.auth()));
         readiness
     }
 }
 
-/// The routes.
 pub(super) fn route(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
-    gate: Gate,
+    authorizer: Authorizer,
 ) -> BoxedFilter<(warp::reply::Response,)> {
     let pages = Arc::new(Pages {
         app: Arc::clone(app),
         history: History::default(),
-        gate,
+        authorizer,
         forms: Limits::new(sign_in::MAX_FORM, settings.header_timeout),
     });
     let [listing, naming, entering, leaving] = [(); 4].map(|()| Arc::clone(&pages));
@@ -184,12 +183,12 @@ pub(super) fn route(
         .boxed()
 }
 
-/// What a person sees instead of a page that the gate refuses: the form, where signing in would help.
+/// The response to a browser whose request for a page was refused: a redirect to the sign-in form if a sign-in may help.
 pub(super) fn refused(problem: Problem, uri: &Uri) -> warp::reply::Response {
     match problem.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let mut response = sign_in::first(uri);
-            // For the audit trail: a token that lets nobody in is refused, whatever the reader sees.
+            // For the audit trail: the redirect is recorded as a refusal too.
             response.extensions_mut().insert(problem.code());
             response
         }
@@ -197,7 +196,7 @@ pub(super) fn refused(problem: Problem, uri: &Uri) -> warp::reply::Response {
     }
 }
 
-/// A response as a person reads it: a problem becomes a page.
+/// Turns a problem into a page. Other responses are unchanged.
 pub(super) fn for_people(response: warp::reply::Response) -> warp::reply::Response {
     let Some(Detail(detail)) = response.extensions().get::<Detail>() else {
         return response;

@@ -1,4 +1,5 @@
-//! `GET /segments/{segment}`: one segment's count over any window, its past, and its future if nobody came back.
+//! `GET /segments/{segment}`: one segment's count over any window, its trend, and how many users remain in it over time if
+//! none is seen again.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -20,11 +21,11 @@ use domain::store::StoreError;
 use domain::text::{grouped, rounded};
 use domain::{Segment, TimeFrame, Timestamp, Window, shown};
 use engine::Headcount;
-use engine::counts::{Answer, CountError};
+use engine::counts::{CountError, CountResult};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
-/// The ranges that a click chooses: names in addresses, titles and seconds.
+/// The ranges of the trend chart: names in addresses, titles and seconds.
 const RANGES: [(&str, &str, u64); 5] = [
     ("6h", "6 hours", 6 * HOUR),
     ("1d", "Day", DAY),
@@ -32,18 +33,18 @@ const RANGES: [(&str, &str, u64); 5] = [
     ("14d", "2 weeks", 14 * DAY),
     ("90d", "90 days", 90 * DAY),
 ];
-/// The range that is shown at first.
+/// The default range.
 const USUAL: &str = "7d";
-/// Points of a line: more than this is finer than a screen.
+/// Most points of the trend line: a screen can't show more.
 const POINTS: u64 = 360;
-/// When who left is told.
+/// The rows of the table of leaving users: seconds from now.
 const HORIZONS: [u64; 6] = [HOUR, 6 * HOUR, DAY, 3 * DAY, 7 * DAY, 10 * DAY];
-/// Points of the line of who stays, where counting is free.
+/// Additional points of the line of remaining users, with a store that counts at no cost.
 const FREE_POINTS: u64 = 56;
-/// Stops of the slider: each is a length that a thumb can find.
+/// Most stops of the slider: more are too fine for a thumb.
 const STOPS: u64 = 1_000;
 
-/// After how many seconds how many are still in.
+/// Remaining users by seconds from now.
 type Staying = Vec<(u64, u64)>;
 
 #[derive(Template)]
@@ -52,17 +53,17 @@ struct Page {
     shell: Shell,
     health: Health,
     state: State,
-    /// As it is, for forms and the page's script.
+    /// The exact name, for forms and the page's script.
     name: String,
-    /// As people see it.
+    /// The name with invisible characters escaped.
     shown: String,
     api: String,
-    /// Whether forms have to name the segment, since their address can't.
+    /// Whether forms need the segment as a parameter, because it can't be in their path.
     beside: bool,
     link: String,
     users: Option<String>,
     told: String,
-    /// Whether no pair named the segment lately: a slip of the pen looks like an empty segment.
+    /// Whether no pair named the segment within the window, so that the name may be a typo.
     never_seen: bool,
     slider: Slider,
     chosen: Option<Chosen>,
@@ -82,7 +83,7 @@ struct Slider {
     text: String,
 }
 
-/// The count over the window that was asked for.
+/// The count over the requested window.
 struct Chosen {
     trouble: bool,
     words: String,
@@ -145,7 +146,7 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
         beside: path::needs_a_query(segment.as_str()),
         users: now_count.as_ref().ok().map(|now| grouped(now.count.users)),
         told: told(now_count.as_ref(), now),
-        // Where the store does not respond, a name that is not known here may be known there.
+        // While the store does not respond, the store may know a name that is unknown here.
         never_seen: never_seen && health.kind == "good",
         slider: slider(app.frame(), value),
         chosen,
@@ -169,7 +170,7 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
     html(status, &page)
 }
 
-/// The range whose trend is shown, and its name where it has one.
+/// The range of the trend in unix seconds, and its name if it has one.
 fn span(query: &Query, now: Timestamp) -> Result<(Option<&'static str>, Range<i64>), Problem> {
     let now = now.as_second();
     let from = instant(query.text("from")?);
@@ -184,12 +185,12 @@ fn span(query: &Query, now: Timestamp) -> Result<(Option<&'static str>, Range<i6
     Ok((Some(range.0), now - seconds..now))
 }
 
-/// What a form's field for date and time holds, as UTC.
+/// Parses the value of a `datetime-local` input as UTC.
 fn instant(text: Option<&str>) -> Option<i64> {
     let text = text?;
     let seconds = if text.len() == 16 { ":00Z" } else { "Z" };
     let at: Timestamp = format!("{text}{seconds}").parse().ok()?;
-    // Before 1970 nobody was anywhere, and charts end where years have four digits.
+    // From 1970, to the end of years with four digits.
     (0..=253_370_000_000)
         .contains(&at.as_second())
         .then_some(at.as_second())
@@ -238,13 +239,13 @@ async fn chosen(
     })
 }
 
-fn age(answer: &Answer, now: Timestamp) -> Duration {
+fn age(answer: &CountResult, now: Timestamp) -> Duration {
     let age = now.duration_since(answer.count.as_of);
     Duration::try_from(age).unwrap_or_default()
 }
 
-/// As of when the count is exact.
-fn told(answer: Result<&Answer, &CountError>, now: Timestamp) -> String {
+/// The text about the age of the count.
+fn told(answer: Result<&CountResult, &CountError>, now: Timestamp) -> String {
     let Ok(answer) = answer else {
         return "The count is not available right now. This page tries again by itself.".to_owned();
     };
@@ -286,7 +287,7 @@ async fn points(
         .trend(segment, window, from, to, Some(step))
         .await?;
     if points.len() < 2 {
-        // A service that has just begun has its few points within one step.
+        // A new service has its few points within one step.
         points = app.counts().trend(segment, window, from, to, None).await?;
     }
     let points = points.iter();
@@ -311,9 +312,9 @@ fn drawn_trend(points: &[Point], span: &Range<i64>) -> Option<Drawing> {
     })
 }
 
-/// How many of the users counted now are still in after how many seconds, if nobody came back: those who were
-/// seen within what is then left of the window. Nothing where nobody is in.
-async fn staying(app: &Headcount, segment: &Segment, now: Option<&Answer>) -> Shown<Staying> {
+/// How many of the current users remain after some seconds, if none is seen again: those who were seen within the rest of
+/// the window. Nothing for an empty segment.
+async fn staying(app: &Headcount, segment: &Segment, now: Option<&CountResult>) -> Shown<Staying> {
     let frame = app.frame();
     let (full, step) = (
         frame.full_window().seconds(),
@@ -341,10 +342,10 @@ async fn staying(app: &Headcount, segment: &Segment, now: Option<&Answer>) -> Sh
             return Shown::Failed;
         };
         if answer.stale && !now.stale {
-            // Numbers of different times have no difference that means anything.
+            // The difference of counts at different times has no meaning.
             return Shown::Failed;
         }
-        // A shorter window may have been counted a little later.
+        // Clamped, because a shorter window may have been counted a little later.
         let most = staying.last().map_or(u64::MAX, |last| last.1);
         staying.push((after, answer.count.users.min(most)));
     }
@@ -352,7 +353,7 @@ async fn staying(app: &Headcount, segment: &Segment, now: Option<&Answer>) -> Sh
     Shown::Something(staying)
 }
 
-/// Within how long how many leave.
+/// The table of leaving users: time spans and numbers.
 fn leaving(staying: &Shown<Staying>) -> Shown<Vec<(String, String)>> {
     let staying = match staying {
         Shown::Something(staying) => staying,
@@ -393,7 +394,7 @@ fn slider(frame: &TimeFrame, value: Window) -> Slider {
     let resolution = u64::from(frame.resolution().seconds());
     let full = frame.full_window().seconds();
     let slots = full / resolution;
-    // Stops are a divisor of the window apart, so that the last stop is the whole.
+    // The step divides the window, so that the last stop is the whole window.
     let apart = (1..=slots).find(|apart| slots.is_multiple_of(*apart) && slots / apart <= STOPS);
     let step = apart.unwrap_or(1) * resolution;
     Slider {
@@ -404,7 +405,7 @@ fn slider(frame: &TimeFrame, value: Window) -> Slider {
     }
 }
 
-/// A length of time in whole units: `1 hour`, `3 days`, `90 minutes`.
+/// A duration in the largest unit that divides it: `1 hour`, `3 days`, `90 minutes`.
 fn length(seconds: u64) -> String {
     let units = [(DAY, "day"), (HOUR, "hour"), (60, "minute"), (1, "second")];
     let whole = units.iter().find(|(unit, _)| seconds.is_multiple_of(*unit));

@@ -1,13 +1,13 @@
-//! What there is to show in one place of a page.
+//! The content of one part of a page.
 
-/// That there is nothing and that nothing could be read are different things to say.
+/// The content of one part of a page. An empty result and a failed read are shown differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Shown<T> {
-    /// This.
+    /// A value.
     Something(T),
-    /// It was read, and there is nothing.
+    /// The read succeeded with an empty result.
     Nothing,
-    /// It could not be read.
+    /// The read failed.
     Failed,
 }
 
@@ -16,7 +16,7 @@ impl<T> Shown<T> {
         matches!(self, Self::Failed)
     }
 
-    /// What `f` makes of something.
+    /// Applies `f` to a value.
     pub(super) fn and_then<U>(self, f: impl FnOnce(T) -> Shown<U>) -> Shown<U> {
         match self {
             Self::Something(value) => f(value),

@@ -1,7 +1,7 @@
-//! `/sign-in` and `/sign-out`: a form that turns a token into a session of the page, and what ends it.
+//! `/sign-in` and `/sign-out`: a form that exchanges a token for a session of the page, and the end of the session.
 //!
-//! Another site could make a browser post these forms, but not say that it was we: a post counts only when the
-//! browser says that it comes from our own page.
+//! Another site could make a browser post these forms (CSRF), but it can't forge `Origin` or `Sec-Fetch-Site`. So a form is
+//! accepted only if the browser reports that it was sent by a page of this service.
 
 use askama::Template;
 use bytes::Buf;
@@ -13,15 +13,15 @@ use warp::reply::{Reply, Response};
 
 use super::{Pages, Shell, html};
 use crate::cookie;
+use crate::origin::{RequestOrigin, is_loopback, request_origin};
 use crate::path::encode;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::session::MAX_TOKEN;
-use crate::site::{Sender, is_loopback, sender};
 
-/// A form with a token has less.
+/// Largest form, in bytes. A form with a token is smaller.
 pub(super) const MAX_FORM: u64 = 16 * 1024;
-/// Longer addresses are not come back to.
+/// Longest address to return to after sign-in. A longer one is replaced by `/`.
 const MAX_NEXT: usize = 1_024;
 
 #[derive(Template)]
@@ -32,20 +32,20 @@ struct Page {
     trouble: Option<String>,
 }
 
-/// Where a post came from.
+/// A page of this service that sent a form.
 #[derive(Debug, PartialEq, Eq)]
 struct OwnPage {
-    /// Whether over TLS.
+    /// Whether it was loaded over TLS.
     secure: bool,
 }
 
-/// Whether the request is from a person's browser that wants to look at something.
+/// Whether the request is a browser's navigation, which accepts HTML.
 pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
-/// Sends the reader of a page to the form, and from there back.
+/// Redirects to the sign-in form, which returns to `uri` after sign-in.
 pub(crate) fn first(uri: &Uri) -> Response {
     let next = uri.path_and_query().map_or("/", |next| next.as_str());
     see(&format!("/sign-in?next={}", encode(next)))
@@ -53,7 +53,7 @@ pub(crate) fn first(uri: &Uri) -> Response {
 
 pub(super) fn form(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     let next = next(query.text("next")?);
-    if !pages.gate.is_on() {
+    if !pages.authorizer.is_on() {
         return Ok(see(&next));
     }
     shown(pages, StatusCode::OK, next, None)
@@ -116,8 +116,8 @@ pub(super) fn leave(
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
     own_page(host, headers)?;
-    // Whoever copied the cookie is signed out as well.
-    pages.gate.sign_out(headers);
+    // Ends the session too, so that a copy of the cookie is invalid.
+    pages.authorizer.sign_out(headers);
     let mut response = see("/sign-in");
     for cookie in cookie::forget() {
         response.headers_mut().append(SET_COOKIE, cookie);
@@ -130,12 +130,12 @@ fn cookie_for(pages: &Pages, token: &str, secure: bool) -> Result<HeaderValue, P
     if token.len() > MAX_TOKEN {
         return Err(refused("the token is too long for a browser to keep"));
     }
-    let session = pages.gate.sign_in(token)?;
+    let session = pages.authorizer.sign_in(token)?;
     let cookie = session.and_then(|session| cookie::set(&session, secure));
     cookie.ok_or_else(|| refused("the token can't be kept"))
 }
 
-/// Over plain HTTP a cookie is for this machine alone: elsewhere whoever listens could take it.
+/// Over plain HTTP, sign-in is allowed only on this machine, because the network could read the token and the cookie.
 fn may_sign_in(own: &OwnPage, host: Option<&Authority>) -> Result<(), Problem> {
     if own.secure || host.is_some_and(|host| is_loopback(host.host())) {
         return Ok(());
@@ -144,22 +144,22 @@ fn may_sign_in(own: &OwnPage, host: Option<&Authority>) -> Result<(), Problem> {
     Err(Problem::new(StatusCode::FORBIDDEN, "insecure", detail))
 }
 
-/// Whether the post comes from our own page, and over what.
+/// The page of this service that sent the form. 403 if it was not sent by one.
 fn own_page(host: Option<&Authority>, headers: &HeaderMap) -> Result<OwnPage, Problem> {
-    if sender(host, headers) != Sender::Own {
-        let detail = "a form counts only when it is sent from this service's own page";
+    if request_origin(host, headers) != RequestOrigin::Same {
+        let detail = "a form is accepted only from a page of this service";
         return Err(Problem::new(StatusCode::FORBIDDEN, "cross_site", detail));
     }
     let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
     let scheme = origin
         .and_then(|origin| origin.split_once("://"))
         .map(|(scheme, _)| scheme);
-    // A browser that does not say is told the stricter.
+    // Without `Origin`, TLS is assumed, which gives the stricter cookie.
     let secure = scheme.is_none_or(|scheme| scheme != "http");
     Ok(OwnPage { secure })
 }
 
-/// Where to go after signing in: a place of ours, whatever the address says.
+/// The address to return to after sign-in. Always a path of this service, so that it can't be an open redirect.
 fn next(asked: Option<&str>) -> String {
     let fits = |next: &&str| {
         let ours = next.starts_with('/') && !next.starts_with("//");
@@ -171,7 +171,7 @@ fn next(asked: Option<&str>) -> String {
     asked.filter(fits).unwrap_or("/").to_owned()
 }
 
-/// 303.
+/// A 303 redirect.
 fn see(place: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
     let place = HeaderValue::from_str(place).unwrap_or_else(|_| HeaderValue::from_static("/"));
@@ -211,7 +211,7 @@ mod tests {
                 &[("origin", "http://a:8080"), ("sec-fetch-site", "same-site")],
                 None,
             ),
-            // A proxy may have given the service another name.
+            // A proxy may give the service another host name.
             (
                 &[
                     ("origin", "https://front"),

@@ -1,4 +1,4 @@
-//! How the service is, in words for readers: no host is named and no error quoted.
+//! The state of the service in words for readers, without host names and error messages.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use domain::text::rounded;
 use engine::Headcount;
 use engine::readiness::{Component, Readiness};
 
-/// The component that is told in other words here: that a round was completed does not say that it counted anything.
+/// The component that is described differently here: a completed round does not mean that anything was counted.
 const REFRESHER: &str = "refresher";
-/// Recounts may fail or be skipped now and then: this many intervals without one are too many.
+/// A recount may fail or be skipped, but not for more than this many intervals.
 const INTERVALS: u32 = 3;
 
 /// The state of the service.
 pub(super) struct State {
-    /// The whole in one sentence.
+    /// A summary in one or two sentences.
     pub(super) summary: &'static str,
     /// `good`, `worth-a-look` or `bad`.
     pub(super) kind: &'static str,
-    /// Each part.
+    /// The components.
     pub(super) parts: Vec<Part>,
 }
 
 /// A part of the service.
 pub(super) struct Part {
     pub(super) name: &'static str,
-    /// `well`, `unwell`, or `unknown`: what nobody looked at is not called well.
+    /// `well`, `unwell`, or `unknown` for a part that was not checked.
     pub(super) kind: &'static str,
     pub(super) words: String,
 }
 
-/// How the service is, when the page it stands on has counts or has none.
+/// The state of the service. `has_counts` is whether the page has counts to show.
 pub(super) fn state(app: &Headcount, readiness: &Readiness, has_counts: bool) -> State {
     let (summary, kind) = summary(readiness, has_counts);
     let components = readiness.components.iter();
@@ -93,7 +93,7 @@ fn part(component: &Component, store_responds: bool) -> Part {
         other => other,
     };
     let words = match (component.name, &component.detail, component.ok) {
-        // Of a part that works the detail is worth knowing. Of another it may be an error of the system.
+        // The detail of a working part is shown. The detail of a broken part may be a system error, and is not.
         (_, Some(detail), true) => format!("Works: {detail}."),
         ("spool", None, true) => "Empty: no pairs wait.".to_owned(),
         (_, None, true) => "Works.".to_owned(),
@@ -122,8 +122,8 @@ fn part(component: &Component, store_responds: bool) -> Part {
     }
 }
 
-/// `since` is how long ago this process recounted every segment without a failure; `interval` is how often it does,
-/// where it does by itself.
+/// The refresher. `since` is the time since this process last recounted every segment without a failure. `interval` is the
+/// refresh interval of this process, if it refreshes by itself.
 fn refresher(
     since: Option<Duration>,
     interval: Option<Duration>,
@@ -139,7 +139,7 @@ fn refresher(
     }
     let (kind, words) = match (since, interval) {
         (Some(age), Some(interval)) if age <= interval * INTERVALS => ("well", recounted(age)),
-        // Where several instances recount, another may have done it meanwhile.
+        // Another instance may have recounted meanwhile.
         (Some(age), _) => ("unknown", recounted(age)),
         (None, Some(_)) => ("unknown", "This instance has not recounted yet.".to_owned()),
         (None, None) => (
@@ -217,7 +217,7 @@ mod tests {
         for writes in [true, false] {
             let readiness = Readiness {
                 writes,
-                // A cache that responds and knows nothing.
+                // A cache that responds but is empty.
                 reads: true,
                 recounts: true,
                 components: vec![component.clone()],

@@ -1,4 +1,4 @@
-//! Fuzz targets: bodies of `POST /v1/pairs`, against a reader that shares nothing with them but the JSON parser.
+//! Fuzz targets: bodies of `POST /v1/pairs`, compared with a reference parser that shares only the JSON parser.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -42,13 +42,13 @@ const WORDS: &[&str] = &[
     "\\\"",
 ];
 
-/// What became of an item: the pair, or the code of its error.
+/// The result of an item: the pair, or the code of its error.
 type Outcome = Result<(String, String, Option<Timestamp>), &'static str>;
 
-/// Where a body's pairs go.
+/// Receives the pairs of a body.
 type Pushed<'a> = &'a mut dyn FnMut(&str, &str, Option<Timestamp>) -> Result<(), PairError>;
 
-/// What the parser makes of a body.
+/// The results of the parser for a body.
 fn parsed<E>(read: impl FnOnce(Pushed<'_>) -> Result<Report, E>) -> Result<Vec<Outcome>, E> {
     let mut pushed = Vec::new();
     let mut push = |user: &str, segment: &str, at: Option<Timestamp>| {
@@ -63,8 +63,8 @@ fn parsed<E>(read: impl FnOnce(Pushed<'_>) -> Result<Report, E>) -> Result<Vec<O
         report.items,
         "each item is a pair or an error"
     );
-    let told = report.rejected().min(100);
-    assert_eq!(report.errors.len(), told);
+    let listed = report.rejected().min(100);
+    assert_eq!(report.errors.len(), listed);
     let mut outcomes = Vec::new();
     let (mut pushed, mut errors) = (pushed.into_iter(), report.errors.iter().peekable());
     for index in 0..report.items {
@@ -72,11 +72,11 @@ fn parsed<E>(read: impl FnOnce(Pushed<'_>) -> Result<Report, E>) -> Result<Vec<O
             Some(error) => Err(error.code),
             None => match pushed.next() {
                 Some(pair) => Ok(pair),
-                // Beyond the first hundred errors nobody says which.
+                // Errors beyond the first hundred are not listed.
                 None => break,
             },
         });
-        if told == 100 && errors.peek().is_none() {
+        if listed == 100 && errors.peek().is_none() {
             break;
         }
     }
@@ -87,7 +87,7 @@ fn agree(parsed: &[Outcome], expected: &[Outcome], what: &str) {
     assert!(parsed.len() <= expected.len());
     for (index, (parsed, expected)) in parsed.iter().zip(expected).enumerate() {
         match (parsed, expected) {
-            // RFC 3339 is what is promised. jiff reads more ways of writing an instant, and says what they mean.
+            // Only RFC 3339 is documented. jiff accepts more forms of instants.
             (Ok((user, segment, Some(_))), Err("invalid_at")) => {
                 assert!(!user.is_empty() && !segment.is_empty());
             }
@@ -99,7 +99,7 @@ fn agree(parsed: &[Outcome], expected: &[Outcome], what: &str) {
     }
 }
 
-/// An object's fields, in order, however often each is there.
+/// An object's fields in order, with duplicates.
 struct Object(Vec<(String, String)>);
 
 impl<'de> serde::Deserialize<'de> for Object {
@@ -124,7 +124,7 @@ impl<'de> serde::Deserialize<'de> for Object {
     }
 }
 
-/// An item as the documentation has it.
+/// The result of an item by the documentation.
 fn expected(text: &str) -> Outcome {
     let Ok(Object(fields)) = serde_json::from_str(text) else {
         return Err("malformed");
@@ -165,7 +165,7 @@ fn expected(text: &str) -> Outcome {
     Ok((user, segment, at))
 }
 
-/// An instant so many nanoseconds after 1970, or the first or last one that there is.
+/// The instant at `nanos` since the unix epoch, clamped to the representable range.
 fn instant(nanos: i128) -> Timestamp {
     let (first, last) = (
         Timestamp::MIN.as_nanosecond(),
@@ -174,7 +174,7 @@ fn instant(nanos: i128) -> Timestamp {
     Timestamp::from_nanosecond(nanos.clamp(first, last)).unwrap()
 }
 
-/// The instant of a JSON number of unix seconds, what is less than a nanosecond left out downwards.
+/// The instant of a JSON number of unix seconds, rounded down to nanoseconds.
 fn decimal(number: &str) -> Option<Timestamp> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (mantissa, sign) = match mantissa.strip_prefix('-') {
@@ -187,14 +187,14 @@ fn decimal(number: &str) -> Option<Timestamp> {
         return None;
     }
     let zero = digits.bytes().all(|digit| digit == b'0');
-    // Exponents of which only the sign matters may have any number of digits.
+    // An exponent may have any number of digits. If it does not fit, only its sign matters.
     let exponent: i64 = match exponent.parse::<i128>() {
         _ if zero => 0,
         Ok(exponent) => exponent.clamp(-1_000_000, 1_000_000) as i64,
         Err(_) if exponent.starts_with('-') => -1_000_000,
         Err(_) => 1_000_000,
     };
-    // Digit by digit, so that no number is too long: `shift` is the place of a digit before the point.
+    // Digit by digit, for numbers of any length. `shift` is the power of ten of a digit, in nanoseconds.
     let mut nanos: i128 = 0;
     let mut rest = false;
     let first = digits.find(|digit| digit != '0').unwrap_or(0);
@@ -213,7 +213,7 @@ fn decimal(number: &str) -> Option<Timestamp> {
     }))
 }
 
-/// The instant of a text exactly as RFC 3339, section 5.6, has it; but for leap seconds.
+/// The instant of a string in exactly the grammar of RFC 3339, section 5.6, without leap seconds.
 fn rfc3339(text: &str) -> Option<Timestamp> {
     let number = |range: std::ops::Range<usize>| {
         let digits = text.get(range)?;
@@ -253,7 +253,7 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
         if end == 0 {
             return None;
         }
-        // What is finer than a nanosecond is left out.
+        // Digits beyond nanoseconds are dropped.
         let kept = end.min(9);
         fraction = digits[..kept].parse::<i128>().ok()? * 10_i128.pow(9 - kept as u32);
         rest = &digits[end..];
@@ -306,10 +306,10 @@ fn check(body: &[u8]) {
         (Ok(document), Ok(whole)) => agree(&document, &[expected(whole.get())], "item"),
         (Err(BadBody::Shape), Ok(whole)) => assert!(!whole.get().starts_with(['{', '['])),
         (Err(BadBody::NotUtf8(at)), _) => assert!(std::str::from_utf8(&text[..at]).is_ok()),
-        (Err(BadBody::Packed(_)), _) => unreachable!("judged before"),
+        (Err(BadBody::Compressed(_)), _) => unreachable!("checked before parsing"),
         (Err(BadBody::Empty), _) => assert!(text.trim_ascii().is_empty()),
         (Err(BadBody::NotJson(_) | BadBody::Lines), Err(_)) => {}
-        (document, whole) => panic!("{document:?}, and by itself the parser says {whole:?}"),
+        (document, whole) => panic!("{document:?}, but the JSON parser returns {whole:?}"),
     }
 }
 

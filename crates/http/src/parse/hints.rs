@@ -1,4 +1,4 @@
-//! What a client probably meant by an item that can't be taken, or that means something else than it seems to.
+//! Hints at the likely mistake in an item that is refused, or that is accepted with another meaning than intended.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 
 use super::instant::parse_rfc3339;
 
-/// What other programs call a user's id, without case and separators.
+/// Names of user ids in other programs, in the form of [`plain_name`].
 pub const USERS: &[&str] = &[
     "userid",
     "user",
@@ -27,7 +27,7 @@ pub const USERS: &[&str] = &[
     "distinctid",
     "anonymousid",
 ];
-/// The same for a segment.
+/// Names of segments in other programs, in the form of [`plain_name`].
 pub const SEGMENTS: &[&str] = &[
     "segment",
     "segmentid",
@@ -44,7 +44,7 @@ pub const SEGMENTS: &[&str] = &[
     "tag",
     "category",
 ];
-/// The same for the time when a user was seen.
+/// Names of the time at which a user was seen, in the form of [`plain_name`].
 pub const TIMES: &[&str] = &[
     "at",
     "timestamp",
@@ -64,18 +64,18 @@ pub const TIMES: &[&str] = &[
     "createdat",
 ];
 
-/// A name as the lists above have it: `lastSeen`, `last_seen` and `Last-Seen` are one name.
+/// A name in lower case and without separators: `lastSeen`, `last_seen` and `Last-Seen` are the same name.
 pub fn plain_name(name: &str) -> String {
     let kept = name.chars().filter(|c| !matches!(c, '_' | '-' | ' ' | '.'));
     kept.flat_map(char::to_lowercase).collect()
 }
 
-/// What to say of the missing field `user_id` of the object in `text`.
+/// The message for the missing field `user_id` of the object in `text`.
 pub(super) fn missing_user(text: &str) -> String {
     missing("user_id", USERS, text)
 }
 
-/// What to say of the missing field `segment` of the object in `text`.
+/// The message for the missing field `segment` of the object in `text`.
 pub(super) fn missing_segment(text: &str) -> String {
     match field_like(SEGMENTS, "segment", text).as_deref() {
         Some("segments") => {
@@ -93,13 +93,13 @@ fn missing(field: &str, names: &[&str], text: &str) -> String {
     }
 }
 
-/// The field of the object in `text` that says when the user was seen, under another name than `at`.
+/// The field of the object in `text` that has the time under another name than `at`.
 pub(super) fn other_time(text: &str) -> Option<String> {
     field_like(TIMES, "at", text)
 }
 
-/// The first field that has one of `names`, written in whatever way, and is not `field` itself. What is returned
-/// holds nothing but such a name.
+/// The first field whose plain name is in `names`, other than `field` itself. The result has only such a name, so it never
+/// quotes a user id.
 fn field_like(names: &[&str], field: &str, text: &str) -> Option<String> {
     let fields: BTreeMap<Cow<'_, str>, IgnoredAny> = serde_json::from_str(text).ok()?;
     let is_like = |name: &str| name != field && names.contains(&&*plain_name(name));
@@ -109,9 +109,9 @@ fn field_like(names: &[&str], field: &str, text: &str) -> Option<String> {
         .map(Cow::into_owned)
 }
 
-/// The unit of the number `raw`, if it is a unix time of this or the last decades in another unit than seconds.
+/// The unit of the number `raw`, if it is a recent unix time in a finer unit than seconds.
 pub fn finer_unit(raw: &str) -> Option<&'static str> {
-    // From 1990 on a number of seconds has 9 or 10 digits until 2286, and each unit three more.
+    // From 1990 to 2286 unix seconds have 9 or 10 digits, and each finer unit has three more.
     let whole = raw.split(['.', 'e', 'E']).next()?;
     if raw.contains(['e', 'E']) || !whole.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -124,7 +124,7 @@ pub fn finer_unit(raw: &str) -> Option<&'static str> {
     }
 }
 
-/// Why `text` is not an instant.
+/// The message for `text`, which is not an instant.
 pub(crate) fn bad_instant(text: &str) -> &'static str {
     let text = text.trim();
     let ends = |zone: &str| text.len() > zone.len() && text.to_ascii_uppercase().ends_with(zone);
@@ -145,7 +145,7 @@ pub(crate) fn bad_instant(text: &str) -> &'static str {
     }
 }
 
-/// Whether `raw`, a JSON string, has half a surrogate pair, which no text can hold.
+/// Whether `raw`, a JSON string, has a lone surrogate, which UTF-8 can't represent.
 pub(super) fn has_lone_surrogate(raw: &str) -> bool {
     raw.starts_with('"') && serde_json::from_str::<String>(raw).is_err()
 }

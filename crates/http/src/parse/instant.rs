@@ -1,4 +1,4 @@
-//! Instants as clients write them: RFC 3339 or unix seconds.
+//! Parsers of instants: RFC 3339 and unix seconds.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use jiff::tz::Offset;
 
 /// Nanoseconds of a second.
 const NANOS: i128 = 1_000_000_000;
-/// The same, as digits.
+/// Decimal digits of the nanoseconds of a second.
 const NANO_DIGITS: i64 = 9;
 /// More digits of nanoseconds than any instant has, and fewer than an `i128` takes.
 const MOST_DIGITS: i64 = 30;
 
-/// The instant that `text` writes in RFC 3339. One beyond what can be represented is taken as the last one
-/// that can: it is in the future all the same.
+/// Parses an instant in RFC 3339. An instant beyond the representable range becomes the last representable one, which is in
+/// the future too.
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     if let Some(at) = parse_plain(text) {
         return Some(at);
@@ -31,7 +31,7 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     representable.ok().map(|_| Timestamp::MAX)
 }
 
-/// `text` with its fraction of a second cut to nanoseconds, where it has more digits: RFC 3339 allows any number.
+/// `text` with its fraction of a second truncated to nanoseconds. RFC 3339 allows any number of digits.
 fn without_fine_digits(text: &str) -> Cow<'_, str> {
     const KEPT: usize = 9;
     let Some((before, fraction)) = text.split_once('.') else {
@@ -48,8 +48,7 @@ fn without_fine_digits(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The instant that `text` writes as most programs do, `2026-11-21T12:00:00Z` to the letter: several times as
-/// fast as the parser that knows every other way.
+/// Parses exactly the form `2026-11-21T12:00:00Z`, which most programs write. Several times as fast as the general parser.
 fn parse_plain(text: &str) -> Option<Timestamp> {
     let bytes: &[u8; 20] = text.as_bytes().try_into().ok()?;
     let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', rest @ ..] = bytes else {
@@ -68,11 +67,11 @@ fn parse_plain(text: &str) -> Option<Timestamp> {
     Offset::UTC.to_timestamp(date.to_datetime(time)).ok()
 }
 
-/// The instant that a number writes in unix seconds, to the nanosecond; what is less is left out downwards. Numbers
-/// beyond what can be represented are taken as the first or last instant that can.
+/// Parses a JSON number of unix seconds, rounded down to nanoseconds. A number beyond the representable range becomes the
+/// first or last representable instant.
 ///
-/// Digit by digit: an `f64` of today's seconds tells quarters of a microsecond apart, and would take the last
-/// moment of a slot for the next one.
+/// Parsed digit by digit: an `f64` of current unix seconds has a precision of only a quarter of a microsecond, so the last
+/// instant of a slot could be rounded to the next slot.
 pub(crate) fn parse_unix(number: &str) -> Option<Timestamp> {
     if let Ok(seconds) = number.parse::<i64>() {
         return Some(clamped(i128::from(seconds) * NANOS));
@@ -92,7 +91,7 @@ pub(crate) fn parse_unix(number: &str) -> Option<Timestamp> {
     }
     let zeroes = digits.clone().take_while(|digit| *digit == b'0').count();
     let mut digits = digits.skip(zeroes).map(|digit| i128::from(digit - b'0'));
-    // How many of the digits stand for a nanosecond or more.
+    // The number of digits down to the nanosecond.
     let kept = offset(whole.len(), zeroes).saturating_add(exponent) + NANO_DIGITS;
     if kept > MOST_DIGITS {
         let is_zero = digits.next().is_none();
@@ -109,7 +108,7 @@ pub(crate) fn parse_unix(number: &str) -> Option<Timestamp> {
     }))
 }
 
-/// An exponent; one beyond any use is as good as its like within bounds.
+/// Parses an exponent. An extreme exponent is clamped, which does not change the result.
 fn parse_exponent(text: &str) -> Option<i64> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -119,14 +118,14 @@ fn parse_exponent(text: &str) -> Option<i64> {
     Some(if text.starts_with('-') { -size } else { size })
 }
 
-/// How far the point is behind the first digit that counts.
+/// The position of the decimal point relative to the first significant digit.
 fn offset(whole: usize, zeroes: usize) -> i64 {
-    // Both are lengths of texts in memory.
+    // Both are lengths of strings in memory.
     let length = |length: usize| i64::try_from(length).unwrap_or(i64::MAX / 4);
     length(whole) - length(zeroes)
 }
 
-/// The instant of a query parameter, in either way of writing.
+/// Parses an instant of a query parameter, in either form.
 pub(crate) fn parse_either(text: &str) -> Option<Timestamp> {
     let number = text.starts_with(|c: char| c.is_ascii_digit() || c == '-')
         && text
@@ -138,7 +137,7 @@ pub(crate) fn parse_either(text: &str) -> Option<Timestamp> {
     parse_rfc3339(text)
 }
 
-/// The instant so many nanoseconds after 1970, or the nearest that there is.
+/// The instant at `nanos` since the unix epoch, or the nearest representable one.
 fn clamped(nanos: i128) -> Timestamp {
     Timestamp::from_nanosecond(nanos).unwrap_or(if nanos < 0 {
         Timestamp::MIN
@@ -236,7 +235,7 @@ mod tests {
             Timestamp::new(1_795_262_400, 500_000_000).ok()
         );
         assert_eq!(parse_unix("-0.5"), Timestamp::new(0, -500_000_000).ok());
-        // The last moment of a minute is in that minute, however many nines say so.
+        // The last instant of a minute stays in that minute, with any number of nines.
         let last = Timestamp::new(1_795_262_399, 999_999_999).ok();
         assert_eq!(parse_unix("1795262399.9999999999"), last);
         assert_eq!(parse_unix("17952623999999999999E-10"), last);

@@ -1,4 +1,4 @@
-//! One item: a JSON object with a user, a segment and perhaps a time.
+//! One item: a JSON object with a user id, a segment and optionally a time.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::{hints, plain};
 use crate::openapi::schema;
 use domain::Timestamp;
 
-/// The fields of an item as they stand in the text; null is the same as missing.
+/// The raw fields of an item. Null is the same as missing.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Pair, description = "A user who was seen in a segment. Unknown fields are ignored; one given twice is an error.")]
 pub(crate) struct Fields<'a> {
@@ -29,11 +29,11 @@ pub(crate) struct Fields<'a> {
     at: Option<&'a RawValue>,
 }
 
-/// The fields' values.
+/// The user id, segment and time of an item.
 pub(super) type Read<'a> = (Cow<'a, str>, Cow<'a, str>, Option<Timestamp>);
 
-/// Why a field's value can't be used.
-enum Wrong<'a> {
+/// Why a field is missing or invalid, with its raw value.
+enum InvalidField<'a> {
     NoUser,
     UserKind(&'a str),
     NoSegment,
@@ -41,11 +41,11 @@ enum Wrong<'a> {
     At(&'a str),
 }
 
-/// Reads the item in `text` and pushes it, or reports why not.
+/// Parses the item in `text` and pushes it, or reports an error.
 pub(super) fn take(text: &str, push: &mut impl Push, report: &mut Report) {
-    // Most items are written in the plainest way. What that reader doesn't know, the JSON parser decides.
+    // Fast path for the plainest form of an item. The JSON parser handles everything else.
     if let Some(item) = plain::read(text) {
-        return offer(item.user_id, item.segment, (item.at, None), push, report);
+        return push_item(item.user_id, item.segment, (item.at, None), push, report);
     }
     let start = text.trim_ascii_start();
     if !start.starts_with('{') {
@@ -65,21 +65,21 @@ pub(super) fn take(text: &str, push: &mut impl Push, report: &mut Report) {
         Ok((user_id, segment, at)) => {
             let raw = fields.at.map(RawValue::get);
             if raw.is_none() {
-                report.look_for_time(|| hints::other_time(text));
+                report.warn_of_misnamed_time(|| hints::other_time(text));
             }
-            offer(&user_id, &segment, (at, raw), push, report);
+            push_item(&user_id, &segment, (at, raw), push, report);
         }
         Err(wrong) => report.reject(wrong.code(), || wrong.message(text)),
     }
 }
 
-/// What the JSON parser makes of `text`.
+/// The result of the JSON parser for `text`.
 #[cfg(test)]
 pub(super) fn read_json(text: &str) -> Option<Read<'_>> {
     serde_json::from_str::<Fields>(text).ok()?.read().ok()
 }
 
-fn offer(
+fn push_item(
     user_id: &str,
     segment: &str,
     (at, raw): (Option<Timestamp>, Option<&str>),
@@ -97,7 +97,7 @@ fn offer(
     }
 }
 
-impl Wrong<'_> {
+impl InvalidField<'_> {
     fn code(&self) -> &'static str {
         match self {
             Self::NoUser | Self::UserKind(_) => "invalid_user_id",
@@ -106,7 +106,7 @@ impl Wrong<'_> {
         }
     }
 
-    /// What is wrong with the item in `text`, and what was probably meant.
+    /// The error message for the item in `text`, with a hint at the likely mistake.
     fn message(&self, text: &str) -> String {
         const HALF: &str =
             "has half a surrogate pair (\\ud800 to \\udfff), which is not a character";
@@ -130,12 +130,12 @@ impl Wrong<'_> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(&self) -> Result<Read<'a>, Wrong<'a>> {
+    fn read(&self) -> Result<Read<'a>, InvalidField<'a>> {
         Ok((self.user_id()?, self.segment()?, self.at()?))
     }
 
-    fn user_id(&self) -> Result<Cow<'a, str>, Wrong<'a>> {
-        let raw = self.user_id.ok_or(Wrong::NoUser)?.get();
+    fn user_id(&self) -> Result<Cow<'a, str>, InvalidField<'a>> {
+        let raw = self.user_id.ok_or(InvalidField::NoUser)?.get();
         if let Some(text) = string(raw) {
             return Ok(text);
         }
@@ -143,16 +143,16 @@ impl<'a> Fields<'a> {
         match digits.bytes().all(|byte| byte.is_ascii_digit()) {
             true if raw == "-0" => Ok(Cow::Borrowed("0")),
             true => Ok(Cow::Borrowed(raw)),
-            false => Err(Wrong::UserKind(raw)),
+            false => Err(InvalidField::UserKind(raw)),
         }
     }
 
-    fn segment(&self) -> Result<Cow<'a, str>, Wrong<'a>> {
-        let raw = self.segment.ok_or(Wrong::NoSegment)?.get();
-        string(raw).ok_or(Wrong::SegmentKind(raw))
+    fn segment(&self) -> Result<Cow<'a, str>, InvalidField<'a>> {
+        let raw = self.segment.ok_or(InvalidField::NoSegment)?.get();
+        string(raw).ok_or(InvalidField::SegmentKind(raw))
     }
 
-    fn at(&self) -> Result<Option<Timestamp>, Wrong<'a>> {
+    fn at(&self) -> Result<Option<Timestamp>, InvalidField<'a>> {
         let Some(raw) = self.at.map(RawValue::get) else {
             return Ok(None);
         };
@@ -160,11 +160,11 @@ impl<'a> Fields<'a> {
             Some(text) => parse_rfc3339(&text),
             None => parse_unix(raw),
         };
-        instant.map(Some).ok_or(Wrong::At(raw))
+        instant.map(Some).ok_or(InvalidField::At(raw))
     }
 }
 
-/// The text of a JSON string; `None` when `raw` is something else, or has half a surrogate pair.
+/// The value of a JSON string; `None` if `raw` is not a string or has a lone surrogate.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
     if inner.contains('\\') {
@@ -173,7 +173,7 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(inner))
 }
 
-/// Takes each element of an array.
+/// Takes each element of an array as an item.
 pub(super) struct Each<'p, P> {
     pub(super) push: &'p mut P,
     pub(super) report: &'p mut Report,

@@ -1,4 +1,4 @@
-//! Bodies of `POST /v1/pairs`: texts become pairs one by one, and a bad one never harms its neighbours.
+//! The parser of `POST /v1/pairs` bodies. Items are parsed one by one, and a bad item does not affect the others.
 
 pub mod hints;
 mod instant;
@@ -17,24 +17,24 @@ pub use instant::parse_rfc3339;
 pub(super) use item::Fields;
 pub use report::{ItemError, Report};
 
-/// Why a body as a whole can't be read.
+/// Why a whole body is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BadBody {
-    /// There is nothing in it.
+    /// It has no bytes but white space.
     #[error("the body is empty")]
     Empty,
-    /// It is compressed, and `content-encoding` does not say so, or not how often.
+    /// It is compressed, but `content-encoding` is missing, or it is compressed more than once.
     #[error("the body is {0}: say so by the header `content-encoding: {0}`, once")]
-    Packed(&'static str),
+    Compressed(&'static str),
     /// It is not UTF-8, as JSON must be.
     #[error("the body is not UTF-8 from byte {0} on")]
     NotUtf8(usize),
-    /// It is one object a line, which is another content type.
+    /// It is NDJSON, which has another content type.
     #[error(
         "the body has more than one object: send one object a line as application/x-ndjson, or an array of them"
     )]
     Lines,
-    /// It is not JSON. The parser's message names a position and no content.
+    /// It is not JSON. The parser's message has a position but no content.
     #[error("the body is not JSON: {0}")]
     NotJson(#[from] serde_json::Error),
     /// It is JSON, but neither an object nor an array.
@@ -42,22 +42,22 @@ pub enum BadBody {
     Shape,
 }
 
-/// Takes (user id, segment, when) of a pair in.
+/// Receives the user id, the segment and the instant of each pair, and validates them.
 pub trait Push: FnMut(&str, &str, Option<Timestamp>) -> Result<(), PairError> {}
 impl<F: FnMut(&str, &str, Option<Timestamp>) -> Result<(), PairError>> Push for F {}
 
-/// Reads one object a line. Blank lines are no items.
+/// Parses one object a line (NDJSON). Blank lines are skipped.
 pub fn ndjson(body: &[u8], push: &mut impl Push) -> Report {
     let mut report = Report::default();
-    match std::str::from_utf8(without_mark(body)) {
+    match std::str::from_utf8(without_bom(body)) {
         Ok(text) => {
             for line in text.split('\n') {
                 one_line(line, push, &mut report);
             }
         }
-        // Only the lines that are not UTF-8 are bad.
+        // Only the lines that are not UTF-8 are refused.
         Err(_) => {
-            for line in without_mark(body).split(|byte| *byte == b'\n') {
+            for line in without_bom(body).split(|byte| *byte == b'\n') {
                 match std::str::from_utf8(line) {
                     Ok(line) => one_line(line, push, &mut report),
                     Err(_) => report.reject("malformed", || "the line is not UTF-8".to_owned()),
@@ -74,9 +74,13 @@ fn one_line(line: &str, push: &mut impl Push, report: &mut Report) {
     }
 }
 
-/// Reads one object or an array of objects. Unless the whole body is JSON, what was pushed must not be kept.
+/// Parses one object or an array of objects.
+///
+/// # Errors
+///
+/// If the whole body is not JSON. Pairs that were pushed before must then be discarded.
 pub fn json(body: &[u8], push: &mut impl Push) -> Result<Report, BadBody> {
-    let text = std::str::from_utf8(without_mark(body))
+    let text = std::str::from_utf8(without_bom(body))
         .map_err(|error| BadBody::NotUtf8(error.valid_up_to()))?;
     let mut report = Report::default();
     match text.trim_ascii_start().as_bytes().first() {
@@ -116,8 +120,8 @@ fn is_several(text: &str) -> bool {
     next_is_object() && next_is_object()
 }
 
-/// Some programs begin a text with a byte order mark.
-fn without_mark(body: &[u8]) -> &[u8] {
+/// Removes a byte order mark, which some programs write.
+fn without_bom(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
 }
 

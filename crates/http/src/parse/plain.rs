@@ -1,13 +1,13 @@
-//! The plainest way of writing an item, read several times faster than by a JSON parser.
+//! The fast path for items in their plainest form, several times as fast as a JSON parser.
 //!
-//! It knows an object of `user_id`, `segment` and `at`, each at most once, with strings that need no unescaping
-//! and whole numbers. Of anything else it knows nothing, and the JSON parser decides: what is read here must
-//! mean the same there, which a property test checks.
+//! It accepts an object of `user_id`, `segment` and `at`, each at most once, with strings without escapes and whole
+//! numbers. Everything else is left to the JSON parser. For every item that is accepted here, the JSON parser must return
+//! the same result, which a property test checks.
 
 use super::instant::parse_rfc3339;
 use domain::Timestamp;
 
-/// An item as it was written.
+/// An item in its plainest form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Plain<'a> {
     pub(super) user_id: &'a str,
@@ -15,7 +15,7 @@ pub(super) struct Plain<'a> {
     pub(super) at: Option<Timestamp>,
 }
 
-/// Reads `text` if it is that plain.
+/// Parses `text`; `None` leaves it to the JSON parser.
 pub(super) fn read(text: &str) -> Option<Plain<'_>> {
     let mut rest = Rest(text);
     let (mut user_id, mut segment, mut at) = (None, None, None);
@@ -45,7 +45,7 @@ pub(super) fn read(text: &str) -> Option<Plain<'_>> {
     })
 }
 
-/// What is still to be read. It is only ever cut beside an ASCII byte.
+/// The rest of the input. It is only sliced next to an ASCII byte, so always at a character boundary.
 struct Rest<'a>(&'a str);
 
 impl<'a> Rest<'a> {
@@ -56,7 +56,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// The next byte past white space; `None` also when it is not ASCII.
+    /// The next byte after white space; `None` at the end of the input, or if the byte is not ASCII.
     fn next(&mut self) -> Option<u8> {
         self.skip_space();
         let byte = *self.0.as_bytes().first().filter(|byte| byte.is_ascii())?;
@@ -68,7 +68,7 @@ impl<'a> Rest<'a> {
         (self.next()? == byte).then_some(())
     }
 
-    /// A string without escapes. Control characters are left to the JSON parser to refuse.
+    /// A string without escapes. Control characters are left to the JSON parser, which refuses them.
     fn string(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
         let special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..=0x1f);
@@ -82,7 +82,7 @@ impl<'a> Rest<'a> {
     fn whole_number(&mut self) -> Option<&'a str> {
         let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();
         let (number, rest) = self.0.split_at(digits);
-        // No sign, no leading zero, and nothing that would make it a fraction.
+        // No sign, no leading zero, no fraction and no exponent.
         if number.is_empty() || number.starts_with('0') || rest.starts_with(['.', 'e', 'E']) {
             return None;
         }

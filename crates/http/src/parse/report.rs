@@ -1,27 +1,27 @@
-//! What became of the items of a body.
+//! The result of parsing a body.
 
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::openapi::schema;
 
-/// Errors beyond this many are counted and not told one by one.
+/// Errors beyond this number are counted, but not listed.
 const MAX_ERRORS: usize = 100;
-/// Items without a time that are searched for one under another name: those of a body are alike.
-const MAX_LOOKS: usize = 8;
+/// Items without `at` that are searched for a time under another name. A few suffice, because the items of a body are alike.
+const MAX_SEARCHES: usize = 8;
 
-/// What became of the items of a body.
+/// The result of parsing a body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// How many items there were, good and bad.
+    /// The number of items, accepted and refused.
     pub items: usize,
     /// The first hundred errors, in order.
     pub errors: Vec<ItemError>,
-    /// How many items were refused, by code.
+    /// The number of refused items by code.
     pub rejected: Vec<(&'static str, usize)>,
-    /// What was accepted and probably means something else than its sender thinks.
+    /// Warnings about accepted items that probably mean something else than their sender intends.
     pub warnings: Vec<String>,
-    looks: usize,
+    searches: usize,
     /// The positions of all refused items, ascending.
     pub refused: Vec<usize>,
 }
@@ -39,17 +39,17 @@ pub struct ItemError {
 }
 
 impl Report {
-    /// How many items were refused.
+    /// The number of refused items.
     pub fn rejected(&self) -> usize {
         self.rejected.iter().map(|(_, items)| items).sum()
     }
 
-    /// Warns if the present item, which has no time, has one under another name: it counts as seen now.
-    pub(super) fn look_for_time(&mut self, find: impl FnOnce() -> Option<String>) {
-        if self.looks >= MAX_LOOKS || !self.warnings.is_empty() {
+    /// Warns if the current item, which has no `at`, has a time under another name: it counts as seen now.
+    pub(super) fn warn_of_misnamed_time(&mut self, find: impl FnOnce() -> Option<String>) {
+        if self.searches >= MAX_SEARCHES || !self.warnings.is_empty() {
             return;
         }
-        self.looks += 1;
+        self.searches += 1;
         if let Some(name) = find() {
             self.warnings.push(format!(
                 "item {} has `{name}` and no `at`, so it counts as seen now, as all such items do: call the field `at`",
@@ -76,7 +76,7 @@ impl Report {
         self.count(code, 1);
     }
 
-    /// Refuses items that were accepted, by their positions among the accepted ones, ascending.
+    /// Refuses items that were accepted before. `positions` are indexes into the accepted items, ascending.
     pub fn refuse_accepted(&mut self, positions: &[usize], code: &'static str, message: &str) {
         if positions.is_empty() {
             return;

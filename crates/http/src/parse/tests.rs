@@ -388,7 +388,7 @@ fn messages_quote_no_user_id() {
     }
 }
 
-/// Pieces that make texts which are nearly items, and sometimes are.
+/// Strings that are almost items, and sometimes valid items.
 fn nearly_an_item() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "{",

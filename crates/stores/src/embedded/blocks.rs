@@ -1,6 +1,6 @@
-//! The blocks of a snapshot's file: `length u32 | crc u32 | body`, little endian.
+//! The blocks of a snapshot file: `length u32 | crc u32 | body`, little endian.
 //!
-//! The crc covers the block's position in the file too, so that a block can't pass for another.
+//! The CRC also covers the position of the block in the file, so that misplaced blocks are detected.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 
 use wal::{DiskFile, LogError};
 
-/// No block is longer: a longer length is damage.
+/// The maximum length of a block. A longer length is damage.
 const MAX_BLOCK: usize = 64 << 20;
 const HEAD: usize = 8;
 
-/// What is written between two syncs. Little stays unwritten then: the log, on the same disk, would have to wait
-/// for it at its own syncs.
+/// Bytes written between two syncs. This limits the dirty data of the snapshot: the log is on the same disk, and its own
+/// syncs would have to wait for that data.
 const SYNC_BYTES: u64 = 4 << 20;
 
-/// The longest rest after a sync.
-const LONGEST_REST: Duration = Duration::from_millis(100);
+/// The longest pause after a sync.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// Writes blocks, one after the other.
+/// Writes blocks sequentially.
 pub(super) struct BlockWriter<'a> {
     file: &'a mut dyn DiskFile,
     path: &'a Path,
     at: u64,
     blocks: u64,
     synced: u64,
-    /// When the bytes since the last sync were begun.
+    /// When the first byte since the last sync was written.
     begun: Instant,
 }
 
@@ -69,28 +69,28 @@ impl<'a> BlockWriter<'a> {
         Ok(())
     }
 
-    /// Syncs, and rests as long as writing took: the disk and a processor are half free for those who wait.
+    /// Syncs, then pauses for as long as writing took, so that half of the disk's and one CPU's time is left to others.
     fn sync(&mut self) -> Result<(), LogError> {
         self.file
             .sync()
             .map_err(|error| LogError::io("sync", self.path, &error))?;
-        std::thread::sleep(self.begun.elapsed().min(LONGEST_REST));
+        std::thread::sleep(self.begun.elapsed().min(MAX_PAUSE));
         self.synced = self.at;
         self.begun = Instant::now();
         Ok(())
     }
 }
 
-/// A block as it was read.
+/// A block that was read.
 pub(super) struct Block<'a> {
-    /// Its offset.
+    /// Its offset in the file.
     pub(super) at: u64,
-    /// How many blocks are before it.
+    /// The number of blocks before it.
     pub(super) before: u64,
     pub(super) body: &'a [u8],
 }
 
-/// Reads blocks, one after the other.
+/// Reads blocks sequentially.
 pub(super) struct BlockReader<'a> {
     file: &'a mut dyn DiskFile,
     path: &'a Path,
@@ -119,7 +119,7 @@ impl<'a> BlockReader<'a> {
         self.size
     }
 
-    /// The next block, if the file goes on.
+    /// Reads the next block; `None` at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Block<'_>>, LogError> {
         let (at, before) = (self.at, self.blocks);
         if at == self.size {

@@ -1,4 +1,4 @@
-//! What the embedded store survives: crashes, full and failing disks, damage. On a disk in memory.
+//! Tests of the embedded store on an in-memory disk: crashes, full and failing disks, damage.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use domain::store::conformance::{batch, frame};
 use wal::testing::{Faults, MemDisk};
 use wal::{Disk, LogError};
 
-/// The directory exists for its lock only.
+/// A store on an in-memory disk. The real directory is only for the lock.
 struct Bench {
     root: TempDir,
     disk: MemDisk,
@@ -27,7 +27,7 @@ impl Bench {
         }
     }
 
-    /// Snapshots are taken when the test says so.
+    /// Opens the store. Snapshots are taken only when the test requests them.
     fn open(&self) -> Result<EmbeddedStore, StoreError> {
         EmbeddedStore::open(EmbeddedOptions {
             disk: Arc::new(self.disk.clone()),
@@ -73,7 +73,7 @@ fn count(store: &EmbeddedStore, name: &str) -> u64 {
         .users
 }
 
-/// Takes a snapshot as of now, on this thread.
+/// Takes a snapshot now, on this thread.
 async fn snapshot(store: &EmbeddedStore) -> Result<(), LogError> {
     let next = store.log.rotate().await?;
     store.snapshotter.take_before(next)
@@ -145,7 +145,7 @@ async fn a_batch_of_any_size_and_span_counts_right() {
         .map(|(n, name)| (name.as_str(), ["a", "b", "c"][n % 3], present()));
     store.record(&batch(pairs)).await.unwrap();
     assert_eq!(count(&store, "b"), 100_000);
-    // Slots that sixteen bits can't tell from the newest one.
+    // Slots that 16 bits can't distinguish from the newest one.
     let back = |slots| Slot::new(present().number() - slots);
     let pairs = [
         ("v", "d", back(65_536 + 3)),
@@ -332,11 +332,11 @@ async fn a_damaged_snapshot_is_refused_unless_the_log_makes_up_for_it() {
         };
         assert!(text.contains(path.to_str().unwrap()), "{text}");
     }
-    // As if the process had died before it removed the log that the snapshot covers.
+    // As if the process had died before it removed the log files that the snapshot covers.
     bench.disk.put(&first_log, covered);
     let store = bench.open().unwrap();
     assert_eq!(count(&store, "s"), 2);
-    // The next snapshot takes the place of the damaged one.
+    // The next snapshot replaces the damaged one.
     snapshot(&store).await.unwrap();
     drop(store);
     assert_eq!(count(&bench.open().unwrap(), "s"), 2);
@@ -347,23 +347,23 @@ async fn a_damaged_snapshot_is_refused_unless_the_log_makes_up_for_it() {
     assert!(matches!(bench.open(), Err(StoreError::Damaged(text)) if text.contains("missing")));
 }
 
-/// What happens to a store in a test of random lives.
+/// A step of a random history of a store.
 #[derive(Debug, Clone)]
 enum Step {
-    /// So many pairs, from this seed.
+    /// Records this number of pairs, from this seed.
     Record(usize, u64),
     Forget(u8),
     Trend(u8),
-    /// A snapshot begins: the log is rotated.
+    /// Starts a snapshot: rotates the log.
     Begin,
-    /// It is written, with all that came since.
+    /// Writes the snapshot, which contains all records since.
     Take,
     Archive,
-    /// So many slots pass.
+    /// This number of slots passes.
     Wait(u8),
-    /// A record meets a disk with so much room.
+    /// Records pairs on a disk with this number of free bytes.
     Fill(u8),
-    /// The machine dies, losing what this seed says.
+    /// The machine dies, and loses unsynced data according to this seed.
     Crash(u64),
     /// The process dies.
     Kill,
@@ -388,7 +388,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever happens, in memory and after every crash: the store counts what a naive model counts.
+    /// In every history, live and after every crash, the store returns the counts of a naive model.
     #[test]
     fn every_life_equals_a_naive_model(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -396,7 +396,7 @@ proptest! {
     }
 }
 
-/// A store beside a model of it.
+/// A store and a model of it.
 struct Life {
     bench: Bench,
     now: Slot,

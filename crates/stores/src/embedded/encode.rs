@@ -1,22 +1,22 @@
-//! A batch as records of the log.
+//! Encodes a batch as records of the log.
 
 use super::identity::Identity;
 use super::record::{PAIRS, length, push_segment};
 use domain::{Batch, Slot};
 use index::{Entry, Fingerprint};
 
-/// Pairs per record. Even if each has a segment of its own with the longest name, they fit.
+/// Pairs per record. They fit even if each has a segment of its own with the longest name.
 const RECORD_PAIRS: usize = 1 << 17;
 
-/// A pair on its way into a record.
+/// A pair of the record that is being encoded.
 struct Item {
     segment: usize,
     fingerprint: Fingerprint,
     slot: Slot,
 }
 
-/// The records for `batch`, with users as fingerprints: per record one group for each segment, so that a name is
-/// written once and the index is locked once for each.
+/// Encodes `batch`, with users as fingerprints. Each record has one group per segment, so that the name is written once
+/// and the index is locked once per segment.
 pub(super) fn records(batch: &Batch, identity: &Identity) -> Vec<Vec<u8>> {
     let mut pairs = batch.indexed();
     let mut records = Vec::with_capacity(batch.len().div_ceil(RECORD_PAIRS));
@@ -34,7 +34,7 @@ pub(super) fn records(batch: &Batch, identity: &Identity) -> Vec<Vec<u8>> {
     records
 }
 
-/// Lays out all groups, then drops each entry into its place.
+/// Lays out all groups, then writes each entry to its place.
 fn record(batch: &Batch, items: &[Item]) -> Vec<u8> {
     let segments = batch.segments();
     let mut lengths = vec![0_u32; segments.len()];
@@ -70,8 +70,8 @@ fn record(batch: &Batch, items: &[Item]) -> Vec<u8> {
     out
 }
 
-/// A slot so far before the base that 16 bits can't tell it has expired whatever the window: any expired slot
-/// within reach says the same.
+/// Clamps a slot to the range that 16 bits before the base can express. An older slot has expired with any window, and
+/// so has the clamped one.
 fn in_reach(slot: Slot, base: Slot) -> Slot {
     slot.max(Slot::new(base.number().saturating_sub(u64::from(u16::MAX))))
 }

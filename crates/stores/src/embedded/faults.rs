@@ -1,4 +1,4 @@
-//! Every single operation on the disk fails once: while the store opens, writes, and takes a snapshot.
+//! Fails every single disk operation once, while the store opens, writes, and takes a snapshot.
 
 use std::path::Path;
 
@@ -8,18 +8,18 @@ use super::*;
 use domain::store::conformance::{batch, frame};
 use wal::testing::{Faults, MemDisk};
 
-/// More operations than anything here makes.
+/// More operations than any action in these tests needs.
 const ENOUGH: u64 = 10_000;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
-/// The directory exists for its lock only.
+/// Opens a store on an in-memory disk. The real directory is only for the lock.
 fn open(root: &TempDir, disk: &MemDisk) -> Result<EmbeddedStore, StoreError> {
     EmbeddedStore::open(EmbeddedOptions {
         disk: Arc::new(disk.clone()),
-        // Snapshots are taken when the test says so.
+        // Snapshots are taken only when the test requests them.
         snapshot_bytes: u64::MAX,
         ..EmbeddedOptions::new(root.path(), frame(60))
     })
@@ -44,7 +44,7 @@ fn fail_after(disk: &MemDisk, operations: u64) {
     });
 }
 
-/// A disk with a snapshot of 50 users, of whom one was erased since, and 50 more in the log.
+/// A store with a snapshot of 50 users, one of whom was erased since, and 50 more users in the log.
 async fn full(root: &TempDir, disk: &MemDisk) -> EmbeddedStore {
     let store = open(root, disk).unwrap();
     put(&store, 0..50).await.unwrap();
@@ -55,7 +55,7 @@ async fn full(root: &TempDir, disk: &MemDisk) -> EmbeddedStore {
     store
 }
 
-/// What the next process finds after this one died, or the machine did in various ways.
+/// The disks that the next process may find, after the process or the machine has died.
 fn afterwards(disk: &MemDisk, seed: u64) -> Vec<MemDisk> {
     let crashes = (0..4).map(|n| disk.crash(seed * 4 + n));
     crashes.chain([disk.kill()]).collect()
@@ -70,13 +70,13 @@ async fn a_snapshot_survives_the_failure_of_any_operation() {
         let taken = store.snapshot().await;
         let failed = disk.has_failed_once();
         disk.set_faults(Faults::default());
-        // What was superfluous may have stayed, which is no failure of the snapshot.
+        // Superfluous files may remain, which is no failure of the snapshot.
         assert_eq!(taken.is_err(), store.stats().snapshot_failures == 1);
         assert_eq!(count(&store), 99, "operation {operation}: reads go on");
         let mut least = 99;
         match put(&store, 100..101).await {
             Ok(()) => least += 1,
-            // Only where nobody knows which file is the log's last.
+            // A write may fail only if it is unknown which file is the log's last.
             Err(error) => assert!(store.log.check().is_err(), "operation {operation}: {error}"),
         }
         if store.log.check().is_ok() {
@@ -114,7 +114,7 @@ async fn a_write_survives_the_failure_of_any_operation() {
         drop(store);
         for disk in afterwards(&disk, operation) {
             let found = count(&open(&root, &disk).unwrap());
-            // Without an answer the record may be there, as a whole.
+            // After an error the record may be in the log, complete.
             assert!(
                 [least, 109].contains(&found),
                 "operation {operation}: {found}"
@@ -127,7 +127,7 @@ async fn a_write_survives_the_failure_of_any_operation() {
     }
 }
 
-/// Opens with each operation failing in turn: an error that names a file, which changes nothing for the next start.
+/// Opens the store with each operation failing in turn: the error names a file, and the next start finds all pairs.
 async fn open_with_each_failure(made: impl AsyncFn(&TempDir) -> (MemDisk, u64)) {
     for operation in 0..ENOUGH {
         let root = tempfile::tempdir().unwrap();
@@ -178,7 +178,7 @@ async fn a_start_after_a_crash_survives_the_failure_of_any_operation() {
     open_with_each_failure(async |root| {
         let disk = MemDisk::default();
         let store = full(root, &disk).await;
-        // A write that was never acknowledged, of which a part is on the disk.
+        // A write that was never acknowledged, a part of which is on disk.
         disk.set_faults(Faults {
             sync: true,
             ..Faults::default()

@@ -1,4 +1,4 @@
-//! Fuzz targets: what is on the embedded store's disk is not what was written.
+//! Fuzz targets: opens an embedded store with damaged files, and parses arbitrary records and blocks.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use wal::{Disk, Fields, Position};
 /// Users per segment.
 type Counts = BTreeMap<String, u64>;
 
-/// A directory as it was after so many steps, and the counts after each of them.
+/// The files of a directory after a number of steps, and the counts after each step.
 struct Truth {
     files: Vec<(String, Vec<u8>)>,
     steps: Vec<Counts>,
-    /// The steps that a damaged end can't undo: a snapshot has them.
+    /// The number of first steps that a damaged end of the log can't undo, because a snapshot covers them.
     fixed: usize,
 }
 
@@ -164,7 +164,7 @@ fn directories() {
         .for_each(move |(truth, file, edits)| bench.check(*truth, *file, edits));
 }
 
-/// A record whose checksum is right, whatever it says.
+/// A record with any contents; its checksum is valid.
 #[derive(Debug, TypeGenerator)]
 enum Record {
     Bytes(Vec<u8>),
@@ -172,7 +172,7 @@ enum Record {
         base: u64,
         groups: Vec<(u8, Vec<(u64, u8)>)>,
     },
-    /// The same at a time that can be.
+    /// Pairs near the present, as in reality.
     Present {
         ago: u16,
         groups: Vec<(u8, Vec<(u64, u8)>)>,
@@ -226,7 +226,7 @@ impl Record {
 /// The points of a segment and window.
 type Series = (Segment, u64, Vec<trends::Point>);
 
-/// Everything that a state knows, as of the newest slot.
+/// All counts and trends of a state, as of the newest slot.
 fn known(state: &State) -> (Vec<(Segment, u64)>, Vec<Series>) {
     let counts = state.index.segments(state.newest());
     let trends = state.trends.lock();
@@ -239,7 +239,7 @@ fn known(state: &State) -> (Vec<(Segment, u64)>, Vec<Series>) {
     (counts, points.collect())
 }
 
-/// Whatever records say, a snapshot says it again, and nothing panics.
+/// A snapshot restores the state that any records lead to, and no record causes a panic.
 #[test]
 fn records() {
     bolero::check!()
@@ -265,7 +265,7 @@ fn records() {
         });
 }
 
-/// Blocks of a snapshot with the right checksums, whatever they say.
+/// Loads blocks of a snapshot with any contents and valid checksums.
 #[test]
 fn blocks() {
     bolero::check!()

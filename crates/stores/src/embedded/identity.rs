@@ -1,4 +1,4 @@
-//! What makes a directory's contents readable: the key of its fingerprints, and its resolution.
+//! The identity of a directory: the key of its fingerprints, and the resolution of its slots.
 
 use std::path::Path;
 
@@ -14,13 +14,13 @@ const NAME: &str = "identity";
 const MAGIC: [u8; 8] = *b"hc-ident";
 const BYTES: usize = 8 + 16 + 4 + 4;
 
-/// The key under which user ids become fingerprints. It never changes and never leaves the directory.
+/// The key of the hash that maps user ids to fingerprints. It never changes and never leaves the directory.
 pub(super) struct Identity {
     key: [u8; 16],
 }
 
 impl Identity {
-    /// Reads the identity of `dir`, or makes one for a directory that holds nothing yet; whether it was made.
+    /// Reads the identity of `dir`, or creates one in an empty directory. Returns whether it was created.
     pub(super) fn open(
         disk: &dyn Disk,
         dir: &Path,
@@ -38,14 +38,14 @@ impl Identity {
             let read = read.map_err(|error| LogError::io("read", &path, &error))?;
             return Ok((Self::decode(&bytes[..read], resolution, &path)?, false));
         }
-        // A new key would make strangers of all users that the directory knows.
+        // With a new key, all users in the directory would count as new users.
         if !file_numbers(disk, dir)?.is_empty() || names.iter().any(|name| snapshot::is_name(name))
         {
             return Err(LogError::Missing { path }.into());
         }
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| {
-            StoreError::Unavailable(format!("no random key can be had: {error}"))
+            StoreError::Unavailable(format!("no random key available: {error}"))
         })?;
         let bytes = encode(&key, resolution);
         replace_file(disk, dir, NAME, |file| {
@@ -56,21 +56,22 @@ impl Identity {
     }
 
     fn decode(bytes: &[u8], resolution: Resolution, path: &Path) -> Result<Self, StoreError> {
-        let damaged = || StoreError::Damaged(format!("{} is no identity file", path.display()));
+        let damaged =
+            || StoreError::Damaged(format!("{} is not a valid identity file", path.display()));
         let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(damaged)?;
         if body.len() != BYTES - 4 || crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(damaged());
         }
         let (magic, rest) = body.split_first_chunk::<8>().ok_or_else(damaged)?;
         let (key, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
-        let made_with = u32::from_le_bytes(*rest.first_chunk::<4>().ok_or_else(damaged)?);
+        let created_with = u32::from_le_bytes(*rest.first_chunk::<4>().ok_or_else(damaged)?);
         if *magic != MAGIC {
             return Err(damaged());
         }
-        if made_with != resolution.seconds() {
+        if created_with != resolution.seconds() {
             return Err(StoreError::Rejected(format!(
-                "{} was made with a resolution of {made_with} s, and {} s is configured; set \
-                 resolution = \"{made_with}s\", or use another data_dir",
+                "{} was created with a resolution of {created_with} s, and {} s is configured; set \
+                 resolution = \"{created_with}s\", or use another data_dir",
                 path.parent().unwrap_or(path).display(),
                 resolution.seconds()
             )));
@@ -78,7 +79,7 @@ impl Identity {
         Ok(Self { key: *key })
     }
 
-    /// The fingerprint of a user.
+    /// The fingerprint of a user: SipHash-1-3 of the id under the directory's key.
     pub(super) fn fingerprint(&self, user: &UserId<'_>) -> Fingerprint {
         let hasher = SipHasher13::new_with_key(&self.key);
         Fingerprint::new(hasher.hash(user.as_str().as_bytes()))

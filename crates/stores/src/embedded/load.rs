@@ -1,4 +1,4 @@
-//! Reading a snapshot.
+//! Loads a snapshot.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use domain::{Segment, Slot, Timestamp};
 use index::Entry;
 use wal::{Disk, Fields, LogError};
 
-/// Entries of a segment that are loaded at once; the index wants many, memory wants few.
+/// Entries of a segment that are loaded at once. More make loading faster, fewer take less memory.
 const LOAD_ENTRIES: usize = 4 << 20;
 
-/// Loads a snapshot of `dir` into a fresh state.
+/// Loads a snapshot of `dir` into an empty state.
 pub(super) fn load(
     disk: &dyn Disk,
     dir: &Path,
@@ -45,7 +45,7 @@ pub(super) fn load(
     }
 }
 
-/// Puts blocks into the state; entries of one segment are collected first.
+/// Applies blocks to the state. Collects the entries of a segment before it loads them.
 struct Loader<'a> {
     state: &'a State,
     next: u64,
@@ -62,7 +62,7 @@ impl Loader<'_> {
         let mut fields = Fields::of(body);
         let kind = fields.u8()?;
         if (kind == START) != (blocks_before == 0) {
-            return Err("the start is not where it must be".to_owned());
+            return Err("the start block is not the first block".to_owned());
         }
         match kind {
             START => self.start(&mut fields)?,
@@ -75,7 +75,7 @@ impl Loader<'_> {
                 }
                 self.ended = true;
             }
-            other => return Err(format!("a block of kind {other} is not known")),
+            other => return Err(format!("unknown block kind {other}")),
         }
         fields.end()
     }
@@ -83,17 +83,19 @@ impl Loader<'_> {
     fn start(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
         let version = fields.u32()?;
         if version != VERSION {
-            return Err(format!("snapshot version {version} is not known"));
+            return Err(format!("unknown snapshot version {version}"));
         }
         if fields.u64()? != self.next {
-            return Err("the file's name is not that of its contents".to_owned());
+            return Err(
+                "the number in the file's name differs from that in its contents".to_owned(),
+            );
         }
         self.state.note_newest(Slot::new(fields.u64()?));
         let seconds = fields.u64()?;
         let begun = i64::try_from(seconds)
             .ok()
             .and_then(|seconds| Timestamp::from_second(seconds).ok());
-        self.begun = Some(begun.ok_or("the time when it was begun is out of range")?);
+        self.begun = Some(begun.ok_or("the start time is out of range")?);
         Ok(())
     }
 
@@ -103,7 +105,7 @@ impl Loader<'_> {
         let mut entries = Vec::new();
         record::entries(fields, &mut entries)?;
         match &mut self.pending {
-            // Only blocks of one base are put together: then nothing depends on how far bases are apart.
+            // Only blocks with the same base are merged, so the distance between bases does not matter.
             Some((pending, shared, collected))
                 if *pending == segment && *shared == base && collected.len() < LOAD_ENTRIES =>
             {

@@ -1,11 +1,12 @@
-//! The embedded store: pairs in this process's memory, durable on this machine's disk.
+//! The embedded store: pairs in the memory of this process, durable on the disk of this machine.
 //!
-//! Every change is a record of the [log](wal), applied to the [index](index) and the trends by the
-//! log's writer once it is on disk, and by replay after a restart: one function for both. A snapshot now and then
-//! keeps the log short.
+//! Every change is a record of the [write-ahead log](wal). One function applies records to the [index](index) and the
+//! trends: the log's writer calls it once a record is on disk, and replay calls it after a restart. Regular snapshots
+//! keep the log short.
 //!
-//! The directory holds `identity` (the key of the fingerprints and the resolution), numbered `.log` files, at most a
-//! few `.snapshot` files named by the log file with which replay goes on, and `lock`.
+//! The directory holds `identity` (the key of the fingerprints, and the resolution), `user_key` (the digest of that
+//! setting), numbered `.log` files, a few `.snapshot` files, and `lock`. The number of a snapshot is that of the log file
+//! with which replay continues.
 
 mod blocks;
 mod encode;
@@ -48,16 +49,16 @@ pub struct EmbeddedStore {
     closed: AtomicBool,
 }
 
-/// What the store holds, for metrics.
+/// Statistics of the store, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmbeddedStats {
     /// Segments held, those with only expired pairs included.
     pub segments: u64,
     /// Pairs held, expired ones included.
     pub pairs: u64,
-    /// An estimate of the memory that the index takes, in bytes.
+    /// The estimated memory of the index, in bytes.
     pub index_bytes: u64,
-    /// The log's files.
+    /// The files of the write-ahead log.
     pub log: LogStats,
     /// The age of the newest snapshot; `None` before the first.
     pub snapshot_age: Option<Duration>,
@@ -66,12 +67,12 @@ pub struct EmbeddedStats {
 }
 
 impl EmbeddedStore {
-    /// The newest slot that any pair has, or 0.
+    /// The newest slot of all pairs, or 0.
     pub fn newest_slot(&self) -> Slot {
         self.state.newest()
     }
 
-    /// What the store holds.
+    /// Returns the current statistics.
     pub fn stats(&self) -> EmbeddedStats {
         let index = self.state.index.stats();
         EmbeddedStats {
@@ -84,7 +85,7 @@ impl EmbeddedStore {
         }
     }
 
-    /// Takes a snapshot now and removes the log files that it covers; writes go on meanwhile.
+    /// Takes a snapshot now and removes the log files that it covers. Writes continue meanwhile.
     pub async fn snapshot(&self) -> Result<(), StoreError> {
         self.check_open()?;
         let taken = tokio::task::spawn_blocking(self.snapshotter.take()).await;
@@ -167,14 +168,14 @@ impl PairStore for EmbeddedStore {
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.check_open()?;
         let fingerprint = self.identity.fingerprint(user);
-        // What has expired by then is not counted among the erased.
+        // Pairs that have expired by then do not count as erased.
         self.state.index.advance(self.slot(as_of));
-        // Written even if there is nothing to erase: a pair of the user may be on its way through the log.
+        // Written even if there is nothing to erase: a pair of the user may be waiting in the log's queue.
         let at = self.log.append(record::forget(fingerprint)).await?;
         Ok(self.state.take_erased(at))
     }
 
-    /// Nobody else has pairs that wait for this store.
+    /// Does nothing: no other instance has pairs that wait for this store.
     async fn note_erasure(&self, _erasure: &Erasure) -> Result<(), StoreError> {
         self.check_open()
     }
@@ -205,7 +206,7 @@ impl PairStore for EmbeddedStore {
 
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
         self.check_open()?;
-        // Some 150 bytes a point at most: a record stays far below what the log takes.
+        // At most about 150 bytes a point: a record stays far below the limit of the log.
         for points in points.chunks(1 << 16) {
             self.log.append(record::trend(points)).await?;
         }
@@ -236,7 +237,7 @@ impl PairStore for EmbeddedStore {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        // It waits for a thread.
+        // Stopping joins a thread, which blocks.
         if let Err(error) = tokio::task::spawn_blocking(self.snapshotter.stop()).await {
             tracing::error!(%error, "the thread that takes snapshots could not be stopped");
         }

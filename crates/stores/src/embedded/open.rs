@@ -1,4 +1,4 @@
-//! Opening a directory: its identity, the newest snapshot, the log.
+//! Opens a directory: its identity, the newest snapshot, and the log.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use super::{EmbeddedOptions, EmbeddedStore, StoreError, load, user_key};
 use wal::{Disk, LockedDir, Log, LogError, LogOptions, Recovery, Start, file_numbers};
 
 impl EmbeddedStore {
-    /// Opens the store in a directory, which it keeps to itself. Blocks for as long as reading what is there
-    /// takes: about a second for ten million pairs.
+    /// Opens the store in a directory, which it locks. Blocks while it loads the snapshot and replays the log: about a
+    /// second for 10 million pairs.
     ///
-    /// [`StoreError::Damaged`] names the file and, where there is one, the offset.
+    /// [`StoreError::Damaged`] names the file and, if known, the offset.
     pub fn open(options: EmbeddedOptions) -> Result<Self, StoreError> {
         let begun = Instant::now();
         let (disk, dir) = (Arc::clone(&options.disk), options.dir.as_path());
@@ -40,7 +40,7 @@ impl EmbeddedStore {
         let log = Arc::new(Log::open(locked, log_options, Box::new(apply))?);
         state.end_replay();
         report(dir, is_new, log.recovery(), newest, begun);
-        // What a process that died after its snapshot did not come to remove.
+        // Files that a process left because it died between its snapshot and their removal.
         log.remove_before(covered)?;
         snapshot::remove_older(&*disk, dir, covered)?;
         let frame = options.frame;
@@ -57,10 +57,11 @@ impl EmbeddedStore {
     }
 }
 
-/// The state of the newest snapshot, if there is one.
+/// Loads the newest snapshot, if there is one.
 ///
-/// A damaged one is refused: without it, what was acknowledged would be lost. But if its writer died before it
-/// removed what the snapshot covers, then the snapshot before it, or none, and the log make up for it.
+/// A damaged snapshot is an error: without it, acknowledged pairs would be lost. The exception is a process that died
+/// before it removed the log files that the snapshot covers: the previous snapshot, or none, and the log then hold the
+/// same state.
 fn load_newest(
     disk: &dyn Disk,
     dir: &Path,
@@ -78,7 +79,7 @@ fn load_newest(
                 if !(before..=number).all(|log| logs.binary_search(&log).is_ok()) {
                     return Err(error);
                 }
-                tracing::warn!(%error, "the log makes up for a damaged snapshot");
+                tracing::warn!(%error, "a snapshot is damaged; the log still holds its contents");
             }
             Err(error) => return Err(error),
         }
@@ -92,12 +93,12 @@ fn report(dir: &Path, is_new: bool, recovery: &Recovery, newest: Option<Snapshot
             file = %torn.path.display(),
             offset = torn.offset,
             bytes = torn.bytes,
-            "an unfinished write at the log's end was cut off; nothing of it was acknowledged"
+            "an incomplete write at the end of the log was cut off; it was never acknowledged"
         );
     }
     if is_new {
-        // A slip in `data_dir` looks like this.
-        tracing::info!(dir = %dir.display(), "a new, empty store was made");
+        // A typo in `data_dir` shows here.
+        tracing::info!(dir = %dir.display(), "created a new, empty store");
     } else if recovery.files == 0 && newest.is_none() {
         tracing::warn!(
             dir = %dir.display(),

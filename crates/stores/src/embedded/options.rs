@@ -1,4 +1,4 @@
-//! What the opener of an embedded store decides.
+//! The options of the embedded store.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,35 +6,36 @@ use std::sync::Arc;
 use domain::TimeFrame;
 use wal::{Disk, LogObserver, LogOptions, NoLogObserver, OsDisk};
 
-/// How an embedded store behaves.
+/// The options of an [`EmbeddedStore`](super::EmbeddedStore).
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {
-    /// The directory, made unless it is there.
+    /// The directory; it is created if it does not exist.
     pub dir: PathBuf,
-    /// Window and resolution. The resolution must be that with which the directory was made.
+    /// The widest window, and the resolution of the slots. The resolution must be that with which the directory was
+    /// created.
     pub frame: TimeFrame,
-    /// A digest of `user_key`, where there is one: a directory that was recorded with another one is refused.
+    /// A digest of `user_key`, if one is set. A directory recorded with another key is rejected.
     pub user_key: Option<String>,
-    /// A snapshot is taken when the log has grown by this many bytes since the last one, and by half as much as
-    /// that one had. The first bounds what a start has to replay, the second what snapshots write: at most two
-    /// bytes for each of the log.
+    /// A snapshot is taken when the log has grown by this many bytes since the last one, and by half the size of that
+    /// snapshot. The first condition limits the replay at a start. The second limits write amplification: snapshots write
+    /// at most two bytes for each byte of the log.
     pub snapshot_bytes: u64,
-    /// A file of the log that reaches this many bytes is followed by a new one.
+    /// The log starts a new file when the current one reaches this many bytes.
     pub file_bytes: u64,
-    /// Where the files are.
+    /// The file system; a test uses one in memory.
     pub disk: Arc<dyn Disk>,
-    /// Who is told what the log's writer does.
+    /// Receives the events of the log's writer, for metrics.
     pub observer: Arc<dyn LogObserver>,
 }
 
 impl EmbeddedOptions {
-    /// The usual options for a directory.
+    /// The default options for a directory.
     pub fn new(dir: impl Into<PathBuf>, frame: TimeFrame) -> Self {
         Self {
             dir: dir.into(),
             frame,
             user_key: None,
-            // Eight million pairs, replayed in about two seconds.
+            // 8 million pairs, replayed in about two seconds.
             snapshot_bytes: 64 << 20,
             file_bytes: LogOptions::default().file_bytes,
             disk: Arc::new(OsDisk),

@@ -1,4 +1,4 @@
-//! What the log's records say, and how they are written. [`encode`](super::encode) writes those of pairs.
+//! The format of the log's records. [`encode`](super::encode) writes those of pairs.
 //!
 //! All little endian. A segment is `length u8, name`.
 //! - pairs: `1 u8 | base slot u64 | groups u32 | (segment, entries u32, entry u64 *)*`
@@ -39,12 +39,12 @@ pub(super) fn push_segment(out: &mut Vec<u8>, segment: &Segment) {
     out.extend_from_slice(segment.as_str().as_bytes());
 }
 
-/// Lengths of one record fit 32 bits: it is made of one request.
+/// Encodes a length. Lengths fit 32 bits, because a record comes from one request.
 pub(super) fn length(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// The next field as a segment.
+/// Reads the next field as a segment.
 pub(super) fn segment(fields: &mut Fields<'_>) -> Result<Segment, String> {
     let length = fields.u8()?;
     let name = std::str::from_utf8(fields.bytes(usize::from(length))?);
@@ -52,7 +52,7 @@ pub(super) fn segment(fields: &mut Fields<'_>) -> Result<Segment, String> {
     Segment::new(name).map_err(|error| error.to_string())
 }
 
-/// Replaces `entries` by the next ones: a count and as many words.
+/// Reads a count and as many entries, which replace the contents of `entries`.
 pub(super) fn entries(fields: &mut Fields<'_>, entries: &mut Vec<Entry>) -> Result<(), String> {
     let count = fields.u32()? as usize;
     let bytes = fields.bytes(count.checked_mul(8).ok_or("too many entries")?)?;

@@ -1,7 +1,7 @@
-//! A snapshot: the state in one file, so that the log before it may go. [`load`](super::load) reads it.
+//! A snapshot: the state in one file, so that older log files can be removed. [`load`](super::load) reads it.
 //!
-//! The file `N.snapshot` holds everything that the log files before number N say, and perhaps some of what N says.
-//! It is a run of [blocks](super::blocks). A block's body is a kind and its fields:
+//! The file `N.snapshot` holds the effect of all log files before number N, and maybe of some records of file N. It is a
+//! sequence of [blocks](super::blocks). A block's body is a kind and its fields:
 //! - start: `1 u8 | version u32 | log file u64 | newest slot u64 | unix seconds when begun u64`
 //! - entries: `2 u8 | segment | base slot u64 | entries u32, entry u64 *`, ascending within a segment
 //! - trend: `3 u8 | segment | window seconds u64 | points u32, (at u32, users u32)*`
@@ -23,21 +23,21 @@ pub(super) const TREND: u8 = 3;
 pub(super) const END: u8 = 4;
 pub(super) const VERSION: u32 = 1;
 
-/// Entries of one block: half a megabyte.
+/// Entries of one block: half a mebibyte.
 const BLOCK_ENTRIES: usize = 64 << 10;
-/// Pages within this many slots of each other share a base: an entry is then at most two windows (2^15 slots each)
-/// older than it, within the 2^16 slots that an entry can tell apart.
+/// Pages within this many slots of each other share a base. An entry is then older than its base by at most two windows
+/// (2^15 slots each), which is within the 2^16 slots that an entry can express.
 const SHARED_BASE: u64 = 1 << 14;
 const SUFFIX: &str = ".snapshot";
 
-/// A snapshot in place.
+/// A complete snapshot on disk.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Snapshot {
-    /// With which log file replay goes on.
+    /// The number of the log file with which replay continues.
     pub(super) next: u64,
-    /// Its size.
+    /// The size of the file.
     pub(super) bytes: u64,
-    /// When it was begun, by the system's clock.
+    /// When it was started, by the system clock.
     pub(super) begun: Timestamp,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn numbers(disk: &dyn Disk, dir: &Path) -> Result<Vec<u64>, LogError>
     Ok(numbers)
 }
 
-/// Removes what a process that died in the middle of a snapshot left.
+/// Removes unfinished snapshots of a process that died while it wrote them.
 pub(super) fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
     for name in list(disk, dir)? {
         if name.strip_suffix(UNFINISHED).is_some_and(is_name) {
@@ -93,8 +93,8 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
         .map_err(|error| LogError::io("remove", path, &error))
 }
 
-/// Writes the state as the snapshot that replay continues with log file `next`. Writers go on meanwhile: a page is
-/// copied under its segment's lock, and everything else happens without it. `None` if `stopped` said so.
+/// Writes the state as the snapshot with which replay continues at log file `next`. Writers continue meanwhile: only the
+/// copy of each page holds the lock of its segment. Returns `None` if `stopped` returned true.
 pub(super) fn write(
     disk: &dyn Disk,
     dir: &Path,
@@ -144,7 +144,7 @@ impl Writer<'_> {
         let series = self.state.trends.lock().keys();
         for (segment, window) in series {
             self.go_on()?;
-            // The lock is held for one series at a time: the log's writer may wait for it.
+            // The lock is held for one series at a time, because the log's writer may wait for it.
             let points = self.state.trends.lock().points(&segment, window);
             self.series(&segment, window, &points)?;
         }
@@ -153,7 +153,7 @@ impl Writer<'_> {
         self.blocks.write(&body)
     }
 
-    /// An error when the snapshot is to be given up.
+    /// Fails if the snapshot must be abandoned.
     fn go_on(&self) -> Result<(), LogError> {
         if (self.stopped)() {
             return Err(LogError::Closed);
@@ -164,7 +164,7 @@ impl Writer<'_> {
     fn segment(&mut self, segment: &Segment) -> Result<(), LogError> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut page_entries: Vec<Entry> = Vec::new();
-        // The bases of the first and the last page of `entries`. The last one is right for all.
+        // The bases of the first and the last page of `entries`. The last one serves for all of them.
         let (mut first, mut last) = (Slot::new(0), Slot::new(0));
         let mut from = Some(Fingerprint::MIN);
         while let Some(start) = from {
@@ -172,7 +172,7 @@ impl Writer<'_> {
             page_entries.clear();
             let index = &self.state.index;
             let page = index.read_page(segment.as_str(), start, &mut page_entries);
-            // A segment that was swept away meanwhile has nothing left to say.
+            // A segment that a sweep removed meanwhile has no pages left.
             let Some(page) = page else { break };
             let far = page.base.number().saturating_sub(first.number()) > SHARED_BASE;
             if entries.is_empty() || far || entries.len() >= BLOCK_ENTRIES {

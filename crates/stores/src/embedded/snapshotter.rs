@@ -1,4 +1,4 @@
-//! Takes a snapshot when the log has grown, on a thread of its own.
+//! Takes a snapshot when the log has grown or an erasure has waited long enough, on a thread of its own.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -17,20 +17,20 @@ use super::state::State;
 use domain::Timestamp;
 use wal::{Disk, Log, LogError};
 
-/// How often the log's growth is looked at. A log grows by some 12 MB/s at full load, so a look a second is soon
-/// enough, and costs the writers nothing.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the thread checks whether a snapshot is due. The log grows by about 12 MB/s at full load, so once a second
+/// is often enough, and costs the writers nothing.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an erasure waits for a snapshot at most: only that takes the user's fingerprint off the disk.
-const ERASURE_WAITS: Duration = Duration::from_secs(1_800);
-/// When the snapshot after an erasure is there at the latest, with time to take it.
+/// The longest time that an erasure waits for a snapshot: only a snapshot removes the user's fingerprint from the disk.
+const MAX_ERASURE_WAIT: Duration = Duration::from_secs(1_800);
+/// The snapshot after an erasure is complete after this time at the latest, which includes the time to take it.
 pub(super) const AFTER_ERASURE: SignedDuration = SignedDuration::from_hours(1);
 
-/// How long to wait after a failure. Each try begins a new log file and writes until it fails: on a full disk that
-/// takes room away from the log again and again.
+/// The backoff after a failure. Each attempt starts a new log file and writes until it fails: on a full disk, frequent
+/// attempts would take space from the log.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Owns the thread.
+/// Owns the snapshot thread.
 #[derive(Debug)]
 pub(super) struct Snapshotter {
     work: Arc<Work>,
@@ -46,7 +46,7 @@ struct Work {
     log: Arc<Log>,
     threshold: u64,
     newest: Mutex<Option<Snapshot>>,
-    /// Held while a snapshot is taken: one at a time.
+    /// Held while a snapshot is taken, so that there is one at a time.
     taking: Mutex<()>,
     stopped: AtomicBool,
     failures: AtomicU64,
@@ -71,16 +71,16 @@ impl Snapshotter {
             failures: AtomicU64::new(0),
         });
         let (stop, stopping) = mpsc::channel();
-        let looked = Arc::clone(&work);
-        let look = move || {
-            let mut wait = LOOK;
+        let shared = Arc::clone(&work);
+        let run = move || {
+            let mut wait = CHECK_INTERVAL;
             while let Err(RecvTimeoutError::Timeout) = stopping.recv_timeout(wait) {
-                wait = looked.look_unless_it_panics();
+                wait = shared.check_and_catch_panics();
             }
         };
         let thread = std::thread::Builder::new()
             .name("snapshotter".to_owned())
-            .spawn(look);
+            .spawn(run);
         let thread =
             thread.map_err(|error| LogError::io("start a thread for", &work.dir, &error))?;
         Ok(Self {
@@ -89,19 +89,19 @@ impl Snapshotter {
         })
     }
 
-    /// What takes a snapshot now, on a thread that may block.
+    /// Returns a closure that takes a snapshot now; it blocks.
     pub(super) fn take(&self) -> impl FnOnce() -> Result<(), LogError> + Send + use<> {
         let work = Arc::clone(&self.work);
         move || work.take()
     }
 
-    /// How old the newest snapshot is.
+    /// The age of the newest snapshot.
     pub(super) fn age(&self) -> Option<Duration> {
         let begun = (*self.work.newest.lock())?.begun;
         Some(Duration::try_from(Timestamp::now().duration_since(begun)).unwrap_or_default())
     }
 
-    /// How many snapshots have failed.
+    /// The number of failed snapshots.
     pub(super) fn failures(&self) -> u64 {
         self.work.failures.load(Ordering::Relaxed)
     }
@@ -112,7 +112,7 @@ impl Snapshotter {
         self.work.take_before(next)
     }
 
-    /// What gives up a snapshot under way and ends the thread, on a thread that may block.
+    /// Abandons a snapshot in progress, and returns a closure that ends the thread; it blocks.
     pub(super) fn stop(&self) -> impl FnOnce() + Send + use<> {
         self.work.stopped.store(true, Ordering::Release);
         let thread = self.thread.lock().take();
@@ -124,7 +124,7 @@ impl Snapshotter {
                     tracing::error!("the thread that takes snapshots has crashed");
                 }
             }
-            // One that was asked for may be under way on another thread.
+            // A requested snapshot may be in progress on another thread.
             drop(work.taking.lock());
         }
     }
@@ -137,24 +137,24 @@ impl Drop for Snapshotter {
 }
 
 impl Work {
-    /// A panic is a defect, and a failed snapshot like another: the next look comes all the same.
-    fn look_unless_it_panics(&self) -> Duration {
-        std::panic::catch_unwind(AssertUnwindSafe(|| self.look())).unwrap_or_else(|_| {
+    /// Counts a panic, which is a bug, as a failed snapshot, so that the checks continue.
+    fn check_and_catch_panics(&self) -> Duration {
+        std::panic::catch_unwind(AssertUnwindSafe(|| self.check())).unwrap_or_else(|_| {
             self.failures.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("taking a snapshot panicked; standard error has its message");
+            tracing::error!("taking a snapshot panicked; the message is on standard error");
             RETRY
         })
     }
 
-    /// Takes a snapshot if one is due. Returns when to look again.
-    fn look(&self) -> Duration {
+    /// Takes a snapshot if one is due. Returns the time until the next check.
+    fn check(&self) -> Duration {
         if !self.is_due() {
-            return LOOK;
+            return CHECK_INTERVAL;
         }
         match self.take() {
-            Ok(()) => LOOK,
+            Ok(()) => CHECK_INTERVAL,
             Err(error) => {
-                tracing::error!(%error, "no snapshot can be taken; the log grows until one can");
+                tracing::error!(%error, "a snapshot failed; the log grows until one succeeds");
                 RETRY
             }
         }
@@ -164,11 +164,12 @@ impl Work {
         let newest = *self.newest.lock();
         let (covered, last) = newest.map_or((1, 0), |newest| (newest.next, newest.bytes));
         self.log.bytes_from(covered) >= self.threshold.max(last / 2)
-            || self.state.has_uncovered_erasure(ERASURE_WAITS)
+            || self.state.has_uncovered_erasure(MAX_ERASURE_WAIT)
     }
 
     fn take(&self) -> Result<(), LogError> {
-        // Everything before this file is in the state: the log's writer applies before it begins a new one.
+        // The state contains everything before this file: the log's writer applies all records before it starts a new
+        // file.
         let rotated = self.log.rotate_blocking();
         let taken = rotated.and_then(|next| self.take_before(next));
         taken.inspect_err(|_| {
@@ -180,7 +181,7 @@ impl Work {
         let _taking = self.taking.lock();
         let covered = self.newest.lock().map_or(1, |newest| newest.next);
         if next <= covered {
-            // Nothing was logged since.
+            // Nothing was logged since the last snapshot.
             return Ok(());
         }
         let stopped = || self.stopped.load(Ordering::Acquire);
@@ -189,7 +190,7 @@ impl Work {
             return Ok(());
         };
         *self.newest.lock() = Some(taken);
-        // Only now, with the snapshot and its name on the disk, may what it covers go.
+        // The covered files may be removed only after the snapshot and its name are on disk.
         self.log.remove_before(next)?;
         snapshot::remove_older(&*self.disk, &self.dir, next)?;
         self.state.covered(next);

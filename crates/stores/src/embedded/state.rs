@@ -1,4 +1,4 @@
-//! What the records make: the index and the trends.
+//! The state that results from the records of the log: the index and the trends.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,28 +12,28 @@ use domain::{Slot, TimeFrame};
 use index::{Entry, Fingerprint, Index};
 use wal::{Fields, Position};
 
-/// Answers that wait for their callers. More than can be under way: the rest were given up.
-const MAX_ANSWERS: usize = 1 << 14;
+/// Results of erasures that wait for their callers. More than can be in flight: the callers of the rest have gone.
+const MAX_RESULTS: usize = 1 << 14;
 
-/// All that a snapshot keeps.
+/// The in-memory state of the store; a snapshot saves the index and the trends.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) index: Index,
     pub(super) trends: Mutex<Trends>,
-    /// The newest slot of any pair. The index's head may be later: whoever asks for a count moves it on.
+    /// The newest slot of all pairs. The head of the index may be later, because counts advance it.
     newest: AtomicU64,
-    /// From how many segments the record at a position erased its user.
+    /// The number of segments from which the record at a position erased its user.
     erased: Mutex<HashMap<Position, u64>>,
-    /// Erasures that the log holds and no snapshot covers.
+    /// Erasures in the log that no snapshot covers yet.
     uncovered: Mutex<Option<Uncovered>>,
 }
 
-/// Erasures whose users the log and the snapshot still tell by their fingerprints.
+/// Erasures of users whose fingerprints are still in the log or the snapshot.
 #[derive(Debug, Clone, Copy)]
 struct Uncovered {
-    /// When the first of them came; `None` if a former process had it.
+    /// The time of the first one; `None` if it happened in a former process.
     since: Option<Instant>,
-    /// The log file that has the last one.
+    /// The log file with the last one.
     last_file: u64,
 }
 
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    /// The newest slot of any pair, or 0.
+    /// The newest slot of all pairs, or 0.
     pub(super) fn newest(&self) -> Slot {
         Slot::new(self.newest.load(Ordering::Acquire))
     }
@@ -57,12 +57,12 @@ impl State {
         self.newest.fetch_max(slot.number(), Ordering::AcqRel);
     }
 
-    /// Fetches from how many segments the record at `at` erased its user.
+    /// Takes the number of segments from which the record at `at` erased its user.
     pub(super) fn take_erased(&self, at: Position) -> u64 {
         self.erased.lock().remove(&at).unwrap_or(0)
     }
 
-    /// Drops the answers that nobody waits for after replay.
+    /// Drops the results of replayed erasures, which have no caller.
     pub(super) fn end_replay(&self) {
         *self.erased.lock() = HashMap::new();
         if let Some(uncovered) = &mut *self.uncovered.lock() {
@@ -70,7 +70,7 @@ impl State {
         }
     }
 
-    /// Whether an erasure has waited for so long for a snapshot, or since a former process.
+    /// Whether an erasure has waited for a snapshot for this long, or since a former process.
     pub(super) fn has_uncovered_erasure(&self, for_at_least: Duration) -> bool {
         self.uncovered.lock().is_some_and(|uncovered| {
             uncovered
@@ -79,7 +79,7 @@ impl State {
         })
     }
 
-    /// Notes that a snapshot covers the log files before `next`, and that these are gone.
+    /// Records that a snapshot covers the log files before `next`, and that they were removed.
     pub(super) fn covered(&self, next: u64) {
         let mut uncovered = self.uncovered.lock();
         *uncovered = uncovered
@@ -90,8 +90,7 @@ impl State {
             });
     }
 
-    /// Applies one record, live or at replay; applying it again changes nothing. `scratch` saves an allocation a
-    /// record.
+    /// Applies one record, live or during replay; it is idempotent. `scratch` saves an allocation per record.
     pub(super) fn apply(
         &self,
         at: Position,
@@ -106,7 +105,7 @@ impl State {
                 self.forget(at, fingerprint);
             }
             TREND => self.apply_trend(&mut fields)?,
-            other => return Err(format!("a record of kind {other} is not known")),
+            other => return Err(format!("unknown record kind {other}")),
         }
         fields.end()
     }
@@ -131,11 +130,11 @@ impl State {
             last_file: at.file,
         });
         drop(uncovered);
-        let mut answers = self.erased.lock();
-        if answers.len() >= MAX_ANSWERS {
-            answers.clear();
+        let mut results = self.erased.lock();
+        if results.len() >= MAX_RESULTS {
+            results.clear();
         }
-        answers.insert(at, erased);
+        results.insert(at, erased);
     }
 
     fn apply_trend(&self, fields: &mut Fields<'_>) -> Result<(), String> {

@@ -77,7 +77,7 @@ async fn a_reopened_store_knows_what_it_knew() {
                 .unwrap();
             store.record(&batch(3..4, "a", 0)).await.unwrap();
         }
-        // Odd rounds end as a crash would: without closing.
+        // Odd rounds end like a crash, without a close.
         if round % 2 == 0 {
             store.close().await.unwrap();
         }
@@ -102,13 +102,13 @@ async fn users_recorded_under_another_key_are_not_counted_twice() {
         matches!(refused, Err(StoreError::Rejected(_))),
         "{refused:?}"
     );
-    // A directory of an earlier version says nothing of it.
+    // A directory of an earlier version has no such file.
     std::fs::remove_file(dir.path().join("user_key")).unwrap();
     drop(opened(Some("a digest")).unwrap());
     assert!(opened(None).is_err());
 }
 
-/// Whether a file of the directory has the fingerprint of `user`.
+/// Whether any file of the directory contains the fingerprint of `user`.
 fn is_on_disk(store: &EmbeddedStore, dir: &std::path::Path, user: &UserId<'_>) -> bool {
     let fingerprint = store.identity.fingerprint(user).number().to_le_bytes();
     let fingerprint = &fingerprint[..6];
@@ -133,7 +133,7 @@ async fn the_snapshot_after_an_erasure_leaves_no_fingerprint_and_does_not_wait_f
         assert!(!store.state.has_uncovered_erasure(hour), "it may wait");
         store.close().await.unwrap();
     }
-    // Nobody knows how long it has waited: the next look takes a snapshot.
+    // Its waiting time is unknown, so the next check takes a snapshot.
     let store = open(dir.path());
     while store.state.has_uncovered_erasure(hour) {
         tokio::time::sleep(Duration::from_millis(10)).await;

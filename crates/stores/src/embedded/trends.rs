@@ -1,16 +1,16 @@
-//! Counts of the past, per segment and window: all of the last two days, then one an hour, for 400 days.
+//! The trend: past counts per segment and window. All points are kept for two days, then one per hour for 400 days.
 
 use std::collections::{HashMap, VecDeque};
 
 use domain::{Count, Segment, Timestamp};
 
 const HOUR: u32 = 3600;
-/// How long every point is kept, counted from its series' newest.
+/// How long every point is kept, relative to the newest point of its series.
 const FINE: u32 = 48 * HOUR;
 /// How long the last point of each hour is kept.
 const KEPT: u32 = 400 * 24 * HOUR;
 
-/// One count. Seconds since 1970 fit 32 bits until 2106; more users than 32 bits can tell become as many as they can.
+/// One count. Unix seconds fit 32 bits until 2106; the number of users saturates at 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Point {
     pub(super) at: u32,
@@ -33,7 +33,7 @@ pub(super) struct Trends {
 }
 
 impl Trends {
-    /// Adds a point, in place of one of the same second. Adding again what was added before changes nothing.
+    /// Adds a point, which replaces one of the same second. Adding a point again changes nothing.
     pub(super) fn add(&mut self, segment: &Segment, window: u64, point: Point) {
         let series = self.series.entry((segment.clone(), window)).or_default();
         series.add(point);
@@ -73,7 +73,7 @@ impl Trends {
         series.map_or_else(Vec::new, |series| series.points().collect())
     }
 
-    /// Drops the series that ended longer ago than points are kept, as of the newest point of all.
+    /// Drops the series whose newest point has expired, relative to the newest point of all series.
     pub(super) fn drop_ended(&mut self) {
         let newest = self.series.values().map(Series::newest).max().unwrap_or(0);
         self.series
@@ -81,13 +81,13 @@ impl Trends {
     }
 }
 
-/// The points of one segment and window. What is kept follows from what was added alone, not from when: so replay
-/// on top of a snapshot leads to the same points.
+/// The points of one segment and window. The result depends only on the points that were added, not on the time: so
+/// replay on top of a snapshot leads to the same points.
 #[derive(Debug, Default)]
 struct Series {
-    /// The last point of each hour, of those that are no longer fine; ascending.
+    /// The last point of each hour, for points older than [`FINE`]; ascending.
     hours: VecDeque<Point>,
-    /// Every point since; ascending.
+    /// Every newer point; ascending.
     fine: VecDeque<Point>,
 }
 
@@ -123,7 +123,7 @@ impl Series {
         }
     }
 
-    /// Keeps an old point if it is the last of its hour so far.
+    /// Keeps an old point if it is the last one of its hour so far.
     fn add_to_hours(&mut self, point: Point) {
         let hour = |point: &Point| point.at / HOUR;
         match self.hours.binary_search_by_key(&hour(&point), hour) {
@@ -134,7 +134,7 @@ impl Series {
     }
 }
 
-/// The first whole second that is not before `at`.
+/// Rounds up to a whole second.
 fn ceiling(at: Timestamp) -> i64 {
     at.as_second() + i64::from(at.subsec_nanosecond() > 0)
 }
@@ -189,7 +189,7 @@ mod tests {
         for point in &given {
             once.add(&segment, 60, *point);
         }
-        // As after a snapshot that repeats what the log says.
+        // As after a replay of records that the snapshot already covers.
         for point in given.iter().chain(&given[2_000..]) {
             twice.add(&segment, 60, *point);
         }

@@ -1,4 +1,5 @@
-//! With which `user_key` the users of a directory were recorded. With another one, each of them would count twice.
+//! Checks the `user_key` with which the users of a directory were recorded. With another key, each user would count
+//! twice.
 
 use std::path::Path;
 
@@ -8,12 +9,12 @@ use wal::{Disk, LogError, replace_file};
 
 const NAME: &str = "user_key";
 const MAGIC: [u8; 8] = *b"hc-ukey1";
-/// The digest as text; zeros where there is no key.
+/// Bytes of the digest, a hexadecimal string; all zeros without a key.
 const DIGEST: usize = 32;
 const BYTES: usize = 8 + DIGEST + 4;
 
-/// Compares `digest`, which is none without a key, with what `dir` was recorded with. A directory that says nothing of
-/// it is noted: it is new, or of an earlier version.
+/// Compares `digest` (`None` without a key) with the digest of `dir`. Writes it to a directory without one, which is new
+/// or of an earlier version.
 pub(super) fn check(disk: &dyn Disk, dir: &Path, digest: Option<&str>) -> Result<(), StoreError> {
     let path = dir.join(NAME);
     let expected = encode(digest);
@@ -37,7 +38,7 @@ pub(super) fn check(disk: &dyn Disk, dir: &Path, digest: Option<&str>) -> Result
         return Ok(());
     }
     let Some(noted) = decode(noted) else {
-        let text = format!("{} is not what it was written as", path.display());
+        let text = format!("{} is damaged", path.display());
         return Err(StoreError::Damaged(text));
     };
     let noted = Some("noted").filter(|_| noted != [0; DIGEST]);

@@ -1,4 +1,4 @@
-//! Lines that the server refuses, kept for a person to look at.
+//! The dead-letter file: lines that the server refused, kept for an operator to inspect.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -11,20 +11,20 @@ use super::line::user_of;
 use domain::Erasure;
 use wal::{LogError, OsDisk, replace_file};
 
-/// A file of line protocol. Comments say when and why the lines below them were refused; an operator who has put the
-/// reason right can send the file to the server as it is.
+/// A file in line protocol. A comment above each group of lines has the time and the reason of the refusal. After fixing
+/// the cause, an operator can send the unchanged file to the server.
 ///
-/// The lines hold user ids, so that only the owner may read the file.
+/// The lines contain user ids, so only the owner may read the file.
 #[derive(Debug)]
 pub(super) struct DeadLetter {
     path: PathBuf,
     max_bytes: u64,
-    /// One writer at a time: two comments must not interleave with the lines below them.
+    /// Serialises writes: a comment and its lines must not interleave with others.
     writing: Mutex<()>,
 }
 
 impl DeadLetter {
-    /// A file at `path` that grows to at most `max_bytes`. It is made when the first line is refused.
+    /// A file at `path` that grows to at most `max_bytes`. The first refused line creates it.
     pub(super) fn new(path: PathBuf, max_bytes: u64) -> Self {
         Self {
             path,
@@ -33,7 +33,7 @@ impl DeadLetter {
         }
     }
 
-    /// Appends whole lines, durably, and says whether there was room for them.
+    /// Durably appends complete lines. Returns `false` without writing if they would exceed the limit.
     pub(super) fn keep(&self, reason: &str, lines: &[u8]) -> io::Result<bool> {
         let _one = self.writing.lock();
         let now = Timestamp::now();
@@ -48,8 +48,8 @@ impl DeadLetter {
         Ok(true)
     }
 
-    /// Removes the lines of users who were erased after their lines were refused, and says how many there were. A crash
-    /// leaves the old file or the new one.
+    /// Removes the lines of users who were erased after the refusal, and returns the number of removed lines. After a
+    /// crash, either the old or the new file exists.
     pub(super) fn erase(&self, erasures: &[Erasure]) -> io::Result<u64> {
         let _one = self.writing.lock();
         let mut file = match File::open(&self.path) {
@@ -58,7 +58,7 @@ impl DeadLetter {
             Err(error) => return Err(error),
         };
         let (mut kept, mut erased) = (Vec::new(), 0);
-        // Lines above any comment are as old as can be.
+        // Lines above the first comment count as older than every erasure.
         let mut refused_at = Timestamp::MIN;
         let mut line = Vec::new();
         while file.read_until(b'\n', &mut line)? > 0 {
@@ -105,7 +105,7 @@ impl DeadLetter {
     }
 }
 
-/// When the lines below a comment were refused.
+/// The time of refusal in a comment.
 fn time_of_comment(line: &[u8]) -> Option<Timestamp> {
     let comment = std::str::from_utf8(line.strip_prefix(b"# ")?).ok()?;
     comment.split(' ').next()?.parse().ok()
@@ -142,12 +142,12 @@ mod tests {
         ];
         let batch = batch(pairs);
         let body = line::bodies(&batch, frame.resolution(), 100, key).next();
-        let lines = body.unwrap().into_text();
+        let lines = body.unwrap().into_bytes();
         file.keep("status 422", &lines).unwrap();
         let after = Timestamp::now();
         let erasures = [gone.clone(), odd].map(|user| Erasure::of(&user, after));
         assert_eq!(file.erase(&erasures[..1]).unwrap(), 1);
-        // What came after that is another matter.
+        // Lines refused after the erasure must stay.
         while Timestamp::now().as_microsecond() <= after.as_microsecond() {}
         file.keep("status 422", &lines).unwrap();
         assert_eq!(file.erase(&erasures).unwrap(), 1);

@@ -1,4 +1,4 @@
-//! Bodies of lines to a bucket: repeated where that is safe, taken apart where lines are refused.
+//! Delivers bodies of lines to a bucket. It retries where that is safe, and splits a body to find refused lines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::dead_letter::DeadLetter;
 use super::error::Error;
+use super::flow_control::FlowControl;
 use super::group::Group;
 use super::lines::{Lines, count_lines, line_ranges, timestamp};
 use super::options::InfluxOptions;
-use super::pace::Pace;
 use super::plan::{Part, Plan};
 use super::refusal::{Refusal, Verdict};
 use super::server::{Server, refusal, send};
@@ -27,20 +27,20 @@ use super::stats::Counters;
 use domain::Erasure;
 use domain::store::StoreError;
 
-/// The delay before the second try; it doubles with each further one. Jitter adds up to as much again, so that instances
-/// that failed together don't come back together.
+/// The delay before the first retry. It doubles with each further retry. Jitter adds up to the same amount, so that
+/// instances that failed together do not retry together.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
-/// The longest delay that is not the server's own wish, without the jitter.
+/// The longest backoff delay, without jitter. A pause that the server requests may be longer.
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
-/// How many writes search at a time for the refused lines of single requests. Nothing else waits for them.
+/// The number of concurrent writes that search the lines of single requests. Nothing else waits for them.
 const SEARCHES: usize = 4;
-/// A line is dropped for its age by the server's clock, which may be ahead of this one.
+/// The clock skew to allow for: the server drops lines by its own clock, which may be ahead of the local one.
 const CLOCKS_APART: Duration = Duration::from_secs(600);
 
-/// What takes a body of lines.
+/// The transport of a body of lines.
 #[async_trait]
 pub(super) trait Wire: std::fmt::Debug + Send + Sync {
-    /// Sends `body`, and waits for the answer for at most `within`. `Ok` is status 204.
+    /// Sends `body`, and waits at most `within` for the response. `Ok` means status 204.
     async fn write(&self, bucket: &str, body: Bytes, within: Duration) -> Result<(), Error>;
 }
 
@@ -51,15 +51,15 @@ impl Wire for Server {
             .org_request(Method::POST, "api/v2/write")
             .query(&[("bucket", bucket), ("precision", "ns")])
             .body(body);
-        let answered = async {
+        let written = async {
             let response = send(request, within).await?;
             if response.status().as_u16() == 204 {
                 return Ok(());
             }
             Err(refusal(response).await)
         };
-        let answered = tokio::time::timeout(within, answered).await;
-        answered.unwrap_or(Err(Error::TimedOut(within)))
+        let written = tokio::time::timeout(within, written).await;
+        written.unwrap_or(Err(Error::TimedOut(within)))
     }
 }
 
@@ -67,30 +67,30 @@ impl Wire for Server {
 #[derive(Debug)]
 pub(super) struct Delivery {
     wire: Arc<dyn Wire>,
-    pub(super) pace: Pace,
+    pub(super) flow: FlowControl,
     delays: ExponentialBuilder,
-    /// How long a body is repeated and searched, from its first write on.
+    /// How long a body is retried and searched, counted from its first write.
     search_time: Duration,
     window: Duration,
     shard_seconds: u64,
-    /// For bodies, and for what settles those whose requests have no bad line.
+    /// Limits writes of bodies, and of parts that may settle requests without bad lines.
     pub(super) lane: Arc<Semaphore>,
-    /// For what searches in the lines of one request.
+    /// Limits writes that search the lines of one request.
     searches: Semaphore,
     dead_letter: Option<Arc<DeadLetter>>,
     counters: Arc<Counters>,
 }
 
-/// What became of a part.
+/// The result of sending a part.
 enum Sent {
     Taken,
     Refused(Refusal),
-    /// Nothing is known.
+    /// It is unknown whether the lines are durable.
     Failed(StoreError),
 }
 
 impl Delivery {
-    /// A delivery over `wire` as `options` say.
+    /// A delivery over `wire` with the limits of `options`.
     pub(super) fn new(
         wire: Arc<dyn Wire>,
         options: &InfluxOptions,
@@ -100,7 +100,7 @@ impl Delivery {
         let in_flight = options.writes_in_flight.max(1);
         Self {
             wire,
-            pace: Pace::new(
+            flow: FlowControl::new(
                 options.write_timeout,
                 options.batch_pairs.max(1),
                 in_flight,
@@ -111,7 +111,7 @@ impl Delivery {
                 .with_max_delay(LONGEST_DELAY)
                 .with_max_times(options.write_attempts.saturating_sub(1) as usize)
                 .with_jitter(),
-            // The rest of the deadline is for the time in the queue.
+            // The rest of the deadline is reserved for the time in the queue.
             search_time: options.write_deadline.mul_f64(2.0 / 3.0),
             window: Duration::from_secs(options.frame.full_window().seconds()),
             shard_seconds: shard_length(options.frame.full_window().seconds()).as_secs(),
@@ -125,19 +125,19 @@ impl Delivery {
 
     /// Delivers `lines` to `bucket`, as one request.
     ///
-    /// On [`StoreError::Partly`] and on success, what it does not name is durable, or older than the retention of the
-    /// bucket. On another error any part may be durable; repeating all of it changes nothing.
+    /// On success and on [`StoreError::Partly`], all lines that the error does not list are durable, or older than the
+    /// retention of the bucket. On another error any part may be durable, and the caller may retry all lines.
     pub(super) async fn deliver(&self, bucket: &str, lines: Lines) -> Result<(), StoreError> {
         if lines.count() == 0 {
             return Ok(());
         }
-        let (group, answer) = Group::of_one(lines);
+        let (group, result) = Group::of_one(lines);
         self.run(bucket, group, None).await;
-        answer.await.unwrap_or_else(|_| Err(Error::Panicked.into()))
+        result.await.unwrap_or_else(|_| Err(Error::Panicked.into()))
     }
 
-    /// Delivers a group and answers each of its requests as soon as all of its lines are settled. The first write is
-    /// made whatever the time, with `permit` of the lane.
+    /// Delivers a group, and completes each of its requests as soon as all lines of that request are settled. The first
+    /// write is always sent, regardless of the deadline, and holds `permit` of the lane.
     pub(super) async fn run(
         &self,
         bucket: &str,
@@ -145,12 +145,12 @@ impl Delivery {
         permit: Option<OwnedSemaphorePermit>,
     ) {
         let until = Instant::now() + self.search_time;
-        let text = group.take_text();
+        let text = group.take_body();
         let first = self.send(bucket, &text, until).await;
         drop(permit);
         let refusal = match first {
-            Sent::Taken => return group.answer_all(&Ok(())),
-            Sent::Failed(error) => return group.answer_all(&Err(error)),
+            Sent::Taken => return group.complete_all(&Ok(())),
+            Sent::Failed(error) => return group.complete_all(&Err(error)),
             Sent::Refused(refusal) => refusal,
         };
         let mut plan = Plan::new(text, group.ends(), self.shard_seconds);
@@ -160,15 +160,15 @@ impl Delivery {
         let trouble = self
             .search(bucket, &mut plan, &mut group, &reason, until)
             .await;
-        for owner in group.unanswered() {
-            self.answer(&plan, &mut group, owner, &reason, trouble.as_ref())
+        for owner in group.pending() {
+            self.complete(&plan, &mut group, owner, &reason, trouble.as_ref())
                 .await;
         }
         let (refused, undecided) = plan.unfit();
-        tracing::warn!(refused, undecided, reason, "InfluxDB refuses lines");
+        tracing::warn!(refused, undecided, reason, "InfluxDB refused lines");
     }
 
-    /// Takes `plan` apart until everything is settled, the time is over, or the server is in trouble.
+    /// Sends the parts of `plan` until all lines are settled, the deadline passes, or a write fails.
     async fn search(
         &self,
         bucket: &str,
@@ -181,19 +181,19 @@ impl Delivery {
         let mut sends = FuturesUnordered::new();
         loop {
             for owner in plan.take_settled() {
-                self.answer(plan, group, owner, reason, None).await;
+                self.complete(plan, group, owner, reason, None).await;
             }
-            for gone in group.gone() {
-                plan.abandon(gone);
+            for owner in group.abandoned() {
+                plan.abandon(owner);
             }
             while trouble.is_none() && Instant::now() < until && sends.len() < SEARCHES {
-                // Whoever has no bad line is settled first.
+                // Shared parts first: they settle the requests without bad lines.
                 let is_shared = plan.is_shared();
                 if is_shared && !sends.is_empty() {
                     break;
                 }
                 let Some(part) = plan.next() else { break };
-                let text = plan.text_of(&part);
+                let text = plan.bytes_of(&part);
                 sends.push(self.send_part(bucket, part, text, is_shared, until));
             }
             let (part, sent) = match sends.next().await {
@@ -221,17 +221,17 @@ impl Delivery {
         } else {
             &self.searches
         };
-        // Neither is ever closed.
+        // Neither semaphore is ever closed.
         let _permit = lane.acquire().await.ok();
         let sent = self.send(bucket, &text, until).await;
         (part, sent)
     }
 
-    /// Sends a body until it is taken or refused, or the attempts are used up. The first try is made whatever the
-    /// time, and no other one after `until`.
+    /// Sends a body until the server accepts or refuses it, or the attempts are used up. The first attempt ignores the
+    /// deadline; no retry starts after `until`.
     async fn send(&self, bucket: &str, body: &Bytes, until: Instant) -> Sent {
         let attempt = || async {
-            if let Some(pause) = self.pace.paused() {
+            if let Some(pause) = self.flow.paused() {
                 if pause.until() >= until {
                     return Ok(Sent::Failed(pause.error()));
                 }
@@ -239,32 +239,32 @@ impl Delivery {
             }
             self.send_once(bucket, body).await.inspect_err(|error| {
                 if let (Some(wish), Some(status)) = (error.retry_after(), error.status()) {
-                    self.pace.pause(wish, status);
+                    self.flow.pause(wish, status);
                 }
             })
         };
         let sent = attempt
             .retry(self.delays)
-            .when(Error::is_worth_repeating)
+            .when(Error::is_retryable)
             .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < until))
             .notify(|error, delay| {
-                tracing::debug!(%error, ?delay, "a write to InfluxDB failed and is repeated");
+                tracing::debug!(%error, ?delay, "retrying a failed write to InfluxDB");
                 Counters::add(&self.counters.retries, 1);
             });
         sent.await.unwrap_or_else(|error| {
-            let paused = self.pace.paused().map(|pause| pause.error());
+            let paused = self.flow.paused().map(|pause| pause.error());
             Sent::Failed(paused.unwrap_or_else(|| error.into()))
         })
     }
 
     async fn send_once(&self, bucket: &str, body: &Bytes) -> Result<Sent, Error> {
-        let within = self.pace.timeout();
+        let within = self.flow.timeout();
         let began = Instant::now();
         let written = self.wire.write(bucket, body.clone(), within).await;
         let lines = count_lines(body);
         match Verdict::of(written) {
             Verdict::Taken { expired } => {
-                self.pace.answered(lines, began.elapsed());
+                self.flow.responded(lines, began.elapsed());
                 let expired = expired.min(lines);
                 Counters::add(&self.counters.written, lines - expired);
                 Counters::add(&self.counters.bodies, 1);
@@ -273,14 +273,15 @@ impl Delivery {
             Verdict::Refused(refusal) => Ok(Sent::Refused(refusal)),
             Verdict::Failed(error) => {
                 if let Error::TimedOut(waited) = error {
-                    self.pace.timed_out(waited);
+                    self.flow.timed_out(waited);
                 }
                 Err(error)
             }
         }
     }
 
-    /// Judges that the server dropped `expired` lines of `body` for their age: only what has left the window may go.
+    /// Checks the `expired` lines of `body` that the server dropped for their age: only lines outside the window may be
+    /// dropped.
     fn expired(&self, body: &[u8], expired: usize) -> Sent {
         if expired == 0 {
             return Sent::Taken;
@@ -302,8 +303,8 @@ impl Delivery {
         )))
     }
 
-    /// Answers an owner from what is known of its lines.
-    async fn answer(
+    /// Completes the request of `owner` with the known fates of its lines.
+    async fn complete(
         &self,
         plan: &Plan,
         group: &mut Group,
@@ -311,12 +312,12 @@ impl Delivery {
         reason: &str,
         trouble: Option<&StoreError>,
     ) {
-        let text = plan.refused_text(owner);
-        let kept = !text.is_empty() && self.set_aside(reason, text).await;
-        group.answer(owner, plan.fates(owner), kept, reason, trouble);
+        let text = plan.refused_lines(owner);
+        let kept = !text.is_empty() && self.keep_refused(reason, text).await;
+        group.complete(owner, plan.fates(owner), kept, reason, trouble);
     }
 
-    /// Takes users who were erased out of the file of refused lines.
+    /// Removes erased users from the dead-letter file.
     pub(super) async fn erase_refused(&self, erasures: &[Erasure]) -> Result<u64, StoreError> {
         let Some(file) = self.dead_letter.clone() else {
             return Ok(0);
@@ -325,14 +326,12 @@ impl Delivery {
         let erased = tokio::task::spawn_blocking(move || file.erase(&erasures)).await;
         let erased = erased.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         erased.map_err(|error| {
-            StoreError::Unavailable(format!(
-                "the file of refused lines can't be rewritten: {error}"
-            ))
+            StoreError::Unavailable(format!("can't rewrite the dead-letter file: {error}"))
         })
     }
 
-    /// Keeps lines that will never be taken; whether they are durable.
-    async fn set_aside(&self, reason: &str, lines: Vec<u8>) -> bool {
+    /// Writes refused lines to the dead-letter file. Returns whether they are durable there.
+    async fn keep_refused(&self, reason: &str, lines: Vec<u8>) -> bool {
         let count = count_lines(&lines);
         Counters::add(&self.counters.refused, count);
         let kept = match self.dead_letter.clone() {

@@ -1,4 +1,4 @@
-//! The `influxdb2` driver, made safe: time-outs, and a panic of it is an error.
+//! A safe wrapper of the `influxdb2` driver: it adds timeouts, and converts a panic of the driver to an error.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -9,39 +9,45 @@ use influxdb2::{Client, ClientBuilder, RequestError};
 use reqwest_for_influxdb2::ClientBuilder as HttpBuilder;
 use reqwest_for_influxdb2::redirect::Policy;
 
-use super::error::{Answer, Error, root_cause};
+use super::error::{Error, ErrorResponse, root_cause};
 use super::options::InfluxOptions;
 use super::server::{base_url, is_loopback};
 use domain::store::StoreError;
 
-/// How long one request of the driver may take.
+/// The timeout of one driver request.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A driver for the server of `options`.
+/// Creates a driver for the server of `options`.
 pub(super) fn connect(options: &InfluxOptions) -> Result<Client, StoreError> {
-    // The driver panics at a bad URL, and drops a path.
+    // The driver panics on a bad URL, and drops the path of a URL.
     let url = base_url(&options.url)?;
     if !matches!(url.path(), "" | "/") {
         return Err(StoreError::Rejected(
-            "influx_url has a path, which setup can't use: give it the server's own address".into(),
+            "influx_url has a path, which setup does not support: use the server's own address"
+                .into(),
         ));
     }
-    // It has no time-out of its own.
+    // The driver has no default timeout.
     let mut http = HttpBuilder::new()
         .connect_timeout(options.connect_timeout)
         .timeout(TIMEOUT)
         .redirect(Policy::none())
-        // Its HTTP/2 is of a generation that gets no repairs any more.
+        // The driver's HTTP/2 implementation is of a version that is no longer maintained.
         .http1_only();
     if is_loopback(&url) {
         http = http.no_proxy();
     }
     ClientBuilder::with_builder(http, url.as_str(), &options.org, &options.token)
         .build()
-        .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {}", root_cause(&error))))
+        .map_err(|error| {
+            StoreError::Unavailable(format!(
+                "can't create an HTTP client: {}",
+                root_cause(&error)
+            ))
+        })
 }
 
-/// Waits for a call of the driver.
+/// Awaits a driver call, and converts its error or panic.
 pub(super) async fn call<T>(
     call: impl Future<Output = Result<T, RequestError>>,
 ) -> Result<T, Error> {
@@ -54,7 +60,7 @@ pub(super) async fn call<T>(
 
 fn convert(error: RequestError) -> Error {
     match error {
-        RequestError::Http { status, text } => Error::Status(Box::new(Answer::of_body(
+        RequestError::Http { status, text } => Error::Status(Box::new(ErrorResponse::of_body(
             status.as_u16(),
             text.as_bytes(),
             None,
@@ -63,11 +69,13 @@ fn convert(error: RequestError) -> Error {
             Error::TimedOut(TIMEOUT)
         }
         RequestError::ReqwestProcessing { source } if source.is_decode() => {
-            Error::Nonsense(root_cause(&source))
+            Error::InvalidResponse(root_cause(&source))
         }
         RequestError::ReqwestProcessing { source } => Error::Transport(root_cause(&source)),
-        RequestError::Serializing { source } => Error::Nonsense(source.to_string()),
-        RequestError::Deserializing { .. } => Error::Nonsense("the driver can't read it".into()),
+        RequestError::Serializing { source } => Error::InvalidResponse(source.to_string()),
+        RequestError::Deserializing { .. } => {
+            Error::InvalidResponse("the driver can't deserialize it".into())
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Deleting single points.
+//! Deletes single points.
 //!
-//! The predicate of a delete knows tags and the measurement only, and the user is a field. But a range of time of one
-//! nanosecond and the segment name one point: the user's (or that of another one who shares the point and is hidden by
-//! it). A delete takes the server tens of milliseconds whatever it deletes, and several at once gain nothing (measured).
+//! The predicate of a delete supports only tags and the measurement, and the user is a field. But a time range of one
+//! nanosecond and the segment identify one point: the point of the user, or of another user whose point has the same
+//! timestamp and overwrote it. A delete takes the server tens of milliseconds, whatever it deletes. Concurrent deletes
+//! gain nothing (measured).
 
 use std::time::Duration;
 
@@ -18,22 +19,22 @@ use super::line::{PAIR, stored_tag};
 use super::server::{refusal, send};
 use domain::Segment;
 
-/// Deletes under way at a time: one waits at the server while another is on its way.
+/// Concurrent deletes. Two hide the network latency: one is queued at the server while the other is in transit.
 const AT_ONCE: usize = 2;
-/// How long one delete may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout of one delete.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A point of a pair.
+/// The segment and the timestamp of a pair's point.
 pub(super) type Point = (Segment, i64);
 
-/// Deletes points until `deadline`, and returns those of which the server did not say that they are gone.
+/// Deletes points until `deadline`. Returns the points whose deletion the server did not confirm.
 pub(super) async fn delete(store: &InfluxStore, points: &[Point], deadline: Instant) -> Vec<Point> {
-    // The first one tells whether the token may, and whether the server is there.
+    // The first delete shows whether the token has the permission and the server is available.
     let [first, others @ ..] = points else {
         return Vec::new();
     };
     if let Err(error) = delete_one(store, first, deadline).await {
-        tracing::warn!(%error, "InfluxDB deletes no points for this token: they are overwritten");
+        tracing::warn!(%error, "InfluxDB did not delete a point; overwriting all points instead");
         return points.to_vec();
     }
     let deleted = stream::iter(others.to_vec()).map(|point| async move {
@@ -62,8 +63,8 @@ async fn delete_one(
         return Err(Error::TimedOut(Duration::ZERO));
     }
     let at = Timestamp::from_nanosecond(i128::from(*nanos))
-        .map_err(|_| Error::Nonsense("a time out of range".into()))?;
-    // Both ends belong to the range.
+        .map_err(|_| Error::InvalidResponse("a timestamp out of range".into()))?;
+    // Both ends of the range are inclusive.
     let body = json!({
         "start": at.to_string(),
         "stop": at.to_string(),
@@ -74,7 +75,7 @@ async fn delete_one(
         .org_request(Method::POST, "api/v2/delete")
         .query(&[("bucket", store.options.bucket.as_str())])
         .json(&body);
-    let within = left.min(PATIENCE);
+    let within = left.min(TIMEOUT);
     let response = send(request, within).await?;
     if response.status().as_u16() == 204 {
         return Ok(());
@@ -83,7 +84,7 @@ async fn delete_one(
     Err(refused.unwrap_or(Error::TimedOut(within)))
 }
 
-/// The points of pairs of `segment`. InfluxQL has two escapes within quotes.
+/// Selects the points of pairs of `segment`. A quoted string of InfluxQL has two escapes.
 fn predicate(segment: &Segment) -> String {
     let tag = stored_tag(segment)
         .replace('\\', "\\\\")

@@ -1,5 +1,5 @@
-//! Notes of who was erased, for instances in whose spool pairs of theirs wait. They lie in the bucket of the pairs, whose
-//! retention ends them when no window reaches such pairs any more.
+//! Notes of erasures, for instances that still have pairs of an erased user in their spool. The notes are in the bucket of
+//! the pairs. Its retention removes a note when no window reaches such pairs any more.
 
 use super::InfluxStore;
 use super::flux;
@@ -14,7 +14,7 @@ pub(super) async fn note(store: &InfluxStore, erasure: &Erasure) -> Result<(), S
         .await;
     written.map_err(|error| match error {
         StoreError::Partly(partly) => StoreError::Rejected(format!(
-            "InfluxDB: the note of an erasure: {}",
+            "InfluxDB refused the note of an erasure: {}",
             partly.reason
         )),
         error => error,
@@ -29,7 +29,7 @@ pub(super) async fn since(
     let notes = store
         .rows(&query, |row| {
             let at = row.nanos("_time")?.div_euclid(1_000);
-            // Another program may have written something else there.
+            // Another program may have written other values to this measurement.
             let at = Timestamp::from_microsecond(at).ok();
             Ok(at.and_then(|at| Erasure::from_mark(row.get("_value").ok()?, at)))
         })

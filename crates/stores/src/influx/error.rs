@@ -1,4 +1,4 @@
-//! What can go wrong with InfluxDB, and what the caller of the store can do about it.
+//! Errors of requests to InfluxDB, and their conversion to [`StoreError`].
 
 use std::time::Duration;
 
@@ -6,46 +6,46 @@ use serde::Deserialize;
 
 use domain::store::StoreError;
 
-/// A failed request. Its text never holds what the server said about lines or values: that may name users.
+/// A failed request. The message never contains the server's message about lines or values, which may name users.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// No answer, or none that ended.
+    /// No connection, or a connection that broke before the response.
     #[error("{0}")]
     Transport(String),
-    /// No answer in time.
-    #[error("no answer within {0:?}")]
+    /// No response within this time.
+    #[error("no response within {0:?}")]
     TimedOut(Duration),
-    /// An answer with another status than hoped for.
+    /// A response with an error status.
     #[error("status {}{}", .0.status, .0.code_in_brackets())]
-    Status(Box<Answer>),
-    /// An answer that began well and ended in an error, or did not end at all.
-    #[error("the answer broke off: {0}")]
-    BrokenAnswer(String),
-    /// An answer that is not what this server sends.
-    #[error("the answer makes no sense: {0}")]
-    Nonsense(String),
-    /// An answer of more bytes than memory is given for.
-    #[error("the answer has more than {0} bytes")]
-    TooMuch(usize),
-    /// The driver or a helper of it panicked.
-    #[error("the driver panicked")]
+    Status(Box<ErrorResponse>),
+    /// A response that started with success, and then ended in an error or was cut off.
+    #[error("the response broke off: {0}")]
+    BrokenResponse(String),
+    /// A response that InfluxDB would not send.
+    #[error("invalid response: {0}")]
+    InvalidResponse(String),
+    /// A response that exceeds this size limit in bytes.
+    #[error("the response has more than {0} bytes")]
+    TooLarge(usize),
+    /// The driver, or a task that delivers writes, panicked.
+    #[error("the driver or a write task panicked")]
     Panicked,
 }
 
-/// What is known of an answer that was no success.
+/// The relevant parts of an error response.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct ErrorResponse {
     /// The HTTP status.
     pub(super) status: u16,
-    /// The server's own code, as in `not found`; empty when the answer was none of the server's.
+    /// The server's error code, as in `not found`. Empty if the body is not an error of InfluxDB.
     pub(super) code: String,
-    /// The server's message. It may echo lines and values: read it, never show it.
+    /// The server's message, for matching only. It may echo lines and values, so it must never be shown.
     pub(super) message: String,
-    /// How long the server asks to wait.
+    /// The delay that the server requests.
     pub(super) retry_after: Option<Duration>,
 }
 
-/// The body of the server's own errors.
+/// The body of an InfluxDB error response.
 #[derive(Default, Deserialize)]
 struct Refusal {
     #[serde(default)]
@@ -54,11 +54,11 @@ struct Refusal {
     message: String,
 }
 
-impl Answer {
-    /// An answer with the server's own error as its body, or with something else.
+impl ErrorResponse {
+    /// Parses the body of an error response, which may come from InfluxDB or from something in between.
     pub(super) fn of_body(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
         let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
-        // Whoever it was that answered, nothing but the shape of the server's own codes gets into a log.
+        // The response may come from anything in between, so only the characters of InfluxDB's codes get into the log.
         let code = refusal
             .code
             .chars()
@@ -78,12 +78,12 @@ impl Answer {
         format!(" ({})", self.code)
     }
 
-    /// Whether the organisation is missing. For a query that is a 400, unlike for a write.
+    /// Whether the organisation is missing. A query gets status 400 for that, unlike a write.
     fn is_missing_org(&self) -> bool {
         self.message.contains("organization name") && self.message.contains("not found")
     }
 
-    /// Whether the query engine has no room for another query now.
+    /// Whether the query engine has no capacity for another query.
     fn is_query_overload(&self) -> bool {
         self.status == 400
             && [
@@ -97,27 +97,27 @@ impl Answer {
 }
 
 impl Error {
-    /// Whether repeating the very same request may help and can't harm.
-    pub(super) fn is_worth_repeating(&self) -> bool {
+    /// Whether a retry of the same request is safe and may succeed.
+    pub(super) fn is_retryable(&self) -> bool {
         match self {
-            Self::Transport(_) | Self::TimedOut(_) | Self::BrokenAnswer(_) => true,
-            Self::Status(answer) => matches!(answer.status, 408 | 429 | 500..=599),
-            Self::Nonsense(_) | Self::TooMuch(_) | Self::Panicked => false,
+            Self::Transport(_) | Self::TimedOut(_) | Self::BrokenResponse(_) => true,
+            Self::Status(response) => matches!(response.status, 408 | 429 | 500..=599),
+            Self::InvalidResponse(_) | Self::TooLarge(_) | Self::Panicked => false,
         }
     }
 
-    /// The status, if there was an answer.
+    /// The HTTP status, if there was an error response.
     pub(super) fn status(&self) -> Option<u16> {
         match self {
-            Self::Status(answer) => Some(answer.status),
+            Self::Status(response) => Some(response.status),
             _ => None,
         }
     }
 
-    /// How long the server asks to wait before the next try.
+    /// The delay before the next attempt that the server requests.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status(answer) => answer.retry_after,
+            Self::Status(response) => response.retry_after,
             _ => None,
         }
     }
@@ -128,20 +128,20 @@ impl From<Error> for StoreError {
         let text = format!("InfluxDB: {error}");
         match error {
             Error::TimedOut(_) => Self::Timeout(text),
-            Error::Status(answer) => match answer.status {
-                401 => Self::Unavailable(format!("{text}: it does not know influx_token")),
+            Error::Status(response) => match response.status {
+                401 => Self::Unavailable(format!("{text}: influx_token is not valid")),
                 403 => Self::Unavailable(format!("{text}: influx_token lacks a permission")),
                 404 => Self::NotSetUp(format!("{text}: no such bucket or organisation")),
                 408 => Self::Timeout(text),
                 429 => Self::Busy(text),
-                400 if answer.is_missing_org() => {
+                400 if response.is_missing_org() => {
                     Self::NotSetUp(format!("{text}: no such organisation"))
                 }
-                _ if answer.is_query_overload() => Self::Busy(text),
+                _ if response.is_query_overload() => Self::Busy(text),
                 400 | 413 | 422 => Self::Rejected(text),
                 _ => Self::Unavailable(text),
             },
-            Error::TooMuch(_) => Self::Rejected(text),
+            Error::TooLarge(_) => Self::Rejected(text),
             _ => Self::Unavailable(text),
         }
     }
@@ -150,13 +150,13 @@ impl From<Error> for StoreError {
 impl From<reqwest::Error> for Error {
     fn from(error: reqwest::Error) -> Self {
         if error.is_body() || error.is_decode() {
-            return Self::BrokenAnswer(root_cause(&error));
+            return Self::BrokenResponse(root_cause(&error));
         }
         Self::Transport(root_cause(&error))
     }
 }
 
-/// The innermost reason: the outer ones repeat the URL and that something failed.
+/// The innermost cause. The outer messages only repeat the URL and that the request failed.
 pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     fn status(status: u16, message: &str) -> Error {
-        Error::Status(Box::new(Answer {
+        Error::Status(Box::new(ErrorResponse {
             status,
             code: "some code".into(),
             message: message.into(),
@@ -204,10 +204,10 @@ mod tests {
     #[test]
     fn only_what_is_safe_is_repeated() {
         for repeated in [408, 429, 500, 503] {
-            assert!(status(repeated, "").is_worth_repeating(), "{repeated}");
+            assert!(status(repeated, "").is_retryable(), "{repeated}");
         }
         for never in [200, 302, 400, 401, 403, 404, 413, 422] {
-            assert!(!status(never, "").is_worth_repeating(), "{never}");
+            assert!(!status(never, "").is_retryable(), "{never}");
         }
     }
 

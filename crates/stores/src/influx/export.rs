@@ -1,4 +1,4 @@
-//! Reading pairs back, to move them to another store: as they come, whatever there is of them.
+//! Exports pairs for a copy to another store, as a stream of any length.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -9,18 +9,19 @@ use super::InfluxStore;
 use super::error::Error;
 use super::flux::{self, Range};
 use super::line::slot_at;
-use super::query::{Answer, Row};
+use super::query::{QueryResponse, Row};
 use domain::store::StoreError;
 use domain::{Batch, BatchBuilder, Segment, Slot, UserId};
 
-/// The most points of one batch that is not a stream, a quarter of a gigabyte of short names at most.
+/// The maximum number of points in an export that is not a stream: at most a quarter of a gigabyte with short user ids.
 const MAX_POINTS: usize = 4_000_000;
-/// Points of one batch of a stream, and a few more: what came with the last of them.
+/// The minimum number of points in one batch of a stream. The last chunk of the response may add a few more.
 const BATCH_POINTS: usize = 8_000;
 
-/// A point, unless what another program wrote there is no user id: that counts as a user, but has no other home.
+/// A point; `None` if another program wrote a value that is not a valid user id. Such a value counts as a user, but can't
+/// be exported.
 type Found = Option<(UserId<'static>, i64)>;
-type Rows = Answer<fn(&Row<'_>) -> Result<Found, Error>>;
+type Rows = QueryResponse<fn(&Row<'_>) -> Result<Found, Error>>;
 
 /// The points of `segment` in `slots`, each as a pair.
 pub(super) async fn export(
@@ -44,7 +45,7 @@ pub(super) async fn export(
     Ok(all.finish())
 }
 
-/// The same in batches, as they come.
+/// The points of `segment` in `slots` as pairs, in batches as they arrive.
 pub(super) fn stream<'a>(
     store: &'a InfluxStore,
     segment: &'a Segment,
@@ -60,7 +61,7 @@ pub(super) fn stream<'a>(
         range,
         left: None,
         is_sure: false,
-        answer: None,
+        response: None,
         rows: Vec::new(),
     };
     stream::try_unfold(reading, async |mut reading| {
@@ -73,11 +74,11 @@ struct Reading<'a> {
     store: &'a InfluxStore,
     segment: &'a Segment,
     range: Range,
-    /// What is not asked for yet; `None` before the beginning.
+    /// The ranges that are not queried yet; `None` before the start.
     left: Option<VecDeque<Range>>,
-    /// Whether no type of another program can have hidden anything.
+    /// Whether it is certain that no conflicting field type hid any points.
     is_sure: bool,
-    answer: Option<Rows>,
+    response: Option<Rows>,
     rows: Vec<Found>,
 }
 
@@ -88,19 +89,19 @@ impl Reading<'_> {
             self.begin().await?;
         }
         while self.rows.len() < BATCH_POINTS {
-            if let Some(answer) = &mut self.answer {
-                if !answer.next(&mut self.rows).await? {
-                    self.answer = None;
+            if let Some(response) = &mut self.response {
+                if !response.next(&mut self.rows).await? {
+                    self.response = None;
                 }
             } else if let Some(range) = self.left.as_mut().and_then(VecDeque::pop_front) {
-                self.answer = Some(self.ask(range).await?);
+                self.response = Some(self.query(range).await?);
             } else if self.is_sure {
                 break;
             } else {
-                // Types are looked at after the query as well: see `fields`.
+                // Field types must be checked after the query too: see `fields`.
                 self.is_sure = true;
                 if self.store.look(&self.store.fields).await?.is_mixed {
-                    // Another program began meanwhile. Pairs that came already come again, which changes nothing.
+                    // Another program wrote in the meantime. Read again: repeated pairs change nothing.
                     self.left = Some(self.range.pieces(self.store.shard).into());
                 }
             }
@@ -108,7 +109,7 @@ impl Reading<'_> {
         Ok((!self.rows.is_empty()).then(|| self.batch()))
     }
 
-    /// Looks at types first, so that a bucket that is mixed already is read in pieces, and gives each pair once.
+    /// Checks field types first. A bucket that is already mixed is read shard by shard, so that each point is read once.
     async fn begin(&mut self) -> Result<(), StoreError> {
         let fields = &self.store.fields;
         self.is_sure = fields.are_mixed() || self.store.look(fields).await?.is_mixed;
@@ -119,11 +120,11 @@ impl Reading<'_> {
         Ok(())
     }
 
-    async fn ask(&self, range: Range) -> Result<Rows, StoreError> {
+    async fn query(&self, range: Range) -> Result<Rows, StoreError> {
         let flux = flux::export(&self.store.options.bucket, self.segment, range);
         let within = self.store.options.query_timeout;
-        let asked = Answer::ask(&self.store.server, &flux, within, read as _).await;
-        asked.map_err(StoreError::from)
+        let response = QueryResponse::run(&self.store.server, &flux, within, read as _).await;
+        response.map_err(StoreError::from)
     }
 
     fn batch(&mut self) -> Batch {

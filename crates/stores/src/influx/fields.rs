@@ -1,14 +1,13 @@
-//! Which types the fields of a bucket have: where two shards disagree, Flux leaves rows out and says nothing.
+//! Detects mixed field types in a bucket. If two shards have different types for a field, Flux silently omits rows.
 //!
-//! A field's type belongs to a measurement and a shard. One point `pair,segment=x user=1i` of another program in a
-//! day that has no pairs yet makes `user` an integer there, for every segment. A query over several shards takes the
-//! type from the first of them, and stops without an error at the first that has another one (`storage/reads`,
-//! `createCursor` and `nextArrayCursor` in the server's source). So a count over such a day would be anything down
-//! to 0.
+//! A field's type belongs to a measurement and a shard. One point `pair,segment=x user=1i` of another program, in a
+//! day that has no pairs yet, makes `user` an integer there, for every segment. A query over several shards takes the
+//! type from the first shard, and stops without an error at the first shard with another type (`storage/reads`,
+//! `createCursor` and `nextArrayCursor` in the server's source). A count over such a day would be too small, down to 0.
 //!
-//! The server tells the types of all shards at once, from memory, in about a millisecond: `SHOW FIELD KEYS`. A reader
-//! asks it *after* its query: a shard whose type the query could meet has its type by then. Where types differ, or where
-//! the server can't tell them, the query is made again over each shard by itself, where there is one type only.
+//! `SHOW FIELD KEYS` returns the types of all shards, from memory, in about a millisecond. A reader runs it *after* its
+//! query: by then, every shard that the query could read has its type. If types differ, or the server can't report them,
+//! the reader runs the query again for each shard separately, because a shard has only one type.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,32 +21,33 @@ use super::error::Error;
 use super::line::{ERASED, PAIR, TREND, USER, USERS};
 use super::server::{Server, refusal, send};
 
-/// How long a bucket that was found mixed is taken for mixed without asking again.
+/// How long a bucket with mixed types is assumed to stay mixed, without another check.
 const MIXED_FOR: Duration = Duration::from_secs(60);
-/// How often a log line says that a bucket is mixed.
-const TOLD_EVERY: Duration = Duration::from_secs(600);
-/// The longest answer that is read.
+/// The minimum time between two warnings about the same bucket.
+const WARN_EVERY: Duration = Duration::from_secs(600);
+/// The maximum size of a response.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// What is known of the fields of one bucket.
+/// The known state of the fields of one bucket.
 #[derive(Debug)]
 pub(super) struct Fields {
     bucket: String,
     mixed_until: Mutex<Option<Instant>>,
-    told: Mutex<Option<Instant>>,
-    /// What other programs had written when the server was asked last.
-    strange: Mutex<Vec<String>>,
+    /// The time of the last warning.
+    warned: Mutex<Option<Instant>>,
+    /// The foreign points that the latest check found.
+    foreign: Mutex<Vec<String>>,
 }
 
-/// What the server told.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Whether shards may differ in the type of a field that is read.
+    /// Whether shards may have different types for a field that queries read.
     pub(super) is_mixed: bool,
-    /// Whether something was ever overwritten in place of being deleted.
+    /// Whether points may have been overwritten instead of deleted.
     pub(super) has_erased: bool,
-    /// What other programs wrote into our measurements, in words.
-    pub(super) strange: Vec<String>,
+    /// Descriptions of the points that other programs wrote into the measurements of pairs and trends.
+    pub(super) foreign: Vec<String>,
 }
 
 impl Fields {
@@ -55,69 +55,69 @@ impl Fields {
         Self {
             bucket: bucket.to_owned(),
             mixed_until: Mutex::new(None),
-            told: Mutex::new(None),
-            strange: Mutex::default(),
+            warned: Mutex::new(None),
+            foreign: Mutex::default(),
         }
     }
 
-    /// What other programs had written when the server was asked last, in words.
-    pub(super) fn strange(&self) -> Option<String> {
-        let strange = self.strange.lock();
-        (!strange.is_empty())
-            .then(|| format!("bucket {:?} has {}", self.bucket, strange.join("; ")))
+    /// A description of the foreign points that the latest check found; `None` if there were none.
+    pub(super) fn foreign(&self) -> Option<String> {
+        let foreign = self.foreign.lock();
+        (!foreign.is_empty())
+            .then(|| format!("bucket {:?} has {}", self.bucket, foreign.join("; ")))
     }
 
-    /// Whether the bucket was found mixed lately.
+    /// Whether a recent check found mixed types.
     pub(super) fn are_mixed(&self) -> bool {
         self.mixed_until
             .lock()
             .is_some_and(|until| Instant::now() < until)
     }
 
-    /// Asks the server.
+    /// Checks the field types on the server.
     pub(super) async fn look(&self, server: &Server, within: Duration) -> Result<Found, Error> {
-        let found = match ask(server, &self.bucket, within).await? {
+        let found = match field_types(server, &self.bucket, within).await? {
             Some(keys) => judge(&keys),
-            // An old server without a mapping for this bucket, or something in between that knows Flux only.
+            // An old server without a mapping for this bucket, or a proxy that supports only Flux.
             None => Found {
                 is_mixed: true,
                 has_erased: true,
-                strange: Vec::new(),
+                foreign: Vec::new(),
             },
         };
-        self.strange.lock().clone_from(&found.strange);
+        self.foreign.lock().clone_from(&found.foreign);
         *self.mixed_until.lock() = found.is_mixed.then(|| Instant::now() + MIXED_FOR);
-        if !found.strange.is_empty() && self.is_time_to_tell() {
+        if !found.foreign.is_empty() && self.should_warn() {
             tracing::warn!(
                 bucket = self.bucket,
-                found = found.strange.join("; "),
-                "another program writes into this bucket: pairs of its days are refused until its points are deleted"
+                found = found.foreign.join("; "),
+                "foreign points in this bucket: InfluxDB refuses pairs of the affected days until they are deleted"
             );
         }
         Ok(found)
     }
 
-    fn is_time_to_tell(&self) -> bool {
-        let mut told = self.told.lock();
-        let is_time = told.is_none_or(|at| at.elapsed() >= TOLD_EVERY);
+    fn should_warn(&self) -> bool {
+        let mut warned = self.warned.lock();
+        let is_time = warned.is_none_or(|at| at.elapsed() >= WARN_EVERY);
         if is_time {
-            *told = Some(Instant::now());
+            *warned = Some(Instant::now());
         }
         is_time
     }
 }
 
-/// A measurement, a field of it, and a type that the field has in some shard.
+/// A measurement, a field, and a type of the field in some shard.
 type Key = (String, String, String);
 
 #[derive(Deserialize)]
-struct Answer {
+struct ShowResponse {
     #[serde(default)]
-    results: Vec<Outcome>,
+    results: Vec<StatementResult>,
 }
 
 #[derive(Deserialize)]
-struct Outcome {
+struct StatementResult {
     #[serde(default)]
     series: Vec<Series>,
     error: Option<String>,
@@ -130,17 +130,21 @@ struct Series {
     values: Vec<(String, String)>,
 }
 
-/// The types of our measurements' fields, or `None` if the server can't tell.
-async fn ask(server: &Server, bucket: &str, within: Duration) -> Result<Option<Vec<Key>>, Error> {
+/// The types of the fields that this program writes; `None` if the server can't report them.
+async fn field_types(
+    server: &Server,
+    bucket: &str,
+    within: Duration,
+) -> Result<Option<Vec<Key>>, Error> {
     let statement = format!("SHOW FIELD KEYS FROM {PAIR}, {ERASED}, {TREND}");
-    // The server maps each bucket to a database by its name, whose second part would be a retention policy.
+    // The server maps a bucket to a database by its name. After a slash, the name is that of a retention policy.
     let mut mapped = vec![("q", statement.as_str()), ("db", bucket)];
     if let Some((database, policy)) = bucket.split_once('/') {
         mapped.truncate(1);
         mapped.extend([("db", database), ("rp", policy)]);
     }
     let request = server.org_request(Method::GET, "query").query(&mapped);
-    let asked = async {
+    let types = async {
         let mut response = send(request, within).await?;
         match response.status().as_u16() {
             200 => {}
@@ -151,20 +155,20 @@ async fn ask(server: &Server, bucket: &str, within: Duration) -> Result<Option<V
         while let Some(chunk) = response.chunk().await? {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_BYTES {
-                return Err(Error::TooMuch(MAX_BYTES));
+                return Err(Error::TooLarge(MAX_BYTES));
             }
         }
         Ok(read(&body))
     };
-    match tokio::time::timeout(within, asked).await {
+    match tokio::time::timeout(within, types).await {
         Ok(keys) => keys,
         Err(_) => Err(Error::TimedOut(within)),
     }
 }
 
 fn read(body: &[u8]) -> Option<Vec<Key>> {
-    let answer: Answer = serde_json::from_slice(body).ok()?;
-    let [outcome] = <[Outcome; 1]>::try_from(answer.results).ok()?;
+    let response: ShowResponse = serde_json::from_slice(body).ok()?;
+    let [outcome] = <[StatementResult; 1]>::try_from(response.results).ok()?;
     if outcome.error.is_some() {
         return None;
     }
@@ -182,22 +186,22 @@ fn judge(keys: &[Key]) -> Found {
         has_erased: keys.iter().any(|(measurement, ..)| measurement == ERASED),
         ..Found::default()
     };
-    let mut strange = BTreeSet::new();
+    let mut foreign = BTreeSet::new();
     for (measurement, field, kind) in keys {
         let of_ours = ours.iter().find(|(m, f, _)| m == measurement && f == field);
-        // Other fields lie beside ours and hide nothing.
+        // Other fields hide no points of the fields that queries read.
         let Some((_, _, ours)) = of_ours else {
             continue;
         };
         if kind != ours {
             let kind: String = kind.chars().filter(char::is_ascii_lowercase).collect();
-            strange.insert(format!(
+            foreign.insert(format!(
                 "points of measurement {measurement} whose field {field} has type {kind}"
             ));
         }
     }
-    found.is_mixed = !strange.is_empty();
-    found.strange = strange.into_iter().collect();
+    found.is_mixed = !foreign.is_empty();
+    found.foreign = foreign.into_iter().collect();
     found
 }
 
@@ -226,7 +230,7 @@ mod tests {
         let mixed = found(&mixed);
         assert!(mixed.is_mixed && !mixed.has_erased);
         assert_eq!(
-            mixed.strange,
+            mixed.foreign,
             ["points of measurement pair whose field user has type integer"]
         );
         let other = RIGHT.replace(

@@ -1,4 +1,4 @@
-//! The texts of the Flux queries. Flux over HTTP binds no parameters, so that every name is escaped here.
+//! Builds the Flux queries. Flux over HTTP has no bound parameters, so every name is escaped here.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::line::{
 };
 use domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
 
-/// A range of whole slots, stated from both ends: expired points stay visible for a while, and points ahead of
+/// A range of whole slots. Both ends are explicit, because expired points stay visible for a while, and points ahead of
 /// `as_of` may exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Range {
-    /// The first instant that belongs to it.
+    /// The start, inclusive.
     pub(super) start: Timestamp,
-    /// The first instant that no longer does.
+    /// The end, exclusive.
     pub(super) stop: Timestamp,
 }
 
@@ -25,7 +25,7 @@ impl Range {
         Self::of_slots(&window.slots_as_of(resolution.slot_of(as_of)), resolution)
     }
 
-    /// These slots.
+    /// The range of these slots.
     pub(super) fn of_slots(slots: &RangeInclusive<Slot>, resolution: Resolution) -> Self {
         Self {
             start: resolution.start_of(*slots.start()),
@@ -33,7 +33,7 @@ impl Range {
         }
     }
 
-    /// The same range cut where shards of this length begin. Within a piece a field has one type: see
+    /// The range, split at the boundaries of shards of this length. Within one shard a field has one type: see
     /// [`fields`](super::fields).
     pub(super) fn pieces(self, shard: Duration) -> Vec<Self> {
         let mut pieces = Vec::new();
@@ -46,7 +46,7 @@ impl Range {
         pieces
     }
 
-    /// The whole shard of this length that holds `at`.
+    /// The range of the shard of this length that contains `at`.
     pub(super) fn shard_at(at: Timestamp, shard: Duration) -> Self {
         let length = i64::try_from(shard.as_secs().max(1)).unwrap_or(i64::MAX);
         let number = at
@@ -68,19 +68,19 @@ impl Range {
     }
 }
 
-/// A Monday: the server counts shards of hours, days and weeks from the year 1, which began with one.
+/// A Monday. The server aligns shards of hours, days and weeks to the start of year 1, which was a Monday.
 const SHARDS_FROM: i64 = 4 * 86_400;
 
-/// Whether a count leaves out what was erased.
+/// Whether a count filters out erased points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Erased {
-    /// The range has nothing erased, or it is not known yet: a filter on values costs a quarter of the count.
+    /// No filter: the range has no erased points, or it is not known yet. A filter on values costs a quarter of the count.
     Ignored,
-    /// The range has something erased.
+    /// Erased points are filtered out, because the range has some.
     FilteredOut,
 }
 
-/// The distinct users of each of `segments`, as one row with `segment` and `_value`, or no row for none.
+/// The number of distinct users of each of `segments`: one row with `segment` and `_value`, or no row for 0.
 pub(super) fn count(bucket: &str, segments: &[Segment], range: Range, erased: Erased) -> String {
     format!(
         "{}\n|> distinct()\n|> count()",
@@ -88,12 +88,12 @@ pub(super) fn count(bucket: &str, segments: &[Segment], range: Range, erased: Er
     )
 }
 
-/// The same over ranges of which no two need have the same type of field. Points of other types match no filter on a
-/// text.
+/// The same over ranges that may have different field types. Points of another type never match the filter, which
+/// compares with a string.
 pub(super) fn count_apart(bucket: &str, segments: &[Segment], pieces: &[Range]) -> String {
     let users = |range: &Range| users_of(bucket, segments, *range, Erased::FilteredOut);
     match pieces {
-        // A union needs two.
+        // `union` needs at least two tables.
         [] | [_] => pieces.iter().map(users).collect::<String>() + "\n|> distinct()\n|> count()",
         _ => {
             let tables: Vec<String> = pieces.iter().map(users).collect();
@@ -105,7 +105,7 @@ pub(super) fn count_apart(bucket: &str, segments: &[Segment], pieces: &[Range]) 
     }
 }
 
-/// One table for each of `segments`, of `_value`s that may repeat.
+/// One table for each of `segments`, with one `_value` per point.
 fn users_of(bucket: &str, segments: &[Segment], range: Range, erased: Erased) -> String {
     let filter = match erased {
         Erased::Ignored => String::new(),
@@ -120,7 +120,7 @@ fn users_of(bucket: &str, segments: &[Segment], range: Range, erased: Erased) ->
 }
 
 fn is_one_of(segments: &[Segment]) -> String {
-    let is = |segment: &Segment| format!("r.segment == {}", text(&stored_tag(segment)));
+    let is = |segment: &Segment| format!("r.segment == {}", string_literal(&stored_tag(segment)));
     match segments {
         [only] => is(only),
         several => {
@@ -130,27 +130,27 @@ fn is_one_of(segments: &[Segment]) -> String {
     }
 }
 
-/// The latest note of something erased from each segment, as one row with `segment` and `_time`.
+/// The latest marker of overwritten points in each segment: one row with `segment` and `_time`.
 pub(super) fn last_erased(bucket: &str, range: Range) -> String {
     format!(
         "from(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{ERASED}\" \
          and r._field == \"points\")\n|> last()\n|> keep(columns: [\"segment\", \"_time\"])",
-        text(bucket),
+        string_literal(bucket),
         range.as_flux(),
     )
 }
 
-/// The notes of erasures from `since` on, as rows with `_time` and `_value`.
+/// The recorded erasures from `since` on: rows with `_time` and `_value`.
 pub(super) fn erasures(bucket: &str, since: Timestamp) -> String {
     format!(
         "from(bucket: {})\n|> range(start: {since}, stop: 2200-01-01T00:00:00Z)\
          \n|> filter(fn: (r) => r._measurement == \"{USER_ERASED}\" and r._field == \"{MARK}\")\
          \n|> keep(columns: [\"_time\", \"_value\"])",
-        text(bucket),
+        string_literal(bucket),
     )
 }
 
-/// The segments with a user in `range`, one row each with `segment`.
+/// The segments with a user in `range`: one row with `segment` per segment.
 pub(super) fn segments(bucket: &str, range: Range) -> String {
     format!(
         "{} and r.segment != \"\" and {})\n|> first()\n|> keep(columns: [\"segment\"])",
@@ -159,7 +159,7 @@ pub(super) fn segments(bucket: &str, range: Range) -> String {
     )
 }
 
-/// The latest point of `user` per segment, with `segment` and `_time`.
+/// The latest point of `user` in each segment: rows with `segment` and `_time`.
 pub(super) fn memberships(bucket: &str, user: &UserId<'_>, range: Range) -> String {
     format!(
         "{}\n|> last()\n|> keep(columns: [\"segment\", \"_time\"])",
@@ -167,7 +167,7 @@ pub(super) fn memberships(bucket: &str, user: &UserId<'_>, range: Range) -> Stri
     )
 }
 
-/// Every point of `user`, in these segments or in all, with `segment` and `_time`.
+/// Every point of `user`, in these segments or in all: rows with `segment` and `_time`.
 pub(super) fn points(
     bucket: &str,
     user: &UserId<'_>,
@@ -183,27 +183,27 @@ pub(super) fn points(
     )
 }
 
-/// Every point whose user was overwritten, with `segment` and `_time`.
+/// Every point whose user was overwritten: rows with `segment` and `_time`.
 pub(super) fn overwritten(bucket: &str, range: Range) -> String {
     format!(
         "{} and r.segment != \"\" and r._value == {})\n|> keep(columns: [\"segment\", \"_time\"])",
         from_pairs(bucket, range),
-        text(SENTINEL),
+        string_literal(SENTINEL),
     )
 }
 
-/// Every point of `segment`, with `_value` and `_time`.
+/// Every point of `segment` that is not erased: rows with `_value` and `_time`.
 pub(super) fn export(bucket: &str, segment: &Segment, range: Range) -> String {
     format!(
         "{} and r.segment == {} and {})\n|> keep(columns: [\"_time\", \"_value\"])",
         from_pairs(bucket, range),
-        text(&stored_tag(segment)),
+        string_literal(&stored_tag(segment)),
         not_erased(),
     )
 }
 
-/// The trend of `segment` over `window`, one row a point with `_time` and `_value`, oldest first; with a step the last
-/// point of each step since the epoch, which the server finds while it reads.
+/// The trend of `segment` over `window`: one row per point with `_time` and `_value`, oldest first. With a step, the
+/// server returns only the last point of each step since the epoch.
 pub(super) fn trend(
     bucket: &str,
     segment: &Segment,
@@ -219,24 +219,24 @@ pub(super) fn trend(
         "from(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{TREND}\" \
          and r._field == \"{USERS}\" and r.segment == {} and r.window == {}){thinned}\
          \n|> keep(columns: [\"_time\", \"_value\"])\n|> sort(columns: [\"_time\"])",
-        text(bucket),
+        string_literal(bucket),
         range.as_flux(),
-        text(&stored_tag(segment)),
-        text(&window_tag(window)),
+        string_literal(&stored_tag(segment)),
+        string_literal(&window_tag(window)),
     )
 }
 
-/// The records of what all instances agree on, as rows with `id`, `_time` and `_value`.
+/// The installation's records: rows with `id`, `_time` and `_value`.
 pub(super) fn installation(bucket: &str) -> String {
     format!(
         "from(bucket: {})\n|> range(start: 1970-01-01T00:00:00Z, stop: 2200-01-01T00:00:00Z)\
          \n|> filter(fn: (r) => r._measurement == \"{INSTALLATION}\" and r._field == \"{RECORD}\")\
          \n|> keep(columns: [\"id\", \"_time\", \"_value\"])",
-        text(bucket),
+        string_literal(bucket),
     )
 }
 
-/// The least query that needs the bucket, the token's permission to read it and the query engine.
+/// The cheapest query that needs the bucket, read permission for it, and the query engine.
 pub(super) fn probe(bucket: &str, range: Range) -> String {
     format!(
         "{})\n|> limit(n: 1)\n|> keep(columns: [\"_time\"])",
@@ -244,16 +244,16 @@ pub(super) fn probe(bucket: &str, range: Range) -> String {
     )
 }
 
-/// Of which type the points are that a query is about.
+/// The field types that a query matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Types {
-    /// Of ours: a text for a user, a number of users.
+    /// Only the types that this program writes: a string for a user, an integer for a number of users.
     Ours,
-    /// Of any.
+    /// Any type.
     Any,
 }
 
-/// Whether there is a point of `measurement` with our field, as any rows.
+/// Returns a row if `measurement` has a point with the field that this program writes, otherwise no rows.
 pub(super) fn any_point(bucket: &str, measurement: &str, range: Range, types: Types) -> String {
     let (field, ours) = match measurement {
         TREND => (USERS, "int"),
@@ -268,7 +268,7 @@ pub(super) fn any_point(bucket: &str, measurement: &str, range: Range, types: Ty
     format!(
         "import \"types\"\nfrom(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{measurement}\" \
          and r._field == \"{field}\")\n|> first(){of_type}\n|> keep(columns: [\"_time\"])\n|> limit(n: 1)",
-        text(bucket),
+        string_literal(bucket),
         range.as_flux(),
     )
 }
@@ -277,28 +277,28 @@ fn points_of(bucket: &str, user: &UserId<'_>, range: Range) -> String {
     format!(
         "{} and r.segment != \"\" and r._value == {})",
         from_pairs(bucket, range),
-        text(user.as_str()),
+        string_literal(user.as_str()),
     )
 }
 
-/// The beginning that all queries for pairs share, with the filter left open.
+/// The common start of all queries for pairs. The filter's parenthesis stays open.
 fn from_pairs(bucket: &str, range: Range) -> String {
     format!(
         "from(bucket: {})\n|> {}\n|> filter(fn: (r) => r._measurement == \"{PAIR}\" and r._field == \"{USER}\"",
-        text(bucket),
+        string_literal(bucket),
         range.as_flux(),
     )
 }
 
 fn not_erased() -> String {
-    format!("r._value != {}", text(SENTINEL))
+    format!("r._value != {}", string_literal(SENTINEL))
 }
 
 /// A Flux string literal.
 ///
-/// `${` begins an expression within a literal, and the scanner looks for it in ways of its own: `$\` is an error
-/// too. So whatever has a meaning there stands as its code.
-fn text(value: &str) -> String {
+/// `${` starts an expression within a literal, and the scanner's rules for it are irregular: `$\` is an error too. So
+/// every character with a special meaning is written as a hexadecimal escape.
+fn string_literal(value: &str) -> String {
     let mut literal = String::with_capacity(value.len() + 2);
     literal.push('"');
     for c in value.chars() {
@@ -386,8 +386,11 @@ mod tests {
 
     #[test]
     fn names_can_not_leave_their_literal() {
-        assert_eq!(text(r#"a"b\c"#), r#""a\x22b\x5cc""#);
-        assert_eq!(text(r"${x} $\{"), r#""\x24\x7bx\x7d \x24\x5c\x7b""#);
-        assert_eq!(text("\u{1}é=,'\u{7f}"), "\"\\x01é=,'\\x7f\"");
+        assert_eq!(string_literal(r#"a"b\c"#), r#""a\x22b\x5cc""#);
+        assert_eq!(
+            string_literal(r"${x} $\{"),
+            r#""\x24\x7bx\x7d \x24\x5c\x7b""#
+        );
+        assert_eq!(string_literal("\u{1}é=,'\u{7f}"), "\"\\x01é=,'\\x7f\"");
     }
 }

@@ -1,10 +1,10 @@
-//! Erasing one user: their points are found by name, whichever offset a version of this program gave them, and deleted
-//! one by one.
+//! Erases one user. Their points are found by user id, whichever timestamp a version of this program gave them, and
+//! deleted one by one.
 //!
-//! Where that can't be, since the token may not, the server does not answer, or there are too many for one request, they
-//! are overwritten with a sentinel that no count includes. Its timestamp says the slot and, under the installation's key,
-//! nothing of who it was; that of a point of version 0.1.0 is a public hash of the name. So an archive run deletes
-//! sentinels.
+//! If points can't be deleted, they are overwritten with a sentinel that no count includes. That is the case if the token
+//! lacks the permission, the server does not respond, or there are too many points for one request. A sentinel's timestamp
+//! reveals the slot but, thanks to the installation's key, not the user. The timestamp of a point of version 0.1.0 is a
+//! public hash of the user id, so an archive run deletes sentinels.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -23,25 +23,25 @@ use super::query::Row;
 use domain::store::{Archived, StoreError};
 use domain::{Segment, Timestamp, UserId};
 
-/// How far ahead of `as_of` points are looked for: another instance's clock may be ahead, by less than this.
+/// How far ahead of `as_of` the search for points extends. Another instance's clock may be ahead, by less than this.
 const AHEAD: SignedDuration = SignedDuration::from_hours(24);
 
-/// How long an expired point may stay beyond its shard: the server looks each half hour.
+/// How long an expired point may outlive its shard: the server checks every half hour.
 pub(super) const EXPIRY: Duration = Duration::from_hours(1);
-/// The most points that are deleted before the user is told gone. More are overwritten first, since a delete takes tens of
-/// milliseconds.
+/// The maximum number of points that are deleted without overwriting them first. With more points, the user is overwritten
+/// first, because a delete takes tens of milliseconds.
 const DELETED_AT_ONCE: usize = 50;
 
-/// The segments known to have something erased, each with the start of the latest slot in which it was.
+/// The segments known to have overwritten points, each with the start of the latest slot that has one.
 ///
-/// A count that need not filter values takes a quarter less. So erasing notes its slots in a measurement of
-/// their own *before* it overwrites anything, and a count looks there *after* its scan: a sentinel that the
-/// scan could see has its note by then, whichever instance wrote it.
+/// A count without a filter on values is a quarter cheaper. So an erasure writes markers of its slots to a separate
+/// measurement *before* it overwrites anything, and a count reads that measurement *after* its scan. By then, every
+/// sentinel that the scan could see has its marker, whichever instance wrote it.
 #[derive(Debug, Default)]
 pub(super) struct Erasures(Mutex<HashMap<Segment, Timestamp>>);
 
 impl Erasures {
-    /// Whether something in `range` of `segment` is known to be erased.
+    /// Whether `segment` is known to have overwritten points in `range`.
     pub(super) fn known_in(&self, segment: &Segment, range: Range) -> bool {
         self.0
             .lock()
@@ -49,7 +49,7 @@ impl Erasures {
             .is_some_and(|latest| *latest >= range.start)
     }
 
-    /// Notes that something was erased from the slot of `segment` that starts at `at`.
+    /// Notes overwritten points in the slot of `segment` that starts at `at`.
     pub(super) fn note(&self, segment: &Segment, at: Timestamp) {
         let mut known = self.0.lock();
         let latest = known.entry(segment.clone()).or_insert(at);
@@ -57,7 +57,7 @@ impl Erasures {
     }
 }
 
-/// Erases `user` and returns from how many segments of the full window.
+/// Erases `user` and returns the number of affected segments within the full window.
 pub(super) async fn forget(
     store: &InfluxStore,
     user: &UserId<'_>,
@@ -77,7 +77,7 @@ pub(super) async fn forget(
 
     let are_many = points.len() > DELETED_AT_ONCE;
     if are_many {
-        // At once uncounted and without a name; the points themselves go one by one after that.
+        // Overwriting removes the user from counts and from the points at once. Deleting the points one by one follows.
         overwrite(store, &points).await?;
     }
     let left = erase::delete(store, &points, deadline).await;
@@ -85,7 +85,7 @@ pub(super) async fn forget(
         if !left.is_empty() {
             tracing::info!(
                 points = left.len(),
-                "points without a name are left: an archive run deletes them"
+                "points without a user id remain until an archive run deletes them"
             );
         }
         return Ok(lost);
@@ -99,8 +99,8 @@ pub(super) async fn forget(
     Ok(lost)
 }
 
-/// Deletes points whose user was overwritten: about `limit` of them, within the deadline of one erasure. It returns how
-/// many, and whether none is left.
+/// Deletes about `limit` points whose user was overwritten, within the deadline of one erasure. Returns how many it
+/// deleted, and whether it is done.
 pub(super) async fn sweep(
     store: &InfluxStore,
     as_of: Timestamp,
@@ -131,12 +131,12 @@ pub(super) async fn sweep(
     let removed = some - left.len();
     Ok(Archived {
         removed: removed as u64,
-        // What can't be deleted now can't be deleted by asking again at once.
+        // If nothing could be deleted, an immediate retry would not help.
         done: removed == 0 || removed == points.len(),
     })
 }
 
-/// All that the bucket may hold: expired points stay for a while, and clocks of others may be ahead.
+/// Every range that the bucket may have points in: expired points stay for a while, and other clocks may be ahead.
 fn searched(store: &InfluxStore, counted: Range) -> Range {
     let kept = store.shard + EXPIRY;
     Range {
@@ -145,7 +145,7 @@ fn searched(store: &InfluxStore, counted: Range) -> Range {
     }
 }
 
-/// Puts the sentinel over points, and before that a note of where it will be.
+/// Writes markers for the slots of `points`, and then overwrites the points with the sentinel.
 async fn overwrite(store: &InfluxStore, points: &[Point]) -> Result<(), StoreError> {
     let resolution = store.options.frame.resolution();
     let slots = points
@@ -165,7 +165,7 @@ async fn overwrite(store: &InfluxStore, points: &[Point]) -> Result<(), StoreErr
     write_all(store, sentinels).await
 }
 
-/// Overwrites those of `points` that still hold the user, whatever the server said of deleting them.
+/// Verifies that `points` are deleted, and overwrites those that still hold the user, whatever the server reported.
 async fn check_gone(
     store: &InfluxStore,
     user: &UserId<'_>,
@@ -182,7 +182,7 @@ async fn check_gone(
     let segments: BTreeSet<Segment> = points.iter().map(|(segment, _)| segment.clone()).collect();
     let segments: Vec<Segment> = segments.into_iter().collect();
     let found = find_points(store, user, Range { start, stop }, Some(&segments)).await?;
-    // What was recorded meanwhile counts again.
+    // Pairs recorded in the meantime count again and must stay.
     let left: Vec<Point> = found
         .into_iter()
         .filter(|point| points.contains(point))
@@ -190,7 +190,7 @@ async fn check_gone(
     if !left.is_empty() {
         tracing::warn!(
             points = left.len(),
-            "InfluxDB did not delete points: they are overwritten"
+            "InfluxDB reported points as deleted that still exist; overwriting them"
         );
     }
     overwrite(store, &left).await
@@ -219,7 +219,7 @@ fn read_point(row: &Row<'_>) -> Result<Option<Point>, Error> {
     Ok(segment.zip(Some(row.nanos("_time")?)))
 }
 
-/// The body that the next line goes to.
+/// The body for the next line. Starts a new one if the last body is full.
 fn body_for<'a>(bodies: &'a mut Vec<Lines>, store: &InfluxStore) -> &'a mut Lines {
     let full = bodies
         .last()

@@ -1,47 +1,48 @@
-//! The form of an annotated CSV answer, byte by byte.
+//! Checks the framing of an annotated CSV response, byte by byte.
 //!
-//! HTTP's own framing shows most cuts of an answer. It can't show those of a proxy that ends a cut body properly, or
-//! of framing by the end of the connection, and CSV readers are lenient: a quote that is never closed makes one field
-//! of all rows behind it. So the form is checked as the server writes it (RFC 4180 to the letter): records end in
-//! `\r\n`; tables are annotations, a header, rows and an empty line; an answer without tables is an empty line alone.
+//! HTTP's framing detects most truncated responses. It can't detect a proxy that terminates a truncated body properly,
+//! or truncation of a body that ends with the connection. CSV readers are lenient: an unclosed quote turns all rows after
+//! it into one field. So this module checks the exact form that the server writes (strict RFC 4180). Records end in
+//! `\r\n`. A table consists of annotations, a header, rows and an empty line. A response without tables is a single
+//! empty line.
 
-/// Checks bytes as they come.
+/// An incremental checker of the framing.
 #[derive(Debug)]
 pub(super) struct Framing {
     field: Field,
-    /// Whether the next byte is the first of a record.
+    /// Whether the next byte starts a record.
     fresh: bool,
     line: Line,
     wrong: Option<&'static str>,
 }
 
-/// Where in a field the last byte was.
+/// The position of the last byte relative to a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
     Start,
     Bare,
     Quoted,
-    /// Behind a quote that ends the field, unless another follows.
+    /// After a quote that ends the field, unless another quote follows.
     Closed,
-    /// Behind the first byte of a record's end.
+    /// After the `\r` of a record's end.
     Return,
 }
 
-/// What the last record was.
+/// The kind of the last record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     None,
     Annotation,
     Header,
     Row,
-    /// The empty line behind a table.
+    /// The empty line after a table.
     Blank,
-    /// An empty line that is the whole answer.
+    /// An empty line that is the whole response.
     Alone,
 }
 
 impl Framing {
-    /// The form of an answer of which nothing has come.
+    /// The state before the first byte.
     pub(super) fn new() -> Self {
         Self {
             field: Field::Start,
@@ -51,7 +52,7 @@ impl Framing {
         }
     }
 
-    /// Takes the next bytes, and returns how many of them there are up to the end of the last whole record.
+    /// Checks the next bytes. Returns the number of bytes up to the end of the last complete record in them.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
@@ -69,13 +70,13 @@ impl Framing {
         Ok(whole)
     }
 
-    /// What is wrong with an answer that ends here.
+    /// Checks that the response may end here.
     pub(super) fn end(&self) -> Result<(), &'static str> {
         match (self.wrong, self.line) {
             (Some(wrong), _) => Err(wrong),
             (None, Line::Blank | Line::Alone) if self.fresh => Ok(()),
             (None, Line::Header) if self.fresh => Err("it has a header and no rows"),
-            _ => Err("it has no proper end"),
+            _ => Err("it is incomplete"),
         }
     }
 
@@ -89,13 +90,13 @@ impl Framing {
                 self.fresh = true;
                 Field::Start
             }
-            (Field::Return, _) => return Err("a line that ends in half"),
+            (Field::Return, _) => return Err("a carriage return without a line feed"),
             (Field::Quoted, b'"') => Field::Closed,
             (Field::Quoted, _) | (Field::Start | Field::Closed, b'"') => Field::Quoted,
             (_, b',') => Field::Start,
             (_, b'\r') => Field::Return,
             (_, b'\n' | b'"') | (Field::Closed, _) => {
-                return Err("a field with a quote or a line end where none belongs");
+                return Err("a quote or a line end at an invalid position in a field");
             }
             (Field::Start | Field::Bare, _) => Field::Bare,
         };
@@ -104,17 +105,17 @@ impl Framing {
 }
 
 impl Line {
-    /// What a record is that begins with `first` and follows this one.
+    /// The kind of the next record, whose first byte is `first`.
     fn next(self, first: u8) -> Result<Self, &'static str> {
         match (self, first) {
-            (Self::Alone, _) => Err("something behind an empty answer"),
+            (Self::Alone, _) => Err("data after an empty response"),
             (Self::None | Self::Blank | Self::Annotation, b'#') => Ok(Self::Annotation),
             (_, b'#') => Err("an annotation within a table"),
             (Self::None, b'\r') => Ok(Self::Alone),
             (Self::Row, b'\r') => Ok(Self::Blank),
             (Self::Header, b'\r') => Err("it has a header and no rows"),
             (_, b'\r') => Err("an empty line within a table"),
-            // The first column holds annotations alone.
+            // Only annotations have a value in the first column.
             (_, b'"') => Err("a row that begins with a value"),
             (Self::Annotation, _) => Ok(Self::Header),
             (Self::Header | Self::Row, _) => Ok(Self::Row),
@@ -132,7 +133,7 @@ mod tests {
 
     fn check(body: &str) -> Result<(), &'static str> {
         let mut framing = Framing::new();
-        // However the pieces come.
+        // In two pieces.
         let (one, other) = body.as_bytes().split_at(body.len() / 2);
         framing.take(one)?;
         framing.take(other)?;

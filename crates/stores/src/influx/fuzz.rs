@@ -1,4 +1,4 @@
-//! Fuzz targets: what is written to InfluxDB, and what it answers, against readers of their own.
+//! Fuzz targets: requests to InfluxDB and its responses, checked against independent parsers.
 
 use std::collections::BTreeMap;
 
@@ -22,12 +22,12 @@ fn frame() -> domain::TimeFrame {
     domain::store::conformance::frame(60)
 }
 
-/// A point as it was read back.
+/// A parsed point: measurement, tags, field, value and timestamp.
 type Point = (String, BTreeMap<String, String>, String, String, i64);
 
-/// Reads a line as InfluxDB's Go parser does, which walks over it twice: first for the ends of lines, with a
-/// backslash hiding whatever follows it, and then for the parts, with a backslash that hides what it stands before.
-/// Where the two would disagree, this one refuses.
+/// Parses a line like InfluxDB's Go parser, which makes two passes. In the first pass, for the ends of lines, a
+/// backslash escapes the byte after it. In the second pass, for the parts, a byte is escaped if a backslash precedes it.
+/// Where the two passes would disagree, this parser rejects the line.
 fn read_line(line: &str) -> Option<Point> {
     let bytes = line.as_bytes();
     let stop = |from: usize, stops: &[u8]| {
@@ -94,7 +94,7 @@ fn lines() {
             for (user, segment, slot) in pairs {
                 let (user, segment) = (text(user), text(segment));
                 let Ok(id) = UserId::new(&user) else { continue };
-                // Until the year 2150: what nanoseconds can tell.
+                // Until the year 2150, so that the nanoseconds fit into 64 bits.
                 let slot = Slot::new(u64::from(*slot) % 95_000_000);
                 if batch.push_pair(&id, &segment, slot).is_ok() {
                     given.push((user, segment, slot));
@@ -106,7 +106,7 @@ fn lines() {
             assert_eq!(bodies.len(), given.len().div_ceil(most));
             let mut given = given.into_iter();
             for body in &bodies {
-                let body = std::str::from_utf8(body.text()).unwrap();
+                let body = std::str::from_utf8(body.as_bytes()).unwrap();
                 for line in body.strip_suffix('\n').unwrap().split('\n') {
                     let (user, segment, slot) = given.next().unwrap();
                     let (measurement, tags, field, value, time) = read_line(line).expect(line);
@@ -126,13 +126,13 @@ fn lines() {
         });
 }
 
-/// The texts of all string literals of a query, by the grammar of Flux; `None` if one has an expression in it, or
-/// is not ended.
+/// The values of all string literals of a query, by the grammar of Flux. `None` if a literal contains an expression or
+/// is not terminated.
 fn literals(flux: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut rest = flux.chars();
     while let Some(c) = rest.next() {
-        // A comment would hide what follows it.
+        // A comment would hide the rest of its line.
         if c == '/' && rest.as_str().starts_with('/') {
             return None;
         }
@@ -143,7 +143,7 @@ fn literals(flux: &str) -> Option<Vec<String>> {
         loop {
             match rest.next()? {
                 '"' => break,
-                // The scanner looks at what follows in ways of its own: no bare one at all is what can be relied on.
+                // The scanner's rules for a `$` are irregular, so no unescaped `$` is allowed at all.
                 '$' => return None,
                 '\\' => match rest.next()? {
                     'n' => bytes.push(b'\n'),
@@ -191,7 +191,7 @@ fn flux() {
         });
 }
 
-/// An answer, read by the rules of RFC 4180 and of annotated CSV to the letter: the value of `_value` in each row.
+/// Parses a response strictly by RFC 4180 and the rules of annotated CSV. Returns `_value` of each row.
 fn read_answer(body: &str) -> Option<Vec<String>> {
     if body == "\r\n" {
         return Some(Vec::new());
@@ -218,7 +218,7 @@ fn read_answer(body: &str) -> Option<Vec<String>> {
         let mut rows = 0;
         loop {
             let row = records.next()?;
-            // The empty line that ends a table.
+            // An empty line ends a table.
             if row == [""] {
                 break;
             }
@@ -292,8 +292,8 @@ const ANSWER: &[&str] = &[
     "\u{feff}",
 ];
 
-/// What is believed is what the letter of the format says. That a digit is another digit, or that a whole row is
-/// gone, nobody can see: TCP and TLS look after that.
+/// Checks that the parser accepts only what the strict parser accepts, with the same values. A changed digit or a missing
+/// row can't be detected here: TCP and TLS protect against those.
 fn check_answer(body: &[u8]) {
     let believed = query::parse(body, |row| Ok(row.get("_value")?.to_owned()));
     if let Ok(values) = believed {

@@ -1,4 +1,4 @@
-//! The requests whose lines share a body, and what each of them is answered.
+//! The requests whose lines share one body, and their results.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -7,80 +7,80 @@ use super::lines::Lines;
 use super::plan::Fate;
 use domain::store::{Partly, StoreError};
 
-/// What a request is answered.
-pub(super) type Answer = Result<(), StoreError>;
+/// The result of one request.
+pub(super) type WriteResult = Result<(), StoreError>;
 
-/// The lines of some requests, one after the other.
+/// Several requests with their lines concatenated.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     lines: Lines,
-    /// Up to which line the lines of each request go.
+    /// For each request, the end of its lines, as a number of lines from the start.
     ends: Vec<usize>,
-    /// Where each is answered, until it was.
-    answers: Vec<Option<oneshot::Sender<Answer>>>,
+    /// The reply channel of each request, until it is used.
+    replies: Vec<Option<oneshot::Sender<WriteResult>>>,
 }
 
 impl Group {
-    /// A group of one request, and where it is answered.
-    pub(super) fn of_one(lines: Lines) -> (Self, oneshot::Receiver<Answer>) {
-        let (answer, answered) = oneshot::channel();
+    /// A group of one request, and the receiver of its result.
+    pub(super) fn of_one(lines: Lines) -> (Self, oneshot::Receiver<WriteResult>) {
+        let (reply, result) = oneshot::channel();
         let mut group = Self::default();
-        group.push(lines, answer);
-        (group, answered)
+        group.push(lines, reply);
+        (group, result)
     }
 
     /// Adds a request.
-    pub(super) fn push(&mut self, lines: Lines, answer: oneshot::Sender<Answer>) {
-        match self.answers.is_empty() {
+    pub(super) fn push(&mut self, lines: Lines, reply: oneshot::Sender<WriteResult>) {
+        match self.replies.is_empty() {
             true => self.lines = lines,
             false => self.lines.append(&lines),
         }
         self.ends.push(self.lines.count());
-        self.answers.push(Some(answer));
+        self.replies.push(Some(reply));
     }
 
-    /// Whether no request is in it.
+    /// Whether the group has no requests.
     pub(super) fn is_empty(&self) -> bool {
-        self.answers.is_empty()
+        self.replies.is_empty()
     }
 
-    /// The text of all lines, given away.
-    pub(super) fn take_text(&mut self) -> Bytes {
-        Bytes::from(std::mem::take(&mut self.lines).into_text())
+    /// Takes the concatenated lines out of the group.
+    pub(super) fn take_body(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(&mut self.lines).into_bytes())
     }
 
-    /// Up to which line the lines of each request go.
+    /// For each request, the end of its lines, as a number of lines from the start.
     pub(super) fn ends(&self) -> &[usize] {
         &self.ends
     }
 
-    /// The requests that were not answered yet.
-    pub(super) fn unanswered(&self) -> Vec<usize> {
-        self.those(|_| true)
+    /// The indices of the requests without a result so far.
+    pub(super) fn pending(&self) -> Vec<usize> {
+        self.select(|_| true)
     }
 
-    /// The requests among them that nobody waits for any more.
-    pub(super) fn gone(&self) -> Vec<usize> {
-        self.those(oneshot::Sender::is_closed)
+    /// The indices of the requests without a result whose callers have stopped waiting.
+    pub(super) fn abandoned(&self) -> Vec<usize> {
+        self.select(oneshot::Sender::is_closed)
     }
 
-    fn those(&self, is_one: impl Fn(&oneshot::Sender<Answer>) -> bool) -> Vec<usize> {
-        let answers = self.answers.iter().enumerate();
-        let those = answers.filter(|(_, answer)| answer.as_ref().is_some_and(&is_one));
-        those.map(|(owner, _)| owner).collect()
+    fn select(&self, is_one: impl Fn(&oneshot::Sender<WriteResult>) -> bool) -> Vec<usize> {
+        let replies = self.replies.iter().enumerate();
+        let selected = replies.filter(|(_, reply)| reply.as_ref().is_some_and(&is_one));
+        selected.map(|(owner, _)| owner).collect()
     }
 
-    /// Answers every request alike.
-    pub(super) fn answer_all(self, answer: &Answer) {
-        for sender in self.answers.into_iter().flatten() {
-            // Whoever gave up no longer listens.
-            let _gone = sender.send(answer.clone());
+    /// Sends the same result to every request.
+    pub(super) fn complete_all(self, result: &WriteResult) {
+        for sender in self.replies.into_iter().flatten() {
+            // The caller may have stopped waiting.
+            let _gone = sender.send(result.clone());
         }
     }
 
-    /// Answers one from the `fates` of its lines. `kept` says whether those refused are in the file for them, and
-    /// `trouble` why some are open, if it is not that the time was over.
-    pub(super) fn answer(
+    /// Sends the result of the request `owner`, given the `fates` of its lines. `kept` is whether the refused lines are in
+    /// the dead-letter file. `trouble` is why lines are open; `None` means that the time ran out.
+    pub(super) fn complete(
         &mut self,
         owner: usize,
         fates: impl Iterator<Item = Fate>,
@@ -88,7 +88,7 @@ impl Group {
         reason: &str,
         trouble: Option<&StoreError>,
     ) {
-        let Some(sender) = self.answers.get_mut(owner).and_then(Option::take) else {
+        let Some(sender) = self.replies.get_mut(owner).and_then(Option::take) else {
             return;
         };
         let mut partly = Partly {
@@ -114,31 +114,32 @@ impl Group {
 }
 
 fn too_long() -> StoreError {
-    StoreError::Timeout("InfluxDB: finding the lines that it refuses took too long".to_owned())
+    StoreError::Timeout("InfluxDB: the search for refused lines took too long".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn answer(fates: &[Fate], trouble: Option<&StoreError>) -> Answer {
-        let (mut group, mut answered) = Group::of_one(Lines::default());
-        group.answer(0, fates.iter().copied(), true, "status 422", trouble);
-        answered.try_recv().unwrap()
+    fn result_of(fates: &[Fate], trouble: Option<&StoreError>) -> WriteResult {
+        let (mut group, mut result) = Group::of_one(Lines::default());
+        group.complete(0, fates.iter().copied(), true, "status 422", trouble);
+        result.try_recv().unwrap()
     }
 
     #[test]
     fn a_request_is_answered_from_the_fates_of_its_lines() {
         use Fate::{Open, Refused, Taken};
-        assert!(answer(&[Taken, Taken], None).is_ok());
+        assert!(result_of(&[Taken, Taken], None).is_ok());
         let unavailable = StoreError::Unavailable(String::new());
-        let name = |answer: Answer| answer.unwrap_err().name();
+        let name = |result: WriteResult| result.unwrap_err().name();
         assert_eq!(
-            name(answer(&[Open, Open], Some(&unavailable))),
+            name(result_of(&[Open, Open], Some(&unavailable))),
             "unavailable"
         );
-        assert_eq!(name(answer(&[Open], None)), "timeout");
-        let Err(StoreError::Partly(partly)) = answer(&[Taken, Refused, Open, Refused], None) else {
+        assert_eq!(name(result_of(&[Open], None)), "timeout");
+        let Err(StoreError::Partly(partly)) = result_of(&[Taken, Refused, Open, Refused], None)
+        else {
             panic!("partly");
         };
         assert_eq!((partly.refused, partly.open), (vec![1, 3], vec![2]));

@@ -1,11 +1,15 @@
-//! What all instances on a bucket must agree on: the key of fingerprints, `user_key`, `window` and `resolution`.
+//! The installation's record, on which all instances on a bucket must agree: the fingerprint key, `user_key`, `window`
+//! and `resolution`.
 //!
-//! It is one record in the trend bucket, which keeps points longer than the other. The first one that may write makes
-//! it: `headcount setup`, or an instance. InfluxDB has no "create unless it exists", so each of several that find none
-//! writes a candidate of its own, to which the server gives its time; waits until one that has an earlier time must be
-//! visible; and reads them all. Whoever finds a new one waits as well. The earliest is the one, for everybody and for ever. An instance that took another one
-//! nevertheless, since the server needed longer than that, notices at the next look and changes over: points under the
-//! former key stay right, since a count is of distinct names.
+//! The record is a point in the trend bucket, which has a longer retention than the bucket of the pairs. The first
+//! process with write permission creates it: `headcount setup`, or an instance. InfluxDB has no "create unless it
+//! exists", so several processes may each find no record and write a candidate. The server assigns the candidate's
+//! timestamp. The process then waits until any candidate with an earlier timestamp must be visible, and reads all
+//! candidates. A process that finds a new record waits as well. The earliest candidate is the record, permanently and for
+//! all instances.
+//!
+//! If the server takes longer than the wait, an instance may adopt another candidate. It notices at the next check and
+//! switches to the record. Points under the former key stay correct, because a count is of distinct user ids.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,59 +30,59 @@ use crate::user_key;
 use domain::Timestamp;
 use domain::store::{Change, StoreError};
 
-/// The layout of a record.
+/// The version of the record's format.
 const FORMAT: u32 = 1;
-/// How long the server may take from giving a candidate its time to showing it.
+/// How long the server may take to make a candidate visible after it assigned the timestamp.
 const SETTLING: Duration = Duration::from_millis(500);
-/// How many times as long as its answer to a candidate the server may take for that, where that is longer.
-const SLOWER: u32 = 4;
-/// A record that was made no longer ago than this, by a clock that may differ from ours, may not be the earliest.
+/// On a slow server, this multiple of the candidate's write time is used instead, if it is longer.
+const SETTLING_FACTOR: u32 = 4;
+/// A record younger than this may not be the earliest one. Its age is measured with the clocks of two machines.
 const NEW: Duration = Duration::from_secs(60);
-/// How often the record is looked at again.
+/// The interval of checks of the record.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// A record is written again when it is older than this: the trend bucket drops what is older than 400 days.
+/// A record older than this is written again, because the trend bucket drops points that are older than 400 days.
 const RENEW_AFTER: Duration = Duration::from_hours(7 * 24);
-/// How long one request about the record may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of one request about the record.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The record as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     format: u32,
-    /// The bucket of the pairs: others may share the trend bucket.
+    /// The bucket of the pairs: several installations may share the trend bucket.
     bucket: String,
     key: String,
-    /// A digest of `user_key`, none without one.
+    /// A digest of `user_key`; `None` if it is not set.
     user_key: Option<String>,
     window_seconds: u64,
     resolution_seconds: u32,
 }
 
-/// A record and where it stands.
+/// A record with its id and timestamps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Noted {
+struct StoredRecord {
     id: String,
-    /// When it was made, by the server's clock, in nanoseconds since 1970: the earliest of several is the one.
+    /// The creation time by the server's clock, in nanoseconds since 1970. The earliest record wins.
     made: i64,
-    /// When it was written last.
+    /// The time of the last write, in nanoseconds since 1970.
     at: i64,
     record: Record,
 }
 
-/// What is known of the record.
+/// The known state of the record.
 #[derive(Debug, Clone)]
 enum Known {
-    /// Nothing: it was not looked for, or could not be.
+    /// Unknown: no check was made, or it failed.
     Nothing,
-    /// There was none, or none that this token may read.
+    /// The record does not exist, or the token may not read it.
     Absent(Instant),
-    /// It fits these options.
+    /// The record matches the options.
     Key(PointKey, Instant),
-    /// It does not, for this reason.
+    /// The record does not match, for this reason.
     Differs(String, Instant),
 }
 
-/// The record, as one instance knows it.
+/// One instance's view of the installation's record.
 #[derive(Debug)]
 pub(super) struct Installation {
     server: Server,
@@ -89,13 +93,14 @@ pub(super) struct Installation {
     resolution_seconds: u32,
     any_window: bool,
     known: RwLock<Known>,
-    /// Held by the one that looks.
-    looking: tokio::sync::Mutex<()>,
+    /// Held during a check, so that one task at a time sends requests.
+    checking: tokio::sync::Mutex<()>,
+    /// Whether the options contain a key, which turns off all checks.
     is_given: bool,
 }
 
 impl Installation {
-    /// The record of the buckets of `options`. Nothing is asked yet.
+    /// The record for the buckets of `options`. No request is sent yet.
     pub(super) fn new(server: Server, options: &InfluxOptions) -> Self {
         let known = match options.key {
             Some(key) => Known::Key(key, Instant::now()),
@@ -110,18 +115,18 @@ impl Installation {
             resolution_seconds: options.frame.resolution().seconds(),
             any_window: options.any_window,
             known: RwLock::new(known),
-            looking: tokio::sync::Mutex::new(()),
+            checking: tokio::sync::Mutex::new(()),
             is_given: options.key.is_some(),
         }
     }
 
-    /// The key, made if there is none: for those who write.
+    /// The key, for writes. Creates the record if it does not exist.
     pub(super) async fn key(&self) -> Result<PointKey, StoreError> {
         if let Known::Key(key, _) = &*self.known.read() {
             return Ok(*key);
         }
-        let _looking = self.looking.lock().await;
-        // Somebody else may have looked meanwhile.
+        let _checking = self.checking.lock().await;
+        // Another task may have checked in the meantime.
         match self.known.read().clone() {
             Known::Key(key, _) => return Ok(key),
             Known::Differs(why, at) if at.elapsed() < LOOK_EVERY => {
@@ -131,19 +136,19 @@ impl Installation {
         }
         let noted = match self.find().await? {
             Some(noted) => noted,
-            None => self.make().await?,
+            None => self.create().await?,
         };
-        self.take(&noted)
+        self.adopt(&noted)
     }
 
-    /// Whether what these options say fits what is in the store, or nothing is known of it: for those who read.
+    /// For reads: fails if the options do not match the record. Passes if there is no record, or the token may not read it.
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         match &*self.known.read() {
             Known::Key(..) => return Ok(()),
             Known::Absent(at) if at.elapsed() < LOOK_EVERY => return Ok(()),
             _ => {}
         }
-        let _looking = self.looking.lock().await;
+        let _checking = self.checking.lock().await;
         match self.known.read().clone() {
             Known::Key(..) => return Ok(()),
             Known::Absent(at) if at.elapsed() < LOOK_EVERY => return Ok(()),
@@ -155,7 +160,7 @@ impl Installation {
         self.look().await
     }
 
-    /// Looks again, if that is due.
+    /// Checks the record again, if that is due.
     pub(super) async fn look_again(&self) -> Result<(), StoreError> {
         let is_due = match &*self.known.read() {
             Known::Nothing => true,
@@ -169,24 +174,22 @@ impl Installation {
         if !is_due {
             return self.check().await;
         }
-        let _looking = self.looking.lock().await;
+        let _checking = self.checking.lock().await;
         self.look().await
     }
 
     async fn look(&self) -> Result<(), StoreError> {
         let noted = match self.find().await {
             Ok(noted) => noted,
-            // A token that reads pairs only may do that.
+            // A token that may read only the pairs is allowed.
             Err(StoreError::NotSetUp(_)) => None,
             Err(error) => return Err(error),
         };
         let Some(noted) = noted else {
             let former = self.known.read().clone();
             if let Known::Key(key, _) = former {
-                // Somebody deleted it: what is written under this key goes on.
-                tracing::warn!(
-                    "the record of the installation's key is gone, and is written again"
-                );
+                // The record was deleted. Write it again, so that writes continue under the same key.
+                tracing::warn!("the installation's record was deleted; writing it again");
                 self.renew(&self.candidate(key)).await;
                 *self.known.write() = Known::Key(key, Instant::now());
             } else {
@@ -194,7 +197,7 @@ impl Installation {
             }
             return Ok(());
         };
-        self.take(&noted)?;
+        self.adopt(&noted)?;
         let age = now().saturating_sub(noted.at);
         if age > i64::try_from(RENEW_AFTER.as_nanos()).unwrap_or(i64::MAX) {
             self.renew(&noted).await;
@@ -202,21 +205,21 @@ impl Installation {
         Ok(())
     }
 
-    /// Makes what is missing, and changes what may be changed.
+    /// Creates the record if it is missing, or updates it as far as that is allowed.
     pub(super) async fn set_up(
         &self,
         has_pairs: impl AsyncFnOnce() -> Result<bool, StoreError>,
     ) -> Result<Change, StoreError> {
         let Some(mut noted) = self.find().await? else {
-            let made = self.make().await?;
-            self.take(&made)?;
+            let made = self.create().await?;
+            self.adopt(&made)?;
             return Ok(Change::Created);
         };
         let held = noted.record.clone();
         let is_other =
             held.user_key != self.user_key || held.resolution_seconds != self.resolution_seconds;
         if is_other && has_pairs().await? {
-            self.take(&noted)?;
+            self.adopt(&noted)?;
         }
         noted.record.user_key.clone_from(&self.user_key);
         noted.record.resolution_seconds = self.resolution_seconds;
@@ -226,12 +229,12 @@ impl Installation {
         }
         noted.at = now().max(noted.at + 1);
         self.write(&noted, Some(noted.at)).await?;
-        self.take(&noted)?;
+        self.adopt(&noted)?;
         Ok(Change::Updated)
     }
 
-    /// Believes the record that counts, or says what differs.
-    fn take(&self, noted: &Noted) -> Result<PointKey, StoreError> {
+    /// Adopts a record that matches the options, or returns how it differs.
+    fn adopt(&self, noted: &StoredRecord) -> Result<PointKey, StoreError> {
         let record = &noted.record;
         let key = PointKey::from_hex(&record.key);
         let wrong = match key {
@@ -249,7 +252,7 @@ impl Installation {
                     std::mem::replace(&mut *self.known.write(), Known::Key(key, Instant::now()));
                 if matches!(former, Known::Key(former, _) if former != key) {
                     tracing::warn!(
-                        "another instance made the installation's key first: changed over to it"
+                        "another instance created the installation's key first: switched to that key"
                     );
                 }
                 Ok(key)
@@ -262,7 +265,7 @@ impl Installation {
         }
     }
 
-    /// What these options say otherwise than the record, and what would be right.
+    /// The first difference between the options and the record, with its remedy.
     fn difference(&self, record: &Record) -> Option<String> {
         let bucket = &self.bucket;
         if record.resolution_seconds != self.resolution_seconds {
@@ -289,9 +292,9 @@ impl Installation {
         None
     }
 
-    fn candidate(&self, key: PointKey) -> Noted {
+    fn candidate(&self, key: PointKey) -> StoredRecord {
         let now = now();
-        Noted {
+        StoredRecord {
             id: format!("{:016x}", fastrand::u64(..)),
             made: now,
             at: now,
@@ -306,28 +309,28 @@ impl Installation {
         }
     }
 
-    /// Makes a record, and returns the one that counts.
-    async fn make(&self) -> Result<Noted, StoreError> {
+    /// Writes a candidate, and returns the record that wins.
+    async fn create(&self) -> Result<StoredRecord, StoreError> {
         let candidate = self.candidate(PointKey::random()?);
         let begun = Instant::now();
         self.write(&candidate, None).await?;
-        // A server that is slow with this one is slow with another's.
-        sleep(SETTLING.max(begun.elapsed() * SLOWER)).await;
-        // What was acknowledged is there.
+        // A server that was slow with this candidate may be slow with another.
+        sleep(SETTLING.max(begun.elapsed() * SETTLING_FACTOR)).await;
+        // The candidate was acknowledged, so it exists.
         Ok(self.read().await?.unwrap_or(candidate))
     }
 
-    async fn renew(&self, noted: &Noted) {
+    async fn renew(&self, noted: &StoredRecord) {
         let mut renewed = noted.clone();
         renewed.at = now().max(noted.at + 1);
-        // One that may only read leaves that to others.
+        // Best effort: with a read-only token, another instance renews the record.
         if let Err(error) = self.write(&renewed, Some(renewed.at)).await {
             tracing::debug!(%error, "the installation's record was not renewed");
         }
     }
 
-    /// The record that counts, if there is one. Of a new one it is not certain yet that it does.
-    async fn find(&self) -> Result<Option<Noted>, StoreError> {
+    /// The winning record, if there is one. For a new record it waits, and reads again, since an earlier one may appear.
+    async fn find(&self) -> Result<Option<StoredRecord>, StoreError> {
         let Some(noted) = self.read().await? else {
             return Ok(None);
         };
@@ -339,23 +342,23 @@ impl Installation {
         Ok(Some(self.read().await?.unwrap_or(noted)))
     }
 
-    /// The record that counts, of those that are to be seen.
-    async fn read(&self) -> Result<Option<Noted>, StoreError> {
+    /// The winning record among those that are visible now.
+    async fn read(&self) -> Result<Option<StoredRecord>, StoreError> {
         let query = flux::installation(&self.trend_bucket);
-        let rows = query::rows(&self.server, &query, PATIENCE, |row| {
-            // What is no record was written by somebody else.
+        let rows = query::rows(&self.server, &query, TIMEOUT, |row| {
+            // Another program may have written a value that is not a record.
             let record = serde_json::from_str(row.get("_value")?).ok();
             Ok(record.zip(Some((row.get("id")?.to_owned(), row.nanos("_time")?))))
         });
         let rows = rows.await?.into_iter().flatten();
-        let mut all: BTreeMap<String, Noted> = BTreeMap::new();
+        let mut all: BTreeMap<String, StoredRecord> = BTreeMap::new();
         for (record, (id, at)) in rows {
             let record: Record = record;
             // Other installations may share the trend bucket.
             if record.bucket != self.bucket {
                 continue;
             }
-            let noted = all.entry(id.clone()).or_insert_with(|| Noted {
+            let noted = all.entry(id.clone()).or_insert_with(|| StoredRecord {
                 id,
                 made: at,
                 at,
@@ -371,8 +374,8 @@ impl Installation {
         Ok(all.min_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id))))
     }
 
-    /// Writes a record, at the server's time unless told otherwise.
-    async fn write(&self, noted: &Noted, at: Option<i64>) -> Result<(), StoreError> {
+    /// Writes a record with the timestamp `at`, or with the server's time if that is `None`.
+    async fn write(&self, noted: &StoredRecord, at: Option<i64>) -> Result<(), StoreError> {
         let record = serde_json::to_string(&noted.record)
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let request = self
@@ -380,12 +383,12 @@ impl Installation {
             .org_request(Method::POST, "api/v2/write")
             .query(&[("bucket", self.trend_bucket.as_str()), ("precision", "ns")])
             .body(line::installation(&noted.id, &record, at));
-        let response = send(request, PATIENCE).await?;
+        let response = send(request, TIMEOUT).await?;
         if response.status().as_u16() == 204 {
             return Ok(());
         }
-        let refused = tokio::time::timeout(PATIENCE, refusal(response)).await;
-        Err(refused.unwrap_or(Error::TimedOut(PATIENCE)).into())
+        let refused = tokio::time::timeout(TIMEOUT, refusal(response)).await;
+        Err(refused.unwrap_or(Error::TimedOut(TIMEOUT)).into())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The installation's key, and where in its slot a user's point lies under it.
+//! The installation's key, which determines the position of a user's point within its slot.
 
 use std::fmt;
 
@@ -10,22 +10,22 @@ use index::Fingerprint;
 
 /// The key under which user ids become fingerprints, one for all instances on a bucket.
 ///
-/// Without it a point's timestamp would be a public hash of the user: it would name a user who was erased to everybody
-/// who tries ids, and let two ids be made that hide each other.
+/// Without a key, a point's timestamp would be a public hash of the user id. Anyone could then find out an erased user by
+/// trying ids, and construct two ids whose points overwrite each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PointKey([u8; 16]);
 
 impl PointKey {
-    /// The key that is these bytes.
+    /// The key with these bytes.
     pub fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// A key that nobody knows.
+    /// A new random key.
     pub(super) fn random() -> Result<Self, StoreError> {
         let mut key = [0; 16];
         getrandom::fill(&mut key).map_err(|error| {
-            StoreError::Unavailable(format!("no random key can be made: {error}"))
+            StoreError::Unavailable(format!("can't generate a random key: {error}"))
         })?;
         Ok(Self(key))
     }
@@ -42,7 +42,7 @@ impl PointKey {
         Some(Self(number.to_be_bytes()))
     }
 
-    /// The fingerprint of a user: the top 48 bits of SipHash-1-3 under the key.
+    /// The fingerprint of a user: the top 48 bits of SipHash-1-3 under this key.
     pub(super) fn fingerprint(self, user: &UserId<'_>) -> Fingerprint {
         let hasher = SipHasher13::new_with_key(&self.0);
         Fingerprint::new(hasher.hash(user.as_str().as_bytes()))

@@ -1,4 +1,4 @@
-//! Line protocol: one line a pair, with a timestamp that tells two users of a slot apart.
+//! Line protocol: one line per pair, with a timestamp that distinguishes the users of a slot.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -12,30 +12,30 @@ use index::FINGERPRINT_BITS;
 pub(super) const PAIR: &str = "pair";
 /// The string field of a pair.
 pub(super) const USER: &str = "user";
-/// The measurement that notes in which slots of a segment something was erased.
+/// The measurement of the markers: the slots of a segment in which points were overwritten.
 pub(super) const ERASED: &str = "erased";
-/// The measurement that notes who was erased, without their name.
+/// The measurement of erasures, which do not contain user ids.
 pub(super) const USER_ERASED: &str = "user_erased";
-/// Its string field.
+/// The string field of an erasure.
 pub(super) const MARK: &str = "mark";
 /// The measurement of the trend.
 pub(super) const TREND: &str = "segment_users";
-/// The measurement of what all instances agree on.
+/// The measurement of the installation's records.
 pub(super) const INSTALLATION: &str = "installation";
-/// Its string field.
+/// The string field of an installation's record.
 pub(super) const RECORD: &str = "record";
 /// The integer field of a trend point.
 pub(super) const USERS: &str = "users";
 
-/// What stands where a user was erased. No user id has a control character.
+/// The field value that overwrites an erased user. A user id can't contain a control character.
 pub(super) const SENTINEL: &str = "\u{1}erased";
 
-/// Marks a tag in which each backslash was replaced. No segment begins with a control character.
+/// The prefix of a tag whose backslashes were replaced. A segment can't contain a control character.
 const REPLACED: char = '\u{1}';
-/// What replaces a backslash there. No segment has a control character.
+/// The replacement of a backslash in such a tag.
 const BACKSLASH: char = '\u{2}';
 
-/// The lines of a batch, cut into bodies of at most `batch_pairs`, each made when it is asked for.
+/// The lines of a batch, in bodies of at most `batch_pairs` lines. The iterator builds each body on demand.
 pub(super) fn bodies(
     batch: &Batch,
     resolution: Resolution,
@@ -56,12 +56,12 @@ pub(super) fn bodies(
     })
 }
 
-/// Appends the line that puts the sentinel over the pair of `segment` at `nanos`.
+/// Appends the line that overwrites the pair of `segment` at `nanos` with the sentinel.
 pub(super) fn push_erased(lines: &mut Lines, segment: &Segment, nanos: i64) {
     push_pair(lines, &pair_head(segment), SENTINEL, nanos);
 }
 
-/// Appends the line that notes that a sentinel lies in `slot` of `segment`.
+/// Appends the marker that `slot` of `segment` contains a sentinel.
 pub(super) fn push_erased_mark(
     lines: &mut Lines,
     segment: &Segment,
@@ -73,7 +73,7 @@ pub(super) fn push_erased_mark(
     lines.push(|text| writeln!(text, "{ERASED},segment={tag} points=1i {start}"));
 }
 
-/// The line that notes an erasure. Tag and nanoseconds tell two of one microsecond apart.
+/// The line of an erasure. The tag and random nanoseconds distinguish two erasures in one microsecond.
 pub(super) fn erasure(erasure: &Erasure) -> Lines {
     let mark = erasure.mark();
     let mut lines = Lines::default();
@@ -101,23 +101,24 @@ pub(super) fn trend(points: &[TrendPoint]) -> Lines {
     lines
 }
 
-/// The line of a record of what all instances agree on; without a time it gets the server's.
+/// The line of an installation's record. Without `nanos`, the server assigns the timestamp.
 pub(super) fn installation(id: &str, record: &str, nanos: Option<i64>) -> String {
     let record = record.replace('\\', "\\\\").replace('"', "\\\"");
     let nanos = nanos.map_or_else(String::new, |nanos| format!(" {nanos}"));
     format!("{INSTALLATION},id={id} {RECORD}=\"{record}\"{nanos}\n")
 }
 
-/// The tag of a window: its length, as in `1209600s`.
+/// The tag value of a window: its length, as in `1209600s`.
 pub(super) fn window_tag(window: Window) -> String {
     format!("{}s", window.seconds())
 }
 
 /// The timestamp of a pair: the start of its slot plus the user's fingerprint, scaled to the slot's nanoseconds.
 ///
-/// A point's identity is its tags and this timestamp. So it must differ between the users of a segment, and must never
-/// change between versions, or a retry would be another point. Version 0.1.0 took a hash under a key of zeroes modulo the
-/// slot: its points are other ones, of the same names, and so of the same count.
+/// Its tags and this timestamp identify a point. So the timestamp must differ between the users of a segment, and must
+/// never change between versions, or a retry would write another point. Version 0.1.0 used a hash under a zero key,
+/// modulo the slot's length. Its points differ from those of later versions, but have the same user ids, so counts are
+/// the same.
 pub(super) fn nanos(user: &UserId<'_>, slot: Slot, resolution: Resolution, key: PointKey) -> i64 {
     let length = u64::from(resolution.seconds()) * 1_000_000_000;
     let fingerprint = key.fingerprint(user).number();
@@ -126,7 +127,7 @@ pub(super) fn nanos(user: &UserId<'_>, slot: Slot, resolution: Resolution, key: 
     slot_start(slot, resolution).saturating_add_unsigned(offset)
 }
 
-/// The slot that holds the timestamp of a pair.
+/// The slot of a pair's timestamp.
 pub(super) fn slot_at(nanos: i64, resolution: Resolution) -> Slot {
     let length = u64::from(resolution.seconds()) * 1_000_000_000;
     Slot::new(u64::try_from(nanos).unwrap_or(0) / length)
@@ -151,11 +152,11 @@ fn push_pair(lines: &mut Lines, head: &str, user: &str, nanos: i64) {
     });
 }
 
-/// The user of a line of a pair, as [`push_pair`] writes it; `None` for any other line.
+/// The user in a pair's line, as [`push_pair`] writes it; `None` for any other line.
 pub(super) fn user_of(line: &[u8]) -> Option<UserId<'static>> {
     let line = std::str::from_utf8(line).ok()?;
     let tag = line.strip_prefix(PAIR)?.strip_prefix(",segment=")?;
-    // The first space that no backslash escapes ends the tags. None of ours has a backslash before an escape.
+    // The first unescaped space ends the tags. In lines of this program, no backslash precedes an escape.
     let mut before = '\0';
     let end = tag.find(|c: char| {
         let is_end = c == ' ' && before != '\\';
@@ -175,7 +176,7 @@ pub(super) fn user_of(line: &[u8]) -> Option<UserId<'static>> {
     UserId::new(user).ok()
 }
 
-/// A string field needs its quotes and backslashes escaped and nothing else.
+/// Appends a string field's value. Only quotes and backslashes need an escape.
 fn push_field(text: &mut Vec<u8>, value: &str) {
     for byte in value.bytes() {
         if matches!(byte, b'"' | b'\\') {
@@ -185,11 +186,11 @@ fn push_field(text: &mut Vec<u8>, value: &str) {
     }
 }
 
-/// The stored tag of a segment: its name, but for names that line protocol can't carry.
+/// The stored tag of a segment: its name, except for names that line protocol can't represent.
 ///
-/// A tag can't escape a backslash. The server's scanner takes `\\` before a comma, a space or an equals sign
-/// for an escaped backslash and the sign for a separator, in one of its two passes: with a quote in the name
-/// the line then swallows its neighbours. Such a name is stored with its backslashes replaced.
+/// Line protocol can't escape a backslash in a tag. In one of its two passes, the server's scanner reads `\\` before a
+/// comma, a space or an equals sign as an escaped backslash, and the sign as a separator. If the name also contains a
+/// quote, the line then swallows the lines next to it. Such a name is stored with its backslashes replaced.
 pub(super) fn stored_tag(segment: &Segment) -> Cow<'_, str> {
     let name = segment.as_str();
     let breaks = ["\\,", "\\ ", "\\="];
@@ -210,7 +211,7 @@ pub(super) fn segment_of_tag(tag: &str) -> Option<Segment> {
     }
 }
 
-/// The tag as it stands in a line.
+/// The escaped tag value for a line.
 fn tag_value(segment: &Segment) -> String {
     let tag = stored_tag(segment);
     let mut escaped = String::with_capacity(tag.len() + 8);
@@ -252,7 +253,7 @@ mod tests {
         let resolution = frame().resolution();
         let key = PointKey::new(*b"sixteen bytes ok");
         let stamp = |name| nanos(&user(name), Slot::new(29_000_000), resolution, key);
-        // Whoever changes these numbers makes every stored point count twice.
+        // These numbers must never change: a retry of a stored pair would write another point.
         assert_eq!(stamp("u104010"), 1_740_000_040_379_993_131);
         assert_eq!(stamp("Юля"), 1_740_000_034_047_301_681);
         assert_eq!(slot_at(stamp("u104010"), resolution), Slot::new(29_000_000));
@@ -310,7 +311,7 @@ mod tests {
             5,
         );
         assert_eq!(
-            std::str::from_utf8(lines.text()).unwrap(),
+            std::str::from_utf8(lines.as_bytes()).unwrap(),
             "pair,segment=a\\ b\\,c\\=d\"e\\f user=\"q\\\"u\\\\o te,=\\\\\" 5\n"
         );
     }
@@ -339,7 +340,7 @@ mod tests {
             },
         };
         assert_eq!(
-            std::str::from_utf8(trend(&[point]).text()).unwrap(),
+            std::str::from_utf8(trend(&[point]).as_bytes()).unwrap(),
             "segment_users,segment=a\\ b,window=1209600s users=12i 1700000000000000000\n"
         );
     }

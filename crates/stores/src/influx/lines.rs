@@ -1,9 +1,9 @@
-//! Complete lines of line protocol and how many they are.
+//! A buffer of complete lines in line protocol, with their number.
 
 use std::io;
 use std::ops::Range;
 
-/// Lines, each ended by a newline. No name or value that gets here has a newline of its own.
+/// Lines, each terminated by a newline. Names and values never contain a newline.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     text: Vec<u8>,
@@ -11,7 +11,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// No lines, with room for `bytes` of text.
+    /// An empty buffer with capacity for `bytes`.
     pub(super) fn with_capacity(bytes: usize) -> Self {
         Self {
             text: Vec::with_capacity(bytes),
@@ -19,42 +19,42 @@ impl Lines {
         }
     }
 
-    /// Appends the one line that `write` writes. Writing into memory can't fail.
+    /// Appends the one line that `write` writes. A write to memory can't fail.
     pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
         let written = write(&mut self.text);
         debug_assert!(written.is_ok() && self.text.ends_with(b"\n"));
         self.count += 1;
     }
 
-    /// Appends all of `other`.
+    /// Appends all lines of `other`.
     pub(super) fn append(&mut self, other: &Self) {
         self.text.extend_from_slice(&other.text);
         self.count += other.count;
     }
 
-    /// How many lines there are.
+    /// The number of lines.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// The text.
+    /// The lines as bytes.
     #[cfg(test)]
-    pub(super) fn text(&self) -> &[u8] {
+    pub(super) fn as_bytes(&self) -> &[u8] {
         &self.text
     }
 
-    /// The text, given away.
-    pub(super) fn into_text(self) -> Vec<u8> {
+    /// Converts the buffer to bytes.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
         self.text
     }
 }
 
-/// How many lines `text` has.
+/// The number of lines in `text`.
 pub(super) fn count_lines(text: &[u8]) -> usize {
     text.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// Where the lines of `text` are, each with its newline.
+/// The ranges of the lines in `text`, each including its newline.
 pub(super) fn line_ranges(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
     text.split_inclusive(|byte| *byte == b'\n')
@@ -65,7 +65,7 @@ pub(super) fn line_ranges(text: &[u8]) -> impl Iterator<Item = Range<usize>> {
         })
 }
 
-/// The timestamp of a line in nanoseconds since 1970, which stands behind its last space.
+/// The timestamp of a line in nanoseconds since 1970: the number after its last space.
 pub(super) fn timestamp(line: &[u8]) -> Option<i64> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let space = line.iter().rposition(|byte| *byte == b' ')?;

@@ -1,9 +1,9 @@
-//! InfluxDB 2: pairs in a bucket whose retention is the window, counts by one Flux query a segment, or a
-//! group of small ones.
+//! The InfluxDB 2 store. Pairs are points in a bucket whose retention is the window. One Flux query counts one
+//! segment, or a group of small segments.
 //!
 //! A pair is a point of measurement `pair` with the tag `segment` and the string field `user`. The user can't
-//! be a tag: every (user, segment) would be a series of its own, about a kilobyte of memory each. So the
-//! timestamp tells the users of a slot apart (see [`line::nanos`]), and a pair that is written twice is the
+//! be a tag: every (user, segment) would be a series of its own, about a kilobyte of memory each. Instead the
+//! timestamp distinguishes the users of a slot (see [`line::nanos`]), so a pair that is written twice is the
 //! same point.
 
 mod dead_letter;
@@ -14,7 +14,9 @@ mod erasure_notes;
 mod error;
 mod export;
 mod fields;
+mod flow_control;
 mod flux;
+mod foreign_points;
 mod forget;
 mod framing;
 #[cfg(test)]
@@ -27,7 +29,6 @@ mod lines;
 #[cfg(test)]
 mod model;
 mod options;
-mod pace;
 mod plan;
 mod query;
 mod refusal;
@@ -35,7 +36,6 @@ mod retention;
 mod server;
 mod setup;
 mod stats;
-mod strangers;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -72,14 +72,14 @@ use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 
-/// Seconds that Flux can state: its times are nanoseconds in 64 bits.
+/// The last second that Flux can represent: its times are nanoseconds in 64 bits.
 const LAST_FLUX_SECOND: i64 = i64::MAX / 1_000_000_000;
 
-/// Segments of one query. Over 4 million points in 500 segments, 2 queries at a time, queries of 1, 5, 25 and 100
+/// Segments per query. With 4 million points in 500 segments and 2 concurrent queries, queries of 1, 5, 25 and 100
 /// segments took 71, 40, 25 and 30 s.
 const COUNTS_AT_ONCE: usize = 25;
 
-/// How long a ping may take. The query it makes takes milliseconds.
+/// The timeout of a ping. Its query takes milliseconds.
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Pairs in an InfluxDB bucket.
@@ -95,16 +95,16 @@ pub struct InfluxStore {
     installation: Installation,
     fields: Fields,
     trend_fields: Fields,
-    /// How long the shards of the bucket are.
+    /// The shard length of the bucket.
     shard: Duration,
     retention: Retention,
     closed: AtomicBool,
 }
 
 impl InfluxStore {
-    /// A store on the server of `options`. It asks nothing of the server yet, which may be away.
+    /// Opens a store on the server of `options`. It sends no request yet, so the server may be unavailable.
     ///
-    /// Must be called within a Tokio runtime, where the writer's task will run.
+    /// Must be called within a Tokio runtime, which then runs the writer's task.
     pub fn open(options: InfluxOptions) -> Result<Self, StoreError> {
         let server = Server::new(&options)?;
         let counters = Arc::new(Counters::default());
@@ -131,25 +131,25 @@ impl InfluxStore {
         })
     }
 
-    /// What the writing side has done since the store was opened.
+    /// The counters of the write path since the store was opened.
     pub fn stats(&self) -> InfluxStats {
         self.counters.read()
     }
 
-    /// How many pairs wait to be written or are on their way.
+    /// The number of pairs that are queued or being written.
     pub fn waiting_pairs(&self) -> usize {
         self.writer.waiting()
     }
 
-    /// Reads, and if it may writes, what all instances on the bucket must agree on. An error that is
-    /// [`StoreError::Damaged`] says in what this one differs.
+    /// Reads the record that all instances on the bucket must agree on. Creates it if it is missing and the token may
+    /// write. [`StoreError::Damaged`] reports how this instance differs from the record.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         self.installation.check().await?;
         self.installation.key().await?;
         Ok(())
     }
 
-    /// Makes what all instances on the bucket must agree on, or changes it where that harms nothing.
+    /// Creates the record that all instances on the bucket must agree on, or updates it where that is safe.
     async fn set_up(&self) -> Result<Change, StoreError> {
         let has_pairs = async || {
             let query = flux::any_point(
@@ -163,14 +163,14 @@ impl InfluxStore {
         self.installation.set_up(has_pairs).await
     }
 
-    /// A turn to read all pairs for one user.
-    async fn turn(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        let busy = || StoreError::Busy("InfluxDB: too many users are looked up at once".into());
-        let turn = tokio::time::timeout(self.options.lookup_wait, self.lookups.acquire()).await;
-        turn.map_err(|_| busy())?.map_err(|_| StoreError::Closed)
+    /// Waits for a permit to read all pairs for one user.
+    async fn lookup_permit(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let busy = || StoreError::Busy("InfluxDB: too many concurrent user lookups".into());
+        let permit = tokio::time::timeout(self.options.lookup_wait, self.lookups.acquire()).await;
+        permit.map_err(|_| busy())?.map_err(|_| StoreError::Closed)
     }
 
-    /// Whether this store may read: it is open, and agrees with the others.
+    /// Checks that the store is open and agrees with the installation's record.
     async fn check_agreed(&self) -> Result<(), StoreError> {
         self.check_open()?;
         self.installation.check().await
@@ -183,7 +183,7 @@ impl InfluxStore {
         Ok(())
     }
 
-    /// The rows of an answer, each as `read` understands it.
+    /// The rows of a query's response, each parsed by `read`.
     async fn rows<T>(
         &self,
         flux: &str,
@@ -193,10 +193,10 @@ impl InfluxStore {
         rows.map_err(StoreError::from)
     }
 
-    /// The rows of what `flux` makes of `range`, none of them hidden by a type that another program gave to the
-    /// field in some shard.
+    /// The rows of the query that `flux` builds for `range`. No row is hidden by a field type that another program
+    /// introduced in some shard.
     ///
-    /// Where that could be, they are the rows of what it makes of each shard's part of the range.
+    /// If the bucket has mixed field types, this runs one query for each shard's part of the range.
     async fn rows_over<T>(
         &self,
         fields: &Fields,
@@ -206,7 +206,7 @@ impl InfluxStore {
     ) -> Result<Vec<T>, StoreError> {
         if !fields.are_mixed() {
             let rows = self.rows(&flux(range), &mut read).await?;
-            // Only now: see `fields`.
+            // The check must follow the query: see `fields`.
             if !self.look(fields).await?.is_mixed {
                 return Ok(rows);
             }
@@ -223,7 +223,7 @@ impl InfluxStore {
         found.map_err(StoreError::from)
     }
 
-    /// The distinct users of each of `segments`; one without any is left out.
+    /// The number of distinct users of each of `segments`. A segment without users is omitted.
     async fn users_of(
         &self,
         segments: &[Segment],
@@ -235,7 +235,7 @@ impl InfluxStore {
         self.count_users(segments, range).await
     }
 
-    /// The distinct users of each of `segments` in `range`.
+    /// The number of distinct users of each of `segments` in `range`. A segment without users is omitted.
     async fn count_users(
         &self,
         segments: &[Segment],
@@ -253,7 +253,7 @@ impl InfluxStore {
         };
         let query = flux::count(bucket, segments, range, erased);
         let mut users = self.counts(&query).await?;
-        // Only now: see `fields` and `Erasures`.
+        // The check must follow the query: see `fields` and `Erasures`.
         let found = self.look(&self.fields).await?;
         if found.is_mixed {
             return self.counts(&apart()).await;
@@ -276,25 +276,26 @@ impl InfluxStore {
         Ok(users)
     }
 
-    /// The counts of an answer. A segment without users has none.
+    /// The counts in a query's response. A segment without users is omitted.
     async fn counts(&self, query: &str) -> Result<HashMap<Segment, u64>, StoreError> {
         let counts = self
             .rows(query, |row| {
                 let segment = segment_of_tag(row.get("segment")?);
-                let segment = segment.ok_or_else(|| Error::Nonsense("another tag".into()))?;
+                let segment = segment
+                    .ok_or_else(|| Error::InvalidResponse("an unknown segment tag".into()))?;
                 Ok((segment, row.number("_value")?))
             })
             .await?;
         let mut users = HashMap::with_capacity(counts.len());
         for (segment, count) in counts {
             if users.insert(segment, count).is_some() {
-                return Err(Error::Nonsense("a count of several rows".into()).into());
+                return Err(Error::InvalidResponse("several rows for one segment".into()).into());
             }
         }
         Ok(users)
     }
 
-    /// Notes from which segments something in `range` was erased by overwriting it, and how late.
+    /// Notes the segments in which points in `range` were erased by overwriting, with the latest slot of each.
     async fn look_for_erasures(&self, range: Range) -> Result<(), StoreError> {
         let query = flux::last_erased(&self.options.bucket, range);
         let noted = self
@@ -319,7 +320,7 @@ impl InfluxStore {
         step: Option<Duration>,
     ) -> Result<Vec<Count>, StoreError> {
         self.check_open()?;
-        // Points keep whole seconds, and a range leaves out its stop.
+        // Points have whole seconds, and a range excludes its stop.
         let start = from.as_second() + i64::from(from.subsec_nanosecond() > 0);
         let stop = to.as_second().saturating_add(1).min(LAST_FLUX_SECOND);
         let start = start.max(0);
@@ -338,7 +339,7 @@ impl InfluxStore {
                 |range| flux::trend(bucket, segment, window, range, step),
                 |row| {
                     let as_of = row.time("_time")?;
-                    // Another program may have written something else there.
+                    // Another program may have written a value of another type.
                     let users = row.number("_value").ok();
                     Ok(users.map(|users| Count { users, as_of }))
                 },
@@ -363,7 +364,7 @@ impl PairStore for InfluxStore {
         let mut made = Vec::new();
         for body in bodies {
             if !made.is_empty() {
-                // A body takes a millisecond of a thread that serves connections.
+                // Building a body takes a millisecond on a thread that serves connections.
                 tokio::task::yield_now().await;
             }
             made.push(body);
@@ -403,7 +404,7 @@ impl PairStore for InfluxStore {
         COUNTS_AT_ONCE
     }
 
-    /// A point stays where it is when its user is seen again.
+    /// A point stays when its user is seen again.
     fn keeps_every_slot(&self) -> bool {
         true
     }
@@ -431,7 +432,7 @@ impl PairStore for InfluxStore {
         as_of: Timestamp,
     ) -> Result<Vec<Membership>, StoreError> {
         self.check_agreed().await?;
-        let _turn = self.turn().await?;
+        let _permit = self.lookup_permit().await?;
         let bucket = &self.options.bucket;
         let resolution = self.options.frame.resolution();
         let found = self
@@ -459,7 +460,7 @@ impl PairStore for InfluxStore {
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.check_agreed().await?;
-        let _turn = self.turn().await?;
+        let _permit = self.lookup_permit().await?;
         forget::forget(self, user, as_of).await
     }
 
@@ -489,14 +490,14 @@ impl PairStore for InfluxStore {
         }]
     }
 
-    /// The server drops what is older than the bucket's retention, and every query states its range. What is left to
-    /// remove are points whose user was overwritten in place of being deleted.
+    /// The server drops points that are older than the bucket's retention, and every query states its range. What
+    /// remains to be removed are points whose user was overwritten instead of deleted.
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         self.check_agreed().await?;
         forget::sweep(self, as_of, limit).await
     }
 
-    /// Every point gives a pair, so a user who came in several slots comes several times.
+    /// Returns one pair per point, so a user who was seen in several slots appears several times.
     async fn export(
         &self,
         segment: &Segment,
@@ -546,18 +547,18 @@ impl PairStore for InfluxStore {
         step: Duration,
     ) -> Result<Vec<Count>, StoreError> {
         let points = self.trend_of(segment, window, (from, to), Some(step));
-        // Where shards were asked by themselves, a step may lie in two of them.
+        // If each shard was queried separately, one step may span two shards.
         Ok(last_of_each(points.await?, step))
     }
 
     async fn strangers(&self, as_of: Timestamp) -> Result<Vec<String>, StoreError> {
         self.check_open()?;
-        strangers::strangers(self, as_of).await
+        foreign_points::find(self, as_of).await
     }
 
     fn known_strangers(&self) -> Vec<String> {
         let buckets = [&self.fields, &self.trend_fields];
-        buckets.into_iter().filter_map(Fields::strange).collect()
+        buckets.into_iter().filter_map(Fields::foreign).collect()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,5 +1,5 @@
-//! Delivery against a server that does anything that servers have been seen to do, in any order, in time that stands
-//! still while anything else is to be done.
+//! Tests of delivery against a model of the server, which shows every observed kind of server behaviour in any order.
+//! Tokio's time is paused: it advances only when all tasks are idle.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
 use super::deliver::{Delivery, Wire};
-use super::error::{Answer, Error};
+use super::error::{Error, ErrorResponse};
 use super::lines::{Lines, line_ranges, timestamp};
 use super::options::InfluxOptions;
 use super::stats::Counters;
@@ -21,37 +21,37 @@ use super::writer::Writer;
 use domain::store::StoreError;
 
 const DAY: i64 = 86_400;
-/// Lines of all days are younger than this.
+/// The time of the lines of day 0, in seconds since 1970. A line of day n is n days older.
 const NOW: i64 = 1_800_000_000;
 
-/// What the server does with a write, beside judging its lines.
+/// How the server handles a write, apart from judging its lines.
 #[derive(Debug, Clone)]
-enum Mood {
-    /// It takes this many milliseconds.
+enum Behaviour {
+    /// It responds after this many milliseconds.
     Takes(u64),
-    /// It answers this status, with this `Retry-After` in seconds, and takes nothing.
-    Says(u16, Option<u64>),
-    /// It takes the lines, and the answer is lost.
+    /// It responds with this status and this `Retry-After` in seconds, and writes nothing.
+    Responds(u16, Option<u64>),
+    /// It writes the lines, and the response is lost.
     TakesAndStalls,
-    /// It takes nothing and answers nothing.
+    /// It writes nothing and does not respond.
     Stalls,
 }
 
-/// The lines that the server never takes.
+/// The lines that the server never accepts.
 #[derive(Debug, Clone, Default)]
 struct Rules {
-    /// A body with one of these users is refused as a whole, as a malformed line is.
+    /// A body with one of these users is refused as a whole, like a body with a malformed line.
     malformed: BTreeSet<usize>,
-    /// Days in which the field has another type.
+    /// Days in which the field has a conflicting type.
     spoilt: BTreeSet<i64>,
-    /// A body with one of these users ends in status 500.
+    /// A body with one of these users gets status 500.
     poison: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
 struct Model {
     rules: Rules,
-    moods: Mutex<Vec<Mood>>,
+    behaviours: Mutex<Vec<Behaviour>>,
     taken: Mutex<BTreeSet<usize>>,
     sent: Mutex<HashMap<usize, usize>>,
 }
@@ -74,25 +74,25 @@ fn read(body: &[u8]) -> Vec<(usize, i64)> {
 }
 
 fn status(status: u16, message: &str, retry_after: Option<u64>) -> Error {
-    Error::Status(Box::new(Answer {
+    Error::Status(Box::new(ErrorResponse {
         status,
         message: message.to_owned(),
         retry_after: retry_after.map(Duration::from_secs),
-        ..Answer::default()
+        ..ErrorResponse::default()
     }))
 }
 
 impl Model {
-    fn new(rules: Rules, moods: Vec<Mood>) -> Arc<Self> {
+    fn new(rules: Rules, behaviours: Vec<Behaviour>) -> Arc<Self> {
         Arc::new(Self {
             rules,
-            moods: Mutex::new(moods),
+            behaviours: Mutex::new(behaviours),
             taken: Mutex::default(),
             sent: Mutex::default(),
         })
     }
 
-    /// Whether it ever takes a line.
+    /// Whether the server ever accepts this line.
     fn takes(&self, user: usize, day: i64) -> bool {
         let rules = &self.rules;
         !rules.malformed.contains(&user)
@@ -100,8 +100,8 @@ impl Model {
             && !rules.poison.contains(&user)
     }
 
-    /// Judges as 2.9.1 does: per line before anything is written, then per shard, answering with the first shard that fails,
-    /// whatever became of the others.
+    /// Judges lines like InfluxDB 2.9.1: first each line before anything is written, then each shard. The response names
+    /// the first shard that fails, whatever happened to the others.
     fn judge(&self, lines: &[(usize, i64)]) -> Result<(), Error> {
         let has = |users: &BTreeSet<usize>| lines.iter().any(|(user, _)| users.contains(user));
         if has(&self.rules.malformed) {
@@ -118,7 +118,7 @@ impl Model {
                 .extend(lines.iter().map(|(user, _)| *user));
             return Ok(());
         };
-        // Of the other shards it may have written some: here those of earlier days.
+        // The server may have written some of the other shards: here those of earlier days.
         let others = lines.iter().filter(|(_, day)| day > bad && !is_spoilt(day));
         self.taken.lock().extend(others.map(|(user, _)| *user));
         let dropped = lines.iter().filter(|(_, day)| day == bad).count();
@@ -134,23 +134,23 @@ impl Wire for Model {
         for (user, _) in &lines {
             *self.sent.lock().entry(*user).or_default() += 1;
         }
-        let mood = self.moods.lock().pop().unwrap_or(Mood::Takes(20));
-        let answer = async {
-            match mood {
-                Mood::Takes(millis) => {
+        let behaviour = self.behaviours.lock().pop().unwrap_or(Behaviour::Takes(20));
+        let result = async {
+            match behaviour {
+                Behaviour::Takes(millis) => {
                     sleep(Duration::from_millis(millis)).await;
                     self.judge(&lines)
                 }
-                Mood::Says(code, retry_after) => Err(status(code, "", retry_after)),
-                Mood::TakesAndStalls => {
+                Behaviour::Responds(code, retry_after) => Err(status(code, "", retry_after)),
+                Behaviour::TakesAndStalls => {
                     drop(self.judge(&lines));
                     std::future::pending().await
                 }
-                Mood::Stalls => std::future::pending().await,
+                Behaviour::Stalls => std::future::pending().await,
             }
         };
-        let answer = tokio::time::timeout(within, answer).await;
-        answer.unwrap_or(Err(Error::TimedOut(within)))
+        let result = tokio::time::timeout(within, result).await;
+        result.unwrap_or(Err(Error::TimedOut(within)))
     }
 }
 
@@ -172,7 +172,7 @@ fn body(lines: &[(usize, i64)]) -> Lines {
     body
 }
 
-/// A request, repeated as the spool repeats it until nothing of it is open: what the server refused.
+/// Retries a request like the spool, until no line is open. Returns the refused users.
 async fn settle(writer: &Writer, lines: Vec<(usize, i64)>, rounds: usize) -> BTreeSet<usize> {
     let mut open = lines;
     let mut refused = BTreeSet::new();
@@ -187,7 +187,7 @@ async fn settle(writer: &Writer, lines: Vec<(usize, i64)>, rounds: usize) -> BTr
                 }
             }
             Err(error) => {
-                assert_ne!(error.name(), "rejected", "nobody is refused as a whole");
+                assert_ne!(error.name(), "rejected", "no request is refused as a whole");
                 sleep(Duration::from_secs(5)).await;
             }
         }
@@ -195,13 +195,13 @@ async fn settle(writer: &Writer, lines: Vec<(usize, i64)>, rounds: usize) -> BTr
     refused
 }
 
-fn mood() -> impl Strategy<Value = Mood> {
+fn behaviour() -> impl Strategy<Value = Behaviour> {
     prop_oneof![
-        4 => (0u64..9_000).prop_map(Mood::Takes),
+        4 => (0u64..9_000).prop_map(Behaviour::Takes),
         2 => (prop::sample::select(vec![408, 429, 500, 503]), prop::option::of(prop_oneof![0u64..40, Just(u64::MAX)]))
-            .prop_map(|(status, after)| Mood::Says(status, after)),
-        1 => Just(Mood::TakesAndStalls),
-        1 => Just(Mood::Stalls),
+            .prop_map(|(status, after)| Behaviour::Responds(status, after)),
+        1 => Just(Behaviour::TakesAndStalls),
+        1 => Just(Behaviour::Stalls),
     ]
 }
 
@@ -234,18 +234,18 @@ fn numbered(requests: Vec<Vec<i64>>) -> Vec<Vec<(usize, i64)>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever the server does, and however it judges: at the end it has every line that it takes, exactly those that it
-    /// refuses are named, and each request hears of its own lines alone.
+    /// Under any server behaviour and any rules: at the end the server has every line that it accepts, exactly the lines
+    /// that it refuses are named, and the result of each request names only lines of that request.
     #[test]
     fn every_line_is_taken_or_named(
         requests in requests(),
         malformed in prop::collection::btree_set(1usize..200, 0..20),
         spoilt in prop::collection::btree_set(0i64..14, 0..4),
-        moods in prop::collection::vec(mood(), 0..12),
+        behaviours in prop::collection::vec(behaviour(), 0..12),
     ) {
         let rules = Rules { malformed, spoilt, ..Rules::default() };
         run(async move {
-            let model = Model::new(rules, moods);
+            let model = Model::new(rules, behaviours);
             let writer = writer(&model);
             let requests = numbered(requests);
             let settled = requests.iter().map(|lines| settle(&writer, lines.clone(), 60));
@@ -261,7 +261,7 @@ proptest! {
         })?;
     }
 
-    /// Requests without a bad line are answered with success in one call, and soon, whatever their neighbours send.
+    /// Requests without a bad line succeed in one call and quickly, whatever lines share their body.
     #[test]
     fn nobody_pays_for_the_lines_of_others(
         good in prop::collection::vec(prop::collection::vec(0i64..14, 1..40), 1..20),
@@ -278,12 +278,12 @@ proptest! {
             let began = Instant::now();
             let (bad, good) = requests.split_last().unwrap();
             let good = join_all(good.iter().map(|lines| async {
-                let answer = writer.write(vec![body(lines)]).await;
-                (answer, began.elapsed())
+                let result = writer.write(vec![body(lines)]).await;
+                (result, began.elapsed())
             }));
             let (good, bad) = tokio::join!(good, writer.write(vec![body(bad)]));
-            for (answer, took) in good {
-                prop_assert!(answer.is_ok(), "{answer:?}");
+            for (result, took) in good {
+                prop_assert!(result.is_ok(), "{result:?}");
                 prop_assert!(took < Duration::from_secs(1), "{took:?}");
             }
             prop_assert!(matches!(bad, Err(StoreError::Partly(_)) | Err(StoreError::Timeout(_))));
@@ -291,13 +291,13 @@ proptest! {
         })?;
     }
 
-    /// A server that needs up to 9 s a write gets each line at most three times, though clients wait 6 s and the spool
-    /// sends again what they gave up.
+    /// A server that needs up to 9 s per write gets each line at most three times, although clients wait 6 s and the spool
+    /// then sends the lines again.
     #[test]
     fn slow_is_not_dead(millis in prop::collection::vec(100u64..9_000, 400), requests in requests()) {
         run(async move {
-            let moods = millis.into_iter().map(Mood::Takes).collect();
-            let model = Model::new(Rules::default(), moods);
+            let behaviours = millis.into_iter().map(Behaviour::Takes).collect();
+            let model = Model::new(Rules::default(), behaviours);
             let writer = writer(&model);
             let requests = numbered(requests);
             let each = requests.iter().map(|lines| async {
@@ -316,7 +316,7 @@ proptest! {
     }
 }
 
-/// 5,000 lines over 14 days, one of them spoilt, shared with neighbours.
+/// 5,000 lines over 14 days; one day has a conflicting field type.
 #[tokio::test(start_paused = true)]
 async fn a_spoilt_day_costs_a_few_writes_and_nobody_elses_pairs() {
     let spoilt = BTreeSet::from([5]);
@@ -331,9 +331,9 @@ async fn a_spoilt_day_costs_a_few_writes_and_nobody_elses_pairs() {
     let many: Vec<_> = (0..5_000)
         .map(|user| (user, i64::try_from(user % 14).unwrap()))
         .collect();
-    let answer = writer.write(vec![body(&many)]).await;
-    let Err(StoreError::Partly(partly)) = answer else {
-        panic!("{answer:?}");
+    let result = writer.write(vec![body(&many)]).await;
+    let Err(StoreError::Partly(partly)) = result else {
+        panic!("{result:?}");
     };
     let refused: Vec<usize> = (0..5_000).filter(|user| user % 14 == 5).collect();
     assert_eq!(partly.refused, refused);
@@ -345,11 +345,11 @@ async fn a_spoilt_day_costs_a_few_writes_and_nobody_elses_pairs() {
     );
 }
 
-/// A server that needs longer for a write than a write may take at first, and longer than a client waits.
+/// A server that needs longer for a write than the initial timeout, and longer than a client waits.
 #[tokio::test(start_paused = true)]
 async fn a_time_out_grows_until_the_server_has_time_enough() {
-    let moods = vec![Mood::Takes(21_000); 40];
-    let model = Model::new(Rules::default(), moods);
+    let behaviours = vec![Behaviour::Takes(21_000); 40];
+    let model = Model::new(Rules::default(), behaviours);
     let writer = writer(&model);
     let lines: Vec<_> = (0..10).map(|user| (user, 0)).collect();
     let refused = settle(&writer, lines, 5).await;
@@ -359,7 +359,7 @@ async fn a_time_out_grows_until_the_server_has_time_enough() {
     assert!(writer.batch_lines() < 5_000, "bodies are smaller");
 }
 
-/// With one write at a time there is a place for those that settle the neighbours.
+/// With one write at a time, writes that settle other requests still get a permit.
 #[tokio::test(start_paused = true)]
 async fn one_write_at_a_time_is_enough() {
     let malformed = BTreeSet::from([2]);
@@ -383,7 +383,7 @@ async fn one_write_at_a_time_is_enough() {
     assert_eq!(bad.unwrap_err().name(), "partly");
 }
 
-/// One line that ends in status 500 for ever leaves its request undecided, and no other one.
+/// A line that always gets status 500 leaves only its own request undecided.
 #[tokio::test(start_paused = true)]
 async fn a_poisonous_line_is_never_called_refused() {
     let poison = BTreeSet::from([3]);
@@ -405,7 +405,7 @@ async fn a_poisonous_line_is_never_called_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_is_kept_by_everybody_and_passed_on() {
-    let model = Model::new(Rules::default(), vec![Mood::Says(429, Some(30))]);
+    let model = Model::new(Rules::default(), vec![Behaviour::Responds(429, Some(30))]);
     let writer = writer(&model);
     let throttled = |error: StoreError| match error {
         StoreError::Throttled { retry_after, .. } => retry_after,
@@ -418,8 +418,12 @@ async fn a_pause_is_kept_by_everybody_and_passed_on() {
         let error = writer.write(vec![body(&[(user, 0)])]).await.unwrap_err();
         assert_eq!(throttled(error), Duration::from_secs(20));
     }
-    assert_eq!(model.sent.lock().len(), 1, "the server is left alone");
+    assert_eq!(
+        model.sent.lock().len(),
+        1,
+        "nothing is sent during the pause"
+    );
     sleep(Duration::from_secs(18)).await;
-    // What is left of the pause is shorter than a client waits.
+    // The rest of the pause is shorter than a client waits.
     writer.write(vec![body(&[(1, 0)])]).await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! What an InfluxDB store needs to know.
+//! Options of the InfluxDB store.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::key::PointKey;
 use domain::TimeFrame;
 
-/// Where the server is, what to call things there, and how patient to be.
+/// The server, the names of its buckets, and the limits and timeouts of requests.
 #[derive(Clone)]
 pub struct InfluxOptions {
-    /// The server's URL; a path in it is kept.
+    /// The server's URL. It may have a path.
     pub url: String,
     /// The organisation's name.
     pub org: String,
@@ -18,51 +18,51 @@ pub struct InfluxOptions {
     pub bucket: String,
     /// The bucket of the trend.
     pub trend_bucket: String,
-    /// The token of every request.
+    /// The token that every request sends.
     pub token: String,
     /// The window and the resolution.
     pub frame: TimeFrame,
-    /// The installation's key. `None`: the one that is kept in the store, and made there if it is missing. With a key
-    /// given, nothing of what instances must agree on is compared.
+    /// The installation's key. `None` means the key that is stored in InfluxDB, which is created if it is missing. If a
+    /// key is given, the store does not compare its options with those of other instances.
     pub key: Option<PointKey>,
-    /// A digest of `user_key`, where there is one: instances with different ones refuse to share a bucket.
+    /// A digest of `user_key`, if it is set. Instances with different keys refuse to share a bucket.
     pub user_key: Option<String>,
-    /// Whether instances on the bucket may have another window: for commands that read it only.
+    /// Whether instances on the bucket may have another window. For commands that only read the bucket.
     pub any_window: bool,
-    /// The most lines in one write. 5,000 is where the server is fastest.
+    /// The maximum number of lines in one write. The server is fastest with 5,000.
     pub batch_pairs: usize,
-    /// How long a write waits for more lines to share it.
+    /// How long a write waits for more lines to join it.
     pub linger: Duration,
-    /// How many writes may be under way. A third gained nothing on two cores.
+    /// The maximum number of concurrent writes. On two cores, a third one gained nothing.
     pub writes_in_flight: usize,
-    /// How many pairs may wait before [`record`](domain::store::PairStore::record) answers `Busy`.
+    /// The maximum number of queued pairs. Beyond it, [`record`](domain::store::PairStore::record) returns `Busy`.
     pub queue_pairs: usize,
-    /// How long a connection may take to be made.
+    /// The timeout of connecting to the server.
     pub connect_timeout: Duration,
-    /// How long one try of a write may take at first. A healthy server takes tens of milliseconds, and gives up a slow
-    /// write itself after 10 s, which it says. After a time-out it grows, up to 30 s.
+    /// The initial timeout of one attempt of a write. A healthy server takes tens of milliseconds. It aborts a slow write
+    /// itself after 10 s and reports that. After a timeout, the value grows to at most 30 s.
     pub write_timeout: Duration,
-    /// How long a client waits for its pairs before they go to the spool. A body is repeated, and searched for lines
-    /// that the server refuses, for two thirds of it.
+    /// How long a client waits for its pairs before they go to the spool. Retries of a body, and the search for lines that
+    /// the server refuses, may use two thirds of this time.
     pub write_deadline: Duration,
-    /// How often a write is tried.
+    /// The maximum number of attempts of a write.
     pub write_attempts: u32,
-    /// How long a query may take, to the last byte.
+    /// The timeout of a query, up to the last byte of its response.
     pub query_timeout: Duration,
-    /// How many users may be looked up or erased at once: each look-up reads every pair of the bucket.
+    /// The maximum number of concurrent user lookups and erasures. Each one reads every pair of the bucket.
     pub lookups: usize,
-    /// How long a look-up waits for its turn before it is `Busy`.
+    /// How long a lookup waits for a permit before it fails with `Busy`.
     pub lookup_wait: Duration,
-    /// How long erasing one user may spend on deleting points, which takes tens of milliseconds each.
+    /// The time limit for deleting points during one erasure. Each point takes tens of milliseconds.
     pub delete_deadline: Duration,
-    /// Where lines go that the server refuses. `None`: nowhere, they are only counted.
+    /// The file for lines that the server refuses. With `None`, refused lines are only counted.
     pub dead_letter: Option<PathBuf>,
-    /// How large that file may grow.
+    /// The maximum size of that file.
     pub dead_letter_max_bytes: u64,
 }
 
 impl InfluxOptions {
-    /// Options with the defaults of everything that has one.
+    /// Options with defaults for everything else.
     pub fn new(url: &str, org: &str, bucket: &str, token: &str, frame: TimeFrame) -> Self {
         Self {
             url: url.to_owned(),
@@ -75,7 +75,7 @@ impl InfluxOptions {
             user_key: None,
             any_window: false,
             batch_pairs: 5_000,
-            // Lines gather by themselves while the writes under way are; waiting longer only delays (measured).
+            // Lines accumulate while other writes are in flight. A longer wait only adds latency (measured).
             linger: Duration::ZERO,
             writes_in_flight: 2,
             queue_pairs: 500_000,
@@ -94,7 +94,7 @@ impl InfluxOptions {
 }
 
 impl fmt::Debug for InfluxOptions {
-    /// Everything but the token.
+    /// Omits the token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InfluxOptions")
             .field("url", &self.url)
@@ -108,7 +108,7 @@ impl fmt::Debug for InfluxOptions {
 
 #[cfg(test)]
 impl InfluxOptions {
-    /// Options whose server is never asked.
+    /// Options for tests that send no request.
     pub(super) fn for_tests() -> Self {
         let frame = TimeFrame::new(
             Duration::from_hours(336),

@@ -1,9 +1,9 @@
-//! What to send of a body next, and which of its lines are settled. No I/O and no clock.
+//! Decides which part of a body to send next, and tracks which of its lines are settled. No I/O and no clock.
 //!
-//! A body is first sent whole. When the server refuses it, its lines are taken apart by what may differ between
-//! them: by the shard that holds their timestamps, since the type of a field belongs to measurement and shard; by
-//! the request that brought them, since nobody must pay for a stranger's lines; and then by halves. A line is
-//! refused when the server refused it alone, or said of a body that it took none of its lines.
+//! A body is first sent as a whole. If the server refuses it, the plan splits its lines: by the shard of their
+//! timestamps, because the type of a field belongs to measurement and shard; by request, because the lines of one
+//! request must not affect another; and then into halves. A line counts as refused if the server refused it alone, or
+//! reported that it dropped all lines of a part.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,15 +17,15 @@ use super::refusal::Refusal;
 pub(super) struct Plan {
     text: Bytes,
     lines: Vec<Line>,
-    /// Open lines of each owner.
+    /// The number of open lines of each owner. An owner is a request, by its index in the group.
     left: Vec<usize>,
-    /// Owners whose last line was settled since this was last asked for.
+    /// Owners whose last line was settled since the last call of `take_settled`.
     settled: Vec<usize>,
-    /// Parts with lines of several owners, the next one last.
+    /// A stack of the parts with lines of several owners.
     shared: Vec<Part>,
-    /// Parts of one owner, the next one last.
+    /// For each owner, a stack of the parts with lines of that owner only.
     own: BTreeMap<usize, Vec<Part>>,
-    /// The owner whose part was sent last: owners take turns.
+    /// The owner of the last part. Owners are served round-robin.
     turn: usize,
 }
 
@@ -38,33 +38,33 @@ struct Line {
     fate: Fate,
 }
 
-/// What became of a line.
+/// The state of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Not known yet.
+    /// It is not known yet whether the line is durable.
     Open,
-    /// It is durable.
+    /// The line is durable.
     Taken,
-    /// The server refuses it for good.
+    /// The server refuses the line permanently.
     Refused,
 }
 
-/// Lines that are sent together, by their numbers in the body.
+/// Lines that are sent together, as line numbers of the body.
 #[derive(Debug)]
 pub(super) struct Part {
     lines: Vec<usize>,
 }
 
 impl Part {
-    /// How many lines it has.
+    /// The number of lines.
     pub(super) fn len(&self) -> usize {
         self.lines.len()
     }
 }
 
 impl Plan {
-    /// A plan for `text`, whose owners have their lines up to `ends`, each a number of lines from the beginning.
-    /// Shards are `shard_seconds` long.
+    /// A plan for the body `text`. `ends` has the end of each owner's lines, as a number of lines from the start of the
+    /// body. Shards are `shard_seconds` long.
     pub(super) fn new(text: Bytes, ends: &[usize], shard_seconds: u64) -> Self {
         let mut lines = Vec::with_capacity(ends.last().copied().unwrap_or(0));
         let mut owner = 0;
@@ -98,7 +98,7 @@ impl Plan {
         plan
     }
 
-    /// The next part to send. Parts of several owners come first: whoever has no bad line is settled by them.
+    /// The next part to send. Parts of several owners come first, because they settle owners without bad lines.
     pub(super) fn next(&mut self) -> Option<Part> {
         if let Some(part) = self.shared.pop() {
             return Some(part);
@@ -119,8 +119,8 @@ impl Plan {
         !self.shared.is_empty()
     }
 
-    /// The text of a part.
-    pub(super) fn text_of(&self, part: &Part) -> Bytes {
+    /// The lines of a part as bytes.
+    pub(super) fn bytes_of(&self, part: &Part) -> Bytes {
         if part.len() == self.lines.len() {
             return self.text.clone();
         }
@@ -133,12 +133,12 @@ impl Plan {
         text.freeze()
     }
 
-    /// Notes that the server took all of `part`.
+    /// Records that the server accepted all of `part`.
     pub(super) fn taken(&mut self, part: &Part) {
         self.settle(part, Fate::Taken);
     }
 
-    /// Notes that the server refused `part`, and takes it apart.
+    /// Records that the server refused `part`, and splits it.
     pub(super) fn refused(&mut self, part: Part, refusal: &Refusal) {
         if part.len() == 1 || refusal.dropped == Some(part.len()) {
             return self.settle(&part, Fate::Refused);
@@ -160,23 +160,23 @@ impl Plan {
         }
     }
 
-    /// Sends nothing more of `owner`, whose open lines stay open.
+    /// Removes the parts of `owner` from the plan. Its open lines stay open.
     pub(super) fn abandon(&mut self, owner: usize) {
         self.own.remove(&owner);
     }
 
-    /// The owners all of whose lines have been settled since the last call.
+    /// The owners whose last open line was settled since the last call.
     pub(super) fn take_settled(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.settled)
     }
 
-    /// The fates of the lines of `owner`, in their order.
+    /// The fates of the lines of `owner`, in order.
     pub(super) fn fates(&self, owner: usize) -> impl Iterator<Item = Fate> {
         self.of(owner).map(|line| line.fate)
     }
 
-    /// The text of the refused lines of `owner`.
-    pub(super) fn refused_text(&self, owner: usize) -> Vec<u8> {
+    /// The refused lines of `owner` as bytes.
+    pub(super) fn refused_lines(&self, owner: usize) -> Vec<u8> {
         let refused = self.of(owner).filter(|line| line.fate == Fate::Refused);
         refused
             .flat_map(|line| &self.text[line.start..line.end])
@@ -184,7 +184,7 @@ impl Plan {
             .collect()
     }
 
-    /// How many lines are refused, and how many are open.
+    /// The number of refused lines and the number of open lines.
     pub(super) fn unfit(&self) -> (usize, usize) {
         let count = |fate| self.lines.iter().filter(|line| line.fate == fate).count();
         (count(Fate::Refused), count(Fate::Open))
@@ -205,7 +205,7 @@ impl Plan {
         }
     }
 
-    /// Puts a part where it is the next one of its kind.
+    /// Pushes a part onto its stack.
     fn put(&mut self, part: Part) {
         let owner_of = |line: Option<&usize>| line.map(|line| self.lines[*line].owner);
         let owner = owner_of(part.lines.first());
@@ -229,7 +229,7 @@ impl Plan {
         shards.into_values().map(part).collect()
     }
 
-    /// Two parts, each with about half of the owners: a bad one among many is found in a few writes.
+    /// Splits into two parts, each with about half of the owners. A binary search finds one bad owner in a few writes.
     fn by_owner(&self, part: Part) -> Vec<Part> {
         let mut owners: VecDeque<usize> = VecDeque::new();
         for line in &part.lines {
@@ -252,7 +252,7 @@ fn halves(mut part: Part) -> Vec<Part> {
     vec![part, Part { lines: second }]
 }
 
-/// The number of the shard that holds a line; 0 for a line without a timestamp, which this program never writes.
+/// The number of a line's shard; 0 for a line without a timestamp, which this program never writes.
 fn shard_of(line: &[u8], shard_seconds: u64) -> i64 {
     let seconds = super::lines::timestamp(line).unwrap_or(0) / 1_000_000_000;
     seconds.div_euclid(i64::try_from(shard_seconds).unwrap_or(i64::MAX).max(1))

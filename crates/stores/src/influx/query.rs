@@ -1,4 +1,4 @@
-//! Flux over HTTP: an answer is believed only when it came to its proper end.
+//! Flux over HTTP. A response is accepted only if it is complete.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use super::framing::Framing;
 use super::server::{Server, refusal, send};
 use domain::Timestamp;
 
-/// The longest answer that is collected: some million short rows. Longer ones are for [`Answer`], row by row.
+/// The maximum size of a response that is collected in memory: some million short rows. [`QueryResponse`] streams longer
+/// ones.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
-/// The longest row: names have some hundred bytes.
+/// The maximum size of a row. Names have up to a few hundred bytes.
 const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
-/// A row of an answer, with the names of its columns.
+/// A row of a response, with its column names.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     header: &'a csv::StringRecord,
@@ -23,42 +24,43 @@ pub(super) struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The value in the column of this name.
+    /// The value of a column.
     pub(super) fn get(&self, column: &str) -> Result<&str, Error> {
         let index = self.header.iter().position(|name| name == column);
         index
             .and_then(|index| self.record.get(index))
-            .ok_or_else(|| Error::Nonsense(format!("it lacks the column {column}")))
+            .ok_or_else(|| Error::InvalidResponse(format!("it lacks the column {column}")))
     }
 
-    /// The number in the column of this name.
+    /// The value of a column as a non-negative integer.
     pub(super) fn number(&self, column: &str) -> Result<u64, Error> {
         let value = self.get(column)?;
         value
             .parse()
-            .map_err(|_| Error::Nonsense(format!("{column} is no number")))
+            .map_err(|_| Error::InvalidResponse(format!("{column} is not a number")))
     }
 
-    /// The instant in the column of this name.
+    /// The value of a column as a timestamp.
     pub(super) fn time(&self, column: &str) -> Result<Timestamp, Error> {
         let value = self.get(column)?;
         value
             .parse()
-            .map_err(|_| Error::Nonsense(format!("{column} is no time")))
+            .map_err(|_| Error::InvalidResponse(format!("{column} is not a timestamp")))
     }
 
-    /// The same instant in nanoseconds since 1970.
+    /// The value of a column as a timestamp, in nanoseconds since 1970.
     pub(super) fn nanos(&self, column: &str) -> Result<i64, Error> {
         let nanos = self.time(column)?.as_nanosecond();
-        i64::try_from(nanos).map_err(|_| Error::Nonsense(format!("{column} is out of range")))
+        i64::try_from(nanos)
+            .map_err(|_| Error::InvalidResponse(format!("{column} is out of range")))
     }
 }
 
-/// Runs `flux` and returns what `read` makes of each row.
+/// Runs `flux` and returns the rows, each parsed by `read`.
 ///
-/// No rows is an answer; an answer that breaks off, ends in an error, or lacks its end is an error, never
-/// fewer rows. Rows are read as they come, on the caller's own task: a body that stalls holds a connection until
-/// the deadline, and no thread.
+/// A response without rows is valid. A response that breaks off, ends in an error, or lacks its end is an error, never
+/// fewer rows. Rows are parsed as they arrive, on the caller's task: a body that stalls holds a connection until the
+/// deadline, but no thread.
 pub(super) async fn rows<T>(
     server: &Server,
     flux: &str,
@@ -66,11 +68,11 @@ pub(super) async fn rows<T>(
     read: impl FnMut(&Row<'_>) -> Result<T, Error> + Send,
 ) -> Result<Vec<T>, Error> {
     let all = async {
-        let mut answer = Answer::ask(server, flux, within, read).await?;
+        let mut response = QueryResponse::run(server, flux, within, read).await?;
         let mut rows = Vec::new();
-        while answer.next(&mut rows).await? {
-            if answer.bytes > MAX_BYTES {
-                return Err(Error::TooMuch(MAX_BYTES));
+        while response.next(&mut rows).await? {
+            if response.bytes > MAX_BYTES {
+                return Err(Error::TooLarge(MAX_BYTES));
             }
         }
         Ok(rows)
@@ -81,18 +83,18 @@ pub(super) async fn rows<T>(
     }
 }
 
-/// An answer that is read while it comes.
-pub(super) struct Answer<F> {
+/// A response that is parsed while it arrives.
+pub(super) struct QueryResponse<F> {
     response: Response,
     parser: Parser<F>,
-    /// How long the next bytes may take to come.
+    /// The timeout of each further chunk.
     within: Duration,
     bytes: usize,
 }
 
-impl<T, F: FnMut(&Row<'_>) -> Result<T, Error>> Answer<F> {
-    /// Runs `flux`; `within` is how long the head of the answer may take, and each further piece of it.
-    pub(super) async fn ask(
+impl<T, F: FnMut(&Row<'_>) -> Result<T, Error>> QueryResponse<F> {
+    /// Runs `flux`. `within` is the timeout of the response's head, and of each further chunk.
+    pub(super) async fn run(
         server: &Server,
         flux: &str,
         within: Duration,
@@ -117,11 +119,11 @@ impl<T, F: FnMut(&Row<'_>) -> Result<T, Error>> Answer<F> {
         })
     }
 
-    /// Appends the rows that came next to `rows`; `false` at the proper end of the answer. Rows of an answer that
-    /// turns out to have no proper end were there, but are not all.
+    /// Appends the rows of the next chunk to `rows`. Returns `false` at the end of a complete response. If the response
+    /// turns out to be incomplete, the rows so far are valid, but others are missing.
     pub(super) async fn next(&mut self, rows: &mut Vec<T>) -> Result<bool, Error> {
         let chunk = match tokio::time::timeout(self.within, self.response.chunk()).await {
-            Ok(chunk) => chunk.map_err(|error| Error::BrokenAnswer(root_cause(&error)))?,
+            Ok(chunk) => chunk.map_err(|error| Error::BrokenResponse(root_cause(&error)))?,
             Err(_) => return Err(Error::TimedOut(self.within)),
         };
         let Some(chunk) = chunk else {
@@ -134,7 +136,7 @@ impl<T, F: FnMut(&Row<'_>) -> Result<T, Error>> Answer<F> {
     }
 }
 
-/// Reads the whole of an annotated CSV answer.
+/// Parses a complete annotated CSV response.
 #[cfg(test)]
 pub(super) fn parse<T>(
     body: &[u8],
@@ -142,7 +144,7 @@ pub(super) fn parse<T>(
 ) -> Result<Vec<T>, Error> {
     let mut parser = Parser::new(read);
     let mut rows = Vec::new();
-    // In pieces, as they come.
+    // In several pieces, like chunks from the network.
     for piece in body.chunks(body.len() / 3 + 1) {
         parser.take(piece, &mut rows)?;
     }
@@ -150,13 +152,13 @@ pub(super) fn parse<T>(
     Ok(rows)
 }
 
-/// Reads annotated CSV from its first to its last byte, in pieces of any length.
+/// An incremental parser of annotated CSV, which accepts pieces of any length.
 struct Parser<F> {
     framing: Framing,
-    /// The beginning of a record whose end has not come.
+    /// The start of an incomplete record.
     begun: Vec<u8>,
     header: Option<csv::StringRecord>,
-    /// As many columns as the annotations above a header have.
+    /// The number of columns in the annotations above the next header.
     annotated: Option<usize>,
     read: F,
 }
@@ -172,10 +174,10 @@ impl<F> Parser<F> {
         }
     }
 
-    /// Whether the answer may end here.
+    /// Checks that the response may end here.
     fn end(&self) -> Result<(), Error> {
         let whole = self.framing.end();
-        whole.map_err(|wrong| Error::BrokenAnswer(wrong.into()))
+        whole.map_err(|wrong| Error::BrokenResponse(wrong.into()))
     }
 
     fn take<T>(&mut self, piece: &[u8], rows: &mut Vec<T>) -> Result<(), Error>
@@ -183,7 +185,7 @@ impl<F> Parser<F> {
         F: FnMut(&Row<'_>) -> Result<T, Error>,
     {
         let whole = self.framing.take(piece);
-        let whole = whole.map_err(|wrong| Error::BrokenAnswer(wrong.into()))?;
+        let whole = whole.map_err(|wrong| Error::BrokenResponse(wrong.into()))?;
         let (ended, begun) = piece.split_at(whole);
         if !self.begun.is_empty() && whole > 0 {
             let mut first = std::mem::take(&mut self.begun);
@@ -194,12 +196,12 @@ impl<F> Parser<F> {
         }
         self.begun.extend_from_slice(begun);
         if self.begun.len() > MAX_RECORD_BYTES {
-            return Err(Error::Nonsense("a row that is too long".into()));
+            return Err(Error::InvalidResponse("a row that is too long".into()));
         }
         Ok(())
     }
 
-    /// Reads whole records.
+    /// Parses complete records.
     fn records<T>(&mut self, text: &[u8], rows: &mut Vec<T>) -> Result<(), Error>
     where
         F: FnMut(&Row<'_>) -> Result<T, Error>,
@@ -213,22 +215,28 @@ impl<F> Parser<F> {
             if record.get(0).is_some_and(|first| first.starts_with('#')) {
                 let above = self.annotated.replace(record.len());
                 if above.is_some_and(|columns| columns != record.len()) {
-                    return Err(Error::Nonsense("annotations that do not fit".into()));
+                    return Err(Error::InvalidResponse(
+                        "annotations of different lengths".into(),
+                    ));
                 }
             } else if is_error_header(&record) {
-                // The message below this header may echo values: it is not read.
-                return Err(Error::BrokenAnswer("the query failed on its way".into()));
+                // The message in the next row may echo values, so it is not read.
+                return Err(Error::BrokenResponse(
+                    "the query failed while its response was streaming".into(),
+                ));
             } else if let Some(columns) = self.annotated.take() {
                 if columns != record.len() || has_twice(&record) {
-                    return Err(Error::Nonsense("a header that does not fit".into()));
+                    return Err(Error::InvalidResponse(
+                        "a header that does not match its annotations".into(),
+                    ));
                 }
                 self.header = Some(record.clone());
             } else {
                 let Some(header) = &self.header else {
-                    return Err(Error::Nonsense("a row before any header".into()));
+                    return Err(Error::InvalidResponse("a row before any header".into()));
                 };
                 if record.len() != header.len() {
-                    return Err(Error::Nonsense(
+                    return Err(Error::InvalidResponse(
                         "a row of another length than its header".into(),
                     ));
                 }
@@ -248,7 +256,8 @@ fn has_twice(header: &csv::StringRecord) -> bool {
     names.any(|(place, name)| header.iter().take(place).any(|other| other == name))
 }
 
-/// An error after the first byte of an answer arrives as a last table, under status 200.
+/// Whether the record is the header of an error table. An error after the response has started arrives as a last table,
+/// with status 200.
 fn is_error_header(record: &csv::StringRecord) -> bool {
     let cells: Vec<&str> = record.iter().take(3).collect();
     matches!(
@@ -259,9 +268,9 @@ fn is_error_header(record: &csv::StringRecord) -> bool {
 
 fn csv_error(error: csv::Error) -> Error {
     match error.into_kind() {
-        csv::ErrorKind::Io(error) => Error::BrokenAnswer(error.to_string()),
-        csv::ErrorKind::Utf8 { .. } => Error::Nonsense("it is not UTF-8".into()),
-        _ => Error::Nonsense("it is no CSV".into()),
+        csv::ErrorKind::Io(error) => Error::BrokenResponse(error.to_string()),
+        csv::ErrorKind::Utf8 { .. } => Error::InvalidResponse("it is not UTF-8".into()),
+        _ => Error::InvalidResponse("it is not CSV".into()),
     }
 }
 
@@ -306,7 +315,7 @@ mod tests {
         let bare = "error,reference\r\n\"it broke\",897\r\n\r\n";
         for tail in [annotated, bare] {
             let error = numbers(format!("{GOOD}{tail}").as_bytes()).unwrap_err();
-            assert!(matches!(error, Error::BrokenAnswer(_)), "{error}");
+            assert!(matches!(error, Error::BrokenResponse(_)), "{error}");
             assert!(numbers(tail.as_bytes()).is_err());
         }
     }

@@ -1,73 +1,73 @@
-//! What the server means by an answer to a write that is not 204.
+//! The meaning of a response to a write that is not 204.
 
-use super::error::{Answer, Error};
+use super::error::{Error, ErrorResponse};
 
-/// Why the server refuses lines of a body for good.
+/// Why the server permanently refuses lines of a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// How many lines the server says that it dropped; the others may be written or not.
+    /// The number of lines that the server reports as dropped. The other lines may or may not be written.
     pub(super) dropped: Option<usize>,
-    /// Whether the reason lies in a shard rather than in a line.
+    /// Whether the cause is a shard rather than a line.
     pub(super) is_of_shard: bool,
-    /// The reason, for the log and for the file of refused lines. The server's own words may echo the lines, and
-    /// lines name users.
+    /// The reason, for the log and for the dead-letter file. It does not contain the server's message, which may echo
+    /// lines and thus user ids.
     pub(super) reason: String,
 }
 
-/// What an answer to a write means.
+/// The meaning of a response to a write.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// Every line is durable, but for so many that are older than the bucket's retention.
+    /// Every line is durable, except lines that are older than the bucket's retention.
     Taken {
-        /// How many lines were dropped for their age.
+        /// The number of lines that were dropped for their age.
         expired: usize,
     },
-    /// Some or all lines will never be taken.
+    /// The server will never accept some or all of the lines.
     Refused(Refusal),
     /// The lines may or may not be durable.
     Failed(Error),
 }
 
 impl Verdict {
-    /// Reads the outcome of a write.
+    /// Interprets the result of a write.
     pub(super) fn of(written: Result<(), Error>) -> Self {
         let error = match written {
             Ok(()) => return Self::Taken { expired: 0 },
             Err(error) => error,
         };
-        let Error::Status(answer) = error else {
+        let Error::Status(response) = error else {
             return Self::Failed(error);
         };
-        match (answer.status, expired_lines(&answer)) {
-            // 2.0.x answers 500 where later ones answer 422.
+        match (response.status, expired_lines(&response)) {
+            // 2.0.x returns 500 where later versions return 422.
             (422 | 500, Some(expired)) => Self::Taken { expired },
-            (400 | 413 | 422, _) => Self::Refused(refusal(&answer)),
-            _ => Self::Failed(Error::Status(answer)),
+            (400 | 413 | 422, _) => Self::Refused(refusal(&response)),
+            _ => Self::Failed(Error::Status(response)),
         }
     }
 }
 
-fn refusal(answer: &Answer) -> Refusal {
-    let is_of_shard = answer.status == 422 && answer.message.contains("partial write");
-    let class = match answer.status {
+fn refusal(response: &ErrorResponse) -> Refusal {
+    let is_of_shard = response.status == 422 && response.message.contains("partial write");
+    let class = match response.status {
         413 => "too large",
-        422 if answer.message.contains("field type conflict") => "field type conflict",
+        422 if response.message.contains("field type conflict") => "field type conflict",
         422 => "partial write",
         _ => "malformed line",
     };
     Refusal {
-        dropped: dropped_lines(answer),
+        dropped: dropped_lines(response),
         is_of_shard,
-        reason: format!("status {} {class}", answer.status),
+        reason: format!("status {} {class}", response.status),
     }
 }
 
-/// How many lines were dropped for their age alone; `None` when that is not what the answer says.
+/// The number of lines that were dropped for their age alone; `None` if the response reports anything else.
 ///
-/// The server answers with the first shard that fails, and says this only when none did. 2.8 and later say "dropped
-/// 3 points outside retention policy", versions before them "points beyond retention policy dropped=3".
-fn expired_lines(answer: &Answer) -> Option<usize> {
-    let message = &answer.message;
+/// The server reports the first shard that fails, and reports dropped points only if no shard failed. 2.8 and later
+/// write "dropped 3 points outside retention policy", earlier versions "points beyond retention policy dropped=3".
+fn expired_lines(response: &ErrorResponse) -> Option<usize> {
+    let message = &response.message;
     if let Some((before, _)) = message.split_once(" points outside retention policy") {
         return before.rsplit_once("dropped ")?.1.parse().ok();
     }
@@ -75,10 +75,10 @@ fn expired_lines(answer: &Answer) -> Option<usize> {
     leading_number(after)
 }
 
-/// How many lines the server says that it dropped of the shard that failed first.
-fn dropped_lines(answer: &Answer) -> Option<usize> {
-    let (_, after) = answer.message.rsplit_once("dropped=")?;
-    (answer.status == 422).then_some(())?;
+/// The number of lines that the server reports as dropped in the shard that failed first.
+fn dropped_lines(response: &ErrorResponse) -> Option<usize> {
+    let (_, after) = response.message.rsplit_once("dropped=")?;
+    (response.status == 422).then_some(())?;
     leading_number(after)
 }
 
@@ -92,10 +92,10 @@ mod tests {
     use super::*;
 
     fn verdict(status: u16, message: &str) -> Verdict {
-        Verdict::of(Err(Error::Status(Box::new(Answer {
+        Verdict::of(Err(Error::Status(Box::new(ErrorResponse {
             status,
             message: message.into(),
-            ..Answer::default()
+            ..ErrorResponse::default()
         }))))
     }
 

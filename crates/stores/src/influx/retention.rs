@@ -1,4 +1,4 @@
-//! Whether the bucket keeps pairs for as long as the window, or else counts are too small and nobody says so.
+//! Checks that the bucket's retention is at least the window. Otherwise counts would be too small without any error.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::error::Error;
 use super::server::{Server, send};
 use domain::store::StoreError;
 
-/// A bucket's retention changes when somebody changes it: looking once a minute is enough, and pings come more often.
+/// The interval of checks. Retention changes only by hand, so once a minute is enough; pings are more frequent.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The longest answer that is read: one bucket takes less than a kilobyte.
+/// The maximum size of a response. One bucket takes less than a kilobyte.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// What is known of the retention of the bucket of pairs.
+/// The last known retention of the bucket of the pairs.
 #[derive(Debug, Default)]
 pub(super) struct Retention {
     seen: Mutex<Option<(Instant, Duration)>>,
@@ -41,8 +41,8 @@ struct Rule {
 }
 
 impl Retention {
-    /// An error when `bucket` keeps points for less than `window`. A token that may not look at the bucket, and any other
-    /// failure to find out, is none: the first pair that the server drops too early says it then.
+    /// Fails if the retention of `bucket` is less than `window`. Passes if the retention can't be determined, for example
+    /// because the token may not read it: then the first pair that the server drops too early shows the problem.
     pub(super) async fn check(
         &self,
         server: &Server,
@@ -65,7 +65,7 @@ impl Retention {
         if kept >= window {
             return Ok(());
         }
-        // Once it is mended, the next ping says so.
+        // Do not cache a failure, so that the next ping notices the repair.
         *self.seen.lock() = None;
         Err(StoreError::NotSetUp(format!(
             "InfluxDB keeps pairs in bucket {bucket:?} for {} s, less than the window of {} s",
@@ -75,7 +75,7 @@ impl Retention {
     }
 }
 
-/// How long `bucket` keeps its points; `None` when the server shows no such bucket.
+/// The retention of `bucket`; `None` if the server does not show such a bucket.
 async fn look(server: &Server, bucket: &str, within: Duration) -> Result<Option<Duration>, Error> {
     let request = server.org_request(Method::GET, "api/v2/buckets");
     let mut response = send(request.query(&[("name", bucket)]), within).await?;
@@ -92,7 +92,7 @@ async fn look(server: &Server, bucket: &str, within: Duration) -> Result<Option<
     Ok(retention_in(&body, bucket))
 }
 
-/// No rule, and a rule of 0 s, keep for ever.
+/// No rule, or a rule of 0 s, means unlimited retention.
 fn retention_in(body: &[u8], bucket: &str) -> Option<Duration> {
     let listed: Buckets = serde_json::from_slice(body).ok()?;
     let found = listed.buckets.into_iter().find(|one| one.name == bucket)?;

@@ -1,4 +1,4 @@
-//! Plain HTTP to an InfluxDB server: URLs, authorisation, time-outs, and answers that are no success.
+//! HTTP requests to an InfluxDB server: URLs, authorisation, timeouts and error responses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
 
-use super::error::{Answer, Error};
+use super::error::{Error, ErrorResponse};
 use super::options::InfluxOptions;
 use domain::store::StoreError;
 
-/// Longest part of a refusal that is read.
+/// The maximum number of bytes that are read of an error response.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 
-/// A server, as one organisation's token sees it.
+/// A server, with the token and the organisation for its requests.
 #[derive(Debug, Clone)]
 pub(super) struct Server {
     client: Client,
@@ -26,7 +26,9 @@ impl Server {
     pub(super) fn new(options: &InfluxOptions) -> Result<Self, StoreError> {
         let mut token =
             HeaderValue::try_from(format!("Token {}", options.token)).map_err(|_| {
-                StoreError::Rejected("influx_token has a character that no header can carry".into())
+                StoreError::Rejected(
+                    "influx_token has a character that is not valid in a header".into(),
+                )
             })?;
         token.set_sensitive(true);
         let base = base_url(&options.url)?;
@@ -34,14 +36,14 @@ impl Server {
             .default_headers(HeaderMap::from_iter([(AUTHORIZATION, token)]))
             .connect_timeout(options.connect_timeout)
             .tcp_nodelay(true)
-            // A redirected POST would be repeated as a GET.
+            // A redirect would turn a POST into a GET.
             .redirect(reqwest::redirect::Policy::none());
         if is_loopback(&base) {
             client = client.no_proxy();
         }
-        let client = client
-            .build()
-            .map_err(|error| StoreError::Unavailable(format!("no HTTP client: {error}")))?;
+        let client = client.build().map_err(|error| {
+            StoreError::Unavailable(format!("can't create an HTTP client: {error}"))
+        })?;
         Ok(Self {
             client,
             base,
@@ -49,7 +51,7 @@ impl Server {
         })
     }
 
-    /// A request to `path` below the base URL, which may have a path of its own.
+    /// A request to `path` below the base URL. The base URL may have a path.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         url.set_path(&format!(
@@ -66,17 +68,17 @@ impl Server {
     }
 }
 
-/// The URL of a server, checked.
+/// Parses `influx_url`.
 pub(super) fn base_url(text: &str) -> Result<Url, StoreError> {
     parse_url(text)
         .map_err(|what| StoreError::Rejected(format!("influx_url must be {INFLUX_URL}: {what}")))
 }
 
-/// What a server's URL looks like.
+/// A description of a valid server URL, for error messages.
 pub const INFLUX_URL: &str =
     "a URL such as http://host:8086 or https://host/path, without user, query and fragment";
 
-/// Reads a server's URL, or says what is wrong with it.
+/// Parses a server's URL, or returns what is wrong with it.
 pub fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| error.to_string())?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -85,15 +87,15 @@ pub fn parse_url(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err("it has a query or a fragment".to_owned());
     }
-    // A user would take the place of the token.
+    // The client would send the user's credentials instead of the token.
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("it names a user".to_owned());
+        return Err("it contains a user name or password".to_owned());
     }
     Ok(url)
 }
 
-/// Whether the server is on this machine. A proxy of `HTTP_PROXY` can't reach it for us, and has no business with the
-/// token; for other hosts the client heeds `NO_PROXY`.
+/// Whether the server is on this machine. The proxy of `HTTP_PROXY` can't reach such a server, and must not get the
+/// token. For other hosts the client respects `NO_PROXY`.
 pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -101,7 +103,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
     host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
-/// Sends a request and waits at most `within` for the head of its answer.
+/// Sends a request and waits at most `within` for the head of the response.
 pub(super) async fn send(request: RequestBuilder, within: Duration) -> Result<Response, Error> {
     match tokio::time::timeout(within, request.send()).await {
         Ok(sent) => Ok(sent?),
@@ -109,22 +111,22 @@ pub(super) async fn send(request: RequestBuilder, within: Duration) -> Result<Re
     }
 }
 
-/// Reads why an answer is no success.
+/// Converts an error response to an error.
 pub(super) async fn refusal(mut response: Response) -> Error {
     let status = response.status().as_u16();
     let retry_after = retry_after(response.headers());
     let mut body = Vec::new();
-    // What can't be read of a refusal only makes the reason poorer.
+    // If the rest of the body can't be read, the reason is less detailed.
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_REFUSAL_BYTES {
             break;
         }
     }
-    Error::Status(Box::new(Answer::of_body(status, &body, retry_after)))
+    Error::Status(Box::new(ErrorResponse::of_body(status, &body, retry_after)))
 }
 
-/// `Retry-After` in seconds. As a date it is ignored: the clocks of two machines may differ by more.
+/// `Retry-After` in seconds. A date is ignored, because the clock skew of two machines may be larger than the delay.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers
         .get(RETRY_AFTER)?

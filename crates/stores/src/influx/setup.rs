@@ -1,7 +1,7 @@
-//! What `headcount setup` makes in InfluxDB: the organisation, both buckets and, if asked, tokens.
+//! `headcount setup` for InfluxDB: creates the organisation, both buckets and, on request, tokens.
 //!
-//! Every step looks first and makes what is missing, and a step that another set-up took in between is taken
-//! for done: so it may be repeated, and run twice at once.
+//! Every step checks first and creates only what is missing. If a concurrent set-up creates it in between, the step counts
+//! as done. So a set-up is idempotent, and two may run at the same time.
 
 use std::time::Duration;
 
@@ -24,20 +24,21 @@ use super::server::{Server, refusal, send};
 use domain::Timestamp;
 use domain::store::{Change, IssuedToken, PairStore, SetUp, Step, StoreError};
 
-/// How long trend points are kept: a year and a month.
+/// The retention of trend points: a year and a month.
 pub(super) const TREND_SECONDS: u64 = 400 * DAY;
-/// The server keeps no bucket for less. A shorter window still counts right: queries state their range.
+/// The minimum retention that the server accepts. Counts over a shorter window are still exact, because queries state
+/// their range.
 const LEAST_RETENTION: u64 = HOUR;
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
 
-/// The tokens that are issued: one that may do what the service does, one that may only read.
+/// The roles of issued tokens: `service` may read and write, `reader` may only read.
 pub const TOKEN_ROLES: [&str; 2] = ["service", "reader"];
 
-/// Makes whatever is missing for `options`, whose token must be allowed to.
+/// Creates whatever is missing for `options`. The token must have the permissions for that.
 ///
-/// With `issue_tokens` also one token that may do what the service does and one that may only read, unless
-/// tokens for the same purposes exist.
+/// With `issue_tokens`, it also issues one token for each of [`TOKEN_ROLES`], unless a token with the same description
+/// exists.
 pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp, StoreError> {
     let setup = Setup {
         driver: connect(options)?,
@@ -46,7 +47,7 @@ pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp
     };
     if call(setup.driver.is_onboarding_allowed()).await? {
         return Err(StoreError::Unavailable(
-            "InfluxDB itself is new and has no first user yet: run `influx setup`, then this again"
+            "InfluxDB is not initialised and has no user yet: run `influx setup`, then `headcount setup` again"
                 .into(),
         ));
     }
@@ -82,17 +83,17 @@ pub async fn set_up(options: &InfluxOptions, issue_tokens: bool) -> Result<SetUp
     })
 }
 
-/// How long the bucket of pairs keeps points, in seconds.
+/// The retention of the bucket of the pairs, in seconds.
 fn retention_of(options: &InfluxOptions) -> u64 {
     options.frame.full_window().seconds().max(LEAST_RETENTION)
 }
 
-/// How long the shards of the bucket of pairs are.
+/// The shard length of the bucket of the pairs.
 pub(super) fn shard_of(options: &InfluxOptions) -> Duration {
     shard_length(retention_of(options))
 }
 
-/// Makes what instances must agree on, and looks for what other programs wrote into the buckets.
+/// Creates the installation's record, and finds the points that other programs wrote into the buckets.
 async fn in_buckets(options: &InfluxOptions) -> Result<(Change, Vec<String>), StoreError> {
     let store = InfluxStore::open(options.clone())?;
     let done = async {
@@ -116,7 +117,7 @@ impl Setup<'_> {
         if let Some(id) = self.find_org().await? {
             return Ok((id, Change::Unchanged));
         }
-        // The driver can't make organisations.
+        // The driver can't create organisations.
         let body = json!({"name": self.options.org});
         let made = self.post_json(Method::POST, "api/v2/orgs", &body).await;
         match self.find_org().await? {
@@ -135,14 +136,14 @@ impl Setup<'_> {
         };
         let found = match call(self.driver.list_organizations(wanted)).await {
             Ok(found) => found.orgs,
-            Err(Error::Status(answer)) if answer.status == 404 => Vec::new(),
+            Err(Error::Status(response)) if response.status == 404 => Vec::new(),
             Err(error) => return Err(error),
         };
         let found = found.into_iter().find(|org| org.name == self.options.org);
         Ok(found.and_then(|org| org.id))
     }
 
-    /// The id of a bucket with exactly this retention.
+    /// Creates the bucket, or changes its retention to exactly this one. Returns its id.
     async fn bucket(
         &self,
         org_id: &str,
@@ -185,12 +186,12 @@ impl Setup<'_> {
         };
         match call(self.driver.list_buckets(Some(wanted))).await {
             Ok(found) => Ok(found.buckets.into_iter().find(|bucket| bucket.name == name)),
-            Err(Error::Status(answer)) if answer.status == 404 => Ok(None),
+            Err(Error::Status(response)) if response.status == 404 => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The driver can't change buckets.
+    /// Changes a bucket's retention. The driver can't change buckets.
     async fn change_retention(&self, id: &str, rule: RetentionRule) -> Result<(), Error> {
         let body = json!({"retentionRules": [rule]});
         self.post_json(Method::PATCH, &format!("api/v2/buckets/{id}"), &body)
@@ -263,7 +264,7 @@ impl Setup<'_> {
     }
 }
 
-/// A retention with the shard groups that the server itself would choose, but stated, so that they change
+/// A retention rule with the shard group duration that the server would choose itself. It is explicit, so that it changes
 /// along with the retention.
 fn retention(seconds: u64) -> Result<RetentionRule, StoreError> {
     let too_long = |_| StoreError::Rejected("window is too long for a bucket's retention".into());
@@ -272,8 +273,8 @@ fn retention(seconds: u64) -> Result<RetentionRule, StoreError> {
     Ok(rule)
 }
 
-/// The length of the shards of a bucket that keeps points for so many seconds: an hour below two days, a day below
-/// half a year, else a week.
+/// The shard length for a retention in seconds: an hour for less than two days, a day for less than half a year, otherwise
+/// a week.
 pub(super) fn shard_length(retention: u64) -> Duration {
     Duration::from_secs(match retention {
         0..172_800 => HOUR,
@@ -291,7 +292,7 @@ fn permission(action: Action, org_id: &str, bucket_id: &str) -> Permission {
 
 fn missing(what: &str, name: &str) -> StoreError {
     StoreError::Unavailable(format!(
-        "InfluxDB: {what} {name:?} was made and is not there"
+        "InfluxDB: {what} {name:?} was created, but is not listed"
     ))
 }
 

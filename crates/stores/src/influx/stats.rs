@@ -1,8 +1,8 @@
-//! What the writing side has done so far.
+//! Counters of the write path.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of the writing side, all of them since the store was opened.
+/// Live counters of the write path since the store was opened.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) written: AtomicU64,
@@ -14,22 +14,22 @@ pub(super) struct Counters {
     pub(super) dead_letter_lost: AtomicU64,
 }
 
-/// What the writing side has done since the store was opened.
+/// The counters of the write path since the store was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InfluxStats {
-    /// Lines that the server took.
+    /// Lines that the server accepted.
     pub written: u64,
-    /// Writes that the server took, each of many lines.
+    /// Write requests that the server accepted, each with many lines.
     pub bodies: u64,
-    /// Tries after the first.
+    /// Retries of writes.
     pub retries: u64,
     /// Lines that the server dropped because they were older than its retention.
     pub expired: u64,
-    /// Lines that the server dropped for their age although they lie within the window.
+    /// Lines within the window that the server dropped because of their age.
     pub dropped_in_window: u64,
-    /// Lines that the server refuses.
+    /// Lines that the server refused permanently.
     pub refused: u64,
-    /// Refused lines that no dead-letter file took.
+    /// Refused lines that were not written to a dead-letter file.
     pub dead_letter_lost: u64,
 }
 
@@ -39,7 +39,7 @@ impl Counters {
         counter.fetch_add(lines as u64, Ordering::Relaxed);
     }
 
-    /// The counters now.
+    /// The current values.
     pub(super) fn read(&self) -> InfluxStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         InfluxStats {

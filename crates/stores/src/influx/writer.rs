@@ -1,4 +1,4 @@
-//! Group commit: many requests share one write, and each is answered when its own lines are settled.
+//! Group commit: many requests share one write. Each request completes when its own lines are settled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,35 +14,35 @@ use tokio_util::sync::CancellationToken;
 
 use super::deliver::Delivery;
 use super::error::Error;
-use super::group::{Answer, Group};
+use super::group::{Group, WriteResult};
 use super::lines::Lines;
 use super::options::InfluxOptions;
 use domain::store::{Partly, StoreError};
 use supervisor::Watch;
 
-/// The lines of one request that travel together, with what their caller waits on.
+/// A body of lines of one request, with its reply channel.
 struct Part {
     lines: Lines,
-    answer: oneshot::Sender<Answer>,
-    room: Room,
+    reply: oneshot::Sender<WriteResult>,
+    reservation: Reservation,
 }
 
-/// Lines that wait or are under way; they no longer do when this is dropped.
-struct Room {
+/// Queue capacity for lines that are queued or being written. Dropping it releases the capacity.
+struct Reservation {
     waiting: Arc<AtomicUsize>,
     lines: usize,
 }
 
-impl Drop for Room {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.lines, Ordering::AcqRel);
     }
 }
 
-/// The way in to the task that gathers parts into writes.
+/// The handle of the task that gathers parts into writes.
 ///
-/// The task ends when [`close`](Self::close) is called or the writer is dropped, after it has delivered what
-/// was queued.
+/// The task ends when [`close`](Self::close) is called or the writer is dropped, after it has delivered the queued
+/// parts.
 #[derive(Debug)]
 pub(super) struct Writer {
     /// Unbounded in messages; bounded in lines by `waiting`.
@@ -54,17 +54,17 @@ pub(super) struct Writer {
     trap: Arc<std::sync::atomic::AtomicBool>,
 }
 
-/// The task's side. It outlives a panic of the task, which goes on with what is queued.
+/// The task's state. It survives a panic of the task; the restarted task continues with the queued parts.
 struct Gatherer {
     parts: mpsc::UnboundedReceiver<Part>,
-    /// A part that did not fit the last body.
+    /// A part that did not fit into the last body.
     held: Option<Part>,
-    /// Writes under way.
+    /// Writes in flight.
     writes: JoinSet<()>,
     delivery: Arc<Delivery>,
     bucket: Arc<str>,
     linger: Duration,
-    /// Panics at the next part, once.
+    /// Makes the task panic once, at the next part.
     #[cfg(test)]
     trap: Arc<std::sync::atomic::AtomicBool>,
 }
@@ -86,7 +86,7 @@ impl Writer {
             trap: Arc::clone(&trap),
         }));
         let kept = async move {
-            // It ends when the way in to it is dropped.
+            // The task ends when the sender is dropped.
             let never = CancellationToken::new();
             let make = || {
                 let gatherer = Arc::clone(&gatherer);
@@ -106,47 +106,47 @@ impl Writer {
         }
     }
 
-    /// How many lines a body should have now.
+    /// The current maximum number of lines in a body.
     pub(super) fn batch_lines(&self) -> usize {
-        self.delivery.pace.batch_lines()
+        self.delivery.flow.batch_lines()
     }
 
-    /// Queues bodies of lines, all or none, and waits until each line of them is settled.
+    /// Queues either all bodies or none, and waits until each line is settled.
     pub(super) async fn write(&self, bodies: Vec<Lines>) -> Result<(), StoreError> {
         if bodies.is_empty() {
             return Ok(());
         }
         let counts: Vec<usize> = bodies.iter().map(Lines::count).collect();
-        let answers = join_all(self.queue(bodies)?).await;
+        let results = join_all(self.queue(bodies)?).await;
         // A task that panicked drops the senders.
-        let answers = answers
+        let results = results
             .into_iter()
-            .map(|answer| answer.unwrap_or_else(|_| Err(Error::Panicked.into())));
-        overall(counts.into_iter().zip(answers))
+            .map(|result| result.unwrap_or_else(|_| Err(Error::Panicked.into())));
+        overall(counts.into_iter().zip(results))
     }
 
-    fn queue(&self, bodies: Vec<Lines>) -> Result<Vec<oneshot::Receiver<Answer>>, StoreError> {
-        let mut rooms = self.rooms_for(&bodies)?.into_iter();
+    fn queue(&self, bodies: Vec<Lines>) -> Result<Vec<oneshot::Receiver<WriteResult>>, StoreError> {
+        let mut reservations = self.reserve(&bodies)?.into_iter();
         let sender = self.parts.lock().clone().ok_or(StoreError::Closed)?;
-        let mut answers = Vec::with_capacity(bodies.len());
+        let mut results = Vec::with_capacity(bodies.len());
         for lines in bodies {
-            let (answer, answered) = oneshot::channel();
-            let room = rooms.next().ok_or(StoreError::Closed)?;
+            let (reply, result) = oneshot::channel();
+            let reservation = reservations.next().ok_or(StoreError::Closed)?;
             let part = Part {
                 lines,
-                answer,
-                room,
+                reply,
+                reservation,
             };
             sender.send(part).map_err(|_| StoreError::Closed)?;
-            answers.push(answered);
+            results.push(result);
         }
-        Ok(answers)
+        Ok(results)
     }
 
-    /// Room for all `bodies`. A request larger than the queue gets in when the queue is empty.
-    fn rooms_for(&self, bodies: &[Lines]) -> Result<Vec<Room>, StoreError> {
+    /// Reserves queue capacity for all `bodies`. An empty queue accepts a request that is larger than its capacity.
+    fn reserve(&self, bodies: &[Lines]) -> Result<Vec<Reservation>, StoreError> {
         let lines: usize = bodies.iter().map(Lines::count).sum();
-        let limit = self.delivery.pace.queue_lines();
+        let limit = self.delivery.flow.queue_lines();
         let admitted = self
             .waiting
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
@@ -154,22 +154,22 @@ impl Writer {
                 (waiting == 0 || all <= limit).then_some(all)
             });
         if admitted.is_err() {
-            let text = "InfluxDB: more pairs wait than it takes within two seconds";
+            let text = "InfluxDB: the queue has more pairs than it accepts in two seconds";
             return Err(StoreError::Busy(text.to_owned()));
         }
-        let room = |body: &Lines| Room {
+        let reservation = |body: &Lines| Reservation {
             waiting: Arc::clone(&self.waiting),
             lines: body.count(),
         };
-        Ok(bodies.iter().map(room).collect())
+        Ok(bodies.iter().map(reservation).collect())
     }
 
-    /// How many lines wait or are under way.
+    /// The number of lines that are queued or being written.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Acquire)
     }
 
-    /// Delivers what is queued and ends.
+    /// Delivers the queued parts and ends the task.
     pub(super) async fn close(&self) {
         drop(self.parts.lock().take());
         let gatherer = self.gatherer.lock().take();
@@ -191,7 +191,7 @@ impl Gatherer {
                     None => break,
                 },
             };
-            // Gathering begins when a write may start: the busier the server, the larger the next body.
+            // Gather only when a write may start: the busier the server, the larger the next body.
             let lane = Arc::clone(&self.delivery.lane);
             let Ok(permit) = lane.acquire_owned().await else {
                 break;
@@ -210,10 +210,10 @@ impl Gatherer {
         }
     }
 
-    /// Adds parts to `first` until a body is full or the linger is over; one that does not fit is held.
+    /// Adds parts to `first` until the body is full or the linger time is over. Holds back a part that does not fit.
     async fn gather(&mut self, first: Part) -> Vec<Part> {
         let until = Instant::now() + self.linger;
-        let batch_lines = self.delivery.pace.batch_lines();
+        let batch_lines = self.delivery.flow.batch_lines();
         let mut lines = first.lines.count();
         let mut parts = vec![first];
         while lines < batch_lines {
@@ -236,14 +236,14 @@ impl Gatherer {
     }
 }
 
-/// Its callers are told by the channels that it drops.
+/// Logs a panic of a write. Its callers notice it by their closed reply channels.
 fn note_panic(written: &Result<(), tokio::task::JoinError>) {
     if written.is_err() {
         tracing::error!("a write to InfluxDB panicked");
     }
 }
 
-/// Writes the parts whose callers still wait, as one body, and answers each.
+/// Writes the parts whose callers still wait as one body, and sends each its result.
 async fn write(
     delivery: Arc<Delivery>,
     bucket: Arc<str>,
@@ -251,27 +251,27 @@ async fn write(
     permit: OwnedSemaphorePermit,
 ) {
     let mut group = Group::default();
-    let mut rooms = Vec::with_capacity(parts.len());
+    let mut reservations = Vec::with_capacity(parts.len());
     for part in parts {
-        if !part.answer.is_closed() {
-            group.push(part.lines, part.answer);
-            rooms.push(part.room);
+        if !part.reply.is_closed() {
+            group.push(part.lines, part.reply);
+            reservations.push(part.reservation);
         }
     }
     if !group.is_empty() {
         delivery.run(&bucket, group, Some(permit)).await;
     }
-    drop(rooms);
+    drop(reservations);
 }
 
-/// The answer of a request from those of its bodies, each with its number of lines. An error of which nothing more is
-/// known leaves the lines of its body open.
-fn overall(answers: impl Iterator<Item = (usize, Answer)>) -> Answer {
+/// Combines the results of a request's bodies, each with its number of lines. The lines of a body with any error but
+/// [`StoreError::Partly`] count as open.
+fn overall(results: impl Iterator<Item = (usize, WriteResult)>) -> WriteResult {
     let mut whole = Partly::default();
     let (mut lines, mut settled, mut error) = (0, 0, None);
     whole.kept = true;
-    for (count, answer) in answers {
-        match answer {
+    for (count, result) in results {
+        match result {
             Ok(()) => settled += count,
             Err(StoreError::Partly(partly)) => {
                 settled += count - partly.open.len();
@@ -304,7 +304,7 @@ mod tests {
     use super::super::deliver::Wire;
     use super::*;
 
-    fn partly(refused: &[usize], open: &[usize]) -> Answer {
+    fn partly(refused: &[usize], open: &[usize]) -> WriteResult {
         Err(StoreError::Partly(Box::new(Partly {
             refused: refused.to_vec(),
             open: open.to_vec(),
@@ -313,12 +313,12 @@ mod tests {
         })))
     }
 
-    fn unavailable() -> Answer {
+    fn unavailable() -> WriteResult {
         Err(StoreError::Unavailable(String::new()))
     }
 
-    fn lists(answer: Answer) -> (Vec<usize>, Vec<usize>) {
-        match answer {
+    fn lists(result: WriteResult) -> (Vec<usize>, Vec<usize>) {
+        match result {
             Err(StoreError::Partly(partly)) => (partly.refused, partly.open),
             other => panic!("{other:?}"),
         }
@@ -345,7 +345,7 @@ mod tests {
             lines
         };
         writer.trap.store(true, Ordering::Release);
-        // Nobody waits for an answer that does not come.
+        // The caller gets an error and does not wait forever.
         assert!(writer.write(vec![body()]).await.is_err());
         writer.write(vec![body()]).await.unwrap();
         assert_eq!(writer.waiting(), 0);
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_is_not_durable_is_named_by_its_place_in_the_request() {
-        let of = |answers: [Answer; 3]| overall([3, 2, 3].into_iter().zip(answers));
+        let of = |results: [WriteResult; 3]| overall([3, 2, 3].into_iter().zip(results));
         assert!(of([Ok(()), Ok(()), Ok(())]).is_ok());
         let all_failed = of([unavailable(), unavailable(), unavailable()]);
         assert_eq!(all_failed.unwrap_err().name(), "unavailable");

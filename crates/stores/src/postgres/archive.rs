@@ -1,4 +1,4 @@
-//! Removing what no window reaches, and thinning the trend, in steps that hold nobody up.
+//! Removes pairs that no window reaches, and thins the trend, in short steps that do not block writers.
 
 use super::PostgresStore;
 use super::error::Error;
@@ -8,9 +8,9 @@ use super::session::Session;
 use domain::Timestamp;
 use domain::store::Archived;
 
-/// Rows that somebody else holds are passed by: a writer is about to move them, or the next step takes them. So
-/// this waits for nobody and can't be part of a deadlock. The condition stands twice since a row may have been
-/// moved between finding and deleting it.
+/// Skips locked rows: a writer is about to move them to a later slot, or the next step removes them. So the statement
+/// never waits for a lock and can't be part of a deadlock. The condition on the slot is repeated, because a row may move
+/// between its selection and its deletion.
 const REMOVE_PAIRS: &str = "delete from pairs where seen_slot < $1 and ctid = any (array( \
     select expired.place from segments cross join lateral ( \
         select pairs.ctid as place from pairs \
@@ -26,7 +26,8 @@ const PRUNE_TREND: &str = "delete from trend where ctid = any (array( \
 
 const THINNED_UNTIL: &str = "select trend_thinned_until from frame";
 
-/// Of each segment and window the last point of the hour stays. Whoever moved the mark first does the work.
+/// Keeps the last point of the hour for each segment and window. Of several instances, the first to advance
+/// `trend_thinned_until` does the work.
 const THIN_HOUR: &str = "with ours as (update frame set trend_thinned_until = $2 \
         where trend_thinned_until = $1 returning 1) \
     delete from trend as old where exists (select from ours) \
@@ -36,14 +37,14 @@ const THIN_HOUR: &str = "with ours as (update frame set trend_thinned_until = $2
         and later.at > old.at and later.at < to_timestamp($2::int8))";
 
 const HOUR: i64 = 3_600;
-/// How long every trend point is kept, as in the embedded store.
+/// How long every trend point is kept, in seconds, as in the embedded store.
 const FINE: i64 = 48 * HOUR;
-/// How long the last point of each hour is kept.
+/// How long the last point of each hour is kept, in seconds.
 const KEPT: i64 = 400 * 24 * HOUR;
-/// Hours of the trend that one step thins out, each in a statement of some milliseconds.
+/// Hours of the trend that one step thins. The statement for each hour takes a few milliseconds.
 const HOURS_PER_STEP: usize = 24;
 
-/// One step, with `limit` pairs at most.
+/// One step, which removes at most `limit` pairs.
 pub(super) async fn archive(
     store: &PostgresStore,
     as_of: Timestamp,
@@ -63,9 +64,9 @@ pub(super) async fn archive(
             done: false,
         });
     }
-    // Fewer than asked for: none is left, or the rest was passed by. When all that is left is passed by, there
-    // is nothing to do before somebody lets go of it.
-    let passed_by = removed > 0 && any_left(&mut session, first).await?;
+    // Fewer than `limit`: no pairs are left, or the rest is locked. If all remaining pairs are locked, another step is
+    // useless until their locks are released.
+    let skipped = removed > 0 && any_left(&mut session, first).await?;
     let reached = frame.resolution().start_of(*reached.start());
     session
         .execute(PRUNE_ERASURES, &[&reached.as_microsecond()])
@@ -74,7 +75,7 @@ pub(super) async fn archive(
     let trend_done = tend_trend(store, as_of.as_second(), limit).await?;
     Ok(Archived {
         removed,
-        done: !passed_by && trend_done,
+        done: !skipped && trend_done,
     })
 }
 
@@ -82,13 +83,13 @@ async fn any_left(session: &mut Session, first: i64) -> Result<bool, Error> {
     let rows = session.query(ANY_LEFT, &[&first]).await?;
     match &rows[..] {
         [row] => Ok(row.try_get(0)?),
-        _ => Err(Error::Nonsense(
-            "no answer to whether pairs are left".to_owned(),
+        _ => Err(Error::InvalidResponse(
+            "no row for whether pairs are left".to_owned(),
         )),
     }
 }
 
-/// Whether nothing is left to do.
+/// Prunes and thins the trend. Returns whether nothing is left to do.
 async fn tend_trend(store: &PostgresStore, now: i64, limit: i64) -> Result<bool, Error> {
     let mut session = store.writes.session().await?;
     let pruned = session

@@ -1,4 +1,4 @@
-//! What can go wrong with Postgres, and what the caller of the store can do about it.
+//! Errors of calls to Postgres, and their conversion to [`StoreError`].
 
 use std::time::Duration;
 
@@ -7,36 +7,36 @@ use tokio_postgres::error::SqlState;
 
 use domain::store::StoreError;
 
-/// A failed call. Its text never holds what the server said about values: that may name users.
+/// A failed call. The message never contains the server's message about values, which may name users.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// The server answered with an error of its own.
+    /// The server returned an error.
     #[error("error {}{}", .code.code(), in_brackets(.message))]
     Server {
-        /// Its kind.
+        /// The SQLSTATE code.
         code: SqlState,
-        /// What it said, where that can't be about values.
+        /// The server's message; empty if it may contain values.
         message: String,
     },
-    /// No connection, or one that ended.
+    /// The connection failed or ended.
     #[error("{0}")]
     Transport(String),
-    /// No answer in time.
-    #[error("no answer within {0:?}")]
+    /// No response within this time.
+    #[error("no response within {0:?}")]
     TimedOut(Duration),
-    /// No new connection in time: an address that says nothing.
-    #[error("no connection was made in time")]
-    NoneMade,
-    /// All connections were in use for too long.
-    #[error("no connection became free in time")]
-    NoneFree,
-    /// The answer is not what these tables give.
-    #[error("the answer makes no sense: {0}")]
-    Nonsense(String),
-    /// The tables are there, and are made for something else.
+    /// A new connection timed out: the address does not respond.
+    #[error("connecting timed out")]
+    ConnectTimedOut,
+    /// All connections of the pool stayed in use.
+    #[error("no connection of the pool became free in time")]
+    PoolTimedOut,
+    /// The result does not match the tables.
+    #[error("invalid response: {0}")]
+    InvalidResponse(String),
+    /// The tables exist, but have another resolution or `user_key`.
     #[error("{0}")]
     OtherFrame(String),
-    /// The tables are those of an older version.
+    /// The tables are incomplete or of an older version.
     #[error("{0}")]
     OldSchema(String),
     /// The store was closed.
@@ -45,9 +45,9 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// Whether repeating the same write may help and can't harm: somebody else was in the way, or the
-    /// connection ended. A write may be repeated even if it took effect.
-    pub(super) fn is_worth_repeating(&self) -> bool {
+    /// Whether a retry of the same write may succeed: another transaction was in the way, or the connection ended. A retry
+    /// is safe even if the write took effect.
+    pub(super) fn is_retryable(&self) -> bool {
         match self {
             Self::Server { code, .. } => {
                 *code == SqlState::T_R_DEADLOCK_DETECTED
@@ -61,7 +61,7 @@ impl Error {
     }
 }
 
-/// A connection that was there and is no more; the next try makes a new one, or fails to.
+/// An established connection ended. A retry opens a new connection, or fails to.
 const CONNECTION_ENDED: &str = "the connection ended";
 
 fn in_brackets(message: &str) -> String {
@@ -71,8 +71,8 @@ fn in_brackets(message: &str) -> String {
     format!(" ({message})")
 }
 
-/// Messages of these classes are about connections, roles, tables and room, never about values.
-fn tells_no_values(code: &SqlState) -> bool {
+/// Whether a message is free of values. Messages of these classes are about connections, roles, tables and resources.
+fn has_no_values(code: &SqlState) -> bool {
     let class = code.code().get(..2).unwrap_or_default();
     matches!(
         class,
@@ -84,7 +84,7 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(server) = error.as_db_error() {
             let code = server.code().clone();
-            let message = match tells_no_values(&code) {
+            let message = match has_no_values(&code) {
                 true => server.message().to_owned(),
                 false => String::new(),
             };
@@ -106,10 +106,10 @@ impl From<tokio_postgres::Error> for Error {
                 | std::io::ErrorKind::UnexpectedEof
                 | std::io::ErrorKind::ConnectionAborted,
             ) => Self::Transport(CONNECTION_ENDED.to_owned()),
-            Some(std::io::ErrorKind::TimedOut) => Self::NoneMade,
+            Some(std::io::ErrorKind::TimedOut) => Self::ConnectTimedOut,
             Some(_) => Self::Transport(cause),
-            // Texts of conversions name types and columns.
-            None if error.to_string().contains("serializ") => Self::Nonsense(cause),
+            // A failed conversion: the message contains only types and columns.
+            None if error.to_string().contains("serializ") => Self::InvalidResponse(cause),
             None => Self::Transport(cause),
         }
     }
@@ -118,8 +118,8 @@ impl From<tokio_postgres::Error> for Error {
 impl From<PoolError> for Error {
     fn from(error: PoolError) -> Self {
         match error {
-            PoolError::Timeout(TimeoutType::Wait) => Self::NoneFree,
-            PoolError::Timeout(_) => Self::NoneMade,
+            PoolError::Timeout(TimeoutType::Wait) => Self::PoolTimedOut,
+            PoolError::Timeout(_) => Self::ConnectTimedOut,
             PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => {
                 error.into()
             }
@@ -138,9 +138,11 @@ impl From<Error> for StoreError {
         match error {
             Error::Server { code, .. } => of_state(&code, text),
             Error::Transport(_) => Self::Unavailable(text),
-            Error::TimedOut(_) | Error::NoneMade | Error::NoneFree => Self::Timeout(text),
-            Error::Nonsense(_) => Self::Damaged(text),
-            // Not `Rejected`: what waits in the spool must not be taken for refused.
+            Error::TimedOut(_) | Error::ConnectTimedOut | Error::PoolTimedOut => {
+                Self::Timeout(text)
+            }
+            Error::InvalidResponse(_) => Self::Damaged(text),
+            // Not `Rejected`: pairs in the spool must not count as refused.
             Error::OtherFrame(_) => Self::Damaged(text),
             Error::OldSchema(_) => Self::NotSetUp(text),
             Error::Closed => Self::Closed,
@@ -155,23 +157,23 @@ fn of_state(code: &SqlState, text: String) -> StoreError {
         // Undefined table, column, function; no such schema.
         "42P01" | "42703" | "42883" | "3F000" => StoreError::NotSetUp(text),
         "3D000" => StoreError::Unavailable(format!("{text}: create it, then `headcount setup`")),
-        // Query cancelled by a time-out or a person; a lock was not to be had in time.
+        // Query cancelled by a timeout or a person; lock not available in time.
         "57014" | "55P03" => StoreError::Timeout(text),
         "53100" => StoreError::Full(text),
         "42501" => StoreError::Unavailable(format!("{text}: the role lacks a privilege")),
         // Data or index corrupted.
         "XX001" | "XX002" => StoreError::Damaged(text),
         _ => match number.get(..2).unwrap_or_default() {
-            // Too many connections, out of memory, a limit; and what was tried often enough already.
+            // Too many connections, out of memory, another limit; and conflicts that persisted through all retries.
             "53" | "40" => StoreError::Busy(text),
-            // Values that no column takes.
+            // Values that a column does not accept.
             "22" | "23" => StoreError::Rejected(text),
             _ => StoreError::Unavailable(text),
         },
     }
 }
 
-/// The innermost reason: the outer ones repeat that something failed.
+/// The innermost cause. The outer messages only repeat that the call failed.
 pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -220,19 +222,19 @@ mod tests {
     #[test]
     fn only_what_is_safe_and_may_help_is_repeated() {
         for code in ["40001", "40P01", "57P01"] {
-            assert!(server(code).is_worth_repeating(), "{code}");
+            assert!(server(code).is_retryable(), "{code}");
         }
         for code in ["57014", "53100", "42P01", "22021"] {
-            assert!(!server(code).is_worth_repeating(), "{code}");
+            assert!(!server(code).is_retryable(), "{code}");
         }
-        assert!(!Error::Transport("Connection refused".into()).is_worth_repeating());
-        assert!(Error::Transport(CONNECTION_ENDED.into()).is_worth_repeating());
+        assert!(!Error::Transport("Connection refused".into()).is_retryable());
+        assert!(Error::Transport(CONNECTION_ENDED.into()).is_retryable());
     }
 
     #[test]
     fn messages_about_values_are_dropped() {
         for code in ["22021", "23505", "XX000", "P0001"] {
-            assert!(!tells_no_values(&SqlState::from_code(code)), "{code}");
+            assert!(!has_no_values(&SqlState::from_code(code)), "{code}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Postgres: one row a (segment, user) with the latest slot, counted by an index on (segment, slot).
+//! The Postgres store: one row per (segment, user) with the latest slot. An index on (segment, slot) serves the counts.
 
 mod archive;
 mod error;
@@ -29,7 +29,7 @@ pub use stats::PostgresStats;
 
 use self::error::Error;
 use self::queries::{COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, PING, SEGMENTS};
-use self::record::repeated;
+use self::record::with_retries;
 use self::rows::number;
 use self::session::Sessions;
 use self::stats::Counters;
@@ -39,10 +39,11 @@ use domain::{
     Window,
 };
 
-/// How long a ping may take, a new connection included.
+/// The timeout of a ping, including a new connection.
 const PING_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// How much earlier than the client the server gives a write up, so that its error arrives.
+/// The server's statement timeout for writes is shorter than the client's timeout by this, so that its error arrives in
+/// time.
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// Pairs in a schema of a Postgres database.
@@ -56,7 +57,7 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// A store on the server of `options`. It asks nothing of the server yet, which may be away.
+    /// Opens a store on the server of `options`. It sends no query yet, so the server may be unavailable.
     pub fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         if !is_schema(&options.schema) {
             return Err(StoreError::Rejected(format!(
@@ -75,8 +76,8 @@ impl PostgresStore {
         })
     }
 
-    /// Fails when the database is there and holds slots of another length than these options say. A database
-    /// that can't be asked, or is not set up, passes: that may change.
+    /// Fails if the database has slots of another length, or pairs recorded with another `user_key`, than the options. A
+    /// database that is unavailable or not set up passes, because that may change later.
     pub async fn check_frame(&self) -> Result<(), StoreError> {
         match self.writes.session_within(PING_TIMEOUT).await {
             Err(error @ Error::OtherFrame(_)) => Err(StoreError::Rejected(format!(
@@ -86,7 +87,7 @@ impl PostgresStore {
         }
     }
 
-    /// What the store has done, and how its connections are used.
+    /// Counters, and the current use of the connections.
     pub fn stats(&self) -> PostgresStats {
         PostgresStats {
             retries: self.counters.retries(),
@@ -95,7 +96,7 @@ impl PostgresStore {
         }
     }
 
-    /// Begins a call, which [`close`](PairStore::close) waits for.
+    /// Registers a call. [`close`](PairStore::close) waits until its token is dropped.
     fn begin(&self) -> Result<TaskTrackerToken, StoreError> {
         let call = self.calls.token();
         if self.calls.is_closed() {
@@ -104,7 +105,7 @@ impl PostgresStore {
         Ok(call)
     }
 
-    /// First and last slot of a window.
+    /// The first and the last slot of a window.
     fn bounds(&self, window: Window, as_of: Timestamp) -> (i64, i64) {
         let slots = window.slots_as_of(self.options.frame.resolution().slot_of(as_of));
         (number(slots.start().number()), number(slots.end().number()))
@@ -124,22 +125,23 @@ impl PostgresStore {
     }
 }
 
-/// The one number of an answer.
+/// The number in a result of exactly one row.
 fn single(rows: &[tokio_postgres::Row]) -> Result<u64, Error> {
-    let nonsense = || Error::Nonsense("not one count".to_owned());
+    let invalid = || Error::InvalidResponse("expected exactly one count".to_owned());
     let [row] = rows else {
-        return Err(nonsense());
+        return Err(invalid());
     };
     let count: i64 = row.try_get(0)?;
-    u64::try_from(count).map_err(|_| nonsense())
+    u64::try_from(count).map_err(|_| invalid())
 }
 
 fn segment_of(name: &str) -> Result<Segment, Error> {
-    Segment::new(name).map_err(|error| Error::Nonsense(error.to_string()))
+    Segment::new(name).map_err(|error| Error::InvalidResponse(error.to_string()))
 }
 
 fn slot_of(number: i64) -> Result<Slot, Error> {
-    let slot = u64::try_from(number).map_err(|_| Error::Nonsense("a slot below 0".to_owned()));
+    let slot =
+        u64::try_from(number).map_err(|_| Error::InvalidResponse("a negative slot".to_owned()));
     slot.map(Slot::new)
 }
 
@@ -205,12 +207,12 @@ impl PairStore for PostgresStore {
         let _call = self.begin()?;
         let erase = || async {
             match self.erase(user, as_of).await {
-                // A try that ended with its connection may have taken effect; the next one would count less.
+                // If the connection ends, the attempt may have taken effect, and a retry would return a smaller number.
                 Err(error @ Error::Transport(_)) => Ok(Err(error)),
                 erased => erased.map(Ok),
             }
         };
-        Ok(repeated(self, erase).await??)
+        Ok(with_retries(self, erase).await??)
     }
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
@@ -220,7 +222,7 @@ impl PairStore for PostgresStore {
             let mut session = self.writes.session().await?;
             session.execute(NOTE_ERASURE, &[&at, &mark]).await
         };
-        repeated(self, note).await?;
+        with_retries(self, note).await?;
         Ok(())
     }
 
@@ -269,7 +271,7 @@ impl PairStore for PostgresStore {
         session
             .each_row(EXPORT, &[&segment.as_str(), &first, &last], |row| {
                 let user = UserId::new(row.try_get::<_, &str>(0)?)
-                    .map_err(|error| Error::Nonsense(error.to_string()))?;
+                    .map_err(|error| Error::InvalidResponse(error.to_string()))?;
                 batch.push(&user, place, slot_of(row.try_get(1)?)?);
                 Ok(())
             })
@@ -282,7 +284,7 @@ impl PairStore for PostgresStore {
         if points.is_empty() {
             return Ok(());
         }
-        Ok(repeated(self, || trend::record(self, points)).await?)
+        Ok(with_retries(self, || trend::record(self, points)).await?)
     }
 
     async fn trend(

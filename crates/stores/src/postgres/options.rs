@@ -1,4 +1,4 @@
-//! What a Postgres store needs to know.
+//! Options of the Postgres store.
 
 use std::time::Duration;
 
@@ -6,34 +6,36 @@ use super::server::PostgresServer;
 use crate::user_key;
 use domain::TimeFrame;
 
-/// Where the server is, what to call things there, and how patient to be.
+/// The server, the schema, and the limits and timeouts of statements.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
-    /// The server.
+    /// The server's address and TLS configuration.
     pub server: PostgresServer,
-    /// The schema that holds the tables, a name that [`is_schema`] takes.
+    /// The schema of the tables. [`is_schema`] must accept the name.
     pub schema: String,
     /// The window and the resolution.
     pub frame: TimeFrame,
-    /// A digest of `user_key`, where there is one: pairs that were recorded with another one are refused.
+    /// A digest of `user_key`, if it is set. A schema whose pairs were recorded with another key is refused.
     pub user_key: Option<String>,
-    /// The most connections, at least two. Half of them only write, so that slow counts hold up no pair.
+    /// The maximum number of connections, at least two. Half of them serve only writes, so that slow counts do not delay
+    /// writes.
     pub connections: usize,
-    /// How long one statement that reads may take. The server stops it then.
+    /// The server's timeout for one statement that reads.
     pub statement_timeout: Duration,
-    /// How long a connection may take to be made, unless the URL says.
+    /// The timeout of connecting, unless the URL has one.
     pub connect_timeout: Duration,
-    /// How long a write of at most `batch_pairs` may take with all its tries: what a client waits at most before
+    /// The timeout of a write of at most `batch_pairs`, including all retries: the maximum time that a client waits before
     /// its pairs go to the spool.
     pub write_timeout: Duration,
-    /// The most pairs in one statement.
+    /// The maximum number of pairs in one statement.
     pub batch_pairs: usize,
-    /// How often a write is tried that others made fail: by a deadlock, or by the end of a connection.
+    /// The maximum number of attempts of a write that fails because of a deadlock, a serialization failure or the end of
+    /// its connection.
     pub write_attempts: u32,
 }
 
 impl PostgresOptions {
-    /// Options with the defaults of everything that has one.
+    /// Options with defaults for everything else.
     pub fn new(server: PostgresServer, schema: &str, frame: TimeFrame) -> Self {
         Self {
             server,
@@ -49,12 +51,12 @@ impl PostgresOptions {
         }
     }
 
-    /// What is noted of `user_key`.
+    /// The value to record for `user_key`.
     pub(super) fn user_key_noted(&self) -> String {
         self.user_key.clone().unwrap_or_else(|| NO_KEY.to_owned())
     }
 
-    /// Why pairs that were recorded with what `held` notes are refused.
+    /// The reason to refuse pairs that were recorded with the key `held`; `None` if the key matches.
     pub(super) fn refuses(&self, held: &str) -> Option<String> {
         if held == self.user_key_noted() {
             return None;
@@ -69,13 +71,13 @@ impl PostgresOptions {
     }
 }
 
-/// What stands for the digest of `user_key` where there is none.
+/// The recorded value if `user_key` is not set.
 const NO_KEY: &str = "-";
 
-/// What a schema may be called: nothing that would need quotes.
+/// A description of valid schema names, for error messages. Such a name needs no quotes in SQL.
 pub const SCHEMA: &str = "1 to 63 of a-z, 0-9 and _, no digit first, and not pg_...";
 
-/// Whether `name` is such a name.
+/// Whether `name` is a valid schema name, as described by [`SCHEMA`].
 pub fn is_schema(name: &str) -> bool {
     let letters = |byte: u8| matches!(byte, b'a'..=b'z' | b'_');
     name.len() <= 63

@@ -1,15 +1,15 @@
-//! What is asked of the tables, but for writes and trends.
+//! SQL statements, except those for recording and archiving pairs, and for trends.
 
 pub(super) const COUNT: &str = "select count(*) from pairs \
     where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
 
-// `limit 1` asks the index once a segment, whatever the planner thinks of reading all pairs.
+// `limit 1` forces one index lookup per segment, so that the planner does not choose to read all pairs.
 pub(super) const SEGMENTS: &str = "select segments.name from segments cross join lateral ( \
         select from pairs where pairs.segment_id = segments.id \
         and pairs.seen_slot between $1 and $2 limit 1) as any_pair \
     order by segments.name";
 
-// The primary key begins with the segment: one look a segment.
+// The primary key starts with the segment, so this needs one index lookup per segment.
 pub(super) const MEMBERSHIPS: &str = "select segments.name, pairs.seen_slot \
     from pairs join segments on segments.id = pairs.segment_id \
     where pairs.segment_id = any (array(select id from segments)) and pairs.user_id = $1 \

@@ -1,4 +1,4 @@
-//! Writing: pairs become rows of `pairs`, at their latest slot.
+//! Writes: pairs become rows of the table `pairs`, with their latest slot.
 
 use std::time::Duration;
 
@@ -18,24 +18,25 @@ const FIND_SEGMENTS: &str = "select given.place::int4, segments.id \
 const MAKE_SEGMENTS: &str =
     "insert into segments (name) select unnest($1::text[]) on conflict (name) do nothing";
 
-/// A row that is not behind stays as it is: no new version of it, and no new entries in two indexes.
+/// A row that already has this slot or a later one is not updated, which saves a new row version and entries in two
+/// indexes.
 const UPSERT: &str = "insert into pairs (segment_id, user_id, seen_slot) \
     select * from unnest($1::int4[], $2::text[], $3::int8[]) \
     on conflict (segment_id, user_id) do update set seen_slot = excluded.seen_slot \
     where pairs.seen_slot < excluded.seen_slot";
 
-/// Pause before the second try; each further one is twice as long. Jitter adds up to as much again.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The delay before the first retry. It doubles with each further retry. Jitter adds up to the same amount.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
 
-/// Records `batch`, `batch_pairs` rows at a time, each time in a transaction of its own.
+/// Records `batch` in chunks of `batch_pairs` rows, each in its own transaction.
 pub(super) async fn record(store: &PostgresStore, batch: &Batch) -> Result<(), Error> {
     if batch.is_empty() {
         return Ok(());
     }
-    let ids = repeated(store, || segment_ids(store, batch.segments())).await?;
+    let ids = with_retries(store, || segment_ids(store, batch.segments())).await?;
     let rows = sorted(batch, &ids);
     for some in rows.chunks(store.options.batch_pairs.max(1)) {
-        repeated(store, || upsert(store, some)).await?;
+        with_retries(store, || upsert(store, some)).await?;
     }
     Ok(())
 }
@@ -49,8 +50,8 @@ async fn upsert(store: &PostgresStore, rows: &[PairRow<'_>]) -> Result<(), Error
     Ok(())
 }
 
-/// The id of each segment; those that are new get one. Nothing remembers ids between calls: a database that was
-/// restored from a backup may have given them to other segments.
+/// The id of each segment. Inserts segments that are missing. Ids are not cached between calls: a database that was
+/// restored from a backup may assign them to other segments.
 pub(super) async fn segment_ids(
     store: &PostgresStore,
     segments: &[Segment],
@@ -61,13 +62,13 @@ pub(super) async fn segment_ids(
     if ids.contains(&None) {
         let missing = names.iter().zip(&ids).filter(|(_, id)| id.is_none());
         let mut missing: Vec<&str> = missing.map(|(name, _)| *name).collect();
-        // In the same order everywhere, so that two who make the same ones don't wait in a circle.
+        // All instances insert in the same order, so that two of them can't deadlock on the same segments.
         missing.sort_unstable();
         session.execute(MAKE_SEGMENTS, &[&missing]).await?;
         ids = find(&mut session, &names).await?;
     }
     let all: Option<Vec<i32>> = ids.into_iter().collect();
-    all.ok_or_else(|| Error::Nonsense("a segment that was made is not there".to_owned()))
+    all.ok_or_else(|| Error::InvalidResponse("an inserted segment is missing".to_owned()))
 }
 
 async fn find(session: &mut Session, names: &[&str]) -> Result<Vec<Option<i32>>, Error> {
@@ -82,8 +83,8 @@ async fn find(session: &mut Session, names: &[&str]) -> Result<Vec<Option<i32>>,
     Ok(ids)
 }
 
-/// Makes a write until it succeeds, fails in a way that a repetition can't mend, or its tries or its time are used up.
-pub(super) async fn repeated<T, F>(
+/// Retries a write until it succeeds, fails with an error that is not worth a retry, or uses up its attempts or its time.
+pub(super) async fn with_retries<T, F>(
     store: &PostgresStore,
     write: impl FnMut() -> F,
 ) -> Result<T, Error>
@@ -91,17 +92,17 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     let deadline = Instant::now() + store.options.write_timeout;
-    let pauses = ExponentialBuilder::new()
-        .with_min_delay(FIRST_PAUSE)
+    let delays = ExponentialBuilder::new()
+        .with_min_delay(FIRST_DELAY)
         .without_max_delay()
         .with_max_times(store.options.write_attempts.saturating_sub(1) as usize)
         .with_jitter();
     write
-        .retry(pauses)
-        .when(Error::is_worth_repeating)
-        .adjust(|_, pause| pause.filter(|pause| Instant::now() + *pause < deadline))
+        .retry(delays)
+        .when(Error::is_retryable)
+        .adjust(|_, delay| delay.filter(|delay| Instant::now() + *delay < deadline))
         .notify(|error, _| {
-            tracing::debug!(%error, "a write to Postgres is tried again");
+            tracing::debug!(%error, "retrying a failed write to Postgres");
             store.counters.retried();
         })
         .await

@@ -1,4 +1,4 @@
-//! A batch as rows: each (segment, user) once with its latest slot, in the order of the primary key.
+//! Converts a batch to rows: each (segment, user) once with its latest slot, in the order of the primary key.
 
 use domain::{Batch, UserId};
 
@@ -10,7 +10,7 @@ pub(super) struct PairRow<'a> {
     pub(super) slot: i64,
 }
 
-/// Columns of some rows, as one statement takes them.
+/// Rows as column arrays, the parameters of one statement.
 pub(super) struct Columns<'a> {
     pub(super) segments: Vec<i32>,
     pub(super) users: Vec<&'a str>,
@@ -19,8 +19,8 @@ pub(super) struct Columns<'a> {
 
 /// The rows of `batch`; `ids` has an id for each of its segments.
 ///
-/// One statement may not touch a row twice. And two statements that lock rows in the same order can wait for
-/// each other, but not in a circle.
+/// Duplicates are removed, because one statement may not update a row twice. The order is that of the primary key, because
+/// statements that lock rows in the same order can't deadlock.
 pub(super) fn sorted<'a>(batch: &'a Batch, ids: &[i32]) -> Vec<PairRow<'a>> {
     let mut rows: Vec<PairRow<'a>> = batch
         .indexed()
@@ -36,12 +36,12 @@ pub(super) fn sorted<'a>(batch: &'a Batch, ids: &[i32]) -> Vec<PairRow<'a>> {
         let keys = (a.segment, a.user.as_str()).cmp(&(b.segment, b.user.as_str()));
         keys.then(b.slot.cmp(&a.slot))
     });
-    // Of equal keys the first stays: the latest.
+    // Of rows with equal keys, the first one stays, which has the latest slot.
     rows.dedup_by(|later, first| later.segment == first.segment && later.user == first.user);
     rows
 }
 
-/// A slot's number as the database has it.
+/// A slot's number as the database stores it.
 pub(super) fn number(slot: u64) -> i64 {
     i64::try_from(slot).unwrap_or(i64::MAX)
 }
@@ -77,7 +77,7 @@ mod tests {
             batch.push_pair(&user, segment, Slot::new(slot)).unwrap();
         }
         let batch = batch.finish();
-        // "b" came first, and has the larger id.
+        // "b" came first, but has the larger id.
         let rows = sorted(&batch, &[20, 10]);
         let seen: Vec<_> = rows
             .iter()

@@ -1,4 +1,4 @@
-//! Where a Postgres is, and how far its certificate is trusted, from one URL.
+//! The address of a Postgres server and the verification of its certificate, from one URL.
 
 use std::fmt;
 use std::path::Path;
@@ -12,27 +12,28 @@ use tokio_postgres::config::Host;
 use super::error::root_cause;
 use domain::Secret;
 
-/// What a URL looks like.
+/// A description of a valid URL, for error messages.
 pub const POSTGRES_URL: &str =
     "a URL such as postgres://user:password@host:5432/database?sslmode=verify-full";
 
-/// The address of a Postgres, from a URL of libpq's form.
+/// The address of a Postgres server, from a URL in libpq's format.
 ///
-/// Parameters are those of `tokio_postgres::Config` (several hosts, `options`, `connect_timeout`,
+/// It supports the parameters of `tokio_postgres::Config` (several hosts, `options`, `connect_timeout`,
 /// `target_session_attrs`, ...), and these two, with libpq's meaning:
-/// - `sslmode`: `disable`; `prefer`, the default: TLS where the server offers it; `require`: TLS or nothing, and
-///   any certificate will do; `verify-ca`: one that a trusted root signed; `verify-full`: and for this host.
-/// - `sslrootcert`: a PEM file of the roots to trust in place of the system's. With it every mode checks at
-///   least as `verify-ca` does.
+/// - `sslmode`: `disable`; `prefer` (the default): TLS if the server supports it; `require`: only TLS, with any
+///   certificate; `verify-ca`: only a certificate that a trusted root signed; `verify-full`: that, and the certificate
+///   must be for this host.
+/// - `sslrootcert`: a PEM file of the roots to trust instead of the system's. With it, every mode verifies at least as
+///   much as `verify-ca`.
 #[derive(Clone)]
 pub struct PostgresServer {
     pub(super) config: Config,
     pub(super) tls: MakeTlsConnector,
-    /// Whether a connection over a network would be as good without TLS, or with anybody's certificate.
+    /// Whether it accepts a connection over a network without TLS or with an unverified certificate.
     trusts_anybody: bool,
 }
 
-/// How far a server's certificate is checked.
+/// How much of a server's certificate is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Trust {
     Anybody,
@@ -41,7 +42,7 @@ enum Trust {
 }
 
 impl PostgresServer {
-    /// Parses a URL, or says what is wrong with it without repeating it.
+    /// Parses a URL. The error does not contain the URL, which may contain a password.
     pub fn parse(url: &Secret) -> Result<Self, String> {
         let url = url.reveal();
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
@@ -69,7 +70,7 @@ impl PostgresServer {
         };
         let tls_parameter = format!("sslmode={driver_mode}");
         rest.push(&tls_parameter);
-        // The driver's errors name the parameter, never its value.
+        // The driver's errors contain the parameter's name, but never its value.
         let config = Config::from_str(&format!("{base}?{}", rest.join("&")))
             .map_err(|error| root_cause(&error))?;
         if config.get_hosts().is_empty() {
@@ -96,18 +97,18 @@ fn is_loopback(host: &str) -> bool {
 }
 
 impl PostgresServer {
-    /// Whether somebody on the network between could pass for the server, or listen.
+    /// Whether an attacker on the network could impersonate the server or eavesdrop.
     pub fn trusts_anybody(&self) -> bool {
         self.trusts_anybody
     }
 
-    /// Its hosts and its database, for people.
+    /// A description of the hosts and the database, for people.
     pub fn name(&self) -> String {
         let ports = self.config.get_ports();
         let hosts = self.config.get_hosts().iter().enumerate();
         let hosts: Vec<String> = hosts
             .map(|(number, host)| {
-                // One port may stand for all hosts.
+                // One port may apply to all hosts.
                 let port = ports.get(number).or(ports.first()).unwrap_or(&5432);
                 match host {
                     Host::Tcp(name) => format!("{name}:{port}"),
@@ -125,7 +126,7 @@ impl PostgresServer {
 }
 
 impl fmt::Debug for PostgresServer {
-    /// Hosts and database; no password.
+    /// Shows hosts and database, but no password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresServer")
             .field("hosts", &self.config.get_hosts())
@@ -155,7 +156,7 @@ fn connector(trust: Trust, roots: Option<&Path>) -> Result<TlsConnector, String>
         .danger_accept_invalid_certs(trust == Trust::Anybody)
         .danger_accept_invalid_hostnames(trust < Trust::Full)
         .build()
-        .map_err(|error| format!("no TLS: {error}"))
+        .map_err(|error| format!("can't set up TLS: {error}"))
 }
 
 fn percent_decoded(text: &str) -> Result<String, String> {
@@ -172,7 +173,7 @@ fn percent_decoded(text: &str) -> Result<String, String> {
         };
         bytes.push(u8::try_from(high * 16 + low).unwrap_or(u8::MAX));
     }
-    String::from_utf8(bytes).map_err(|_| "it is no UTF-8".to_owned())
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Connections: two pools, and a session on one of their connections that ends in time.
+//! Connection pools, and sessions: a session uses a connection of a pool until a deadline.
 
 use std::time::Duration;
 
@@ -13,17 +13,18 @@ use super::options::PostgresOptions;
 use super::setup::schema_version;
 use domain::store::StoreError;
 
-/// A connection that nothing was heard on for this long is asked whether it still lives.
+/// The idle time before TCP keepalive probes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-/// Bytes that nobody acknowledges for this long end a connection.
+/// The TCP user timeout: unacknowledged data older than this ends the connection.
 const USER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How much longer the client waits than the server works: the server's own error says more.
+/// The client's timeout exceeds the server's statement timeout by this, because the server's error is more specific.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a connection's tables must fit, asked before its first use. Where the server would answer before a commit
-/// is on its disk, it is told to wait; whoever wants more than its disk keeps that.
+/// The query that checks the tables before the first use of a connection. If `synchronous_commit` is off, so that the
+/// server would acknowledge a commit before it is on disk, the query turns it on. Other values stay.
 ///
-/// The key is read by name from a document, since a table of version 1 has no such column. The schema is named: in a search path, a schema that the role may not use is as good as absent.
+/// The key is read through a JSON document, because a table of version 1 has no such column. The schema is explicit,
+/// because a search path silently skips a schema that the role may not use.
 fn check_of(schema: &str) -> String {
     format!(
         "select resolution_seconds, \
@@ -35,27 +36,27 @@ fn check_of(schema: &str) -> String {
     )
 }
 
-/// Connections for one kind of work.
+/// A connection pool, for either reads or writes.
 #[derive(Debug)]
 pub(super) struct Sessions {
     pool: Pool,
     create_timeout: Duration,
-    /// How long a session may take by default.
+    /// The default timeout of a session.
     within: Duration,
     options: PostgresOptions,
 }
 
-/// How many connections are used, and how many callers wait for one.
+/// The use of a connection pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolUse {
     /// Connections in use.
     pub in_use: usize,
-    /// Callers that wait.
+    /// Callers that wait for a connection.
     pub waiting: usize,
 }
 
 impl Sessions {
-    /// At most `connections`, on which the server stops a statement after `statement_timeout`. None is made yet.
+    /// A pool of at most `connections`, with `statement_timeout` on the server. It opens no connection yet.
     pub(super) fn new(
         options: &PostgresOptions,
         connections: usize,
@@ -70,7 +71,7 @@ impl Sessions {
             config,
             options.server.tls.clone(),
             ManagerConfig {
-                // A session that did not end well takes its connection with it.
+                // No test query is needed: `Session` closes a connection whose response is still pending.
                 recycling_method: RecyclingMethod::Fast,
             },
         );
@@ -78,7 +79,11 @@ impl Sessions {
             .max_size(connections)
             .runtime(Runtime::Tokio1)
             .build()
-            .map_err(|error| StoreError::Unavailable(format!("Postgres: no pool: {error}")))?;
+            .map_err(|error| {
+                StoreError::Unavailable(format!(
+                    "Postgres: can't create a connection pool: {error}"
+                ))
+            })?;
         Ok(Self {
             pool,
             create_timeout: connect.saturating_mul(hosts),
@@ -87,12 +92,12 @@ impl Sessions {
         })
     }
 
-    /// A session for one statement or a few, all of them within the time of one.
+    /// A session for one or a few statements, which share the timeout of one.
     pub(super) async fn session(&self) -> Result<Session, Error> {
         self.session_within(self.within).await
     }
 
-    /// A session with a time of its own, if that is shorter.
+    /// A session with the timeout `within`, if that is shorter than the default.
     pub(super) async fn session_within(&self, within: Duration) -> Result<Session, Error> {
         let within = within.min(self.within);
         let deadline = Instant::now() + within;
@@ -105,7 +110,7 @@ impl Sessions {
         let is_new = Object::metrics(&client).recycle_count == 0;
         let mut session = Session {
             client: Some(client),
-            answer_due: false,
+            response_pending: false,
             deadline,
             within,
         };
@@ -115,12 +120,12 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Whether the tables behind a new connection are those that this program and its settings need.
+    /// Checks on a new connection that the tables match this version of the program and the options.
     async fn check(&self, session: &mut Session) -> Result<(), Error> {
-        // Dropped midway, the session must not leave an unchecked connection behind.
+        // A call that is dropped midway leaves no unchecked connection in the pool: see `Session::drop`.
         let checked = self.checked(session).await;
         if checked.is_err() {
-            // Whoever comes next must check again.
+            // The next session must check again, on a new connection.
             session.drop_connection();
         }
         checked
@@ -159,7 +164,7 @@ impl Sessions {
             .map_or(Ok(()), |why| Err(Error::OtherFrame(why)))
     }
 
-    /// Notes `user_key` unless another instance has; what is noted then.
+    /// Records `user_key`, unless another instance has done so. Returns the recorded value.
     async fn note_user_key(&self, session: &mut Session) -> Result<String, Error> {
         let schema = &self.options.schema;
         let noted = format!(
@@ -168,11 +173,12 @@ impl Sessions {
         let ours = self.options.user_key_noted();
         let rows = session.query(&noted, &[&ours]).await?;
         let row = rows.first();
-        let row = row.ok_or_else(|| Error::Nonsense("no frame".to_owned()))?;
+        let row =
+            row.ok_or_else(|| Error::InvalidResponse("the table frame has no row".to_owned()))?;
         Ok(row.try_get(0)?)
     }
 
-    /// How the pool is used now.
+    /// The current use of the pool.
     pub(super) fn usage(&self) -> PoolUse {
         let status = self.pool.status();
         PoolUse {
@@ -181,17 +187,17 @@ impl Sessions {
         }
     }
 
-    /// Closes what is idle; what is in use closes when it is given back.
+    /// Closes idle connections. A connection in use closes when it is returned to the pool.
     pub(super) fn close(&self) {
         self.pool.close();
     }
 }
 
-/// The server's configuration with what every connection of ours says at its start.
+/// The server's configuration, with the startup options of every connection.
 pub(super) fn configured(options: &PostgresOptions, statement_timeout: Duration) -> Config {
     let mut config = options.server.config.clone();
-    // Counts and archiving rely on this isolation, whatever the server's default is. Compiling a count takes
-    // longer than most counts.
+    // Counts and archiving rely on this isolation level, whatever the server's default is. JIT is off, because compiling
+    // a count takes longer than most counts.
     let ours = format!(
         "-c search_path={} -c statement_timeout={} -c jit=off -c client_min_messages=warning \
          -c default_transaction_isolation=read\\ committed",
@@ -214,18 +220,18 @@ pub(super) fn configured(options: &PostgresOptions, statement_timeout: Duration)
     config
 }
 
-/// A connection of the pool until it is dropped. One on which an answer is still due ends then, in place of being
-/// given back: the next user would wait for that answer.
+/// A connection of the pool, which is returned when the session is dropped. If a response is still pending, the connection
+/// is closed instead, because the next session would wait for that response.
 #[derive(Debug)]
 pub(super) struct Session {
     client: Option<Object>,
-    answer_due: bool,
+    response_pending: bool,
     deadline: Instant,
     within: Duration,
 }
 
 impl Session {
-    /// Runs a statement, prepared once a connection, and reads all its rows.
+    /// Runs a statement, which is prepared once per connection, and reads all its rows.
     pub(super) async fn query(
         &mut self,
         sql: &str,
@@ -240,7 +246,7 @@ impl Session {
         Ok(rows)
     }
 
-    /// Runs a statement and reads its rows one by one.
+    /// Runs a statement and passes its rows one by one to `read`.
     pub(super) async fn each_row(
         &mut self,
         sql: &str,
@@ -248,8 +254,8 @@ impl Session {
         mut read: impl FnMut(Row) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
         let client = self.client.as_ref().ok_or(Error::Closed)?;
-        self.answer_due = true;
-        let asked = async {
+        self.response_pending = true;
+        let call = async {
             let statement = client.prepare_cached(sql).await?;
             let rows = client.query_raw(&statement, values.iter().copied()).await?;
             let mut rows = std::pin::pin!(rows);
@@ -258,27 +264,27 @@ impl Session {
             }
             Ok(())
         };
-        let answer = timeout_at(self.deadline, asked).await;
-        // After an error of `read` rows may still come.
-        self.answer_due = !matches!(answer, Ok(Ok(()) | Err(Error::Server { .. })));
-        answer.unwrap_or(Err(Error::TimedOut(self.within)))
+        let result = timeout_at(self.deadline, call).await;
+        // After an error of `read`, more rows may arrive.
+        self.response_pending = !matches!(result, Ok(Ok(()) | Err(Error::Server { .. })));
+        result.unwrap_or(Err(Error::TimedOut(self.within)))
     }
 
-    /// Runs a statement that gives no rows; how many it touched.
+    /// Runs a statement that returns no rows. Returns the number of affected rows.
     pub(super) async fn execute(
         &mut self,
         sql: &str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, Error> {
         let client = self.client.as_ref().ok_or(Error::Closed)?;
-        self.answer_due = true;
-        let asked = async {
+        self.response_pending = true;
+        let call = async {
             let statement = client.prepare_cached(sql).await?;
             Ok(client.execute(&statement, values).await?)
         };
-        let answer = timeout_at(self.deadline, asked).await;
-        self.answer_due = answer.is_err();
-        answer.unwrap_or(Err(Error::TimedOut(self.within)))
+        let result = timeout_at(self.deadline, call).await;
+        self.response_pending = result.is_err();
+        result.unwrap_or(Err(Error::TimedOut(self.within)))
     }
 
     fn drop_connection(&mut self) {
@@ -288,7 +294,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if self.answer_due {
+        if self.response_pending {
             self.drop_connection();
         }
     }

@@ -1,6 +1,6 @@
-//! What `headcount setup` makes in Postgres: a schema, its tables, and a note of the resolution.
+//! `headcount setup` for Postgres: creates the schema and its tables, and records the resolution and `user_key`.
 //!
-//! It holds an advisory lock, so that two at once go one after the other, and every step looks first.
+//! An advisory lock serialises concurrent set-ups. Every step checks first what exists.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use super::options::PostgresOptions;
 use super::session::configured;
 use domain::store::{Change, SetUp, Step, StoreError};
 
-/// Each once, in order, never changed once released: a database knows which it has by name and checksum.
+/// Each migration runs once, in this order. A released migration must never change: the database records its name and
+/// checksum.
 const MIGRATIONS: &[(&str, &str)] = &[
     ("V1__pairs", include_str!("migrations/V1__pairs.sql")),
     (
@@ -23,19 +24,19 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ),
 ];
 
-/// How long one statement of a set-up may take, and so how long it waits for another set-up. A migration of large
-/// tables takes its time.
+/// The statement timeout of a set-up, and so the maximum wait for a concurrent set-up. A migration of large tables may
+/// take long.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The oldest server that has what the tables ask for: vacuum after inserts.
+/// The oldest supported server version, 13: the tables need vacuum after inserts.
 const OLDEST_SERVER: i32 = 130_000;
 
-/// The version that the tables must have at least.
+/// The minimum version of the tables.
 pub(super) fn schema_version() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }
 
-/// Makes whatever is missing for `options`, whose role must be allowed to.
+/// Creates whatever is missing for `options`. The role must have the privileges for that.
 pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
     let config = configured(options, STATEMENT_TIMEOUT);
     let connecting = timeout(
@@ -46,11 +47,11 @@ pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
         .await
         .map_err(|_| Error::TimedOut(options.connect_timeout.saturating_mul(4)))
         .and_then(|connected| connected.map_err(Error::from))?;
-    // An error of the connection shows in the call that it fails.
+    // A call on a failed connection returns the error, so it is ignored here.
     let _connection = AbortOnDropHandle::new(tokio::spawn(async move { drop(connection.await) }));
     let mut setup = Setup { client, options };
     setup.check_server().await?;
-    // Given back when the connection ends.
+    // The lock is released when the connection ends.
     setup
         .execute("select pg_advisory_lock(hashtextextended('headcount setup ' || $1, 0))")
         .await?;
@@ -79,22 +80,22 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    /// Runs a statement about the schema, whose name it gets.
+    /// Runs a statement with the schema's name as its parameter.
     async fn execute(&self, sql: &str) -> Result<u64, Error> {
         Ok(self.client.execute(sql, &[&self.options.schema]).await?)
     }
 
     async fn check_server(&self) -> Result<(), StoreError> {
-        let asked = "select current_setting('server_version_num')::int4, \
+        let query = "select current_setting('server_version_num')::int4, \
             current_setting('server_encoding'), current_setting('fsync')";
-        let row = self.client.query_one(asked, &[]).await;
+        let row = self.client.query_one(query, &[]).await;
         let row = row.map_err(Error::from)?;
         let version: i32 = row.try_get(0).map_err(Error::from)?;
         let encoding: String = row.try_get(1).map_err(Error::from)?;
         let fsync: String = row.try_get(2).map_err(Error::from)?;
         if version < OLDEST_SERVER {
             return Err(StoreError::Rejected(format!(
-                "Postgres is of version {}; {} is the oldest that will do",
+                "Postgres has version {}; the oldest supported version is {}",
                 version / 10_000,
                 OLDEST_SERVER / 10_000
             )));
@@ -111,10 +112,10 @@ impl Setup<'_> {
     }
 
     async fn schema(&self) -> Result<Change, Error> {
-        let asked = "select exists (select from pg_namespace where nspname = $1)";
+        let query = "select exists (select from pg_namespace where nspname = $1)";
         let row = self
             .client
-            .query_one(asked, &[&self.options.schema])
+            .query_one(query, &[&self.options.schema])
             .await?;
         if row.try_get(0)? {
             return Ok(Change::Unchanged);
@@ -131,7 +132,7 @@ impl Setup<'_> {
             .map(|(name, sql)| Migration::unapplied(name, sql))
             .collect();
         let migrations = migrations.map_err(|error| of_runner(&error))?;
-        // A newer headcount may have been here: what it did is its own affair, and fits this one.
+        // A newer version may have applied more migrations. They are compatible with this version.
         let mut runner = Runner::new(&migrations)
             .set_grouped(true)
             .set_abort_missing(false);
@@ -147,7 +148,7 @@ impl Setup<'_> {
         })
     }
 
-    /// Slots are numbers, so their length can't change under pairs that are there.
+    /// Records the resolution. Slots are stored as numbers, so their length can't change while there are pairs.
     async fn frame(&mut self) -> Result<Change, StoreError> {
         let seconds = self.options.frame.resolution().seconds();
         let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
@@ -161,12 +162,12 @@ impl Setup<'_> {
         })
     }
 
-    /// Another key is taken while there are no pairs.
+    /// Records `user_key`. Another key may replace it only while there are no pairs.
     async fn user_key(&self) -> Result<(), StoreError> {
         let noted = "update frame set user_key = $1 \
             where user_key is null or not exists (select from pairs)";
         let ours = self.options.user_key_noted();
-        let asked = async {
+        let key = async {
             self.client.execute(noted, &[&ours]).await?;
             let row = self
                 .client
@@ -174,14 +175,14 @@ impl Setup<'_> {
                 .await?;
             row.try_get(0)
         };
-        let held: String = asked.await.map_err(Error::from)?;
+        let held: String = key.await.map_err(Error::from)?;
         match self.options.refuses(&held) {
             Some(why) => Err(StoreError::Rejected(format!("Postgres: {why}"))),
             None => Ok(()),
         }
     }
 
-    /// Notes the resolution, or returns the one of the pairs that are there.
+    /// Records the resolution. The inner `Err` is the resolution of existing pairs, which prevents the change.
     async fn note_resolution(&mut self, seconds: i32) -> Result<Result<Change, i32>, Error> {
         let transaction = self.client.transaction().await?;
         let noted = "insert into frame (resolution_seconds) values ($1) on conflict do nothing";
@@ -189,17 +190,17 @@ impl Setup<'_> {
             transaction.commit().await?;
             return Ok(Ok(Change::Created));
         }
-        let asked = "select resolution_seconds from frame";
-        let held: i32 = transaction.query_one(asked, &[]).await?.try_get(0)?;
+        let query = "select resolution_seconds from frame";
+        let held: i32 = transaction.query_one(query, &[]).await?.try_get(0)?;
         if held == seconds {
             return Ok(Ok(Change::Unchanged));
         }
-        // Nobody writes from here on.
+        // The lock blocks all writers until the transaction ends.
         transaction
             .batch_execute("lock table pairs in exclusive mode")
             .await?;
-        let asked = "select exists (select from pairs)";
-        if transaction.query_one(asked, &[]).await?.try_get(0)? {
+        let query = "select exists (select from pairs)";
+        if transaction.query_one(query, &[]).await?.try_get(0)? {
             return Ok(Err(held));
         }
         let changed = "update frame set resolution_seconds = $1";

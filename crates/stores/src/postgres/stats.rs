@@ -1,33 +1,33 @@
-//! What a Postgres store has done so far, and what its connections do.
+//! Counters of the Postgres store, and the use of its connections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::session::PoolUse;
 
-/// Counters since the store was opened.
+/// Live counters since the store was opened.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     retries: AtomicU64,
 }
 
-/// What a store tells of itself.
+/// The state of a store for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PostgresStats {
-    /// Writes that were tried again since the store was opened.
+    /// Retries of writes since the store was opened.
     pub retries: u64,
-    /// The connections that write.
+    /// The connection pool for writes.
     pub writing: PoolUse,
-    /// The connections that read.
+    /// The connection pool for reads.
     pub reading: PoolUse,
 }
 
 impl Counters {
-    /// A write is tried again.
+    /// Counts a retry of a write.
     pub(super) fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many were.
+    /// The number of retries so far.
     pub(super) fn retries(&self) -> u64 {
         self.retries.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! The trend: counts of the past, one row a segment, window and second.
+//! The trend: past counts, one row per segment, window and second.
 
 use std::collections::HashMap;
 
@@ -18,12 +18,12 @@ const READ: &str = "select extract(epoch from trend.at)::int8, trend.users \
     where segments.name = $1 and trend.window_seconds = $2 \
     and trend.at between to_timestamp($3::int8) and to_timestamp($4::int8) order by trend.at";
 
-/// Years that the database's timestamps and ours both have.
+/// The seconds that both the database's timestamps and [`Timestamp`] can represent.
 const SECONDS: std::ops::RangeInclusive<i64> = 0..=253_402_207_200;
 
-/// Keeps points, as one transaction.
+/// Stores points in one transaction.
 pub(super) async fn record(store: &PostgresStore, points: &[TrendPoint]) -> Result<(), Error> {
-    // One statement may not touch a row twice; the later point replaces the earlier one.
+    // One statement may not update a row twice. The later point replaces the earlier one.
     let mut latest: HashMap<(&Segment, u64, i64), u64> = HashMap::new();
     for point in points {
         let at = point.count.as_of.as_second();
@@ -63,7 +63,7 @@ pub(super) async fn read(
     from: Timestamp,
     to: Timestamp,
 ) -> Result<Vec<Count>, Error> {
-    // Points keep whole seconds.
+    // Points have whole seconds.
     let from = from.as_second() + i64::from(from.subsec_nanosecond() > 0);
     let from = from.clamp(*SECONDS.start(), *SECONDS.end());
     let to = to.as_second().min(*SECONDS.end());
@@ -74,11 +74,12 @@ pub(super) async fn read(
             READ,
             &[&segment.as_str(), &seconds(window.seconds()), &from, &to],
             |row| {
-                let nonsense = |_| Error::Nonsense("a trend point out of range".to_owned());
+                let invalid =
+                    |_| Error::InvalidResponse("a timestamp of the trend out of range".to_owned());
                 let users: i64 = row.try_get(1)?;
                 counts.push(Count {
                     users: u64::try_from(users).unwrap_or(0),
-                    as_of: Timestamp::from_second(row.try_get(0)?).map_err(nonsense)?,
+                    as_of: Timestamp::from_second(row.try_get(0)?).map_err(invalid)?,
                 });
                 Ok(())
             },

@@ -1,9 +1,8 @@
-//! When calls stop asking a server, and who finds out that it is back.
+//! The circuit breaker: while it is open, calls fail at once without a request to the server.
 //!
-//! A connection that broke, or a server that says that it can't serve, opens the breaker at once. A call without an
-//! answer in time only makes the keeper ask the server by a `PING` whether it is there: one slow moment of Redis, or
-//! one large request, must not send everybody else to the store. [`Strikes`] open it as well when none of many calls
-//! after each other had an answer, though the `PING` has.
+//! A broken connection, or a server that reports that it can't serve, opens the breaker at once. A timeout only makes
+//! the background task send a `PING`: one slow moment of Redis, or one large request, must not send all readers to the
+//! store. [`FailureCount`] also opens the breaker when many calls in a row fail although the `PING` succeeds.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -12,36 +11,36 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::error::{Failure, LinkError};
+use super::error::{ClientError, Failure};
 
-/// Failures after each other, without an answer in between, that open the breaker of one server.
-const TOLERANCE: u32 = 8;
-/// The same for a cluster. One dead node must not cost the others' segments, and with the others alive so many in a
-/// row are rare.
-const CLUSTER_TOLERANCE: u32 = 16;
+/// Failures in a row, without a success in between, that open the breaker of one server.
+const FAILURE_THRESHOLD: u32 = 8;
+/// The same for a cluster. One dead node must not make the segments of the other nodes unavailable, and while the others
+/// respond so many failures in a row are rare.
+const CLUSTER_FAILURE_THRESHOLD: u32 = 16;
 
-/// What the calls of a link and its keeper share.
+/// The state that the calls of a client share with its background task.
 #[derive(Debug)]
 pub(super) struct Breaker {
     /// The name of the server, for errors.
     pub(super) server: String,
     pub(super) is_cluster: bool,
     pub(super) state: watch::Sender<State>,
-    /// Wakes the keeper: the breaker opened, or something is to be looked at.
-    pub(super) look: Notify,
-    /// Whether the connection leads to the wrong server, so that another is needed though this one answers.
-    pub(super) is_misled: AtomicBool,
-    strikes: Strikes,
+    /// Wakes the background task: the breaker opened, or the connection must be checked.
+    pub(super) wake: Notify,
+    /// Whether the server responds but can't serve, such as a replica, so that a new connection is needed.
+    pub(super) is_wrong_server: AtomicBool,
+    failures: FailureCount,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum State {
-    /// Never connected so far; calls wait for the first attempt, within their time.
+    /// No connection attempt has ended yet; calls wait for the first one, within their timeout.
     Connecting,
-    /// Served as the `n`th connection or confirmation.
+    /// Closed: the connection in use, and its generation.
     Up(Connection, u64),
-    /// Failing; calls fail at once with this.
-    Down(LinkError),
+    /// Open: calls fail at once with this error.
+    Down(ClientError),
 }
 
 impl Breaker {
@@ -50,47 +49,48 @@ impl Breaker {
             server,
             is_cluster,
             state: watch::Sender::new(State::Connecting),
-            look: Notify::new(),
-            is_misled: AtomicBool::new(false),
-            strikes: Strikes::new(if is_cluster {
-                CLUSTER_TOLERANCE
+            wake: Notify::new(),
+            is_wrong_server: AtomicBool::new(false),
+            failures: FailureCount::new(if is_cluster {
+                CLUSTER_FAILURE_THRESHOLD
             } else {
-                TOLERANCE
+                FAILURE_THRESHOLD
             }),
         }
     }
 
-    /// A call was answered.
-    pub(super) fn answered(&self) {
-        self.strikes.clear();
+    /// Records a call that got a response.
+    pub(super) fn succeeded(&self) {
+        self.failures.clear();
     }
 
-    /// A call that began at `began` failed on the connection of this generation.
+    /// Records the failure of a call that began at `began` on the connection of this generation.
     pub(super) fn failed(
         &self,
         generation: u64,
         began: Instant,
         failure: Failure,
-        reason: &LinkError,
+        reason: &ClientError,
     ) {
         if !self.is_current(generation) {
-            // A failure on a former connection says nothing about this one.
+            // A failure on a former connection does not concern this one.
             return;
         }
-        if failure == Failure::Misled {
-            self.is_misled.store(true, Ordering::Relaxed);
+        if failure == Failure::WrongServer {
+            self.is_wrong_server.store(true, Ordering::Relaxed);
         }
-        // A node of a cluster is not the cluster.
-        let is_over = self.strikes.add(began) || (!self.is_cluster && failure != Failure::Silence);
-        if is_over {
+        // The failure of one node does not open the breaker of a whole cluster.
+        let must_open =
+            self.failures.add(began) || (!self.is_cluster && failure != Failure::Timeout);
+        if must_open {
             self.open(generation, reason);
         } else {
-            self.look.notify_one();
+            self.wake.notify_one();
         }
     }
 
-    /// Lets calls fail at once with `reason`, unless another connection serves by now.
-    pub(super) fn open(&self, generation: u64, reason: &LinkError) {
+    /// Opens the breaker: calls fail at once with `reason`. Does nothing if another connection is in use by now.
+    pub(super) fn open(&self, generation: u64, reason: &ClientError) {
         let opened = self.state.send_if_modified(|state| {
             if !matches!(state, State::Up(_, current) if *current == generation) {
                 return false;
@@ -99,14 +99,14 @@ impl Breaker {
             true
         });
         if opened {
-            self.look.notify_one();
+            self.wake.notify_one();
         }
     }
 
-    /// Publishes a connection that serves.
+    /// Closes the breaker: publishes a working connection.
     pub(super) fn close(&self, connection: Connection, generation: u64) {
-        self.strikes.clear();
-        self.is_misled.store(false, Ordering::Relaxed);
+        self.failures.clear();
+        self.is_wrong_server.store(false, Ordering::Relaxed);
         self.state.send_replace(State::Up(connection, generation));
     }
 
@@ -115,47 +115,48 @@ impl Breaker {
     }
 }
 
-/// What calls are told while the breaker is open.
-pub(super) fn unavailable(server: &str, reason: &LinkError) -> LinkError {
+/// The error that calls return while the breaker is open.
+pub(super) fn unavailable(server: &str, reason: &ClientError) -> ClientError {
     match reason {
-        LinkError::Timeout => LinkError::Unavailable(format!("{server} did not answer in time")),
+        ClientError::Timeout => {
+            ClientError::Unavailable(format!("{server} did not respond in time"))
+        }
         other => other.clone(),
     }
 }
 
-/// Counts failures after each other. Calls that were under way at the same time count as one: they met the same
-/// moment.
+/// Counts failures in a row. Failures of concurrent calls count as one, since they have the same cause.
 #[derive(Debug)]
-struct Strikes {
-    tolerance: u32,
+struct FailureCount {
+    threshold: u32,
     count: AtomicU32,
     last: Mutex<Option<Instant>>,
 }
 
-impl Strikes {
-    fn new(tolerance: u32) -> Self {
+impl FailureCount {
+    fn new(threshold: u32) -> Self {
         Self {
-            tolerance,
+            threshold,
             count: AtomicU32::new(0),
             last: Mutex::new(None),
         }
     }
 
     fn clear(&self) {
-        // Most often it is 0 already: a load leaves the cache line shared.
+        // It is 0 in most cases: a load alone leaves the cache line shared.
         if self.count.load(Ordering::Relaxed) > 0 {
             self.count.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Whether the failure now of a call that began at `began` was one too many.
+    /// Counts a failure of a call that began at `began`, and returns whether the threshold is reached.
     fn add(&self, began: Instant) -> bool {
         let mut last = self.last.lock();
         if last.is_some_and(|last| began < last) {
             return false;
         }
         *last = Some(Instant::now());
-        self.count.fetch_add(1, Ordering::Relaxed) + 1 >= self.tolerance
+        self.count.fetch_add(1, Ordering::Relaxed) + 1 >= self.threshold
     }
 }
 
@@ -167,24 +168,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failures_at_the_same_time_are_one_and_an_answer_clears_them() {
-        let strikes = Strikes::new(3);
+        let failures = FailureCount::new(3);
         let wait = async || tokio::time::sleep(Duration::from_millis(50)).await;
         let first = Instant::now();
         wait().await;
         for _ in 0..100 {
-            assert!(!strikes.add(first), "a hundred calls in one bad moment");
+            assert!(!failures.add(first), "100 calls that failed at once");
         }
         let second = Instant::now();
         wait().await;
-        assert!(!strikes.add(second));
-        strikes.clear();
+        assert!(!failures.add(second));
+        failures.clear();
         for _ in 0..2 {
             let began = Instant::now();
             wait().await;
-            assert!(!strikes.add(began), "after an answer it begins anew");
+            assert!(!failures.add(began), "a success resets the count");
         }
         let began = Instant::now();
         wait().await;
-        assert!(strikes.add(began), "the third in a row");
+        assert!(failures.add(began), "the third in a row");
     }
 }

@@ -1,4 +1,4 @@
-//! A connection to one server or to a cluster, behind one face.
+//! A connection to one server or to a cluster, behind one interface.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use redis::{
     ServerErrorKind, Value,
 };
 
-use super::{LinkOptions, Request};
+use super::{ClientOptions, Request};
 
 /// Cheap to clone; requests of all clones share the sockets.
 #[derive(Clone)]
@@ -22,8 +22,8 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Connects and proves by round trips that the server serves, and that it is the right one.
-    pub(super) async fn open(options: &LinkOptions) -> RedisResult<Self> {
+    /// Connects, and checks with round trips that the server responds and can take writes.
+    pub(super) async fn open(options: &ClientOptions) -> RedisResult<Self> {
         let mut connection = if options.server.is_cluster {
             let wait = u64::try_from(options.cluster_retry_wait.as_millis()).unwrap_or(u64::MAX);
             let client = ClusterClient::builder(options.server.nodes.clone())
@@ -31,12 +31,16 @@ impl Connection {
                 .min_retry_wait(wait)
                 .max_retry_wait(wait.saturating_mul(2))
                 .connection_timeout(options.connect_timeout)
-                .response_timeout(options.connect_timeout.max(options.pieces.longest()))
+                .response_timeout(
+                    options
+                        .connect_timeout
+                        .max(options.limits.longest_timeout()),
+                )
                 .build()?;
             Self::Cluster(client.get_async_connection().await?)
         } else {
             let client = Client::open(options.server.nodes[0].clone())?;
-            // Whoever calls has a time limit of their own.
+            // Every caller sets its own timeout.
             let config = AsyncConnectionConfig::new()
                 .set_connection_timeout(None)
                 .set_response_timeout(None);
@@ -51,33 +55,33 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Refuses one server that answers but can't take writes: the replica that a failover made of it, or a node of a
-    /// cluster, which has a part of the keys. What an old server or a proxy does not tell is left to the first
-    /// request.
+    /// Rejects a single server that responds but can't take all writes: a replica, for example after a failover, or a
+    /// node of a cluster, which has only a part of the keys. An old server or a proxy may not report its role; then
+    /// the first request fails instead.
     async fn check_role(&mut self) -> RedisResult<()> {
         let Self::Single(connection) = self else {
-            // The driver asks the nodes who they are.
+            // The driver queries the roles of the nodes.
             return Ok(());
         };
-        let Some(told) = ask_quietly(connection, &redis::cmd("HELLO")).await else {
+        let Some(hello) = query_optional(connection, &redis::cmd("HELLO")).await else {
             return Ok(());
         };
-        let told: HashMap<String, Value> = redis::from_redis_value(told).unwrap_or_default();
-        let text = |name| match told.get(name) {
+        let hello: HashMap<String, Value> = redis::from_redis_value(hello).unwrap_or_default();
+        let field = |name| match hello.get(name) {
             Some(Value::BulkString(text)) => String::from_utf8_lossy(text).into_owned(),
             Some(Value::SimpleString(text)) => text.clone(),
             _ => String::new(),
         };
-        if matches!(&*text("role"), "replica" | "slave") {
+        if matches!(&*field("role"), "replica" | "slave") {
             let kind = ErrorKind::Server(ServerErrorKind::ReadOnly);
             return Err((kind, "it is a replica").into());
         }
-        if text("mode") != "cluster" {
+        if field("mode") != "cluster" {
             return Ok(());
         }
         let mut info = redis::cmd("CLUSTER");
         info.arg("INFO");
-        let info = ask_quietly(connection, &info).await;
+        let info = query_optional(connection, &info).await;
         let info: String = info
             .and_then(|info| redis::from_redis_value(info).ok())
             .unwrap_or_default();
@@ -94,23 +98,23 @@ impl Connection {
         }
     }
 
-    /// A round trip. Any node of a cluster answers for all: it knows whether the cluster serves.
+    /// A round trip. On a cluster any node will do: it knows the state of the whole cluster.
     pub(super) async fn ping(&mut self) -> RedisResult<()> {
         match self {
             Self::Single(connection) => {
-                let answer = connection.req_packed_command(&redis::cmd("PING")).await?;
-                answer.extract_error().map(drop)
+                let response = connection.req_packed_command(&redis::cmd("PING")).await?;
+                response.extract_error().map(drop)
             }
             Self::Cluster(connection) => {
                 let mut info = redis::cmd("CLUSTER");
                 info.arg("INFO");
                 let anywhere = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-                let answer = connection
+                let response = connection
                     .route_command(info, anywhere)
                     .await?
                     .extract_error()?;
-                let text: String = redis::from_redis_value(answer)?;
-                if text.contains("cluster_state:ok") {
+                let info: String = redis::from_redis_value(response)?;
+                if info.contains("cluster_state:ok") {
                     return Ok(());
                 }
                 Err((ErrorKind::ClusterConnectionNotFound, "the cluster is down").into())
@@ -118,42 +122,42 @@ impl Connection {
         }
     }
 
-    /// Sends all requests at once and waits for the answers, in order. The first error is the error of all, but
-    /// that the others may have taken effect.
-    pub(super) async fn ask(&mut self, requests: &[Request<'_>]) -> RedisResult<Vec<Value>> {
+    /// Sends all requests at once and returns the responses, in order. Fails with the first error; the other requests
+    /// may have taken effect.
+    pub(super) async fn send(&mut self, requests: &[Request<'_>]) -> RedisResult<Vec<Value>> {
         let short: Vec<_> = requests.iter().map(Request::short).collect();
-        let mut answers = self.send(&short).await?;
-        // A server that restarted, or a new node of a cluster, does not know the scripts yet.
-        let unknown: Vec<(usize, Cmd)> = answers
+        let mut responses = self.send_commands(&short).await?;
+        // A restarted server, or a new node of a cluster, has not loaded the scripts yet.
+        let unknown: Vec<(usize, Cmd)> = responses
             .iter()
             .enumerate()
-            .filter(|(_, answer)| matches!(answer, Err(error) if is_unknown_script(error)))
+            .filter(|(_, response)| matches!(response, Err(error) if is_unknown_script(error)))
             .filter_map(|(index, _)| Some((index, requests[index].full()?)))
             .collect();
         if !unknown.is_empty() {
             let (indexes, full): (Vec<_>, Vec<_>) = unknown.into_iter().unzip();
-            for (index, answer) in indexes.into_iter().zip(self.send(&full).await?) {
-                answers[index] = answer;
+            for (index, response) in indexes.into_iter().zip(self.send_commands(&full).await?) {
+                responses[index] = response;
             }
         }
-        answers.into_iter().collect()
+        responses.into_iter().collect()
     }
 
-    /// The answers of the server, or of each master of a cluster, to the same question.
-    pub(super) async fn ask_masters(&mut self, command: &Cmd) -> RedisResult<Vec<Value>> {
+    /// Returns the response of the server, or of each master of a cluster, to the same command.
+    pub(super) async fn send_to_masters(&mut self, command: &Cmd) -> RedisResult<Vec<Value>> {
         match self {
             Self::Single(connection) => {
-                let answer = connection.req_packed_command(command).await?;
-                Ok(vec![answer.extract_error()?])
+                let response = connection.req_packed_command(command).await?;
+                Ok(vec![response.extract_error()?])
             }
             Self::Cluster(connection) => {
                 let masters = MultipleNodeRoutingInfo::AllMasters;
-                let answer = connection
+                let response = connection
                     .route_command(command.clone(), RoutingInfo::MultiNode((masters, None)))
                     .await?
                     .extract_error()?;
-                match answer {
-                    Value::Map(answers) => answers
+                match response {
+                    Value::Map(responses) => responses
                         .into_iter()
                         .map(|(_, it)| it.extract_error())
                         .collect(),
@@ -163,20 +167,19 @@ impl Connection {
         }
     }
 
-    async fn send(&mut self, commands: &[Cmd]) -> RedisResult<Vec<RedisResult<Value>>> {
+    async fn send_commands(&mut self, commands: &[Cmd]) -> RedisResult<Vec<RedisResult<Value>>> {
         match self {
             Self::Single(connection) => {
                 let mut pipeline = Pipeline::with_capacity(commands.len());
                 for command in commands {
                     pipeline.add_command(command.clone());
                 }
-                let answers = connection
+                let responses = connection
                     .req_packed_commands(&pipeline, 0, commands.len())
                     .await?;
-                Ok(answers.into_iter().map(Value::extract_error).collect())
+                Ok(responses.into_iter().map(Value::extract_error).collect())
             }
-            // The driver sends a pipeline to one node only. Sent one by one but all at once, the commands share a
-            // round trip just as well.
+            // The driver sends a pipeline to one node only. Sent concurrently, the commands still take one round trip.
             Self::Cluster(connection) => {
                 let sent = commands.iter().map(|command| {
                     let mut connection = connection.clone();
@@ -202,10 +205,10 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-/// The answer; nothing where the server refuses to give it.
-async fn ask_quietly(connection: &mut MultiplexedConnection, command: &Cmd) -> Option<Value> {
-    let answer = connection.req_packed_command(command).await.ok()?;
-    answer.extract_error().ok()
+/// Returns the response, or `None` on any error.
+async fn query_optional(connection: &mut MultiplexedConnection, command: &Cmd) -> Option<Value> {
+    let response = connection.req_packed_command(command).await.ok()?;
+    response.extract_error().ok()
 }
 
 fn is_unknown_script(error: &RedisError) -> bool {

@@ -1,87 +1,89 @@
-//! What an error of Redis means for whoever asked.
+//! Converts errors of the Redis driver: what they mean for the caller, and for the circuit breaker.
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-/// What a failed call says of the server.
+/// What a failed call implies about the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No answer in time.
-    Silence,
-    /// The connection broke, or the server said that it can't serve now.
-    Away,
-    /// It said that others serve now, or that it is not ready to: connect anew, maybe to another.
-    Misled,
+    /// No response in time.
+    Timeout,
+    /// The connection broke, or the server reported that it can't serve now.
+    Unavailable,
+    /// The server reported that another one serves now, or that it is not ready: reconnect, maybe to another server.
+    WrongServer,
 }
 
-/// Why a request has no answer. The texts name the server and never hold what was asked.
+/// Why a request failed. The messages name the server and never contain the request.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum LinkError {
-    /// No answer in time; the request may have taken effect.
-    #[error("no answer in time")]
+pub(crate) enum ClientError {
+    /// No response in time; the request may have taken effect.
+    #[error("no response in time")]
     Timeout,
-    /// Redis can't be reached, or can't work now.
+    /// Redis can't be reached, or can't serve now.
     #[error("{0}")]
     Unavailable(String),
-    /// Redis has no memory left, and may not evict.
+    /// Redis has no memory left, and its policy forbids eviction.
     #[error("{0}")]
     Full(String),
-    /// Redis refuses who asks, or can't work as it is configured: somebody must act.
+    /// Redis rejects the credentials or a command, or can't work as it is configured: an operator must act.
     #[error("{0}")]
     Misconfigured(String),
-    /// Redis answered something that is no answer.
+    /// Redis sent an invalid response.
     #[error("{0}")]
     Protocol(String),
 }
 
-/// What an error means for the caller. `server` is the name of the server for the text.
-pub(super) fn meaning(error: &RedisError, server: &str) -> LinkError {
+/// What an error means for the caller. `server` is the name of the server, for the message.
+pub(super) fn meaning(error: &RedisError, server: &str) -> ClientError {
     if error.is_timeout() {
-        return LinkError::Timeout;
+        return ClientError::Timeout;
     }
     let refused = error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
     if refused {
-        return LinkError::Misconfigured(format!(
-            "{server} refuses the user, the password or a command: {error}"
+        return ClientError::Misconfigured(format!(
+            "{server} rejects the user, the password or a command: {error}"
         ));
     }
     if error.code() == Some("OOM") {
-        return LinkError::Full(format!("{server}: {error}"));
+        return ClientError::Full(format!("{server}: {error}"));
     }
     match error.kind() {
-        ErrorKind::Server(ServerErrorKind::ReadOnly) => LinkError::Unavailable(format!(
+        ErrorKind::Server(ServerErrorKind::ReadOnly) => ClientError::Unavailable(format!(
             "{server} is a read-only replica; after a failover its address must lead to the new master"
         )),
-        ErrorKind::InvalidClientConfig => LinkError::Misconfigured(format!("{server}: {error}")),
+        ErrorKind::InvalidClientConfig => ClientError::Misconfigured(format!("{server}: {error}")),
         ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
         | ErrorKind::Parse
-        | ErrorKind::UnexpectedReturnType => LinkError::Protocol(format!("{server}: {error}")),
-        _ => LinkError::Unavailable(format!("{server}: {error}")),
+        | ErrorKind::UnexpectedReturnType => ClientError::Protocol(format!("{server}: {error}")),
+        _ => ClientError::Unavailable(format!("{server}: {error}")),
     }
 }
 
-/// What an error says of the server; nothing when it is about the request alone.
+/// What an error implies about the server; `None` when only the request is at fault.
 pub(super) fn failure(error: &RedisError, is_cluster: bool) -> Option<Failure> {
     if error.is_timeout() {
-        return Some(Failure::Silence);
+        return Some(Failure::Timeout);
     }
     match error.kind() {
         ErrorKind::Server(kind) => match kind {
             ServerErrorKind::MasterDown | ServerErrorKind::Moved | ServerErrorKind::ReadOnly => {
-                Some(Failure::Misled)
+                Some(Failure::WrongServer)
             }
-            // Connecting to a cluster anew would find the same nodes in the same state.
+            // Reconnecting to a cluster would find the same nodes in the same state.
             ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown if is_cluster => {
-                Some(Failure::Away)
+                Some(Failure::Unavailable)
             }
-            ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown => Some(Failure::Misled),
-            // A slot on its way from one node to another is no fault of a cluster.
-            ServerErrorKind::Ask if !is_cluster => Some(Failure::Misled),
+            ServerErrorKind::BusyLoading | ServerErrorKind::ClusterDown => {
+                Some(Failure::WrongServer)
+            }
+            // A slot in migration from one node to another is no failure of a cluster.
+            ServerErrorKind::Ask if !is_cluster => Some(Failure::WrongServer),
             _ => None,
         },
-        // The connection works, the command does not: out of memory, a failed snapshot, a wrong type.
-        ErrorKind::Extension => (error.code() == Some("NOAUTH")).then_some(Failure::Away),
+        // The connection works but the command fails: out of memory, a failed snapshot, a wrong type.
+        ErrorKind::Extension => (error.code() == Some("NOAUTH")).then_some(Failure::Unavailable),
         ErrorKind::UnexpectedReturnType => None,
-        _ => Some(Failure::Away),
+        _ => Some(Failure::Unavailable),
     }
 }

@@ -1,24 +1,24 @@
-//! Redis, as the cache and the store both need it: addresses, a connection that repairs itself, requests.
+//! The Redis client that the cache and the store share: addresses, a connection that reconnects itself, and requests.
 //!
-//! Who uses a [`Link`] decides how patient it is; what it says of a failure is for the user to translate.
+//! The cache and the store set the timeouts of their [`Client`], and convert its errors to their own.
 
 mod breaker;
 pub mod cache;
+mod chunks;
+mod client;
 mod connection;
 mod error;
 mod hash_tag;
-mod keeper;
-mod link;
 mod outage_log;
-mod pieces;
+mod reconnect;
 mod request;
 mod server;
 pub mod store;
 
 pub use server::{InvalidPrefix, InvalidRedisUrl, Prefix, RedisServer};
 
-pub(crate) use error::LinkError;
+pub(crate) use chunks::ChunkLimits;
+pub(crate) use client::{Client, ClientOptions};
+pub(crate) use error::ClientError;
 pub(crate) use hash_tag::hash_tag;
-pub(crate) use link::{Link, LinkOptions};
-pub(crate) use pieces::Pieces;
 pub(crate) use request::{Request, Script};

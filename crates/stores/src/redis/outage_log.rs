@@ -1,21 +1,21 @@
-//! What the log says of outages: a line when Redis went away and when the reason changed, and one when it is back.
+//! Logs outages: a line when Redis becomes unavailable, one when the reason changes, and one when it recovers.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::LinkError;
+use super::error::ClientError;
 
-/// A server that comes and goes is not told of more often than this.
-const QUIET: Duration = Duration::from_secs(10);
+/// The shortest interval between two log lines about the same reason, for a server that fails and recovers repeatedly.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct OutageLog {
     user: &'static str,
     meanwhile: &'static str,
-    /// The reason that was told last, and when, until a connection served for a while.
-    told: Option<(LinkError, Instant)>,
-    is_back_told: bool,
+    /// The last logged reason and its time, until a connection has served for a while.
+    logged: Option<(ClientError, Instant)>,
+    is_recovery_logged: bool,
 }
 
 impl OutageLog {
@@ -23,38 +23,38 @@ impl OutageLog {
         Self {
             user,
             meanwhile,
-            told: None,
-            is_back_told: false,
+            logged: None,
+            is_recovery_logged: false,
         }
     }
 
-    /// Redis does not serve, for this reason.
-    pub(super) fn away(&mut self, reason: &LinkError) {
-        if let Some((last, at)) = &self.told {
+    /// Redis is unavailable for this reason.
+    pub(super) fn down(&mut self, reason: &ClientError) {
+        if let Some((last, at)) = &self.logged {
             let is_same = std::mem::discriminant(last) == std::mem::discriminant(reason);
-            if is_same && (!self.is_back_told || at.elapsed() < QUIET) {
+            if is_same && (!self.is_recovery_logged || at.elapsed() < MIN_INTERVAL) {
                 return;
             }
         }
         let user = self.user;
         match reason {
-            LinkError::Misconfigured(_) => tracing::error!(%reason, "{user} needs attention"),
+            ClientError::Misconfigured(_) => tracing::error!(%reason, "{user} is misconfigured"),
             _ => tracing::warn!(%reason, "{user} is away; {}", self.meanwhile),
         }
-        self.told = Some((reason.clone(), Instant::now()));
-        self.is_back_told = false;
+        self.logged = Some((reason.clone(), Instant::now()));
+        self.is_recovery_logged = false;
     }
 
-    /// Redis serves.
-    pub(super) fn back(&mut self, server: &str) {
-        if self.told.is_some() && !self.is_back_told {
+    /// Redis is available.
+    pub(super) fn up(&mut self, server: &str) {
+        if self.logged.is_some() && !self.is_recovery_logged {
             tracing::info!(server, "{} answers again", self.user);
-            self.is_back_told = true;
+            self.is_recovery_logged = true;
         }
     }
 
-    /// It served for a while: what comes next is another outage.
-    pub(super) fn steady(&mut self) {
-        self.told = None;
+    /// A connection has served for a while: the next failure is a new outage.
+    pub(super) fn stable(&mut self) {
+        self.logged = None;
     }
 }

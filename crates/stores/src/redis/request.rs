@@ -1,8 +1,8 @@
-//! What is asked of Redis: commands, and scripts that it may not know yet.
+//! Requests to Redis: commands, and scripts that the server may not have loaded yet.
 
 use redis::{Cmd, ToRedisArgs};
 
-/// A script, sent by its hash, or in full to a server that does not know it yet.
+/// A script, sent as its hash, or in full to a server that has not loaded it yet.
 #[derive(Debug)]
 pub(crate) struct Script {
     body: String,
@@ -17,7 +17,7 @@ impl Script {
     }
 }
 
-/// One thing to ask of Redis.
+/// One request to Redis.
 #[derive(Debug, Clone)]
 pub(crate) enum Request<'a> {
     /// A plain command.
@@ -27,14 +27,13 @@ pub(crate) enum Request<'a> {
 }
 
 impl Request<'_> {
-    /// A plain command.
     pub(crate) fn command(name: &'static str, args: impl ToRedisArgs) -> Self {
         let mut cmd = redis::cmd(name);
         cmd.arg(args);
         Self::Command(cmd)
     }
 
-    /// How many arguments it has: a measure of what it costs the server.
+    /// The number of arguments: a measure of the cost for the server.
     pub(crate) fn arguments(&self) -> usize {
         match self {
             Self::Command(cmd) => cmd.args_iter().len(),
@@ -42,7 +41,7 @@ impl Request<'_> {
         }
     }
 
-    /// The command that a server understands which has seen the script before.
+    /// The command for a server that has loaded the script.
     pub(crate) fn short(&self) -> Cmd {
         match self {
             Self::Command(cmd) => cmd.clone(),
@@ -50,7 +49,7 @@ impl Request<'_> {
         }
     }
 
-    /// The command that every server understands; `None` when it is no other than the short one.
+    /// The command for a server that has not loaded the script; `None` when it equals the short one.
     pub(crate) fn full(&self) -> Option<Cmd> {
         match self {
             Self::Command(_) => None,

@@ -1,51 +1,51 @@
-//! Where a Redis is, from a URL, and what its keys begin with.
+//! The address of a Redis server or cluster, parsed from a URL, and the prefix of its keys.
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use domain::Secret;
 
-/// Long enough for any deployment's name, short enough that keys stay small.
+/// Long enough for the name of any deployment, short enough that keys stay small.
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// The address of a Redis, from a URL.
+/// The address of a Redis server or cluster, parsed from a URL.
 ///
 /// One server is `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS, `redis+unix:///path?db=1`
 /// through a socket. A cluster is `redis+cluster://[user:password@]host[:port][,host[:port]...]`, or
-/// `rediss+cluster://`; one reachable node is enough to find the others. TLS trusts the system's certificates, or
-/// those of the file that the variable `SSL_CERT_FILE` names; `#insecure` at the end trusts anybody. Special
+/// `rediss+cluster://`; one reachable node is enough to discover the others. TLS trusts the certificates of the system,
+/// or of the file that the variable `SSL_CERT_FILE` names; `#insecure` at the end turns verification off. Special
 /// characters in a user or password are percent-encoded.
 #[derive(Debug, Clone)]
 pub struct RedisServer {
     pub(super) nodes: Vec<ConnectionInfo>,
     pub(crate) is_cluster: bool,
-    /// The nodes without user and password, for logs.
+    /// The nodes' addresses without user and password, for logs.
     pub(crate) name: String,
 }
 
-/// Why a text is no address of a Redis. It never holds the text, which may have a password.
+/// Why a string is not a valid Redis URL. It never contains the string, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRedisUrl {
-    /// The scheme is none of those known.
+    /// The scheme is unknown.
     #[error("the scheme must be redis, rediss, redis+cluster, rediss+cluster or redis+unix")]
     Scheme,
-    /// Several nodes without saying that they are a cluster.
+    /// Several nodes, but the scheme is not that of a cluster.
     #[error("several nodes need the scheme redis+cluster:// or rediss+cluster://")]
     NotACluster,
-    /// A cluster has no databases but 0.
+    /// A cluster has only database 0.
     #[error("a cluster has no database but 0")]
     ClusterDatabase,
-    /// The rest did not parse.
+    /// Another part of the URL did not parse.
     #[error("{0}")]
     Malformed(String),
 }
 
 impl RedisServer {
-    /// Its nodes without user and password, for logs.
+    /// The addresses of the nodes without user and password, for logs.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Parses a URL.
+    /// Parses a URL in one of the forms that [`RedisServer`] lists.
     pub fn parse(url: &Secret) -> Result<Self, InvalidRedisUrl> {
         let url = url.reveal();
         let (scheme, rest) = url.split_once("://").ok_or(InvalidRedisUrl::Scheme)?;
@@ -86,7 +86,7 @@ impl RedisServer {
     }
 }
 
-/// What stands before the path, the query and the fragment.
+/// The part before the path, the query and the fragment.
 fn authority(rest: &str) -> &str {
     rest.find(['/', '?', '#']).map_or(rest, |end| &rest[..end])
 }
@@ -99,8 +99,8 @@ fn split_user(authority: &str) -> (&str, &str) {
 }
 
 fn node(url: &str) -> Result<ConnectionInfo, InvalidRedisUrl> {
-    // The driver takes an empty host, a path or a query that it does not know for defaults: be stricter where a
-    // slip of the pen would end at another server or database.
+    // The driver replaces an empty host with its default. Here it is an error, because a typo would lead to another
+    // server.
     if url.starts_with("redis") && !url.starts_with("redis+unix") {
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         if split_user(authority(rest)).1.is_empty() {
@@ -108,18 +108,18 @@ fn node(url: &str) -> Result<ConnectionInfo, InvalidRedisUrl> {
         }
     }
     url.into_connection_info().map_err(|error| {
-        // The detail may repeat a part of the URL; the description is a fixed text.
+        // The detail may repeat a part of the URL; the description is a fixed string.
         let text = error.to_string();
         let fixed = text.split(" - ").next().unwrap_or_default().to_lowercase();
         InvalidRedisUrl::Malformed(fixed)
     })
 }
 
-/// What every key of a deployment begins with.
+/// The prefix of every key of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prefix(String);
 
-/// A text is no [`Prefix`].
+/// The string is not a valid [`Prefix`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the prefix must be 1 to {MAX_PREFIX_BYTES} printable ASCII characters without blanks and braces"
@@ -127,7 +127,7 @@ pub struct Prefix(String);
 pub struct InvalidPrefix;
 
 impl Prefix {
-    /// Checks `text` and wraps it. A brace would move the hash tag, which holds a segment's keys together.
+    /// Validates `text`. Braces are invalid: they would move the hash tag that keeps a segment's keys on one node.
     pub fn new(text: &str) -> Result<Self, InvalidPrefix> {
         let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
         if text.is_empty() || text.len() > MAX_PREFIX_BYTES || !text.bytes().all(fits) {
@@ -136,7 +136,7 @@ impl Prefix {
         Ok(Self(text.to_owned()))
     }
 
-    /// The prefix's text.
+    /// The prefix as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }

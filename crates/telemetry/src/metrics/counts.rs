@@ -1,7 +1,7 @@
 use super::kinds::{Buckets, Counter, Histogram, area};
 
-/// From a second to two hours. The default of `cache_ttl`, 15 minutes, is among them, so that an alert on counts
-/// older than it is exact.
+/// Bucket bounds in seconds, from a second to two hours. They include the default of `cache_ttl`, 15 minutes, so that an
+/// alert on counts older than that is exact.
 const AGES: [f64; 11] = [
     1.0, 5.0, 15.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0,
 ];

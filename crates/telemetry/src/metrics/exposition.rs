@@ -1,17 +1,18 @@
-//! The text format 0.0.4, which everything reads that reads metrics, made from OpenMetrics, which the registry writes.
+//! Converts OpenMetrics, which the registry writes, to the text format 0.0.4, which every Prometheus-compatible client
+//! reads.
 //!
-//! Samples are the same in both. In the older format a counter's name has its `_total` in the lines about it too, and
-//! units and the end are not marked.
+//! Samples are the same in both. In the older format, the `HELP` and `TYPE` lines of a counter include `_total` in its
+//! name, and there are no `UNIT` and `EOF` lines.
 
 use std::fmt::Write;
 
-/// OpenMetrics as text of the format 0.0.4.
+/// Converts OpenMetrics to the text format 0.0.4.
 pub(super) fn plain(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = "";
     for line in open_metrics.lines() {
         if let Some(about) = line.strip_prefix("# HELP ") {
-            // Its type, which decides on its name, is on the next line.
+            // The suffix of the name depends on the type, which is on the next line.
             help = about.split_once(' ').map_or("", |(_, help)| help);
         } else if let Some(about) = line.strip_prefix("# TYPE ") {
             let (name, kind) = about.split_once(' ').unwrap_or((about, "untyped"));

@@ -22,7 +22,7 @@ area! {
 }
 
 impl Http {
-    /// A response was sent. `route` is a template, never a path: a path holds names of users.
+    /// Records a response. `route` is a template, never a path: a path contains user ids.
     pub fn request(&self, route: &'static str, method: &'static str, status: u16, took: Duration) {
         let status = Cow::from(status.to_string());
         self.requests

@@ -11,12 +11,12 @@ area! {
         pub rejected: Counters<1> = "pairs_rejected", "Rejected pairs, by error code", ["code"];
         pub queue_pairs: Gauge = "queue_pairs", "Pairs received and not yet durable";
         pub pending_dropped: Counter = "pending_dropped",
-            "Accepted pairs that the cache was not told of because it was unavailable";
+            "Accepted pairs that were not noted in the cache because it was unavailable";
     }
 }
 
 impl Ingest {
-    /// The pairs of one request were made durable: in the store, or in the spool.
+    /// Records that the pairs of one request are durable, in the store or in the spool.
     pub fn accepted(&self, pairs: usize, spooled: bool) {
         let to = if spooled { "spool" } else { "store" };
         self.accepted.with([to]).inc_by(pairs as u64);

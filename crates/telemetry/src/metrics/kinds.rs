@@ -1,4 +1,4 @@
-//! The kinds of metrics, and [`area!`], which makes a struct of them from a table.
+//! The kinds of metrics, and [`area!`], which generates a struct of metrics from a table.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -11,9 +11,9 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::histogram::Histogram;
 
-/// A whole number that goes up and down.
+/// An integer gauge.
 pub type Gauge = prometheus_client::metrics::gauge::Gauge<u64, AtomicU64>;
-/// A number that goes up and down.
+/// A floating-point gauge.
 pub type FloatGauge = prometheus_client::metrics::gauge::Gauge<f64, AtomicU64>;
 /// A counter for each combination of `N` labels.
 pub type Counters<const N: usize> = Labelled<Counter, fn() -> Counter, N>;
@@ -22,9 +22,9 @@ pub type Gauges<const N: usize> = Labelled<Gauge, fn() -> Gauge, N>;
 /// A histogram for each combination of `N` labels.
 pub type Histograms<const N: usize> = Labelled<Histogram, Buckets, N>;
 
-/// Makes a struct with one metric per row, and its function `register`. A row is
-/// `field: Kind = "name", "help";`. Label names or [`Buckets`] follow the help where the kind has them. The name is
-/// without `_total` of counters and without `_seconds` of [`Buckets::seconds`], which are appended when it is rendered.
+/// Generates a struct with one metric per row, and its function `register`. A row is
+/// `field: Kind = "name", "help";`. Label names or [`Buckets`] follow the help if the kind needs them. The name omits
+/// `_total` of counters and `_seconds` of [`Buckets::seconds`]; both are appended when it is rendered.
 macro_rules! area {
     (
         $(#[$about:meta])*
@@ -50,12 +50,12 @@ macro_rules! area {
 }
 pub(super) use area;
 
-/// Brings a counter up to a total that is kept elsewhere.
+/// Sets a counter to a total that is counted elsewhere.
 pub fn set_total(counter: &Counter, total: u64) {
     counter.inner().store(total, Ordering::Relaxed);
 }
 
-/// Metrics of one name, told apart by labels. A combination is rendered once it was asked for.
+/// Metrics of one name with labels. A combination of labels is rendered from its first use on.
 #[derive(Debug, Clone)]
 pub struct Labelled<M, C, const N: usize> {
     family: Family<Labels<N>, M, C>,
@@ -72,7 +72,7 @@ impl<M: Clone, C: MetricConstructor<M>, const N: usize> Labelled<M, C, N> {
         }
     }
 
-    /// The metric whose labels have these values, in the order of the table.
+    /// Returns the metric with these label values, in the order of the table.
     pub fn with<V: Into<Cow<'static, str>>>(&self, values: [V; N]) -> M {
         let mut labels = self.unset.clone();
         for (label, value) in labels.iter_mut().zip(values) {
@@ -81,7 +81,7 @@ impl<M: Clone, C: MetricConstructor<M>, const N: usize> Labelled<M, C, N> {
         self.family.get_or_create_owned(&labels)
     }
 
-    /// Forgets all combinations.
+    /// Removes all combinations of labels.
     pub fn clear(&self) {
         self.family.clear();
     }
@@ -128,7 +128,7 @@ impl MetricConstructor<Histogram> for Buckets {
     }
 }
 
-/// A metric that is made and registered in one step. `Detail` is what a row of [`area!`] has after the help.
+/// Creates and registers a metric in one step. `Detail` is the type of what follows the help in a row of [`area!`].
 pub(super) trait Register<Detail> {
     fn register(registry: &mut Registry, name: &str, help: &str, detail: Detail) -> Self;
 }
@@ -141,7 +141,7 @@ impl<M: Metric + Clone + Default> Register<()> for M {
     }
 }
 
-/// The detail is the value at the start.
+/// The detail is the initial value.
 impl Register<f64> for FloatGauge {
     fn register(registry: &mut Registry, name: &str, help: &str, start: f64) -> Self {
         let metric: Self = Register::register(registry, name, help, ());

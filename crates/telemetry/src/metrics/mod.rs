@@ -1,5 +1,5 @@
-//! Every metric: its name, help, kind and labels are one row of a table, in the file of its area. Names end in their
-//! unit, and no label holds a user or a segment.
+//! All metrics. The name, help, kind and labels of a metric are one row of a table in the file of its area. Names end in
+//! their unit, and no label contains a user or a segment.
 
 mod auth;
 mod counts;
@@ -41,8 +41,8 @@ pub use wal::Wal;
 
 type Hook = Box<dyn Fn(&Metrics) + Send + Sync>;
 
-/// What the service measures of itself.
-#[allow(missing_docs, reason = "each area says itself what it is")]
+/// All metrics of the service, by area.
+#[allow(missing_docs, reason = "the type of each area is documented")]
 pub struct Metrics {
     registry: Registry,
     process: Process,
@@ -83,17 +83,17 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Calls `hook` before each rendering, so that gauges which cost nothing to read are never out of date.
+    /// Calls `hook` before each rendering, so that gauges that are cheap to read are always up to date.
     pub fn before_render(&self, hook: impl Fn(&Self) + Send + Sync + 'static) {
         self.hooks.lock().push(Box::new(hook));
     }
 
-    /// All metrics in the text format 0.0.4 of Prometheus.
+    /// Renders all metrics in the Prometheus text format 0.0.4.
     pub fn render_plain(&self) -> Result<String, fmt::Error> {
         self.render().map(|text| exposition::plain(&text))
     }
 
-    /// All metrics as OpenMetrics text.
+    /// Renders all metrics as OpenMetrics text.
     pub fn render(&self) -> Result<String, fmt::Error> {
         self.runtime.update();
         for hook in self.hooks.lock().iter() {

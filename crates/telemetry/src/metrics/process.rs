@@ -1,6 +1,6 @@
-//! What the system says of this process, under the names that dashboards for any process expect.
+//! Metrics of the process, under the standard names that dashboards expect.
 //!
-//! From `/proc`: other systems than Linux have none, and then none of these metrics is rendered.
+//! The values come from `/proc`. Systems other than Linux have none, and then none of these metrics is rendered.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::kinds::{FloatGauge, Gauge, area};
 
-/// What Linux divides a second of processor time into, for programs, on every architecture.
+/// Clock ticks per second (`USER_HZ`) in `/proc`, on every architecture of Linux.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 area! {
@@ -27,15 +27,15 @@ area! {
     }
 }
 
-/// The metrics of the process, in a registry of their own: their prefix differs, and not every system has them.
+/// The metrics of the process, in a separate registry: their prefix differs, and not every system has them.
 pub(super) struct Process {
     registry: Registry,
     rows: Rows,
 }
 
-/// One look at `/proc`.
+/// The values of one read of `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Look {
+struct Snapshot {
     cpu_seconds: f64,
     started: f64,
     resident: u64,
@@ -58,29 +58,29 @@ impl Default for Process {
 impl Process {
     /// Appends the metrics as of now.
     pub(super) fn render(&self, text: &mut String) -> fmt::Result {
-        let Some(look) = look() else {
+        let Some(snapshot) = read() else {
             return Ok(());
         };
         let rows = &self.rows;
         rows.cpu.inner().store(
-            look.cpu_seconds.to_bits(),
+            snapshot.cpu_seconds.to_bits(),
             std::sync::atomic::Ordering::Relaxed,
         );
-        rows.started.set(look.started);
-        rows.resident.set(look.resident);
-        rows.virtual_memory.set(look.virtual_memory);
-        rows.open_files.set(look.open_files);
-        rows.max_files.set(look.max_files);
-        rows.threads.set(look.threads);
+        rows.started.set(snapshot.started);
+        rows.resident.set(snapshot.resident);
+        rows.virtual_memory.set(snapshot.virtual_memory);
+        rows.open_files.set(snapshot.open_files);
+        rows.max_files.set(snapshot.max_files);
+        rows.threads.set(snapshot.threads);
         encode_registry(text, &self.registry)
     }
 }
 
-fn look() -> Option<Look> {
-    let read = |path: &str| fs::read_to_string(path).ok();
-    let (stat, status) = (read("/proc/self/stat")?, read("/proc/self/status")?);
-    let (limits, system) = (read("/proc/self/limits")?, read("/proc/stat")?);
-    // The listing itself has one open.
+fn read() -> Option<Snapshot> {
+    let file = |path: &str| fs::read_to_string(path).ok();
+    let (stat, status) = (file("/proc/self/stat")?, file("/proc/self/status")?);
+    let (limits, system) = (file("/proc/self/limits")?, file("/proc/stat")?);
+    // The listing itself opens one descriptor.
     let open = fs::read_dir("/proc/self/fd")
         .ok()?
         .count()
@@ -88,8 +88,8 @@ fn look() -> Option<Look> {
     parse(&stat, &status, &limits, &system, open)
 }
 
-fn parse(stat: &str, status: &str, limits: &str, system: &str, open: usize) -> Option<Look> {
-    // The program's name, in brackets, may hold blanks and brackets. The field after it is the third.
+fn parse(stat: &str, status: &str, limits: &str, system: &str, open: usize) -> Option<Snapshot> {
+    // The program's name, in parentheses, may contain blanks and parentheses. The field after it is the third.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |field: usize| {
         let ticks: u32 = fields.get(field - 3)?.parse().ok()?;
@@ -101,13 +101,13 @@ fn parse(stat: &str, status: &str, limits: &str, system: &str, open: usize) -> O
     };
     let started: u64 = fields.get(22 - 3)?.parse().ok()?;
     let booted = first_after(system, "btime ")?;
-    Some(Look {
+    Some(Snapshot {
         cpu_seconds: (ticks(14)? + ticks(15)?) / TICKS_PER_SECOND,
         started: booted as f64 + started as f64 / TICKS_PER_SECOND,
         resident: first_after(status, "VmRSS:")? * 1024,
         virtual_memory: first_after(status, "VmSize:")? * 1024,
         open_files: u64::try_from(open).ok()?,
-        // "unlimited" is told as what no process reaches.
+        // "unlimited" is reported as a value that no process reaches.
         max_files: first_after(limits, "Max open files").unwrap_or(i64::MAX.unsigned_abs()),
         threads: first_after(status, "Threads:")?,
     })
@@ -123,8 +123,8 @@ mod tests {
         let status = "Name:\tx\nVmSize:\t  2048 kB\nVmRSS:\t   16 kB\nThreads:\t9\n";
         let limits =
             "Limit   Soft Limit  Hard Limit  Units\nMax open files     1024    4096    files\n";
-        let look = parse(stat, status, limits, "cpu 1 2\nbtime 1000\n", 12).unwrap();
-        let expected = Look {
+        let snapshot = parse(stat, status, limits, "cpu 1 2\nbtime 1000\n", 12).unwrap();
+        let expected = Snapshot {
             cpu_seconds: 2.0,
             started: 1012.34,
             resident: 16 * 1024,
@@ -133,7 +133,7 @@ mod tests {
             max_files: 1024,
             threads: 9,
         };
-        assert_eq!(look, expected);
+        assert_eq!(snapshot, expected);
         assert_eq!(parse("", status, limits, "", 1), None);
     }
 

@@ -13,7 +13,7 @@ area! {
 }
 
 impl Refresh {
-    /// A refresh ended.
+    /// Records the end of a refresh.
     pub fn ended(&self, outcome: &'static str, took: Duration) {
         self.duration.with([outcome]).observe(took.as_secs_f64());
     }

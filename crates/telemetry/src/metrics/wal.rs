@@ -24,7 +24,7 @@ area! {
 }
 
 impl Wal {
-    /// A group of records was written and synced.
+    /// Records a successful write and fsync of a group.
     pub fn synced(&self, records: usize, bytes: usize, took: Duration) {
         self.fsyncs.with(["ok"]).inc();
         self.fsync_duration.observe(took.as_secs_f64());
@@ -32,7 +32,7 @@ impl Wal {
         self.group_bytes.observe(bytes as f64);
     }
 
-    /// A group of records could not be written or synced.
+    /// Records a failed write or fsync of a group.
     pub fn failed(&self) {
         self.fsyncs.with(["failed"]).inc();
     }

@@ -1,70 +1,70 @@
-//! What a cached count may differ by from a recount, and what nothing allows.
+//! The bounds of the difference between a cached count and a recount.
 //!
 //! A cached count `c` is exact as of T0, in slot s0. A recount `r` is exact as of T1, in slot s1, not earlier. With a
 //! window of N slots, the slots `s0 - N + 1 ..= s1 - N` have left the window in between; the slots `s0 + 1 ..= s1` are
 //! new in it.
 //!
-//! **From above, `r <= c + pending`.** A user whom `r` counts and `c` does not has a pair in the window that the count
-//! at T0 could not see. A pair that was in the store by then, in a slot up to s0, would have been seen: the window as
-//! of T1 has no older slot than that of T0. So it was recorded since, and each pair that was is noted as pending, from
-//! a mark that was taken before the count at T0 began. (A pair is noted a moment after it is stored: the pending
-//! number is to be read after the recount, and a count that looks too low looked at again.) Clocks of instances are
-//! taken to agree to within a slot. Where the cache does not know `pending`, nothing bounds `r` from above.
+//! **Upper bound, `r <= c + pending`.** A user in `r` but not in `c` has a pair in the window that the count at T0 did
+//! not include. A pair that was in the store by then, in a slot up to s0, would have been included: the window as of T1
+//! has no older slot than that of T0. So the pair was recorded since, and every such pair is noted as pending, from a
+//! mark that was taken before the count at T0 started. (A pair is noted a moment after it is stored. So the pending number
+//! must be read after the recount, and a count that seems too low must be checked again.) This assumes that the clocks
+//! of instances agree to within a slot. If the cache does not know `pending`, `r` has no upper bound.
 //!
-//! **From below, `r >= c - left`,** where `left` is the number of users whose pair lies in the slots that have left
-//! the window, as the store still holds them. A user whom `c` counts and `r` does not has no slot in the window as of
-//! T1, and had one as of T0: what is left of them is a pair in just those slots. Stores that keep every slot count
-//! some there who came again since; that only widens the bound. When no slot has left, `left` is 0 whatever the store
-//! holds. When the store may have removed such pairs already (it was archived, or the server's retention passed), or
-//! when all slots of the window are new, `left` is unknown and nothing bounds `r` from below.
+//! **Lower bound, `r >= c - left`.** `left` is the number of users with a pair in the slots that have left the window, as
+//! far as the store still has them. A user in `c` but not in `r` had a slot in the window as of T0 and has none as of T1:
+//! their latest pair is in exactly those slots. A store that keeps every slot also counts users there who came again
+//! since; that only widens the bound. If no slot has left, `left` is 0 whatever the store has. If the store may have
+//! removed such pairs already (by archiving, or by the retention of the server), or if all slots of the window are new,
+//! `left` is unknown and `r` has no lower bound.
 //!
-//! **What breaks a bound** was never counted so, or was changed afterwards in the cache or in the store. One thing that
-//! people do is among it: a user who was erased since T0 leaves nothing behind, and the cached count is too high by
-//! one until the next refresh.
+//! **A count outside of the bounds** was never correct, or the cache or the store was changed later. An erasure is one
+//! such change: a user who was erased since T0 leaves no trace, and the cached count is too high by one until the next
+//! refresh.
 
 use std::fmt;
 
 use domain::Slot;
 
-/// What is known of a segment.
+/// The numbers from which a cached count is judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {
-    /// Users as the cache has them.
+    /// The cached number of users.
     pub cached: u64,
-    /// The slot of the cached count's instant.
+    /// The slot of the cached count.
     pub cached_slot: Slot,
     /// Pairs acknowledged since, read after the recount; `None` when unknown.
     pub pending: Option<u64>,
-    /// Users as the store counts them now.
+    /// The number of users that the store counts now.
     pub recounted: u64,
-    /// The slot of the recount's instant.
+    /// The slot of the recount.
     pub recounted_slot: Slot,
     /// Users with a pair in the slots that left the window in between; `None` when unknown.
     pub left: Option<u64>,
 }
 
-/// What a cached count is worth.
+/// The verdict on a cached count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is the number of now.
+    /// It equals the recount.
     Equal,
-    /// There is none.
+    /// There is no cached count.
     NotCached,
-    /// It was made after the recount: nothing can be said.
+    /// It is later than the recount, so it can't be judged.
     Newer,
-    /// There is no cached number: the store counts whenever it is asked.
+    /// There is no cached count, because the store counts live.
     Live,
-    /// So many pairs are pending, and account for what it is too low by.
+    /// It is too low, and this number of pending pairs explains it.
     Pending(u64),
-    /// It is too low, and how many pairs are pending is unknown.
+    /// It is too low, and the number of pending pairs is unknown.
     PendingUnknown,
-    /// So many users may have left the window, and account for what it is too high by.
+    /// It is too high, and up to this number of users who left the window explain it.
     Left(u64),
-    /// It is too high, and how many users left the window is unknown.
+    /// It is too high, and the number of users who left the window is unknown.
     LeftUnknown,
-    /// It is too low by so much more than is pending.
+    /// It is too low by this much more than the pending pairs explain.
     TooLow(u64),
-    /// It is too high by so much more than can have left the window.
+    /// It is too high by this much more than the users who left the window explain.
     TooHigh(u64),
 }
 
@@ -103,7 +103,7 @@ pub fn judge(evidence: &Evidence) -> Verdict {
 }
 
 impl Verdict {
-    /// Whether something allows what was found.
+    /// Whether the difference is within the bounds.
     pub fn is_explained(self) -> bool {
         !matches!(self, Self::TooLow(_) | Self::TooHigh(_))
     }
@@ -135,7 +135,7 @@ impl fmt::Display for Verdict {
             Self::Pending(pairs) => write!(f, "{pairs} pairs pending"),
             Self::PendingUnknown => f.write_str("pending unknown"),
             Self::Left(users) => write!(f, "up to {users} left the window"),
-            Self::LeftUnknown => f.write_str("who left the window is unknown"),
+            Self::LeftUnknown => f.write_str("how many left the window is unknown"),
             Self::TooLow(by) => write!(f, "UNEXPLAINED: {by} too low"),
             Self::TooHigh(by) => write!(f, "UNEXPLAINED: {by} too high"),
         }
@@ -170,7 +170,7 @@ mod tests {
     fn nothing_allows_a_difference_when_nothing_was_written_and_no_slot_left() {
         assert_eq!(verdict((7, 7), 0, Some(0), None), Verdict::Equal);
         assert_eq!(verdict((7, 8), 0, Some(0), None), Verdict::TooLow(1));
-        // Whatever the store says of slots that have not left.
+        // Regardless of what the store reports for slots that have not left.
         assert_eq!(verdict((7, 5), 0, Some(9), Some(9)), Verdict::TooHigh(2));
         assert_eq!(verdict((7, 5), 0, None, None), Verdict::TooHigh(2));
     }
@@ -204,16 +204,16 @@ mod tests {
         assert_eq!(judge(&newer), Verdict::Newer);
     }
 
-    /// Slots of the window in the histories below.
+    /// The window of the histories below, in slots.
     const N: u64 = 6;
 
     #[derive(Debug, Clone)]
     struct History {
-        /// Pairs (user, age of its slot in slots) recorded before the cached count.
+        /// Pairs (user, age in slots) recorded before the cached count.
         before: Vec<(u8, u64)>,
         /// Slots that pass until the recount.
         passed: u64,
-        /// Pairs recorded since, each when so many slots had passed.
+        /// Pairs recorded since (user, age in slots, slots passed by then).
         since: Vec<(u8, u64, u64)>,
         /// Whether the store keeps every slot of a pair.
         keeps_all: bool,
@@ -233,8 +233,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever users did, and whichever kind of store counts: true counts are explained, and numbers beyond the
-        /// bounds are not.
+        /// For every history and both kinds of stores: correct counts are explained, and counts outside of the bounds
+        /// are not.
         #[test]
         fn the_bounds_hold_for_every_history(history in histories(), forged in 0..30_u64) {
             let s0 = 1_000;

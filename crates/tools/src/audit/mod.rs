@@ -1,8 +1,8 @@
-//! Whether cached counts are what the store holds, and whether two stores hold the same.
+//! Audits: compares cached counts with the store, and two stores with each other.
 //!
-//! Every segment is recounted now, in one or two stores as of one instant, and the cache is read after that. What may
-//! differ is told by [bounds]; what breaks a bound is looked at again a few times, since pairs may be on their way
-//! between the store and the cache just then.
+//! Every segment is recounted now, in one or two stores as of one instant, and the cache is read after that. [bounds]
+//! defines the allowed differences. A segment outside of the bounds is checked again a few times, because pairs may be in
+//! flight between the store and the cache.
 
 pub mod bounds;
 
@@ -14,84 +14,85 @@ use tokio::time::sleep;
 
 pub use bounds::{Evidence, Verdict, judge};
 
-use crate::transfer::{Patience, patiently};
+use crate::transfer::{RetryPolicy, with_retries};
 use domain::cache::{CacheError, Cached, CountCache};
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Count, Segment, Slot, TimeFrame, Timestamp, Window};
 
-/// How often a segment is looked at before a difference counts as unexplained.
-const LOOKS: u32 = 4;
-/// The pause before the second look; each further one is longer by as much.
+/// How often a segment is checked before a difference counts as unexplained.
+const MAX_ATTEMPTS: u32 = 4;
+/// The pause before the second attempt; each further pause is longer by this.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Looks at segments.
+/// Audits segments.
 #[derive(Debug)]
 pub struct Auditor {
     parts: AuditorParts,
 }
 
-/// What an auditor is made of.
+/// The parts of an [`Auditor`].
 #[derive(Debug)]
 pub struct AuditorParts {
     /// The window and resolution.
     pub frame: TimeFrame,
-    /// The window that is counted.
+    /// The window of the counts.
     pub window: Window,
-    /// Where "now" comes from.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// What is recounted.
+    /// The store that is recounted.
     pub store: Arc<dyn PairStore>,
-    /// Until when the store still holds pairs that have left the full window.
+    /// How long the store keeps pairs that have left the full window.
     pub keeping: Keeping,
-    /// Whose counts are judged; `None` to compare stores only.
+    /// The cache whose counts are judged; `None` to compare only stores.
     pub cache: Option<Arc<dyn CountCache>>,
-    /// What the store is compared with.
+    /// The second store, with which the first one is compared.
     pub against: Option<Arc<dyn PairStore>>,
-    /// How long a store or cache that can't answer is asked again.
-    pub patience: Patience,
+    /// How long to retry a store or cache that is unavailable.
+    pub retry: RetryPolicy,
 }
 
-/// How long a store holds pairs that no window reaches any more.
+/// How long a store keeps pairs that no window reaches any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keeping {
-    /// For so long at least: [`archive`](engine::Headcount::archive) leaves them in peace.
+    /// The minimum time before [`archive`](engine::Headcount::archive) removes them.
     pub at_least: Duration,
-    /// A server that drops them by itself drops whole groups, which begin and end at multiples of this since the epoch.
+    /// If the server removes them by itself: it removes whole groups, whose bounds are multiples of this since the Unix
+    /// epoch.
     pub dropped_in_groups_of: Option<Duration>,
 }
 
-/// What was found about a segment.
+/// The result of the audit of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The segment.
     pub segment: Segment,
-    /// What the cache has.
+    /// The cached count.
     pub cached: Option<Cached>,
-    /// What the store counts.
+    /// The count of the store.
     pub recount: Count,
-    /// What the cached count is worth.
+    /// The verdict on the cached count.
     pub verdict: Verdict,
-    /// What the other store counts, as of the same slot.
+    /// The count of the second store, as of the same slot.
     pub against: Option<Against>,
 }
 
 /// A count of the second store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Against {
-    /// Users.
+    /// The number of users.
     pub users: u64,
-    /// Whether it is a number that the first store had while both were asked.
+    /// Whether the first store had this number at some time during the comparison.
     pub agrees: bool,
 }
 
 impl Finding {
-    /// Whether something allows all that was found.
+    /// Whether all differences are within their bounds.
     pub fn is_explained(&self) -> bool {
         self.verdict.is_explained() && self.against.is_none_or(|against| against.agrees)
     }
 }
 
-/// Why a segment could not be looked at.
+/// Why a segment could not be audited.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The store failed.
@@ -106,23 +107,23 @@ pub enum AuditError {
 }
 
 impl Auditor {
-    /// An auditor from its parts.
+    /// Creates an auditor.
     pub fn new(parts: AuditorParts) -> Self {
         Self { parts }
     }
 
-    /// All segments that any side knows, sorted by name.
+    /// The segments of both stores and the cache, sorted by name.
     pub async fn segments(&self) -> Result<Vec<Segment>, AuditError> {
         let now = self.parts.clock.now();
         let store = &self.parts.store;
-        let listed = patiently(&self.parts.patience, async || store.segments(now).await);
+        let listed = with_retries(&self.parts.retry, async || store.segments(now).await);
         let mut segments = listed.await.map_err(AuditError::Store)?;
         if let Some(against) = &self.parts.against {
-            let listed = patiently(&self.parts.patience, async || against.segments(now).await);
+            let listed = with_retries(&self.parts.retry, async || against.segments(now).await);
             segments.extend(listed.await.map_err(AuditError::Against)?);
         }
         if let Some(cache) = &self.parts.cache {
-            let known = self.ask_cache(async || cache.segments().await).await?;
+            let known = self.query_cache(async || cache.segments().await).await?;
             segments.extend(known.names);
         }
         segments.sort_unstable();
@@ -130,21 +131,21 @@ impl Auditor {
         Ok(segments)
     }
 
-    /// Looks at one segment, again and again while what it sees is not explained.
+    /// Audits one segment, with further attempts while a difference is unexplained.
     pub async fn audit(&self, segment: &Segment) -> Result<Finding, AuditError> {
-        let mut look = 1;
+        let mut attempt = 1;
         loop {
-            let finding = self.look_at(segment).await?;
+            let finding = self.examine(segment).await?;
             let is_settled = finding.is_explained() && finding.verdict != Verdict::Newer;
-            if is_settled || look == LOOKS {
+            if is_settled || attempt == MAX_ATTEMPTS {
                 return Ok(finding);
             }
-            sleep(PAUSE * look).await;
-            look += 1;
+            sleep(PAUSE * attempt).await;
+            attempt += 1;
         }
     }
 
-    async fn look_at(&self, segment: &Segment) -> Result<Finding, AuditError> {
+    async fn examine(&self, segment: &Segment) -> Result<Finding, AuditError> {
         let (recount, against) = self.recount(segment).await?;
         let mut finding = Finding {
             segment: segment.clone(),
@@ -156,9 +157,9 @@ impl Auditor {
         let Some(cache) = &self.parts.cache else {
             return Ok(finding);
         };
-        // Only now: what was pending before the recount may be in it.
+        // After the recount, so that all pairs it may contain are counted as pending.
         let window = self.parts.window;
-        let cached = self.ask_cache(async || cache.get(segment, window).await);
+        let cached = self.query_cache(async || cache.get(segment, window).await);
         let Some(cached) = cached.await? else {
             return Ok(finding);
         };
@@ -176,8 +177,8 @@ impl Auditor {
         Ok(finding)
     }
 
-    /// Counts in both stores as of one slot. The first one is asked twice: a number between its two answers is one
-    /// that it had meanwhile.
+    /// Counts both stores as of one slot. The first store is counted twice: it had every number between the two counts
+    /// meanwhile.
     async fn recount(&self, segment: &Segment) -> Result<(Count, Option<Against>), AuditError> {
         let mut as_of = self.parts.clock.now();
         loop {
@@ -186,7 +187,7 @@ impl Auditor {
                 return Ok((first, None));
             };
             let window = self.parts.window;
-            let counted = patiently(&self.parts.patience, async || {
+            let counted = with_retries(&self.parts.retry, async || {
                 other.count(segment, window, as_of).await
             });
             let theirs = counted.await.map_err(AuditError::Against)?;
@@ -202,7 +203,7 @@ impl Auditor {
                 };
                 return Ok((again, Some(against)));
             }
-            // A store that has seen a later instant answers for that one: all do then.
+            // A store that has seen a later instant counts as of that one, so all are counted again as of it.
             let latest = first.as_of.max(theirs.as_of).max(again.as_of);
             self.parts.clock.not_before(latest);
             as_of = self.parts.clock.now().max(latest);
@@ -211,13 +212,14 @@ impl Auditor {
 
     async fn count(&self, segment: &Segment, as_of: Timestamp) -> Result<Count, AuditError> {
         let (store, window) = (&self.parts.store, self.parts.window);
-        let counted = patiently(&self.parts.patience, async || {
+        let counted = with_retries(&self.parts.retry, async || {
             store.count(segment, window, as_of).await
         });
         counted.await.map_err(AuditError::Store)
     }
 
-    /// Users with a pair in the slots that left the window between two instants, if the store surely holds them all.
+    /// The number of users with a pair in the slots that left the window between two instants. `None` unless the store is
+    /// certain to still have all these pairs.
     async fn left(
         &self,
         segment: &Segment,
@@ -234,11 +236,11 @@ impl Auditor {
             return Ok(None);
         };
         let (store, as_of) = (&self.parts.store, resolution.start_of(*slots.end()));
-        let counted = patiently(&self.parts.patience, async || {
+        let counted = with_retries(&self.parts.retry, async || {
             store.count(segment, window, as_of).await
         });
         let count = counted.await.map_err(AuditError::Store)?;
-        // A store that no longer answers for that instant answers for another.
+        // A store that no longer counts as of that instant counts as of another one.
         Ok((self.slot_of(count.as_of) == *slots.end()).then_some(count.users))
     }
 
@@ -266,7 +268,7 @@ impl Auditor {
         let Some(group) = keeping.dropped_in_groups_of else {
             return true;
         };
-        // A group is dropped once its end has left the window: no end may lie where the slots do.
+        // A group is dropped once its end has left the window: no end of a group may lie within the slots.
         let group = i64::try_from(group.as_secs().max(1)).unwrap_or(i64::MAX);
         let group_of = |slot: Slot| frame.resolution().start_of(slot).as_second() / group;
         group_of(*slots.start()) == group_of(Slot::new(slots.end().number() + 1))
@@ -276,20 +278,20 @@ impl Auditor {
         self.parts.frame.resolution().slot_of(instant)
     }
 
-    /// The cache gives up within tens of milliseconds; here there is time.
-    async fn ask_cache<T>(
+    /// Retries a call to the cache, whose own timeout is only tens of milliseconds.
+    async fn query_cache<T>(
         &self,
-        mut ask: impl AsyncFnMut() -> Result<T, CacheError>,
+        mut call: impl AsyncFnMut() -> Result<T, CacheError>,
     ) -> Result<T, CacheError> {
-        let give_up_at = tokio::time::Instant::now() + self.parts.patience.retry_for;
+        let deadline = tokio::time::Instant::now() + self.parts.retry.retry_for;
         loop {
-            match ask().await {
+            match call().await {
                 Err(CacheError::Unavailable(_) | CacheError::Timeout)
-                    if tokio::time::Instant::now() < give_up_at =>
+                    if tokio::time::Instant::now() < deadline =>
                 {
                     sleep(PAUSE).await;
                 }
-                answer => return answer,
+                result => return result,
             }
         }
     }

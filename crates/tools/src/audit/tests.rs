@@ -1,4 +1,4 @@
-//! Audits of a model store and the memory cache. Those of real ones are in `tests/it/audit.rs`.
+//! Audits of a model store and the in-process cache. Those of real ones are in `tests/it/audit.rs`.
 
 use super::*;
 use domain::ManualClock;
@@ -17,7 +17,7 @@ struct Bench {
 impl Bench {
     /// Three users of `s` whose slots are the oldest one, the next one and the present one of the window.
     fn new() -> Self {
-        // A quarter past an hour.
+        // A quarter past the hour.
         let start = Timestamp::from_second(1_800_000_900).unwrap();
         let bench = Self {
             clock: Arc::new(ManualClock::new(start)),
@@ -43,7 +43,7 @@ impl Bench {
         Slot::new(present.number() - slots)
     }
 
-    /// What the refresher does, but that the number may be another.
+    /// Does the same as the refresher, but with any number of users.
     async fn refresh(&self, users: u64) {
         let mark = self.cache.mark(&segment()).await.unwrap();
         let count = Count {
@@ -69,7 +69,7 @@ impl Bench {
             keeping: self.keeping,
             cache: Some(self.cache.clone()),
             against: against.then(|| self.other.clone() as Arc<dyn PairStore>),
-            patience: Patience::silent(Duration::ZERO),
+            retry: RetryPolicy::silent(Duration::ZERO),
         })
     }
 
@@ -101,7 +101,7 @@ async fn a_count_is_judged_by_what_left_and_what_is_pending() {
     assert_eq!(
         bench.verdict().await,
         Verdict::TooLow(1),
-        "nobody noted them"
+        "they were not noted"
     );
     bench.cache.add_pending(&[(segment(), 3)]).await.unwrap();
     assert_eq!(bench.verdict().await, Verdict::Pending(3));

@@ -1,4 +1,4 @@
-//! The file that knows how far a transfer came, so that one that was killed goes on from there.
+//! The checkpoint file of a transfer, from which a killed transfer resumes.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -13,15 +13,15 @@ use super::Names;
 use domain::{Segment, Slot, TimeFrame, Timestamp};
 use wal::{LogError, OsDisk, replace_file};
 
-/// The form of the file; another one is refused.
+/// The format version of the file; another one is an error.
 const VERSION: u32 = 2;
-/// The file is written no more often than this: what a killed transfer repeats is at most so old.
+/// The minimum interval between two writes of the file. A killed transfer repeats at most the work of this time.
 const WRITTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a checkpoint can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file is of a copy between other stores, or with another window or resolution.
+    /// The file belongs to a copy between other stores, or with another window or resolution.
     #[error(
         "{} belongs to a copy {other}, and this one is {this}: give another --checkpoint, or remove that file",
         path.display()
@@ -29,31 +29,34 @@ pub enum CheckpointError {
     Another {
         /// The file.
         path: PathBuf,
-        /// What it belongs to.
+        /// The copy to which the file belongs.
         other: String,
-        /// What was to be done.
+        /// The requested copy.
         this: String,
     },
-    /// The file is something else.
-    #[error("{} is no checkpoint of a copy ({problem}): give another --checkpoint", path.display())]
+    /// The file is not a valid checkpoint.
+    #[error(
+        "{} is not a valid checkpoint of a copy ({problem}): give another --checkpoint",
+        path.display()
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it is invalid.
         problem: String,
     },
     /// The file can't be read or written.
-    #[error("the checkpoint can't be kept: {0}")]
+    #[error("the checkpoint can't be read or written: {0}")]
     Io(String),
 }
 
-/// How far a transfer came, in memory and in its file.
+/// The progress of a transfer, in memory and in its file.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     path: PathBuf,
     resumed: bool,
     state: Mutex<State>,
-    /// One write at a time, so that an older one never replaces a newer.
+    /// Held during a write, so that an older state never replaces a newer one.
     writing: tokio::sync::Mutex<()>,
 }
 
@@ -63,7 +66,7 @@ struct State {
     written: Instant,
 }
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
@@ -72,14 +75,14 @@ pub(super) struct Document {
     to: String,
     window_seconds: u64,
     resolution_seconds: u32,
-    /// When the first run began, in unix seconds.
+    /// The start of the first run, in Unix seconds.
     begun: i64,
-    /// The next slot of each segment that was begun; null for one that is whole.
+    /// The next slot of each started segment; null for a complete one.
     segments: BTreeMap<String, Option<u64>>,
 }
 
-/// The file: what it says, and the CRC-32C of that as compact JSON. A slot that became another number would leave out
-/// pairs, and nobody would know.
+/// The file: its contents, and the CRC-32C of the contents as compact JSON. Without the checksum, a corrupt slot number
+/// would silently skip pairs.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File<D> {
@@ -88,18 +91,18 @@ struct File<D> {
 }
 
 impl Document {
-    /// The contents of the file.
+    /// Serializes the document with its checksum.
     pub(super) fn render(&self) -> serde_json::Result<Vec<u8>> {
         let crc32c = self.checksum()?;
         serde_json::to_vec_pretty(&File { crc32c, copy: self })
     }
 
-    /// What contents of a file say, or what is wrong with them.
+    /// Parses the contents of a file. The error is the reason why they are invalid.
     pub(super) fn parse(contents: &[u8]) -> Result<Self, String> {
         let text = |error: serde_json::Error| error.to_string();
         let File::<Self> { crc32c, copy } = serde_json::from_slice(contents).map_err(text)?;
         if copy.version != VERSION {
-            return Err(format!("it has the form {}", copy.version));
+            return Err(format!("it has format version {}", copy.version));
         }
         match copy.checksum().map_err(text)? == crc32c {
             true => Ok(copy),
@@ -120,7 +123,7 @@ impl Document {
 }
 
 impl Checkpoint {
-    /// The checkpoint in `path`, of an earlier run or a new one, which is on disk when this returns.
+    /// Opens the checkpoint at `path`, or creates one. It is on disk when this returns.
     pub(super) async fn open(
         path: PathBuf,
         names: &Names,
@@ -159,18 +162,18 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Whether an earlier run left it.
+    /// Whether an earlier run created it.
     pub(super) fn is_resumed(&self) -> bool {
         self.resumed
     }
 
-    /// When the first run began.
+    /// The start of the first run.
     pub(super) fn begun(&self) -> Timestamp {
         let begun = self.state.lock().document.begun;
         Timestamp::from_second(begun).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// Where to go on with `segment`, at `oldest` or later; `None` when it is whole.
+    /// The slot at which `segment` continues, at least `oldest`; `None` if the segment is complete.
     pub(super) fn next_slot(&self, segment: &Segment, oldest: Slot) -> Option<Slot> {
         match self.state.lock().document.segments.get(segment.as_str()) {
             None => Some(oldest),
@@ -179,7 +182,7 @@ impl Checkpoint {
         }
     }
 
-    /// Notes that everything of `segment` before `next` is in the target.
+    /// Records that all pairs of `segment` before `next` are in the target.
     pub(super) async fn advance(
         &self,
         segment: &Segment,
@@ -188,7 +191,7 @@ impl Checkpoint {
         self.set(segment, Some(next.number())).await
     }
 
-    /// Notes that `segment` is whole.
+    /// Records that `segment` is complete.
     pub(super) async fn finish(&self, segment: &Segment) -> Result<(), CheckpointError> {
         self.set(segment, None).await
     }
@@ -221,7 +224,7 @@ impl Checkpoint {
         written.map_err(|error| CheckpointError::Io(error.to_string()))
     }
 
-    /// Removes the file: the transfer is whole.
+    /// Removes the file after the transfer is complete.
     pub(super) async fn remove(&self) -> Result<(), CheckpointError> {
         let _writing = self.writing.lock().await;
         match std::fs::remove_file(&self.path) {
@@ -265,7 +268,7 @@ fn put(path: &Path, text: &[u8]) -> Result<(), LogError> {
 
 #[cfg(test)]
 impl Document {
-    /// A document with these segments.
+    /// A document with these segments, for tests.
     pub(super) fn of_test(segments: BTreeMap<String, Option<u64>>, begun: i64) -> Self {
         Self {
             version: VERSION,

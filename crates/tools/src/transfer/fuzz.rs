@@ -1,4 +1,4 @@
-//! Fuzz target: the checkpoint of a copy is not what was written.
+//! Fuzz target: parses damaged checkpoints of a copy.
 
 use std::collections::BTreeMap;
 

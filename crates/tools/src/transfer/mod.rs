@@ -1,19 +1,19 @@
-//! Moves pairs from one store to another, while both may serve: so that a small start on one store is no dead end.
+//! Copies pairs from one store to another while both may serve, so that a deployment can change its store later.
 //!
-//! **What is moved.** Each segment, slot range by slot range, from the oldest slot of the window to the present one.
-//! A pair recorded meanwhile moves to a later slot, which is still to come; what came late, with an old slot, is
-//! found by the last step. Recording a pair again changes nothing, so any part may be repeated: that is what makes
-//! a transfer resumable, and harmless to run twice. Users keep the names that the source has for them: where a
-//! `user_key` is set these are hashes already, made at the edge, and the target gets the same ones.
+//! **What is copied.** Each segment, in ranges of slots, from the oldest slot of the window to the present one. A pair
+//! that is recorded again meanwhile moves to a later slot, which is copied later; pairs that arrive late, with an old
+//! slot, are found by the last step. Recording a pair is idempotent, so any part may be repeated. Therefore a transfer
+//! can be resumed, and may run twice. Users keep the ids of the source: with a `user_key` these are hashes already, and
+//! the target gets the same hashes.
 //!
-//! **What is not moved:** trends, and erasures. Who is erased from the source while it is copied, or afterwards, has to
-//! be erased from the target as well.
+//! **What is not copied:** trends and erasures. A user who is erased from the source during the copy, or later, must be
+//! erased from the target as well.
 //!
-//! **Steps.** All segments; then what came since the beginning, again and again until that takes moments only; then
+//! **Steps.** All segments; then the pairs recorded since the start, in further passes until a pass is short; then
 //! [verification](verify) of the counts of both sides.
 
 mod checkpoint;
-mod patience;
+mod retry;
 mod segment;
 mod stride;
 mod verify;
@@ -26,19 +26,19 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use jiff::SignedDuration;
 
 pub use checkpoint::CheckpointError;
-pub use patience::{Patience, patiently};
+pub use retry::{RetryPolicy, with_retries};
 pub use verify::{Compared, Comparison};
 
 use self::checkpoint::Checkpoint;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment, Slot, TimeFrame, Timestamp};
 
-/// How far back a further pass begins before the pass that it follows: clocks of instances differ, and segmentation
-/// services are late. What is later still is found by verification, at a higher cost.
+/// How far before the start of the previous pass a further pass starts: clocks of instances differ, and segmentation
+/// services send pairs late. Verification finds even later pairs, at a higher cost.
 const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
-/// A pass that took no longer than this leaves little to the next one.
+/// After a pass that took no longer than this, the next one would find little.
 const SHORT_PASS: SignedDuration = SignedDuration::from_secs(10);
-/// Further passes at most. Where writes outrun the transfer no number is enough.
+/// The maximum number of further passes. If writes are faster than the transfer, no number is enough.
 const MAX_FURTHER_PASSES: usize = 4;
 
 /// A transfer from one store to another.
@@ -48,30 +48,30 @@ pub struct Transfer {
     copied: AtomicU64,
 }
 
-/// What a transfer is made of.
+/// The parts of a [`Transfer`].
 #[derive(Debug)]
 pub struct TransferParts {
-    /// The window and resolution, of both stores.
+    /// The window and resolution of both stores.
     pub frame: TimeFrame,
-    /// Where "now" comes from.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Where pairs are read.
+    /// The store from which pairs are read.
     pub source: Arc<dyn PairStore>,
-    /// Where they are recorded.
+    /// The store in which pairs are recorded.
     pub target: Arc<dyn PairStore>,
-    /// Which two stores these are: a checkpoint of others is refused.
+    /// The names of both stores: a checkpoint with other names is an error.
     pub names: Names,
-    /// The file that knows how far it came.
+    /// The path of the checkpoint file.
     pub checkpoint: PathBuf,
-    /// Segments under way at a time, each with one range of slots in memory.
+    /// The number of segments copied concurrently, each with one range of slots in memory.
     pub parallelism: usize,
-    /// How long a store that can't answer now is asked again.
-    pub patience: Patience,
-    /// Who is told how far it has come.
+    /// How long to retry a store that is unavailable.
+    pub retry: RetryPolicy,
+    /// Receives the progress.
     pub observer: Arc<dyn TransferObserver>,
 }
 
-/// What the two stores are called, without secrets.
+/// The names of the two stores, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     /// The source.
@@ -80,11 +80,11 @@ pub struct Names {
     pub to: String,
 }
 
-/// Hears how far a transfer has come.
+/// Receives the progress of a transfer.
 pub trait TransferObserver: Send + Sync + std::fmt::Debug {
-    /// The next step has so many parts.
+    /// The next step starts, with this number of parts.
     fn begins(&self, _step: Step, _parts: u64) {}
-    /// So many parts of the step are done, with so many pairs.
+    /// This number of further parts of the step are done, with this number of pairs.
     fn moved(&self, _parts: u64, _pairs: u64) {}
 }
 
@@ -93,22 +93,22 @@ pub trait TransferObserver: Send + Sync + std::fmt::Debug {
 pub enum Step {
     /// All segments; a part is a slot of one.
     Copying,
-    /// What came meanwhile; a part is a slot of a segment.
+    /// The pairs recorded meanwhile; a part is a slot of a segment.
     CatchingUp,
     /// The comparison of counts; a part is a segment.
     Comparing,
 }
 
-/// Hears nothing.
+/// An observer that ignores everything.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoTransferObserver;
 
 impl TransferObserver for NoTransferObserver {}
 
-/// What a transfer came to.
+/// The result of a transfer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TransferReport {
-    /// Whether it went on where an earlier one had stopped.
+    /// Whether it resumed an earlier transfer.
     pub resumed: bool,
     /// Pairs recorded, repeated ones included.
     pub pairs: u64,
@@ -116,22 +116,22 @@ pub struct TransferReport {
     pub compared: Vec<Compared>,
 }
 
-/// Why a transfer stopped. What it did until then stays, and the checkpoint knows it.
+/// Why a transfer stopped. The pairs copied until then stay, and the checkpoint covers them.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// The source failed for longer than patience allows.
+    /// The source failed, and retries did not help.
     #[error("reading: {0}")]
     Source(StoreError),
-    /// The target failed for longer than patience allows.
+    /// The target failed, and retries did not help.
     #[error("writing: {0}")]
     Target(StoreError),
-    /// The file that knows how far it came can't be used.
+    /// The checkpoint can't be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
 }
 
 impl Transfer {
-    /// A transfer from its parts.
+    /// Creates a transfer; [`run`](Self::run) starts it.
     pub fn new(parts: TransferParts) -> Self {
         Self {
             parts,
@@ -139,11 +139,11 @@ impl Transfer {
         }
     }
 
-    /// Goes through all steps. Dropping the future stops it, with a checkpoint that is a second old at most.
+    /// Runs all steps. Dropping the future stops the transfer; its checkpoint is then at most a second old.
     pub async fn run(&self) -> Result<TransferReport, TransferError> {
-        // Before there is a checkpoint: what can't begin leaves none behind.
+        // Before the checkpoint is created: a transfer that can't start leaves no file behind.
         let begun = self.parts.clock.now();
-        self.patiently(async || self.parts.target.segments(begun).await)
+        self.retry(async || self.parts.target.segments(begun).await)
             .await
             .map_err(TransferError::Target)?;
         let segments = self.segments().await?;
@@ -167,7 +167,7 @@ impl Transfer {
         })
     }
 
-    /// Copies a segment, unless the checkpoint has it already, from where the checkpoint stands.
+    /// Copies a segment from the position in the checkpoint on, unless the checkpoint has it as complete.
     async fn copy_by(
         &self,
         checkpoint: &Checkpoint,
@@ -185,7 +185,7 @@ impl Transfer {
         Ok(())
     }
 
-    /// Copies what was recorded since `begun`, again and again until it takes moments only.
+    /// Copies the pairs recorded since `begun`, in passes until one is short.
     async fn catch_up(&self, begun: Timestamp) -> Result<(), TransferError> {
         let mut since = begun;
         for _ in 0..MAX_FURTHER_PASSES {
@@ -209,15 +209,15 @@ impl Transfer {
 
     async fn segments(&self) -> Result<Vec<Segment>, TransferError> {
         let now = self.parts.clock.now();
-        let listed = self.patiently(async || self.parts.source.segments(now).await);
+        let listed = self.retry(async || self.parts.source.segments(now).await);
         listed.await.map_err(TransferError::Source)
     }
 
-    async fn patiently<T>(
+    async fn retry<T>(
         &self,
         call: impl AsyncFn() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        patiently(&self.parts.patience, call).await
+        with_retries(&self.parts.retry, call).await
     }
 
     fn observer(&self) -> &dyn TransferObserver {
@@ -243,7 +243,7 @@ impl Transfer {
         *window.slots_as_of(self.present()).start()
     }
 
-    /// How many slots there are from `from` to the present one, both included.
+    /// The number of slots from `from` to the present one, both included.
     fn slots_since(&self, from: Slot) -> u64 {
         (self.present().number() + 1).saturating_sub(from.number())
     }

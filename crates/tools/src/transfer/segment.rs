@@ -1,4 +1,4 @@
-//! One segment on its way: export a range of slots, record it, note how far it came.
+//! Copies one segment: exports a range of slots, records it, and updates the checkpoint.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
@@ -12,18 +12,18 @@ use super::{Transfer, TransferError};
 use domain::store::StoreError;
 use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Window};
 
-/// Pairs recorded at once: every store takes as many well within its time limits.
+/// Pairs recorded at once: every store records that many well within its timeouts.
 const RECORDED_AT_ONCE: usize = 10_000;
-/// The first range of a segment that is streamed; the next ones follow from what it held.
+/// The first range of a segment that is streamed. The length of later ones depends on the pairs found.
 const FIRST_RANGE: Duration = Duration::from_hours(24);
-/// About the pairs of a streamed range: some seconds' worth, which a failure repeats.
+/// The target number of pairs of a streamed range: a few seconds of work, which a failure repeats.
 const STREAMED_AT_ONCE: u64 = 500_000;
-/// Batches of one segment that are on their way into the target.
+/// Batches of one segment in flight to the target.
 const RECORDED_AHEAD: usize = 4;
 
 impl Transfer {
-    /// Copies the pairs of `segment` from the slot `from` to the present one, as it is when that is reached. Slots
-    /// ahead of this clock wait until it reaches them: an embedded target would take them for the present.
+    /// Copies the pairs of `segment` from the slot `from` to the slot that is present when the copy reaches it. Slots
+    /// ahead of this clock are copied only once they are present: an embedded target would advance its clock to them.
     pub(super) async fn copy_segment(
         &self,
         segment: &Segment,
@@ -44,14 +44,14 @@ impl Transfer {
                 return Ok(());
             }
             let end = self.choose_end(segment, at, present, &mut stride).await?;
-            let exported = self.patiently(async || source.export(segment, at..=end).await);
+            let exported = self.retry(async || source.export(segment, at..=end).await);
             let exported = exported.await.map_err(TransferError::Source)?;
             let (slots, pairs) = (end.number() - at.number() + 1, exported.len() as u64);
             self.record(exported).await?;
             stride.learn(slots, pairs);
             self.observer().moved(slots, pairs);
             at = Slot::new(end.number() + 1);
-            // The present slot is still being written to: whoever resumes reads it again.
+            // The present slot is still being written to, so a resumed transfer must read it again.
             if let Some(checkpoint) = checkpoint
                 && end < present
             {
@@ -60,8 +60,8 @@ impl Transfer {
         }
     }
 
-    /// The same from a source that streams: memory holds a few batches whatever the range is, so that nothing need be
-    /// counted before. Ranges are as long as a failure may cost, and then the checkpoint goes on.
+    /// The same for a source that streams: memory holds a few batches regardless of the range, so no counts are needed to
+    /// choose it. The length of a range limits the work that a failure repeats; the checkpoint advances after each range.
     async fn stream_segment(
         &self,
         segment: &Segment,
@@ -77,7 +77,7 @@ impl Transfer {
             }
             length = length.max(1);
             let end = Slot::new(at.number().saturating_add(length - 1)).min(present);
-            let streamed = self.patiently(async || self.stream_range(segment, at..=end).await);
+            let streamed = self.retry(async || self.stream_range(segment, at..=end).await);
             let pairs = streamed.await.map_err(TransferError::Source)??;
             self.observer().moved(end.number() - at.number() + 1, 0);
             at = Slot::new(end.number() + 1);
@@ -85,7 +85,7 @@ impl Transfer {
                 0..STREAMED_AT_ONCE => length.saturating_mul(4),
                 _ => length / 2,
             };
-            // The present slot is still being written to: whoever resumes reads it again.
+            // The present slot is still being written to, so a resumed transfer must read it again.
             if let Some(checkpoint) = checkpoint
                 && end < present
             {
@@ -94,8 +94,8 @@ impl Transfer {
         }
     }
 
-    /// Reads and records a range, some batches at a time, and returns how many pairs that were. The outer error is the
-    /// source's, after which all of it may be tried again.
+    /// Reads and records a range, a few batches at a time. Returns the number of pairs. The outer error is that of the
+    /// source, after which the whole range may be retried.
     async fn stream_range(
         &self,
         segment: &Segment,
@@ -124,7 +124,7 @@ impl Transfer {
         Ok(Ok(pairs))
     }
 
-    /// The last slot of the range that begins with `at`, such that memory can hold it.
+    /// Chooses the last slot of the range that starts at `at`, such that the range fits in memory.
     async fn choose_end(
         &self,
         segment: &Segment,
@@ -139,7 +139,7 @@ impl Transfer {
         if !stride.is_bold() {
             return Ok(end(stride));
         }
-        // Counts over shorter windows tell where users were last seen: in any store, as of now.
+        // Counts over shorter windows show in which slots users were last seen, in any store.
         let from_here = self.users_since(segment, at).await?;
         loop {
             let next = Slot::new(end(stride).number() + 1);
@@ -150,12 +150,12 @@ impl Transfer {
         }
     }
 
-    /// Users of the source last seen in `slot` or later.
+    /// The number of users of the source last seen in `slot` or later.
     async fn users_since(&self, segment: &Segment, slot: Slot) -> Result<u64, TransferError> {
         let frame = &self.parts.frame;
         let seconds = self.slots_since(slot) * u64::from(frame.resolution().seconds());
         let length = Duration::from_secs(seconds).min(full_length(frame));
-        // No slot is left: nobody either.
+        // No slot is left, so no users.
         let Ok(window) = frame.window(length) else {
             return Ok(0);
         };
@@ -164,13 +164,13 @@ impl Transfer {
 
     async fn count_source(&self, segment: &Segment, window: Window) -> Result<u64, TransferError> {
         let (source, now) = (&self.parts.source, self.parts.clock.now());
-        let counted = self.patiently(async || source.count(segment, window, now).await);
+        let counted = self.retry(async || source.count(segment, window, now).await);
         Ok(counted.await.map_err(TransferError::Source)?.users)
     }
 
     async fn record(&self, batch: Batch) -> Result<(), TransferError> {
         for part in parts(batch) {
-            let recorded = self.patiently(async || self.parts.target.record(&part).await);
+            let recorded = self.retry(async || self.parts.target.record(&part).await);
             recorded.await.map_err(TransferError::Target)?;
             self.copied.fetch_add(part.len() as u64, Ordering::Relaxed);
         }
@@ -182,7 +182,7 @@ fn full_length(frame: &TimeFrame) -> Duration {
     Duration::from_secs(frame.full_window().seconds())
 }
 
-/// The pairs of a batch in batches that are small enough.
+/// Splits a batch into batches of at most [`RECORDED_AT_ONCE`] pairs.
 fn parts(batch: Batch) -> Vec<Batch> {
     if batch.len() <= RECORDED_AT_ONCE {
         return vec![batch];

@@ -1,15 +1,16 @@
-//! How many slots to read at once.
+//! Chooses the number of slots to read at once.
 
-/// Pairs that one range should have: enough that a round trip costs little beside them, few enough that several
-/// ranges fit into any memory (about two megabytes each).
+/// The target number of pairs of a range: enough that the cost of a round trip is small in comparison, few enough that
+/// several ranges fit in memory (about two megabytes each).
 const WANTED: u64 = 20_000;
-/// How far a quiet stretch may widen a range beyond the average one.
+/// How much wider than the average a range may become where there are few pairs.
 const WIDEST: u64 = 4;
 
-/// The width of the next range: from what the last one held, growing by doubling and shrinking at once.
+/// The width of the next range. It follows from the pairs of the last one: it grows by doubling at most, and shrinks at
+/// once.
 ///
-/// A width is *proven* that held about as many pairs as are wanted. Beyond it users may crowd at any slot: who reads
-/// so far looks ahead first.
+/// A width is *proven* if a range of that width had about the target number of pairs. A wider range may contain a slot
+/// with very many users, so the caller checks its count before it reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stride {
     slots: u64,
@@ -18,11 +19,11 @@ pub(super) struct Stride {
 }
 
 impl Stride {
-    /// A first width for a segment with `users` in `slots` slots.
+    /// The first width for a segment with `users` in `slots` slots.
     pub(super) fn new(users: u64, slots: u64) -> Self {
         let slots = slots.max(1);
         let average = (slots.saturating_mul(WANTED) / users.max(1)).clamp(1, slots);
-        // However the users of a small segment lie, one range can hold them all.
+        // One range can hold all users of a small segment, however they are distributed.
         let proven = if users <= WANTED { slots } else { 1 };
         Self {
             slots: average,
@@ -31,17 +32,17 @@ impl Stride {
         }
     }
 
-    /// Slots to read next, if they may hold so many users; else fewer.
+    /// The width of the next range, in slots.
     pub(super) fn slots(&self) -> u64 {
         self.slots
     }
 
-    /// Whether the next range is wider than any that held enough to judge by.
+    /// Whether the next range is wider than proven.
     pub(super) fn is_bold(&self) -> bool {
         self.slots > self.proven
     }
 
-    /// Learns that the next range would have `users`; says whether it is narrower now.
+    /// Adapts to the fact that the next range has `users`. Returns whether the range is narrower now.
     pub(super) fn foresee(&mut self, users: u64) -> bool {
         if users <= 2 * WANTED || self.slots == 1 {
             return false;
@@ -50,12 +51,12 @@ impl Stride {
         true
     }
 
-    /// Learns that a range of `slots` had `pairs`.
+    /// Adapts to the fact that a range of `slots` had `pairs`.
     pub(super) fn learn(&mut self, slots: u64, pairs: u64) {
         let fitting = slots.saturating_mul(WANTED) / pairs.max(1);
         self.slots = fitting.min(slots.saturating_mul(2)).clamp(1, self.widest);
         if pairs >= WANTED / 4 {
-            // One range may have been quiet but for its end: trust comes by doubling.
+            // All pairs of the range may have been at its end, so the proven width only doubles.
             self.proven = fitting.clamp(1, self.proven.saturating_mul(2));
         }
     }
@@ -65,7 +66,7 @@ impl Stride {
 mod tests {
     use super::*;
 
-    /// The pairs of each range read, when the slots have these.
+    /// Returns the pairs of each range that is read from slots with these pairs.
     fn read(pairs: &[u64], users: u64) -> Vec<u64> {
         let mut stride = Stride::new(users, pairs.len() as u64);
         let (mut at, mut ranges) = (0, Vec::new());
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn where_users_crowd_ranges_shrink_before_they_are_read() {
-        // Nobody for days, then a thousand times as many as on average; and the other way round.
+        // No pairs for days, then a burst; and the other way round.
         let mut pairs = vec![0; 20_000];
         pairs.extend([20_000; 160]);
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Transfers between stores in this process. Those between real servers are in `tests/it/copy.rs`.
+//! Transfers between in-process stores. Those between real servers are in `tests/it/copy.rs`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use domain::store::conformance::{batch, frame};
 use domain::store::model::Model;
 use domain::{BatchBuilder, ManualClock, UserId};
 
-/// Counts ranges, and takes the source away after some of them.
+/// Counts ranges, and makes the source unavailable after some of them.
 #[derive(Debug, Default)]
 struct Cutter {
     left: Mutex<Option<u64>>,
@@ -71,13 +71,13 @@ impl Bench {
             },
             checkpoint: self.checkpoint(),
             parallelism: 2,
-            patience: Patience::silent(Duration::from_secs(5)),
+            retry: RetryPolicy::silent(Duration::from_secs(5)),
             observer: self.observer.clone(),
         });
         transfer.run().await
     }
 
-    /// A hundred thousand pairs in two segments, over the whole window and beyond its end.
+    /// Records 100,000 pairs in two segments, over the whole window and beyond its end.
     fn fill(&self) {
         let mut builder = BatchBuilder::default();
         for n in 0..100_000_u64 {
@@ -118,7 +118,7 @@ async fn copies_all_that_is_in_the_window_though_both_sides_fail_now_and_then() 
         bench.in_window(&bench.source),
         bench.in_window(&bench.target)
     );
-    // Once more: harmless.
+    // A second run is harmless.
     assert_eq!(
         comparisons(&bench.run().await.unwrap()),
         [Comparison::Equal; 2]

@@ -1,17 +1,18 @@
-//! Whether the target has what the source has: counts of both sides, as of one instant.
+//! Verifies that the target has the users of the source: compares the counts of both sides as of one instant.
 //!
-//! Where nothing is written meanwhile the two counts of a segment must be equal, and then nothing else is said. A
-//! target with *more* users had pairs of its own, or the source has erased or hidden some: nothing of the source is
-//! missing as far as counts can tell. A target with *fewer* is copied again, whole, and judged by a bound that writes
-//! to the source can't break:
+//! Without concurrent writes the two counts of a segment must be equal. A target with *more* users had pairs of its own,
+//! or the source has erased or hidden some; according to the counts, no user of the source is missing. A segment with
+//! *fewer* users in the target is copied again completely, and checked against a lower bound that holds in spite of
+//! writes to the source:
 //!
-//! > Let D slots pass at most from an instant T1 to T2. Every user who is in the source at T1 and whose latest slot
-//! > is not among the D oldest of the window is in the window as of T2 too. These are counted at T1, as the count over
-//! > the window less D slots. They are all read by a copy that begins after T1, at this slot or a later one. So as of
-//! > T2 the target must count at least as many.
+//! > Let at most D slots pass from an instant T1 to T2. Every user who is in the source at T1, and whose latest slot is
+//! > not among the D oldest slots of the window, is in the window as of T2 too. The count over the window less D slots,
+//! > taken at T1, is the number of these users. A copy that starts after T1 reads them all, in the same slot or a later
+//! > one. So the target must count at least as many as of T2.
 //!
-//! A target that does is merely behind a source that goes on. One that does not lacks users. (A target in InfluxDB
-//! hides users who share a point, the embedded one users who share a fingerprint: `docs/concepts/exactness.md` says how few.)
+//! A target that reaches this bound is only behind a source that is being written to. A target below it lacks users.
+//! (A target in InfluxDB hides users who share a point, an embedded one users who share a fingerprint;
+//! `docs/concepts/exactness.md` says how few these are.)
 
 use std::time::Duration;
 
@@ -21,9 +22,9 @@ use super::{Step, Transfer, TransferError};
 use domain::store::{PairStore, StoreError};
 use domain::{Count, Segment, Timestamp, Window};
 
-/// How often a segment that lacks users is copied again while slots pass, each of which blurs the bound.
+/// How often a segment that lacks users is copied again. Slots that pass during a copy loosen the bound.
 const ROUNDS: usize = 3;
-/// Slots that may pass during a first round, in time; each further round may take four times as long.
+/// The time that the bound allows for the first round; each further round allows four times as much.
 const FIRST_ROUND: Duration = Duration::from_secs(30);
 
 /// A segment on both sides.
@@ -35,7 +36,7 @@ pub struct Compared {
     pub source: u64,
     /// Users in the target, as of the same slot.
     pub target: u64,
-    /// What that means.
+    /// The result of the comparison.
     pub comparison: Comparison,
 }
 
@@ -43,11 +44,11 @@ pub struct Compared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Comparison {
-    /// They are equal.
+    /// The counts are equal.
     Equal,
-    /// The target has more.
+    /// The target has more users.
     More,
-    /// The target has all that was there when its last copy began; the source went on.
+    /// The target has all users that the source had when the last copy started; the source has new ones since.
     Behind,
     /// The target lacks users.
     Less,
@@ -58,7 +59,7 @@ impl Transfer {
     pub(super) async fn compare_all(&self) -> Result<Vec<Compared>, TransferError> {
         let now = self.parts.clock.now();
         let mut segments = self.segments().await?;
-        let theirs = self.patiently(async || self.parts.target.segments(now).await);
+        let theirs = self.retry(async || self.parts.target.segments(now).await);
         segments.extend(theirs.await.map_err(TransferError::Target)?);
         segments.sort_unstable();
         segments.dedup();
@@ -97,7 +98,7 @@ impl Transfer {
                 .find(|floor| passed <= floor.slots)
                 .is_some_and(|floor| counts.target >= floor.users);
             if passed == 0 {
-                // This bound is the number itself.
+                // No slot has passed, so the bound is exact.
                 break;
             }
             allowed *= 4;
@@ -116,7 +117,7 @@ impl Transfer {
         })
     }
 
-    /// What the target must have when no slot has passed, one, and as many as in `time`.
+    /// The lower bounds for the target when no slot, one slot, or as many slots as in `time` have passed.
     async fn floors(
         &self,
         segment: &Segment,
@@ -124,7 +125,7 @@ impl Transfer {
         as_of: Timestamp,
     ) -> Result<[Floor; 3], TransferError> {
         let slot = u64::from(self.parts.frame.resolution().seconds());
-        // One more: any time may touch the edge of a slot.
+        // One more, because the time may start in the middle of a slot.
         let most = time.as_secs() / slot + 1;
         Ok([
             self.floor(segment, 0, as_of).await?,
@@ -133,7 +134,7 @@ impl Transfer {
         ])
     }
 
-    /// The users of the source who will still be in the window when so many slots have passed.
+    /// The number of users of the source who will still be in the window when `slots` slots have passed.
     async fn floor(
         &self,
         segment: &Segment,
@@ -144,7 +145,7 @@ impl Transfer {
         let left = u64::from(frame.full_window().slots()).saturating_sub(slots);
         let length = Duration::from_secs(left * u64::from(frame.resolution().seconds()));
         let Ok(window) = frame.window(length) else {
-            // Nobody need be left.
+            // All slots of the window may have left.
             return Ok(Floor { slots, users: 0 });
         };
         let counted = self.count_in(&*self.parts.source, segment, window, as_of);
@@ -152,7 +153,7 @@ impl Transfer {
         Ok(Floor { slots, users })
     }
 
-    /// Both counts as of one slot.
+    /// Counts both sides as of one slot.
     async fn count_both(&self, segment: &Segment, window: Window) -> Result<Both, TransferError> {
         let mut as_of = self.parts.clock.now();
         loop {
@@ -170,7 +171,7 @@ impl Transfer {
                     as_of: latest,
                 });
             }
-            // A store that has seen a later instant answers for that one: both do then.
+            // A store that has seen a later instant counts as of that one, so both are counted again as of it.
             self.parts.clock.not_before(latest);
             as_of = self.parts.clock.now().max(latest);
         }
@@ -183,14 +184,14 @@ impl Transfer {
         window: Window,
         as_of: Timestamp,
     ) -> Result<Count, StoreError> {
-        self.patiently(async || store.count(segment, window, as_of).await)
+        self.retry(async || store.count(segment, window, as_of).await)
             .await
     }
 }
 
-/// How many users the target must have.
+/// A lower bound for the users of the target.
 struct Floor {
-    /// When so many slots have passed, or fewer.
+    /// The bound holds if at most this number of slots has passed.
     slots: u64,
     users: u64,
 }
@@ -198,6 +199,6 @@ struct Floor {
 struct Both {
     source: u64,
     target: u64,
-    /// The instant of both, to the slot.
+    /// The instant of both counts; only its slot matters.
     as_of: Timestamp,
 }

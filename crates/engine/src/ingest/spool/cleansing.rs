@@ -1,5 +1,7 @@
-//! Takes users who were erased out of the spool's files, whether their pairs still wait or were delivered from a file that is
-//! still there: what waits in such a file, and in those before it, is written again without them, and the file is removed.
+//! Removes erased users from the spool's files.
+//!
+//! This affects pairs that still wait, and delivered pairs in a file that still exists. The waiting pairs of such a
+//! file, and of all older files, are appended to the log again without the erased users. Then the files are removed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +15,24 @@ use crate::ingest::erasures::Erasures;
 use domain::store::StoreError;
 use domain::{Batch, BatchBuilder, UserId};
 
-/// How long to wait after a failure: the disk may be full until something was delivered.
-const RETRY: Duration = Duration::from_secs(30);
+/// The delay of a retry after a failure. The disk may be full until something is delivered.
+const RETRY_DELAY: Duration = Duration::from_secs(30);
 
 impl Delivery<'_> {
-    /// Cleanses the files if erasures were learnt since that was done last.
+    /// Cleanses the files if erasures were learnt since the last time.
     pub(super) async fn cleanse_if_due(&mut self) {
         let learnt = self.parts.erasures.learnt();
-        let heeded = &self.parts.spool.heeded;
-        if learnt == *heeded.borrow() || Instant::now() < self.cleanse_from {
+        let searched = &self.parts.spool.searched;
+        if learnt == *searched.borrow() || Instant::now() < self.cleanse_from {
             return;
         }
         match self.cleanse().await {
             Ok(()) => {
-                self.parts.spool.heeded.send_replace(learnt);
+                self.parts.spool.searched.send_replace(learnt);
             }
             Err(error) => {
-                tracing::warn!(%error, "erased users can't be taken out of the spool's files now");
-                self.cleanse_from = Instant::now() + RETRY;
+                tracing::warn!(%error, "can't remove erased users from the spool's files now");
+                self.cleanse_from = Instant::now() + RETRY_DELAY;
             }
         }
     }
@@ -55,7 +57,7 @@ impl Delivery<'_> {
                     let left = std::iter::once(entry).chain(entries);
                     left.for_each(|entry| self.schedule.add(entry));
                     if !is_open {
-                        // Those before it are gone.
+                        // All older files are removed.
                         self.files.push_front(*file);
                     }
                     return Err(error);
@@ -66,12 +68,13 @@ impl Delivery<'_> {
         }
         tracing::info!(
             files = files.len(),
-            "erased users were taken out of the spool's files"
+            "removed erased users from the spool's files"
         );
         Ok(())
     }
 
-    /// Erases users from the store again whom another instance erased while pairs of theirs from before it were on their way.
+    /// Erases a user from the store again if another instance erased them while a batch with earlier pairs of theirs
+    /// was being sent.
     pub(super) async fn erase_again(&self) -> Result<(), StoreError> {
         let Some((entries, known)) = &self.sent else {
             return Ok(());
@@ -93,7 +96,7 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// The last file that has pairs of erased users.
+    /// The newest file with pairs of erased users.
     async fn last_with_erased(&self) -> Result<Option<u64>, StoreError> {
         let mut last = None;
         for (file, oldest) in self.parts.spool.ledger.files() {
@@ -113,7 +116,7 @@ impl Delivery<'_> {
 }
 
 impl Entry {
-    /// Appends the pairs to `batch`, but for those of users who were erased after the pairs came.
+    /// Appends the pairs to `batch`, except those of users who were erased after the pairs were received.
     pub(super) fn decode_into(
         &self,
         batch: &mut BatchBuilder,
@@ -123,7 +126,7 @@ impl Entry {
         self.decode_without(batch, |user| erased.iter().any(|it| it.is_of(user)))
     }
 
-    /// All pairs.
+    /// Decodes all pairs, including those of erased users.
     fn decode(&self) -> Result<Batch, StoreError> {
         let mut batch = BatchBuilder::default();
         self.decode_without(&mut batch, |_| false)?;
@@ -142,7 +145,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Whether that would leave out any.
+    /// Whether the entry has pairs of erased users.
     fn has_erased(&self, erasures: &Erasures) -> Result<bool, StoreError> {
         if erasures.since(self.received).is_empty() {
             return Ok(false);

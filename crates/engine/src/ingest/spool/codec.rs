@@ -1,10 +1,10 @@
-//! Spooled records as bytes.
+//! The binary format of spooled records.
 //!
 //! All numbers are little-endian. The first byte is the kind:
 //! 1, pairs: received `i64` (microseconds), pairs `u32`, segments `u32`, then each segment as `length u16 |
-//! text`, then each pair as `segment u32 | slot u64 | length u16 | user`;
-//! 2, a user who was erased, from versions before 0.2.0: the user;
-//! 3, pairs in quarantine: failures `u32`, due `i64` (microseconds), then as of kind 1 behind its first byte.
+//! string`, then each pair as `segment u32 | slot u64 | length u16 | user`;
+//! 2, an erased user, from versions before 0.2.0: the user id;
+//! 3, pairs in quarantine: failures `u32`, due `i64` (microseconds), then the fields of kind 1.
 
 use domain::{Batch, BatchBuilder, Segment, Slot, Timestamp, UserId};
 use wal::Fields;
@@ -13,11 +13,11 @@ const PAIRS: u8 = 1;
 const ERASED: u8 = 2;
 const QUARANTINED: u8 = 3;
 
-/// A record, read as far as its head.
+/// A record whose head is decoded.
 pub(super) enum Record<'a> {
     /// Pairs.
     Pairs(Pairs<'a>),
-    /// A user of whom nothing that came before must be delivered.
+    /// An erased user, of whom no earlier pair may be delivered.
     Erased(UserId<'a>),
 }
 
@@ -25,14 +25,14 @@ pub(super) enum Record<'a> {
 pub(super) struct Pairs<'a> {
     pub(super) received: Timestamp,
     pub(super) count: u32,
-    /// How often the record failed while others were taken; none outside of quarantine.
+    /// The number of failures while the store took other records; 0 outside of quarantine.
     pub(super) failures: u32,
-    /// Before this it is not tried.
+    /// The time of the next retry.
     pub(super) due: Timestamp,
     rest: Fields<'a>,
 }
 
-/// The records that hold `batch`, each with at most `most` pairs.
+/// Encodes `batch` as records, each with at most `most` pairs.
 pub(super) fn encode(batch: &Batch, received: Timestamp, most: usize) -> Vec<Vec<u8>> {
     let mut pairs = batch.indexed();
     let mut records = Vec::with_capacity(batch.len().div_ceil(most));
@@ -44,32 +44,32 @@ pub(super) fn encode(batch: &Batch, received: Timestamp, most: usize) -> Vec<Vec
         record.extend(length(count));
         record.extend(length(batch.segments().len()));
         for segment in batch.segments() {
-            push_text(&mut record, segment.as_str());
+            push_string(&mut record, segment.as_str());
         }
         for (segment, user, slot) in pairs.by_ref().take(count) {
             record.extend(length(segment));
             record.extend(slot.number().to_le_bytes());
-            push_text(&mut record, user.as_str());
+            push_string(&mut record, user.as_str());
         }
         records.push(record);
     }
     records
 }
 
-/// Segments and pairs of a request are bounded by its size, far below the range of u32.
+/// The size of a request bounds the number of its segments and pairs, far below `u32::MAX`.
 fn length(number: usize) -> [u8; 4] {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Users have at most 256 bytes and segments fewer.
-fn push_text(record: &mut Vec<u8>, text: &str) {
-    let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+/// User ids have at most 256 bytes, and segments fewer, so the length fits into a `u16`.
+fn push_string(record: &mut Vec<u8>, string: &str) {
+    let length = u16::try_from(string.len()).unwrap_or(u16::MAX);
     record.extend(length.to_le_bytes());
-    record.extend(text.as_bytes());
+    record.extend(string.as_bytes());
 }
 
 impl<'a> Record<'a> {
-    /// The record of a user who was erased, as versions before 0.2.0 wrote it.
+    /// The record of an erased user, as versions before 0.2.0 wrote it.
     #[cfg(test)]
     pub(super) fn erased(user: &UserId<'_>) -> Vec<u8> {
         let mut record = vec![ERASED];
@@ -77,8 +77,7 @@ impl<'a> Record<'a> {
         record
     }
 
-    /// Reads the head of a record. A log gives back what was put into it; so an error means that another
-    /// program wrote it.
+    /// Reads the head of a record. The log verifies its records, so an error means that another program wrote this one.
     pub(super) fn read(payload: &'a [u8]) -> Result<Self, String> {
         let mut fields = Fields::of(payload);
         match fields.u8()? {
@@ -89,15 +88,15 @@ impl<'a> Record<'a> {
                 Ok(Self::Pairs(pairs(fields, failures, due)?))
             }
             ERASED => {
-                let text = std::str::from_utf8(fields.rest()).map_err(|_| nonsense())?;
-                Ok(Self::Erased(UserId::new(text).map_err(|_| nonsense())?))
+                let user = std::str::from_utf8(fields.rest()).map_err(|_| invalid())?;
+                Ok(Self::Erased(UserId::new(user).map_err(|_| invalid())?))
             }
-            _ => Err("a record of a kind that this program does not know".to_owned()),
+            _ => Err("a record of an unknown kind".to_owned()),
         }
     }
 }
 
-/// The records that hold `batch` in quarantine, each with at most `most` pairs.
+/// Encodes `batch` as records in quarantine, each with at most `most` pairs.
 pub(super) fn encode_quarantined(
     batch: &Batch,
     received: Timestamp,
@@ -126,7 +125,7 @@ fn pairs(mut fields: Fields<'_>, failures: u32, due: Timestamp) -> Result<Pairs<
 }
 
 impl Pairs<'_> {
-    /// Appends the pairs to `batch`, but for those whose user `skip` names.
+    /// Appends the pairs to `batch`, except those whose user `skip` returns `true` for.
     pub(super) fn decode_into(
         self,
         batch: &mut BatchBuilder,
@@ -136,15 +135,15 @@ impl Pairs<'_> {
         let segments = fields.u32()?;
         let mut indices = Vec::new();
         for _ in 0..segments {
-            let segment = Segment::new(text(&mut fields)?).map_err(|error| error.to_string())?;
+            let segment = Segment::new(string(&mut fields)?).map_err(|error| error.to_string())?;
             indices.push(batch.admit(segment));
         }
         for _ in 0..self.count {
             let segment = fields.u32()? as usize;
             let slot = Slot::new(fields.u64()?);
-            let user = UserId::new(text(&mut fields)?).map_err(|error| error.to_string())?;
+            let user = UserId::new(string(&mut fields)?).map_err(|error| error.to_string())?;
             let Some(segment) = indices.get(segment) else {
-                return Err(nonsense());
+                return Err(invalid());
             };
             if !skip(&user) {
                 batch.push(&user, *segment, slot);
@@ -154,17 +153,17 @@ impl Pairs<'_> {
     }
 }
 
-fn nonsense() -> String {
-    "a record that makes no sense".to_owned()
+fn invalid() -> String {
+    "an invalid record".to_owned()
 }
 
 fn time(fields: &mut Fields<'_>) -> Result<Timestamp, String> {
-    Timestamp::from_microsecond(fields.i64()?).map_err(|_| nonsense())
+    Timestamp::from_microsecond(fields.i64()?).map_err(|_| invalid())
 }
 
-fn text<'a>(fields: &mut Fields<'a>) -> Result<&'a str, String> {
+fn string<'a>(fields: &mut Fields<'a>) -> Result<&'a str, String> {
     let length = fields.u16()?;
-    std::str::from_utf8(fields.bytes(usize::from(length))?).map_err(|_| nonsense())
+    std::str::from_utf8(fields.bytes(usize::from(length))?).map_err(|_| invalid())
 }
 
 #[cfg(test)]
@@ -180,12 +179,12 @@ mod tests {
         batch.finish()
     }
 
-    fn texts(batch: &Batch) -> Vec<(String, String, u64)> {
-        let text = |pair: domain::Pair<'_>| {
+    fn strings(batch: &Batch) -> Vec<(String, String, u64)> {
+        let of_pair = |pair: domain::Pair<'_>| {
             let user = pair.user.as_str().to_owned();
             (user, pair.segment.as_str().to_owned(), pair.slot.number())
         };
-        batch.pairs().map(text).collect()
+        batch.pairs().map(of_pair).collect()
     }
 
     #[test]
@@ -200,7 +199,7 @@ mod tests {
                 assert_eq!(pairs.received, received);
                 pairs.decode_into(&mut decoded, |_| false).unwrap();
             }
-            assert_eq!(texts(&decoded.finish()), texts(&batch()));
+            assert_eq!(strings(&decoded.finish()), strings(&batch()));
         }
         assert!(encode(&Batch::default(), received, 1).is_empty());
     }
@@ -221,7 +220,7 @@ mod tests {
             );
             pairs.decode_into(&mut decoded, |_| false).unwrap();
         }
-        assert_eq!(texts(&decoded.finish()), texts(&batch()));
+        assert_eq!(strings(&decoded.finish()), strings(&batch()));
     }
 
     fn now(second: i64) -> Timestamp {

@@ -1,4 +1,4 @@
-//! Delivery: the oldest records first, for as long as it takes.
+//! Delivers the spool to the store, oldest records first, with retries until the store takes them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,29 +17,30 @@ use domain::store::{Partly, StoreError};
 use domain::{Batch, BatchBuilder, Clock, TimeFrame, Timestamp};
 use wal::read_file;
 
-/// The delay after the first failure; it doubles with each further one.
+/// The backoff after the first failure. It doubles with each further one.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// A store that came back waits no longer than this to be noticed.
+/// The longest backoff. A store that is available again is detected within this time.
 const LONGEST_DELAY: Duration = Duration::from_secs(10);
-/// Small records travel together up to this many pairs: some writes' worth for a store that groups them.
+/// Small records are sent together, up to about this many pairs. A store that groups pairs makes several writes of them.
 const BATCH_PAIRS: usize = 20_000;
-/// How many files are read while nothing of the first one is taken. Each takes up to 16 MiB of memory.
+/// The maximum number of files in memory, at up to 16 MiB each. More than one is read if the records of the first one
+/// can't be settled yet.
 const OPEN_FILES: usize = 2;
 
-/// Where delivery takes what it needs from.
+/// The dependencies of delivery.
 #[derive(Debug, Clone)]
 pub struct DeliveryParts {
-    /// What waits.
+    /// The spool to deliver.
     pub spool: Arc<Spool>,
-    /// The window, which pairs in quarantine may leave.
+    /// The window. Pairs that leave it in quarantine are dropped.
     pub frame: TimeFrame,
-    /// Where "now" comes from.
+    /// The source of the current time.
     pub clock: Arc<dyn Clock>,
-    /// Whose pairs are left out.
+    /// The erasures, whose users' pairs are not sent.
     pub erasures: Arc<Erasures>,
 }
 
-/// Delivers what waits in the spool, and whatever comes, to `sink` until `stop`.
+/// Delivers the spool's backlog and everything appended to it to `sink`, until `stop`.
 pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: CancellationToken) {
     let mut delivery = Delivery {
         parts: &parts,
@@ -51,7 +52,7 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
     };
     let erased = parts.spool.ledger.erased();
     parts.erasures.learn(erased, true, Timestamp::MAX);
-    // Jitter adds up to as much again.
+    // Jitter adds up to the same delay again, so the longest delay is halved here.
     let doubling = supervisor::doubling(FIRST_DELAY, LONGEST_DELAY / 2).with_jitter();
     let mut delays = doubling.build();
     loop {
@@ -59,27 +60,28 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
             step = delivery.step() => step,
             () = stop.cancelled() => return,
         };
-        let (pause, listens) = match step {
-            Ok(Step::Went) => {
+        let (pause, wakes_on_append) = match step {
+            Ok(Step::Progressed) => {
                 delays = doubling.build();
                 continue;
             }
             Ok(Step::NothingWaits) => (None, true),
             Ok(Step::NothingIsDue(pause)) => (Some(pause), true),
-            Err(Trouble::Busy(pause)) => (Some(pause), false),
-            Err(trouble) => {
-                trouble.tell(&parts.spool);
+            Err(Failure::Busy(pause)) => (Some(pause), false),
+            Err(failure) => {
+                failure.log(&parts.spool);
                 (delays.next().or(Some(LONGEST_DELAY)), false)
             }
         };
         let mut pausing = std::pin::pin!(sleep(pause.unwrap_or_default()));
         loop {
             tokio::select! {
-                () = parts.spool.appended.notified(), if listens => break,
-                () = parts.spool.looked.notified() => {
-                    // Erased users leave the files whatever the store does: it is not asked before the pause ends.
+                () = parts.spool.appended.notified(), if wakes_on_append => break,
+                () = parts.spool.search_requested.notified() => {
+                    // Erased users are removed from the files even while the store is unavailable. The pause before the
+                    // next call of the store continues.
                     delivery.cleanse_if_due().await;
-                    if listens {
+                    if wakes_on_append {
                         break;
                     }
                 }
@@ -91,44 +93,44 @@ pub async fn deliver(parts: DeliveryParts, sink: Arc<dyn Sink>, stop: Cancellati
 }
 
 enum Step {
-    /// Something went on, and more may wait.
-    Went,
+    /// Something was done, and more may wait.
+    Progressed,
     NothingWaits,
-    /// Only quarantined records wait, the first of them for this time.
+    /// Only quarantined records wait. The first one is due after this time.
     NothingIsDue(Duration),
 }
 
-/// What holds delivery up.
-enum Trouble {
-    /// The store took nothing: new pairs had better not try it.
+/// Why delivery can't proceed.
+enum Failure {
+    /// The store is unavailable. New pairs should go to the spool at once.
     Store(StoreError),
-    /// The store works, and asks for a pause.
+    /// The store is available but requests a pause.
     Busy(Duration),
-    /// It is not known who was erased: no reason to keep new pairs from the store.
+    /// The notes of erasures can't be read. New pairs may still go to the store.
     Notes(StoreError),
-    /// The spool's own files: no reason to keep new pairs from the store.
+    /// The spool's own files fail. New pairs may still go to the store.
     Spool(StoreError),
 }
 
-impl Trouble {
-    fn tell(self, spool: &Spool) {
+impl Failure {
+    fn log(self, spool: &Spool) {
         match self {
-            // Once, and not with every try.
+            // Logged once per outage, not at every retry.
             Self::Store(error) => {
-                if spool.note_away() {
-                    tracing::warn!(%error, "the store is unavailable: pairs wait in the spool");
+                if spool.note_unavailable() {
+                    tracing::warn!(%error, "the store is unavailable; pairs wait in the spool");
                 }
             }
             Self::Busy(_) => {}
             Self::Notes(error) => {
-                tracing::warn!(%error, "pairs wait in the spool until it is known who was erased");
+                tracing::warn!(%error, "can't read the notes of erased users; pairs wait in the spool");
             }
-            Self::Spool(error) => tracing::error!(%error, "the spool can't be delivered"),
+            Self::Spool(error) => tracing::error!(%error, "can't deliver the spool"),
         }
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::Spool(error)
     }
@@ -140,30 +142,30 @@ pub(super) struct Delivery<'a> {
     /// The files whose records are in `schedule`, oldest first.
     pub(super) files: VecDeque<u64>,
     pub(super) schedule: Schedule,
-    /// What was sent since the notes of erasures were read, and how many erasures were known then.
+    /// The entries sent since the notes of erasures were last read, and the number of erasures known then.
     pub(super) sent: Option<(Vec<Entry>, u64)>,
-    /// No file is cleansed before.
+    /// When cleansing may be tried next.
     pub(super) cleanse_from: Instant,
 }
 
 impl Delivery<'_> {
-    /// Sends one batch, reads a file, or removes one whose records are all settled.
-    async fn step(&mut self) -> Result<Step, Trouble> {
+    /// Sends one batch, reads a file, or removes a file whose records are all settled.
+    async fn step(&mut self) -> Result<Step, Failure> {
         self.cleanse_if_due().await;
         if self.remove_settled().await? {
-            return Ok(Step::Went);
+            return Ok(Step::Progressed);
         }
         let now = self.parts.clock.now();
         if let Some(sending) = self.schedule.next(now, BATCH_PAIRS) {
             self.send(sending).await?;
-            return Ok(Step::Went);
+            return Ok(Step::Progressed);
         }
         if self.read_next().await? {
-            return Ok(Step::Went);
+            return Ok(Step::Progressed);
         }
         if self.schedule.has_only_suspects() {
             self.schedule.start_over();
-            return Ok(Step::Went);
+            return Ok(Step::Progressed);
         }
         self.read_erasures().await?;
         Ok(match self.schedule.next_due() {
@@ -172,13 +174,13 @@ impl Delivery<'_> {
         })
     }
 
-    async fn send(&mut self, sending: Sending) -> Result<(), Trouble> {
+    async fn send(&mut self, sending: Sending) -> Result<(), Failure> {
         let spool = Arc::clone(&self.parts.spool);
-        // Nobody is erased between looking who was and writing down what became of the batch.
+        // An erasure waits for this lock, so none begins between reading the notes and settling the batch.
         let _sending = spool.sending.lock().await;
-        if let Err(trouble) = self.read_erasures_before_sending().await {
+        if let Err(failure) = self.read_erasures_before_sending().await {
             self.schedule.put_back(sending);
-            return Err(trouble);
+            return Err(failure);
         }
         let known = self.parts.erasures.learnt();
         let batch = self.batch_of(&sending)?;
@@ -192,43 +194,44 @@ impl Delivery<'_> {
         match taken {
             Ok(()) => {
                 self.settle(&sending.entries, batch.len() as u64);
-                self.works();
+                self.note_store_works();
                 Ok(())
             }
             Err(StoreError::Partly(partly)) => self.took_partly(sending, &batch, *partly).await,
             Err(StoreError::Throttled { retry_after, .. }) => {
                 self.schedule.put_back(sending);
-                Err(Trouble::Busy(retry_after))
+                Err(Failure::Busy(retry_after))
             }
             Err(StoreError::Busy(_)) => {
                 self.schedule.put_back(sending);
-                Err(Trouble::Busy(FIRST_DELAY))
+                Err(Failure::Busy(FIRST_DELAY))
             }
             Err(error @ StoreError::Rejected(_)) => {
                 spool.ledger.rejected();
                 self.quarantine(sending.entries, &error).await?;
-                self.works();
+                self.note_store_works();
                 Ok(())
             }
             Err(error) => {
                 let failed = self.schedule.failed(sending);
                 match failed.is_empty() {
-                    true => Err(Trouble::Store(error)),
+                    true => Err(Failure::Store(error)),
                     false => Ok(self.quarantine(failed, &error).await?),
                 }
             }
         }
     }
 
-    /// Reads the notes if something was sent since they were read. Who was erased while it was on its way is erased again.
-    async fn read_erasures(&mut self) -> Result<(), Trouble> {
+    /// Reads the notes if something was sent since the last read. A user who was erased while it was being sent is erased
+    /// again.
+    async fn read_erasures(&mut self) -> Result<(), Failure> {
         match self.sent {
             Some(_) => self.read_erasures_before_sending().await,
             None => Ok(()),
         }
     }
 
-    async fn read_erasures_before_sending(&mut self) -> Result<(), Trouble> {
+    async fn read_erasures_before_sending(&mut self) -> Result<(), Failure> {
         let erasures = &self.parts.erasures;
         let again = async {
             erasures.refresh(&self.parts.spool).await?;
@@ -239,28 +242,28 @@ impl Delivery<'_> {
                 self.sent = None;
                 Ok(())
             }
-            // What makes the notes unreadable for good must not keep what was acknowledged from the store.
+            // The notes can't be read until an operator acts. Acknowledged pairs must be delivered nevertheless.
             Err(error @ (StoreError::Rejected(_) | StoreError::NotSetUp(_))) => {
-                tracing::error!(%error, "pairs are delivered without knowing who was erased elsewhere");
+                tracing::error!(%error, "can't read the notes of erased users; pairs are delivered without them");
                 self.sent = None;
                 Ok(())
             }
-            Err(StoreError::Throttled { retry_after, .. }) => Err(Trouble::Busy(retry_after)),
-            Err(StoreError::Busy(_)) => Err(Trouble::Busy(FIRST_DELAY)),
-            // It may well take pairs.
-            Err(error @ StoreError::Timeout(_)) => Err(Trouble::Notes(error)),
-            Err(error) => Err(Trouble::Store(error)),
+            Err(StoreError::Throttled { retry_after, .. }) => Err(Failure::Busy(retry_after)),
+            Err(StoreError::Busy(_)) => Err(Failure::Busy(FIRST_DELAY)),
+            // The store may accept pairs nevertheless.
+            Err(error @ StoreError::Timeout(_)) => Err(Failure::Notes(error)),
+            Err(error) => Err(Failure::Store(error)),
         }
     }
 
-    /// The store took a part, so it works. What it refuses and could not keep waits like what is undecided: it was
-    /// acknowledged.
+    /// Settles a batch that the store took in part, which shows that the store works. Pairs that it refused and did not keep
+    /// elsewhere stay in the spool, like undecided pairs, because they were acknowledged.
     async fn took_partly(
         &mut self,
         sending: Sending,
         batch: &Batch,
         partly: Partly,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), Failure> {
         let (refused, mut open) = (partly.refused.len(), partly.open);
         if refused > 0 {
             self.parts.spool.ledger.rejected();
@@ -268,7 +271,7 @@ impl Delivery<'_> {
                 pairs = refused,
                 kept = partly.kept,
                 reason = partly.reason,
-                "the store refuses a part of what waited in the spool"
+                "the store refused some of the spooled pairs"
             );
             if !partly.kept {
                 open.extend(partly.refused);
@@ -284,7 +287,7 @@ impl Delivery<'_> {
         }
         let delivered = batch.len().saturating_sub(open.len()) as u64;
         self.settle(&sending.entries, delivered);
-        self.works();
+        self.note_store_works();
         Ok(())
     }
 
@@ -319,8 +322,8 @@ impl Delivery<'_> {
         }
     }
 
-    fn works(&mut self) {
-        self.parts.spool.note_back();
+    fn note_store_works(&mut self) {
+        self.parts.spool.note_available();
         self.schedule.store_works();
     }
 
@@ -332,7 +335,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// The pairs of all entries, but for users who were erased after they came.
+    /// The pairs of all entries, except those of users who were erased after the pairs were received.
     fn batch_of(&self, sending: &Sending) -> Result<Batch, StoreError> {
         let mut batch = BatchBuilder::default();
         for entry in &sending.entries {
@@ -341,7 +344,7 @@ impl Delivery<'_> {
         Ok(batch.finish())
     }
 
-    /// Removes the oldest file if nothing in it is left to do; whether it did.
+    /// Removes the oldest file if all its records are settled or can be moved. Returns whether it was removed.
     async fn remove_settled(&mut self) -> Result<bool, StoreError> {
         let Some(&file) = self.files.front() else {
             return Ok(false);
@@ -352,7 +355,7 @@ impl Delivery<'_> {
         let spool = Arc::clone(&self.parts.spool);
         let later = self.schedule.take_later(file);
         if !later.is_empty() && spool.ledger.waits_after(file).is_none() {
-            // Nothing waits behind them that would profit.
+            // There are no newer records, so moving these would free nothing.
             later.into_iter().for_each(|entry| self.schedule.add(entry));
             return Ok(false);
         }
@@ -380,12 +383,12 @@ impl Delivery<'_> {
         self.parts.spool.ledger.removed(number);
         self.files.retain(|file| *file != number);
         if self.parts.spool.ledger.oldest_file().is_none() {
-            tracing::info!("everything in the spool was delivered");
+            tracing::info!("the spool is completely delivered");
         }
         Ok(())
     }
 
-    /// Reads the next file with something in it; whether there was one.
+    /// Reads the next file that has records. Returns `false` if there is none.
     async fn read_next(&mut self) -> Result<bool, StoreError> {
         let spool = Arc::clone(&self.parts.spool);
         let next = match self.files.back() {
@@ -403,7 +406,7 @@ impl Delivery<'_> {
         Ok(true)
     }
 
-    /// The records of a file, which is written no more after that.
+    /// Reads the records of a file. If it is the newest one, the log first starts a new file.
     pub(super) async fn entries_of(&self, number: u64) -> Result<Vec<Entry>, StoreError> {
         let spool = Arc::clone(&self.parts.spool);
         if spool.log.newest_file() == number {
@@ -415,7 +418,7 @@ impl Delivery<'_> {
     }
 }
 
-/// The records of pairs in a file that is not written any more.
+/// Reads the records of pairs in a file that is no longer written to.
 fn read(spool: &Spool, number: u64) -> Result<Vec<Entry>, StoreError> {
     let Some(dir) = spool.dir.lock().clone() else {
         return Err(StoreError::Closed);

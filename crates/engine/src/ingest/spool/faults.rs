@@ -1,4 +1,4 @@
-//! Every single operation on the spool's disk fails once: what was acknowledged is delivered all the same.
+//! Fault injection: each operation on the spool's disk fails once. Acknowledged pairs are still delivered.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use domain::store::model::Model;
 use domain::{BatchBuilder, Clock, ManualClock, Slot, TimeFrame, UserId};
 use wal::testing::{Faults, MemDisk};
 
-/// More operations than anything here makes.
+/// More disk operations than any test here performs.
 const ENOUGH: u64 = 10_000;
 
-/// A store that remembers whom it took.
+/// A store that remembers the users whose pairs it took.
 #[derive(Debug, Default)]
 struct Taken(parking_lot::Mutex<BTreeSet<String>>);
 
@@ -53,8 +53,7 @@ fn open(root: &tempfile::TempDir, disk: &MemDisk) -> Result<Arc<Spool>, StoreErr
     )?))
 }
 
-/// Delivers until nothing waits, or until the next start where writing has ended. Time is paused, so that pauses take
-/// none.
+/// Delivers until nothing waits, or until the spool's log has failed. Tokio's time is paused, so delays take no real time.
 async fn deliver_all(spool: &Arc<Spool>, sink: &Arc<Taken>) {
     let stop = CancellationToken::new();
     let sink = Arc::clone(sink) as Arc<dyn Sink>;
@@ -74,7 +73,7 @@ async fn deliver_all(spool: &Arc<Spool>, sink: &Arc<Taken>) {
     task.await.unwrap();
 }
 
-/// Lets a spool end, and its thread let go of the directory.
+/// Closes a spool, so that its directory is unlocked.
 async fn end(spool: Arc<Spool>) {
     spool.close().await.unwrap();
 }
@@ -106,7 +105,7 @@ async fn what_was_acknowledged_is_delivered_whatever_fails_once() {
             acknowledged.push("after".to_owned());
         }
         end(spool).await;
-        // What the next process finds is delivered, on top of what was.
+        // The next process delivers what it finds. Together with the previous deliveries that must be everything.
         let (delivered, seed) = (sink.0.lock().clone(), operation * 4);
         for disk in [disk.kill(), disk.crash(seed), disk.crash(seed + 1)] {
             let sink = Arc::new(Taken(parking_lot::Mutex::new(delivered.clone())));
@@ -148,9 +147,10 @@ async fn a_start_survives_the_failure_of_any_operation() {
             match opened {
                 Ok(spool) => end(spool).await,
                 Err(error) => {
-                    let said = error.to_string();
-                    assert!(matches!(error, StoreError::Unavailable(_)), "{said}");
-                    assert!(said.contains(root.path().to_str().unwrap()), "{said}");
+                    let message = error.to_string();
+                    assert!(matches!(error, StoreError::Unavailable(_)), "{message}");
+                    let root = root.path().to_str().unwrap();
+                    assert!(message.contains(root), "{message}");
                 }
             }
             for disk in [disk.kill(), disk.crash(operation)] {

@@ -1,4 +1,4 @@
-//! Fuzz target: records of a spool, whatever bytes they are.
+//! Fuzz target: spool records of arbitrary bytes.
 
 use bolero::TypeGenerator;
 
@@ -14,30 +14,30 @@ struct Input {
     other: Vec<u8>,
 }
 
-type Texts = Vec<(String, String, u64)>;
+type Strings = Vec<(String, String, u64)>;
 
-fn texts(batch: &Batch) -> Texts {
-    let text = |pair: domain::Pair<'_>| {
+fn strings(batch: &Batch) -> Strings {
+    let of_pair = |pair: domain::Pair<'_>| {
         let user = pair.user.as_str().to_owned();
         (user, pair.segment.to_string(), pair.slot.number())
     };
-    batch.pairs().map(text).collect()
+    batch.pairs().map(of_pair).collect()
 }
 
-/// The pairs of a record: as many as it says, each with names that are valid.
-fn decode(payload: &[u8]) -> Result<Texts, String> {
+/// Decodes a record. Asserts that it has as many pairs as its head declares, with valid names.
+fn decode(payload: &[u8]) -> Result<Strings, String> {
     let Record::Pairs(pairs) = Record::read(payload)? else {
         return Ok(Vec::new());
     };
     let count = pairs.count;
     let mut batch = BatchBuilder::default();
     pairs.decode_into(&mut batch, |_| false)?;
-    let texts = texts(&batch.finish());
-    assert_eq!(texts.len(), count as usize);
-    for (user, segment, _) in &texts {
+    let strings = strings(&batch.finish());
+    assert_eq!(strings.len(), count as usize);
+    for (user, segment, _) in &strings {
         assert!(UserId::new(user).is_ok() && domain::Segment::new(segment).is_ok());
     }
-    Ok(texts)
+    Ok(strings)
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn records() {
             edit(&mut payload, &input.edits);
             let _ = decode(&payload);
         }
-        assert_eq!(decoded, texts(&batch));
+        assert_eq!(decoded, strings(&batch));
         let _ = decode(&input.other);
     });
 }

@@ -1,4 +1,4 @@
-//! What waits in the files of a spool, known without reading them.
+//! Accounts for the pairs in each file of a spool, so that statistics need no file reads.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use super::schedule::Entry;
 use domain::{Erasure, Timestamp};
 use wal::Position;
 
-/// The account of a spool.
+/// The accounts of a spool's files, and its totals.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<Account>);
 
 #[derive(Debug, Default)]
 struct Account {
     files: BTreeMap<u64, InFile>,
-    /// When the newest of all pairs were received.
+    /// The latest time at which any pairs were received.
     newest: Timestamp,
-    /// Erasures that a former version noted here.
+    /// The erasures that an earlier version recorded in the spool.
     erased: Vec<Erasure>,
     delivered: u64,
     rejected: u64,
@@ -26,15 +26,15 @@ struct Account {
 
 #[derive(Debug)]
 struct InFile {
-    /// Pairs that were not delivered yet.
+    /// The number of pairs that are not delivered yet.
     pairs: u64,
-    /// How many of them are in quarantine.
+    /// The number of these pairs that are in quarantine.
     quarantined: u64,
-    /// When its oldest pairs were received.
+    /// When the file's oldest pairs were received.
     oldest: Timestamp,
 }
 
-/// Everything that waits.
+/// The totals over all files.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) pairs: u64,
@@ -45,7 +45,7 @@ pub(super) struct Waiting {
 }
 
 impl Ledger {
-    /// Notes a record that is in the log.
+    /// Accounts for a record in the log.
     pub(super) fn note(&self, position: Position, payload: &[u8]) -> Result<(), String> {
         match Record::read(payload)? {
             Record::Pairs(pairs) => {
@@ -71,29 +71,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// The oldest file with something in it.
+    /// The oldest file that has records.
     pub(super) fn oldest_file(&self) -> Option<u64> {
         self.0.lock().files.keys().next().copied()
     }
 
-    /// The files with something in them, oldest first, and when their oldest pairs were received.
+    /// The files that have records, oldest first, with the time at which their oldest pairs were received.
     pub(super) fn files(&self) -> Vec<(u64, Timestamp)> {
         let account = self.0.lock();
         let files = account.files.iter();
         files.map(|(number, file)| (*number, file.oldest)).collect()
     }
 
-    /// When the newest of all pairs were received.
+    /// The latest time at which any pairs were received.
     pub(super) fn newest(&self) -> Timestamp {
         self.0.lock().newest
     }
 
-    /// The erasures that a former version noted here.
+    /// The erasures that an earlier version recorded in the spool.
     pub(super) fn erased(&self) -> Vec<Erasure> {
         self.0.lock().erased.clone()
     }
 
-    /// Whether something waits in a file after this one.
+    /// The next file after `file` that has records.
     pub(super) fn waits_after(&self, file: u64) -> Option<u64> {
         let account = self.0.lock();
         account
@@ -103,7 +103,7 @@ impl Ledger {
             .map(|(file, _)| *file)
     }
 
-    /// Notes that a record no longer waits where it was, and how many of its pairs were delivered.
+    /// Accounts for a record that is settled at its position, with the number of delivered pairs.
     pub(super) fn settled(&self, entry: &Entry, delivered: u64) {
         let mut account = self.0.lock();
         account.delivered += delivered;
@@ -116,18 +116,18 @@ impl Ledger {
         }
     }
 
-    /// Notes a delivery of which a part was refused for good.
+    /// Counts a delivery that the store refused in whole or in part.
     pub(super) fn rejected(&self) {
         self.0.lock().rejected += 1;
     }
 
-    /// Notes that `file` is gone.
+    /// Removes the account of `file`, which was deleted.
     pub(super) fn removed(&self, file: u64) {
         let mut account = self.0.lock();
         account.files.remove(&file);
     }
 
-    /// Everything that waits.
+    /// The totals over all files.
     pub(super) fn waiting(&self) -> Waiting {
         let account = self.0.lock();
         Waiting {

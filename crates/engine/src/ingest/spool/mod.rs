@@ -1,14 +1,15 @@
-//! The spool: pairs on this instance's own disk while the store is away.
+//! The spool: pairs on this instance's own disk while the store is unavailable.
 //!
-//! It is a log in files of moderate size. Delivery reads the oldest file from its beginning, sends everything
-//! in it in the order in which it came, and then removes the file. There is no cursor to keep: after a crash
-//! the oldest file is sent again from its beginning, which changes no count, for a store keeps the latest slot
-//! of a pair however often it is written.
+//! It is a write-ahead log in files of moderate size. Delivery reads the oldest file from its beginning, sends its
+//! records in order, and then removes the file. It keeps no cursor: after a crash it sends the oldest file again from
+//! the beginning. That changes no count, because a store keeps the latest slot of a pair, however often the pair is
+//! written.
 //!
-//! Who was erased is left out, and goes from the files too (see [`cleansing`] and [`Erasures`](super::erasures::Erasures)).
+//! Pairs of erased users are not sent, and are removed from the files (see [`cleansing`] and
+//! [`Erasures`](super::erasures::Erasures)).
 //!
-//! Whatever the store can't take while it takes others (see [`schedule`]) is written again at the end of the log, with a
-//! note of when to try it next: it does not hold up what came after it, and the file that it was in can go.
+//! A record that the store can't take while it takes others (see [`schedule`]) is written again at the end of the log,
+//! with the time of its next retry. So it does not delay later records, and its old file can be removed.
 
 mod cleansing;
 mod codec;
@@ -27,7 +28,7 @@ mod schedule;
 mod tests;
 #[cfg(test)]
 pub(super) mod tests_support {
-    //! A spool on a disk that fails when told to.
+    //! A spool on a disk with injected faults.
 
     use std::sync::Arc;
 
@@ -61,63 +62,66 @@ use domain::store::StoreError;
 use domain::{Batch, Resolution, Timestamp};
 use wal::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
 
-/// The largest file. What a crash makes delivery repeat is at most this and a group.
+/// The maximum size of a file. After a crash, delivery repeats at most this and one group.
 const FILE_BYTES: u64 = 16 << 20;
-/// A spool is worth its name only with room for several files.
-const FILES_AT_LEAST: u64 = 8;
-/// The most pairs in one record: far below the longest payload of a log, however long the names are.
+/// The minimum number of files that fit into `max_bytes`. Space is freed one file at a time, so a spool needs several.
+const MIN_FILES: u64 = 8;
+/// The maximum number of pairs in a record. With names of any length such a record is far below the maximum payload of
+/// the log.
 const RECORD_PAIRS: usize = 50_000;
 
-/// Where spooled pairs go.
+/// The destination of spooled pairs.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Makes `batch` durable. [`StoreError::Partly`] says which pairs of it are not; any other error has it sent again.
+    /// Makes `batch` durable. [`StoreError::Partly`] names the pairs that are not durable. After any other error the
+    /// batch is sent again.
     async fn take(&self, batch: &Batch) -> Result<(), StoreError>;
 }
 
-/// Pairs that wait for the store.
+/// The pairs that wait for the store, on disk.
 #[derive(Debug)]
 pub struct Spool {
     log: Log,
     disk: Arc<dyn Disk>,
     /// Shared with the log; `None` once closed.
     dir: parking_lot::Mutex<Option<Arc<LockedDir>>>,
-    /// Reads and removals of files, each on a thread that may block. They go on when delivery is stopped.
+    /// Blocking file reads and removals. They continue when delivery is stopped.
     file_work: TaskTracker,
     ledger: Arc<Ledger>,
     max_bytes: u64,
-    /// Bytes of appends under way.
+    /// The bytes of appends in progress.
     reserved: AtomicU64,
-    away: AtomicBool,
+    store_unavailable: AtomicBool,
     appended: Notify,
-    looked: Notify,
-    /// Held while one batch is on its way to the store.
+    search_requested: Notify,
+    /// Held while a batch is sent to the store.
     sending: Mutex<()>,
     order: Arc<Order>,
-    /// How many erasures the files have been searched for.
-    heeded: watch::Sender<u64>,
+    /// The number of erasures that the files have been searched for.
+    searched: watch::Sender<u64>,
 }
 
-/// What waits in a spool.
+/// Statistics of a spool.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SpoolStats {
-    /// Pairs that wait.
+    /// The number of waiting pairs.
     pub waiting_pairs: u64,
-    /// Bytes on disk.
+    /// The size on disk in bytes.
     pub bytes: u64,
-    /// Pairs among them that the store did not take while it took others. They are tried again, up to 10 minutes apart.
+    /// The number of waiting pairs that the store did not take while it took others. They are retried at intervals of up to
+    /// 10 minutes.
     pub quarantined_pairs: u64,
-    /// How long the oldest waiting pairs have waited.
+    /// The age of the oldest waiting pairs; `None` if none wait.
     pub oldest: Option<Duration>,
-    /// Pairs delivered since the spool was opened, those that were sent again among them.
+    /// The number of pairs delivered since the spool was opened, including repeated deliveries.
     pub delivered_pairs: u64,
-    /// Deliveries of which the store refused a part for good.
+    /// The number of deliveries that the store permanently refused in whole or in part.
     pub rejected_batches: u64,
 }
 
 impl Spool {
-    /// Opens the spool in `dir`, making it unless it is there, with what waits in it. It blocks. Pairs of another
-    /// resolution that wait are an error.
+    /// Opens the spool in `dir` with its backlog, and creates the directory if it does not exist. Blocks. Fails if pairs of
+    /// another resolution wait.
     pub fn open(dir: &Path, max_bytes: u64, resolution: Resolution) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(OsDisk), dir, max_bytes, resolution)
     }
@@ -130,7 +134,7 @@ impl Spool {
     ) -> Result<Self, StoreError> {
         let dir = Arc::new(LockedDir::acquire(dir)?);
         let options = LogOptions {
-            file_bytes: FILE_BYTES.min(max_bytes / FILES_AT_LEAST),
+            file_bytes: FILE_BYTES.min(max_bytes / MIN_FILES),
             thread_name: "spool-writer".to_owned(),
             disk: Arc::clone(&disk),
             ..LogOptions::default()
@@ -160,17 +164,17 @@ impl Spool {
             ledger,
             max_bytes,
             reserved: AtomicU64::new(0),
-            away: AtomicBool::new(false),
+            store_unavailable: AtomicBool::new(false),
             appended: Notify::new(),
-            looked: Notify::new(),
+            search_requested: Notify::new(),
             sending: Mutex::new(()),
             order: Arc::new(order),
-            heeded: watch::Sender::new(0),
+            searched: watch::Sender::new(0),
         })
     }
 
-    /// Keeps `batch`, received at `now`. When it returns `Ok`, every pair will be delivered, even after a
-    /// crash. On an error some of them may be.
+    /// Appends `batch`, received at `now`. When this returns `Ok`, every pair will be delivered, even after a crash.
+    /// After an error some of them may be delivered.
     pub async fn append(&self, batch: &Batch, now: Timestamp) -> Result<(), StoreError> {
         let received = self.order.received_at(now);
         for payload in codec::encode(batch, received, RECORD_PAIRS) {
@@ -180,24 +184,25 @@ impl Spool {
         Ok(())
     }
 
-    /// As of when a user is erased now: after all that was appended, and before all that will be, also after the next start.
+    /// The instant for an erasure that happens now. It is not before any appended pair, and before all pairs appended later,
+    /// also after a restart.
     pub async fn erasure_at(&self, now: Timestamp) -> Timestamp {
         let at = self.order.erasure_at(now);
         self.note_order().await;
         at
     }
 
-    /// The latest of `now` and of when any pairs were received here.
+    /// The later of `now` and the latest time at which any pairs were received here.
     pub fn latest(&self, now: Timestamp) -> Timestamp {
         self.order.latest(now)
     }
 
-    /// What is appended from now on came after the `latest` erasure that is known.
+    /// Dates pairs that are appended from now on after the `latest` known erasure.
     pub fn was_erased(&self, latest: Timestamp) {
         self.order.was_erased(latest);
     }
 
-    /// Has the next start know that too.
+    /// Writes the latest erasure to disk, for the order of pairs after a restart.
     pub async fn note_order(&self) {
         if !self.order.is_to_note() {
             return;
@@ -205,7 +210,7 @@ impl Spool {
         let order = Arc::clone(&self.order);
         let noted = self.file_work.spawn_blocking(move || order.note()).await;
         if let Ok(Err(error)) = noted {
-            tracing::warn!(%error, "if the clock is set back over a restart, new pairs of a user who was erased may be lost");
+            tracing::warn!(%error, "if the clock is set back before the next start, new pairs of an erased user may be lost");
         }
     }
 
@@ -219,44 +224,46 @@ impl Spool {
     }
 
     fn full(&self) -> StoreError {
-        StoreError::Full(format!("the spool has reached {} bytes", self.max_bytes))
+        StoreError::Full(format!(
+            "the spool has reached its limit of {} bytes",
+            self.max_bytes
+        ))
     }
 
-    /// Waits for what is on its way to the store: what is sent after that leaves out everybody who is known to be erased
-    /// now. Erase the user from the store after this.
+    /// Waits until the batch in progress is sent. Later batches exclude all users who are known to be erased now. Erase
+    /// a user from the store only after this.
     pub async fn settle(&self) {
         drop(self.sending.lock().await);
     }
 
-    /// Has delivery search the files for users who were erased.
-    pub fn look(&self) {
-        self.looked.notify_one();
+    /// Makes delivery search the files for pairs of erased users.
+    pub fn start_search(&self) {
+        self.search_requested.notify_one();
     }
 
-    /// Waits until so many erasures have been heeded: no file has pairs that they are about. Delivery must be running.
-    pub async fn heeded(&self, erasures: u64) {
-        let mut heeded = self.heeded.subscribe();
-        // The sender is this spool's own.
-        let _ = heeded.wait_for(|heeded| *heeded >= erasures).await;
+    /// Waits until no file has pairs that the first `erasures` known erasures apply to. Delivery must be running.
+    pub async fn searched_for(&self, erasures: u64) {
+        let mut searched = self.searched.subscribe();
+        // This can't fail, because the spool owns the sender.
+        let _ = searched.wait_for(|searched| *searched >= erasures).await;
     }
 
-    /// Whether the store was away when something was last sent to it, so that new pairs better come here at
-    /// once.
-    pub fn store_is_away(&self) -> bool {
-        self.away.load(Ordering::Acquire)
+    /// Whether the last write to the store found it unavailable. Then new pairs should go to the spool at once.
+    pub fn store_is_unavailable(&self) -> bool {
+        self.store_unavailable.load(Ordering::Acquire)
     }
 
-    /// Notes that the store did not take something. Returns whether that is news.
-    pub fn note_away(&self) -> bool {
-        !self.away.swap(true, Ordering::AcqRel)
+    /// Notes that the store is unavailable. Returns `true` if it was not noted before.
+    pub fn note_unavailable(&self) -> bool {
+        !self.store_unavailable.swap(true, Ordering::AcqRel)
     }
 
-    /// Notes that the store took something.
-    pub fn note_back(&self) {
-        self.away.store(false, Ordering::Release);
+    /// Notes that the store is available.
+    pub fn note_available(&self) {
+        self.store_unavailable.store(false, Ordering::Release);
     }
 
-    /// What waits, as of `now`.
+    /// The statistics as of `now`.
     pub fn stats(&self, now: Timestamp) -> SpoolStats {
         let waiting = self.ledger.waiting();
         SpoolStats {
@@ -272,7 +279,7 @@ impl Spool {
         }
     }
 
-    /// Whether pairs can be kept: the error that an append would meet.
+    /// Returns the error that an append would return now.
     pub fn check(&self) -> Result<(), StoreError> {
         self.log.check()?;
         match self.log.stats().bytes >= self.max_bytes {
@@ -281,9 +288,9 @@ impl Spool {
         }
     }
 
-    /// Stops writing and releases the directory's lock. What waits is delivered after the next [`open`](Self::open).
+    /// Stops writing and releases the directory's lock. The backlog is delivered after the next [`open`](Self::open).
     pub async fn close(&self) -> Result<(), LogError> {
-        // None of these may touch a file that belongs to the next owner of the directory.
+        // File work must end first, because it must not touch files of the next owner of the directory.
         self.file_work.close();
         self.file_work.wait().await;
         let closed = self.log.close().await;
@@ -292,11 +299,11 @@ impl Spool {
     }
 }
 
-/// Bytes of an append under way. A client that goes away drops the append, and with it this.
+/// The reserved bytes of an append in progress. Dropping this releases them, also when the client cancels the append.
 struct Reserved<'a> {
     total: &'a AtomicU64,
     bytes: u64,
-    /// The bytes of all appends under way when this one began, its own among them.
+    /// The bytes of all appends in progress when this one began, including its own.
     all: u64,
 }
 

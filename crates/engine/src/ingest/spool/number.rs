@@ -1,4 +1,4 @@
-//! A file with one number in decimal digits, in the spool's directory.
+//! Reads and writes files with one decimal number, in the spool's directory.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -7,8 +7,8 @@ use std::str::FromStr;
 use domain::store::StoreError;
 use wal::{Disk, LogError, replace_file};
 
-/// The digits and sign of an `i64`, a line end, and one byte to see that there is more.
-const LONGEST: usize = 22;
+/// The maximum length of the digits and sign of an `i64`, a newline, and one byte to detect longer content.
+const MAX_BYTES: usize = 22;
 
 pub(super) fn write(
     disk: &dyn Disk,
@@ -24,7 +24,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The number, if the file is there; `what` it is, for an error.
+/// Reads the number; `None` if the file does not exist. `what` describes the number in an error.
 pub(super) fn read<N: FromStr>(
     disk: &dyn Disk,
     dir: &Path,
@@ -38,13 +38,13 @@ pub(super) fn read<N: FromStr>(
     if !names.iter().any(|found| found == name) {
         return Ok(None);
     }
-    let mut bytes = [0; LONGEST];
+    let mut bytes = [0; MAX_BYTES];
     let read = disk
         .open(&path)
         .and_then(|mut file| file.read_full_at(&mut bytes, 0))
         .map_err(|error| LogError::io("read", &path, &error))?;
-    let text = std::str::from_utf8(&bytes[..read]).ok();
-    match text.and_then(|text| text.trim_end().parse().ok()) {
+    let content = std::str::from_utf8(&bytes[..read]).ok();
+    match content.and_then(|content| content.trim_end().parse().ok()) {
         Some(number) => Ok(Some(number)),
         None => Err(StoreError::Damaged(format!(
             "{} must hold {what}",

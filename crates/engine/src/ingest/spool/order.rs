@@ -1,8 +1,8 @@
-//! Whether pairs came before an erasure or after it, though clocks may stand still, go back over a restart, or differ from
-//! that of the instance which erased the user.
+//! The order of received pairs and erasures. It does not rely on the clock, which may stop, go back over a restart, or
+//! differ from the clock of the instance that erased the user.
 //!
-//! What came first has the earlier instant or the same one, what came after an erasure that was known here a later one. The
-//! latest known erasure is noted in a file, since the clock of the next start may be behind it.
+//! Pairs received before an erasure have an earlier instant, or the same one. Pairs received after an erasure is known here
+//! have a later one. The latest known erasure is written to a file, because the clock may be behind it after a restart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,11 +21,11 @@ pub(super) struct Order {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     latest: Mutex<Latest>,
-    /// The erasure in the file.
+    /// The instant of the erasure in the file, in microseconds.
     noted: Mutex<i64>,
 }
 
-/// In microseconds.
+/// The latest instants, in microseconds.
 #[derive(Debug)]
 struct Latest {
     pair: i64,
@@ -33,7 +33,7 @@ struct Latest {
 }
 
 impl Order {
-    /// Of a spool in `dir` whose newest pairs came at `newest`. It blocks.
+    /// Opens the order of a spool in `dir` whose newest pairs were received at `newest`. Blocks.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -52,7 +52,7 @@ impl Order {
         })
     }
 
-    /// As of when pairs are received that come now.
+    /// The instant for pairs that are received now.
     pub(super) fn received_at(&self, now: Timestamp) -> Timestamp {
         let mut latest = self.latest.lock();
         let received = now.as_microsecond().max(latest.erasure.saturating_add(1));
@@ -60,7 +60,7 @@ impl Order {
         Timestamp::from_microsecond(received).unwrap_or(now)
     }
 
-    /// As of when a user is erased now.
+    /// The instant for an erasure that happens now.
     pub(super) fn erasure_at(&self, now: Timestamp) -> Timestamp {
         let mut latest = self.latest.lock();
         let at = now.as_microsecond().max(latest.pair);
@@ -68,13 +68,13 @@ impl Order {
         Timestamp::from_microsecond(at).unwrap_or(now)
     }
 
-    /// The latest of `now` and of when any pairs were received.
+    /// The later of `now` and the latest time at which any pairs were received.
     pub(super) fn latest(&self, now: Timestamp) -> Timestamp {
         let pair = Timestamp::from_microsecond(self.latest.lock().pair);
         pair.map_or(now, |pair| pair.max(now))
     }
 
-    /// A user was erased at `at`: what comes from now on comes after it.
+    /// Notes an erasure at `at`. Pairs received from now on are dated after it.
     pub(super) fn was_erased(&self, at: Timestamp) {
         let mut latest = self.latest.lock();
         latest.erasure = latest.erasure.max(at.as_microsecond());
@@ -86,7 +86,7 @@ impl Order {
         latest > *self.noted.lock()
     }
 
-    /// Notes the latest erasure for the next start. It blocks.
+    /// Writes the latest erasure to the file. Blocks.
     pub(super) fn note(&self) -> Result<(), StoreError> {
         let mut noted = self.noted.lock();
         let latest = self.latest.lock().erasure;

@@ -1,4 +1,5 @@
-//! What the store could not take while it took others: written again at the end of the spool, to be tried later.
+//! Quarantine: records that the store could not take while it took others. They are written again at the end of the
+//! spool, to be retried later.
 
 use super::codec::encode_quarantined;
 use super::schedule::{Entry, quarantine};
@@ -7,7 +8,7 @@ use crate::ingest::erasures::Erasures;
 use domain::store::StoreError;
 use domain::{Batch, BatchBuilder, TimeFrame, Timestamp};
 
-/// A record whose pairs go to the end of the spool.
+/// Moves records to the end of the spool.
 pub(super) struct Move<'a> {
     pub(super) spool: &'a Spool,
     pub(super) erasures: &'a Erasures,
@@ -16,8 +17,8 @@ pub(super) struct Move<'a> {
 }
 
 impl Move<'_> {
-    /// Quarantines an entry, but for pairs of erased users and those that have left the window. After its first failure in
-    /// quarantine an entry is halved each time, until what the store can't take is alone.
+    /// Quarantines an entry, without pairs of erased users and pairs that left the window. From its first failure in
+    /// quarantine on, an entry is split in half each time, until the pair that the store can't take is alone.
     pub(super) async fn fail(&self, entry: &Entry) -> Result<(), StoreError> {
         let (batch, received) = self.pairs_of(entry)?;
         let failures = entry.failures.saturating_add(1);
@@ -28,15 +29,15 @@ impl Move<'_> {
         self.write(&batch, received, failures, most).await
     }
 
-    /// Quarantines pairs of an entry of which the store settled the others: it was not in vain, so that the next try is
-    /// soon.
+    /// Quarantines the open pairs of an entry after the store settled the others. Because the store made progress, the next
+    /// retry is soon.
     pub(super) async fn keep_open(&self, entry: &Entry, open: &Batch) -> Result<(), StoreError> {
         let (_, received) = self.pairs_of(entry)?;
         let most = open.len().div_ceil(2).max(1);
         self.write(open, received, 1, most).await
     }
 
-    /// Moves an entry as it is, but for pairs of erased users and those that have left the window.
+    /// Moves an entry unchanged, without pairs of erased users and pairs that left the window.
     pub(super) async fn carry_over(&self, entry: &Entry) -> Result<(), StoreError> {
         let (batch, received) = self.pairs_of(entry)?;
         let records = encode_quarantined(&batch, received, RECORD_PAIRS, entry.failures, entry.due);
@@ -55,7 +56,7 @@ impl Move<'_> {
         self.append(records).await
     }
 
-    /// Also beyond the limit of bytes: the file that they come from is removed for it.
+    /// Appends records even beyond the spool's size limit, because the file that they come from is removed afterwards.
     async fn append(&self, records: Vec<Vec<u8>>) -> Result<(), StoreError> {
         for record in records {
             self.spool.log.append(record).await?;

@@ -1,5 +1,5 @@
-//! The resolution of what waits. A record holds slots, which are numbers: with another resolution the same number is
-//! another time.
+//! The resolution of the spooled pairs. A record holds slot numbers, and with another resolution the same number is another
+//! time.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use wal::Disk;
 
 const NAME: &str = "resolution";
 
-/// Refuses a resolution other than that of the pairs in `dir`, and notes the present one where none wait.
+/// Fails if pairs of another resolution wait in `dir`. If none wait, writes the configured resolution to the file.
 pub(super) fn settle(
     disk: &dyn Disk,
     dir: &Path,

@@ -1,9 +1,9 @@
-//! Which records of the spool are sent next. No I/O: what happened comes in, what to do comes out.
+//! Decides which records of the spool are sent next. It is pure logic without I/O.
 //!
-//! Records go in the order in which they came. A record that fails becomes a *suspect*, and the next one is sent: either
-//! the store is unavailable, and everything fails, or this one record is what the store can't take. Once another one is
-//! taken, each suspect is sent once more, alone. If it fails again it is *quarantined*: it goes to the end of the spool,
-//! to be tried again later and later. So no record holds up those behind it.
+//! Records are sent in the order in which they were received. A record that fails becomes a *suspect*, and the next one is
+//! sent: either the store is unavailable and everything fails, or the store can't take this one record. Once the store takes
+//! another record, each suspect is retried once, alone. If it fails again it is *quarantined*: it moves to the end of the
+//! spool, to be retried with exponential backoff. So no record blocks later ones.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use std::time::Duration;
 use domain::Timestamp;
 use wal::Position;
 
-/// The time from the first failure of a quarantined record to its next try. It doubles with each further one.
+/// The delay of the first retry of a quarantined record. It doubles with each further failure.
 const FIRST_QUARANTINE: Duration = Duration::from_secs(1);
-/// A record that the store will take again is tried no later than this.
+/// The longest delay of a retry. A record that the store can take again is retried within this time.
 const LONGEST_QUARANTINE: Duration = Duration::from_secs(600);
 
-/// A record that waits.
+/// A waiting record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Where it is in the spool.
+    /// The position of the record in the spool.
     pub(super) position: Position,
     /// When its pairs were received.
     pub(super) received: Timestamp,
-    /// What stands there.
+    /// The encoded record.
     pub(super) payload: Vec<u8>,
-    /// How many pairs it has.
+    /// The number of pairs.
     pub(super) pairs: u32,
-    /// How often it failed while others were taken; none for one that is not in quarantine.
+    /// The number of failures while the store took other records; 0 outside of quarantine.
     pub(super) failures: u32,
-    /// Before this it is not tried.
+    /// The time of the next retry.
     pub(super) due: Timestamp,
 }
 
@@ -38,26 +38,26 @@ pub(super) struct Entry {
 pub(super) struct Sending {
     /// The records, oldest first.
     pub(super) entries: Vec<Entry>,
-    /// Whether a failure puts them into quarantine, for the store took another one a moment ago.
+    /// Whether a failure quarantines them, because the store has just taken another record.
     pub(super) is_last_try: bool,
 }
 
-/// The records that were read from the spool's files and are not settled.
+/// The unsettled records that were read from the spool's files.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     ready: VecDeque<Entry>,
     suspects: VecDeque<Entry>,
-    /// Suspects that are tried once more, each alone.
+    /// Suspects to retry, each alone.
     again: VecDeque<Entry>,
-    /// Quarantined ones that are not due.
+    /// Quarantined records that may not be due yet.
     later: Vec<Entry>,
-    /// How many records may go together; all that fit, when it is 0. A group that fails may have only one record that
-    /// the store can't take.
+    /// The maximum number of records in a group; 0 for no maximum. It shrinks after a failure, because a group may fail
+    /// for a single record.
     together: usize,
 }
 
 impl Schedule {
-    /// Adds a record behind those that are known.
+    /// Adds a record after the known ones.
     pub(super) fn add(&mut self, entry: Entry) {
         match entry.failures {
             0 => self.ready.push_back(entry),
@@ -65,7 +65,7 @@ impl Schedule {
         }
     }
 
-    /// The next records to send, together at most about `most` pairs.
+    /// Takes out the next records to send, with about `most` pairs together.
     pub(super) fn next(&mut self, now: Timestamp, most: usize) -> Option<Sending> {
         if let Some(entry) = self.again.pop_front() {
             return Some(Sending {
@@ -100,13 +100,13 @@ impl Schedule {
         })
     }
 
-    /// Notes that the store took something: suspects get another try.
+    /// Notes that the store took something, so suspects are retried.
     pub(super) fn store_works(&mut self) {
         self.again.append(&mut self.suspects);
         self.together = self.together.checked_mul(2).unwrap_or(0);
     }
 
-    /// Notes that `sending` failed; what of it must go into quarantine.
+    /// Notes that `sending` failed. Returns the records to quarantine.
     pub(super) fn failed(&mut self, sending: Sending) -> Vec<Entry> {
         if sending.is_last_try {
             return sending.entries;
@@ -116,7 +116,7 @@ impl Schedule {
         Vec::new()
     }
 
-    /// Puts records back that were not tried after all.
+    /// Puts back records that were not sent.
     pub(super) fn put_back(&mut self, sending: Sending) {
         let into = match sending.is_last_try {
             true => &mut self.again,
@@ -127,17 +127,17 @@ impl Schedule {
         }
     }
 
-    /// Begins with the suspects anew: nothing else is there that could tell whether the store works.
+    /// Makes the suspects ready again, because there is no other record to test the store with.
     pub(super) fn start_over(&mut self) {
         std::mem::swap(&mut self.ready, &mut self.suspects);
     }
 
-    /// Whether there are suspects, and nothing else to send now.
+    /// Whether there are suspects and no other records to send now.
     pub(super) fn has_only_suspects(&self) -> bool {
         !self.suspects.is_empty() && self.ready.is_empty() && self.again.is_empty()
     }
 
-    /// Quarantined records of `file`, taken out: they are in the way of its removal.
+    /// Takes out the quarantined records of `file`, which prevent its removal.
     pub(super) fn take_later(&mut self, file: u64) -> Vec<Entry> {
         let (taken, kept) = std::mem::take(&mut self.later)
             .into_iter()
@@ -146,7 +146,7 @@ impl Schedule {
         taken
     }
 
-    /// All records of `file`, taken out, oldest first.
+    /// Takes out all records of `file`, oldest first.
     pub(super) fn take(&mut self, file: u64) -> Vec<Entry> {
         let mut taken = self.take_later(file);
         for queue in [&mut self.ready, &mut self.suspects, &mut self.again] {
@@ -160,7 +160,7 @@ impl Schedule {
         taken
     }
 
-    /// Whether only quarantined records of `file` are left.
+    /// Whether `file` has no records left except quarantined ones.
     pub(super) fn has_only_later(&self, file: u64) -> bool {
         let active = [&self.ready, &self.suspects, &self.again];
         active
@@ -169,13 +169,13 @@ impl Schedule {
             .all(|entry| entry.position.file != file)
     }
 
-    /// When the next quarantined record is due.
+    /// The time of the next retry of a quarantined record.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.later.iter().map(|entry| entry.due).min()
     }
 }
 
-/// How long a record stays in quarantine after so many failures.
+/// The delay of the next retry after `failures` failures.
 pub(super) fn quarantine(failures: u32) -> Duration {
     let doubled = FIRST_QUARANTINE.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(LONGEST_QUARANTINE)
@@ -251,8 +251,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the store does: every record is settled or still known, those that the store can take are taken soon
-        /// after it works, and only those that it can't take end up in quarantine then.
+        /// With any pattern of outages, every record is taken or quarantined, the schedule ends soon after the store
+        /// works, and no record that the store can't take counts as taken.
         #[test]
         fn no_record_is_lost_and_none_holds_up_another(
             poisonous in prop::collection::btree_set(0u64..40, 0..12),
@@ -270,7 +270,7 @@ mod tests {
                 }
                 let Some(sending) = schedule.next(at(0), most) else { break };
                 steps_while_it_works += usize::from(outages.len() == 0);
-                prop_assert!(steps_while_it_works < 300, "it goes in circles");
+                prop_assert!(steps_while_it_works < 300, "the schedule does not end");
                 let is_down = outages.next().unwrap_or(false);
                 let offsets = sending.entries.iter().map(|entry| entry.position.offset);
                 let offsets: Vec<u64> = offsets.collect();

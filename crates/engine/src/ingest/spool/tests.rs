@@ -1,4 +1,4 @@
-//! A spool with a store that fails on purpose.
+//! Tests of the spool with a store that fails on purpose.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -16,18 +16,18 @@ use domain::{BatchBuilder, Clock, Erasure, Slot, TimeFrame, UserId};
 
 type OnTake = Box<dyn Fn(&Batch) + Send>;
 
-/// A store that remembers what it took, in order, and fails as it is told.
+/// A store that remembers the users it took, in order, and fails on demand.
 #[derive(Default)]
 struct Taken {
     users: parking_lot::Mutex<Vec<String>>,
     failing: parking_lot::Mutex<Option<StoreError>>,
-    /// Batches with one of these users fail with this error.
+    /// Batches with one of these users fail as unavailable.
     poison: parking_lot::Mutex<BTreeSet<String>>,
-    /// These users are refused by their positions; whether that is kept elsewhere.
+    /// These users are refused, and whether the store keeps refused pairs elsewhere.
     refused: parking_lot::Mutex<(BTreeSet<String>, bool)>,
     tries: AtomicU64,
     changed: Notify,
-    /// What happens when a batch is taken.
+    /// A callback for each taken batch.
     on_take: parking_lot::Mutex<Option<OnTake>>,
 }
 
@@ -68,7 +68,7 @@ impl Sink for Taken {
     }
 }
 
-/// Goes on by a second each time that it is looked at. Tokio's time would jump while the disk is at work.
+/// A clock that advances by a second at each read. Tokio's paused time would jump during disk I/O.
 #[derive(Debug, Default)]
 struct TestClock(AtomicU64);
 
@@ -82,8 +82,8 @@ impl Clock for TestClock {
 }
 
 impl Taken {
-    fn away() -> Self {
-        let error = StoreError::Unavailable("away".to_owned());
+    fn unavailable() -> Self {
+        let error = StoreError::Unavailable("unavailable".to_owned());
         Self {
             failing: parking_lot::Mutex::new(Some(error)),
             ..Self::default()
@@ -122,7 +122,7 @@ impl Delivering {
         Self::start_over(spool, sink, frame, &Arc::default())
     }
 
-    /// The same, with a store that notes who was erased.
+    /// The same as [`start_with`](Self::start_with), with `notes` as the store of erasure notes.
     fn start_over(
         spool: &Arc<Spool>,
         sink: &Arc<Taken>,
@@ -155,16 +155,16 @@ impl Delivering {
     }
 }
 
-const ROOM: u64 = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 fn open(dir: &Path) -> Arc<Spool> {
-    Arc::new(Spool::open(dir, ROOM, minute()).unwrap())
+    Arc::new(Spool::open(dir, MAX_BYTES, minute()).unwrap())
 }
 
-/// Opens a spool that another owner in this process may still be letting go of.
+/// Opens a spool whose directory another owner in this process may not have released yet.
 async fn reopen(dir: &Path) -> Arc<Spool> {
     loop {
-        match Spool::open(dir, ROOM, minute()) {
+        match Spool::open(dir, MAX_BYTES, minute()) {
             Ok(spool) => return Arc::new(spool),
             Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
@@ -202,7 +202,7 @@ fn one(user: &str) -> Batch {
     pairs([user.to_owned()])
 }
 
-/// Waits until nothing waits. Time is paused, so that this takes none.
+/// Waits until the spool is empty. Tokio's time is paused, so this takes no real time.
 async fn drained(spool: &Spool) {
     until(|| spool.ledger.oldest_file().is_none()).await;
 }
@@ -211,14 +211,14 @@ async fn drained(spool: &Spool) {
 async fn pairs_arrive_once_the_store_is_back() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let sink = Arc::new(Taken::away());
+    let sink = Arc::new(Taken::unavailable());
     let delivering = Delivering::start(&spool, &sink);
     let expected: Vec<String> = (0..300).map(|n| format!("u{n}")).collect();
     for user in &expected {
         spool.append(&one(user), now()).await.unwrap();
     }
     sink.wait_for_tries(3).await;
-    assert!(spool.store_is_away());
+    assert!(spool.store_is_unavailable());
     let later = now() + SignedDuration::from_secs(7);
     let stats = spool.stats(later);
     assert_eq!(
@@ -228,10 +228,10 @@ async fn pairs_arrive_once_the_store_is_back() {
     *sink.failing.lock() = None;
     drained(&spool).await;
     let mut arrived = sink.users();
-    // The order tells nothing: the latest visit counts.
+    // The order does not matter, because the latest slot counts.
     arrived.sort_by_key(|user| user[1..].parse::<u32>().unwrap());
     assert_eq!(arrived, expected);
-    assert!(!spool.store_is_away());
+    assert!(!spool.store_is_unavailable());
     let stats = spool.stats(later);
     assert_eq!((stats.delivered_pairs, stats.oldest), (300, None));
     assert!(stats.bytes < 200, "delivered files are gone: {stats:?}");
@@ -243,7 +243,7 @@ async fn what_waits_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let expected: Vec<String> = (0..50).map(|n| format!("u{n}")).collect();
     for user in &expected {
-        // A new process for each pair; the former one is killed, not closed.
+        // A new process for each pair. The previous one is killed, not closed.
         let spool = open(dir.path());
         spool.append(&one(user), now()).await.unwrap();
     }
@@ -307,7 +307,7 @@ async fn a_full_spool_says_so_and_takes_pairs_again_after_delivery() {
     delivering.stop().await;
 }
 
-/// An erasure that another instance noted so many seconds after [`now`].
+/// Adds the note of an erasure by another instance, `seconds` after [`now`].
 fn noted(notes: &Model, user: &str, seconds: u64) {
     let at = now() + Duration::from_secs(seconds);
     let erasure = Erasure::of(&UserId::new(user).unwrap(), at);
@@ -318,13 +318,15 @@ fn received(seconds: u64) -> Timestamp {
     now() + Duration::from_secs(seconds)
 }
 
-/// Whether any file of the spool has this text.
-fn is_on_disk(dir: &Path, text: &str) -> bool {
+/// Whether any file of the spool contains this string.
+fn is_on_disk(dir: &Path, string: &str) -> bool {
     let files = std::fs::read_dir(dir).unwrap();
     files.into_iter().any(|file| {
-        // It may have been removed since it was listed.
+        // The file may have been removed since it was listed.
         let bytes = std::fs::read(file.unwrap().path()).unwrap_or_default();
-        bytes.windows(text.len()).any(|it| it == text.as_bytes())
+        bytes
+            .windows(string.len())
+            .any(|it| it == string.as_bytes())
     })
 }
 
@@ -363,7 +365,7 @@ async fn nothing_is_delivered_before_it_is_known_who_was_erased() {
     }
     until(|| notes.calls.load(Ordering::SeqCst) >= 3).await;
     assert!(sink.users().is_empty());
-    assert!(spool.store_is_away());
+    assert!(spool.store_is_unavailable());
     notes.is_gone.store(false, Ordering::SeqCst);
     drained(&spool).await;
     assert_eq!(sink.users(), ["stays"]);
@@ -391,7 +393,7 @@ async fn a_note_by_a_clock_that_is_years_ahead_takes_nothing_that_comes_later() 
 async fn what_came_before_an_erasure_is_before_it_though_the_clock_is_far_behind() {
     let dir = tempfile::tempdir().unwrap();
     let notes = Arc::new(Model::default());
-    let sink = Arc::new(Taken::away());
+    let sink = Arc::new(Taken::unavailable());
     {
         let spool = open(dir.path());
         spool.append(&one("gone"), received(3600)).await.unwrap();
@@ -400,7 +402,7 @@ async fn what_came_before_an_erasure_is_before_it_though_the_clock_is_far_behind
         let at = spool.erasure_at(now()).await;
         let gone = UserId::new("gone").unwrap();
         delivering.erasures.note(&gone, at).await.unwrap();
-        // The files are left as they are.
+        // Delivery stops before the files are cleansed.
         delivering.stop().await;
     }
     let spool = reopen(dir.path()).await;
@@ -431,7 +433,11 @@ async fn what_comes_once_an_erasure_is_known_is_after_it_by_whichever_clock() {
     spool.append(&one("gone"), now()).await.unwrap();
     let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
     drained(&spool).await;
-    assert_eq!(sink.users(), ["gone", "gone"], "and it was not asked yet");
+    assert_eq!(
+        sink.users(),
+        ["gone", "gone"],
+        "and the notes were not read again yet"
+    );
     delivering.stop().await;
 }
 
@@ -439,7 +445,7 @@ async fn what_comes_once_an_erasure_is_known_is_after_it_by_whichever_clock() {
 async fn before_and_after_an_erasure_are_told_apart_though_the_clock_stands_still() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let sink = Arc::new(Taken::away());
+    let sink = Arc::new(Taken::unavailable());
     let delivering = Delivering::start(&spool, &sink);
     let gone = UserId::new("gone").unwrap();
     let erase = async || {
@@ -465,7 +471,7 @@ async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
     erases_again(false).await;
 }
 
-/// The task that reads the notes once a minute may learn of the erasure before delivery does.
+/// The task that reads the notes once a minute may read the note before delivery does.
 #[tokio::test(start_paused = true)]
 async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again_whoever_learns_of_it_first() {
     erases_again(true).await;
@@ -478,7 +484,7 @@ async fn erases_again(another_task_reads_first: bool) {
     let sink = Arc::new(Taken::default());
     let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
     {
-        // The erasure is noted, and the user is erased from the store, just before the pair arrives there.
+        // Another instance notes the erasure and erases the user just before the pair arrives in the store.
         let (notes, erased) = (Arc::clone(&notes), AtomicU64::new(0));
         let (erasures, spool) = (Arc::clone(&delivering.erasures), Arc::clone(&spool));
         *sink.on_take.lock() = Some(Box::new(move |batch| {
@@ -508,7 +514,7 @@ async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
     let notes = Arc::new(Model::default());
     // Files of 128 KiB.
     let spool = Arc::new(Spool::open(dir.path(), 1 << 20, minute()).unwrap());
-    let sink = Arc::new(Taken::away());
+    let sink = Arc::new(Taken::unavailable());
     let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
     let expected: Vec<String> = (0..20_000).map(|n| format!("user-{n:020}")).collect();
     for (n, some) in expected.chunks(500).enumerate() {
@@ -525,8 +531,8 @@ async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
     let erased = UserId::new("gone-user").unwrap();
     let at = spool.erasure_at(now()).await;
     delivering.erasures.note(&erased, at).await.unwrap();
-    spool.look();
-    spool.heeded(1).await;
+    spool.start_search();
+    spool.searched_for(1).await;
     assert!(!is_on_disk(dir.path(), "gone-user"));
     assert_eq!(spool.stats(now()).waiting_pairs, 20_000);
     *sink.failing.lock() = None;
@@ -534,11 +540,11 @@ async fn erased_users_leave_the_files_though_nothing_can_be_delivered() {
     let mut arrived = sink.users();
     arrived.sort();
     arrived.dedup();
-    assert_eq!(arrived, expected, "nobody else is lost");
+    assert_eq!(arrived, expected, "no other user is lost");
     delivering.stop().await;
 }
 
-/// In real time: a paused clock would run ahead while the log's thread writes.
+/// Runs in real time, because a paused clock would advance while the log's thread writes.
 #[tokio::test]
 async fn erased_users_leave_the_files_at_once_while_the_store_asks_for_a_pause() {
     let dir = tempfile::tempdir().unwrap();
@@ -556,11 +562,15 @@ async fn erased_users_leave_the_files_at_once_while_the_store_asks_for_a_pause()
     let at = spool.erasure_at(now()).await;
     let gone = UserId::new("gone-user").unwrap();
     delivering.erasures.note(&gone, at).await.unwrap();
-    spool.look();
-    spool.heeded(1).await;
+    spool.start_search();
+    spool.searched_for(1).await;
     assert!(!is_on_disk(dir.path(), "gone-user"));
     assert!(is_on_disk(dir.path(), "stays"));
-    assert_eq!(sink.tries.load(Ordering::SeqCst), 1, "it was left alone");
+    assert_eq!(
+        sink.tries.load(Ordering::SeqCst),
+        1,
+        "the pause of the store is respected"
+    );
     delivering.stop().await;
 }
 
@@ -589,7 +599,7 @@ fn set(users: &[&str]) -> BTreeSet<String> {
     users.iter().map(|user| (*user).to_owned()).collect()
 }
 
-/// Waits until this is so. Time is paused, so that this takes none.
+/// Waits until `is_so` returns `true`. Tokio's time is paused, so this takes no real time.
 async fn until(is_so: impl Fn() -> bool) {
     let mut pause = Duration::from_millis(1);
     while !is_so() {
@@ -605,20 +615,20 @@ async fn a_record_that_fails_for_ever_does_not_hold_up_the_others() {
     let sink = Arc::new(Taken::default());
     *sink.poison.lock() = set(&["bad"]);
     let delivering = Delivering::start(&spool, &sink);
-    // Alone it can't be told from a store that is unavailable.
+    // With a single record, this can't be distinguished from an unavailable store.
     spool.append(&one("bad"), now()).await.unwrap();
     sink.wait_for_tries(3).await;
-    assert!(spool.store_is_away());
+    assert!(spool.store_is_unavailable());
     spool.append(&one("good"), now()).await.unwrap();
     until(|| spool.stats(now()).quarantined_pairs == 1).await;
     assert_eq!(sink.users(), ["good"]);
-    assert!(!spool.store_is_away());
+    assert!(!spool.store_is_unavailable());
     for user in names(0..20) {
         spool.append(&one(&user), now()).await.unwrap();
         until(|| sink.users().contains(&user)).await;
         assert!(
-            !spool.store_is_away(),
-            "one record says nothing of the store"
+            !spool.store_is_unavailable(),
+            "one failing record does not mean that the store is unavailable"
         );
     }
     assert_eq!(spool.stats(now()).waiting_pairs, 1);
@@ -646,7 +656,7 @@ async fn of_a_large_record_only_the_pair_that_the_store_can_not_take_stays() {
     expected.remove("u123");
     assert_eq!(taken, expected);
     until(|| spool.stats(now()).waiting_pairs == 1).await;
-    // An hour later it has left the window, and is worth nothing to anybody.
+    // An hour later it has left the window and is dropped.
     drained(&spool).await;
     assert!(!sink.users().contains(&"u123".to_owned()));
     delivering.stop().await;
@@ -669,8 +679,8 @@ async fn quarantine_survives_a_restart_and_knows_who_was_erased() {
         let gone = UserId::new("gone-user").unwrap();
         let at = spool.erasure_at(now()).await;
         delivering.erasures.note(&gone, at).await.unwrap();
-        spool.look();
-        spool.heeded(1).await;
+        spool.start_search();
+        spool.searched_for(1).await;
         assert!(!is_on_disk(dir.path(), "gone-user"));
         assert!(is_on_disk(dir.path(), "stays"));
         delivering.stop().await;
@@ -695,8 +705,8 @@ async fn what_the_store_refuses_and_keeps_elsewhere_is_done() {
     drained(&spool).await;
     assert_eq!(sink.users().len(), 8);
     assert_eq!(spool.stats(now()).rejected_batches, 1);
-    assert!(!spool.store_is_away());
-    // Without a place for them they wait here: they were acknowledged.
+    assert!(!spool.store_is_unavailable());
+    // If the store keeps them nowhere, they stay in the spool, because they were acknowledged.
     *sink.refused.lock() = (set(&["u3", "u7"]), false);
     spool.append(&pairs(names(0..10)), now()).await.unwrap();
     until(|| sink.users().len() >= 16).await;
@@ -716,7 +726,7 @@ async fn a_rejection_of_a_whole_batch_punishes_no_neighbour() {
     spool.append(&one("first"), now()).await.unwrap();
     let delivering = Delivering::start(&spool, &sink);
     until(|| spool.stats(now()).quarantined_pairs == 1).await;
-    assert!(!spool.store_is_away());
+    assert!(!spool.store_is_unavailable());
     *sink.failing.lock() = None;
     spool.append(&one("second"), now()).await.unwrap();
     drained(&spool).await;
@@ -741,10 +751,10 @@ async fn a_store_that_is_busy_is_there_for_new_pairs() {
         began.elapsed() >= Duration::from_secs(60),
         "two pauses of 30 s"
     );
-    assert!(!spool.store_is_away());
+    assert!(!spool.store_is_unavailable());
     *sink.failing.lock() = Some(StoreError::Busy("a full queue".to_owned()));
     sink.wait_for_tries(5).await;
-    assert!(!spool.store_is_away());
+    assert!(!spool.store_is_unavailable());
     *sink.failing.lock() = None;
     drained(&spool).await;
     delivering.stop().await;
@@ -758,10 +768,10 @@ async fn an_append_that_its_client_leaves_gives_its_room_back() {
     for _ in 0..200 {
         let batch = pairs(names(0..100));
         let append = spool.append(&batch, now());
-        // Polled once, and dropped while the disk is at work, unless this thread was stopped for so long.
+        // Polled once, then dropped during the disk write, unless this thread was suspended until its end.
         left += usize::from(futures::FutureExt::now_or_never(append).is_none());
     }
-    assert!(left > 0, "every append was over at once");
+    assert!(left > 0, "every append completed at the first poll");
     assert_eq!(spool.reserved.load(Ordering::SeqCst), 0);
 }
 
@@ -799,7 +809,7 @@ async fn a_closed_spool_has_released_its_directory() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let (release, released) = std::sync::mpsc::channel::<()>();
-    // Like a read of a file that goes on after delivery was stopped.
+    // It stands for a file read that continues after delivery was stopped.
     let reading = spool.file_work.spawn_blocking(move || released.recv());
     let mut closing = std::pin::pin!(spool.close());
     assert!(
@@ -809,17 +819,17 @@ async fn a_closed_spool_has_released_its_directory() {
     release.send(()).unwrap();
     closing.await.unwrap();
     reading.await.unwrap().unwrap();
-    Spool::open(dir.path(), ROOM, minute())
-        .expect("the former one is closed, though it is still there");
+    Spool::open(dir.path(), MAX_BYTES, minute())
+        .expect("the first spool is closed, although it is not dropped");
     assert_eq!(spool.check().unwrap_err().name(), "closed");
 }
 
 #[tokio::test]
 async fn pairs_of_another_resolution_are_not_delivered_as_if_they_were_of_this() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |seconds| Spool::open(dir.path(), ROOM, of_seconds(seconds));
+    let open = |seconds| Spool::open(dir.path(), MAX_BYTES, of_seconds(seconds));
     open(60).unwrap().close().await.unwrap();
-    let spool = open(10).expect("nothing waits, so there is nothing to mistake");
+    let spool = open(10).expect("nothing waits, so another resolution is fine");
     spool.append(&one("u"), now()).await.unwrap();
     spool.close().await.unwrap();
     drop(spool);

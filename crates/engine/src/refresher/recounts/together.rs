@@ -1,21 +1,21 @@
-//! Counts of several small segments in one call of the store, and what becomes of them when that call fails.
+//! Counts several small segments in one call of the store, and falls back to separate counts if that call fails.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::counter::{Recount, is_away};
-use super::{Key, Lane, Recounts, Step, Task, Ticket, Told, Waiting};
+use super::super::counter::{Recount, is_unavailable};
+use super::{Key, Lane, Progress, Recounts, Step, Task, Ticket, Waiting};
 use domain::store::StoreError;
 use domain::{Segment, Window};
 
-/// Segments whose counts together took longer than this are counted apart from then on. Readers who wait for a place
-/// wait for whole groups, and those who have an older number wait this long (`counts/patience.rs`).
+/// Segments of a group that took longer than this are counted separately from then on. Readers that wait for a permit wait
+/// for whole groups, and readers that have an earlier count wait this long (`counts/timeouts.rs`).
 const SLOW: Duration = Duration::from_secs(5);
-/// For how long segments are counted apart. What was slow or failed may have been one of them, or a server that was busy.
+/// How long segments are counted separately. The cause may have been one of the segments, or just a busy server.
 const APART_FOR: Duration = Duration::from_secs(3600);
-/// Segments noted as counted apart.
+/// The maximum number of segments noted as counted separately.
 const MAX_APART: u64 = 100_000;
 
 pub(super) fn apart() -> moka::sync::Cache<Segment, ()> {
@@ -26,55 +26,55 @@ pub(super) fn apart() -> moka::sync::Cache<Segment, ()> {
 }
 
 impl Recounts {
-    /// Whether `segment` was lately in a group whose count failed or was slow.
+    /// Whether `segment` is counted separately, because the count of its group recently failed or was slow.
     pub(in crate::refresher) fn is_apart(&self, segment: &Segment) -> bool {
         self.apart.contains_key(segment)
     }
 
-    /// Counts of `segments` for a refresh, each of which begins after this call. Those that nobody has asked for are
-    /// made together.
-    pub(in crate::refresher) fn ask_together(
+    /// Requests counts of `segments` for a refresh, each of which begins after this call. Segments without a running or
+    /// waiting count are counted together.
+    pub(in crate::refresher) fn request_together(
         self: &Arc<Self>,
         segments: &[Segment],
         window: Window,
     ) -> Vec<Ticket> {
         if let [only] = segments {
-            return vec![self.ask_fresh(&(only.clone(), window), Lane::Refresh)];
+            return vec![self.request_fresh(&(only.clone(), window), Lane::Refresh)];
         }
-        let mut all = self.asked.lock();
+        let mut all = self.active.lock();
         let mut keys = Vec::with_capacity(segments.len());
-        let ask = |segment: &Segment| {
+        let request = |segment: &Segment| {
             let key = (segment.clone(), window);
-            let asked = all.entry(key.clone()).or_default();
-            if asked.running.is_some() || asked.waiting.is_some() {
-                return self.ask_next(&key, asked, Lane::Refresh);
+            let active = all.entry(key.clone()).or_default();
+            if active.running.is_some() || active.waiting.is_some() {
+                return self.request_next(&key, active, Lane::Refresh);
             }
             let waiting = Waiting::new(Step::Waits, Lane::Refresh);
-            let ticket = waiting.told.ticket(false);
-            asked.waiting = Some(waiting);
+            let ticket = waiting.progress.ticket(false);
+            active.waiting = Some(waiting);
             keys.push(key);
             ticket
         };
-        let tickets = segments.iter().map(ask).collect();
+        let tickets = segments.iter().map(request).collect();
         if !keys.is_empty() {
             let all = Arc::clone(self);
-            let make = async move { all.make_together(&keys, window).await };
-            drop(self.supervisor.begin("count", make));
+            let run = async move { all.run_together(&keys, window).await };
+            drop(self.supervisor.begin("count", run));
         }
         tickets
     }
 
-    /// Makes the counts of `keys` in one place and one call. They wait in the lane of a refresh, which no reader's
-    /// request changes.
-    async fn make_together(self: Arc<Self>, keys: &[Key], window: Window) {
+    /// Runs the counts of `keys` with one permit and in one call. They wait in the lane of a refresh, which requests of
+    /// readers do not change.
+    async fn run_together(self: Arc<Self>, keys: &[Key], window: Window) {
         let task = |key| Task {
             all: &self,
             key,
             is_over: false,
         };
         let mut tasks: Vec<Task<'_>> = keys.iter().map(task).collect();
-        let place = match self.wait_for_place(&keys[0]).await {
-            Ok(place) => place,
+        let permit = match self.wait_for_permit(&keys[0]).await {
+            Ok(permit) => permit,
             Err(error) => {
                 tasks
                     .iter_mut()
@@ -83,31 +83,31 @@ impl Recounts {
             }
         };
         let begun = tasks.into_iter().filter_map(|mut task| {
-            let (told, _) = task.begin()?;
-            Some((task, told))
+            let (progress, _) = task.begin()?;
+            Some((task, progress))
         });
-        let begun: Vec<(Task<'_>, Told)> = begun.collect();
+        let begun: Vec<(Task<'_>, Progress)> = begun.collect();
         let segments: Vec<Segment> = begun.iter().map(|(task, _)| task.key.0.clone()).collect();
-        // A panic leaves them apart as well.
+        // They stay marked if the count panics.
         self.set_apart(&segments, true);
         let began = Instant::now();
         let result = self.count_all(&segments, window, Lane::Refresh).await;
-        drop(place);
+        drop(permit);
         match result {
             Ok(recounts) => {
                 self.set_apart(&segments, began.elapsed() > SLOW);
-                for ((task, told), recount) in begun.into_iter().zip(recounts) {
-                    self.tell(task, &told, Ok(recount));
+                for ((task, progress), recount) in begun.into_iter().zip(recounts) {
+                    self.finish(task, &progress, Ok(recount));
                 }
             }
-            Err(error) => self.make_apart(begun, &segments, error).await,
+            Err(error) => self.run_apart(begun, &segments, error).await,
         }
     }
 
-    /// Counts the segments of a failed group one at a time, each in a place of its own, unless the store is unavailable.
-    async fn make_apart(
+    /// Counts the segments of a failed group one by one, each with its own permit, unless the store is unavailable.
+    async fn run_apart(
         self: &Arc<Self>,
-        begun: Vec<(Task<'_>, Told)>,
+        begun: Vec<(Task<'_>, Progress)>,
         segments: &[Segment],
         mut error: StoreError,
     ) {
@@ -121,7 +121,7 @@ impl Recounts {
                 "segments can't be counted together: each is counted alone"
             );
         }
-        for (task, told) in begun {
+        for (task, progress) in begun {
             let result = match is_over {
                 true => Err(error.clone()),
                 false => self.count_next(task.key).await,
@@ -132,29 +132,29 @@ impl Recounts {
                 is_over = self.is_over(newer).await;
                 error = newer.clone();
             }
-            self.tell(task, &told, result);
+            self.finish(task, &progress, result);
         }
     }
 
-    /// Whether to give up the whole group: the store is unavailable, or the process stops.
+    /// Whether to give up the whole group, because the store is unavailable or the process stops.
     async fn is_over(&self, error: &StoreError) -> bool {
-        matches!(error, StoreError::Closed) || is_away(&*self.counter.store, error).await
+        matches!(error, StoreError::Closed) || is_unavailable(&*self.counter.store, error).await
     }
 
-    /// Counts `key` when it is the turn of a refresh.
+    /// Counts `key` after waiting for a permit in the lane of a refresh.
     async fn count_next(&self, key: &Key) -> Result<Recount, StoreError> {
-        let _place = tokio::select! {
+        let _permit = tokio::select! {
             () = self.supervisor.stop().cancelled() => return Err(StoreError::Closed),
-            place = self.places.take(Lane::Refresh) => place?,
+            permit = self.permits.acquire(Lane::Refresh) => permit?,
         };
         self.count(key, Lane::Refresh).await
     }
 
-    /// Tells those who wait for the count under way. Whoever asked for a newer one meanwhile gets a task for it.
-    fn tell(
+    /// Sends the result to the tickets of the running count. If a newer count was requested meanwhile, a new task runs it.
+    fn finish(
         self: &Arc<Self>,
         mut task: Task<'_>,
-        told: &Told,
+        progress: &Progress,
         result: Result<Recount, StoreError>,
     ) {
         self.note(task.key, &result);
@@ -162,7 +162,7 @@ impl Recounts {
             task.is_over = true;
             self.begin(task.key.clone(), None);
         }
-        told.step.send_replace(Step::Done(result));
+        progress.step.send_replace(Step::Done(result));
     }
 
     fn set_apart(&self, segments: &[Segment], are_apart: bool) {

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `P:{S}:count:W` | hash: the last count over W seconds, and the mark taken before it |
 //! | `P:{S}:pending` | hash: noted pairs, their epoch, and what the widest count found |
-//! | `P:segments` | sorted set: known segments, by when they were last heard of; and the note that it is whole |
-//! | `P:lock` | the token of whoever refreshes now |
-//! | `P:last_run` | nothing: by when it expires it says when the last refresh of every segment began |
+//! | `P:segments` | sorted set: known segments, by when they were last renewed; and the note that the list is complete |
+//! | `P:lock` | the token of the instance that refreshes now |
+//! | `P:last_run` | a constant; its TTL encodes when the last refresh of all segments began |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces around S are a hash tag: a cluster keeps
-//! the keys of a segment on one node, where scripts can touch them together.
+//! the keys of a segment on one node, where one script can access them all.
 
 use crate::redis::{Prefix, hash_tag};
 use domain::{Segment, Window};

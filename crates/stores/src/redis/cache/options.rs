@@ -1,32 +1,34 @@
-//! How long the cache waits for Redis, and how long it keeps things there.
+//! The options of the Redis cache: its server, timeouts and TTLs.
 
 use std::time::Duration;
 
 use crate::redis::{Prefix, RedisServer};
 
-/// What a [`RedisCache`](super::RedisCache) needs to know.
+/// The options of a [`RedisCache`](super::RedisCache).
 #[derive(Debug, Clone)]
 pub struct RedisCacheOptions {
-    /// Where Redis is.
+    /// The address of the server or cluster.
     pub server: RedisServer,
-    /// What every key begins with; deployments with different prefixes share a Redis without meeting.
+    /// The prefix of every key. Deployments with different prefixes can share a Redis.
     pub prefix: Prefix,
-    /// How long a count is kept that nobody renews. Longer than a count is trusted: when the store is away, an
-    /// old count is better than none. Pending counters are kept twice as long.
+    /// The TTL of a count. Longer than a count is trusted: when the store is unavailable, an old count is better than
+    /// none. Pending counters are kept twice as long.
     pub keep_counts: Duration,
-    /// How long a segment stays known of which nothing is heard. The window at least: after that it is empty.
+    /// How long a segment stays known without new pairs or counts. At least the window: after that it is empty.
     pub keep_segments: Duration,
-    /// How far ahead of Redis' clock a count may be. One further ahead was made by a clock that is wrong, and is
-    /// taken for one as of now.
+    /// How far ahead of Redis's clock the `as_of` of a count may be. A count further ahead comes from an instance whose
+    /// clock is wrong; its `as_of` is set to Redis's time.
     pub max_ahead: Duration,
-    /// The most that the smallest request may take, connecting included; one with many arguments has more.
+    /// The timeout of the smallest request, which includes waiting for the first connection. Requests with more
+    /// arguments have a longer one.
     pub command_timeout: Duration,
-    /// The most that connecting may take. Calls don't wait for it: the background does.
+    /// The timeout for connecting. Calls don't wait for it: the background task does.
     pub connect_timeout: Duration,
 }
 
 impl RedisCacheOptions {
-    /// Options for `server`, with counts that are trusted for `trusted` over windows up to `window`.
+    /// Options for `server` with the default timeouts. `trusted` is how long readers trust a count, `window` the
+    /// widest window.
     pub fn new(server: RedisServer, prefix: Prefix, trusted: Duration, window: Duration) -> Self {
         let day = Duration::from_hours(24);
         Self {
@@ -34,7 +36,7 @@ impl RedisCacheOptions {
             prefix,
             keep_counts: day.max(trusted.saturating_mul(4)),
             keep_segments: window.saturating_add(day),
-            // Clocks that are kept right differ by less.
+            // Synchronized clocks differ by less.
             max_ahead: Duration::from_secs(1),
             command_timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_millis(250),

@@ -1,10 +1,10 @@
-//! The atomic steps, as scripts that Redis runs.
+//! The atomic operations of the cache, as Lua scripts.
 //!
-//! **The life of a server.** A Redis that restarts may come back with an older state: then its counters lack the
-//! notes since. Each server process has a run id, so counters (and the note that the list of segments is whole)
-//! carry the run id under which they began; under another one they count for nothing until they begin again. The
-//! same holds for a replica that was promoted. A user without the right to `INFO` gets no run id, and so never a
-//! number for `pending`.
+//! **The run id of a server.** A restarted Redis may come back with an older state, in which the counters lack the
+//! latest notes. Each server process has a run id, so counters (and the note that the list of segments is complete)
+//! carry the run id under which they were started. Under another run id they are invalid until they are started again.
+//! The same holds for a promoted replica. Without permission for `INFO` there is no run id, and `pending` is always
+//! unknown.
 
 use crate::redis::Script;
 
@@ -56,10 +56,10 @@ local function life()
 end
 ";
 
-/// What is kept under a count's key and its counters': nothing, or users, as_of, noted at the mark, and noted now
-/// (nothing when that is not known). A server that refuses writes (its disk is full, its replicas are away) refused
-/// notes as well: a command that writes shows it, though it finds nothing to change. Reading changes nothing, so that
-/// nothing of it goes to replicas and files. Numbers stay texts: Lua's would lose digits.
+/// Reads a count and its counters. Returns false without a count, else users, `as_of`, noted at the mark, and noted
+/// now (false when unknown). A server that refuses writes (full disk, unavailable replicas) has also refused notes: an
+/// `HDEL` without effect reveals that, since it is refused as well. It changes nothing, so it reaches neither replicas
+/// nor the append-only file. Numbers stay strings, because Lua's numbers would lose digits.
 const KEPT: &str = r"
 local function takes_writes(pending_key)
   return type(redis.pcall('HDEL', pending_key, '')) == 'number'
@@ -75,7 +75,7 @@ local function kept(now, count_key, pending_key)
 end
 ";
 
-/// Keys: the count and the pending counters of each segment, alternating. Answers what is kept of each.
+/// Keys: the count and the pending counters of each segment, alternating. Returns the cached count of each segment.
 const GET: &str = r"
 local now = life()
 local answers = {}
@@ -85,8 +85,8 @@ end
 return answers
 ";
 
-/// Key: the pending counters. Arguments: an epoch for counters that begin now, milliseconds to keep them. Answers
-/// noted and the epoch.
+/// Key: the pending counters. Arguments: an epoch for new counters, their TTL in milliseconds. Returns the noted pairs
+/// and the epoch.
 const MARK: &str = r"
 local pending = redis.call('HMGET', KEYS[1], 'noted', 'epoch', 'life')
 local now = life()
@@ -99,10 +99,10 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return {pending[1] or '0', epoch}
 ";
 
-/// Keys: the count, the pending counters. Arguments: users, as_of, noted and epoch of the mark, window in seconds,
-/// milliseconds to keep the count and the counters, microseconds by which as_of may be ahead. Answers what is kept.
-/// The counters remember which counts there are and what the widest one found, for `FORGET_COUNTS`. A count by a
-/// clock that is ahead is as of now: else it would look new, and later ones old, until that time has come.
+/// Keys: the count, the pending counters. Arguments: users, `as_of`, noted and epoch of the mark, window in seconds,
+/// TTLs of the count and the counters in milliseconds, microseconds by which `as_of` may be ahead. Returns the cached
+/// count. The counters store the windows of all counts and the result of the widest one, for `FORGET_COUNTS`. An `as_of`
+/// too far ahead is set to now: otherwise the count would replace all later ones until that time.
 const PUT: &str = r"
 local users, as_of, noted, epoch, window = unpack(ARGV, 1, 5)
 local time = redis.call('TIME')
@@ -125,8 +125,8 @@ redis.call('PEXPIRE', KEYS[2], ARGV[7])
 return kept(life(), KEYS[1], KEYS[2])
 ";
 
-/// Key: the pending counters. Removes them, unless the segment has users or something was noted since its widest
-/// count; then answers nothing. Else answers the windows whose counts are to be removed as well.
+/// Key: the pending counters. Removes them and returns the windows whose counts must be removed as well. Removes
+/// nothing and returns false if the segment has users, or pairs were noted since its widest count.
 const FORGET_COUNTS: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
 local pending = redis.call('HMGET', KEYS[1], 'noted', 'epoch', 'put_noted', 'put_epoch', 'put_users')
@@ -140,7 +140,7 @@ redis.call('DEL', KEYS[1])
 return windows
 ";
 
-/// Key: the known segments. Answers for how many milliseconds the list is still whole; 0 when it is not.
+/// Key: the known segments. Returns for how many milliseconds the list is still complete; 0 when it is not.
 const LIST_HEAD: &str = r"
 local now = life()
 local whole_until = now ~= '' and redis.call('ZSCORE', KEYS[1], '\1complete:' .. now)
@@ -149,8 +149,8 @@ if not whole_until then return 0 end
 return math.max(0, math.floor(tonumber(whole_until) - (time[1] * 1000 + time[2] / 1000)))
 ";
 
-/// Key: the known segments. Argument: for how many milliseconds the list is whole. The note is a member of the list
-/// itself, so that it goes when the list goes; a segment can't have its name, with a control character in it.
+/// Key: the known segments. Argument: for how many milliseconds the list is complete. The note is a member of the list
+/// itself, so that it is lost together with the list. No segment has its name, which contains a control character.
 const LIST_COMPLETE: &str = r"
 local time = redis.call('TIME')
 local whole_until = math.floor(time[1] * 1000 + time[2] / 1000) + ARGV[1]
@@ -158,13 +158,13 @@ redis.call('ZADD', KEYS[1], whole_until, '\1complete:' .. life())
 return 1
 ";
 
-/// Key: the known segments. Arguments: a segment and its score. Removes it if nothing was heard of it since.
+/// Key: the known segments. Arguments: a segment and its score. Removes the segment if its score is unchanged.
 const LIST_REMOVE: &str = r"
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])
 ";
 
-/// Key: the lock. Arguments: a token, milliseconds to hold the lock from now. Answers whether the token holds it.
+/// Key: the lock. Arguments: a token, the TTL of the lock in milliseconds. Returns whether the token holds the lock.
 const LOCK: &str = r"
 local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then return 0 end
@@ -172,7 +172,7 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 ";
 
-/// Key: the note of the last run. Argument: milliseconds until it expires. A note that lasts longer stays.
+/// Key: the last run. Argument: its TTL in milliseconds. A key with a longer TTL stays unchanged.
 const NOTE_RUN: &str = r"
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])

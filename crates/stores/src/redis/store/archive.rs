@@ -1,19 +1,19 @@
-//! Removes what no window reaches, and takes segments off the list that have nothing left.
+//! Archiving: removes expired pairs, and removes empty segments from the list.
 
 use std::collections::BTreeMap;
 
-use super::asks::REMOVE_AT_ONCE;
+use super::requests::REMOVE_AT_ONCE;
 use super::{AT_ONCE, RedisStore, parse};
 use domain::store::{Archived, StoreError};
 use domain::{Segment, Slot, Timestamp};
 
-/// Removes at most about `limit` pairs from before `first`.
+/// Removes about `limit` pairs at most, from slots before `first`.
 pub(super) async fn step(
     store: &RedisStore,
     first: Slot,
     limit: u64,
 ) -> Result<Archived, StoreError> {
-    // The list is read before the sets, so that a pair which comes in between shows in one of them.
+    // The list is read before the sets, so that a pair recorded in between changes one of them.
     let listed = store.listed().await?;
     let limit = limit.max(1);
     let mut removed = 0;
@@ -23,8 +23,8 @@ pub(super) async fn step(
     for part in names.chunks(AT_ONCE / 2) {
         let requests = part
             .iter()
-            .flat_map(|it| store.asks.count_before(it, first));
-        let counts: Vec<u64> = store.ask_all(&requests.collect::<Vec<_>>()).await?;
+            .flat_map(|it| store.requests.count_before(it, first));
+        let counts: Vec<u64> = store.query_all(&requests.collect::<Vec<_>>()).await?;
         for (segment, counts) in part.iter().zip(counts.chunks_exact(2)) {
             let (mut old, all) = (counts[0], counts[1]);
             if all == 0 {
@@ -38,13 +38,13 @@ pub(super) async fn step(
                     });
                 }
                 let at_once = REMOVE_AT_ONCE.min(limit - removed);
-                let gone = remove(store, segment, first, at_once).await?;
-                removed += gone;
-                // Somebody else may have removed some, or been seen again.
-                old = if gone < at_once {
+                let count = remove(store, segment, first, at_once).await?;
+                removed += count;
+                // Fewer than requested: another instance removed some, or users were seen again.
+                old = if count < at_once {
                     0
                 } else {
-                    old.saturating_sub(gone)
+                    old.saturating_sub(count)
                 };
             }
         }
@@ -56,19 +56,19 @@ pub(super) async fn step(
     })
 }
 
-/// Not repeated by itself, so that what a lost answer removed is not counted as something else.
+/// Removes up to `at_once` pairs. Not retried here: a retry after a lost response would return a wrong number.
 async fn remove(
     store: &RedisStore,
     segment: &Segment,
     first: Slot,
     at_once: u64,
 ) -> Result<u64, StoreError> {
-    let request = store.asks.archive(segment, first, at_once);
-    let mut answers = store.link.ask(&[request]).await?;
-    parse(answers.pop().unwrap_or(redis::Value::Nil))
+    let request = store.requests.archive(segment, first, at_once);
+    let mut responses = store.client.send(&[request]).await?;
+    parse(responses.pop().unwrap_or(redis::Value::Nil))
 }
 
-/// Takes empty segments off the list for which nothing was announced for long, nor since the list was read.
+/// Removes empty segments from the list unless pairs were announced for them within `quiet`, or since the list was read.
 async fn drop_empty(
     store: &RedisStore,
     listed: &BTreeMap<Segment, f64>,
@@ -80,8 +80,8 @@ async fn drop_empty(
         .iter()
         .filter_map(|segment| Some((*segment, *listed.get(*segment)?)))
         .filter(|(_, score)| *score < before as f64)
-        .map(|(segment, score)| store.asks.drop_empty(segment, &score.to_string()))
+        .map(|(segment, score)| store.requests.drop_empty(segment, &score.to_string()))
         .collect();
-    store.ask_all::<u64>(&requests).await?;
+    store.query_all::<u64>(&requests).await?;
     Ok(())
 }

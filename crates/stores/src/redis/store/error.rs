@@ -1,23 +1,23 @@
-//! What the caller of the store can do about a failure of Redis.
+//! Converts errors of the Redis client to errors of the store.
 
-use crate::redis::LinkError;
+use crate::redis::ClientError;
 use domain::store::StoreError;
 
-/// Nothing here is `Rejected`: Redis takes every valid pair, and a pair that waits in the spool must outlive a wrong
-/// password or an old server.
-impl From<LinkError> for StoreError {
-    fn from(error: LinkError) -> Self {
+/// No error becomes `Rejected`: Redis accepts every valid pair, and pairs must stay in the spool in spite of a wrong
+/// password or an outdated server.
+impl From<ClientError> for StoreError {
+    fn from(error: ClientError) -> Self {
         match error {
-            LinkError::Timeout => Self::Timeout("redis".to_owned()),
-            LinkError::Full(text) => Self::Full(text),
-            LinkError::Unavailable(text)
-            | LinkError::Misconfigured(text)
-            | LinkError::Protocol(text) => Self::Unavailable(text),
+            ClientError::Timeout => Self::Timeout("redis".to_owned()),
+            ClientError::Full(text) => Self::Full(text),
+            ClientError::Unavailable(text)
+            | ClientError::Misconfigured(text)
+            | ClientError::Protocol(text) => Self::Unavailable(text),
         }
     }
 }
 
-/// An answer that is none.
-pub(super) fn nonsense(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Unavailable(format!("redis answered nonsense: {what}"))
+/// The error for a response that does not parse.
+pub(super) fn invalid_response(what: impl std::fmt::Display) -> StoreError {
+    StoreError::Unavailable(format!("redis sent an invalid response: {what}"))
 }

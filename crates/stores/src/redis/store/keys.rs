@@ -2,17 +2,17 @@
 //!
 //! | Key | Holds |
 //! |---|---|
-//! | `P:{S}:pairs` | sorted set: users of a segment, by the number of the slot they were last seen in |
+//! | `P:{S}:pairs` | sorted set: users of a segment, by the number of the slot in which they were last seen |
 //! | `P:{S}:trend:W` | the second of the newest trend point over W seconds |
 //! | `P:{S}:trend:W:fine:B` | hash: users by second, for the four hours B |
 //! | `P:{S}:trend:W:hours:B` | hash: second and users of the last point of each hour, for the ten days B |
 //! | `P:{store}:segments` | sorted set: segments, by when pairs were last announced for them |
 //! | `P:{store}:erased` | sorted set: marks of erased users, by the microsecond of the erasure |
-//! | `P:{store}:meta` | hash: the resolution that gives the slots their meaning, a digest of `user_key`, and the format of all this |
+//! | `P:{store}:meta` | hash: the resolution of the slots, a digest of `user_key`, and the format version of all keys |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces are a hash tag: a cluster keeps the keys of
-//! a segment on one node, and the list beside the meta. No prefix and no segment has a brace, so what follows the
-//! closing one tells these keys from each other and from the cache's, whatever the names are.
+//! a segment on one node, and the list on the node of the meta. Neither P nor S contains a brace, so the suffix after
+//! the closing brace distinguishes these keys from each other and from the cache's, whatever the names are.
 
 use crate::redis::{Prefix, hash_tag};
 use domain::{Segment, Window};
@@ -58,7 +58,7 @@ mod tests {
             assert!(seen.insert(keys.segments.clone()));
             assert!(seen.insert(keys.meta.clone()));
             assert!(seen.insert(keys.erased.clone()));
-            // What the cache uses beside them.
+            // The key that the cache uses beside them.
             assert!(seen.insert(format!("{prefix}:segments")));
             for name in ["store", "{store}", "}:pairs", "%7Bstore%7D", "a"] {
                 let segment = Segment::new(name).unwrap();

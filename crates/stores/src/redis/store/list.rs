@@ -1,27 +1,29 @@
-//! The list of segments, read step by step.
+//! Reads the list of segments with a scan.
 
 use std::collections::BTreeMap;
 
-use super::{RedisStore, nonsense};
+use super::{RedisStore, invalid_response};
 use domain::Segment;
 use domain::store::StoreError;
 
-/// More steps than any list needs; a scan that does not end is an error, not a hang.
+/// More steps than any list needs. A scan that does not end is an error, not a hang.
 const MAX_SCAN_STEPS: usize = 100_000;
 
 impl RedisStore {
-    /// Every segment on the list, with the score it has there: when it was in use last, in milliseconds.
+    /// Returns every segment on the list with its score: when it was last in use, in Unix milliseconds.
     pub(super) async fn listed(&self) -> Result<BTreeMap<Segment, f64>, StoreError> {
         let mut listed = BTreeMap::new();
         let mut cursor = 0;
         for _ in 0..MAX_SCAN_STEPS {
             let (next, found): (u64, Vec<(Vec<u8>, f64)>) =
-                self.ask(self.asks.list_step(cursor)).await?;
+                self.query(self.requests.list_step(cursor)).await?;
             for (name, score) in found {
                 let name = String::from_utf8_lossy(&name);
                 let segment = Segment::new(&name).map_err(|_| {
-                    let key = &self.asks.keys.segments;
-                    StoreError::Damaged(format!("{key} in redis lists what is no segment"))
+                    let key = &self.requests.keys.segments;
+                    StoreError::Damaged(format!(
+                        "{key} in redis has a member that is not a valid segment name"
+                    ))
                 })?;
                 listed.insert(segment, score);
             }
@@ -30,6 +32,6 @@ impl RedisStore {
                 return Ok(listed);
             }
         }
-        Err(nonsense("a scan without end"))
+        Err(invalid_response("a scan did not end"))
     }
 }

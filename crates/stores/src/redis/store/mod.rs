@@ -1,20 +1,20 @@
-//! Redis alone: a sorted set per segment, with the users as members and the slot they were last seen in as score.
+//! The Redis store: a sorted set per segment, with users as members and the slot in which they were last seen as score.
 //!
-//! Works on one server and on a cluster, where the keys of a segment are on one node. A call is as durable as the
-//! server's persistence makes it, which the store asks about and says in the log (see [`Survey`]).
+//! It works on one server and on a cluster, where the keys of a segment are on one node. A write is as durable as the
+//! persistence of the server, which the store queries and logs (see [`Survey`]).
 //!
-//! **The list of segments** is a key of its own, on a cluster maybe on another node. A segment is on it before its
-//! pairs are written, and each write says again that it is in use; archiving takes only those off that were empty and
-//! unused for a day. So no acknowledged pair is out of sight, whoever crashes in between.
+//! **The list of segments** is a key of its own, on a cluster possibly on another node. A segment is added to it before
+//! its pairs are written, and each write renews the segment there. Archiving removes only segments that were empty and
+//! unused for a day. So a crash at any point leaves no acknowledged pair in an unlisted segment.
 
 mod archive;
-mod asks;
 mod error;
 mod export;
 mod keys;
 mod list;
 mod options;
 mod prepare;
+mod requests;
 mod scripts;
 mod setup;
 mod survey;
@@ -34,55 +34,57 @@ pub use options::RedisStoreOptions;
 pub use setup::set_up;
 pub use survey::{Eviction, Persistence, Survey};
 
-use self::asks::Asks;
-use self::error::nonsense;
+use self::error::invalid_response;
 use self::prepare::Prepared;
+use self::requests::Requests;
 use self::trend::Buckets;
-use crate::redis::{Link, Request};
+use crate::redis::{Client, Request};
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
 };
 
-/// How long a start waits for a server that may be silent. Many times what one needs that is well.
-const START_PATIENCE: Duration = Duration::from_secs(1);
-/// Requests sent at once: a few hundred microseconds of the server's time when each is a small one.
+/// How long a start waits for a server that may not respond. Many times what a healthy server needs.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
+/// Small requests sent at once: a few hundred microseconds of the server's time.
 const AT_ONCE: usize = 500;
 /// Requests of a write sent at once: at most 50,000 pairs, tens of milliseconds of the server's time.
 const WRITES_AT_ONCE: usize = 200;
-/// Pairs under way to Redis at once, a quarter of a second of its time at worst. More wait here, where waiting does not
-/// count as Redis's silence: else a burst would look like a server that is away.
+/// Pairs in flight to Redis, a quarter of a second of its time at worst. Further writes wait in this process, where the
+/// wait does not count against the timeout: otherwise a burst would look like an unavailable server.
 const PAIRS_IN_FLIGHT: usize = 50_000;
 
-/// Pairs in Redis. Instances with equal options share them.
+/// A [`PairStore`] in Redis. Instances with equal options share their pairs.
 #[derive(Debug)]
 pub struct RedisStore {
     options: RedisStoreOptions,
-    link: Link,
-    asks: Asks,
+    client: Client,
+    requests: Requests,
     prepared: Prepared,
-    room: Semaphore,
+    in_flight: Semaphore,
     closed: AtomicBool,
 }
 
 impl RedisStore {
-    /// Begins to connect in the background and returns at once, whether Redis is there or not.
+    /// Starts to connect in the background and returns at once, whether Redis is available or not.
+    ///
+    /// Fails with [`StoreError::Unavailable`] outside a tokio runtime.
     pub fn open(options: RedisStoreOptions) -> Result<Self, StoreError> {
         if tokio::runtime::Handle::try_current().is_err() {
             let problem = "no tokio runtime is running".to_owned();
             return Err(StoreError::Unavailable(problem));
         }
         Ok(Self {
-            link: Link::open(options.link()),
-            asks: Asks::new(&options.prefix),
+            client: Client::open(options.client()),
+            requests: Requests::new(&options.prefix),
             prepared: Prepared::default(),
-            room: Semaphore::new(PAIRS_IN_FLIGHT),
+            in_flight: Semaphore::new(PAIRS_IN_FLIGHT),
             options,
             closed: AtomicBool::new(false),
         })
     }
 
-    /// What the server said of its persistence when it was asked last; `None` before the first time.
+    /// The persistence of the server as last queried; `None` before the first query.
     pub fn survey(&self) -> Option<Survey> {
         self.prepared.survey()
     }
@@ -94,27 +96,33 @@ impl RedisStore {
         Ok(())
     }
 
-    /// The answer to one request that may be repeated.
-    async fn ask<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, StoreError> {
-        let mut answers = self.link.ask_again(&[request]).await?;
-        parse(answers.pop().ok_or_else(|| nonsense("nothing"))?)
+    /// Sends one idempotent request and parses its response.
+    async fn query<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, StoreError> {
+        let mut responses = self.client.send_with_retry(&[request]).await?;
+        parse(
+            responses
+                .pop()
+                .ok_or_else(|| invalid_response("no response"))?,
+        )
     }
 
-    /// The answers to many requests that may be repeated, in order.
-    async fn ask_all<T: FromRedisValue>(
+    /// Sends idempotent requests and parses their responses, in order.
+    async fn query_all<T: FromRedisValue>(
         &self,
         requests: &[Request<'_>],
     ) -> Result<Vec<T>, StoreError> {
-        let mut answers = Vec::with_capacity(requests.len());
+        let mut responses = Vec::with_capacity(requests.len());
         for part in requests.chunks(AT_ONCE) {
-            for answer in self.link.ask_again(part).await? {
-                answers.push(parse(answer)?);
+            for response in self.client.send_with_retry(part).await? {
+                responses.push(parse(response)?);
             }
         }
-        if answers.len() != requests.len() {
-            return Err(nonsense("another number of answers than requests"));
+        if responses.len() != requests.len() {
+            return Err(invalid_response(
+                "the number of responses differs from the number of requests",
+            ));
         }
-        Ok(answers)
+        Ok(responses)
     }
 
     fn full_window_as_of(&self, as_of: Timestamp) -> RangeInclusive<Slot> {
@@ -131,19 +139,19 @@ impl PairStore for RedisStore {
         if batch.is_empty() {
             return Ok(());
         }
-        // A batch larger than all the room has it to itself.
+        // A batch larger than the limit takes all permits.
         let pairs = u32::try_from(batch.len().min(PAIRS_IN_FLIGHT)).unwrap_or(u32::MAX);
-        let room = self.room.acquire_many(pairs).await;
-        let _room = room.map_err(|_| StoreError::Closed)?;
-        let mut requests = self.asks.announce(batch.segments());
+        let permit = self.in_flight.acquire_many(pairs).await;
+        let _permit = permit.map_err(|_| StoreError::Closed)?;
+        let mut requests = self.requests.announce(batch.segments());
         if self.options.server.is_cluster {
-            // Another node may have the list; one server does things in the order in which they come.
-            self.link.ask_again(&requests).await?;
+            // The list may be on another node, so it is written first. One server executes requests in order.
+            self.client.send_with_retry(&requests).await?;
             requests.clear();
         }
-        requests.extend(self.asks.add(batch));
+        requests.extend(self.requests.add(batch));
         for part in requests.chunks(WRITES_AT_ONCE) {
-            self.link.ask_again(part).await?;
+            self.client.send_with_retry(part).await?;
         }
         Ok(())
     }
@@ -157,7 +165,7 @@ impl PairStore for RedisStore {
         self.ready().await?;
         let present = self.options.frame.resolution().slot_of(as_of);
         let slots = window.slots_as_of(present);
-        let users = self.ask(self.asks.count(segment, &slots)).await?;
+        let users = self.query(self.requests.count(segment, &slots)).await?;
         Ok(Count { users, as_of })
     }
 
@@ -167,9 +175,9 @@ impl PairStore for RedisStore {
         let listed = self.listed().await?;
         let counts: Vec<_> = listed
             .keys()
-            .map(|it| self.asks.count(it, &slots))
+            .map(|it| self.requests.count(it, &slots))
             .collect();
-        let counts: Vec<u64> = self.ask_all(&counts).await?;
+        let counts: Vec<u64> = self.query_all(&counts).await?;
         let counted = listed.into_keys().zip(counts);
         Ok(counted
             .filter(|(_, users)| *users > 0)
@@ -187,9 +195,9 @@ impl PairStore for RedisStore {
         let listed = self.listed().await?;
         let requests: Vec<_> = listed
             .keys()
-            .map(|it| self.asks.slot_of(it, user))
+            .map(|it| self.requests.slot_of(it, user))
             .collect();
-        let found: Vec<Option<u64>> = self.ask_all(&requests).await?;
+        let found: Vec<Option<u64>> = self.query_all(&requests).await?;
         let memberships = listed.into_keys().zip(found).filter_map(|(segment, slot)| {
             let last_seen = Slot::new(slot?);
             slots
@@ -203,12 +211,15 @@ impl PairStore for RedisStore {
         self.ready().await?;
         let slots = self.full_window_as_of(as_of);
         let listed = self.listed().await?;
-        let requests: Vec<_> = listed.keys().map(|it| self.asks.forget(it, user)).collect();
+        let requests: Vec<_> = listed
+            .keys()
+            .map(|it| self.requests.forget(it, user))
+            .collect();
         let mut erased = 0;
-        // Not repeated by itself: a second try would find less than the first one erased.
+        // Not retried here: a retry would find fewer pairs than the first attempt erased.
         for part in requests.chunks(AT_ONCE) {
-            for answer in self.link.ask(part).await? {
-                let slot: Option<u64> = parse(answer)?;
+            for response in self.client.send(part).await? {
+                let slot: Option<u64> = parse(response)?;
                 erased += u64::from(slot.is_some_and(|slot| slots.contains(&Slot::new(slot))));
             }
         }
@@ -219,16 +230,16 @@ impl PairStore for RedisStore {
         self.ready().await?;
         let first = *self.full_window_as_of(erasure.at()).start();
         let reached = self.options.frame.resolution().start_of(first);
-        let requests = self.asks.note_erasure(erasure, reached);
-        self.ask_all::<u64>(&requests).await?;
+        let requests = self.requests.note_erasure(erasure, reached);
+        self.query_all::<u64>(&requests).await?;
         Ok(())
     }
 
     async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
         self.ready().await?;
-        let noted: Vec<(String, f64)> = self.ask(self.asks.erasures(since)).await?;
+        let noted: Vec<(String, f64)> = self.query(self.requests.erasures(since)).await?;
         let read = |(mark, at): (String, f64)| {
-            // Microseconds until the year 2255 are whole numbers there.
+            // Scores are doubles: microseconds are exact until the year 2255.
             let at = Timestamp::from_microsecond(at as i64).ok()?;
             Erasure::from_mark(&mark, at)
         };
@@ -261,8 +272,11 @@ impl PairStore for RedisStore {
 
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
         self.ready().await?;
-        let requests: Vec<_> = points.iter().map(|it| self.asks.add_point(it)).collect();
-        self.ask_all::<Value>(&requests).await?;
+        let requests: Vec<_> = points
+            .iter()
+            .map(|it| self.requests.add_point(it))
+            .collect();
+        self.query_all::<Value>(&requests).await?;
         Ok(())
     }
 
@@ -274,28 +288,30 @@ impl PairStore for RedisStore {
         to: Timestamp,
     ) -> Result<Vec<Count>, StoreError> {
         self.ready().await?;
-        // Points keep whole seconds.
+        // Points have a resolution of one second.
         let first = from.as_second() + i64::from(from.subsec_nanosecond() > 0);
         let (first, last) = (u64::try_from(first), u64::try_from(to.as_second()));
         let Ok(last) = last else {
             return Ok(Vec::new());
         };
         let seconds = first.unwrap_or(0)..=last;
-        let newest: Option<u64> = self.ask(self.asks.newest_point(segment, window)).await?;
+        let newest: Option<u64> = self
+            .query(self.requests.newest_point(segment, window))
+            .await?;
         let Some(newest) = newest else {
             return Ok(Vec::new());
         };
-        let buckets = Buckets::of(self.asks.keys.trend(segment, window));
+        let buckets = Buckets::of(self.requests.keys.trend(segment, window));
         let found: Vec<Vec<(String, String)>> =
-            self.ask_all(&buckets.read(&seconds, newest)).await?;
+            self.query_all(&buckets.read(&seconds, newest)).await?;
         trend::points(found.into_iter().flatten(), &seconds)
-            .ok_or_else(|| StoreError::Damaged("redis has a trend that is none".to_owned()))
+            .ok_or_else(|| StoreError::Damaged("redis has an invalid trend point".to_owned()))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.check_open()?;
-        self.link.ping().await?;
-        self.look_again().await
+        self.client.ping().await?;
+        self.recheck().await
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -304,16 +320,17 @@ impl PairStore for RedisStore {
     }
 }
 
-/// A store for a start. A Redis that is unavailable does not stop it; one that holds slots of another length does.
+/// Opens the store when the service starts. An unavailable Redis is no error; pairs recorded with another resolution or
+/// `user_key` are [`StoreError::Rejected`].
 pub async fn open(options: RedisStoreOptions) -> Result<Arc<RedisStore>, StoreError> {
     let store = RedisStore::open(options)?;
-    match timeout(START_PATIENCE, store.ready()).await {
+    match timeout(START_TIMEOUT, store.ready()).await {
         Ok(Err(StoreError::Damaged(reason))) => Err(StoreError::Rejected(reason)),
-        // Whoever asks the store next says so.
+        // The next call to the store reports other errors.
         Ok(Ok(()) | Err(_)) | Err(_) => Ok(Arc::new(store)),
     }
 }
 
 fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
-    T::from_redis_value(value).map_err(nonsense)
+    T::from_redis_value(value).map_err(invalid_response)
 }

@@ -1,38 +1,38 @@
-//! What a Redis store needs to know.
+//! The options of the Redis store.
 
 use std::time::Duration;
 
-use crate::redis::{LinkOptions, Pieces, Prefix, RedisServer};
+use crate::redis::{ChunkLimits, ClientOptions, Prefix, RedisServer};
 use domain::TimeFrame;
 
-/// Arguments sent at once: a little more than those of a full write (see `WRITES_AT_ONCE`).
+/// Arguments of one chunk: a little more than those of a full write (see `WRITES_AT_ONCE`).
 const ARGUMENTS_AT_ONCE: usize = 110_000;
-/// More time for each argument of a request: two seconds for a full write, which takes an idle server a twentieth.
+/// Timeout for each argument of a request: two seconds for a full write, twenty times what an idle server takes.
 const PER_ARGUMENT: Duration = Duration::from_micros(20);
 
-/// Where Redis is, what keys begin with, and how patient to be.
+/// The options of a [`RedisStore`](super::RedisStore).
 #[derive(Debug, Clone)]
 pub struct RedisStoreOptions {
-    /// Where Redis is.
+    /// The address of the server or cluster.
     pub server: RedisServer,
-    /// What every key begins with; deployments with different prefixes share a Redis without meeting.
+    /// The prefix of every key. Deployments with different prefixes can share a Redis.
     pub prefix: Prefix,
-    /// The window and the resolution.
+    /// The widest window, and the resolution of the slots.
     pub frame: TimeFrame,
-    /// A digest of `user_key`, where there is one: pairs that were recorded with another one are refused.
+    /// A digest of `user_key`, if one is set. Pairs recorded with another key are an error.
     pub user_key: Option<String>,
-    /// The most that a small call to Redis may take; one with many pairs has more. A healthy one takes milliseconds; one whose disk is slow may hold
-    /// writes up for two seconds (`appendfsync everysec`), and has then a second left.
+    /// The timeout of a small request; one with many pairs has a longer one. A healthy server takes milliseconds. With
+    /// a slow disk, a server may delay writes by two seconds (`appendfsync everysec`), which leaves one second.
     pub command_timeout: Duration,
-    /// The most that connecting may take. Calls don't wait for it: the background does.
+    /// The timeout for connecting. Calls don't wait for it: the background task does.
     pub connect_timeout: Duration,
-    /// How long nothing must have been heard of an empty segment before archiving takes it off the list. Far longer
-    /// than a write may be under way and clocks of instances may differ, or a segment could go as a pair comes.
+    /// How long an empty segment must be unused before archiving removes it from the list. Far longer than a write
+    /// takes plus the clock skew between instances: otherwise a segment could be removed while a pair is written.
     pub quiet: Duration,
 }
 
 impl RedisStoreOptions {
-    /// Options with the defaults of everything that has one.
+    /// Options with default timeouts and no `user_key`.
     pub fn new(server: RedisServer, prefix: Prefix, frame: TimeFrame) -> Self {
         Self {
             server,
@@ -45,18 +45,18 @@ impl RedisStoreOptions {
         }
     }
 
-    pub(super) fn link(&self) -> LinkOptions {
-        LinkOptions {
+    pub(super) fn client(&self) -> ClientOptions {
+        ClientOptions {
             server: self.server.clone(),
-            pieces: Pieces {
-                at_once: ARGUMENTS_AT_ONCE,
-                shortest: self.command_timeout,
-                per_argument: PER_ARGUMENT,
-                // The store bounds the pairs under way itself.
-                under_way: usize::MAX,
+            limits: ChunkLimits {
+                max_arguments: ARGUMENTS_AT_ONCE,
+                base_timeout: self.command_timeout,
+                timeout_per_argument: PER_ARGUMENT,
+                // The store itself limits the pairs in flight.
+                max_in_flight: usize::MAX,
             },
             connect_timeout: self.connect_timeout,
-            // Bridges a slot that moves; a failover takes longer and is the spool's business.
+            // Enough for a slot in migration. A failover takes longer; the spool bridges it.
             cluster_retries: 3,
             cluster_retry_wait: Duration::from_millis(20),
             user: "the store",

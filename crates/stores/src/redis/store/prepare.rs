@@ -1,5 +1,5 @@
-//! What is asked once per connection: whether the slots in Redis are as long as ours, and whether Redis keeps what it
-//! is told.
+//! Checks once per connection: whether the slots in Redis have the configured resolution, and how the server persists
+//! writes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,26 +8,26 @@ use futures::future::try_join_all;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::asks::FORMAT;
+use super::requests::FORMAT;
 use super::survey::{self, Survey};
 use super::{RedisStore, parse};
-use crate::redis::LinkError;
+use crate::redis::ClientError;
 use crate::user_key;
 use domain::store::StoreError;
 
-/// How old what the server said of itself may become, where somebody asks for the store's health.
+/// A health check queries the persistence of the server again after this time.
 const SURVEY_EVERY: Duration = Duration::from_mins(1);
 
-/// How long the question may hold up whoever happens to ask first.
+/// How long these queries may delay the first call on a connection.
 const SURVEY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What stands for the digest of `user_key` where there is none.
+/// The value that replaces the digest of `user_key` when no key is set.
 const NO_KEY: &str = "none";
 
-/// How far the preparations have come.
+/// The state of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    /// The connection whose server was found to hold slots of our length. Numbers begin at 1.
+    /// The generation of the connection that passed the checks; 0 before the first. Generations start at 1.
     generation: AtomicU64,
     survey: Mutex<Option<(Survey, Instant)>>,
 }
@@ -49,10 +49,10 @@ impl Prepared {
 }
 
 impl RedisStore {
-    /// Makes sure that the server behind the connection is the right one. Costs nothing once it did.
+    /// Checks the server behind the connection, once per connection.
     pub(super) async fn ready(&self) -> Result<(), StoreError> {
         self.check_open()?;
-        let generation = self.link.generation().await?;
+        let generation = self.client.generation().await?;
         if self.prepared.generation.load(Ordering::Acquire) == generation {
             return Ok(());
         }
@@ -64,8 +64,8 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Does the same again: a server may have been flushed or set otherwise while the connection stayed.
-    pub(super) async fn look_again(&self) -> Result<(), StoreError> {
+    /// Repeats the checks: a server may be flushed or reconfigured without losing the connection.
+    pub(super) async fn recheck(&self) -> Result<(), StoreError> {
         self.verify().await?;
         if self.prepared.survey_is_old() {
             self.take_survey().await;
@@ -73,13 +73,14 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Compares the resolution and `user_key` with those in Redis, or notes them there; whether they were noted now.
+    /// Compares the resolution and the digest of `user_key` with those in Redis, or writes them if there are none.
+    /// Returns whether they were written.
     pub(super) async fn verify(&self) -> Result<bool, StoreError> {
         let ours = self.options.frame.resolution().seconds();
         let our_key = self.options.user_key.as_deref().unwrap_or(NO_KEY);
         let (is_new, format, theirs, their_key): (u64, String, String, String) =
-            self.ask(self.asks.meta(ours, our_key)).await?;
-        let meta = &self.asks.keys.meta;
+            self.query(self.requests.meta(ours, our_key)).await?;
+        let meta = &self.requests.keys.meta;
         let prefix = self.options.prefix.as_str();
         if format != FORMAT {
             return Err(StoreError::Damaged(format!(
@@ -104,23 +105,23 @@ impl RedisStore {
         Ok(is_new == 1)
     }
 
-    /// Asks the server what it keeps. A line in the log says what is new in the answer.
+    /// Queries the persistence and eviction settings of the server, and logs them when they have changed.
     pub(super) async fn take_survey(&self) {
-        let questions = survey::questions();
-        let asking = questions.iter().map(|question| async {
-            match self.link.ask_masters(question).await {
-                // A user who may not ask gets no answer, and the survey says so.
-                Err(LinkError::Misconfigured(_) | LinkError::Protocol(_)) => Ok(Vec::new()),
-                answers => answers,
+        let queries = survey::queries();
+        let pending = queries.iter().map(|query| async {
+            match self.client.send_to_masters(query).await {
+                // Without permission for the command, the survey reports the setting as unknown.
+                Err(ClientError::Misconfigured(_) | ClientError::Protocol(_)) => Ok(Vec::new()),
+                responses => responses,
             }
         });
-        // What is not known now is asked another time: no pair waits for it.
-        let asked = timeout(SURVEY_TIMEOUT, try_join_all(asking)).await;
-        let Ok(Ok(answers)) = asked else {
+        // After a failure it is queried another time: no pair waits for it.
+        let results = timeout(SURVEY_TIMEOUT, try_join_all(pending)).await;
+        let Ok(Ok(responses)) = results else {
             return;
         };
         let Ok(survey) =
-            parse_all(answers).map(|[info, sync, save]| survey::read(info, sync, save))
+            parse_all(responses).map(|[info, sync, save]| survey::read(info, sync, save))
         else {
             return;
         };
@@ -130,16 +131,16 @@ impl RedisStore {
             .lock()
             .replace((survey.clone(), Instant::now()));
         if former.is_none_or(|(former, _)| former != survey) {
-            survey.tell(&self.options.server.name);
+            survey.log(&self.options.server.name);
         }
     }
 }
 
-/// Each node's answer to each question, as texts.
+/// Each node's response to each query, as strings.
 fn parse_all<const N: usize>(
-    answers: Vec<Vec<redis::Value>>,
+    responses: Vec<Vec<redis::Value>>,
 ) -> Result<[Vec<Vec<String>>; N], StoreError> {
-    let texts = answers.into_iter().map(|nodes| {
+    let texts = responses.into_iter().map(|nodes| {
         let text = |value| match value {
             redis::Value::Map(pairs) => {
                 let flat = pairs.into_iter().flat_map(|(name, value)| [name, value]);
@@ -151,7 +152,7 @@ fn parse_all<const N: usize>(
         nodes.into_iter().map(text).collect()
     });
     let texts: Vec<Vec<Vec<String>>> = texts.collect::<Result<_, StoreError>>()?;
-    texts
-        .try_into()
-        .map_err(|_| super::nonsense("another number of answers than questions"))
+    texts.try_into().map_err(|_| {
+        super::invalid_response("the number of responses differs from the number of queries")
+    })
 }

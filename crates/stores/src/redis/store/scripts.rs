@@ -1,4 +1,5 @@
-//! The atomic steps, as scripts that Redis runs. Each touches the keys of one hash tag and a bounded number of members.
+//! The atomic operations of the store, as Lua scripts. Each accesses the keys of one hash tag and a bounded number of
+//! members.
 
 use crate::redis::Script;
 
@@ -26,9 +27,9 @@ impl Scripts {
     }
 }
 
-/// Key: the meta. Arguments: the format, the resolution and the digest of `user_key` to note if there are none. Answers
-/// whether they were noted now, and all as they are. It writes nothing where they are, so that a server which takes no
-/// writes can still be read; there a meta of an earlier version, without the digest, stays so.
+/// Key: the meta. Arguments: the format version, the resolution and the digest of `user_key`, written if there are none.
+/// Returns whether they were written, and the current values. It writes nothing if they exist, so that a server that
+/// refuses writes can still be read. A meta of an earlier version has no digest; the script adds it if it can.
 const META: &str = r"
 local kept = redis.call('HMGET', KEYS[1], 'format', 'resolution', 'user_key')
 if kept[1] and kept[2] then
@@ -39,32 +40,33 @@ redis.call('HSET', KEYS[1], 'format', ARGV[1], 'resolution', ARGV[2], 'user_key'
 return {1, ARGV[1], ARGV[2], ARGV[3]}
 ";
 
-/// Key: the pairs of a segment. Arguments: the first slot to keep, and how many members to remove at most. Looking
-/// and removing are one step, so no member goes whose slot was raised in between.
+/// Key: the pairs of a segment. Arguments: the first slot to keep, and the maximum number of members to remove. Reading
+/// and removing are one atomic step, so no member is removed whose slot was raised in between.
 const ARCHIVE: &str = r"
 local old = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])
 if #old == 0 then return 0 end
 return redis.call('ZREM', KEYS[1], unpack(old))
 ";
 
-/// Key: the list of segments. Arguments: a segment and its score. Removes it unless pairs were announced since.
+/// Key: the list of segments. Arguments: a segment and its score. Removes the segment if its score is unchanged, so if no
+/// pairs were announced since.
 const DROP_EMPTY: &str = r"
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])
 ";
 
-/// Key: the pairs of a segment. Argument: a user. Answers the slot that the removed user had, or nothing.
+/// Key: the pairs of a segment. Argument: a user. Removes the user and returns their slot, or nil if there is none.
 const FORGET: &str = r"
 local slot = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if slot then redis.call('ZREM', KEYS[1], ARGV[1]) end
 return slot
 ";
 
-/// Key: the pairs of a segment. Arguments: how many at most, the first slot, then users that were read before with
-/// the slots they had, latest first. Goes on after the first of them that has not moved: members are ordered by slot
-/// and name, so all that come after that one are still to be read, and none before it is. Where all have moved, it
-/// begins at the first slot.
+/// Key: the pairs of a segment. Arguments: the size of a page, the first slot, then users that were read before with
+/// their slots, last one first. Continues after the first of these users that has not moved: members are ordered by slot
+/// and name, so all members after it are unread, and all before it are read. If all have moved, it starts at the first
+/// slot.
 const PAGE: &str = r"
 local from
 for i = 3, #ARGV, 2 do
@@ -78,8 +80,8 @@ if not from then from = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[2]) en
 return redis.call('ZRANGE', KEYS[1], from, from + ARGV[1] - 1, 'WITHSCORES')
 ";
 
-/// Keys: the newest second, the fine bucket, the bucket of hours. Arguments: second, users, hour, milliseconds to keep
-/// the fine bucket and the rest.
+/// Keys: the newest second, the fine bucket, the bucket of hours. Arguments: second, users, hour, the TTLs of the fine
+/// bucket and of the other keys in milliseconds.
 const TREND: &str = r"
 local second, users, hour, keep_fine, keep_hours = unpack(ARGV)
 redis.call('HSET', KEYS[2], second, users)

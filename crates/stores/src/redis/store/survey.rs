@@ -1,52 +1,52 @@
-//! What a server says of its own durability: a pair that it acknowledged lives as long as that makes it.
+//! The persistence and eviction settings of a server: they determine how durable an acknowledged pair is.
 
 use std::collections::HashMap;
 
 use redis::Cmd;
 
-/// How a server keeps what it was told.
+/// How a server persists writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Persistence {
-    /// In an append-only file, synced before it answers: a 200 survives the server's end and a power cut.
+    /// An append-only file, synced before each response: a 200 survives a crash of the server and a power failure.
     Always,
-    /// In an append-only file, synced once a second: a crash of the machine costs up to the last second or two.
+    /// An append-only file, synced once a second: a crash of the machine loses up to the last two seconds.
     EverySecond,
-    /// In an append-only file that the system writes out when it likes; or synced in a way that it does not tell.
+    /// An append-only file that the operating system flushes at its own pace, or with an unknown sync policy.
     AppendOnly,
-    /// In snapshots alone: a crash costs everything since the last one.
+    /// Snapshots only: a crash loses all writes since the last one.
     Snapshots,
-    /// Nowhere.
+    /// No persistence.
     Nothing,
-    /// It has no append-only file and does not tell whether it takes snapshots.
+    /// No append-only file; whether there are snapshots is unknown.
     NoAppendOnly,
-    /// It does not tell.
+    /// The server did not report it.
     Unknown,
 }
 
-/// What a server may remove when its memory is full.
+/// Which keys a server may evict when its memory is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
-    /// Nothing: writes are refused then.
+    /// None: writes are refused then.
     Nothing,
-    /// Keys that expire by themselves: the trend, and a cache beside the store.
+    /// Keys with a TTL: the trend, and a cache beside the store.
     Volatile,
     /// Any key: whole segments.
     Anything,
-    /// It does not tell.
+    /// The server did not report it.
     Unknown,
 }
 
-/// The answers of the server; on a cluster those of its weakest master.
+/// The settings of the server; on a cluster those of its weakest master.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Survey {
-    /// How it keeps what it was told.
+    /// How the server persists writes.
     pub persistence: Persistence,
-    /// What it may remove.
+    /// Which keys the server may evict.
     pub eviction: Eviction,
 }
 
 impl Persistence {
-    /// A short name for metrics.
+    /// The name in metrics, in snake case.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Always => "always",
@@ -59,7 +59,7 @@ impl Persistence {
         }
     }
 
-    /// What it means, in a sentence.
+    /// What it means for a pair that was acknowledged with 200, for logs and `headcount setup`.
     pub fn meaning(&self) -> &'static str {
         match self {
             Self::Always => "appendonly yes, appendfsync always: a 200 means on disk",
@@ -68,27 +68,27 @@ impl Persistence {
                  for the last second or two"
             }
             Self::AppendOnly => {
-                "appendonly yes, but not known to be synced: a 200 survives the server's end, and a crash of its \
-                 machine but for what the system had not written"
+                "appendonly yes, but with an unknown or no sync policy: a 200 survives a crash of the server, but a \
+                 crash of its machine loses what the system had not flushed"
             }
             Self::Snapshots => {
-                "snapshots alone: a crash loses every pair since the last one, though it was answered with 200; set \
-                 appendonly yes"
+                "snapshots only: a crash loses all pairs since the last one, although they were acknowledged with 200; \
+                 set appendonly yes"
             }
             Self::Nothing => {
-                "persistence is off: every pair is lost when the server ends, though it was answered with 200; set \
-                 appendonly yes"
+                "persistence is off: all pairs are lost when the server stops, although they were acknowledged with \
+                 200; set appendonly yes"
             }
             Self::NoAppendOnly => {
-                "appendonly is off: a crash loses pairs that were answered with 200; set appendonly yes"
+                "appendonly is off: a crash loses pairs that were acknowledged with 200; set appendonly yes"
             }
             Self::Unknown => {
-                "whether it keeps pairs on disk is not known: its user may run neither INFO nor CONFIG GET"
+                "persistence is unknown: the user has no permission for INFO and CONFIG GET"
             }
         }
     }
 
-    /// How little it promises, to find the weakest of several.
+    /// A rank, to find the weakest of several: higher is weaker.
     fn weakness(&self) -> u8 {
         match self {
             Self::Always => 0,
@@ -103,8 +103,8 @@ impl Persistence {
 }
 
 impl Survey {
-    /// A line for what there is to know, a warning for what somebody should change.
-    pub(super) fn tell(&self, server: &str) {
+    /// Logs the settings: a warning for those that an operator should change.
+    pub(super) fn log(&self, server: &str) {
         let meaning = self.persistence.meaning();
         match self.persistence {
             Persistence::Always | Persistence::EverySecond => tracing::info!(server, "{meaning}"),
@@ -124,8 +124,8 @@ impl Survey {
     }
 }
 
-/// What to ask each master: two may be forbidden to a user who may run the rest.
-pub(super) fn questions() -> [Cmd; 3] {
+/// The commands to send to each master. They are separate, because a user may lack permission for some of them.
+pub(super) fn queries() -> [Cmd; 3] {
     let config = |name| {
         let mut get = redis::cmd("CONFIG");
         get.arg("GET").arg(name);
@@ -134,7 +134,7 @@ pub(super) fn questions() -> [Cmd; 3] {
     [redis::cmd("INFO"), config("appendfsync"), config("save")]
 }
 
-/// Reads the answers of all masters to [`questions`]; a question without an answer was not allowed.
+/// Parses the responses of all masters to [`queries`]. An empty response means that the command was not permitted.
 pub(super) fn read(
     info: Vec<Vec<String>>,
     appendfsync: Vec<Vec<String>>,
@@ -151,7 +151,7 @@ pub(super) fn read(
                     .collect()
             })
             .unwrap_or_default();
-        let setting = |answers: &[Vec<String>]| Some(answers.get(node)?.get(1)?.clone());
+        let setting = |responses: &[Vec<String>]| Some(responses.get(node)?.get(1)?.clone());
         Survey {
             persistence: persistence(
                 info.get("aof_enabled").copied(),

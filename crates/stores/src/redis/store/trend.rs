@@ -1,9 +1,9 @@
-//! Counts of the past, in hashes of bounded size, which Redis keeps packed.
+//! The trend: past counts in hashes of bounded size, which Redis stores in its compact encoding.
 //!
-//! Each point is written twice: among all points of its four hours, and as the last of its hour, if it is. The former
-//! go two days after their last write, the latter after 400 days, by themselves. So nothing has to be thinned out, and
-//! a segment's trend over one window takes about 150 KB after a year of points a minute; a sorted set of the same
-//! points would take eight times as much.
+//! Each point is written twice: into the bucket of its four hours, and as the last point of its hour, unless the hour
+//! has a later one. The former buckets expire two days after their last write, the latter after 400 days. So no job has
+//! to thin out points. With one point a minute, a segment's trend over one window takes about 150 KB after a year; a
+//! sorted set of the same points would take eight times as much.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -13,9 +13,9 @@ use domain::{Count, Timestamp};
 
 const HOUR: u64 = 3_600;
 const DAY: u64 = 24 * HOUR;
-/// Seconds of a bucket of all points: 240 of them, one a minute, fit a hash that Redis keeps packed.
+/// Seconds of a bucket of all points: 240 points, one a minute, fit a hash that Redis keeps compact.
 const FINE_SECONDS: u64 = 4 * HOUR;
-/// Seconds of a bucket of hours: 240 of them.
+/// Seconds of a bucket of hours: 240 hours.
 const HOURS_SECONDS: u64 = 10 * DAY;
 /// Seconds that all points are kept.
 const KEEP_FINE: u64 = 2 * DAY;
@@ -29,12 +29,12 @@ pub(super) struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets whose keys begin with `base`, which is itself the key of the newest second.
+    /// Buckets with `base` as the prefix of their keys; `base` itself is the key of the newest second.
     pub(super) fn of(base: String) -> Self {
         Self { base }
     }
 
-    /// The keys and arguments of the script that writes a point.
+    /// The keys and arguments of the script that writes a point; see [`Scripts`](super::scripts::Scripts).
     pub(super) fn write(&self, count: Count) -> (Vec<String>, Vec<String>) {
         let second = u64::try_from(count.as_of.as_second()).unwrap_or(0);
         let keys = vec![
@@ -52,14 +52,14 @@ impl Buckets {
         (keys, args.map(|arg| arg.to_string()).to_vec())
     }
 
-    /// Asks for every bucket with points in `seconds`, of those that can exist when the newest point is at `newest`.
+    /// The requests for every bucket with points in `seconds` that can exist when the newest point is at `newest`.
     pub(super) fn read(&self, seconds: &RangeInclusive<u64>, newest: u64) -> Vec<Request<'static>> {
         let last = newest.min(*seconds.end());
         let first = |keep: u64, bucket: u64| {
             let kept_from = newest.saturating_sub(keep + bucket);
             (*seconds.start()).max(kept_from) / bucket
         };
-        // Points of the fine buckets come last: where both have a second, they say the same.
+        // A second that is in both kinds of buckets has the same value in both.
         let hours = first(KEEP_HOURS, HOURS_SECONDS)..=last / HOURS_SECONDS;
         let fine = first(KEEP_FINE, FINE_SECONDS)..=last / FINE_SECONDS;
         let keys = hours
@@ -77,14 +77,14 @@ impl Buckets {
     }
 }
 
-/// The points of all buckets, each second once, oldest first. `None` when one of them is no point.
+/// Parses the points of all buckets: each second once, oldest first. `None` if one of them is invalid.
 pub(super) fn points(
     fields: impl IntoIterator<Item = (String, String)>,
     seconds: &RangeInclusive<u64>,
 ) -> Option<Vec<Count>> {
     let mut points = BTreeMap::new();
     for (field, value) in fields {
-        // An hour's value says which second of it.
+        // The value of an hour holds the second of its point.
         let (second, users) = value.split_once(' ').unwrap_or((&field, &value));
         let (second, users): (u64, u64) = (second.parse().ok()?, users.parse().ok()?);
         if seconds.contains(&second) {

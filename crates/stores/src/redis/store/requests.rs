@@ -1,4 +1,4 @@
-//! What the store asks of Redis: each question as the requests that make it up.
+//! The store's requests to Redis: each operation as the commands and scripts that it consists of.
 
 use std::ops::RangeInclusive;
 
@@ -8,25 +8,25 @@ use super::trend::Buckets;
 use crate::redis::{Prefix, Request};
 use domain::{Batch, Erasure, Segment, Slot, Timestamp, TrendPoint, UserId, Window};
 
-/// Members of one `ZADD`. More gain nothing and hold other clients up for longer: a member costs the server about a
+/// Members of one `ZADD`. More gain nothing and delay other clients longer: a member costs the server about a
 /// microsecond.
 pub(super) const ADD_AT_ONCE: usize = 250;
-/// Members of the list of segments that one command names or looks at.
+/// Members of the list of segments that one command writes or visits.
 const LIST_AT_ONCE: usize = 1_000;
 /// Members that one step of archiving removes at most: about a millisecond of the server's time.
 pub(super) const REMOVE_AT_ONCE: u64 = 1_000;
 /// Pairs in one page of an export.
 pub(super) const PAGE_PAIRS: usize = 5_000;
-/// The layout of the keys. Another number means that this program must not touch them.
+/// The format version of the keys. A program must not read or write keys of another version.
 pub(super) const FORMAT: &str = "1";
 
 #[derive(Debug)]
-pub(super) struct Asks {
+pub(super) struct Requests {
     pub(super) keys: Keys,
     scripts: Scripts,
 }
 
-impl Asks {
+impl Requests {
     pub(super) fn new(prefix: &Prefix) -> Self {
         Self {
             keys: Keys::new(prefix),
@@ -43,7 +43,7 @@ impl Asks {
         Request::Run(&self.scripts.meta, vec![self.keys.meta.clone()], args)
     }
 
-    /// Puts segments on the list, or notes that they are in use.
+    /// Adds segments to the list, or renews the time at which they were last in use.
     pub(super) fn announce(&self, segments: &[Segment]) -> Vec<Request<'static>> {
         let now = Timestamp::now().as_millisecond();
         let add = |segments: &[Segment]| {
@@ -53,8 +53,7 @@ impl Asks {
         segments.chunks(LIST_AT_ONCE).map(add).collect()
     }
 
-    /// Adds pairs. A later slot replaces an earlier one, and never the other way round, so that repeating any part of
-    /// this changes nothing.
+    /// Adds pairs. A later slot replaces an earlier one and never the other way round, so any part may be retried.
     pub(super) fn add(&self, batch: &Batch) -> Vec<Request<'static>> {
         let begin = |segment: &Segment| {
             let mut add = redis::cmd("ZADD");
@@ -103,7 +102,7 @@ impl Asks {
         Request::Run(&self.scripts.forget, vec![self.keys.pairs(segment)], args)
     }
 
-    /// Notes an erasure, and drops those before `reached`, which concern nobody any more.
+    /// Records an erasure, and removes erasures before `reached`, which no window reaches any more.
     pub(super) fn note_erasure(
         &self,
         erasure: &Erasure,
@@ -125,7 +124,7 @@ impl Asks {
         )
     }
 
-    /// How many pairs a segment has before the first slot that is kept, and in all.
+    /// Counts the pairs of a segment before `first`, and all of its pairs.
     pub(super) fn count_before(&self, segment: &Segment, first: Slot) -> [Request<'static>; 2] {
         let key = self.keys.pairs(segment);
         let before = format!("({}", first.number());
@@ -149,14 +148,14 @@ impl Asks {
         )
     }
 
-    /// The page after the last of `read`, or the first one from `first` on.
+    /// Reads the page after `read`, or the first page from slot `first` on.
     pub(super) fn page(
         &self,
         segment: &Segment,
         first: Slot,
         read: &[(String, u64)],
     ) -> Request<'_> {
-        /// How many of those read last may move before a slot is read again from its beginning.
+        /// How many of the last pairs may move to later slots before the page resumes at the beginning of a slot.
         const REMEMBERED: usize = 32;
         let mut args = vec![PAGE_PAIRS.to_string(), first.number().to_string()];
         for (user, slot) in read.iter().rev().take(REMEMBERED) {
@@ -192,9 +191,9 @@ mod tests {
             }
         }
         builder.admit(Segment::new("empty").unwrap());
-        let asks = Asks::new(&Prefix::new("hc").unwrap());
+        let requests = Requests::new(&Prefix::new("hc").unwrap());
         let mut seen: Vec<(String, usize)> = Vec::new();
-        for request in asks.add(&builder.finish()) {
+        for request in requests.add(&builder.finish()) {
             let command = request.short();
             let key = match command.args_iter().nth(1) {
                 Some(redis::Arg::Simple(key)) => String::from_utf8(key.to_vec()).unwrap(),

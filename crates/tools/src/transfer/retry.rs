@@ -1,4 +1,4 @@
-//! Calls that are repeated while a store can't answer.
+//! Retries calls to a store with backoff, up to a deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,65 +8,64 @@ use tokio::time::Instant;
 
 use domain::store::StoreError;
 
-/// The waits between tries, up to 10 s with the jitter. It adds up to as much again, and keeps segments that failed together
-/// from coming back together.
-const WAITS: ExponentialBuilder = ExponentialBuilder::new()
+/// The backoff between attempts, up to 10 s with jitter. Jitter adds up to 100 %, and keeps segments that failed together
+/// from retrying together.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(200))
     .with_max_delay(Duration::from_secs(5))
     .without_max_times()
     .with_jitter();
 
-/// Hears of a failure that leads to another try, and of the wait before it.
-type Retrying = dyn Fn(&StoreError, Duration) + Send + Sync;
+/// Called with each failure that is retried, and the wait before the retry.
+type OnRetry = dyn Fn(&StoreError, Duration) + Send + Sync;
 
-/// How long to ask a store again that can't answer now, and who hears of it.
+/// How long to retry a call to a store that is unavailable, and a callback for each retry.
 #[derive(Clone)]
-pub struct Patience {
-    /// The time from the first failure of a call to its last try.
+pub struct RetryPolicy {
+    /// The time from the first failure of a call to its last attempt.
     pub retry_for: Duration,
-    /// Told while it lasts.
-    pub retrying: Arc<Retrying>,
+    /// Called before each retry.
+    pub on_retry: Arc<OnRetry>,
 }
 
-impl Patience {
-    /// Patience in silence.
+impl RetryPolicy {
+    /// A policy without a callback.
     pub fn silent(retry_for: Duration) -> Self {
         Self {
             retry_for,
-            retrying: Arc::new(|_, _| ()),
+            on_retry: Arc::new(|_, _| ()),
         }
     }
 }
 
-impl std::fmt::Debug for Patience {
+impl std::fmt::Debug for RetryPolicy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Patience")
+        f.debug_struct("RetryPolicy")
             .field("retry_for", &self.retry_for)
             .finish_non_exhaustive()
     }
 }
 
-/// Makes a call until it succeeds, fails in a way that waiting can't mend, or patience ends. Only for calls that may
-/// take effect twice.
-pub async fn patiently<T>(
-    patience: &Patience,
+/// Retries a call until it succeeds, fails permanently, or reaches the deadline of `policy`. Only for idempotent calls.
+pub async fn with_retries<T>(
+    policy: &RetryPolicy,
     call: impl AsyncFn() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let mut give_up_at = None;
+    let mut deadline = None;
     (|| call())
-        .retry(WAITS)
-        .when(may_pass)
+        .retry(BACKOFF)
+        .when(is_transient)
         .adjust(|_, wait| {
             let now = Instant::now();
-            let left = *give_up_at.get_or_insert(now + patience.retry_for) - now;
-            // The last try comes at the end.
+            let left = *deadline.get_or_insert(now + policy.retry_for) - now;
+            // The last attempt is made at the deadline.
             wait.filter(|_| !left.is_zero()).map(|wait| wait.min(left))
         })
-        .notify(&*patience.retrying)
+        .notify(&*policy.on_retry)
         .await
 }
 
-fn may_pass(error: &StoreError) -> bool {
+fn is_transient(error: &StoreError) -> bool {
     match error {
         StoreError::Busy(_)
         | StoreError::Throttled { .. }
@@ -89,26 +88,26 @@ mod tests {
     use super::*;
 
     async fn tries(
-        patience: Duration,
-        answer: impl Fn(usize) -> Result<(), StoreError>,
+        retry_for: Duration,
+        response: impl Fn(usize) -> Result<(), StoreError>,
     ) -> (usize, Duration, Result<(), StoreError>) {
-        let asked = Cell::new(0);
+        let calls = Cell::new(0);
         let begun = Instant::now();
-        let patience = Patience::silent(patience);
-        let call = async || answer(asked.replace(asked.get() + 1));
-        let result = patiently(&patience, call).await;
-        (asked.get(), begun.elapsed(), result)
+        let policy = RetryPolicy::silent(retry_for);
+        let call = async || response(calls.replace(calls.get() + 1));
+        let result = with_retries(&policy, call).await;
+        (calls.get(), begun.elapsed(), result)
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_longer_and_longer_and_gives_up_in_time() {
         let busy = || Err(StoreError::Busy(String::new()));
         let minute = Duration::from_mins(1);
-        let (asked, took, result) = tries(minute, |n| if n < 4 { busy() } else { Ok(()) }).await;
-        assert!(result.is_ok() && asked == 5);
+        let (calls, took, result) = tries(minute, |n| if n < 4 { busy() } else { Ok(()) }).await;
+        assert!(result.is_ok() && calls == 5);
         assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(6));
-        let (asked, took, result) = tries(minute, |_| busy()).await;
-        assert!(result.is_err() && asked > 8);
+        let (calls, took, result) = tries(minute, |_| busy()).await;
+        assert!(result.is_err() && calls > 8);
         assert!(took >= minute && took < minute + Duration::from_secs(1));
         assert_eq!(tries(Duration::ZERO, |_| busy()).await.0, 1);
     }
@@ -122,8 +121,8 @@ mod tests {
             StoreError::Unsupported(""),
             StoreError::Closed,
         ] {
-            let (asked, took, _) = tries(Duration::MAX / 4, |_| Err(error.clone())).await;
-            assert_eq!((asked, took), (1, Duration::ZERO));
+            let (calls, took, _) = tries(Duration::MAX / 4, |_| Err(error.clone())).await;
+            assert_eq!((calls, took), (1, Duration::ZERO));
         }
     }
 }

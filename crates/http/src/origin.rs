@@ -1,9 +1,9 @@
-//! Which page a request comes from, and which requests a service without tokens takes from browsers.
+//! Origin checks: protection of a service without tokens against web pages (DNS rebinding, CSRF).
 //!
-//! Without tokens the loopback address is the only protection, and every web page that is open on this machine is
-//! behind it. A page can make its own name resolve to 127.0.0.1 (DNS rebinding) and then reads answers as its own: so
-//! the `Host` must be a loopback name. A page can also post to us blindly, for which browsers ask no permission: so
-//! whatever changes something must not come from another site.
+//! Without tokens the loopback address is the only protection, and it does not stop web pages that are open on this
+//! machine. A page can make its own name resolve to 127.0.0.1 (DNS rebinding) and then read responses as same-origin, so
+//! the `Host` must be a loopback name. A page can also send a POST without a CORS preflight (CSRF), so a request that
+//! changes something must not come from another site.
 
 use std::net::IpAddr;
 
@@ -16,55 +16,55 @@ use super::route::Route;
 use crate::auth::Auth;
 use crate::settings::Cors;
 
-/// Where a request comes from, as far as browsers say: `Sec-Fetch-Site` where they trust the connection, `Origin` on
-/// everything but GET and HEAD.
+/// The origin of a request as the browser reports it: `Sec-Fetch-Site` on trustworthy connections, `Origin` on all
+/// requests but GET and HEAD.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sender {
+pub(super) enum RequestOrigin {
     /// A page of this service.
-    Own,
-    /// A page of another origin, or one that does not say which.
-    Other,
-    /// No page but a program, or a person who typed an address.
-    Program,
+    Same,
+    /// A page of another or an unknown origin.
+    Cross,
+    /// No page: a program, or a person who typed the address.
+    Direct,
 }
 
-/// What a service without tokens checks.
+/// The checks of a service without tokens.
 #[derive(Debug, Clone)]
-pub(super) struct Visitors {
-    /// Whether nobody is asked for a token.
+pub(super) struct OriginPolicy {
+    /// Whether requests need no token.
     is_open: bool,
-    /// Whether that is so because only this machine is served.
+    /// Whether they need none because only this machine is served.
     loopback_only: bool,
-    /// Origins whose pages may change something.
+    /// Other origins whose pages may send requests that change something.
     origins: Vec<String>,
 }
 
-impl Visitors {
+impl OriginPolicy {
     pub(super) fn new(auth: &Auth, cors: &Cors) -> Self {
         Self {
             is_open: !auth.is_on(),
             loopback_only: auth.is_for_loopback_only(),
             origins: match cors {
                 Cors::Of(origins) => origins.clone(),
-                // Any page may read then; that does not let any page write.
+                // `Any` lets every page read, but no page of another origin write.
                 Cors::Off | Cors::Any => Vec::new(),
             },
         }
     }
 
-    /// Refuses what a web page may have sent that this service does not know.
-    pub(super) fn admit(
+    /// Refuses a request that an unknown web page may have sent.
+    pub(super) fn check(
         &self,
         route: Route,
         method: &str,
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
-        // A token comes in a header that no other site's page can have a browser send.
+        // With tokens there is no risk: no page of another site can make a browser send the header or cookie of a token.
         if !self.is_open {
             return Ok(());
         }
-        // Load balancers and supervisors ask under names of their own; there is nothing to read there but a state.
+        // Load balancers and supervisors use their own host names for probes, whose responses have no data.
         let is_probe = matches!(route, Route::Health | Route::Ready);
         if self.loopback_only && !is_probe && !is_for_loopback(uri, headers) {
             return Err(misdirected());
@@ -73,45 +73,45 @@ impl Visitors {
             return Ok(());
         }
         let host = uri.authority().cloned().or_else(|| host(headers));
-        match sender(host.as_ref(), headers) {
-            Sender::Own | Sender::Program => Ok(()),
-            Sender::Other if self.knows_origin(headers) => Ok(()),
-            Sender::Other => Err(cross_site()),
+        match request_origin(host.as_ref(), headers) {
+            RequestOrigin::Same | RequestOrigin::Direct => Ok(()),
+            RequestOrigin::Cross if self.allows_origin(headers) => Ok(()),
+            RequestOrigin::Cross => Err(cross_site()),
         }
     }
 
-    fn knows_origin(&self, headers: &HeaderMap) -> bool {
+    fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let origin = headers.get(ORIGIN).map(HeaderValue::as_bytes);
         let mut origins = self.origins.iter();
         origin.is_some_and(|origin| origins.any(|known| known.as_bytes() == origin))
     }
 }
 
-/// Who sent a request to `host`.
-pub(super) fn sender(host: Option<&Authority>, headers: &HeaderMap) -> Sender {
-    // What is no text names no page of ours.
+/// The origin of a request to `host`.
+pub(super) fn request_origin(host: Option<&Authority>, headers: &HeaderMap) -> RequestOrigin {
+    // A value that is not a string is no origin of ours.
     let text = |name| {
         let value: Option<&HeaderValue> = headers.get(name);
         value.map(|value| value.to_str().unwrap_or_default())
     };
     match (text("sec-fetch-site"), text("origin")) {
-        (Some("same-origin"), _) => Sender::Own,
-        (Some("none"), _) | (None, None) => Sender::Program,
-        (Some(_), _) => Sender::Other,
+        (Some("same-origin"), _) => RequestOrigin::Same,
+        (Some("none"), _) | (None, None) => RequestOrigin::Direct,
+        (Some(_), _) => RequestOrigin::Cross,
         (None, Some(origin)) => {
             let from = origin.split_once("://").map(|(_, from)| from);
             let is_own = from
                 .zip(host)
                 .is_some_and(|(from, host)| from.eq_ignore_ascii_case(host.as_str()));
             match is_own {
-                true => Sender::Own,
-                false => Sender::Other,
+                true => RequestOrigin::Same,
+                false => RequestOrigin::Cross,
             }
         }
     }
 }
 
-/// Whether a host is this machine's own name for itself. Browsers resolve `*.localhost` here too (RFC 6761).
+/// Whether `host` is a loopback address or name. Browsers resolve `*.localhost` to loopback too (RFC 6761).
 pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -121,8 +121,8 @@ pub(super) fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Whether each name that the request gives the service is a loopback one, and there is one. HTTP/2 has it in the
-/// target, HTTP/1 in one `Host`, proxies' form in both.
+/// Whether the request names at least one host, and only loopback hosts. HTTP/2 has the host in the target, HTTP/1 in
+/// one `Host` header, the absolute form for proxies in both.
 fn is_for_loopback(uri: &Uri, headers: &HeaderMap) -> bool {
     let target = uri.authority().map(|target| is_loopback(target.host()));
     match (target, headers.get_all(HOST).iter().count()) {
@@ -140,13 +140,13 @@ fn host(headers: &HeaderMap) -> Option<Authority> {
 }
 
 fn misdirected() -> Problem {
-    let detail = "without tokens this service answers only under a loopback name, such as localhost or 127.0.0.1: \
-                  a web page may be behind any other; set `tokens_file` or `jwt_key`, or state `auth = \"off\"`";
+    let detail = "without tokens this service responds only under a loopback name, such as localhost or 127.0.0.1, to be \
+                  safe from web pages; set `tokens_file` or `jwt_key`, or `auth = \"off\"`";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail)
 }
 
 pub(super) fn cross_site() -> Problem {
-    let detail = "this must not be sent by a page of another site";
+    let detail = "a page of another site must not send this request";
     Problem::new(StatusCode::FORBIDDEN, "cross_site", detail)
 }
 
@@ -166,46 +166,46 @@ mod tests {
     fn browsers_say_who_sends() {
         let host: Authority = "a:8080".parse().unwrap();
         for (headers, expected) in [
-            (&[][..], Sender::Program),
-            (&[("origin", "http://a:8080")], Sender::Own),
-            (&[("origin", "http://A:8080")], Sender::Own),
-            (&[("origin", "http://a:8081")], Sender::Other),
-            (&[("origin", "http://evil")], Sender::Other),
-            (&[("origin", "null")], Sender::Other),
-            (&[("origin", "")], Sender::Other),
-            (&[("sec-fetch-site", "none")], Sender::Program),
-            (&[("sec-fetch-site", "")], Sender::Other),
+            (&[][..], RequestOrigin::Direct),
+            (&[("origin", "http://a:8080")], RequestOrigin::Same),
+            (&[("origin", "http://A:8080")], RequestOrigin::Same),
+            (&[("origin", "http://a:8081")], RequestOrigin::Cross),
+            (&[("origin", "http://evil")], RequestOrigin::Cross),
+            (&[("origin", "null")], RequestOrigin::Cross),
+            (&[("origin", "")], RequestOrigin::Cross),
+            (&[("sec-fetch-site", "none")], RequestOrigin::Direct),
+            (&[("sec-fetch-site", "")], RequestOrigin::Cross),
             (
                 &[
                     ("origin", "http://a:8080"),
                     ("sec-fetch-site", "cross-site"),
                 ],
-                Sender::Other,
+                RequestOrigin::Cross,
             ),
             (
                 &[("origin", "http://a:8080"), ("sec-fetch-site", "same-site")],
-                Sender::Other,
+                RequestOrigin::Cross,
             ),
-            // A proxy may have given the service another name.
+            // A proxy may give the service another host name.
             (
                 &[
                     ("origin", "https://front"),
                     ("sec-fetch-site", "same-origin"),
                 ],
-                Sender::Own,
+                RequestOrigin::Same,
             ),
         ] {
             assert_eq!(
-                sender(Some(&host), &given(headers)),
+                request_origin(Some(&host), &given(headers)),
                 expected,
                 "{headers:?}"
             );
         }
         let own = given(&[("origin", "http://a:8080")]);
         assert_eq!(
-            sender(None, &own),
-            Sender::Other,
-            "without a host nothing is ours"
+            request_origin(None, &own),
+            RequestOrigin::Cross,
+            "without a host no origin is the same"
         );
     }
 

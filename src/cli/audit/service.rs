@@ -1,8 +1,8 @@
-//! An audit through a service: its answer as readers get it, beside the one that it counts for `fresh=true`.
+//! An audit over HTTP: compares the count that a service returns with the one that it returns for `fresh=true`.
 //!
-//! It is a weaker audit than one at the store and the cache. Who left the window can't be asked over HTTP, so once a
-//! slot has passed nothing bounds a count from below; and asking for a fresh count renews the cached one. It is what
-//! there is where store and cache live in the service.
+//! It is weaker than an audit of the store and the cache. The API does not report which users left the window, so a count
+//! has no lower bound once a slot has passed. A request for a fresh count also renews the cached one. It is the only
+//! possible audit if the store and the cache are inside the service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,13 @@ use domain::store::{PairStore, StoreError};
 use domain::{Count, Segment, TimeFrame, Timestamp, Window};
 use tools::audit::{Against, Evidence, Finding, Verdict, judge};
 
-/// How often a segment is asked for before a difference counts as unexplained.
-const LOOKS: u32 = 4;
+/// The number of attempts per segment before a difference counts as unexplained.
+const ATTEMPTS: u32 = 4;
+/// The pause after the first attempt. It grows linearly.
 const PAUSE: Duration = Duration::from_millis(250);
 
 #[derive(Deserialize)]
-struct Answer {
+struct CountResponse {
     users: u64,
     as_of: String,
     source: String,
@@ -40,7 +41,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// The service that `client` speaks to, over a window of `frame`.
+    /// An audit of the service at `client` over a window of `frame`.
     pub(super) fn new(
         client: Client,
         frame: TimeFrame,
@@ -60,26 +61,26 @@ impl Service {
         let listed = segments::all(&self.client, &all).await?;
         let names = listed.iter().map(|row| {
             let name = row["segment"].as_str().unwrap_or_default();
-            Segment::new(name).map_err(|error| self.client.nonsense(&error).into())
+            Segment::new(name).map_err(|error| self.client.unexpected(&error).into())
         });
         names.collect()
     }
 
     pub(super) async fn audit(&self, segment: &Segment) -> Result<Finding, Failure> {
-        let mut look = 1;
+        let mut attempt = 1;
         loop {
-            let finding = self.look_at(segment).await?;
-            if finding.is_explained() || look == LOOKS {
+            let finding = self.attempt(segment).await?;
+            if finding.is_explained() || attempt == ATTEMPTS {
                 return Ok(finding);
             }
-            sleep(PAUSE * look).await;
-            look += 1;
+            sleep(PAUSE * attempt).await;
+            attempt += 1;
         }
     }
 
-    async fn look_at(&self, segment: &Segment) -> Result<Finding, Failure> {
-        let (given, source) = self.ask(segment, false).await?;
-        let (fresh, _) = self.ask(segment, true).await?;
+    async fn attempt(&self, segment: &Segment) -> Result<Finding, Failure> {
+        let (given, source) = self.count(segment, false).await?;
+        let (fresh, _) = self.count(segment, true).await?;
         let mut finding = Finding {
             segment: segment.clone(),
             cached: None,
@@ -119,31 +120,31 @@ impl Service {
         let failed = |error: StoreError| Failure::failed(error.to_string());
         let counted = other.count(segment, self.window, fresh.as_of).await;
         let users = counted.map_err(failed)?.users;
-        // A number that the service had when it was asked first is as good: it goes on meanwhile.
+        // Either response may match, since the service keeps recording pairs between the two requests.
         let agrees = users == fresh.users || users == given.users;
         Ok(Some(Against { users, agrees }))
     }
 
-    async fn ask(&self, segment: &Segment, fresh: bool) -> Result<(Cached, String), Failure> {
+    async fn count(&self, segment: &Segment, fresh: bool) -> Result<(Cached, String), Failure> {
         let window = format!("{}s", self.window.seconds());
         let mut query = vec![("window", window.as_str())];
         if fresh {
             query.push(("fresh", "true"));
         }
         let document = self.client.get_of(segment, "count", &query).await?;
-        let answer =
-            Answer::deserialize(&document).map_err(|error| self.client.nonsense(&error))?;
-        let as_of: Timestamp = answer
+        let response = CountResponse::deserialize(&document)
+            .map_err(|error| self.client.unexpected(&error))?;
+        let as_of: Timestamp = response
             .as_of
             .parse()
-            .map_err(|error: jiff::Error| self.client.nonsense(&error))?;
+            .map_err(|error: jiff::Error| self.client.unexpected(&error))?;
         let cached = Cached {
             count: Count {
-                users: answer.users,
+                users: response.users,
                 as_of,
             },
-            pending: answer.pending,
+            pending: response.pending,
         };
-        Ok((cached, answer.source))
+        Ok((cached, response.source))
     }
 }

@@ -1,5 +1,5 @@
-//! Segments of which this instance could not note something: until it could say so to Redis, it believes no
-//! `pending` of theirs.
+//! Segments with notes that this instance could not send to Redis. Their `pending` is treated as unknown until the
+//! instance has ended their epoch in Redis.
 
 use std::collections::HashMap;
 
@@ -8,20 +8,20 @@ use parking_lot::Mutex;
 use domain::Segment;
 
 #[derive(Debug, Default)]
-pub(super) struct Unsaid(Mutex<Inner>);
+pub(super) struct Unsent(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// When something of a segment became unsaid the last time, in steps of `now`.
+    /// The step of `now` at which a note of the segment last failed to be sent.
     since: HashMap<Segment, u64>,
     now: u64,
 }
 
-/// The time up to which something is unsaid.
+/// A point in time, counted in calls of [`Unsent::add`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step(u64);
 
-impl Unsaid {
+impl Unsent {
     pub(super) fn contains(&self, segment: &Segment) -> bool {
         self.0.lock().since.contains_key(segment)
     }
@@ -36,8 +36,8 @@ impl Unsaid {
         Step(now)
     }
 
-    /// What was unsaid up to `step` is said now; what came while it was being said is not.
-    pub(super) fn said(&self, segments: &[Segment], step: Step) {
+    /// Removes segments whose notes failed up to `step`. Segments whose notes failed later stay.
+    pub(super) fn sent(&self, segments: &[Segment], step: Step) {
         let mut inner = self.0.lock();
         for segment in segments {
             if inner
@@ -50,31 +50,31 @@ impl Unsaid {
         }
     }
 
-    /// Begins to say something of these segments. It is unsaid unless [`Saying::done`] is reached.
-    pub(super) fn saying<'a>(&'a self, added: &'a [(Segment, u64)]) -> Saying<'a> {
-        Saying {
-            unsaid: self,
+    /// Starts to send notes of these segments. They are added as unsent unless [`Sending::done`] is called.
+    pub(super) fn sending<'a>(&'a self, added: &'a [(Segment, u64)]) -> Sending<'a> {
+        Sending {
+            unsent: self,
             added,
         }
     }
 }
 
-/// A guard, so that a call that fails or is dropped midway leaves its segments unsaid.
-pub(super) struct Saying<'a> {
-    unsaid: &'a Unsaid,
+/// A guard: a call that fails or is dropped midway adds its segments as unsent.
+pub(super) struct Sending<'a> {
+    unsent: &'a Unsent,
     added: &'a [(Segment, u64)],
 }
 
-impl Saying<'_> {
+impl Sending<'_> {
     pub(super) fn done(mut self) {
         self.added = &[];
     }
 }
 
-impl Drop for Saying<'_> {
+impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if !self.added.is_empty() {
-            self.unsaid
+            self.unsent
                 .add(self.added.iter().map(|(segment, _)| segment));
         }
     }
@@ -86,21 +86,21 @@ mod tests {
 
     #[test]
     fn what_came_while_it_was_being_said_stays_unsaid() {
-        let unsaid = Unsaid::default();
+        let unsent = Unsent::default();
         let sports = Segment::new("sports").unwrap();
         let added = [(sports.clone(), 1)];
-        unsaid.saying(&added).done();
-        assert!(!unsaid.contains(&sports));
-        drop(unsaid.saying(&added));
-        assert!(unsaid.contains(&sports));
+        unsent.sending(&added).done();
+        assert!(!unsent.contains(&sports));
+        drop(unsent.sending(&added));
+        assert!(unsent.contains(&sports));
 
         let names = [sports.clone()];
-        let step = unsaid.add(names.iter());
-        drop(unsaid.saying(&added));
-        unsaid.said(&names, step);
-        assert!(unsaid.contains(&sports));
-        let step = unsaid.add(names.iter());
-        unsaid.said(&names, step);
-        assert!(!unsaid.contains(&sports));
+        let step = unsent.add(names.iter());
+        drop(unsent.sending(&added));
+        unsent.sent(&names, step);
+        assert!(unsent.contains(&sports));
+        let step = unsent.add(names.iter());
+        unsent.sent(&names, step);
+        assert!(!unsent.contains(&sports));
     }
 }

@@ -1,4 +1,4 @@
-//! Where accepted pairs are kept: in the store, or in the spool while the store is unavailable.
+//! Writes accepted pairs to the store, and falls back to the spool while the store is unavailable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,23 +6,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::spool::{Sink, Spool};
-use super::{Durability, Kept, PendingNotes};
+use super::{Accepted, Durability, PendingNotes};
 use domain::store::{PairStore, Partly, StoreError};
 use domain::{Batch, Clock};
 
-/// Makes pairs durable.
+/// Makes pairs durable, in the store or in the spool.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct SpoolingWriter {
     recorder: Arc<Recorder>,
     spool: Option<Arc<Spool>>,
     clock: Arc<dyn Clock>,
-    /// How long a client waits for the store.
-    patience: Option<Duration>,
-    /// Held by the one request that tries a store which was unavailable when the spool fails too.
-    trying: tokio::sync::Mutex<()>,
+    /// The timeout of a write to the store; `None` for no timeout.
+    write_timeout: Option<Duration>,
+    /// Held by the one request that probes an unavailable store when the spool fails too.
+    probing: tokio::sync::Mutex<()>,
 }
 
-/// Puts pairs into the store and notes them as pending: at once, or later out of the spool.
+/// Records pairs in the store and notes them as pending. Both new pairs and spooled pairs pass through it.
 #[derive(Debug)]
 pub struct Recorder {
     store: Arc<dyn PairStore>,
@@ -30,26 +30,26 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder into `store`; `pending` is `None` with a store whose counts always hold all pairs.
+    /// Creates a recorder into `store`. `pending` is `None` for a store whose counts always include all pairs.
     pub fn new(store: Arc<dyn PairStore>, pending: Option<PendingNotes>) -> Self {
         Self { store, pending }
     }
 
-    /// Records pairs; the store has `patience` for it, or as long as it needs.
-    async fn record(&self, batch: &Batch, patience: Option<Duration>) -> Result<(), StoreError> {
-        let recorded = match patience {
+    /// Records pairs, with an optional timeout.
+    async fn record(&self, batch: &Batch, timeout: Option<Duration>) -> Result<(), StoreError> {
+        let recorded = match timeout {
             None => self.store.record(batch).await,
-            Some(patience) => {
-                let in_time = tokio::time::timeout(patience, self.store.record(batch)).await;
+            Some(timeout) => {
+                let in_time = tokio::time::timeout(timeout, self.store.record(batch)).await;
                 in_time.unwrap_or_else(|_| {
-                    let text = format!("it did not take pairs within {patience:?}");
-                    Err(StoreError::Timeout(text))
+                    let reason = format!("the write did not complete within {timeout:?}");
+                    Err(StoreError::Timeout(reason))
                 })
             }
         };
-        let took_some = matches!(&recorded, Ok(()) | Err(StoreError::Partly(_)));
+        let has_recorded = matches!(&recorded, Ok(()) | Err(StoreError::Partly(_)));
         if let Some(pending) = &self.pending
-            && took_some
+            && has_recorded
         {
             pending.note(batch).await;
         }
@@ -64,83 +64,83 @@ impl Sink for Recorder {
     }
 }
 
-impl Keeper {
+impl SpoolingWriter {
     pub(super) fn new(
         recorder: Arc<Recorder>,
         spool: Option<Arc<Spool>>,
         clock: Arc<dyn Clock>,
-        patience: Option<Duration>,
+        write_timeout: Option<Duration>,
     ) -> Self {
         Self {
             recorder,
             spool,
             clock,
-            patience,
-            trying: tokio::sync::Mutex::default(),
+            write_timeout,
+            probing: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Keeps `batch` in the store, or in the spool when the store can't take it now.
-    pub(super) async fn keep(&self, batch: &Batch) -> Result<Kept, StoreError> {
+    /// Writes `batch` to the store, or to the spool if the store is unavailable.
+    pub(super) async fn write(&self, batch: &Batch) -> Result<Accepted, StoreError> {
         let Some(spool) = &self.spool else {
             return match self.record(batch).await {
-                Ok(()) => Ok(Kept::all(Durability::Stored)),
+                Ok(()) => Ok(Accepted::all(Durability::Stored)),
                 Err(StoreError::Partly(partly)) => stored_or_undecided(*partly),
                 Err(error) => Err(error),
             };
         };
-        if !spool.store_is_away() {
+        if !spool.store_is_unavailable() {
             return self.store_or_spool(spool, batch).await;
         }
-        // A request that tried the store now would wait for its time-outs; delivery notices when it is back.
+        // A write to the store would only time out. Delivery detects when the store is available again.
         let error = match self.append(spool, batch).await {
-            Ok(()) => return Ok(Kept::all(Durability::Spooled)),
+            Ok(()) => return Ok(Accepted::all(Durability::Spooled)),
             Err(error) => error,
         };
-        // Neither the store nor the spool: one request at a time finds out whether the store is back.
-        let Ok(_trying) = self.trying.try_lock() else {
+        // Both the store and the spool fail. One request at a time probes whether the store is available again.
+        let Ok(_probing) = self.probing.try_lock() else {
             return Err(error);
         };
         match self.record(batch).await {
             Ok(()) => {
-                spool.note_back();
-                Ok(Kept::all(Durability::Stored))
+                spool.note_available();
+                Ok(Accepted::all(Durability::Stored))
             }
             Err(StoreError::Partly(partly)) if partly.open.is_empty() => {
-                spool.note_back();
+                spool.note_available();
                 stored_or_undecided(*partly)
             }
             Err(_) => Err(error),
         }
     }
 
-    async fn store_or_spool(&self, spool: &Spool, batch: &Batch) -> Result<Kept, StoreError> {
+    async fn store_or_spool(&self, spool: &Spool, batch: &Batch) -> Result<Accepted, StoreError> {
         match self.record(batch).await {
-            Ok(()) => Ok(Kept::all(Durability::Stored)),
+            Ok(()) => Ok(Accepted::all(Durability::Stored)),
             Err(StoreError::Partly(partly)) if partly.open.is_empty() => {
                 stored_or_undecided(*partly)
             }
             Err(StoreError::Partly(partly)) => {
                 self.append(spool, &batch.at(&partly.open)).await?;
-                Ok(Kept {
+                Ok(Accepted {
                     durability: Durability::Spooled,
                     refused: partly.refused,
                 })
             }
-            Err(error) if is_away(&error) => {
-                if spool.note_away() {
-                    tracing::warn!(%error, "the store is unavailable: pairs go to the spool");
+            Err(error) if is_to_spool(&error) => {
+                if spool.note_unavailable() {
+                    tracing::warn!(%error, "the store is unavailable; pairs go to the spool");
                 }
                 self.append(spool, batch).await?;
-                Ok(Kept::all(Durability::Spooled))
+                Ok(Accepted::all(Durability::Spooled))
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Records in the store for as long as a client waits.
+    /// Records in the store, with the timeout for requests.
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.recorder.record(batch, self.patience).await
+        self.recorder.record(batch, self.write_timeout).await
     }
 
     async fn append(&self, spool: &Spool, batch: &Batch) -> Result<(), StoreError> {
@@ -148,10 +148,10 @@ impl Keeper {
     }
 }
 
-/// What is known of a batch of which a part is recorded, without a spool for the rest.
-fn stored_or_undecided(partly: Partly) -> Result<Kept, StoreError> {
+/// The result for a batch that is partly recorded, when nothing of it goes to the spool.
+fn stored_or_undecided(partly: Partly) -> Result<Accepted, StoreError> {
     match partly.open.is_empty() {
-        true => Ok(Kept {
+        true => Ok(Accepted {
             durability: Durability::Stored,
             refused: partly.refused,
         }),
@@ -159,9 +159,9 @@ fn stored_or_undecided(partly: Partly) -> Result<Kept, StoreError> {
     }
 }
 
-/// Whether the same pairs may well be taken later. A store that is merely busy slows its clients down instead:
-/// spooling then would only hide that they send too much.
-fn is_away(error: &StoreError) -> bool {
+/// Whether pairs go to the spool after this error, because the store may accept them later. A store that is merely busy
+/// slows its clients down instead: spooling would only hide that they send too much.
+fn is_to_spool(error: &StoreError) -> bool {
     match error {
         StoreError::Unavailable(_)
         | StoreError::Timeout(_)
@@ -199,7 +199,7 @@ mod tests {
         let (root, disk) = (tempfile::tempdir().unwrap(), MemDisk::default());
         let spool = spool_on(&root, &disk);
         let store = Arc::new(Model::default());
-        let keeper = Keeper::new(
+        let writer = SpoolingWriter::new(
             Arc::new(Recorder::new(
                 Arc::clone(&store) as Arc<dyn PairStore>,
                 None,
@@ -209,21 +209,21 @@ mod tests {
             None,
         );
         store.is_gone.store(true, Ordering::Relaxed);
-        let kept = keeper.keep(&batch()).await.unwrap();
-        assert_eq!(kept, Kept::all(Durability::Spooled));
-        // After a failed sync the spool takes nothing any more.
+        let result = writer.write(&batch()).await.unwrap();
+        assert_eq!(result, Accepted::all(Durability::Spooled));
+        // After a failed sync the spool accepts no further writes.
         disk.set_faults(Faults {
             sync: true,
             ..Faults::default()
         });
-        assert!(keeper.keep(&batch()).await.is_err());
-        assert!(spool.store_is_away());
+        assert!(writer.write(&batch()).await.is_err());
+        assert!(spool.store_is_unavailable());
         store.is_gone.store(false, Ordering::Relaxed);
-        let kept = keeper.keep(&batch()).await.unwrap();
-        assert_eq!(kept, Kept::all(Durability::Stored));
+        let result = writer.write(&batch()).await.unwrap();
+        assert_eq!(result, Accepted::all(Durability::Stored));
         assert!(
-            !spool.store_is_away(),
-            "no need to go by the spool any more"
+            !spool.store_is_unavailable(),
+            "new pairs go to the store again"
         );
     }
 }

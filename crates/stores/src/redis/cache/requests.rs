@@ -1,4 +1,4 @@
-//! What the cache asks of Redis: each question as the requests that make it up.
+//! The cache's requests to Redis: each operation as the commands and scripts that it consists of.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use crate::redis::Request;
 use domain::cache::{LockToken, PendingMark};
 use domain::{Count, Segment, Timestamp, Window};
 
-/// Segments asked about in one call to one server: a few hundred microseconds of its time.
+/// Segments read by one request to one server: a few hundred microseconds of its time.
 pub(super) const GET_AT_ONCE: usize = 200;
-/// Members of the list of segments that one step of a scan looks at.
+/// Members of the list of segments that one step of a scan visits.
 const SCAN_STEP: usize = 1_000;
 /// Members added to the list of segments by one command.
 pub(super) const ADD_AT_ONCE: usize = 1_000;
 
 #[derive(Debug)]
-pub(super) struct Asks {
+pub(super) struct Requests {
     keys: Keys,
     scripts: Scripts,
-    /// Milliseconds that each kind of key is kept.
+    /// The TTL of counts in milliseconds, as a string.
     keep_counts: String,
+    /// The TTL of pending counters in milliseconds, as a string.
     keep_pending: String,
     keep_segments: Duration,
     max_ahead: Duration,
@@ -29,7 +30,7 @@ pub(super) struct Asks {
     together: usize,
 }
 
-impl Asks {
+impl Requests {
     pub(super) fn new(options: &RedisCacheOptions) -> Self {
         Self {
             keys: Keys::new(&options.prefix),
@@ -46,7 +47,7 @@ impl Asks {
         }
     }
 
-    /// The counts of at most [`GET_AT_ONCE`] segments; the answers, joined, have one for each.
+    /// Reads the counts of at most [`GET_AT_ONCE`] segments. The responses, concatenated, have one entry a segment.
     pub(super) fn get(&self, segments: &[Segment], window: Window) -> Vec<Request<'_>> {
         let together = segments.chunks(self.together);
         let requests = together.map(|segments| {
@@ -60,9 +61,9 @@ impl Asks {
 
     /// Adds to the noted pairs of each segment.
     ///
-    /// On a cluster the counter of a segment and the list of segments live on different nodes, so that either may
-    /// hear of the pairs first. The worst that a removal in between does: the segment is off the list until its
-    /// next pair, or until the store is listed again.
+    /// On a cluster the counter of a segment and the list of segments live on different nodes, so either may be
+    /// updated first. If a removal runs in between, the segment is missing from the list until its next pair, or until
+    /// the store's segments are listed again.
     pub(super) fn note(&self, added: &[(Segment, u64)]) -> Vec<Request<'_>> {
         let mut requests = Vec::with_capacity(2 * added.len() + 2);
         for (segment, pairs) in added {
@@ -71,23 +72,23 @@ impl Asks {
             requests.push(Request::command("HINCRBY", (&key, "noted", pairs)));
             requests.push(Request::command("PEXPIRE", (&key, &self.keep_pending)));
         }
-        requests.extend(self.hear_of(added.iter().map(|(segment, _)| segment)));
+        requests.extend(self.touch(added.iter().map(|(segment, _)| segment)));
         requests
     }
 
-    /// Ends the epoch of each segment's counters, so that no mark taken before counts. Removing is what a Redis
-    /// without memory to spare still does.
+    /// Ends the epoch of each segment's counters, which invalidates all earlier marks. It deletes instead of writing,
+    /// because a Redis at its memory limit still accepts deletes.
     pub(super) fn end_epoch(&self, segments: &[Segment]) -> Vec<Request<'_>> {
         let end = |segment| Request::command("HDEL", (self.keys.pending(segment), "epoch"));
         segments
             .iter()
             .map(end)
-            .chain(self.hear_of(segments.iter()))
+            .chain(self.touch(segments.iter()))
             .collect()
     }
 
-    /// Notes a sign of life of these segments in the list. What was not heard of for long goes.
-    pub(super) fn hear_of<'a>(
+    /// Renews these segments in the list, and removes segments that were not renewed for `keep_segments`.
+    pub(super) fn touch<'a>(
         &self,
         segments: impl Iterator<Item = &'a Segment>,
     ) -> Vec<Request<'static>> {
@@ -104,7 +105,7 @@ impl Asks {
         add.chain([forget, self.keep_list()]).collect()
     }
 
-    /// The score of the list below which nothing was heard of a segment for too long.
+    /// The score in the list below which a segment has expired.
     pub(super) fn oldest(&self) -> i64 {
         let keep = i64::try_from(self.keep_segments.as_millis()).unwrap_or(i64::MAX);
         Timestamp::now().as_millisecond().saturating_sub(keep)
@@ -140,12 +141,12 @@ impl Asks {
         ];
         let mut requests = vec![Request::Run(&self.scripts.put, keys, args)];
         if count.users > 0 {
-            requests.extend(self.hear_of(std::iter::once(segment)));
+            requests.extend(self.touch(std::iter::once(segment)));
         }
         requests
     }
 
-    /// Whether the list is whole.
+    /// Reads for how long the list of segments is still complete.
     pub(super) fn list_head(&self) -> Request<'_> {
         let keys = vec![self.keys.segments.clone()];
         Request::Run(&self.scripts.list_head, keys, Vec::new())
@@ -170,7 +171,7 @@ impl Asks {
         Request::Run(&self.scripts.forget_counts, keys, Vec::new())
     }
 
-    /// Removes the counts over these windows, and the segment from the list if it still has this score.
+    /// Removes the counts over these windows, and removes the segment from the list if its score is still `score`.
     pub(super) fn remove(
         &self,
         segment: &Segment,
@@ -196,7 +197,7 @@ impl Asks {
         Request::Run(&self.scripts.lock, vec![self.keys.lock.clone()], args)
     }
 
-    /// Notes a run by how long the note still has to last.
+    /// Records a run as a key with the TTL `keep`.
     pub(super) fn note_run(&self, keep: Duration) -> Request<'_> {
         let keys = vec![self.keys.last_run.clone()];
         Request::Run(&self.scripts.note_run, keys, vec![millis(keep)])
@@ -216,7 +217,7 @@ impl Asks {
     }
 }
 
-/// A time as Redis takes it: whole milliseconds, one at least, and below where a time in milliseconds overflows.
+/// A duration as Redis expects it: whole milliseconds, at least 1, and small enough that an expiry does not overflow.
 fn millis(time: Duration) -> String {
     time.as_millis().clamp(1, 1 << 52).to_string()
 }

@@ -1,5 +1,5 @@
-//! How fast to write: time-outs that grow, bodies that shrink, pauses that the server asks for, and a queue that is
-//! bounded by what the server takes in two seconds.
+//! Flow control of writes: the timeout grows and bodies shrink on a slow server, pauses that the server requests are
+//! kept, and the queue is limited to what the server accepts in two seconds.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use tokio::time::Instant;
 
 use domain::store::StoreError;
 
-/// A write that takes longer than this is not waited for, however slow the server has been so far.
+/// The upper limit of the timeout of a write, however slow the server has been so far.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bodies don't get smaller than this: most of the cost of a write of so few lines is the request itself.
+/// The lower limit of the body size. Below it, most of the cost of a write is the request itself.
 const LEAST_LINES: usize = 500;
-/// The longest pause that the server's `Retry-After` can cause. A server that is back sooner is not kept waiting
-/// for ever by a number that nobody meant.
+/// The upper limit of a pause from the server's `Retry-After`, so that an absurd value does not stop writes to a server
+/// that has recovered.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How much one write changes the measured rate.
+/// The weight of one write in the moving average of the rate.
 const RATE_WEIGHT: f64 = 0.2;
-/// How long the last pair of a full queue waits: a third of what a client waits by default.
+/// The time that the last pair of a full queue waits: a third of the time that a client waits by default.
 const QUEUE_TIME: Duration = Duration::from_secs(2);
-/// The rate that is assumed before a full body was written, in lines a second and write. InfluxDB 2.9.1 takes
-/// 240,000 on each of two connections.
+/// The assumed rate before the first full body was written, in lines per second and concurrent write. InfluxDB 2.9.1
+/// accepts 240,000 on each of two connections.
 const ASSUMED_RATE: f64 = 100_000.0;
 
-/// What the writes so far tell about the server.
+/// The limits for the next writes, derived from the previous ones.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct FlowControl {
     base_timeout: Duration,
     batch_lines: usize,
     in_flight: usize,
@@ -37,45 +37,45 @@ pub(super) struct Pace {
 struct State {
     timeout: Duration,
     lines: usize,
-    /// Lines a second that one write takes.
+    /// Lines per second of one write, as a moving average.
     rate: f64,
     pause: Option<Pause>,
 }
 
-/// A pause that the server asked for.
+/// A pause that the server requested.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pause {
     until: Instant,
-    /// The status that asked for it.
+    /// The status of the response that requested it.
     status: u16,
 }
 
 impl Pause {
-    /// When it ends.
+    /// The end of the pause.
     pub(super) fn until(&self) -> Instant {
         self.until
     }
 
-    /// What a write meets that can't wait for its end.
+    /// The error for a write that can't wait until the end of the pause.
     pub(super) fn error(&self) -> StoreError {
         let left = self.until.saturating_duration_since(Instant::now());
         let seconds = Duration::from_secs(left.as_secs_f64().ceil() as u64);
         if self.status == 429 {
             return StoreError::Throttled {
-                reason: "InfluxDB answered status 429".to_owned(),
+                reason: "InfluxDB returned status 429".to_owned(),
                 retry_after: seconds.max(Duration::from_secs(1)),
             };
         }
         StoreError::Unavailable(format!(
-            "InfluxDB answered status {} and asks for a pause of {} s",
+            "InfluxDB returned status {} and requests a pause of {} s",
             self.status,
             seconds.as_secs()
         ))
     }
 }
 
-impl Pace {
-    /// A pace that begins with these; `queue_lines` is the most that may ever wait.
+impl FlowControl {
+    /// Starts with these values. `queue_lines` is the upper limit of the queue.
     pub(super) fn new(
         base_timeout: Duration,
         batch_lines: usize,
@@ -96,33 +96,33 @@ impl Pace {
         }
     }
 
-    /// How long the next write may take.
+    /// The timeout of the next write.
     pub(super) fn timeout(&self) -> Duration {
         self.state.lock().timeout
     }
 
-    /// How many lines the next body may have.
+    /// The maximum number of lines in the next body.
     pub(super) fn batch_lines(&self) -> usize {
         self.state.lock().lines
     }
 
-    /// Notes a write that was answered after `elapsed`. A server that was slow once may be slow again, so the
-    /// time-out stays at twice what it needed.
-    pub(super) fn answered(&self, lines: usize, elapsed: Duration) {
+    /// Records a write whose response came after `elapsed`. A server that was slow once may be slow again, so the
+    /// timeout stays at twice that time.
+    pub(super) fn responded(&self, lines: usize, elapsed: Duration) {
         let mut state = self.state.lock();
         let longest = LONGEST_TIMEOUT.max(self.base_timeout);
         state.timeout = (elapsed * 2).clamp(self.base_timeout, longest);
         if elapsed * 2 < self.base_timeout {
             state.lines = (state.lines * 2).min(self.batch_lines);
         }
-        // A small body says little about the rate: most of its time is the request's own.
+        // Small bodies are ignored: most of their time is overhead of the request.
         if lines * 2 >= state.lines {
             let rate = lines as f64 / elapsed.as_secs_f64().max(0.001);
             state.rate += (rate - state.rate) * RATE_WEIGHT;
         }
     }
 
-    /// Notes a write that got no answer within `waited`.
+    /// Records a write that got no response within `waited`.
     pub(super) fn timed_out(&self, waited: Duration) {
         let mut state = self.state.lock();
         let longest = LONGEST_TIMEOUT.max(self.base_timeout);
@@ -131,21 +131,21 @@ impl Pace {
         state.rate *= 1.0 - RATE_WEIGHT;
     }
 
-    /// Notes that the server asks for a pause.
+    /// Records that the server requests a pause.
     pub(super) fn pause(&self, wish: Duration, status: u16) {
         let until = Instant::now() + wish.min(LONGEST_PAUSE);
         self.state.lock().pause = Some(Pause { until, status });
     }
 
-    /// The pause that the server asked for, until it is over.
+    /// The current pause, if the server requested one that has not ended.
     pub(super) fn paused(&self) -> Option<Pause> {
         let mut state = self.state.lock();
         state.pause = state.pause.filter(|pause| pause.until > Instant::now());
         state.pause
     }
 
-    /// How many lines may wait or be under way: what the server takes within [`QUEUE_TIME`], and in any case what
-    /// keeps all writes busy.
+    /// The maximum number of lines that are queued or being written: what the server accepts within [`QUEUE_TIME`], but at
+    /// least enough to keep all concurrent writes busy.
     pub(super) fn queue_lines(&self) -> usize {
         let state = self.state.lock();
         let in_time = state.rate * QUEUE_TIME.as_secs_f64() * self.in_flight as f64;
@@ -160,58 +160,58 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn pace() -> Pace {
-        Pace::new(SECOND * 10, 5_000, 2, 1_000_000)
+    fn flow() -> FlowControl {
+        FlowControl::new(SECOND * 10, 5_000, 2, 1_000_000)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_server_gets_more_time_and_smaller_bodies() {
-        let pace = pace();
-        pace.timed_out(pace.timeout());
-        assert_eq!((pace.timeout(), pace.batch_lines()), (SECOND * 20, 2_500));
+        let flow = flow();
+        flow.timed_out(flow.timeout());
+        assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 20, 2_500));
         for _ in 0..9 {
-            pace.timed_out(pace.timeout());
+            flow.timed_out(flow.timeout());
         }
-        assert_eq!((pace.timeout(), pace.batch_lines()), (SECOND * 30, 500));
-        pace.answered(500, SECOND * 12);
-        assert_eq!((pace.timeout(), pace.batch_lines()), (SECOND * 24, 500));
+        assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 30, 500));
+        flow.responded(500, SECOND * 12);
+        assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 24, 500));
         for _ in 0..9 {
-            pace.answered(5_000, SECOND);
+            flow.responded(5_000, SECOND);
         }
-        assert_eq!((pace.timeout(), pace.batch_lines()), (SECOND * 10, 5_000));
+        assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 10, 5_000));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_queue_holds_two_seconds_of_what_the_server_takes() {
-        let pace = pace();
+        let flow = flow();
         for _ in 0..60 {
-            pace.answered(5_000, Duration::from_millis(50));
+            flow.responded(5_000, Duration::from_millis(50));
         }
-        let lines = pace.queue_lines();
+        let lines = flow.queue_lines();
         assert!((399_000..=401_000).contains(&lines), "{lines}");
         for _ in 0..60 {
-            pace.answered(5_000, SECOND * 3);
+            flow.responded(5_000, SECOND * 3);
         }
-        assert_eq!(pace.queue_lines(), 15_000, "what keeps two writes busy");
+        assert_eq!(flow.queue_lines(), 15_000, "what keeps two writes busy");
         for _ in 0..60 {
-            pace.answered(1, SECOND * 9);
+            flow.responded(1, SECOND * 9);
         }
-        assert_eq!(pace.queue_lines(), 15_000, "small bodies say nothing");
+        assert_eq!(flow.queue_lines(), 15_000, "small bodies say nothing");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_has_an_end_whatever_the_server_asks_for() {
-        let pace = pace();
-        pace.pause(Duration::MAX, 429);
-        let pause = pace.paused().unwrap();
+        let flow = flow();
+        flow.pause(Duration::MAX, 429);
+        let pause = flow.paused().unwrap();
         assert_eq!(pause.until(), Instant::now() + LONGEST_PAUSE);
         let StoreError::Throttled { retry_after, .. } = pause.error() else {
-            panic!("429 slows its clients down");
+            panic!("429 throttles its clients");
         };
         assert_eq!(retry_after, LONGEST_PAUSE);
         tokio::time::advance(LONGEST_PAUSE).await;
-        assert!(pace.paused().is_none());
-        pace.pause(SECOND, 503);
-        assert_eq!(pace.paused().unwrap().error().name(), "unavailable");
+        assert!(flow.paused().is_none());
+        flow.pause(SECOND, 503);
+        assert_eq!(flow.paused().unwrap().error().name(), "unavailable");
     }
 }

@@ -1,19 +1,19 @@
-//! JSON that is not one object a line: arrays, and objects over several lines. Each item becomes a line of NDJSON.
+//! JSON that is not NDJSON: arrays, and objects that span lines. Each item becomes a line of NDJSON.
 
 use std::io::{self, BufRead};
 
-use super::parcel::{MAX_LINE, Packer, Stopped};
+use super::batch::{Batcher, MAX_LINE, Stopped};
 use super::position::Position;
 use super::times::Times;
 use crate::cli::Failure;
 
-/// Passes each item of `input`: what stands at its top, and the elements of the arrays there. Whether an item is
-/// JSON is left to the service to judge.
+/// Passes each item of `input`: its top-level values, and the elements of its top-level arrays. Whether an item is
+/// valid JSON is left to the service.
 pub(super) fn pass(
     input: &mut impl BufRead,
     times: &Times,
     position: &Position,
-    packer: &mut Packer,
+    batcher: &mut Batcher,
 ) -> Result<(), Stopped> {
     let mut splitter = Splitter::default();
     loop {
@@ -21,7 +21,7 @@ pub(super) fn pass(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 let text = format!("line {}: {error}", splitter.line);
-                return Err(packer.fail(position.get(), Failure::failed(text)));
+                return Err(batcher.fail(position.get(), Failure::failed(text)));
             }
             Ok(buffer) => buffer,
         };
@@ -31,31 +31,31 @@ pub(super) fn pass(
         let length = buffer.len();
         for byte in buffer {
             if splitter.take(*byte) {
-                splitter.hand_over(times, position, packer)?;
+                splitter.hand_over(times, position, batcher)?;
             }
         }
         input.consume(length);
     }
     if splitter.ends_item() {
-        splitter.hand_over(times, position, packer)?;
+        splitter.hand_over(times, position, batcher)?;
     }
     match splitter.unfinished() {
-        Some(what) => Err(packer.fail(position.get(), Failure::failed(what))),
-        None => packer.flush(position.get()),
+        Some(what) => Err(batcher.fail(position.get(), Failure::failed(what))),
+        None => batcher.flush(position.get()),
     }
 }
 
-/// Cuts text into items, byte by byte.
+/// Splits the input into items, byte by byte.
 struct Splitter {
-    /// The present line, from 1.
+    /// The current line, from 1.
     line: u64,
-    /// Where the array began that is open.
+    /// The line on which the open array began.
     array: Option<u64>,
     item: Vec<u8>,
-    /// Where the item began that is open.
+    /// The line on which the open item began.
     began: Option<u64>,
     is_too_long: bool,
-    /// Braces and brackets that are open within the item.
+    /// The number of open braces and brackets within the item.
     depth: usize,
     in_string: bool,
     escaped: bool,
@@ -77,7 +77,7 @@ impl Default for Splitter {
 }
 
 impl Splitter {
-    /// Takes the next byte; whether an item is whole with it.
+    /// Processes the next byte. Returns true if it completes an item.
     fn take(&mut self, byte: u8) -> bool {
         let is_whole = match self.began {
             None => {
@@ -94,7 +94,7 @@ impl Splitter {
 
     fn between(&mut self, byte: u8) {
         match byte {
-            // The bytes of a byte order mark stand in files that were joined.
+            // The last three are the bytes of a byte order mark, which concatenated files contain.
             b' ' | b'\t' | b'\r' | b'\n' | b',' | 0xef | 0xbb | 0xbf => {}
             b'[' if self.array.is_none() => self.array = Some(self.line),
             b']' if self.array.is_some() => self.array = None,
@@ -107,7 +107,7 @@ impl Splitter {
 
     fn within(&mut self, byte: u8) -> bool {
         if self.in_string {
-            // A line feed in a string is no JSON. In a line there is none, so that another character has to say so.
+            // A line feed in a string is invalid JSON, but would split the NDJSON line. A carriage return is as invalid.
             self.push(if byte == b'\n' { b'\r' } else { byte });
             match byte {
                 _ if self.escaped => self.escaped = false,
@@ -122,7 +122,7 @@ impl Splitter {
             b'"' => self.in_string = true,
             b'{' | b'[' => self.depth += 1,
             b'}' | b']' if is_plain => {
-                // The end of the array, behind a number or a word; or one too many, which the service may judge.
+                // The end of the array after a number or a word, or an unmatched bracket, which the service rejects.
                 if byte == b']' && self.array.take().is_some() {
                     return true;
                 }
@@ -150,7 +150,7 @@ impl Splitter {
         }
     }
 
-    /// Whether the end of the input ends the item that is open: a number or a word.
+    /// Whether the end of the input completes the open item, which is then a number or a word.
     fn ends_item(&self) -> bool {
         self.began.is_some() && self.depth == 0 && !self.in_string
     }
@@ -172,15 +172,15 @@ impl Splitter {
         &mut self,
         times: &Times,
         position: &Position,
-        packer: &mut Packer,
+        batcher: &mut Batcher,
     ) -> Result<(), Stopped> {
         let line = self.began.take().unwrap_or(self.line);
         let result = match self.is_too_long {
             true => {
                 let message = format!("the item has more than {MAX_LINE} bytes");
-                packer.refuse(line, message, None, position.get())
+                batcher.refuse(line, message, None, position.get())
             }
-            false => packer.add_json(line, self.item.trim_ascii(), times, position.get()),
+            false => batcher.add_json(line, self.item.trim_ascii(), times, position.get()),
         };
         self.item.clear();
         self.is_too_long = false;
@@ -191,28 +191,28 @@ impl Splitter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::load::parcel::Piece;
+    use crate::cli::load::batch::Piece;
 
-    /// The lines that come of a text, where each item began, and why reading stopped.
+    /// The lines from a string, the line on which each item began, and the failure.
     fn split(text: &str) -> (Vec<String>, Vec<u64>, Option<String>) {
         let (to, mut from) = tokio::sync::mpsc::channel(64);
-        let mut packer = Packer::new(to, 1_000);
+        let mut batcher = Batcher::new(to, 1_000);
         let mut pieces = io::BufReader::with_capacity(3, text.as_bytes());
         let _ = pass(
             &mut pieces,
             &Times::default(),
             &Position::default(),
-            &mut packer,
+            &mut batcher,
         );
-        drop(packer);
+        drop(batcher);
         let (mut bodies, mut lines, mut failure) = (Vec::new(), Vec::new(), None);
         while let Ok(piece) = from.try_recv() {
             match piece {
-                Piece::Parcel(parcel) => {
-                    let body = String::from_utf8(parcel.body.to_vec()).unwrap();
+                Piece::Batch(batch) => {
+                    let body = String::from_utf8(batch.body.to_vec()).unwrap();
                     bodies.extend(body.lines().map(str::to_owned));
-                    lines.extend(parcel.lines);
-                    lines.extend(parcel.refused.iter().map(|refused| refused.line));
+                    lines.extend(batch.lines);
+                    lines.extend(batch.refused.iter().map(|refused| refused.line));
                 }
                 Piece::Failed(Failure::Failed(text) | Failure::Usage(text)) => failure = Some(text),
                 Piece::Input(..) | Piece::Warning(_) => {}

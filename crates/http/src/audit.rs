@@ -1,5 +1,6 @@
-//! The audit trail: one log line, at info under the target `audit`, for each request that erases, recounts or archives, and
-//! for each that is refused for its token. Who, what, from where, and what came of it; no token, and no user but a hash.
+//! The audit trail: one log line, with level info and target `audit`, for each request that erases, refreshes or archives,
+//! and for each request that is refused because of its token or origin. A line has the caller, the action, the address and
+//! the outcome. It never has a token, and of a user only a hash.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,40 +19,40 @@ use super::route::Route;
 use crate::auth::Digest;
 use engine::Headcount;
 
-/// Refusals are counted anew after this time.
+/// The period of the limits on lines for refusals.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Lines for refusals of one address in that time.
+/// Lines per period for refusals of one address.
 const PER_ADDRESS: u32 = 10;
-/// Lines for refusals of all addresses in that time: 36 MB a day at most, with 250 bytes each. Metrics count them all.
+/// Lines per period for refusals of all addresses: at most 36 MB a day with 250 bytes a line. Metrics count all refusals.
 const FOR_ALL: u32 = 100;
-/// Hexadecimal digits of a user's hash: 64 bits tell users apart, and a shorter text is easier to read.
+/// Hexadecimal digits of a user's hash: 64 bits tell users apart, and a short string is easier to read.
 const HASH_DIGITS: usize = 16;
 
-/// What a handler says of what it did, for the line of its request. Travels beside the response, never in it.
+/// The outcome that a handler reports for the audit trail: an extension of the response, never sent to the client.
 #[derive(Debug, Clone)]
-pub(super) struct Done(pub(super) String);
+pub(super) struct AuditOutcome(pub(super) String);
 
-/// Writes the lines.
+/// Writes the audit trail. Cloning is cheap.
 #[derive(Clone)]
-pub(super) struct Trail {
-    /// Knows how users are called in the store; none where no user can be named.
+pub(super) struct AuditTrail {
+    /// For the ids that users have in the store. `None` in a process whose routes name no user.
     app: Option<Arc<Headcount>>,
     refusals: Arc<Mutex<Refusals>>,
 }
 
-/// A request as the trail has it.
-pub(super) struct Act<'a> {
+/// A request as the audit trail records it.
+pub(super) struct AuditEvent<'a> {
     pub(super) route: Route,
     pub(super) method: &'static str,
-    /// The name of the token or the subject of the JWT, where it was rightly presented.
+    /// The name of the token or the subject of the JWT, if it was valid.
     pub(super) who: Option<&'a str>,
     pub(super) from: IpAddr,
     pub(super) request_id: &'a str,
-    /// Whom or what the request is about.
+    /// The user or segment that the request is about.
     pub(super) about: Option<&'a str>,
 }
 
-impl Trail {
+impl AuditTrail {
     pub(super) fn new(app: Option<Arc<Headcount>>) -> Self {
         Self {
             app,
@@ -59,7 +60,7 @@ impl Trail {
         }
     }
 
-    /// Whom or what a request is about, if the trail has a line for it.
+    /// The user or segment that a request is about, if the request is recorded.
     pub(super) fn about(&self, route: Route, method: &str, uri: &Uri) -> Option<String> {
         action(route, method)?;
         match route {
@@ -78,7 +79,7 @@ impl Trail {
                 let mut pairs = form_urlencoded::parse(query.as_bytes());
                 let named = pairs.find(|(key, _)| key == "segment");
                 Some(match named {
-                    // Quoted: it may be no name at all.
+                    // Quoted, because it may be an invalid name.
                     Some((_, name)) => format!("segment {name:.128?}"),
                     None => "all segments".to_owned(),
                 })
@@ -87,46 +88,46 @@ impl Trail {
         }
     }
 
-    /// The line of an answered request, if there is one.
-    pub(super) fn write(&self, act: &Act<'_>, response: &Response) {
+    /// Writes the line of a request with its response, if the request is recorded.
+    pub(super) fn write(&self, event: &AuditEvent<'_>, response: &Response) {
         let status = response.status();
         let code = response.extensions().get::<Code>();
         let code = code.map_or("", |Code(code)| code);
         if is_refusal(status, code) {
-            self.refused(act, status, code);
-        } else if let Some(action) = action(act.route, act.method) {
-            let done = response.extensions().get::<Done>();
+            self.refused(event, status, code);
+        } else if let Some(action) = action(event.route, event.method) {
+            let done = response.extensions().get::<AuditOutcome>();
             let outcome = match done {
-                Some(Done(outcome)) => outcome.as_str(),
+                Some(AuditOutcome(outcome)) => outcome.as_str(),
                 None if code.is_empty() => "done",
                 None => code,
             };
             tracing::info!(
                 target: "audit",
                 action,
-                about = act.about.unwrap_or("all"),
-                who = act.who.unwrap_or("-"),
-                from = %act.from,
-                request_id = act.request_id,
+                about = event.about.unwrap_or("all"),
+                who = event.who.unwrap_or("-"),
+                from = %event.from,
+                request_id = event.request_id,
                 status = status.as_u16(),
                 outcome,
-                "done at somebody's request"
+                "done on request"
             );
         }
     }
 
-    fn refused(&self, act: &Act<'_>, status: StatusCode, code: &str) {
-        let Some(left_out) = self.refusals.lock().next(act.from, Instant::now()) else {
+    fn refused(&self, event: &AuditEvent<'_>, status: StatusCode, code: &str) {
+        let Some(left_out) = self.refusals.lock().next(event.from, Instant::now()) else {
             return;
         };
         tracing::info!(
             target: "audit",
             action = "refusal",
-            route = act.route.template(),
-            method = act.method,
-            who = act.who.unwrap_or("-"),
-            from = %act.from,
-            request_id = act.request_id,
+            route = event.route.template(),
+            method = event.method,
+            who = event.who.unwrap_or("-"),
+            from = %event.from,
+            request_id = event.request_id,
             status = status.as_u16(),
             outcome = code,
             left_out,
@@ -135,7 +136,7 @@ impl Trail {
     }
 }
 
-/// What the trail calls a request that it has a line for.
+/// The `action` of a request that is recorded.
 fn action(route: Route, method: &str) -> Option<&'static str> {
     match (route, method) {
         (Route::User, "DELETE") => Some("erase"),
@@ -145,7 +146,7 @@ fn action(route: Route, method: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the token was to blame. A full queue is not.
+/// Whether the request was refused because of its token or origin. A full queue is no refusal.
 fn is_refusal(status: StatusCode, code: &str) -> bool {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => true,
@@ -154,12 +155,12 @@ fn is_refusal(status: StatusCode, code: &str) -> bool {
     }
 }
 
-/// Bounds the lines for refusals: a flood of them must neither fill a disk nor hide those of others.
+/// Limits the lines for refusals: a flood must neither fill a disk nor hide the refusals of other clients.
 struct Refusals {
     since: Instant,
     by_address: HashMap<IpAddr, u32>,
     lines: u32,
-    /// Refusals without a line since the last one that has one.
+    /// Refusals without a line since the last line.
     left_out: u64,
 }
 
@@ -173,7 +174,7 @@ impl Refusals {
         }
     }
 
-    /// Whether a refusal of `from` gets a line, and how many got none before it.
+    /// Whether a refusal of `from` gets a line: if so, the number of refusals without a line before it.
     fn next(&mut self, from: IpAddr, now: Instant) -> Option<u64> {
         if now.saturating_duration_since(self.since) >= PERIOD {
             *self = Self {
@@ -181,7 +182,7 @@ impl Refusals {
                 ..Self::new(now)
             };
         }
-        // In this order: an address that gets no line takes no memory.
+        // The total is checked first, so that an address without a line takes no memory.
         if self.lines >= FOR_ALL {
             self.left_out += 1;
             return None;
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(
             refusals.next(address(2), began),
             Some(990),
-            "others are still heard"
+            "other addresses still get lines"
         );
         let many: usize = (3..=250)
             .map(|last| {

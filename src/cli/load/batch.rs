@@ -1,4 +1,4 @@
-//! Lines on their way to the service, packed into requests of bounded size.
+//! Batches of lines: the body of one request, of bounded size, with the position of each line in the input.
 
 use std::sync::Arc;
 
@@ -9,63 +9,63 @@ use super::reading::Reading;
 use super::times::Times;
 use crate::cli::Failure;
 
-/// Most bytes of one request: half of the service's default `max_body`.
+/// The maximum size of a body in bytes: half of the service's default `max_body`.
 const MAX_BYTES: usize = 4 << 20;
 
-/// The longest line worth sending. A pair with the longest names has some 3 KiB, escapes included; the rest is
-/// room for fields that the service ignores.
+/// The maximum length of a line in bytes. A pair with the longest names takes about 3 KiB, escapes included. The rest is
+/// for fields that the service ignores.
 pub(super) const MAX_LINE: usize = 1 << 20;
 
-/// What the reader hands over.
+/// What the reader sends over the channel.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// How the next input is read, and what is odd about it.
+    /// How the next input is read, with warnings about it.
     Input(Reading, Vec<String>),
-    /// What is odd about the input, further on.
+    /// A later warning about the input.
     Warning(String),
     /// Pairs to post.
-    Parcel(Parcel),
+    Batch(Batch),
     /// The input can't be read to its end.
     Failed(Failure),
 }
 
-/// One request's worth of pairs, and where each came from.
+/// The lines of one request, and the line of the input that each came from.
 #[derive(Debug, Default)]
-pub(super) struct Parcel {
-    /// The file's name, or what stands for it.
+pub(super) struct Batch {
+    /// The file's name, or `standard input` or `generated`.
     pub(super) source: Arc<str>,
-    /// NDJSON, ready to be posted; empty when every line was refused here.
+    /// NDJSON, ready to be posted; empty if every line was refused here.
     pub(super) body: Bytes,
     /// For each line of the body: the line of the input.
     pub(super) lines: Vec<u64>,
-    /// What never made it into the body.
+    /// The lines of the input that can't be sent.
     pub(super) refused: Vec<Refused>,
-    /// Rows whose field for the time is empty.
+    /// The number of rows whose time is empty.
     pub(super) untimed: u64,
-    /// How much of the input had been read when this was packed, in the units of the progress bar.
+    /// How much of the input had been read when this batch was complete, in the units of the progress bar.
     pub(super) position: u64,
 }
 
-/// A line of the input that could not be sent.
+/// A line of the input that can't be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) line: u64,
     pub(super) message: String,
-    /// What stood there, as far as it is text and short.
+    /// The content of the line, unless it is longer than `MAX_KEPT`; invalid UTF-8 is replaced.
     pub(super) item: Option<String>,
 }
 
-/// As much as is kept of what was refused.
+/// The maximum length of a refused line that is kept, in bytes.
 const MAX_KEPT: usize = 4 << 10;
 
-/// Nobody takes parcels any more: stop reading.
+/// The receiver of batches is gone, or the input failed: stop reading.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// Packs lines into parcels and hands each over, waiting while the receiver has enough.
-pub(super) struct Packer {
+/// Collects lines into batches and sends each over a channel, blocking while the channel is full.
+pub(super) struct Batcher {
     to: Sender<Piece>,
-    most: usize,
+    max_lines: usize,
     source: Arc<str>,
     body: Vec<u8>,
     lines: Vec<u64>,
@@ -73,7 +73,7 @@ pub(super) struct Packer {
     untimed: u64,
 }
 
-impl Parcel {
+impl Batch {
     /// The lines of the body.
     pub(super) fn items(&self) -> impl Iterator<Item = &[u8]> {
         let lines = self.body.strip_suffix(b"\n").unwrap_or(&self.body);
@@ -81,12 +81,12 @@ impl Parcel {
     }
 }
 
-impl Packer {
-    /// A packer of parcels of at most `most` lines.
-    pub(super) fn new(to: Sender<Piece>, most: usize) -> Self {
+impl Batcher {
+    /// Creates a batcher with at most `max_lines` lines in a batch.
+    pub(super) fn new(to: Sender<Piece>, max_lines: usize) -> Self {
         Self {
             to,
-            most,
+            max_lines,
             source: Arc::from(""),
             body: Vec::new(),
             lines: Vec::new(),
@@ -95,12 +95,12 @@ impl Packer {
         }
     }
 
-    /// Says where the next lines come from. Flush before, so that a parcel has one source.
+    /// Sets the source of the next lines. Call `flush` before, so that a batch has one source.
     pub(super) fn enter(&mut self, source: &str) {
         self.source = source.into();
     }
 
-    /// Says how the input is read from here on, with warnings.
+    /// Reports how the input is read, with warnings about it.
     pub(super) fn announce(
         &mut self,
         reading: Reading,
@@ -110,18 +110,18 @@ impl Packer {
         self.to.blocking_send(piece).map_err(|_| Stopped)
     }
 
-    /// Says what is odd about the input.
+    /// Reports a warning about the input.
     pub(super) fn warn(&mut self, text: &str) -> Result<(), Stopped> {
         let piece = Piece::Warning(format!("{}: {text}", self.source));
         self.to.blocking_send(piece).map_err(|_| Stopped)
     }
 
-    /// Notes that the row that is added next has no time.
+    /// Records that the next row has no time.
     pub(super) fn untimed(&mut self) {
         self.untimed += 1;
     }
 
-    /// Adds an item of JSON, its time put right by `times`.
+    /// Adds a JSON item, with its time normalised by `times`.
     pub(super) fn add_json(
         &mut self,
         line: u64,
@@ -135,7 +135,7 @@ impl Packer {
         }
     }
 
-    /// Adds a line of NDJSON without its end.
+    /// Adds a line of NDJSON, given without its line end.
     pub(super) fn add(&mut self, line: u64, json: &[u8], position: u64) -> Result<(), Stopped> {
         if self.body.len() + json.len() >= MAX_BYTES {
             self.flush(position)?;
@@ -146,7 +146,7 @@ impl Packer {
         self.flush_if_full(position)
     }
 
-    /// Notes a line that can't be sent, and what stood there.
+    /// Records a line that can't be sent, with its content.
     pub(super) fn refuse(
         &mut self,
         line: u64,
@@ -164,31 +164,34 @@ impl Packer {
     }
 
     fn flush_if_full(&mut self, position: u64) -> Result<(), Stopped> {
-        match self.lines.len() + self.refused.len() >= self.most {
+        match self.lines.len() + self.refused.len() >= self.max_lines {
             true => self.flush(position),
             false => Ok(()),
         }
     }
 
-    /// Hands over what has gathered.
+    /// Sends the current batch, if it is not empty.
     pub(super) fn flush(&mut self, position: u64) -> Result<(), Stopped> {
         if self.lines.is_empty() && self.refused.is_empty() {
             return Ok(());
         }
-        let room = self.body.len();
-        let parcel = Parcel {
+        let capacity = self.body.len();
+        let batch = Batch {
             source: Arc::clone(&self.source),
-            body: Bytes::from(std::mem::replace(&mut self.body, Vec::with_capacity(room))),
+            body: Bytes::from(std::mem::replace(
+                &mut self.body,
+                Vec::with_capacity(capacity),
+            )),
             lines: std::mem::take(&mut self.lines),
             refused: std::mem::take(&mut self.refused),
             untimed: std::mem::take(&mut self.untimed),
             position,
         };
-        let piece = Piece::Parcel(parcel);
+        let piece = Piece::Batch(batch);
         self.to.blocking_send(piece).map_err(|_| Stopped)
     }
 
-    /// Reports that the input can't be read any further, after handing over what could be.
+    /// Sends the current batch, then reports that the input can't be read any further.
     pub(super) fn fail(&mut self, position: u64, why: Failure) -> Stopped {
         let failure = match why {
             Failure::Usage(text) => Failure::Usage(format!("{}: {text}", self.source)),
@@ -197,7 +200,7 @@ impl Packer {
         if let Err(stopped) = self.flush(position) {
             return stopped;
         }
-        // Where nobody takes it, nobody needs it.
+        // If the receiver is gone, the failure is of no interest.
         let _ = self.to.blocking_send(Piece::Failed(failure));
         Stopped
     }

@@ -1,28 +1,28 @@
-//! What readers get: a count, and how far to trust it.
+//! The result of a read: a count, its source, and how current it is.
 
 use domain::cache::Cached;
 use domain::store::StoreError;
 use domain::{Count, Segment, Window};
 
-/// A count with its provenance.
+/// A count, its source, and how current it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct CountResult {
     /// The count.
     pub count: Count,
     /// The window that was counted.
     pub window: Window,
-    /// Where it came from.
+    /// The source of the count.
     pub source: Source,
-    /// Pairs acknowledged that the count need not hold; `None` when unknown.
+    /// The number of acknowledged pairs that the count may lack; `None` if unknown.
     pub pending: Option<u64>,
-    /// Whether every source failed and this is the last known number.
+    /// Whether no source returned a current count, so that this is the last known one.
     pub stale: bool,
 }
 
-/// Where a count came from.
+/// The source of a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// This process's memory of an earlier answer.
+    /// The memory of this process, which has an earlier count.
     Memory,
     /// The cache.
     Cache,
@@ -30,24 +30,24 @@ pub enum Source {
     Store,
 }
 
-/// A segment of a list.
+/// A segment in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// The segment.
     pub segment: Segment,
-    /// Its count; `None` when it could not be counted and no earlier count is known.
+    /// The count; `None` if counting failed and no earlier count is known.
     pub count: Option<Count>,
-    /// Whether it could not be counted now: the count, if there is one, is the last known.
+    /// Whether counting failed, so that the count, if there is one, is the last known one.
     pub stale: bool,
 }
 
-/// Why there is no count at all.
+/// Every source failed and no earlier count is known. Contains the error of the store.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("no source can answer, and no earlier count is known: {0}")]
+#[error("every source failed, and no earlier count is known: {0}")]
 pub struct CountError(pub StoreError);
 
 impl Source {
-    /// The name that clients see.
+    /// The name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -57,8 +57,8 @@ impl Source {
     }
 }
 
-impl Answer {
-    /// From a store that counts at once.
+impl CountResult {
+    /// A count of a live store. It includes every acknowledged pair.
     pub(super) fn live(count: Count, window: Window) -> Self {
         Self {
             count,
@@ -79,7 +79,7 @@ impl Answer {
         }
     }
 
-    /// From memory. Other instances may have acknowledged pairs since it came there.
+    /// A count from memory. `pending` is unknown, because other instances may have acknowledged pairs since.
     pub(super) fn remembered(count: Count, window: Window) -> Self {
         Self {
             count,

@@ -1,18 +1,18 @@
-//! Holds a caller whose token is for some segments to those.
+//! Restricts a caller whose token is bound to segments to those segments.
 //!
-//! A route says in [`Names`] where it names segments. What a path or a query names is checked here, before any handler
-//! runs; handlers that answer or take many segments leave out those beyond the caller's reach.
+//! [`Names`] declares where a route names segments. Names in a path or a query are checked here, before any handler
+//! runs. Handlers that return or accept many segments leave out or refuse those beyond the caller's reach.
 
 use warp::http::Uri;
 
-use super::gate;
+use super::authorization;
 use super::path;
 use super::problem::Problem;
 use super::query::Query;
 use super::route::{Names, Route};
 use domain::Reach;
 
-/// Refuses a request for what is beyond `reach`. A name that is none is the handler's to refuse.
+/// Refuses a request for segments beyond `reach`. An invalid name is left to the handler, which refuses it.
 pub(super) fn check(route: Route, method: &str, uri: &Uri, reach: &Reach) -> Result<(), Problem> {
     if reach.is_every() {
         return Ok(());
@@ -21,7 +21,7 @@ pub(super) fn check(route: Route, method: &str, uri: &Uri, reach: &Reach) -> Res
         Names::Nothing | Names::Filtered => true,
         Names::InPath(place) => {
             let part = uri.path().split('/').skip(1).nth(place);
-            // What is no name reaches nothing.
+            // An invalid name gives access to nothing.
             let query = Query::parse(uri.query().unwrap_or_default());
             let named = part.and_then(|part| path::segment(part, &query).ok());
             named.is_none_or(|segment| reach.covers(segment.as_str()))
@@ -30,14 +30,14 @@ pub(super) fn check(route: Route, method: &str, uri: &Uri, reach: &Reach) -> Res
             let query = uri.query().unwrap_or_default();
             let pairs = form_urlencoded::parse(query.as_bytes());
             let mut named = pairs.filter(|(key, _)| key == "segment").peekable();
-            // Without a name it is about all of them.
+            // Without a name the request is about all segments.
             named.peek().is_some() && named.all(|(_, name)| reach.covers(&name))
         }
         Names::Everything => false,
     };
     match is_within {
         true => Ok(()),
-        false => Err(gate::beyond_reach()),
+        false => Err(authorization::forbidden_segment()),
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
             ("GET", "/v1/segments/mine%252Fa/count", false),
             ("GET", "/v1/segments/yours/trend", false),
             ("GET", "/segments/yours", false),
-            // A name beside the path is the one that counts.
+            // A name in the query replaces the one in the path.
             ("GET", "/v1/segments/-/count?segment=yours", false),
             ("GET", "/v1/segments/-/count?segment=mine%2Fa", true),
             ("GET", "/v1/segments/-/trend?%73egment=yours", false),

@@ -1,9 +1,9 @@
-//! Which store one is, in words without secrets.
+//! Names that identify a store, without secrets.
 
 use crate::config::{Settings, StoreKind};
 
-/// Names the store of this kind that the settings describe, so that people and files can tell it from another.
-pub fn place(settings: &Settings, kind: StoreKind) -> String {
+/// The name of the store of this kind under these settings, which identifies it in messages and checkpoint files.
+pub fn store_name(settings: &Settings, kind: StoreKind) -> String {
     let store = &settings.store;
     match kind {
         StoreKind::Embedded => {
@@ -48,19 +48,19 @@ mod tests {
         ]);
         let settings = settings.unwrap();
         assert_eq!(
-            place(&settings, StoreKind::Influx),
+            store_name(&settings, StoreKind::Influx),
             "influx at http://h:8086, organisation \"headcount\", bucket \"headcount\""
         );
         assert_eq!(
-            place(&settings, StoreKind::Postgres),
+            store_name(&settings, StoreKind::Postgres),
             "postgres at a:5432,b:7, database \"d\", schema \"headcount\""
         );
         assert_eq!(
-            place(&settings, StoreKind::Redis),
+            store_name(&settings, StoreKind::Redis),
             "redis at h:6379, prefix \"headcount\""
         );
         assert_eq!(
-            place(&settings, StoreKind::Embedded),
+            store_name(&settings, StoreKind::Embedded),
             "embedded in /var/lib/headcount"
         );
     }

@@ -1,4 +1,4 @@
-//! Who may pass: the token of a request, its scope, and its limits (RFC 6750, RFC 9110 section 11).
+//! Authorization of a request: its token, the token's scope, and its rate limit (RFC 6750, RFC 9110 section 11).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
 use domain::Reach;
 use telemetry::Metrics;
 
-/// Longer ones are none; a JWT with many claims has two thousand.
+/// A longer token is malformed. A JWT with many claims has 2,000 bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// Asks requests for tokens.
+/// Authorizes requests by their tokens. Cloning is cheap.
 #[derive(Debug, Clone)]
-pub(super) struct Gate {
+pub(super) struct Authorizer {
     auth: Arc<Auth>,
     sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
 }
 
-/// What lets somebody go on receiving an answer that has no end.
+/// The authorization of an event stream, which is checked again while the stream lasts.
 #[derive(Debug, Clone)]
-pub(super) struct Standing {
-    gate: Gate,
+pub(super) struct Grant {
+    authorizer: Authorizer,
     credential: Credential,
-    /// The segments that they could see when the answer began.
+    /// The segments that the token allowed when the response began.
     reach: Reach,
 }
 
@@ -40,20 +40,20 @@ enum Credential {
     Session(String),
 }
 
-impl Standing {
-    /// Whether the token is as good as it was: not revoked, not expired, for the same segments, and not signed out.
-    pub(super) fn holds(&self) -> bool {
+impl Grant {
+    /// Whether the token is still valid: not revoked, not expired, for the same segments, and not signed out.
+    pub(super) fn is_valid(&self) -> bool {
         let token = match &self.credential {
             Credential::Token(token) => Some(token.clone()),
-            Credential::Session(text) => self.gate.opened(text),
+            Credential::Session(text) => self.authorizer.session_token(text),
         };
-        let caller = token.and_then(|token| self.gate.auth.check(&token).ok());
+        let caller = token.and_then(|token| self.authorizer.auth.check(&token).ok());
         caller
             .is_some_and(|caller| caller.scopes.contains(Scope::Read) && caller.reach == self.reach)
     }
 }
 
-/// Why a request does not pass, and who sent it where that is known.
+/// Why a request is refused, and its caller if known.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) problem: Box<Problem>,
@@ -75,22 +75,22 @@ impl From<Problem> for Refused {
     }
 }
 
-/// What a request says of who sent it.
+/// The credentials that a request presents.
 #[derive(Debug, PartialEq, Eq)]
 enum Presented<'a> {
     /// A session of the page.
     Session(&'a str),
     /// No token: no header, or another scheme.
     Nothing,
-    /// Something that can be a token.
+    /// A well-formed token.
     Token(&'a str),
-    /// Something that can't.
+    /// A bearer token that is not well-formed.
     Malformed,
-    /// More than one answer to the question.
+    /// More than one `Authorization` header.
     Twice,
 }
 
-impl Gate {
+impl Authorizer {
     pub(super) fn new(auth: Arc<Auth>, sessions: Sessions, metrics: Arc<Metrics>) -> Self {
         Self {
             auth,
@@ -99,19 +99,19 @@ impl Gate {
         }
     }
 
-    /// What it asks.
+    /// The authentication that it is based on.
     pub(super) fn auth(&self) -> &Arc<Auth> {
         &self.auth
     }
 
-    /// Whether anybody is asked for a token at all.
+    /// Whether tokens are required at all.
     pub(super) fn is_on(&self) -> bool {
         self.auth.is_on()
     }
 
-    /// A session for whoever has `token`, if that lets its holder look at pages; `None` where none can be made.
+    /// A session for `token`, if the token has scope `read`. `None` if no session can be created.
     pub(super) fn sign_in(&self, token: &str) -> Result<Option<String>, Problem> {
-        if token.is_empty() || !token.bytes().all(|byte| is_of_a_token(&byte)) {
+        if token.is_empty() || !token.bytes().all(|byte| is_token_char(&byte)) {
             return Err(self.refuse("malformed", malformed()));
         }
         let checked = self.check(token, Scope::Read);
@@ -119,7 +119,7 @@ impl Gate {
         Ok(self.sessions.seal(token, self.auth.now()))
     }
 
-    /// Ends the session that a request came with, if it did.
+    /// Ends the session in the request's cookie, if there is one.
     pub(super) fn sign_out(&self, headers: &HeaderMap) {
         let session = cookie::session(headers);
         let session = session.and_then(|text| self.sessions.open(text, self.auth.now()));
@@ -128,29 +128,29 @@ impl Gate {
         }
     }
 
-    /// What lets the sender of an admitted request go on receiving its answer.
-    pub(super) fn standing(&self, headers: &HeaderMap, caller: &Caller) -> Option<Standing> {
+    /// The grant of an authorized request, for a response that outlasts the handler.
+    pub(super) fn grant(&self, headers: &HeaderMap, caller: &Caller) -> Option<Grant> {
         let credential = match presented(headers, true) {
             Presented::Token(token) => Credential::Token(token.to_owned()),
             Presented::Session(text) => Credential::Session(text.to_owned()),
             Presented::Nothing | Presented::Malformed | Presented::Twice => return None,
         };
-        Some(Standing {
-            gate: self.clone(),
+        Some(Grant {
+            authorizer: self.clone(),
             credential,
             reach: caller.reach.clone(),
         })
     }
 
-    /// The token of a session, while that is open.
-    fn opened(&self, text: &str) -> Option<String> {
+    /// The token of a session that is still open.
+    fn session_token(&self, text: &str) -> Option<String> {
         let session = self.sessions.open(text, self.auth.now());
         session.map(|session| session.token)
     }
 
-    /// Who sent the request, where anybody asks, and charges it to them. With `by_cookie` the token may come in
-    /// the page's cookie where no header has one.
-    pub(super) fn admit(
+    /// Authorizes the request and charges it to the rate limit of its caller. `None` if no token is required. With
+    /// `by_cookie` the page's cookie is used if there is no header.
+    pub(super) fn authorize(
         &self,
         access: Access,
         by_cookie: bool,
@@ -165,13 +165,13 @@ impl Gate {
         if !self.auth.is_on() {
             return Ok(None);
         }
-        let opened;
+        let session_token;
         let token = match presented(headers, by_cookie) {
             Presented::Token(token) => token,
             Presented::Session(text) => {
-                opened = self.opened(text);
-                // One that has ended is as good as none: a person is sent to the form.
-                opened
+                session_token = self.session_token(text);
+                // An ended session counts as no session: the browser is redirected to the sign-in form.
+                session_token
                     .as_deref()
                     .ok_or_else(|| self.refuse("missing", missing(scope)))?
             }
@@ -183,15 +183,14 @@ impl Gate {
         if let Some(limiter) = &caller.limiter {
             let charged = limiter.request();
             charged.map_err(|limited| {
-                let problem = limit(limited, "requests", &self.metrics);
+                let problem = rate_limit_problem(limited, "requests", &self.metrics);
                 Refused::of(problem, Some(&caller.name))
             })?;
         }
         Ok(Some(caller))
     }
 
-    /// Whether the sender may see what is wrong inside: who may read or administer, and everybody where no token is
-    /// asked for.
+    /// Whether the caller may see internal details: with scope `read` or `admin`, or if no token is required.
     pub(super) fn shows_details(&self, headers: &HeaderMap) -> bool {
         if !self.auth.is_on() {
             return true;
@@ -219,22 +218,26 @@ impl Gate {
         Ok(caller)
     }
 
-    /// Counts a refusal.
+    /// Counts a refusal in the metrics and returns `problem`.
     pub(super) fn refuse(&self, reason: &'static str, problem: Problem) -> Problem {
         self.metrics.auth.refusals.with([reason]).inc();
         problem
     }
 }
 
-/// The problem of a request that asked for too much of `what`.
-pub(super) fn limit(limited: Limited, what: &'static str, metrics: &Metrics) -> Problem {
+/// The problem of a request over the rate limit of `what`.
+pub(super) fn rate_limit_problem(
+    limited: Limited,
+    what: &'static str,
+    metrics: &Metrics,
+) -> Problem {
     metrics.auth.limited.with([what]).inc();
     match limited {
         Limited::Wait { rate, wait } => rate_limited(what, rate, wait),
-        // Only pairs come several at once.
+        // Only pairs are charged several at a time.
         Limited::TooMany { most } => {
             let detail = format!(
-                "this token may send at most {most} {what} a second, and no request may have more: send fewer at a time"
+                "this token may send at most {most} {what} a second, which also limits one request: send fewer at a time"
             );
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_pairs", detail)
                 .member("limit", most)
@@ -244,13 +247,13 @@ pub(super) fn limit(limited: Limited, what: &'static str, metrics: &Metrics) -> 
 
 fn rate_limited(what: &str, rate: u32, wait: Duration) -> Problem {
     let detail =
-        format!("this token may send {rate} {what} a second; nothing of the request was taken");
+        format!("this token may send {rate} {what} a second; nothing of the request was accepted");
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail)
         .retry_after(wait)
         .member("limit", rate)
 }
 
-/// The token of the only `Authorization` header; without one, and where it may, the session of the cookie.
+/// The token of the only `Authorization` header. Without one, and with `by_cookie`, the session in the cookie.
 fn presented(headers: &HeaderMap, by_cookie: bool) -> Presented<'_> {
     match in_header(headers) {
         Presented::Nothing if by_cookie => {
@@ -260,7 +263,7 @@ fn presented(headers: &HeaderMap, by_cookie: bool) -> Presented<'_> {
     }
 }
 
-/// The scheme may be written in any case (RFC 9110, section 11.1).
+/// The scheme is case-insensitive (RFC 9110, section 11.1).
 fn in_header(headers: &HeaderMap) -> Presented<'_> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = given.next() else {
@@ -279,18 +282,18 @@ fn in_header(headers: &HeaderMap) -> Presented<'_> {
 }
 
 fn fit(token: &[u8]) -> Presented<'_> {
-    if token.is_empty() || token.len() > MAX_TOKEN_BYTES || !token.iter().all(is_of_a_token) {
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES || !token.iter().all(is_token_char) {
         return Presented::Malformed;
     }
     std::str::from_utf8(token).map_or(Presented::Malformed, Presented::Token)
 }
 
 /// The characters of `b64token` (RFC 6750, section 2.1).
-fn is_of_a_token(byte: &u8) -> bool {
+fn is_token_char(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte)
 }
 
-/// What a refusal is called in metrics.
+/// The metric label of a refusal.
 fn label(reason: Invalid) -> &'static str {
     match reason {
         Invalid::Unknown => "unknown",
@@ -305,7 +308,7 @@ fn label(reason: Invalid) -> &'static str {
     }
 }
 
-/// 401 without an error: nobody was asked before (RFC 6750, section 3.1).
+/// 401 without an error code, because the request has no credentials (RFC 6750, section 3.1).
 fn missing(scope: Scope) -> Problem {
     let detail =
         format!("this needs a token with scope {scope}: send `Authorization: Bearer TOKEN`");
@@ -314,7 +317,7 @@ fn missing(scope: Scope) -> Problem {
 }
 
 fn malformed() -> Problem {
-    invalid("the token has characters that no token has, or none at all")
+    invalid("the token is empty, too long or has invalid characters")
 }
 
 fn invalid(detail: &str) -> Problem {
@@ -333,16 +336,16 @@ fn twice() -> Problem {
 }
 
 fn insufficient(scope: Scope) -> Problem {
-    let detail = format!("this needs a token with scope {scope}, which the token has not");
+    let detail = format!("this needs a token with scope {scope}, which this token does not have");
     let error = format!(", error=\"insufficient_scope\", scope=\"{scope}\"");
     Problem::new(StatusCode::FORBIDDEN, "insufficient_scope", detail)
         .member("scope", scope.as_str())
         .header(WWW_AUTHENTICATE, challenge(&error))
 }
 
-/// The problem of a request for a segment that the token is not for.
-pub(super) fn beyond_reach() -> Problem {
-    let detail = "the token is bound to segments, and this is beyond them";
+/// The problem of a request for a segment that the token does not allow.
+pub(super) fn forbidden_segment() -> Problem {
+    let detail = "the token is bound to segments, and the request is not limited to them";
     Problem::new(StatusCode::FORBIDDEN, "forbidden_segment", detail).header(
         WWW_AUTHENTICATE,
         challenge(", error=\"insufficient_scope\""),
@@ -355,7 +358,7 @@ fn challenge(error: &str) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static(PLAIN))
 }
 
-/// The descriptions of RFC 6750 hold no quotes.
+/// An `error_description` may have no quotes (RFC 6750, section 3).
 fn quotable(text: &str) -> String {
     text.replace(['"', '\\', '`'], "'")
 }

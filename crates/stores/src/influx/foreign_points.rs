@@ -1,4 +1,4 @@
-//! Points that another program wrote into our measurements: where they are, and how to be rid of them.
+//! Finds foreign points, which another program wrote into the measurements of pairs and trends, and how to delete them.
 
 use std::time::Duration;
 
@@ -10,11 +10,8 @@ use super::setup::{TREND_SECONDS, shard_length};
 use domain::Timestamp;
 use domain::store::StoreError;
 
-/// What stands in both buckets that is not ours, each with what to do about it. It names no value.
-pub(super) async fn strangers(
-    store: &InfluxStore,
-    as_of: Timestamp,
-) -> Result<Vec<String>, StoreError> {
+/// The foreign points in both buckets, each finding with its remedy. It never contains a field value.
+pub(super) async fn find(store: &InfluxStore, as_of: Timestamp) -> Result<Vec<String>, StoreError> {
     let options = &store.options;
     let trend_range = Range {
         start: as_of
@@ -38,28 +35,28 @@ pub(super) async fn strangers(
             shard_length(TREND_SECONDS),
         ),
     ];
-    let mut told = Vec::new();
+    let mut findings = Vec::new();
     for (fields, bucket, measurement, range, shard) in buckets {
         let found = store.look(fields).await?;
-        for strange in &found.strange {
-            told.push(format!(
-                "bucket {bucket:?} has {strange}, which are not ours"
+        for foreign in &found.foreign {
+            findings.push(format!(
+                "bucket {bucket:?} has {foreign}, which another program wrote"
             ));
         }
         if !found.is_mixed {
             continue;
         }
         for piece in range.pieces(shard) {
-            if is_strange(store, bucket, measurement, piece).await? {
-                told.push(remedy(bucket, measurement, piece, shard));
+            if is_foreign(store, bucket, measurement, piece).await? {
+                findings.push(remedy(bucket, measurement, piece, shard));
             }
         }
     }
-    Ok(told)
+    Ok(findings)
 }
 
-/// Whether a shard has points, and none whose field has our type.
-async fn is_strange(
+/// Whether a shard has points, but none with the field type that this program writes.
+async fn is_foreign(
     store: &InfluxStore,
     bucket: &str,
     measurement: &str,
@@ -77,8 +74,8 @@ async fn is_strange(
 fn remedy(bucket: &str, measurement: &str, piece: Range, shard: Duration) -> String {
     let whole = Range::shard_at(piece.start, shard);
     format!(
-        "from {} to {} everything of measurement {measurement} in bucket {bucket:?} is another program's, and what \
-         we write there is refused; take the token from that program, and run: influx delete --bucket '{bucket}' \
+        "from {} to {} another program wrote all points of measurement {measurement} in bucket {bucket:?}, and InfluxDB \
+         refuses headcount's points there; revoke that program's token, and run: influx delete --bucket '{bucket}' \
          --start {} --stop {} --predicate '_measurement=\"{measurement}\"'",
         whole.start, whole.stop, whole.start, whole.stop
     )
