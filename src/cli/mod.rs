@@ -1,16 +1,18 @@
-//! The command line: arguments in, an exit code out.
+//! The command line: parses arguments, runs a command, and returns an exit code.
 
 mod admin;
 mod args;
 mod audit;
 mod check_config;
 mod client;
+mod completions;
 mod copy;
 mod count;
 mod demo;
 mod failure;
 mod health;
 mod load;
+mod man;
 mod openapi;
 mod output;
 mod progress;
@@ -37,7 +39,7 @@ use args::{Cli, Command};
 use failure::Failure;
 use variables::Variables;
 
-/// Runs the command that `arguments` (the program's name first) ask for.
+/// Runs the command in `arguments`, of which the first is the program's name. Returns its exit code.
 pub fn run(
     arguments: impl IntoIterator<Item = OsString>,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
@@ -45,7 +47,7 @@ pub fn run(
     let command = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli.command,
         Err(error) => {
-            // Help goes to standard output, mistakes to standard error; a closed one can't be told.
+            // Help goes to standard output, errors to standard error. If that is closed, nothing can be reported.
             let _ = error.print();
             return match error.use_stderr() {
                 true => ExitCode::from(2),
@@ -76,22 +78,24 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Token(command) => token::run(command, variables),
         Command::OpenApi => openapi::run(),
         Command::CheckConfig(args) => check_config::run(args, variables),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { dir } => man::run(&dir),
     }
 }
 
-/// Runs a command that speaks to a service: one thread is enough, and leaves the cores to the service.
+/// Runs a client command. It uses one thread, which is enough and leaves the other cores to the service.
 fn client_side(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     let result = runtime.block_on(command);
-    // A thread may still wait for standard input, for ever perhaps: it has nothing left to do.
+    // A thread may still block on reading standard input. It is not waited for.
     runtime.shutdown_background();
     result
 }
 
-/// A duration as people write it: `90s`, `1h 30m`, `14d`.
+/// Parses a duration such as `90s`, `1h 30m` or `14d`.
 fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }

@@ -1,4 +1,4 @@
-//! A flag for each setting, made from the table of settings.
+//! A flag for each setting, generated from the table of settings.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::Failure;
 use super::output::note;
-use crate::config::{self, Loaded, SETTINGS, Sources, StoreKind, flag_of};
+use crate::config::{self, Loaded, SETTINGS, Sources, StoreKind, flag_of, group_of};
 
-/// The settings file that is read where it is present and no other is named.
+/// The settings file that is read if it exists and `--config` is not given.
 const DEFAULT_FILE: &str = "headcount.toml";
 
 /// `--config` and the settings that were given as flags.
@@ -20,7 +20,7 @@ pub(super) struct SettingFlags {
 }
 
 impl SettingFlags {
-    /// No flag but perhaps `--config`.
+    /// No flags except `--config`, if given.
     pub(super) fn of_file(config: Option<PathBuf>) -> Self {
         Self {
             config,
@@ -28,7 +28,7 @@ impl SettingFlags {
         }
     }
 
-    /// Takes away a setting that means something else to this command.
+    /// Removes and returns the flag of a setting that has another meaning in this command.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let at = self.given.iter().position(|(given, _)| *given == name)?;
         Some(self.given.remove(at).1)
@@ -39,7 +39,7 @@ impl SettingFlags {
         self.load_with(variables, Vec::new())
     }
 
-    /// The same for a command that opens `stores` besides the configured one: what they need must be set.
+    /// The same for a command that opens `stores` besides the configured one. Their required settings must be present.
     pub(super) fn load_with(
         self,
         variables: Vec<(OsString, OsString)>,
@@ -52,7 +52,7 @@ impl SettingFlags {
         Ok(loaded)
     }
 
-    /// The same for a command that has a log, where the warnings then belong.
+    /// The same for a command with a log: it prints no warnings, and the caller logs them.
     pub(super) fn load_for_log(
         self,
         variables: Vec<(OsString, OsString)>,
@@ -67,7 +67,7 @@ impl SettingFlags {
     ) -> Result<Loaded, Failure> {
         let present = || {
             let default = Path::new(DEFAULT_FILE);
-            // What can't be looked at is not absent: reading it then says why.
+            // If existence can't be checked, the file counts as present, and reading it reports the error.
             let exists = default.try_exists().unwrap_or(true);
             exists.then(|| default.to_owned())
         };
@@ -95,10 +95,11 @@ impl Args for SettingFlags {
                 "" => capitalised(setting.help),
                 default => format!("{} [default: {default}]", capitalised(setting.help)),
             };
-            command = command.arg(flag(setting.name, "VALUE", help));
+            let group = group_of(setting.name);
+            command = command.arg(flag(setting.name, "VALUE", help).help_heading(group));
             if let Some(twin) = setting.file_twin {
                 let help = format!("File to read --{} from", flag_of(setting.name));
-                command = command.arg(flag(twin, "FILE", help));
+                command = command.arg(flag(twin, "FILE", help).help_heading(group));
             }
         }
         command
@@ -114,7 +115,6 @@ fn flag(name: &'static str, value: &'static str, help: String) -> Arg {
         .long(flag_of(name))
         .value_name(value)
         .help(help)
-        .help_heading("Settings")
 }
 
 fn capitalised(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! Checks of values that parsed: ranges, and what fits together.
+//! Checks of parsed values: ranges, and combinations of settings.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use stores::postgres::PostgresServer;
 use stores::redis::{Prefix, RedisServer};
 use stores::{influx, postgres};
 
-/// Checks of values that parsed.
+/// The checks; errors name the layer that gave the value.
 pub(super) struct Check<'a> {
     pub(super) layers: &'a Layers,
 }
@@ -59,7 +59,7 @@ impl Check<'_> {
         }
     }
 
-    /// Bounds keep `Instant + duration` far from overflow, which panics.
+    /// The bounds keep `Instant + duration` far from overflow, which would panic.
     pub(super) fn time(
         &self,
         name: &str,
@@ -123,7 +123,7 @@ impl Check<'_> {
         Ok(windows)
     }
 
-    /// A key that must not be guessed: what it hides is often few and regular, as ids of users are.
+    /// A key that must not be guessable: the values that it protects, such as user ids, are often few and regular.
     pub(super) fn key(
         &self,
         name: &str,
@@ -215,7 +215,7 @@ impl Check<'_> {
         is_needed: bool,
     ) -> Result<Option<RedisSettings>, ConfigError> {
         let prefix = Prefix::new(prefix).map_err(|error| {
-            // The error says what must be; the message goes on from "give".
+            // The error states the rule; `bad` prefixes it with "give".
             self.bad(
                 "redis_prefix",
                 error.to_string().replace("the prefix must be ", ""),
@@ -236,7 +236,7 @@ impl Check<'_> {
     }
 
     pub(super) fn log(&self, given: String) -> Result<String, ConfigError> {
-        // EnvFilter takes any bare word for a target, so a mistyped level would silence everything.
+        // EnvFilter accepts any bare word as a target, so a mistyped level would silence everything.
         let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
         let mistyped = given
             .split(',')

@@ -1,4 +1,4 @@
-//! The layer of `HEADCOUNT_*` variables. They are passed in: nothing here reads or changes the environment.
+//! The layer of `HEADCOUNT_*` variables. They are passed in: nothing here reads or changes the process's environment.
 
 use std::ffi::OsString;
 
@@ -6,22 +6,23 @@ use super::ConfigError;
 use super::layers::{Layers, Origin};
 use super::table::{PREFIX, is_secret, is_slip_of, known, mistyped, nearest, variable_of};
 
-/// Variables that begin like settings but speak to others: the client commands, the tests and the benches.
+/// Variables with the prefix of settings that are for the client commands.
 const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
+/// Prefixes of variables that are for the tests and the benches.
 const FOR_TESTS: &[&str] = &["HEADCOUNT_TEST_", "HEADCOUNT_BENCH_"];
 
-/// Adds the layer of the variables among `variables` that begin with `HEADCOUNT_`, and returns what to warn of.
+/// Adds the layer of those `variables` that begin with `HEADCOUNT_`, and returns warnings.
 ///
-/// An empty variable is unset: that is what Compose files, unit files and shells make of a value that nobody gave.
-/// An unknown variable stops the start only when it is close to a known name, a typing mistake then. Any other
-/// may belong to another program or, in a roll-back, to a newer version.
+/// An empty variable counts as unset: Compose files, unit files and shells pass a missing value as an empty variable.
+/// An unknown variable prevents the start only if it is a likely misspelling of a known name. Any other may belong
+/// to another program or, after a rollback, to a newer version.
 pub(super) fn add(
     layers: &mut Layers,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<String>, ConfigError> {
     let mut warnings = Vec::new();
     for (variable, value) in variables {
-        // A name that is not UTF-8 is none of ours: ours are ASCII.
+        // A name that is not UTF-8 is not a setting: the names of settings are ASCII.
         let Ok(variable) = variable.into_string() else {
             continue;
         };
@@ -37,7 +38,7 @@ pub(super) fn add(
         if value.to_string_lossy().trim().is_empty() {
             if is_known && is_secret(&key) {
                 warnings.push(format!(
-                    "{variable} is empty, which is the same as unset: no secret is taken from it"
+                    "{variable} is empty, which is the same as unset: no secret is read from it"
                 ));
             }
             continue;
@@ -68,7 +69,7 @@ pub(super) fn add(
     Ok(warnings)
 }
 
-/// The variable of the client commands of which `HEADCOUNT_` and `name` is a misspelling.
+/// The variable of the client commands that `HEADCOUNT_` followed by `name` probably misspells.
 pub fn mistyped_for_clients(name: &str) -> Option<&'static str> {
     let key = name.to_ascii_lowercase();
     let variable = format!("{PREFIX}{name}");
@@ -80,23 +81,23 @@ pub fn mistyped_for_clients(name: &str) -> Option<&'static str> {
         .map(|(meant, _)| *meant)
 }
 
-/// Whether a platform set this variable rather than a person.
+/// Whether Docker or Kubernetes set this variable, rather than a person.
 fn is_of_a_link(name: &str, value: &str) -> bool {
     is_service_link(name, value) || is_container_link(name, value)
 }
 
-/// Whether `docker --link` set this variable: a link with the alias `headcount` or `headcount-...` makes
-/// `HEADCOUNT_NAME=/web/headcount`, `HEADCOUNT_ENV_...` for each variable of the other container, and the variables of
-/// ports that Kubernetes took over (<https://docs.docker.com/engine/network/links/#environment-variables>).
+/// Whether `docker --link` set this variable. A link with the alias `headcount` or `headcount-...` sets
+/// `HEADCOUNT_NAME=/web/headcount`, `HEADCOUNT_ENV_...` for each variable of the other container, and the same variables
+/// for ports as Kubernetes (<https://docs.docker.com/engine/network/links/#environment-variables>).
 fn is_container_link(name: &str, value: &str) -> bool {
     let is_name = name == "NAME" || name.ends_with("_NAME");
     format!("_{name}").contains("_ENV_") || is_name && value.starts_with('/')
 }
 
-/// Whether Kubernetes set this variable: for a service named `headcount` or `headcount-...` every pod of the
+/// Whether Kubernetes set this variable. For a service named `headcount` or `headcount-...`, every pod of the
 /// namespace gets `HEADCOUNT_SERVICE_HOST`, `HEADCOUNT_PORT=tcp://...`, `HEADCOUNT_PORT_8080_TCP_ADDR` and
 /// the like (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
-/// They are no mistakes of the one who configures us.
+/// They are not misspelt settings.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"]
         .iter()

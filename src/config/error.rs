@@ -1,11 +1,11 @@
-//! What is wrong with a setting, where it came from and what would be right.
+//! Errors of settings: what is wrong, the source of the value, and what is valid.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::layers::Origin;
 
-/// Why the settings can't be used. No secret is in the text.
+/// Why the settings can't be used. No message contains a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A layer gives a setting that does not exist.
@@ -13,70 +13,70 @@ pub enum ConfigError {
     Unknown {
         /// The name as given.
         name: String,
-        /// Who gave it.
+        /// The layer that gave it.
         origin: Origin,
-        /// The existing name that was perhaps meant, spelt as that layer spells it.
+        /// The nearest existing name, spelt as in that layer.
         nearest: Option<String>,
     },
     /// A value is not of the right kind or out of range.
     #[error("setting `{name}` is {value} ({origin}): give {right}")]
     Bad {
-        /// The setting.
+        /// The setting's name.
         name: &'static str,
-        /// The value in quotes, or what stands for it where it is secret.
+        /// The value in quotes, or a placeholder for a secret.
         value: String,
-        /// Who gave it.
+        /// The layer that gave it.
         origin: Origin,
-        /// What would be right.
+        /// What is valid, to complete "give ...".
         right: String,
     },
     /// A secret and the file to read it from are both given.
     #[error("settings `{name}` ({origin}) and `{twin}` ({twin_origin}) are both given: give one")]
     Both {
-        /// The secret.
+        /// The secret's name.
         name: &'static str,
-        /// Who gave it.
+        /// The layer that gave the secret.
         origin: Origin,
-        /// Its twin.
+        /// The name of its file twin.
         twin: &'static str,
-        /// Who gave the twin.
+        /// The layer that gave the twin.
         twin_origin: Origin,
     },
     /// The file with a secret can't be used.
     #[error("setting `{name}` ({origin}) names the file {path}, which {problem}")]
     SecretFile {
-        /// The twin that names the file.
+        /// The file twin that names the file.
         name: &'static str,
-        /// Who gave it.
+        /// The layer that gave it.
         origin: Origin,
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, to complete "which ...".
         problem: String,
     },
-    /// The service would be open to whoever reaches it.
+    /// The service would accept requests from other machines without a token.
     #[error(
-        "setting `listen` is \"{listen}\" ({origin}), which others can reach, and no token would be asked for: give \
+        "setting `listen` is \"{listen}\" ({origin}), which other machines can reach, and no token would be required: give \
          `tokens_file` (`headcount token new` makes one) or `jwt_key`, or a loopback address, or state `auth = \"off\"`"
     )]
     Unprotected {
-        /// The address.
+        /// The address to listen on.
         listen: SocketAddr,
-        /// Who gave it.
+        /// The source of the address, as displayed.
         origin: String,
     },
     /// A variable's value is not UTF-8.
     #[error("variable {0} is not UTF-8: give its value as UTF-8 text")]
     NotUtf8(String),
-    /// The program disagrees with itself about what settings there are.
+    /// A bug: the list of settings and the parsed struct don't match.
     #[error("settings can't be parsed: {0}")]
     Inconsistent(String),
     /// The settings file can't be read.
     #[error("can't read the settings file {path}: {problem}")]
     File {
-        /// The file.
+        /// The file's path.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, with the line if there is one.
         problem: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Files: the settings file, which is flat TOML, and files that hold one secret.
+//! The settings file, which is flat TOML, and files that hold one secret.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,7 +17,7 @@ pub(super) fn add(layers: &mut Layers, path: &Path) -> Result<(), ConfigError> {
     add_text(layers, path, &text)
 }
 
-/// Adds the layer of the settings file in `path`, which has this text.
+/// Adds the layer of the settings file at `path` with the content `text`.
 pub(super) fn add_text(layers: &mut Layers, path: &Path, text: &str) -> Result<(), ConfigError> {
     let broken = |problem: String| ConfigError::File {
         path: path.to_owned(),
@@ -27,7 +27,7 @@ pub(super) fn add_text(layers: &mut Layers, path: &Path, text: &str) -> Result<(
         let line = error.span().map_or(1, |span| line_of(text, span.start));
         broken(format!("line {line}: {}", error.message()))
     })?;
-    // In the order of the file, so that the first mistake is the first reported.
+    // In the order of the file, so that the first mistake is reported.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in entries {
@@ -44,7 +44,7 @@ pub(super) fn add_text(layers: &mut Layers, path: &Path, text: &str) -> Result<(
     Ok(())
 }
 
-/// A value as the text that a variable would hold; lists with commas between, tables not at all.
+/// A value as the string that a variable would hold. Lists become comma-separated; tables are `None`.
 fn flat_text(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
@@ -73,9 +73,9 @@ fn line_of(text: &str, offset: usize) -> usize {
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// Reads the secret in a file, without one line end after it. The error completes "the file, which ...".
+/// Reads the secret from a file, without the final line end. The error completes "the file, which ...".
 pub(super) fn read_secret(path: &Path) -> Result<String, String> {
-    // A key is a line; a file far beyond that was named by mistake, perhaps a device that never ends.
+    // A key is one line. A much larger file was named by mistake, and may be an endless device.
     const MOST: u64 = 64 * 1024;
     let cannot = |error: std::io::Error| format!("can't be read: {error}");
     let mut text = Vec::new();

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use super::*;
 use fuzzing::spell;
 
-/// What no message may show.
+/// No message may contain this.
 const SECRET: &str = "hush-hush-0123456789-hush-hush-hush";
 
 const WORDS: &[&str] = &[
@@ -105,7 +105,7 @@ fn settings() {
             let mut layers = Layers::defaults();
             let path = Path::new("headcount.toml");
             let added = super::file::add_text(&mut layers, path, &file);
-            // The twins of secrets read files of this machine.
+            // Input that sets a file twin is skipped below, since twins read files of this machine.
             let variables = variables.iter().map(|(setting, value)| {
                 let setting = &SETTINGS[usize::from(*setting) % SETTINGS.len()];
                 (
@@ -127,13 +127,13 @@ fn settings() {
             let holds = |name: &str| given.get(name).text.contains("hush");
             let open = |s: &Setting| !s.is_secret() && holds(s.name);
             let elsewhere = SETTINGS.iter().any(open);
-            // Of a URL the password alone is a secret.
+            // Only the password of a URL is secret.
             let in_url = holds("postgres_url") || holds("redis_url");
             let loaded = added.and_then(|_| finish(layers, &[]));
             match loaded {
                 Ok(loaded) => {
                     let _ = loaded.may_serve();
-                    // What is shown is what was understood: given again it means the same.
+                    // The displayed values, given as settings again, have the same meaning.
                     let is_open = |name| SETTINGS.iter().any(|s| s.name == name && !s.is_secret());
                     let shown = loaded.shown.iter().filter(|shown| is_open(shown.name));
                     let mut again = given;

@@ -1,4 +1,4 @@
-//! Layers of settings as texts: each later layer replaces what an earlier one gave, and says who it was.
+//! Layers of settings as strings. A later layer replaces the values of an earlier one and records its origin.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,20 +9,20 @@ use super::table::{SETTINGS, Setting, known, nearest};
 use domain::HIDDEN;
 use domain::text::without_credentials;
 
-/// Who gave a value.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody: the default stands.
+    /// The default: no layer gave a value.
     Default,
-    /// A settings file, with the line.
+    /// A settings file, with the line from 1.
     File(PathBuf, usize),
-    /// A variable of the environment.
+    /// An environment variable.
     Variable(String),
-    /// A flag of the command line, with its dashes.
+    /// A command-line flag, with its dashes.
     Flag(String),
     /// The program that uses this library.
     Program,
-    /// A file that holds a secret, and who named the file.
+    /// A file that holds a secret, and the layer that named the file.
     SecretFile(PathBuf, Box<Origin>),
 }
 
@@ -38,14 +38,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value's text and who gave it. No `Debug`: the text may be secret.
+/// A value as a string, and its source. No `Debug`: the value may be secret.
 #[derive(Clone)]
 pub(super) struct Value {
     pub(super) text: String,
     pub(super) origin: Origin,
 }
 
-/// All layers so far, by name.
+/// The merged layers: the current value of each setting, by name.
 #[derive(Clone)]
 pub(super) struct Layers(BTreeMap<&'static str, Value>);
 
@@ -59,7 +59,7 @@ impl Layers {
         Self(SETTINGS.iter().map(|s| (s.name, default(s))).collect())
     }
 
-    /// Gives `name` a value in the present layer. `spell` writes a known name as this layer spells it.
+    /// Sets `name` in the current layer. `spell` converts a known name to the spelling of this layer, for errors.
     pub(super) fn set(
         &mut self,
         name: &str,
@@ -79,7 +79,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Takes the value of `name` from `other`.
+    /// Copies the value of `name` from `other`.
     pub(super) fn replace(&mut self, name: &'static str, other: &Self) {
         self.0.insert(name, other.get(name).clone());
     }
@@ -90,7 +90,7 @@ impl Layers {
             let Some(twin) = setting.file_twin else {
                 continue;
             };
-            // An empty name switches the twin off, so that a flag can undo what a file gave.
+            // An empty file name unsets the twin, so that a flag can override a settings file.
             let Some(named) = self.0.remove(twin).filter(|named| !named.text.is_empty()) else {
                 continue;
             };
@@ -117,7 +117,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Refuses what a file or a flag left empty although it is always needed, such as a directory.
+    /// Refuses a required setting, such as a directory, that a file or a flag left empty.
     pub(super) fn refuse_empty(&self) -> Result<(), ConfigError> {
         let empty = |(setting, text): &(&Setting, &str)| text.is_empty() && !setting.is_secret();
         match self.texts().find(empty) {
@@ -126,7 +126,7 @@ impl Layers {
         }
     }
 
-    /// The values to parse: those that are on, without outer white space where that can't be meant.
+    /// The values to parse: those that are set, trimmed unless they are secrets.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&'static Setting, &str)> {
         SETTINGS.iter().filter_map(|setting| {
             let value = self.get(setting.name);
@@ -136,8 +136,8 @@ impl Layers {
             } else {
                 text.trim()
             };
-            // An empty secret in a file or a flag is a mistake, and must not switch it off in silence: it goes to
-            // its check.
+            // An empty secret in a file or a flag is a mistake and must not silently unset the setting. Its check
+            // reports it.
             let given = setting.is_secret() && value.origin != Origin::Default;
             let off = text.is_empty() && setting.default.is_empty() && !given;
             (!off).then_some((setting, text))
@@ -153,7 +153,7 @@ impl Layers {
         self.0.get(name).unwrap_or(&NONE)
     }
 
-    /// The error for a value of `setting` that can't be used.
+    /// The error for an invalid value of `setting`.
     pub(super) fn bad(&self, setting: &'static Setting, right: impl Into<String>) -> ConfigError {
         let value = self.get(setting.name);
         let shown = match (value.text.as_str(), setting.is_secret()) {

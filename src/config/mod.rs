@@ -1,7 +1,7 @@
 //! Settings: defaults, then a TOML file, then `HEADCOUNT_*` variables, then flags.
 //!
-//! All layers are flattened into texts by name, so that one parser and one set of messages serve them all;
-//! what comes out is typed and valid. Nothing here reads or changes the environment by itself.
+//! All layers are flattened into strings by name, so that one parser and one set of messages serve them all.
+//! The result is typed and valid. Nothing here reads or changes the process's environment.
 
 mod check;
 mod env;
@@ -24,7 +24,7 @@ pub use settings::{
     CacheKind, CacheSettings, InfluxSettings, IngestSettings, RedisSettings, RefreshMode,
     RefreshSettings, Settings, StoreKind, StoreSettings,
 };
-pub use table::{PREFIX, SETTINGS, Setting, flag_of, names, page_row, variable_of};
+pub use table::{PREFIX, SETTINGS, Setting, flag_of, group_of, names, page_row, variable_of};
 
 use domain::HIDDEN;
 use http::auth::AuthMode;
@@ -35,43 +35,43 @@ use layers::Layers;
 pub struct Sources {
     /// The settings file, if there is one.
     pub file: Option<PathBuf>,
-    /// The variables of the environment; only those that begin with `HEADCOUNT_` are looked at.
+    /// The environment variables. Only those that begin with `HEADCOUNT_` are used.
     pub variables: Vec<(OsString, OsString)>,
     /// The flags given, by the name of their setting.
     pub flags: Vec<(&'static str, String)>,
-    /// The stores that will be opened besides the configured one: what each needs must be set as well.
+    /// The stores that will be opened besides the configured one. The settings that each needs must be present as well.
     pub stores: Vec<StoreKind>,
 }
 
-/// The settings, with the account of where each came from.
+/// The settings, with the source of each.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Each setting as text, in the order of [`SETTINGS`].
+    /// Each setting as a string, in the order of [`SETTINGS`].
     pub shown: Vec<Shown>,
-    /// What is allowed and yet probably not what somebody wants, a sentence each.
+    /// Warnings about settings that are valid but probably unintended, a sentence each.
     pub warnings: Vec<String>,
 }
 
-/// One setting as people may see it.
+/// One setting as it may be displayed.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Shown {
     /// The setting's name.
     pub name: &'static str,
-    /// Its text; [`HIDDEN`] for a secret that is set.
+    /// Its value as a string; [`HIDDEN`] for a secret that is set.
     pub value: String,
-    /// Who gave it.
+    /// The source of the value.
     pub origin: String,
 }
 
 impl Loaded {
-    /// Whether a service may listen with these settings: beyond this machine only where it asks for tokens, or
-    /// where somebody said that it need not.
+    /// Whether a service may listen with these settings. An address other than loopback requires tokens or JWTs, or an
+    /// explicit `auth = "off"`. The error is [`ConfigError::Unprotected`].
     pub fn may_serve(&self) -> Result<(), ConfigError> {
         let listen = self.settings.listen;
         let auth = &self.settings.auth;
-        // `::ffff:127.0.0.1` is this machine too.
+        // `::ffff:127.0.0.1` is loopback too.
         if auth.is_on() || auth.mode == AuthMode::Off || listen.ip().to_canonical().is_loopback() {
             return Ok(());
         }
@@ -83,7 +83,7 @@ impl Loaded {
     }
 }
 
-/// The secret in a file, for commands that take one. The error completes "the file, which ...".
+/// Reads a secret from a file, without the final line end. The error completes "the file, which ...".
 pub fn read_secret(path: &Path) -> Result<String, String> {
     file::read_secret(path)
 }
@@ -106,7 +106,7 @@ pub fn load(sources: Sources) -> Result<Loaded, ConfigError> {
 }
 
 impl Settings {
-    /// The defaults with some settings given by the calling program, as texts by name.
+    /// The defaults, with some settings given by the calling program as strings by name.
     pub fn with<'a>(
         given: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Self, ConfigError> {

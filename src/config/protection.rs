@@ -1,4 +1,4 @@
-//! Checks of the settings that say who may do what.
+//! Checks of the settings of authentication, rate limits, trusted proxies and CORS.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Longer than any token should live.
 const LONGEST_AGE: Duration = Duration::from_hours(24 * 400);
 
-/// The settings as they parsed.
+/// The parsed settings, before they are checked.
 pub(super) struct Protection {
     pub(super) mode: AuthMode,
     pub(super) tokens_file: Option<PathBuf>,
@@ -46,7 +46,7 @@ impl Check<'_> {
         };
         let on = given.tokens_file.is_some() || keys.is_some();
         if on && given.mode == AuthMode::Off {
-            // One of the two is a mistake, and nobody should learn which from an open service.
+            // One of the two settings is a mistake. An open service must not be the way to find out.
             return Err(self.bad(
                 "auth",
                 "auto, or none of `tokens_file`, `jwt_key` and `jwt_keys`: they ask for tokens",
@@ -124,7 +124,7 @@ impl Check<'_> {
         match given.as_slice() {
             [] => return Ok(Cors::Off),
             [all] if all == "*" => {
-                // Only this machine is served then, and every page that is open there would be let in.
+                // Without auth the service listens on loopback, and any page in a local browser could read it.
                 return match auth.is_on() || auth.mode == AuthMode::Off {
                     true => Ok(Cors::Any),
                     false => Err(self.bad(
@@ -136,7 +136,7 @@ impl Check<'_> {
             }
             _ => {}
         }
-        // As a browser writes it, or it would never be equal to one.
+        // It must be spelt as browsers send it, or no `Origin` header would equal it.
         let is_origin = |text: &String| {
             let url = Url::parse(text).ok();
             url.is_some_and(|url| {

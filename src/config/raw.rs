@@ -1,4 +1,4 @@
-//! From texts to types: one flat struct that `envy` fills, then typed and checked settings.
+//! From strings to types: `envy` parses one flat struct, which is checked and becomes [`Settings`].
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use http::auth::AuthMode;
 use http::settings::HttpSettings;
 use telemetry::{LogFormat, TelemetrySettings};
 
-/// The settings by name, parsed one by one. `envy` knows no nested structs, so it is flat.
+/// The settings by name. It is flat because `envy` does not support nested structs.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -89,7 +89,7 @@ struct Raw {
     log: String,
 }
 
-/// A duration as `humantime` reads it.
+/// A duration in the format of `humantime`, such as `1h 30m`.
 pub(super) type Time = humantime_serde::Serde<Duration>;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -97,7 +97,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Parses and checks what the layers hold, with what the configured store and `more` ones need.
+/// Parses and checks the layers. The settings of the configured store and of the `more` stores are required.
 pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, ConfigError> {
     let raw = parse(layers)?;
     let is_needed = |kind| raw.store == kind || more.contains(&kind);
@@ -251,8 +251,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
 fn parse(layers: &Layers) -> Result<Raw, ConfigError> {
     let parsed = envy::from_iter(owned(layers));
     parsed.map_err(|error| {
-        // The error of a custom type does not say which field it was about. Each value alone on top of the
-        // defaults does.
+        // The error of a custom type does not name the field. Parsing each value alone over the defaults finds it.
         let culprit = layers.texts().map(|(setting, _)| setting).find(|setting| {
             let mut alone = Layers::defaults();
             alone.replace(setting.name, layers);

@@ -1,4 +1,4 @@
-//! The settings, typed and valid: the rest of the program knows no texts.
+//! The settings, typed and valid. The rest of the program never handles them as strings.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,85 +14,85 @@ use stores::postgres::PostgresServer;
 use stores::redis::{Prefix, RedisServer};
 use telemetry::TelemetrySettings;
 
-/// Everything that can be set. Made by [`load`](super::load) or [`Settings::with`].
+/// All settings. Created by [`load`](super::load) or [`Settings::with`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Settings {
     /// The address that the service listens on.
     pub listen: SocketAddr,
-    /// Who may do what.
+    /// Authentication and rate limits.
     pub auth: AuthSettings,
     /// Limits of the HTTP server.
     pub http: HttpSettings,
-    /// Window, resolution and how far ahead a pair may be.
+    /// Window, resolution, and how far in the future a pair may be.
     pub frame: TimeFrame,
-    /// Where pairs live.
+    /// The store of pairs.
     pub store: StoreSettings,
-    /// Where last known counts live.
+    /// The cache of counts.
     pub cache: CacheSettings,
-    /// When and what is recounted.
+    /// When and what to recount.
     pub refresh: RefreshSettings,
-    /// The way in.
+    /// Limits and buffers on the path of incoming pairs.
     pub ingest: IngestSettings,
-    /// Logs.
+    /// The format and filter of the log.
     pub telemetry: TelemetrySettings,
 }
 
-/// Where pairs live.
+/// The store of pairs.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// Which adapter.
     pub kind: StoreKind,
     /// The directory of the embedded store.
     pub data_dir: PathBuf,
-    /// By how many bytes the log there grows before a snapshot is taken.
+    /// Bytes by which the write-ahead log grows before the embedded store takes a snapshot.
     pub snapshot_after: u64,
-    /// From how many bytes on a file of that log is followed by a new one.
+    /// Bytes at which a file of that log is followed by a new one.
     pub data_file_bytes: u64,
-    /// Where InfluxDB is and what things are called there; always given when `kind` is InfluxDB.
+    /// Address, organisation, buckets and token of InfluxDB; always `Some` when `kind` is InfluxDB.
     pub influx: Option<InfluxSettings>,
-    /// How long InfluxDB may take.
+    /// Timeouts of requests to InfluxDB.
     pub influx_timeouts: InfluxTimeouts,
-    /// Where Redis is and what keys begin with there; always given when `kind` is Redis.
+    /// Address and key prefix of Redis; always `Some` when `kind` is Redis.
     pub redis: Option<RedisSettings>,
-    /// Where Postgres is; always given when `kind` is Postgres.
+    /// Address and schema of Postgres; always `Some` when `kind` is Postgres.
     pub postgres: Option<PostgresSettings>,
 }
 
-/// An InfluxDB and the places in it.
+/// An InfluxDB server, organisation and buckets.
 #[derive(Debug, Clone)]
 pub struct InfluxSettings {
-    /// Its URL.
+    /// The server's URL.
     pub url: String,
-    /// The organisation.
+    /// The name of the organisation.
     pub org: String,
     /// The bucket of the pairs.
     pub bucket: String,
     /// The bucket of the trend.
     pub trend_bucket: String,
-    /// The token.
+    /// A token that may read and write both buckets.
     pub token: Secret,
 }
 
-/// How long InfluxDB may take.
+/// Timeouts of requests to InfluxDB.
 #[derive(Debug, Clone, Copy)]
 pub struct InfluxTimeouts {
-    /// One try of a write, at first; after a time-out it grows to 30 s.
+    /// The initial timeout of one attempt to write; after a timeout it grows, up to 30 s.
     pub write: Duration,
-    /// A query, to the last byte of its answer.
+    /// The timeout of a query, up to the last byte of its response.
     pub query: Duration,
 }
 
-/// A Postgres and the place in it.
+/// A Postgres server, database and schema.
 #[derive(Debug, Clone)]
 pub struct PostgresSettings {
-    /// Where it is.
+    /// Hosts, database and credentials.
     pub server: PostgresServer,
     /// The schema that holds the tables.
     pub schema: String,
-    /// The most connections, at least two.
+    /// The maximum number of connections, at least two.
     pub connections: usize,
-    /// How long a statement may take.
+    /// The timeout of a statement that counts.
     pub statement_timeout: Duration,
 }
 
@@ -101,35 +101,35 @@ pub struct PostgresSettings {
 #[serde(rename_all = "lowercase")]
 #[value(rename_all = "lowercase")]
 pub enum StoreKind {
-    /// In this process, on this disk.
+    /// In this process, on the local disk.
     Embedded,
     /// In InfluxDB 2.
     Influx,
-    /// In Redis, a server or a cluster.
+    /// In a Redis server or cluster.
     Redis,
     /// In Postgres.
     Postgres,
 }
 
-/// Where last known counts live.
+/// The cache of counts.
 #[derive(Debug, Clone)]
 pub struct CacheSettings {
     /// Which adapter.
     pub kind: CacheKind,
-    /// The age from which a cached count is no longer trusted.
+    /// The age at which a cached count expires.
     pub ttl: Duration,
-    /// How long a count is answered from process memory.
+    /// How long a count is served from process memory.
     pub memory_ttl: Duration,
-    /// Where Redis is and what keys begin with there; always given when `kind` is Redis.
+    /// Address and key prefix of Redis; always `Some` when `kind` is Redis.
     pub redis: Option<RedisSettings>,
 }
 
-/// A Redis and a part of its keys.
+/// A Redis server or cluster, and the prefix of the keys there.
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
-    /// Where it is.
+    /// Addresses and credentials.
     pub server: RedisServer,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: Prefix,
 }
 
@@ -143,18 +143,18 @@ pub enum CacheKind {
     Redis,
 }
 
-/// When and what is recounted.
+/// When and what to recount.
 #[derive(Debug, Clone)]
 pub struct RefreshSettings {
     /// Whether the service recounts by itself.
     pub mode: RefreshMode,
     /// The time from one recount to the next.
     pub interval: Duration,
-    /// Segments recounted at once, at least one.
+    /// Segments recounted concurrently, at least one.
     pub parallelism: usize,
-    /// The windows recounted, longest first, each once; the full one is always the first.
+    /// The windows to recount, longest first, without duplicates. The full window is always the first.
     pub windows: Vec<Window>,
-    /// Where a worker tells how it is; nowhere if not given.
+    /// The address on which a worker serves its health and metrics; `None`: it does not listen.
     pub worker_listen: Option<SocketAddr>,
 }
 
@@ -164,25 +164,25 @@ pub struct RefreshSettings {
 pub enum RefreshMode {
     /// Every `interval`.
     Loop,
-    /// Only when told to.
+    /// Only on request.
     Off,
 }
 
-/// The way in.
+/// Limits and buffers on the path of incoming pairs.
 #[derive(Debug, Clone)]
 pub struct IngestSettings {
-    /// Most pairs waiting to be stored.
+    /// The maximum number of pairs waiting to be stored.
     pub queue_pairs: usize,
-    /// Most segments.
+    /// The maximum number of segments.
     pub max_segments: usize,
     /// How long a client waits for a store on the network before its pairs go to the spool.
     pub write_deadline: Duration,
     /// How long a write to a store on the network waits for pairs of other requests.
     pub linger: Duration,
-    /// Most pairs in one such write.
+    /// The maximum number of pairs in one such write.
     pub batch_pairs: usize,
-    /// Where pairs wait while such a store is away.
+    /// The spool, where pairs wait while such a store is unavailable; `None`: no spool.
     pub spool: Option<SpoolSettings>,
-    /// The key with which user ids become keyed hashes of themselves at the edge.
+    /// The key of the keyed hash that replaces user ids before they are stored.
     pub user_key: Option<Secret>,
 }

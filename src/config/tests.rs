@@ -120,7 +120,7 @@ fn an_unknown_setting_is_named_with_its_place_and_the_nearest() {
         "unknown setting `HEADCOUNT_WNDOW` (HEADCOUNT_WNDOW): did you mean `HEADCOUNT_WINDOW`?"
     );
     assert!(error(None, &[("HEADCOUNT_listen", "x")], &[]).starts_with("unknown setting"));
-    // Only a variable may be somebody else's.
+    // Only a variable may belong to another program.
     assert!(error(Some("banana = '7d'"), &[], &[]).starts_with("unknown setting `banana`"));
 }
 
@@ -131,7 +131,7 @@ fn an_unknown_variable_that_is_no_slip_is_a_warning() {
         ("HEADCOUNT_BANANA", "7d", "check-config"),
         ("HEADCOUNT_", "x", "check-config"),
         ("HEADCOUNT_PORT", "8080", "check-config"),
-        // As after a roll-back from a version that has it.
+        // As after a rollback from a version that has it.
         (
             "HEADCOUNT_REFRESH_WINDOW_MAX",
             "2",
@@ -160,7 +160,7 @@ fn an_empty_variable_is_unset() {
             for empty in ["", " ", "\n"] {
                 let loaded = loaded(None, &[(&variable_of(name), empty)], &[]);
                 assert_eq!(shown(&loaded, setting.name), (setting.default, "default"));
-                // Whoever sets a secret means to have one.
+                // An empty secret is probably a mistake, so it causes a warning.
                 assert_eq!(
                     loaded.warnings.len(),
                     usize::from(setting.is_secret()),
@@ -574,7 +574,7 @@ fn a_short_or_empty_secret_is_refused_without_being_shown() {
     assert!(error(Some("user_key = ''"), &[], &[]).starts_with("setting `user_key` is empty"));
 }
 
-/// `HEADCOUNT_TEST_WRITE_DOCS=1` writes the table anew.
+/// `HEADCOUNT_TEST_WRITE_DOCS=1` regenerates the table.
 #[test]
 fn the_page_of_settings_has_each_with_its_default() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/settings.md");
@@ -615,18 +615,28 @@ fn every_sample_file_is_valid() {
     }
 }
 
+/// `HEADCOUNT_TEST_WRITE_DOCS=1` regenerates the file.
 #[test]
 fn the_example_file_names_each_setting_with_its_default() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/headcount.example.toml");
-    let text = std::fs::read_to_string(path).unwrap();
+    let mut whole = String::from(
+        "# All settings of headcount with their defaults. Copy this file to headcount.toml, or name your copy with --config,\n\
+         # and remove the # where you want another value. HEADCOUNT_* variables and flags override the file.\n",
+    );
+    let mut group = "";
     for setting in SETTINGS {
-        let entry = example_entry(setting);
-        assert!(
-            text.contains(&entry),
-            "headcount.example.toml lacks:\n{entry}"
-        );
+        if group_of(setting.name) != group {
+            group = group_of(setting.name);
+            whole += &format!("\n# --- {group} ---\n");
+        }
+        whole += &format!("\n{}", example_entry(setting));
     }
-    // What is left out by a `#` has to be right as well.
+    if std::env::var_os("HEADCOUNT_TEST_WRITE_DOCS").is_some() {
+        std::fs::write(path, &whole).unwrap();
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(text, whole);
+    // The commented-out values must be valid as well.
     let all: Vec<_> = text
         .lines()
         .filter_map(|line| line.strip_prefix('#'))

@@ -1,4 +1,4 @@
-//! What settings allow and yet is probably not what somebody wants.
+//! Warnings about settings that are valid but probably unintended.
 
 use super::layers::{Layers, Origin};
 use super::settings::{CacheKind, RefreshMode, Settings, StoreKind};
@@ -22,7 +22,7 @@ pub(super) fn secret_flags(layers: &Layers) -> Vec<String> {
         .collect()
 }
 
-/// What does not fit together, or is less safe than it looks. `stores` are opened besides the configured one.
+/// Settings that have no effect, are insecure, or conflict. `stores` are opened besides the configured one.
 pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> Vec<String> {
     let is_used = |kind| settings.store.kind == kind || stores.contains(&kind);
     let mut warnings = Vec::new();
@@ -56,7 +56,7 @@ pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> 
         && postgres.server.trusts_anybody()
     {
         warnings.push(
-            "the certificate of Postgres is not checked, and it may be asked without TLS: whoever is on the network between can \
+            "the certificate of Postgres is not checked, and the connection may be without TLS: an attacker on the network can \
              read the password and the pairs; set sslmode=verify-full in `postgres_url`"
                 .to_owned(),
         );
@@ -67,7 +67,7 @@ pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> 
         && settings.refresh.interval >= settings.cache.ttl
     {
         warnings.push(
-            "`refresh_interval` is not shorter than `cache_ttl`: counts are too old before they are made again, and readers wait \
+            "`refresh_interval` is not shorter than `cache_ttl`: cached counts expire before they are recounted, and reads wait \
              for the store"
                 .to_owned(),
         );

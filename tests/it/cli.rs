@@ -38,6 +38,37 @@ fn settings_are_shown_with_their_origin_and_without_secrets() {
 }
 
 #[test]
+fn completions_and_man_pages_have_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "fish", "zsh"] {
+        let arguments = ["completions", shell];
+        let (code, out, err) = texts(&mut headcount(folder.path(), &[], &arguments));
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        for part in ["check-config", "refresh", "watch", "influx-url"] {
+            assert!(out.contains(part), "{shell}: {part}");
+        }
+    }
+    let (code, out, err) = texts(&mut headcount(folder.path(), &[], &["man", "new/pages"]));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    for page in ["headcount.1", "headcount-serve.1", "headcount-token-new.1"] {
+        let path = folder.path().join("new/pages").join(page);
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(text.contains(".TH headcount"), "{page}: {text}");
+    }
+    // A file is in the way.
+    let (code, _, err) = texts(&mut headcount(
+        folder.path(),
+        &[],
+        &["man", "new/pages/headcount.1"],
+    ));
+    assert_eq!(code, 1);
+    assert!(
+        err.contains("can't write man pages to new/pages/headcount.1"),
+        "{err}"
+    );
+}
+
+#[test]
 fn wrong_usage_and_wrong_settings_exit_with_2() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [

@@ -1,4 +1,4 @@
-//! What the command line looks like.
+//! The command-line interface: commands and their arguments.
 
 mod load;
 mod stores;
@@ -27,11 +27,11 @@ pub(in crate::cli) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Serve made-up pairs that keep coming, and print the address of the page
+    /// Run a service with generated visitors in a temporary directory, and print the address of its page
     Demo(DemoArgs),
-    /// Take pairs in and answer counts over HTTP
+    /// Run the service: receive pairs and return counts over HTTP
     Serve(ServeArgs),
-    /// Recount all segments again and again, beside services that don't
+    /// Recount all segments in a loop, beside services with `refresh_mode = "off"`
     Worker(ServeArgs),
     /// Print how many users a segment has
     Count(CountArgs),
@@ -39,31 +39,41 @@ pub(in crate::cli) enum Command {
     Segments(SegmentsArgs),
     /// Post pairs from files, standard input or a generator
     Load(LoadArgs),
-    /// Ask a service or worker whether it is well; exit code 1 when it is not
+    /// Check a service or worker; exit code 1 if it is not healthy
     Health(HealthArgs),
-    /// Make what the configured store needs: organisation, buckets, tokens
+    /// Create what the configured store needs: organisation, buckets, tables, tokens
     Setup(SetupArgs),
     /// Recount all segments, or one, into the cache
     Refresh(RefreshArgs),
-    /// Remove pairs that no window can reach any more
+    /// Remove expired pairs
     Archive(ArchiveArgs),
-    /// Recount segments and judge cached counts by it, or compare two stores
+    /// Compare cached counts with recounts, or two stores
     Audit(AuditArgs),
     /// Copy all pairs from one store to another, while both may serve
     Copy(CopyArgs),
-    /// Make, list and revoke the tokens that a service asks for
+    /// Create, list and revoke the tokens of a service
     #[command(subcommand)]
     Token(TokenCommand),
     /// Print the OpenAPI document of the service
     #[command(name = "openapi")]
     OpenApi,
-    /// Print every setting, its value and where it comes from
+    /// Print every setting, its value and its source
     CheckConfig(CheckConfigArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages, one per command
+    Man {
+        /// Directory for the pages; it is created if it is missing
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DemoArgs {
-    /// Port of 127.0.0.1 [default: 8080, or another where that is taken]
+    /// Port on 127.0.0.1 [default: 8080, or a free port if that is in use]
     #[arg(long)]
     pub(in crate::cli) port: Option<u16>,
 }
@@ -74,14 +84,14 @@ pub(in crate::cli) struct ServeArgs {
     pub(in crate::cli) settings: SettingFlags,
 }
 
-/// Which service, and as whom.
+/// The service to call, and the token.
 #[derive(Debug, Clone, Default, Args)]
 pub(in crate::cli) struct Target {
     /// URL of the service [default: HEADCOUNT_URL; else, to read or load, http://127.0.0.1:8080]
     #[arg(long)]
     pub(in crate::cli) url: Option<String>,
-    /// Token for the service, which every user of this machine can then see in the list of processes: rather give
-    /// --token-file, HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN
+    /// Token for the service. Every user of this machine can see it in the list of processes: prefer --token-file,
+    /// HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN
     #[arg(long)]
     pub(in crate::cli) token: Option<String>,
     /// File to read the token from [default: HEADCOUNT_TOKEN_FILE]
@@ -96,7 +106,7 @@ pub(in crate::cli) struct CountArgs {
     /// Count over this window, such as 7d [default: the service's]
     #[arg(long)]
     pub(in crate::cli) window: Option<String>,
-    /// Count in the store, past all caches
+    /// Count in the store, bypassing all caches
     #[arg(long)]
     pub(in crate::cli) fresh: bool,
     /// Print the service's JSON
@@ -114,10 +124,10 @@ pub(in crate::cli) struct SegmentsArgs {
     /// Order: by name, or most users first
     #[arg(long, value_enum)]
     pub(in crate::cli) sort: Option<Sort>,
-    /// At most so many segments
+    /// Maximum number of segments
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(in crate::cli) limit: Option<u64>,
-    /// Go on until Ctrl-C: a table drawn anew on a terminal (20 rows without --limit), a line for each change elsewhere
+    /// Continue until Ctrl-C: a table on a terminal (20 rows without --limit), a line for each change elsewhere
     #[arg(long)]
     pub(in crate::cli) watch: bool,
     /// Print JSON
@@ -149,7 +159,7 @@ pub(in crate::cli) enum Sort {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HealthArgs {
-    /// Ask whether it can serve pairs or counts now, not only whether it lives
+    /// Check readiness: whether it can accept pairs or serve counts now
     #[arg(long)]
     pub(in crate::cli) ready: bool,
     /// Print the service's JSON
@@ -161,10 +171,10 @@ pub(in crate::cli) struct HealthArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SetupArgs {
-    /// Also make a token for the service and one that may only read, and print them once
+    /// Also create a token for the service and a read-only token, and print them once
     #[arg(long)]
     pub(in crate::cli) tokens: bool,
-    /// Keep these tokens as DIR/service.token and DIR/reader.token instead of printing them
+    /// Write these tokens to DIR/service.token and DIR/reader.token instead of printing them
     #[arg(long, value_name = "DIR", conflicts_with = "tokens")]
     pub(in crate::cli) tokens_dir: Option<PathBuf>,
     /// Print JSON
