@@ -15,7 +15,7 @@ use warp::reply::Response;
 use super::path;
 use super::problem::Code;
 use super::query::Query;
-use super::route::Route;
+use super::resource::{Audited, Resource};
 use crate::auth::Digest;
 use engine::Headcount;
 
@@ -42,7 +42,7 @@ pub(super) struct AuditTrail {
 
 /// A request as the audit trail records it.
 pub(super) struct AuditEvent<'a> {
-    pub(super) route: Route,
+    pub(super) route: &'static Resource,
     pub(super) method: &'static str,
     /// The name of the token or the subject of the JWT, if it was valid.
     pub(super) who: Option<&'a str>,
@@ -61,10 +61,9 @@ impl AuditTrail {
     }
 
     /// The user or segment that a request is about, if the request is recorded.
-    pub(super) fn about(&self, route: Route, method: &str, uri: &Uri) -> Option<String> {
-        action(route, method)?;
-        match route {
-            Route::User => {
+    pub(super) fn about(&self, route: &Resource, method: &str, uri: &Uri) -> Option<String> {
+        match action(route, method)? {
+            Audited::Erase => {
                 let part = uri.path().rsplit('/').next()?;
                 let query = Query::parse(uri.query().unwrap_or_default());
                 let user = path::user(part, &query).ok()?;
@@ -74,7 +73,7 @@ impl AuditTrail {
                 hash.truncate(HASH_DIGITS);
                 Some(format!("user {hash}"))
             }
-            Route::Refresh => {
+            Audited::Refresh => {
                 let query = uri.query().unwrap_or_default();
                 let mut pairs = form_urlencoded::parse(query.as_bytes());
                 let named = pairs.find(|(key, _)| key == "segment");
@@ -84,7 +83,7 @@ impl AuditTrail {
                     None => "all segments".to_owned(),
                 })
             }
-            _ => None,
+            Audited::Archive => None,
         }
     }
 
@@ -104,7 +103,7 @@ impl AuditTrail {
             };
             tracing::info!(
                 target: "audit",
-                action,
+                action = action.as_str(),
                 about = event.about.unwrap_or("all"),
                 who = event.who.unwrap_or("-"),
                 from = %event.from,
@@ -123,7 +122,7 @@ impl AuditTrail {
         tracing::info!(
             target: "audit",
             action = "refusal",
-            route = event.route.template(),
+            route = event.route.template,
             method = event.method,
             who = event.who.unwrap_or("-"),
             from = %event.from,
@@ -137,13 +136,8 @@ impl AuditTrail {
 }
 
 /// The `action` of a request that is recorded.
-fn action(route: Route, method: &str) -> Option<&'static str> {
-    match (route, method) {
-        (Route::User, "DELETE") => Some("erase"),
-        (Route::Refresh, "POST") => Some("refresh"),
-        (Route::Archive, "POST") => Some("archive"),
-        _ => None,
-    }
+fn action(route: &Resource, method: &str) -> Option<Audited> {
+    route.operation(method)?.audited
 }
 
 /// Whether the request was refused because of its token or origin. A full queue is no refusal.

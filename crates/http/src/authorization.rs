@@ -6,9 +6,9 @@ use std::time::Duration;
 use warp::http::StatusCode;
 use warp::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 
+use super::access::Access;
 use super::cookie;
 use super::problem::Problem;
-use super::route::Access;
 use super::session::Sessions;
 use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
 use domain::Reach;

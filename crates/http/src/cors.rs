@@ -11,7 +11,7 @@ use warp::http::header::{
 use warp::http::{Method, StatusCode};
 use warp::reply::{Reply, Response};
 
-use super::route::Route;
+use super::resource::Resource;
 use crate::settings::Cors;
 
 /// Request headers of this API for which browsers need permission.
@@ -67,17 +67,18 @@ impl Met {
     pub(super) fn preflight(
         &self,
         method: &Method,
-        route: Route,
+        route: &Resource,
         headers: &HeaderMap,
     ) -> Option<Response> {
         let asks = method == Method::OPTIONS && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if !asks || self.allowed.is_none() || route == Route::Unknown {
+        if !asks || self.allowed.is_none() || !route.exists() {
             return None;
         }
         let mut response = StatusCode::NO_CONTENT.into_response();
         let answer = response.headers_mut();
-        let methods = HeaderValue::from_static(route.methods());
-        answer.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        if let Ok(methods) = HeaderValue::try_from(route.allow()) {
+            answer.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+        }
         answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
         answer.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         Some(response)

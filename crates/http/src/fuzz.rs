@@ -12,8 +12,8 @@ use super::authorization::Authorizer;
 use super::body::Limits;
 use super::cursor::{Cursor, Sort};
 use super::encoding::Encoding;
-use super::routes;
 use super::session::Sessions;
+use crate::api::{Routes, find};
 use crate::auth::Auth;
 use crate::networks::Networks;
 use crate::settings::{Cors, HttpSettings};
@@ -80,7 +80,7 @@ const WORDS: &[&str] = &[
 
 struct Bench {
     runtime: tokio::runtime::Runtime,
-    routes: warp::filters::BoxedFilter<(warp::reply::Response,)>,
+    routes: Routes,
     _root: tempfile::TempDir,
 }
 
@@ -137,8 +137,7 @@ impl Bench {
         let sessions = Sessions::new(None);
         let authorizer = Authorizer::new(auth, sessions, Arc::clone(app.metrics()));
         let stop = CancellationToken::new();
-        let routes =
-            runtime.block_on(async { routes(&app, &settings, authorizer, stop.clone(), stop) });
+        let routes = Routes::of_service(&app, &settings, authorizer, stop.clone(), stop);
         Self {
             runtime,
             routes,
@@ -153,6 +152,9 @@ impl Bench {
         if uri.scheme().is_some() || !target.starts_with('/') {
             return;
         }
+        let Some(handler) = self.routes.handler(find(uri.path())) else {
+            return;
+        };
         let request = warp::test::request()
             .path(target)
             .header("last-event-id", last_event_id);
@@ -161,11 +163,11 @@ impl Bench {
             let streams = uri.path().starts_with("/v1/events");
             match streams {
                 true => request
-                    .filter(&self.routes)
+                    .filter(handler)
                     .await
                     .map(|response| (response.status(), Bytes::new())),
                 false => {
-                    let reply = request.reply(&self.routes).await;
+                    let reply = request.reply(handler).await;
                     Ok((reply.status(), reply.into_body()))
                 }
             }

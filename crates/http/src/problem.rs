@@ -114,10 +114,14 @@ impl Problem {
     }
 
     /// 405, with the allowed methods.
-    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+    pub(super) fn method_not_allowed(allow: &str) -> Self {
         let detail = format!("this resource takes {allow}");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
-            .header(ALLOW, HeaderValue::from_static(allow))
+        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+        match HeaderValue::try_from(allow) {
+            Ok(allow) => problem.header(ALLOW, allow),
+            // Names of methods always fit.
+            Err(_) => problem,
+        }
     }
 
     /// 413.

@@ -14,10 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use super::activity::Activity;
+use super::api::Routes;
 use super::audit::AuditTrail;
 use super::authorization::Authorizer;
 use super::cors::Policy;
@@ -27,7 +26,6 @@ use super::request_timer::Timeouts;
 use super::service::{Web, WebParts};
 use super::session::Sessions;
 use super::transport;
-use super::{health_routes, routes};
 use crate::auth::Auth;
 use crate::settings::HttpSettings;
 use engine::Headcount;
@@ -60,7 +58,7 @@ pub async fn serve(
     let closing = CancellationToken::new();
     let sessions = Sessions::new(settings.session_key.as_ref());
     let authorizer = Authorizer::new(auth, sessions, Arc::clone(app.metrics()));
-    let routes = routes(
+    let routes = Routes::of_service(
         &app,
         settings,
         authorizer.clone(),
@@ -90,7 +88,7 @@ pub async fn serve_health(
     stop: CancellationToken,
 ) -> Drained {
     let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
-    let routes = health_routes(&app, &auth, stop.clone());
+    let routes = Routes::of_worker(&app, &auth, stop.clone());
     let closing = CancellationToken::new();
     let stops = Stops { stop, closing };
     let authorizer = Authorizer::new(auth, Sessions::new(None), Arc::clone(app.metrics()));
@@ -117,7 +115,7 @@ struct Stops {
 
 async fn serve_routes(
     listener: TcpListener,
-    routes: BoxedFilter<(Response,)>,
+    routes: Routes,
     authorizer: Authorizer,
     audit_trail: AuditTrail,
     metrics: &Arc<Metrics>,

@@ -12,7 +12,6 @@ use hyper::body::Body;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tracing::Instrument;
-use warp::filters::BoxedFilter;
 use warp::http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS,
 };
@@ -20,20 +19,21 @@ use warp::http::{Method, Request, StatusCode, Version};
 use warp::reply::{Reply, Response};
 
 use super::activity::Activity;
+use super::api::events::Subscriber;
+use super::api::health::ShowsDetails;
+use super::api::{self, Routes};
 use super::audit::{AuditEvent, AuditTrail};
 use super::authorization::{Authorizer, Refused};
 use super::client_address;
 use super::cors::Policy;
-use super::events::Subscriber;
-use super::health::ShowsDetails;
 use super::host;
 use super::origin::OriginPolicy;
 use super::page;
 use super::problem::{Cause, Problem};
 use super::query;
 use super::request_id;
+use super::resource::{Kind, Resource};
 use super::response_budget::{BudgetedBody, ResponseBudget, WarpBody};
-use super::route::{self, Route};
 use super::segment_access;
 use crate::auth::Caller;
 use crate::networks::Networks;
@@ -42,7 +42,7 @@ use telemetry::Metrics;
 /// All routes, decorated. Cloning is cheap.
 #[derive(Clone)]
 pub(super) struct Web {
-    routes: BoxedFilter<(Response,)>,
+    routes: Routes,
     authorizer: Authorizer,
     origin_policy: OriginPolicy,
     cors: Policy,
@@ -59,7 +59,7 @@ pub(super) struct Web {
 
 /// The parts of a [`Web`] that connections share.
 pub(super) struct WebParts {
-    pub(super) routes: BoxedFilter<(Response,)>,
+    pub(super) routes: Routes,
     pub(super) authorizer: Authorizer,
     pub(super) origin_policy: OriginPolicy,
     pub(super) cors: Policy,
@@ -77,7 +77,7 @@ const DEFAULT_HEADERS: [(HeaderName, HeaderValue); 2] = [
 
 /// A request as logs and metrics record it.
 struct RequestInfo {
-    route: Route,
+    route: &'static Resource,
     method: &'static str,
     id: HeaderValue,
     caller: Option<Caller>,
@@ -123,7 +123,7 @@ impl Web {
             headers.entry(name).or_insert(value);
         }
         let took = info.started.elapsed();
-        let (route, status) = (info.route.template(), response.status().as_u16());
+        let (route, status) = (info.route.template, response.status().as_u16());
         self.metrics.http.request(route, info.method, status, took);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let request_id = info.id.to_str().unwrap_or("-");
@@ -182,7 +182,7 @@ where
         }
         let handling = self.activity.begin_request();
         let mut info = RequestInfo {
-            route: Route::of(request.uri().path()),
+            route: api::find(request.uri().path()),
             method: name_of(request.method()),
             id: request_id::of(request.headers()),
             caller: None,
@@ -195,7 +195,7 @@ where
             .audit_trail
             .about(info.route, info.method, request.uri());
         let head = request.method() == Method::HEAD;
-        let shows_page = info.route.is_page() && page::wants_html(request.headers());
+        let shows_page = (info.route.kind == Kind::Page) && page::wants_html(request.headers());
         let cors = self.cors.meet(request.headers());
         let early = match cors.preflight(request.method(), info.route, request.headers()) {
             Some(answer) => Some(answer),
@@ -221,11 +221,11 @@ where
             }
             request.extensions_mut().insert(caller.reach.clone());
         }
-        if info.route == Route::Ready {
+        if info.route.kind == Kind::Probe {
             let shown = self.authorizer.shows_details(request.headers());
             request.extensions_mut().insert(ShowsDetails(shown));
         }
-        if info.route == Route::Events {
+        if info.route.kind == Kind::Stream {
             // For the handler of event streams, which outlast it.
             request.extensions_mut().insert(Arc::clone(&self.activity));
             if let Some(caller) = &info.caller {
@@ -243,14 +243,14 @@ where
             "request",
             request_id = info.id.to_str().unwrap_or("-"),
             method = info.method,
-            route = info.route.template(),
+            route = info.route.template,
         );
         let web = self.clone();
         let answer = async move {
             let _handling = handling;
             let mut response = match early {
                 Some(answer) => answer,
-                None => web.route(request).await,
+                None => web.route(info.route, request).await,
             };
             if shows_page {
                 response = page::for_people(response);
@@ -266,7 +266,7 @@ where
             cors.mark(response.headers_mut());
             web.finish(&info, &mut response);
             // An event stream has no time limit.
-            let delivery = (info.route != Route::Events).then(|| web.activity.begin_delivery());
+            let delivery = (info.route.kind != Kind::Stream).then(|| web.activity.begin_delivery());
             Ok(response.map(|body| BudgetedBody::new(body, permit, delivery)))
         };
         Box::pin(answer.instrument(span))
@@ -283,41 +283,44 @@ impl Web {
     ) -> Result<Option<Caller>, Refused> {
         let (uri, headers) = (request.uri(), request.headers());
         host::of(request.version(), uri, headers)?;
-        match info.route {
-            Route::Unknown if route::has_slash_in_name(uri.path()) => {
-                Err(Problem::slash_in_name().into())
-            }
-            Route::Unknown => Err(Problem::not_found().into()),
-            route if !route.takes(info.method) => {
-                Err(Problem::method_not_allowed(route.methods()).into())
-            }
-            route => {
-                self.origin_policy.check(route, info.method, uri, headers)?;
-                let (access, by_cookie) =
-                    (route.access(info.method), route.takes_cookie(info.method));
-                let caller = self.authorizer.authorize(access, by_cookie, headers)?;
-                query::check(route, uri.query())?;
-                if let Some(caller) = &caller {
-                    let checked = segment_access::check(route, info.method, uri, &caller.reach);
-                    checked.map_err(|problem| {
-                        let problem = self.authorizer.refuse("segment", problem);
-                        Refused::of(problem, Some(&caller.name))
-                    })?;
-                }
-                Ok(caller)
-            }
+        let route = info.route;
+        if !route.exists() {
+            return Err(match api::has_slash_in_name(uri.path()) {
+                true => Problem::slash_in_name().into(),
+                false => Problem::not_found().into(),
+            });
         }
+        let Some(operation) = route.operation(info.method) else {
+            return Err(Problem::method_not_allowed(&route.allow()).into());
+        };
+        let is_probe = route.kind == Kind::Probe;
+        self.origin_policy
+            .check(is_probe, info.method, uri, headers)?;
+        let (access, by_cookie) = (operation.access, operation.takes_cookie);
+        let caller = self.authorizer.authorize(access, by_cookie, headers)?;
+        query::check(route.parameters, uri.query())?;
+        if let Some(caller) = &caller {
+            let checked = segment_access::check(operation.names, uri, &caller.reach);
+            checked.map_err(|problem| {
+                let problem = self.authorizer.refuse("segment", problem);
+                Refused::of(problem, Some(&caller.name))
+            })?;
+        }
+        Ok(caller)
     }
 
-    async fn route<B>(&self, request: Request<B>) -> Response
+    async fn route<B>(&self, route: &'static Resource, request: Request<B>) -> Response
     where
         B: Body + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let routes = TowerToHyperService::new(warp::service(self.routes.clone()));
+        let Some(handler) = self.routes.handler(route) else {
+            return Problem::not_found().into_response();
+        };
+        let handler = TowerToHyperService::new(warp::service(handler.clone()));
         // Unwind safe: a panicking handler's own state is dropped with its request, shared state is behind locks that
         // do not poison, and stores refuse to continue from a state that they can't trust.
-        let answer = AssertUnwindSafe(async move { routes.call(request).await });
+        let answer = AssertUnwindSafe(async move { handler.call(request).await });
         match answer.catch_unwind().await {
             Ok(Ok(response)) => response,
             Err(_) => {

@@ -2,18 +2,18 @@
 
 /// A problem code.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Code {
-    pub(super) status: u16,
-    pub(super) code: &'static str,
+pub(crate) struct Code {
+    pub(crate) status: u16,
+    pub(crate) code: &'static str,
     /// The condition for this code: a clause for people.
-    pub(super) when: &'static str,
+    pub(crate) when: &'static str,
 }
 
 const fn code(status: u16, code: &'static str, when: &'static str) -> Code {
     Code { status, code, when }
 }
 
-pub(super) const INVALID_PARAMETER: Code = code(
+pub(crate) const INVALID_PARAMETER: Code = code(
     400,
     "invalid_parameter",
     "a query parameter can't be used, or is given twice; `parameter` names it",
@@ -24,43 +24,43 @@ const UNKNOWN_PARAMETER: Code = code(
     "unknown_parameter",
     "the query has a parameter that the operation does not take: `parameter` names it, `nearest` the one that is most like it",
 );
-pub(super) const INVALID_SEGMENT: Code = code(
+pub(crate) const INVALID_SEGMENT: Code = code(
     400,
     "invalid_segment",
     "the segment is no name of a segment",
 );
-pub(super) const INVALID_USER_ID: Code =
+pub(crate) const INVALID_USER_ID: Code =
     code(400, "invalid_user_id", "the user id is no id of a user");
-pub(super) const INVALID_WINDOW: Code = code(
+pub(crate) const INVALID_WINDOW: Code = code(
     400,
     "invalid_window",
     "the window is no duration, no multiple of the resolution, or longer than the configured one",
 );
-pub(super) const TOO_MANY_POINTS: Code = code(
+pub(crate) const TOO_MANY_POINTS: Code = code(
     400,
     "too_many_points",
     "the trend has more than 10,000 points: give a longer step or a shorter time",
 );
-pub(super) const NOT_FOUND: Code = code(404, "not_found", "there is nothing at this path");
-pub(super) const UNAVAILABLE: Code = code(
+pub(crate) const NOT_FOUND: Code = code(404, "not_found", "there is nothing at this path");
+pub(crate) const UNAVAILABLE: Code = code(
     503,
     "unavailable",
     "the store can't answer now, and no earlier answer is known",
 );
 
-pub(super) const TOKEN_STREAM_LIMIT: Code = code(
+pub(crate) const TOKEN_STREAM_LIMIT: Code = code(
     429,
     "busy",
     "as many clients with this token as may be listen already",
 );
-pub(super) const STREAM_LIMIT: Code = code(
+pub(crate) const STREAM_LIMIT: Code = code(
     503,
     "unavailable",
     "as many clients as may be listen already",
 );
 
 /// The codes of `POST /v1/pairs`: invalid bodies, and pairs that can't be stored.
-pub(super) const PAIRS: &[Code] = &[
+pub(crate) const PAIRS: &[Code] = &[
     code(
         400,
         "malformed",
@@ -105,14 +105,14 @@ pub(super) const PAIRS: &[Code] = &[
     ),
 ];
 
-pub(super) const UNKNOWN_SEGMENT: Code = code(
+pub(crate) const UNKNOWN_SEGMENT: Code = code(
     404,
     "unknown_segment",
     "no pair of the segment that was named is known",
 );
 
 /// The codes of every operation.
-pub(super) const EVERYWHERE: &[Code] = &[
+pub(crate) const EVERYWHERE: &[Code] = &[
     UNKNOWN_PARAMETER,
     code(
         400,
@@ -132,15 +132,15 @@ pub(super) const EVERYWHERE: &[Code] = &[
 ];
 
 /// The codes of every operation that changes something.
-pub(super) const UNSAFE: &[Code] = &[code(
+pub(crate) const UNSAFE: &[Code] = &[code(
     403,
     CROSS_SITE,
     "the service asks for no tokens, and a web page of another site sent the request",
 )];
-pub(super) const CROSS_SITE: &str = "cross_site";
+pub(crate) const CROSS_SITE: &str = "cross_site";
 
 /// The codes of every operation that needs a token.
-pub(super) const WITH_A_TOKEN: &[Code] = &[
+pub(crate) const WITH_A_TOKEN: &[Code] = &[
     code(
         400,
         "invalid_request",

@@ -1,15 +1,15 @@
-//! The OpenAPI 3.1 document, generated from the routes and from the types of their responses.
+//! The OpenAPI 3.1 document of the service.
 //!
-//! [`Route`] lists the operations and the scope of each. [`resources`] describes them in an exhaustive match, so that no
-//! route can be left out. Schemas are derived by the types of the responses. [`operation`] adds what all operations
-//! share: error responses, headers and security.
+//! Each resource describes its operations beside its handler; [`api`](crate::api) lists them, so that a route can't be left out.
+//! Schemas are derived by the types that are serialised. What all operations share (refusals, headers, security) is added in
+//! [`operation`].
 
-mod codes;
+pub(crate) mod codes;
 mod operation;
-mod pairs;
-mod parameters;
-mod resources;
-pub(super) mod schema;
+pub(crate) mod parameters;
+pub(crate) mod schema;
+
+pub(crate) use operation::Described;
 
 use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -18,8 +18,7 @@ use utoipa::openapi::{
     PathsBuilder, Type, tag::TagBuilder,
 };
 
-use super::route::Route;
-use operation::Described;
+use super::access::Access;
 
 const ABOUT: &str = "\
 How many distinct users are in a segment now? Pairs of a user and a segment come in by `POST /v1/pairs`; a user \
@@ -47,27 +46,36 @@ the end): lists and events then have those alone, and other segments are `forbid
 /// # Errors
 ///
 /// Never in practice: the document has only strings and numbers.
-pub(crate) fn text() -> Result<String, serde_json::Error> {
-    let mut document = serde_json::to_value(document())?;
+pub(crate) fn text(
+    operations: impl Iterator<Item = Documented>,
+) -> Result<String, serde_json::Error> {
+    let mut document = serde_json::to_value(document(operations))?;
     require_headers(&mut document);
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
 }
 
-fn document() -> utoipa::openapi::OpenApi {
+/// An operation for the document.
+pub(crate) struct Documented {
+    pub(crate) template: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) access: Access,
+    pub(crate) described: Described,
+}
+
+fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::OpenApi {
     let mut components = ComponentsBuilder::new();
     let mut paths = PathsBuilder::new().build();
-    for route in Route::ALL {
-        for method in route.methods().split(", ") {
-            // HEAD is omitted. It is GET without a body, and would only double the document.
-            let Some((method_type, described)) = describe(route, method) else {
-                continue;
-            };
-            components = components.schemas_from_iter(described.schemas.clone());
-            let operation = described.operation(route.access(method));
-            paths.add_path_operation(route.template(), vec![method_type], operation);
-        }
+    for operation in operations {
+        let (method, described) = match operation.method {
+            "POST" => (HttpMethod::Post, operation.described.fails(codes::UNSAFE)),
+            "DELETE" => (HttpMethod::Delete, operation.described.fails(codes::UNSAFE)),
+            _ => (HttpMethod::Get, operation.described),
+        };
+        components = components.schemas_from_iter(described.schemas.clone());
+        let described = described.operation(operation.access);
+        paths.add_path_operation(operation.template, vec![method], described);
     }
     OpenApiBuilder::new()
         .info(
@@ -82,21 +90,6 @@ fn document() -> utoipa::openapi::OpenApi {
         .paths(paths)
         .components(Some(shared(components)))
         .build()
-}
-
-fn describe(route: Route, method: &str) -> Option<(HttpMethod, Described)> {
-    let method_type = match method {
-        "GET" => HttpMethod::Get,
-        "POST" => HttpMethod::Post,
-        "DELETE" => HttpMethod::Delete,
-        _ => return None,
-    };
-    let described = resources::described(route, method)?;
-    let described = match method {
-        "GET" => described,
-        _ => described.fails(codes::UNSAFE),
-    };
-    Some((method_type, described))
 }
 
 fn tags() -> impl Iterator<Item = utoipa::openapi::Tag> {

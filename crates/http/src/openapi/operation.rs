@@ -15,15 +15,15 @@ use utoipa::openapi::{
 use warp::http::StatusCode;
 
 use super::codes::{self, Code};
+use crate::access::Access;
 use crate::auth::Scope;
 use crate::problem;
-use crate::route::Access;
 
 /// The description of an operation by its resource.
-pub(super) struct Described {
+pub(crate) struct Described {
     operation: OperationBuilder,
     /// The schemas that it refers to, with their names.
-    pub(super) schemas: Vec<(String, RefOr<Schema>)>,
+    pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
     codes: Vec<Code>,
     /// By status, the members of its problems besides the common ones.
     more: BTreeMap<u16, RefOr<Schema>>,
@@ -31,7 +31,7 @@ pub(super) struct Described {
 
 impl Described {
     /// `id` becomes the name of the operation in generated clients, so it never changes.
-    pub(super) fn new(id: &str, tag: &str, summary: &str, about: &str) -> Self {
+    pub(crate) fn new(id: &str, tag: &str, summary: &str, about: &str) -> Self {
         let operation = OperationBuilder::new()
             .operation_id(Some(id))
             .tag(tag)
@@ -48,24 +48,24 @@ impl Described {
     }
 
     /// Adds the schema of `T` to the document, and returns a reference to it.
-    pub(super) fn refer<T: ToSchema>(&mut self) -> Ref {
+    pub(crate) fn refer<T: ToSchema>(&mut self) -> Ref {
         T::schemas(&mut self.schemas);
         self.schemas.push((T::name().into_owned(), T::schema()));
         Ref::from_schema_name(T::name())
     }
 
-    pub(super) fn takes(mut self, parameter: Parameter) -> Self {
+    pub(crate) fn takes(mut self, parameter: Parameter) -> Self {
         self.operation = self.operation.parameter(parameter);
         self
     }
 
-    pub(super) fn body(mut self, body: RequestBody) -> Self {
+    pub(crate) fn body(mut self, body: RequestBody) -> Self {
         self.operation = self.operation.request_body(Some(body));
         self
     }
 
     /// Adds a JSON response with `status`.
-    pub(super) fn answers<T: ToSchema>(mut self, status: u16, about: &str, example: Value) -> Self {
+    pub(crate) fn answers<T: ToSchema>(mut self, status: u16, about: &str, example: Value) -> Self {
         let schema = self.refer::<T>();
         let content = ContentBuilder::new()
             .schema(Some(schema))
@@ -74,7 +74,7 @@ impl Described {
     }
 
     /// Adds a response with `status` that is not JSON.
-    pub(super) fn answers_with(self, status: u16, about: &str, media: &[&str]) -> Self {
+    pub(crate) fn answers_with(self, status: u16, about: &str, media: &[&str]) -> Self {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let response = media.iter().fold(plain(about), |response, media| {
             response.content(*media, Content::new(Some(text())))
@@ -92,19 +92,19 @@ impl Described {
     }
 
     /// Adds error codes.
-    pub(super) fn fails(mut self, codes: &[Code]) -> Self {
+    pub(crate) fn fails(mut self, codes: &[Code]) -> Self {
         self.codes.extend_from_slice(codes);
         self
     }
 
     /// Adds the members of `schema` to problems with `status`.
-    pub(super) fn problem_with(mut self, status: u16, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub(crate) fn problem_with(mut self, status: u16, schema: impl Into<RefOr<Schema>>) -> Self {
         self.more.insert(status, schema.into());
         self
     }
 
     /// The complete operation, with the security requirement and error responses of `access`.
-    pub(super) fn operation(mut self, access: Access) -> Operation {
+    pub(crate) fn operation(mut self, access: Access) -> Operation {
         self.codes.extend_from_slice(codes::EVERYWHERE);
         let (scope, asks_always) = match access {
             Access::Open => (None, true),

@@ -5,9 +5,8 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Required, Type};
 
 use super::schema::{self, one_of, text};
-use crate::segments::{DEFAULT_LIMIT, MAX_LIMIT};
 
-pub(super) fn segment() -> Parameter {
+pub(crate) fn segment() -> Parameter {
     in_path(
         "segment",
         "The segment's name, percent-encoded.",
@@ -15,7 +14,7 @@ pub(super) fn segment() -> Parameter {
     )
 }
 
-pub(super) fn user_id() -> Parameter {
+pub(crate) fn user_id() -> Parameter {
     in_path(
         "user_id",
         "The user's id, percent-encoded.",
@@ -23,7 +22,7 @@ pub(super) fn user_id() -> Parameter {
     )
 }
 
-pub(super) fn segment_beside() -> Parameter {
+pub(crate) fn segment_beside() -> Parameter {
     query(
         "segment",
         "The segment's name, where the path has `-` in its place: for names that no path can have, `.` and `..`.",
@@ -31,7 +30,7 @@ pub(super) fn segment_beside() -> Parameter {
     )
 }
 
-pub(super) fn user_id_beside() -> Parameter {
+pub(crate) fn user_id_beside() -> Parameter {
     query(
         "user_id",
         "The user's id, where the path has `-` in its place: for ids that no path can have, `.` and `..`.",
@@ -39,11 +38,11 @@ pub(super) fn user_id_beside() -> Parameter {
     )
 }
 
-pub(super) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
+pub(crate) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
     in_path("file", "A file of the viewer.", one_of(names))
 }
 
-pub(super) fn window() -> Parameter {
+pub(crate) fn window() -> Parameter {
     query(
         "window",
         "Count over this time before now: a duration such as `7d` or `90m`, or a number of seconds; a multiple of the \
@@ -52,7 +51,7 @@ pub(super) fn window() -> Parameter {
     )
 }
 
-pub(super) fn fresh() -> Parameter {
+pub(crate) fn fresh() -> Parameter {
     query(
         "fresh",
         "Skip caches and count in the store.",
@@ -60,7 +59,7 @@ pub(super) fn fresh() -> Parameter {
     )
 }
 
-pub(super) fn prefix() -> Parameter {
+pub(crate) fn prefix() -> Parameter {
     query(
         "prefix",
         "Only segments whose name begins with this.",
@@ -68,7 +67,7 @@ pub(super) fn prefix() -> Parameter {
     )
 }
 
-pub(super) fn sort() -> Parameter {
+pub(crate) fn sort() -> Parameter {
     query(
         "sort",
         "By name, or most users first.",
@@ -76,19 +75,19 @@ pub(super) fn sort() -> Parameter {
     )
 }
 
-pub(super) fn limit() -> Parameter {
+pub(crate) fn limit(maximum: usize, default: usize) -> Parameter {
     query(
         "limit",
         "At most so many segments.",
         ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(1_u64))
-            .maximum(Some(MAX_LIMIT as u64))
-            .default(Some(json!(DEFAULT_LIMIT))),
+            .maximum(Some(maximum as u64))
+            .default(Some(json!(default))),
     )
 }
 
-pub(super) fn cursor() -> Parameter {
+pub(crate) fn cursor() -> Parameter {
     query(
         "cursor",
         "The `next` of an earlier answer with the same `sort`, to go on from there.",
@@ -96,7 +95,7 @@ pub(super) fn cursor() -> Parameter {
     )
 }
 
-pub(super) fn from() -> Parameter {
+pub(crate) fn from() -> Parameter {
     query(
         "from",
         "The first instant: RFC 3339 or unix seconds. By default a day before `to`.",
@@ -104,7 +103,7 @@ pub(super) fn from() -> Parameter {
     )
 }
 
-pub(super) fn to() -> Parameter {
+pub(crate) fn to() -> Parameter {
     query(
         "to",
         "The last instant: RFC 3339 or unix seconds. By default now.",
@@ -112,7 +111,7 @@ pub(super) fn to() -> Parameter {
     )
 }
 
-pub(super) fn step() -> Parameter {
+pub(crate) fn step() -> Parameter {
     query(
         "step",
         "At most one point, the last, in each span of this length: a duration such as `1h`, at least a second.",
@@ -120,11 +119,11 @@ pub(super) fn step() -> Parameter {
     )
 }
 
-pub(super) fn only_segment() -> Parameter {
+pub(crate) fn only_segment() -> Parameter {
     query("segment", "Recount only this segment.", schema::segment())
 }
 
-pub(super) fn only_segments(most: usize) -> Parameter {
+pub(crate) fn only_segments(most: usize) -> Parameter {
     ParameterBuilder::new()
         .name("segment")
         .parameter_in(ParameterIn::Query)
@@ -138,7 +137,7 @@ pub(super) fn only_segments(most: usize) -> Parameter {
         .build()
 }
 
-pub(super) fn last_event_id() -> Parameter {
+pub(crate) fn last_event_id() -> Parameter {
     ParameterBuilder::new()
         .name("Last-Event-ID")
         .parameter_in(ParameterIn::Header)

@@ -25,7 +25,7 @@ pub(crate) fn segment() -> ObjectBuilder {
         .examples([json!("sports")])
 }
 
-pub(super) fn user_id_text() -> ObjectBuilder {
+pub(crate) fn user_id_text() -> ObjectBuilder {
     text()
         .description(Some(
             "1 to 256 bytes of UTF-8 without control characters; in a pair without outer white space and invisible \
@@ -87,10 +87,10 @@ pub(crate) fn item_code() -> ObjectBuilder {
     ])
 }
 
-pub(super) fn one_of<const N: usize>(texts: [&'static str; N]) -> ObjectBuilder {
+pub(crate) fn one_of<const N: usize>(texts: [&'static str; N]) -> ObjectBuilder {
     text().enum_values(Some(texts))
 }
 
-pub(super) fn text() -> ObjectBuilder {
+pub(crate) fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }

@@ -16,24 +16,64 @@ mod state;
 use std::sync::Arc;
 
 use askama::Template;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::host::Authority;
 use warp::http::Uri;
 use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
-use warp::{Filter, path};
 
 use self::history::History;
 use super::authorization::Authorizer;
 use super::body::Limits;
 use super::problem::{Detail, Problem};
 use super::query::{Query, query};
-use super::route::Route;
+use super::resource::{Kind, Names, Operation, Resource, part};
+use crate::access::Access;
+use crate::auth::Scope;
 use crate::settings::HttpSettings;
 use domain::Reach;
 use engine::Headcount;
 use engine::readiness::Readiness;
+
+pub(super) static LIST: Resource = Resource {
+    template: "/",
+    parameters: &["q", "sort", "order", "page"],
+    operations: &[Operation::get(READ).names(Names::Filtered).by_cookie()],
+    kind: Kind::Page,
+};
+
+pub(super) static SEGMENT: Resource = Resource {
+    template: "/segments/{segment}",
+    parameters: &["window", "range", "from", "to", "segment"],
+    operations: &[Operation::get(READ).names(Names::InPath(1)).by_cookie()],
+    kind: Kind::Page,
+};
+
+pub(super) static SIGN_IN: Resource = Resource {
+    template: "/sign-in",
+    parameters: &["next"],
+    operations: &[Operation::get(Access::Open), Operation::post(Access::Open)],
+    kind: Kind::Page,
+};
+
+pub(super) static SIGN_OUT: Resource = Resource {
+    template: "/sign-out",
+    parameters: &[],
+    operations: &[Operation::post(Access::Open)],
+    kind: Kind::Page,
+};
+
+/// A file of the pages. `v` is its version, which makes browsers load a new one.
+pub(super) static ASSET: Resource = Resource {
+    template: "/assets/{file}",
+    parameters: &["v"],
+    operations: &[Operation::get(Access::Open)],
+    kind: Kind::Plain,
+};
+
+const READ: Access = Access::Needs(Scope::Read);
 
 pub(super) use self::sign_in::wants_html;
 
@@ -94,7 +134,7 @@ impl Pages {
     fn shell(&self) -> Shell {
         Shell {
             version: &assets::VERSION,
-            events: Route::of("/v1/events") != Route::Unknown,
+            events: true,
             signed_in: self.authorizer.is_on(),
         }
     }
@@ -104,16 +144,17 @@ impl Pages {
         let mut readiness = self.app.readiness().await;
         readiness
             .components
-            .extend(super::health::files(self.authorizer.auth()));
+            .extend(super::api::health::files(self.authorizer.auth()));
         readiness
     }
 }
 
-pub(super) fn route(
+/// The handlers of all pages and of their files.
+pub(super) fn handlers(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
     authorizer: Authorizer,
-) -> BoxedFilter<(warp::reply::Response,)> {
+) -> [(&'static Resource, BoxedFilter<(warp::reply::Response,)>); 5] {
     let pages = Arc::new(Pages {
         app: Arc::clone(app),
         history: History::default(),
@@ -121,19 +162,17 @@ pub(super) fn route(
         forms: Limits::new(sign_in::MAX_FORM, settings.header_timeout),
     });
     let [listing, naming, entering, leaving] = [(); 4].map(|()| Arc::clone(&pages));
-    let list = path::end()
-        .and(warp::get())
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |query: Query, reach: Option<Reach>| {
+    let list = warp::get().and(query()).and(warp::ext::optional()).then(
+        move |query: Query, reach: Option<Reach>| {
             let pages = Arc::clone(&listing);
             async move {
                 let page = list::get(&pages, &query, &reach.unwrap_or_default()).await;
                 page.unwrap_or_else(Reply::into_response)
             }
-        });
-    let segment = path!("segments" / String)
-        .and(warp::get())
+        },
+    );
+    let segment = warp::get()
+        .and(part(1))
         .and(query())
         .then(move |name: String, query: Query| {
             let pages = Arc::clone(&pages);
@@ -142,14 +181,10 @@ pub(super) fn route(
                 page.unwrap_or_else(Reply::into_response)
             }
         });
-    let form = path!("sign-in")
-        .and(warp::get())
-        .and(query())
-        .map(move |query: Query| {
-            sign_in::form(&naming, &query).unwrap_or_else(Reply::into_response)
-        });
-    let enter = path!("sign-in")
-        .and(warp::post())
+    let form = warp::get().and(query()).map(move |query: Query| {
+        sign_in::form(&naming, &query).unwrap_or_else(Reply::into_response)
+    });
+    let enter = warp::post()
         .and(warp::host::optional())
         .and(warp::header::headers_cloned())
         .and(warp::body::stream())
@@ -160,27 +195,22 @@ pub(super) fn route(
                 entered.unwrap_or_else(Reply::into_response)
             }
         });
-    let leave = path!("sign-out")
-        .and(warp::post())
+    let leave = warp::post()
         .and(warp::host::optional())
         .and(warp::header::headers_cloned())
         .map(move |host: Option<Authority>, headers: HeaderMap| {
             sign_in::leave(&leaving, host.as_ref(), &headers).unwrap_or_else(Reply::into_response)
         });
-    let asset = path!("assets" / String)
-        .and(warp::get())
+    let asset = warp::get()
+        .and(part(1))
         .map(|name: String| assets::get(&name));
-    list.or(segment)
-        .unify()
-        .or(asset)
-        .unify()
-        .or(form)
-        .unify()
-        .or(enter)
-        .unify()
-        .or(leave)
-        .unify()
-        .boxed()
+    [
+        (&LIST, list.boxed()),
+        (&SEGMENT, segment.boxed()),
+        (&SIGN_IN, form.or(enter).unify().boxed()),
+        (&SIGN_OUT, leave.boxed()),
+        (&ASSET, asset.boxed()),
+    ]
 }
 
 /// The response to a browser whose request for a page was refused: a redirect to the sign-in form if a sign-in may help.

@@ -6,16 +6,32 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::Response;
-use warp::{Filter, path};
 
-use super::openapi::schema;
-use super::reply::{json, json_with};
+use crate::access::Access;
 use crate::auth::Auth;
+use crate::openapi::{Described, schema};
+use crate::reply::{json, json_with};
+use crate::resource::{Kind, Operation, Resource};
 use engine::Headcount;
 use engine::readiness::{self, Readiness};
+
+pub(super) static HEALTH: Resource = Resource {
+    template: "/healthz",
+    parameters: &[],
+    operations: &[Operation::get(Access::Open).described(describe_health)],
+    kind: Kind::Probe,
+};
+
+pub(super) static READY: Resource = Resource {
+    template: "/readyz",
+    parameters: &[],
+    operations: &[Operation::get(Access::Open).described(describe_ready)],
+    kind: Kind::Probe,
+};
 
 /// The process lives.
 #[derive(Serialize, ToSchema)]
@@ -52,7 +68,7 @@ struct Component<'a> {
 
 /// Whether a request may see details of components, which have host names and system errors.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ShowsDetails(pub(super) bool);
+pub(crate) struct ShowsDetails(pub(crate) bool);
 
 /// The task of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,19 +79,19 @@ pub(super) enum Role {
     Worker,
 }
 
-/// The routes. Once `stop` is cancelled, `/readyz` reports `draining` with 503.
-pub(super) fn route(
+pub(super) fn health_handler() -> BoxedFilter<(Response,)> {
+    warp::get().map(|| json(&Health { status: "ok" })).boxed()
+}
+
+/// Once `stop` is cancelled, the response is `draining` with 503.
+pub(super) fn ready_handler(
     app: &Arc<Headcount>,
     auth: &Arc<Auth>,
     role: Role,
     stop: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
     let (app, auth) = (Arc::clone(app), Arc::clone(auth));
-    let health = path!("healthz")
-        .and(warp::get())
-        .map(|| json(&Health { status: "ok" }));
-    let ready = path!("readyz")
-        .and(warp::get())
+    warp::get()
         .and(warp::ext::optional())
         .then(move |details: Option<ShowsDetails>| {
             let (app, auth, stop) = (Arc::clone(&app), Arc::clone(&auth), stop.clone());
@@ -85,13 +101,13 @@ pub(super) fn route(
                 readiness.components.extend(files(&auth));
                 answer(&readiness, role, stop.is_cancelled(), details)
             }
-        });
-    health.or(ready).unify().boxed()
+        })
+        .boxed()
 }
 
 /// The files of tokens and keys as components. With a broken file the service stays ready, but revocations in the file
 /// have no effect.
-pub(super) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
+pub(crate) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
     auth.files().map(|(name, broken)| readiness::Component {
         name,
         ok: !broken,
@@ -133,6 +149,36 @@ fn answer(readiness: &Readiness, role: Role, draining: bool, details: bool) -> R
             reads: readiness.reads,
             components: components.collect(),
         },
+    )
+}
+
+fn describe_health() -> Described {
+    Described::new(
+        "getHealth",
+        "operations",
+        "Does the process live?",
+        "For whoever restarts processes. Says nothing of the store.",
+    )
+    .answers::<Health>(200, "It does.", serde_json::json!({"status": "ok"}))
+}
+
+fn describe_ready() -> Described {
+    let example = |status: &str, up: bool| serde_json::json!({"status": status, "writes": up, "reads": up, "components": {"store": {"ok": up}}});
+    Described::new(
+        "getReady",
+        "operations",
+        "What can be served now?",
+        "For whoever sends requests to instances: by component.",
+    )
+    .answers::<ReadinessResponse<'static>>(
+        200,
+        "Pairs or counts can be served.",
+        example("ready", true),
+    )
+    .answers::<ReadinessResponse<'static>>(
+        503,
+        "Neither can, or the service is about to stop.",
+        example("unavailable", false),
     )
 }
 

@@ -2,13 +2,23 @@
 
 use std::sync::Arc;
 
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::problem::Problem;
+use crate::access::Access;
+use crate::openapi::Described;
+use crate::problem::Problem;
+use crate::resource::{Kind, Operation, Resource};
 use engine::Headcount;
+
+pub(super) static METRICS: Resource = Resource {
+    template: "/metrics",
+    parameters: &[],
+    operations: &[Operation::get(Access::Metrics).described(describe)],
+    kind: Kind::Plain,
+};
 
 /// An exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +29,9 @@ enum Exposition {
     Plain,
 }
 
-pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
-    path!("metrics")
-        .and(warp::get())
+    warp::get()
         .and(warp::header::headers_cloned())
         .map(move |headers: HeaderMap| get(&app, &headers))
         .boxed()
@@ -83,6 +92,20 @@ fn wanted(headers: &HeaderMap) -> Exposition {
         true => Exposition::OpenMetrics,
         false => Exposition::Plain,
     }
+}
+
+fn describe() -> Described {
+    Described::new(
+        "getMetrics",
+        "operations",
+        "Metrics for Prometheus",
+        "Open to everybody, unless the service is configured to ask for scope `read`.",
+    )
+    .answers_with(
+        200,
+        "All metrics: OpenMetrics for who names it in `Accept`, else the text format 0.0.4.",
+        &["text/plain", "application/openmetrics-text"],
+    )
 }
 
 #[cfg(test)]

@@ -5,15 +5,29 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use serde::Serialize;
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::problem::Problem;
-use super::query::{Query, query};
-use super::reply::{json, rfc3339};
+use crate::access::Access;
+use crate::auth::Scope;
+use crate::openapi::{Described, codes, parameters};
+use crate::problem::Problem;
+use crate::query::{Query, query};
+use crate::reply::{json, rfc3339};
+use crate::resource::{Kind, Names, Operation, Resource, part};
 use domain::{Count, Timestamp};
 use engine::Headcount;
+
+pub(super) static TREND: Resource = Resource {
+    template: "/v1/segments/{segment}/trend",
+    parameters: &["window", "from", "to", "step", "segment"],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .names(Names::InPath(2))
+        .by_cookie()
+        .described(describe)],
+    kind: Kind::Plain,
+};
 
 /// The length of a trend without `from`.
 const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
@@ -42,10 +56,10 @@ struct Point {
     users: u64,
 }
 
-pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
-    path!("v1" / "segments" / String / "trend")
-        .and(warp::get())
+    warp::get()
+        .and(part(2))
         .and(query())
         .then(move |name: String, query: Query| {
             let app = Arc::clone(&app);
@@ -59,7 +73,7 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 }
 
 async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = super::path::segment(name, query)?;
+    let segment = crate::path::segment(name, query)?;
     let window = query.window(app.frame())?;
     let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
     let from = match query.instant("from")? {
@@ -106,4 +120,35 @@ fn point(count: &Count) -> Point {
         at: count.as_of,
         users: count.users,
     }
+}
+
+fn describe() -> Described {
+    Described::new(
+        "getTrend",
+        "counts",
+        "Counts of the past",
+        "Each refresh adds a point for each window that it recounts. At most 10,000 are answered. A window that is not \
+         recounted and has no points is 400 `invalid_window`.",
+    )
+    .takes(parameters::segment())
+    .takes(parameters::segment_beside())
+    .takes(parameters::window())
+    .takes(parameters::from())
+    .takes(parameters::to())
+    .takes(parameters::step())
+    .answers::<TrendResponse<'static>>(
+        200,
+        "The points, oldest first.",
+        serde_json::json!({
+            "segment": "sports", "window_seconds": 1_209_600,
+            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true
+        }),
+    )
+    .fails(&[
+        codes::INVALID_SEGMENT,
+        codes::INVALID_WINDOW,
+        codes::INVALID_PARAMETER,
+        codes::TOO_MANY_POINTS,
+        codes::UNAVAILABLE,
+    ])
 }

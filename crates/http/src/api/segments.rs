@@ -4,18 +4,32 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::cursor::{Cursor, Sort};
-use super::problem::Problem;
-use super::query::{Query, query};
-use super::reply::json;
+use crate::access::Access;
+use crate::auth::Scope;
+use crate::cursor::{Cursor, Sort};
+use crate::openapi::{Described, codes, parameters};
+use crate::problem::Problem;
+use crate::query::{Query, query};
+use crate::reply::json;
+use crate::resource::{Kind, Names, Operation, Resource};
 use domain::Reach;
 use domain::{Timestamp, Window};
 use engine::Headcount;
 use engine::counts::Listed;
+
+pub(super) static SEGMENTS: Resource = Resource {
+    template: "/v1/segments",
+    parameters: &["prefix", "window", "sort", "limit", "cursor"],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .names(Names::Filtered)
+        .by_cookie()
+        .described(describe)],
+    kind: Kind::Plain,
+};
 
 pub(super) const DEFAULT_LIMIT: usize = 100;
 pub(super) const MAX_LIMIT: usize = 1000;
@@ -53,10 +67,9 @@ fn instant<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok
     }
 }
 
-pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
-    path!("v1" / "segments")
-        .and(warp::get())
+    warp::get()
         .and(query())
         .and(warp::ext::optional())
         .then(move |query: Query, reach: Option<Reach>| {
@@ -132,6 +145,29 @@ fn page<'a>(
         window_seconds: window.seconds(),
         next,
     }
+}
+
+fn describe() -> Described {
+    Described::new(
+        "getSegments",
+        "counts",
+        "All segments with their counts",
+        "In pages: ask again with `cursor` until `next` is null.",
+    )
+    .takes(parameters::prefix())
+    .takes(parameters::window())
+    .takes(parameters::sort())
+    .takes(parameters::limit(MAX_LIMIT, DEFAULT_LIMIT))
+    .takes(parameters::cursor())
+    .answers::<SegmentsResponse<'static>>(
+        200,
+        "A page of segments.",
+        serde_json::json!({
+            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false}],
+            "window_seconds": 1_209_600, "next": null
+        }),
+    )
+    .fails(&[codes::INVALID_PARAMETER, codes::INVALID_WINDOW, codes::UNAVAILABLE])
 }
 
 #[cfg(test)]

@@ -11,19 +11,33 @@ use futures::stream;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use warp::Filter as _;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use warp::reply::{Reply, Response};
-use warp::{Filter as _, path};
 
-use super::activity::{Activity, Streaming};
-use super::authorization::{self, Grant};
-use super::problem::Problem;
-use super::query::{Query, query};
+use crate::access::Access;
+use crate::activity::{Activity, Streaming};
+use crate::auth::Scope;
+use crate::authorization::{self, Grant};
+use crate::openapi::{Described, codes, parameters};
+use crate::problem::Problem;
+use crate::query::{Query, query};
+use crate::resource::{Kind, Names, Operation, Resource};
 use crate::settings::HttpSettings;
 use domain::Reach;
 use engine::Headcount;
 use engine::events::{Filter, RETRY_FULL, Subscription};
+
+pub(super) static EVENTS: Resource = Resource {
+    template: "/v1/events",
+    parameters: &["segment"],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .names(Names::Filtered)
+        .by_cookie()
+        .described(describe)],
+    kind: Kind::Stream,
+};
 
 /// The age at which the service ends a stream. The client reconnects and resumes where it was, which lets a load balancer
 /// choose a better instance.
@@ -38,11 +52,11 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 
 /// The authenticated client of a stream; an extension of the request if tokens are required.
 #[derive(Debug, Clone)]
-pub(super) struct Subscriber {
+pub(crate) struct Subscriber {
     /// The caller's id, for the limit of streams per token.
-    pub(super) id: [u8; 32],
+    pub(crate) id: [u8; 32],
     /// The authorization, checked again while the stream lasts.
-    pub(super) grant: Grant,
+    pub(crate) grant: Grant,
 }
 
 /// One client's stream.
@@ -130,15 +144,14 @@ impl Drop for TokenSlot {
 }
 
 /// The route. Streams end when `closing` is cancelled.
-pub(super) fn route(
+pub(super) fn handler(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
     closing: CancellationToken,
 ) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     let slots = Arc::new(TokenSlots::new(settings.max_event_clients_per_token));
-    path!("v1" / "events")
-        .and(warp::get())
+    warp::get()
         .and(warp::header::headers_cloned())
         .and(client())
         .and(query())
@@ -240,4 +253,20 @@ fn chunks(stream_state: ClientStream) -> impl Stream<Item = Result<String, Infal
         };
         Some((Ok(chunk), stream_state))
     })
+}
+
+fn describe() -> Described {
+    Described::new(
+        "getEvents",
+        "counts",
+        "Changes of counts as they happen",
+        "Server-sent events, without an end. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
+         \"as_of\": \"2026-11-21T08:00:00Z\"}`, over the configured window. `event: reset` says that changes were missed: \
+         read `/v1/segments` again. A line `:` shows that the stream lives. Open the stream first and read \
+         `/v1/segments` then: what changes after that is told.",
+    )
+    .takes(parameters::only_segments(MAX_SEGMENTS))
+    .takes(parameters::last_event_id())
+    .answers_with(200, "The events.", &["text/event-stream"])
+    .fails(&[codes::INVALID_SEGMENT, codes::INVALID_PARAMETER, codes::TOKEN_STREAM_LIMIT, codes::STREAM_LIMIT])
 }

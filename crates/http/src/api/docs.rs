@@ -7,16 +7,39 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use utoipa_swagger_ui::Config;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::openapi;
-use super::problem::Problem;
+use crate::access::Access;
+use crate::openapi::{self, Described, codes, parameters};
+use crate::problem::Problem;
+use crate::resource::{Kind, Operation, Resource, part};
+
+pub(super) static OPENAPI: Resource = Resource {
+    template: "/openapi.json",
+    parameters: &[],
+    operations: &[Operation::get(Access::Open).described(describe_document)],
+    kind: Kind::Plain,
+};
+
+pub(super) static DOCS: Resource = Resource {
+    template: "/docs",
+    parameters: &[],
+    operations: &[Operation::get(Access::Open).described(describe_page)],
+    kind: Kind::Plain,
+};
+
+pub(super) static FILE: Resource = Resource {
+    template: "/docs/{file}",
+    parameters: &[],
+    operations: &[Operation::get(Access::Open).described(describe_file)],
+    kind: Kind::Plain,
+};
 
 /// The files of the viewer: three of Swagger UI, and a start script of our own.
 pub(super) const FILES: [&str; 4] = [
@@ -35,21 +58,27 @@ const POLICY: HeaderValue = HeaderValue::from_static(
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-pub(super) fn route() -> BoxedFilter<(Response,)> {
-    let document = openapi::text()
+pub(super) fn document_handler() -> BoxedFilter<(Response,)> {
+    let document = openapi::text(super::documented())
         .map(Bytes::from)
         .map_err(|error| error.to_string());
-    let document = path!("openapi.json")
-        .and(warp::get())
+    warp::get()
         .map(move || match &document {
             Ok(text) => answer("application/json", text.clone()),
             Err(error) => Problem::internal().caused_by(error).into_response(),
-        });
-    let page = path!("docs").and(warp::get()).map(page);
-    let files = path!("docs" / String)
-        .and(warp::get())
-        .map(|name: String| file(&name));
-    document.or(page).unify().or(files).unify().boxed()
+        })
+        .boxed()
+}
+
+pub(super) fn page_handler() -> BoxedFilter<(Response,)> {
+    warp::get().map(page).boxed()
+}
+
+pub(super) fn file_handler() -> BoxedFilter<(Response,)> {
+    warp::get()
+        .and(part(1))
+        .map(|name: String| file(&name))
+        .boxed()
 }
 
 fn page() -> Response {
@@ -94,6 +123,42 @@ fn answer(kind: &'static str, body: Bytes) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+fn describe_document() -> Described {
+    Described::new(
+        "getOpenApi",
+        "operations",
+        "This document",
+        "The same as `headcount openapi` prints. It holds no data, and is open to everybody.",
+    )
+    .answers_with(200, "An OpenAPI 3.1 document.", &["application/json"])
+}
+
+fn describe_page() -> Described {
+    Described::new(
+        "getDocs",
+        "operations",
+        "This document for people",
+        "A viewer that loads nothing from any other host.",
+    )
+    .answers_with(200, "A page.", &["text/html"])
+}
+
+fn describe_file() -> Described {
+    Described::new(
+        "getDocsFile",
+        "operations",
+        "A part of the viewer",
+        "What the page at /docs loads.",
+    )
+    .takes(parameters::file(FILES))
+    .answers_with(
+        200,
+        "The file.",
+        &["text/css", "text/javascript", "image/png"],
+    )
+    .fails(&[codes::NOT_FOUND])
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `POST /v1/pairs`: ingestion of pairs.
 
+mod openapi;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread;
@@ -9,24 +11,36 @@ use futures::Stream;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::{HeaderMap, StatusCode};
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::authorization;
-use super::body::{Limits, Received};
-use super::encoding::{Encoding, detect_compression};
-use super::media::Format;
-use super::openapi::schema;
-use super::parse::{self, BadBody, ItemError, Report};
-use super::problem::Problem;
-use super::reply::json_with;
+use crate::access::Access;
 use crate::auth::Limiter;
+use crate::auth::Scope;
+use crate::authorization;
+use crate::body::{Limits, Received};
+use crate::encoding::{Encoding, detect_compression};
+use crate::media::Format;
+use crate::openapi::schema;
+use crate::parse::{self, BadBody, ItemError, Report};
+use crate::problem::Problem;
+use crate::reply::json_with;
+use crate::resource::{Kind, Names, Operation, Resource};
 use crate::settings::HttpSettings;
 use domain::Reach;
 use engine::Headcount;
 use engine::ingest::{Admitted, Durability, Intake, PairError};
+
+pub(super) static PAIRS: Resource = Resource {
+    template: "/v1/pairs",
+    parameters: &[],
+    operations: &[Operation::post(Access::Needs(Scope::Write))
+        .names(Names::Filtered)
+        .described(openapi::describe)],
+    kind: Kind::Plain,
+};
 
 /// A body above this size is parsed on a blocking thread, because it takes longer than a millisecond. A smaller body is
 /// not worth the change of thread.
@@ -80,14 +94,13 @@ pub(super) struct PairsResponse<'a> {
     warnings: &'a [String],
 }
 
-pub(super) fn route(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFilter<(Response,)> {
     let pairs = Arc::new(Pairs {
         app: Arc::clone(app),
         limits: Limits::new(settings.max_body, settings.header_timeout),
         parsers: Semaphore::new(thread::available_parallelism().map_or(1, usize::from)),
     });
-    path!("v1" / "pairs")
-        .and(warp::post())
+    warp::post()
         .and(warp::header::headers_cloned())
         .and(caller())
         .and(warp::body::stream())

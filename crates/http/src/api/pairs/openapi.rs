@@ -6,13 +6,12 @@ use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required, Type};
 
-use super::codes::PAIRS;
-use super::operation::Described;
-use super::schema;
-use crate::pairs;
+use super::PairsResponse;
+use crate::openapi::codes::PAIRS;
+use crate::openapi::{Described, schema};
 use crate::parse::{Fields, ItemError};
 
-pub(super) fn post() -> Described {
+pub(super) fn describe() -> Described {
     let mut described = Described::new(
         "postPairs",
         "pairs",
@@ -44,7 +43,7 @@ pub(super) fn post() -> Described {
         .required("errors");
     described
         .body(pairs_body(pair))
-        .answers::<pairs::PairsResponse<'static>>(
+        .answers::<PairsResponse<'static>>(
             200,
             "Every accepted pair is durable and in every count from now on.",
             json!({"accepted": 2, "rejected": 1, "errors": [{
@@ -53,7 +52,7 @@ pub(super) fn post() -> Described {
                 "message": "segment begins or ends with white space"
             }]}),
         )
-        .answers::<pairs::PairsResponse<'static>>(
+        .answers::<PairsResponse<'static>>(
             202,
             "The store is away: every accepted pair is durable on this instance's own disk, and will be delivered.",
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),

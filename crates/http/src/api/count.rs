@@ -4,17 +4,30 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::openapi::schema;
-use super::problem::Problem;
-use super::query::{Query, query};
-use super::reply::{json, rfc3339};
+use crate::access::Access;
+use crate::auth::Scope;
+use crate::openapi::{Described, codes, parameters, schema};
+use crate::problem::Problem;
+use crate::query::{Query, query};
+use crate::reply::{json, rfc3339};
+use crate::resource::{Kind, Names, Operation, Resource, part};
 use domain::{Segment, Timestamp};
 use engine::Headcount;
 use engine::counts::CountResult;
+
+pub(super) static COUNT: Resource = Resource {
+    template: "/v1/segments/{segment}/count",
+    parameters: &["window", "fresh", "segment"],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .names(Names::InPath(2))
+        .by_cookie()
+        .described(describe)],
+    kind: Kind::Plain,
+};
 
 /// A count, and how far to trust it.
 #[derive(Serialize, ToSchema)]
@@ -43,10 +56,10 @@ pub(super) struct CountResponse<'a> {
     known: bool,
 }
 
-pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
-    path!("v1" / "segments" / String / "count")
-        .and(warp::get())
+    warp::get()
+        .and(part(2))
         .and(query())
         .then(move |name: String, query: Query| {
             let app = Arc::clone(&app);
@@ -60,7 +73,7 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 }
 
 async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = super::path::segment(name, query)?;
+    let segment = crate::path::segment(name, query)?;
     let window = query.window(app.frame())?;
     let fresh = query.flag("fresh")?;
     let at_once = if fresh {
@@ -99,4 +112,26 @@ fn document<'a>(
         stale: answer.stale,
         known,
     }
+}
+
+fn describe() -> Described {
+    Described::new(
+        "getCount",
+        "counts",
+        "How many users a segment has",
+        "The count of an unknown segment is 0.",
+    )
+    .takes(parameters::segment())
+    .takes(parameters::segment_beside())
+    .takes(parameters::window())
+    .takes(parameters::fresh())
+    .answers::<CountResponse<'static>>(
+        200,
+        "The count.",
+        serde_json::json!({
+            "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
+            "age_seconds": 0.8, "source": "memory", "pending": 2, "stale": false, "known": true
+        }),
+    )
+    .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
 }

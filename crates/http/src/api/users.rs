@@ -4,18 +4,37 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::audit::AuditOutcome;
-use super::problem::Problem;
-use super::query::{Query, query};
-use super::reply::{json, rfc3339, rfc3339_or_null};
+use crate::access::Access;
+use crate::audit::AuditOutcome;
+use crate::auth::Scope;
+use crate::openapi::{Described, codes, parameters};
+use crate::problem::Problem;
+use crate::query::{Query, query};
+use crate::reply::{json, rfc3339, rfc3339_or_null};
+use crate::resource::{Audited, Kind, Names, Operation, Resource, part};
 use domain::Reach;
 use domain::{Membership, TimeFrame, Timestamp};
 use engine::Headcount;
 use engine::headcount::{Place, PlaceState};
+
+pub(super) static USER: Resource = Resource {
+    template: "/v1/users/{user_id}",
+    parameters: &["user_id"],
+    operations: &[
+        Operation::get(Access::Needs(Scope::Users))
+            .names(Names::Filtered)
+            .described(describe_get),
+        Operation::delete(Access::Needs(Scope::Erase))
+            .names(Names::Everything)
+            .audited(Audited::Erase)
+            .described(describe_delete),
+    ],
+    kind: Kind::Plain,
+};
 
 /// Where a user is counted.
 #[derive(Serialize, ToSchema)]
@@ -90,10 +109,10 @@ impl From<Place> for ErasedFrom {
     }
 }
 
-pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let (reader, eraser) = (Arc::clone(app), Arc::clone(app));
-    let get = path!("v1" / "users" / String)
-        .and(warp::get())
+    let get = warp::get()
+        .and(part(2))
         .and(query())
         .and(warp::ext::optional())
         .then(move |id: String, query: Query, reach: Option<Reach>| {
@@ -104,8 +123,8 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
                     .unwrap_or_else(Reply::into_response)
             }
         });
-    let delete = path!("v1" / "users" / String)
-        .and(warp::delete())
+    let delete = warp::delete()
+        .and(part(2))
         .and(query())
         .then(move |id: String, query: Query| {
             let app = Arc::clone(&eraser);
@@ -119,7 +138,7 @@ pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 }
 
 async fn get(app: &Headcount, id: &str, query: &Query, reach: &Reach) -> Result<Response, Problem> {
-    let user = super::path::user(id, query)?;
+    let user = crate::path::user(id, query)?;
     let memberships = app.memberships(user.clone()).await?;
     let segments = memberships
         .iter()
@@ -140,7 +159,7 @@ fn entry<'a>(membership: &'a Membership, frame: &TimeFrame) -> MembershipEntry<'
 }
 
 async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Problem> {
-    let receipt = app.forget(super::path::user(id, query)?).await?;
+    let receipt = app.forget(crate::path::user(id, query)?).await?;
     let done = AuditOutcome(format!("erased={}", receipt.erased));
     let mut response = json(&Erased {
         erased: receipt.erased,
@@ -149,4 +168,49 @@ async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Pr
     });
     response.extensions_mut().insert(done);
     Ok(response)
+}
+
+fn describe_get() -> Described {
+    Described::new(
+        "getUser",
+        "users",
+        "Where a user is counted",
+        "A user whom nobody knows is in no segment.",
+    )
+    .takes(parameters::user_id())
+    .takes(parameters::user_id_beside())
+    .answers::<Memberships<'static>>(
+        200,
+        "The segments that the user is in.",
+        serde_json::json!({"user_id": "u104010", "segments": [{
+            "segment": "sports", "last_seen": "2026-11-21T08:00:00Z", "until": "2026-12-05T08:00:00Z"
+        }]}),
+    )
+    .fails(&[codes::INVALID_USER_ID, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
+}
+
+fn describe_delete() -> Described {
+    Described::new(
+        "deleteUser",
+        "users",
+        "Erase a user",
+        "From all segments and from this instance's disk, at once; other instances follow. The answer is a receipt. May be \
+         repeated, and is to be repeated after an error.",
+    )
+    .takes(parameters::user_id())
+    .takes(parameters::user_id_beside())
+    .answers::<Erased>(
+        200,
+        "The user is erased.",
+        serde_json::json!({
+            "erased": 2,
+            "erased_at": "2026-11-29T12:00:00.25Z",
+            "places": [
+                {"place": "store", "state": "erased", "until": null, "note": "every pair of the user"},
+                {"place": "embedded_files", "state": "remains", "until": "2026-11-29T13:00:00.25Z",
+                 "note": "a hash of the user id under this directory's key, until the next snapshot"}
+            ]
+        }),
+    )
+    .fails(&[codes::INVALID_USER_ID, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
 }

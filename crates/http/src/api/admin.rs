@@ -4,17 +4,41 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
-use warp::{Filter, path};
 
-use super::audit::AuditOutcome;
-use super::problem::{Problem, RETRY_UNAVAILABLE};
-use super::query::{Query, query};
-use super::reply::json;
+use crate::access::Access;
+use crate::audit::AuditOutcome;
+use crate::auth::Scope;
+use crate::openapi::{Described, codes, parameters};
+use crate::problem::{Problem, RETRY_UNAVAILABLE};
+use crate::query::{Query, query};
+use crate::reply::json;
+use crate::resource::{Audited, Kind, Names, Operation, Resource};
 use engine::Headcount;
 use engine::refresher::{Outcome, Skip};
+
+pub(super) static REFRESH: Resource = Resource {
+    template: "/v1/admin/refresh",
+    parameters: &["segment"],
+    operations: &[Operation::post(Access::Needs(Scope::Admin))
+        .names(Names::InQuery)
+        .audited(Audited::Refresh)
+        .described(describe_refresh)],
+    kind: Kind::Plain,
+};
+
+pub(super) static ARCHIVE: Resource = Resource {
+    template: "/v1/admin/archive",
+    parameters: &[],
+    operations: &[Operation::post(Access::Needs(Scope::Admin))
+        .names(Names::Everything)
+        .audited(Audited::Archive)
+        .described(describe_archive)],
+    kind: Kind::Plain,
+};
 
 /// What a refresh came to.
 #[derive(Default, Serialize, ToSchema)]
@@ -38,26 +62,29 @@ pub(super) struct Removed {
     removed: u64,
 }
 
-pub(super) fn route(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let (refresher, archiver) = (Arc::clone(app), Arc::clone(app));
-    let refresh = path!("v1" / "admin" / "refresh")
-        .and(warp::post())
+pub(super) fn refresh_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    warp::post()
         .and(query())
         .then(move |query: Query| {
-            let app = Arc::clone(&refresher);
+            let app = Arc::clone(&app);
             async move {
                 refresh(&app, &query)
                     .await
                     .unwrap_or_else(Reply::into_response)
             }
-        });
-    let archive = path!("v1" / "admin" / "archive")
-        .and(warp::post())
+        })
+        .boxed()
+}
+
+pub(super) fn archive_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    warp::post()
         .then(move || {
-            let app = Arc::clone(&archiver);
+            let app = Arc::clone(&app);
             async move { archive(&app).await.unwrap_or_else(Reply::into_response) }
-        });
-    refresh.or(archive).unify().boxed()
+        })
+        .boxed()
 }
 
 async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
@@ -108,4 +135,36 @@ async fn archive(app: &Headcount) -> Result<Response, Problem> {
 fn with(mut response: Response, done: String) -> Response {
     response.extensions_mut().insert(AuditOutcome(done));
     response
+}
+
+fn describe_refresh() -> Described {
+    Described::new(
+        "refresh",
+        "admin",
+        "Recount into the cache",
+        "All segments, or one. A second one at the same time is skipped, which is no failure.",
+    )
+    .takes(parameters::only_segment())
+    .answers::<Refreshed>(
+        200,
+        "What was done.",
+        serde_json::json!({"refreshed": 12, "failed": 0, "took_seconds": 0.4}),
+    )
+    .fails(&[
+        codes::INVALID_SEGMENT,
+        codes::INVALID_PARAMETER,
+        codes::UNKNOWN_SEGMENT,
+        codes::UNAVAILABLE,
+    ])
+}
+
+fn describe_archive() -> Described {
+    Described::new(
+        "archive",
+        "admin",
+        "Remove what no window can reach",
+        "The embedded store also does this by itself. With Postgres or Redis, schedule it.",
+    )
+    .answers::<Removed>(200, "What was removed.", serde_json::json!({"removed": 0}))
+    .fails(&[codes::UNAVAILABLE])
 }

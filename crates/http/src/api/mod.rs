@@ -1,0 +1,239 @@
+//! The API: one file per resource, with its path, its handler and its description. Here are the list of all resources, and
+//! the handlers of a service and of a worker.
+
+mod admin;
+mod count;
+mod docs;
+pub(super) mod events;
+pub(super) mod health;
+mod metrics;
+mod pairs;
+mod segments;
+mod trend;
+mod users;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
+use warp::{Filter, Rejection};
+
+use crate::access::Access;
+use crate::auth::{Auth, Scope};
+use crate::authorization::Authorizer;
+use crate::openapi::Documented;
+use crate::page;
+use crate::problem::Problem;
+use crate::resource::{Resource, UNKNOWN};
+use crate::settings::HttpSettings;
+use engine::Headcount;
+
+/// All resources. The busiest come first, because a path is compared with them in this order.
+static ALL: [&Resource; 19] = [
+    &pairs::PAIRS,
+    &count::COUNT,
+    &segments::SEGMENTS,
+    &trend::TREND,
+    &events::EVENTS,
+    &users::USER,
+    &admin::REFRESH,
+    &admin::ARCHIVE,
+    &health::HEALTH,
+    &health::READY,
+    &metrics::METRICS,
+    &docs::OPENAPI,
+    &docs::DOCS,
+    &docs::FILE,
+    &page::LIST,
+    &page::SEGMENT,
+    &page::SIGN_IN,
+    &page::SIGN_OUT,
+    &page::ASSET,
+];
+
+/// The resource at `path`.
+pub(super) fn find(path: &str) -> &'static Resource {
+    let found = ALL.into_iter().find(|resource| resource.is_at(path));
+    found.unwrap_or(&UNKNOWN)
+}
+
+/// The handlers of a process, by resource. Cloning is cheap.
+#[derive(Clone)]
+pub(super) struct Routes(Arc<[Route]>);
+
+type Route = (&'static Resource, BoxedFilter<(Response,)>);
+
+impl Routes {
+    /// Those of a service. Cancelling `stop` makes the service report that it is not ready. Cancelling `closing` ends the
+    /// event streams.
+    pub(super) fn of_service(
+        app: &Arc<Headcount>,
+        settings: &HttpSettings,
+        authorizer: Authorizer,
+        stop: CancellationToken,
+        closing: CancellationToken,
+    ) -> Self {
+        let auth = Arc::clone(authorizer.auth());
+        let mut routes = vec![
+            (&pairs::PAIRS, pairs::handler(app, settings)),
+            (&count::COUNT, count::handler(app)),
+            (&segments::SEGMENTS, segments::handler(app)),
+            (&trend::TREND, trend::handler(app)),
+            (&events::EVENTS, events::handler(app, settings, closing)),
+            (&users::USER, users::handler(app)),
+            (&admin::REFRESH, admin::refresh_handler(app)),
+            (&admin::ARCHIVE, admin::archive_handler(app)),
+            (&docs::OPENAPI, docs::document_handler()),
+            (&docs::DOCS, docs::page_handler()),
+            (&docs::FILE, docs::file_handler()),
+        ];
+        routes.extend(page::handlers(app, settings, authorizer));
+        routes.extend(probes(app, &auth, health::Role::Service, stop));
+        Self(routes.into_iter().map(closed).collect())
+    }
+
+    /// Those of a process that does not serve the API: the probes and metrics.
+    pub(super) fn of_worker(
+        app: &Arc<Headcount>,
+        auth: &Arc<Auth>,
+        stop: CancellationToken,
+    ) -> Self {
+        let routes = probes(app, auth, health::Role::Worker, stop);
+        Self(routes.into_iter().map(closed).collect())
+    }
+
+    /// The handler of `resource`, if this process has it.
+    pub(super) fn handler(&self, resource: &'static Resource) -> Option<&BoxedFilter<(Response,)>> {
+        let mut routes = self.0.iter();
+        let found = routes.find(|(known, _)| std::ptr::eq(*known, resource));
+        found.map(|(_, handler)| handler)
+    }
+}
+
+fn probes(
+    app: &Arc<Headcount>,
+    auth: &Arc<Auth>,
+    role: health::Role,
+    stop: CancellationToken,
+) -> [Route; 3] {
+    [
+        (&health::HEALTH, health::health_handler()),
+        (&health::READY, health::ready_handler(app, auth, role, stop)),
+        (&metrics::METRICS, metrics::handler(app)),
+    ]
+}
+
+/// A handler that refuses nothing: handlers respond with problems themselves.
+fn closed((resource, handler): Route) -> Route {
+    (resource, handler.recover(not_found).unify().boxed())
+}
+
+async fn not_found(_: Rejection) -> Result<Response, Infallible> {
+    Ok(Problem::not_found().into_response())
+}
+
+/// The method, path template and required scope of every operation. `None` needs no token, which is the default of
+/// `/metrics`.
+pub(super) fn operations() -> impl Iterator<Item = (&'static str, &'static str, Option<Scope>)> {
+    ALL.into_iter().flat_map(|resource| {
+        resource.methods().map(|method| {
+            let operation = resource.operation(method);
+            let scope = match operation.map(|operation| operation.access) {
+                Some(Access::Needs(scope)) => Some(scope),
+                Some(Access::Open | Access::Metrics) | None => None,
+            };
+            (method, resource.template, scope)
+        })
+    })
+}
+
+/// The operations that the OpenAPI document describes. HEAD is GET without a body, and would only double the document.
+pub(super) fn documented() -> impl Iterator<Item = Documented> {
+    ALL.into_iter().flat_map(|resource| {
+        let methods = resource.methods().filter(|method| *method != "HEAD");
+        methods.filter_map(|method| {
+            let operation = resource.operation(method)?;
+            Some(Documented {
+                template: resource.template,
+                method,
+                access: operation.access,
+                described: operation.describe?(),
+            })
+        })
+    })
+}
+
+/// Whether an unknown `path` is that of a name with a slash that was not percent-encoded.
+pub(super) fn has_slash_in_name(path: &str) -> bool {
+    let name = ["/v1/segments/", "/v1/users/", "/segments/"]
+        .iter()
+        .find_map(|start| path.strip_prefix(start));
+    let Some(rest) = name else { return false };
+    let of_segment = rest
+        .strip_suffix("/count")
+        .or_else(|| rest.strip_suffix("/trend"));
+    match of_segment {
+        Some(name) => name.contains('/'),
+        None => !path.starts_with("/v1/segments/") && rest.contains('/'),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_templates() {
+        for (path, template) in [
+            ("/v1/pairs", "/v1/pairs"),
+            ("/v1/segments/a%2Fb/count", "/v1/segments/{segment}/count"),
+            ("/v1/segments/count/trend", "/v1/segments/{segment}/trend"),
+            ("/v1/users/u1", "/v1/users/{user_id}"),
+            ("/healthz", "/healthz"),
+            ("/v1/segments//count", "unknown"),
+            ("/v1/segments/a/b/count", "unknown"),
+            ("/v1/pairs/", "unknown"),
+            ("/v1/users/u1/x", "unknown"),
+            ("//healthz", "unknown"),
+            ("/", "/"),
+            ("/segments/a%2Fb", "/segments/{segment}"),
+            ("/segments/", "unknown"),
+            ("", "unknown"),
+            ("*", "unknown"),
+        ] {
+            assert_eq!(find(path).template, template, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_slash_in_a_name_is_seen() {
+        for path in [
+            "/v1/segments/a/b/count",
+            "/v1/segments/a/b/c/trend",
+            "/v1/users/a/b",
+            "/segments/a/b",
+        ] {
+            assert!(!find(path).exists() && has_slash_in_name(path), "{path}");
+        }
+        for path in [
+            "/v1/segments/a/counts",
+            "/v1/segments//count",
+            "/v1/pairs/x",
+            "/a/b",
+        ] {
+            assert!(!has_slash_in_name(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn methods_are_taken_whole() {
+        assert!(users::USER.operation("DELETE").is_some());
+        assert!(users::USER.operation("HEAD").is_some());
+        assert!(pairs::PAIRS.operation("GET").is_none());
+        assert!(pairs::PAIRS.operation("").is_none());
+        assert!(health::HEALTH.operation("get").is_none());
+        assert_eq!(users::USER.allow(), "GET, HEAD, DELETE");
+    }
+}
