@@ -1,6 +1,6 @@
 //! The HTTP service: ingestion of pairs, counts, administration, health, metrics and the web page.
 //!
-//! Each resource has a file, which turns a request into a call of [`Headcount`] and the result into a response or a
+//! Each resource has a file, which turns a request into a call of [`Headcount`](engine::Headcount) and the result into a response or a
 //! [`problem`]. [`service`] and [`authorization`] hold what all requests share: ids, tokens, logs, metrics, refusals.
 //! [`server`] holds what all connections share.
 

@@ -1,6 +1,6 @@
 //! The embedded store: pairs in the memory of this process, durable on the disk of this machine.
 //!
-//! Every change is a record of the [write-ahead log](wal). One function applies records to the [index](index) and the
+//! Every change is a record of the [write-ahead log](wal). One function applies records to the [`index`] and the
 //! trends: the log's writer calls it once a record is on disk, and replay calls it after a restart. Regular snapshots
 //! keep the log short.
 //!

@@ -54,7 +54,7 @@ pub struct AuditorParts {
 /// How long a store keeps pairs that no window reaches any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keeping {
-    /// The minimum time before [`archive`](engine::Headcount::archive) removes them.
+    /// The minimum time before `Headcount::archive` removes them.
     pub at_least: Duration,
     /// If the server removes them by itself: it removes whole groups, whose bounds are multiples of this since the Unix
     /// epoch.
