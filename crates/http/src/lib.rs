@@ -5,6 +5,7 @@
 //! [`server`] holds what all connections share.
 
 mod access;
+mod access_log;
 mod activity;
 mod api;
 mod audit;
@@ -15,11 +16,13 @@ mod client_address;
 mod cookie;
 mod cors;
 mod cursor;
+mod delivered_body;
 mod encoding;
 #[cfg(test)]
 mod fuzz;
 mod host;
 mod media;
+mod middleware;
 mod monitored_stream;
 pub mod networks;
 mod openapi;

@@ -1,6 +1,8 @@
 //! The id of each request, by which a response can be found in the log.
 
-use warp::http::header::{HeaderMap, HeaderName, HeaderValue};
+use tower_http::request_id::{MakeRequestId, RequestId};
+use warp::http::Request;
+use warp::http::header::{HeaderName, HeaderValue};
 
 /// The header of the id, in requests and responses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -8,12 +10,14 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// A longer id is replaced, because it would only fill the log.
 const MAX_BYTES: usize = 64;
 
-/// The client's id if it is plain, otherwise a new one.
-pub(super) fn of(headers: &HeaderMap) -> HeaderValue {
-    match headers.get(REQUEST_ID) {
-        Some(given) if is_plain(given.as_bytes()) => given.clone(),
-        _ => generate(),
+/// Removes an id that is not plain, so that the request gets a new one.
+pub(super) fn without_implausible<B>(mut request: Request<B>) -> Request<B> {
+    let headers = request.headers_mut();
+    let given = headers.get(REQUEST_ID);
+    if given.is_some_and(|given| !is_plain(given.as_bytes())) {
+        headers.remove(REQUEST_ID);
     }
+    request
 }
 
 fn is_plain(id: &[u8]) -> bool {
@@ -21,14 +25,20 @@ fn is_plain(id: &[u8]) -> bool {
     (1..=MAX_BYTES).contains(&id.len()) && id.iter().all(plain)
 }
 
-/// 16 random hexadecimal digits: an id only has to be unique among the requests of a few days.
-fn generate() -> HeaderValue {
-    let number = fastrand::u64(..);
-    let mut digits = [0; 16];
-    for (place, digit) in digits.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (60 - 4 * place)) as usize & 0xf];
+/// Makes ids of 16 random hexadecimal digits: an id only has to be unique among the requests of a few days.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Random;
+
+impl MakeRequestId for Random {
+    fn make_request_id<B>(&mut self, _: &Request<B>) -> Option<RequestId> {
+        let id = HeaderValue::try_from(format!("{:016x}", fastrand::u64(..)));
+        id.ok().map(RequestId::new)
     }
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// An id as logs have it.
+pub(super) fn as_str(id: Option<&HeaderValue>) -> &str {
+    id.and_then(|id| id.to_str().ok()).unwrap_or("-")
 }
 
 #[cfg(test)]
@@ -36,18 +46,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_ids_are_kept_and_others_replaced() {
+    fn plain_ids_are_kept_and_others_removed() {
         let kept = |given: &str| {
-            let headers = HeaderMap::from_iter([(REQUEST_ID, given.parse().unwrap())]);
-            of(&headers) == given
+            let request = Request::builder()
+                .header(REQUEST_ID, given)
+                .body(())
+                .unwrap();
+            without_implausible(request)
+                .headers()
+                .contains_key(REQUEST_ID)
         };
         assert!(kept("0191f3e2-9a_b.C"));
         assert!(kept(&"a".repeat(64)));
         for bad in ["", "a b", "a\tb", "<script>", "é", &"a".repeat(65)] {
             assert!(!kept(bad), "{bad}");
         }
-        let new = of(&HeaderMap::new());
-        assert_eq!(new.len(), 16);
-        assert_ne!(new, of(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn new_ids_differ() {
+        let new = || Random.make_request_id(&Request::new(())).unwrap();
+        assert_eq!(new().header_value().len(), 16);
+        assert_ne!(new().header_value(), new().header_value());
     }
 }

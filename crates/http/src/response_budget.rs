@@ -12,7 +12,6 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::activity::Delivery;
 use super::problem::Problem;
 
 /// Most bytes of all unread responses: the same as the default budget of request bodies.
@@ -74,22 +73,16 @@ impl ResponseBudget {
     }
 }
 
-/// A response body with its part of the budget, which reports the client's progress.
-#[derive(Debug)]
+/// A response body with its part of the budget.
+#[derive(Debug, Default)]
 pub(super) struct BudgetedBody<B> {
     body: B,
     permit: Option<BudgetPermit>,
-    /// `None` for a response without a time limit.
-    delivery: Option<Delivery>,
 }
 
 impl<B> BudgetedBody<B> {
-    pub(super) fn new(body: B, permit: Option<BudgetPermit>, delivery: Option<Delivery>) -> Self {
-        Self {
-            body,
-            permit,
-            delivery,
-        }
+    pub(super) fn new(body: B, permit: Option<BudgetPermit>) -> Self {
+        Self { body, permit }
     }
 }
 
@@ -102,9 +95,6 @@ impl<B: Body<Data = Bytes> + Unpin> Body for BudgetedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let Some(delivery) = &mut self.delivery {
-            delivery.progressed();
-        }
         let Some(permit) = &self.permit else {
             return Poll::Ready(frame);
         };
@@ -158,7 +148,7 @@ mod tests {
             budget.reserve(&body(1025)).unwrap_err().summary(),
             (429, "busy")
         );
-        let mut answer = BudgetedBody::new(all, permit, None);
+        let mut answer = BudgetedBody::new(all, permit);
         let bytes = answer.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(answer.frame().await.is_none());
         drop(answer);

@@ -19,11 +19,13 @@ use super::activity::Activity;
 use super::api::Routes;
 use super::audit::AuditTrail;
 use super::authorization::Authorizer;
-use super::cors::Policy;
+use super::cors;
+use super::middleware::{self, ConnectionService, Stack};
 use super::monitored_stream::MonitoredStream;
 use super::origin::OriginPolicy;
 use super::request_timer::Timeouts;
-use super::service::{Web, WebParts};
+use super::response_budget::ResponseBudget;
+use super::service::{ConnectionInfo, Web};
 use super::session::Sessions;
 use super::transport;
 use crate::auth::Auth;
@@ -127,21 +129,25 @@ async fn serve_routes(
     let auth = authorizer.auth();
     let (current, until) = (Arc::clone(auth), cut.clone());
     tasks.spawn(async move { current.keep_current(until).await });
-    let web = Web::new(WebParts {
+    let web = Web {
         routes,
         origin_policy: OriginPolicy::new(auth, &settings.cors),
         authorizer,
-        cors: Policy::new(settings.cors.clone()),
         metrics: Arc::clone(&metrics),
         audit_trail,
         trusted_proxies: settings.trusted_proxies.clone(),
-    });
+        response_budget: ResponseBudget::new(),
+    };
     let streams = Streams {
         tasks: tasks.clone(),
         cut: cut.clone(),
     };
     let server = Server {
-        web,
+        stack: Arc::new(middleware::around(
+            web,
+            cors::layer(&settings.cors),
+            &metrics,
+        )),
         metrics,
         builder: Arc::new(transport::builder(settings.header_timeout, streams)),
         timeouts: Timeouts {
@@ -176,7 +182,7 @@ async fn wait_for_stop(stop: &CancellationToken, delay: Duration) {
 }
 
 struct Server {
-    web: Web,
+    stack: Arc<Stack>,
     metrics: Arc<Metrics>,
     builder: Arc<auto::Builder<Streams>>,
     timeouts: Timeouts,
@@ -217,11 +223,18 @@ impl Server {
 
     fn begin(&self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
         transport::prepare(&stream, self.timeouts.head);
-        let (web, activity) = self.web.for_connection(peer);
+        let activity = Arc::<Activity>::default();
+        let service = ConnectionService {
+            stack: Arc::clone(&self.stack),
+            connection: ConnectionInfo {
+                activity: Arc::clone(&activity),
+                peer,
+            },
+        };
         activity.timer().opened();
         let connection = Connection {
             stream,
-            web,
+            service,
             activity,
             builder: Arc::clone(&self.builder),
             timeouts: self.timeouts,
@@ -265,7 +278,7 @@ impl Server {
 /// One connection and what it needs to be served.
 struct Connection {
     stream: TcpStream,
-    web: Web,
+    service: ConnectionService,
     activity: Arc<Activity>,
     builder: Arc<auto::Builder<Streams>>,
     timeouts: Timeouts,
@@ -280,7 +293,7 @@ impl Connection {
         let stream = MonitoredStream::new(self.stream, Arc::clone(&self.activity));
         let served = self
             .builder
-            .serve_connection(TokioIo::new(stream), self.web);
+            .serve_connection(TokioIo::new(stream), self.service);
         let mut served = pin!(self.watcher.watch(served));
         let is_full = || self.permits.available_permits() == 0;
         let mut expired = pin!(self.activity.timer().expired(self.timeouts, is_full));

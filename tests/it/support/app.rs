@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use async_compression::tokio::bufread::GzipDecoder;
 use domain::store::PairStore;
 use domain::{ManualClock, Timestamp};
 use engine::Headcount;
@@ -228,7 +229,17 @@ fn document() -> &'static str {
 impl Answer {
     async fn of(response: Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.unwrap();
+        let body = response.bytes().await.unwrap();
+        let text = match headers.get("content-encoding") {
+            None => String::from_utf8_lossy(&body).into_owned(),
+            Some(encoding) => {
+                assert_eq!(encoding, "gzip");
+                let mut text = String::new();
+                let mut decoder = GzipDecoder::new(&body[..]);
+                decoder.read_to_string(&mut text).await.unwrap();
+                text
+            }
+        };
         assert!(
             headers.contains_key("x-request-id"),
             "{status} without a request id"

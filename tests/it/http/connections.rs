@@ -1,0 +1,153 @@
+//! How connections begin and end, and what limits them.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_at_once_is_turned_away_whole() {
+    let app = App::start_with(&[("max_segments", "2")]).await;
+    let answer = app
+        .post(NDJSON, line("u", "a") + &line("u", "b") + &line("u", "c"))
+        .await;
+    assert_eq!(answer.errors(), [(2, "too_many_segments")]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_peers_are_let_go() {
+    let app = App::start_with(&[("header_timeout", "1s"), ("max_connections", "2")]).await;
+    let started = Instant::now();
+    // One says nothing, one never ends its head; both hold all the room there is.
+    let mut silent = app.connect().await;
+    let mut endless = app.connect().await;
+    endless
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
+        .await
+        .unwrap();
+    // The third waits until there is room.
+    let third = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let answer = app.say(third).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        started.elapsed() >= Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"");
+    closes(&mut endless).await;
+    // A body that stops coming is told so.
+    let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    let answer = app.say(slow).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"timeout\""),
+        "{answer}"
+    );
+    app.stop().await;
+}
+
+/// A connection with a request of which the end of the body is missing.
+async fn begin_post(app: &App) -> TcpStream {
+    let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 31\r\n\r\n";
+    let mut stream = app.connect().await;
+    stream.write_all(head).await.unwrap();
+    // The service asks for the body once the request is under way, and not before.
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"{\"user_id\":").await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_are_finished() {
+    // As long as a test may take: if anything held up the end, the test would know.
+    let app = App::start_with(&[("shutdown_grace", "1h"), ("header_timeout", "5m")]).await;
+    let mut finishing = begin_post(&app).await;
+    let mut idle = app.connect().await;
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answered = [0; 12];
+    idle.read_exact(&mut answered).await.unwrap();
+    assert_eq!(&answered, b"HTTP/1.1 200");
+    app.begin_stop();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    assert!(!app.has_stopped(), "an idle connection is closed at once");
+    finishing
+        .write_all(b"\"u1\",\"segment\":\"ab\"}")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    finishing.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains("{\"accepted\":1,"), "{answer}");
+    assert_eq!(app.stop().await.abandoned, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_outlast_the_grace_are_cut() {
+    let app = App::start_with(&[("shutdown_grace", "200ms"), ("header_timeout", "5m")]).await;
+    let stuck = begin_post(&app).await;
+    let started = Instant::now();
+    assert_eq!(app.stop().await.abandoned, 1);
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    drop(stuck);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_turns_away_whole_requests() {
+    let app = App::start_with(&[("queue_pairs", "1")]).await;
+    let posts = (0..64).map(|user| app.post(NDJSON, line(&format!("u{user}"), "a")));
+    let mut accepted = 0;
+    for answer in futures::future::join_all(posts).await {
+        match answer.status {
+            200 => accepted += 1,
+            _ => {
+                assert_eq!(answer.problem(), (429, "busy"));
+                assert_eq!(answer.headers["retry-after"], "1");
+            }
+        }
+    }
+    assert!(accepted > 0);
+    assert_eq!(app.users("a").await, accepted);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_outlasts_the_time_for_heads() {
+    let app = App::start_with(&[("header_timeout", "100ms")]).await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut answered = [0; 12];
+    // A busy machine may be too slow for such a short time.
+    let mut kept = loop {
+        let mut kept = app.connect().await;
+        if kept.write_all(request).await.is_ok() && kept.read_exact(&mut answered).await.is_ok() {
+            break kept;
+        }
+    };
+    // A head on a connection beside it shows that the time for heads is over.
+    for _ in 0..3 {
+        let mut endless = app.connect().await;
+        endless.write_all(&request[..20]).await.unwrap();
+        closes(&mut endless).await;
+    }
+    let last = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    kept.write_all(last).await.unwrap();
+    let mut rest = Vec::new();
+    kept.read_to_end(&mut rest).await.unwrap();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("HTTP/1.1 200 OK"), "{rest}");
+    app.stop().await;
+
+    let app = App::start_with(&[("header_timeout", "1h"), ("idle_timeout", "100ms")]).await;
+    let mut kept = app.connect().await;
+    kept.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200 "),
+        "closed once it was idle: {answer}"
+    );
+    app.stop().await;
+}
