@@ -62,6 +62,16 @@ fn parsing(criterion: &mut Criterion) {
         bencher.iter(|| parse::json(black_box(array.as_bytes()), &mut |_, _, _| Ok(())).unwrap());
     });
     group.finish();
+    // Requests of one pair, of a usual batch and of a bulk load.
+    let mut group = criterion.benchmark_group("parse/request");
+    for pairs in [1, 100, 5_000] {
+        let body: String = (0..pairs).map(|i| timed(i) + "\n").collect();
+        group.throughput(Throughput::Elements(pairs as u64));
+        group.bench_function(pairs.to_string(), |bencher| {
+            bencher.iter(|| ndjson(black_box(&body)));
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, parsing);

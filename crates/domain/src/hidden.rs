@@ -11,7 +11,7 @@ pub struct Hidden(char);
 
 impl Hidden {
     /// The first invisible character in `text`. Plain ASCII has none.
-    pub fn first_in(text: &str) -> Option<Self> {
+    pub(crate) fn first_in(text: &str) -> Option<Self> {
         if text.is_ascii() {
             return None;
         }

@@ -13,8 +13,8 @@ mod options;
 pub mod readiness;
 pub mod refresher;
 pub mod rounds;
-pub mod sweeper;
+mod sweeper;
 
 pub use headcount::Headcount;
-pub use observed::ObservedStore;
+
 pub use options::{Backends, EngineOptions, Opened, SpoolSettings};

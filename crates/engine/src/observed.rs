@@ -16,14 +16,14 @@ use telemetry::Metrics;
 /// Counts and times the calls of the inner store. Calls without I/O, streamed exports, the removal of refused pairs and
 /// `close` pass through unmeasured. It changes no result.
 #[derive(Debug)]
-pub struct ObservedStore {
+pub(crate) struct ObservedStore {
     inner: Arc<dyn PairStore>,
     metrics: Arc<Metrics>,
 }
 
 impl ObservedStore {
     /// Measures the calls of `inner` into `metrics`.
-    pub fn new(inner: Arc<dyn PairStore>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn PairStore>, metrics: Arc<Metrics>) -> Self {
         Self { inner, metrics }
     }
 

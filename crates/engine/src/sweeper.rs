@@ -13,7 +13,7 @@ const STEP: u64 = 10_000;
 
 /// Removes every pair that no window as of `as_of` includes, until done or stopped. Returns the number of removed
 /// pairs. Calls `on_progress` after each step with the number removed so far.
-pub async fn sweep(
+pub(crate) async fn sweep(
     store: &dyn PairStore,
     as_of: Timestamp,
     stop: &CancellationToken,
@@ -34,7 +34,7 @@ pub async fn sweep(
 }
 
 /// Sweeps once per slot until `stop`. A failed round is logged; the next one runs as usual.
-pub async fn keep_sweeping(
+pub(crate) async fn keep_sweeping(
     store: Arc<dyn PairStore>,
     clock: Arc<dyn Clock>,
     resolution: Resolution,

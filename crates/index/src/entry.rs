@@ -63,7 +63,7 @@ impl Entry {
     }
 
     /// The low 16 bits of the slot.
-    pub fn slot16(self) -> u16 {
+    pub(crate) fn slot16(self) -> u16 {
         self.0 as u16
     }
 

@@ -17,7 +17,7 @@ use domain::store::{PairStore, StoreError};
 use domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
 
 /// The interval at which the notes are read when nothing is sent.
-pub const FOLLOW_EVERY: Duration = Duration::from_secs(60);
+pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 /// The timeout of a read of the notes, which are few.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// The clock skew between instances that is tolerated. Each read repeats this much of the previous one, because a note may
@@ -77,7 +77,7 @@ impl Erasures {
     }
 
     /// The instant from which an erasure at `at` no longer matters.
-    pub fn matters_until(&self, at: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn matters_until(&self, at: Timestamp) -> Option<Timestamp> {
         at.checked_add(self.window).ok()
     }
 

@@ -55,7 +55,7 @@ impl SegmentGuard {
 
     /// Begins a listing, and returns its number. Segments that are confirmed from now on survive the
     /// [`settle`](Self::settle) that ends it.
-    pub fn begin_listing(&self) -> u64 {
+    pub(crate) fn begin_listing(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed) + 1
     }
 

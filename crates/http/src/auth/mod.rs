@@ -147,12 +147,12 @@ impl Auth {
     }
 
     /// Whether no tokens are required because only this machine is served.
-    pub fn is_for_loopback_only(&self) -> bool {
+    pub(crate) fn is_for_loopback_only(&self) -> bool {
         !self.is_on() && self.mode == AuthMode::Auto
     }
 
     /// Whether `/metrics` needs no token.
-    pub fn metrics_are_open(&self) -> bool {
+    pub(crate) fn metrics_are_open(&self) -> bool {
         self.metrics_open
     }
 
@@ -188,7 +188,7 @@ impl Auth {
     }
 
     /// Reloads tokens and keys when their files change, until `stop` is cancelled.
-    pub async fn keep_current(&self, stop: CancellationToken) {
+    pub(crate) async fn keep_current(&self, stop: CancellationToken) {
         let tokens = async {
             if let Some(tokens) = &self.tokens {
                 watch::poll_until(Arc::clone(tokens), stop.clone()).await;

@@ -67,7 +67,7 @@ impl Scopes {
     }
 
     /// The scopes in `names`. Unknown names are ignored, because a JWT may be for other services too.
-    pub fn known_among<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+    pub(crate) fn known_among<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().filter_map(Scope::named).collect()
     }
 }

@@ -77,7 +77,12 @@ impl Report {
     }
 
     /// Refuses items that were accepted before. `positions` are indexes into the accepted items, ascending.
-    pub fn refuse_accepted(&mut self, positions: &[usize], code: &'static str, message: &str) {
+    pub(crate) fn refuse_accepted(
+        &mut self,
+        positions: &[usize],
+        code: &'static str,
+        message: &str,
+    ) {
         if positions.is_empty() {
             return;
         }

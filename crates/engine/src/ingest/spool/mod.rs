@@ -198,12 +198,12 @@ impl Spool {
     }
 
     /// Dates pairs that are appended from now on after the `latest` known erasure.
-    pub fn was_erased(&self, latest: Timestamp) {
+    pub(crate) fn was_erased(&self, latest: Timestamp) {
         self.order.was_erased(latest);
     }
 
     /// Writes the latest erasure to disk, for the order of pairs after a restart.
-    pub async fn note_order(&self) {
+    pub(crate) async fn note_order(&self) {
         if !self.order.is_to_note() {
             return;
         }
@@ -237,29 +237,29 @@ impl Spool {
     }
 
     /// Makes delivery search the files for pairs of erased users.
-    pub fn start_search(&self) {
+    pub(crate) fn start_search(&self) {
         self.search_requested.notify_one();
     }
 
     /// Waits until no file has pairs that the first `erasures` known erasures apply to. Delivery must be running.
-    pub async fn searched_for(&self, erasures: u64) {
+    pub(crate) async fn searched_for(&self, erasures: u64) {
         let mut searched = self.searched.subscribe();
         // This can't fail, because the spool owns the sender.
         let _ = searched.wait_for(|searched| *searched >= erasures).await;
     }
 
     /// Whether the last write to the store found it unavailable. Then new pairs should go to the spool at once.
-    pub fn store_is_unavailable(&self) -> bool {
+    pub(crate) fn store_is_unavailable(&self) -> bool {
         self.store_unavailable.load(Ordering::Acquire)
     }
 
     /// Notes that the store is unavailable. Returns `true` if it was not noted before.
-    pub fn note_unavailable(&self) -> bool {
+    pub(crate) fn note_unavailable(&self) -> bool {
         !self.store_unavailable.swap(true, Ordering::AcqRel)
     }
 
     /// Notes that the store is available.
-    pub fn note_available(&self) {
+    pub(crate) fn note_available(&self) {
         self.store_unavailable.store(false, Ordering::Release);
     }
 
