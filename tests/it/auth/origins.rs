@@ -1,9 +1,9 @@
-//! Web pages of other origins.
+//! CORS: web pages of other origins.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn web_pages_ask_where_they_may() {
+async fn cors_allows_only_the_configured_origins() {
     const GOOD: (&str, &str) = ("origin", "https://app.example");
     const PREFLIGHT: (&str, &str) = ("access-control-request-method", "GET");
     let file = TokensFile::new(&[token("read", &[Scope::Read])]);
@@ -40,7 +40,7 @@ async fn web_pages_ask_where_they_may() {
             200,
             Some(GOOD.1),
         ),
-        // The page may read why it was refused.
+        // The page may read the error of the refusal.
         (&[GOOD], 401, Some(GOOD.1)),
         (
             &[("origin", "http://localhost:3000")],
@@ -59,7 +59,10 @@ async fn web_pages_ask_where_they_may() {
             (status, origin),
             "{headers:?}"
         );
-        assert_eq!(answer.headers["vary"], "origin", "caches must know");
+        assert_eq!(
+            answer.headers["vary"], "origin",
+            "caches must key on the origin"
+        );
     }
     let evil = ("origin", "https://evil.example");
     let answer = app
