@@ -1,9 +1,9 @@
-//! Bodies of `POST /v1/pairs`: encodings, hostile ones, and items beside bad ones.
+//! Bodies of `POST /v1/pairs`: encodings, hostile bodies, and good items beside bad ones.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_come_compressed_and_chunked() {
+async fn compressed_and_chunked_bodies_are_accepted() {
     let app = App::start().await;
     let body = line("u1", "a") + &line("u2", "a");
     let twice = [
@@ -26,7 +26,7 @@ async fn bodies_come_compressed_and_chunked() {
         );
     }
     assert_eq!(app.post(NDJSON, chunked(&body)).await.json["accepted"], 2);
-    // Large enough to be parsed elsewhere.
+    // Large enough to be parsed on another thread.
     let many: String = (0..20_000)
         .map(|user| line(&format!("many{user}"), "b"))
         .collect();
@@ -99,7 +99,7 @@ async fn hostile_bodies_get_clear_errors() {
     );
     assert_eq!(app.users("lost").await, 0);
 
-    // A line of 10 MB, declared and chunked; a bomb of 64 MB.
+    // A line of 10 MB, with a declared length and chunked.
     let long = "x".repeat(10_000_000);
     assert_eq!(
         app.post(NDJSON, long.clone()).await.problem(),
@@ -109,7 +109,7 @@ async fn hostile_bodies_get_clear_errors() {
         app.post(NDJSON, chunked(&long)).await.problem(),
         (413, "too_large")
     );
-    // Compressed, and no header says so.
+    // A compressed body without `content-encoding`.
     let packed = gzip(line("u1", "a").as_bytes()).await;
     let answer = app.post(NDJSON, packed).await;
     assert_eq!(answer.problem(), (400, "malformed"));
@@ -118,6 +118,7 @@ async fn hostile_bodies_get_clear_errors() {
         "{}",
         answer.text
     );
+    // A decompression bomb of 64 MB.
     let bomb = gzip(&vec![b' '; 1 << 26]).await;
     let headers = [("content-type", NDJSON), ("content-encoding", "gzip")];
     assert_eq!(
@@ -129,7 +130,7 @@ async fn hostile_bodies_get_clear_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_item_never_loses_a_neighbour() {
+async fn a_bad_item_does_not_affect_its_neighbours() {
     let app = App::start().await;
     let bad = [
         (
@@ -201,7 +202,7 @@ async fn a_bad_item_never_loses_a_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_of_empty_members_is_refused() {
+async fn a_body_of_empty_compression_members_is_rejected() {
     let app = App::start().await;
     for (coding, empty) in [("gzip", gzip(b"").await), ("zstd", zstd(b"").await)] {
         let body = empty.repeat((8 << 20) / empty.len());

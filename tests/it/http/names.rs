@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_names_keep_their_own_counts() {
+async fn hostile_names_have_separate_counts() {
     let app = App::start().await;
     let names = [
         ("../../etc", "..%2F..%2Fetc"),
@@ -23,7 +23,7 @@ async fn hostile_names_keep_their_own_counts() {
         assert_eq!(app.post(NDJSON, lines).await.status, 200, "{name}");
     }
     for (position, (name, encoded)) in names.iter().enumerate() {
-        // Said as it stands: a client would tidy some of these paths.
+        // Sent as raw bytes: an HTTP client would normalize some of these paths.
         let request = format!(
             "GET /v1/segments/{encoded}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
@@ -48,7 +48,7 @@ async fn hostile_names_keep_their_own_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parameters_that_nobody_reads_are_refused_everywhere() {
+async fn unknown_parameters_are_rejected_on_every_route() {
     let app = App::start().await;
     for (method, target, parameter, nearest) in [
         (
@@ -110,7 +110,7 @@ async fn parameters_that_nobody_reads_are_refused_everywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_no_path_can_have_are_given_beside_it() {
+async fn names_that_paths_can_not_carry_are_passed_as_parameters() {
     let app = App::start().await;
     for (name, users) in [(".", 1), ("..", 2), ("-", 3)] {
         let lines: String = (0..users)
@@ -132,7 +132,7 @@ async fn names_that_no_path_can_have_are_given_beside_it() {
             .get(&format!("/v1/segments/-/trend?segment={name}&step=1h"))
             .await;
         assert_eq!(trend.json["points"][0]["users"], users, "{trend:?}");
-        // The page links to where it is.
+        // The list page links to the page of the segment.
         let list = app.get("/").await.text;
         let link = match name {
             "-" => "/segments/-".to_owned(),
@@ -149,7 +149,7 @@ async fn names_that_no_path_can_have_are_given_beside_it() {
     assert_eq!(
         app.users("-").await,
         3,
-        "without the parameter it is a name"
+        "without the parameter `-` is a name"
     );
     let both = app.get("/v1/segments/sports/count?segment=..").await;
     assert_eq!(both.problem(), (400, "invalid_parameter"));
@@ -165,7 +165,7 @@ async fn names_that_no_path_can_have_are_given_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_look_like_others_are_refused_alone() {
+async fn confusable_names_are_rejected_individually() {
     let app = App::start().await;
     let lines = [
         line("u1", "sports"),
@@ -184,9 +184,9 @@ async fn names_that_look_like_others_are_refused_alone() {
         answer.errors(),
         [(1, user), (2, user), (3, user), (4, segment), (5, segment)]
     );
-    let told = answer.json["errors"][3]["message"].as_str().unwrap();
-    assert!(told.contains("U+200B (zero width space)"), "{told}");
-    // One of a former version can still be erased.
+    let message = answer.json["errors"][3]["message"].as_str().unwrap();
+    assert!(message.contains("U+200B (zero width space)"), "{message}");
+    // A name that a former version accepted can still be erased.
     assert_eq!(
         app.send(Method::DELETE, "/v1/users/u1%20").await.json["erased"],
         0
@@ -195,7 +195,7 @@ async fn names_that_look_like_others_are_refused_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_names_one_host() {
+async fn a_request_must_name_exactly_one_host() {
     let app = App::start().await;
     for (hosts, expected) in [
         ("host: a\r\n", "200"),

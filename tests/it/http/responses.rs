@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_kept_by_nobody_and_are_what_they_say() {
+async fn responses_have_no_store_and_nosniff() {
     let app = App::start().await;
     for target in [
         "/v1/segments",
