@@ -354,7 +354,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     let began = Instant::now();
     let service = Service::start(folder, &settings).await;
     let client = reqwest::Client::new();
-    let ask = async |method: &str, path: &str, token: &str| {
+    let send = async |method: &str, path: &str, token: &str| {
         let url = format!("{}{path}", service.url());
         let request = client
             .request(method.parse().unwrap(), url)
@@ -364,15 +364,15 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
             .body("{\"user_id\":\"user-4711\",\"segment\":\"a\"}");
         request.send().await.unwrap().status().as_u16()
     };
-    assert_eq!(ask("POST", "/v1/pairs", &uss).await, 200);
-    assert_eq!(ask("DELETE", "/v1/users/user-4711", &ops).await, 200);
+    assert_eq!(send("POST", "/v1/pairs", &uss).await, 200);
+    assert_eq!(send("DELETE", "/v1/users/user-4711", &ops).await, 200);
     assert_eq!(
-        ask("POST", "/v1/admin/refresh?segment=nobodys", &ops).await,
+        send("POST", "/v1/admin/refresh?segment=nobodys", &ops).await,
         404
     );
-    assert_eq!(ask("POST", "/v1/admin/refresh", &ops).await, 200);
-    assert_eq!(ask("POST", "/v1/admin/archive", &ops).await, 200);
-    assert_eq!(ask("DELETE", "/v1/users/user-4711", &uss).await, 403);
+    assert_eq!(send("POST", "/v1/admin/refresh", &ops).await, 200);
+    assert_eq!(send("POST", "/v1/admin/archive", &ops).await, 200);
+    assert_eq!(send("DELETE", "/v1/users/user-4711", &uss).await, 403);
     // `printf user-4711 | sha256sum`
     let user = "user 85e8cbcc4fab8df4";
     for (action, about, outcome) in [
@@ -412,7 +412,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
 
     // Refusals are rate limited, so that they can not fill the disk.
     for _ in 0..300 {
-        assert_eq!(ask("GET", "/v1/segments", "guess").await, 401);
+        assert_eq!(send("GET", "/v1/segments", "guess").await, 401);
     }
     let refusals = trail(&service, "\"action\":\"refusal\"").len();
     // The limit is ten lines a minute. The time is measured afterwards, so that it includes any delay of this test.

@@ -90,8 +90,8 @@ async fn counts_in_memory_are_served_without_cache_and_store() {
     let before = rig.store.counts();
     rig.cache.set_away(true);
     for segment in &all {
-        let answer = rig.get(segment).await;
-        assert_eq!((answer.source, answer.stale), (Source::Memory, false));
+        let response = rig.get(segment).await;
+        assert_eq!((response.source, response.stale), (Source::Memory, false));
     }
     assert_eq!(rig.store.counts(), before, "all counts are recent");
 
@@ -99,11 +99,11 @@ async fn counts_in_memory_are_served_without_cache_and_store() {
     rig.clock.advance(Duration::from_secs(61));
     rig.store.hold();
     for segment in &all {
-        let answer = rig.get(segment).await;
-        assert_eq!((answer.source, answer.stale), (Source::Memory, false));
+        let response = rig.get(segment).await;
+        assert_eq!((response.source, response.stale), (Source::Memory, false));
     }
-    let asked = rig.store.counts() - before;
-    assert_eq!(asked, 2, "in the background, two at a time");
+    let counted = rig.store.counts() - before;
+    assert_eq!(counted, 2, "in the background, two at a time");
     rig.store.release();
     rig.until_counts(before + all.len()).await;
     settle().await;
@@ -124,8 +124,8 @@ async fn counts_lost_by_the_cache_are_served_from_memory_while_every_permit_is_t
     let others = ["x", "y"].map(|name| spawn_get(&rig, name));
     rig.until_counts(before + 2).await;
     for segment in &all {
-        let answer = rig.get(segment).await;
-        assert_eq!((answer.source, answer.stale), (Source::Memory, false));
+        let response = rig.get(segment).await;
+        assert_eq!((response.source, response.stale), (Source::Memory, false));
     }
     assert_eq!(
         rig.store.counts(),
@@ -152,9 +152,9 @@ async fn concurrent_fresh_reads_of_one_segment_share_the_next_count() {
     settle().await;
     assert_eq!(rig.store.counts(), 1, "the next count waits for this one");
     rig.store.release();
-    for answer in join_all(others).await {
-        let answer = answer.unwrap();
-        assert_eq!((answer.count.users, answer.stale), (2, false));
+    for response in join_all(others).await {
+        let response = response.unwrap();
+        assert_eq!((response.count.users, response.stale), (2, false));
     }
     first.await.unwrap();
     assert_eq!(rig.store.counts(), 2);

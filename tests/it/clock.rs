@@ -107,8 +107,11 @@ impl Story {
     /// the system clock showed.
     async fn check(&mut self, server: &Service) {
         let before = self.clock.now();
-        let answer = server.get("/v1/segments/s/count").await;
-        let (as_of, users) = (second(&answer["as_of"]), answer["users"].as_u64().unwrap());
+        let response = server.get("/v1/segments/s/count").await;
+        let (as_of, users) = (
+            second(&response["as_of"]),
+            response["users"].as_u64().unwrap(),
+        );
         let due = self.seen.iter();
         let due = due.filter(|at| as_of - WINDOW < **at && **at <= as_of);
         assert_eq!(users, due.count() as u64, "as of {as_of}: {:?}", self.seen);
@@ -132,7 +135,7 @@ impl Story {
         let at = ago.map_or(String::new(), |ago| {
             format!(", \"at\": {}", self.reached - ago)
         });
-        let answer = reqwest::Client::new()
+        let response = reqwest::Client::new()
             .post(format!("{}/v1/pairs", server.url()))
             .header("content-type", "application/json")
             .body(format!(
@@ -141,9 +144,9 @@ impl Story {
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-        let answer = server.get(&format!("/v1/users/{user}")).await;
-        let at = second(&answer["segments"][0]["last_seen"]);
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+        let response = server.get(&format!("/v1/users/{user}")).await;
+        let at = second(&response["segments"][0]["last_seen"]);
         match ago {
             Some(ago) => assert_eq!(at, self.reached - ago),
             None => assert!(

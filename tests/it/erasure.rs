@@ -24,9 +24,9 @@ async fn start(directory: &Path, url: &str) -> Service {
 async fn erase(service: &Service, user: &str) -> Value {
     let client = reqwest::Client::new();
     let request = client.delete(format!("{}/v1/users/{user}", service.url()));
-    let answer = request.send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    answer.json().await.unwrap()
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.json().await.unwrap()
 }
 
 /// The state of a place in the receipt.
@@ -123,8 +123,8 @@ async fn an_erased_user_is_removed_from_the_refused_lines_of_each_instance() {
         let service = start(directory.path(), &url).await;
         let client = reqwest::Client::new();
         let post = client.post(format!("{}/v1/pairs", service.url()));
-        let answer = post.json(&refused).send().await.unwrap();
-        assert_eq!(answer.status(), 422);
+        let response = post.json(&refused).send().await.unwrap();
+        assert_eq!(response.status(), 422);
         assert!(is_on_disk(directory.path(), GONE));
         running.push(service);
     }

@@ -11,8 +11,8 @@ use crate::support::wait::until;
 
 async fn post(app: &App, user: &str, segment: &str) {
     let pair = serde_json::json!({"user_id": user, "segment": segment});
-    let answer = app.post("application/json", pair.to_string()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = app.post("application/json", pair.to_string()).await;
+    assert_eq!(response.status, 200, "{response:?}");
 }
 
 async fn listen(app: &App, query: &str, last_id: Option<&str>) -> Listener {

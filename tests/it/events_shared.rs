@@ -21,8 +21,8 @@ async fn instance(url: &str) -> App {
 
 async fn post(app: &App, user: &str, segment: &str) {
     let pair = serde_json::json!({"user_id": user, "segment": segment});
-    let answer = app.post("application/json", pair.to_string()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = app.post("application/json", pair.to_string()).await;
+    assert_eq!(response.status, 200, "{response:?}");
 }
 
 /// Whether a listener receives an event within a second. The event must be a count of one user in `segment`.
@@ -138,8 +138,8 @@ async fn changes_during_a_redis_outage_are_sent_after_recovery() {
     redis.restart();
     let pair = serde_json::json!({"user_id": "u2", "segment": "a"}).to_string();
     until("the store has recovered", async || {
-        let answer = apps[0].post("application/json", pair.clone()).await;
-        answer.status == 200
+        let response = apps[0].post("application/json", pair.clone()).await;
+        response.status == 200
     })
     .await;
     // Store and cache reconnect independently, so that the first refresh may not reach the cache.

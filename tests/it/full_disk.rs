@@ -14,16 +14,16 @@ async fn post(server: &Service, prefix: &str) -> Result<u64, (u16, bool)> {
     let lines: String = (0..GROUP)
         .map(|n| format!("{{\"user_id\": \"{prefix}-{n}\", \"segment\": \"s\"}}\n"))
         .collect();
-    let answer = reqwest::Client::new()
+    let response = reqwest::Client::new()
         .post(format!("{}/v1/pairs", server.url()))
         .header("content-type", "application/x-ndjson")
         .body(lines)
         .send()
         .await
         .unwrap();
-    match answer.status().as_u16() {
+    match response.status().as_u16() {
         200 => Ok(GROUP),
-        status => Err((status, answer.headers().contains_key("retry-after"))),
+        status => Err((status, response.headers().contains_key("retry-after"))),
     }
 }
 
@@ -35,8 +35,8 @@ async fn post_until_rejected(server: &Service, acknowledged: &mut u64) {
         // The last page of an open file may have space for a few more pairs.
         match post(server, &format!("full{refused}-{acknowledged}")).await {
             Ok(users) => *acknowledged += users,
-            Err(answer) => {
-                assert_eq!(answer, (503, true), "after {acknowledged}");
+            Err(response) => {
+                assert_eq!(response, (503, true), "after {acknowledged}");
                 refused += 1;
             }
         }
@@ -51,7 +51,7 @@ async fn post_until_accepted(server: &Service, acknowledged: &mut u64) {
     loop {
         match post(server, "after").await {
             Ok(users) => break *acknowledged += users,
-            Err(answer) => assert_eq!(answer, (503, true)),
+            Err(response) => assert_eq!(response, (503, true)),
         }
         assert!(began.elapsed() < TIMEOUT, "writes do not recover");
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -282,10 +282,10 @@ async fn issued_tokens_have_only_the_required_permissions() {
         .unwrap_err();
     assert_eq!(error.name(), "unavailable", "{error}");
 
-    let stranger = with("no token of this server").unwrap();
-    let error = stranger.ping().await.unwrap_err();
+    let unauthorized = with("no token of this server").unwrap();
+    let error = unauthorized.ping().await.unwrap_err();
     assert!(error.to_string().contains("influx_token"), "{error}");
-    let error = stranger
+    let error = unauthorized
         .record(&batch([("u", "s", present())]))
         .await
         .unwrap_err();
@@ -359,8 +359,8 @@ async fn a_field_type_conflict_rejects_only_the_affected_pair() {
     // A foreign integer in one shard of the bucket. Field types are kept per shard.
     let other_day = back(3 * 24 * 60);
     let seconds = other_day.number() * 60;
-    let stranger = format!("pair,segment=x user=1i {seconds}000000000");
-    assert_eq!(server.write_raw("b", stranger).await, 204);
+    let foreign = format!("pair,segment=x user=1i {seconds}000000000");
+    assert_eq!(server.write_raw("b", foreign).await, 204);
 
     let pairs = [("hit", "s", other_day), ("fine", "s", present())];
     let error = store.record(&batch(pairs)).await.unwrap_err();

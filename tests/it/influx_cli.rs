@@ -96,13 +96,13 @@ impl Worker {
     }
 
     async fn status(&self, path: &str) -> u16 {
-        let answer = reqwest::get(format!("{}/{path}", self.url)).await;
-        answer.unwrap().status().as_u16()
+        let response = reqwest::get(format!("{}/{path}", self.url)).await;
+        response.unwrap().status().as_u16()
     }
 
     async fn metrics(&self) -> String {
-        let answer = reqwest::get(format!("{}/metrics", self.url)).await;
-        answer.unwrap().text().await.unwrap()
+        let response = reqwest::get(format!("{}/metrics", self.url)).await;
+        response.unwrap().text().await.unwrap()
     }
 }
 
@@ -193,12 +193,12 @@ async fn requests_to_a_local_server_bypass_the_proxy() {
     ];
     let mut through = headcount(folder.path(), &settings, &["setup"]);
     through.env("http_proxy", proxy.url()).output().unwrap();
-    let asked = proxy.requests().len();
-    assert!(asked > 0);
+    let proxied = proxy.requests().len();
+    assert!(proxied > 0);
     let mut direct = headcount(folder.path(), &settings, &["setup"]);
     direct
         .env("http_proxy", proxy.url())
         .env("NO_PROXY", "influxdb.invalid");
     direct.output().unwrap();
-    assert_eq!(proxy.requests().len(), asked);
+    assert_eq!(proxy.requests().len(), proxied);
 }

@@ -116,8 +116,11 @@ async fn refused_lines_of_one_client_do_not_affect_other_clients() {
         async move {
             for round in 0..20 {
                 let users = (0..5).map(|n| format!("good{client}-{round}-{n}"));
-                let answer = post(app, users).await;
-                assert_eq!((answer.status, &answer.json["rejected"]), (200, &0.into()));
+                let response = post(app, users).await;
+                assert_eq!(
+                    (response.status, &response.json["rejected"]),
+                    (200, &0.into())
+                );
             }
         }
     });
@@ -127,14 +130,14 @@ async fn refused_lines_of_one_client_do_not_affect_other_clients() {
                 true => format!("bad{position}-{n}"),
                 false => format!("fine{position}-{n}"),
             };
-            let answer = post(&app, (0..20).map(name)).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
+            let response = post(&app, (0..20).map(name)).await;
+            assert_eq!(response.status, 200, "{response:?}");
             let (low, high) = (position.min(19 - position), position.max(19 - position));
             assert_eq!(
-                answer.errors(),
+                response.errors(),
                 [(low, "store_refused"), (high, "store_refused")]
             );
-            assert_eq!(answer.json["accepted"], 18);
+            assert_eq!(response.json["accepted"], 18);
         }
     };
     tokio::join!(futures::future::join_all(good), bad);
@@ -143,9 +146,9 @@ async fn refused_lines_of_one_client_do_not_affect_other_clients() {
             assert!(lines.has(&format!("good{client}-{round}-{n}")));
         }
     }
-    let answer = post(&app, ["bad alone".to_owned()]).await;
-    assert_eq!(answer.problem(), (422, "nothing_accepted"));
-    assert_eq!(answer.errors(), [(0, "store_refused")]);
+    let response = post(&app, ["bad alone".to_owned()]).await;
+    assert_eq!(response.problem(), (422, "nothing_accepted"));
+    assert_eq!(response.errors(), [(0, "store_refused")]);
     let kept = std::fs::read_to_string(folder.path().join("spool/refused.lp")).unwrap();
     let kept: Vec<_> = kept.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(kept.len(), 41, "each refused pair is kept once");
@@ -166,12 +169,12 @@ async fn a_body_full_of_bad_lines_is_spooled_and_does_not_delay_others() {
         0 => format!("even{n}"),
         _ => format!("odd{n}"),
     };
-    let answer = post(&app, (0..120).map(name)).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let response = post(&app, (0..120).map(name)).await;
+    assert_eq!(response.status, 202, "{response:?}");
     for n in 0..20 {
         let user = format!("good{n}");
-        let answer = post(&app, [user.clone()]).await;
-        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+        let response = post(&app, [user.clone()]).await;
+        assert!(matches!(response.status, 200 | 202), "{response:?}");
         until("the pair is delivered", async || lines.has(&user)).await;
     }
     until("the spool is empty", async || {
@@ -219,8 +222,8 @@ async fn a_slow_server_receives_each_line_at_most_three_times() {
     let timeouts = [("write_deadline", "1s"), ("influx_write_timeout", "1500ms")];
     let (app, _folder) = app(&server, &timeouts).await;
     let posts = (0..12).map(|n| post(&app, (0..5).map(move |user| format!("u{n}-{user}"))));
-    for answer in futures::future::join_all(posts).await {
-        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+    for response in futures::future::join_all(posts).await {
+        assert!(matches!(response.status, 200 | 202), "{response:?}");
     }
     until("the spool is empty", async || {
         app.metric("headcount_spool_pairs").await == 0.0
@@ -235,15 +238,15 @@ async fn a_slow_server_receives_each_line_at_most_three_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_of_the_server_is_honoured_and_passed_on_with_a_cap() {
-    for (asked, cap) in [("30", 30), ("18446744073709551615", 60)] {
+    for (requested, cap) in [("30", 30), ("18446744073709551615", 60)] {
         let respond =
-            move |_: &Request| Reply::status(429, &format!("Retry-After: {asked}\r\n"), "");
+            move |_: &Request| Reply::status(429, &format!("Retry-After: {requested}\r\n"), "");
         let (server, lines) = server(respond).await;
         let (app, _folder) = app(&server, &[]).await;
         for n in 0..20 {
-            let answer = post(&app, [format!("u{n}")]).await;
-            assert_eq!(answer.status, 429, "{answer:?}");
-            let wait: u64 = answer.headers["retry-after"]
+            let response = post(&app, [format!("u{n}")]).await;
+            assert_eq!(response.status, 429, "{response:?}");
+            let wait: u64 = response.headers["retry-after"]
                 .to_str()
                 .unwrap()
                 .parse()
@@ -300,11 +303,11 @@ async fn a_day_with_a_field_type_conflict_rejects_only_the_pairs_of_that_day() {
     let store = InfluxStore::open(options).unwrap();
     // The middle of a day, so that the neighbouring days are in other shards.
     let day = back(5 * 1440).number() / 1440;
-    let stranger = format!(
+    let foreign = format!(
         "pair,segment=x user=1i {}000000000",
         (day * 1440 + 720) * 60
     );
-    assert_eq!(server.write_raw("b", stranger).await, 204);
+    assert_eq!(server.write_raw("b", foreign).await, 204);
     let pairs: Vec<_> = (0..5_000_u64)
         .map(|n| (format!("u{n}"), back(n * 1440 * 13 / 5_000)))
         .collect();
@@ -386,8 +389,8 @@ async fn pairs_beyond_a_short_retention_are_spooled_until_set_up() {
     app.clock.not_before(Timestamp::now());
     let at = Timestamp::now() - ago;
     let pair = json!({"user_id": "old", "segment": "s", "at": at.to_string()});
-    let answer = app.post("application/json", pair.to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let response = app.post("application/json", pair.to_string()).await;
+    assert_eq!(response.status, 202, "{response:?}");
     let ready = app.send(Method::GET, "/readyz").await;
     assert_eq!(ready.json["components"]["store"]["ok"], false, "{ready:?}");
     set_up(&options, false).await.unwrap();

@@ -75,8 +75,8 @@ impl Site {
     async fn refresh(&self) -> (Value, Queries) {
         let before = self.between.requests().len();
         let url = format!("{}/v1/admin/refresh", self.service.url());
-        let answer = reqwest::Client::new().post(url).send().await.unwrap();
-        let report = answer.json().await.unwrap();
+        let response = reqwest::Client::new().post(url).send().await.unwrap();
+        let report = response.json().await.unwrap();
         let requests = self.between.requests().split_off(before);
         let with = |text: &str| {
             let queries = requests.iter().filter(|request| {

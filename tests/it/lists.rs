@@ -182,14 +182,14 @@ async fn a_list_is_cached_for_memory_ttl() {
     rig.record_in(&["u1"], &["a", "b"]).await;
     rig.refresh().await;
     let first = rig.list().await;
-    let asked = rig.cache.lists();
+    let before = rig.cache.lists();
     for _ in 0..100 {
         assert!(Arc::ptr_eq(&first, &rig.list().await));
     }
-    assert_eq!(rig.cache.lists(), asked, "the cache is not queried");
+    assert_eq!(rig.cache.lists(), before, "the cache is not queried");
     tokio::time::sleep(second * 2).await;
     rig.list().await;
-    assert_eq!(rig.cache.lists(), asked + 1);
+    assert_eq!(rig.cache.lists(), before + 1);
 }
 
 #[tokio::test]

@@ -33,17 +33,17 @@ async fn jwts_are_verified_by_key_regardless_of_the_header() {
     for signer in [&hmac, &rsa, &ed] {
         let app = app_for(signer).await;
         let status = async |token: &str| {
-            let answer = send_as(
+            let response = send_as(
                 &app,
                 "GET",
                 "/v1/segments",
                 Some(&format!("Bearer {token}")),
             )
             .await;
-            if answer.status == 401 {
-                assert_eq!(answer.problem().1, "invalid_token");
+            if response.status == 401 {
+                assert_eq!(response.problem().1, "invalid_token");
             }
-            answer.status
+            response.status
         };
         assert_eq!(status(&signer.token(&claims())).await, 200);
         // The second request uses the cached verification.
@@ -118,11 +118,11 @@ async fn jwts_are_verified_by_key_regardless_of_the_header() {
 async fn claims_are_checked_on_each_request() {
     let signer = Signer::hs256(SECRET);
     let app = app_for(&signer).await;
-    let ask = async |claims: &Value| {
+    let send = async |claims: &Value| {
         let bearer = format!("Bearer {}", signer.token(claims));
-        let answer = send_as(&app, "GET", "/v1/segments", Some(&bearer)).await;
-        let detail = answer.json["detail"].as_str().unwrap_or("").to_owned();
-        (answer.status, detail)
+        let response = send_as(&app, "GET", "/v1/segments", Some(&bearer)).await;
+        let detail = response.json["detail"].as_str().unwrap_or("").to_owned();
+        (response.status, detail)
     };
     for (name, value, status, detail) in [
         ("exp", Value::Null, 401, "`exp`"),
@@ -155,9 +155,9 @@ async fn claims_are_checked_on_each_request() {
         ("scope", json!(7), 401, "wrong kind"),
         ("sub", Value::Null, 200, ""),
     ] {
-        let (given, said) = ask(&changed(name, value.clone())).await;
-        assert_eq!(given, status, "{name} {value}: {said}");
-        assert!(said.contains(detail), "{name} {value}: {said}");
+        let (given, message) = send(&changed(name, value.clone())).await;
+        assert_eq!(given, status, "{name} {value}: {message}");
+        assert!(message.contains(detail), "{name} {value}: {message}");
     }
     let critical = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
     let critical = format!("Bearer {}", signer.token_with(&critical, &claims()));
@@ -169,9 +169,9 @@ async fn claims_are_checked_on_each_request() {
     );
 
     // A cached token expires as well.
-    assert_eq!(ask(&claims()).await.0, 200);
+    assert_eq!(send(&claims()).await.0, 200);
     app.advance(3600 + 31);
-    assert_eq!(ask(&claims()).await.0, 401);
+    assert_eq!(send(&claims()).await.0, 401);
     app.stop().await;
 
     // A service without a configured audience rejects tokens with an audience (RFC 7519, section 4.1.3).

@@ -105,7 +105,7 @@ async fn a_directory_of_pem_files_is_reloaded() {
 async fn only_access_tokens_within_the_maximum_age_are_accepted() {
     let signer = Signer::hs256(SECRET);
     let app = App::start_with(&[("jwt_key", SECRET), ("jwt_max_age", "1h")]).await;
-    let ask = async |typ: Value, issued: Value| {
+    let send = async |typ: Value, issued: Value| {
         let mut claims = claims();
         claims["exp"] = json!(NOON + 10 * 365 * 86_400);
         claims["iat"] = issued;
@@ -114,9 +114,9 @@ async fn only_access_tokens_within_the_maximum_age_are_accepted() {
             header["typ"] = typ;
         }
         let bearer = format!("Bearer {}", signer.token_with(&header, &claims));
-        let answer = send_as(&app, "GET", "/v1/segments", Some(&bearer)).await;
-        let detail = answer.json["detail"].as_str().unwrap_or("").to_owned();
-        (answer.status, detail)
+        let response = send_as(&app, "GET", "/v1/segments", Some(&bearer)).await;
+        let detail = response.json["detail"].as_str().unwrap_or("").to_owned();
+        (response.status, detail)
     };
     for (typ, status) in [
         (json!(null), 200),
@@ -129,7 +129,7 @@ async fn only_access_tokens_within_the_maximum_age_are_accepted() {
         (json!("id_token"), 401),
         (json!(""), 401),
     ] {
-        assert_eq!(ask(typ.clone(), json!(NOON)).await.0, status, "{typ}");
+        assert_eq!(send(typ.clone(), json!(NOON)).await.0, status, "{typ}");
     }
     for (issued, status, detail) in [
         (json!(NOON - 3600 - 29), 200, ""),
@@ -139,14 +139,14 @@ async fn only_access_tokens_within_the_maximum_age_are_accepted() {
         (json!(null), 401, "`iat`"),
         (json!("today"), 401, "wrong kind"),
     ] {
-        let (given, said) = ask(json!("JWT"), issued.clone()).await;
-        assert_eq!(given, status, "{issued}: {said}");
-        assert!(said.contains(detail), "{issued}: {said}");
+        let (given, message) = send(json!("JWT"), issued.clone()).await;
+        assert_eq!(given, status, "{issued}: {message}");
+        assert!(message.contains(detail), "{issued}: {message}");
     }
     // The maximum age applies to cached tokens as well.
-    assert_eq!(ask(json!("JWT"), json!(NOON)).await.0, 200);
+    assert_eq!(send(json!("JWT"), json!(NOON)).await.0, 200);
     app.advance(3600 + 30);
-    assert_eq!(ask(json!("JWT"), json!(NOON)).await.0, 401);
+    assert_eq!(send(json!("JWT"), json!(NOON)).await.0, 401);
     app.stop().await;
 }
 
@@ -160,10 +160,10 @@ fn unusable_jwt_keys_are_rejected() {
         let opened = auth::Auth::open(&settings.auth, clock, std::sync::Arc::default());
         opened.map(|auth| auth.is_on()).unwrap_err().to_string()
     };
-    let said = error();
+    let message = error();
     assert!(
-        said.starts_with("setting `jwt_keys` names the file "),
-        "{said}"
+        message.starts_with("setting `jwt_keys` names the file "),
+        "{message}"
     );
     for (text, what) in [
         ("", "no JWK set"),
@@ -171,20 +171,29 @@ fn unusable_jwt_keys_are_rejected() {
         (SECRET, "no JWK set"),
     ] {
         std::fs::write(&path, text).unwrap();
-        let said = error();
-        assert!(said.contains(what) && !said.contains(SECRET), "{said}");
+        let message = error();
+        assert!(
+            message.contains(what) && !message.contains(SECRET),
+            "{message}"
+        );
     }
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(error().contains("ends in .pem"), "{}", error());
     std::fs::write(path.join("a.pem"), SECRET).unwrap();
-    let said = error();
-    assert!(said.contains("a.pem") && !said.contains(SECRET), "{said}");
+    let message = error();
+    assert!(
+        message.contains("a.pem") && !message.contains(SECRET),
+        "{message}"
+    );
     let given = [("jwt_key", SECRET), ("jwt_keys", "x")];
-    let said = Settings::with(given).unwrap_err().to_string();
-    assert!(said.starts_with("setting `jwt_keys` is "), "{said}");
-    let said = Settings::with([("jwt_max_age", "1h")])
+    let message = Settings::with(given).unwrap_err().to_string();
+    assert!(message.starts_with("setting `jwt_keys` is "), "{message}");
+    let message = Settings::with([("jwt_max_age", "1h")])
         .unwrap_err()
         .to_string();
-    assert!(said.starts_with("setting `jwt_max_age` is "), "{said}");
+    assert!(
+        message.starts_with("setting `jwt_max_age` is "),
+        "{message}"
+    );
 }

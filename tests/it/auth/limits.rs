@@ -29,15 +29,15 @@ async fn limits_are_per_token() {
     // The limit is one request a second: repeated requests eventually exceed it.
     let limited = async |authorization: &str| {
         poll("a 429", async || {
-            let answer = send_as(&app, "GET", "/v1/segments", Some(authorization)).await;
-            (answer.status == 429).then_some(answer)
+            let response = send_as(&app, "GET", "/v1/segments", Some(authorization)).await;
+            (response.status == 429).then_some(response)
         })
         .await
     };
-    let answer = limited(&bearer("a")).await;
-    assert_eq!(answer.problem(), (429, "rate_limited"));
-    assert_eq!(answer.headers["retry-after"], "1");
-    assert_eq!(answer.json["limit"], 1);
+    let response = limited(&bearer("a")).await;
+    assert_eq!(response.problem(), (429, "rate_limited"));
+    assert_eq!(response.headers["retry-after"], "1");
+    assert_eq!(response.json["limit"], 1);
     assert!(
         app.metric("headcount_auth_limited_total{what=\"requests\"}")
             .await
@@ -60,8 +60,8 @@ async fn limits_are_per_token() {
     let mut salt = 1;
     poll("a 429 for a token on its first use", async || {
         salt += 1;
-        let answer = send_as(&app, "GET", "/v1/segments", Some(&jwt(salt))).await;
-        (answer.status == 429).then_some(())
+        let response = send_as(&app, "GET", "/v1/segments", Some(&jwt(salt))).await;
+        (response.status == 429).then_some(())
     })
     .await;
     app.stop().await;
@@ -73,16 +73,16 @@ async fn pairs_are_rate_limited() {
     own.pairs_per_second = NonZeroU32::new(2_000_000);
     let file = TokensFile::new(&[token("a", &Scope::ALL), own]);
     let app = App::start_with(&[("tokens_file", file.path()), ("limit_pairs", "10")]).await;
-    let answer = post(&app, &bearer("a"), 11).await;
+    let response = post(&app, &bearer("a"), 11).await;
     assert_eq!(
-        answer.problem(),
+        response.problem(),
         (413, "too_many_pairs"),
         "a retry could never succeed"
     );
-    assert_eq!(answer.json["limit"], 10);
+    assert_eq!(response.json["limit"], 10);
     let refused = poll("a 429", async || {
-        let answer = post(&app, &bearer("a"), 10).await;
-        (answer.status != 200).then_some(answer)
+        let response = post(&app, &bearer("a"), 10).await;
+        (response.status != 200).then_some(response)
     })
     .await;
     assert_eq!(refused.problem(), (429, "rate_limited"));

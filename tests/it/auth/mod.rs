@@ -203,20 +203,24 @@ async fn send_as(app: &App, method: &str, path: &str, authorization: Option<&str
     }
 }
 
-/// Fails unless `answer` is a refusal with this status, code and challenge. A response to HEAD has no body to check.
-fn assert_refused(answer: &Answer, method: &str, status: u16, code: &str, challenge: &str) {
-    let given = answer.headers["www-authenticate"].to_str().unwrap();
-    assert_eq!((answer.status, given), (status, challenge), "{answer:?}");
+/// Fails unless `response` is a refusal with this status, code and challenge. A response to HEAD has no body to check.
+fn assert_refused(response: &Answer, method: &str, status: u16, code: &str, challenge: &str) {
+    let given = response.headers["www-authenticate"].to_str().unwrap();
+    assert_eq!(
+        (response.status, given),
+        (status, challenge),
+        "{response:?}"
+    );
     if method != "HEAD" {
-        assert_eq!(answer.problem(), (status, code));
+        assert_eq!(response.problem(), (status, code));
     }
 }
 
-/// Calls `ask` until it returns a value. Fails after `DEADLINE`, which is far beyond the expected time.
-async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Calls `probe` until it returns a value. Fails after `DEADLINE`, which is far beyond the expected time.
+async fn poll<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        if let Some(found) = ask().await {
+        if let Some(found) = probe().await {
             return found;
         }
         assert!(Instant::now() < deadline, "{what} did not happen");

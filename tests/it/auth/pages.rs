@@ -17,7 +17,7 @@ async fn post_pair(app: &App, headers: &[(&'static str, &str)]) -> Answer {
 async fn dns_rebinding_reads_nothing() {
     let app = App::start().await;
     for (method, template, path, _, _) in ROUTES {
-        let answer = app
+        let response = app
             .send_with(
                 method.parse().unwrap(),
                 path,
@@ -26,9 +26,9 @@ async fn dns_rebinding_reads_nothing() {
             .await;
         let is_probe = matches!(*template, "/healthz" | "/readyz");
         let expected = if is_probe { 200 } else { 421 };
-        assert_eq!(answer.status, expected, "{method} {template}");
+        assert_eq!(response.status, expected, "{method} {template}");
         if !is_probe && *method != "HEAD" {
-            assert_eq!(answer.problem(), (421, "misdirected"));
+            assert_eq!(response.problem(), (421, "misdirected"));
         }
     }
     for host in [
@@ -37,10 +37,10 @@ async fn dns_rebinding_reads_nothing() {
         "[::1]",
         "headcount.localhost:80",
     ] {
-        let answer = app
+        let response = app
             .send_with(Method::GET, "/v1/segments", &[("host", host)])
             .await;
-        assert_eq!(answer.status, 200, "{host}");
+        assert_eq!(response.status, 200, "{host}");
     }
     app.stop().await;
 
@@ -51,14 +51,14 @@ async fn dns_rebinding_reads_nothing() {
         ("host", "counts.example"),
         ("authorization", "Bearer read-token"),
     ];
-    let answer = app.send_with(Method::GET, "/v1/segments", &headers).await;
-    assert_eq!(answer.status, 200);
+    let response = app.send_with(Method::GET, "/v1/segments", &headers).await;
+    assert_eq!(response.status, 200);
     app.stop().await;
     let app = App::start_with(&[("auth", "off")]).await;
-    let answer = app
+    let response = app
         .send_with(Method::GET, "/v1/segments", &[("host", "counts.example")])
         .await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     app.stop().await;
 }
 
@@ -84,8 +84,12 @@ async fn cross_site_requests_change_nothing() {
                 (Method::POST, "/v1/admin/archive"),
                 (Method::DELETE, "/v1/users/u1"),
             ] {
-                let answer = app.send_with(method, path, headers).await;
-                assert_eq!(answer.problem(), (403, "cross_site"), "{path} {headers:?}");
+                let response = app.send_with(method, path, headers).await;
+                assert_eq!(
+                    response.problem(),
+                    (403, "cross_site"),
+                    "{path} {headers:?}"
+                );
             }
         }
         assert_eq!(app.users("a").await, 1, "no user was erased");
@@ -117,10 +121,10 @@ async fn only_listed_origins_may_write() {
 
     // With `auth = "off"`, `*` opens reads to every page and opens nothing else.
     let app = App::start_with(&[("auth", "off"), ("cors_origins", "*")]).await;
-    let answer = app
+    let response = app
         .send_with(Method::GET, "/v1/segments", &[("origin", EVIL), cross])
         .await;
-    assert_eq!(answer.headers["access-control-allow-origin"], "*");
+    assert_eq!(response.headers["access-control-allow-origin"], "*");
     assert_eq!(
         post_pair(&app, &[("origin", EVIL), cross]).await.status,
         403
@@ -134,12 +138,12 @@ async fn an_unknown_segment_is_not_recounted() {
     assert_eq!(post_pair(&app, &[]).await.status, 200);
     for name in ["made-up", "another"] {
         let path = format!("/v1/admin/refresh?segment={name}");
-        let answer = app.send(Method::POST, &path).await;
-        assert_eq!(answer.problem(), (404, "unknown_segment"));
+        let response = app.send(Method::POST, &path).await;
+        assert_eq!(response.problem(), (404, "unknown_segment"));
         let trend = app.get(&format!("/v1/segments/{name}/trend")).await;
         assert_eq!(trend.json["points"], json!([]), "{name}");
     }
-    let answer = app.send(Method::POST, "/v1/admin/refresh?segment=a").await;
-    assert_eq!(answer.json["refreshed"], 1);
+    let response = app.send(Method::POST, "/v1/admin/refresh?segment=a").await;
+    assert_eq!(response.json["refreshed"], 1);
     app.stop().await;
 }

@@ -25,46 +25,46 @@ async fn every_route_requires_exactly_its_scope() {
     for &(method, template, path, scope, status) in ROUTES {
         let Some(scope) = scope else {
             for given in [None, Some("Bearer nonsense"), Some("Bearer")] {
-                let answer = send_as(&app, method, path, given).await;
-                assert_eq!(answer.status, status, "{method} {template}");
+                let response = send_as(&app, method, path, given).await;
+                assert_eq!(response.status, status, "{method} {template}");
             }
             continue;
         };
-        let assert_challenge = |answer: Answer, code: &str, challenge: &str| {
+        let assert_challenge = |response: Answer, code: &str, challenge: &str| {
             let status = if code == "insufficient_scope" {
                 403
             } else {
                 401
             };
             assert_refused(
-                &answer,
+                &response,
                 method,
                 status,
                 code,
                 &format!("Bearer realm=\"headcount\"{challenge}"),
             );
         };
-        let answer = send_as(&app, method, path, None).await;
-        assert_challenge(answer, "unauthenticated", "");
+        let response = send_as(&app, method, path, None).await;
+        assert_challenge(response, "unauthenticated", "");
         let invalid =
             |why: &str| format!(", error=\"invalid_token\", error_description=\"the token {why}\"");
-        let answer = send_as(&app, method, path, Some("Bearer nonsense")).await;
+        let response = send_as(&app, method, path, Some("Bearer nonsense")).await;
         assert_challenge(
-            answer,
+            response,
             "invalid_token",
             &invalid("is unknown, revoked or not rightly signed"),
         );
-        let answer = send_as(&app, method, path, Some(&bearer("expired"))).await;
-        assert_challenge(answer, "invalid_token", &invalid("has expired"));
+        let response = send_as(&app, method, path, Some(&bearer("expired"))).await;
+        assert_challenge(response, "invalid_token", &invalid("has expired"));
         for other in Scope::ALL.into_iter().filter(|other| *other != scope) {
-            let answer = send_as(&app, method, path, Some(&bearer(other.as_str()))).await;
+            let response = send_as(&app, method, path, Some(&bearer(other.as_str()))).await;
             let challenge = format!(", error=\"insufficient_scope\", scope=\"{scope}\"");
-            assert_challenge(answer, "insufficient_scope", &challenge);
+            assert_challenge(response, "insufficient_scope", &challenge);
         }
         for right in [scope.as_str(), "all"] {
-            let answer = send_as(&app, method, path, Some(&bearer(right))).await;
-            assert_eq!(answer.status, status, "{method} {template} {answer:?}");
-            assert!(!answer.headers.contains_key("www-authenticate"));
+            let response = send_as(&app, method, path, Some(&bearer(right))).await;
+            assert_eq!(response.status, status, "{method} {template} {response:?}");
+            assert!(!response.headers.contains_key("www-authenticate"));
         }
     }
     // Unknown paths and methods are reported without authentication.
@@ -90,8 +90,8 @@ async fn every_route_requires_exactly_its_scope() {
 async fn without_tokens_every_route_is_open_and_metrics_can_require_one() {
     let app = App::start().await;
     for &(method, template, path, _, status) in ROUTES {
-        let answer = send_as(&app, method, path, None).await;
-        assert_eq!(answer.status, status, "{method} {template}");
+        let response = send_as(&app, method, path, None).await;
+        assert_eq!(response.status, status, "{method} {template}");
     }
     app.stop().await;
 
@@ -148,8 +148,8 @@ async fn malformed_authorization_headers_are_rejected() {
         let request = format!(
             "GET /v1/segments HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n"
         );
-        let answer = app.say(request.as_bytes()).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let response = app.say(request.as_bytes()).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with(&format!("HTTP/1.1 {status} ")),
             "{headers:?}: {head}"
@@ -163,8 +163,8 @@ async fn malformed_authorization_headers_are_rejected() {
             "{body}"
         );
         assert!(
-            !answer.contains("read-toke"),
-            "the response must not contain the token: {answer}"
+            !response.contains("read-toke"),
+            "the response must not contain the token: {response}"
         );
     }
     app.stop().await;

@@ -265,34 +265,34 @@ impl Reader {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let answer = self.client.get(format!("{}{path}", self.url)).send().await;
-        answer.unwrap().json().await.unwrap()
+        let response = self.client.get(format!("{}{path}", self.url)).send().await;
+        response.unwrap().json().await.unwrap()
     }
 
     /// The users of a segment, and the second of `as_of`.
     async fn count(&self, segment: u8, window: i64) -> (u64, i64) {
         let segment = segment_name(segment);
         let path = format!("/v1/segments/{segment}/count?window={window}s&fresh=true");
-        let answer = self.get(&path).await;
-        let as_of: Timestamp = answer["as_of"]
+        let response = self.get(&path).await;
+        let as_of: Timestamp = response["as_of"]
             .as_str()
-            .unwrap_or_else(|| panic!("no count: {answer}"))
+            .unwrap_or_else(|| panic!("no count: {response}"))
             .parse()
             .unwrap();
-        (answer["users"].as_u64().unwrap(), as_of.as_second())
+        (response["users"].as_u64().unwrap(), as_of.as_second())
     }
 
     async fn memberships(&self, user: User) -> Memberships {
         let from = Timestamp::now().as_second();
         let name = user_name(user).replace(' ', "%20");
-        let answer = self.get(&format!("/v1/users/{name}")).await;
+        let response = self.get(&format!("/v1/users/{name}")).await;
         let stay = |stay: &Value| {
             let segment = stay["segment"].as_str()?.strip_prefix("segment")?.parse();
             let last_seen: Timestamp = stay["last_seen"].as_str()?.parse().ok()?;
             Some((segment.ok()?, last_seen.as_second()))
         };
-        let stays = answer["segments"].as_array();
-        let stays = stays.unwrap_or_else(|| panic!("no segments: {answer}"));
+        let stays = response["segments"].as_array();
+        let stays = stays.unwrap_or_else(|| panic!("no segments: {response}"));
         Memberships {
             segments: stays
                 .iter()

@@ -34,8 +34,8 @@ impl Moment {
 
     /// Waits for the moment. The last part runs in a thread of its own, so that the kill is on time.
     pub async fn wait(self, dir: &Path, answered: &mut UnboundedReceiver<()>) {
-        if let Self::Responses(answers, _) = self {
-            for _ in 0..answers {
+        if let Self::Responses(responses, _) = self {
+            for _ in 0..responses {
                 // The channel is closed once every writer has stopped.
                 if answered.recv().await.is_none() {
                     return;

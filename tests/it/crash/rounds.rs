@@ -106,7 +106,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         }
         traces.rounds += 1;
         victim.before_load(&mut random);
-        let (answered, mut answers) = mpsc::unbounded_channel();
+        let (answered, mut responses) = mpsc::unbounded_channel();
         let proves_nothing = Arc::<AtomicBool>::default();
         let writers = (0..WRITERS).map(|number| Writer {
             number,
@@ -120,7 +120,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         let writers: Vec<_> = writers.map(|writer| tokio::spawn(writer.run())).collect();
         drop(answered);
         let moment = Moment::any(&mut random, !victim.has_spool());
-        moment.wait(&victim.log_dir(), &mut answers).await;
+        moment.wait(&victim.log_dir(), &mut responses).await;
         victim.at_kill(&proves_nothing);
         server.kill();
         for writer in writers {

@@ -96,22 +96,22 @@ impl Writer {
                 client.delete(format!("{}/v1/users/{name}", self.url))
             }
         };
-        let Ok(answer) = request.send().await else {
+        let Ok(response) = request.send().await else {
             return Verdict::NoResponse;
         };
-        let status = answer.status().as_u16();
+        let status = response.status().as_u16();
         // Headers without a complete body do not count as a response.
-        let Ok(answer) = answer.json::<Value>().await else {
+        let Ok(response) = response.json::<Value>().await else {
             return Verdict::NoResponse;
         };
         match status {
             _ if self.proves_nothing.load(Ordering::SeqCst) => Verdict::Unclear,
             // On a stalled machine, pairs may expire before the service receives them.
-            200 | 202 if answer["rejected"].as_u64().unwrap_or(0) > 0 => Verdict::Unclear,
+            200 | 202 if response["rejected"].as_u64().unwrap_or(0) > 0 => Verdict::Unclear,
             200 | 202 => Verdict::Done,
             422 => Verdict::Unclear,
             503 if self.may_be_refused => Verdict::Unclear,
-            _ => panic!("unexpected status {status}: {answer}"),
+            _ => panic!("unexpected status {status}: {response}"),
         }
     }
 }

@@ -73,8 +73,8 @@ impl Servers {
             .header("authorization", format!("Token {}", self.token))
             .header("content-type", "application/vnd.flux")
             .header("accept", "application/csv");
-        let answer = request.body(query.clone()).send().await.unwrap();
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        let response = request.body(query.clone()).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
         let broken = text.contains("error,reference");
         assert!(status == 200 && !broken, "{place}: {text}\n{query}");
         // Each table has a header line above its rows.
@@ -90,16 +90,16 @@ impl Servers {
             .replace("$__rate_interval", "5m")
             .replace("$instance", ".*");
         assert!(!expression.contains('$'), "{place}: {expression}");
-        let answer = self
+        let response = self
             .client
             .get(format!("{}/api/v1/query", self.prometheus))
             .query(&[("query", &expression)])
             .send()
             .await
             .unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        assert_eq!(answer["status"], "success", "{place}: {answer}");
-        items(&answer["data"]["result"]).count()
+        let response: Value = response.json().await.unwrap();
+        assert_eq!(response["status"], "success", "{place}: {response}");
+        items(&response["data"]["result"]).count()
     }
 }
 

@@ -61,8 +61,8 @@ async fn post_rejected_pair(client: &reqwest::Client, front: &str, token: &str) 
     let request = client.post(format!("{front}/v1/pairs")).bearer_auth(token);
     let body =
         serde_json::json!([{"user_id": "u", "segment": " s"}, {"user_id": "u1", "segment": "s00"}]);
-    let answer = request.json(&body).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
+    let response = request.json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
 }
 
 /// The running script. It is stopped with everything that it started when the test ends early.
@@ -120,8 +120,8 @@ impl Rehearsal {
         let deadline = Instant::now() + TIMEOUT;
         let url = format!("{}/api/v1/query?query=rate({name}[5m])", servers.prometheus);
         loop {
-            let answer = servers.client.get(&url).send().await.unwrap();
-            if answer.text().await.unwrap().contains("\"value\"") {
+            let response = servers.client.get(&url).send().await.unwrap();
+            if response.text().await.unwrap().contains("\"value\"") {
                 return;
             }
             assert!(

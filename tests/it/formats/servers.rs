@@ -54,7 +54,7 @@ async fn commands_of(url: &str) -> String {
             .query_async(&mut server)
             .await
             .unwrap();
-        let (command, ask) = match kind.as_str() {
+        let (command, query) = match kind.as_str() {
             "string" => ("SET", redis::cmd("GET").arg(&key).to_owned()),
             "hash" => ("HSET", redis::cmd("HGETALL").arg(&key).to_owned()),
             "set" => ("SADD", redis::cmd("SMEMBERS").arg(&key).to_owned()),
@@ -70,8 +70,8 @@ async fn commands_of(url: &str) -> String {
             other => panic!("no command for the type {other}"),
         };
         let found: Vec<Vec<u8>> = match kind.as_str() {
-            "string" => vec![ask.query_async(&mut server).await.unwrap()],
-            _ => ask.query_async(&mut server).await.unwrap(),
+            "string" => vec![query.query_async(&mut server).await.unwrap()],
+            _ => query.query_async(&mut server).await.unwrap(),
         };
         let mut pairs: Vec<Vec<Vec<u8>>> = match kind.as_str() {
             "hash" => found.chunks(2).map(<[_]>::to_vec).collect(),

@@ -18,9 +18,9 @@ async fn compressed_and_chunked_bodies_are_accepted() {
         ("identity", body.clone().into_bytes(), 2),
     ] {
         let headers = [("content-type", NDJSON), ("content-encoding", coding)];
-        let answer = app.post_with(&headers, body).await;
+        let response = app.post_with(&headers, body).await;
         assert_eq!(
-            (answer.status, &answer.json["accepted"]),
+            (response.status, &response.json["accepted"]),
             (200, &json!(accepted)),
             "{coding}"
         );
@@ -35,8 +35,8 @@ async fn compressed_and_chunked_bodies_are_accepted() {
         20_000
     );
     let headers = [("content-type", NDJSON), ("content-encoding", "zstd")];
-    let answer = app.post_with(&headers, zstd(many.as_bytes()).await).await;
-    assert_eq!(answer.json["accepted"], 20_000);
+    let response = app.post_with(&headers, zstd(many.as_bytes()).await).await;
+    assert_eq!(response.json["accepted"], 20_000);
     assert_eq!((app.users("a").await, app.users("b").await), (3, 20_000));
 
     let whole = gzip(body.as_bytes()).await;
@@ -80,14 +80,14 @@ async fn hostile_bodies_get_clear_errors() {
         (NDJSON, b"\xff\xfe", (422, "nothing_accepted")),
         ("text/plain", b"{}", (415, "unsupported_media_type")),
     ] {
-        let answer = app.post(kind, body).await;
+        let response = app.post(kind, body).await;
         assert_eq!(
-            answer.problem(),
+            response.problem(),
             problem,
             "{:?}",
             String::from_utf8_lossy(body)
         );
-        assert!(!answer.json["detail"].as_str().unwrap().is_empty());
+        assert!(!response.json["detail"].as_str().unwrap().is_empty());
     }
     let untyped = app.post_with(&[], "{}").await;
     assert_eq!(untyped.problem(), (415, "unsupported_media_type"));
@@ -111,12 +111,12 @@ async fn hostile_bodies_get_clear_errors() {
     );
     // A compressed body without `content-encoding`.
     let packed = gzip(line("u1", "a").as_bytes()).await;
-    let answer = app.post(NDJSON, packed).await;
-    assert_eq!(answer.problem(), (400, "malformed"));
+    let response = app.post(NDJSON, packed).await;
+    assert_eq!(response.problem(), (400, "malformed"));
     assert!(
-        answer.text.contains("content-encoding: gzip"),
+        response.text.contains("content-encoding: gzip"),
         "{}",
-        answer.text
+        response.text
     );
     // A decompression bomb of 64 MB.
     let bomb = gzip(&vec![b' '; 1 << 26]).await;
@@ -156,20 +156,20 @@ async fn a_bad_item_does_not_affect_its_neighbours() {
     for (position, (text, code)) in bad.enumerate() {
         let (first, last) = (format!("first{position}"), format!("last{position}"));
         let lines = line(&first, "near") + text + "\n\n" + &line(&last, "near");
-        let answer = app.post(NDJSON, lines).await;
+        let response = app.post(NDJSON, lines).await;
         assert_eq!(
-            (answer.status, answer.errors()),
+            (response.status, response.errors()),
             (200, vec![(1, code)]),
             "{text}"
         );
         let array = format!("[{},{text},{}]", line(&first, "near"), line(&last, "near"));
-        let answer = app.post(JSON, array).await;
+        let response = app.post(JSON, array).await;
         assert_eq!(
-            (answer.status, answer.errors()),
+            (response.status, response.errors()),
             (200, vec![(1, code)]),
             "{text}"
         );
-        assert_eq!(answer.json["rejected"], 1);
+        assert_eq!(response.json["rejected"], 1);
         assert_eq!(app.users("near").await, (position as u64 + 1) * 2);
         let alone = app.post(JSON, text.to_owned()).await;
         if text != "[]" {
@@ -184,13 +184,13 @@ async fn a_bad_item_does_not_affect_its_neighbours() {
         b"{\"user_id\":\"\xff\"}\n".to_vec(),
         line("ok2", "utf8").into_bytes(),
     ];
-    let answer = app.post(NDJSON, mixed.concat()).await;
-    assert_eq!(answer.errors(), [(1, "malformed")]);
+    let response = app.post(NDJSON, mixed.concat()).await;
+    assert_eq!(response.errors(), [(1, "malformed")]);
     assert_eq!(app.users("utf8").await, 2);
     let many = "x\n".repeat(150) + &line("ok", "utf8");
-    let answer = app.post(NDJSON, many).await;
+    let response = app.post(NDJSON, many).await;
     assert_eq!(
-        (answer.errors().len(), &answer.json["rejected"]),
+        (response.errors().len(), &response.json["rejected"]),
         (100, &json!(150))
     );
     assert_eq!(
@@ -207,11 +207,11 @@ async fn a_body_of_empty_compression_members_is_rejected() {
     for (coding, empty) in [("gzip", gzip(b"").await), ("zstd", zstd(b"").await)] {
         let body = empty.repeat((8 << 20) / empty.len());
         let headers = [("content-type", NDJSON), ("content-encoding", coding)];
-        let answer = app.post_with(&headers, body).await;
-        assert_eq!(answer.problem(), (400, "malformed"), "{coding}");
+        let response = app.post_with(&headers, body).await;
+        assert_eq!(response.problem(), (400, "malformed"), "{coding}");
         assert!(
-            answer.json["detail"].as_str().unwrap().contains("4096"),
-            "{answer:?}"
+            response.json["detail"].as_str().unwrap().contains("4096"),
+            "{response:?}"
         );
     }
     app.stop().await;

@@ -5,10 +5,10 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn pairs_beyond_the_segment_limit_are_rejected() {
     let app = App::start_with(&[("max_segments", "2")]).await;
-    let answer = app
+    let response = app
         .post(NDJSON, line("u", "a") + &line("u", "b") + &line("u", "c"))
         .await;
-    assert_eq!(answer.errors(), [(2, "too_many_segments")]);
+    assert_eq!(response.errors(), [(2, "too_many_segments")]);
     app.stop().await;
 }
 
@@ -25,8 +25,8 @@ async fn slow_peers_are_disconnected() {
         .unwrap();
     // The third connection waits until one is free.
     let third = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let answer = app.say(third).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = app.say(third).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     assert!(
         started.elapsed() >= Duration::from_secs(1),
         "{:?}",
@@ -38,10 +38,10 @@ async fn slow_peers_are_disconnected() {
     wait_until_closed(&mut endless).await;
     // A stalled body gets a 408.
     let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
-    let answer = app.say(slow).await;
+    let response = app.say(slow).await;
     assert!(
-        answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"timeout\""),
-        "{answer}"
+        response.starts_with("HTTP/1.1 408 ") && response.contains("\"timeout\""),
+        "{response}"
     );
     app.stop().await;
 }
@@ -52,9 +52,9 @@ async fn begin_post(app: &App) -> TcpStream {
     let mut stream = app.connect().await;
     stream.write_all(head).await.unwrap();
     // The service sends `100 Continue` only once it handles the request.
-    let mut asked = [0; 25];
-    stream.read_exact(&mut asked).await.unwrap();
-    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"{\"user_id\":").await.unwrap();
     stream
 }
@@ -79,9 +79,9 @@ async fn in_flight_requests_finish_on_shutdown() {
         .write_all(b"\"u1\",\"segment\":\"ab\"}")
         .await
         .unwrap();
-    let mut answer = String::new();
-    finishing.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("{\"accepted\":1,"), "{answer}");
+    let mut response = String::new();
+    finishing.read_to_string(&mut response).await.unwrap();
+    assert!(response.contains("{\"accepted\":1,"), "{response}");
     assert_eq!(app.stop().await.abandoned, 0);
 }
 
@@ -100,12 +100,12 @@ async fn a_full_queue_rejects_whole_requests() {
     let app = App::start_with(&[("queue_pairs", "1")]).await;
     let posts = (0..64).map(|user| app.post(NDJSON, line(&format!("u{user}"), "a")));
     let mut accepted = 0;
-    for answer in futures::future::join_all(posts).await {
-        match answer.status {
+    for response in futures::future::join_all(posts).await {
+        match response.status {
             200 => accepted += 1,
             _ => {
-                assert_eq!(answer.problem(), (429, "busy"));
-                assert_eq!(answer.headers["retry-after"], "1");
+                assert_eq!(response.problem(), (429, "busy"));
+                assert_eq!(response.headers["retry-after"], "1");
             }
         }
     }
@@ -143,11 +143,11 @@ async fn a_keep_alive_connection_outlives_the_header_timeout() {
     let app = App::start_with(&[("header_timeout", "1h"), ("idle_timeout", "100ms")]).await;
     let mut kept = app.connect().await;
     kept.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    kept.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    kept.read_to_string(&mut response).await.unwrap();
     assert!(
-        answer.starts_with("HTTP/1.1 200 "),
-        "closed once it was idle: {answer}"
+        response.starts_with("HTTP/1.1 200 "),
+        "closed once it was idle: {response}"
     );
     app.stop().await;
 }

@@ -117,8 +117,8 @@ async fn segments_are_listed_in_pages() {
         }
     }
     app.post(NDJSON, lines).await;
-    let names = |answer: &crate::support::app::Answer| {
-        let segments = answer.json["segments"].as_array().unwrap().clone();
+    let names = |response: &crate::support::app::Answer| {
+        let segments = response.json["segments"].as_array().unwrap().clone();
         let name = |entry: &serde_json::Value| entry["segment"].as_str().unwrap().to_owned();
         segments.iter().map(name).collect::<Vec<_>>()
     };
@@ -154,8 +154,8 @@ async fn segments_are_listed_in_pages() {
         "cursor=x",
         "limit=1&limit=2",
     ] {
-        let answer = app.get(&format!("/v1/segments?{bad}")).await;
-        assert_eq!(answer.problem(), (400, "invalid_parameter"), "{bad}");
+        let response = app.get(&format!("/v1/segments?{bad}")).await;
+        assert_eq!(response.problem(), (400, "invalid_parameter"), "{bad}");
     }
     app.advance(3_600);
     app.post(NDJSON, line("u9", "late")).await;
@@ -207,8 +207,8 @@ async fn refreshes_record_the_trend() {
         json!([{"at": NOON_TEXT, "users": 1}])
     );
     for bad in ["from=noon", "to=", "step=0s", "step=x", "from=2&to=1"] {
-        let answer = app.get(&format!("/v1/segments/a/trend?{bad}")).await;
-        assert_eq!(answer.problem(), (400, "invalid_parameter"), "{bad}");
+        let response = app.get(&format!("/v1/segments/a/trend?{bad}")).await;
+        assert_eq!(response.problem(), (400, "invalid_parameter"), "{bad}");
     }
     let bad = app
         .send(Method::POST, "/v1/admin/refresh?segment=%20")
@@ -323,9 +323,9 @@ async fn health_metrics_and_refusals() {
             "GET, HEAD",
         ),
     ] {
-        let answer = app.send(method, path).await;
-        assert_eq!(answer.problem(), (405, "method_not_allowed"), "{path}");
-        assert_eq!(answer.headers["allow"], allow);
+        let response = app.send(method, path).await;
+        assert_eq!(response.problem(), (405, "method_not_allowed"), "{path}");
+        assert_eq!(response.headers["allow"], allow);
     }
     let head = app.send(Method::HEAD, "/healthz").await;
     assert_eq!((head.status, head.text.as_str()), (200, ""));
@@ -349,11 +349,11 @@ async fn health_metrics_and_refusals() {
 async fn unsupported_windows_are_rejected() {
     let app = App::start().await;
     for bad in ["15d", "90s", "0s", "x", ""] {
-        let answer = app.get(&format!("/v1/segments/a/count?window={bad}")).await;
-        assert_eq!(answer.problem(), (400, "invalid_window"), "{bad}");
+        let response = app.get(&format!("/v1/segments/a/count?window={bad}")).await;
+        assert_eq!(response.problem(), (400, "invalid_window"), "{bad}");
     }
-    let answer = app.get("/v1/segments/a/count?fresh=maybe").await;
-    assert_eq!(answer.problem(), (400, "invalid_parameter"));
-    assert_eq!(answer.json["parameter"], "fresh");
+    let response = app.get("/v1/segments/a/count?fresh=maybe").await;
+    assert_eq!(response.problem(), (400, "invalid_parameter"));
+    assert_eq!(response.json["parameter"], "fresh");
     app.stop().await;
 }

@@ -27,21 +27,21 @@ async fn hostile_names_have_separate_counts() {
         let request = format!(
             "GET /v1/segments/{encoded}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
-        let answer = app.say(request.as_bytes()).await;
-        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        let response = app.say(request.as_bytes()).await;
+        let body = response.split("\r\n\r\n").nth(1).unwrap();
         let count: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(count["segment"], *name, "{answer}");
+        assert_eq!(count["segment"], *name, "{response}");
         assert_eq!(count["users"], position + 1, "{name}");
     }
     for bad in ["%", "%zz", "%ff", "a%00", "%20a", "a%5C"] {
         let request = format!(
             "GET /v1/segments/{bad}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
-        let answer = app.say(request.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad}: {answer}");
+        let response = app.say(request.as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{bad}: {response}");
         assert!(
-            answer.contains("\"invalid_segment\"") && answer.contains("x-request-id: "),
-            "{answer}"
+            response.contains("\"invalid_segment\"") && response.contains("x-request-id: "),
+            "{response}"
         );
     }
     app.stop().await;
@@ -92,18 +92,18 @@ async fn unknown_parameters_are_rejected_on_every_route() {
         (Method::GET, "/assets/page.js?x=1", "x", None),
         (Method::HEAD, "/v1/segments?x=1", "", None),
     ] {
-        let answer = app.send(method.clone(), target).await;
+        let response = app.send(method.clone(), target).await;
         if method == Method::HEAD {
-            assert_eq!(answer.status, 400, "{target}");
+            assert_eq!(response.status, 400, "{target}");
             continue;
         }
-        assert_eq!(answer.problem(), (400, "unknown_parameter"), "{target}");
-        assert_eq!(answer.json["parameter"], parameter, "{target}");
-        assert_eq!(answer.json["nearest"].as_str(), nearest, "{target}");
+        assert_eq!(response.problem(), (400, "unknown_parameter"), "{target}");
+        assert_eq!(response.json["parameter"], parameter, "{target}");
+        assert_eq!(response.json["nearest"].as_str(), nearest, "{target}");
     }
-    let answer = app.get("/v1/segments/a/count?windw=7d").await;
+    let response = app.get("/v1/segments/a/count?windw=7d").await;
     assert_eq!(
-        answer.json["detail"],
+        response.json["detail"],
         "this resource has no query parameter `windw`; did you mean `window`?"
     );
     app.stop().await;
@@ -176,15 +176,15 @@ async fn confusable_names_are_rejected_individually() {
         line("u1", "\u{202e}sports"),
         line("u1", "👨\u{200d}👩\u{200d}👧"),
     ];
-    let answer = app.post(NDJSON, lines.concat()).await;
-    assert_eq!(answer.json["accepted"], 2, "{answer:?}");
+    let response = app.post(NDJSON, lines.concat()).await;
+    assert_eq!(response.json["accepted"], 2, "{response:?}");
     let user = "invalid_user_id";
     let segment = "invalid_segment";
     assert_eq!(
-        answer.errors(),
+        response.errors(),
         [(1, user), (2, user), (3, user), (4, segment), (5, segment)]
     );
-    let message = answer.json["errors"][3]["message"].as_str().unwrap();
+    let message = response.json["errors"][3]["message"].as_str().unwrap();
     assert!(message.contains("U+200B (zero width space)"), "{message}");
     // A name that a former version accepted can still be erased.
     assert_eq!(
@@ -209,14 +209,14 @@ async fn a_request_must_name_exactly_one_host() {
         ("host: user@a\r\n", "400"),
     ] {
         let request = format!("GET /healthz HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
-        let answer = app.say(request.as_bytes()).await;
+        let response = app.say(request.as_bytes()).await;
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
-            "{hosts:?}: {answer}"
+            response.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{hosts:?}: {response}"
         );
         assert!(
-            expected == "200" || answer.contains("\"invalid_host\""),
-            "{answer}"
+            expected == "200" || response.contains("\"invalid_host\""),
+            "{response}"
         );
     }
     let old = app.say(b"GET /healthz HTTP/1.0\r\n\r\n").await;
