@@ -45,7 +45,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The text of a page without its code blocks.
+/// The content of a page without its code blocks.
 fn prose(page: &Path) -> String {
     let text = std::fs::read_to_string(page).unwrap();
     let mut is_code = false;
@@ -57,7 +57,7 @@ fn prose(page: &Path) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// The targets of the links in a text.
+/// The targets of the links in a string.
 fn links(text: &str) -> Vec<&str> {
     let parts = text.split("](").skip(1);
     parts.map(|part| part.split(')').next().unwrap()).collect()

@@ -158,7 +158,7 @@ async fn refused_lines_of_one_client_do_not_affect_other_clients() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_full_of_bad_lines_is_spooled_and_does_not_delay_others() {
-    // Every second line is bad and a write takes 20 ms: isolating all of them takes longer than the client timeout.
+    // Every second line is bad and a write takes 20 ms: isolating all of them takes longer than the deadline.
     let respond = |request: &Request| match request.text().contains("odd") {
         true => refused().after(Duration::from_millis(20)),
         false => Reply::written().after(Duration::from_millis(20)),

@@ -34,8 +34,9 @@ pub struct Ledger {
     /// Users whose erasure was acknowledged and that were not seen since.
     erased: BTreeSet<User>,
     unanswered: usize,
-    /// Whether a request without a response may have been applied in part. An erasure may have reached the spool but not
-    /// the store. A post may have been applied up to any of its pairs, because a remote store receives them in pieces.
+    /// Whether a request without a response may have been applied in part. An erasure may have reached the spool but
+    /// not the store. A post may have been applied up to any of its pairs, because a remote store receives them in
+    /// pieces.
     may_be_partial: bool,
 }
 
@@ -145,7 +146,8 @@ impl Ledger {
         };
     }
 
-    /// Finds out the outcome of requests without a response: each pair is as before or as after the request, and stays so.
+    /// Finds out the outcome of requests without a response. Each pair is as before or as after the request, and stays
+    /// so.
     pub async fn settle(&mut self, service: &Reader) -> Settled {
         let users = self.in_doubt();
         let mut kept = HashMap::new();
@@ -179,7 +181,8 @@ impl Ledger {
         }
     }
 
-    /// Checks that every count is exact and that a sample of users is in the expected segments. No pair may be in doubt.
+    /// Checks that every count is exact and that a sample of users is in the expected segments. No pair may be in
+    /// doubt.
     pub async fn check(&self, service: &Reader, random: &mut fastrand::Rng) {
         for segment in 0..SEGMENTS {
             for window in [WINDOW, SHORT] {

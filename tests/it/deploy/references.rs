@@ -202,7 +202,8 @@ fn policies_and_budgets_select_existing_pods() {
                     let ways = items(&spec["ingress"]).chain(items(&spec["egress"]));
                     let peers = ways.flat_map(|way| items(&way["from"]).chain(items(&way["to"])));
                     for peer in peers {
-                        // Pods of other namespaces are not rendered here. Their selectors must not use labels of headcount.
+                        // Pods of other namespaces are not rendered here. Their selectors must not use the labels
+                        // of headcount.
                         let elsewhere = peer["namespaceSelector"].is_object();
                         let ours = peer["podSelector"].is_object() && reach(&peer["podSelector"]);
                         let labels = peer["podSelector"]["matchLabels"].to_string();

@@ -1,8 +1,8 @@
 //! Formats that must not change. An earlier build wrote `tests/formats/`, one folder or file per format, and this
 //! build reads it.
 //!
-//! `HEADCOUNT_TEST_RECORD_FORMATS=1 cargo test --test it formats::` rewrites the folder with this build. Do so only when
-//! a format changes on purpose.
+//! `HEADCOUNT_TEST_RECORD_FORMATS=1 cargo test --test it formats::` rewrites the folder with this build. Do so only
+//! when a format changes on purpose.
 
 mod content;
 mod files;
