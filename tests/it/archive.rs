@@ -1,4 +1,4 @@
-//! `headcount archive` on stores that keep what expired until they are told.
+//! `headcount archive` on stores that keep expired pairs until they are archived.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::support::redis::Redis;
 
 /// Users seen an hour ago, with a window of four minutes.
 const OLD: usize = 25_000;
-/// So many of them come back while they are being removed.
+/// The number of old users that are seen again while `archive` removes them.
 const BACK: usize = 5_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_expired_goes_once_beside_live_writes_and_no_count_changes() {
+async fn archive_removes_expired_pairs_once_and_keeps_live_ones_during_writes() {
     let (Some(redis), Some(postgres)) = (Redis::start().await, Postgres::start().await) else {
         return;
     };
@@ -64,13 +64,17 @@ async fn what_expired_goes_once_beside_live_writes_and_no_count_changes() {
         let first = archive();
         writer.await.unwrap();
         assert_eq!(first.code, Some(0), "{first:?}");
-        assert_eq!(first.err, "", "no progress where nobody looks");
+        assert_eq!(first.err, "", "no progress output without a terminal");
         let removed = first.json()["removed"].as_u64().unwrap();
         assert!(
             removed >= (OLD - BACK) as u64 && removed <= OLD as u64,
             "{removed}"
         );
-        assert_eq!(archive().json()["removed"], 0, "{name}: twice is once");
+        assert_eq!(
+            archive().json()["removed"],
+            0,
+            "{name}: the second run removes nothing"
+        );
 
         let segment = Segment::new("s").unwrap();
         let left = store
@@ -81,8 +85,12 @@ async fn what_expired_goes_once_beside_live_writes_and_no_count_changes() {
             .pairs()
             .map(|pair| pair.slot)
             .partition(|seen| *seen == slot);
-        assert_eq!(returned.len(), BACK, "{name}: who came back stays");
-        assert_eq!(gone, [lately, lately], "{name}: what an audit needs stays");
+        assert_eq!(returned.len(), BACK, "{name}: users seen again stay");
+        assert_eq!(
+            gone,
+            [lately, lately],
+            "{name}: pairs that an audit needs stay"
+        );
         store.close().await.unwrap();
     }
 }

@@ -13,10 +13,10 @@ use crate::support::program::{Run, run};
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
-/// The key of the count of `s` over two weeks.
+/// The Redis key of the count of `s` over two weeks.
 const COUNT: &str = "headcount:{s}:count:1209600";
 
-/// A service on an InfluxDB and a Redis, and what it was started with.
+/// A service on InfluxDB and Redis, with its settings.
 struct Bench {
     influx: Influxd,
     redis: Redis,
@@ -43,7 +43,7 @@ impl Bench {
         ];
         let frame = headcount::config::Settings::with([]).unwrap().frame;
         set_up(&influx.options("b", frame), false).await.unwrap();
-        let service = Service::start(folder.path(), &texts(&settings)).await;
+        let service = Service::start(folder.path(), &as_strs(&settings)).await;
         Some(Self {
             influx,
             redis,
@@ -64,10 +64,10 @@ impl Bench {
     }
 
     fn run(&self, arguments: &[&str]) -> Run {
-        run(self.folder.path(), &texts(&self.settings), arguments)
+        run(self.folder.path(), &as_strs(&self.settings), arguments)
     }
 
-    /// Exit code and the row of `s`.
+    /// Runs `audit` and returns the exit code and the row of `s`.
     fn audit(&self, more: &[&str]) -> (Option<i32>, Value) {
         let mut arguments = vec!["audit", "--json"];
         arguments.extend(more);
@@ -78,19 +78,21 @@ impl Bench {
     }
 }
 
-fn texts<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
-    let texts = settings.iter();
-    texts.map(|(name, value)| (*name, value.as_str())).collect()
+fn as_strs<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
+    let settings = settings.iter();
+    settings
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect()
 }
 
-fn refused(folder: &Path, settings: &[(&str, &str)], arguments: &[&str], named: &str) {
+fn assert_rejected(folder: &Path, settings: &[(&str, &str)], arguments: &[&str], named: &str) {
     let done = run(folder, settings, arguments);
     assert_eq!(done.code, Some(2), "{arguments:?}: {done:?}");
     assert!(done.err.contains(named), "{arguments:?}: {done:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cached_count_that_was_tampered_with_is_found_and_a_pending_one_explained() {
+async fn audit_detects_a_tampered_cached_count_and_explains_pending_pairs() {
     let Some(bench) = Bench::start().await else {
         return;
     };
@@ -100,7 +102,7 @@ async fn a_cached_count_that_was_tampered_with_is_found_and_a_pending_one_explai
         "{done:?}"
     );
     bench.post("first", 20).await;
-    // Nothing was compared, which is no good result.
+    // An audit that compares nothing must not succeed.
     let (code, row) = bench.audit(&[]);
     assert_eq!((code, &row["verdict"]), (Some(1), &"not_cached".into()));
     bench.refresh();
@@ -130,7 +132,7 @@ async fn a_cached_count_that_was_tampered_with_is_found_and_a_pending_one_explai
         bench.refresh();
         bench.redis.cli(&["HSET", COUNT, "users", "1000"]);
         let (code, row) = bench.audit(&[]);
-        // InfluxDB drops shards: when an hour begins just now, who left the window can't be told.
+        // InfluxDB drops whole shards: right after the start of an hour, the users that left the window are unknown.
         if row["verdict"] != "left_unknown" {
             assert_eq!(code, Some(1), "{row}");
             break row;
@@ -181,7 +183,7 @@ async fn two_stores_are_compared() {
         assert_eq!((code, &row["against"]), (Some(0), &300.into()), "{row}");
         assert_eq!(row["agrees"], true);
     }
-    // One more, in InfluxDB alone, past the service.
+    // Bypass the service: record one more user in InfluxDB alone.
     let frame = headcount::config::Settings::with([]).unwrap().frame;
     let options = bench.influx.options("b", frame);
     let store = stores::influx::InfluxStore::open(options).unwrap();
@@ -201,7 +203,7 @@ async fn two_stores_are_compared() {
     assert_eq!(
         (code, &row["verdict"]),
         (Some(1), &"too_low".into()),
-        "nobody noted it"
+        "the service did not note the user as pending"
     );
 }
 
@@ -227,7 +229,7 @@ async fn an_embedded_store_is_audited_through_its_service() {
 }
 
 #[test]
-fn what_can_not_be_audited_is_said_before_anything_connects() {
+fn audit_rejects_unsupported_settings_before_connecting() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let influx = [
@@ -235,20 +237,20 @@ fn what_can_not_be_audited_is_said_before_anything_connects() {
         ("influx_url", "http://127.0.0.1:9"),
         ("influx_token", "t"),
     ];
-    refused(folder, &[], &["audit"], "--url");
-    refused(folder, &influx, &["audit"], "cache");
-    refused(
+    assert_rejected(folder, &[], &["audit"], "--url");
+    assert_rejected(folder, &influx, &["audit"], "cache");
+    assert_rejected(
         folder,
         &influx,
         &["audit", "--against", "influx"],
         "--against",
     );
-    refused(
+    assert_rejected(
         folder,
         &influx,
         &["audit", "--against", "redis"],
         "`redis_url`",
     );
-    refused(folder, &influx, &["audit", "--window", "90s"], "--window");
-    refused(folder, &influx, &["audit", " s"], "white space");
+    assert_rejected(folder, &influx, &["audit", "--window", "90s"], "--window");
+    assert_rejected(folder, &influx, &["audit", " s"], "white space");
 }

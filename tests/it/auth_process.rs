@@ -1,4 +1,4 @@
-//! Tokens as people use them: made, listed, revoked, given to commands; and where the service refuses to start.
+//! Tokens on the command line: create, list, revoke, pass to commands; and settings that prevent a start.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -15,7 +15,7 @@ fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
     texts(&mut headcount(folder, &[], arguments))
 }
 
-/// A token with these scopes, from `tokens.toml` in `folder`.
+/// Creates a token with these scopes in `tokens.toml` in `folder`.
 fn new_token(folder: &Path, name: &str, scope: &str) -> String {
     let arguments = [
         "token",
@@ -35,7 +35,7 @@ fn new_token(folder: &Path, name: &str, scope: &str) -> String {
 }
 
 #[test]
-fn a_token_is_shown_once_and_kept_as_a_digest() {
+fn a_token_is_shown_once_and_stored_as_a_digest() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let arguments = [
@@ -66,7 +66,7 @@ fn a_token_is_shown_once_and_kept_as_a_digest() {
     assert!(err.contains("has a token named uss already"), "{err}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 
-    // The service's user may read it by its group: that stays.
+    // The file mode stays: the service's user may read the file through its group.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     // The settings name the file as well.
     std::fs::write(
@@ -108,7 +108,7 @@ fn a_token_is_shown_once_and_kept_as_a_digest() {
 }
 
 #[test]
-fn wrong_usage_of_tokens_changes_nothing() {
+fn invalid_token_commands_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let new = ["token", "new", "--tokens-file", "tokens.toml"];
@@ -128,7 +128,7 @@ fn wrong_usage_of_tokens_changes_nothing() {
     assert_eq!(
         run(folder, &["token", "new", "--name", "a", "--scope", "read"]).0,
         2,
-        "no file named"
+        "no tokens file is given"
     );
     assert_eq!(
         run(folder, &["token", "list", "--tokens-file", "missing"]).0,
@@ -147,10 +147,10 @@ fn wrong_usage_of_tokens_changes_nothing() {
 }
 
 #[test]
-fn many_at_once_lose_nothing() {
+fn concurrent_token_commands_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let names: Vec<String> = (0..12).map(|number| format!("n{number}")).collect();
-    let making: Vec<_> = names
+    let children: Vec<_> = names
         .iter()
         .map(|name| {
             let arguments = [
@@ -170,7 +170,7 @@ fn many_at_once_lose_nothing() {
                 .unwrap()
         })
         .collect();
-    for mut child in making {
+    for mut child in children {
         assert!(child.wait().unwrap().success());
     }
     let (_, out, _) = run(
@@ -191,7 +191,7 @@ fn many_at_once_lose_nothing() {
 }
 
 #[test]
-fn beyond_this_machine_the_service_asks_or_says_that_it_does_not() {
+fn a_non_loopback_address_requires_authentication_or_an_explicit_opt_out() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"] {
@@ -203,8 +203,8 @@ fn beyond_this_machine_the_service_asks_or_says_that_it_does_not() {
             )),
             "{err}"
         );
-        for way_out in ["tokens_file", "jwt_key", "auth = \"off\""] {
-            assert!(err.contains(way_out), "{err}");
+        for option in ["tokens_file", "jwt_key", "auth = \"off\""] {
+            assert!(err.contains(option), "{err}");
         }
     }
     let (code, _, err) = run(folder, &["serve", "--tokens-file", "missing.toml"]);
@@ -216,31 +216,31 @@ fn beyond_this_machine_the_service_asks_or_says_that_it_does_not() {
     assert_eq!(
         std::fs::read_dir(folder).unwrap().count(),
         0,
-        "nothing was made"
+        "no file was created"
     );
     let (code, out, err) = run(folder, &["check-config", "--listen", "0.0.0.0:80"]);
-    assert_eq!(code, 0, "right for commands that serve nobody");
+    assert_eq!(code, 0, "valid for commands that do not listen");
     assert!(
         out.contains("0.0.0.0:80")
             && err.starts_with("warning: `headcount serve` would not start: "),
         "{err}"
     );
 
-    // With either it starts. `--listen` given later wins.
+    // With either it starts. The later `--listen` wins.
     new_token(folder, "a", "read");
     for (arguments, warned) in [
         (["--auth", "off"], true),
         (["--tokens-file", "tokens.toml"], false),
     ] {
         let arguments = [&["--listen", "0.0.0.0:0"][..], &arguments].concat();
-        // It warns before it listens.
+        // The warning precedes the start of the listener.
         let text = Service::launch(folder, &[], &arguments).log();
         assert_eq!(text.contains("no token is asked for"), warned, "{text}");
     }
 }
 
 #[test]
-fn commands_bring_their_token_and_the_log_tells_none() {
+fn commands_send_their_token_and_the_log_contains_none() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let (uss, reader, ops) = (
@@ -302,7 +302,7 @@ fn commands_bring_their_token_and_the_log_tells_none() {
             .0,
             2
         );
-        // A flag is nearer than a variable.
+        // A flag takes precedence over a variable.
         let flag = [&arguments[..], &["--token-file", "right.token"]].concat();
         let output = headcount(folder, &[], &flag)
             .env("HEADCOUNT_TOKEN", wrong)
@@ -318,7 +318,7 @@ fn commands_bring_their_token_and_the_log_tells_none() {
     let log = service.log();
     assert!(
         log.contains("request answered") && log.contains("dashboard"),
-        "the log says who"
+        "the log names the token"
     );
     for secret in [&uss, &reader, &ops] {
         assert!(
@@ -329,7 +329,7 @@ fn commands_bring_their_token_and_the_log_tells_none() {
     assert!(!log.contains("user-4711"), "{log}");
 }
 
-/// The lines of the audit trail that have `text` in them.
+/// The lines of the audit trail that contain `text`.
 fn trail(service: &Service, text: &str) -> Vec<Value> {
     let lines = service.logged("\"target\":\"audit\"");
     let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
@@ -339,7 +339,7 @@ fn trail(service: &Service, text: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_done_and_refused_leaves_a_line() {
+async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let (uss, ops) = (
@@ -354,7 +354,7 @@ async fn what_was_done_and_refused_leaves_a_line() {
     let began = Instant::now();
     let service = Service::start(folder, &settings).await;
     let client = reqwest::Client::new();
-    let ask = async |method: &str, path: &str, token: &str| {
+    let send = async |method: &str, path: &str, token: &str| {
         let url = format!("{}{path}", service.url());
         let request = client
             .request(method.parse().unwrap(), url)
@@ -364,15 +364,15 @@ async fn what_was_done_and_refused_leaves_a_line() {
             .body("{\"user_id\":\"user-4711\",\"segment\":\"a\"}");
         request.send().await.unwrap().status().as_u16()
     };
-    assert_eq!(ask("POST", "/v1/pairs", &uss).await, 200);
-    assert_eq!(ask("DELETE", "/v1/users/user-4711", &ops).await, 200);
+    assert_eq!(send("POST", "/v1/pairs", &uss).await, 200);
+    assert_eq!(send("DELETE", "/v1/users/user-4711", &ops).await, 200);
     assert_eq!(
-        ask("POST", "/v1/admin/refresh?segment=nobodys", &ops).await,
+        send("POST", "/v1/admin/refresh?segment=nobodys", &ops).await,
         404
     );
-    assert_eq!(ask("POST", "/v1/admin/refresh", &ops).await, 200);
-    assert_eq!(ask("POST", "/v1/admin/archive", &ops).await, 200);
-    assert_eq!(ask("DELETE", "/v1/users/user-4711", &uss).await, 403);
+    assert_eq!(send("POST", "/v1/admin/refresh", &ops).await, 200);
+    assert_eq!(send("POST", "/v1/admin/archive", &ops).await, 200);
+    assert_eq!(send("DELETE", "/v1/users/user-4711", &uss).await, 403);
     // `printf user-4711 | sha256sum`
     let user = "user 85e8cbcc4fab8df4";
     for (action, about, outcome) in [
@@ -398,7 +398,11 @@ async fn what_was_done_and_refused_leaves_a_line() {
         );
     }
     let erasures = trail(&service, "\"action\":\"erase\"");
-    assert_eq!(erasures.len(), 1, "a refusal is no erasure: {erasures:?}");
+    assert_eq!(
+        erasures.len(),
+        1,
+        "a refusal is not logged as an erasure: {erasures:?}"
+    );
     let refusals = trail(&service, "insufficient_scope");
     assert_eq!(refusals.len(), 1, "{refusals:?}");
     assert_eq!(
@@ -406,30 +410,30 @@ async fn what_was_done_and_refused_leaves_a_line() {
         (&"uss".into(), &403.into())
     );
 
-    // Nobody fills the disk with them.
+    // Refusals are rate limited, so that they can not fill the disk.
     for _ in 0..300 {
-        assert_eq!(ask("GET", "/v1/segments", "guess").await, 401);
+        assert_eq!(send("GET", "/v1/segments", "guess").await, 401);
     }
     let refusals = trail(&service, "\"action\":\"refusal\"").len();
-    // Ten lines in each minute. Taken afterwards: whatever held this test up, it is counted.
+    // The limit is ten lines a minute. The time is measured afterwards, so that it includes any delay of this test.
     let minutes = usize::try_from(began.elapsed().as_secs() / 60 + 1).unwrap();
     assert!(
         (2..=20 * minutes).contains(&refusals),
         "{refusals} lines for 301 refusals in {minutes} minutes"
     );
 
-    // What became of the tokens file.
+    // Changes of the tokens file.
     new_token(folder, "late", "read");
-    let changes = async |text: &str| {
+    let wait_for_change = async |text: &str| {
         until(text, async || {
             let lines = trail(&service, "\"action\":\"tokens\"");
             lines.iter().any(|line| line.to_string().contains(text))
         })
         .await;
     };
-    changes("late").await;
+    wait_for_change("late").await;
     std::fs::write(folder.join("tokens.toml"), "half").unwrap();
-    changes("refused").await;
+    wait_for_change("refused").await;
 
     let log = service.log();
     for secret in [

@@ -1,4 +1,4 @@
-//! How many counts reach the store, whatever is asked for, and who waits for whom.
+//! The limit on concurrent counts in the store, and the fairness between its waiters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::support::rig::{CACHE_TTL, Rig, name, settle};
 
-/// Clients that ask at once.
+/// The number of concurrent clients.
 const CLIENTS: usize = 64;
 
 fn names(number: usize) -> Vec<String> {
@@ -23,18 +23,18 @@ fn borrowed(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
 }
 
-fn ask(rig: &Arc<Rig>, segment: &str) -> JoinHandle<CountResult> {
+fn spawn_get(rig: &Arc<Rig>, segment: &str) -> JoinHandle<CountResult> {
     let (rig, segment) = (Arc::clone(rig), segment.to_owned());
     tokio::spawn(async move { rig.get(&segment).await })
 }
 
-fn ask_fresh(rig: &Arc<Rig>, segment: &str) -> JoinHandle<CountResult> {
+fn spawn_fresh(rig: &Arc<Rig>, segment: &str) -> JoinHandle<CountResult> {
     let (rig, segment) = (Arc::clone(rig), segment.to_owned());
     tokio::spawn(async move { rig.fresh(&segment).await })
 }
 
 #[tokio::test]
-async fn missing_counts_are_as_many_at_a_time_as_are_allowed_and_known_ones_wait_for_none() {
+async fn missing_counts_respect_the_concurrency_limit_and_known_counts_do_not_wait() {
     let rig = Arc::new(Rig::new().await);
     let all = names(500);
     rig.record_in(&["u1"], &borrowed(&all)).await;
@@ -46,7 +46,7 @@ async fn missing_counts_are_as_many_at_a_time_as_are_allowed_and_known_ones_wait
     rig.fresh("in the cache").await;
     let before = rig.store.counts();
 
-    // A fresh process: it remembers nothing of the 500.
+    // A new process: its memory has none of the 500 counts.
     let cold = Arc::new(rig.beside());
     cold.store.hold();
     let clients: Vec<_> = (0..CLIENTS)
@@ -60,8 +60,12 @@ async fn missing_counts_are_as_many_at_a_time_as_are_allowed_and_known_ones_wait
         })
         .collect();
     settle().await;
-    assert_eq!(cold.store.counts() - before, 2, "two run, the others wait");
-    // The store answers nobody now, so who is answered did not wait for it.
+    assert_eq!(
+        cold.store.counts() - before,
+        2,
+        "two counts run, the others wait"
+    );
+    // The store is held, so any response comes without waiting for it.
     let known = cold.get("in the cache").await;
     assert_eq!((known.count.users, known.source), (3, Source::Cache));
     assert!(!known.stale);
@@ -69,12 +73,16 @@ async fn missing_counts_are_as_many_at_a_time_as_are_allowed_and_known_ones_wait
     for client in clients {
         client.await.unwrap();
     }
-    assert_eq!(cold.store.counts() - before, 500, "each once");
+    assert_eq!(
+        cold.store.counts() - before,
+        500,
+        "each segment is counted once"
+    );
     assert_eq!(cold.store.most_running(), 2);
 }
 
 #[tokio::test]
-async fn what_the_process_knows_is_answered_without_the_cache_and_the_store() {
+async fn counts_in_memory_are_served_without_cache_and_store() {
     let rig = Arc::new(Rig::new().await);
     let all = names(10);
     rig.record_in(&["u1"], &borrowed(&all)).await;
@@ -82,20 +90,20 @@ async fn what_the_process_knows_is_answered_without_the_cache_and_the_store() {
     let before = rig.store.counts();
     rig.cache.set_away(true);
     for segment in &all {
-        let answer = rig.get(segment).await;
-        assert_eq!((answer.source, answer.stale), (Source::Memory, false));
+        let response = rig.get(segment).await;
+        assert_eq!((response.source, response.stale), (Source::Memory, false));
     }
-    assert_eq!(rig.store.counts(), before, "all are new");
+    assert_eq!(rig.store.counts(), before, "all counts are recent");
 
-    // Past the interval of refreshes they are counted anew, and still nobody waits for that.
+    // After the refresh interval they are recounted in the background, and no read waits for that.
     rig.clock.advance(Duration::from_secs(61));
     rig.store.hold();
     for segment in &all {
-        let answer = rig.get(segment).await;
-        assert_eq!((answer.source, answer.stale), (Source::Memory, false));
+        let response = rig.get(segment).await;
+        assert_eq!((response.source, response.stale), (Source::Memory, false));
     }
-    let asked = rig.store.counts() - before;
-    assert_eq!(asked, 2, "in the background, two at a time");
+    let counted = rig.store.counts() - before;
+    assert_eq!(counted, 2, "in the background, two at a time");
     rig.store.release();
     rig.until_counts(before + all.len()).await;
     settle().await;
@@ -105,7 +113,7 @@ async fn what_the_process_knows_is_answered_without_the_cache_and_the_store() {
 }
 
 #[tokio::test]
-async fn what_the_cache_lost_is_answered_from_memory_while_every_place_is_taken() {
+async fn counts_lost_by_the_cache_are_served_from_memory_while_every_permit_is_taken() {
     let rig = Arc::new(Rig::new().await);
     let all = names(10);
     rig.record_in(&["u1"], &borrowed(&all)).await;
@@ -113,13 +121,17 @@ async fn what_the_cache_lost_is_answered_from_memory_while_every_place_is_taken(
     let before = rig.store.counts();
     rig.shelf.lose();
     rig.store.hold();
-    let others = ["x", "y"].map(|name| ask(&rig, name));
+    let others = ["x", "y"].map(|name| spawn_get(&rig, name));
     rig.until_counts(before + 2).await;
     for segment in &all {
-        let answer = rig.get(segment).await;
-        assert_eq!((answer.source, answer.stale), (Source::Memory, false));
+        let response = rig.get(segment).await;
+        assert_eq!((response.source, response.stale), (Source::Memory, false));
     }
-    assert_eq!(rig.store.counts(), before + 2, "they wait for their turn");
+    assert_eq!(
+        rig.store.counts(),
+        before + 2,
+        "the recounts wait for a permit"
+    );
     rig.store.release();
     join_all(others).await;
     rig.until_counts(before + 2 + all.len()).await;
@@ -129,35 +141,35 @@ async fn what_the_cache_lost_is_answered_from_memory_while_every_place_is_taken(
 }
 
 #[tokio::test]
-async fn fresh_reads_of_one_segment_share_the_count_that_begins_after_them() {
+async fn concurrent_fresh_reads_of_one_segment_share_the_next_count() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.hold();
-    let first = ask_fresh(&rig, "a");
+    let first = spawn_fresh(&rig, "a");
     rig.until_counts(1).await;
     rig.record(&["u2"], "a").await;
-    let others: Vec<_> = (0..299).map(|_| ask_fresh(&rig, "a")).collect();
+    let others: Vec<_> = (0..299).map(|_| spawn_fresh(&rig, "a")).collect();
     settle().await;
-    assert_eq!(rig.store.counts(), 1, "the next one waits for this one");
+    assert_eq!(rig.store.counts(), 1, "the next count waits for this one");
     rig.store.release();
-    for answer in join_all(others).await {
-        let answer = answer.unwrap();
-        assert_eq!((answer.count.users, answer.stale), (2, false));
+    for response in join_all(others).await {
+        let response = response.unwrap();
+        assert_eq!((response.count.users, response.stale), (2, false));
     }
     first.await.unwrap();
     assert_eq!(rig.store.counts(), 2);
 }
 
 #[tokio::test]
-async fn a_fresh_read_does_not_take_the_count_that_was_under_way() {
+async fn a_fresh_read_does_not_join_a_count_in_flight() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
-    // The store has counted, and the answer is late.
+    // The store has counted, but its response is delayed.
     rig.store.hold();
-    let early = ask(&rig, "a");
+    let early = spawn_get(&rig, "a");
     rig.until_counts(1).await;
-    let late = ask_fresh(&rig, "a");
-    let joins = ask(&rig, "a");
+    let late = spawn_fresh(&rig, "a");
+    let joins = spawn_get(&rig, "a");
     settle().await;
     rig.store.release();
     let (early, late) = (early.await.unwrap(), late.await.unwrap());
@@ -189,16 +201,16 @@ async fn windows_of_one_segment_are_counted_two_at_a_time() {
 }
 
 #[tokio::test]
-async fn who_asks_for_made_up_names_holds_up_nobody_else() {
+async fn reads_of_made_up_segments_do_not_starve_others() {
     let rig = Arc::new(Rig::with(1, Duration::ZERO).await);
     rig.record(&["u1"], "known").await;
     rig.refresh().await;
     rig.clock.advance(CACHE_TTL + Duration::from_secs(1));
     let before = rig.store.counts();
     rig.store.hold();
-    let made_up: Vec<_> = names(50).iter().map(|name| ask(&rig, name)).collect();
+    let made_up: Vec<_> = names(50).iter().map(|name| spawn_get(&rig, name)).collect();
     settle().await;
-    let known = ask(&rig, "known");
+    let known = spawn_get(&rig, "known");
     let refresh = tokio::spawn({
         let rig = Arc::clone(&rig);
         async move { rig.refresh().await }
@@ -218,7 +230,7 @@ async fn who_asks_for_made_up_names_holds_up_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_refresh_and_readers_are_served_in_turn() {
+async fn a_refresh_and_readers_share_permits_fairly() {
     let rig = Arc::new(Rig::with(1, Duration::ZERO).await);
     let all = names(20);
     rig.record_in(&["u1"], &borrowed(&all)).await;
@@ -229,7 +241,7 @@ async fn a_refresh_and_readers_are_served_in_turn() {
     cold.store.hold();
     let readers: Vec<_> = names(20)
         .iter()
-        .map(|name| ask(&cold, &format!("other {name}")))
+        .map(|name| spawn_get(&cold, &format!("other {name}")))
         .collect();
     let refresh = tokio::spawn({
         let cold = Arc::clone(&cold);
@@ -247,11 +259,11 @@ async fn a_refresh_and_readers_are_served_in_turn() {
 }
 
 #[tokio::test]
-async fn a_count_that_outlasts_its_reader_reaches_the_cache() {
+async fn a_count_that_outlives_its_reader_reaches_the_cache() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.hold();
-    let reader = ask(&rig, "a");
+    let reader = spawn_get(&rig, "a");
     rig.until_counts(1).await;
     reader.abort();
     assert!(reader.await.unwrap_err().is_cancelled());
@@ -264,10 +276,10 @@ async fn a_count_that_outlasts_its_reader_reaches_the_cache() {
 }
 
 #[tokio::test]
-async fn a_made_up_name_that_nobody_waits_for_is_not_counted() {
+async fn a_queued_count_of_a_made_up_segment_is_dropped_when_its_reader_leaves() {
     let rig = Arc::new(Rig::new().await);
     rig.store.hold();
-    let readers: Vec<_> = names(10).iter().map(|name| ask(&rig, name)).collect();
+    let readers: Vec<_> = names(10).iter().map(|name| spawn_get(&rig, name)).collect();
     rig.until_counts(2).await;
     for reader in readers {
         reader.abort();
@@ -275,26 +287,26 @@ async fn a_made_up_name_that_nobody_waits_for_is_not_counted() {
     settle().await;
     rig.store.release();
     settle().await;
-    assert_eq!(rig.store.counts(), 2, "those that were under way");
-    assert_eq!(ask(&rig, "s009").await.unwrap().count.users, 0);
+    assert_eq!(rig.store.counts(), 2, "only the counts in flight ran");
+    assert_eq!(spawn_get(&rig, "s009").await.unwrap().count.users, 0);
 }
 
-/// Lets timers run; nothing else takes time here.
-async fn pass(time: Duration) {
+/// Advances the paused time, so that timers fire.
+async fn advance(time: Duration) {
     settle().await;
     tokio::time::sleep(time).await;
     settle().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_segment_makes_no_quick_one_stale() {
+async fn a_slow_segment_does_not_make_others_stale() {
     let rig = Arc::new(Rig::new().await);
     rig.record_in(&["u1"], &["slow", "quick"]).await;
     rig.refresh().await;
     rig.store.hold_segment(&name("slow"));
     for round in 0..10 {
         rig.clock.advance(CACHE_TTL + Duration::from_secs(1));
-        let slow = ask(&rig, "slow");
+        let slow = spawn_get(&rig, "slow");
         settle().await;
         let quick = rig.get("quick").await;
         assert_eq!(
@@ -311,7 +323,7 @@ async fn a_slow_segment_makes_no_quick_one_stale() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_store_is_waited_for_once_by_each_place() {
+async fn an_unresponsive_store_is_waited_for_once_per_permit() {
     let rig = Arc::new(Rig::new().await);
     let all = names(8);
     rig.record_in(&["u1"], &borrowed(&all)).await;
@@ -324,9 +336,9 @@ async fn a_silent_store_is_waited_for_once_by_each_place() {
         assert!(rig.get(segment).await.stale);
         waited.push(began.elapsed().as_secs());
     }
-    let patience = waited[0];
-    assert!(patience > 0);
-    assert_eq!(waited[1], patience, "the second place");
+    let timeout = waited[0];
+    assert!(timeout > 0);
+    assert_eq!(waited[1], timeout, "the second permit");
     assert!(waited[2..].iter().all(|waited| *waited == 0), "{waited:?}");
     rig.store.release();
     settle().await;
@@ -336,12 +348,12 @@ async fn a_silent_store_is_waited_for_once_by_each_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_nothing_to_fall_back_on_waits_longer_but_not_for_ever() {
+async fn a_read_without_a_fallback_waits_up_to_30_seconds() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.hold();
-    let reader = ask(&rig, "a");
-    pass(Duration::from_secs(20)).await;
+    let reader = spawn_get(&rig, "a");
+    advance(Duration::from_secs(20)).await;
     rig.store.release();
     assert_eq!(reader.await.unwrap().count.users, 1);
 
@@ -350,14 +362,14 @@ async fn who_has_nothing_to_fall_back_on_waits_longer_but_not_for_ever() {
     let never = rig.counts.get(&name("b"), rig.full(), false).await;
     never.unwrap_err();
     assert_eq!(began.elapsed(), Duration::from_secs(30));
-    // A fresh number is waited for as long, and then the last known one says that it is stale.
+    // A fresh read waits as long and then returns the last known count as stale.
     let fresh = rig.fresh("a").await;
     assert_eq!((fresh.count.users, fresh.stale), (1, true));
     assert_eq!(began.elapsed(), Duration::from_secs(60));
 }
 
 #[tokio::test]
-async fn the_end_of_the_process_ends_counts() {
+async fn shutdown_cancels_running_counts() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.hold();

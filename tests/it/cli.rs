@@ -1,4 +1,4 @@
-//! The program itself: exit codes, and what goes to standard output and standard error.
+//! The program: exit codes, standard output and standard error.
 
 use std::process::Stdio;
 
@@ -55,7 +55,7 @@ fn completions_and_man_pages_have_every_command() {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         assert!(text.contains(".TH headcount"), "{page}: {text}");
     }
-    // A file is in the way.
+    // A file exists where the directory should be.
     let (code, _, err) = texts(&mut headcount(
         folder.path(),
         &[],
@@ -69,7 +69,7 @@ fn completions_and_man_pages_have_every_command() {
 }
 
 #[test]
-fn wrong_usage_and_wrong_settings_exit_with_2() {
+fn invalid_arguments_and_settings_exit_with_2() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [
         &["frobnicate"][..],
@@ -98,7 +98,7 @@ fn wrong_usage_and_wrong_settings_exit_with_2() {
 }
 
 #[test]
-fn variables_of_others_and_empty_ones_do_not_stop_a_command() {
+fn unrelated_and_empty_variables_do_not_stop_a_command() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, value: &str| {
         texts(headcount(folder.path(), &[], &["check-config"]).env(name, value))
@@ -140,7 +140,7 @@ fn variables_of_others_and_empty_ones_do_not_stop_a_command() {
 }
 
 #[test]
-fn a_service_logs_what_is_odd_about_its_settings() {
+fn a_service_logs_warnings_about_its_settings() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [
         ("influx_url", "http://127.0.0.1:1"),
@@ -190,7 +190,7 @@ fn no_message_shows_a_password() {
 }
 
 #[test]
-fn help_is_a_result() {
+fn help_goes_to_standard_output_and_exits_with_0() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["--help"][..], &["load", "--help"], &["--version"]] {
         let (code, out, err) = texts(&mut headcount(folder.path(), &[], arguments));
@@ -200,7 +200,7 @@ fn help_is_a_result() {
 }
 
 #[test]
-fn a_service_that_is_away_exits_with_1_and_says_so() {
+fn an_unreachable_service_exits_with_1_and_a_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let nobody = Nobody::new();
     let url = nobody.url();
@@ -228,7 +228,7 @@ fn a_service_that_is_away_exits_with_1_and_says_so() {
 }
 
 #[test]
-fn a_reader_that_leaves_causes_no_complaint() {
+fn a_closed_standard_output_is_not_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = headcount(folder.path(), &[], &["check-config"]);
     let mut child = command
@@ -238,6 +238,6 @@ fn a_reader_that_leaves_causes_no_complaint() {
         .unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!((output.status.code(), said.as_str()), (Some(0), ""));
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), errors.as_str()), (Some(0), ""));
 }

@@ -100,9 +100,9 @@ impl Page {
         if let Some(token) = token {
             command.env("HEADCOUNT_TOKEN", token);
         }
-        // Python asks a proxy for loopback addresses too.
+        // Python uses a proxy for loopback addresses too.
         command.env("no_proxy", "*");
-        // The first compile of Go's packages takes minutes on a busy machine: later runs find it in Cargo's own folder.
+        // The first compile of Go's packages takes minutes on a busy machine. Later runs use the cache in Cargo's folder.
         let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/go");
         command.env("GOCACHE", cache).env("GOPATH", cache);
         command.env("GOTMPDIR", folder.path());

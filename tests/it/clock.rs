@@ -1,4 +1,4 @@
-//! The system's clock, set back and forth by hours under the real program, restarts included.
+//! The real program while the system clock jumps back and forth by hours, across restarts.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ const HOUR: i64 = 3600;
 const WINDOW: i64 = 4 * HOUR;
 const STEPS: usize = 60;
 
-/// The system's clock as the service sees it.
+/// The system clock as the service sees it through libfaketime.
 struct SystemClock {
     library: PathBuf,
     folder: tempfile::TempDir,
     offset: i64,
-    /// The latest second that it ever showed to the process that runs.
+    /// The latest second that the running process may have seen.
     latest: i64,
 }
 
 impl SystemClock {
-    /// `None`, after one visible line, where nothing can fake it.
+    /// Returns `None` and prints one line if libfaketime is not installed.
     fn new() -> Option<Self> {
         let architectures = std::fs::read_dir("/usr/lib").unwrap();
         let mut candidates = architectures.map(|entry| entry.unwrap().path());
@@ -52,7 +52,7 @@ impl SystemClock {
         Timestamp::now().as_second() + self.offset
     }
 
-    /// Sets the clock ahead or back.
+    /// Sets the clock forward or back.
     fn step(&mut self, seconds: i64) {
         self.latest = self.latest.max(self.now());
         self.offset += seconds;
@@ -65,12 +65,12 @@ impl SystemClock {
         std::fs::rename(new, path).unwrap();
     }
 
-    /// A new process has seen nothing of it, but knows the newest pair.
+    /// Resets `latest` for a new process, which knows only the instant of the newest pair.
     fn forget(&mut self, newest: i64) {
         self.latest = newest;
     }
 
-    /// No process can have seen a later second so far.
+    /// The latest second that the process may have seen by now.
     fn latest(&self) -> i64 {
         self.latest.max(self.now())
     }
@@ -94,41 +94,48 @@ fn second(value: &Value) -> i64 {
     instant.as_second()
 }
 
-/// What was recorded, and what the clock must do.
+/// The recorded pairs, and the bounds of the service's clock.
 struct Story {
     clock: SystemClock,
     seen: Vec<i64>,
-    /// The service's clock was here already.
+    /// The latest second that the service's clock is known to have reached.
     reached: i64,
 }
 
 impl Story {
-    /// Counts: exact as of an instant that is neither before any the service was at, nor after any its clock showed.
+    /// Checks that the count is exact as of its `as_of`, and that `as_of` neither goes back nor exceeds any time that
+    /// the system clock showed.
     async fn check(&mut self, server: &Service) {
         let before = self.clock.now();
-        let answer = server.get("/v1/segments/s/count").await;
-        let (as_of, users) = (second(&answer["as_of"]), answer["users"].as_u64().unwrap());
+        let response = server.get("/v1/segments/s/count").await;
+        let (as_of, users) = (
+            second(&response["as_of"]),
+            response["users"].as_u64().unwrap(),
+        );
         let due = self.seen.iter();
         let due = due.filter(|at| as_of - WINDOW < **at && **at <= as_of);
         assert_eq!(users, due.count() as u64, "as of {as_of}: {:?}", self.seen);
-        assert!(as_of >= self.reached, "the clock goes back");
-        assert!(as_of >= before, "{as_of} is behind the system's {before}");
+        assert!(as_of >= self.reached, "the service's clock went back");
+        assert!(
+            as_of >= before,
+            "{as_of} is behind the system clock at {before}"
+        );
         assert!(
             as_of <= self.clock.latest(),
-            "{as_of} is ahead of any time that was"
+            "{as_of} is ahead of every time that the system clock showed"
         );
         let newest = self.seen.iter().max().copied().unwrap_or(0);
-        assert!(newest <= as_of, "a pair is ahead of the count");
+        assert!(newest <= as_of, "a pair is newer than the count");
         self.reached = as_of;
     }
 
-    /// A new user, seen now or at an instant that is given.
+    /// Posts a new user, seen now or `ago` seconds ago.
     async fn post(&mut self, server: &Service, ago: Option<i64>) {
         let user = format!("u{}", self.seen.len());
         let at = ago.map_or(String::new(), |ago| {
             format!(", \"at\": {}", self.reached - ago)
         });
-        let answer = reqwest::Client::new()
+        let response = reqwest::Client::new()
             .post(format!("{}/v1/pairs", server.url()))
             .header("content-type", "application/json")
             .body(format!(
@@ -137,9 +144,9 @@ impl Story {
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
-        let answer = server.get(&format!("/v1/users/{user}")).await;
-        let at = second(&answer["segments"][0]["last_seen"]);
+        assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+        let response = server.get(&format!("/v1/users/{user}")).await;
+        let at = second(&response["segments"][0]["last_seen"]);
         match ago {
             Some(ago) => assert_eq!(at, self.reached - ago),
             None => assert!(
@@ -150,7 +157,7 @@ impl Story {
         self.seen.push(at);
     }
 
-    fn restarted(&mut self) {
+    fn note_restart(&mut self) {
         let newest = self.seen.iter().max().copied().unwrap_or(0);
         self.clock.forget(newest);
         self.reached = newest;
@@ -158,7 +165,7 @@ impl Story {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn counts_are_exact_while_the_clock_steps_by_hours_and_over_restarts() {
+async fn counts_are_exact_while_the_clock_steps_by_hours_and_across_restarts() {
     let Some(clock) = SystemClock::new() else {
         return;
     };
@@ -183,12 +190,12 @@ async fn counts_are_exact_while_the_clock_steps_by_hours_and_over_restarts() {
             }
             6 => {
                 server.kill();
-                story.restarted();
+                story.note_restart();
                 server = story.clock.start(folder.path());
             }
             _ => {
                 assert_eq!(server.terminate().await, Some(0));
-                story.restarted();
+                story.note_restart();
                 server = story.clock.start(folder.path());
             }
         }
@@ -197,7 +204,7 @@ async fn counts_are_exact_while_the_clock_steps_by_hours_and_over_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_set_back_keeps_everybody_and_one_that_catches_up_lets_them_go() {
+async fn a_clock_set_back_keeps_all_users_until_it_catches_up() {
     let Some(clock) = SystemClock::new() else {
         return;
     };
@@ -214,27 +221,27 @@ async fn a_clock_set_back_keeps_everybody_and_one_that_catches_up_lets_them_go()
         story.clock.step(-3 * HOUR);
         if restart {
             server.kill();
-            story.restarted();
+            story.note_restart();
             server = story.clock.start(folder.path());
         }
         story.check(&server).await;
         story.post(&server, None).await;
         story.check(&server).await;
         let users = story.seen.len() as u64;
-        assert_eq!(server.count("s").await, users, "nobody is lost");
+        assert_eq!(server.count("s").await, users, "no user is lost");
     }
-    // Six hours behind by now. A minute before the last one's window ends, and then at its end.
+    // The clock is six hours behind. Step it to a minute before the newest pair expires, then past its expiry.
     let newest = story.seen.iter().max().copied().unwrap();
     story.clock.step(newest + WINDOW - 60 - story.clock.now());
     story.check(&server).await;
     assert!(server.count("s").await >= 1);
     story.clock.step(61);
     story.check(&server).await;
-    assert_eq!(server.count("s").await, 0, "nobody stays for longer");
+    assert_eq!(server.count("s").await, 0, "every user has expired");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_was_years_ahead_is_told_to_everybody() {
+async fn a_clock_that_was_years_ahead_is_reported_by_readyz_log_and_metrics() {
     const YEARS: i64 = 5 * 365 * 24 * HOUR;
     let Some(clock) = SystemClock::new() else {
         return;

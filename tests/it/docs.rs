@@ -1,4 +1,4 @@
-//! What the documentation says of the tests is true.
+//! The documentation matches the repository: named tests and files exist, links resolve, tables are accurate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ fn root() -> &'static Path {
 }
 
 #[test]
-fn the_tests_that_reliability_names_exist() {
+fn the_tests_named_in_reliability_exist() {
     let root = root();
     let page = std::fs::read_to_string(root.join("docs/reliability.md")).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| "));
     let mut promises = 0;
-    // The first two rows are the table's head.
+    // Skip the head of the table.
     for row in rows.filter(|row| !row.starts_with("| Broken")) {
         let seen_by = row.rsplit(" | ").next().unwrap();
         let tests: Vec<_> = seen_by.split('`').skip(1).step_by(2).collect();
@@ -28,7 +28,7 @@ fn the_tests_that_reliability_names_exist() {
     assert!(promises > 10, "{promises} promises were found");
 }
 
-/// Every page: those of the book, and those in the root.
+/// All pages of the book and of the root.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
     let mut folders = vec![root().to_owned(), root().join("docs")];
@@ -45,7 +45,7 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The text of a page outside of its blocks of code.
+/// The content of a page without its code blocks.
 fn prose(page: &Path) -> String {
     let text = std::fs::read_to_string(page).unwrap();
     let mut is_code = false;
@@ -57,7 +57,7 @@ fn prose(page: &Path) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// The targets of the links in a text.
+/// The targets of the links in a string.
 fn links(text: &str) -> Vec<&str> {
     let parts = text.split("](").skip(1);
     parts.map(|part| part.split(')').next().unwrap()).collect()
@@ -81,7 +81,7 @@ fn anchors(page: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     let (mut followed, mut broken) = (0, Vec::new());
     for page in pages() {
         let text = prose(&page);
@@ -112,7 +112,7 @@ fn the_book_has_every_page_once() {
     listed.sort();
     let mut there: Vec<_> = pages();
     there.retain(|page| page.starts_with(&docs) && page.file_name().unwrap() != "SUMMARY.md");
-    // Their own list has those.
+    // The index of the decisions lists the single decisions.
     there.retain(|page| {
         !page.starts_with(docs.join("decisions")) || page.file_name().unwrap() == "README.md"
     });
@@ -142,7 +142,7 @@ fn file_of(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_files_that_the_architecture_names_exist() {
+fn the_files_named_in_the_architecture_exist() {
     let page = architecture();
     let names = page.split('`').skip(1).step_by(2);
     let files: Vec<_> = names.filter(|name| name.ends_with(".rs")).collect();
@@ -154,7 +154,7 @@ fn the_files_that_the_architecture_names_exist() {
     assert!(files.len() > 50, "{} files were found", files.len());
 }
 
-/// The rows of the table whose head begins with `head`: the name in the first column, and the names in the last one.
+/// The rows of the table whose head begins with `head`: the name in the first column, and the names in the last column.
 fn table(head: &str) -> BTreeMap<String, BTreeSet<String>> {
     let page = architecture();
     let lines = page.lines().skip_while(|line| !line.starts_with(head));
@@ -172,7 +172,7 @@ fn table(head: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn each_crate_depends_on_what_the_architecture_says() {
+fn crate_dependencies_match_the_architecture() {
     let mut crates = BTreeMap::new();
     let folders = std::fs::read_dir(root().join("crates")).unwrap();
     let manifests = folders.map(|entry| entry.unwrap().path().join("Cargo.toml"));
@@ -205,7 +205,7 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     found
 }
 
-/// What each module at the top of `folder` imports from the others, tests aside.
+/// The modules that each top-level module of `folder` imports, without tests.
 fn imports(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
     let mut modules = BTreeMap::<String, BTreeSet<String>>::new();
     for (path, text) in sources(folder) {
@@ -234,7 +234,7 @@ fn imports(folder: &Path) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn each_module_imports_what_the_architecture_says() {
+fn module_imports_match_the_architecture() {
     let engine = root().join("crates/engine/src");
     assert_eq!(table("| Module of `engine` |"), imports(&engine));
     assert_eq!(

@@ -1,4 +1,4 @@
-//! An erased user is on nobody's disk any more, and comes out of nobody's spool.
+//! An erased user is removed from the disk of every instance and is not delivered from any spool.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use crate::support::proxy::Proxy;
 use crate::support::service::{Service, poll};
 use crate::support::two_weeks;
 
-/// A name that nothing else on a disk has by chance.
+/// A name that does not occur on a disk by chance.
 const GONE: &str = "gone-3f9c1e";
 
 async fn start(directory: &Path, url: &str) -> Service {
-    // For what has to be taken at once, on a busy machine too. A server that is cut off is found out sooner.
+    // Long enough for direct writes on a busy machine. A cut connection is detected sooner.
     let settings = settings_at(url, &[("write_deadline", "1m")]);
     Service::start(directory, &settings).await
 }
@@ -24,22 +24,22 @@ async fn start(directory: &Path, url: &str) -> Service {
 async fn erase(service: &Service, user: &str) -> Value {
     let client = reqwest::Client::new();
     let request = client.delete(format!("{}/v1/users/{user}", service.url()));
-    let answer = request.send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    answer.json().await.unwrap()
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.json().await.unwrap()
 }
 
-/// What the receipt says of a place.
+/// The state of a place in the receipt.
 fn state<'a>(receipt: &'a Value, place: &str) -> &'a str {
     let places = receipt["places"].as_array().unwrap();
     let found = places.iter().find(|it| it["place"] == place);
     found.map_or("", |it| it["state"].as_str().unwrap())
 }
 
-/// Whether any file below `directory` has this text: the spool, refused lines, logs.
+/// Whether any file below `directory` contains this string: the spool, refused lines, logs.
 fn is_on_disk(directory: &Path, text: &str) -> bool {
     let has_text = |path: &Path| {
-        // It may have been removed since it was listed.
+        // The file may have been removed since it was listed.
         let bytes = std::fs::read(path).unwrap_or_default();
         bytes.windows(text.len()).any(|it| it == text.as_bytes())
     };
@@ -57,7 +57,7 @@ fn names(users: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_erased_at_one_instance_comes_out_of_no_others_spool() {
+async fn an_erased_user_is_not_delivered_from_the_spool_of_another_instance() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -93,22 +93,22 @@ async fn a_user_erased_at_one_instance_comes_out_of_no_others_spool() {
     assert_eq!(
         two.fresh_count("s").await,
         2,
-        "nobody is back, and nobody is lost"
+        "the erased user is not counted, and no other user is lost"
     );
     assert!(!is_on_disk(directories[1].path(), GONE));
-    // Who comes after that counts again.
+    // The user counts again when seen after the erasure.
     assert_eq!(two.post(&names(&[GONE]), "s").await, 200);
     assert_eq!(one.fresh_count("s").await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_erased_user_leaves_the_refused_lines_of_each_instance() {
+async fn an_erased_user_is_removed_from_the_refused_lines_of_each_instance() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
-    // Another program made numbers of the users of a day, so that InfluxDB refuses ours.
+    // Another program wrote integer users for a day, so that InfluxDB refuses the strings of that day.
     let day = Timestamp::now() - Duration::from_hours(3 * 24);
     let foreign = format!("pair,segment=x user=1i {}", day.as_nanosecond());
     assert_eq!(server.write_raw("b", foreign).await, 204);
@@ -123,12 +123,12 @@ async fn an_erased_user_leaves_the_refused_lines_of_each_instance() {
         let service = start(directory.path(), &url).await;
         let client = reqwest::Client::new();
         let post = client.post(format!("{}/v1/pairs", service.url()));
-        let answer = post.json(&refused).send().await.unwrap();
-        assert_eq!(answer.status(), 422);
+        let response = post.json(&refused).send().await.unwrap();
+        assert_eq!(response.status(), 422);
         assert!(is_on_disk(directory.path(), GONE));
         running.push(service);
     }
-    // One is stopped meanwhile.
+    // One instance is stopped during the erasure.
     let stopped = running.pop().unwrap();
     assert_eq!(stopped.terminate().await, Some(0));
 

@@ -1,4 +1,4 @@
-//! /v1/events of one instance: what is told, to whom, and how a stream ends.
+//! /v1/events of one instance: which events are sent to which clients, and how a stream ends.
 
 use std::io::{BufRead, BufReader};
 
@@ -11,8 +11,8 @@ use crate::support::wait::until;
 
 async fn post(app: &App, user: &str, segment: &str) {
     let pair = serde_json::json!({"user_id": user, "segment": segment});
-    let answer = app.post("application/json", pair.to_string()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = app.post("application/json", pair.to_string()).await;
+    assert_eq!(response.status, 200, "{response:?}");
 }
 
 async fn listen(app: &App, query: &str, last_id: Option<&str>) -> Listener {
@@ -20,7 +20,7 @@ async fn listen(app: &App, query: &str, last_id: Option<&str>) -> Listener {
     Listener::open(&url, last_id).await
 }
 
-fn told(segment: &str, users: u64) -> (String, u64) {
+fn count_of(segment: &str, users: u64) -> (String, u64) {
     (segment.to_owned(), users)
 }
 
@@ -30,36 +30,36 @@ async fn wait_for_metric(app: &App, name: &str, value: f64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_cause_of_a_change_is_told() {
+async fn every_change_of_a_count_sends_an_event() {
     let app = App::start().await;
     post(&app, "u0", "old \"news\"").await;
     let mut listener = listen(&app, "", None).await;
-    // What was there before is no change, and what changes nothing is none either.
+    // Counts from before the stream are not sent, and a repeated pair changes no count.
     post(&app, "u0", "old \"news\"").await;
     post(&app, "u1", "a").await;
-    assert_eq!(listener.count().await, told("a", 1));
+    assert_eq!(listener.count().await, count_of("a", 1));
     post(&app, "u2", "a").await;
-    assert_eq!(listener.count().await, told("a", 2));
+    assert_eq!(listener.count().await, count_of("a", 2));
     app.send(Method::DELETE, "/v1/users/u1").await;
-    assert_eq!(listener.count().await, told("a", 1));
+    assert_eq!(listener.count().await, count_of("a", 1));
     app.advance(14 * 86_400 + 60);
     let mut left = [listener.count().await, listener.count().await];
     left.sort();
-    assert_eq!(left, [told("a", 0), told("old \"news\"", 0)]);
+    assert_eq!(left, [count_of("a", 0), count_of("old \"news\"", 0)]);
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_some_segments_hears_of_no_others() {
+async fn a_segment_filter_limits_the_events() {
     let app = App::start().await;
     let mut some = listen(&app, "?segment=a%2Fb&segment=c", None).await;
     let mut all = listen(&app, "", None).await;
     for segment in ["x", "a/b", "y", "c"] {
         post(&app, "u1", segment).await;
-        assert_eq!(all.count().await, told(segment, 1));
+        assert_eq!(all.count().await, count_of(segment, 1));
     }
-    assert_eq!(some.count().await, told("a/b", 1));
-    assert_eq!(some.count().await, told("c", 1));
+    assert_eq!(some.count().await, count_of("a/b", 1));
+    assert_eq!(some.count().await, count_of("c", 1));
     let many = format!("/v1/events?{}", "segment=a&".repeat(101));
     for (bad, code) in [
         ("/v1/events?segment=", "invalid_segment"),
@@ -72,22 +72,22 @@ async fn who_asks_for_some_segments_hears_of_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_back_misses_nothing_or_is_told_so() {
+async fn a_reconnect_resumes_or_gets_a_reset() {
     let app = App::start().await;
     let mut listener = listen(&app, "", None).await;
     post(&app, "u1", "a").await;
     let first = listener.event().await;
     drop(listener);
-    // Also what changed while nobody listened.
+    // Changes without a connected client are kept as well.
     wait_for_metric(&app, "headcount_event_clients", 0.0).await;
     post(&app, "u2", "a").await;
     post(&app, "u1", "b").await;
     let mut back = listen(&app, "", Some(&first.id)).await;
     let mut missed = [back.count().await, back.count().await];
     missed.sort();
-    assert_eq!(missed, [told("a", 2), told("b", 1)]);
+    assert_eq!(missed, [count_of("a", 2), count_of("b", 1)]);
 
-    // From another instance, from before a restart, from nowhere.
+    // An id of another instance or of an earlier process, an empty id, and an invalid id.
     for id in ["0000000000000000-1", "", "nonsense"] {
         let mut lost = listen(&app, "", Some(id)).await;
         let reset = lost.event().await;
@@ -100,7 +100,7 @@ async fn who_comes_back_misses_nothing_or_is_told_so() {
             ("count", &"c".into())
         );
         drop(lost);
-        // A reset has an id too.
+        // The id of a reset can be resumed as well.
         let mut again = listen(&app, "", Some(&reset.id)).await;
         assert_eq!(again.event().await, after);
     }
@@ -110,7 +110,7 @@ async fn who_comes_back_misses_nothing_or_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_are_so_many_places_and_those_who_leave_free_theirs() {
+async fn event_clients_are_limited_and_a_disconnect_frees_a_slot() {
     let app = App::start_with(&[("max_event_clients", "2")]).await;
     let first = listen(&app, "", None).await;
     let _second = listen(&app, "", None).await;
@@ -128,8 +128,8 @@ async fn there_are_so_many_places_and_those_who_leave_free_theirs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn open_streams_end_at_once_when_the_service_stops() {
-    // As long as a test may take: if a stream held up the end, the test would know.
+async fn open_streams_end_immediately_on_shutdown() {
+    // Longer than a test may take: a stream that delays shutdown fails the test.
     let app = App::start_with(&[("shutdown_grace", "1h")]).await;
     let mut listener = listen(&app, "", None).await;
     app.begin_stop();
@@ -140,18 +140,18 @@ async fn open_streams_end_at_once_when_the_service_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_does_not_hold_up_the_end() {
+async fn a_client_that_does_not_read_does_not_delay_shutdown() {
     let app = App::start_with(&[("shutdown_grace", "1h")]).await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut deaf = socket.connect(app.addr).await.unwrap();
+    let mut unread = socket.connect(app.addr).await.unwrap();
     let request = b"GET /v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut deaf, request)
+    tokio::io::AsyncWriteExt::write_all(&mut unread, request)
         .await
         .unwrap();
     wait_for_metric(&app, "headcount_event_clients", 1.0).await;
     let mut listener = listen(&app, "", None).await;
-    // More than the system and the service hold for it: about 300 KiB of 400 bytes each.
+    // More than the socket and the service buffer for the client: about 300 KiB of 400 bytes each.
     for user in 0..3 {
         let pairs = (0..1000).map(|n| {
             let segment = format!("{n}{}", "\"".repeat(120));
@@ -167,11 +167,11 @@ async fn a_client_that_does_not_read_does_not_hold_up_the_end() {
         }
     }
     assert_eq!(app.stop().await.abandoned, 0);
-    drop(deaf);
+    drop(unread);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http_2_streams_too() {
+async fn events_stream_over_http_2() {
     let Some(curl) = find("curl", "HEADCOUNT_TEST_CURL") else {
         return;
     };
@@ -196,7 +196,7 @@ async fn http_2_streams_too() {
     .await
     .unwrap();
     assert!(text.contains("event: count\ndata: "), "{text}");
-    // Only now: a stream that is asked to end does so, whatever comes next.
+    // Stop only after the event: a stream ends on shutdown without sending further events.
     assert_eq!(app.stop().await.abandoned, 0);
     let text = std::io::read_to_string(output).unwrap();
     assert!(child.wait().unwrap().success(), "{text}");

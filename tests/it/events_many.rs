@@ -1,4 +1,4 @@
-//! A thousand clients of /v1/events, half of which never read: nobody else notices, and memory has its bound.
+//! A thousand clients of /v1/events, half of which never read: the others are not affected, and memory is bounded.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use crate::support::service::Service;
 const CLIENTS: usize = 1_000;
 const SEGMENTS: usize = 500;
 const ROUNDS: usize = 4;
-/// Per client, reading or not: hyper's buffers and tasks, and 40 KiB of texts. What was told to a client, 800 KiB,
-/// would be 400 MB for those that do not read.
+/// The limit allows hyper's buffers and tasks and 40 KiB of queued events per client. Queueing all 800 KiB for each
+/// client that does not read would handle_line 400 MB.
 const MAX_GROWTH: u64 = 150 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_clients_of_which_half_never_read() {
+async fn a_thousand_event_clients_of_which_half_never_read() {
     if open_files() < CLIENTS as u64 + 200 {
-        // The usual way to say that a test was left out.
+        // The usual line for a skipped test.
         let text = "skipped: fewer than 1,200 files may be open (ulimit -n)\n";
         std::io::stderr().write_all(text.as_bytes()).unwrap();
         return;
@@ -33,14 +33,14 @@ async fn a_thousand_clients_of_which_half_never_read() {
     post(&server, 0).await;
     let before = server.process().resident_bytes();
 
-    let mut deaf = Vec::new();
+    let mut unread = Vec::new();
     let mut readers = Vec::new();
     for _ in 0..CLIENTS / 2 {
-        deaf.push(open(server.address()).await);
+        unread.push(open(server.address()).await);
         let mut stream = open(server.address()).await;
         readers.push(tokio::spawn(async move {
             let mut reader = Reader::default();
-            // Until the place is known: from then on every change is told.
+            // Read up to the first id. From then on every change is sent.
             reader
                 .read_until(&mut stream, |reader| reader.has_begun)
                 .await;
@@ -60,7 +60,7 @@ async fn a_thousand_clients_of_which_half_never_read() {
                 reader
                     .read_until(&mut stream, |reader| reader.events >= due)
                     .await;
-                assert_eq!(reader.events, due, "each change is told once");
+                assert_eq!(reader.events, due, "each change is sent once");
                 (stream, reader)
             }));
         }
@@ -71,12 +71,12 @@ async fn a_thousand_clients_of_which_half_never_read() {
     let growth = server.process().resident_bytes().saturating_sub(before);
     assert!(growth < MAX_GROWTH, "{} MiB more", growth >> 20);
 
-    // With an hour of grace, those who do not read would hold up the end for as long.
+    // The grace is an hour: a delay by clients that do not read would fail the test.
     assert_eq!(server.terminate().await, Some(0));
-    drop(deaf);
+    drop(unread);
 }
 
-/// Soft limit of this process and the one that it starts.
+/// The soft limit on open files of this process and of the service that it starts.
 fn open_files() -> u64 {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits
@@ -101,7 +101,7 @@ async fn post(server: &Service, user: usize) {
     assert_eq!(post.send().await.unwrap().status(), 200);
 }
 
-/// Asks for events on a connection that holds little by itself.
+/// Opens an event stream on a connection with a small receive buffer.
 async fn open(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -111,7 +111,7 @@ async fn open(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Counts what comes, and sees that no event is missing in between.
+/// Counts the events and checks that none is missing.
 #[derive(Default)]
 struct Reader {
     rest: Vec<u8>,
@@ -126,19 +126,22 @@ impl Reader {
         while !is_enough(self) {
             let read =
                 tokio::time::timeout(Duration::from_secs(120), stream.read(&mut buffer)).await;
-            let read = read.expect("nothing came").unwrap();
+            let read = read.expect("no event arrived").unwrap();
             assert!(read > 0, "the stream ended");
             self.rest.extend_from_slice(&buffer[..read]);
             while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();
-                self.take(std::str::from_utf8(&line).unwrap().trim_end());
+                self.handle_line(std::str::from_utf8(&line).unwrap().trim_end());
             }
         }
     }
 
-    /// Lines of chunks' lengths lie in between; they are none of ours.
-    fn take(&mut self, line: &str) {
-        assert!(!line.starts_with("event: reset"), "a place was lost");
+    /// Handles a line of the stream. Lines with chunk lengths lie in between and are ignored.
+    fn handle_line(&mut self, line: &str) {
+        assert!(
+            !line.starts_with("event: reset"),
+            "the client lost its position"
+        );
         if line.starts_with("event: count") {
             self.events += 1;
         }
@@ -149,7 +152,7 @@ impl Reader {
         if let Some(last) = self.last {
             assert!(
                 number == last + 1 || number == last,
-                "{last} and then {number}"
+                "event {number} follows {last}"
             );
         }
         self.last = Some(number);

@@ -21,12 +21,12 @@ async fn instance(url: &str) -> App {
 
 async fn post(app: &App, user: &str, segment: &str) {
     let pair = serde_json::json!({"user_id": user, "segment": segment});
-    let answer = app.post("application/json", pair.to_string()).await;
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = app.post("application/json", pair.to_string()).await;
+    assert_eq!(response.status, 200, "{response:?}");
 }
 
-/// Whether the next event that a listener receives soon is a count of one user in `segment`.
-async fn hear(listener: &mut Listener, segment: &str) -> bool {
+/// Whether a listener receives an event within a second. The event must be a count of one user in `segment`.
+async fn receives(listener: &mut Listener, segment: &str) -> bool {
     let Some(event) = listener.event_within(Duration::from_secs(1)).await else {
         return false;
     };
@@ -37,14 +37,14 @@ async fn hear(listener: &mut Listener, segment: &str) -> bool {
     true
 }
 
-/// Causes a change until it is told, then waits for all others who are told of it.
-async fn tell_all(listeners: &mut [Listener], cause: impl AsyncFn(), segment: &str) {
+/// Calls `cause` until the first listener receives the event, then waits for it at all other listeners.
+async fn cause_event(listeners: &mut [Listener], cause: impl AsyncFn(), segment: &str) {
     let [first, others @ ..] = listeners else {
         return;
     };
-    until("a change is told", async || {
+    until("the event is sent", async || {
         cause().await;
-        hear(first, segment).await
+        receives(first, segment).await
     })
     .await;
     for listener in others {
@@ -53,7 +53,7 @@ async fn tell_all(listeners: &mut [Listener], cause: impl AsyncFn(), segment: &s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_instance_tells_all_changes() {
+async fn each_instance_sends_events_for_all_changes() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -66,19 +66,19 @@ async fn each_instance_tells_all_changes() {
     for (round, app) in apps.iter().enumerate() {
         let segment = format!("from {round}");
         post(app, "u1", &segment).await;
-        // A refresh on the other one brings the count into the cache, unless a slow moment kept it out.
+        // A refresh on the other instance puts the count into the cache, unless a delay prevents it.
         let refresh = async || {
             let other = &apps[1 - round];
             other.send(Method::POST, "/v1/admin/refresh").await;
         };
-        tell_all(&mut listeners, refresh, &segment).await;
+        cause_event(&mut listeners, refresh, &segment).await;
     }
-    // So does a load for a reader.
+    // A load for a reader puts its count into the cache as well.
     for attempt in 0.. {
         let segment = format!("read {attempt}");
         post(&apps[0], "u1", &segment).await;
         assert_eq!(apps[0].users(&segment.replace(' ', "%20")).await, 1);
-        // On a slow machine that of an earlier attempt may come first.
+        // On a slow machine the event of an earlier attempt may come first.
         let event = listeners[0].event_within(Duration::from_secs(1)).await;
         if let Some(event) = event {
             assert_eq!(event.data["users"], 1);
@@ -87,15 +87,15 @@ async fn each_instance_tells_all_changes() {
             listeners[1].wait_for(&read, 1).await;
             break;
         }
-        assert!(attempt < 60, "no read is told");
+        assert!(attempt < 60, "no read sent an event");
     }
-    // Who moves on to the other instance is told that its place is not known there.
+    // A client that reconnects to the other instance gets a reset, because its id is unknown there.
     let url = format!("http://{}/v1/events", apps[0].addr);
     let id = {
         let mut first = Listener::open(&url, None).await;
         post(&apps[0], "u2", "from 0").await;
         let mut id = None;
-        until("a change is told", async || {
+        until("the event is sent", async || {
             apps[0].get("/v1/segments/from%200/count?fresh=true").await;
             let event = first.event_within(Duration::from_secs(1)).await;
             id = event.map(|event| event.id);
@@ -107,7 +107,7 @@ async fn each_instance_tells_all_changes() {
     let url = format!("http://{}/v1/events", apps[1].addr);
     let mut moved = Listener::open(&url, Some(&id)).await;
     assert_eq!(moved.event().await.event, "reset");
-    // A user who was erased, and a segment that is empty from then on.
+    // An erasure leaves the segment empty.
     apps[0].send(Method::DELETE, "/v1/users/u1").await;
     apps[1].send(Method::POST, "/v1/admin/refresh").await;
     for listener in &mut listeners {
@@ -119,7 +119,7 @@ async fn each_instance_tells_all_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changed_while_redis_was_away_is_told_when_it_is_back() {
+async fn changes_during_a_redis_outage_are_sent_after_recovery() {
     let Some(mut redis) =
         Redis::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await
     else {
@@ -129,28 +129,28 @@ async fn what_changed_while_redis_was_away_is_told_when_it_is_back() {
     let url = format!("http://{}/v1/events", apps[1].addr);
     let mut listener = Listener::open(&url, None).await;
     post(&apps[0], "u1", "a").await;
-    until("a change is told", async || {
+    until("the event is sent", async || {
         apps[0].send(Method::POST, "/v1/admin/refresh").await;
-        hear(&mut listener, "a").await
+        receives(&mut listener, "a").await
     })
     .await;
     redis.kill();
     redis.restart();
     let pair = serde_json::json!({"user_id": "u2", "segment": "a"}).to_string();
-    until("the store is back", async || {
-        let answer = apps[0].post("application/json", pair.clone()).await;
-        answer.status == 200
+    until("the store has recovered", async || {
+        let response = apps[0].post("application/json", pair.clone()).await;
+        response.status == 200
     })
     .await;
-    // Store and cache come back each by itself, so that the first refresh may not reach the cache.
-    let mut told = None;
-    until("it is told", async || {
+    // Store and cache reconnect independently, so that the first refresh may not reach the cache.
+    let mut received = None;
+    until("the event is sent", async || {
         apps[0].send(Method::POST, "/v1/admin/refresh").await;
-        told = listener.event_within(Duration::from_secs(1)).await;
-        told.is_some()
+        received = listener.event_within(Duration::from_secs(1)).await;
+        received.is_some()
     })
     .await;
-    let event = told.unwrap();
+    let event = received.unwrap();
     assert_eq!(
         (&event.data["segment"], &event.data["users"]),
         (&"a".into(), &2.into())

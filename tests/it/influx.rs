@@ -53,7 +53,7 @@ async fn users(store: &InfluxStore, name: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_store_keeps_every_promise_of_the_port() {
+async fn the_store_passes_the_conformance_suite() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -62,7 +62,7 @@ async fn the_store_keeps_every_promise_of_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_break_a_scanner_harm_no_neighbour() {
+async fn hostile_names_do_not_affect_neighbouring_lines() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -82,7 +82,7 @@ async fn names_that_break_a_scanner_harm_no_neighbour() {
     ] {
         names.insert(name.to_owned());
     }
-    // And 80 at random, of nothing but what means something to one of the two languages.
+    // Add 80 random names of characters that are special in line protocol or Flux.
     let mut random = fastrand::Rng::with_seed(4);
     let letters = br#"\\\,= "${}#'ax"#;
     while names.len() < HOSTILE_NAMES.len() + 87 {
@@ -119,7 +119,7 @@ async fn names_that_break_a_scanner_harm_no_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn counts_equal_those_of_the_embedded_store() {
+async fn counts_match_the_embedded_store() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -133,7 +133,7 @@ async fn counts_equal_those_of_the_embedded_store() {
         for _ in 0..1_500 {
             let who = format!("u{}", random.u32(..3_000));
             let segment = HOSTILE_NAMES[random.usize(..HOSTILE_NAMES.len())];
-            // Late by minutes, hours or days; some pairs repeat.
+            // Pairs are late by minutes, hours or days. Some pairs repeat.
             let late = random.choice([1, 60, 1_440, 13 * 1_440]).unwrap();
             let slot = back(random.u64(..late));
             builder.push_pair(&user(&who), segment, slot).unwrap();
@@ -170,7 +170,7 @@ async fn counts_equal_those_of_the_embedded_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn set_up_may_be_repeated_and_run_twice_at_once() {
+async fn set_up_is_idempotent_and_safe_to_run_concurrently() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -209,9 +209,9 @@ async fn set_up_may_be_repeated_and_run_twice_at_once() {
     );
     let again = set_up(&longer, false).await.unwrap();
     assert_eq!(changes(&again), [Change::Unchanged; 4]);
-    // The longer window is real: what was refused before is kept now.
+    // The longer window takes effect: a pair beyond the former window is stored.
     let store = InfluxStore::open(longer).unwrap();
-    let slot = longer_back(&store, 20 * 24).await;
+    let slot = count_hours_back(&store, 20 * 24).await;
     assert_eq!(slot, 1);
 }
 
@@ -220,7 +220,7 @@ fn changes(set_up: &SetUp) -> Vec<Change> {
 }
 
 /// Records one user `hours` ago in slots of an hour and counts over 30 days.
-async fn longer_back(store: &InfluxStore, hours: u64) -> u64 {
+async fn count_hours_back(store: &InfluxStore, hours: u64) -> u64 {
     let frame = TimeFrame::new(
         Duration::from_hours(30 * 24),
         Duration::from_hours(1),
@@ -237,7 +237,7 @@ async fn longer_back(store: &InfluxStore, hours: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn issued_tokens_can_do_what_they_are_for_and_no_more() {
+async fn issued_tokens_have_only_the_required_permissions() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -247,7 +247,7 @@ async fn issued_tokens_can_do_what_they_are_for_and_no_more() {
         panic!("two tokens: {:?}", report.tokens);
     };
     let again = set_up(&options, true).await.unwrap();
-    assert!(again.tokens.is_empty(), "tokens are made once");
+    assert!(again.tokens.is_empty(), "tokens are created once");
 
     let with = |token: &str| {
         InfluxStore::open(InfluxOptions {
@@ -282,10 +282,10 @@ async fn issued_tokens_can_do_what_they_are_for_and_no_more() {
         .unwrap_err();
     assert_eq!(error.name(), "unavailable", "{error}");
 
-    let stranger = with("no token of this server").unwrap();
-    let error = stranger.ping().await.unwrap_err();
+    let unauthorized = with("no token of this server").unwrap();
+    let error = unauthorized.ping().await.unwrap_err();
     assert!(error.to_string().contains("influx_token"), "{error}");
-    let error = stranger
+    let error = unauthorized
         .record(&batch([("u", "s", present())]))
         .await
         .unwrap_err();
@@ -293,7 +293,7 @@ async fn issued_tokens_can_do_what_they_are_for_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_without_the_bucket_names_the_command_to_run() {
+async fn a_missing_bucket_is_an_error_that_names_the_setup_command() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -323,7 +323,7 @@ async fn a_server_without_the_bucket_names_the_command_to_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_older_than_the_retention_are_dropped_and_the_rest_is_kept() {
+async fn pairs_older_than_the_retention_are_dropped_and_others_are_kept() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -343,7 +343,7 @@ async fn pairs_older_than_the_retention_are_dropped_and_the_rest_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_field_of_another_type_rejects_the_pair_and_no_other() {
+async fn a_field_type_conflict_rejects_only_the_affected_pair() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -356,11 +356,11 @@ async fn a_field_of_another_type_rejects_the_pair_and_no_other() {
         ..options
     })
     .unwrap();
-    // A stranger's number, in one shard of the bucket. Field types are kept per shard.
+    // A foreign integer in one shard of the bucket. Field types are kept per shard.
     let other_day = back(3 * 24 * 60);
     let seconds = other_day.number() * 60;
-    let stranger = format!("pair,segment=x user=1i {seconds}000000000");
-    assert_eq!(server.write_raw("b", stranger).await, 204);
+    let foreign = format!("pair,segment=x user=1i {seconds}000000000");
+    assert_eq!(server.write_raw("b", foreign).await, 204);
 
     let pairs = [("hit", "s", other_day), ("fine", "s", present())];
     let error = store.record(&batch(pairs)).await.unwrap_err();
@@ -376,7 +376,7 @@ async fn a_field_of_another_type_rejects_the_pair_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_instance_erases_every_instance_stops_counting() {
+async fn a_user_erased_by_one_instance_is_not_counted_by_any() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -431,12 +431,12 @@ async fn what_one_instance_erases_every_instance_stops_counting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_loses_nothing_that_was_acknowledged() {
+async fn a_killed_server_loses_no_acknowledged_pair() {
     let Some(mut server) = Influxd::start().await else {
         return;
     };
     let options = InfluxOptions {
-        // None ends before the kill, on a busy machine either.
+        // No write reaches its deadline before the kill, even on a busy machine.
         write_deadline: Duration::from_secs(60),
         ..server.options("b", two_weeks())
     };
@@ -462,7 +462,7 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
                 recorded
             });
         }
-        // Under load: some rounds of writes were answered, others are on their way.
+        // Under load: some writes were acknowledged, others are in flight.
         let enough = (round + 1) * 20;
         until("all write", async || store.stats().bodies >= enough).await;
         server.kill();
@@ -471,7 +471,7 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
         }
         server.restart().await;
         let counted = users(&store, "s").await;
-        // A write whose answer was cut off may be there too: 4 writers had one each on its way.
+        // A write whose response was cut off may be stored as well: each of the 4 writers had one in flight.
         assert!(
             (acknowledged..=acknowledged + (round + 1) * 4 * 50).contains(&counted),
             "round {round}: {acknowledged} acknowledged, {counted} counted"
@@ -481,7 +481,7 @@ async fn a_killed_server_loses_nothing_that_was_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_opens_without_a_server_and_works_once_it_is_there() {
+async fn a_store_opens_without_a_server_and_works_once_the_server_is_up() {
     let Some(mut server) = Influxd::start().await else {
         return;
     };
@@ -497,7 +497,7 @@ async fn a_store_opens_without_a_server_and_works_once_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn set_up_against_a_new_server_says_what_comes_first() {
+async fn set_up_requires_a_valid_token() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -512,7 +512,7 @@ async fn set_up_against_a_new_server_says_what_comes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trend_in_steps_is_the_last_point_of_each() {
+async fn a_trend_in_steps_has_the_last_point_of_each_step() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -534,7 +534,7 @@ async fn a_trend_in_steps_is_the_last_point_of_each() {
         .saturating_sub(Duration::from_secs(500 * 1_733))
         .unwrap();
     let all = store.trend(&segment("s"), window, from, now).await.unwrap();
-    // A point keeps whole seconds, and the range begins within one.
+    // Points have whole seconds, and the range begins within a second.
     assert_eq!(all.len(), 500);
     for seconds in [60, 3_600, 7_000, 86_400, 604_800] {
         let step = Duration::from_secs(seconds);

@@ -1,4 +1,4 @@
-//! The program itself, on a real InfluxDB.
+//! The commands of the program on a real InfluxDB.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn run(server: &Influxd, token: &str, arguments: &[&str]) -> Run {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_become_files_and_a_worker_tells_how_it_is() {
+async fn setup_writes_token_files_and_a_worker_reports_its_health() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -35,7 +35,7 @@ async fn tokens_become_files_and_a_worker_tells_how_it_is() {
     for _ in 0..2 {
         let done = run(&server, TOKEN, &set_up);
         assert_eq!(done.code, Some(0), "{}", done.err);
-        assert!(!done.out.contains("token"), "a secret in the log");
+        assert!(!done.out.contains("token"), "a token in the output");
     }
     let token = std::fs::read_to_string(tokens.join("service.token")).unwrap();
     let worker = Worker::start(&server, &token).await;
@@ -61,7 +61,7 @@ async fn tokens_become_files_and_a_worker_tells_how_it_is() {
     assert!(lost.err.contains("reader.token is missing"));
 }
 
-/// `headcount worker`, which recounts every second.
+/// A running `headcount worker` that refreshes every second.
 struct Worker {
     url: String,
     _process: Process,
@@ -96,13 +96,13 @@ impl Worker {
     }
 
     async fn status(&self, path: &str) -> u16 {
-        let answer = reqwest::get(format!("{}/{path}", self.url)).await;
-        answer.unwrap().status().as_u16()
+        let response = reqwest::get(format!("{}/{path}", self.url)).await;
+        response.unwrap().status().as_u16()
     }
 
     async fn metrics(&self) -> String {
-        let answer = reqwest::get(format!("{}/metrics", self.url)).await;
-        answer.unwrap().text().await.unwrap()
+        let response = reqwest::get(format!("{}/metrics", self.url)).await;
+        response.unwrap().text().await.unwrap()
     }
 }
 
@@ -154,7 +154,7 @@ async fn setup_then_refresh_without_a_service() {
     let (segment, window) = (Segment::new("a b").unwrap(), frame.full_window());
     let (from, to) = (Timestamp::UNIX_EPOCH, Timestamp::now());
     let trend = store.trend(&segment, window, from, to).await.unwrap();
-    assert_eq!(trend.len(), 1, "a refresh leaves a trend point");
+    assert_eq!(trend.len(), 1, "a refresh records a trend point");
     assert_eq!(trend[0].users, 2);
 
     let archived = run(&server, &service, &["archive"]);
@@ -162,7 +162,7 @@ async fn setup_then_refresh_without_a_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_on_this_machine_is_not_asked_through_a_proxy() {
+async fn requests_to_a_local_server_bypass_the_proxy() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -184,7 +184,7 @@ async fn a_server_on_this_machine_is_not_asked_through_a_proxy() {
         assert!(done.status.success(), "{command}: {done:?}");
     }
     assert_eq!(proxy.requests().len(), 0, "the token went to the proxy");
-    // Another host goes through it, unless NO_PROXY names it.
+    // Requests to other hosts use the proxy, unless `NO_PROXY` names the host.
     let settings = [
         ("store", "influx"),
         ("influx_url", "http://influxdb.invalid:8086"),
@@ -193,12 +193,12 @@ async fn a_server_on_this_machine_is_not_asked_through_a_proxy() {
     ];
     let mut through = headcount(folder.path(), &settings, &["setup"]);
     through.env("http_proxy", proxy.url()).output().unwrap();
-    let asked = proxy.requests().len();
-    assert!(asked > 0);
+    let proxied = proxy.requests().len();
+    assert!(proxied > 0);
     let mut direct = headcount(folder.path(), &settings, &["setup"]);
     direct
         .env("http_proxy", proxy.url())
         .env("NO_PROXY", "influxdb.invalid");
     direct.output().unwrap();
-    assert_eq!(proxy.requests().len(), asked);
+    assert_eq!(proxy.requests().len(), proxied);
 }

@@ -1,5 +1,5 @@
-//! The service in front of an InfluxDB that refuses lines, is slow, asks for pauses or keeps points for too short a time:
-//! nobody pays for another's pairs, and none that was acknowledged is lost.
+//! The service in front of an InfluxDB that refuses lines, is slow, sends `Retry-After` or has a short retention.
+//! Clients do not affect each other, and no acknowledged pair is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,18 +18,18 @@ use crate::support::influxd::{Influxd, TOKEN, settings_at};
 use crate::support::two_weeks;
 use crate::support::wait::until;
 
-/// For what has to be taken at once, on a busy machine too.
-const PATIENT: [(&str, &str); 1] = [("write_deadline", "1m")];
+/// Long enough for direct writes on a busy machine.
+const LONG_DEADLINE: [(&str, &str); 1] = [("write_deadline", "1m")];
 
-/// How often each line was sent, and whether it was taken.
+/// How often each line was sent and how often it was stored.
 #[derive(Default)]
 struct Lines {
     sent: Mutex<BTreeMap<String, usize>>,
-    taken: Mutex<BTreeMap<String, usize>>,
+    stored: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Lines {
-    fn note(of: &Mutex<BTreeMap<String, usize>>, request: &Request) {
+    fn add_lines(of: &Mutex<BTreeMap<String, usize>>, request: &Request) {
         let mut of = of.lock().unwrap();
         for line in request.text().lines() {
             *of.entry(user_of(line)).or_default() += 1;
@@ -37,7 +37,7 @@ impl Lines {
     }
 
     fn has(&self, user: &str) -> bool {
-        self.taken.lock().unwrap().contains_key(user)
+        self.stored.lock().unwrap().contains_key(user)
     }
 
     fn most_sent(&self) -> usize {
@@ -49,12 +49,12 @@ fn user_of(line: &str) -> String {
     line.split('"').nth(1).unwrap().to_owned()
 }
 
-/// A server that judges each write; queries find nothing.
+/// Starts a server that calls `respond` for each write. Its queries return no rows.
 async fn server(
-    judge: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    respond: impl Fn(&Request) -> Reply + Send + Sync + 'static,
 ) -> (FaultServer, Arc<Lines>) {
     let lines = Arc::<Lines>::default();
-    let noted = Arc::clone(&lines);
+    let recorder = Arc::clone(&lines);
     let server = FaultServer::start(move |_, request| {
         if !request.target.starts_with("/api/v2/write") {
             return Reply::csv("\r\n");
@@ -62,14 +62,14 @@ async fn server(
         if request.target.contains("bucket=headcount_trend") {
             return Reply::written();
         }
-        Lines::note(&noted.sent, request);
-        let reply = judge(request);
+        Lines::add_lines(&recorder.sent, request);
+        let reply = respond(request);
         let mut outcome = &reply;
         while let Reply::After(_, then) = outcome {
             outcome = then;
         }
         if matches!(outcome, Reply::Bytes(bytes) if bytes.starts_with(b"HTTP/1.1 204")) {
-            Lines::note(&noted.taken, request);
+            Lines::add_lines(&recorder.stored, request);
         }
         reply
     })
@@ -104,20 +104,23 @@ fn refused() -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_of_one_client_that_are_refused_in_every_position_cost_nobody_else_anything() {
-    let judge = |request: &Request| match request.text().contains("bad") {
+async fn refused_lines_of_one_client_do_not_affect_other_clients() {
+    let respond = |request: &Request| match request.text().contains("bad") {
         true => refused().after(Duration::from_millis(5)),
         false => Reply::written().after(Duration::from_millis(5)),
     };
-    let (server, lines) = server(judge).await;
-    let (app, folder) = app(&server, &PATIENT).await;
+    let (server, lines) = server(respond).await;
+    let (app, folder) = app(&server, &LONG_DEADLINE).await;
     let good = (0..19).map(|client| {
         let app = &app;
         async move {
             for round in 0..20 {
                 let users = (0..5).map(|n| format!("good{client}-{round}-{n}"));
-                let answer = post(app, users).await;
-                assert_eq!((answer.status, &answer.json["rejected"]), (200, &0.into()));
+                let response = post(app, users).await;
+                assert_eq!(
+                    (response.status, &response.json["rejected"]),
+                    (200, &0.into())
+                );
             }
         }
     });
@@ -127,14 +130,14 @@ async fn lines_of_one_client_that_are_refused_in_every_position_cost_nobody_else
                 true => format!("bad{position}-{n}"),
                 false => format!("fine{position}-{n}"),
             };
-            let answer = post(&app, (0..20).map(name)).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
+            let response = post(&app, (0..20).map(name)).await;
+            assert_eq!(response.status, 200, "{response:?}");
             let (low, high) = (position.min(19 - position), position.max(19 - position));
             assert_eq!(
-                answer.errors(),
+                response.errors(),
                 [(low, "store_refused"), (high, "store_refused")]
             );
-            assert_eq!(answer.json["accepted"], 18);
+            assert_eq!(response.json["accepted"], 18);
         }
     };
     tokio::join!(futures::future::join_all(good), bad);
@@ -143,39 +146,39 @@ async fn lines_of_one_client_that_are_refused_in_every_position_cost_nobody_else
             assert!(lines.has(&format!("good{client}-{round}-{n}")));
         }
     }
-    let answer = post(&app, ["bad alone".to_owned()]).await;
-    assert_eq!(answer.problem(), (422, "nothing_accepted"));
-    assert_eq!(answer.errors(), [(0, "store_refused")]);
+    let response = post(&app, ["bad alone".to_owned()]).await;
+    assert_eq!(response.problem(), (422, "nothing_accepted"));
+    assert_eq!(response.errors(), [(0, "store_refused")]);
     let kept = std::fs::read_to_string(folder.path().join("spool/refused.lp")).unwrap();
     let kept: Vec<_> = kept.lines().filter(|line| !line.starts_with('#')).collect();
-    assert_eq!(kept.len(), 41, "each refused pair once");
+    assert_eq!(kept.len(), 41, "each refused pair is kept once");
     assert!(kept.iter().all(|line| line.contains("bad")));
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_full_of_bad_lines_waits_in_the_spool_and_holds_up_nobody() {
-    // Every second line, 20 ms a write: finding them all takes longer than a client waits.
-    let judge = |request: &Request| match request.text().contains("odd") {
+async fn a_body_full_of_bad_lines_is_spooled_and_does_not_delay_others() {
+    // Every second line is bad and a write takes 20 ms: isolating all of them takes longer than the deadline.
+    let respond = |request: &Request| match request.text().contains("odd") {
         true => refused().after(Duration::from_millis(20)),
         false => Reply::written().after(Duration::from_millis(20)),
     };
-    let (server, lines) = server(judge).await;
+    let (server, lines) = server(respond).await;
     let (app, _folder) = app(&server, &[("write_deadline", "1s")]).await;
     let name = |n: usize| match n % 2 {
         0 => format!("even{n}"),
         _ => format!("odd{n}"),
     };
-    let answer = post(&app, (0..120).map(name)).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let response = post(&app, (0..120).map(name)).await;
+    assert_eq!(response.status, 202, "{response:?}");
     for n in 0..20 {
         let user = format!("good{n}");
-        let answer = post(&app, [user.clone()]).await;
-        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
-        until("it is delivered", async || lines.has(&user)).await;
+        let response = post(&app, [user.clone()]).await;
+        assert!(matches!(response.status, 200 | 202), "{response:?}");
+        until("the pair is delivered", async || lines.has(&user)).await;
     }
     until("the spool is empty", async || {
-        // What is in quarantine is due by the clock of the service.
+        // Quarantined pairs are due by the clock of the service.
         app.advance(1);
         app.metric("headcount_spool_pairs").await == 0.0
     })
@@ -186,16 +189,16 @@ async fn a_body_full_of_bad_lines_waits_in_the_spool_and_holds_up_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pair_that_ends_in_an_error_for_ever_is_set_aside() {
-    let judge = |request: &Request| match request.text().contains("poison") {
+async fn a_pair_that_always_fails_is_quarantined() {
+    let respond = |request: &Request| match request.text().contains("poison") {
         true => Reply::status(500, "", r#"{"code":"internal error","message":"x"}"#),
         false => Reply::written(),
     };
-    let (server, lines) = server(judge).await;
-    let (app, _folder) = app(&server, &PATIENT).await;
+    let (server, lines) = server(respond).await;
+    let (app, _folder) = app(&server, &LONG_DEADLINE).await;
     assert_eq!(post(&app, ["poison".to_owned()]).await.status, 202);
     assert_eq!(post(&app, ["good0".to_owned()]).await.status, 202);
-    until("it is set aside", async || {
+    until("the pair is quarantined", async || {
         app.metric("headcount_spool_quarantined_pairs").await == 1.0
     })
     .await;
@@ -208,19 +211,19 @@ async fn a_pair_that_ends_in_an_error_for_ever_is_set_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_server_gets_each_line_at_most_three_times() {
-    // Slower than a client waits, and than a write may take at first.
+async fn a_slow_server_receives_each_line_at_most_three_times() {
+    // Slower than the write deadline of a client and the initial write timeout.
     let times = Arc::new(Mutex::new([1900, 200, 2600, 700, 1300].into_iter().cycle()));
-    let judge = move |_: &Request| {
+    let respond = move |_: &Request| {
         let millis = times.lock().unwrap().next().unwrap();
         Reply::written().after(Duration::from_millis(millis))
     };
-    let (server, lines) = server(judge).await;
+    let (server, lines) = server(respond).await;
     let timeouts = [("write_deadline", "1s"), ("influx_write_timeout", "1500ms")];
     let (app, _folder) = app(&server, &timeouts).await;
     let posts = (0..12).map(|n| post(&app, (0..5).map(move |user| format!("u{n}-{user}"))));
-    for answer in futures::future::join_all(posts).await {
-        assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+    for response in futures::future::join_all(posts).await {
+        assert!(matches!(response.status, 200 | 202), "{response:?}");
     }
     until("the spool is empty", async || {
         app.metric("headcount_spool_pairs").await == 0.0
@@ -234,28 +237,33 @@ async fn a_slow_server_gets_each_line_at_most_three_times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pause_that_the_server_asks_for_is_kept_and_passed_on_whatever_its_length() {
-    for (asked, told) in [("30", 30), ("18446744073709551615", 60)] {
-        let judge = move |_: &Request| Reply::status(429, &format!("Retry-After: {asked}\r\n"), "");
-        let (server, lines) = server(judge).await;
+async fn retry_after_of_the_server_is_honoured_and_passed_on_with_a_cap() {
+    for (requested, cap) in [("30", 30), ("18446744073709551615", 60)] {
+        let respond =
+            move |_: &Request| Reply::status(429, &format!("Retry-After: {requested}\r\n"), "");
+        let (server, lines) = server(respond).await;
         let (app, _folder) = app(&server, &[]).await;
         for n in 0..20 {
-            let answer = post(&app, [format!("u{n}")]).await;
-            assert_eq!(answer.status, 429, "{answer:?}");
-            let wait: u64 = answer.headers["retry-after"]
+            let response = post(&app, [format!("u{n}")]).await;
+            assert_eq!(response.status, 429, "{response:?}");
+            let wait: u64 = response.headers["retry-after"]
                 .to_str()
                 .unwrap()
                 .parse()
                 .unwrap();
-            assert!((1..=told).contains(&wait), "{wait} s");
+            assert!((1..=cap).contains(&wait), "{wait} s");
         }
-        assert_eq!(lines.sent.lock().unwrap().len(), 1, "it is left alone");
+        assert_eq!(
+            lines.sent.lock().unwrap().len(),
+            1,
+            "no further write during the pause"
+        );
         app.stop().await;
     }
 }
 
-/// Has the bucket keep its points for a week, as somebody who saves room might.
-async fn shorten(server: &Influxd) {
+/// Sets the retention of the bucket to a week, as an operator might to save space.
+async fn shorten_retention(server: &Influxd) {
     let client = reqwest::Client::new();
     let authorized = |request: reqwest::RequestBuilder| {
         request
@@ -286,27 +294,27 @@ fn batch(pairs: impl IntoIterator<Item = (String, Slot)>) -> Batch {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_that_a_stranger_spoilt_costs_the_pairs_of_that_day_alone() {
+async fn a_day_with_a_field_type_conflict_rejects_only_the_pairs_of_that_day() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
     let store = InfluxStore::open(options).unwrap();
-    // The middle of a day, so that its neighbours lie in other shards.
+    // The middle of a day, so that the neighbouring days are in other shards.
     let day = back(5 * 1440).number() / 1440;
-    let stranger = format!(
+    let foreign = format!(
         "pair,segment=x user=1i {}000000000",
         (day * 1440 + 720) * 60
     );
-    assert_eq!(server.write_raw("b", stranger).await, 204);
+    assert_eq!(server.write_raw("b", foreign).await, 204);
     let pairs: Vec<_> = (0..5_000_u64)
         .map(|n| (format!("u{n}"), back(n * 1440 * 13 / 5_000)))
         .collect();
-    let spoilt: Vec<usize> = (0..pairs.len())
+    let conflicting: Vec<usize> = (0..pairs.len())
         .filter(|n| pairs[*n].1.number() / 1440 == day)
         .collect();
-    assert!(spoilt.len() > 300);
+    assert!(conflicting.len() > 300);
     let neighbour = batch((0..50).map(|n| (format!("neighbour{n}"), back(n))));
     let (many, few) = (batch(pairs.clone()), neighbour);
     let (many, few) = tokio::join!(store.record(&many), store.record(&few));
@@ -314,32 +322,36 @@ async fn a_day_that_a_stranger_spoilt_costs_the_pairs_of_that_day_alone() {
     let Err(StoreError::Partly(partly)) = many else {
         panic!("{many:?}");
     };
-    assert_eq!(partly.refused, spoilt);
+    assert_eq!(partly.refused, conflicting);
     assert!(partly.open.is_empty());
     let stats = store.stats();
-    assert_eq!(stats.refused, spoilt.len() as u64);
-    // Shard by shard: a query over both types is another matter.
-    let mut taken = BTreeSet::new();
+    assert_eq!(stats.refused, conflicting.len() as u64);
+    // Export each shard by itself, because a query over mixed types behaves differently.
+    let mut stored = BTreeSet::new();
     for shard in (0..15).map(|ago| back(0).number() / 1440 - ago) {
         let slots = Slot::new(shard * 1440)..=Slot::new(shard * 1440 + 1439);
         if shard != day {
             let segment = Segment::new("s").unwrap();
             let found = store.export(&segment, slots).await.unwrap();
-            taken.extend(found.pairs().map(|pair| pair.user.as_str().to_owned()));
+            stored.extend(found.pairs().map(|pair| pair.user.as_str().to_owned()));
         }
     }
-    assert_eq!(taken.len(), 5_000 - spoilt.len() + 50);
-    assert!(spoilt.iter().all(|n| !taken.contains(&format!("u{n}"))));
+    assert_eq!(stored.len(), 5_000 - conflicting.len() + 50);
+    assert!(
+        conflicting
+            .iter()
+            .all(|n| !stored.contains(&format!("u{n}")))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_keeps_less_than_the_window_is_not_set_up() {
+async fn a_retention_shorter_than_the_window_is_reported_as_not_set_up() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
-    shorten(&server).await;
+    shorten_retention(&server).await;
     let store = InfluxStore::open(options.clone()).unwrap();
     let error = store.ping().await.unwrap_err();
     assert_eq!(error.name(), "not_set_up");
@@ -361,24 +373,24 @@ async fn a_bucket_that_keeps_less_than_the_window_is_not_set_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_that_a_bucket_drops_too_early_wait_until_it_is_set_up() {
+async fn pairs_beyond_a_short_retention_are_spooled_until_set_up() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
-    shorten(&server).await;
+    shorten_retention(&server).await;
     let folder = tempfile::tempdir().unwrap();
     let (url, spool) = (server.url(), folder.path().join("spool"));
     let settings = settings_at(&url, &[("spool_dir", spool.to_str().unwrap())]);
     let app = App::start_with(&settings).await;
     let ago = Duration::from_hours(24 * 10);
-    // The clock of the test stands before the server's.
+    // The clock of the test is behind the server's clock.
     app.clock.not_before(Timestamp::now());
     let at = Timestamp::now() - ago;
     let pair = json!({"user_id": "old", "segment": "s", "at": at.to_string()});
-    let answer = app.post("application/json", pair.to_string()).await;
-    assert_eq!(answer.status, 202, "{answer:?}");
+    let response = app.post("application/json", pair.to_string()).await;
+    assert_eq!(response.status, 202, "{response:?}");
     let ready = app.send(Method::GET, "/readyz").await;
     assert_eq!(ready.json["components"]["store"]["ok"], false, "{ready:?}");
     set_up(&options, false).await.unwrap();

@@ -1,4 +1,4 @@
-//! Erasing users from a real InfluxDB: what is left is neither a name nor an instant that tells one.
+//! Erasing users from a real InfluxDB: the remaining points have neither a name nor an instant that identifies a user.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
@@ -19,7 +19,7 @@ fn back(minutes: u64) -> Slot {
     Slot::new(present.number() - minutes)
 }
 
-/// All points of measurement `pair`, by time and value.
+/// All points of the measurement `pair`, by time and value.
 async fn points(server: &Influxd) -> BTreeSet<(String, String)> {
     let query = "from(bucket: \"b\") |> range(start: -16d, stop: 2d) |> filter(fn: (r) => r._measurement == \
                  \"pair\") |> group() |> keep(columns: [\"_time\", \"_value\"])";
@@ -33,7 +33,7 @@ async fn points(server: &Influxd) -> BTreeSet<(String, String)> {
     cells.collect()
 }
 
-/// Where version 0.1.0 put a user's point: a hash that everybody can compute.
+/// The time of a user's point in version 0.1.0: an unkeyed hash.
 fn former_nanos(user: &str, slot: Slot) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(user.as_bytes());
@@ -47,13 +47,13 @@ async fn an_erased_user_leaves_no_point() {
     };
     let options = server.options("b", two_weeks());
     let made = set_up(&options, true).await.unwrap();
-    // With what the service's own token may do.
+    // Use the permissions of the service's own token.
     let store = InfluxStore::open(InfluxOptions {
         token: made.tokens[0].token.clone(),
         ..options
     });
     let store = store.unwrap();
-    // One present for all: a minute may end meanwhile.
+    // Fix the present slot, because a minute may end during the test.
     let now = back(0);
     let back = |minutes: u64| Slot::new(now.number() - minutes);
     let mut stays: Vec<(&str, &str, Slot)> = HOSTILE_NAMES
@@ -63,13 +63,13 @@ async fn an_erased_user_leaves_no_point() {
     stays.push(("stays", "s", back(20)));
     store.record(&batch(stays.clone())).await.unwrap();
     let others = points(&server).await;
-    assert_eq!(others.len(), 3, "one user, at three instants");
+    assert_eq!(others.len(), 3, "one user at three instants");
 
     let gone = stays
         .iter()
         .map(|(_, segment, slot)| ("gone", *segment, *slot));
     store.record(&batch(gone)).await.unwrap();
-    // And one from a former version, with neighbours a nanosecond away.
+    // Add a point of a former version, with neighbours a nanosecond away.
     let nanos = former_nanos("gone", back(3 * 24 * 60));
     let lines = format!(
         "pair,segment=s user=\"gone\" {nanos}\npair,segment=s user=\"before\" {}\npair,segment=s user=\"after\" {}\n\
@@ -88,13 +88,13 @@ async fn an_erased_user_leaves_no_point() {
         .difference(&after)
         .map(|(_, user)| user.clone())
         .collect();
-    assert_eq!(lost, BTreeSet::from(["gone".to_owned()]), "nobody else");
+    assert_eq!(lost, BTreeSet::from(["gone".to_owned()]), "no other user");
     assert_eq!(
         after.len(),
         others.len() + 3,
-        "no sentinel, no other trace: {after:?}"
+        "no sentinel and no other trace: {after:?}"
     );
-    // No mark, so that counts stay as cheap as they were.
+    // No `erased` point, so that counts stay as cheap.
     let marks = "from(bucket: \"b\") |> range(start: -16d, stop: 2d) |> filter(fn: (r) => r._measurement == \"erased\")";
     assert_eq!(server.flux(marks).await.len(), 0);
     for name in HOSTILE_NAMES {
@@ -111,14 +111,14 @@ async fn an_erased_user_leaves_no_point() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_points_are_without_a_name_at_once_and_gone_after_an_archive_run() {
+async fn points_of_an_erased_user_are_anonymized_at_once_and_removed_by_archive() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
     let store = InfluxStore::open(InfluxOptions {
-        // For some of them.
+        // Long enough to delete only some of the points.
         delete_deadline: Duration::from_millis(300),
         ..options.clone()
     });
@@ -129,7 +129,7 @@ async fn many_points_are_without_a_name_at_once_and_gone_after_an_archive_run() 
     assert_eq!(store.forget(&user, Timestamp::now()).await.unwrap(), 1);
     let left = points(&server).await;
     assert!(left.iter().all(|(_, name)| name != "gone"), "{left:?}");
-    assert!(left.len() > 80, "the deadline left some for later");
+    assert!(left.len() > 80, "the deadline left some points for archive");
     let counted = store
         .count(
             &Segment::new("s").unwrap(),
@@ -139,10 +139,10 @@ async fn many_points_are_without_a_name_at_once_and_gone_after_an_archive_run() 
         .await;
     assert_eq!(counted.unwrap().users, 1);
 
-    let patient = InfluxStore::open(options).unwrap();
+    let store = InfluxStore::open(options).unwrap();
     let mut removed = 0;
     loop {
-        let step = patient.archive(Timestamp::now(), 20).await.unwrap();
+        let step = store.archive(Timestamp::now(), 20).await.unwrap();
         removed += step.removed;
         if step.done {
             break;
@@ -154,13 +154,13 @@ async fn many_points_are_without_a_name_at_once_and_gone_after_an_archive_run() 
     assert!(left.iter().all(|(_, name)| name == "stays"), "{left:?}");
 }
 
-/// A server, or something in front of it, that deletes nothing.
+/// The server, or a proxy in front of it, does not delete.
 #[tokio::test]
-async fn what_can_not_be_deleted_is_overwritten() {
+async fn points_that_can_not_be_deleted_are_overwritten() {
     for delete in [
         Reply::status(403, "", ""),
         Reply::status(404, "", ""),
-        // It says that it did, and did not.
+        // Reports success without deleting.
         Reply::written(),
     ] {
         let server = FaultServer::start(move |_, request| {

@@ -1,4 +1,4 @@
-//! The InfluxDB store in front of a server that misbehaves: no panic, no wrong count, no pair lost in silence.
+//! The InfluxDB store in front of a faulty server: no panic, no wrong count, no silently lost pair.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::support::nobody::Nobody;
 use crate::support::wait::until;
 
 const SECRET_USER: &str = "secret-user-id";
-/// Longer than anything takes that has an end.
+/// Longer than any operation that ends.
 const GENEROUS: Duration = Duration::from_secs(120);
 
 fn frame() -> TimeFrame {
@@ -19,7 +19,7 @@ fn frame() -> TimeFrame {
     TimeFrame::new(minutes(60), minutes(1), minutes(5)).unwrap()
 }
 
-/// Options whose time limits a busy machine does not meet.
+/// Options with timeouts that a busy machine does not reach.
 fn options(url: &str) -> InfluxOptions {
     InfluxOptions {
         key: Some(PointKey::new([7; 16])),
@@ -34,8 +34,8 @@ fn store(server: &FaultServer) -> InfluxStore {
     InfluxStore::open(options(&server.url())).unwrap()
 }
 
-/// One that gives up a server that does not answer as soon as the test needs it.
-fn hasty(server: &FaultServer) -> InfluxStore {
+/// A store with short timeouts.
+fn store_with_short_timeouts(server: &FaultServer) -> InfluxStore {
     let options = InfluxOptions {
         write_timeout: Duration::from_millis(300),
         write_deadline: Duration::from_millis(600),
@@ -64,14 +64,15 @@ async fn count(store: &InfluxStore) -> Result<u64, StoreError> {
     counted.map(|count| count.users)
 }
 
-/// Records one pair at a server that does the same to every request, and returns the error and the requests.
+/// Records one pair on a server that sends the same reply to every request. Returns the error and the number of
+/// requests.
 async fn record_against(reply: Reply) -> (StoreError, usize) {
     let server = FaultServer::start(move |_, _| reply.clone()).await;
     let error = record_secret(&store(&server)).await;
     (error, server.requests().len())
 }
 
-/// The error of a pair that names no user.
+/// Records a pair and returns the error, which must not name the user.
 async fn record_secret(store: &InfluxStore) -> StoreError {
     let error = store.record(&batch(&[SECRET_USER])).await.unwrap_err();
     assert!(
@@ -82,7 +83,7 @@ async fn record_secret(store: &InfluxStore) -> StoreError {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_repeated_byte_for_byte() {
+async fn a_failed_write_is_retried_byte_for_byte() {
     let server = FaultServer::start(|number, _| match number {
         0 => Reply::status(
             500,
@@ -112,7 +113,7 @@ async fn a_failed_write_is_repeated_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn retry_after_is_heeded() {
+async fn retry_after_is_honoured() {
     let server = FaultServer::start(|number, _| match number {
         0 => Reply::status(503, "Retry-After: 1\r\n", ""),
         _ => Reply::written(),
@@ -122,15 +123,15 @@ async fn retry_after_is_heeded() {
     store(&server).record(&batch(&["u"])).await.unwrap();
     assert!(
         started.elapsed() >= Duration::from_secs(1),
-        "it came back too early"
+        "the retry came too early"
     );
 }
 
 #[tokio::test]
-async fn a_wait_longer_than_the_deadline_is_not_begun() {
+async fn a_retry_after_beyond_the_deadline_fails_immediately() {
     let server = FaultServer::start(|_, _| Reply::status(503, "Retry-After: 3600\r\n", "")).await;
     let store = InfluxStore::open(InfluxOptions {
-        // Shorter than the longest pause that is kept, and long for a busy machine.
+        // Shorter than the maximum `Retry-After`, and long enough for a busy machine.
         write_deadline: Duration::from_secs(30),
         ..options(&server.url())
     });
@@ -139,12 +140,12 @@ async fn a_wait_longer_than_the_deadline_is_not_begun() {
 }
 
 #[tokio::test]
-async fn what_must_not_be_repeated_is_not() {
+async fn permanent_errors_are_not_retried() {
     for (status, name) in [
         (401, "unavailable"),
         (403, "unavailable"),
         (404, "not_set_up"),
-        // Something in between that answers in the server's stead.
+        // A proxy that responds instead of the server.
         (200, "unavailable"),
         (302, "unavailable"),
     ] {
@@ -160,7 +161,7 @@ async fn what_must_not_be_repeated_is_not() {
 }
 
 #[tokio::test]
-async fn attempts_come_to_an_end() {
+async fn attempts_are_limited() {
     for (reply, name) in [
         (Reply::status(500, "", ""), "unavailable"),
         (Reply::status(429, "", ""), "busy"),
@@ -173,14 +174,14 @@ async fn attempts_come_to_an_end() {
 }
 
 #[tokio::test]
-async fn a_stall_ends_in_time() {
+async fn a_stalled_response_times_out() {
     let server = FaultServer::start(|_, _| Reply::Stall).await;
-    let error = record_secret(&hasty(&server)).await;
+    let error = record_secret(&store_with_short_timeouts(&server)).await;
     assert_eq!(error.name(), "timeout", "{error}");
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable() {
+async fn an_unreachable_server_is_unavailable() {
     let nobody = Nobody::new();
     let store = InfluxStore::open(options(&nobody.url())).unwrap();
     assert_eq!(
@@ -192,7 +193,7 @@ async fn a_server_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
-async fn one_bad_line_harms_only_its_own_request() {
+async fn a_bad_line_fails_only_its_own_request() {
     let directory = tempfile::tempdir().unwrap();
     let refused = directory.path().join("refused.lp");
     let server = FaultServer::start(|_, request| {
@@ -241,7 +242,7 @@ async fn one_bad_line_harms_only_its_own_request() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_too_large_is_halved() {
+async fn a_body_that_is_too_large_is_split() {
     let server = FaultServer::start(|_, request| {
         if request.text().lines().count() > 3 {
             return Reply::status(413, "", "");
@@ -257,7 +258,7 @@ async fn a_body_that_is_too_large_is_halved() {
 }
 
 #[tokio::test]
-async fn lines_too_old_for_the_server_are_expired_and_no_error() {
+async fn lines_beyond_the_retention_are_expired_without_an_error() {
     let message = r#"{"code":"unprocessable entity","message":"failure writing points to database: partial write: dropped 2 points outside retention policy of duration 1h0m0s - oldest point pair,segment=s at 2026-01-01T00:00:00Z dropped because it violates a Retention Policy Lower Bound dropped=2 for database: 0 for retention policy: autogen"}"#;
     let server = FaultServer::start(move |_, _| Reply::status(422, "", message)).await;
     let store = store(&server);
@@ -271,7 +272,7 @@ async fn lines_too_old_for_the_server_are_expired_and_no_error() {
     store.record(&pairs.finish()).await.unwrap();
     let stats = store.stats();
     assert_eq!((stats.written, stats.expired, stats.refused), (1, 2, 0));
-    // Now: a bucket that keeps less than the window.
+    // Dropping present pairs means a retention shorter than the window.
     let error = store.record(&batch(&["u1", "u2"])).await.unwrap_err();
     assert_eq!(error.name(), "not_set_up");
     assert!(error.to_string().contains("retention"), "{error}");
@@ -279,7 +280,7 @@ async fn lines_too_old_for_the_server_are_expired_and_no_error() {
 }
 
 #[tokio::test]
-async fn a_body_refused_as_a_whole_is_not_taken_apart() {
+async fn a_body_refused_as_a_whole_is_not_split() {
     let message = r#"{"code":"unprocessable entity","message":"partial write: field type conflict: input field \"user\" on measurement \"pair\" is type string, already exists as type integer dropped=3"}"#;
     let server = FaultServer::start(move |_, _| Reply::status(422, "", message)).await;
     let store = store(&server);
@@ -304,13 +305,13 @@ async fn a_full_queue_is_busy_and_recovers() {
     let (first, second) = tokio::join!(store.record(&two), store.record(&three));
     assert_eq!(first.unwrap_err().name(), "timeout");
     assert_eq!(second.unwrap_err().name(), "busy");
-    // The room of the first is given back once its write is over.
+    // The queue capacity of the first batch is released once its write has ended.
     store.close().await.unwrap();
     assert_eq!(store.waiting_pairs(), 0);
 }
 
 #[tokio::test]
-async fn closing_delivers_what_was_queued() {
+async fn closing_delivers_queued_pairs() {
     let server = FaultServer::start(|_, _| Reply::written()).await;
     let store = InfluxStore::open(InfluxOptions {
         linger: Duration::from_secs(3600),
@@ -333,11 +334,11 @@ const ROW: &str = "#datatype,string,long,string,string,long\r\n,result,table,_fi
 const NOTHING: &str = "\r\n";
 const FIELDS: &str = r#"{"results":[{"statement_id":0,"series":[{"name":"pair","columns":["fieldKey","fieldType"],"values":[["user","string"]]}]}]}"#;
 
-/// The count that a server's answers to every query come to.
+/// The count from a server that sends the same reply to every query.
 async fn count_against(reply: Reply) -> Result<u64, StoreError> {
     let stalls = matches!(reply, Reply::Stall | Reply::BytesThenStall(_));
     let server = FaultServer::start(move |_, request| {
-        // The second request of a count looks at the types of fields.
+        // The second request of a count reads the field types.
         if request.target.starts_with("/query?org=o&q=SHOW+FIELD+KEYS") {
             return Reply::status(200, "", FIELDS);
         }
@@ -346,7 +347,7 @@ async fn count_against(reply: Reply) -> Result<u64, StoreError> {
     })
     .await;
     let store = if stalls {
-        hasty(&server)
+        store_with_short_timeouts(&server)
     } else {
         store(&server)
     };
@@ -354,13 +355,13 @@ async fn count_against(reply: Reply) -> Result<u64, StoreError> {
 }
 
 #[tokio::test]
-async fn a_whole_answer_is_a_count() {
+async fn a_complete_response_is_a_count() {
     assert_eq!(count_against(Reply::csv(ROW)).await.unwrap(), 12);
     assert_eq!(count_against(Reply::csv(NOTHING)).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn no_broken_answer_is_a_count() {
+async fn a_broken_response_is_an_error() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n";
     let length = ROW.len();
     let error_table = format!(
@@ -401,17 +402,17 @@ async fn no_broken_answer_is_a_count() {
         ),
         ("an error table after rows", Reply::csv(&error_table)),
         (
-            "a page for people",
+            "an HTML page",
             Reply::csv("<html><body>It works</body></html>\r\n\r\n"),
         ),
         (
-            "no UTF-8",
+            "invalid UTF-8",
             Reply::Bytes([head.as_bytes(), b"\r\n\xff\xfe,\x00\r\n\r\n"].concat()),
         ),
-        ("no number", Reply::csv(&ROW.replace("12", "many"))),
+        ("not a number", Reply::csv(&ROW.replace("12", "many"))),
         ("a negative number", Reply::csv(&ROW.replace("12", "-12"))),
-        ("no HTTP", Reply::text("hello\r\n\r\n")),
-        ("nothing", Reply::Bytes(Vec::new())),
+        ("not HTTP", Reply::text("hello\r\n\r\n")),
+        ("no response", Reply::Bytes(Vec::new())),
         ("a stall", Reply::Stall),
         (
             "a stall in the body",
@@ -434,7 +435,7 @@ async fn no_broken_answer_is_a_count() {
 }
 
 #[tokio::test]
-async fn a_refused_query_says_what_to_do() {
+async fn a_refused_query_maps_to_the_right_error() {
     let overload =
         r#"{"code":"invalid","message":"memory allocation limit reached: limit 1 bytes"}"#;
     for (status, body, name) in [
@@ -454,7 +455,7 @@ async fn a_refused_query_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn an_answer_about_types_and_erasures_is_needed_too() {
+async fn a_count_fails_without_field_types_or_erasures() {
     let erased = FIELDS.replace(
         r#""series":["#,
         r#""series":[{"name":"erased","columns":[],"values":[["points","integer"]]},"#,
@@ -477,9 +478,9 @@ async fn an_answer_about_types_and_erasures_is_needed_too() {
     }
 }
 
-/// In front of a server that can't tell types, or tells that they differ, a count is one of each shard by itself.
+/// If the server does not report field types, or reports mixed types, a count queries each shard by itself.
 #[tokio::test]
-async fn without_types_a_count_trusts_no_query_over_several_shards() {
+async fn without_field_types_a_count_queries_each_shard() {
     let mixed = FIELDS.replace(r#"[["user","#, r#"[["user","integer"],["user","#);
     for fields in [
         Reply::status(404, "", "no such page"),
@@ -490,21 +491,21 @@ async fn without_types_a_count_trusts_no_query_over_several_shards() {
             match request.target.starts_with("/query?") {
                 true => fields.clone(),
                 false if request.text().contains("union(tables") => Reply::csv(ROW),
-                // What such a query may come to, where types differ.
+                // A possible result of a query over several shards with mixed types.
                 false => Reply::csv(NOTHING),
             }
         })
         .await;
         let store = store(&server);
         assert_eq!(count_of_two_shards(&store).await, 12);
-        // From now on at once.
+        // The second count queries the shards immediately.
         let before = server.requests().len();
         assert_eq!(count_of_two_shards(&store).await, 12);
         assert_eq!(server.requests().len(), before + 1);
     }
 }
 
-/// A count as of the second minute of an hour, where a shard of an hour has begun.
+/// A count as of the second minute of an hour. Its window spans two shards of an hour.
 async fn count_of_two_shards(store: &InfluxStore) -> u64 {
     let segment = Segment::new("s").unwrap();
     let as_of = Timestamp::from_second(1_800_000_000 + 60).unwrap();
@@ -513,7 +514,7 @@ async fn count_of_two_shards(store: &InfluxStore) -> u64 {
 }
 
 #[tokio::test]
-async fn lists_are_whole_or_an_error() {
+async fn lists_are_complete_or_an_error() {
     let rows = "#datatype,string,long,string\r\n,result,table,segment\r\n,,0,b\r\n,,1,a\r\n\r\n";
     let whole = FaultServer::start(move |_, _| Reply::csv(rows)).await;
     let listed = store(&whole).segments(Timestamp::now()).await.unwrap();
@@ -540,7 +541,7 @@ async fn lists_are_whole_or_an_error() {
 }
 
 #[tokio::test]
-async fn one_slot_of_one_user_is_always_the_same_point() {
+async fn a_pair_in_one_slot_is_always_the_same_point() {
     let server = FaultServer::start(|_, _| Reply::written()).await;
     for _ in 0..2 {
         let mut builder = BatchBuilder::default();
@@ -558,9 +559,9 @@ async fn one_slot_of_one_user_is_always_the_same_point() {
     }
 }
 
-/// Bodies that stall hold connections until their deadline, and no thread: work that needs one goes on.
+/// Stalled bodies hold connections until their deadline but no thread, so that blocking work continues.
 #[test]
-fn stalled_answers_hold_no_thread() {
+fn stalled_responses_block_no_thread() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .max_blocking_threads(1)
@@ -575,18 +576,21 @@ fn stalled_answers_hold_no_thread() {
         );
         let server =
             FaultServer::start(move |_, _| Reply::BytesThenStall(head.clone().into_bytes())).await;
-        let patient = InfluxOptions {
+        let slow_options = InfluxOptions {
             query_timeout: Duration::from_secs(3600),
             ..options(&server.url())
         };
-        let store = std::sync::Arc::new(InfluxStore::open(patient).unwrap());
+        let store = std::sync::Arc::new(InfluxStore::open(slow_options).unwrap());
         let mut counts = tokio::task::JoinSet::new();
         for _ in 0..5 {
             let store = std::sync::Arc::clone(&store);
             counts.spawn(async move { count(&store).await });
         }
-        until("all are asked", async || server.requests().len() == 5).await;
-        // Twice, so that whatever a count does at the head of its answer was done before.
+        until("all queries are sent", async || {
+            server.requests().len() == 5
+        })
+        .await;
+        // Twice, so that the counts have processed the response headers before the second check.
         for _ in 0..2 {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let worked = tokio::task::spawn_blocking(|| ());
@@ -599,7 +603,7 @@ fn stalled_answers_hold_no_thread() {
 }
 
 #[tokio::test]
-async fn users_are_looked_up_by_turns() {
+async fn user_lookups_are_limited() {
     let server = FaultServer::start(|_, _| Reply::Stall).await;
     let store = InfluxStore::open(InfluxOptions {
         lookups: 2,
@@ -612,10 +616,13 @@ async fn users_are_looked_up_by_turns() {
     let two = async {
         let (looked, erased) =
             tokio::join!(store.memberships(&user, now), store.forget(&user, now));
-        panic!("nobody answers them: {looked:?}, {erased:?}");
+        panic!("the server does not respond: {looked:?}, {erased:?}");
     };
     let others = async {
-        until("two are asked", async || server.requests().len() == 2).await;
+        until("two queries are sent", async || {
+            server.requests().len() == 2
+        })
+        .await;
         let (looked, erased) = tokio::join!(
             futures::future::join_all((0..5).map(|_| store.memberships(&user, now))),
             futures::future::join_all((0..5).map(|_| store.forget(&user, now))),

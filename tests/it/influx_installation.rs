@@ -1,4 +1,4 @@
-//! What all instances on a bucket agree on, on a real InfluxDB: one key, and no other `window`, `resolution` or `user_key`.
+//! All instances on a bucket share one key and the same `window`, `resolution` and `user_key`, on a real InfluxDB.
 
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,14 @@ const POINTS: &str = "from(bucket: \"b\") |> range(start: -15d, stop: 1d) |> fil
                       r._measurement == \"pair\") |> group() |> keep(columns: [\"_time\", \"_value\"])";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_that_race_for_the_key_agree() {
+async fn concurrent_instances_agree_on_one_key() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
     for round in 0..3 {
-        // As it is with buckets of a former version.
+        // The state of a bucket from a former version.
         server.delete("b_trend", "installation").await;
         server.delete("b", "pair").await;
         let slot = present();
@@ -53,12 +53,12 @@ async fn instances_that_race_for_the_key_agree() {
             slowest = slowest.max(took.unwrap());
         }
         let points = server.flux(POINTS).await;
-        // A server that is slower than they wait for each other lets them agree later.
+        // If the server is slower than the instances wait for each other, they agree later.
         assert!(
             points.len() == 1 || slowest > Duration::from_secs(2),
             "round {round}: one key, so one point: {points:?}"
         );
-        // Whoever comes later has the one key, and the user counts once whatever happened.
+        // Later instances use the agreed key, and the user counts once in any case.
         for _ in 0..2 {
             let late = InfluxStore::open(options.clone()).unwrap();
             late.record(&batch([("u", "s", slot)])).await.unwrap();
@@ -71,7 +71,7 @@ async fn instances_that_race_for_the_key_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn installations_have_keys_of_their_own_and_keep_them() {
+async fn each_installation_keeps_its_own_key() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -93,7 +93,7 @@ async fn installations_have_keys_of_their_own_and_keep_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_differs_refuses_and_names_the_setting() {
+async fn an_instance_with_different_settings_fails_and_names_the_setting() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -132,13 +132,13 @@ async fn an_instance_that_differs_refuses_and_names_the_setting() {
             assert!(error.to_string().contains(named), "{named}: {error}");
         }
     }
-    // One that looks only, over another window, may.
-    let looks = InfluxStore::open(InfluxOptions {
+    // With `any_window`, a store may read over another window.
+    let reader = InfluxStore::open(InfluxOptions {
         any_window: true,
         ..with(frame(7 * 24, 60), None)
     });
     assert_eq!(
-        looks
+        reader
             .unwrap()
             .segments(Timestamp::now())
             .await
@@ -147,7 +147,7 @@ async fn an_instance_that_differs_refuses_and_names_the_setting() {
         1
     );
 
-    // Set-up changes the window, and no resolution or key under pairs that are there.
+    // Set-up can change the window, but not the resolution or the key of existing pairs.
     let other = set_up(&with(frame(14 * 24, 120), None), false)
         .await
         .unwrap_err();
@@ -172,7 +172,7 @@ async fn an_instance_that_differs_refuses_and_names_the_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_differs_does_not_start() {
+async fn a_process_with_different_settings_does_not_start() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -204,7 +204,7 @@ async fn a_process_that_differs_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_reads_where_nobody_made_a_key() {
+async fn a_reader_reads_a_bucket_without_a_key() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -222,7 +222,7 @@ async fn a_reader_reads_where_nobody_made_a_key() {
     let reader = with(&made.tokens[1].token);
     assert_eq!(reader.segments(Timestamp::now()).await.unwrap(), []);
     assert_eq!(reader.prepare().await.unwrap_err().name(), "unavailable");
-    // The service's own token makes what is missing.
+    // The service's own token creates the missing key.
     let service = with(&made.tokens[0].token);
     service
         .record(&batch([("u", "s", present())]))

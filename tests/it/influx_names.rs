@@ -1,4 +1,4 @@
-//! Names of every kind through a real InfluxDB: written as lines, asked for in Flux literals, read from its CSV.
+//! Names of every kind on a real InfluxDB: written in line protocol, queried in Flux literals, read from CSV.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use domain::{BatchBuilder, Segment, Timestamp, UserId};
 
 use crate::support::influxd::Influxd;
 
-/// What has a meaning somewhere on the way, and what is hard to carry.
+/// Pieces that are special in one of the formats, and characters that are hard to encode.
 const PIECES: &[&str] = &[
     "\\", "\\", ",", " ", "=", "\"", "${", "$", "{", "}", "\\x24", "\\${x}", "//", "|>", "#", "'",
     "a", "pair", "u", "é", "\u{301}", "\u{2028}", "\u{feff}", "\u{200f}", "🏀", "%2F", ")",
@@ -23,7 +23,7 @@ fn name(random: &mut fastrand::Rng) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_name_comes_back_as_it_was() {
+async fn every_name_round_trips() {
     let Some(server) = Influxd::start().await else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The service with InfluxDB away: pairs wait on disk and lose nothing.
+//! The service while InfluxDB is unavailable: pairs are spooled to disk and none is lost.
 
 use stores::influx::set_up;
 
@@ -39,7 +39,7 @@ async fn a_killed_service_delivers_its_spool_after_the_restart() {
     assert!(detail.starts_with("210 pairs wait"), "{detail}");
     service.kill();
 
-    // The service comes up while InfluxDB is still away.
+    // The service starts while InfluxDB is still unavailable.
     let service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&users("after", 10), "s").await, 202);
     server.restart().await;
@@ -50,7 +50,7 @@ async fn a_killed_service_delivers_its_spool_after_the_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cut_and_stalled_connections_under_load_lose_nothing() {
+async fn cut_and_stalled_connections_under_load_lose_no_pair() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -91,12 +91,12 @@ async fn cut_and_stalled_connections_under_load_lose_nothing() {
     assert_eq!(
         service.fresh_count("s").await,
         accepted,
-        "each accepted pair counts, once"
+        "each accepted pair counts once"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_spool_the_service_says_to_come_back() {
+async fn without_a_spool_writes_get_a_503() {
     let Some(mut server) = Influxd::start().await else {
         return;
     };

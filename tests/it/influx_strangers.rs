@@ -1,4 +1,4 @@
-//! Points of another program in our measurements, on a real InfluxDB: they hide nobody, and they are told of.
+//! Points of another program in our measurements, on a real InfluxDB: they hide no user and are reported.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ fn back(minutes: u64) -> Slot {
     Slot::new(present.number() - minutes)
 }
 
-/// A line of another program in the measurement of pairs, so many minutes ago.
-fn strange(value: &str, minutes: u64) -> String {
+/// A line of another program in the measurement of pairs, `minutes` ago.
+fn foreign_line(value: &str, minutes: u64) -> String {
     let seconds = back(minutes).number() * 60;
     format!("pair,segment=x user={value} {seconds}000000000")
 }
@@ -35,7 +35,7 @@ async fn users(store: &InfluxStore, name: &str, window: Duration) -> u64 {
     counted.unwrap().users
 }
 
-/// Users of yesterday, of a week ago and of today in two segments, one of them also of `x`.
+/// Records users of a week ago, of yesterday and of today in the segments `s` and `x`.
 async fn fill(store: &InfluxStore) {
     let pairs = [
         ("u1", "s", back(7 * DAY)),
@@ -71,11 +71,11 @@ async fn check(store: &InfluxStore, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_of_another_program_hides_nobody() {
+async fn foreign_field_types_hide_no_user() {
     let Some(server) = Influxd::start().await else {
         return;
     };
-    // Of each type, in a day before all of ours, between them, and in several.
+    // Each type: in a day before all pairs, in a day between them, and in several days.
     for (number, (value, minutes)) in [
         ("1i", &[10 * DAY][..]),
         ("1", &[4 * DAY]),
@@ -94,18 +94,20 @@ async fn a_number_of_another_program_hides_nobody() {
             Vec::<String>::new()
         );
         for minutes in minutes {
-            let status = server.write_raw(&bucket, strange(value, *minutes)).await;
+            let status = server
+                .write_raw(&bucket, foreign_line(value, *minutes))
+                .await;
             assert_eq!(status, 204);
         }
         let what = format!("{value} {minutes:?} minutes ago");
         check(&store, &what).await;
-        // Once more, now that it is known; and by one that knows nothing yet.
+        // Check again with the known field types, then with a new store that has not read them yet.
         check(&store, &what).await;
         let other = InfluxStore::open(server.options(&bucket, two_weeks())).unwrap();
         check(&other, &what).await;
-        let told = other.strangers(Timestamp::now()).await.unwrap();
-        assert_eq!(told.len(), 1 + minutes.len(), "{told:?}");
-        assert!(told[1].contains("influx delete"), "{told:?}");
+        let warnings = other.strangers(Timestamp::now()).await.unwrap();
+        assert_eq!(warnings.len(), 1 + minutes.len(), "{warnings:?}");
+        assert!(warnings[1].contains("influx delete"), "{warnings:?}");
         let user = UserId::new("u1").unwrap();
         assert_eq!(other.forget(&user, Timestamp::now()).await.unwrap(), 2);
         assert_eq!(users(&store, "s", Duration::from_hours(14 * 24)).await, 2);
@@ -113,7 +115,7 @@ async fn a_number_of_another_program_hides_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fraction_of_another_program_hides_no_trend() {
+async fn a_foreign_fraction_hides_no_trend_point() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -143,7 +145,7 @@ async fn a_fraction_of_another_program_hides_no_trend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn set_up_and_audit_tell_of_it() {
+async fn set_up_and_audit_report_foreign_points() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -152,9 +154,12 @@ async fn set_up_and_audit_tell_of_it() {
     assert_eq!(quiet.warnings, Vec::<String>::new());
     let store = InfluxStore::open(options.clone()).unwrap();
     fill(&store).await;
-    assert_eq!(server.write_raw("b", strange("1i", 10 * DAY)).await, 204);
-    let told = set_up(&options, false).await.unwrap();
-    assert_eq!(told.warnings.len(), 2, "{:?}", told.warnings);
+    assert_eq!(
+        server.write_raw("b", foreign_line("1i", 10 * DAY)).await,
+        204
+    );
+    let report = set_up(&options, false).await.unwrap();
+    assert_eq!(report.warnings.len(), 2, "{:?}", report.warnings);
 
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().join("data");
@@ -177,7 +182,7 @@ async fn set_up_and_audit_tell_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_is_not_well_while_pairs_of_some_days_are_refused() {
+async fn a_service_is_degraded_while_pairs_of_some_days_are_refused() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -189,30 +194,36 @@ async fn a_service_is_not_well_while_pairs_of_some_days_are_refused() {
     let settings = settings_at(&url, &[("influx_trend_bucket", "b_trend")]);
     let service = Service::start(folder.path(), &settings).await;
     assert_eq!(service.get("/readyz").await["status"], "ready");
-    assert_eq!(server.write_raw("b", strange("1i", 10 * DAY)).await, 204);
+    assert_eq!(
+        server.write_raw("b", foreign_line("1i", 10 * DAY)).await,
+        204
+    );
     let ready = service.get("/readyz").await;
     assert_eq!(ready["status"], "degraded");
     assert_eq!(
         (&ready["writes"], &ready["reads"]),
         (&true.into(), &true.into())
     );
-    let told = ready["components"]["foreign_points"]["detail"].as_str();
+    let detail = ready["components"]["foreign_points"]["detail"].as_str();
     assert!(
-        told.is_some_and(|told| told.contains("whose field user has type integer")),
+        detail.is_some_and(|detail| detail.contains("whose field user has type integer")),
         "{ready}"
     );
     assert!(!service.text("/").await.contains("Everything works"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mixed_bucket_is_exported_once() {
+async fn a_bucket_with_mixed_types_is_exported_without_duplicates() {
     let Some(server) = Influxd::start().await else {
         return;
     };
     let store = server.store("b", two_weeks()).await;
     fill(&store).await;
-    assert_eq!(server.write_raw("b", strange("1i", 4 * DAY)).await, 204);
-    // It knows of nothing yet.
+    assert_eq!(
+        server.write_raw("b", foreign_line("1i", 4 * DAY)).await,
+        204
+    );
+    // A new store that has not read the field types yet.
     let other = InfluxStore::open(server.options("b", two_weeks())).unwrap();
     let exported = other
         .export(&segment("s"), back(13 * DAY)..=back(0))
@@ -229,7 +240,7 @@ async fn a_mixed_bucket_is_exported_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_and_a_bucket_with_a_slash_are_told_types_too() {
+async fn field_types_are_read_with_a_reader_token_and_from_a_bucket_with_a_slash() {
     let Some(server) = Influxd::start().await else {
         return;
     };
@@ -245,7 +256,10 @@ async fn a_reader_and_a_bucket_with_a_slash_are_told_types_too() {
     });
     let reader = reader.unwrap();
     check(&reader, "a reader").await;
-    assert_eq!(server.write_raw("a/b", strange("1i", 10 * DAY)).await, 204);
+    assert_eq!(
+        server.write_raw("a/b", foreign_line("1i", 10 * DAY)).await,
+        204
+    );
     check(&reader, "a reader, mixed").await;
     assert_eq!(reader.strangers(Timestamp::now()).await.unwrap().len(), 2);
 }

@@ -1,4 +1,4 @@
-//! Refreshes over a real InfluxDB: what it is asked for many small segments, and what becomes of a query that fails.
+//! Refreshes on a real InfluxDB: the number of queries for many small segments, and the handling of a failed query.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use crate::support::service::Service;
 use crate::support::two_weeks;
 
 const SEGMENTS: usize = 60;
-/// The segment whose count can be made to fail.
+/// The segment whose count can be set to fail.
 const FAILING: &str = "s07";
 
-/// A service whose InfluxDB notes what it is asked.
+/// A service whose queries to InfluxDB are recorded.
 struct Site {
     server: Influxd,
     between: FaultServer,
@@ -25,9 +25,9 @@ struct Site {
     _directory: tempfile::TempDir,
 }
 
-/// Queries since some request.
+/// The number of queries of a refresh.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+struct Queries {
     counts: usize,
     erasures: usize,
 }
@@ -61,7 +61,7 @@ impl Site {
         })
     }
 
-    /// Adds users to every segment, so that the n-th has `n % 9 + more`.
+    /// Adds users to every segment, so that the n-th segment has `n % 9 + more`.
     async fn fill(&self, more: usize) {
         for (index, segment) in names().iter().enumerate() {
             let users: Vec<String> = (0..index % 9 + more)
@@ -71,35 +71,39 @@ impl Site {
         }
     }
 
-    /// A refresh of everything; what it says, and what the server was asked for it.
-    async fn refresh(&self) -> (Value, Asked) {
+    /// Refreshes all segments. Returns the report and the queries that the server received.
+    async fn refresh(&self) -> (Value, Queries) {
         let before = self.between.requests().len();
         let url = format!("{}/v1/admin/refresh", self.service.url());
-        let answer = reqwest::Client::new().post(url).send().await.unwrap();
-        let report = answer.json().await.unwrap();
+        let response = reqwest::Client::new().post(url).send().await.unwrap();
+        let report = response.json().await.unwrap();
         let requests = self.between.requests().split_off(before);
         let with = |text: &str| {
-            let asked = requests.iter().filter(|request| {
+            let queries = requests.iter().filter(|request| {
                 request.target.contains("/query")
                     && String::from_utf8_lossy(&request.body).contains(text)
             });
-            asked.count()
+            queries.count()
         };
-        let asked = Asked {
+        let queries = Queries {
             counts: with("distinct()"),
             erasures: with(r#"_measurement == \"erased\""#),
         };
-        (report, asked)
+        (report, queries)
     }
 
-    /// What is known of every segment, without any further query.
+    /// Checks the count of every segment. The counts must come from memory, without a query.
     async fn check_counts(&self, expected: impl Fn(usize) -> usize) {
         let before = self.between.requests().len();
         for (index, segment) in names().iter().enumerate() {
             let users = self.service.count(segment).await;
             assert_eq!(users, expected(index) as u64, "{segment}");
         }
-        assert_eq!(self.between.requests().len(), before, "all are in memory");
+        assert_eq!(
+            self.between.requests().len(),
+            before,
+            "all counts are in memory"
+        );
     }
 }
 
@@ -108,30 +112,30 @@ fn names() -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_small_segments_take_few_queries_and_every_count_is_exact() {
+async fn small_segments_share_queries_and_every_count_is_exact() {
     let Some(site) = Site::start().await else {
         return;
     };
     site.fill(1).await;
-    let (report, asked) = site.refresh().await;
+    let (report, queries) = site.refresh().await;
     assert_eq!(report["refreshed"], SEGMENTS, "{report}");
     assert_eq!(
-        asked,
-        Asked {
+        queries,
+        Queries {
             counts: SEGMENTS,
             erasures: 0
         },
-        "none is known to be small"
+        "no segment is known to be small"
     );
     site.fill(3).await;
-    let (report, asked) = site.refresh().await;
+    let (report, queries) = site.refresh().await;
     assert_eq!(
         (&report["refreshed"], &report["failed"]),
         (&SEGMENTS.into(), &0.into())
     );
     assert_eq!(
-        asked,
-        Asked {
+        queries,
+        Queries {
             counts: 3,
             erasures: 0
         }
@@ -145,37 +149,37 @@ async fn many_small_segments_take_few_queries_and_every_count_is_exact() {
         assert!(metrics.contains(&line), "{line} {metrics}");
     }
 
-    // Another instance erased somebody from one segment, who is counted no more: one look a query at what was erased, and
-    // one more query for that segment.
+    // Another instance erased a user from one segment. Each query reads the erasures once, and that segment takes one
+    // more query.
     let slot = Timestamp::now().as_second() / 60 * 60 * 1_000_000_000;
     let erased = format!(
         "erased,segment=s30 points=1i {slot}\npair,segment=s30 user=\"\u{1}erased\" {}",
         slot + 7
     );
     assert_eq!(site.server.write_raw("b", erased).await, 204);
-    let (_, asked) = site.refresh().await;
+    let (_, queries) = site.refresh().await;
     assert_eq!(
-        asked,
-        Asked {
+        queries,
+        Queries {
             counts: 4,
             erasures: 3
         }
     );
     site.check_counts(|index| index % 9 + 3).await;
-    let (_, asked) = site.refresh().await;
+    let (_, queries) = site.refresh().await;
     assert_eq!(
-        asked,
-        Asked {
+        queries,
+        Queries {
             counts: 3,
             erasures: 2
         },
-        "it is known of s30"
+        "the erasure in s30 is known"
     );
     site.check_counts(|index| index % 9 + 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_that_fails_for_one_segment_is_made_for_each_of_the_others() {
+async fn a_failed_shared_query_is_retried_per_segment() {
     let Some(site) = Site::start().await else {
         return;
     };
@@ -183,19 +187,19 @@ async fn a_query_that_fails_for_one_segment_is_made_for_each_of_the_others() {
     site.refresh().await;
     site.fill(3).await;
     site.is_failing.store(true, Ordering::SeqCst);
-    let (report, asked) = site.refresh().await;
+    let (report, queries) = site.refresh().await;
     assert_eq!(
         (&report["refreshed"], &report["failed"]),
         (&(SEGMENTS - 1).into(), &1.into())
     );
-    assert_eq!(asked.counts, 3 + 25);
+    assert_eq!(queries.counts, 3 + 25);
     let kept = |index| if names()[index] == FAILING { 1 } else { 3 };
     site.check_counts(|index| index % 9 + kept(index)).await;
 
-    // From then on its failure costs one query.
+    // From then on the failing segment costs one query.
     site.fill(5).await;
-    let (report, asked) = site.refresh().await;
-    assert_eq!((&report["failed"], asked.counts), (&1.into(), 2 + 25));
+    let (report, queries) = site.refresh().await;
+    assert_eq!((&report["failed"], queries.counts), (&1.into(), 2 + 25));
     site.is_failing.store(false, Ordering::SeqCst);
     let (report, _) = site.refresh().await;
     assert_eq!(

@@ -1,10 +1,10 @@
-//! headcount as a library: the example program is run, twice on one directory.
+//! headcount as a library: runs the example program twice on one directory.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 #[test]
-fn the_example_counts_and_remembers() {
+fn the_example_counts_and_persists() {
     let directory = tempfile::tempdir().unwrap();
     let expected =
         "sports, two weeks: 2\nsports, one day:   2\nnews, two weeks:   1\nunknown:           0\n";
@@ -22,7 +22,7 @@ fn the_example_counts_and_remembers() {
     }
 }
 
-/// The path of an example, built unless the whole of `cargo test` has built it already.
+/// Builds an example, unless `cargo test` has built it already, and returns its path.
 fn example(name: &str) -> PathBuf {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--example", name])

@@ -1,4 +1,4 @@
-//! Lists of all segments: what they cost, what they say of each segment, and what they never leave out.
+//! Lists of all segments: their queries, the state of each segment, and completeness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::rig::{CACHE_TTL, Rig, name, settle};
 
 const PAST_CACHE_TTL: Duration = Duration::from_secs(CACHE_TTL.as_secs() + 1);
 
-/// Name, users, stale.
+/// The name, users and `stale` of each row.
 fn rows(list: &[Listed]) -> Vec<(&str, Option<u64>, bool)> {
     let row = |listed: &'_ Listed| (listed.count.map(|count| count.users), listed.stale);
     list.iter()
@@ -22,7 +22,7 @@ fn rows(list: &[Listed]) -> Vec<(&str, Option<u64>, bool)> {
 }
 
 #[tokio::test]
-async fn fifty_lists_are_one_query() {
+async fn concurrent_lists_share_one_query() {
     let rig = Arc::new(Rig::new().await);
     rig.record_in(&["u1"], &["a", "b"]).await;
     rig.store.hold_lists();
@@ -40,13 +40,13 @@ async fn fifty_lists_are_one_query() {
         assert_eq!(rows(&list), [("a", Some(1), false), ("b", Some(1), false)]);
     }
     assert_eq!((rig.store.lists(), rig.store.counts()), (1, 2));
-    // A reader's query, too, makes the cache's list whole.
+    // A read's query also completes the list in the cache.
     rig.list().await;
     assert_eq!(rig.store.lists(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_note_that_the_list_is_whole_ran_out_one_query_is_made() {
+async fn an_expired_completeness_mark_causes_one_query() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
@@ -59,7 +59,7 @@ async fn when_the_note_that_the_list_is_whole_ran_out_one_query_is_made() {
         })
         .collect();
     settle().await;
-    assert_eq!(rig.store.lists(), 2, "the refresh made the first");
+    assert_eq!(rig.store.lists(), 2, "the refresh made the first query");
     rig.store.release_lists();
     for list in lists {
         assert_eq!(rows(&list.await.unwrap()), [("a", Some(1), false)]);
@@ -68,7 +68,7 @@ async fn when_the_note_that_the_list_is_whole_ran_out_one_query_is_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_can_not_list_those_known_are_listed() {
+async fn cached_segments_are_listed_while_the_store_can_not_list() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
@@ -80,13 +80,13 @@ async fn while_the_store_can_not_list_those_known_are_listed() {
         rows(&list),
         [("a", Some(1), false), ("new", Some(1), false)]
     );
-    // One that does not answer is not waited for.
+    // The list does not wait for a store that does not respond.
     rig.store.hold_lists();
     assert_eq!(rig.list().await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_segment_that_can_not_be_counted_is_marked_and_takes_no_other_along() {
+async fn a_failed_count_marks_only_its_own_segment() {
     let rig = Rig::new().await;
     rig.record_in(&["u1"], &["a", "bad", "c"]).await;
     rig.store.fail_segment(&name("bad"));
@@ -101,27 +101,27 @@ async fn a_segment_that_can_not_be_counted_is_marked_and_takes_no_other_along() 
 }
 
 #[tokio::test]
-async fn a_list_has_whatever_the_cache_has() {
+async fn a_list_contains_every_cached_segment() {
     let rig = Rig::new().await;
     rig.record_in(&["u1"], &["a", "b", "c"]).await;
     rig.refresh().await;
     rig.clock.advance(PAST_CACHE_TTL);
     rig.record(&["u2"], "new").await;
     rig.store.set_away(true);
-    // Another process, which remembers nothing.
+    // Another process with empty memory.
     let other = rig.beside();
     let list = other.list().await;
     let last_known = ["a", "b", "c"].map(|name| (name, Some(1), true));
     assert_eq!(rows(&list)[..3], last_known);
     assert_eq!(rows(&list)[3..], [("new", None, true)]);
-    // Without the cache either, what the process remembers.
+    // Without the cache, the list comes from the memory of the process.
     other.cache.set_away(true);
     assert_eq!(rows(&other.list().await)[..3], last_known);
     rig.beside().counts.list(rig.full()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_waits_for_a_slow_segment_as_long_as_a_reader() {
+async fn a_list_waits_for_a_slow_segment_as_long_as_a_read() {
     let rig = Rig::new().await;
     rig.record_in(&["u1"], &["a", "slow"]).await;
     rig.store.hold_segment(&name("slow"));
@@ -136,11 +136,11 @@ async fn a_list_waits_for_a_slow_segment_as_long_as_a_reader() {
         rows(&list),
         [("a", Some(1), false), ("slow", Some(1), false)]
     );
-    assert_eq!(rig.store.counts(), 2, "the count went on");
+    assert_eq!(rig.store.counts(), 2, "the count continued");
 }
 
 #[tokio::test]
-async fn a_list_and_a_count_agree_on_what_is_recent() {
+async fn a_list_and_a_count_agree_on_freshness() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
@@ -154,14 +154,14 @@ async fn a_list_and_a_count_agree_on_what_is_recent() {
     assert_eq!(rows(&rig.list().await), [("a", Some(2), false)]);
     assert_eq!(rig.get("a").await.count.users, 2);
 
-    // A window later nobody is there.
+    // A window later all pairs have expired.
     rig.clock.advance(Duration::from_secs(rig.full().seconds()));
     assert_eq!(rows(&rig.list().await), []);
     assert_eq!(rig.get("a").await.count.users, 0);
 }
 
 #[tokio::test]
-async fn an_old_count_is_called_stale_in_a_list() {
+async fn an_old_count_is_stale_in_a_list() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
@@ -176,24 +176,24 @@ async fn an_old_count_is_called_stale_in_a_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_is_repeated_for_memory_ttl() {
+async fn a_list_is_cached_for_memory_ttl() {
     let second = Duration::from_secs(1);
     let rig = Rig::with(2, second).await;
     rig.record_in(&["u1"], &["a", "b"]).await;
     rig.refresh().await;
     let first = rig.list().await;
-    let asked = rig.cache.lists();
+    let before = rig.cache.lists();
     for _ in 0..100 {
         assert!(Arc::ptr_eq(&first, &rig.list().await));
     }
-    assert_eq!(rig.cache.lists(), asked, "the cache is not asked");
+    assert_eq!(rig.cache.lists(), before, "the cache is not queried");
     tokio::time::sleep(second * 2).await;
     rig.list().await;
-    assert_eq!(rig.cache.lists(), asked + 1);
+    assert_eq!(rig.cache.lists(), before + 1);
 }
 
 #[tokio::test]
-async fn a_list_is_over_the_window_that_was_asked_for() {
+async fn a_list_uses_the_requested_window() {
     let rig = Rig::new().await;
     rig.record_in(&["u1"], &["a", "b"]).await;
     rig.refresh().await;

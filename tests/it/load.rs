@@ -1,4 +1,4 @@
-//! `headcount load` and what reads what it loaded, as programs: nothing that is wrong ends with 0 and without a word.
+//! `headcount load` and the commands that read counts, as programs: no error exits with 0 and without a message.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::program::{Run, run};
 use crate::support::service::Service;
 
-/// Loads `text` from a file of this name.
+/// Writes `text` to a file of this name and loads it.
 fn load(folder: &Path, url: &str, name: &str, text: impl AsRef<[u8]>, flags: &[&str]) -> Run {
     std::fs::write(folder.join(name), text).unwrap();
     let arguments = [&["load", name, "--url", url][..], flags].concat();
@@ -15,7 +15,7 @@ fn load(folder: &Path, url: &str, name: &str, text: impl AsRef<[u8]>, flags: &[&
 }
 
 #[tokio::test]
-async fn a_day_of_2020_does_not_count_as_today() {
+async fn old_timestamps_do_not_count_as_now() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let service = Service::start(folder, &[]).await;
@@ -36,7 +36,7 @@ async fn a_day_of_2020_does_not_count_as_today() {
     }
     assert_eq!(service.count("old").await, 0);
 
-    // A name that is not usual is warned of.
+    // An unusual column name causes a warning.
     let text = "user_id,segment,Zeitpunkt\nu1,new,2020-03-01T12:00:00Z\n";
     let run = load(folder, &url, "d.csv", text, &[]);
     assert_eq!(run.code, Some(0), "{run:?}");
@@ -49,7 +49,7 @@ async fn a_day_of_2020_does_not_count_as_today() {
         run.err.contains("`Zeitpunkt`") && run.out.contains("not used   `Zeitpunkt`"),
         "{run:?}"
     );
-    // So is a field of JSON.
+    // An unusual field of JSON does as well.
     let text = r#"{"user_id":"u1","segment":"new","ts":1583064000}"#;
     let run = load(folder, &url, "e.ndjson", text, &[]);
     assert_eq!(run.code, Some(0), "{run:?}");
@@ -61,7 +61,7 @@ async fn a_day_of_2020_does_not_count_as_today() {
 }
 
 #[tokio::test]
-async fn a_load_of_which_nothing_is_accepted_fails() {
+async fn a_load_without_accepted_pairs_fails() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let service = Service::start(folder, &[]).await;
@@ -105,7 +105,7 @@ async fn a_load_of_which_nothing_is_accepted_fails() {
 }
 
 #[tokio::test]
-async fn some_rejected_pairs_are_told_and_kept() {
+async fn rejected_pairs_are_reported_and_saved() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let service = Service::start(folder, &[]).await;
@@ -128,7 +128,11 @@ async fn some_rejected_pairs_are_told_and_kept() {
                 .to_owned()
         })
         .collect();
-    assert_eq!(items.join("\n") + "\n", bad, "all, with what was sent");
+    assert_eq!(
+        items.join("\n") + "\n",
+        bad,
+        "all rejected items as they were sent"
+    );
 
     for (flags, part) in [
         (
@@ -155,14 +159,14 @@ async fn some_rejected_pairs_are_told_and_kept() {
 }
 
 #[tokio::test]
-async fn every_way_of_writing_now_counts() {
+async fn every_timestamp_format_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let service = Service::start(folder, &[]).await;
     let url = service.url();
     let now = jiff::Timestamp::now();
     let civil = now.strftime("%Y-%m-%d %H:%M:%S").to_string();
-    let ways = [
+    let formats = [
         now.as_second().to_string(),
         now.as_millisecond().to_string(),
         now.as_microsecond().to_string(),
@@ -171,7 +175,7 @@ async fn every_way_of_writing_now_counts() {
         format!("{civil}+00:00"),
         civil,
     ];
-    let rows: String = ways
+    let rows: String = formats
         .iter()
         .enumerate()
         .map(|(number, at)| format!("u{number},csv,{at}\n"))
@@ -185,7 +189,7 @@ async fn every_way_of_writing_now_counts() {
     );
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
     assert_eq!(service.count("csv").await, 7);
-    let items: Vec<String> = ways
+    let items: Vec<String> = formats
         .iter()
         .enumerate()
         .map(|(number, at)| format!(r#"{{"user_id":"u{number}","segment":"json","at":"{at}"}}"#))
@@ -202,13 +206,14 @@ async fn every_way_of_writing_now_counts() {
 }
 
 #[tokio::test]
-async fn a_slip_in_a_name_is_told_from_an_empty_segment() {
+async fn a_misspelled_segment_is_reported_as_never_seen() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let service = Service::start(folder, &[]).await;
     let url = service.url();
-    let run_it = |arguments: &[&str]| run(folder, &[], &[arguments, &["--url", &url]].concat());
-    let run = run_it(&["segments"]);
+    let run_with_url =
+        |arguments: &[&str]| run(folder, &[], &[arguments, &["--url", &url]].concat());
+    let run = run_with_url(&["segments"]);
     assert_eq!(
         (run.code, run.err.as_str()),
         (Some(0), "there are no segments\n")
@@ -220,27 +225,27 @@ async fn a_slip_in_a_name_is_told_from_an_empty_segment() {
         r#"{"user_id":"u","segment":"sports"}"#,
         &[],
     );
-    let run = run_it(&["count", "sports"]);
+    let run = run_with_url(&["count", "sports"]);
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
-    let run = run_it(&["count", "spotrs"]);
+    let run = run_with_url(&["count", "spotrs"]);
     assert_eq!(run.code, Some(0));
     assert!(
         run.out.starts_with("spotrs: 0 users") && run.out.contains("never seen"),
         "{run:?}"
     );
     assert_eq!(run.err, "`spotrs` was never seen: did you mean `sports`?\n");
-    let run = run_it(&["count", "gardening", "--json"]);
+    let run = run_with_url(&["count", "gardening", "--json"]);
     assert_eq!((run.code, &run.json()["users"]), (Some(0), &0.into()));
     assert_eq!(
         run.err,
         "`gardening` was never seen; `headcount segments` lists those that were\n"
     );
-    let run = run_it(&["segments", "--prefix", "x"]);
+    let run = run_with_url(&["segments", "--prefix", "x"]);
     assert_eq!(
         (run.code, run.err.as_str()),
         (Some(0), "no segment begins with `x`\n")
     );
-    let run = run_it(&["audit", "spotrs"]);
+    let run = run_with_url(&["audit", "spotrs"]);
     assert_eq!(run.code, Some(0), "{run:?}");
     assert!(run.err.contains("nobody is in `spotrs`"), "{run:?}");
 }

@@ -1,9 +1,9 @@
-//! The tokens file, and what becomes of it while the service runs.
+//! The tokens file, and its reload while the service runs.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_service_takes_up_the_tokens_file() {
+async fn a_running_service_reloads_the_tokens_file() {
     let file = TokensFile::new(&[token("old", &[Scope::Read])]);
     let app = App::start_with(&[("tokens_file", file.path())]).await;
     assert_eq!(
@@ -14,7 +14,7 @@ async fn a_running_service_takes_up_the_tokens_file() {
     wait_for_status(&app, "new", 200).await;
     assert_eq!(app.metric("headcount_tokens").await, 2.0);
 
-    // Broken: everything stays as it was, and somebody is told.
+    // A broken file changes nothing and is reported.
     std::fs::write(&file.path, "version = 1\n[[token]]\nname = ").unwrap();
     let counted =
         async || (app.metric("headcount_tokens_file_errors_total").await == 1.0).then_some(());
@@ -23,7 +23,7 @@ async fn a_running_service_takes_up_the_tokens_file() {
         (status_of(&app, "old").await, status_of(&app, "new").await),
         (200, 200)
     );
-    // It goes on being told: a revocation that has no effect must not look like one that has.
+    // The report persists: an ineffective revocation must not look like an effective one.
     let broken = "headcount_auth_file_broken{file=\"tokens_file\"}";
     poll("the gauge", async || {
         (app.metric(broken).await == 1.0).then_some(())
@@ -34,7 +34,7 @@ async fn a_running_service_takes_up_the_tokens_file() {
         (ready.status, &ready.json["status"]),
         (200, &json!("degraded"))
     );
-    // Strangers learn that something is wrong, and readers what.
+    // Unauthenticated clients see only that something is wrong. Tokens with `read` see the details.
     assert_eq!(
         ready.json["components"]["tokens_file"],
         json!({"ok": false})
@@ -46,10 +46,10 @@ async fn a_running_service_takes_up_the_tokens_file() {
     assert!(detail.contains("revocations are not taken up"), "{detail}");
     assert!(
         !detail.contains(file.path()),
-        "no path for readers: {detail}"
+        "the path is not shown: {detail}"
     );
 
-    // The page for people does not call everything well either.
+    // The web page reports the problem as well.
     let page = app.send_with(Method::GET, "/", &reader).await.text;
     assert!(
         page.contains("nothing is revoked") && !page.contains("Everything works"),
@@ -75,7 +75,7 @@ async fn a_running_service_takes_up_the_tokens_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_opaque_token_expires_at_its_time() {
+async fn an_opaque_token_expires_on_time() {
     let mut brief = token("brief", &[Scope::Read]);
     brief.expires = Some(Timestamp::from_second(NOON + 60).unwrap());
     let file = TokensFile::new(&[brief]);
@@ -88,7 +88,7 @@ async fn an_opaque_token_expires_at_its_time() {
 }
 
 #[test]
-fn the_tokens_file_must_be_there_and_right() {
+fn a_missing_or_invalid_tokens_file_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens");
     let open = |path: &Path| {
@@ -114,6 +114,6 @@ fn the_tokens_file_must_be_there_and_right() {
     std::fs::write(&path, "version = 1\n").unwrap();
     assert!(
         open(&path).unwrap(),
-        "nobody may come in, which is not the same as everybody"
+        "an empty tokens file denies access; it does not turn authentication off"
     );
 }

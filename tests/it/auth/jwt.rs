@@ -6,7 +6,7 @@ fn claims() -> Value {
     json!({"sub": "uss", "scope": "openid read", "exp": NOON + 3600, "nbf": NOON - 3600, "iss": "https://id.example", "aud": ["headcount", "other"]})
 }
 
-/// The good claims with one changed, or taken out where the value is null.
+/// The valid claims with one claim changed, or removed if the value is null.
 fn changed(name: &str, value: Value) -> Value {
     let mut claims = claims();
     let members = claims.as_object_mut().unwrap();
@@ -28,28 +28,28 @@ async fn app_for(signer: &Signer) -> App {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jwts_are_taken_by_the_key_and_not_by_what_they_say() {
+async fn jwts_are_verified_by_key_regardless_of_the_header() {
     let (hmac, rsa, ed) = (Signer::hs256(SECRET), Signer::rs256(), Signer::eddsa());
     for signer in [&hmac, &rsa, &ed] {
         let app = app_for(signer).await;
         let status = async |token: &str| {
-            let answer = as_whom(
+            let response = send_as(
                 &app,
                 "GET",
                 "/v1/segments",
                 Some(&format!("Bearer {token}")),
             )
             .await;
-            if answer.status == 401 {
-                assert_eq!(answer.problem().1, "invalid_token");
+            if response.status == 401 {
+                assert_eq!(response.problem().1, "invalid_token");
             }
-            answer.status
+            response.status
         };
         assert_eq!(status(&signer.token(&claims())).await, 200);
-        // Again, from what is remembered.
+        // The second request uses the cached verification.
         assert_eq!(status(&signer.token(&claims())).await, 200);
 
-        // Others sign, whatever the header says.
+        // Signatures by other keys, whatever algorithm the header names.
         for other in [
             &hmac,
             &rsa,
@@ -70,14 +70,14 @@ async fn jwts_are_taken_by_the_key_and_not_by_what_they_say() {
                 );
             }
         }
-        // The public key as the secret of HS256, which a parser that believes the header would take.
+        // The public key as the secret of HS256: a verifier that trusts the header would accept it.
         let confusing = Signer::Hs256(signer.verifying_key().into_bytes());
         if !std::ptr::eq(signer, &hmac) {
             assert_eq!(status(&confusing.token(&claims())).await, 401);
             let trimmed = Signer::hs256(signer.verifying_key().trim_end());
             assert_eq!(status(&trimmed.token(&claims())).await, 401);
         }
-        // No signature, and the right one under another name.
+        // No signature, and a valid signature under another algorithm name.
         for alg in ["none", "None", "NONE", "nOnE", ""] {
             let message = unsigned(&json!({"alg": alg, "typ": "JWT"}), &claims());
             assert_eq!(status(&format!("{message}.")).await, 401, "{alg}");
@@ -93,7 +93,7 @@ async fn jwts_are_taken_by_the_key_and_not_by_what_they_say() {
                 "{alg}"
             );
         }
-        // A changed token is another token, also when the right one was just seen.
+        // A modified token is rejected even if the original was just verified.
         let good = signer.token(&claims());
         let (signed, signature) = good.rsplit_once('.').unwrap();
         let admin = unsigned(&json!({"alg": "HS256"}), &changed("scope", json!("admin")));
@@ -115,14 +115,14 @@ async fn jwts_are_taken_by_the_key_and_not_by_what_they_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claims_are_checked_at_each_request() {
+async fn claims_are_checked_on_each_request() {
     let signer = Signer::hs256(SECRET);
     let app = app_for(&signer).await;
-    let ask = async |claims: &Value| {
+    let send = async |claims: &Value| {
         let bearer = format!("Bearer {}", signer.token(claims));
-        let answer = as_whom(&app, "GET", "/v1/segments", Some(&bearer)).await;
-        let detail = answer.json["detail"].as_str().unwrap_or("").to_owned();
-        (answer.status, detail)
+        let response = send_as(&app, "GET", "/v1/segments", Some(&bearer)).await;
+        let detail = response.json["detail"].as_str().unwrap_or("").to_owned();
+        (response.status, detail)
     };
     for (name, value, status, detail) in [
         ("exp", Value::Null, 401, "`exp`"),
@@ -131,7 +131,7 @@ async fn claims_are_checked_at_each_request() {
         ("exp", json!(0), 401, "expired"),
         ("exp", json!(NOON - 31), 401, "expired"),
         ("exp", json!(NOON - 30), 401, "expired"),
-        // Clocks differ a little.
+        // Within the allowed clock skew of 30 s.
         ("exp", json!(NOON - 29), 200, ""),
         ("exp", json!(NOON as f64 + 0.5), 200, ""),
         ("exp", json!(1e300), 401, "`exp`"),
@@ -155,31 +155,31 @@ async fn claims_are_checked_at_each_request() {
         ("scope", json!(7), 401, "wrong kind"),
         ("sub", Value::Null, 200, ""),
     ] {
-        let (given, said) = ask(&changed(name, value.clone())).await;
-        assert_eq!(given, status, "{name} {value}: {said}");
-        assert!(said.contains(detail), "{name} {value}: {said}");
+        let (given, message) = send(&changed(name, value.clone())).await;
+        assert_eq!(given, status, "{name} {value}: {message}");
+        assert!(message.contains(detail), "{name} {value}: {message}");
     }
     let critical = json!({"alg": "HS256", "crit": ["b64"], "b64": false});
     let critical = format!("Bearer {}", signer.token_with(&critical, &claims()));
     assert_eq!(
-        as_whom(&app, "GET", "/v1/segments", Some(&critical))
+        send_as(&app, "GET", "/v1/segments", Some(&critical))
             .await
             .status,
         401
     );
 
-    // A remembered token expires all the same.
-    assert_eq!(ask(&claims()).await.0, 200);
+    // A cached token expires as well.
+    assert_eq!(send(&claims()).await.0, 200);
     app.advance(3600 + 31);
-    assert_eq!(ask(&claims()).await.0, 401);
+    assert_eq!(send(&claims()).await.0, 401);
     app.stop().await;
 
-    // A token for somebody is not for a service that is nobody in particular (RFC 7519, section 4.1.3).
+    // A service without a configured audience rejects tokens with an audience (RFC 7519, section 4.1.3).
     let app = App::start_with(&[("jwt_key", SECRET)]).await;
     for (claims, status) in [(claims(), 401), (changed("aud", Value::Null), 200)] {
         let bearer = format!("Bearer {}", signer.token(&claims));
         assert_eq!(
-            as_whom(&app, "GET", "/v1/segments", Some(&bearer))
+            send_as(&app, "GET", "/v1/segments", Some(&bearer))
                 .await
                 .status,
             status
@@ -189,13 +189,13 @@ async fn claims_are_checked_at_each_request() {
 }
 
 #[test]
-fn keys_that_protect_nothing_stop_the_start() {
+fn weak_keys_and_invalid_auth_settings_are_rejected() {
     let rsa = Signer::rs256().verifying_key();
     let ed = Signer::eddsa().verifying_key();
     for good in [SECRET, rsa.as_str(), ed.as_str()] {
         assert!(Settings::with([("jwt_key", good)]).is_ok(), "{good}");
     }
-    // RSA of 1024 bits, and a point of the curve P-256: what a PEM of each is like does not matter here.
+    // An RSA key of 1024 bits is too short.
     let short_rsa = pem("RSA PUBLIC KEY", &der_of_short_rsa());
     for bad in [
         "too short",
@@ -242,7 +242,7 @@ fn keys_that_protect_nothing_stop_the_start() {
     }
 }
 
-/// SEQUENCE of a modulus of 1024 bits and the exponent 65537.
+/// A DER SEQUENCE of a modulus of 1024 bits and the exponent 65537.
 fn der_of_short_rsa() -> Vec<u8> {
     let mut modulus = vec![0xc5; 128];
     modulus[127] |= 1;

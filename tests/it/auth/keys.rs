@@ -1,4 +1,4 @@
-//! Several keys of JWTs: by `kid`, from a JWKS file or a directory, and how they change.
+//! Multiple JWT keys: selection by `kid`, loading from a JWKS file or a directory, and reload.
 
 use super::*;
 
@@ -6,14 +6,14 @@ fn claims() -> Value {
     json!({"sub": "uss", "scope": "read", "exp": NOON + 3600, "iat": NOON - 60})
 }
 
-/// The status of a token that `signer` made under `kid`.
+/// The response status for a token that `signer` signed with the header `kid`.
 async fn status(app: &App, signer: &Signer, kid: Option<&str>) -> u16 {
     let mut header = json!({"alg": signer.algorithm(), "typ": "JWT"});
     if let Some(kid) = kid {
         header["kid"] = kid.into();
     }
     let bearer = format!("Bearer {}", signer.token_with(&header, &claims()));
-    as_whom(app, "GET", "/v1/segments", Some(&bearer))
+    send_as(app, "GET", "/v1/segments", Some(&bearer))
         .await
         .status
 }
@@ -30,11 +30,11 @@ fn set(keys: &[Value]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jwks_file_is_followed_as_keys_come_and_go() {
+async fn a_jwks_file_is_reloaded_as_keys_rotate() {
     let (old, new, other) = (Signer::rs256(), Signer::eddsa(), Signer::hs256(SECRET));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("jwks.json");
-    // Issuers publish keys that nobody signs with here.
+    // Issuers publish keys of types that the service does not support.
     let foreign = json!({"kty": "EC", "kid": "ec", "crv": "P-256", "x": "AA", "y": "AA"});
     std::fs::write(
         &path,
@@ -46,11 +46,11 @@ async fn a_jwks_file_is_followed_as_keys_come_and_go() {
     assert_eq!(status(&app, &old, None).await, 200, "`kid` is optional");
     assert_eq!(status(&app, &other, Some("h")).await, 200);
     assert_eq!(status(&app, &new, Some("2026")).await, 401);
-    // A key is good under its own name alone.
+    // A key is valid only under its own `kid`.
     assert_eq!(status(&app, &old, Some("h")).await, 401);
     assert_eq!(status(&app, &other, Some("2025")).await, 401);
     assert_eq!(status(&app, &old, Some("unheard of")).await, 401);
-    // The public key is no secret of HS256, whatever the header says.
+    // The public key is not accepted as a secret of HS256, whatever the header names.
     let confused = Signer::Hs256(old.verifying_key().into_bytes());
     assert_eq!(status(&app, &confused, Some("2025")).await, 401);
 
@@ -58,7 +58,7 @@ async fn a_jwks_file_is_followed_as_keys_come_and_go() {
     wait_for(&app, &new, "2026", 200).await;
     assert_eq!(status(&app, &old, Some("2025")).await, 200);
 
-    // Broken: what was there stays, and somebody is told.
+    // A broken file keeps the loaded keys and is reported.
     std::fs::write(&path, set(&[foreign])).unwrap();
     let line = "headcount_auth_file_broken{file=\"jwt_keys\"}";
     poll("the alarm", async || {
@@ -73,7 +73,7 @@ async fn a_jwks_file_is_followed_as_keys_come_and_go() {
     );
     assert_eq!(ready.json["components"]["jwt_keys"]["ok"], false);
 
-    // A key that is gone lets nobody in, not even those whose tokens were seen before.
+    // A removed key verifies no token, including previously verified tokens.
     std::fs::write(&path, set(&[new.jwk("2026")])).unwrap();
     wait_for(&app, &old, "2025", 401).await;
     assert_eq!(status(&app, &new, Some("2026")).await, 200);
@@ -82,7 +82,7 @@ async fn a_jwks_file_is_followed_as_keys_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_of_pem_files_is_followed_too() {
+async fn a_directory_of_pem_files_is_reloaded() {
     let (one, two) = (Signer::eddsa(), Signer::rs256());
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, signer: &Signer| {
@@ -102,10 +102,10 @@ async fn a_directory_of_pem_files_is_followed_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_access_tokens_that_are_young_enough_let_in() {
+async fn only_access_tokens_within_the_maximum_age_are_accepted() {
     let signer = Signer::hs256(SECRET);
     let app = App::start_with(&[("jwt_key", SECRET), ("jwt_max_age", "1h")]).await;
-    let ask = async |typ: Value, issued: Value| {
+    let send = async |typ: Value, issued: Value| {
         let mut claims = claims();
         claims["exp"] = json!(NOON + 10 * 365 * 86_400);
         claims["iat"] = issued;
@@ -114,9 +114,9 @@ async fn only_access_tokens_that_are_young_enough_let_in() {
             header["typ"] = typ;
         }
         let bearer = format!("Bearer {}", signer.token_with(&header, &claims));
-        let answer = as_whom(&app, "GET", "/v1/segments", Some(&bearer)).await;
-        let detail = answer.json["detail"].as_str().unwrap_or("").to_owned();
-        (answer.status, detail)
+        let response = send_as(&app, "GET", "/v1/segments", Some(&bearer)).await;
+        let detail = response.json["detail"].as_str().unwrap_or("").to_owned();
+        (response.status, detail)
     };
     for (typ, status) in [
         (json!(null), 200),
@@ -129,7 +129,7 @@ async fn only_access_tokens_that_are_young_enough_let_in() {
         (json!("id_token"), 401),
         (json!(""), 401),
     ] {
-        assert_eq!(ask(typ.clone(), json!(NOON)).await.0, status, "{typ}");
+        assert_eq!(send(typ.clone(), json!(NOON)).await.0, status, "{typ}");
     }
     for (issued, status, detail) in [
         (json!(NOON - 3600 - 29), 200, ""),
@@ -139,19 +139,19 @@ async fn only_access_tokens_that_are_young_enough_let_in() {
         (json!(null), 401, "`iat`"),
         (json!("today"), 401, "wrong kind"),
     ] {
-        let (given, said) = ask(json!("JWT"), issued.clone()).await;
-        assert_eq!(given, status, "{issued}: {said}");
-        assert!(said.contains(detail), "{issued}: {said}");
+        let (given, message) = send(json!("JWT"), issued.clone()).await;
+        assert_eq!(given, status, "{issued}: {message}");
+        assert!(message.contains(detail), "{issued}: {message}");
     }
-    // A remembered token grows old all the same.
-    assert_eq!(ask(json!("JWT"), json!(NOON)).await.0, 200);
+    // The maximum age applies to cached tokens as well.
+    assert_eq!(send(json!("JWT"), json!(NOON)).await.0, 200);
     app.advance(3600 + 30);
-    assert_eq!(ask(json!("JWT"), json!(NOON)).await.0, 401);
+    assert_eq!(send(json!("JWT"), json!(NOON)).await.0, 401);
     app.stop().await;
 }
 
 #[test]
-fn keys_that_can_not_be_used_stop_the_start() {
+fn unusable_jwt_keys_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys");
     let error = || {
@@ -160,10 +160,10 @@ fn keys_that_can_not_be_used_stop_the_start() {
         let opened = auth::Auth::open(&settings.auth, clock, std::sync::Arc::default());
         opened.map(|auth| auth.is_on()).unwrap_err().to_string()
     };
-    let said = error();
+    let message = error();
     assert!(
-        said.starts_with("setting `jwt_keys` names the file "),
-        "{said}"
+        message.starts_with("setting `jwt_keys` names the file "),
+        "{message}"
     );
     for (text, what) in [
         ("", "no JWK set"),
@@ -171,20 +171,29 @@ fn keys_that_can_not_be_used_stop_the_start() {
         (SECRET, "no JWK set"),
     ] {
         std::fs::write(&path, text).unwrap();
-        let said = error();
-        assert!(said.contains(what) && !said.contains(SECRET), "{said}");
+        let message = error();
+        assert!(
+            message.contains(what) && !message.contains(SECRET),
+            "{message}"
+        );
     }
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
     assert!(error().contains("ends in .pem"), "{}", error());
     std::fs::write(path.join("a.pem"), SECRET).unwrap();
-    let said = error();
-    assert!(said.contains("a.pem") && !said.contains(SECRET), "{said}");
+    let message = error();
+    assert!(
+        message.contains("a.pem") && !message.contains(SECRET),
+        "{message}"
+    );
     let given = [("jwt_key", SECRET), ("jwt_keys", "x")];
-    let said = Settings::with(given).unwrap_err().to_string();
-    assert!(said.starts_with("setting `jwt_keys` is "), "{said}");
-    let said = Settings::with([("jwt_max_age", "1h")])
+    let message = Settings::with(given).unwrap_err().to_string();
+    assert!(message.starts_with("setting `jwt_keys` is "), "{message}");
+    let message = Settings::with([("jwt_max_age", "1h")])
         .unwrap_err()
         .to_string();
-    assert!(said.starts_with("setting `jwt_max_age` is "), "{said}");
+    assert!(
+        message.starts_with("setting `jwt_max_age` is "),
+        "{message}"
+    );
 }

@@ -1,4 +1,4 @@
-//! Who may do what: every route, tokens, JWTs, limits, and web pages of other origins.
+//! Authentication and authorization: every route, tokens, JWTs, rate limits, and web pages of other origins.
 
 mod file;
 mod jwt;
@@ -30,9 +30,9 @@ const SECRET: &str = "a secret that is long enough, by far";
 const DEADLINE: Duration = Duration::from_secs(120);
 const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 
-/// Everything that the service answers: method, template, a path, the scope, and the status with the right token.
+/// Every route of the service: method, template, a path, the scope, and the status with a valid token.
 const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
-    // Without a body and its type.
+    // The request has no body and no content type.
     ("POST", "/v1/pairs", "/v1/pairs", Some(Scope::Write), 415),
     (
         "GET",
@@ -76,7 +76,7 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         Some(Scope::Read),
         200,
     ),
-    // One that is no segment's name: a stream would not end.
+    // An invalid segment name, because a stream would not end.
     (
         "GET",
         "/v1/events",
@@ -150,14 +150,14 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ),
     ("GET", "/sign-in", "/sign-in", None, 200),
     ("HEAD", "/sign-in", "/sign-in", None, 200),
-    // From nowhere: the page's own form says where it is from.
+    // The request has no `Origin`, which the page's own form sends.
     ("POST", "/sign-in", "/sign-in", None, 403),
     ("POST", "/sign-out", "/sign-out", None, 403),
     ("GET", "/assets/{file}", "/assets/page.css", None, 200),
     ("HEAD", "/assets/{file}", "/assets/page.css", None, 200),
 ];
 
-/// A tokens file. A token's text is its name, then `-token`.
+/// A tokens file. The secret of a token is its name followed by `-token`.
 struct TokensFile {
     path: PathBuf,
     _folder: TempDir,
@@ -192,7 +192,7 @@ fn bearer(name: &str) -> String {
     format!("Bearer {name}-token")
 }
 
-async fn as_whom(app: &App, method: &str, path: &str, authorization: Option<&str>) -> Answer {
+async fn send_as(app: &App, method: &str, path: &str, authorization: Option<&str>) -> Answer {
     let method = method.parse().unwrap();
     match authorization {
         Some(value) => {
@@ -203,20 +203,24 @@ async fn as_whom(app: &App, method: &str, path: &str, authorization: Option<&str
     }
 }
 
-/// Fails unless `answer` refuses with this status, code and challenge; a HEAD's answer has no body to look at.
-fn assert_refused(answer: &Answer, method: &str, status: u16, code: &str, challenge: &str) {
-    let given = answer.headers["www-authenticate"].to_str().unwrap();
-    assert_eq!((answer.status, given), (status, challenge), "{answer:?}");
+/// Fails unless `response` is a refusal with this status, code and challenge. A response to HEAD has no body to check.
+fn assert_refused(response: &Answer, method: &str, status: u16, code: &str, challenge: &str) {
+    let given = response.headers["www-authenticate"].to_str().unwrap();
+    assert_eq!(
+        (response.status, given),
+        (status, challenge),
+        "{response:?}"
+    );
     if method != "HEAD" {
-        assert_eq!(answer.problem(), (status, code));
+        assert_eq!(response.problem(), (status, code));
     }
 }
 
-/// Asks until `done` is content, and gives up long after it should have been.
-async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Calls `probe` until it returns a value. Fails after `DEADLINE`, which is far beyond the expected time.
+async fn poll<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
-        if let Some(found) = ask().await {
+        if let Some(found) = probe().await {
             return found;
         }
         assert!(Instant::now() < deadline, "{what} did not happen");
@@ -225,7 +229,7 @@ async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 async fn status_of(app: &App, name: &str) -> u16 {
-    as_whom(app, "GET", "/v1/segments", Some(&bearer(name)))
+    send_as(app, "GET", "/v1/segments", Some(&bearer(name)))
         .await
         .status
 }

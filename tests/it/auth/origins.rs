@@ -1,38 +1,38 @@
-//! Web pages of other origins.
+//! CORS: web pages of other origins.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn web_pages_ask_where_they_may() {
+async fn cors_allows_only_the_configured_origins() {
     const GOOD: (&str, &str) = ("origin", "https://app.example");
     const PREFLIGHT: (&str, &str) = ("access-control-request-method", "GET");
     let file = TokensFile::new(&[token("read", &[Scope::Read])]);
     let origins = ("cors_origins", "https://app.example, http://localhost:3000");
     let app = App::start_with(&[("tokens_file", file.path()), origins]).await;
-    let allowed = |answer: &Answer| {
-        let headers = &answer.headers;
+    let allowed = |response: &Answer| {
+        let headers = &response.headers;
         assert!(!headers.contains_key("access-control-allow-credentials"));
         let origin = headers.get("access-control-allow-origin");
         origin.map(|origin| origin.to_str().unwrap().to_owned())
     };
     let path = "/v1/segments";
-    let answer = app
+    let response = app
         .send_with(Method::OPTIONS, path, &[GOOD, PREFLIGHT])
         .await;
     assert_eq!(
-        (answer.status, allowed(&answer).as_deref()),
+        (response.status, allowed(&response).as_deref()),
         (200, Some(GOOD.1)),
         "without a token"
     );
-    let methods = &answer.headers["access-control-allow-methods"];
+    let methods = &response.headers["access-control-allow-methods"];
     assert_eq!(methods, "GET,HEAD,POST,DELETE");
     assert!(
-        answer.headers["access-control-allow-headers"]
+        response.headers["access-control-allow-headers"]
             .to_str()
             .unwrap()
             .contains("authorization")
     );
-    assert_eq!(answer.headers["vary"], "origin");
+    assert_eq!(response.headers["vary"], "origin");
     let authorization = bearer("read");
     for (headers, status, origin) in [
         (
@@ -40,7 +40,7 @@ async fn web_pages_ask_where_they_may() {
             200,
             Some(GOOD.1),
         ),
-        // The page may read why it was refused.
+        // The page may read the error of the refusal.
         (&[GOOD], 401, Some(GOOD.1)),
         (
             &[("origin", "http://localhost:3000")],
@@ -53,19 +53,22 @@ async fn web_pages_ask_where_they_may() {
         (&[("origin", "null")], 401, None),
         (&[], 401, None),
     ] {
-        let answer = app.send_with(Method::GET, path, headers).await;
+        let response = app.send_with(Method::GET, path, headers).await;
         assert_eq!(
-            (answer.status, allowed(&answer).as_deref()),
+            (response.status, allowed(&response).as_deref()),
             (status, origin),
             "{headers:?}"
         );
-        assert_eq!(answer.headers["vary"], "origin", "caches must know");
+        assert_eq!(
+            response.headers["vary"], "origin",
+            "caches must key on the origin"
+        );
     }
     let evil = ("origin", "https://evil.example");
-    let answer = app
+    let response = app
         .send_with(Method::OPTIONS, path, &[evil, PREFLIGHT])
         .await;
-    assert_eq!(allowed(&answer), None);
+    assert_eq!(allowed(&response), None);
     let preflights =
         r#"headcount_http_requests_total{route="preflight",method="OPTIONS",status="200"}"#;
     assert_eq!(app.metric(preflights).await, 2.0);
@@ -73,16 +76,19 @@ async fn web_pages_ask_where_they_may() {
 
     let app = App::start_with(&[("tokens_file", file.path()), ("cors_origins", "*")]).await;
     let headers = [GOOD, ("authorization", authorization.as_str())];
-    let answer = app.send_with(Method::GET, path, &headers).await;
+    let response = app.send_with(Method::GET, path, &headers).await;
     assert_eq!(
-        (answer.status, allowed(&answer).as_deref()),
+        (response.status, allowed(&response).as_deref()),
         (200, Some("*"))
     );
     app.stop().await;
     let app = App::start().await;
     for headers in [&[GOOD][..], &[GOOD, PREFLIGHT]] {
-        let answer = app.send_with(Method::GET, path, headers).await;
-        assert_eq!((allowed(&answer), answer.headers.get("vary")), (None, None));
+        let response = app.send_with(Method::GET, path, headers).await;
+        assert_eq!(
+            (allowed(&response), response.headers.get("vary")),
+            (None, None)
+        );
     }
     assert_eq!(
         app.send_with(Method::OPTIONS, path, &[GOOD, PREFLIGHT])

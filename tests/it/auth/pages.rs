@@ -1,4 +1,4 @@
-//! A service without tokens, and the web pages that are open in the browser beside it.
+//! A service without tokens is protected against web pages of other sites in the same browser.
 
 use super::*;
 
@@ -8,16 +8,16 @@ fn pair(user: &str) -> String {
     json!({"user_id": user, "segment": "a"}).to_string()
 }
 
-async fn posted(app: &App, headers: &[(&'static str, &str)]) -> Answer {
+async fn post_pair(app: &App, headers: &[(&'static str, &str)]) -> Answer {
     let headers = [&[NDJSON], headers].concat();
     app.post_with(&headers, pair("u1")).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_rebinds_its_name_reads_nothing() {
+async fn dns_rebinding_reads_nothing() {
     let app = App::start().await;
     for (method, template, path, _, _) in ROUTES {
-        let answer = app
+        let response = app
             .send_with(
                 method.parse().unwrap(),
                 path,
@@ -26,9 +26,9 @@ async fn a_page_that_rebinds_its_name_reads_nothing() {
             .await;
         let is_probe = matches!(*template, "/healthz" | "/readyz");
         let expected = if is_probe { 200 } else { 421 };
-        assert_eq!(answer.status, expected, "{method} {template}");
+        assert_eq!(response.status, expected, "{method} {template}");
         if !is_probe && *method != "HEAD" {
-            assert_eq!(answer.problem(), (421, "misdirected"));
+            assert_eq!(response.problem(), (421, "misdirected"));
         }
     }
     for host in [
@@ -37,36 +37,36 @@ async fn a_page_that_rebinds_its_name_reads_nothing() {
         "[::1]",
         "headcount.localhost:80",
     ] {
-        let answer = app
+        let response = app
             .send_with(Method::GET, "/v1/segments", &[("host", host)])
             .await;
-        assert_eq!(answer.status, 200, "{host}");
+        assert_eq!(response.status, 200, "{host}");
     }
     app.stop().await;
 
-    // Where tokens are asked for, a page would need one; and `off` says that names are somebody else's business.
+    // With tokens, a page would need one. With `auth = "off"`, the operator is responsible for host names.
     let file = TokensFile::new(&[token("read", &[Scope::Read])]);
     let app = App::start_with(&[("tokens_file", file.path())]).await;
     let headers = [
         ("host", "counts.example"),
         ("authorization", "Bearer read-token"),
     ];
-    let answer = app.send_with(Method::GET, "/v1/segments", &headers).await;
-    assert_eq!(answer.status, 200);
+    let response = app.send_with(Method::GET, "/v1/segments", &headers).await;
+    assert_eq!(response.status, 200);
     app.stop().await;
     let app = App::start_with(&[("auth", "off")]).await;
-    let answer = app
+    let response = app
         .send_with(Method::GET, "/v1/segments", &[("host", "counts.example")])
         .await;
-    assert_eq!(answer.status, 200);
+    assert_eq!(response.status, 200);
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_of_another_site_changes_nothing() {
+async fn cross_site_requests_change_nothing() {
     for auth in ["auto", "off"] {
         let app = App::start_with(&[("auth", auth)]).await;
-        assert_eq!(posted(&app, &[]).await.status, 200, "no browser");
+        assert_eq!(post_pair(&app, &[]).await.status, 200, "not from a browser");
         let foreign: [&[(&str, &str)]; 5] = [
             &[("origin", EVIL)],
             &[("origin", "null")],
@@ -75,17 +75,24 @@ async fn a_page_of_another_site_changes_nothing() {
             &[("sec-fetch-site", "cross-site")],
         ];
         for headers in foreign {
-            assert_eq!(posted(&app, headers).await.problem(), (403, "cross_site"));
+            assert_eq!(
+                post_pair(&app, headers).await.problem(),
+                (403, "cross_site")
+            );
             for (method, path) in [
                 (Method::POST, "/v1/admin/refresh"),
                 (Method::POST, "/v1/admin/archive"),
                 (Method::DELETE, "/v1/users/u1"),
             ] {
-                let answer = app.send_with(method, path, headers).await;
-                assert_eq!(answer.problem(), (403, "cross_site"), "{path} {headers:?}");
+                let response = app.send_with(method, path, headers).await;
+                assert_eq!(
+                    response.problem(),
+                    (403, "cross_site"),
+                    "{path} {headers:?}"
+                );
             }
         }
-        assert_eq!(app.users("a").await, 1, "nobody was erased");
+        assert_eq!(app.users("a").await, 1, "no user was erased");
         let trend = app.get("/v1/segments/a/trend").await;
         assert_eq!(trend.json["points"], json!([]), "nothing was recounted");
         let own = format!("http://{}", app.addr);
@@ -94,43 +101,49 @@ async fn a_page_of_another_site_changes_nothing() {
             &[("origin", own.as_str()), ("sec-fetch-site", "same-origin")],
             &[("sec-fetch-site", "none")],
         ] {
-            assert_eq!(posted(&app, headers).await.status, 200, "{headers:?}");
+            assert_eq!(post_pair(&app, headers).await.status, 200, "{headers:?}");
         }
         app.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_are_named_may_write_and_all_others_only_read() {
+async fn only_listed_origins_may_write() {
     let named = ("origin", "https://app.example");
     let app = App::start_with(&[("cors_origins", named.1)]).await;
     let cross = ("sec-fetch-site", "cross-site");
-    assert_eq!(posted(&app, &[named, cross]).await.status, 200);
-    assert_eq!(posted(&app, &[("origin", EVIL), cross]).await.status, 403);
+    assert_eq!(post_pair(&app, &[named, cross]).await.status, 200);
+    assert_eq!(
+        post_pair(&app, &[("origin", EVIL), cross]).await.status,
+        403
+    );
     app.stop().await;
 
-    // Who states `off` may open reading to every page; that opens nothing else.
+    // With `auth = "off"`, `*` opens reads to every page and opens nothing else.
     let app = App::start_with(&[("auth", "off"), ("cors_origins", "*")]).await;
-    let answer = app
+    let response = app
         .send_with(Method::GET, "/v1/segments", &[("origin", EVIL), cross])
         .await;
-    assert_eq!(answer.headers["access-control-allow-origin"], "*");
-    assert_eq!(posted(&app, &[("origin", EVIL), cross]).await.status, 403);
+    assert_eq!(response.headers["access-control-allow-origin"], "*");
+    assert_eq!(
+        post_pair(&app, &[("origin", EVIL), cross]).await.status,
+        403
+    );
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_segment_that_nobody_knows_is_not_recounted() {
+async fn an_unknown_segment_is_not_recounted() {
     let app = App::start_with(&[("max_segments", "1")]).await;
-    assert_eq!(posted(&app, &[]).await.status, 200);
+    assert_eq!(post_pair(&app, &[]).await.status, 200);
     for name in ["made-up", "another"] {
         let path = format!("/v1/admin/refresh?segment={name}");
-        let answer = app.send(Method::POST, &path).await;
-        assert_eq!(answer.problem(), (404, "unknown_segment"));
+        let response = app.send(Method::POST, &path).await;
+        assert_eq!(response.problem(), (404, "unknown_segment"));
         let trend = app.get(&format!("/v1/segments/{name}/trend")).await;
         assert_eq!(trend.json["points"], json!([]), "{name}");
     }
-    let answer = app.send(Method::POST, "/v1/admin/refresh?segment=a").await;
-    assert_eq!(answer.json["refreshed"], 1);
+    let response = app.send(Method::POST, "/v1/admin/refresh?segment=a").await;
+    assert_eq!(response.json["refreshed"], 1);
     app.stop().await;
 }

@@ -1,9 +1,9 @@
-//! Every route, and who may ask it.
+//! Every route, and the scope that it requires.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_asks_for_its_scope_and_no_other() {
+async fn every_route_requires_exactly_its_scope() {
     let known: BTreeSet<_> = http::resources()
         .map(|(m, t, s)| (m, t, s.map(Scope::as_str)))
         .collect();
@@ -25,55 +25,55 @@ async fn every_route_asks_for_its_scope_and_no_other() {
     for &(method, template, path, scope, status) in ROUTES {
         let Some(scope) = scope else {
             for given in [None, Some("Bearer nonsense"), Some("Bearer")] {
-                let answer = as_whom(&app, method, path, given).await;
-                assert_eq!(answer.status, status, "{method} {template}");
+                let response = send_as(&app, method, path, given).await;
+                assert_eq!(response.status, status, "{method} {template}");
             }
             continue;
         };
-        let refused = |answer: Answer, code: &str, challenge: &str| {
+        let assert_challenge = |response: Answer, code: &str, challenge: &str| {
             let status = if code == "insufficient_scope" {
                 403
             } else {
                 401
             };
             assert_refused(
-                &answer,
+                &response,
                 method,
                 status,
                 code,
                 &format!("Bearer realm=\"headcount\"{challenge}"),
             );
         };
-        let answer = as_whom(&app, method, path, None).await;
-        refused(answer, "unauthenticated", "");
+        let response = send_as(&app, method, path, None).await;
+        assert_challenge(response, "unauthenticated", "");
         let invalid =
             |why: &str| format!(", error=\"invalid_token\", error_description=\"the token {why}\"");
-        let answer = as_whom(&app, method, path, Some("Bearer nonsense")).await;
-        refused(
-            answer,
+        let response = send_as(&app, method, path, Some("Bearer nonsense")).await;
+        assert_challenge(
+            response,
             "invalid_token",
             &invalid("is unknown, revoked or not rightly signed"),
         );
-        let answer = as_whom(&app, method, path, Some(&bearer("expired"))).await;
-        refused(answer, "invalid_token", &invalid("has expired"));
+        let response = send_as(&app, method, path, Some(&bearer("expired"))).await;
+        assert_challenge(response, "invalid_token", &invalid("has expired"));
         for other in Scope::ALL.into_iter().filter(|other| *other != scope) {
-            let answer = as_whom(&app, method, path, Some(&bearer(other.as_str()))).await;
+            let response = send_as(&app, method, path, Some(&bearer(other.as_str()))).await;
             let challenge = format!(", error=\"insufficient_scope\", scope=\"{scope}\"");
-            refused(answer, "insufficient_scope", &challenge);
+            assert_challenge(response, "insufficient_scope", &challenge);
         }
         for right in [scope.as_str(), "all"] {
-            let answer = as_whom(&app, method, path, Some(&bearer(right))).await;
-            assert_eq!(answer.status, status, "{method} {template} {answer:?}");
-            assert!(!answer.headers.contains_key("www-authenticate"));
+            let response = send_as(&app, method, path, Some(&bearer(right))).await;
+            assert_eq!(response.status, status, "{method} {template} {response:?}");
+            assert!(!response.headers.contains_key("www-authenticate"));
         }
     }
-    // What does not exist is no secret.
+    // Unknown paths and methods are reported without authentication.
     assert_eq!(app.get("/v1/nothing").await.problem(), (404, "not_found"));
     assert_eq!(
         app.get("/v1/pairs").await.problem(),
         (405, "method_not_allowed")
     );
-    let asking = ROUTES.iter().filter(|route| route.3.is_some()).count() as f64;
+    let protected = ROUTES.iter().filter(|route| route.3.is_some()).count() as f64;
     for (reason, times) in [
         ("missing", 1.0),
         ("unknown", 1.0),
@@ -81,17 +81,17 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         ("scope", Scope::ALL.len() as f64 - 1.0),
     ] {
         let line = format!("headcount_auth_refusals_total{{reason=\"{reason}\"}}");
-        assert_eq!(app.metric(&line).await, asking * times, "{reason}");
+        assert_eq!(app.metric(&line).await, protected * times, "{reason}");
     }
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tokens_nobody_is_asked_and_metrics_can_be_closed() {
+async fn without_tokens_every_route_is_open_and_metrics_can_require_one() {
     let app = App::start().await;
     for &(method, template, path, _, status) in ROUTES {
-        let answer = as_whom(&app, method, path, None).await;
-        assert_eq!(answer.status, status, "{method} {template}");
+        let response = send_as(&app, method, path, None).await;
+        assert_eq!(response.status, status, "{method} {template}");
     }
     app.stop().await;
 
@@ -102,13 +102,13 @@ async fn without_tokens_nobody_is_asked_and_metrics_can_be_closed() {
     let app = App::start_with(&[("tokens_file", file.path()), ("metrics_open", "false")]).await;
     assert_eq!(app.get("/metrics").await.status, 401);
     assert_eq!(
-        as_whom(&app, "GET", "/metrics", Some(&bearer("write")))
+        send_as(&app, "GET", "/metrics", Some(&bearer("write")))
             .await
             .status,
         403
     );
     assert_eq!(
-        as_whom(&app, "GET", "/metrics", Some(&bearer("read")))
+        send_as(&app, "GET", "/metrics", Some(&bearer("read")))
             .await
             .status,
         200
@@ -118,7 +118,7 @@ async fn without_tokens_nobody_is_asked_and_metrics_can_be_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn odd_headers_are_refused_alike() {
+async fn malformed_authorization_headers_are_rejected() {
     let file = TokensFile::new(&[token("read", &[Scope::Read])]);
     let app = App::start_with(&[("tokens_file", file.path())]).await;
     for (headers, status, code) in [
@@ -148,8 +148,8 @@ async fn odd_headers_are_refused_alike() {
         let request = format!(
             "GET /v1/segments HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n"
         );
-        let answer = app.say(request.as_bytes()).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let response = app.say(request.as_bytes()).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with(&format!("HTTP/1.1 {status} ")),
             "{headers:?}: {head}"
@@ -163,8 +163,8 @@ async fn odd_headers_are_refused_alike() {
             "{body}"
         );
         assert!(
-            !answer.contains("read-toke"),
-            "a token is never repeated: {answer}"
+            !response.contains("read-toke"),
+            "the response must not contain the token: {response}"
         );
     }
     app.stop().await;

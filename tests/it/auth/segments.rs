@@ -1,9 +1,9 @@
-//! Tokens that are for some segments.
+//! Tokens that are bound to some segments.
 
 use super::*;
 use crate::support::events::Listener;
 
-/// A token of every scope that is for `mine*` alone, and one for everything.
+/// A token of every scope that is bound to `mine*`, and an unbound one.
 fn bound() -> TokensFile {
     let mine = Token {
         segments: Some(vec!["mine*".into()]),
@@ -22,9 +22,9 @@ async fn post(app: &App, name: &str, segments: &[&str]) -> Answer {
         .await
 }
 
-/// What `name` gets from every route that names segments, or answers with them.
+/// Checks the response to a bound token on every route that takes or returns segments.
 async fn assert_bound(app: &App, bearer: &str) {
-    let ask = async |method: &str, path: &str| as_whom(app, method, path, Some(bearer)).await;
+    let send = async |method: &str, path: &str| send_as(app, method, path, Some(bearer)).await;
     for (method, path, status) in [
         ("GET", "/v1/segments/mine/count", 200),
         ("GET", "/v1/segments/mine%2Fnew/trend", 200),
@@ -41,39 +41,42 @@ async fn assert_bound(app: &App, bearer: &str) {
         ("POST", "/v1/admin/refresh?segment=mine", 200),
         ("POST", "/v1/admin/archive", 403),
     ] {
-        let answer = ask(method, path).await;
-        assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
+        let response = send(method, path).await;
+        assert_eq!(response.status, status, "{method} {path}: {response:?}");
         if status == 403 {
             let challenge = "Bearer realm=\"headcount\", error=\"insufficient_scope\"";
-            assert_refused(&answer, method, 403, "forbidden_segment", challenge);
+            assert_refused(&response, method, 403, "forbidden_segment", challenge);
         }
     }
-    let list = ask("GET", "/v1/segments").await;
+    let list = send("GET", "/v1/segments").await;
     assert_eq!(list.json["segments"].as_array().unwrap().len(), 1);
     assert_eq!(list.json["segments"][0]["segment"], "mine");
-    let user = ask("GET", "/v1/users/u1").await;
+    let user = send("GET", "/v1/users/u1").await;
     assert_eq!(
         user.json["segments"].as_array().unwrap().len(),
         1,
         "{user:?}"
     );
-    let page = ask("GET", "/").await;
+    let page = send("GET", "/").await;
     assert!(page.text.contains("/segments/mine") && !page.text.contains("yours"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bound_token_names_and_sees_its_segments_alone() {
+async fn a_segment_bound_token_accesses_only_its_segments() {
     let file = bound();
     let signer = Signer::hs256(SECRET);
     let app = App::start_with(&[("tokens_file", file.path()), ("jwt_key", SECRET)]).await;
     assert_eq!(post(&app, "all", &["mine", "yours"]).await.status, 200);
 
-    let answer = post(&app, "mine", &["mine", "yours", "mine/2"]).await;
-    assert_eq!((answer.status, &answer.json["accepted"]), (200, &json!(2)));
-    assert_eq!(answer.errors(), [(1, "forbidden_segment")]);
-    let answer = post(&app, "mine", &["yours"]).await;
-    assert_eq!(answer.problem(), (422, "nothing_accepted"));
-    let erased = as_whom(&app, "DELETE", "/v1/users/u1", Some(&bearer("all"))).await;
+    let response = post(&app, "mine", &["mine", "yours", "mine/2"]).await;
+    assert_eq!(
+        (response.status, &response.json["accepted"]),
+        (200, &json!(2))
+    );
+    assert_eq!(response.errors(), [(1, "forbidden_segment")]);
+    let response = post(&app, "mine", &["yours"]).await;
+    assert_eq!(response.problem(), (422, "nothing_accepted"));
+    let erased = send_as(&app, "DELETE", "/v1/users/u1", Some(&bearer("all"))).await;
     assert_eq!(erased.json["erased"], 3);
     assert_eq!(post(&app, "all", &["mine", "yours"]).await.status, 200);
 
@@ -86,7 +89,7 @@ async fn a_bound_token_names_and_sees_its_segments_alone() {
     for segments in [json!("mine*"), json!(["mine*"]), json!(["mine", "mine/*"])] {
         assert_bound(&app, &jwt(segments)).await;
     }
-    // A claim that says nothing that can be kept lets nobody in, rather than everybody.
+    // A claim that can not be enforced denies access instead of granting it.
     for (segments, status) in [
         (json!(null), 200),
         (json!(["*"]), 200),
@@ -96,14 +99,14 @@ async fn a_bound_token_names_and_sees_its_segments_alone() {
         (json!({}), 401),
     ] {
         let jwt = jwt(segments.clone());
-        let answer = as_whom(&app, "GET", "/v1/segments/yours/count", Some(&jwt)).await;
-        assert_eq!(answer.status, status, "{segments}");
+        let response = send_as(&app, "GET", "/v1/segments/yours/count", Some(&jwt)).await;
+        assert_eq!(response.status, status, "{segments}");
     }
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bound_token_hears_of_its_segments_alone() {
+async fn a_segment_bound_token_receives_only_events_of_its_segments() {
     let file = bound();
     let app = App::start_with(&[("tokens_file", file.path())]).await;
     let url = format!("http://{}/v1/events", app.addr);

@@ -1,4 +1,4 @@
-//! Streams of events, and the tokens that they were opened with.
+//! Event streams and the tokens that opened them.
 
 use super::*;
 use crate::support::events::Listener;
@@ -8,13 +8,13 @@ async fn listen(app: &App, name: &str) -> Listener {
     Listener::open_with(&url, &[("authorization", &bearer(name))]).await
 }
 
-/// Waits for the end of a stream; signs of life may come before it.
-async fn ends(mut listener: Listener) {
+/// Waits for the end of a stream. Keep-alive comments may precede it.
+async fn wait_for_end(mut listener: Listener) {
     while listener.piece().await.is_some() {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_ends_with_its_token() {
+async fn a_stream_ends_when_its_token_expires_or_is_revoked() {
     let mut brief = token("brief", &[Scope::Read]);
     brief.expires = Some(Timestamp::from_second(NOON + 60).unwrap());
     let file = TokensFile::new(&[
@@ -26,10 +26,10 @@ async fn a_stream_ends_with_its_token() {
     let (revoked, brief) = (listen(&app, "revoked").await, listen(&app, "brief").await);
     let mut kept = listen(&app, "kept").await;
     auth::edit(&file.path, |tokens| Ok(tokens.remove("revoked"))).unwrap();
-    ends(revoked).await;
+    wait_for_end(revoked).await;
     app.advance(60);
-    ends(brief).await;
-    // The others go on.
+    wait_for_end(brief).await;
+    // Other streams stay open.
     let pair = json!({"user_id": "u1", "segment": "a"}).to_string();
     file.add(token("uss", &[Scope::Write]));
     let authorization = bearer("uss");
@@ -43,7 +43,7 @@ async fn a_stream_ends_with_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_token_takes_all_places() {
+async fn event_streams_are_limited_per_token() {
     let file = TokensFile::new(&[token("many", &[Scope::Read]), token("one", &[Scope::Read])]);
     let app = App::start_with(&[
         ("tokens_file", file.path()),
@@ -52,13 +52,13 @@ async fn no_token_takes_all_places() {
     .await;
     let first = listen(&app, "many").await;
     let second = listen(&app, "many").await;
-    let refused = as_whom(&app, "GET", "/v1/events", Some(&bearer("many"))).await;
+    let refused = send_as(&app, "GET", "/v1/events", Some(&bearer("many"))).await;
     assert_eq!(refused.problem(), (429, "busy"));
     assert!(refused.headers.contains_key("retry-after"));
     let other = listen(&app, "one").await;
     drop(first);
-    // The service notices that the client has gone when it has something to say, or at once.
-    poll("a place that was given back", async || {
+    // The service detects the disconnect at once, or when it next writes.
+    poll("a slot that was freed", async || {
         let url = format!("http://{}/v1/events", app.addr);
         let request = app.client.get(url).header("authorization", bearer("many"));
         (request.send().await.unwrap().status() == 200).then_some(())

@@ -1,22 +1,22 @@
-//! What was acknowledged, kept outside of the service that is killed, and how it is held against what the service says.
+//! The acknowledged changes, recorded outside the killed service, and their comparison with what the service returns.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use domain::Timestamp;
 use serde_json::Value;
 
-/// Seconds that a user stays, with a resolution of a second.
+/// The window in seconds, with a resolution of one second.
 pub const WINDOW: i64 = 30;
 /// A shorter window that is counted as well.
 const SHORT: i64 = 10;
 pub const SEGMENTS: u8 = 5;
-/// So many users are looked up at each check.
+/// The number of users that each check looks up.
 const SAMPLE: usize = 40;
 
 pub type User = u32;
 type Pair = (User, u8);
 
-/// A request that changes something.
+/// A request that modifies pairs.
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Users seen in segments, each at a second.
@@ -24,19 +24,20 @@ pub enum Change {
     Erase(User),
 }
 
-/// What must count, and what may.
+/// The pairs that must be counted, and those that may be.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// When each pair was seen last, of all that was acknowledged or found afterwards.
+    /// The last seen second of each pair that was acknowledged or found afterwards.
     seen: HashMap<Pair, i64>,
-    /// What became of these pairs is not known: before and after a request that got no answer.
+    /// Pairs in an unknown state: before or after a request without a response.
     doubts: HashMap<Pair, Doubt>,
-    /// Users whose erasure was acknowledged, and who were not seen since.
+    /// Users whose erasure was acknowledged and that were not seen since.
     erased: BTreeSet<User>,
     unanswered: usize,
-    /// Whether a request without an answer may have been done in part: an erasure in what waits in a spool and not in
-    /// the store, a post up to any of its pairs, since a store on the network gets them piece by piece.
-    by_halves: bool,
+    /// Whether a request without a response may have been applied in part. An erasure may have reached the spool but
+    /// not the store. A post may have been applied up to any of its pairs, because a remote store receives them in
+    /// pieces.
+    may_be_partial: bool,
 }
 
 #[derive(Debug)]
@@ -44,11 +45,11 @@ struct Doubt {
     request: usize,
     before: Option<i64>,
     after: Option<i64>,
-    /// All instants at which the request had the pair seen.
+    /// All instants at which the request records the pair.
     of_request: Vec<i64>,
 }
 
-/// What became of requests without an answer.
+/// The outcome of requests without a response.
 #[derive(Debug, Default)]
 pub struct Settled {
     pub kept: usize,
@@ -64,15 +65,15 @@ pub fn segment_name(segment: u8) -> String {
 }
 
 impl Ledger {
-    /// Of a service that may have a spool.
+    /// Creates the ledger of a service with or without a spool.
     pub fn new(has_spool: bool) -> Self {
         Self {
-            by_halves: has_spool,
+            may_be_partial: has_spool,
             ..Self::default()
         }
     }
 
-    /// Notes a change that was acknowledged.
+    /// Records a change that was acknowledged.
     pub fn acknowledge(&mut self, change: &Change) {
         let after = self.after(change);
         for (pair, seen) in after {
@@ -90,7 +91,7 @@ impl Ledger {
         }
     }
 
-    /// Notes a change that may have happened, in whole or in part. Nobody touches its users until that is settled.
+    /// Records a change that may have been applied, in whole or in part. Its users must not change until it is settled.
     pub fn doubt(&mut self, change: &Change) {
         self.unanswered += 1;
         for (pair, after) in self.after(change) {
@@ -107,12 +108,12 @@ impl Ledger {
         }
     }
 
-    /// The users that must be left alone.
+    /// The users that must not change until their requests are settled.
     pub fn in_doubt(&self) -> HashSet<User> {
         self.doubts.keys().map(|(user, _)| *user).collect()
     }
 
-    /// How many pairs it knows.
+    /// The number of known pairs.
     pub fn len(&self) -> usize {
         self.seen.len()
     }
@@ -145,13 +146,14 @@ impl Ledger {
         };
     }
 
-    /// Asks what became of requests without an answer: each pair is as before or as after, and stays so.
+    /// Finds out the outcome of requests without a response. Each pair is as before or as after the request, and stays
+    /// so.
     pub async fn settle(&mut self, service: &Reader) -> Settled {
         let users = self.in_doubt();
         let mut kept = HashMap::new();
         for user in users {
             let found = service.memberships(user).await;
-            self.hold_against(user, &found);
+            self.check_user(user, &found);
             for segment in 0..SEGMENTS {
                 let pair = (user, segment);
                 let Some(doubt) = self.doubts.remove(&pair) else {
@@ -160,7 +162,7 @@ impl Ledger {
                 let is = found.segments.get(&segment).copied();
                 let is_partly_erased = doubt.after.is_none() && is < doubt.before;
                 let in_part = is.filter(|is| is_partly_erased || doubt.of_request.contains(is));
-                let in_part = in_part.filter(|_| self.by_halves);
+                let in_part = in_part.filter(|_| self.may_be_partial);
                 let choices = [doubt.before, doubt.after, in_part];
                 let choice = choices.into_iter().find(|choice| found.agrees(*choice, is));
                 let choice = choice.unwrap_or_else(|| {
@@ -179,7 +181,8 @@ impl Ledger {
         }
     }
 
-    /// Every count is exact, and some users are where they must be. Nothing may be in doubt.
+    /// Checks that every count is exact and that a sample of users is in the expected segments. No pair may be in
+    /// doubt.
     pub async fn check(&self, service: &Reader, random: &mut fastrand::Rng) {
         for segment in 0..SEGMENTS {
             for window in [WINDOW, SHORT] {
@@ -200,12 +203,12 @@ impl Ledger {
         let erased = random.choose_multiple(self.erased.iter().copied(), SAMPLE);
         for user in known.into_iter().chain(erased) {
             let found = service.memberships(user).await;
-            self.hold_against(user, &found);
+            self.check_user(user, &found);
         }
     }
 
-    /// What is known of a user for sure is what was found.
-    fn hold_against(&self, user: User, found: &Memberships) {
+    /// Checks that the pairs of a user that are not in doubt match what was found.
+    fn check_user(&self, user: User, found: &Memberships) {
         for segment in 0..SEGMENTS {
             let pair = (user, segment);
             let (must, is) = (
@@ -225,7 +228,7 @@ impl Ledger {
     }
 }
 
-/// When a change has a pair seen.
+/// The instants at which a change records a pair.
 fn instants(change: &Change, (user, segment): Pair) -> Vec<i64> {
     let Change::Post(pairs) = change else {
         return Vec::new();
@@ -234,7 +237,7 @@ fn instants(change: &Change, (user, segment): Pair) -> Vec<i64> {
     pairs.iter().filter(of_pair).map(|(_, _, at)| *at).collect()
 }
 
-/// The segments of a user, asked for between two seconds.
+/// The segments of a user, read between the seconds `from` and `to`.
 struct Memberships {
     segments: HashMap<u8, i64>,
     from: i64,
@@ -242,7 +245,7 @@ struct Memberships {
 }
 
 impl Memberships {
-    /// Whether a pair last seen at `must` may look like `is`, which is none once it has expired.
+    /// Whether a pair last seen at `must` may be returned as `is`, which is `None` once the pair has expired.
     fn agrees(&self, must: Option<i64>, is: Option<i64>) -> bool {
         match (must, is) {
             (None, is) => is.is_none(),
@@ -252,7 +255,7 @@ impl Memberships {
     }
 }
 
-/// Asks a service.
+/// Reads counts and users from a service.
 pub struct Reader {
     url: String,
     client: reqwest::Client,
@@ -265,34 +268,34 @@ impl Reader {
     }
 
     async fn get(&self, path: &str) -> Value {
-        let answer = self.client.get(format!("{}{path}", self.url)).send().await;
-        answer.unwrap().json().await.unwrap()
+        let response = self.client.get(format!("{}{path}", self.url)).send().await;
+        response.unwrap().json().await.unwrap()
     }
 
-    /// The users of a segment, and the second as of which.
+    /// The users of a segment, and the second of `as_of`.
     async fn count(&self, segment: u8, window: i64) -> (u64, i64) {
         let segment = segment_name(segment);
         let path = format!("/v1/segments/{segment}/count?window={window}s&fresh=true");
-        let answer = self.get(&path).await;
-        let as_of: Timestamp = answer["as_of"]
+        let response = self.get(&path).await;
+        let as_of: Timestamp = response["as_of"]
             .as_str()
-            .unwrap_or_else(|| panic!("no count: {answer}"))
+            .unwrap_or_else(|| panic!("no count: {response}"))
             .parse()
             .unwrap();
-        (answer["users"].as_u64().unwrap(), as_of.as_second())
+        (response["users"].as_u64().unwrap(), as_of.as_second())
     }
 
     async fn memberships(&self, user: User) -> Memberships {
         let from = Timestamp::now().as_second();
         let name = user_name(user).replace(' ', "%20");
-        let answer = self.get(&format!("/v1/users/{name}")).await;
+        let response = self.get(&format!("/v1/users/{name}")).await;
         let stay = |stay: &Value| {
             let segment = stay["segment"].as_str()?.strip_prefix("segment")?.parse();
             let last_seen: Timestamp = stay["last_seen"].as_str()?.parse().ok()?;
             Some((segment.ok()?, last_seen.as_second()))
         };
-        let stays = answer["segments"].as_array();
-        let stays = stays.unwrap_or_else(|| panic!("no segments: {answer}"));
+        let stays = response["segments"].as_array();
+        let stays = stays.unwrap_or_else(|| panic!("no segments: {response}"));
         Memberships {
             segments: stays
                 .iter()
@@ -305,7 +308,7 @@ impl Reader {
 }
 
 #[test]
-fn an_expired_pair_may_be_missing_and_no_other() {
+fn only_an_expired_pair_may_be_missing() {
     let found = |is: Option<i64>| Memberships {
         segments: is.map(|at| (0, at)).into_iter().collect(),
         from: 100,

@@ -1,8 +1,8 @@
-//! kill -9 at any instant of load, snapshot, rotation and start: afterwards the service knows what it acknowledged, and
-//! nothing else.
+//! kill -9 at any instant of load, snapshot, rotation and start: afterwards the service has exactly the changes that it
+//! acknowledged.
 //!
-//! `HEADCOUNT_TEST_CRASH_ROUNDS` and `HEADCOUNT_TEST_CRASH_SEED` make longer runs, and repeat one as far as the machine's
-//! own timing lets them.
+//! `HEADCOUNT_TEST_CRASH_ROUNDS` sets the number of rounds. `HEADCOUNT_TEST_CRASH_SEED` repeats a run, as far as the
+//! timing of the machine allows.
 
 mod ledger;
 mod moment;
@@ -22,8 +22,8 @@ use crate::support::say::skip;
 use crate::support::service::Service;
 use crate::support::wait::until;
 
-/// With sizes at which every second has a snapshot, and every few requests a new file. Pairs expire after half a
-/// minute, and are removed every second.
+/// Sizes that cause a snapshot every second and a new log file every few requests. Pairs expire after half a minute
+/// and are removed every second.
 const RESTLESS: [(&str, &str); 5] = [
     ("SNAPSHOT_AFTER", "64 KiB"),
     ("DATA_FILE_BYTES", "64 KiB"),
@@ -32,7 +32,7 @@ const RESTLESS: [(&str, &str); 5] = [
     ("REFRESH_INTERVAL", "1s"),
 ];
 
-/// The service with the embedded store, in a directory.
+/// The service with the embedded store in a directory.
 struct Embedded(Kept);
 
 impl Victim for Embedded {
@@ -54,11 +54,11 @@ impl Victim for Embedded {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_kill_9_at_any_instant() {
+async fn acknowledged_changes_survive_kill_9_at_any_instant() {
     run("embedded", Plan::of(10), &mut Embedded(Kept::new())).await;
 }
 
-/// The same on a file system that forgets what was not synced.
+/// The service with the embedded store on a file system that loses unsynced writes.
 struct PowerCut(OwnDisk);
 
 impl Victim for PowerCut {
@@ -74,14 +74,14 @@ impl Victim for PowerCut {
         self.home().join("headcount-data")
     }
 
-    /// A disk without power takes nothing, for as long as the process still lives.
+    /// Writes fail between the power cut and the kill.
     fn may_refuse(&self) -> bool {
         true
     }
 
     fn at_kill(&mut self, proves_nothing: &AtomicBool) {
-        // A machine without power answers nobody. This one's process goes on for some milliseconds, and the kernel
-        // may tell it that a sync has succeeded whose transaction was just thrown away.
+        // After a real power cut no response is sent. Here the process runs on for some milliseconds, and the kernel
+        // may report success for a sync whose transaction was just discarded.
         proves_nothing.store(true, Ordering::SeqCst);
         assert!(self.0.lose_power());
     }
@@ -92,7 +92,7 @@ impl Victim for PowerCut {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_survives_a_power_cut_at_any_instant() {
+async fn acknowledged_changes_survive_a_power_cut_at_any_instant() {
     let Some(disk) = OwnDisk::ext4() else {
         return;
     };
@@ -102,14 +102,14 @@ async fn what_was_acknowledged_survives_a_power_cut_at_any_instant() {
     }
     disk.mount_again();
     std::fs::create_dir(disk.path().join("data")).unwrap();
-    // The first cut may come before the service has synced anything.
+    // Sync the directory: the first power cut may precede the first sync of the service.
     let parent = std::fs::File::open(disk.path()).unwrap();
     parent.sync_all().unwrap();
     drop(parent);
     run("power cut", Plan::of(5), &mut PowerCut(disk)).await;
 }
 
-/// The service with a store that comes and goes, and pairs that wait on disk meanwhile.
+/// The service with a store that is unavailable at times, and a spool for the pairs meanwhile.
 struct Spooling {
     home: Kept,
     proxy: Proxy,
@@ -141,13 +141,13 @@ impl Victim for Spooling {
         true
     }
 
-    /// What the dead process had sent is in the store, or will never be: nothing is on its way any more.
+    /// Waits until no request of the killed process is in flight, so that its writes are in the store or never will be.
     async fn after_kill(&mut self) {
         until("its connections are closed", async || {
             self.proxy.connections() == 0
         })
         .await;
-        // The server takes what came before this command.
+        // The server executes all earlier requests before this command.
         assert_eq!(self.redis.cli(&["PING"]), "PONG");
     }
 
@@ -175,7 +175,7 @@ impl Victim for Spooling {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waited_in_the_spool_is_counted_once_after_kill_9_at_any_instant() {
+async fn spooled_pairs_are_counted_once_after_kill_9_at_any_instant() {
     let Some(redis) = Redis::start().await else {
         return;
     };

@@ -1,42 +1,42 @@
-//! When a process is killed.
+//! The moment at which a process is killed.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// What is waited for at most. A snapshot is due once a second.
+/// The limit of a wait for a file. A snapshot is due once a second.
 const DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
 pub enum Moment {
-    /// After so many answers, with other requests at any point of their way, and then so many microseconds.
-    Answers(usize, u64),
-    /// So many microseconds after the load began.
+    /// After this number of responses, with other requests in flight, plus this number of microseconds.
+    Responses(usize, u64),
+    /// This number of microseconds after the start of the load.
     Micros(u64),
-    /// So many microseconds after the unfinished file of a snapshot came up.
+    /// This number of microseconds after the temporary file of a snapshot appears.
     Snapshot(u64),
-    /// So many microseconds after the unfinished file of a rotation came up.
+    /// This number of microseconds after the temporary file of a rotation appears.
     Rotation(u64),
 }
 
 impl Moment {
-    /// Any; those of a snapshot only where there are some.
+    /// A random moment. Without snapshots it is never `Snapshot`.
     pub fn any(random: &mut fastrand::Rng, has_snapshots: bool) -> Self {
         match random.u8(..8) {
-            0 | 1 => Self::Answers(random.usize(1..60), random.u64(..3_000)),
-            // As many short times as long ones.
+            0 | 1 => Self::Responses(random.usize(1..60), random.u64(..3_000)),
+            // Log-uniform: short times are as likely as long ones.
             2 | 3 => Self::Micros(10_f64.powf(random.f64() * 6.1) as u64),
             4..=6 if has_snapshots => Self::Snapshot(random.u64(..12_000)),
             _ => Self::Rotation(random.u64(..1_500)),
         }
     }
 
-    /// Waits for the moment. It ends in a thread that does nothing else, so that the kill comes in time.
+    /// Waits for the moment. The last part runs in a thread of its own, so that the kill is on time.
     pub async fn wait(self, dir: &Path, answered: &mut UnboundedReceiver<()>) {
-        if let Self::Answers(answers, _) = self {
-            for _ in 0..answers {
-                // None comes any more where everybody was refused.
+        if let Self::Responses(responses, _) = self {
+            for _ in 0..responses {
+                // The channel is closed once every writer has stopped.
                 if answered.recv().await.is_none() {
                     return;
                 }
@@ -44,7 +44,7 @@ impl Moment {
         }
         let dir = dir.to_path_buf();
         let rest = move || match self {
-            Self::Answers(_, micros) | Self::Micros(micros) => pause(micros),
+            Self::Responses(_, micros) | Self::Micros(micros) => pause(micros),
             Self::Snapshot(micros) => {
                 wait_for(&dir, ".snapshot.new");
                 pause(micros);
@@ -72,7 +72,7 @@ fn wait_for(dir: &Path, suffix: &str) {
     }
 }
 
-/// The names in a directory; one that is not there yet has none.
+/// The file names in a directory, empty if it does not exist yet.
 pub fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();

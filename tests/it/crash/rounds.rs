@@ -1,4 +1,4 @@
-//! One round after the other: start, check, load, kill.
+//! The rounds of a test: start, check, load, kill.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,36 +15,36 @@ use super::writer::{WRITERS, Writer};
 use crate::support::say::say;
 use crate::support::service::Service;
 
-/// From how many rounds on each kind of interruption must have been met.
+/// From this number of rounds on, each kind of interruption must have occurred.
 const MANY: usize = 200;
 
-/// What is killed, and where.
+/// A service that is killed, and its directories.
 pub trait Victim {
     /// The settings of the service.
     fn settings(&self) -> Vec<(&str, &str)>;
-    /// Where the service runs; it may be told to be elsewhere after each kill.
+    /// The working directory of the service. It may change after each kill.
     fn home(&self) -> PathBuf;
-    /// Where the log is.
+    /// The directory of the log.
     fn log_dir(&self) -> PathBuf;
-    /// Whether a refused request is no failure.
+    /// Whether a request may be refused without failing the test.
     fn may_refuse(&self) -> bool;
-    /// Done before the load.
+    /// Called before the load.
     fn before_load(&mut self, _random: &mut fastrand::Rng) {}
-    /// Done at the very moment of a kill, before it. Answers that come once the flag is set prove nothing.
+    /// Called immediately before a kill. Responses that arrive after the flag is set are ignored as evidence.
     fn at_kill(&mut self, _proves_nothing: &AtomicBool) {}
-    /// Done once the process is gone, before its traces are looked at.
+    /// Called after the process has ended, before its files are inspected.
     async fn after_kill(&mut self) {}
-    /// Makes the service ready to be checked; `false` when this is no time for it.
+    /// Prepares the service for a check. Returns `false` if this round has no check.
     async fn ready(&mut self, _server: &Service, _last: bool) -> bool {
         true
     }
-    /// Whether pairs wait in a spool, and no snapshots are taken.
+    /// Whether the service uses a spool, which takes no snapshots.
     fn has_spool(&self) -> bool {
         false
     }
 }
 
-/// How many rounds, and where chance begins.
+/// The number of rounds and the random seed.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     rounds: usize,
@@ -52,7 +52,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// As the variables say, else so many rounds with a seed of their own.
+    /// Reads the plan from the environment. Defaults to `rounds` with a random seed.
     pub fn of(rounds: usize) -> Self {
         let number = |name: &str| {
             let text = std::env::var(format!("HEADCOUNT_TEST_CRASH_{name}")).ok()?;
@@ -65,10 +65,10 @@ impl Plan {
     }
 }
 
-/// Says where a failure was, by being dropped in a panic.
-struct Place(Plan, usize);
+/// Prints the round and seed of a failure when it is dropped during a panic.
+struct FailureReport(Plan, usize);
 
-impl Drop for Place {
+impl Drop for FailureReport {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(Plan { rounds, seed }, round) = self;
@@ -79,12 +79,12 @@ impl Drop for Place {
     }
 }
 
-/// Kills the service again and again and holds it against the ledger after each kill.
+/// Kills the service repeatedly and compares it with the ledger after each kill.
 pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
     let ledger = Arc::new(Mutex::new(Ledger::new(victim.has_spool())));
     let mut traces = Traces::default();
     for round in 0..=plan.rounds {
-        let _place = Place(plan, round);
+        let _report = FailureReport(plan, round);
         let mut random = fastrand::Rng::with_seed(plan.seed.wrapping_mul(1 << 20) + round as u64);
         if random.u8(..6) == 0 {
             kill_while_it_starts(victim, &mut random, &mut traces).await;
@@ -93,7 +93,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         traces.torn += usize::from(server.log().contains("was cut off"));
         if victim.ready(&server, round == plan.rounds).await {
             let reader = Reader::new(server.url());
-            // Nobody else has it now.
+            // No writer runs now, so that the ledger can be taken.
             let mut known = std::mem::take(&mut *ledger.lock());
             traces.settled(&known.settle(&reader).await);
             known.check(&reader, &mut random).await;
@@ -106,7 +106,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         }
         traces.rounds += 1;
         victim.before_load(&mut random);
-        let (answered, mut answers) = mpsc::unbounded_channel();
+        let (answered, mut responses) = mpsc::unbounded_channel();
         let proves_nothing = Arc::<AtomicBool>::default();
         let writers = (0..WRITERS).map(|number| Writer {
             number,
@@ -120,22 +120,22 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         let writers: Vec<_> = writers.map(|writer| tokio::spawn(writer.run())).collect();
         drop(answered);
         let moment = Moment::any(&mut random, !victim.has_spool());
-        moment.wait(&victim.log_dir(), &mut answers).await;
+        moment.wait(&victim.log_dir(), &mut responses).await;
         victim.at_kill(&proves_nothing);
         server.kill();
         for writer in writers {
             writer.await.unwrap();
         }
         victim.after_kill().await;
-        traces.look(&victim.log_dir());
+        traces.inspect(&victim.log_dir());
     }
     say(&format!("crash, {name}: seed {}: {traces}", plan.seed));
     if plan.rounds >= MANY {
-        traces.must_be_rich(!victim.has_spool());
+        traces.assert_coverage(!victim.has_spool());
     }
 }
 
-/// A start takes some hundred milliseconds at most.
+/// Kills the service during a start, which takes a few hundred milliseconds at most.
 async fn kill_while_it_starts(
     victim: &mut impl Victim,
     random: &mut fastrand::Rng,
@@ -146,11 +146,11 @@ async fn kill_while_it_starts(
     victim.at_kill(&AtomicBool::default());
     begun.kill();
     victim.after_kill().await;
-    traces.look(&victim.log_dir());
+    traces.inspect(&victim.log_dir());
     traces.starting += 1;
 }
 
-/// A directory that is kept when the test fails.
+/// A temporary directory that is kept if the test fails.
 pub struct Kept(tempfile::TempDir);
 
 impl Kept {

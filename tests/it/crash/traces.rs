@@ -1,4 +1,4 @@
-//! What kills left behind: the proof that they fell where they should.
+//! The files that kills left behind: evidence that each kind of interruption occurred.
 
 use std::fmt;
 use std::path::Path;
@@ -6,38 +6,38 @@ use std::path::Path;
 use super::ledger::Settled;
 use super::moment::names;
 
-/// A log file that nothing was written to has its header alone.
+/// The size of an empty log file, which has only its header.
 const HEADER: u64 = 32;
 
 #[derive(Debug, Default)]
 pub struct Traces {
     pub rounds: usize,
     pub kills: usize,
-    /// Kills of a process that was still opening its directory.
+    /// Kills during a start.
     pub starting: usize,
-    /// A snapshot's unfinished file was there.
+    /// Kills that left the temporary file of a snapshot.
     snapshot: usize,
-    /// A snapshot was there together with what it made superfluous.
+    /// Kills that left a snapshot together with files that it replaces.
     clean_up: usize,
-    /// A new log file's unfinished one was there.
+    /// Kills that left the temporary file of a new log file.
     rotation: usize,
-    /// The newest of several log files was empty.
+    /// Kills that left several log files, the newest one empty.
     fresh_file: usize,
-    /// Several log files were there.
+    /// Kills that left several log files.
     several_files: usize,
-    /// The next start found the last write incomplete.
+    /// Starts that found the last write incomplete.
     pub torn: usize,
-    /// Requests without an answer whose pairs were on disk: killed between the write and the answer.
+    /// Requests without a response whose changes were on disk: killed between the write and the response.
     kept: usize,
-    /// Requests without an answer of which nothing was.
+    /// Requests without a response whose changes were not on disk.
     lost: usize,
     pub checks: usize,
     pub pairs: usize,
 }
 
 impl Traces {
-    /// Looks at what a process left that was just killed.
-    pub fn look(&mut self, dir: &Path) {
+    /// Inspects the files that a killed process left.
+    pub fn inspect(&mut self, dir: &Path) {
         self.kills += 1;
         let names = names(dir);
         let any = |suffix: &str| names.iter().any(|name| name.ends_with(suffix));
@@ -68,8 +68,8 @@ impl Traces {
         self.lost += settled.lost;
     }
 
-    /// Many rounds must have met everything that can be interrupted.
-    pub fn must_be_rich(&self, with_snapshots: bool) {
+    /// Fails unless the rounds covered everything that can be interrupted.
+    pub fn assert_coverage(&self, with_snapshots: bool) {
         assert!(self.kept > 0 && self.lost > 0, "{self}");
         assert!(self.starting > 0, "{self}");
         if with_snapshots {
@@ -100,7 +100,7 @@ impl fmt::Display for Traces {
             f,
             "{rounds} rounds, {kills} kills: {starting} while starting, {snapshot} within a snapshot, {clean_up} between \
              a snapshot and the end of its clean-up, {rotation} within a rotation, {fresh_file} right after one \
-             ({several_files} with several log files), {torn} with a torn write; of the requests without an answer {kept} \
+             ({several_files} with several log files), {torn} with a torn write; of the requests without a response {kept} \
              were on disk, {lost} were not; {checks} checks, {pairs} pairs at the end"
         )
     }

@@ -1,4 +1,4 @@
-//! Clients that write until the service is gone, and note every answer in the ledger.
+//! Clients that write until the service is killed and record every response in the ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,12 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::ledger::{Change, Ledger, SEGMENTS, User, segment_name, user_name};
 
-/// Each writer has users of its own: then what happened to a user has an order.
+/// The number of writers. Each writer has its own users, so that the changes of a user are ordered.
 pub const WRITERS: u32 = 6;
 const USERS_EACH: u32 = 3_000;
-/// A pair may be so many seconds old. The rest of the window is for a machine that is slow.
+/// The maximum age of a posted pair in seconds. The rest of the window is slack for a slow machine.
 const OLDEST: i64 = 20;
-/// Pairs of one user in twenty requests: their record spans several pages, so that a kill can tear it.
+/// Pairs of one in twenty posts. Their log record spans several pages, so that a kill can tear it.
 const LARGE: usize = 6_000;
 
 pub struct Writer {
@@ -23,20 +23,20 @@ pub struct Writer {
     pub url: String,
     pub ledger: Arc<Mutex<Ledger>>,
     pub random: fastrand::Rng,
-    /// Whether a 503 is an answer: with a disk that was taken away, or a store that is away from erasures.
+    /// Whether a 503 is expected: on a disk without power, or for an erasure while the store is unavailable.
     pub may_be_refused: bool,
-    /// Set when answers prove nothing any more.
+    /// Set when responses are no longer evidence.
     pub proves_nothing: Arc<AtomicBool>,
     pub answered: UnboundedSender<()>,
 }
 
-/// What an answer says of a change.
+/// The outcome of a change, by its response.
 enum Verdict {
     Done,
-    /// Refused in whole or in part: a part may have happened.
+    /// Refused in whole or in part. A part may have been applied.
     Unclear,
-    /// No answer came.
-    Gone,
+    /// No response was received.
+    NoResponse,
 }
 
 impl Writer {
@@ -54,12 +54,12 @@ impl Writer {
                     self.ledger.lock().doubt(&change);
                     avoided.extend(users(&change));
                 }
-                Verdict::Gone => {
+                Verdict::NoResponse => {
                     self.ledger.lock().doubt(&change);
                     return;
                 }
             }
-            // The test may have seen enough.
+            // The receiver may be closed already.
             let _ = self.answered.send(());
         }
     }
@@ -96,22 +96,22 @@ impl Writer {
                 client.delete(format!("{}/v1/users/{name}", self.url))
             }
         };
-        let Ok(answer) = request.send().await else {
-            return Verdict::Gone;
+        let Ok(response) = request.send().await else {
+            return Verdict::NoResponse;
         };
-        let status = answer.status().as_u16();
-        // A head without its body is no answer.
-        let Ok(answer) = answer.json::<Value>().await else {
-            return Verdict::Gone;
+        let status = response.status().as_u16();
+        // Headers without a complete body do not count as a response.
+        let Ok(response) = response.json::<Value>().await else {
+            return Verdict::NoResponse;
         };
         match status {
             _ if self.proves_nothing.load(Ordering::SeqCst) => Verdict::Unclear,
-            // A machine that stood still for long makes pairs expire on their way.
-            200 | 202 if answer["rejected"].as_u64().unwrap_or(0) > 0 => Verdict::Unclear,
+            // On a stalled machine, pairs may expire before the service receives them.
+            200 | 202 if response["rejected"].as_u64().unwrap_or(0) > 0 => Verdict::Unclear,
             200 | 202 => Verdict::Done,
             422 => Verdict::Unclear,
             503 if self.may_be_refused => Verdict::Unclear,
-            _ => panic!("unexpected status {status}: {answer}"),
+            _ => panic!("unexpected status {status}: {response}"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! docker-compose.yml: judged by the parser of Compose itself, held against the program and the other files.
+//! docker-compose.yml: parsed by the parser of Compose itself, and compared with the program and the other files.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -7,19 +7,19 @@ use serde_json::Value;
 
 use super::haproxy::addresses;
 use super::names::Container;
-use super::tools::{done, entries, items, read, root, run, string, tool, yaml};
+use super::tools::{entries, items, read, root, run, stdout_of, string, tool, yaml};
 
-/// The file with the services of all profiles, every variable put in and every merge done; `None` without the parser.
+/// The file with the services of all profiles, after interpolation and merges. Returns `None` without the parser.
 fn parsed() -> Option<Value> {
     let parser = tool("compose-parse")?;
     let mut command = Command::new(parser);
     command.args(["-format", "json", "docker-compose.yml"]);
-    let text = done(&mut command);
+    let text = stdout_of(&mut command);
     Some(serde_json::from_str(&text).unwrap())
 }
 
 #[test]
-fn compose_takes_the_file() {
+fn compose_accepts_the_file() {
     let Some(parser) = tool("compose-parse") else {
         return;
     };
@@ -36,10 +36,13 @@ fn compose_takes_the_file() {
     );
     for (name, service) in entries(&file["services"]) {
         for (other, _) in entries(&service["depends_on"]) {
-            // What a service waits for is started with it.
+            // Profiles must start the dependencies of each service.
             let needed = &file["services"][other]["profiles"];
             let together = needed.is_null() || *needed == service["profiles"];
-            assert!(together, "{name} waits for {other}");
+            assert!(
+                together,
+                "{name} depends on {other}, which its profile does not start"
+            );
         }
     }
     let wrong = tempfile::NamedTempFile::new_in(root().join("target")).unwrap();
@@ -57,7 +60,7 @@ fn words(list: &Value) -> Vec<String> {
 }
 
 #[test]
-fn services_run_what_the_program_knows() {
+fn services_use_known_commands_and_settings() {
     let Some(file) = parsed() else { return };
     for (name, service) in entries(&file["services"]).filter(|(_, it)| is_ours(it)) {
         let environment: BTreeMap<_, _> = entries(&service["environment"])
@@ -86,7 +89,7 @@ fn services_run_what_the_program_knows() {
     }
 }
 
-/// What `deploy/jobs` calls.
+/// The commands that `deploy/jobs` runs.
 fn script_commands(service: &Value) -> Vec<Vec<String>> {
     assert_eq!(
         words(&service["entrypoint"]),
@@ -106,7 +109,7 @@ fn script_commands(service: &Value) -> Vec<Vec<String>> {
     commands
 }
 
-/// Each file that a variable names is a secret of the service, or lies in something that is mounted.
+/// Checks that each file in a variable is a secret of the service or below a mounted volume.
 fn check_files(name: &str, service: &Value) {
     for (variable, path) in entries(&service["environment"]) {
         let path = string(path);
@@ -121,7 +124,7 @@ fn check_files(name: &str, service: &Value) {
 }
 
 #[test]
-fn only_the_front_door_and_grafana_are_published_and_only_to_this_machine() {
+fn only_haproxy_and_grafana_publish_ports_and_only_on_loopback() {
     let Some(file) = parsed() else { return };
     for (name, service) in entries(&file["services"]) {
         for port in items(&service["ports"]) {
@@ -144,7 +147,7 @@ fn only_the_front_door_and_grafana_are_published_and_only_to_this_machine() {
 }
 
 #[test]
-fn images_have_versions_and_services_say_how_they_are() {
+fn images_are_pinned_and_services_have_health_checks() {
     let Some(file) = parsed() else { return };
     for (name, service) in entries(&file["services"]) {
         let (_, tag) = string(&service["image"]).rsplit_once(':').unwrap();
@@ -152,9 +155,9 @@ fn images_have_versions_and_services_say_how_they_are() {
         let numbers = digits
             .take_while(|part| part.parse::<u32>().is_ok())
             .count();
-        // Releases of Postgres have two numbers.
+        // Postgres versions have two numbers.
         let whole = if name == "postgres" { 2 } else { 3 };
-        assert_eq!(numbers, whole, "{name}: {tag} is no whole version");
+        assert_eq!(numbers, whole, "{name}: {tag} is not a full version");
         let one_shot = name.starts_with("setup");
         let checked = service["healthcheck"]["test"].is_array();
         let scheduler = name.starts_with("jobs");
@@ -173,14 +176,14 @@ fn images_have_versions_and_services_say_how_they_are() {
 }
 
 #[test]
-fn secrets_and_files_that_are_mounted_exist() {
+fn mounted_secrets_and_files_exist() {
     let Some(file) = parsed() else { return };
     let made = super::secrets::files();
     let name_of = |path: &Value| string(path).rsplit('/').next().unwrap().to_owned();
     for (name, secret) in entries(&file["secrets"]) {
         assert!(
             made.contains(&name_of(&secret["file"])),
-            "nobody makes {name}"
+            "make-secrets does not create {name}"
         );
     }
     for (name, config) in entries(&file["configs"]) {
@@ -202,7 +205,7 @@ fn secrets_and_files_that_are_mounted_exist() {
 }
 
 #[test]
-fn front_door_and_prometheus_name_services_and_their_ports() {
+fn haproxy_and_prometheus_target_existing_services_and_ports() {
     let Some(file) = parsed() else { return };
     let listens = |name: &str, port: &str| {
         let service = &file["services"][name];
@@ -212,7 +215,7 @@ fn front_door_and_prometheus_name_services_and_their_ports() {
             &environment["HEADCOUNT_LISTEN"],
         ];
         let own = own.into_iter().find_map(Value::as_str);
-        // Else it is what the Dockerfile says.
+        // The default is the port of the Dockerfile.
         let expected = match name {
             "haproxy" => "8404",
             _ => own.unwrap_or("0.0.0.0:8080").rsplit(':').next().unwrap(),

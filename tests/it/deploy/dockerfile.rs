@@ -1,4 +1,4 @@
-//! The image: judged by a parser and by checkov, held against the program.
+//! The image: checked by a linter and by checkov, and compared with the program.
 
 use std::path::PathBuf;
 
@@ -12,23 +12,23 @@ use super::names::Container;
 use super::tools::{items, read, root, run, string, tool, yaml};
 
 #[test]
-fn a_parser_takes_the_dockerfile() {
-    let Some(judge) = tool("dockerfile-utils") else {
+fn the_dockerfile_passes_the_linter() {
+    let Some(linter) = tool("dockerfile-utils") else {
         return;
     };
-    let (well, said) = run(Command::new(&judge).args(["lint", "Dockerfile"]));
-    assert!(well && said.trim().is_empty(), "{said}");
+    let (ok, output) = run(Command::new(&linter).args(["lint", "Dockerfile"]));
+    assert!(ok && output.trim().is_empty(), "{output}");
     let wrong = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
         wrong.path(),
         read("Dockerfile").replace("EXPOSE", "EXPOSED"),
     )
     .unwrap();
-    assert!(!run(Command::new(&judge).arg("lint").arg(wrong.path())).0);
+    assert!(!run(Command::new(&linter).arg("lint").arg(wrong.path())).0);
 }
 
 #[test]
-fn checkov_finds_nothing_that_is_not_explained() {
+fn checkov_reports_only_explained_findings() {
     let Some(checkov) = tool("checkov") else {
         return;
     };
@@ -48,13 +48,13 @@ fn checkov_finds_nothing_that_is_not_explained() {
         std::fs::write(&path, rendered).unwrap();
         command.arg("--file").arg(path);
     }
-    let (well, said) = run(&mut command);
-    assert!(well, "{said}");
+    let (ok, output) = run(&mut command);
+    assert!(ok, "{output}");
     let config = &yaml(&read("deploy/checkov.yaml"))[0];
     assert_eq!(items(&config["skip-check"]).count(), 2);
 }
 
-/// The instructions: continued lines joined, comments left out.
+/// The instructions, with continued lines joined and without comments.
 fn instructions() -> Vec<(String, String)> {
     let text = read("Dockerfile");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -74,7 +74,7 @@ fn all(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_image_runs_the_program_as_it_is() {
+fn the_image_matches_the_program() {
     let list = |text: &str| -> Vec<String> {
         let list: Value = serde_json::from_str(text).unwrap();
         items(&list).map(|it| string(it).to_owned()).collect()
@@ -113,7 +113,7 @@ fn the_image_runs_the_program_as_it_is() {
 }
 
 #[test]
-fn the_context_has_all_that_the_program_is_built_from() {
+fn the_build_context_contains_every_source() {
     let ignore = read(".dockerignore");
     let kept: Vec<_> = ignore
         .lines()
@@ -128,15 +128,18 @@ fn the_context_has_all_that_the_program_is_built_from() {
         sources.extend_from_slice(&words[..words.len() - 1]);
     }
     sources.sort_unstable();
-    // One stage takes the manifests of the crates, the next one their sources.
+    // One stage copies the manifests of the crates, the next one their sources.
     sources.dedup();
     let mut expected = kept.clone();
     expected.sort_unstable();
-    assert_eq!(sources, expected, "what is copied is what is let in");
+    assert_eq!(
+        sources, expected,
+        "the Dockerfile copies exactly what .dockerignore allows"
+    );
     for path in &kept {
         assert!(root().join(path).exists(), "{path}");
     }
-    // What sources include lies within.
+    // Files that sources include must be in the build context.
     let sources = files_of("src").chain(files_of("crates"));
     for (file, included) in sources.flat_map(includes) {
         let path = file.parent().unwrap().join(&included).canonicalize();
@@ -144,14 +147,14 @@ fn the_context_has_all_that_the_program_is_built_from() {
         let place = path.strip_prefix(root().canonicalize().unwrap()).unwrap();
         assert!(
             kept.iter().any(|kept| place.starts_with(kept)),
-            "{} takes in {}, which the context lacks",
+            "{} includes {}, which is not in the build context",
             file.display(),
             place.display()
         );
     }
 }
 
-/// What a source takes in when the program is built, tests aside.
+/// The files that a source includes at build time, without its tests.
 fn includes(file: PathBuf) -> Vec<(PathBuf, String)> {
     let text = std::fs::read_to_string(&file).unwrap();
     let program = text.split("#[cfg(test)]").next().unwrap();

@@ -1,4 +1,4 @@
-//! Dashboards, data sources and alert rules: judged by Grafana's published types, held against the program.
+//! Dashboards, data sources and alert rules: checked against Grafana's published types and against the program.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -10,10 +10,10 @@ use super::names::check_expression;
 use super::prometheus::RUNBOOK;
 use super::tools::{items, read, run, string, tool, tools_folder, yaml};
 
-/// The dashboards by file.
+/// The dashboards, by file name.
 pub const DASHBOARDS: [&str; 2] = ["segments", "operations"];
 
-/// A dashboard.
+/// Reads a dashboard.
 pub fn dashboard(name: &str) -> Value {
     serde_json::from_str(&read(&format!("grafana/dashboards/{name}.json"))).unwrap()
 }
@@ -37,20 +37,20 @@ fn data_sources() -> BTreeSet<String> {
 }
 
 #[test]
-fn dashboards_are_right_by_the_published_types() {
+fn dashboards_match_the_published_types() {
     let types = tools_folder().join("npm/node_modules/@grafana/schema");
     let Some(compiler) = tool("tsc") else {
         return;
     };
-    // A compiler of the system has no types beside it.
+    // A system-wide compiler comes without the types.
     if !types.exists() {
-        let line = "SKIPPED: dashboards are not judged: run tests/deploy/install-tools\n";
+        let line = "SKIPPED: dashboards are not type-checked: run tests/deploy/install-tools\n";
         std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     }
     let folder = tempfile::tempdir_in(tools_folder().join("npm")).unwrap();
     let head = read("tests/deploy/dashboard.ts");
-    let judge = |text: &str| {
+    let validate_text = |text: &str| {
         let path = folder.path().join("dashboard.ts");
         let typed = format!("{head}\nexport const dashboard: Strict = {text};\n");
         std::fs::write(&path, typed).unwrap();
@@ -67,21 +67,21 @@ fn dashboards_are_right_by_the_published_types() {
     };
     for name in DASHBOARDS {
         let text = read(&format!("grafana/dashboards/{name}.json"));
-        let (well, said) = judge(&text);
-        assert!(well, "{name}: {said}");
+        let (ok, output) = validate_text(&text);
+        assert!(ok, "{name}: {output}");
         for (right, wrong) in [
             (r#""drawStyle": "line""#, r#""drawStyle": "lines""#),
             (r#""colorMode""#, r#""colourMode""#),
             (r#""graphTooltip""#, r#""graphToolTip""#),
         ] {
-            let (well, _) = judge(&text.replace(right, wrong));
-            assert!(!well, "{name}: {wrong} passed");
+            let (ok, _) = validate_text(&text.replace(right, wrong));
+            assert!(!ok, "{name}: {wrong} passed");
         }
     }
 }
 
 #[test]
-fn panels_ask_known_sources_for_metrics_that_exist() {
+fn panels_query_known_sources_and_existing_metrics() {
     let sources = data_sources();
     for name in DASHBOARDS {
         let dashboard = dashboard(name);
@@ -125,7 +125,7 @@ fn panels_do_not_overlap() {
 }
 
 #[test]
-fn alert_rules_fit_together() {
+fn alert_rules_are_consistent() {
     let sources = data_sources();
     let mut uids = BTreeSet::new();
     let rules = alert_rules();
@@ -138,7 +138,7 @@ fn alert_rules_fit_together() {
             let (id, model) = (string(&query["refId"]), &query["model"]);
             assert_eq!(model["refId"], id, "{uid}");
             if let Some(of) = model["expression"].as_str() {
-                assert!(known.contains(of), "{uid}: {id} is made of {of}");
+                assert!(known.contains(of), "{uid}: {id} refers to {of}");
                 assert_eq!(query["datasourceUid"], "__expr__", "{uid}");
             } else {
                 assert!(sources.contains(string(&query["datasourceUid"])), "{uid}");

@@ -1,4 +1,4 @@
-//! The front door's configuration, judged by haproxy.
+//! The HAProxy configuration, checked by haproxy.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use super::tools::{read, run, tool};
 const FILE: &str = "deploy/haproxy/haproxy.cfg";
 
 #[test]
-fn haproxy_takes_the_file_and_addresses_from_the_environment() {
+fn haproxy_accepts_the_file_and_addresses_from_the_environment() {
     let Some(haproxy) = tool("haproxy") else {
         return;
     };
@@ -18,15 +18,15 @@ fn haproxy_takes_the_file_and_addresses_from_the_environment() {
         }
         run(command.args(["-c", "-f", file]))
     };
-    let (well, said) = check(FILE);
-    assert!(well, "{said}");
-    assert!(!said.contains("WARNING"), "{said}");
+    let (ok, output) = check(FILE);
+    assert!(ok, "{output}");
+    assert!(!output.contains("WARNING"), "{output}");
     let wrong = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(wrong.path(), read(FILE).replace("retry-on", "retri-on")).unwrap();
     assert!(!check(wrong.path().to_str().unwrap()).0);
 }
 
-/// The addresses that the file itself gives, by their variables.
+/// The default addresses in the file, by variable.
 pub fn addresses() -> Vec<(String, String)> {
     let text = read(FILE);
     let given = text
@@ -39,9 +39,9 @@ pub fn addresses() -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_stopping_instance_goes_on_for_longer_than_the_front_door_needs_to_notice() {
+fn the_shutdown_delay_exceeds_the_health_check_detection_time() {
     let text = read(FILE);
-    // The first failed check may come a whole `inter` after the signal, the second `fastinter` later, and each may
+    // The first failed check may come a whole `inter` after the signal and the second `fastinter` later. Each check may
     // take as long again.
     assert!(text.contains("inter 1s fastinter 250ms") && text.contains("fall 2"));
     let needed = 2.5;

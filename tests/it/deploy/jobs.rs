@@ -1,4 +1,4 @@
-//! `deploy/jobs`, the scheduler of Compose's other designs, at a real service.
+//! `deploy/jobs`, the scheduler of Compose's other profiles, against a real service.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::support::service::Service;
 use crate::support::wait::until;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
+async fn jobs_refresh_and_archive_until_sigterm() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[("REFRESH_MODE", "off")]).await;
     let program = Path::new(env!("CARGO_BIN_EXE_headcount"));
@@ -22,7 +22,7 @@ async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let done = async |route: &str| {
+    let completed = async |route: &str| {
         let url = format!("{}/metrics", server.url());
         let text = reqwest::get(url).await.unwrap().text().await.unwrap();
         let start = format!(
@@ -32,11 +32,11 @@ async fn jobs_recount_and_remove_until_they_are_told_to_stop() {
         count.map_or(0, |count| count.parse::<u64>().unwrap())
     };
     until("a second round", async || {
-        done("/v1/admin/refresh").await >= 2 && done("/v1/admin/archive").await >= 2
+        completed("/v1/admin/refresh").await >= 2 && completed("/v1/admin/archive").await >= 2
     })
     .await;
     let pid = jobs.id().to_string();
-    let told = Command::new("kill").args(["-TERM", &pid]).status();
-    assert!(told.unwrap().success());
+    let sent = Command::new("kill").args(["-TERM", &pid]).status();
+    assert!(sent.unwrap().success());
     assert_eq!(jobs.wait().unwrap().code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! The overlays: rendered by kubectl, judged by the Kubernetes schemas, held against the program.
+//! The overlays: rendered by kubectl, checked against the Kubernetes schemas and against the program.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use super::names::{Container, check_expression, metrics_in};
 use super::references;
-use super::tools::{done, entries, items, read, run, string, tool, yaml};
+use super::tools::{entries, items, read, run, stdout_of, string, tool, yaml};
 
-/// The newest that the schemas know, and one that is still in use.
+/// The newest version that the schemas cover, and an older version that is still in use.
 const VERSIONS: [&str; 2] = ["1.37", "1.32"];
 
-/// Each overlay, rendered; `None` where nothing can render them.
+/// Each overlay, rendered. Returns `None` without kubectl or kustomize.
 pub fn overlays() -> Option<Vec<(&'static str, Vec<Value>)>> {
     let rendered = ["demo", "production"].map(|name| Some((name, yaml(&render(name)?))));
     rendered.into_iter().collect()
 }
 
-/// The text of an overlay.
+/// Renders an overlay as YAML.
 pub fn render(overlay: &str) -> Option<String> {
     let folder = format!("k8s/overlays/{overlay}");
     let program = tool("kubectl")?;
@@ -28,11 +28,11 @@ pub fn render(overlay: &str) -> Option<String> {
     } else {
         "kustomize"
     };
-    Some(done(Command::new(program).args([verb, &folder])))
+    Some(stdout_of(Command::new(program).args([verb, &folder])))
 }
 
 #[test]
-fn every_overlay_is_right_by_the_schemas() {
+fn every_overlay_matches_the_schemas() {
     let Some(validate) = tool("kubernetes-validate") else {
         return;
     };
@@ -43,23 +43,26 @@ fn every_overlay_is_right_by_the_schemas() {
         let file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
         for version in VERSIONS {
             std::fs::write(file.path(), &rendered).unwrap();
-            let judge = || {
+            let run_validator = || {
                 let mut command = Command::new(&validate);
                 command.args(["--strict", "-k", version]).arg(file.path());
                 run(&mut command)
             };
-            let (well, said) = judge();
-            assert!(well, "{overlay}, Kubernetes {version}: {said}");
-            // The judge must be awake: a field that no schema knows is a finding.
+            let (ok, output) = run_validator();
+            assert!(ok, "{overlay}, Kubernetes {version}: {output}");
+            // Check the validator itself: it must report an unknown field.
             let wrong = rendered.replace("replicas:", "replikas:");
             std::fs::write(file.path(), wrong).unwrap();
-            assert!(!judge().0, "an unknown field passed for right");
+            assert!(
+                !run_validator().0,
+                "the validator accepted an unknown field"
+            );
         }
     }
 }
 
 #[test]
-fn pods_run_what_the_program_knows() {
+fn pods_use_known_commands_and_settings() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         let containers = ours(overlay, documents);
@@ -74,7 +77,7 @@ fn pods_run_what_the_program_knows() {
     }
 }
 
-/// The containers that run the program, with what their ConfigMaps say.
+/// The containers that run the program, with the environment from their ConfigMaps.
 fn ours(overlay: &str, documents: &[Value]) -> Vec<Container> {
     let mut found = Vec::new();
     for document in documents {
@@ -111,37 +114,37 @@ fn ours(overlay: &str, documents: &[Value]) -> Vec<Container> {
 }
 
 #[test]
-fn the_ingress_lets_in_pairs_and_counts_alone() {
+fn the_ingress_exposes_only_read_and_write_routes() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         let ingress = references::find(documents, "Ingress", "headcount");
         let paths: Vec<_> = items(&ingress["spec"]["rules"])
             .flat_map(|rule| items(&rule["http"]["paths"]))
             .collect();
-        let lets_in = |template: &str| {
+        let exposes = |template: &str| {
             paths.iter().any(|path| {
                 let rest = template.strip_prefix(string(&path["path"]));
                 let is_prefix = path["pathType"] == "Prefix";
                 rest.is_some_and(|rest| rest.is_empty() || (is_prefix && rest.starts_with('/')))
             })
         };
-        let mut let_in = 0;
+        let mut exposed = 0;
         for (method, template, scope) in http::resources() {
             let expected =
                 template.starts_with("/v1/") && matches!(scope, Some(Scope::Read | Scope::Write));
             assert_eq!(
-                lets_in(template),
+                exposes(template),
                 expected,
                 "{overlay}: {method} {template}"
             );
-            let_in += usize::from(expected);
+            exposed += usize::from(expected);
         }
-        assert!(let_in >= 4, "{overlay}");
+        assert!(exposed >= 4, "{overlay}");
     }
 }
 
 #[test]
-fn schedulers_start_one_job_at_a_time_and_give_up() {
+fn cron_jobs_do_not_overlap_and_have_deadlines() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         let jobs: Vec<_> = documents
@@ -166,7 +169,7 @@ fn schedulers_start_one_job_at_a_time_and_give_up() {
 }
 
 #[test]
-fn pods_have_no_rights_they_do_not_need() {
+fn pods_have_restricted_security_contexts() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         for document in documents {
@@ -188,7 +191,7 @@ fn pods_have_no_rights_they_do_not_need() {
 }
 
 #[test]
-fn the_autoscaler_asks_for_a_metric_that_exists() {
+fn the_autoscaler_uses_an_existing_metric() {
     let Some(overlays) = overlays() else { return };
     let adapter = &yaml(&read("k8s/prometheus-adapter.yaml"))[0];
     let rules: Vec<_> = items(&adapter["rules"]["custom"]).collect();
@@ -197,21 +200,21 @@ fn the_autoscaler_asks_for_a_metric_that_exists() {
     }
     for (overlay, documents) in &overlays {
         let autoscaler = references::find(documents, "HorizontalPodAutoscaler", "headcount");
-        let mut asked = 0;
+        let mut custom = 0;
         for metric in items(&autoscaler["spec"]["metrics"]) {
             let Some(name) = metric["pods"]["metric"]["name"].as_str() else {
                 assert_eq!(metric["resource"]["name"], "cpu");
                 continue;
             };
-            asked += 1;
+            custom += 1;
             assert!(metrics_in(name).contains(name));
-            let made = rules.iter().any(|rule| rule["name"]["as"] == name);
-            assert!(made, "{overlay}: no rule of the adapter makes {name}");
+            let defined = rules.iter().any(|rule| rule["name"]["as"] == name);
+            assert!(defined, "{overlay}: no rule of the adapter defines {name}");
         }
-        assert_eq!(asked, 1, "{overlay}");
+        assert_eq!(custom, 1, "{overlay}");
         let target = &autoscaler["spec"]["scaleTargetRef"];
         let target = references::find(documents, string(&target["kind"]), string(&target["name"]));
-        // Else each apply would set it back.
+        // With `replicas`, each apply would undo the autoscaler.
         assert!(target["spec"]["replicas"].is_null(), "{overlay}");
     }
 }

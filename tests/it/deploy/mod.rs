@@ -1,6 +1,6 @@
-//! The files that deploy headcount, judged by the programs that will read them and held against the program itself.
+//! The deployment files, checked by the programs that read them and compared with the program itself.
 //!
-//! `tests/deploy/install-tools` brings the judges; without one its tests say in a line that they are skipped.
+//! `tests/deploy/install-tools` installs the checkers. Tests without their checker print a line and are skipped.
 
 mod compose;
 mod dockerfile;

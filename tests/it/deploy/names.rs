@@ -1,4 +1,4 @@
-//! What the program knows: variables, commands with their flags, metrics. Nothing else may be named in a file.
+//! The variables, commands with flags, and metrics of the program. Deployment files may name no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,13 +9,13 @@ use telemetry::Metrics;
 use super::tools::{root, run};
 use crate::support::program::headcount;
 
-/// Variables of the commands that speak to a service; no settings.
+/// Variables of the client commands, which are not settings.
 const OF_CLIENTS: [&str; 3] = ["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];
 
-/// A container that runs the program, whoever starts it.
+/// A container that runs the program, in any deployment.
 #[derive(Debug)]
 pub struct Container {
-    /// Where it stands, for messages.
+    /// Its location in the files, for messages.
     pub place: String,
     /// The program's arguments.
     pub arguments: Vec<String>,
@@ -24,19 +24,23 @@ pub struct Container {
 }
 
 impl Container {
-    /// Fails unless the program takes this environment and these arguments.
+    /// Fails unless the program accepts this environment and these arguments.
     pub fn check(&self) {
         let known: BTreeSet<_> = config::names().map(config::variable_of).collect();
         for name in self.environment.keys() {
             let is_ours = name.starts_with(config::PREFIX);
             let is_known = known.contains(name) || OF_CLIENTS.contains(&name.as_str());
-            assert!(!is_ours || is_known, "{}: no setting is {name}", self.place);
+            assert!(
+                !is_ours || is_known,
+                "{}: {name} is not a setting",
+                self.place
+            );
         }
-        // Help comes last, so that a wrong command or flag is met first.
-        let (well, said) = run(headcount(root(), &[], &[])
+        // `--help` comes last, so that a wrong command or flag is reported first.
+        let (ok, output) = run(headcount(root(), &[], &[])
             .args(&self.arguments)
             .arg("--help"));
-        assert!(well, "{}: {:?}: {said}", self.place, self.arguments);
+        assert!(ok, "{}: {:?}: {output}", self.place, self.arguments);
         if matches!(self.command(), "serve" | "worker" | "setup") {
             self.check_settings();
         }
@@ -47,7 +51,7 @@ impl Container {
         &self.arguments[0]
     }
 
-    /// The values too must be right together. Files are the container's: others take their place.
+    /// Checks the values with `check-config`. Placeholders stand in for the files of the container.
     fn check_settings(&self) {
         let folder = tempfile::tempdir().unwrap();
         let mut command = headcount(folder.path(), &[], &[]);
@@ -55,7 +59,7 @@ impl Container {
             if OF_CLIENTS.contains(&name.as_str()) || !name.starts_with(config::PREFIX) {
                 continue;
             }
-            let Some(text) = stand_in(name) else {
+            let Some(text) = placeholder(name) else {
                 command.env(name, value);
                 continue;
             };
@@ -63,20 +67,20 @@ impl Container {
             std::fs::write(&path, text).unwrap();
             command.env(name, path);
         }
-        let (well, said) = run(command.arg("check-config"));
-        assert!(well, "{}: {said}", self.place);
+        let (ok, output) = run(command.arg("check-config"));
+        assert!(ok, "{}: {output}", self.place);
     }
 }
 
-/// What a file that a variable names might hold.
-fn stand_in(variable: &str) -> Option<&'static str> {
+/// Placeholder content for the file that a variable names.
+fn placeholder(variable: &str) -> Option<&'static str> {
     Some(match variable {
         "HEADCOUNT_INFLUX_TOKEN_FILE" => "a-token",
         "HEADCOUNT_REDIS_URL_FILE" => "redis://:password@redis:6379/0",
         "HEADCOUNT_POSTGRES_URL_FILE" => "postgres://headcount:password@postgres:5432/headcount",
         "HEADCOUNT_SESSION_KEY_FILE" => "a key of sessions that is long enough",
         "HEADCOUNT_TOKENS_FILE" => "",
-        _ if variable.ends_with("_FILE") => panic!("no stand-in for {variable}"),
+        _ if variable.ends_with("_FILE") => panic!("no placeholder for {variable}"),
         _ => return None,
     })
 }
@@ -85,7 +89,7 @@ fn stand_in(variable: &str) -> Option<&'static str> {
 pub fn metrics() -> BTreeSet<String> {
     let metrics = Metrics::default();
     let instant = Duration::ZERO;
-    // A family without a member is not rendered.
+    // A metric family without series is not rendered.
     metrics.http.request("/v1/pairs", "POST", 200, instant);
     metrics.ingest.accepted(1, false);
     metrics.ingest.rejected.with(["malformed"]);
@@ -102,7 +106,7 @@ pub fn metrics() -> BTreeSet<String> {
         .collect()
 }
 
-/// The metrics of ours that a PromQL expression names.
+/// The metrics of headcount that a PromQL expression names.
 pub fn metrics_in(expression: &str) -> BTreeSet<String> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = expression.split(|c: char| !is_word(c));
@@ -112,7 +116,7 @@ pub fn metrics_in(expression: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Fails where an expression names a metric that does not exist, or none at all.
+/// Fails if an expression names a metric that does not exist, or no metric at all.
 pub fn check_expression(place: &str, expression: &str) {
     let exported = metrics();
     let named = metrics_in(expression);
@@ -121,7 +125,7 @@ pub fn check_expression(place: &str, expression: &str) {
         "{place}: no metric in {expression}"
     );
     for name in named {
-        assert!(exported.contains(&name), "{place}: no metric is {name}");
+        assert!(exported.contains(&name), "{place}: {name} is not a metric");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Prometheus: judged by promtool, rules tried out, metrics held against the program.
+//! Prometheus: configuration and rules checked by promtool, rule tests run, metrics compared with the program.
 
 use std::process::Command;
 
@@ -8,10 +8,10 @@ use super::names::check_expression;
 use super::tools::{items, read, run, string, tool, yaml};
 
 const RULES: &str = "deploy/prometheus/rules.yml";
-/// The page that says for each alert what to do.
+/// The page with the actions for each alert.
 pub const RUNBOOK: &str = "docs/operate/runbook.md";
 
-/// Each alert of the Prometheus rules.
+/// The alerts of the Prometheus rules.
 pub fn alerts() -> Vec<Value> {
     let file = yaml(&read(RULES)).remove(0);
     let groups = items(&file["groups"]);
@@ -22,7 +22,7 @@ pub fn alerts() -> Vec<Value> {
 }
 
 #[test]
-fn promtool_takes_the_files_and_the_alerts_come_when_they_should() {
+fn promtool_accepts_the_files_and_the_rule_tests_pass() {
     let Some(promtool) = tool("promtool") else {
         return;
     };
@@ -31,13 +31,13 @@ fn promtool_takes_the_files_and_the_alerts_come_when_they_should() {
         ["check", "rules", RULES],
         ["test", "rules", "deploy/prometheus/rules_test.yml"],
     ] {
-        let (well, said) = run(Command::new(&promtool).args(arguments));
-        assert!(well, "{said}");
+        let (ok, output) = run(Command::new(&promtool).args(arguments));
+        assert!(ok, "{output}");
     }
     let scrape = read("k8s/prometheus-scrape.yaml");
     let pods = "kubernetes_sd_configs:\n      - role: pod\n";
     assert!(scrape.contains(pods));
-    // Debian's is built without a client for Kubernetes; all else of the job it knows.
+    // Debian's promtool is built without Kubernetes service discovery. It can check the rest of the job.
     let known = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(
         known.path(),
@@ -45,8 +45,8 @@ fn promtool_takes_the_files_and_the_alerts_come_when_they_should() {
     )
     .unwrap();
     let mut command = Command::new(&promtool);
-    let (well, said) = run(command.args(["check", "config"]).arg(known.path()));
-    assert!(well, "{said}");
+    let (ok, output) = run(command.args(["check", "config"]).arg(known.path()));
+    assert!(ok, "{output}");
     let wrong = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(wrong.path(), read(RULES).replace("rate(", "rats(")).unwrap();
     let mut command = Command::new(&promtool);
@@ -54,14 +54,14 @@ fn promtool_takes_the_files_and_the_alerts_come_when_they_should() {
 }
 
 #[test]
-fn every_alert_uses_real_metrics_is_tried_out_and_says_what_to_do() {
+fn every_alert_uses_real_metrics_and_has_a_test_and_a_runbook_entry() {
     let tests = read("deploy/prometheus/rules_test.yml");
     let page = read(RUNBOOK);
     for alert in alerts() {
         let name = string(&alert["alert"]);
         check_expression(name, string(&alert["expr"]));
-        let tried = tests.contains(&format!("alertname: {name}\n"));
-        assert!(tried, "{name} is never seen to come in rules_test.yml");
+        let tested = tests.contains(&format!("alertname: {name}\n"));
+        assert!(tested, "{name} has no test in rules_test.yml");
         let runbook = string(&alert["annotations"]["runbook"]);
         let (file, anchor) = runbook.split_once('#').unwrap();
         assert_eq!(file, RUNBOOK, "{name}");

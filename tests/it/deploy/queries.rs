@@ -1,4 +1,4 @@
-//! Every query of dashboards and alerts, put to the real servers of a rehearsal with Grafana's variables put in.
+//! Runs every query of dashboards and alerts on the real servers of a rehearsal, with Grafana's variables substituted.
 
 use serde_json::Value;
 
@@ -6,20 +6,20 @@ use super::grafana::{DASHBOARDS, alert_rules, dashboard};
 use super::prometheus::alerts;
 use super::tools::{items, string};
 
-/// Where the servers are.
+/// The addresses of the servers.
 #[derive(Debug)]
 pub struct Servers {
     pub influx: String,
-    /// A token that may only read.
+    /// A read-only token.
     pub token: String,
     pub prometheus: String,
     pub client: reqwest::Client,
 }
 
 impl Servers {
-    /// Runs every query; those of panels must return something.
-    pub async fn answer_everything(&self) {
-        let mut asked = (0, 0);
+    /// Runs every query. The queries of panels must return rows.
+    pub async fn run_all_queries(&self) {
+        let mut queried = (0, 0);
         for name in DASHBOARDS {
             let dashboard = dashboard(name);
             for variable in items(&dashboard["templating"]["list"]) {
@@ -36,17 +36,17 @@ impl Servers {
                 for target in items(&panel["targets"]) {
                     let place = format!("{name}: {}: {}", panel["title"], target["refId"]);
                     let found = if let Some(flux) = target["query"].as_str() {
-                        asked.0 += 1;
+                        queried.0 += 1;
                         self.flux(&place, flux).await
                     } else {
-                        asked.1 += 1;
+                        queried.1 += 1;
                         self.promql(&place, string(&target["expr"])).await
                     };
                     assert!(found > 0, "{place}: no rows");
                 }
             }
         }
-        assert!(asked.0 >= 7 && asked.1 >= 30, "{asked:?}");
+        assert!(queried.0 >= 7 && queried.1 >= 30, "{queried:?}");
         for alert in alerts() {
             self.promql(string(&alert["alert"]), string(&alert["expr"]))
                 .await;
@@ -64,47 +64,47 @@ impl Servers {
         }
     }
 
-    /// How many rows a Flux query returns.
+    /// The number of rows that a Flux query returns.
     async fn flux(&self, place: &str, query: &str) -> usize {
-        let query = put_in(query);
+        let query = substitute_variables(query);
         let request = self
             .client
             .post(format!("{}/api/v2/query?org=headcount", self.influx))
             .header("authorization", format!("Token {}", self.token))
             .header("content-type", "application/vnd.flux")
             .header("accept", "application/csv");
-        let answer = request.body(query.clone()).send().await.unwrap();
-        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        let response = request.body(query.clone()).send().await.unwrap();
+        let (status, text) = (response.status(), response.text().await.unwrap());
         let broken = text.contains("error,reference");
         assert!(status == 200 && !broken, "{place}: {text}\n{query}");
-        // Each table has a line of names above its rows.
+        // Each table has a header line above its rows.
         let rows = text
             .lines()
             .filter(|line| line.starts_with(",_result,") || line.starts_with(",,"));
         rows.count()
     }
 
-    /// How many series a PromQL expression returns.
+    /// The number of series that a PromQL expression returns.
     async fn promql(&self, place: &str, expression: &str) -> usize {
         let expression = expression
             .replace("$__rate_interval", "5m")
             .replace("$instance", ".*");
         assert!(!expression.contains('$'), "{place}: {expression}");
-        let answer = self
+        let response = self
             .client
             .get(format!("{}/api/v1/query", self.prometheus))
             .query(&[("query", &expression)])
             .send()
             .await
             .unwrap();
-        let answer: Value = answer.json().await.unwrap();
-        assert_eq!(answer["status"], "success", "{place}: {answer}");
-        items(&answer["data"]["result"]).count()
+        let response: Value = response.json().await.unwrap();
+        assert_eq!(response["status"], "success", "{place}: {response}");
+        items(&response["data"]["result"]).count()
     }
 }
 
-/// What Grafana puts in place of its variables, for the last hour and all segments.
-fn put_in(query: &str) -> String {
+/// Substitutes the variables as Grafana does, for the last hour and all segments.
+fn substitute_variables(query: &str) -> String {
     let mut query = query.to_owned();
     for (variable, value) in [
         ("v.timeRangeStart", "-1h"),

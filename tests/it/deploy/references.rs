@@ -1,4 +1,4 @@
-//! What Kubernetes objects say of each other: names, ports, keys and selectors must lead somewhere.
+//! References between Kubernetes objects: names, ports, keys and selectors must resolve.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::kubernetes::overlays;
 use super::secrets::kubernetes_secret;
 use super::tools::{entries, items, string};
 
-/// The pod that an object makes; null for one that makes none.
+/// The pod template of an object, or null without one.
 pub fn pod(document: &Value) -> &Value {
     match document["kind"].as_str() {
         Some("CronJob") => &document["spec"]["jobTemplate"]["spec"]["template"]["spec"],
@@ -30,10 +30,10 @@ pub fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> &'a Value {
         .filter(|document| document["kind"] == kind && document["metadata"]["name"] == name);
     found
         .next()
-        .unwrap_or_else(|| panic!("there is no {kind} {name}"))
+        .unwrap_or_else(|| panic!("{kind} {name} does not exist"))
 }
 
-/// Whether a label selector, `matchLabels` and `matchExpressions` with `In`, selects these labels.
+/// Whether a label selector matches these labels. Supports `matchLabels` and `matchExpressions` with `In`.
 fn selects(selector: &Value, labels: &Value) -> bool {
     entries(&selector["matchLabels"]).all(|(key, value)| labels[key] == *value)
         && items(&selector["matchExpressions"]).all(|expression| {
@@ -95,7 +95,7 @@ fn config_maps_secrets_and_accounts_exist() {
     }
 }
 
-/// Each file that a variable or ConfigMap names lies below a mount; secrets are among the items of their volume.
+/// Checks that each file in a variable or ConfigMap is below a mount, and that secrets are items of their volume.
 fn check_files(overlay: &str, documents: &[Value], pod: &Value) {
     for container in items(&pod["containers"]) {
         let own = items(&container["env"]).map(|it| (string(&it["name"]), string(&it["value"])));
@@ -107,7 +107,7 @@ fn check_files(overlay: &str, documents: &[Value], pod: &Value) {
             );
             entries(&map["data"]).map(|(key, value)| (key, string(value)))
         });
-        // A container's own value stands above the map's.
+        // A value of the container overrides the ConfigMap.
         let mut variables: std::collections::BTreeMap<_, _> = maps.collect();
         variables.extend(own);
         for (name, path) in variables {
@@ -126,7 +126,7 @@ fn check_files(overlay: &str, documents: &[Value], pod: &Value) {
 }
 
 #[test]
-fn ports_and_services_lead_to_pods() {
+fn ports_and_services_resolve_to_pods() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         for document in pods(documents) {
@@ -135,7 +135,7 @@ fn ports_and_services_lead_to_pods() {
                     let probe = &container[probe];
                     for port in [&probe["httpGet"]["port"], &probe["tcpSocket"]["port"]] {
                         let known = port.is_null() || has_port(pod(document), port);
-                        assert!(known, "{overlay}: a probe asks port {port}");
+                        assert!(known, "{overlay}: a probe uses the unknown port {port}");
                     }
                 }
                 for argument in items(&container["args"]) {
@@ -173,7 +173,7 @@ fn ports_and_services_lead_to_pods() {
     }
 }
 
-/// A URL within the cluster names a service and one of its ports.
+/// Checks that a URL within the cluster names a service and one of its ports.
 fn check_url(documents: &[Value], argument: &str) {
     let Some(host) = argument.strip_prefix("http://") else {
         return;
@@ -185,7 +185,7 @@ fn check_url(documents: &[Value], argument: &str) {
 }
 
 #[test]
-fn policies_and_budgets_select_pods_of_ours_or_say_whose() {
+fn policies_and_budgets_select_existing_pods() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         let reach = |selector: &Value| pods(documents).any(|it| selects(selector, pod_labels(it)));
@@ -202,7 +202,8 @@ fn policies_and_budgets_select_pods_of_ours_or_say_whose() {
                     let ways = items(&spec["ingress"]).chain(items(&spec["egress"]));
                     let peers = ways.flat_map(|way| items(&way["from"]).chain(items(&way["to"])));
                     for peer in peers {
-                        // Pods of another namespace are not rendered here, and must carry no label of ours.
+                        // Pods of other namespaces are not rendered here. Their selectors must not use the labels
+                        // of headcount.
                         let elsewhere = peer["namespaceSelector"].is_object();
                         let ours = peer["podSelector"].is_object() && reach(&peer["podSelector"]);
                         let labels = peer["podSelector"]["matchLabels"].to_string();

@@ -1,4 +1,4 @@
-//! `deploy/rehearse`, as a person runs it: through, then every query of dashboards and alerts, then Ctrl-C.
+//! `deploy/rehearse` as a user runs it: the whole script, then every query of dashboards and alerts, then Ctrl-C.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use super::queries::Servers;
 use super::tools::{root, tool};
 use crate::support::program::with_default_signals;
 
-/// It takes half a minute; a machine under load may need much longer.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// The rehearsal takes half a minute. A machine under load may need much longer.
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rehearsal_passes_its_queries_answer_and_ctrl_c_leaves_nothing() {
+async fn the_rehearsal_passes_its_queries_return_data_and_ctrl_c_cleans_up() {
     let needed = [
         "influxd",
         "redis-server",
@@ -41,7 +41,7 @@ async fn the_rehearsal_passes_its_queries_answer_and_ctrl_c_leaves_nothing() {
         prometheus: after(" prometheus "),
         client: reqwest::Client::new(),
     };
-    refuse_a_pair(
+    post_rejected_pair(
         &servers.client,
         &after(" front "),
         read("secrets/token_uss").trim(),
@@ -50,29 +50,29 @@ async fn the_rehearsal_passes_its_queries_answer_and_ctrl_c_leaves_nothing() {
     rehearsal
         .wait_for_metric(&servers, "headcount_pairs_rejected_total")
         .await;
-    servers.answer_everything().await;
+    servers.run_all_queries().await;
     rehearsal.interrupt();
     assert!(!Path::new(&directory).exists(), "{directory} is left");
     assert_eq!(processes_of(&directory), Vec::<String>::new());
 }
 
-/// So that there is a rejection to show.
-async fn refuse_a_pair(client: &reqwest::Client, front: &str, token: &str) {
+/// Posts a pair that is rejected, so that the rejection metrics have a value.
+async fn post_rejected_pair(client: &reqwest::Client, front: &str, token: &str) {
     let request = client.post(format!("{front}/v1/pairs")).bearer_auth(token);
     let body =
         serde_json::json!([{"user_id": "u", "segment": " s"}, {"user_id": "u1", "segment": "s00"}]);
-    let answer = request.json(&body).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
+    let response = request.json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 200);
 }
 
-/// The script; killed, and all that it started with it, when the test ends early.
+/// The running script. It is stopped with everything that it started when the test ends early.
 struct Rehearsal {
     script: Child,
     lines: mpsc::Receiver<String>,
 }
 
 impl Rehearsal {
-    /// With these programs on the script's path, wherever they are.
+    /// Starts the script with the folders of these programs on its `PATH`.
     fn start<'a>(programs: impl Iterator<Item = &'a PathBuf>) -> Self {
         let own = std::env::var("PATH").unwrap();
         let folders = programs.filter_map(|program| Some(program.parent()?.to_str()?.to_owned()));
@@ -83,63 +83,69 @@ impl Rehearsal {
             .arg("--stay")
             .env("HEADCOUNT", env!("CARGO_BIN_EXE_headcount"))
             .env("REHEARSE_PAIRS", "1500");
-        // A shell can't trap what was ignored when it began.
+        // A shell can't trap signals that were ignored when it started.
         let mut script = with_default_signals(&script)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let (tell, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         let out = BufReader::new(script.stdout.take().unwrap());
         std::thread::spawn(move || {
-            // The test may have heard enough.
+            // The receiver may be closed already.
             let _ = out
                 .lines()
                 .map_while(Result::ok)
-                .try_for_each(|line| tell.send(line));
+                .try_for_each(|line| sender.send(line));
         });
         Self { script, lines }
     }
 
-    /// The line with `text`, or the story so far and a failure.
+    /// Waits for a line that contains `text`. Fails with the output so far if the script ends or the time runs out.
     fn wait_for(&self, text: &str) -> String {
-        let mut story = String::new();
-        let deadline = Instant::now() + PATIENCE;
+        let mut output = String::new();
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
                 Ok(line) if line.contains(text) => return line,
-                Ok(line) => story += &format!("{line}\n"),
-                Err(_) => panic!("the rehearsal failed:\n{story}"),
+                Ok(line) => output += &format!("{line}\n"),
+                Err(_) => panic!("the rehearsal failed:\n{output}"),
             }
         }
     }
 
-    /// Prometheus asks every second.
+    /// Waits until Prometheus, which scrapes every second, has a rate of the metric.
     async fn wait_for_metric(&self, servers: &Servers, name: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let url = format!("{}/api/v1/query?query=rate({name}[5m])", servers.prometheus);
         loop {
-            let answer = servers.client.get(&url).send().await.unwrap();
-            if answer.text().await.unwrap().contains("\"value\"") {
+            let response = servers.client.get(&url).send().await.unwrap();
+            if response.text().await.unwrap().contains("\"value\"") {
                 return;
             }
-            assert!(Instant::now() < deadline, "{name} is never seen");
+            assert!(
+                Instant::now() < deadline,
+                "Prometheus has no rate of {name}"
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Ctrl-C, and the end.
+    /// Sends Ctrl-C and waits for the end.
     fn interrupt(&mut self) {
         let pid = self.script.id().to_string();
         let sent = Command::new("kill").args(["-INT", &pid]).status();
         assert!(sent.unwrap().success());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let status = loop {
             if let Some(status) = self.script.try_wait().unwrap() {
                 break status;
             }
-            assert!(Instant::now() < deadline, "Ctrl-C does not end it");
+            assert!(
+                Instant::now() < deadline,
+                "the script does not end after Ctrl-C"
+            );
             std::thread::sleep(Duration::from_millis(20));
         };
         assert_eq!(status.code(), Some(130));
@@ -148,11 +154,11 @@ impl Rehearsal {
 
 impl Drop for Rehearsal {
     fn drop(&mut self) {
-        // One that has ended is not asked: another process may have its number by now.
+        // Do not signal a script that has ended: its process id may be reused.
         if !matches!(self.script.try_wait(), Ok(None)) {
             return;
         }
-        // Asked first, so that it clears its directory away. What it started can not outlive it.
+        // SIGTERM first, so that the script removes its directory. Its child processes can not outlive it.
         let pid = self.script.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();
         for _ in 0..600 {
@@ -166,7 +172,7 @@ impl Drop for Rehearsal {
     }
 }
 
-/// The command lines that name the directory.
+/// The command lines of processes that name the directory.
 fn processes_of(directory: &str) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
     let commands = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());

@@ -1,4 +1,4 @@
-//! `deploy/make-secrets`: makes what the files refer to, once.
+//! `deploy/make-secrets` creates the secrets that the deployment files refer to, once.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::tools::{done, root, yaml};
+use super::tools::{root, stdout_of, yaml};
 
 fn make(directory: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(root().join("deploy/make-secrets"));
-    done(
+    stdout_of(
         command
             .args(arguments)
             .env("SECRETS", directory)
@@ -18,7 +18,7 @@ fn make(directory: &Path, arguments: &[&str]) -> String {
     )
 }
 
-/// The names of the files that are made.
+/// The names of the created files.
 pub fn files() -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     make(folder.path(), &[]);
@@ -37,7 +37,7 @@ pub fn kubernetes_secret() -> Option<Value> {
 }
 
 #[test]
-fn secrets_are_made_once_and_only_for_those_who_need_them() {
+fn secrets_are_created_once_with_restricted_permissions() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("secrets");
     make(&directory, &[]);
@@ -47,13 +47,13 @@ fn secrets_are_made_once_and_only_for_those_who_need_them() {
     assert_eq!([read("influx_admin_token"), read("token_admin")], first);
     assert_eq!(first[0].len(), 64, "32 random bytes");
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&directory), 0o700, "nobody else gets in");
-    // Within, the users of containers must read them.
+    assert_eq!(mode(&directory), 0o700, "other users have no access");
+    // The users of the containers must be able to read the files.
     assert_eq!(mode(&directory.join("redis_url")), 0o644);
     assert_eq!(mode(&directory.join("tokens/tokens.toml")), 0o644);
     assert!(
         !read("tokens/tokens.toml").contains(&first[1]),
-        "only digests"
+        "the tokens file contains only digests"
     );
     let secret = &yaml(&make(&directory, &["kubernetes"]))[0];
     assert_eq!(secret["stringData"]["token_admin"], *first[1].trim_end());

@@ -1,4 +1,4 @@
-//! The judges: programs of `target/tools` or of the system, and files of the repository.
+//! The checkers, from `target/tools` or the system, and the files of the repository.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,17 +8,17 @@ use serde_json::Value;
 
 use crate::support::servers::find;
 
-/// The repository.
+/// The root of the repository.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A file of the repository as text.
+/// Reads a file of the repository.
 pub fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The documents of a YAML text; tags and comments aside it is JSON.
+/// Parses the documents of a YAML string into JSON values, without tags and comments.
 pub fn yaml(text: &str) -> Vec<Value> {
     serde_yaml_ng::Deserializer::from_str(text)
         .map(|document| Value::deserialize(document).unwrap())
@@ -26,20 +26,20 @@ pub fn yaml(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What the installed tools' folder holds, whatever the name.
+/// The folder of the installed tools.
 pub fn tools_folder() -> PathBuf {
     root().join("target/tools")
 }
 
-/// A program: of `target/tools`, else of the system. `None` means that the test is to be skipped, which a visible
-/// line says; a program that `HEADCOUNT_TEST_REQUIRE` lists must be there.
+/// Finds a program in `target/tools` or else in the system. `None` means that the test is skipped, and a line is
+/// printed. A missing program that `HEADCOUNT_TEST_REQUIRE` lists is a failure.
 pub fn tool(program: &str) -> Option<PathBuf> {
     let installed = tools_folder().join("bin").join(program);
     if installed.exists() {
         return Some(installed);
     }
     if program == "kubectl" {
-        // Where there is none, its part that renders stands in.
+        // Without kubectl, kustomize renders the overlays.
         let kustomize = tools_folder().join("bin/kustomize");
         if kustomize.exists() {
             return Some(kustomize);
@@ -56,14 +56,14 @@ pub fn tool(program: &str) -> Option<PathBuf> {
     find(program, &variable)
 }
 
-/// Runs a command in the repository; its output as text, standard error included.
+/// Runs a command in the repository. Returns whether it succeeded, and its standard output and standard error.
 pub fn run(command: &mut Command) -> (bool, String) {
     let output = command.current_dir(root()).output().unwrap();
     (output.status.success(), text(&output))
 }
 
-/// Runs a command that must succeed; its standard output.
-pub fn done(command: &mut Command) -> String {
+/// Runs a command that must succeed. Returns its standard output.
+pub fn stdout_of(command: &mut Command) -> String {
     let output = command.current_dir(root()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", text(&output));
     String::from_utf8(output.stdout).unwrap()
@@ -74,20 +74,20 @@ fn text(output: &Output) -> String {
     format!("{out}{err}")
 }
 
-/// The values of an array; none where there is nothing.
+/// The values of an array, or none if the value is not an array.
 pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The entries of an object; none where there is nothing.
+/// The entries of an object, or none if the value is not an object.
 pub fn entries(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let object = value.as_object().into_iter().flatten();
     object.map(|(key, value)| (key.as_str(), value))
 }
 
-/// A text, which must be one.
+/// The string of a value, which must be a string.
 pub fn string(value: &Value) -> &str {
     value
         .as_str()
-        .unwrap_or_else(|| panic!("no text: {value:?}"))
+        .unwrap_or_else(|| panic!("not a string: {value:?}"))
 }

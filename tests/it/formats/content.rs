@@ -1,4 +1,4 @@
-//! The pairs, erasures and trend points that each store recorded.
+//! The pairs, erasures and trend points that are recorded in each store.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use domain::{
 
 use crate::support::two_weeks;
 
-/// The segments: a plain name, and one that each syntax has to escape.
+/// The segments: a plain name, and a name that every syntax has to escape.
 pub const SEGMENTS: [&str; 2] = ["sports", "a b,c=d\"e\\f{🏀}%7B*"];
-/// Users of both segments. The first is erased, after half of the pairs were recorded.
+/// The users of both segments. The first user is erased after all pairs are recorded.
 pub const USERS: [&str; 6] = [
     "gone",
     "in  ner",
@@ -20,10 +20,10 @@ pub const USERS: [&str; 6] = [
     "Юля🙂",
     "qu\"o\\te",
 ];
-/// How old the pair of a user is, in hours. The last two have left a window of a day.
+/// The age of each user's pair in hours. The last two are outside a window of a day.
 const AGES: [u64; 6] = [1, 0, 2, 23, 30, 13 * 24];
 
-/// The instant as of which everything was recorded.
+/// The instant of the recording.
 pub fn now() -> Timestamp {
     "2026-11-29T12:00:30Z".parse().unwrap()
 }
@@ -45,7 +45,7 @@ pub fn day() -> Window {
     two_weeks().window(Duration::from_hours(24)).unwrap()
 }
 
-/// The users of a segment: of the second one every other.
+/// The users of a segment. The second segment has every other user.
 fn users_of(segment: usize) -> impl Iterator<Item = usize> {
     (0..USERS.len()).filter(move |user| segment == 0 || user.is_multiple_of(2))
 }
@@ -73,7 +73,7 @@ fn points() -> Vec<TrendPoint> {
     vec![point(10, 7), point(5, 9)]
 }
 
-/// Records everything; `between` is called in the middle.
+/// Records all data. `between` is called in the middle.
 pub async fn record(store: &dyn PairStore, between: impl AsyncFnOnce()) {
     store.record(&batch(0)).await.unwrap();
     store.record_trend(&points()[..1]).await.unwrap();
@@ -88,7 +88,7 @@ pub async fn record(store: &dyn PairStore, between: impl AsyncFnOnce()) {
     assert_eq!(store.forget(&erased, now()).await.unwrap(), 2);
 }
 
-/// Reads everything.
+/// Reads all data and checks it.
 pub async fn check(store: &dyn PairStore) {
     let full = two_weeks().full_window();
     let mut names = SEGMENTS.map(str::to_owned);
@@ -109,7 +109,7 @@ pub async fn check(store: &dyn PairStore) {
         .collect();
     assert_eq!(found, names.map(|name| (name, slot(AGES[2]))));
     let erased = store.memberships(&user(USERS[0]), now()).await.unwrap();
-    assert!(erased.is_empty(), "who was erased is back: {erased:?}");
+    assert!(erased.is_empty(), "the erased user is found: {erased:?}");
     let trend = store
         .trend(&segment(SEGMENTS[1]), day(), Timestamp::UNIX_EPOCH, now())
         .await

@@ -1,4 +1,4 @@
-//! Files: the directory of the embedded store, the spool's, and the tokens file.
+//! Files: the directories of the embedded store and of the spool, and the tokens file.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::support::program::run;
 use crate::support::two_weeks;
 use crate::support::wait::until;
 
-/// Room for everything.
-const ROOM: u64 = 64 << 20;
+/// Large enough for all pairs.
+const CAPACITY: u64 = 64 << 20;
 
-/// Replaces a recorded folder by the files of another one.
-fn keep(from: &Path, name: &str) {
+/// Replaces a recorded folder with the files of `from`.
+fn save(from: &Path, name: &str) {
     let to = recorded(name);
     let _ = std::fs::remove_dir_all(&to);
     copy(from, &to);
@@ -48,20 +48,20 @@ fn embedded(dir: &Path) -> EmbeddedStore {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_of_the_embedded_store() {
+async fn a_recorded_embedded_store_directory_is_readable() {
     let dir = tempfile::tempdir().unwrap();
     if records() {
         let store = embedded(dir.path());
         content::record(&store, async || store.snapshot().await.unwrap()).await;
         store.close().await.unwrap();
-        keep(dir.path(), "embedded");
+        save(dir.path(), "embedded");
     }
     let dir = tempfile::tempdir().unwrap();
     copy(&recorded("embedded"), dir.path());
     for _ in 0..2 {
         let store = embedded(dir.path());
         content::check(&store).await;
-        // The second time from what this build wrote.
+        // The second iteration reads the snapshot of this build.
         store.snapshot().await.unwrap();
         store.close().await.unwrap();
     }
@@ -78,7 +78,7 @@ impl Clock for Fixed {
     fn not_before(&self, _: Timestamp) {}
 }
 
-/// A pair as text.
+/// A pair as plain values.
 type Plain = (String, String, u64);
 
 fn plain(batch: &Batch) -> Vec<Plain> {
@@ -101,25 +101,25 @@ impl Sink for Taken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_of_the_spool() {
+async fn a_recorded_spool_directory_is_readable() {
     let resolution = two_weeks().resolution();
     if records() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), ROOM, resolution).unwrap();
+        let spool = Spool::open(dir.path(), CAPACITY, resolution).unwrap();
         for segment in 0..SEGMENTS.len() {
             spool.append(&batch(segment), now()).await.unwrap();
         }
         spool.erasure_at(now()).await;
         spool.close().await.unwrap();
-        keep(dir.path(), "spool");
+        save(dir.path(), "spool");
     }
     let dir = tempfile::tempdir().unwrap();
     copy(&recorded("spool"), dir.path());
-    let spool = Arc::new(Spool::open(dir.path(), ROOM, resolution).unwrap());
+    let spool = Arc::new(Spool::open(dir.path(), CAPACITY, resolution).unwrap());
     let expected = [plain(&batch(0)), plain(&batch(1))].concat();
     assert_eq!(spool.stats(now()).waiting_pairs, expected.len() as u64);
     let later = spool.erasure_at(now() - Duration::from_secs(1)).await;
-    assert_eq!(later, now(), "the last pair is as of then");
+    assert_eq!(later, now(), "no erasure precedes the last record");
     let notes = tempfile::tempdir().unwrap();
     let store: Arc<dyn PairStore> = Arc::new(embedded(notes.path()));
     let parts = DeliveryParts {
@@ -141,7 +141,7 @@ async fn a_directory_of_the_spool() {
 }
 
 #[test]
-fn the_tokens_file() {
+fn a_recorded_tokens_file_is_readable() {
     let dir = tempfile::tempdir().unwrap();
     let of = |arguments: &[&str]| {
         let path = recorded("tokens.toml");

@@ -1,8 +1,8 @@
-//! Formats that must not change: an earlier build wrote what `tests/formats/` holds, one format a folder or file, and this
+//! Formats that must not change. An earlier build wrote `tests/formats/`, one folder or file per format, and this
 //! build reads it.
 //!
-//! `HEADCOUNT_TEST_RECORD_FORMATS=1 cargo test --test it formats::` makes this build write the folder anew, which is right
-//! only where a format changes on purpose.
+//! `HEADCOUNT_TEST_RECORD_FORMATS=1 cargo test --test it formats::` rewrites the folder with this build. Do so only
+//! when a format changes on purpose.
 
 mod content;
 mod files;
@@ -11,19 +11,19 @@ mod servers;
 
 use std::path::{Path, PathBuf};
 
-/// Where the recorded format `name` is.
+/// The path of the recorded format `name`.
 fn recorded(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/formats")
         .join(name)
 }
 
-/// Whether to write the formats instead of reading them.
+/// Whether to record the formats before they are read.
 fn records() -> bool {
     std::env::var_os("HEADCOUNT_TEST_RECORD_FORMATS").is_some()
 }
 
-/// The recorded text `name`; `now` is what this build makes of it, which is kept when formats are recorded.
+/// The recorded string `name`. When formats are recorded, the output `now` of this build replaces it first.
 fn text(name: &str, now: &str) -> String {
     let path = recorded(name);
     if records() {

@@ -1,4 +1,4 @@
-//! Names that settings files, dashboards and alerts are written with.
+//! Names that settings files, dashboards and alerts use.
 
 use headcount::config::SETTINGS;
 
@@ -6,7 +6,7 @@ use super::text;
 use crate::support::app::App;
 
 #[test]
-fn settings_and_their_defaults() {
+fn setting_names_and_defaults_are_unchanged() {
     let now: String = SETTINGS
         .iter()
         .map(|setting| format!("{} = {:?}\n", setting.name, setting.default))
@@ -15,7 +15,7 @@ fn settings_and_their_defaults() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_and_their_kinds() {
+async fn metric_names_and_types_are_unchanged() {
     let app = App::start().await;
     let body = r#"{"user_id": "u", "segment": "s"}"#;
     assert_eq!(app.post("application/json", body).await.status, 200);

@@ -1,4 +1,4 @@
-//! What servers hold: keys of Redis, a schema of Postgres, points of InfluxDB.
+//! Data in servers: keys of Redis, a schema of Postgres, points of InfluxDB.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -22,11 +22,11 @@ use crate::support::redis::Redis;
 use crate::support::two_weeks;
 use crate::support::wait::until;
 
-/// What every key begins with.
+/// The prefix of every key.
 const PREFIX: &str = "headcount";
 const SCHEMA: &str = "headcount";
 
-/// Bytes as JSON: text where they are that.
+/// Bytes as JSON: a string if they are UTF-8, else an array.
 fn written(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => json!(text),
@@ -41,7 +41,7 @@ fn read(value: &Value) -> Vec<u8> {
     }
 }
 
-/// Every key of a server, as the commands that make it, a line each.
+/// Dumps every key of a server as the command that creates it, one per line.
 async fn commands_of(url: &str) -> String {
     let client = redis::Client::open(url).unwrap();
     let mut server = client.get_multiplexed_async_connection().await.unwrap();
@@ -54,7 +54,7 @@ async fn commands_of(url: &str) -> String {
             .query_async(&mut server)
             .await
             .unwrap();
-        let (command, ask) = match kind.as_str() {
+        let (command, query) = match kind.as_str() {
             "string" => ("SET", redis::cmd("GET").arg(&key).to_owned()),
             "hash" => ("HSET", redis::cmd("HGETALL").arg(&key).to_owned()),
             "set" => ("SADD", redis::cmd("SMEMBERS").arg(&key).to_owned()),
@@ -67,15 +67,15 @@ async fn commands_of(url: &str) -> String {
                     .arg("WITHSCORES")
                     .to_owned(),
             ),
-            other => panic!("no way to keep a {other}"),
+            other => panic!("no command for the type {other}"),
         };
         let found: Vec<Vec<u8>> = match kind.as_str() {
-            "string" => vec![ask.query_async(&mut server).await.unwrap()],
-            _ => ask.query_async(&mut server).await.unwrap(),
+            "string" => vec![query.query_async(&mut server).await.unwrap()],
+            _ => query.query_async(&mut server).await.unwrap(),
         };
         let mut pairs: Vec<Vec<Vec<u8>>> = match kind.as_str() {
             "hash" => found.chunks(2).map(<[_]>::to_vec).collect(),
-            // ZADD has the score first.
+            // ZADD takes the score first.
             "zset" => found
                 .chunks(2)
                 .map(|it| vec![it[1].clone(), it[0].clone()])
@@ -117,18 +117,18 @@ fn redis_store(url: &str) -> RedisStore {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_of_redis_as_the_store() {
+async fn recorded_redis_store_keys_are_readable() {
     let Some(server) = Redis::start().await else {
         return;
     };
-    let mut made = String::new();
+    let mut dumped = String::new();
     if records() {
         let store = redis_store(&server.url());
         content::record(&store, async || ()).await;
-        made = commands_of(&server.url()).await;
+        dumped = commands_of(&server.url()).await;
         server.cli(&["FLUSHALL"]);
     }
-    restore(&server.url(), &text("redis-store.jsonl", &made)).await;
+    restore(&server.url(), &text("redis-store.jsonl", &dumped)).await;
     content::check(&redis_store(&server.url())).await;
 }
 
@@ -136,17 +136,17 @@ fn redis_cache(url: &str) -> RedisCache {
     let server = redis_store::options(url, PREFIX, two_weeks()).server;
     let window = Duration::from_secs(two_weeks().full_window().seconds());
     let prefix = stores::redis::Prefix::new(PREFIX).unwrap();
-    let patience = Duration::from_secs(20);
+    let timeout = Duration::from_secs(20);
     let options = RedisCacheOptions {
-        command_timeout: patience,
-        connect_timeout: patience,
+        command_timeout: timeout,
+        connect_timeout: timeout,
         ..RedisCacheOptions::new(server, prefix, Duration::from_mins(2), window)
     };
     RedisCache::open(options).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_of_redis_as_the_cache() {
+async fn recorded_redis_cache_keys_are_readable() {
     let Some(server) = Redis::start().await else {
         return;
     };
@@ -155,7 +155,7 @@ async fn keys_of_redis_as_the_cache() {
         users: 7,
         as_of: now() - Duration::from_hours(24),
     };
-    let mut made = String::new();
+    let mut dumped = String::new();
     if records() {
         let cache = redis_cache(&server.url());
         let mark = cache.mark(&name).await.unwrap();
@@ -167,24 +167,24 @@ async fn keys_of_redis_as_the_cache() {
             .complete_segments(std::slice::from_ref(&name), hour)
             .await
             .unwrap();
-        made = commands_of(&server.url()).await;
+        dumped = commands_of(&server.url()).await;
         server.cli(&["FLUSHALL"]);
     }
-    restore(&server.url(), &text("redis-cache.jsonl", &made)).await;
+    restore(&server.url(), &text("redis-cache.jsonl", &dumped)).await;
     let cache = redis_cache(&server.url());
     let cached = cache.get(&name, day()).await.unwrap().unwrap();
     assert_eq!(cached.count, count);
-    // The list of segments forgets by the server's clock, so nothing is expected of it.
+    // The list of segments expires by the server's clock, so it is not checked.
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schema_of_postgres() {
+async fn a_recorded_postgres_schema_is_readable() {
     let Some(server) = Postgres::start().await else {
         return;
     };
     let mut options = server.options(SCHEMA, two_weeks());
     options.user_key = Some("a digest".to_owned());
-    let mut made = String::new();
+    let mut dumped = String::new();
     if records() {
         set_up(&options).await.unwrap();
         let store = PostgresStore::open(options.clone()).unwrap();
@@ -195,7 +195,7 @@ async fn a_schema_of_postgres() {
             .output()
             .unwrap();
         assert!(dump.status.success(), "{dump:?}");
-        // What only newer clients know is not needed.
+        // Drop lines that older clients do not know.
         let dump = String::from_utf8(dump.stdout).unwrap();
         let lines = dump.lines().filter(|line| {
             let is_noise = [
@@ -207,14 +207,14 @@ async fn a_schema_of_postgres() {
             ];
             !line.is_empty() && !is_noise.iter().any(|start| line.starts_with(start))
         });
-        made = lines.map(|line| format!("{line}\n")).collect();
+        dumped = lines.map(|line| format!("{line}\n")).collect();
         let client = server.client().await;
         client
             .batch_execute(&format!("drop schema {SCHEMA} cascade"))
             .await
             .unwrap();
     }
-    let dump = text("postgres.sql", &made);
+    let dump = text("postgres.sql", &dumped);
     let mut psql = server
         .program("psql")
         .args(["--quiet", "--set", "ON_ERROR_STOP=1"])
@@ -232,7 +232,7 @@ async fn a_schema_of_postgres() {
     content::check(&PostgresStore::open(options).unwrap()).await;
 }
 
-/// The lines of a bucket, as the server's own export has them.
+/// The lines of a bucket from the export of the server.
 async fn lines_of(server: &Influxd, bucket: &str) -> String {
     let path = format!("api/v2/buckets?name={bucket}");
     let found: Value = server.get(&path).await;
@@ -252,7 +252,7 @@ async fn lines_of(server: &Influxd, bucket: &str) -> String {
         .unwrap();
     assert!(export.status.success(), "{export:?}");
     let text = String::from_utf8(export.stdout).unwrap();
-    // It also has what was deleted.
+    // The export contains deleted points as well.
     let erased = format!("user=\"{}\"", USERS[0]);
     let is_there = |line: &&str| !line.starts_with('#') && !line.contains(&erased);
     let mut lines: Vec<_> = text.lines().filter(is_there).collect();
@@ -268,10 +268,10 @@ fn influx_options(server: &Influxd) -> InfluxOptions {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn points_of_influxdb() {
+async fn recorded_influxdb_points_are_readable() {
     let names = ["pairs", "trends"];
     if records() {
-        // The export has nothing of what is only in the server's write-ahead log.
+        // The export lacks points that are only in the server's write-ahead log.
         let cold = "--storage-cache-snapshot-write-cold-duration=1s";
         let server = Influxd::start_with(&[cold]).await.unwrap();
         for bucket in names {
@@ -280,7 +280,7 @@ async fn points_of_influxdb() {
         let store = InfluxStore::open(influx_options(&server)).unwrap();
         content::record(&store, async || ()).await;
         for bucket in names {
-            until("the export has something", async || {
+            until("the export has points", async || {
                 let lines = lines_of(&server, bucket).await;
                 !text(&format!("influx-{bucket}.lp"), &lines).is_empty()
             })

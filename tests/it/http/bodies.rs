@@ -1,9 +1,9 @@
-//! Bodies of `POST /v1/pairs`: encodings, hostile ones, and items beside bad ones.
+//! Bodies of `POST /v1/pairs`: encodings, hostile bodies, and good items beside bad ones.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_come_compressed_and_chunked() {
+async fn compressed_and_chunked_bodies_are_accepted() {
     let app = App::start().await;
     let body = line("u1", "a") + &line("u2", "a");
     let twice = [
@@ -18,15 +18,15 @@ async fn bodies_come_compressed_and_chunked() {
         ("identity", body.clone().into_bytes(), 2),
     ] {
         let headers = [("content-type", NDJSON), ("content-encoding", coding)];
-        let answer = app.post_with(&headers, body).await;
+        let response = app.post_with(&headers, body).await;
         assert_eq!(
-            (answer.status, &answer.json["accepted"]),
+            (response.status, &response.json["accepted"]),
             (200, &json!(accepted)),
             "{coding}"
         );
     }
     assert_eq!(app.post(NDJSON, chunked(&body)).await.json["accepted"], 2);
-    // Large enough to be parsed elsewhere.
+    // Large enough to be parsed on another thread.
     let many: String = (0..20_000)
         .map(|user| line(&format!("many{user}"), "b"))
         .collect();
@@ -35,8 +35,8 @@ async fn bodies_come_compressed_and_chunked() {
         20_000
     );
     let headers = [("content-type", NDJSON), ("content-encoding", "zstd")];
-    let answer = app.post_with(&headers, zstd(many.as_bytes()).await).await;
-    assert_eq!(answer.json["accepted"], 20_000);
+    let response = app.post_with(&headers, zstd(many.as_bytes()).await).await;
+    assert_eq!(response.json["accepted"], 20_000);
     assert_eq!((app.users("a").await, app.users("b").await), (3, 20_000));
 
     let whole = gzip(body.as_bytes()).await;
@@ -80,14 +80,14 @@ async fn hostile_bodies_get_clear_errors() {
         (NDJSON, b"\xff\xfe", (422, "nothing_accepted")),
         ("text/plain", b"{}", (415, "unsupported_media_type")),
     ] {
-        let answer = app.post(kind, body).await;
+        let response = app.post(kind, body).await;
         assert_eq!(
-            answer.problem(),
+            response.problem(),
             problem,
             "{:?}",
             String::from_utf8_lossy(body)
         );
-        assert!(!answer.json["detail"].as_str().unwrap().is_empty());
+        assert!(!response.json["detail"].as_str().unwrap().is_empty());
     }
     let untyped = app.post_with(&[], "{}").await;
     assert_eq!(untyped.problem(), (415, "unsupported_media_type"));
@@ -99,7 +99,7 @@ async fn hostile_bodies_get_clear_errors() {
     );
     assert_eq!(app.users("lost").await, 0);
 
-    // A line of 10 MB, declared and chunked; a bomb of 64 MB.
+    // A line of 10 MB, with a declared length and chunked.
     let long = "x".repeat(10_000_000);
     assert_eq!(
         app.post(NDJSON, long.clone()).await.problem(),
@@ -109,15 +109,16 @@ async fn hostile_bodies_get_clear_errors() {
         app.post(NDJSON, chunked(&long)).await.problem(),
         (413, "too_large")
     );
-    // Compressed, and no header says so.
+    // A compressed body without `content-encoding`.
     let packed = gzip(line("u1", "a").as_bytes()).await;
-    let answer = app.post(NDJSON, packed).await;
-    assert_eq!(answer.problem(), (400, "malformed"));
+    let response = app.post(NDJSON, packed).await;
+    assert_eq!(response.problem(), (400, "malformed"));
     assert!(
-        answer.text.contains("content-encoding: gzip"),
+        response.text.contains("content-encoding: gzip"),
         "{}",
-        answer.text
+        response.text
     );
+    // A decompression bomb of 64 MB.
     let bomb = gzip(&vec![b' '; 1 << 26]).await;
     let headers = [("content-type", NDJSON), ("content-encoding", "gzip")];
     assert_eq!(
@@ -129,7 +130,7 @@ async fn hostile_bodies_get_clear_errors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_item_never_loses_a_neighbour() {
+async fn a_bad_item_does_not_affect_its_neighbours() {
     let app = App::start().await;
     let bad = [
         (
@@ -155,20 +156,20 @@ async fn a_bad_item_never_loses_a_neighbour() {
     for (position, (text, code)) in bad.enumerate() {
         let (first, last) = (format!("first{position}"), format!("last{position}"));
         let lines = line(&first, "near") + text + "\n\n" + &line(&last, "near");
-        let answer = app.post(NDJSON, lines).await;
+        let response = app.post(NDJSON, lines).await;
         assert_eq!(
-            (answer.status, answer.errors()),
+            (response.status, response.errors()),
             (200, vec![(1, code)]),
             "{text}"
         );
         let array = format!("[{},{text},{}]", line(&first, "near"), line(&last, "near"));
-        let answer = app.post(JSON, array).await;
+        let response = app.post(JSON, array).await;
         assert_eq!(
-            (answer.status, answer.errors()),
+            (response.status, response.errors()),
             (200, vec![(1, code)]),
             "{text}"
         );
-        assert_eq!(answer.json["rejected"], 1);
+        assert_eq!(response.json["rejected"], 1);
         assert_eq!(app.users("near").await, (position as u64 + 1) * 2);
         let alone = app.post(JSON, text.to_owned()).await;
         if text != "[]" {
@@ -183,13 +184,13 @@ async fn a_bad_item_never_loses_a_neighbour() {
         b"{\"user_id\":\"\xff\"}\n".to_vec(),
         line("ok2", "utf8").into_bytes(),
     ];
-    let answer = app.post(NDJSON, mixed.concat()).await;
-    assert_eq!(answer.errors(), [(1, "malformed")]);
+    let response = app.post(NDJSON, mixed.concat()).await;
+    assert_eq!(response.errors(), [(1, "malformed")]);
     assert_eq!(app.users("utf8").await, 2);
     let many = "x\n".repeat(150) + &line("ok", "utf8");
-    let answer = app.post(NDJSON, many).await;
+    let response = app.post(NDJSON, many).await;
     assert_eq!(
-        (answer.errors().len(), &answer.json["rejected"]),
+        (response.errors().len(), &response.json["rejected"]),
         (100, &json!(150))
     );
     assert_eq!(
@@ -201,16 +202,16 @@ async fn a_bad_item_never_loses_a_neighbour() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_of_empty_members_is_refused() {
+async fn a_body_of_empty_compression_members_is_rejected() {
     let app = App::start().await;
     for (coding, empty) in [("gzip", gzip(b"").await), ("zstd", zstd(b"").await)] {
         let body = empty.repeat((8 << 20) / empty.len());
         let headers = [("content-type", NDJSON), ("content-encoding", coding)];
-        let answer = app.post_with(&headers, body).await;
-        assert_eq!(answer.problem(), (400, "malformed"), "{coding}");
+        let response = app.post_with(&headers, body).await;
+        assert_eq!(response.problem(), (400, "malformed"), "{coding}");
         assert!(
-            answer.json["detail"].as_str().unwrap().contains("4096"),
-            "{answer:?}"
+            response.json["detail"].as_str().unwrap().contains("4096"),
+            "{response:?}"
         );
     }
     app.stop().await;

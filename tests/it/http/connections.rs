@@ -1,32 +1,32 @@
-//! How connections begin and end, and what limits them.
+//! Connections: limits, timeouts and shutdown.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_much_at_once_is_turned_away_whole() {
+async fn pairs_beyond_the_segment_limit_are_rejected() {
     let app = App::start_with(&[("max_segments", "2")]).await;
-    let answer = app
+    let response = app
         .post(NDJSON, line("u", "a") + &line("u", "b") + &line("u", "c"))
         .await;
-    assert_eq!(answer.errors(), [(2, "too_many_segments")]);
+    assert_eq!(response.errors(), [(2, "too_many_segments")]);
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_peers_are_let_go() {
+async fn slow_peers_are_disconnected() {
     let app = App::start_with(&[("header_timeout", "1s"), ("max_connections", "2")]).await;
     let started = Instant::now();
-    // One says nothing, one never ends its head; both hold all the room there is.
+    // One client sends nothing and one never ends its headers. Together they use all connections.
     let mut silent = app.connect().await;
     let mut endless = app.connect().await;
     endless
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n")
         .await
         .unwrap();
-    // The third waits until there is room.
+    // The third connection waits until one is free.
     let third = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let answer = app.say(third).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = app.say(third).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     assert!(
         started.elapsed() >= Duration::from_secs(1),
         "{:?}",
@@ -35,33 +35,33 @@ async fn slow_peers_are_let_go() {
     let mut rest = Vec::new();
     silent.read_to_end(&mut rest).await.unwrap();
     assert_eq!(rest, b"");
-    closes(&mut endless).await;
-    // A body that stops coming is told so.
+    wait_until_closed(&mut endless).await;
+    // A stalled body gets a 408.
     let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
-    let answer = app.say(slow).await;
+    let response = app.say(slow).await;
     assert!(
-        answer.starts_with("HTTP/1.1 408 ") && answer.contains("\"timeout\""),
-        "{answer}"
+        response.starts_with("HTTP/1.1 408 ") && response.contains("\"timeout\""),
+        "{response}"
     );
     app.stop().await;
 }
 
-/// A connection with a request of which the end of the body is missing.
+/// Opens a connection and sends a request with an incomplete body.
 async fn begin_post(app: &App) -> TcpStream {
     let head = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 31\r\n\r\n";
     let mut stream = app.connect().await;
     stream.write_all(head).await.unwrap();
-    // The service asks for the body once the request is under way, and not before.
-    let mut asked = [0; 25];
-    stream.read_exact(&mut asked).await.unwrap();
-    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    // The service sends `100 Continue` only once it handles the request.
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"{\"user_id\":").await.unwrap();
     stream
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_under_way_are_finished() {
-    // As long as a test may take: if anything held up the end, the test would know.
+async fn in_flight_requests_finish_on_shutdown() {
+    // Longer than a test may take: anything that delays shutdown fails the test.
     let app = App::start_with(&[("shutdown_grace", "1h"), ("header_timeout", "5m")]).await;
     let mut finishing = begin_post(&app).await;
     let mut idle = app.connect().await;
@@ -79,14 +79,14 @@ async fn requests_under_way_are_finished() {
         .write_all(b"\"u1\",\"segment\":\"ab\"}")
         .await
         .unwrap();
-    let mut answer = String::new();
-    finishing.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("{\"accepted\":1,"), "{answer}");
+    let mut response = String::new();
+    finishing.read_to_string(&mut response).await.unwrap();
+    assert!(response.contains("{\"accepted\":1,"), "{response}");
     assert_eq!(app.stop().await.abandoned, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_outlast_the_grace_are_cut() {
+async fn requests_beyond_the_shutdown_grace_are_cut() {
     let app = App::start_with(&[("shutdown_grace", "200ms"), ("header_timeout", "5m")]).await;
     let stuck = begin_post(&app).await;
     let started = Instant::now();
@@ -96,16 +96,16 @@ async fn requests_that_outlast_the_grace_are_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_turns_away_whole_requests() {
+async fn a_full_queue_rejects_whole_requests() {
     let app = App::start_with(&[("queue_pairs", "1")]).await;
     let posts = (0..64).map(|user| app.post(NDJSON, line(&format!("u{user}"), "a")));
     let mut accepted = 0;
-    for answer in futures::future::join_all(posts).await {
-        match answer.status {
+    for response in futures::future::join_all(posts).await {
+        match response.status {
             200 => accepted += 1,
             _ => {
-                assert_eq!(answer.problem(), (429, "busy"));
-                assert_eq!(answer.headers["retry-after"], "1");
+                assert_eq!(response.problem(), (429, "busy"));
+                assert_eq!(response.headers["retry-after"], "1");
             }
         }
     }
@@ -115,22 +115,22 @@ async fn a_full_queue_turns_away_whole_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kept_connection_outlasts_the_time_for_heads() {
+async fn a_keep_alive_connection_outlives_the_header_timeout() {
     let app = App::start_with(&[("header_timeout", "100ms")]).await;
     let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut answered = [0; 12];
-    // A busy machine may be too slow for such a short time.
+    // A busy machine may exceed such a short timeout.
     let mut kept = loop {
         let mut kept = app.connect().await;
         if kept.write_all(request).await.is_ok() && kept.read_exact(&mut answered).await.is_ok() {
             break kept;
         }
     };
-    // A head on a connection beside it shows that the time for heads is over.
+    // Incomplete headers on another connection show that the header timeout has passed.
     for _ in 0..3 {
         let mut endless = app.connect().await;
         endless.write_all(&request[..20]).await.unwrap();
-        closes(&mut endless).await;
+        wait_until_closed(&mut endless).await;
     }
     let last = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     kept.write_all(last).await.unwrap();
@@ -143,11 +143,11 @@ async fn a_kept_connection_outlasts_the_time_for_heads() {
     let app = App::start_with(&[("header_timeout", "1h"), ("idle_timeout", "100ms")]).await;
     let mut kept = app.connect().await;
     kept.write_all(request).await.unwrap();
-    let mut answer = String::new();
-    kept.read_to_string(&mut answer).await.unwrap();
+    let mut response = String::new();
+    kept.read_to_string(&mut response).await.unwrap();
     assert!(
-        answer.starts_with("HTTP/1.1 200 "),
-        "closed once it was idle: {answer}"
+        response.starts_with("HTTP/1.1 200 "),
+        "closed once it was idle: {response}"
     );
     app.stop().await;
 }

@@ -1,4 +1,4 @@
-//! HTTP from outside: every route, hostile input, and how connections begin and end.
+//! HTTP from outside: every route, hostile input, and the life cycle of connections.
 
 mod bodies;
 mod connections;
@@ -20,8 +20,8 @@ const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
 
-/// Waits until the service has closed the connection. A reset is an end, too.
-async fn closes(stream: &mut TcpStream) {
+/// Waits until the service has closed or reset the connection.
+async fn wait_until_closed(stream: &mut TcpStream) {
     while let Ok(1..) = stream.read(&mut [0; 1024]).await {}
 }
 
@@ -52,7 +52,7 @@ fn chunked(body: &str) -> reqwest::Body {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_go_in_and_counts_come_out() {
+async fn posted_pairs_are_counted() {
     let app = App::start().await;
     let one = app
         .post(JSON, r#"{"user_id":"u1","segment":"sports"}"#)
@@ -117,8 +117,8 @@ async fn segments_are_listed_in_pages() {
         }
     }
     app.post(NDJSON, lines).await;
-    let names = |answer: &crate::support::app::Answer| {
-        let segments = answer.json["segments"].as_array().unwrap().clone();
+    let names = |response: &crate::support::app::Answer| {
+        let segments = response.json["segments"].as_array().unwrap().clone();
         let name = |entry: &serde_json::Value| entry["segment"].as_str().unwrap().to_owned();
         segments.iter().map(name).collect::<Vec<_>>()
     };
@@ -154,8 +154,8 @@ async fn segments_are_listed_in_pages() {
         "cursor=x",
         "limit=1&limit=2",
     ] {
-        let answer = app.get(&format!("/v1/segments?{bad}")).await;
-        assert_eq!(answer.problem(), (400, "invalid_parameter"), "{bad}");
+        let response = app.get(&format!("/v1/segments?{bad}")).await;
+        assert_eq!(response.problem(), (400, "invalid_parameter"), "{bad}");
     }
     app.advance(3_600);
     app.post(NDJSON, line("u9", "late")).await;
@@ -171,7 +171,7 @@ async fn segments_are_listed_in_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refreshes_make_the_trend() {
+async fn refreshes_record_the_trend() {
     let app = App::start().await;
     app.post(NDJSON, line("u1", "a") + &line("u2", "b")).await;
     let refreshed = app.send(Method::POST, "/v1/admin/refresh").await;
@@ -207,8 +207,8 @@ async fn refreshes_make_the_trend() {
         json!([{"at": NOON_TEXT, "users": 1}])
     );
     for bad in ["from=noon", "to=", "step=0s", "step=x", "from=2&to=1"] {
-        let answer = app.get(&format!("/v1/segments/a/trend?{bad}")).await;
-        assert_eq!(answer.problem(), (400, "invalid_parameter"), "{bad}");
+        let response = app.get(&format!("/v1/segments/a/trend?{bad}")).await;
+        assert_eq!(response.problem(), (400, "invalid_parameter"), "{bad}");
     }
     let bad = app
         .send(Method::POST, "/v1/admin/refresh?segment=%20")
@@ -218,7 +218,7 @@ async fn refreshes_make_the_trend() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refresh_whose_caller_left_holds_up_no_other() {
+async fn an_abandoned_refresh_releases_its_lock() {
     let app = App::start().await;
     app.post(NDJSON, line("u1", "a")).await;
     drop(futures::poll!(std::pin::pin!(app.headcount.refresh(None))));
@@ -263,7 +263,7 @@ async fn users_are_shown_and_erased() {
         (&"embedded_files".into(), &"remains".into(), &until.into())
     );
     assert_eq!(place(2).0, "copies");
-    assert_eq!(places.len(), 3, "nobody else has anything: {receipt}");
+    assert_eq!(places.len(), 3, "no other place is listed: {receipt}");
     assert_eq!(app.send(Method::DELETE, target).await.json["erased"], 0);
     assert_eq!(app.get(target).await.json["segments"], json!([]));
     assert_eq!((app.users("a").await, app.users("b").await), (1, 0));
@@ -323,9 +323,9 @@ async fn health_metrics_and_refusals() {
             "GET, HEAD",
         ),
     ] {
-        let answer = app.send(method, path).await;
-        assert_eq!(answer.problem(), (405, "method_not_allowed"), "{path}");
-        assert_eq!(answer.headers["allow"], allow);
+        let response = app.send(method, path).await;
+        assert_eq!(response.problem(), (405, "method_not_allowed"), "{path}");
+        assert_eq!(response.headers["allow"], allow);
     }
     let head = app.send(Method::HEAD, "/healthz").await;
     assert_eq!((head.status, head.text.as_str()), (200, ""));
@@ -346,14 +346,14 @@ async fn health_metrics_and_refusals() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn windows_that_can_not_be_counted_are_refused() {
+async fn unsupported_windows_are_rejected() {
     let app = App::start().await;
     for bad in ["15d", "90s", "0s", "x", ""] {
-        let answer = app.get(&format!("/v1/segments/a/count?window={bad}")).await;
-        assert_eq!(answer.problem(), (400, "invalid_window"), "{bad}");
+        let response = app.get(&format!("/v1/segments/a/count?window={bad}")).await;
+        assert_eq!(response.problem(), (400, "invalid_window"), "{bad}");
     }
-    let answer = app.get("/v1/segments/a/count?fresh=maybe").await;
-    assert_eq!(answer.problem(), (400, "invalid_parameter"));
-    assert_eq!(answer.json["parameter"], "fresh");
+    let response = app.get("/v1/segments/a/count?fresh=maybe").await;
+    assert_eq!(response.problem(), (400, "invalid_parameter"));
+    assert_eq!(response.json["parameter"], "fresh");
     app.stop().await;
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_names_keep_their_own_counts() {
+async fn hostile_names_have_separate_counts() {
     let app = App::start().await;
     let names = [
         ("../../etc", "..%2F..%2Fetc"),
@@ -23,32 +23,32 @@ async fn hostile_names_keep_their_own_counts() {
         assert_eq!(app.post(NDJSON, lines).await.status, 200, "{name}");
     }
     for (position, (name, encoded)) in names.iter().enumerate() {
-        // Said as it stands: a client would tidy some of these paths.
+        // Sent as raw bytes: an HTTP client would normalize some of these paths.
         let request = format!(
             "GET /v1/segments/{encoded}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
-        let answer = app.say(request.as_bytes()).await;
-        let body = answer.split("\r\n\r\n").nth(1).unwrap();
+        let response = app.say(request.as_bytes()).await;
+        let body = response.split("\r\n\r\n").nth(1).unwrap();
         let count: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(count["segment"], *name, "{answer}");
+        assert_eq!(count["segment"], *name, "{response}");
         assert_eq!(count["users"], position + 1, "{name}");
     }
     for bad in ["%", "%zz", "%ff", "a%00", "%20a", "a%5C"] {
         let request = format!(
             "GET /v1/segments/{bad}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
-        let answer = app.say(request.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad}: {answer}");
+        let response = app.say(request.as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 400 "), "{bad}: {response}");
         assert!(
-            answer.contains("\"invalid_segment\"") && answer.contains("x-request-id: "),
-            "{answer}"
+            response.contains("\"invalid_segment\"") && response.contains("x-request-id: "),
+            "{response}"
         );
     }
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parameters_that_nobody_reads_are_refused_everywhere() {
+async fn unknown_parameters_are_rejected_on_every_route() {
     let app = App::start().await;
     for (method, target, parameter, nearest) in [
         (
@@ -92,25 +92,25 @@ async fn parameters_that_nobody_reads_are_refused_everywhere() {
         (Method::GET, "/assets/page.js?x=1", "x", None),
         (Method::HEAD, "/v1/segments?x=1", "", None),
     ] {
-        let answer = app.send(method.clone(), target).await;
+        let response = app.send(method.clone(), target).await;
         if method == Method::HEAD {
-            assert_eq!(answer.status, 400, "{target}");
+            assert_eq!(response.status, 400, "{target}");
             continue;
         }
-        assert_eq!(answer.problem(), (400, "unknown_parameter"), "{target}");
-        assert_eq!(answer.json["parameter"], parameter, "{target}");
-        assert_eq!(answer.json["nearest"].as_str(), nearest, "{target}");
+        assert_eq!(response.problem(), (400, "unknown_parameter"), "{target}");
+        assert_eq!(response.json["parameter"], parameter, "{target}");
+        assert_eq!(response.json["nearest"].as_str(), nearest, "{target}");
     }
-    let answer = app.get("/v1/segments/a/count?windw=7d").await;
+    let response = app.get("/v1/segments/a/count?windw=7d").await;
     assert_eq!(
-        answer.json["detail"],
+        response.json["detail"],
         "this resource has no query parameter `windw`; did you mean `window`?"
     );
     app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_no_path_can_have_are_given_beside_it() {
+async fn names_that_paths_can_not_carry_are_passed_as_parameters() {
     let app = App::start().await;
     for (name, users) in [(".", 1), ("..", 2), ("-", 3)] {
         let lines: String = (0..users)
@@ -132,7 +132,7 @@ async fn names_that_no_path_can_have_are_given_beside_it() {
             .get(&format!("/v1/segments/-/trend?segment={name}&step=1h"))
             .await;
         assert_eq!(trend.json["points"][0]["users"], users, "{trend:?}");
-        // The page links to where it is.
+        // The list page links to the page of the segment.
         let list = app.get("/").await.text;
         let link = match name {
             "-" => "/segments/-".to_owned(),
@@ -149,7 +149,7 @@ async fn names_that_no_path_can_have_are_given_beside_it() {
     assert_eq!(
         app.users("-").await,
         3,
-        "without the parameter it is a name"
+        "without the parameter `-` is a name"
     );
     let both = app.get("/v1/segments/sports/count?segment=..").await;
     assert_eq!(both.problem(), (400, "invalid_parameter"));
@@ -165,7 +165,7 @@ async fn names_that_no_path_can_have_are_given_beside_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_look_like_others_are_refused_alone() {
+async fn confusable_names_are_rejected_individually() {
     let app = App::start().await;
     let lines = [
         line("u1", "sports"),
@@ -176,17 +176,17 @@ async fn names_that_look_like_others_are_refused_alone() {
         line("u1", "\u{202e}sports"),
         line("u1", "👨\u{200d}👩\u{200d}👧"),
     ];
-    let answer = app.post(NDJSON, lines.concat()).await;
-    assert_eq!(answer.json["accepted"], 2, "{answer:?}");
+    let response = app.post(NDJSON, lines.concat()).await;
+    assert_eq!(response.json["accepted"], 2, "{response:?}");
     let user = "invalid_user_id";
     let segment = "invalid_segment";
     assert_eq!(
-        answer.errors(),
+        response.errors(),
         [(1, user), (2, user), (3, user), (4, segment), (5, segment)]
     );
-    let told = answer.json["errors"][3]["message"].as_str().unwrap();
-    assert!(told.contains("U+200B (zero width space)"), "{told}");
-    // One of a former version can still be erased.
+    let message = response.json["errors"][3]["message"].as_str().unwrap();
+    assert!(message.contains("U+200B (zero width space)"), "{message}");
+    // A name that a former version accepted can still be erased.
     assert_eq!(
         app.send(Method::DELETE, "/v1/users/u1%20").await.json["erased"],
         0
@@ -195,7 +195,7 @@ async fn names_that_look_like_others_are_refused_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_names_one_host() {
+async fn a_request_must_name_exactly_one_host() {
     let app = App::start().await;
     for (hosts, expected) in [
         ("host: a\r\n", "200"),
@@ -209,14 +209,14 @@ async fn a_request_names_one_host() {
         ("host: user@a\r\n", "400"),
     ] {
         let request = format!("GET /healthz HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
-        let answer = app.say(request.as_bytes()).await;
+        let response = app.say(request.as_bytes()).await;
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
-            "{hosts:?}: {answer}"
+            response.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{hosts:?}: {response}"
         );
         assert!(
-            expected == "200" || answer.contains("\"invalid_host\""),
-            "{answer}"
+            expected == "200" || response.contains("\"invalid_host\""),
+            "{response}"
         );
     }
     let old = app.say(b"GET /healthz HTTP/1.0\r\n\r\n").await;

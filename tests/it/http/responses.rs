@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_are_kept_by_nobody_and_are_what_they_say() {
+async fn responses_have_no_store_and_nosniff() {
     let app = App::start().await;
     for target in [
         "/v1/segments",
@@ -14,12 +14,12 @@ async fn answers_are_kept_by_nobody_and_are_what_they_say() {
         "/nowhere",
         "/",
     ] {
-        let answer = app.get(target).await;
+        let response = app.get(target).await;
         assert_eq!(
-            answer.headers["x-content-type-options"], "nosniff",
+            response.headers["x-content-type-options"], "nosniff",
             "{target}"
         );
-        assert_eq!(answer.headers["cache-control"], "no-store", "{target}");
+        assert_eq!(response.headers["cache-control"], "no-store", "{target}");
     }
     let asset = app.get("/assets/page.css?v=1").await;
     assert!(
@@ -59,8 +59,8 @@ async fn long_responses_are_compressed_for_clients_that_accept_it() {
         }
         if long {
             assert!(!packed.headers.contains_key("content-length"), "{target}");
-            for answer in [&plain, &packed] {
-                let mut vary = answer.headers.get_all("vary").iter();
+            for response in [&plain, &packed] {
+                let mut vary = response.headers.get_all("vary").iter();
                 assert!(vary.any(|name| name == "accept-encoding"), "{target}");
             }
             let length: usize = plain.headers["content-length"]
