@@ -1,4 +1,4 @@
-//! Tests from outside: real servers, broken servers, real files.
+//! Integration tests: real servers, faulty servers, real files.
 
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +48,7 @@ mod model;
 mod one_number;
 mod open_loop;
 #[path = "../../benches/support/open_loop.rs"]
-#[allow(dead_code, reason = "a test uses its part")]
+#[allow(dead_code, reason = "a test uses part of it")]
 mod open_loop_source;
 mod openapi;
 mod outages;
