@@ -52,7 +52,7 @@ impl Seen {
     }
 
     /// Every read returned a count.
-    fn reads_go_on(&self) {
+    fn assert_reads_continue(&self) {
         assert!(
             self.reads.keys().all(|(status, _, _)| *status == 200),
             "{self:?}"
@@ -60,7 +60,7 @@ impl Seen {
     }
 
     /// Every post was accepted, with the pairs in the store or on disk.
-    fn writes_go_on(&self) {
+    fn assert_writes_continue(&self) {
         assert!(
             self.writes.keys().all(|status| matches!(status, 200 | 202)),
             "{self:?}"
@@ -298,7 +298,7 @@ async fn each_outage_under_load_has_only_the_documented_effects() {
             |seen| seen.written(200) > 60 && seen.read_from("cache", false) > 20,
         )
         .await;
-    well.reads_go_on();
+    well.assert_reads_continue();
     assert_eq!(well.written(202) + well.stale(), 0, "{well:?}");
 
     // Redis is unavailable: nothing changes for writers, and readers get a count from InfluxDB.
@@ -311,7 +311,7 @@ async fn each_outage_under_load_has_only_the_documented_effects() {
             )
             .await;
         assert_eq!(away.writes.len(), 1, "Redis {how}: {away:?}");
-        away.reads_go_on();
+        away.assert_reads_continue();
         assert_eq!(away.stale(), 0, "Redis {how}: {away:?}");
     }
     assert!(metric(&service, "headcount_cache_fallbacks_total").await > 0.0);
@@ -322,7 +322,7 @@ async fn each_outage_under_load_has_only_the_documented_effects() {
             |seen| seen.read_from("cache", false) > 20,
         )
         .await;
-    back.reads_go_on();
+    back.assert_reads_continue();
     assert_eq!(back.written(202) + back.stale(), 0, "{back:?}");
 
     // InfluxDB is unavailable, then both: pairs go to disk, and the last known count is served.
@@ -333,8 +333,8 @@ async fn each_outage_under_load_has_only_the_documented_effects() {
                 |seen| seen.written(202) > 30 && seen.stale() > 10,
             )
             .await;
-        away.writes_go_on();
-        away.reads_go_on();
+        away.assert_writes_continue();
+        away.assert_reads_continue();
         let both = load
             .after(
                 || switch(redis),
@@ -342,8 +342,8 @@ async fn each_outage_under_load_has_only_the_documented_effects() {
             )
             .await;
         assert_eq!(both.written(200), 0, "both {how}: {both:?}");
-        both.writes_go_on();
-        both.reads_go_on();
+        both.assert_writes_continue();
+        both.assert_reads_continue();
         assert_eq!(both.read_from("store", false), 0, "both {how}: {both:?}");
         if how == "cut" {
             let (status, unknown) = service.try_get("/v1/segments/never/count").await;
@@ -357,16 +357,16 @@ async fn each_outage_under_load_has_only_the_documented_effects() {
                 |seen| seen.written(200) > 30 && seen.read_from("store", false) > 10,
             )
             .await;
-        half.writes_go_on();
-        half.reads_go_on();
+        half.assert_writes_continue();
+        half.assert_reads_continue();
         let back = load
             .after(
                 || redis.restore(),
                 |seen| seen.written(200) > 30 && seen.read_from("cache", false) > 10,
             )
             .await;
-        back.writes_go_on();
-        back.reads_go_on();
+        back.assert_writes_continue();
+        back.assert_reads_continue();
     }
 
     let acknowledged = load.stop().await;
@@ -399,25 +399,25 @@ async fn two_services_and_a_worker_agree_after_each_server_is_killed_under_load(
             |seen| seen.written(200) > 100 && seen.read_from("store", false) > 20,
         )
         .await;
-    away.reads_go_on();
+    away.assert_reads_continue();
     assert_eq!(away.writes.len(), 1, "{away:?}");
     servers.redis.restart();
     load.after(|| {}, |seen| seen.read_from("cache", false) > 40)
         .await
-        .reads_go_on();
+        .assert_reads_continue();
 
     servers.influxd.kill();
     let away = load
         .after(|| {}, |seen| seen.written(202) > 60 && seen.stale() > 20)
         .await;
-    away.reads_go_on();
-    away.writes_go_on();
+    away.assert_reads_continue();
+    away.assert_writes_continue();
     servers.redis.kill();
     let away = load
         .after(|| {}, |seen| seen.written(202) > 60 && seen.stale() > 20)
         .await;
-    away.reads_go_on();
-    away.writes_go_on();
+    away.assert_reads_continue();
+    away.assert_writes_continue();
     servers.influxd.restart().await;
     servers.redis.restart();
     // Until both services are connected to Redis again, the `pending` of each may lack the other's pairs.

@@ -100,7 +100,7 @@ pub fn bound(
     let first = slot(now) + 1 - u64::from(answer.window.slots());
     let there = truth.of(segment, first..=u64::MAX).filter(|pair| {
         // An instance that could not update the cache for its pairs does not trust the cache itself.
-        let is_told = !pair.is_untold || own == Some(pair.at) || pair.is_sure(counted);
+        let is_told = !pair.is_unreported || own == Some(pair.at) || pair.is_sure(counted);
         pair.is_sure(begun.moment) && is_told
     });
     let there: Users = there.map(|pair| pair.user).collect();

@@ -19,7 +19,7 @@ pub struct Time {
     /// The latest instant that any clock returned.
     latest: AtomicI64,
     /// For each noted moment, the latest instant returned until then.
-    told: Mutex<Vec<(Moment, i64)>>,
+    noted: Mutex<Vec<(Moment, i64)>>,
 }
 
 /// A point in the course of a case, in microseconds since its beginning.
@@ -34,7 +34,7 @@ impl Time {
             behind: AtomicI64::new(0),
             are_apart: AtomicBool::new(false),
             latest: AtomicI64::new(start),
-            told: Mutex::new(vec![(0, i64::MIN)]),
+            noted: Mutex::new(vec![(0, i64::MIN)]),
         })
     }
 
@@ -62,13 +62,13 @@ impl Time {
     pub fn note(&self) -> Moment {
         let moment = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
         let latest = self.latest.load(Ordering::Relaxed);
-        self.told.lock().push((moment, latest));
+        self.noted.lock().push((moment, latest));
         moment
     }
 
     /// The latest noted moment before any clock returned `instant`.
     pub fn before(&self, instant: Timestamp) -> Moment {
-        let told = self.told.lock();
+        let told = self.noted.lock();
         let later = told.partition_point(|(_, latest)| *latest < instant.as_microsecond());
         told[later.max(1) - 1].0
     }

@@ -52,7 +52,7 @@ impl World {
         self.settle().await?;
         if !self.is_there() {
             // Over real servers this much time does not pass.
-            self.truth.all_heard();
+            self.truth.all_erasures_read();
         }
 
         let began = self.shared.time.note();

@@ -23,7 +23,7 @@ pub struct Sent {
     /// Its user may have been erased, so it may not be counted any more.
     pub is_in_doubt: bool,
     /// Its instance could not update the cache for it, nor report the gap.
-    pub is_untold: bool,
+    pub is_unreported: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,7 +191,7 @@ impl Truth {
     /// Instance `at` restarted, and no longer knows which pairs the cache lacks.
     pub fn orphan(&mut self, at: usize) {
         for pair in &mut self.pairs {
-            let is_lost = pair.at == at && pair.is_untold;
+            let is_lost = pair.at == at && pair.is_unreported;
             if is_lost && matches!(pair.became, Became::Stored(_)) {
                 pair.at = usize::MAX;
             }
@@ -208,17 +208,17 @@ impl Truth {
     }
 
     /// Every instance has read every erasure.
-    pub fn all_heard(&mut self) {
+    pub fn all_erasures_read(&mut self) {
         self.erased.clear();
     }
 
     /// Instance `at` could not add its pairs of these segments to the pending counters, or has reported the gap now.
-    pub fn note_untold(&mut self, at: usize, segments: &[usize], is_untold: bool) {
+    pub fn note_unreported(&mut self, at: usize, segments: &[usize], is_unreported: bool) {
         for pair in &mut self.pairs {
             let is_concerned = pair.at == at && segments.contains(&pair.segment);
             // A failed update belongs to a request, or a delivery, that is not finished.
-            if is_concerned && (!is_untold || !matches!(pair.became, Became::Stored(_))) {
-                pair.is_untold = is_untold;
+            if is_concerned && (!is_unreported || !matches!(pair.became, Became::Stored(_))) {
+                pair.is_unreported = is_unreported;
             }
         }
     }

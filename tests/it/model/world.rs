@@ -251,8 +251,8 @@ impl World {
                 let numbers: Vec<_> = (0..SEGMENTS.len())
                     .filter(|index| names.contains(&segment(*index)))
                     .collect();
-                let is_untold = matches!(said, Said::NotNoted(_));
-                self.truth.note_untold(at, &numbers, is_untold);
+                let is_unreported = matches!(said, Said::NotNoted(_));
+                self.truth.note_unreported(at, &numbers, is_unreported);
             }
         }
         let (finished, running): (Vec<_>, Vec<_>) = self
