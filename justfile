@@ -1,4 +1,4 @@
-# Recipes for development: https://just.systems. `.ci/run` is what must pass before a change lands.
+# Recipes for development: https://just.systems. A change must pass `.ci/run`.
 
 # List the recipes.
 default:
@@ -10,12 +10,12 @@ check:
     cargo clippy --locked --all-targets -- -D warnings
     RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 
-# The fast tier: unit tests, and the integration tests that start no server but headcount.
+# The fast tier: unit tests, and the integration tests that start no server except headcount.
 test:
     cargo test --locked --lib
     cargo test --locked --test it -- docs:: formats::files formats::names http:: auth:: cli:: load:: mistakes:: openapi:: metrics:: events:: --skip influx_cli --skip overload --skip schemathesis --skip the_viewer
 
-# All tests. Those whose server is not installed are skipped with a line on standard error.
+# All tests. Tests whose server is not installed are skipped with a line on standard error.
 test-all:
     cargo test --locked
 

@@ -9,7 +9,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench fails by panicking and tells by printing"
+    reason = "a bench fails by panicking and reports by printing"
 )]
 
 mod support;
@@ -76,7 +76,7 @@ async fn post_raw(server: &Influxd, bucket: &str, bodies: Vec<Vec<u8>>, gzipped:
     started.elapsed()
 }
 
-fn told(what: &str, pairs: u64, took: Duration) -> f64 {
+fn report(what: &str, pairs: u64, took: Duration) -> f64 {
     let rate = pairs as f64 / took.as_secs_f64();
     println!("{what:55} {rate:12.0} pairs/s");
     rate
@@ -142,16 +142,16 @@ async fn main() {
         let batches: Vec<Batch> = (0..each / 4 / 50).map(|_| pairs.batch(50)).collect();
         small += record_all(&store, &batches, 256).await;
     }
-    let raw = told(
+    let raw = report(
         "raw, pre-encoded, 5,000 a body, 2 connections",
         compared,
         plain,
     );
-    let zipped = told("the same, pre-gzipped (level 1)", compared, zipped);
-    let ours = told("record, 5,000 a batch, 8 callers", compared, ours);
-    told("record, 50 a batch, 256 callers", compared / 4, small);
+    let zipped = report("the same, pre-gzipped (level 1)", compared, zipped);
+    let ours = report("record, 5,000 a batch, 8 callers", compared, ours);
+    report("record, 50 a batch, 256 callers", compared / 4, small);
     println!(
-        "record against the better of raw: {:.0} %",
+        "record relative to the faster raw write: {:.0} %",
         100.0 * ours / raw.max(zipped)
     );
 

@@ -6,7 +6,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench fails by panicking and tells by printing"
+    reason = "a bench fails by panicking and reports by printing"
 )]
 
 mod support;
@@ -276,7 +276,7 @@ fn check(store: &EmbeddedStore, pairs: u64) -> Result<()> {
         users += count(store, &segment, as_of)?;
     }
     if users != pairs {
-        return Err(format!("{users} of {pairs} pairs are counted").into());
+        return Err(format!("the count is {users} of {pairs} pairs").into());
     }
     Ok(())
 }

@@ -8,7 +8,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench fails by panicking and tells by printing"
+    reason = "a bench fails by panicking and reports by printing"
 )]
 
 mod support;
@@ -35,7 +35,7 @@ fn batches(seen: &[Seen], size: usize, later: u64) -> Vec<Batch> {
         .collect()
 }
 
-fn told(what: &str, number: usize, took: Duration) {
+fn report(what: &str, number: usize, took: Duration) {
     let rate = number as f64 / took.as_secs_f64();
     println!("{what:62} {rate:10.0}/s");
 }
@@ -162,7 +162,7 @@ async fn writing(server: &Postgres, rows: &[Seen]) {
         for (what, later) in [("new", 0), ("seen later", DAY), ("the same again", DAY)] {
             let batches = batches(rows, BATCH, later);
             let took = record_all(&store, &batches, connections).await;
-            told(
+            report(
                 &format!("record, {connections} connections, {what}"),
                 rows.len(),
                 took,
@@ -172,7 +172,7 @@ async fn writing(server: &Postgres, rows: &[Seen]) {
         let singles = batches(&rows[..singles.min(rows.len())], 1, 3_000);
         let callers = if connections == 1 { 1 } else { 64 };
         let took = record_all(&store, &singles, callers).await;
-        told(
+        report(
             &format!("record, {connections} connections, 1 pair a call, {callers} callers"),
             singles.len(),
             took,
@@ -183,7 +183,7 @@ async fn writing(server: &Postgres, rows: &[Seen]) {
         client.batch_execute(&tables(&plain)).await.unwrap();
         for what in ["new", "the same again"] {
             let took = psql(server, rows, connections, |some| unnest(&plain, some)).await;
-            told(
+            report(
                 &format!("psql, unnest, {connections} connections, {what}"),
                 rows.len(),
                 took,
@@ -195,7 +195,7 @@ async fn writing(server: &Postgres, rows: &[Seen]) {
             copy_then_upsert(&plain, some)
         })
         .await;
-        told(
+        report(
             &format!("psql, COPY to a temporary table, upsert, {connections} connections"),
             rows.len(),
             took,
@@ -203,7 +203,7 @@ async fn writing(server: &Postgres, rows: &[Seen]) {
     }
     client.batch_execute(&tables("copied")).await.unwrap();
     let took = psql(server, rows, 1, |some| copy_only("copied", some)).await;
-    told(
+    report(
         "psql, bare COPY of unique sorted rows, 1 connection",
         rows.len(),
         took,

@@ -9,7 +9,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench fails by panicking and tells by printing"
+    reason = "a bench fails by panicking and reports by printing"
 )]
 
 mod support;
@@ -46,11 +46,11 @@ impl Taken {
         self.cpu.push(cpu(redis) - before);
     }
 
-    fn tell(mut self, what: &str, pairs: usize) -> f64 {
+    fn report(mut self, what: &str, pairs: usize) -> f64 {
         self.cpu.sort_by(f64::total_cmp);
         let each = self.cpu[self.cpu.len() / 2] / pairs as f64 * 1e6;
         let rate = rate(what, pairs, &mut self.times);
-        println!("{:52} {each:>12.2} us of the server a pair", "");
+        println!("{:52} {each:>12.2} us of server CPU per pair", "");
         rate
     }
 }
@@ -109,9 +109,9 @@ async fn main() {
     println!(
         "{pairs} pairs of {users} users in {SEGMENTS} segments, {ROUNDS} rounds, {CALLERS} callers\n"
     );
-    let same = same.tell("ZADD GT, pipelined, each batch by segment", pairs);
-    let full = full.tell("ZADD GT, pipelined, 100 members a call", pairs);
-    let ours = ours.tell("the store, batches of 5,000", pairs);
+    let same = same.report("ZADD GT, pipelined, each batch by segment", pairs);
+    let full = full.report("ZADD GT, pipelined, 100 members a call", pairs);
+    let ours = ours.report("the store, batches of 5,000", pairs);
     println!(
         "\nstore / the same calls sent directly   {:.2}",
         ours / same
@@ -124,7 +124,7 @@ async fn main() {
         kept += store.count(&segment, window, now).await.unwrap().users;
     }
     println!(
-        "\n{:.1} bytes a pair, of {kept} different ones",
+        "\n{:.1} bytes per pair, of {kept} distinct pairs",
         bytes / kept as f64
     );
     let segment = Segment::new("segment-0").unwrap();
@@ -135,7 +135,7 @@ async fn main() {
         store.count(&segment, window, now).await.unwrap();
     }
     let each = started.elapsed() / COUNTS;
-    println!("count of {largest} users, one after the other   {each:.1?}");
+    println!("count of {largest} users, sequentially   {each:.1?}");
     let started = Instant::now();
     store.segments(now).await.unwrap();
     println!(

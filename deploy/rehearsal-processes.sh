@@ -1,7 +1,7 @@
-# What deploy/rehearse needs to run other programs: it is sourced, and expects $dir, a directory that is its own.
+# Functions of deploy/rehearse that run other programs. The file is sourced, and expects $dir, an exclusive directory.
 # shellcheck shell=bash
 
-: "${dir:?a directory for the rehearsal alone}"
+: "${dir:?an exclusive directory for the rehearsal}"
 declare -A pid=()
 
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
@@ -16,14 +16,14 @@ stop_all() {
     rm -f "$dir/driving"
     for name in "${!pid[@]}"; do kill "${pid[$name]}" 2>/dev/null || true; done
     for name in "${!pid[@]}"; do
-        # Ten seconds for an orderly end, then the other one.
+        # Ten seconds for a graceful exit, then SIGKILL.
         timeout 10 tail --pid="${pid[$name]}" -s 0.05 -f /dev/null || kill -9 "${pid[$name]}" 2>/dev/null || true
     done
     wait 2>/dev/null || true
-    # A person who stops it does not need the logs.
+    # No logs when the user stops it with a signal.
     if [ "$status" -ne 0 ] && [ "$status" -ne 130 ] && [ "$status" -ne 143 ]; then
         for name in "$dir"/*.log; do
-            echo "--- ${name##*/}, its last lines"
+            echo "--- ${name##*/}: last lines"
             tail -n 15 "$name"
         done
     fi
@@ -34,7 +34,7 @@ trap stop_all EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Ports below those that the system gives to clients, and apart from those that the other tests give to servers.
+# Ports below the ephemeral range of the system, and apart from those that the other tests use for servers.
 taken=" "
 free_port() { # free_port: sets $port
     while :; do
@@ -45,7 +45,7 @@ free_port() { # free_port: sets $port
     taken="$taken$port "
 }
 
-start() { # start NAME COMMAND...: in the background; ends with this script, however that ends
+start() { # start NAME COMMAND...: in the background; killed when this script ends for any reason
     local name=$1
     shift
     setpriv --pdeathsig KILL -- "$@" >>"$dir/$name.log" 2>&1 </dev/null &
@@ -65,6 +65,6 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 kill_hard() { # kill_hard NAME
     kill -9 "${pid[$1]}"
-    # Without the shell's own words about it.
+    # Suppresses the shell's message about the killed job.
     wait "${pid[$1]}" 2>/dev/null || true
 }

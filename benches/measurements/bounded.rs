@@ -43,7 +43,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         .runtime
         .block_on(async { (Influxd::start().await, Redis::start().await) });
     let (Some(influxd), Some(redis)) = servers else {
-        report.say("influxd or redis-server is not here: nothing was measured.");
+        report.say("influxd or redis-server is not installed: skipped.");
         return report;
     };
     let each = run.pick(2_000, 400);
@@ -95,7 +95,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     };
     progress("known counts alone");
     let alone = load.run(run.pick(seconds(5.0), seconds(2.0)), OfKnown);
-    progress("and while 64 clients ask for 500 others");
+    progress("known counts while 64 clients request 500 others");
     redis.cli(&["flushall"]);
     let missing = client::Peer::new(reader.port(), CLIENTS, MISSING.div_ceil(CLIENTS), |n| {
         Request::Http(get(&path(n % MISSING)))
@@ -106,7 +106,7 @@ pub(crate) fn measure(run: &Run) -> Report {
 
     let mut table = Table::new(&[
         "Reads of 50 known counts",
-        "answers/s",
+        "responses/s",
         "p50",
         "p99",
         "p99.9",
@@ -126,9 +126,9 @@ pub(crate) fn measure(run: &Run) -> Report {
         table.row(row);
     }
     report.say(&format!(
-        "{} segments of {each} users in InfluxDB. One process refreshed Redis; another answered {KNOWN} of the segments; then Redis \
-         was emptied, and {CLIENTS} clients asked the latter for the other {MISSING}, which took {}, two counts at a time. Reads are due \
-         at fixed instants, and latency counts from these.",
+        "{} segments of {each} users in InfluxDB. One process refreshed Redis, and another one read the counts of {KNOWN} segments. Then Redis \
+         was emptied, and {CLIENTS} clients requested the other {MISSING} counts from the second process, which took {}, with two counts \
+         at a time. Reads are due at fixed instants, and latency is measured from these.",
         MISSING + KNOWN,
         time(took)
     ));

@@ -63,9 +63,9 @@ pub(crate) fn measure(run: &Run) -> Report {
     let mut report = Report::default();
     report.say(&format!("DuckDB {}.", super::duckdb::version()));
     report.say(
-        "A segment of so many users seen over the last two weeks: in process the configured window and seven days of it, a call; \
-         over HTTP the answer's median on one connection, as `ZCOUNT`'s on another. Postgres counts rows with the segment's \
-         latest slots, `count(distinct user_id)` and, with a primary key that makes them distinct, `count(*)`; DuckDB the same in memory. \
+        "A segment of this many users, seen over the last two weeks. In process: a call for the configured window, and one for seven days. \
+         Over HTTP: the median latency on one connection; the same for `ZCOUNT`. Postgres counts rows with the latest slot of each user: \
+         `count(distinct user_id)`, and `count(*)`, which a primary key makes equivalent. DuckDB does the same in memory. \
          Ratios are to the configured window over HTTP.",
     );
     let missing = [
@@ -77,7 +77,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         ),
     ];
     for (_, name) in missing.iter().filter(|(missing, _)| *missing) {
-        report.say(&format!("{name} is not here: left out."));
+        report.say(&format!("{name} is not installed: skipped."));
     }
     let mut table = Table::new(&[
         "Users",
@@ -117,7 +117,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report.aim(
         slowest <= Duration::from_nanos(100),
         &format!(
-            "Count of the configured window, in process, of whatever size: at most {}",
+            "Count of the configured window, in process, at any size: at most {}",
             time(slowest)
         ),
         "100 ns",

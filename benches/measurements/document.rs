@@ -9,11 +9,11 @@ use super::{SECTIONS, machine};
 const HEAD: &str = "\
 # Measurements
 
-What headcount does beside its peers, on one machine, the client included. `cargo bench --bench measurements` starts all of
-them, measures, and writes this page; `-- ingest reads` measures these sections alone, and the others keep what they say, each
-with its own date. `-- --quick` takes three minutes instead of fifteen, with smaller sizes. What is to be looked at is the
-ratios of one row. Where the cores were not idle before a section began, other programs shared the machine: then ratios say more than
-figures, and latencies little, since an fsync and a client wait for a core as well. Nothing here is asserted by a test.
+Measurements of headcount and its peers on one machine, which also runs the client. `cargo bench --bench measurements` starts
+all of them, measures, and writes this page. `-- ingest reads` measures only these sections; the others keep their content,
+each with its own date. `-- --quick` takes three minutes instead of fifteen, with smaller sizes. Compare the ratios within a
+row. If the cores were not idle before a section began, other programs shared the machine. Then ratios mean more than absolute
+figures, and latencies mean little, since an fsync and a client also wait for a core. No test asserts these figures.
 ";
 
 /// A path in the repository, whatever the working directory.
@@ -49,9 +49,9 @@ pub(crate) fn renew(name: &str, section: &str) {
     let missed = sections.iter().flat_map(|(_, text)| text.lines());
     let missed: Vec<&str> = missed.filter_map(|line| line.strip_prefix(SHORT)).collect();
 
-    let mut page = format!("{HEAD}\n## What falls short\n\n");
+    let mut page = format!("{HEAD}\n## Missed targets\n\n");
     if missed.is_empty() {
-        page.push_str("Nothing of what was measured.\n");
+        page.push_str("None.\n");
     }
     for line in missed {
         writeln!(page, "- {line}").unwrap();

@@ -62,7 +62,10 @@ fn version_in(program: &PathBuf) -> Option<String> {
 }
 
 pub(crate) fn version() -> String {
-    python().map_or_else(|| "not here".to_owned(), |python| python.version.clone())
+    python().map_or_else(
+        || "not installed".to_owned(),
+        |python| python.version.clone(),
+    )
 }
 
 /// `count(distinct user_id)` and `count(*)` by segment, the fastest of several runs.

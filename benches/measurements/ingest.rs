@@ -82,8 +82,8 @@ fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
         redis.cli(&["FLUSHALL"]);
     }
     report.say(&format!(
-        "{} pairs into empty servers, 5,000 a batch, {CONNECTIONS} connections. Redis gets a batch as one pipeline of `ZADD GT`, a \
-         call for each segment in it; or, as suits it best, 50 calls of {CALL} members each.",
+        "{} pairs into empty servers, 5,000 a batch, {CONNECTIONS} connections. Redis receives a batch as one pipeline of `ZADD GT`, \
+         with a call for each segment, or with 50 calls of {CALL} members each, which is its fastest form.",
         rate(pairs)
     ));
     report.table(&table);
@@ -92,10 +92,10 @@ fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
 /// Pairs of users that are mostly stored already.
 fn again(run: &Run, peers: &Peers, report: &mut Report) {
     report.say(
-        "Users who are mostly there already, in pairs/s, and headcount's latency as its own clients see it, each sending the next \
-         batch when the answer came. A 200 of headcount means fsynced; Redis with fsync every second answers before. *Always* is \
-         Redis with an fsync before it answers. Redis is told of a later slot each time, since it neither changes nor logs what it has; \
-         headcount logs every pair. Bare warp takes the same bodies and does nothing.",
+        "Pairs of users that are mostly stored already, in pairs/s, and the latency of headcount at its clients, each of which sends its next \
+         batch after the response. A 200 of headcount means that the pairs are synced to disk; Redis with fsync every second replies before. \
+         *Always* is Redis with an fsync before each reply. Redis receives a later slot each time, since it neither changes nor logs a score \
+         that is already stored; headcount logs every pair. Bare warp receives the same bodies and does nothing.",
     );
     let mut table = Table::new(&[
         "Batch",
@@ -160,7 +160,7 @@ fn again(run: &Run, peers: &Peers, report: &mut Report) {
                 "Durable ingest, the same, to Redis with 100 members a call: {}",
                 ratio(to)
             ),
-            "at least as much",
+            "at least 1",
         );
     }
     let to = single.ours / hello;

@@ -18,7 +18,7 @@ fn first_line(program: &str, args: &[&str]) -> String {
     let line = text
         .ok()
         .and_then(|text| Some(text.lines().next()?.trim().to_owned()));
-    line.unwrap_or_else(|| "not here".to_owned())
+    line.unwrap_or_else(|| "not installed".to_owned())
 }
 
 /// The value of the first line of a file that begins with `name`.
@@ -38,7 +38,7 @@ pub(crate) fn commit() -> String {
         &[&["status", "--porcelain", "--"][..], &sources].concat(),
     );
     match changes.as_str() {
-        "not here" => commit,
+        "not installed" => commit,
         _ => format!("{commit} with changes"),
     }
 }

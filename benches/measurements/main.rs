@@ -9,7 +9,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench fails by panicking and tells by printing"
+    reason = "a bench fails by panicking and reports by printing"
 )]
 
 mod bare;
@@ -94,7 +94,7 @@ const SECTIONS: [Section; 7] = [
     },
     Section {
         name: "snapshot",
-        title: "What a snapshot costs those who write",
+        title: "Write latency during a snapshot",
         measure: snapshot::measure,
     },
 ];
@@ -135,7 +135,7 @@ fn main() {
 fn measure(section: &Section, run: &Run) {
     let quick = run.pick("", " with `--quick`");
     let conditions = format!(
-        "Measured {}{quick}, headcount {}; {} before it began.",
+        "Measured {}{quick}, headcount {}; {} before the section began.",
         machine::date(),
         machine::commit(),
         machine::idle()

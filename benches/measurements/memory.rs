@@ -60,19 +60,19 @@ pub(crate) fn measure(run: &Run) -> Report {
         );
     }
     report.say(
-        "Resident memory of `headcount serve`, less what it has when empty, some seconds after the last of so many different pairs came \
-         over HTTP; and `used_memory` of Redis, less what it uses when empty, with the same users, segments and slots in sorted sets. 200 segments, \
-         the largest with an eighth of the pairs, users such as `u12345678`, seen over two weeks. What a process keeps after any load, some \
-         20 MiB, weighs at a million.",
+        "Resident memory of `headcount serve` above that of an empty service, some seconds after the last of this many distinct pairs arrived \
+         over HTTP; and `used_memory` of Redis above that of an empty server, with the same users, segments and slots in sorted sets. 200 segments, \
+         the largest with an eighth of the pairs, users such as `u12345678`, seen over two weeks. A process retains some 20 MiB after any \
+         load, which is significant at a million pairs.",
     );
     if feasible.len() < sizes.len() {
         let left_out = &sizes[feasible.len()..];
         report.say(&format!(
-            "Redis was left out at {left_out:?} pairs: at up to {REDIS_BYTES} bytes each they would take more than half of the {} MiB that are free.",
+            "Redis was skipped at {left_out:?} pairs: at up to {REDIS_BYTES} bytes each they would take more than half of the {} MiB of free memory.",
             grouped(available_mebibytes())
         ));
     } else if theirs.is_empty() {
-        report.say("redis-server is not here: left out.");
+        report.say("redis-server is not installed: skipped.");
     }
     report.table(&table);
     let at = sizes.iter().position(|pairs| *pairs == 10_000_000);

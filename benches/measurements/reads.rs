@@ -147,11 +147,11 @@ fn rates(run: &Run, kinds: &[Kind], redis: Option<&Redis>, report: &mut Report) 
     let hello = measured[0].rate;
     let mut table = Table::new(&[
         "GET",
-        "answers/s",
+        "responses/s",
         "to bare warp",
         "p50",
         "p99",
-        "p50 at half of it",
+        "p50 at half load",
         "p99",
         "p99.9",
         "max",
@@ -190,11 +190,11 @@ fn rates(run: &Run, kinds: &[Kind], redis: Option<&Redis>, report: &mut Report) 
         table.row(head.into_iter().chain(closed).chain(open));
     }
     report.say(&format!(
-        "{CONNECTIONS} connections. First each sends its next request when the answer came; then, at half of that rate, requests are \
-         due at fixed instants and latency counts from these, so that no stall is hidden."
+        "{CONNECTIONS} connections. First, each sends its next request after the response. Then, at half of that rate, requests are due at \
+         fixed instants, and latency is measured from these, so that no stall is hidden."
     ));
     if redis.is_none() {
-        report.say("redis-server is not here: what needs it was left out.");
+        report.say("redis-server is not installed: the rows that need it were skipped.");
     }
     report.table(&table);
     let from_memory = measured[1].rate / hello;

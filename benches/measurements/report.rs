@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::table::Table;
 
 /// The prefix of a missed target in the document, by which the list of missed targets finds it.
-pub(crate) const SHORT: &str = "- **Short.** ";
+pub(crate) const SHORT: &str = "- **Missed.** ";
 
 /// Collects the content of a running section, and prints it immediately.
 #[derive(Default)]
@@ -29,7 +29,7 @@ impl Report {
     /// Adds a figure, and whether it meets its target.
     pub(crate) fn aim(&mut self, met: bool, measured: &str, aim: &str) {
         let verdict = if met { "- Met. " } else { SHORT };
-        let line = format!("{verdict}{measured}; the aim is {aim}.");
+        let line = format!("{verdict}{measured}; the target is {aim}.");
         println!("{line}");
         writeln!(self.aims, "{line}").unwrap();
     }

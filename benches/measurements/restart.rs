@@ -37,9 +37,9 @@ pub(crate) fn measure(run: &Run) -> Report {
         ]);
     }
     report.say(
-        "From starting `headcount serve` to the first 200 of `/readyz`, with files that the system has in memory: the median of three, \
-         one for the largest. A service that was killed replays the log since its last snapshot, 64 MiB (8 million pairs) or half \
-         a snapshot of it at the most; *from the log* is one that never took any.",
+        "The time from the start of `headcount serve` to the first 200 of `/readyz`, with the files in the page cache: the median of three \
+         runs, one run for the largest size. A killed service replays the log since its last snapshot, at most 64 MiB (8 million pairs) \
+         or half the size of a snapshot. *From the log* is a service that never took a snapshot.",
     );
     report.table(&table);
     if let Some((log, snapshot)) = aimed {

@@ -74,9 +74,10 @@ pub(crate) fn measure(run: &Run) -> Report {
         table.row(head.into_iter().chain(ratios).chain(["-".to_owned()]));
     }
     report.say(&format!(
-        "POSTs of one pair, {} a second on {CONNECTIONS} connections, which is half of what the service took when each connection sent its \
-         next one at once. Each is due at a fixed instant and its latency counts from that, so that a stall hides nothing; how late the \
-         client itself was to send is told beside it. `headcount serve` holds so many pairs; {rounds} rounds of each kind in turn.",
+        "POSTs of one pair, {} a second on {CONNECTIONS} connections, which is half of the rate at which each connection sends its next \
+         request immediately after the response. Each request is due at a fixed instant, and its latency is measured from that, so that no \
+         stall is hidden. The delay of the client itself is in the last column. *Pairs* is the number of pairs in `headcount serve`. \
+         {rounds} rounds of each kind, in turn.",
         rate(half.unwrap())
     ));
     report.table(&table);

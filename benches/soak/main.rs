@@ -12,7 +12,7 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "a benchmark prints its result and fails by panicking; its figures need no more than 52 bits"
+    reason = "a benchmark prints its result and fails by panicking; its figures fit in 52 bits"
 )]
 
 mod company;
@@ -76,7 +76,7 @@ fn main() {
         println!("capacity: {capacity:.0} requests a second, half of them posts of {PAIRS_PER_POST} pairs");
         capacity / 2.0
     });
-    println!("offered: {rate:.0} requests a second; a user stays {window} s\n");
+    println!("offered: {rate:.0} requests a second; a user is active for {window} s\n");
     let mut report = Report::new(rate, window);
     println!("{}", report::HEAD);
 
@@ -100,7 +100,7 @@ fn main() {
     }
     let (writes, reads) = (writes.stop(), reads.stop());
     company.stop();
-    println!("\nafter the end, writes: {writes}\nafter the end, reads: {reads}");
+    println!("\nsince the last minute, writes: {writes}\nsince the last minute, reads: {reads}");
 
     traffic::repeat_unanswered(&ledger, service.address());
     let before = verify::all(&ledger, service.address());

@@ -94,10 +94,10 @@ impl Report {
         )?;
         writeln!(
             text,
-            "Half of the requests post pairs, three of four {PAIRS_PER_POST} and one a single one; the others read. 20 listeners to \
-             events stay, one comes and goes each second, /metrics is scraped. A user stays {} s and is seen in that time only, so \
-             that memory is level after the first two windows at the earliest. Latency counts from the instant at which a request \
-             was due.\n",
+            "Half of the requests are posts: three of four have {PAIRS_PER_POST} pairs, the fourth has one. The others are reads. 20 \
+             clients listen to events permanently, one connects and disconnects each second, and /metrics is scraped. A user is active \
+             for {} s only, so memory is level after the first two windows at the earliest. Latency is measured from the instant at \
+             which a request was due.\n",
             self.window
         )?;
         let mut all = (Tally::default(), Tally::default());
@@ -107,11 +107,11 @@ impl Report {
         }
         writeln!(text, "- Writes: {}", all.0)?;
         writeln!(text, "- Reads: {}", all.1)?;
-        writeln!(text, "- At the end: {before}.")?;
+        writeln!(text, "- Counts at the end: {before}.")?;
         let Restarted { took, verdict } = after;
         writeln!(
             text,
-            "- After kill -9 and a restart of {:.1} s: {verdict}.",
+            "- Counts after kill -9 and a restart of {:.1} s: {verdict}.",
             took.as_secs_f64()
         )?;
         writeln!(text, "- Warnings and errors in the log: {}.", log.len())?;
@@ -131,11 +131,11 @@ impl Report {
         let settled = (self.window * 2).div_ceil(60) as usize;
         let minutes = self.minutes.get(settled..).unwrap_or_default();
         if minutes.len() < 3 {
-            return writeln!(text, "- Too short to say what rises.");
+            return writeln!(text, "- Too short to determine trends.");
         }
         writeln!(
             text,
-            "\nFrom minute {} on, a straight line through the minutes:\n\n| | mean | least | most | change an hour | |\n|---|---|---|---|---|---|",
+            "\nFrom minute {} on, linear regression over the minutes:\n\n| | mean | least | most | change an hour | |\n|---|---|---|---|---|---|",
             settled + 1
         )?;
         for (name, figure) in FIGURES {

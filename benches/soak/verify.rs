@@ -28,9 +28,9 @@ impl fmt::Display for Verdict {
         let Self {
             compared, users, ..
         } = self;
-        write!(f, "{compared} counts, {users} users in all, ")?;
+        write!(f, "{compared} counts, {users} users in total, ")?;
         match self.wrong.as_slice() {
-            [] => write!(f, "every one right"),
+            [] => write!(f, "all correct"),
             wrong => write!(f, "**{} wrong**: {}", wrong.len(), wrong.join("; ")),
         }
     }

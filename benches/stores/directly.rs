@@ -41,7 +41,7 @@ pub(crate) async fn redis(parts: &[&[Seen]]) -> Option<Row> {
         *time = started.elapsed() / COUNTS;
     }
     Some(Row {
-        name: "  ZADD GT, ZCOUNT without us",
+        name: "  ZADD GT, ZCOUNT directly",
         ingest,
         full: times[0],
         week: times[1],
@@ -120,7 +120,7 @@ pub(crate) async fn postgres(parts: &[&[Seen]]) -> Option<Row> {
     }
     let bytes = vec![(table_size(&server, "pairs").await, "on disk")];
     Some(Row {
-        name: "  plain SQL without us",
+        name: "  plain SQL directly",
         ingest,
         full: times[0],
         week: times[1],

@@ -8,7 +8,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "a bench fails by panicking and tells by printing"
+    reason = "a bench fails by panicking and reports by printing"
 )]
 
 mod directly;
@@ -171,13 +171,13 @@ async fn main() {
     rows.extend(directly::postgres(&parts).await);
     let largest = rows[0].users;
     println!(
-        "\n{pairs} pairs, {kept} different ones, {SEGMENTS} segments; counts of one with {largest} users\n"
+        "\n{pairs} pairs, {kept} distinct, {SEGMENTS} segments; counts of one with {largest} users\n"
     );
     println!(
         "| Store | pairs/s | count, 14 d | count, 7 d | bytes a pair |\n|---|---|---|---|---|"
     );
     for row in &rows {
-        assert_eq!(row.users, largest, "{} counts otherwise", row.name);
+        assert_eq!(row.users, largest, "{} returns another count", row.name);
         row.print(pairs, kept);
     }
 }

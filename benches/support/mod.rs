@@ -4,7 +4,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "each bench needs its part, and borrows the tests' servers"
+    reason = "each bench uses part of it, and of the tests' servers"
 )]
 
 #[path = "../../tests/it/support/influxd.rs"]

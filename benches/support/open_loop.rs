@@ -351,7 +351,7 @@ impl Connection {
             .and_then(|length| length.trim().parse::<usize>().ok());
         let (Some(status), Some(length)) = (status, length) else {
             return Err(io::Error::other(format!(
-                "not an answer of a known length: {head}"
+                "not a response of a known length: {head}"
             )));
         };
         while self.buffer.len() < head_end + length {

@@ -57,7 +57,7 @@ impl Peer {
     fn wait_until_it_listens(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(self.address()).is_err() {
-            assert!(Instant::now() < deadline, "a service does not come up");
+            assert!(Instant::now() < deadline, "the service does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -69,7 +69,10 @@ impl Peer {
             .try_get("/readyz")
             .is_none_or(|(status, _)| status != 200)
         {
-            assert!(Instant::now() < deadline, "a service does not get ready");
+            assert!(
+                Instant::now() < deadline,
+                "the service does not become ready"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     }

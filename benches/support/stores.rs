@@ -18,7 +18,7 @@ pub async fn record_all(store: &dyn PairStore, batches: &[Batch], callers: usize
         .map(async |batch| {
             // A busy machine may exceed the deadline. A service would spool and retry as well.
             while let Err(error) = store.record(batch).await {
-                println!("again after: {error}");
+                println!("retrying after: {error}");
             }
         })
         .buffer_unordered(callers)

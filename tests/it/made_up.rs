@@ -1,4 +1,4 @@
-//! Whoever asks for names and windows that there are not, or sends bodies that come to nothing, fills and blocks nothing.
+//! Requests for unknown names and windows, and bodies without valid pairs, fill nothing and block nothing.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn pair(segment: &str) -> String {
     format!(r#"{{"user_id": "u", "segment": "{segment}"}}"#)
 }
 
-/// A service whose pairs and counts are both in the Redis at `url`.
+/// A service with both its pairs and its counts in the Redis at `url`.
 async fn over_redis(url: &str) -> App {
     App::start_with(&[
         ("store", "redis"),
@@ -30,7 +30,7 @@ async fn over_redis(url: &str) -> App {
     .await
 }
 
-/// Reads counts of made-up names, and of a real one over made-up windows; `keys` lists what is in Redis.
+/// Reads counts of made-up names, and of a known one over made-up windows. `keys` lists the keys in Redis.
 async fn read_made_up(app: &App, number: u32, keys: impl Fn() -> Vec<String>) {
     assert_eq!(app.post(JSON, pair("real")).await.status, 200);
     assert_eq!(app.users("real").await, 1);
@@ -83,7 +83,7 @@ async fn ten_thousand_made_up_names_and_windows_leave_no_key_in_redis() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nor_in_a_cluster() {
+async fn ten_thousand_made_up_names_and_windows_leave_no_key_in_a_redis_cluster() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
@@ -95,7 +95,7 @@ async fn nor_in_a_cluster() {
 }
 
 #[tokio::test]
-async fn a_count_says_whether_the_name_was_ever_seen() {
+async fn a_count_reports_whether_the_name_was_ever_seen() {
     let app = App::start().await;
     assert_eq!(app.post(JSON, pair("sports")).await.status, 200);
     app.advance(3_600);
@@ -108,23 +108,19 @@ async fn a_count_says_whether_the_name_was_ever_seen() {
     };
     assert_eq!(known("/v1/segments/sports/count").await, (1, true));
     let short = "/v1/segments/sports/count?window=1m";
-    assert_eq!(
-        known(short).await,
-        (0, true),
-        "empty, and no slip of the pen"
-    );
+    assert_eq!(known(short).await, (0, true), "empty, and not a typo");
     assert_eq!(known("/v1/segments/sprots/count").await, (0, false));
     assert_eq!(
         known("/v1/segments/sprots/count?fresh=true").await,
         (0, false),
-        "asking makes it no more known"
+        "a read does not make it known"
     );
     app.stop().await;
 }
 
-/// An instance knows at once what another one took in, from the list that they share.
+/// An instance immediately knows a name that another one recorded, from the list that they share.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_another_instance_took_in_is_known() {
+async fn a_name_that_another_instance_recorded_is_known() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -142,7 +138,7 @@ async fn a_name_that_another_instance_took_in_is_known() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_to_nothing_takes_no_place() {
+async fn a_rejected_body_uses_no_segment_capacity() {
     let app = App::start_with(&[("max_segments", "5")]).await;
     let five: Vec<_> = (0..5).map(|index| pair(&format!("bad {index}"))).collect();
     let malformed = format!("[{}, nonsense]", five.join(", "));
@@ -158,7 +154,7 @@ async fn a_body_that_comes_to_nothing_takes_no_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pairs_that_can_t_be_kept_take_no_place() {
+async fn pairs_that_can_t_be_stored_use_no_segment_capacity() {
     let Some(mut redis) = Redis::start().await else {
         return;
     };
@@ -174,7 +170,7 @@ async fn pairs_that_can_t_be_kept_take_no_place() {
     let answer = app.post(JSON, pair("refused")).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     redis.restart();
-    until("pairs are taken again", async || {
+    until("pairs are accepted again", async || {
         let answer = app.post(JSON, pair("accepted")).await;
         assert!(matches!(answer.status, 200 | 503), "{answer:?}");
         answer.status == 200

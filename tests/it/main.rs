@@ -48,7 +48,7 @@ mod model;
 mod one_number;
 mod open_loop;
 #[path = "../../benches/support/open_loop.rs"]
-#[allow(dead_code, reason = "a test uses a part of it")]
+#[allow(dead_code, reason = "a test uses part of it")]
 mod open_loop_source;
 mod openapi;
 mod outages;

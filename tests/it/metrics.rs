@@ -1,4 +1,4 @@
-//! /metrics in both forms, judged by the program that comes with Prometheus.
+//! /metrics in both formats, checked by promtool.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use crate::support::service::Service;
 use crate::support::{program, servers};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_names_open_metrics_gets_it_and_all_others_the_older_form() {
+async fn open_metrics_is_sent_on_request_and_the_older_format_by_default() {
     let app = App::start().await;
     let plain = app.get("/metrics").await;
     assert_eq!(
@@ -41,7 +41,7 @@ async fn who_names_open_metrics_gets_it_and_all_others_the_older_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn promtool_finds_nothing() {
+async fn promtool_reports_no_problem() {
     let Some(promtool) = servers::find("promtool", "HEADCOUNT_TEST_PROMTOOL") else {
         return;
     };
@@ -78,7 +78,7 @@ async fn promtool_finds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_tells_what_it_is() {
+async fn a_process_reports_its_version_and_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]).await;
     let text = reqwest::get(format!("{}/metrics", service.url()))

@@ -1,4 +1,4 @@
-//! What clients get wrong, and how the service says so.
+//! Mistakes of clients, and the error messages of the service.
 
 use crate::support::app::App;
 
@@ -6,7 +6,7 @@ const LINES: &str = "application/x-ndjson";
 const JSON: &str = "application/json";
 
 #[tokio::test]
-async fn a_time_under_another_name_does_not_pass_in_silence() {
+async fn a_misnamed_time_field_is_reported() {
     let app = App::start().await;
     let item = r#"{"user_id":"u","segment":"s","timestamp":"2020-01-01T00:00:00Z"}"#;
     for (kind, body) in [
@@ -28,7 +28,7 @@ async fn a_time_under_another_name_does_not_pass_in_silence() {
 }
 
 #[tokio::test]
-async fn messages_say_what_to_send_instead() {
+async fn error_messages_state_what_to_send_instead() {
     let app = App::start().await;
     for (at, part) in [
         ("1795262400123", "unix time in milliseconds, send seconds"),

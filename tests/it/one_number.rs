@@ -1,4 +1,4 @@
-//! One number: every store gives the same count for the same pairs, whatever happens around them.
+//! Every store gives the same count for the same pairs, whatever happens around them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ const PAIRS: usize = 1_000_000;
 const BATCH: usize = 5_000;
 const USERS: u32 = 60_000;
 const SEGMENTS: usize = 40;
-/// The instants at which all counts are compared; between two of them, time moves on by about two days.
+/// The instants at which all counts are compared. Time advances by about two days between two of them.
 const INSTANTS: usize = 14;
 
 fn frame(window: Duration, resolution: Duration) -> TimeFrame {
@@ -43,7 +43,7 @@ fn segments() -> Vec<Segment> {
         .collect()
 }
 
-/// Pairs as they come, and what is right to say of them: the latest slot of each.
+/// A stream of pairs, and the expected state: the latest slot of each.
 struct Stream {
     random: fastrand::Rng,
     segments: Vec<Segment>,
@@ -52,11 +52,11 @@ struct Stream {
 }
 
 impl Stream {
-    /// A batch received while the present slot is `present`: most pairs are new, some come late.
+    /// A batch received in slot `present`. Most pairs are new, some are late.
     fn batch(&mut self, present: Slot) -> Batch {
         let mut builder = BatchBuilder::with_capacity(BATCH);
         for _ in 0..BATCH {
-            // Squared, so that some segments and users are seen far more often than others.
+            // Squared, so that some segments and users occur far more often than others.
             let segment = (self.random.f64().powi(2) * SEGMENTS as f64) as usize;
             let user = (self.random.f64().powi(2) * f64::from(USERS)) as u32;
             let late = self.random.choice([1, 2_880, 2_880, 13 * 1_440]).unwrap();
@@ -115,7 +115,7 @@ async fn a_million_pairs_give_the_same_counts_in_every_store() {
     let stores = Stores::start(frame).await;
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    // The server of one store drops what is older than the window by its own clock, so time begins now.
+    // The server of one store drops points that are older than the window by its own clock, so time begins now.
     let began = resolution.slot_of(Timestamp::now()).number();
     let mut stream = Stream {
         random: fastrand::Rng::with_seed(seed),
@@ -133,7 +133,7 @@ async fn a_million_pairs_give_the_same_counts_in_every_store() {
         let batches: Vec<_> = (0..PAIRS / BATCH / INSTANTS)
             .map(|_| stream.batch(present))
             .collect();
-        // The last instant of the slot on some rounds, the first on others.
+        // The last instant of the slot in some rounds, the first in others.
         let as_of = match stream.random.bool() {
             true => resolution.start_of(present),
             false => resolution.end_of(present),
@@ -217,7 +217,7 @@ const WRITERS: u64 = 4;
 const ROUNDS: u64 = 25;
 const GROUP: u64 = 200;
 
-/// The batch of one writer's round: new users, and some that were there long ago.
+/// The batch of one writer's round: new users, and some that were last seen long ago.
 fn group(writer: u64, round: u64, slot: Slot) -> Batch {
     let mut builder = BatchBuilder::default();
     for number in 0..GROUP {
@@ -229,7 +229,7 @@ fn group(writer: u64, round: u64, slot: Slot) -> Batch {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writers_archive_and_counts_at_once_harm_no_count() {
+async fn concurrent_writers_and_archive_do_not_change_counts() {
     let frame = two_weeks();
     let resolution = frame.resolution();
     let stores = Stores::start(frame).await;
@@ -238,7 +238,7 @@ async fn writers_archive_and_counts_at_once_harm_no_count() {
     let as_of = resolution.end_of(present);
     let segment = Segment::new("s").unwrap();
     for (name, store) in stores.all() {
-        // Half of the users that will come were there long ago: what archive removes comes back meanwhile.
+        // Half of the later users were seen long ago: they return while archive removes their old pairs.
         for writer in 0..WRITERS / 2 {
             for round in 0..ROUNDS {
                 let batch = group(writer, round, long_ago);
@@ -264,7 +264,7 @@ async fn writers_archive_and_counts_at_once_harm_no_count() {
                     (known..=most).contains(&counted),
                     "{name}: {counted} is not from {known} to {most}"
                 );
-                // A store may answer without ever having to wait.
+                // A store may return without ever having to wait.
                 tokio::task::yield_now().await;
             }
         };

@@ -1,4 +1,4 @@
-//! The benches' load generator tells the truth about a service that stalls, breaks and comes back.
+//! The benches' load generator reports correct results for a service that stalls, breaks and recovers.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -10,10 +10,10 @@ use crate::open_loop_source::{OpenLoop, Script, Tally};
 
 const STALL: Duration = Duration::from_millis(600);
 
-/// The number of a request, and the status of its answer if there was one.
+/// The number of a request, and the status of its response, if any.
 type Outcome = (u64, Option<u16>);
 
-/// Asks for "/N", and remembers who was answered how.
+/// Requests "/N", and records the outcome of each.
 #[derive(Clone, Default)]
 struct Numbers {
     answered: Arc<Mutex<Vec<Outcome>>>,
@@ -33,7 +33,7 @@ impl Script for Numbers {
     }
 }
 
-/// A server that answers with the number asked for, after `before_answer`, which may also break the connection.
+/// A server that responds with the requested number, after `before_answer`, which may also break the connection.
 fn server(before_answer: impl Fn(u64) -> bool + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -62,7 +62,7 @@ fn serve(mut stream: TcpStream, before_answer: &dyn Fn(u64) -> bool) {
 }
 
 #[test]
-fn a_stall_shows_in_every_request_that_was_due_in_it() {
+fn a_stall_raises_the_latency_of_every_request_due_in_it() {
     let address = server(|n| {
         if n == 100 {
             std::thread::sleep(STALL);
@@ -76,8 +76,8 @@ fn a_stall_shows_in_every_request_that_was_due_in_it() {
     };
     let numbers = Numbers::default();
     let tally = plan.run(Duration::from_millis(1_500), numbers.clone());
-    // A closed loop would have one slow answer. Here 120 were due while nothing was answered, and half of them waited
-    // for more than half of the stall. These are least values: a busy machine only makes everything slower.
+    // A closed loop would record one slow response. Here 120 requests were due during the stall, and half of them
+    // waited for more than half of it. These are minimums: a busy machine only makes everything slower.
     let half = u64::try_from(STALL.as_micros()).unwrap() / 2;
     let slow = tally.latency.count_between(half, u64::MAX);
     assert!(slow >= 55, "{slow} of {tally}");
@@ -91,7 +91,7 @@ fn a_stall_shows_in_every_request_that_was_due_in_it() {
 }
 
 #[test]
-fn a_broken_connection_is_counted_and_opened_again() {
+fn a_broken_connection_is_counted_and_reopened() {
     let address = server(|n| n % 10 != 3);
     let plan = OpenLoop {
         address,

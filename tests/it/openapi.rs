@@ -1,4 +1,4 @@
-//! /openapi.json says what the service does, and the service does what it says.
+//! /openapi.json matches the service, in both directions.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::schema::{mistakes, resolve, strangers};
 use crate::support::service::Service;
 use crate::support::{program, servers};
 
-/// What is for people with a browser, and no part of the document: `described` in `http/openapi/resources.rs` leaves it out.
+/// Pages for people with a browser. Their resources have no `described`, so the document omits them.
 const PAGES: [&str; 5] = [
     "/",
     "/segments/{segment}",
@@ -22,19 +22,20 @@ const PAGES: [&str; 5] = [
     "/assets/{file}",
 ];
 const JSON: &str = "application/json";
-/// The same requests every time.
+/// A fixed seed gives the same requests every time.
 const SEED: &str = "1";
-/// Test cases for each operation, at most: two runs of this many take a minute at worst.
+/// The maximum number of test cases for each operation. Two runs with this many take a minute at most.
 const EXAMPLES: &str = "25";
 
 fn document() -> Value {
     serde_json::from_str(&http::openapi().unwrap()).unwrap()
 }
 
-/// Members of a problem that `Problem` speaks of and does not list: each belongs to a code or two.
+/// Members of a problem that the description of `Problem` mentions and its schema does not list. Each belongs to one or
+/// two codes.
 const MEMBERS_OF_CODES: [&str; 4] = ["parameter", "nearest", "limit", "scope"];
 
-/// Fails unless `answer` is one that the document has for this operation.
+/// Fails unless the document defines `answer` for this operation.
 fn assert_documented(document: &Value, method: &str, template: &str, answer: &Answer) {
     let operation = &document["paths"][template][method];
     let response = &operation["responses"][answer.status.to_string()];
@@ -66,12 +67,12 @@ fn assert_documented(document: &Value, method: &str, template: &str, answer: &An
 }
 
 #[test]
-fn its_operations_and_scopes_are_those_of_the_service() {
+fn its_operations_and_scopes_match_the_service() {
     let document = document();
     let mut documented = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            // Where a token is only asked for if the service is told so, there is a way in without one.
+            // Where a token is required only by configuration, the document also allows access without one.
             let ways = operation["security"].as_array().unwrap();
             let scope = match ways.as_slice() {
                 [way] => Some(way["bearer"][0].as_str().unwrap()),
@@ -88,7 +89,7 @@ fn its_operations_and_scopes_are_those_of_the_service() {
         .map(|(method, template, scope)| (method.to_owned(), template, scope.map(Scope::as_str)))
         .collect();
     assert_eq!(documented, known);
-    // What the description says of HEAD.
+    // The description covers HEAD.
     let gets: Vec<_> = known
         .iter()
         .filter(|(method, ..)| method == "GET")
@@ -99,7 +100,7 @@ fn its_operations_and_scopes_are_those_of_the_service() {
 }
 
 #[test]
-fn operations_have_names_of_their_own_summaries_and_examples() {
+fn operations_have_unique_names_summaries_and_examples() {
     let document = document();
     let mut names = BTreeSet::new();
     for operation in document["paths"].as_object().unwrap().values() {
@@ -133,7 +134,7 @@ fn the_committed_copy_is_the_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_and_the_command_line_tell_the_same() {
+async fn the_service_and_the_command_line_return_the_same_document() {
     let app = App::start().await;
     let answer = app.get("/openapi.json").await;
     assert_eq!(
@@ -147,7 +148,7 @@ async fn the_service_and_the_command_line_tell_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_answers_are_as_documented() {
+async fn real_responses_match_the_document() {
     let document = document();
     let app = App::start_with(&[("max_body", "2 KiB")]).await;
     let pairs = "/v1/pairs";
@@ -269,7 +270,7 @@ async fn real_answers_are_as_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_for_want_of_a_token_are_as_documented() {
+async fn responses_without_a_valid_token_match_the_document() {
     let document = document();
     let folder = tempfile::tempdir().unwrap();
     let new = [
@@ -312,18 +313,18 @@ async fn refusals_for_want_of_a_token_are_as_documented() {
             return;
         }
     }
-    panic!("a thousand requests at once were no more than one a second");
+    panic!("a thousand concurrent requests did not exceed one a second");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_without_the_store_are_as_documented() {
+async fn responses_without_the_store_match_the_document() {
     let document = document();
     let folder = tempfile::tempdir().unwrap();
     let spool = folder.path().join("spool");
     for (spool, status) in [(spool.to_str().unwrap(), 202), ("off", 503)] {
         let app = App::start_with(&[
             ("store", "influx"),
-            // Nobody listens there.
+            // An address without a listener.
             ("influx_url", "http://127.0.0.1:9"),
             ("influx_token", "none"),
             ("spool_dir", spool),
@@ -341,10 +342,10 @@ async fn answers_without_the_store_are_as_documented() {
     }
 }
 
-/// Runs schemathesis against a service with these settings. What it found is in the panic's message.
-async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
+/// Runs schemathesis against a service with these settings. Its findings are in the panic message.
+async fn run_schemathesis(settings: &[(&str, &str)], arguments: &[&str]) {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // Where `.ci/run` puts it.
+    // The directory into which `.ci/run` installs it.
     let installed = [repository.join("target/tools/bin")];
     let variable = "HEADCOUNT_TEST_SCHEMATHESIS";
     let Some(schemathesis) = servers::find_among("schemathesis", variable, &installed) else {
@@ -362,7 +363,7 @@ async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
             "--no-color",
         ])
         .args(["--seed", SEED, "--max-examples", EXAMPLES])
-        // An answer that never comes is a finding, not a test that never ends.
+        // A missing response is a finding, and must not hang the test.
         .args(["--request-timeout", "120"])
         .args(arguments)
         .env("SCHEMATHESIS_HOOKS", own.join("hooks.py"))
@@ -375,19 +376,19 @@ async fn let_schemathesis_loose(settings: &[(&str, &str)], arguments: &[&str]) {
     assert_eq!(
         server.terminate().await,
         Some(0),
-        "the service ends well after all that"
+        "the service exits cleanly afterwards"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schemathesis_finds_nothing_without_tokens() {
-    // Nobody is asked for a token, so a request without one is not refused, as the document says of such a service.
+async fn schemathesis_reports_no_failure_without_tokens() {
+    // This service requires no token, so it accepts requests without one, as the document states for such a service.
     let not_here = "ignored_auth,missing_required_header,negative_data_rejection";
-    let_schemathesis_loose(&[], &["--exclude-checks", not_here]).await;
+    run_schemathesis(&[], &["--exclude-checks", not_here]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schemathesis_finds_nothing_with_a_token() {
+async fn schemathesis_reports_no_failure_with_a_token() {
     let folder = tempfile::tempdir().unwrap();
     let new = [
         "token",
@@ -403,11 +404,11 @@ async fn schemathesis_finds_nothing_with_a_token() {
     let header = format!("Authorization: Bearer {}", token.out.trim());
     let file = folder.path().join("tokens.toml");
     let settings = [("TOKENS_FILE", file.to_str().unwrap())];
-    let_schemathesis_loose(&settings, &["--header", &header]).await;
+    run_schemathesis(&settings, &["--header", &header]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_viewer_shows_every_operation_and_its_policy_is_never_broken() {
+async fn the_viewer_shows_every_operation_without_a_csp_violation() {
     let Some(chromium) = servers::find("chromium", "HEADCOUNT_TEST_CHROMIUM") else {
         return;
     };
@@ -423,7 +424,7 @@ async fn the_viewer_shows_every_operation_and_its_policy_is_never_broken() {
         "{policy}"
     );
 
-    // An operation that is unfolded, so that the inner parts are drawn as well.
+    // An expanded operation, so that the inner parts are rendered as well.
     let url = format!("http://{}/docs#/pairs/postPairs", app.addr);
     let folder = tempfile::tempdir().unwrap();
     let profile = format!("--user-data-dir={}", folder.path().display());
@@ -453,7 +454,7 @@ async fn the_viewer_shows_every_operation_and_its_policy_is_never_broken() {
         .lines()
         .filter(|line| line.contains("CONSOLE"))
         .collect();
-    assert_eq!(said, [""; 0], "the browser complains");
+    assert_eq!(said, [""; 0], "the browser logs errors");
     for (path, _) in document()["paths"].as_object().unwrap() {
         assert!(
             page.contains(&format!("data-path=\"{path}\"")),
@@ -462,7 +463,7 @@ async fn the_viewer_shows_every_operation_and_its_policy_is_never_broken() {
     }
     assert!(
         page.contains("opblock-body"),
-        "nothing is unfolded in {page}"
+        "no operation is expanded in {page}"
     );
     app.stop().await;
 }

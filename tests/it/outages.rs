@@ -1,4 +1,4 @@
-//! What the service promises while InfluxDB, Redis or both are away, line by line, under load.
+//! The documented behaviour while InfluxDB, Redis or both are unavailable, checked line by line, under load.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,24 +15,24 @@ use crate::support::redis::Redis;
 use crate::support::service::Service;
 use crate::support::two_weeks;
 
-/// What is done to a proxy, and its name.
+/// A change to a proxy, and its name.
 type Switch = (&'static str, fn(&Proxy));
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Writers per service, each into a segment of its own.
+/// Writers per service. Each writes to its own segment.
 const WRITERS: usize = 4;
-/// Users that a writer posts at once, and that nobody else posts.
+/// Users in one post, which appear in no other post.
 const GROUP: u64 = 10;
-/// A writer rests so long between posts: among some ten thousand users of one segment in one minute, a pair that
-/// shares a point, which would be hidden, is very unlikely.
+/// The pause of a writer between posts. Among some ten thousand users of one segment in one minute, a collision of two
+/// pairs on one point, which would hide a pair, is very unlikely.
 const REST: Duration = Duration::from_millis(10);
 
-/// What happened to requests that began and ended while nothing was switched.
+/// Results of requests that began and ended between two switches.
 #[derive(Debug, Default, Clone)]
 struct Seen {
     /// Posts by status.
     writes: BTreeMap<u16, u64>,
-    /// Counts: status, and of a 200 its source, and whether it was stale.
+    /// Counts: the status, and for a 200 its source and whether it was stale.
     reads: BTreeMap<(u16, String, bool), u64>,
 }
 
@@ -51,16 +51,16 @@ impl Seen {
         stale.map(|(_, reads)| reads).sum()
     }
 
-    /// Every read got a number.
-    fn reads_go_on(&self) {
+    /// Every read returned a count.
+    fn assert_reads_continue(&self) {
         assert!(
             self.reads.keys().all(|(status, _, _)| *status == 200),
             "{self:?}"
         );
     }
 
-    /// Every post was taken, the pairs being in the store or on disk.
-    fn writes_go_on(&self) {
+    /// Every post was accepted, with the pairs in the store or on disk.
+    fn assert_writes_continue(&self) {
         assert!(
             self.writes.keys().all(|status| matches!(status, 200 | 202)),
             "{self:?}"
@@ -68,7 +68,7 @@ impl Seen {
     }
 }
 
-/// Writers and readers that never pause, until this is stopped.
+/// Writers and readers that run continuously until it is stopped.
 struct Load {
     tasks: JoinSet<()>,
     stop: Arc<AtomicBool>,
@@ -79,12 +79,12 @@ struct Load {
 struct State {
     epoch: AtomicU64,
     seen: Mutex<Seen>,
-    /// Users acknowledged, by segment.
+    /// Acknowledged users by segment.
     acknowledged: [AtomicU64; WRITERS],
 }
 
 impl State {
-    /// Keeps what was seen since `epoch` unless something was switched since.
+    /// Records a result observed since `epoch`, unless something was switched since.
     fn note(&self, epoch: u64, note: impl FnOnce(&mut Seen)) {
         let mut seen = self.seen.lock();
         if self.epoch.load(Ordering::SeqCst) == epoch {
@@ -123,10 +123,10 @@ impl Load {
         )
     }
 
-    /// Switches something, and returns what is seen from then on once `is_enough`.
+    /// Switches something, and returns the results from then on once `is_enough`.
     async fn after(&self, switch: impl FnOnce(), is_enough: impl Fn(&Seen) -> bool) -> Seen {
         switch();
-        // What is under way now belongs to neither side of the switch.
+        // Requests in flight now belong to neither side of the switch.
         {
             let mut seen = self.state.seen.lock();
             self.state.epoch.fetch_add(1, Ordering::SeqCst);
@@ -143,7 +143,7 @@ impl Load {
         }
     }
 
-    /// Ends the load; how many users were acknowledged, by segment.
+    /// Ends the load. Returns the number of acknowledged users by segment.
     async fn stop(mut self) -> Vec<u64> {
         self.stop.store(true, Ordering::SeqCst);
         while let Some(ended) = self.tasks.join_next().await {
@@ -156,7 +156,7 @@ impl Load {
     }
 }
 
-/// Posts new users, again and again the same ones until they are acknowledged, as a careful client does.
+/// Posts new users, and retries each post until it is acknowledged, as a careful client does.
 async fn write(service: &Service, name: &str, writer: usize, stop: &AtomicBool, state: &State) {
     for round in 0.. {
         let users: Vec<_> = (0..GROUP).map(|n| format!("{name}-{round}-{n}")).collect();
@@ -190,12 +190,12 @@ async fn read(service: &Service, stop: &AtomicBool, state: &State) {
         state.note(epoch, |seen| {
             *seen.reads.entry((status, source, is_stale)).or_default() += 1;
         });
-        // Readers are not what is being loaded here.
+        // A pause, since this test does not load the readers.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Both servers behind proxies, set up, and the settings of a service on them.
+/// Both servers behind proxies, set up, and the settings of a service that uses them.
 struct Servers {
     influxd: Influxd,
     redis: Redis,
@@ -226,7 +226,7 @@ impl Servers {
             ("influx_token", TOKEN),
             ("cache", "redis"),
             ("cache_ttl", "2s"),
-            // So that each read shows where its number comes from.
+            // So that every response shows the source of its count.
             ("memory_ttl", "0s"),
             ("refresh_interval", "1s"),
         ];
@@ -240,7 +240,7 @@ impl Servers {
     }
 }
 
-/// The counts of all segments, once `service` serves cached ones of which nothing is pending.
+/// The counts of all segments, once `service` serves cached ones without pending users.
 async fn settled(service: &Service) -> Vec<u64> {
     let mut counts = Vec::new();
     let began = Instant::now();
@@ -273,7 +273,7 @@ async fn fresh(service: &Service) -> Vec<u64> {
     counts
 }
 
-/// A metric's value, summed over its labels.
+/// The value of a metric, summed over its labels.
 async fn metric(service: &Service, name: &str) -> f64 {
     let text = service.text("/metrics").await;
     let lines = text.lines().filter(|line| line.starts_with(name));
@@ -283,7 +283,7 @@ async fn metric(service: &Service, name: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_outage_under_load_does_what_is_promised_and_no_more() {
+async fn each_outage_under_load_has_only_the_documented_effects() {
     let Some(servers) = Servers::start().await else {
         return;
     };
@@ -298,10 +298,10 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
             |seen| seen.written(200) > 60 && seen.read_from("cache", false) > 20,
         )
         .await;
-    well.reads_go_on();
+    well.assert_reads_continue();
     assert_eq!(well.written(202) + well.stale(), 0, "{well:?}");
 
-    // Redis is away: nothing changes for writers, and readers get a number from InfluxDB.
+    // Redis is unavailable: nothing changes for writers, and readers get a count from InfluxDB.
     let switches: [Switch; 2] = [("cut", Proxy::cut), ("stalled", Proxy::stall)];
     for (how, switch) in switches {
         let away = load
@@ -311,7 +311,7 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
             )
             .await;
         assert_eq!(away.writes.len(), 1, "Redis {how}: {away:?}");
-        away.reads_go_on();
+        away.assert_reads_continue();
         assert_eq!(away.stale(), 0, "Redis {how}: {away:?}");
     }
     assert!(metric(&service, "headcount_cache_fallbacks_total").await > 0.0);
@@ -322,10 +322,10 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
             |seen| seen.read_from("cache", false) > 20,
         )
         .await;
-    back.reads_go_on();
+    back.assert_reads_continue();
     assert_eq!(back.written(202) + back.stale(), 0, "{back:?}");
 
-    // InfluxDB is away, then both: pairs go to disk, and the last known count is served.
+    // InfluxDB is unavailable, then both: pairs go to disk, and the last known count is served.
     for (how, switch) in switches {
         let away = load
             .after(
@@ -333,8 +333,8 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
                 |seen| seen.written(202) > 30 && seen.stale() > 10,
             )
             .await;
-        away.writes_go_on();
-        away.reads_go_on();
+        away.assert_writes_continue();
+        away.assert_reads_continue();
         let both = load
             .after(
                 || switch(redis),
@@ -342,8 +342,8 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
             )
             .await;
         assert_eq!(both.written(200), 0, "both {how}: {both:?}");
-        both.writes_go_on();
-        both.reads_go_on();
+        both.assert_writes_continue();
+        both.assert_reads_continue();
         assert_eq!(both.read_from("store", false), 0, "both {how}: {both:?}");
         if how == "cut" {
             let (status, unknown) = service.try_get("/v1/segments/never/count").await;
@@ -357,16 +357,16 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
                 |seen| seen.written(200) > 30 && seen.read_from("store", false) > 10,
             )
             .await;
-        half.writes_go_on();
-        half.reads_go_on();
+        half.assert_writes_continue();
+        half.assert_reads_continue();
         let back = load
             .after(
                 || redis.restore(),
                 |seen| seen.written(200) > 30 && seen.read_from("cache", false) > 10,
             )
             .await;
-        back.writes_go_on();
-        back.reads_go_on();
+        back.assert_writes_continue();
+        back.assert_reads_continue();
     }
 
     let acknowledged = load.stop().await;
@@ -376,7 +376,7 @@ async fn each_outage_under_load_does_what_is_promised_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_services_and_a_worker_agree_after_each_server_was_killed_under_load() {
+async fn two_services_and_a_worker_agree_after_each_server_is_killed_under_load() {
     let Some(mut servers) = Servers::start().await else {
         return;
     };
@@ -399,28 +399,28 @@ async fn two_services_and_a_worker_agree_after_each_server_was_killed_under_load
             |seen| seen.written(200) > 100 && seen.read_from("store", false) > 20,
         )
         .await;
-    away.reads_go_on();
+    away.assert_reads_continue();
     assert_eq!(away.writes.len(), 1, "{away:?}");
     servers.redis.restart();
     load.after(|| {}, |seen| seen.read_from("cache", false) > 40)
         .await
-        .reads_go_on();
+        .assert_reads_continue();
 
     servers.influxd.kill();
     let away = load
         .after(|| {}, |seen| seen.written(202) > 60 && seen.stale() > 20)
         .await;
-    away.reads_go_on();
-    away.writes_go_on();
+    away.assert_reads_continue();
+    away.assert_writes_continue();
     servers.redis.kill();
     let away = load
         .after(|| {}, |seen| seen.written(202) > 60 && seen.stale() > 20)
         .await;
-    away.reads_go_on();
-    away.writes_go_on();
+    away.assert_reads_continue();
+    away.assert_writes_continue();
     servers.influxd.restart().await;
     servers.redis.restart();
-    // Until each of them is back at Redis, the other's `pending` may lack its pairs.
+    // Until both services are connected to Redis again, the `pending` of each may lack the other's pairs.
     load.after(
         || {},
         |seen| seen.written(200) > 60 && seen.read_from("cache", false) > 40,

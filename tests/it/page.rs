@@ -1,4 +1,4 @@
-//! The page for people: what it sends without a browser, and a real Chromium that drives it.
+//! The web page: its responses without a browser, and a real Chromium that uses it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,12 +13,12 @@ use crate::support::tokens::{guarded, token};
 
 const TOKEN: &str = "page-test-token";
 
-/// A service that asks for a token; `TOKEN` reads, writes and administers.
+/// A service that requires a token. `TOKEN` has the scopes read, write and admin.
 async fn closed() -> (App, tempfile::TempDir) {
     guarded(token("marketer", TOKEN, &Scope::ALL)).await
 }
 
-/// A service with more segments than a page has rows, some of them oddly named.
+/// A service with more segments than a page has rows, some of them with unusual names.
 async fn filled() -> App {
     let app = App::start().await;
     let mut lines = Vec::new();
@@ -63,7 +63,7 @@ fn browser() -> reqwest::Client {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_are_shown_as_text_under_a_strict_policy() {
+async fn names_are_escaped_under_a_strict_policy() {
     let app = filled().await;
     let list = app.get("/?q=%3Cscript").await;
     assert_eq!(list.status, 200);
@@ -78,7 +78,7 @@ async fn names_are_shown_as_text_under_a_strict_policy() {
     assert!(odd.text.contains("<bdi dir=\"auto\">a/b?c#d%41</bdi>"));
     let injected = app.get("/?q=%22%3E%3Cimg%20src%3Dx%3E").await;
     assert!(!injected.text.contains("<img"), "{}", injected.text);
-    // What a page does not understand is as if it were not there.
+    // Unknown query parameters are ignored.
     for odd in [
         "/?page=999&sort=x&order=y",
         "/?page=-1",
@@ -92,7 +92,7 @@ async fn names_are_shown_as_text_under_a_strict_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_becomes_a_cookie_that_reads() {
+async fn a_token_is_exchanged_for_a_read_only_cookie() {
     let (app, _folder) = closed().await;
     let client = browser();
     let url = |path: &str| format!("http://{}{path}", app.addr);
@@ -186,11 +186,11 @@ async fn a_token_becomes_a_cookie_that_reads() {
     let again = set.split(';').next().unwrap();
     assert_eq!(with("cookie", again).await, 200);
     app.advance(12 * 3600);
-    assert_eq!(with("cookie", again).await, 401, "a session has an end");
+    assert_eq!(with("cookie", again).await, 401, "a session expires");
     app.stop().await;
 }
 
-/// Everything that says that all is well or that there is nothing, none of which is true of a page without counts.
+/// Messages that report that all is well or that there is no data. None of them is true on a page without counts.
 const SAID_WITHOUT_KNOWING: [&str; 7] = [
     "No segment has a user yet",
     "No segment has that in its name",
@@ -201,15 +201,15 @@ const SAID_WITHOUT_KNOWING: [&str; 7] = [
     "data-kind=\"good\"",
 ];
 
-/// What the state of the service says of a part: the class of its mark.
+/// The class of a part's mark in the service state.
 fn mark(page: &str, part: &str) -> String {
     let (before, _) = page.split_once(&format!("\"><dt>{part}</dt>")).unwrap();
     before.rsplit('"').next().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_without_counts_says_so_and_nothing_else() {
-    // A cold start: nobody listens there, and nothing is known.
+async fn a_page_without_counts_shows_only_that() {
+    // A cold start: the store is unavailable, and no count is known.
     let app = App::start_with(&[
         ("store", "influx"),
         ("influx_url", "http://127.0.0.1:9"),
@@ -227,16 +227,16 @@ async fn a_page_without_counts_says_so_and_nothing_else() {
         assert_eq!(page.0, 503, "{place}");
         let page = page.2;
         for said in SAID_WITHOUT_KNOWING {
-            assert!(!page.contains(said), "{place} says {said}: {page}");
+            assert!(!page.contains(said), "{place} shows {said}: {page}");
         }
         assert!(
             page.contains("Counts are not available right now"),
             "{page}"
         );
         assert!(page.contains("data-kind=\"failed\""), "{page}");
-        // Hosts and errors of the system are for the log.
+        // Hosts and system errors appear only in the log.
         for told in ["127.0.0.1", "refused", "os error", "tcp"] {
-            assert!(!page.contains(told), "{place} tells {told}: {page}");
+            assert!(!page.contains(told), "{place} reveals {told}: {page}");
         }
         assert_eq!(mark(&page, "Store"), "unwell");
         assert_eq!(mark(&page, "Refresher"), "unwell");
@@ -245,7 +245,7 @@ async fn a_page_without_counts_says_so_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn last_known_numbers_are_marked_and_empty_is_not_failed() {
+async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     let (app, store) = App::start_switchable(&[]).await;
     let empty = app.get("/").await;
     assert_eq!(empty.status, 200);
@@ -268,7 +268,7 @@ async fn last_known_numbers_are_marked_and_empty_is_not_failed() {
     let well = app.get("/segments/sports").await.text;
     assert!(well.contains("data-kind=\"good\""), "{well}");
     store.set_away(true);
-    // What the cache holds is trusted for fifteen minutes; that the store does not respond is told at once.
+    // The cached count is trusted for fifteen minutes. That the store does not respond is shown immediately.
     let cached = app.get("/segments/sports").await;
     assert_eq!(cached.status, 200);
     assert!(cached.text.contains("data-kind=\"old\""), "{cached:?}");
@@ -307,7 +307,7 @@ async fn last_known_numbers_are_marked_and_empty_is_not_failed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_person_reads_why_an_address_is_wrong() {
+async fn a_page_explains_why_an_address_is_invalid() {
     let app = App::start().await;
     for (place, told) in [
         ("/segments/%00", "segment has a control character"),
@@ -325,7 +325,7 @@ async fn a_person_reads_why_an_address_is_wrong() {
     app.stop().await;
 }
 
-/// Where `npm` put what drives the browser: `.ci/run` says how.
+/// The directory into which `npm` installed the browser driver: see `.ci/run`.
 fn modules() -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/page-tests");
     let axe = root.join("node_modules/axe-core");
@@ -334,7 +334,7 @@ fn modules() -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chromium_finds_all_of_it() {
+async fn chromium_can_use_the_page() {
     let (Some(chromium), Some(node), Some(modules)) = (
         find("chromium", "HEADCOUNT_TEST_CHROMIUM"),
         find("node", "HEADCOUNT_TEST_NODE"),

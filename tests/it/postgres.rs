@@ -76,7 +76,7 @@ async fn the_store_keeps_every_promise_of_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn set_up_may_be_repeated_and_run_several_times_at_once() {
+async fn setup_is_idempotent_and_may_run_concurrently() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -88,7 +88,7 @@ async fn set_up_may_be_repeated_and_run_several_times_at_once() {
         created += usize::from(changes == [Change::Created; 3]);
         assert!(changes == [Change::Created; 3] || changes == [Change::Unchanged; 3]);
     }
-    assert_eq!(created, 1, "one of them made everything");
+    assert_eq!(created, 1, "one of them created everything");
 
     // Two deployments share a database.
     let other = set_up(&server.options("other", frame(240, 1))).await;
@@ -96,7 +96,7 @@ async fn set_up_may_be_repeated_and_run_several_times_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_resolution_is_taken_only_where_there_are_no_pairs() {
+async fn a_changed_resolution_is_accepted_only_without_pairs() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -109,7 +109,7 @@ async fn a_changed_resolution_is_taken_only_where_there_are_no_pairs() {
         refused.to_string().contains("`resolution` is 1 s"),
         "{refused}"
     );
-    // What is refused for good would be taken out of a spool and dropped: this must not be.
+    // The spool would drop a batch that the store rejects permanently, so this must be a temporary error.
     let pair = batch([("u", "s", Slot::new(Timestamp::now().as_second() as u64))]);
     assert_eq!(stranger.record(&pair).await.unwrap_err().name(), "damaged");
 
@@ -131,13 +131,13 @@ async fn a_changed_resolution_is_taken_only_where_there_are_no_pairs() {
         error.to_string().contains("`resolution` is 60 s"),
         "{error}"
     );
-    // Another window over the same slots is nobody's business but the counts'.
+    // Another window over the same slots only affects counts.
     let longer = set_up(&server.options("hc", frame(480, 1))).await.unwrap();
     assert_eq!(changes(&longer), [Change::Unchanged; 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_user_key_is_refused_where_there_are_pairs() {
+async fn another_user_key_is_refused_if_there_are_pairs() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -147,7 +147,7 @@ async fn another_user_key_is_refused_where_there_are_pairs() {
     };
     let open = |user_key| PostgresStore::open(with(user_key)).unwrap();
     set_up(&with(None)).await.unwrap();
-    // Nobody is there who would count twice.
+    // Without pairs, no user would be counted twice.
     set_up(&with(Some("aa"))).await.unwrap();
     open(Some("aa")).check_frame().await.unwrap();
     open(Some("aa"))
@@ -159,7 +159,7 @@ async fn another_user_key_is_refused_where_there_are_pairs() {
         assert_eq!(refused.name(), "rejected");
         assert!(refused.to_string().contains(was), "{refused}");
         let error = open(other).ping().await.unwrap_err();
-        // What waits in a spool must not be taken for refused.
+        // Pairs in a spool must not be dropped as rejected.
         assert_eq!(error.name(), "damaged", "{error}");
         let refused = set_up(&with(other)).await.unwrap_err();
         assert!(
@@ -167,7 +167,7 @@ async fn another_user_key_is_refused_where_there_are_pairs() {
             "{refused}"
         );
     }
-    // What an earlier version left says nothing of it.
+    // A schema of an earlier version does not record it.
     let client = server.client().await;
     let gone = "update hc.frame set user_key = null";
     client.batch_execute(gone).await.unwrap();
@@ -196,18 +196,18 @@ async fn a_database_that_is_not_set_up_names_the_command_to_run() {
         assert_eq!(error.name(), "not_set_up", "{error}");
         assert!(error.to_string().contains("headcount setup"), "{error}");
     }
-    // The same store works once it is: nothing has to be restarted.
+    // The same store works after the setup, without a restart.
     set_up(&server.options("hc", two_weeks())).await.unwrap();
     store.record(&batch([("u", "s", present())])).await.unwrap();
     assert_eq!(users(&store, "s").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_are_bytes_whatever_the_collation_of_the_database() {
+async fn names_are_compared_as_bytes_in_any_collation() {
     let Some(server) = Postgres::start().await else {
         return;
     };
-    // In this collation, names that differ in case or accents sort beside each other.
+    // In this collation, names that differ in case or accents are sorted next to each other.
     let made = "create database foreign_sort template template0 \
         locale_provider icu icu_locale 'en' encoding 'UTF8'";
     server.client().await.batch_execute(made).await.unwrap();
@@ -217,7 +217,7 @@ async fn names_are_bytes_whatever_the_collation_of_the_database() {
     let store = PostgresStore::open(options).unwrap();
 
     let mut names: Vec<String> = HOSTILE_NAMES.iter().map(|&name| name.into()).collect();
-    // Twice the same to the eye: composed and decomposed; with a joiner nobody sees; in another case.
+    // Names that look the same: composed and decomposed, with an invisible joiner, and in another case.
     for name in [
         "é",
         "e\u{301}",
@@ -277,12 +277,12 @@ async fn a_database_of_another_encoding_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn export_gives_each_pair_of_the_slots_once() {
+async fn export_returns_each_pair_of_the_slots_once() {
     let Some(server) = Postgres::start().await else {
         return;
     };
     let store = server.store("hc", two_weeks()).await;
-    // One present for all: a minute may end meanwhile.
+    // One current slot for all pairs: a minute may end meanwhile.
     let now = present();
     let back = |slots: u64| Slot::new(now.number() - slots);
     let pairs = [
@@ -321,11 +321,11 @@ async fn export_gives_each_pair_of_the_slots_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn archiving_goes_in_bounded_steps_beside_writers_and_counts() {
+async fn archive_runs_in_bounded_steps_beside_writers_and_counts() {
     let Some(server) = Postgres::start().await else {
         return;
     };
-    // Four minutes in steps of a second, and a clock that this test owns.
+    // Four minutes in steps of a second, and a clock that this test controls.
     let frame = frame(240, 1);
     let store = Arc::new(server.store("hc", frame).await);
     let start = 1_800_000_000_u64;
@@ -338,7 +338,7 @@ async fn archiving_goes_in_bounded_steps_beside_writers_and_counts() {
             .flat_map(|name| ["a", "b"].map(|s| (name.as_str(), s, Slot::new(second))));
         store.record(&batch(pairs)).await.unwrap();
     }
-    // Each second of the past has its own users; each user leaves after 240 s.
+    // Each second of the past has its own users. Each user leaves after 240 s.
     for ahead in [0, 1, 9, 10, 100, 230, 231, 239, 240, 300] {
         let alive = (start - 300..start)
             .step_by(10)
@@ -348,8 +348,8 @@ async fn archiving_goes_in_bounded_steps_beside_writers_and_counts() {
         assert_eq!(counted.unwrap().users, 20 * alive, "{ahead} s later");
     }
 
-    // 30 s later: 10 of 30 seconds are out of reach in both segments. Writers move some of the expired users to now
-    // meanwhile, and counts go on.
+    // 30 s later, 10 of 30 seconds have expired in both segments. Meanwhile writers move some of the expired users to
+    // now, and counts continue.
     let now = start + 30;
     let expired: Vec<u64> = (start - 300..start)
         .step_by(10)
@@ -393,7 +393,8 @@ async fn archiving_goes_in_bounded_steps_beside_writers_and_counts() {
         }
     };
     let (removed, (), _) = tokio::join!(archiver, counter, futures::future::join_all(writers));
-    // What was moved before the archiver came was not removed; what was removed was recorded again.
+    // Pairs that were moved before the archiver reached them were not removed. Pairs that were removed were recorded
+    // again.
     assert!((10 * 20..=2 * 10 * 20).contains(&removed), "{removed}");
     let counted = store.count(&segment("a"), full, at(now)).await.unwrap();
     assert_eq!(counted.users, 20 * 20 + 10 * 4 + 10 * 4 * 5);
@@ -412,7 +413,7 @@ async fn archiving_goes_in_bounded_steps_beside_writers_and_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn archiving_passes_by_what_somebody_holds() {
+async fn archive_skips_locked_rows() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -430,14 +431,18 @@ async fn archiving_passes_by_what_somebody_holds() {
     let step = store.archive(Timestamp::now(), 10).await.unwrap();
     assert_eq!((step.removed, step.done), (1, false));
     let step = store.archive(Timestamp::now(), 10).await.unwrap();
-    assert_eq!((step.removed, step.done), (0, true), "nobody waits for it");
+    assert_eq!(
+        (step.removed, step.done),
+        (0, true),
+        "archive does not wait for the lock"
+    );
     holding.rollback().await.unwrap();
     let step = store.archive(Timestamp::now(), 10).await.unwrap();
     assert_eq!((step.removed, step.done), (1, true));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_old_trend_keeps_a_point_an_hour_and_goes_after_400_days() {
+async fn an_old_trend_keeps_a_point_an_hour_and_expires_after_400_days() {
     let Some(server) = Postgres::start().await else {
         return;
     };

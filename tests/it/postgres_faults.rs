@@ -1,4 +1,4 @@
-//! The Postgres store while others are in its way, or the server is.
+//! Faults of the Postgres store: locks, ended sessions, an unresponsive or misconfigured server.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -39,7 +39,7 @@ fn patient(server: &Postgres) -> PostgresOptions {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_ends_in_a_deadlock_is_tried_again() {
+async fn a_write_that_loses_a_deadlock_is_retried() {
     let quick = |_: &Path| vec!["deadlock_timeout=100ms".to_owned()];
     let Some(server) = Postgres::start_with(quick).await else {
         return;
@@ -48,7 +48,7 @@ async fn a_write_that_ends_in_a_deadlock_is_tried_again() {
     let store = Arc::new(PostgresStore::open(patient(&server)).unwrap());
     let of_all = |slot| ["a", "m", "z"].map(|name| (name, "s", slot));
     store.record(&batch(of_all(back(9)))).await.unwrap();
-    // One for all: a minute may end meanwhile.
+    // One slot for all pairs: a minute may end meanwhile.
     let newer = back(1);
 
     let touch = "update hc.pairs set seen_slot = seen_slot where user_id = $1";
@@ -56,21 +56,21 @@ async fn a_write_that_ends_in_a_deadlock_is_tried_again() {
     let gate = gate.transaction().await.unwrap();
     gate.execute(touch, &[&"m"]).await.unwrap();
     let other = server.client().await;
-    // It never looks for a circle, so that it is the store that finds out, and loses.
+    // This session never checks for deadlocks, so the store detects the deadlock and is the victim.
     let patience = "set deadlock_timeout = '1h'; set application_name = 'other'; begin";
     other.batch_execute(patience).await.unwrap();
     other.execute(touch, &[&"z"]).await.unwrap();
     let watcher = server.client().await;
     let writer = Arc::clone(&store);
     let write = tokio::spawn(async move { writer.record(&batch(of_all(newer))).await });
-    // The store holds "a" and waits at the gate, the other one holds "z" and waits for "a".
+    // The store holds "a" and waits at the gate. The other session holds "z" and waits for "a".
     wait_until_blocked(&watcher, "headcount").await;
     let other = tokio::spawn(async move {
         other.execute(touch, &[&"a"]).await.unwrap();
         other.batch_execute("commit").await.unwrap();
     });
     wait_until_blocked(&watcher, "other").await;
-    // Waiting for "z", the store closes the circle, and looks.
+    // The store waits for "z", which completes the deadlock, and detects it.
     gate.commit().await.unwrap();
     other.await.unwrap();
     write.await.unwrap().unwrap();
@@ -83,7 +83,7 @@ async fn a_write_that_ends_in_a_deadlock_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writers_of_the_same_pairs_in_any_order_never_wait_in_a_circle() {
+async fn writers_of_the_same_pairs_in_any_order_never_deadlock() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -126,12 +126,12 @@ async fn sessions_that_are_ended_are_replaced() {
     let mut other = server.client().await;
     let end = "select pg_terminate_backend(pid) from pg_stat_activity \
         where application_name = 'headcount'";
-    // While nothing happens.
+    // While the store is idle.
     other.execute(end, &[]).await.unwrap();
     store.record(&batch([("b", "s", back(9))])).await.unwrap();
-    assert_eq!(users_once_answered(&store).await, 2);
+    assert_eq!(users_once_counted(&store).await, 2);
 
-    // In the middle of a write.
+    // During a write.
     let transaction = other.transaction().await.unwrap();
     let touch = "update hc.pairs set seen_slot = seen_slot where user_id = 'b'";
     transaction.execute(touch, &[]).await.unwrap();
@@ -143,11 +143,11 @@ async fn sessions_that_are_ended_are_replaced() {
     transaction.rollback().await.unwrap();
     write.await.unwrap().unwrap();
     assert!(store.stats().retries > 0);
-    assert_eq!(users_once_answered(&store).await, 2);
+    assert_eq!(users_once_counted(&store).await, 2);
 }
 
-/// The count of `s` as soon as one is answered: a count that meets an ended connection is not repeated by the store.
-async fn users_once_answered(store: &PostgresStore) -> u64 {
+/// The count of `s`, once a count succeeds: the store does not retry a count on a connection that has ended.
+async fn users_once_counted(store: &PostgresStore) -> u64 {
     let (s, full) = (segment("s"), two_weeks().full_window());
     poll(async || store.count(&s, full, Timestamp::now()).await.ok())
         .await
@@ -155,7 +155,7 @@ async fn users_once_answered(store: &PostgresStore) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
+async fn an_unresponsive_server_costs_only_a_timeout() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -170,7 +170,7 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
     set_up(&options).await.unwrap();
     let store = PostgresStore::open(options).unwrap();
     let (full, now) = (two_weeks().full_window(), Timestamp::now());
-    // Each call has two seconds, on a busy machine too.
+    // Each call has two seconds, also on a busy machine.
     let takes = async |name: &str| {
         let recorded = store.record(&batch([(name, "s", back(9))])).await;
         recorded.is_ok()
@@ -179,7 +179,7 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
         let counted = store.count(&segment("s"), full, now).await;
         counted.is_ok_and(|count| range.contains(&count.users))
     };
-    until("a pair is taken", async || takes("a").await).await;
+    until("a pair is accepted", async || takes("a").await).await;
     until("it is counted", async || counts(1..=1).await).await;
 
     proxy.stall();
@@ -192,14 +192,14 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
         let error = error.unwrap();
         assert_eq!(error.name(), "timeout", "{error}");
     }
-    // New connections are not made either.
+    // New connections fail as well.
     let error = store
         .record(&batch([("b", "s", back(9))]))
         .await
         .unwrap_err();
     assert_eq!(error.name(), "timeout", "{error}");
     proxy.restore();
-    until("pairs are taken again", async || takes("c").await).await;
+    until("pairs are accepted again", async || takes("c").await).await;
     // A write that timed out may have taken effect.
     until("they are counted", async || counts(2..=3).await).await;
 
@@ -210,11 +210,11 @@ async fn a_server_that_says_nothing_costs_a_time_out_and_no_more() {
         .unwrap_err();
     assert_eq!(error.name(), "unavailable", "{error}");
     proxy.restore();
-    until("it answers", async || store.ping().await.is_ok()).await;
+    until("it responds", async || store.ping().await.is_ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_is_dropped_leaves_no_connection_that_waits() {
+async fn a_dropped_call_leaves_no_waiting_connection() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -234,14 +234,14 @@ async fn a_call_that_is_dropped_leaves_no_connection_that_waits() {
         result = store.record(&blocked) => panic!("it can't have ended: {result:?}"),
         () = async { wait_until_blocked(&server.client().await, "headcount").await } => {}
     }
-    // The only connection that writes is another one now, and its work waits for nobody.
+    // The only connection for writes is a new one, and the next write does not wait for the old one.
     store.record(&batch([("b", "s", present())])).await.unwrap();
     assert_eq!(users(&store, "s").await, 2);
     transaction.rollback().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_refuses_is_named_without_a_secret() {
+async fn server_errors_are_reported_without_secrets() {
     let Some(server) = Postgres::start().await else {
         return;
     };
@@ -265,7 +265,7 @@ async fn what_the_server_refuses_is_named_without_a_secret() {
     let port = server.port();
     let at = |who: &str| format!("postgres://{who}@127.0.0.1:{port}/postgres");
 
-    // A role with the least rights works, with one connection at a time.
+    // A role with the least privileges works, with one connection at a time.
     let options = PostgresOptions::new(parsed(&at("few:few")), "hc", two_weeks());
     let store = PostgresStore::open(options).unwrap();
     store.record(&batch([("u", "s", present())])).await.unwrap();
@@ -281,7 +281,7 @@ async fn what_the_server_refuses_is_named_without_a_secret() {
     assert_eq!(error.name(), "unavailable", "{error}");
     assert!(error.to_string().contains("create it"), "{error}");
 
-    // A standby, or a primary that became one.
+    // A standby, or a primary that was demoted.
     let read_only = "alter role few set default_transaction_read_only = on; \
         alter role few connection limit -1";
     admin.batch_execute(read_only).await.unwrap();
@@ -290,12 +290,12 @@ async fn what_the_server_refuses_is_named_without_a_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_wait_for_its_disk_is_told_to() {
+async fn acknowledged_pairs_are_durable_if_the_server_has_synchronous_commit_off() {
     let hasty = |_: &Path| vec!["synchronous_commit=off".to_owned()];
     let Some(mut server) = Postgres::start_with(hasty).await else {
         return;
     };
-    // It would write its log once in ten seconds.
+    // By itself the server would flush its write-ahead log only every ten seconds.
     let store = server.store("hc", two_weeks()).await;
     for n in 0..50 {
         let name = format!("u{n}");
@@ -309,7 +309,7 @@ async fn a_server_that_does_not_wait_for_its_disk_is_told_to() {
     assert_eq!(users(&store, "s").await, 50);
 }
 
-/// A certificate for localhost that signs itself, and its key.
+/// Creates a self-signed certificate for localhost, and its key.
 fn certificate(home: &Path, name: &str) {
     let path = |ending: &str| home.join(format!("{name}.{ending}"));
     let made = Command::new("openssl")
@@ -329,7 +329,7 @@ fn certificate(home: &Path, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_used_and_checked_as_far_as_the_url_says() {
+async fn tls_is_used_and_verified_as_the_url_requires() {
     let elsewhere = tempfile::tempdir().unwrap();
     certificate(elsewhere.path(), "stranger");
     let with_tls = |home: &Path| {
@@ -393,14 +393,14 @@ async fn tls_is_used_and_checked_as_far_as_the_url_says() {
     let no_file = url("localhost", "sslrootcert=/no/such/file");
     let error = PostgresServer::parse(&Secret::new(no_file)).unwrap_err();
     assert!(error.contains("/no/such/file"), "{error}");
-    // Through a socket there is no TLS to have.
+    // A Unix socket has no TLS.
     let options = PostgresOptions::new(parsed(&server.socket_url()), "hc", two_weeks());
     PostgresStore::open(options).unwrap().ping().await.unwrap();
 }
 
 async fn wait_until_gone(client: &Client) {
     let asked = "select count(*) from pg_stat_activity where application_name = 'tls'";
-    until("no connection stays", async || {
+    until("all connections are closed", async || {
         let row = client.query_one(asked, &[]).await.unwrap();
         row.get::<_, i64>(0) == 0
     })

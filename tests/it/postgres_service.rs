@@ -1,4 +1,4 @@
-//! The service and the program on Postgres.
+//! The service and the program with Postgres.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::support::service::Service;
 use crate::support::two_weeks;
 
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Users of one post, which nobody else posts.
+/// Users in one post, which appear in no other post.
 const GROUP: u64 = 10;
 
 fn settings<'a>(url: &'a str, more: &[(&'static str, &'a str)]) -> Vec<(&'static str, &'a str)> {
@@ -36,7 +36,7 @@ async fn fresh(service: &Service) -> u64 {
         .unwrap_or_else(|| panic!("no count: {answer}"))
 }
 
-/// Posts new users until told to stop; each status is counted, and each user who was acknowledged.
+/// Posts new users until it is stopped. Counts each status, and the acknowledged users.
 #[derive(Default)]
 struct Writers {
     stop: AtomicBool,
@@ -74,13 +74,13 @@ impl Writers {
     async fn until(&self, counter: &AtomicU64, posts: u64) {
         let (began, from) = (Instant::now(), counter.load(Ordering::SeqCst));
         while counter.load(Ordering::SeqCst) < from + posts {
-            assert!(began.elapsed() < PATIENCE, "it did not come to that");
+            assert!(began.elapsed() < PATIENCE, "the condition was not reached");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 }
 
-/// Kills and restarts the server twice under load, and counts at the end.
+/// Kills and restarts the server twice under load, and checks the counts at the end.
 async fn killed_under_load(
     more: &[(&'static str, &str)],
     writers: Arc<Writers>,
@@ -102,7 +102,7 @@ async fn killed_under_load(
     }
     writers.until(&writers.stored, 40).await;
     let (status, _) = service.try_get("/v1/segments/s/count").await;
-    assert_eq!(status, 200, "a count that is known from here on");
+    assert_eq!(status, 200, "from here on a count is known");
     for _ in 0..2 {
         server.kill();
         writers.until(away(&writers), 20).await;
@@ -135,14 +135,14 @@ async fn killed_under_load(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_killed_under_load_loses_nothing_and_pairs_wait_on_disk() {
+async fn a_server_killed_under_load_loses_nothing_and_pairs_are_spooled() {
     let writers = Arc::new(Writers::default());
     killed_under_load(&[], Arc::clone(&writers), |writers| &writers.spooled).await;
     assert_eq!(writers.refused.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_spool_clients_are_told_to_come_back_and_nothing_acknowledged_is_lost() {
+async fn without_a_spool_clients_get_retry_after_and_no_acknowledged_pair_is_lost() {
     let writers = Arc::new(Writers::default());
     killed_under_load(&[("spool_dir", "off")], Arc::clone(&writers), |writers| {
         &writers.refused
@@ -152,7 +152,7 @@ async fn without_a_spool_clients_are_told_to_come_back_and_nothing_acknowledged_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_503_says_when_to_come_back() {
+async fn a_503_has_retry_after() {
     let Some(mut server) = Postgres::start().await else {
         return;
     };
@@ -168,7 +168,7 @@ async fn a_503_says_when_to_come_back() {
     let answer = app.post("application/json", pair).await;
     assert_eq!(answer.problem(), (503, "unavailable"));
     assert!(answer.headers.contains_key("retry-after"));
-    // It comes up, is not set up yet, and then is: the service goes on by itself.
+    // The server starts, is not set up yet, and then is: the service recovers without a restart.
     server.restart().await;
     let answer = app.post("application/json", pair).await;
     assert_eq!(answer.problem(), (503, "unavailable"));
@@ -220,7 +220,7 @@ async fn users_leave_a_window_of_four_minutes_to_the_second() {
     assert_eq!(minute.json["users"], 0);
     app.advance(1);
     assert_eq!(users().await, 0);
-    // What expired within `cache_ttl` stays for audits.
+    // Pairs that expired within `cache_ttl` are kept for audits.
     for (later, removed) in [(0, 0), (15 * 60, 2)] {
         app.advance(later);
         let archived = app.send(reqwest::Method::POST, "/v1/admin/archive").await;
@@ -270,13 +270,13 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
     let url = shown.lines().find(|line| line.starts_with("postgres_url "));
     assert!(url.unwrap().contains("***"), "{shown}");
 
-    // A store of other slots stops the start, and says what would be right.
+    // A store with another resolution prevents the start, and the message states the right one.
     let other = run(&server, &["refresh"], &[("resolution", "1h")]);
     assert_eq!(other.code, Some(1));
     assert!(other.err.contains("`resolution` is 3600 s"));
 
     let client = server.client().await;
-    // A cast alone would round, now and then into the next minute.
+    // A cast alone would round, sometimes into the next minute.
     let now = "floor(extract(epoch from now()) / 60)::bigint";
     let pairs = format!(
         "insert into headcount.segments (name) values ('a b'); \

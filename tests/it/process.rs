@@ -1,4 +1,4 @@
-//! The life of the process: start, drain, stop, restart, misuse.
+//! The life cycle of the process: start, drain, stop, restart, misuse.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use crate::support::wait::until;
 
 const PAIR: &str = r#"{"user_id":"u1","segment":"sports"}"#;
 
-/// A request of which the last `missing` bytes of the body are not sent yet.
+/// Sends a request without the last `missing` bytes of its body.
 fn begin_post(server: &Service, missing: usize) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     let head = format!(
@@ -19,7 +19,7 @@ fn begin_post(server: &Service, missing: usize) -> TcpStream {
         PAIR.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    // The service asks for the body once the request is under way, and not before.
+    // The service sends `100 Continue` once it handles the request, and not before.
     let mut asked = [0; 25];
     stream.read_exact(&mut asked).unwrap();
     assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -30,7 +30,7 @@ fn begin_post(server: &Service, missing: usize) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_lets_requests_under_way_finish() {
+async fn sigterm_lets_requests_in_flight_finish() {
     let directory = tempfile::tempdir().unwrap();
     let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "60s")]).await;
     let mut request = begin_post(&server, 5);
@@ -49,26 +49,26 @@ async fn sigterm_lets_requests_under_way_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn load_balancers_have_time_to_leave() {
+async fn the_shutdown_delay_leaves_time_for_load_balancers() {
     let directory = tempfile::tempdir().unwrap();
     let server = Service::start(directory.path(), &[("SHUTDOWN_DELAY", "10m")]).await;
     let ready = format!("{}/readyz", server.url());
     assert_eq!(reqwest::get(&ready).await.unwrap().status(), 200);
     server.signal("TERM");
-    until("it is not ready any more", async || {
+    until("it is no longer ready", async || {
         reqwest::get(&ready).await.unwrap().status() == 503
     })
     .await;
-    // On a new connection each: what still comes is served.
+    // Requests on new connections are still served.
     server.post_body(PAIR).await;
     assert_eq!(server.count("sports").await, 1);
-    // Ten minutes of delay are left: a second signal does not wait for them.
+    // Ten minutes of the delay are left. A second signal ends it immediately.
     server.signal("TERM");
     assert_ne!(server.exit_code().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_signal_that_asks_for_the_end_drains() {
+async fn every_termination_signal_drains() {
     for signal in ["INT", "QUIT", "HUP"] {
         let directory = tempfile::tempdir().unwrap();
         let server = Service::start_hearing_signals(directory.path(), &[("SHUTDOWN_GRACE", "60s")]);
@@ -86,12 +86,12 @@ async fn every_signal_that_asks_for_the_end_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hang_up_that_is_ignored_stays_ignored() {
+async fn an_ignored_sighup_stays_ignored() {
     let directory = tempfile::tempdir().unwrap();
     let server = Service::start_by("nohup", directory.path(), &[]);
     server.signal("HUP");
     server.post_body(PAIR).await;
-    // A first signal is logged; this is the first.
+    // A first signal is logged as "stopping": no signal was handled before.
     assert_eq!(server.logged("stopping"), [""; 0]);
     server.signal("TERM");
     poll(async || (!server.logged("stopping").is_empty()).then_some(())).await;
@@ -99,9 +99,9 @@ async fn a_hang_up_that_is_ignored_stays_ignored() {
     assert_eq!(server.exit_code().await, Some(0));
 }
 
-/// The last of them are two at once: the second ends the demo where it is.
+/// The last case sends two signals at once. The second one ends the demo immediately.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_demo_leaves_nothing_whichever_signal_ends_it() {
+async fn the_demo_leaves_no_files_on_any_signal() {
     for signals in [&["TERM"][..], &["HUP"], &["QUIT"], &["INT", "INT"]] {
         let temporary = tempfile::tempdir().unwrap();
         let mut command = headcount(temporary.path(), &[], &["demo", "--port", "0"]);
@@ -124,19 +124,19 @@ async fn the_demo_leaves_nothing_whichever_signal_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_the_process_immediately() {
     let directory = tempfile::tempdir().unwrap();
     let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "10m")]).await;
     let _unfinished = begin_post(&server, 5);
     server.signal("TERM");
     server.wait_until_refusing().await;
     server.signal("TERM");
-    // Ten minutes of grace are left: it ends now only because of the second signal.
+    // Ten minutes of grace are left: only the second signal ends it now.
     assert_ne!(server.exit_code().await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn past_the_grace_requests_are_abandoned() {
+async fn requests_are_abandoned_after_the_grace_period() {
     let directory = tempfile::tempdir().unwrap();
     let server = Service::start(directory.path(), &[("SHUTDOWN_GRACE", "200ms")]).await;
     let _unfinished = begin_post(&server, 5);
@@ -159,7 +159,7 @@ async fn a_second_service_on_the_same_directory_is_refused() {
 }
 
 #[test]
-fn bad_settings_stop_the_start_by_name() {
+fn invalid_settings_prevent_the_start_and_are_named() {
     let directory = tempfile::tempdir().unwrap();
     for (arguments, named) in [
         (["serve", "--window", "90s"], "window"),
@@ -173,12 +173,12 @@ fn bad_settings_stop_the_start_by_name() {
     }
     assert!(
         !directory.path().join("headcount-data").exists(),
-        "a bad start makes nothing"
+        "a failed start creates no file"
     );
 }
 
 #[test]
-fn a_damaged_log_stops_the_start_with_file_and_offset() {
+fn a_damaged_log_prevents_the_start_and_names_file_and_offset() {
     let directory = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
@@ -202,7 +202,7 @@ fn a_damaged_log_stops_the_start_with_file_and_offset() {
     );
 }
 
-/// The largest file below `directory` that looks like a log.
+/// The largest log file below `directory`.
 fn find_log(directory: &Path) -> std::path::PathBuf {
     let mut found = Vec::new();
     let mut open = vec![directory.to_owned()];

@@ -1,4 +1,4 @@
-//! A directory that can't be written: at the start, and from some instant on.
+//! A data directory that can't be written, from the start or later.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +8,7 @@ use crate::support::program;
 use crate::support::say::skip;
 use crate::support::service::Service;
 
-/// Runs `headcount serve` on `data`, which must end it; what it said.
+/// Runs `headcount serve` on `data`, which must fail. Returns its error message.
 fn refused(mut command: Command) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
@@ -30,7 +30,7 @@ fn assert_names(said: &str, data: &Path, reason: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_on_a_read_only_directory_names_it_and_leaves_it_as_it_was() {
+async fn a_start_on_a_read_only_directory_names_it_and_does_not_change_it() {
     let Some(disk) = OwnDisk::in_memory("8m") else {
         return;
     };
@@ -40,7 +40,7 @@ async fn a_start_on_a_read_only_directory_names_it_and_leaves_it_as_it_was() {
     server
         .post_body(r#"{"user_id": "u", "segment": "s"}"#)
         .await;
-    assert!(!disk.remount("ro"), "the system lets nobody do that now");
+    assert!(!disk.remount("ro"), "the system refuses to remount it");
     server.kill();
     drop(server);
     assert!(disk.remount("ro"));
@@ -55,10 +55,10 @@ async fn a_start_on_a_read_only_directory_names_it_and_leaves_it_as_it_was() {
 #[test]
 fn a_start_without_permission_names_the_directory() {
     let folder = tempfile::tempdir().unwrap();
-    // Not below a directory that others can't enter.
+    // Not below a directory that other users can't enter.
     let program = folder.path().join("headcount");
-    // By another process: a file that this one had open for writing can't be run while another test's child process,
-    // just forked, has a copy of the descriptor.
+    // Copied by another process: a file that this process had open for writing can't be executed while the child
+    // process of another test, just forked, has a copy of the descriptor.
     let copied = Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_headcount"))
         .arg(&program)
@@ -79,7 +79,7 @@ fn a_start_without_permission_names_the_directory() {
     };
     let works = as_nobody(&["--version"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
-        skip("another user: setpriv can't become one here");
+        skip("another user: setpriv can't change the user");
         return;
     }
     for data in [&data, &data.join("below")] {
@@ -89,7 +89,7 @@ fn a_start_without_permission_names_the_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_system_that_becomes_read_only_turns_writers_away_and_loses_nothing() {
+async fn a_file_system_that_becomes_read_only_rejects_writes_and_loses_nothing() {
     let Some(disk) = OwnDisk::ext4() else {
         return;
     };
@@ -109,7 +109,7 @@ async fn a_file_system_that_becomes_read_only_turns_writers_away_and_loses_nothi
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), 503);
         assert!(answer.headers().contains_key("retry-after"));
-        assert_eq!(server.count("s").await, 2, "reads go on");
+        assert_eq!(server.count("s").await, 2, "reads continue");
     }
     server.kill();
     drop(server);

@@ -1,4 +1,4 @@
-//! Memory, cache, store, and what is left when they fail, with a clock that the test owns.
+//! The read path through memory, cache and store, and its fallbacks, with a clock that the test controls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn a_miss_counts_in_the_store_and_fills_the_cache() {
 }
 
 #[tokio::test]
-async fn a_cached_count_past_its_time_is_counted_anew() {
+async fn an_expired_cached_count_is_recounted() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
@@ -46,13 +46,13 @@ async fn a_cached_count_past_its_time_is_counted_anew() {
 }
 
 #[tokio::test]
-async fn with_the_store_away_the_last_known_count_is_served_and_called_stale() {
+async fn without_the_store_the_last_known_count_is_served_as_stale() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
     rig.store.set_away(true);
     let recent = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
-    assert!(!recent.stale, "a cached count within its time is not stale");
+    assert!(!recent.stale, "a recent cached count is not stale");
     rig.clock.advance(CACHE_TTL + Duration::from_secs(1));
     let old = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
     assert_eq!((old.count.users, old.stale, old.pending), (1, true, None));
@@ -66,7 +66,7 @@ async fn with_the_store_away_the_last_known_count_is_served_and_called_stale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_ask_for_a_missing_key_one_load_runs() {
+async fn concurrent_requests_for_a_missing_key_run_one_load() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.hold();
@@ -89,7 +89,7 @@ async fn however_many_ask_for_a_missing_key_one_load_runs() {
 }
 
 #[tokio::test]
-async fn a_refresh_counts_all_and_keeps_their_trend() {
+async fn a_refresh_counts_all_segments_and_records_their_trend() {
     let rig = Rig::new().await;
     rig.record(&["u1", "u2"], "a").await;
     rig.record(&["u1"], "b").await;
@@ -159,5 +159,5 @@ async fn a_failed_refresh_keeps_old_counts() {
     assert_eq!(cached.count.users, 1);
     let other = LockToken::random();
     let is_free = rig.cache.lock(&other, Duration::from_secs(1)).await;
-    assert!(is_free.unwrap(), "the lock was given back");
+    assert!(is_free.unwrap(), "the lock was released");
 }

@@ -1,4 +1,4 @@
-//! The Redis cache against real servers: its promises, and what it does while they are away.
+//! The Redis cache on real servers: its promises, and its behaviour while they are unavailable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +17,7 @@ use crate::support::proxy::Proxy;
 use crate::support::redis::{Redis, RedisCluster};
 use crate::support::servers::find;
 
-/// A time limit for tests that need an answer, so that a busy machine does not fail them.
+/// A timeout for tests that need a response, so that they pass on a busy machine.
 const GENEROUS: Duration = Duration::from_secs(20);
 /// How soon the cache must serve after its server does, on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(120);
@@ -28,7 +28,7 @@ fn options(url: &str, prefix: &str) -> RedisCacheOptions {
     RedisCacheOptions::new(server, Prefix::new(prefix).unwrap(), minutes, minutes)
 }
 
-/// A cache that waits for a slow machine.
+/// A cache with a timeout for a slow machine.
 fn patient(url: &str, prefix: &str) -> Arc<RedisCache> {
     let options = RedisCacheOptions {
         command_timeout: GENEROUS,
@@ -38,7 +38,7 @@ fn patient(url: &str, prefix: &str) -> Arc<RedisCache> {
     Arc::new(RedisCache::open(options).unwrap())
 }
 
-/// A cache as the service opens it.
+/// A cache with the service's timeouts.
 fn impatient(url: &str) -> Arc<RedisCache> {
     Arc::new(RedisCache::open(options(url, "headcount")).unwrap())
 }
@@ -87,19 +87,19 @@ async fn wait_until_it_serves(cache: &RedisCache) {
     served(async || cache.ping().await).await;
 }
 
-/// The answer to a call of a cache that gives a slow machine little time: it is made until it is answered.
+/// Retries a call until it succeeds, for a cache whose timeout is short for a slow machine.
 async fn served<T>(mut call: impl AsyncFnMut() -> Result<T, CacheError>) -> T {
     let began = Instant::now();
     loop {
         match call().await {
             Ok(answer) => return answer,
-            Err(error) => assert!(began.elapsed() < RECOVERY, "it does not serve: {error}"),
+            Err(error) => assert!(began.elapsed() < RECOVERY, "it does not recover: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Refreshes with a cache that gives a slow machine little time.
+/// Refreshes with a cache whose timeout is short for a slow machine.
 async fn served_refresh(cache: &RedisCache, users: u64) {
     served(async || {
         let mark = cache.mark(&sports()).await?;
@@ -113,12 +113,12 @@ async fn served_pending(cache: &RedisCache) -> Option<u64> {
     cached.unwrap().pending
 }
 
-/// The first calls fail after they waited for an answer, and all others at once: without any wait, so that their
-/// future is ready when it is first looked at.
+/// The first calls fail after their timeout, and all later ones immediately: their future is ready when it is first
+/// polled.
 async fn assert_fails_fast(cache: &RedisCache, what: &str) {
     let mut waited = 0;
     for _ in 0..200 {
-        // A new budget: else tokio lets a future that could go on wait for its turn.
+        // A new budget. Otherwise tokio may make a future yield that could proceed.
         tokio::task::yield_now().await;
         let segment = sports();
         let mut call = std::pin::pin!(cache.get(&segment, window()));
@@ -144,12 +144,12 @@ async fn keeps_the_promises_of_a_count_cache() {
     let keys = redis.cli(&["KEYS", "*"]);
     for key in keys.lines().filter(|key| !key.is_empty()) {
         let ttl: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
-        assert!(ttl > 0, "{key} has no limit in time");
+        assert!(ttl > 0, "{key} has no TTL");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_them_on_a_cluster() {
+async fn keeps_the_promises_on_a_cluster() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
@@ -159,7 +159,7 @@ async fn keeps_them_on_a_cluster() {
         assert_ne!(
             node.cli(&["DBSIZE"]),
             "0",
-            "a node of the cluster has nothing"
+            "a node of the cluster has no key"
         );
     }
     let one = patient(&url, "both");
@@ -172,7 +172,7 @@ async fn keeps_them_on_a_cluster() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn users_and_pending_never_fall_below_the_truth() {
+async fn users_plus_pending_is_never_too_low() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -183,7 +183,7 @@ async fn users_and_pending_never_fall_below_the_truth() {
     });
 }
 
-/// Random interleavings of two clients and of losing everything.
+/// Random interleavings of two clients and of the loss of all data.
 fn check_scenarios(
     one: Arc<RedisCache>,
     other: Arc<RedisCache>,
@@ -247,7 +247,7 @@ async fn a_flush_makes_pending_unknown_until_the_next_refresh() {
     cache.add_pending(&[(sports(), 7)]).await.unwrap();
     let mark = cache.mark(&sports()).await.unwrap();
     redis.cli(&["FLUSHALL"]);
-    // Also the scripts are gone after this, as after a restart.
+    // The scripts are lost as well, as after a restart.
     redis.cli(&["SCRIPT", "FLUSH"]);
     cache.add_pending(&[(sports(), 7)]).await.unwrap();
     cache
@@ -264,7 +264,7 @@ async fn a_flush_makes_pending_unknown_until_the_next_refresh() {
     assert_eq!(
         pending(&*cache).await,
         None,
-        "evicted counters that began again"
+        "evicted counters that restarted at 0"
     );
     refresh(&*cache, 15).await;
     cache.add_pending(&[(sports(), 1)]).await.unwrap();
@@ -278,7 +278,7 @@ async fn a_flush_makes_pending_unknown_until_the_next_refresh() {
     redis.cli(&["DEL", "headcount:segments"]);
     assert!(
         !cache.segments().await.unwrap().complete,
-        "a lost list is not whole"
+        "a lost list is incomplete"
     );
 }
 
@@ -300,7 +300,7 @@ async fn an_older_state_after_a_restart_is_recognised() {
     redis.kill();
     redis.restart();
     wait_until_it_serves(&cache).await;
-    // The server is back at the snapshot, without the ten.
+    // The server restarts from the snapshot, without the ten.
     let cached = cache.get(&sports(), window()).await.unwrap().unwrap();
     assert_eq!(
         cached,
@@ -311,7 +311,7 @@ async fn an_older_state_after_a_restart_is_recognised() {
     );
     assert!(
         !cache.segments().await.unwrap().complete,
-        "the list may lack what came since"
+        "the list may lack later segments"
     );
     cache.add_pending(&[(sports(), 1)]).await.unwrap();
     assert_eq!(pending(&*cache).await, None);
@@ -320,7 +320,7 @@ async fn an_older_state_after_a_restart_is_recognised() {
 }
 
 #[tokio::test]
-async fn down_at_the_start_and_there_later() {
+async fn a_server_that_starts_late_is_used() {
     let Some(mut redis) = Redis::start().await else {
         return;
     };
@@ -332,7 +332,7 @@ async fn down_at_the_start_and_there_later() {
 }
 
 #[tokio::test]
-async fn killed_and_restarted() {
+async fn a_server_that_was_killed_is_used_after_its_restart() {
     let Some(mut redis) = Redis::start().await else {
         return;
     };
@@ -347,7 +347,7 @@ async fn killed_and_restarted() {
 }
 
 #[tokio::test]
-async fn paused_and_resumed() {
+async fn a_paused_server_fails_fast_and_is_used_once_resumed() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -359,15 +359,15 @@ async fn paused_and_resumed() {
     assert_eq!(served_pending(&cache).await, Some(0));
 }
 
-/// Whoever reads waits for a slow moment as long as its own request may take, and no longer goes without the cache
-/// than that.
+/// A slow response costs a reader at most the timeout of its own request, and does not make later readers bypass the
+/// cache.
 #[tokio::test]
-async fn a_slow_moment_sends_nobody_else_to_the_store() {
+async fn a_slow_response_does_not_make_later_reads_bypass_the_cache() {
     let Some(redis) = Redis::start().await else {
         return;
     };
     let options = RedisCacheOptions {
-        // Long, so that a busy machine is not taken for a server that went away.
+        // Long, so that a busy machine is not treated as an unavailable server.
         connect_timeout: 4 * GENEROUS,
         ..options(&redis.url(), "headcount")
     };
@@ -385,7 +385,7 @@ async fn a_slow_moment_sends_nobody_else_to_the_store() {
     let error = cache.get(&sports, window).await.unwrap_err();
     assert!(
         matches!(error, CacheError::Timeout),
-        "a hundred calls in one bad moment don't speak for those after it: {error:?}"
+        "a hundred slow calls at once do not fail later ones: {error:?}"
     );
     redis.resume();
     loop {
@@ -397,7 +397,7 @@ async fn a_slow_moment_sends_nobody_else_to_the_store() {
 }
 
 #[tokio::test]
-async fn reading_writes_nothing() {
+async fn reads_do_not_write() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -424,9 +424,9 @@ async fn reading_writes_nothing() {
     assert_eq!(changes(), before);
 }
 
-/// A count by a clock that is ahead must neither look new nor keep later ones out until that time has come.
+/// A count by a clock that is ahead must neither look new nor block later counts until that time has come.
 #[tokio::test]
-async fn a_count_from_ahead_is_as_of_now() {
+async fn a_count_from_the_future_is_stored_as_of_now() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -450,7 +450,7 @@ async fn a_count_from_ahead_is_as_of_now() {
         "the count of a right clock is later"
     );
 
-    // One that an earlier version kept as it was.
+    // A count that an earlier version stored unchanged.
     let key = "headcount:{sports}:count:3600";
     let micros = ahead.as_of.as_microsecond().to_string();
     redis.cli(&["HSET", key, "as_of", &micros]);
@@ -460,7 +460,7 @@ async fn a_count_from_ahead_is_as_of_now() {
 }
 
 #[tokio::test]
-async fn a_failover_without_killed_sessions_is_followed() {
+async fn a_failover_that_keeps_sessions_is_followed() {
     let Some((former, promoted)) = Redis::pair().await else {
         return;
     };
@@ -470,7 +470,7 @@ async fn a_failover_without_killed_sessions_is_followed() {
 
     assert_eq!(promoted.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
     former.follow(&promoted).await;
-    // The address leads to the demoted server, which answers every `PING` and takes no write.
+    // The address leads to the demoted server, which responds to every `PING` and accepts no write.
     cache.add_pending(&[(sports(), 1)]).await.unwrap_err();
     let began = Instant::now();
     let error = loop {
@@ -530,7 +530,7 @@ async fn a_failover_in_a_cluster_is_followed() {
 }
 
 #[tokio::test]
-async fn one_node_of_a_cluster_is_not_taken_for_a_server() {
+async fn a_cluster_node_is_not_accepted_as_a_single_server() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
@@ -541,7 +541,7 @@ async fn one_node_of_a_cluster_is_not_taken_for_a_server() {
 }
 
 #[tokio::test]
-async fn packets_dropped_and_connections_cut() {
+async fn dropped_packets_and_cut_connections_fail_fast() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -559,7 +559,7 @@ async fn packets_dropped_and_connections_cut() {
 }
 
 #[tokio::test]
-async fn a_note_that_failed_makes_pending_unknown_at_once() {
+async fn a_failed_increment_makes_pending_unknown_immediately() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -573,17 +573,17 @@ async fn a_note_that_failed_makes_pending_unknown_at_once() {
     assert_eq!(
         served_pending(&cache).await,
         None,
-        "this instance knows that a note is missing"
+        "this instance knows that an increment is missing"
     );
     served(async || cache.mark_pending_unknown(&[sports()]).await).await;
     let other = patient(&redis.url(), "headcount");
-    assert_eq!(pending(&*other).await, None, "and now all do");
+    assert_eq!(pending(&*other).await, None, "now all instances know");
     served_refresh(&cache, 2).await;
     assert_eq!(served_pending(&cache).await, Some(0));
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_writes_makes_pending_unknown_to_all() {
+async fn a_server_that_refuses_writes_makes_pending_unknown_to_all_instances() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -591,7 +591,7 @@ async fn a_server_that_refuses_writes_makes_pending_unknown_to_all() {
     let reader = patient(&redis.url(), "headcount");
     refresh(&*writer, 5).await;
 
-    // As when the disk is full or the replicas are away.
+    // As if the disk were full or the replicas unavailable.
     redis.cli(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
     writer.add_pending(&[(sports(), 1)]).await.unwrap_err();
     let counted = Some(Cached {
@@ -611,7 +611,7 @@ async fn a_server_that_refuses_writes_makes_pending_unknown_to_all() {
     assert_eq!(
         pending(&*reader).await,
         None,
-        "out of memory, yet the gap is known"
+        "the gap is known although memory is full"
     );
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     refresh(&*writer, 7).await;
@@ -619,12 +619,12 @@ async fn a_server_that_refuses_writes_makes_pending_unknown_to_all() {
     assert_eq!(
         pending(&*writer).await,
         None,
-        "the writer has not said it yet"
+        "the writer has not reported the gap yet"
     );
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_named_and_a_right_one_serves() {
+async fn a_wrong_password_is_reported_and_a_right_one_is_used() {
     let args = [
         "--save",
         "",
@@ -674,7 +674,7 @@ async fn a_wrong_password_is_named_and_a_right_one_serves() {
 }
 
 #[tokio::test]
-async fn a_user_without_info_gets_counts_but_no_pending() {
+async fn a_user_without_the_info_command_gets_counts_without_pending() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -706,7 +706,7 @@ async fn a_user_without_info_gets_counts_but_no_pending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_lost_a_node_and_got_it_back() {
+async fn a_cluster_recovers_when_a_lost_node_returns() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
@@ -723,7 +723,7 @@ async fn a_cluster_that_lost_a_node_and_got_it_back() {
     }
     cluster.nodes()[2].kill();
     for name in names.iter().cycle().take(150) {
-        // Some fail, and each comes to an end.
+        // Some fail, and every call returns.
         let _ = cache.get(name, window()).await;
     }
     cluster.nodes()[2].restart();
@@ -736,7 +736,7 @@ mod tls {
     use super::*;
     use std::process::Command;
 
-    /// Makes a certificate authority and a certificate for 127.0.0.1 in `directory`.
+    /// Creates a certificate authority and a certificate for 127.0.0.1 in `directory`.
     fn certificates(directory: &std::path::Path) {
         let script = "set -e
 openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=ca -keyout ca.key -out ca.crt \
@@ -758,11 +758,11 @@ openssl x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2
     }
 
     #[tokio::test]
-    async fn the_certificate_is_checked_unless_told_otherwise() {
+    async fn the_certificate_is_verified_by_default() {
         if find("openssl", "HEADCOUNT_TEST_OPENSSL").is_none() {
             return;
         }
-        // TLS gets a port of its own: that of a server which is no more.
+        // TLS gets its own port: that of a server that has stopped.
         let Some(port) = Redis::start().await.map(|redis| redis.port()) else {
             return;
         };
@@ -796,12 +796,13 @@ openssl x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2
         let trusting = patient(&format!("{url}/#insecure"), "headcount");
         refresh(&*trusting, 1).await;
 
-        // The trusted file is read from the environment at the start of a process: this test again, in another.
+        // The trusted file is read from the environment at the start of a process, so another process runs this test
+        // again.
         let again = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
                 "--ignored",
-                "redis_cache::tls::with_a_trusted_authority",
+                "redis_cache::tls::a_certificate_of_a_trusted_authority_is_accepted",
             ])
             .env("SSL_CERT_FILE", &authority)
             .env("HEADCOUNT_TEST_REDISS_URL", &url)
@@ -815,8 +816,8 @@ openssl x509 -req -in redis.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2
     }
 
     #[tokio::test]
-    #[ignore = "run by the_certificate_is_checked_unless_told_otherwise with the authority in its environment"]
-    async fn with_a_trusted_authority() {
+    #[ignore = "run by the_certificate_is_verified_by_default with the authority in its environment"]
+    async fn a_certificate_of_a_trusted_authority_is_accepted() {
         let url = std::env::var("HEADCOUNT_TEST_REDISS_URL").unwrap();
         refresh(&*patient(&url, "headcount"), 1).await;
     }

@@ -1,5 +1,5 @@
-//! Replies of a real Redis that is there and can't serve: it loads its data, or is a replica without its master. They are no
-//! counts, and the cache serves by itself once the server does.
+//! Error replies of a real Redis that is reachable and can't serve: it loads its data, or is a replica without its
+//! master. They are not counts, and the cache recovers once the server serves.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ fn cache(redis: &Redis) -> Arc<RedisCache> {
     let server = RedisServer::parse(&Secret::new(redis.url())).unwrap();
     let prefix = Prefix::new("headcount").unwrap();
     let minutes = Duration::from_mins(15);
-    // It waits for a slow machine.
+    // A timeout for a slow machine.
     let options = RedisCacheOptions {
         command_timeout: Duration::from_secs(20),
         connect_timeout: Duration::from_secs(20),
@@ -31,7 +31,7 @@ fn sports() -> Segment {
     Segment::new("sports").unwrap()
 }
 
-/// Asks until the cache answers as `is_it` wants.
+/// Polls until the cache returns what `is_it` expects.
 async fn until<T>(
     mut ask: impl AsyncFnMut() -> Result<T, CacheError>,
     is_it: impl Fn(&Result<T, CacheError>) -> bool,
@@ -48,7 +48,7 @@ async fn until<T>(
     }
 }
 
-/// Keeps a count of seven users once the cache serves.
+/// Stores a count of seven users once the cache serves.
 async fn keep(cache: &RedisCache) {
     let count = Count {
         users: 7,
@@ -69,7 +69,7 @@ async fn users(cache: &RedisCache) -> Result<Option<u64>, CacheError> {
 }
 
 #[tokio::test]
-async fn a_replica_without_its_master_has_no_counts() {
+async fn a_replica_without_its_master_returns_no_counts() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -89,11 +89,11 @@ async fn a_replica_without_its_master_has_no_counts() {
 }
 
 #[tokio::test]
-async fn a_server_that_loads_its_data_has_no_counts_yet() {
+async fn a_server_that_loads_its_data_returns_no_counts() {
     let args = [
         "--save",
         "",
-        // Each key takes its time to load, and requests are answered meanwhile.
+        // Loading each key takes time, and the server handles requests meanwhile.
         "--key-load-delay",
         "1000",
         "--loading-process-events-interval-bytes",

@@ -1,4 +1,4 @@
-//! The Redis store on real servers and a real cluster: the promises of the port, and those of its own.
+//! The Redis store on real servers and a real cluster: the contract of the port, and properties of its own.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use stores::redis::{Prefix, RedisServer};
 
 use crate::support::redis::{Redis, RedisCluster};
 
-/// Options whose time limits a busy machine does not meet.
+/// Options with timeouts that a busy machine does not reach.
 pub fn options(url: &str, prefix: &str, frame: TimeFrame) -> RedisStoreOptions {
     let server = RedisServer::parse(&Secret::new(url)).unwrap();
     RedisStoreOptions {
@@ -91,7 +91,7 @@ async fn keeps_every_promise_of_the_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keeps_them_on_a_cluster_of_three_masters() {
+async fn keeps_every_promise_on_a_cluster_of_three_masters() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
@@ -100,7 +100,7 @@ async fn keeps_them_on_a_cluster_of_three_masters() {
         assert_ne!(
             node.cli(&["DBSIZE"]),
             "0",
-            "a node of the cluster has nothing"
+            "a node of the cluster has no key"
         );
     }
 }
@@ -146,7 +146,7 @@ async fn shares_a_redis_and_a_prefix_with_the_cache() {
 }
 
 #[tokio::test]
-async fn another_resolution_is_refused_with_what_to_do() {
+async fn another_resolution_is_refused_with_the_remedy() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -155,7 +155,7 @@ async fn another_resolution_is_refused_with_what_to_do() {
     let seconds_frame = TimeFrame::new(second * 240, second, second * 60).unwrap();
     let seconds = options(&redis.url(), "hc", seconds_frame);
 
-    // Twice at once, and again: it is made once.
+    // Twice concurrently, and again: it is created once.
     let (one, other) = tokio::join!(set_up(minutes.clone()), set_up(minutes.clone()));
     let mut changes = [one.unwrap().steps[0].change, other.unwrap().steps[0].change];
     changes.sort_by_key(|change| *change == Change::Unchanged);
@@ -178,7 +178,7 @@ async fn another_resolution_is_refused_with_what_to_do() {
     ] {
         assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
     }
-    // A wider window with the same resolution is another question about the same pairs.
+    // A wider window with the same resolution is another query of the same pairs.
     let wider = RedisStore::open(options(&redis.url(), "hc", frame(120))).unwrap();
     wider.ping().await.unwrap();
     redis.cli(&["HSET", "hc:{store}:meta", "format", "2"]);
@@ -202,7 +202,7 @@ async fn another_user_key_is_refused() {
     let error = with(Some("aa")).ping().await.unwrap_err().to_string();
     assert!(error.contains("without a user_key"), "{error}");
     with(None).ping().await.unwrap();
-    // What an earlier version left says nothing of it.
+    // Metadata of an earlier version does not record it.
     redis.cli(&["HDEL", "hc:{store}:meta", "user_key"]);
     with(Some("aa")).ping().await.unwrap();
     for other in [None, Some("bb")] {
@@ -231,7 +231,7 @@ async fn a_flushed_server_is_used_like_a_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn writers_archive_and_counts_at_once_lose_nothing() {
+async fn concurrent_writers_archive_and_counts_lose_nothing() {
     let Some(cluster) = RedisCluster::start().await else {
         return;
     };
@@ -241,8 +241,8 @@ async fn writers_archive_and_counts_at_once_lose_nothing() {
     }
 }
 
-/// Every user is first seen long ago, and then again now, while what is old is archived: only what was not seen again
-/// may go. Of each user, both the writes and the last slot are known.
+/// Every user is first seen long ago and then again now, while old pairs are archived: only pairs that were not seen
+/// again may be removed. The test knows the writes and the last slot of each user.
 async fn write_archive_and_count(store: &Arc<RedisStore>) {
     const NAMES: [&str; 4] = ["a", "b c", "{d}", "e"];
     const WRITERS: usize = 4;
@@ -301,12 +301,16 @@ async fn write_archive_and_count(store: &Arc<RedisStore>) {
         assert_eq!(users(store, name).await, expected as u64, "{name}");
     }
     let listed = store.segments(now).await.unwrap();
-    assert_eq!(listed.len(), NAMES.len(), "acknowledged pairs out of sight");
+    assert_eq!(
+        listed.len(),
+        NAMES.len(),
+        "acknowledged pairs are not listed"
+    );
     assert!(removed > 0, "nothing was archived meanwhile");
 }
 
 #[tokio::test]
-async fn an_empty_segment_goes_off_the_list_when_it_was_quiet_for_long() {
+async fn an_empty_segment_leaves_the_list_after_a_long_quiet_period() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -335,11 +339,11 @@ async fn an_empty_segment_goes_off_the_list_when_it_was_quiet_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_redis_can_take_at_once_waits_and_is_no_outage() {
+async fn load_beyond_the_capacity_of_redis_waits_and_is_not_an_outage() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    // All of it together takes the server longer than this.
+    // Executing all of it takes the server longer than this.
     let server = RedisServer::parse(&Secret::new(redis.url())).unwrap();
     let options = RedisStoreOptions {
         command_timeout: Duration::from_millis(1_500),
@@ -356,13 +360,13 @@ async fn more_than_redis_can_take_at_once_waits_and_is_no_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_misses_nobody_while_users_move_on() {
+async fn an_export_misses_no_user_while_pairs_move() {
     let Some(redis) = Redis::start().await else {
         return;
     };
     let store = store(&redis.url(), "hc");
     const USERS: usize = 30_000;
-    // One present for all: a minute that ends between two pages would move users past the last of them.
+    // One current slot for all pairs: a minute that ends between two pages would move users past the last of them.
     let now = present();
     let back = move |slots: u64| Slot::new(now.number() - slots);
     // Nearly all in one slot, several pages of it.
@@ -422,7 +426,7 @@ async fn an_export_misses_nobody_while_users_move_on() {
 }
 
 #[tokio::test]
-async fn a_trend_is_kept_for_400_days_and_fine_for_two() {
+async fn a_trend_is_kept_for_400_days_and_in_full_for_two() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -437,7 +441,7 @@ async fn a_trend_is_kept_for_400_days_and_fine_for_two() {
             as_of: Timestamp::from_second(newest - 60 * minutes_back).unwrap(),
         },
     };
-    // A point every ten minutes for 30 days, in no order, and one from more than a year ago.
+    // A point every ten minutes for 30 days, unsorted, and one from more than a year ago.
     let mut points: Vec<_> = (0..30 * 144)
         .map(|n| point(n * 10, n.unsigned_abs()))
         .collect();
@@ -453,8 +457,9 @@ async fn a_trend_is_kept_for_400_days_and_fine_for_two() {
     };
     assert_eq!(read(newest - 86_400, newest).await.len(), 145);
     let all = read(0, newest + 1_000_000_000).await;
-    // All points of two days and, as the time of day will have it, 4 to 8 hours; else the last one of each hour. Each
-    // of those hours brings five points more. The newest hour and that of more than a year ago may be one more each.
+    // All points of two days and, depending on the time of day, of 4 to 8 more hours. For earlier times, the last point
+    // of each hour. Each of those extra hours adds five points. The newest hour and that of more than a year ago may
+    // add one each.
     let of_two_days = 28 * 24 + 2 * 144;
     let more = of_two_days + 4 * 5..=of_two_days + 8 * 5 + 2;
     assert!(more.contains(&all.len()), "{}", all.len());

@@ -1,4 +1,4 @@
-//! The Redis store while its server is away, full, or set up badly; and what that means for the service.
+//! The Redis store while its server is unavailable, full, or misconfigured, and the effects on the service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +25,7 @@ const DURABLE: [&str; 6] = [
     "--appendfsync",
     "always",
 ];
-/// How long a server may take to be back in use on a busy machine.
+/// The maximum recovery time on a busy machine.
 const RECOVERY: Duration = Duration::from_secs(120);
 
 async fn until_it_serves(store: &RedisStore) {
@@ -33,7 +33,7 @@ async fn until_it_serves(store: &RedisStore) {
     while let Err(error) = store.ping().await {
         assert!(
             began.elapsed() < RECOVERY,
-            "the store does not come back: {error}"
+            "the store does not recover: {error}"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -82,7 +82,7 @@ async fn acknowledged_pairs_survive_kill_and_restart_of_a_server_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_spool_the_service_says_to_come_back() {
+async fn without_a_spool_the_service_sends_retry_after() {
     let Some(mut redis) = Redis::start_with(&DURABLE).await else {
         return;
     };
@@ -105,7 +105,7 @@ async fn without_a_spool_the_service_says_to_come_back() {
     redis.restart();
     let began = Instant::now();
     while app.post("application/json", body).await.status != 200 {
-        assert!(began.elapsed() < RECOVERY, "the store does not come back");
+        assert!(began.elapsed() < RECOVERY, "the store does not recover");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(app.users("s").await, 1);
@@ -113,7 +113,7 @@ async fn without_a_spool_the_service_says_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restart_or_a_closed_connection_costs_nobody_an_error() {
+async fn a_restart_or_a_closed_connection_causes_no_error() {
     let Some(mut redis) = Redis::start_with(&DURABLE).await else {
         return;
     };
@@ -129,8 +129,8 @@ async fn a_restart_or_a_closed_connection_costs_nobody_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
-    // Else the other nodes stop as well, which is the server's default.
+async fn a_cluster_with_a_lost_node_serves_the_segments_of_the_others() {
+    // Otherwise the other nodes stop as well, which is the server's default.
     let args = [&DURABLE[2..], &["--cluster-require-full-coverage", "no"]].concat();
     let Some(mut cluster) = RedisCluster::start_with(&args).await else {
         return;
@@ -172,20 +172,20 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
             })
         })
         .collect();
-    // Not the node of the list, or nothing can be written at all: that is another test.
+    // Not the node that holds the list: without it no write succeeds, which another test covers.
     let slot = cluster.nodes()[0].cli(&["CLUSTER", "KEYSLOT", "hc:{store}:segments"]);
     let slot: usize = slot.parse().unwrap();
     let of_the_list = slot * 3 / 16_384;
     let victim = (of_the_list + 1) % 3;
     until("all write", async || written.load(Ordering::Relaxed) > 200).await;
     cluster.nodes()[victim].kill();
-    // Until a segment of another node was written again and again, and read, and somebody missed the one that is gone.
+    // Until a segment of another node was written several times, and read, and a write to the lost node failed.
     let began = Instant::now();
     let mut served = 0;
     while served < 100 || failed.load(Ordering::Relaxed) == 0 {
         assert!(
             began.elapsed() < RECOVERY,
-            "the other nodes' segments do not go on"
+            "the other nodes' segments are not served"
         );
         for name in NAMES {
             let pair = batch([("while away", name, present())]);
@@ -204,7 +204,7 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
             .await
             .is_err()
         {
-            assert!(began.elapsed() < RECOVERY, "{name} does not come back");
+            assert!(began.elapsed() < RECOVERY, "{name} does not recover");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -226,7 +226,7 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others_segments() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slots_that_move_between_nodes_cost_nothing() {
+async fn moving_slots_between_nodes_loses_nothing() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
@@ -240,7 +240,7 @@ async fn slots_that_move_between_nodes_cost_nothing() {
             let (mut failed, mut number) = (0, 0);
             while running.load(Ordering::Relaxed) {
                 let pairs = NAMES.map(|name| (format!("u{number}"), name, present()));
-                // Whoever failed is sent again, as the spool or a client does.
+                // A failed batch is sent again, as the spool or a client does.
                 match store.record(&batch(pairs)).await {
                     Ok(()) => {
                         written += 1;
@@ -293,7 +293,7 @@ async fn slots_that_move_between_nodes_cost_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stalled_server_is_given_up_in_time_and_found_again() {
+async fn a_stalled_server_fails_fast_and_is_used_after_recovery() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -308,17 +308,20 @@ async fn a_stalled_server_is_given_up_in_time_and_found_again() {
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::Timeout(_)), "{error:?}");
-    // One silence may be a slow moment; when a `PING` has no answer either, nobody waits any more.
+    // One timeout may be a slow moment. If a `PING` times out as well, later calls fail immediately.
     let began = Instant::now();
     while let StoreError::Timeout(_) = store
         .record(&batch([("u", "s", present())]))
         .await
         .unwrap_err()
     {
-        assert!(began.elapsed() < RECOVERY, "each call waits");
+        assert!(
+            began.elapsed() < RECOVERY,
+            "every call runs into its timeout"
+        );
     }
     proxy.restore();
-    // Each call has little time, on a busy machine too.
+    // The timeout of a call is short, also for a busy machine.
     until("it is used again", async || {
         let recorded = store.record(&batch([("u", "s", present())])).await;
         recorded.is_ok()
@@ -332,9 +335,9 @@ async fn a_stalled_server_is_given_up_in_time_and_found_again() {
     .await;
 }
 
-/// Two servers change their places, and nobody's session ends: the demoted one answers and takes no write.
+/// Two servers swap their roles, and all sessions stay open: the demoted one responds and accepts no write.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failover_without_killed_sessions_is_followed_and_logged() {
+async fn a_failover_that_keeps_sessions_is_followed_and_logged() {
     let Some((former, promoted)) = Redis::pair().await else {
         return;
     };
@@ -348,7 +351,8 @@ async fn a_failover_without_killed_sessions_is_followed_and_logged() {
     ];
     let service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&names("before", 10), "s").await, 200);
-    // A replica gets a write after its client has the answer, and what it did not get is lost with the failover.
+    // A replica receives a write after the client has its response, and a failover loses the writes that it did not
+    // receive.
     let replicated = || promoted.cli(&["ZCARD", "headcount:{s}:pairs"]);
     until("the replica has them", async || replicated() == "10").await;
     assert_eq!(promoted.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
@@ -392,10 +396,10 @@ async fn a_full_server_is_full_and_recovers() {
     let refused = app.post("application/json", body).await;
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.headers.contains_key("retry-after"));
-    assert_eq!(app.users("s").await, 1, "reads go on");
+    assert_eq!(app.users("s").await, 1, "reads continue");
     assert!(
         store.archive(Timestamp::now(), 10).await.unwrap().done,
-        "room can be made"
+        "memory can be freed"
     );
     redis.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(app.post("application/json", body).await.status, 200);
@@ -411,7 +415,7 @@ async fn a_full_server_is_full_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_refuses_is_away_and_never_rejected() {
+async fn server_errors_are_unavailable_and_never_rejected() {
     let Some(redis) = Redis::start_with(&["--save", "3600 100000000"]).await else {
         return;
     };
@@ -424,7 +428,7 @@ async fn what_the_server_refuses_is_away_and_never_rejected() {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
         assert!(text.contains(reason) && !text.contains("hunter2"), "{text}");
     };
-    // A snapshot that can't be written: its name is taken by a directory.
+    // A snapshot that can't be written: a directory has its name.
     std::fs::create_dir(redis.directory().join("dump.rdb")).unwrap();
     redis.cli(&["BGSAVE"]);
     let began = Instant::now();
@@ -436,7 +440,7 @@ async fn what_the_server_refuses_is_away_and_never_rejected() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     unavailable(&store, "MISCONF").await;
-    assert_eq!(users(&store, "s").await, 1, "reads go on");
+    assert_eq!(users(&store, "s").await, 1, "reads continue");
     redis.cli(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"]);
     store.record(&pair).await.unwrap();
 
@@ -459,7 +463,7 @@ async fn what_the_server_refuses_is_away_and_never_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_when_a_200_does_not_mean_durable() {
+async fn the_log_warns_when_a_200_is_not_durable() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -483,7 +487,7 @@ async fn the_log_says_when_a_200_does_not_mean_durable() {
     assert!(!said.contains("WARN"), "{said}");
     drop(service);
 
-    // A user who may ask nothing but what the store needs.
+    // A user with permission for only the commands that the store needs.
     let granted = redis.cli(&[
         "ACL",
         "SETUSER",
@@ -512,7 +516,7 @@ async fn the_log_says_when_a_200_does_not_mean_durable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn four_minutes_in_steps_of_a_second() {
+async fn a_window_of_four_minutes_expires_second_by_second() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -552,7 +556,7 @@ async fn four_minutes_in_steps_of_a_second() {
     assert_eq!(gone.json["segments"].as_array().unwrap().len(), 0);
     app.advance(1);
     assert_eq!(fresh("").await, 0);
-    // Once no cached count of them is trusted any more, they go from Redis.
+    // Once no cached count of them is trusted any more, they are removed from Redis.
     app.advance(3_600);
     post("u3", "s").await;
     let archived = app.send(reqwest::Method::POST, "/v1/admin/archive").await;

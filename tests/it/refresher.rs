@@ -1,4 +1,4 @@
-//! Refreshes: one for all instances, of every segment that is known, whatever fails meanwhile.
+//! Refreshes: one run for all instances, of every known segment, whatever fails meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn begin(rig: &Arc<Rig>) -> JoinHandle<Outcome> {
 }
 
 #[tokio::test]
-async fn counts_that_the_cache_did_not_take_are_not_refreshed() {
+async fn counts_that_the_cache_rejects_are_not_reported_as_refreshed() {
     let rig = Arc::new(Rig::new().await);
     rig.record_in(&["u1"], &["a", "b", "c"]).await;
     let cache = Arc::clone(&rig.cache);
@@ -31,7 +31,7 @@ async fn counts_that_the_cache_did_not_take_are_not_refreshed() {
     assert_eq!(rig.refresh().await, (0, 3));
     rig.store.during_counts(|| ());
     rig.cache.set_away(false);
-    // The lock could not be given back.
+    // The lock could not be released.
     rig.shelf.lose();
     assert_eq!(rig.refresh().await, (3, 0));
     let cache = Arc::clone(&rig.cache);
@@ -58,7 +58,7 @@ async fn the_lock_is_held_however_long_a_count_takes() {
         let second = rig.refresher.run(None).await.unwrap();
         assert_eq!(second, Outcome::Skipped(Skip::UnderWay));
     }
-    // A cache that loses the lock gives it to the one who had it.
+    // A cache that loses the lock returns it to its former holder.
     rig.shelf.lose();
     sleep(SECOND * 11).await;
     let second = rig.refresher.run(None).await.unwrap();
@@ -69,7 +69,7 @@ async fn the_lock_is_held_however_long_a_count_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_lock_another_has_ends() {
+async fn a_run_ends_when_another_instance_takes_its_lock() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.hold();
@@ -87,11 +87,11 @@ async fn a_run_whose_lock_another_has_ends() {
     assert_eq!(
         (report.refreshed, report.failed),
         (0, 1),
-        "it was not the whole"
+        "the run was incomplete"
     );
     assert_eq!(rig.refresher.finished(), None);
     let still = rig.cache.lock(&LockToken::random(), SECOND).await.unwrap();
-    assert!(!still, "the other's lock stays");
+    assert!(!still, "the other instance keeps its lock");
     rig.store.release();
 }
 
@@ -110,7 +110,7 @@ async fn without_the_lock_nothing_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_could_not_be_given_back_is_given_back_soon() {
+async fn a_lock_that_could_not_be_released_is_released_soon() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.cache.fail_unlocks(2);
@@ -123,7 +123,7 @@ async fn a_lock_that_could_not_be_given_back_is_given_back_soon() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instances_in_loops_make_one_refresh_an_interval_together() {
+async fn several_instances_run_one_refresh_an_interval_in_total() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
     rig.store.forget_trend();
@@ -143,8 +143,8 @@ async fn instances_in_loops_make_one_refresh_an_interval_together() {
     let counts = rig.store.counts();
     assert!((10..=14).contains(&counts), "{counts} in ten minutes");
     let late = all_rounds.iter().filter(|rounds| rounds.are_late());
-    assert_eq!(late.count(), 0, "those who let another run are as well");
-    // The one that ran is gone: another takes over within two intervals.
+    assert_eq!(late.count(), 0, "instances that skip a run are not late");
+    // The instance that ran has stopped: another one takes over within two intervals.
     let (gone, left) = loops.split_at(4);
     gone.iter().for_each(JoinHandle::abort);
     sleep(SECOND * 120).await;
@@ -168,23 +168,23 @@ async fn one_segment_is_refreshed_during_a_run_of_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_list_is_renewed_before_it_runs_out() {
+async fn the_list_is_renewed_before_it_expires() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
     sleep(SECOND * 60 * 30).await;
     rig.refresh().await;
-    assert_eq!(rig.store.lists(), 1, "the cache's list is whole");
+    assert_eq!(rig.store.lists(), 1, "the cache's list is complete");
     sleep(SECOND * 60 * 20).await;
     rig.refresh().await;
     assert_eq!(rig.store.lists(), 2);
     sleep(SECOND * 60 * 20).await;
     rig.list().await;
-    assert_eq!(rig.store.lists(), 2, "no reader has to ask");
+    assert_eq!(rig.store.lists(), 2, "no reader has to list segments");
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_can_not_list_those_known_are_recounted() {
+async fn known_segments_are_recounted_while_the_store_can_not_list() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
@@ -192,7 +192,7 @@ async fn while_the_store_can_not_list_those_known_are_recounted() {
     rig.record(&["u2"], "a").await;
     rig.store.fail_lists(true);
     assert_eq!(rig.refresh().await, (1, 0));
-    // Not even the cache's list is left, but the process remembers it.
+    // The cache has lost its list, but the process remembers it.
     rig.shelf.lose();
     assert_eq!(rig.refresh().await, (1, 0));
     let cached = rig.cache.get(&name("a"), rig.full()).await.unwrap();
@@ -202,7 +202,7 @@ async fn while_the_store_can_not_list_those_known_are_recounted() {
 }
 
 #[tokio::test]
-async fn a_count_is_made_again_only_for_a_store_that_needs_it() {
+async fn a_recount_across_slots_happens_only_if_the_store_needs_it() {
     for keeps_every_slot in [false, true] {
         let switchable = match keeps_every_slot {
             true => SwitchableStore::keeping_every_slot,
@@ -220,7 +220,7 @@ async fn a_count_is_made_again_only_for_a_store_that_needs_it() {
     }
 }
 
-/// Of how many segments the past has a point at the instant of the clock.
+/// The number of segments with a trend point at the instant of the clock.
 async fn with_points(rig: &Rig, names: &[String]) -> usize {
     let now = rig.clock.now();
     let mut number = 0;
@@ -249,7 +249,7 @@ async fn trend_points_are_written_while_the_run_goes_on() {
 }
 
 #[tokio::test]
-async fn trend_points_that_the_store_did_not_take_are_written_by_the_next_run() {
+async fn trend_points_that_the_store_rejected_are_written_by_the_next_run() {
     let rig = Rig::new().await;
     let names: Vec<_> = (0..1_200).map(|index| format!("s{index}")).collect();
     let borrowed: Vec<_> = names.iter().map(String::as_str).collect();

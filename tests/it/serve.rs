@@ -1,4 +1,4 @@
-//! The service and the commands that speak to it, as a newcomer uses them.
+//! The service and its client commands, as in a first session.
 
 use std::io::Write;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::program::{headcount, run, texts};
 use crate::support::service::Service;
 
-/// A command that asks `service`: its exit code and what it printed.
+/// Runs a client command against `service`. Returns its exit code and its output.
 fn ask(service: &Service, arguments: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let url = service.url();
@@ -23,7 +23,7 @@ fn json(service: &Service, arguments: &[&str]) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_loaded_is_counted_also_after_a_restart() {
+async fn loaded_pairs_are_counted_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let service = Service::start(folder.path(), &[]).await;
     let file = folder.path().join("pairs.csv");
@@ -95,7 +95,7 @@ async fn what_is_loaded_is_counted_also_after_a_restart() {
     assert_eq!(json(&service, &["refresh"])["failed"], 0);
     assert_eq!(json(&service, &["archive"])["removed"], 0);
 
-    // The directory and the address have an owner.
+    // The directory and the address are in use.
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     assert_eq!(run(folder.path(), &[], &serve).code, Some(1));
     let elsewhere = tempfile::tempdir().unwrap();
@@ -111,7 +111,7 @@ async fn what_is_loaded_is_counted_also_after_a_restart() {
 }
 
 #[test]
-fn wrong_settings_stop_the_start_before_anything_is_made() {
+fn invalid_settings_prevent_the_start_before_any_file_is_created() {
     let folder = tempfile::tempdir().unwrap();
     let (code, _, text) = texts(&mut headcount(
         folder.path(),

@@ -1,4 +1,4 @@
-//! A start next to a store that is silent: the service answers, takes pairs, and ends when it is told to.
+//! A start with a store that does not respond: the service responds, accepts pairs, and stops on a signal.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use crate::support::servers::Process;
 use crate::support::service::{Service, log_in, poll};
 use crate::support::switchable::SwitchableStore;
 
-/// Only what never ends takes as long.
+/// Only a hang takes as long.
 const EVER: Duration = Duration::from_mins(2);
 
-/// What is logged once the list of segments has failed, or has run into its time-out.
+/// The log message after the list of segments failed or timed out.
 const GIVEN_UP: &str = "can't list its segments";
 
 fn influx(url: &str) -> [(&str, &str); 6] {
     [
         ("store", "influx"),
-        // How long a client waits for such a store.
+        // The timeout of a client for such a store.
         ("write_deadline", "1s"),
         ("influx_url", url),
         ("influx_org", "o"),
@@ -35,18 +35,18 @@ fn influx(url: &str) -> [(&str, &str); 6] {
     ]
 }
 
-/// A server that takes requests and never answers one.
+/// A server that accepts requests and never responds.
 async fn silent_server() -> FaultServer {
     FaultServer::start(|_, _| Reply::Stall).await
 }
 
-/// Waits for the end; it was told to.
+/// Waits for the exit after a signal.
 async fn exit_code(process: &mut Process) -> Option<i32> {
     poll(async || process.ended()).await.code()
 }
 
 #[tokio::test]
-async fn a_store_that_does_not_list_its_segments_holds_up_no_start_and_no_end() {
+async fn a_store_that_does_not_list_its_segments_delays_neither_start_nor_shutdown() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let settings = [("data_dir", path("data")), ("spool_dir", path("spool"))];
@@ -72,11 +72,14 @@ async fn a_store_that_does_not_list_its_segments_holds_up_no_start_and_no_end() 
         .unwrap();
     assert_eq!(app.estimate("sports").await.unwrap(), 1);
     let ending = tokio::time::timeout(EVER, app.shut_down());
-    ending.await.expect("the end waits for a list").unwrap();
+    ending
+        .await
+        .expect("the shutdown waits for a list")
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_answers_while_influxdb_is_silent_and_ends_at_once() {
+async fn serve_responds_while_influxdb_is_silent_and_stops_immediately() {
     let silent = silent_server().await;
     let directory = tempfile::tempdir().unwrap();
     let service = Service::start(directory.path(), &influx(&silent.url())).await;
@@ -93,7 +96,7 @@ async fn serve_answers_while_influxdb_is_silent_and_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_ends_a_start_that_waits() {
+async fn a_signal_ends_a_waiting_start() {
     let silent = silent_server().await;
     let url = silent.url();
     let settings = [&influx(&url)[..], &[("refresh_interval", "1s")]].concat();
@@ -107,7 +110,7 @@ async fn a_signal_ends_a_start_that_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_and_postgres_that_are_silent_hold_up_no_start() {
+async fn silent_redis_and_postgres_do_not_delay_a_start() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let silent = tokio::spawn(async move {
@@ -139,7 +142,7 @@ async fn redis_and_postgres_that_are_silent_hold_up_no_start() {
 }
 
 #[tokio::test]
-async fn a_directory_is_free_when_shut_down_returns_and_soon_after_a_drop() {
+async fn a_directory_is_unlocked_when_shut_down_returns_and_soon_after_a_drop() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let settings = [("data_dir", path("data")), ("spool_dir", path("spool"))];
@@ -158,9 +161,9 @@ async fn a_directory_is_free_when_shut_down_returns_and_soon_after_a_drop() {
     third.shut_down().await.unwrap();
 }
 
-/// The same for a spool, whose delivery is busy with a store that does not take its pairs.
+/// The same for a spool whose delivery is retrying against a store that rejects its pairs.
 #[tokio::test]
-async fn a_spool_is_free_when_shut_down_returns_and_soon_after_a_drop() {
+async fn a_spool_is_unlocked_when_shut_down_returns_and_soon_after_a_drop() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let settings = [("data_dir", path("data")), ("spool_dir", path("spool"))];

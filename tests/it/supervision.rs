@@ -1,4 +1,4 @@
-//! Tasks that panic: seen by those who watch, and started again.
+//! Tasks that panic are reported to monitoring and started again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +16,8 @@ use headcount::config::Settings;
 use stores::memory::MemoryCache;
 use telemetry::Metrics;
 
-/// A store of one segment with one user that panics as often as it is told when it counts. It has no threads, which a
-/// paused clock would not wait for.
+/// A store with one segment and one user, whose counts panic a given number of times. It has no threads, for which a
+/// paused clock would not wait.
 #[derive(Debug, Default)]
 struct Panicking {
     left: AtomicU64,
@@ -99,7 +99,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A service that recounts every ten seconds by itself, on a clock of tokio's that is paused.
+    /// A service that recounts every ten seconds, on a paused tokio clock.
     async fn start() -> Self {
         let settings = [
             ("spool_dir", "off"),
@@ -146,7 +146,7 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresher_that_panics_is_counted_and_recounts_again() {
+async fn a_refresher_panic_is_counted_and_the_refresher_continues() {
     let rig = Rig::start().await;
     assert_eq!(rig.panics_of("count"), 0);
     rig.panic_in_counts(2);
@@ -174,7 +174,7 @@ async fn a_worker_that_panics_in_each_round_is_not_ready() {
         "{refresher:?}"
     );
     assert!(!rig.app.readiness().await.recounts);
-    // Once the cause is gone, it recovers by itself.
+    // Once the cause is removed, it recovers without a restart.
     rig.panic_in_counts(0);
     while !rig.app.readiness().await.recounts {
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! Refreshes that count small segments together: which, and what becomes of them when that fails.
+//! Refreshes that count small segments in groups: which segments, and the fallback when a group fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,8 @@ fn names() -> Vec<String> {
     (0..SEGMENTS).map(|index| format!("s{index:02}")).collect()
 }
 
-/// One whose store counts 25 segments at once, with so many segments of one user each, none of which was counted yet.
+/// A rig whose store counts 25 segments in one call. It has `SEGMENTS` segments of one user each, none of which was
+/// counted yet.
 async fn unknown(parallelism: usize) -> Arc<Rig> {
     let together = SwitchableStore::counting_together(25);
     let rig = Rig::over(parallelism, Duration::ZERO, together).await;
@@ -31,7 +32,7 @@ async fn unknown(parallelism: usize) -> Arc<Rig> {
     Arc::new(rig)
 }
 
-/// The same after a refresh, which counted each alone.
+/// The same after a refresh, which counted each segment alone.
 async fn known(parallelism: usize) -> Arc<Rig> {
     let rig = unknown(parallelism).await;
     let whole = (SEGMENTS as u64, 0);
@@ -48,7 +49,7 @@ fn begin(rig: &Arc<Rig>) -> JoinHandle<Result<Outcome, StoreError>> {
     tokio::spawn(async move { rig.refresher.run(None).await })
 }
 
-/// Waits until so many groups were asked for.
+/// Waits until the store has received this many groups.
 async fn until_groups(rig: &Rig, number: usize) {
     while rig.store.groups().len() < number {
         tokio::task::yield_now().await;
@@ -90,7 +91,7 @@ async fn segments_known_to_be_small_are_counted_together_and_exactly() {
         );
     }
 
-    // A process without any memory knows from the cache which are small.
+    // A new process reads from the cache which segments are small.
     let other = rig.beside();
     other.refresh().await;
     let sizes: Vec<usize> = rig.store.groups()[3..].iter().map(Vec::len).collect();
@@ -98,7 +99,7 @@ async fn segments_known_to_be_small_are_counted_together_and_exactly() {
 }
 
 #[tokio::test]
-async fn one_that_can_not_be_counted_harms_no_neighbour() {
+async fn a_segment_that_fails_does_not_affect_its_group() {
     let rig = known(2).await;
     rig.record(&["u1", "u2"], "s03").await;
     rig.store.fail_segment(&name("s07"));
@@ -109,9 +110,13 @@ async fn one_that_can_not_be_counted_harms_no_neighbour() {
     assert_eq!((report.refreshed, report.failed), (SEGMENTS as u64 - 1, 1));
     assert_eq!(cached(&rig, "s03").await, 2);
     assert_eq!(rig.store.groups().len(), 3);
-    assert_eq!(rig.store.counts(), SEGMENTS + 25, "each of its group alone");
+    assert_eq!(
+        rig.store.counts(),
+        SEGMENTS + 25,
+        "each segment of the group alone"
+    );
 
-    // The next time nobody waits for a group that would fail again.
+    // The next run does not wait for a group that would fail again.
     rig.refresh().await;
     let sizes: Vec<usize> = rig.store.groups()[3..].iter().map(Vec::len).collect();
     assert_eq!(sizes, [25, 10]);
@@ -132,12 +137,12 @@ async fn a_panic_in_a_group_is_contained() {
     assert_eq!(
         rig.store.counts(),
         SEGMENTS + 25,
-        "its group was counted apart"
+        "its group was counted one by one"
     );
 }
 
 #[tokio::test]
-async fn a_store_that_went_away_is_not_asked_for_each_of_a_group() {
+async fn an_unavailable_store_is_not_called_for_each_segment_of_a_group() {
     let rig = known(2).await;
     rig.store.set_away(true);
     let run = begin(&rig).await.unwrap();
@@ -150,7 +155,7 @@ async fn a_store_that_went_away_is_not_asked_for_each_of_a_group() {
     assert_eq!(
         rig.store.groups().len(),
         before + 3,
-        "it was not the groups' fault"
+        "the groups did not cause it"
     );
 }
 
@@ -165,14 +170,14 @@ fn ask(rig: &Arc<Rig>, segment: &'static str, fresh: bool) -> JoinHandle<CountRe
 }
 
 #[tokio::test]
-async fn who_asks_for_one_of_a_group_that_waits_gets_its_answer() {
+async fn a_request_joins_a_waiting_group() {
     let rig = known(2).await;
     rig.store.hold();
     let others = ["x", "y"].map(|segment| ask(&rig, segment, true));
     rig.until_counts(SEGMENTS + 2).await;
     let run = begin(&rig);
     settle().await;
-    assert_eq!(rig.store.groups().len(), 0, "both places are taken");
+    assert_eq!(rig.store.groups().len(), 0, "both permits are taken");
     rig.record(&["u2"], "s00").await;
     let reader = ask(&rig, "s00", true);
     settle().await;
@@ -183,18 +188,18 @@ async fn who_asks_for_one_of_a_group_that_waits_gets_its_answer() {
     for other in others {
         assert_eq!(other.await.unwrap().count.users, 0);
     }
-    assert_eq!(rig.store.counts(), SEGMENTS + 2, "nobody else alone");
+    assert_eq!(rig.store.counts(), SEGMENTS + 2, "no other single count");
     assert_eq!(rig.store.groups().len(), 3);
     assert_eq!(rig.store.most_running(), 2);
 }
 
 #[tokio::test]
-async fn who_asks_for_one_of_a_group_under_way_gets_its_answer_or_the_next() {
+async fn a_request_joins_a_running_group_or_the_next_count() {
     let rig = known(2).await;
     rig.store.hold();
     let run = begin(&rig);
     until_groups(&rig, 2).await;
-    // The memory knows one user of each.
+    // Memory knows one user of each segment.
     rig.shelf.lose();
     rig.record_in(&["u2"], &["s00", "s01"]).await;
     let (joined, fresh) = (ask(&rig, "s00", false), ask(&rig, "s01", true));
@@ -202,17 +207,21 @@ async fn who_asks_for_one_of_a_group_under_way_gets_its_answer_or_the_next() {
     assert!(!joined.is_finished() && !fresh.is_finished());
     rig.store.release();
     let joined = joined.await.unwrap();
-    // It may have begun before the pair was recorded.
+    // The group may have begun before the pair was recorded.
     assert_eq!((joined.count.users, joined.pending), (2, None));
     let fresh = fresh.await.unwrap();
     assert_eq!((fresh.count.users, fresh.stale), (2, false));
     assert!(matches!(run.await.unwrap(), Ok(Outcome::Done(_))));
-    assert_eq!(rig.store.counted()[SEGMENTS..], ["s01"], "the fresh one");
+    assert_eq!(
+        rig.store.counted()[SEGMENTS..],
+        ["s01"],
+        "only the fresh count"
+    );
     assert_eq!(rig.store.most_running(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_that_is_slow_is_not_made_again() {
+async fn a_slow_group_is_not_counted_again() {
     let rig = known(2).await;
     rig.store.hold_segment(&name("s30"));
     let run = begin(&rig);

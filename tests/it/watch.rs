@@ -1,4 +1,4 @@
-//! `headcount segments --watch` beside a running service.
+//! `headcount segments --watch` against a running service.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use crate::support::program::headcount;
 use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_is_a_line_and_ctrl_c_ends_it_well() {
+async fn each_change_prints_a_line_and_ctrl_c_exits_cleanly() {
     let directory = tempfile::tempdir().unwrap();
     let server = Service::start(directory.path(), &[]).await;
     server
@@ -62,5 +62,5 @@ async fn a_change_is_a_line_and_ctrl_c_ends_it_well() {
             .success()
     );
     assert_eq!(watch.wait().unwrap().code(), Some(0));
-    assert!(lines.recv().is_err(), "nothing else was told");
+    assert!(lines.recv().is_err(), "no other line was printed");
 }

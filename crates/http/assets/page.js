@@ -1,13 +1,13 @@
 // Keeps the page current. Everything on it is rendered by the service and works without this script.
 "use strict";
 
-const POLL_MS = 3000; // how often the page is asked for where nothing pushes
-const SLOW_POLL_MS = 30000; // the same where events come: changes and lines are not in them
-const PATIENCE_MS = 15000; // a service that takes longer for a page does not answer
+const POLL_MS = 3000; // the polling interval without events
+const SLOW_POLL_MS = 30000; // the polling interval with events, which do not include changes and trend lines
+const PATIENCE_MS = 15000; // the timeout of a request
 const figures = new Intl.NumberFormat("en-US");
 const byId = (id) => document.getElementById(id);
 
-// Light and dark.
+// The colour theme.
 const theme = byId("theme");
 const isDark = () => {
   const chosen = document.documentElement.dataset.theme;
@@ -25,12 +25,12 @@ theme.addEventListener("click", () => {
   try {
     localStorage.setItem("theme", next);
   } catch {
-    // It holds for this page alone.
+    // Storage is blocked: the choice applies to this page only.
   }
   nameTheme();
 });
 
-// The page as the service renders it now, part by part, where it differs. Focus stays where it was.
+// Fetches the page and replaces its parts. The focus is preserved.
 let address = location.pathname + location.search;
 let shownAt = performance.now();
 let latest = 0;
@@ -43,9 +43,9 @@ async function refresh() {
     return;
   }
   const text = await answer.text();
-  if (turn !== latest) return; // a later one is under way
+  if (turn !== latest) return; // a later request is in flight
   const fresh = new DOMParser().parseFromString(text, "text/html");
-  // A page of ours says how well it is, also one with 503; what a proxy says in its place does not.
+  // Every page of the service contains its state, also with a 503. An error page of a proxy does not.
   if (!fresh.querySelector("#banner [data-kind]")) throw new Error("no page");
   for (const part of document.querySelectorAll("[data-part]")) {
     const now = fresh.getElementById(part.id);
@@ -55,7 +55,7 @@ async function refresh() {
   ahead = clockAhead();
 }
 
-// By how much the service's clock is ahead of the browser's: ages are told by the service's.
+// How far the service's clock is ahead of the browser's: ages are relative to the service's clock.
 const clockAhead = () => {
   const now = document.querySelector("#banner [data-now]")?.dataset.now;
   return now ? Number(now) - Date.now() : 0;
@@ -84,11 +84,11 @@ function replace(part, now) {
 
 function flash(element) {
   element.classList.remove("changed");
-  void element.offsetWidth; // begins the animation anew
+  void element.offsetWidth; // restarts the animation
   element.classList.add("changed");
 }
 
-// Ages go on between two looks.
+// Ages advance between two requests.
 function words(seconds) {
   if (seconds < 60) return `${seconds} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
@@ -103,7 +103,7 @@ setInterval(() => {
   }
 }, 1000);
 
-// Looking again and again, and what is pushed.
+// Polling and events.
 const live = byId("live");
 const tell = (text, kind) => {
   if (live.textContent !== text) live.textContent = text;
@@ -116,7 +116,7 @@ let timer;
 const isLive = document.querySelector("[data-part]") !== null;
 const offline = byId("offline");
 const kind = () => document.querySelector("#banner [data-kind]")?.dataset.kind;
-// Green only while the page itself is well: that events come, or that the service answers, says nothing of its counts.
+// Green only while the page has current counts. Neither events nor a response of the service imply that.
 function mark() {
   if (!reachable) tell("Not connected; trying again", "bad");
   else if (kind() === "failed") tell("Counts not available; trying again", "bad");
@@ -177,7 +177,7 @@ function listen() {
     again();
   });
   events.addEventListener("count", (event) => {
-    // A segment that is not on the page may belong there now.
+    // A segment that is not on the page may have to appear there now.
     if (!counted(JSON.parse(event.data))) soon ??= setTimeout(() => ((soon = undefined), look()), POLL_MS);
   });
   events.addEventListener("reset", look);
@@ -189,7 +189,7 @@ function listen() {
   });
 }
 
-// Searching while typing.
+// Search while typing.
 const search = byId("q");
 if (search) {
   let typed;
@@ -210,7 +210,7 @@ if (isLive) {
   if (document.documentElement.dataset.events) listen();
 }
 
-// A segment's count over the window that the slider stands at. The field beside it takes any other.
+// The count of a segment over the window of the slider. The field beside it accepts any other window.
 const slider = byId("slider");
 if (slider) {
   const form = byId("window-form");

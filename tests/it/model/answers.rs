@@ -1,4 +1,4 @@
-//! What each answer of a client's call is held against.
+//! Checks each result of a client's call against the model.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl World {
             let was_troubled = self.was_troubled(call);
             promise!(
                 was_troubled,
-                "{answered:?}, and the store was there all the time"
+                "{answered:?}, although the store was available all the time"
             );
         }
         match (&call.step, answered) {
@@ -29,11 +29,14 @@ impl World {
                 self.truth.settle(call.number, Became::Stored(now));
             }
             (_, Answered::Wrote(Ok(Durability::Spooled))) => {
-                promise!(self.shared.setup.has_spool, "spooled where no spool is");
+                promise!(self.shared.setup.has_spool, "spooled without a spool");
                 self.truth.settle(call.number, Became::Spooled);
             }
             (_, Answered::Wrote(Err(_))) => {
-                promise!(!self.shared.setup.has_spool, "refused with a spool at hand");
+                promise!(
+                    !self.shared.setup.has_spool,
+                    "refused although there is a spool"
+                );
                 self.truth.settle(call.number, Became::Refused);
             }
             (
@@ -49,15 +52,16 @@ impl World {
                 match counted {
                     Ok(answer) => self.check_count(call, key, fresh, &answer, now)?,
                     Err(error) => {
-                        // A jump of the test's clock expires a reader's timeout together with that of an unresponsive cache.
+                        // A jump of the test's clock expires a reader's timeout together with that of an unresponsive
+                        // cache.
                         let is_jump = self.jumped.is_some_and(|at| at >= call.began);
                         promise!(
                             self.was_troubled(call) || (is_jump && self.was_held_up(call)),
-                            "no number: {error}"
+                            "no count: {error}"
                         );
                         let known = self.known.get(&key);
                         let was_known = known.is_some_and(|(_, at)| *at <= call.begun.moment);
-                        promise!(!was_known, "no number of what was known: {error}");
+                        promise!(!was_known, "no count although one was known: {error}");
                     }
                 }
             }
@@ -95,15 +99,15 @@ impl World {
         Ok(())
     }
 
-    /// Whether the store or the cache was: a count takes a little longer while the cache is silent, and the clock of
-    /// the timers may jump meanwhile.
+    /// Whether the store or the cache was unavailable: a count takes a little longer while the cache does not respond,
+    /// and the clock of the timers may jump meanwhile.
     fn was_held_up(&self, call: &Call) -> bool {
         let cache = &self.instances[call.at].cache;
         cache.was_troubled(call.began) || self.was_troubled(call)
     }
 
     pub fn was_troubled(&self, call: &Call) -> bool {
-        // A store that was silent is left alone for a while.
+        // A store that did not respond is not called for a while.
         let since = call.began.checked_sub(Duration::from_secs(10));
         let store = &self.instances[call.at].store;
         store.was_troubled(since.unwrap_or(call.began))
@@ -122,10 +126,10 @@ impl World {
         let is_own = self.shared.setup.is_live || (fresh && !answer.stale);
         let by = is_own.then_some(call.begun.moment);
         let window = self.window(window);
-        promise!(answer.window == window, "the window is another");
+        promise!(answer.window == window, "the window differs");
         let time = &self.shared.time;
         checks::count(&self.truth, time, segment, window, answer.count, by, now)?;
-        // The cache in memory is not expected to fail, and so believes itself.
+        // The cache in memory is not expected to fail, so an instance trusts its own entries.
         let own = self.is_there().then_some(call.at);
         checks::bound(&self.truth, time, segment, answer, call.begun, clock, own)?;
         let was_troubled = self.was_held_up(call);
@@ -133,13 +137,13 @@ impl World {
         checks::provenance(time, answer, course, TRUSTED_FOR, was_troubled)?;
         let as_of = answer.count.as_of;
         let (latest, since) = self.known.get(&key).copied().unwrap_or((as_of, now));
-        // Whoever counts now does so by their own clock, and those of instances may differ.
+        // A count in the store is as of the clock of the instance that counts, and clocks of instances may differ.
         let is_now = answer.source == Source::Store;
         let ahead = latest.duration_since(clock);
         let was_from_ahead = ahead > TRUSTED_FOR.try_into().unwrap();
         promise!(
             as_of >= latest || since > call.begun.moment || is_now || was_from_ahead,
-            "as of {as_of}, and an answer before was as of {latest}"
+            "as of {as_of}, although an earlier response was as of {latest}"
         );
         self.known.insert(key, (latest.max(as_of), now));
         Ok(())
@@ -148,31 +152,31 @@ impl World {
     fn check_list(&self, call: &Call, list: &[Listed], now: Moment) -> Result<(), String> {
         promise!(
             list.is_sorted_by(|one, other| one.segment < other.segment),
-            "listed twice, or in no order: {list:?}"
+            "listed twice, or not sorted: {list:?}"
         );
         let clock = self.instances[call.at].clock.last();
         for listed in list {
             let name = &listed.segment;
             promise!(
                 !listed.stale || self.was_held_up(call),
-                "{name} is stale, and the store was there all the time"
+                "{name} is stale, although the store was available all the time"
             );
             let Some(count) = &listed.count else {
                 promise!(
                     listed.stale,
-                    "{name} without a number, and not called stale"
+                    "{name} without a count, and not marked as stale"
                 );
                 continue;
             };
-            // One ahead may be of a store that has seen a later instant.
+            // A count that is ahead may be from a store that has seen a later instant.
             let age = clock.duration_since(count.as_of);
             let waited = clock.duration_since(call.begun.clock).unsigned_abs();
             promise!(
                 listed.stale || age <= (TRUSTED_FOR + waited).try_into().unwrap(),
-                "{name} is {age:#} old in the list and not called stale"
+                "{name} is {age:#} old in the list and not marked as stale"
             );
             let index = SEGMENTS.iter().position(|known| *known == name.as_str());
-            let index = index.ok_or_else(|| format!("{name} from nowhere"))?;
+            let index = index.ok_or_else(|| format!("{name} is unknown"))?;
             promise!(count.users > 0, "{name} is listed without users");
             let by = self.shared.setup.is_live.then_some(call.begun.moment);
             let (time, window) = (&self.shared.time, self.window(0));
@@ -198,7 +202,7 @@ impl World {
         let are_apart = self.shared.time.are_apart();
         promise!(
             erased.is_none_or(|erased| erased >= least || are_apart),
-            "{erased:?} were erased, and the user was in {least} segments"
+            "{erased:?} were erased, although the user was in {least} segments"
         );
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Calls of clients: each runs as a task of its own and is answered whenever it can be.
+//! Calls of clients. Each runs as a separate task and returns whenever it can.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::steps::{SEGMENTS, Seen, Step, USERS, WINDOWS};
 use super::truth::{Became, Erasing, Sent};
 use super::world::{World, segment};
 
-/// What is known of a call when it begins.
+/// The state at the beginning of a call.
 #[derive(Debug)]
 pub struct Call {
     pub number: usize,
@@ -26,11 +26,11 @@ pub struct Call {
     pub step: Step,
     pub begun: Begun,
     pub began: Instant,
-    /// Of an erasure: who, and in how many segments they surely are.
+    /// For an erasure: the user, and the latest slots in segments that surely contain the user.
     pub erasing: Option<(Erasing, Vec<u64>)>,
 }
 
-/// A call under way.
+/// A call in flight.
 #[derive(Debug)]
 pub struct Running {
     pub call: Call,
@@ -65,7 +65,7 @@ impl Answered {
 }
 
 impl World {
-    /// Begins what a step of a client asks for.
+    /// Starts the call of a step.
     pub fn call(&mut self, step: &Step) {
         let (Step::Write { at, .. }
         | Step::Count { at, .. }
@@ -76,7 +76,7 @@ impl World {
         | Step::Archive { at }
         | Step::Forget { at, .. }) = *step
         else {
-            unreachable!("{step:?} is no call");
+            unreachable!("{step:?} is not a call");
         };
         let at = at % self.instances.len();
         self.requests += 1;
@@ -99,7 +99,7 @@ impl World {
             }
             Step::Forget { user, .. } => {
                 let there = self.surely_in(user, call.begun);
-                // Whichever erases them first: of the others nobody can say what they find.
+                // The erasure that runs first removes the pairs. The number that the others find is undefined.
                 let others = self.running.iter_mut();
                 for (erasing, there) in others.filter_map(|other| other.call.erasing.as_mut()) {
                     if erasing.is_of(user) {
@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// Pairs pass the edge, or are refused there as they have to be.
+    /// Passes pairs to the service, which must reject the invalid ones.
     fn send(&mut self, at: usize, sent: Moment, pairs: &[(usize, usize, Seen)]) -> Intake {
         let instance = &self.instances[at];
         let mut intake = instance.headcount.ingest().intake(pairs.len());
@@ -187,14 +187,14 @@ impl World {
                 became: Became::UnderWay,
                 erased: None,
                 is_in_doubt: false,
-                is_untold: false,
+                is_unreported: false,
             };
             self.truth.send(sent, now);
         }
         intake
     }
 
-    /// The latest slots in which a user surely was in segments.
+    /// The latest slots in the segments that surely contain a user.
     fn surely_in(&self, user: usize, begun: Begun) -> Vec<u64> {
         let first = slot(begun.clock) + 1 - WINDOWS[0];
         let latest = (0..SEGMENTS.len()).filter_map(|segment| {
@@ -205,7 +205,7 @@ impl World {
         latest.collect()
     }
 
-    /// The instance is no more: nobody is answered.
+    /// The instance no longer exists: its calls get no response.
     pub fn abandon(&mut self, at: usize) {
         let (gone, running): (Vec<_>, Vec<_>) = self
             .running
@@ -225,7 +225,7 @@ impl World {
     }
 }
 
-/// The instant to send, and the slot in which it has to count or the code with which it has to be refused.
+/// The instant to send, and the slot in which the pair must count or the code with which it must be rejected.
 fn place(seen: Seen, now: Timestamp) -> (Option<Timestamp>, Result<u64, &'static str>) {
     let by = |seconds: i64| Some(now + SignedDuration::from_secs(seconds));
     match seen {

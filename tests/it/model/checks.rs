@@ -1,4 +1,4 @@
-//! What an answer may say, given the truth.
+//! What a response may contain, given the model.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::clock::{Moment, Time};
 use super::steps::{MINUTE, SEGMENTS};
 use super::truth::{Truth, Users};
 
-/// What was the case when a call began.
+/// The state when a call began.
 #[derive(Debug, Clone, Copy)]
 pub struct Begun {
     pub moment: Moment,
@@ -25,7 +25,7 @@ fn slots(as_of: Timestamp, window: u64) -> std::ops::RangeInclusive<u64> {
     slot(as_of) + 1 - window..=slot(as_of)
 }
 
-/// Fails with a text made like `format!`, unless the condition holds.
+/// Returns an error formatted like `format!`, unless the condition holds.
 macro_rules! promise {
     ($holds:expr, $($text:tt)*) => {
         if !$holds {
@@ -35,8 +35,8 @@ macro_rules! promise {
 }
 pub(super) use promise;
 
-/// A number of a segment as of an instant: whoever was acknowledged by `by`, or before any clock told that instant,
-/// is in it, and nobody who can't be.
+/// Checks a count of a segment as of an instant. It contains every user that was acknowledged by `by`, or before any
+/// clock returned that instant, and no user that can't be in it.
 pub fn count(
     truth: &Truth,
     time: &Time,
@@ -54,7 +54,7 @@ pub fn count(
     let possible = truth.possible(segment, slots, began, until);
     promise!(
         count.users >= sure.len() as u64,
-        "{:?} over {} slots has {} users as of {}, and {sure:?} were acknowledged before",
+        "{:?} over {} slots has {} users as of {}, although {sure:?} were acknowledged before",
         SEGMENTS[segment],
         window.slots(),
         count.users,
@@ -62,7 +62,7 @@ pub fn count(
     );
     promise!(
         count.users <= possible.len() as u64,
-        "{:?} over {} slots has {} users as of {}, and only {possible:?} can be",
+        "{:?} over {} slots has {} users as of {}, although only {possible:?} are possible",
         SEGMENTS[segment],
         window.slots(),
         count.users,
@@ -71,7 +71,7 @@ pub fn count(
     Ok(())
 }
 
-/// Where clocks are apart, who was seen after `as_of` by one of them.
+/// Where clocks differ: the users that one of them saw after `as_of`.
 fn ahead(truth: &Truth, time: &Time, segment: usize, as_of: Timestamp) -> Users {
     if !time.are_apart() {
         return Users::new();
@@ -80,7 +80,8 @@ fn ahead(truth: &Truth, time: &Time, segment: usize, as_of: Timestamp) -> Users 
     later.map(|pair| pair.user).collect()
 }
 
-/// `users + pending` is no less than those who were acknowledged before the call began and are in the window now.
+/// `users + pending` is at least the number of users that were acknowledged before the call began and are in the window
+/// now.
 pub fn bound(
     truth: &Truth,
     time: &Time,
@@ -94,19 +95,19 @@ pub fn bound(
         return Ok(());
     };
     let counted = time.before(answer.count.as_of);
-    // A store that has seen a later instant answers for that.
+    // A store that has seen a later instant counts as of that instant.
     let now = now.max(answer.count.as_of);
     let first = slot(now) + 1 - u64::from(answer.window.slots());
     let there = truth.of(segment, first..=u64::MAX).filter(|pair| {
-        // An instance that could not tell the cache of its pairs does not believe it itself.
-        let is_told = !pair.is_untold || own == Some(pair.at) || pair.is_sure(counted);
+        // An instance that could not update the cache for its pairs does not trust the cache itself.
+        let is_told = !pair.is_unreported || own == Some(pair.at) || pair.is_sure(counted);
         pair.is_sure(begun.moment) && is_told
     });
     let there: Users = there.map(|pair| pair.user).collect();
     let there = &there - &ahead(truth, time, segment, answer.count.as_of);
     promise!(
         answer.count.users + pending >= there.len() as u64,
-        "{:?} over {} slots: {} users and {pending} pending as of {}, and {there:?} are there",
+        "{:?} over {} slots: {} users and {pending} pending as of {}, although it contains {there:?}",
         SEGMENTS[segment],
         answer.window.slots(),
         answer.count.users,
@@ -115,7 +116,7 @@ pub fn bound(
     Ok(())
 }
 
-/// Age and provenance.
+/// Checks age and provenance.
 pub fn provenance(
     time: &Time,
     answer: &CountResult,
@@ -126,38 +127,38 @@ pub fn provenance(
     let as_of = answer.count.as_of;
     promise!(
         as_of <= time.latest(),
-        "as of {as_of}, and the latest clock tells {}",
+        "as of {as_of}, although the latest clock shows {}",
         time.latest()
     );
     let age = begun.clock.duration_since(as_of);
     let trusted_for = trusted_for.try_into().unwrap();
     let is_old = age > trusted_for;
-    // A count that the store took long for is as old as that, and no older one was taken for it.
+    // A count that took the store long is as old as the call, and no older one was used in its place.
     let is_kept = answer.source != Source::Store;
     promise!(
         answer.stale || !is_old || !is_kept,
-        "a number from {:?} is {age:#} old and not called stale",
+        "a count from {:?} is {age:#} old and not marked as stale",
         answer.source
     );
     let is_ahead = as_of.duration_since(now) > trusted_for;
     promise!(
         answer.stale || !is_ahead || !is_kept,
-        "a number from {:?} is {:#} ahead and not called stale",
+        "a count from {:?} is {:#} ahead and not marked as stale",
         answer.source,
         as_of.duration_since(now)
     );
     promise!(
         !answer.stale || was_troubled,
-        "stale, and the store was there all the time"
+        "stale, although the store was available all the time"
     );
     promise!(
         answer.source != Source::Memory || answer.pending.is_none(),
-        "a number from memory can't know what is pending"
+        "a count from memory has `pending`"
     );
     Ok(())
 }
 
-/// Where a user is: everywhere they surely are, nowhere they can't be.
+/// Checks the memberships of a user: every segment that surely contains the user, and none that can't.
 pub fn memberships(
     truth: &Truth,
     time: &Time,
@@ -186,17 +187,17 @@ pub fn memberships(
         let is_ahead = ahead(truth, time, index, begun.clock).contains(&user);
         promise!(
             seen >= sure || is_ahead,
-            "user {user} was seen in {name:?} in {sure:?}, and {seen:?} is told"
+            "user {user} was seen in {name:?} in {sure:?}, but the response has {seen:?}"
         );
         promise!(
             seen.is_none_or(|seen| possible.contains(&seen)),
-            "user {user} can have been seen in {name:?} in {possible:?}, and {seen:?} is told"
+            "user {user} can have been seen in {name:?} in {possible:?}, but the response has {seen:?}"
         );
     }
     Ok(())
 }
 
-/// The instant that a clock last told; asking it would move it on.
+/// The instant that a clock last returned. Reading the clock would advance it.
 pub fn last(clock: &super::clock::SteadyTestClock) -> Timestamp {
     let last = clock.last();
     if last == Timestamp::UNIX_EPOCH {

@@ -1,4 +1,4 @@
-//! The time of a case. Each look at a clock moves it on by a microsecond, so that an instant tells when it was taken.
+//! The time of a case. Each read of a clock advances it by a microsecond, so that instants are unique and ordered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -7,22 +7,22 @@ use std::time::Duration;
 use domain::{Clock, Timestamp};
 use parking_lot::Mutex;
 
-/// What has really passed, and how far the system's clock is off.
+/// The time that has really passed, and the error of the system clock.
 #[derive(Debug)]
 pub struct Time {
     start: i64,
     passed: AtomicI64,
-    /// Microseconds by which the system's clock is behind.
+    /// Microseconds by which the system clock is behind.
     behind: AtomicI64,
-    /// Whether clocks told different times to a store that has none of its own.
+    /// Whether clocks gave different times to a store without its own clock.
     are_apart: AtomicBool,
-    /// The latest instant that any clock told.
+    /// The latest instant that any clock returned.
     latest: AtomicI64,
-    /// For each moment that was noted, the latest instant told until then.
-    told: Mutex<Vec<(Moment, i64)>>,
+    /// For each noted moment, the latest instant returned until then.
+    noted: Mutex<Vec<(Moment, i64)>>,
 }
 
-/// A point in the course of a case, in microseconds since it began.
+/// A point in the course of a case, in microseconds since its beginning.
 pub type Moment = i64;
 
 impl Time {
@@ -34,7 +34,7 @@ impl Time {
             behind: AtomicI64::new(0),
             are_apart: AtomicBool::new(false),
             latest: AtomicI64::new(start),
-            told: Mutex::new(vec![(0, i64::MIN)]),
+            noted: Mutex::new(vec![(0, i64::MIN)]),
         })
     }
 
@@ -48,8 +48,8 @@ impl Time {
         self.behind.store(micros, Ordering::Relaxed);
     }
 
-    /// From here on clocks are apart as a store on the network sees them: it can't know of a later time, and a count
-    /// as of an earlier one lacks who was seen after it.
+    /// From here on clocks differ from the viewpoint of a store on the network: it can't know of a later time, and a
+    /// count as of an earlier time lacks users that were seen after it.
     pub fn part(&self) {
         self.are_apart.store(true, Ordering::Relaxed);
     }
@@ -58,17 +58,17 @@ impl Time {
         self.are_apart.load(Ordering::Relaxed)
     }
 
-    /// A moment that lies after everything before and before everything after.
+    /// A moment after everything before and before everything after.
     pub fn note(&self) -> Moment {
         let moment = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
         let latest = self.latest.load(Ordering::Relaxed);
-        self.told.lock().push((moment, latest));
+        self.noted.lock().push((moment, latest));
         moment
     }
 
-    /// A moment before any clock told `instant`, the latest such that was noted.
+    /// The latest noted moment before any clock returned `instant`.
     pub fn before(&self, instant: Timestamp) -> Moment {
-        let told = self.told.lock();
+        let told = self.noted.lock();
         let later = told.partition_point(|(_, latest)| *latest < instant.as_microsecond());
         told[later.max(1) - 1].0
     }
@@ -83,7 +83,7 @@ impl Time {
     }
 }
 
-/// The clock of one instance: it stands still while the system's is behind.
+/// The clock of one instance. It stands still while the system clock is behind.
 #[derive(Debug)]
 pub struct SteadyTestClock {
     time: Arc<Time>,
@@ -98,7 +98,7 @@ impl SteadyTestClock {
         }
     }
 
-    /// The last instant that it told.
+    /// The last instant that it returned.
     pub fn last(&self) -> Timestamp {
         Timestamp::from_microsecond(self.latest.load(Ordering::Relaxed)).unwrap()
     }

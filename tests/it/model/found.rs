@@ -1,4 +1,4 @@
-//! Cases that broke a promise, each as small as it came out.
+//! Regression tests: cases that broke a promise, in their smallest form.
 
 use super::run;
 use super::steps::{Call, Case, Fate, Mode, Part, Seen, Setup, Step};
@@ -30,9 +30,9 @@ fn write(at: usize, user: usize) -> Step {
     }
 }
 
-/// It was so called once, and for a second after that repeated from memory as if it were new.
+/// The first response marked it as stale. For a second after that, it was repeated from memory as if it were new.
 #[test]
-fn a_number_past_its_time_is_stale_however_often_it_is_asked_for() {
+fn an_expired_count_is_stale_in_every_response() {
     let setup = Setup {
         has_memory: true,
         ..ONE
@@ -49,9 +49,9 @@ fn a_number_past_its_time_is_stale_however_often_it_is_asked_for() {
     );
 }
 
-/// A caller was handed the answer of a load that had begun before, `pending` and all.
+/// A caller that joined a load in flight received its result, including `pending`.
 #[test]
-fn who_joins_a_load_is_not_told_the_pending_of_its_beginning() {
+fn a_request_that_joins_a_load_gets_no_pending() {
     let setup = Setup {
         instances: 2,
         ..ONE
@@ -74,9 +74,9 @@ fn who_joins_a_load_is_not_told_the_pending_of_its_beginning() {
     keeps(setup, steps);
 }
 
-/// The cache was away when the store was counted, and took readers back to the number before.
+/// The cache was unavailable when the store was counted. Later reads returned the earlier count.
 #[test]
-fn a_cache_that_missed_a_count_takes_no_reader_back() {
+fn a_cache_that_missed_a_count_returns_no_earlier_one() {
     let missed = Step::Next {
         at: 0,
         call: Call::Put,
@@ -93,19 +93,19 @@ fn a_cache_that_missed_a_count_takes_no_reader_back() {
     keeps(ONE, steps);
 }
 
-/// A clock was ahead and is right again: the count from the future looked new until that time came.
+/// A clock was ahead and is right again. The count from the future looked new until that time came.
 #[test]
-fn a_count_from_far_ahead_is_not_trusted() {
+fn a_count_from_the_future_is_not_trusted() {
     let (ahead, back) = (Step::Pass(600), Step::SetBack(590));
     let again = Step::Crash { at: 0 };
     let steps = vec![write(0, 0), ahead, count(false), back, again, count(false)];
     keeps(ONE, steps);
 }
 
-/// The cache had lost the segment, so that its later count was kept beside the earlier one, which came back when the store
-/// was unavailable.
+/// The cache had lost the segment, so it kept the later count beside the earlier one, which returned when the store was
+/// unavailable.
 #[test]
-fn a_segment_that_the_cache_lost_takes_no_reader_back() {
+fn a_segment_that_the_cache_lost_returns_no_earlier_count() {
     let refresh = Step::Refresh {
         at: 0,
         only: Some(0),
@@ -129,9 +129,9 @@ fn a_segment_that_the_cache_lost_takes_no_reader_back() {
     );
 }
 
-/// The list was made while the clock went on by days, and repeated from memory as if it were new.
+/// The clock advanced by days while the list was computed, and the list was repeated from memory as if it were new.
 #[test]
-fn a_list_past_its_time_is_stale_however_often_it_is_asked_for() {
+fn an_expired_list_is_stale_in_every_response() {
     let setup = Setup {
         has_memory: true,
         ..ONE
@@ -152,9 +152,10 @@ fn a_list_past_its_time_is_stale_however_often_it_is_asked_for() {
     );
 }
 
-/// It was taken for one from before, since the clock of the new life was behind, and never delivered.
+/// After a restart with its clock set back, the instance treated the pair as older than the erasure, and never
+/// delivered it.
 #[test]
-fn what_comes_after_an_erasure_counts_though_the_clock_went_back_over_a_restart() {
+fn a_pair_after_an_erasure_counts_when_a_restart_set_the_clock_back() {
     let setup = Setup {
         has_spool: true,
         ..ONE
@@ -172,9 +173,9 @@ fn what_comes_after_an_erasure_counts_though_the_clock_went_back_over_a_restart(
     );
 }
 
-/// The erasure was forgotten while it still stood in the store, learnt again, and repeated.
+/// The instance forgot the erasure while the store still had it, read it again, and repeated it.
 #[test]
-fn an_erasure_from_ahead_is_learnt_once() {
+fn an_erasure_from_the_future_is_applied_once() {
     let setup = Setup {
         instances: 2,
         has_spool: true,
@@ -200,9 +201,9 @@ fn an_erasure_from_ahead_is_learnt_once() {
     keeps(setup, steps);
 }
 
-/// It waited for a place that a count held which told a silent cache of itself.
+/// The fresh count waited for a permit, held by a count that was updating a cache that did not respond.
 #[test]
-fn a_fresh_number_of_a_live_store_waits_for_no_cache() {
+fn a_fresh_count_of_a_live_store_does_not_wait_for_the_cache() {
     let setup = Setup {
         is_live: true,
         ..ONE
@@ -235,9 +236,9 @@ fn a_fresh_number_of_a_live_store_waits_for_no_cache() {
     keeps(setup, steps);
 }
 
-/// The store knew of a later time, and its number hid the one from the cache, which is as of now.
+/// The store knew a later time, and its count hid the one from the cache, which is as of now.
 #[test]
-fn a_number_from_far_ahead_does_not_hide_that_of_the_cache() {
+fn a_count_from_the_future_does_not_hide_the_cached_one() {
     let refresh = Step::Refresh { at: 0, only: None };
     keeps(
         ONE,
@@ -255,9 +256,9 @@ fn a_number_from_far_ahead_does_not_hide_that_of_the_cache() {
     );
 }
 
-/// It was joined by a list more than `cache_ttl` after it had been made, since the cache did not take it.
+/// A list joined the count more than `cache_ttl` after it was taken, because the cache did not accept it.
 #[test]
-fn a_count_that_waited_for_the_cache_is_as_old_as_that_in_a_list() {
+fn a_count_that_waited_for_the_cache_has_its_true_age_in_a_list() {
     let holds = || Step::Next {
         at: 0,
         call: Call::Put,

@@ -1,4 +1,4 @@
-//! One running instance, and how it is started, ended and killed.
+//! One running instance: start, shutdown and kill.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::wire::{Held, Wire};
 use super::wired_cache::{Shelf, WiredCache};
 use super::wired_store::{Stock, WiredStore};
 
-/// What all instances share.
+/// The state that all instances share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     pub setup: Setup,
@@ -29,10 +29,10 @@ pub struct Shared {
     pub site: Site,
 }
 
-/// Where the store and the cache are.
+/// The location of the store and the cache.
 #[derive(Debug, Clone)]
 pub enum Site {
-    /// In this process, at the end of wires.
+    /// In this process, behind wires.
     Here {
         stock: Arc<Stock>,
         shelf: Arc<Shelf>,
@@ -50,7 +50,7 @@ pub struct Instance {
     pub spool: PathBuf,
 }
 
-/// Settings of every instance, with those of a site; `spool` only where there is one.
+/// The settings of every instance, with those of a site. `spool` is used only with a spool.
 pub fn settings(setup: &Setup, spool: &Path, of_site: &[(&'static str, String)]) -> Settings {
     let mut given = vec![
         ("window", "10m"),
@@ -66,15 +66,16 @@ pub fn settings(setup: &Setup, spool: &Path, of_site: &[(&'static str, String)])
         false => "off",
     };
     given.push(("spool_dir", spool));
-    // Only the kind matters where the cache is given beside the settings: the one in memory needs no other memory.
+    // Only the kind matters, since the cache is passed separately. The cache in memory needs no additional memory.
     given.extend([("cache", "redis"), ("redis_url", "redis://127.0.0.1:1")]);
     given.push(("memory_ttl", if setup.has_memory { "1s" } else { "0s" }));
     given.extend(of_site.iter().map(|(name, value)| (*name, value.as_str())));
     Settings::with(given).unwrap()
 }
 
-/// The cache as the settings have it, but that the clocks of the test are right and that of Redis is not.
-fn patient_of_clocks(settings: &Settings) -> Arc<dyn CountCache> {
+/// The cache of the settings, without a limit on clock skew: the clocks of the test are right, and that of Redis is
+/// wrong.
+fn cache_without_skew_limit(settings: &Settings) -> Arc<dyn CountCache> {
     let redis = settings.cache.redis.clone().unwrap();
     let window = Duration::from_secs(settings.frame.full_window().seconds());
     let options = RedisCacheOptions {
@@ -94,7 +95,7 @@ impl Instance {
                 let is_live = shared.setup.is_live;
                 let opened = Opened {
                     store: Arc::new(WiredStore::new(stock, &store, is_live)),
-                    // One on the network can't tell, and a clock may go back from one life to the next.
+                    // A store on the network can't tell, and a clock may go back between two runs of an instance.
                     newest: is_live.then(|| stock.store.lock().newest_slot()),
                 };
                 let cached = Arc::new(WiredCache::new(shelf, &cache));
@@ -109,7 +110,7 @@ impl Instance {
                 let of_site = servers.settings(store.port(), cache.port()).await;
                 let settings = settings(&shared.setup, &spool, &of_site);
                 let opened = wiring::open_store(&settings, &metrics).await;
-                let cached = patient_of_clocks(&settings);
+                let cached = cache_without_skew_limit(&settings);
                 let opening = Headcount::open_over(
                     &settings,
                     opened.unwrap(),
@@ -129,14 +130,14 @@ impl Instance {
         }
     }
 
-    /// Ends it as a supervisor does: nothing that it began is held up any more.
+    /// Ends it as a supervisor does: none of its calls is held any more.
     pub async fn end(&self) {
         self.store.mend();
         self.cache.mend();
         self.headcount.shut_down().await.unwrap();
     }
 
-    /// Ends it as `kill -9` does: nothing of it reaches anybody any more. Its files are as they are now.
+    /// Ends it as SIGKILL does: none of its calls has an effect any more. Its files stay as they are now.
     pub fn kill(&self, left: &Path) {
         self.store.die();
         self.cache.die();
@@ -146,13 +147,13 @@ impl Instance {
     }
 }
 
-/// Copies the files of a directory, but no lock.
+/// Copies the files of a directory, except locks.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         if entry.file_name() != "lock" && entry.file_type().unwrap().is_file() {
-            // A file that went in between is one that was not needed any more.
+            // A file that was removed meanwhile was not needed any more.
             let _ = std::fs::copy(entry.path(), to.join(entry.file_name()));
         }
     }

@@ -1,4 +1,4 @@
-//! An instance's connection to the store or to the cache: a wire in this process, or a proxy before a real server.
+//! An instance's connection to the store or to the cache: a wire in this process, or a proxy in front of a real server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::steps::{Call, Fate, Mode};
 use super::wire::{HeldCall, Said, Wire};
 use crate::support::proxy::Proxy;
 
-/// How long after a connection is there again its user has found that out, and has told what it could not.
+/// The time after a connection recovers until its user has noticed, and has reported the gaps.
 const RECOVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub enum Line {
     Proxied(Proxied),
 }
 
-/// A proxy, and what was done to it.
+/// A proxy, and its latest change.
 #[derive(Debug)]
 pub struct Proxied {
     proxy: Proxy,
@@ -64,7 +64,7 @@ impl Line {
         }
     }
 
-    /// Works from here on.
+    /// Restores the connection.
     pub fn mend(&self) {
         match self {
             Self::Wire(wire) => wire.mend(),
@@ -79,21 +79,21 @@ impl Line {
         }
     }
 
-    /// A proxy knows nothing of calls.
+    /// Has no effect on a proxy, which does not know calls.
     pub fn plan(&self, call: Call, fate: Fate) {
         if let Self::Wire(wire) = self {
             wire.plan(call, fate);
         }
     }
 
-    /// What is at its other end was killed.
+    /// The server behind it was killed.
     pub fn note_kill(&self) {
         if let Self::Proxied(proxied) = self {
             proxied.state.lock().1 = Some(Instant::now());
         }
     }
 
-    /// What was said of notes since this was asked last. Behind a proxy only what may be so is known.
+    /// What was reported about pending counters since the last call. Behind a proxy only the possibilities are known.
     pub fn take_said(&self) -> Vec<Said> {
         match self {
             Self::Wire(wire) => wire.take_said(),

@@ -1,4 +1,4 @@
-//! Instances that end, and begin anew on what they left.
+//! Restarts of instances, on the files of the previous run.
 
 use super::checks::promise;
 use super::instance::Instance;
@@ -29,7 +29,7 @@ impl World {
         let instance = self.instances.remove(at);
         instance.end().await;
         let spool = instance.spool.clone();
-        // With it its directory's lock goes.
+        // This releases the lock of its directory.
         drop(instance);
         let left = self.running.iter().filter(|running| running.call.at == at);
         promise!(

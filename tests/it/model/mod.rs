@@ -1,10 +1,10 @@
-//! The whole pipeline against a model that is nothing but a list of pairs: any order of writes, reads, refreshes, losses
-//! and restarts, with a clock of the test's own.
+//! The whole pipeline against a model that is only a list of pairs: any order of writes, reads, refreshes, losses and
+//! restarts, with a clock that the test controls.
 //!
-//! `HEADCOUNT_TEST_MODEL_CASES` says how many cases (`HEADCOUNT_TEST_MODEL_REAL_CASES` over real servers),
-//! `HEADCOUNT_TEST_MODEL_STEPS` how long they may be, `HEADCOUNT_TEST_MODEL_SEED` which ones, and
-//! `HEADCOUNT_TEST_MODEL_SHRINK` how many more are tried to make one that fails smaller. What failed is printed with its seed; its
-//! steps are Rust, for [`found`].
+//! `HEADCOUNT_TEST_MODEL_CASES` sets the number of cases (`HEADCOUNT_TEST_MODEL_REAL_CASES` over real servers),
+//! `HEADCOUNT_TEST_MODEL_STEPS` their maximum length, `HEADCOUNT_TEST_MODEL_SEED` the seed, and
+//! `HEADCOUNT_TEST_MODEL_SHRINK` the number of attempts to shrink a failing case. A failing case is printed with its
+//! seed. Its steps are Rust, for [`found`].
 
 mod answers;
 mod calls;
@@ -54,7 +54,7 @@ fn any_order_of_writes_reads_losses_and_restarts_keeps_the_promises() {
     check(count, cases(longest), run);
 }
 
-/// Runs so many cases, and prints the smallest that fails.
+/// Runs this many cases, and prints the smallest that fails.
 fn check(
     count: u32,
     cases: impl Strategy<Value = Case>,

@@ -1,4 +1,4 @@
-//! Everything is well for a while: what waits is delivered, counts are renewed, and all numbers are exact.
+//! A quiet period: the spool is delivered, counts are renewed, and all counts are exact.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::world::{World, segment};
 /// Longer than the longest pause of a delivery.
 const PAUSE: Duration = Duration::from_secs(13);
 
-/// Longer than a delivery takes, on a busy machine too.
+/// Longer than a delivery takes, also on a busy machine.
 const DELIVERY: Duration = Duration::from_secs(180);
 
 /// Longer than any call to a server takes.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Whether nothing is wrong or on its way. A count that the cache missed is served from memory until the next.
+/// Whether nothing is wrong or in flight. A count that the cache missed is served from memory until the next one.
 fn is_quiet(answer: &CountResult, is_kept: bool) -> bool {
     let is_settled = answer.pending == Some(0) || answer.source == Source::Memory;
     !answer.stale && (!is_kept || is_settled)
@@ -36,7 +36,7 @@ impl World {
             instance.store.mend();
             instance.cache.mend();
         }
-        // Clocks that stand still agree on nothing.
+        // Clocks that stand still can't be compared.
         self.shared.time.set_back(Duration::ZERO);
         self.release_all(|_| true);
         let began = std::time::Instant::now();
@@ -51,14 +51,14 @@ impl World {
         self.pass_long().await;
         self.settle().await?;
         if !self.is_there() {
-            // There no such time passes.
-            self.truth.all_heard();
+            // Over real servers this much time does not pass.
+            self.truth.all_erasures_read();
         }
 
         let began = self.shared.time.note();
         self.refresh_all().await?;
         if self.shared.setup.has_memory {
-            // Past what is remembered there.
+            // Longer than memory keeps a count.
             sleep(Duration::from_millis(1100)).await;
         }
         for at in 0..self.instances.len() {
@@ -67,7 +67,7 @@ impl World {
         Ok(())
     }
 
-    /// Recounts everything. A busy machine is slower than a cache is waited for: then the next refresh does it.
+    /// Recounts all segments. A busy machine can exceed the timeout of the cache, and then the next refresh succeeds.
     async fn refresh_all(&self) -> Result<(), String> {
         let asked = std::time::Instant::now();
         loop {
@@ -78,7 +78,7 @@ impl World {
             }
             promise!(
                 self.is_there() && asked.elapsed() < PATIENCE,
-                "a refresh with nothing in its way: {refreshed:?}"
+                "a refresh failed without a fault: {refreshed:?}"
             );
             sleep(Duration::from_millis(100)).await;
         }
@@ -97,7 +97,7 @@ impl World {
             }
             if is_delivered {
                 if self.is_there() {
-                    // Gaps are told within a tenth of a second.
+                    // Gaps are reported within a tenth of a second.
                     sleep(Duration::from_millis(300)).await;
                 }
                 return Ok(());
@@ -110,10 +110,10 @@ impl World {
             sleep(pause).await;
             std::thread::sleep(Duration::from_micros(50));
         }
-        Err("what waits is not delivered".to_owned())
+        Err("the spool is not delivered".to_owned())
     }
 
-    /// A number, in a moment without a hitch: a busy machine is slower than a cache is waited for.
+    /// Reads a count without a disturbance, if possible: a busy machine can exceed the timeout of the cache.
     async fn quietly(
         &self,
         at: usize,
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// As `began` the counts were made that are to be seen.
+    /// The counts to be read were made at `began`.
     async fn check_exact(&self, at: usize, began: Moment) -> Result<(), String> {
         let headcount = &self.instances[at].headcount;
         let mut there = BTreeSet::new();
@@ -146,9 +146,10 @@ impl World {
             for number in 0..WINDOWS.len() {
                 let window = self.window(number);
                 for fresh in [false, true] {
-                    // One without users need not be known to whoever recounts.
+                    // A segment without users may be unknown to the instance that recounts.
                     let is_new = fresh || (number < RECOUNTED && is_there);
-                    // What is not recounted is not kept, and nothing is known of what came since.
+                    // A segment that is not recounted is not in the cache, and the pairs since its last count are
+                    // unknown.
                     let is_kept = number < RECOUNTED && is_there;
                     let answer = self.quietly(at, index, window, fresh, is_kept).await?;
                     let told = format!("instance {at}: {answer:?} of {name:?}");
@@ -157,9 +158,9 @@ impl World {
                     let counted = answer.count;
                     let by = is_new.then_some(began);
                     checks::count(&self.truth, time, index, window, counted, by, now)
-                        .map_err(|broken| format!("{broken}\nonce all is well: {told}"))?;
+                        .map_err(|broken| format!("{broken}\nin the quiet period: {told}"))?;
                     promise!(is_quiet(&answer, is_kept), "not quiet: {told}");
-                    // One from before may still be recent where nobody is left.
+                    // An earlier count may still be recent where no user is left.
                     if number == 0 && counted.users > 0 && is_new {
                         there.insert(name.to_owned());
                     }
@@ -173,7 +174,7 @@ impl World {
             .map_err(|error| error.to_string())?;
         promise!(
             listed.iter().all(|listed| !listed.stale),
-            "instance {at} lists what is not counted: {listed:?}"
+            "instance {at} lists stale counts: {listed:?}"
         );
         let listed: BTreeSet<_> = listed
             .iter()

@@ -1,8 +1,7 @@
-//! The same cases over real servers: a Redis as the cache, and InfluxDB or Postgres as the store, both behind proxies of
+//! The same cases over real servers: Redis as the cache, and InfluxDB or Postgres as the store, both behind proxies of
 //! each instance.
 //!
-//! Calls can't be held up one by one there, and time is that of the machine; the clock of the instances is the
-//! test's all the same.
+//! Single calls can't be held there, and timers use real time. The clock of the instances is still the test's.
 
 use std::sync::Arc;
 
@@ -36,25 +35,25 @@ fn check_over<F: Future<Output = Option<StoreServer>>>(start: impl FnOnce() -> F
         ..case
     });
     check(count, counted, |case| {
-        // With it goes what killed instances left behind.
+        // This removes what killed instances left behind.
         runtime().block_on(world::run(case, Some(&servers)))
     });
 }
 
 #[test]
-fn any_order_of_things_over_influx_and_redis_keeps_the_promises() {
+fn any_order_of_steps_over_influx_and_redis_keeps_the_promises() {
     check_over(StoreServer::influx);
 }
 
 #[test]
-fn any_order_of_things_over_postgres_and_redis_keeps_the_promises() {
+fn any_order_of_steps_over_postgres_and_redis_keeps_the_promises() {
     check_over(StoreServer::postgres);
 }
 
-/// A count that waits for Postgres is of the slot in which it began to wait; whoever is seen again in the next one has
-/// only that slot there, and was left out.
+/// A count that waits for Postgres is as of the slot in which it began to wait. A user that is seen again in the next
+/// slot has only that slot in Postgres, and was missing.
 #[test]
-fn who_is_seen_again_while_a_count_waits_is_in_it() {
+fn a_user_seen_again_while_a_count_waits_is_counted() {
     let servers = runtime().block_on(async { Servers::start(StoreServer::postgres().await).await });
     let Some(servers) = servers.map(Arc::new) else {
         return;

@@ -1,4 +1,4 @@
-//! The real servers of a test, and a fresh place in them for each case.
+//! The real servers of a test, with an empty namespace for each case.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::support::redis::Redis;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A store's server.
+/// The server of a store.
 #[derive(Debug)]
 pub enum StoreServer {
     Influx(Influxd),
@@ -34,7 +34,7 @@ impl StoreServer {
         }
     }
 
-    /// Settings that lead through a proxy on `port` to the place with this number.
+    /// Settings that use the namespace with this number through a proxy on `port`.
     fn settings(&self, port: u16, place: u32) -> Vec<(&'static str, String)> {
         match self {
             Self::Influx(_) => vec![
@@ -72,10 +72,7 @@ async fn kill(server: &mut Redis) {
     server.restart();
     let began = Instant::now();
     while !server.cli(&["PING"]).contains("PONG") {
-        assert!(
-            began.elapsed() < PATIENCE,
-            "redis-server does not come back"
-        );
+        assert!(began.elapsed() < PATIENCE, "redis-server does not restart");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -97,7 +94,7 @@ impl Servers {
         })
     }
 
-    /// The next case gets another place.
+    /// Selects another namespace for the next case.
     pub fn move_on(&self) {
         self.place.fetch_add(1, Ordering::Relaxed);
     }
@@ -110,7 +107,7 @@ impl Servers {
         self.cache.lock().await.port()
     }
 
-    /// Settings for an instance whose connections go through these ports.
+    /// Settings for an instance whose connections use these ports.
     pub async fn settings(&self, store: u16, cache: u16) -> Vec<(&'static str, String)> {
         let place = self.place.load(Ordering::Relaxed);
         let server = self.store.lock().await;
@@ -133,7 +130,7 @@ impl Servers {
         assert_eq!(self.cache.lock().await.cli(&["FLUSHALL"]), "OK");
     }
 
-    /// What would only go by itself: a lock that was not given back, and the trust in a list of segments.
+    /// Removes what would otherwise only expire: a lock that was not released, and the trust in a list of segments.
     pub async fn pass_time(&self) {
         let place = self.place.load(Ordering::Relaxed);
         let (lock, list) = (format!("p{place}:lock"), format!("p{place}:segments"));

@@ -1,4 +1,4 @@
-//! What happens to the store, to the cache and to time, wherever they are.
+//! Faults of the store, the cache and time, in this process or on servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::time::Instant;
 use super::instance::{self, Site};
 use super::world::World;
 
-/// The farthest that clocks go ahead at once where a server has one of its own.
+/// The largest step of the clocks where a server has its own.
 const FARTHEST: Duration = Duration::from_secs(600);
 
 impl World {
-    /// All clocks go on, timers with them where that can be had.
+    /// Advances all clocks, and the timers where possible.
     pub async fn pass(&mut self, by: Duration) {
         if self.is_there() {
             self.shared.time.pass(by.min(FARTHEST));
@@ -26,7 +26,7 @@ impl World {
         }
     }
 
-    /// How long timers may really run.
+    /// The maximum real run time of timers.
     pub fn longest_wait(&self) -> Duration {
         match self.is_there() {
             true => Duration::from_millis(400),
@@ -69,7 +69,7 @@ impl World {
         };
         instance::copy(&folder, &left);
         let former = Arc::clone(&stock.store.lock());
-        // At once, so that no call meets a store that is closed.
+        // Immediately, so that no call uses a closed store.
         block_on(PairStore::close(&*former)).unwrap();
         drop(former);
         std::fs::remove_dir_all(&folder).unwrap();
@@ -78,10 +78,10 @@ impl World {
         *stock.store.lock() = Arc::new(EmbeddedStore::open(options).unwrap());
     }
 
-    /// What would take long to go by itself goes: locks that were not given back, trust in old lists.
+    /// Expires what would take long: locks that were not released, and trust in old lists.
     pub async fn pass_long(&mut self) {
         match &self.shared.site {
-            // Longer than a lock, and than a list of segments is trusted.
+            // Longer than the TTL of a lock, and longer than a list of segments is trusted.
             Site::Here { .. } => tokio::time::advance(Duration::from_secs(3601)).await,
             Site::There(servers) => servers.pass_time().await,
         }

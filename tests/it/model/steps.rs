@@ -1,10 +1,10 @@
-//! What a case is made of: a set-up, and steps in any order. Its `Debug` is Rust, to be pasted into a test.
+//! The parts of a case: a setup, and steps in any order. Its `Debug` output is Rust, to be pasted into a test.
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-/// How the service is set up.
+/// The setup of the service.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup {
     /// Instances that share the store and the cache.
@@ -12,7 +12,7 @@ pub struct Setup {
     pub has_spool: bool,
     /// Whether counts are repeated from process memory.
     pub has_memory: bool,
-    /// Whether the store counts at once, as the embedded one does.
+    /// Whether the store is live, like the embedded one.
     pub is_live: bool,
 }
 
@@ -24,7 +24,7 @@ pub enum Seen {
     Ahead(u32),
 }
 
-/// The calls that can be interfered with one by one.
+/// The calls that can be disturbed one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     Record,
@@ -44,22 +44,22 @@ pub enum Call {
     Other,
 }
 
-/// What becomes of a call.
+/// The fate of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// Refused: nothing happened.
+    /// Refused without an effect.
     Refused,
-    /// Done, and nobody hears of it.
+    /// Executed, but the caller gets no response.
     AnswerLost,
-    /// Of a batch half is recorded; any other call is refused.
+    /// Half of a batch is recorded. Any other call is refused.
     HalfDone,
-    /// Waits until it is released, and is done then.
+    /// Waits until it is released, and is executed then.
     HeldBefore,
-    /// Is done, and answers when it is released.
+    /// Is executed, and returns when it is released.
     HeldAfter,
 }
 
-/// How a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Up,
@@ -108,11 +108,11 @@ pub enum Step {
         at: usize,
         user: usize,
     },
-    /// All clocks go on by so many seconds.
+    /// Advances all clocks by this many seconds.
     Pass(u32),
     /// Milliseconds in which timers run.
     Wait(u32),
-    /// The system's clock is set back by so many seconds, or is right again.
+    /// Sets the system clock back by this many seconds.
     SetBack(u32),
     SetRight,
     Connection {
@@ -120,19 +120,19 @@ pub enum Step {
         part: Part,
         mode: Mode,
     },
-    /// The next such call.
+    /// The next call of this kind.
     Next {
         at: usize,
         call: Call,
         fate: Fate,
     },
-    /// The held call with this number, modulo how many there are.
+    /// Releases the held call with this number, modulo the number of held calls.
     Release(usize),
-    /// The cache loses everything.
+    /// The cache loses all data.
     Flush,
-    /// The same by being killed.
+    /// The cache loses all data because it is killed.
     KillCache,
-    /// The store is killed and comes back from its disk.
+    /// The store is killed and restarts from its disk.
     KillStore,
     Crash {
         at: usize,
@@ -140,11 +140,11 @@ pub enum Step {
     Restart {
         at: usize,
     },
-    /// Everything is well for a while: then everything has to be exact.
+    /// No fault for a while, after which everything has to be exact.
     Quiet,
 }
 
-/// A set-up and its steps.
+/// A setup and its steps.
 #[derive(Debug, Clone)]
 pub struct Case {
     pub setup: Setup,
@@ -153,9 +153,9 @@ pub struct Case {
 
 pub const SEGMENTS: [&str; 3] = ["sports", "a b,c=d\"e\\f", "}{🏀%7B*"];
 pub const USERS: [&str; 6] = ["u1", "u2", "in  ner", "{tag}:*?", "Юля🙂", "0"];
-/// The window in slots of a minute, and the others that are asked for.
+/// The full window in slots of a minute, and the other windows that are read.
 pub const WINDOWS: [u64; 3] = [10, 3, 1];
-/// How many of these are recounted.
+/// The number of these that are recounted.
 pub const RECOUNTED: usize = 2;
 pub const MINUTE: u64 = 60;
 

@@ -1,4 +1,4 @@
-//! The model: every pair that was ever sent, and what is known of it. Nothing here knows how headcount works.
+//! The model: every pair that was ever sent, and what is known of it. It does not know how headcount works.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -14,16 +14,16 @@ pub struct Sent {
     pub user: usize,
     pub segment: usize,
     pub slot: u64,
-    /// The instance that got it, whatever became of its process.
+    /// The instance that received it, whatever happened to its process.
     pub at: usize,
     pub sent: Moment,
     pub became: Became,
     /// When its user had surely been erased.
     pub erased: Option<Moment>,
-    /// Its user may have been erased: nobody may rely on it any more.
+    /// Its user may have been erased, so it may not be counted any more.
     pub is_in_doubt: bool,
-    /// Its instance could not tell the cache of it, nor that there is a gap.
-    pub is_untold: bool,
+    /// Its instance could not update the cache for it, nor report the gap.
+    pub is_unreported: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum Became {
     Stored(Moment),
     /// 202.
     Spooled,
-    /// An error, or no answer at all: it may have been recorded.
+    /// An error, or no response: it may have been recorded.
     Refused,
 }
 
@@ -42,11 +42,11 @@ pub struct Truth {
     pairs: Vec<Sent>,
     /// Users who are being erased.
     erasing: Vec<usize>,
-    /// Users who were, or may have been.
+    /// Users that were erased, or may have been.
     erased: Vec<Erased>,
 }
 
-/// A user whom instance `by` erased, as of no later than `until`.
+/// A user that instance `by` erased, as of no later than `until`.
 #[derive(Debug)]
 struct Erased {
     user: usize,
@@ -55,7 +55,7 @@ struct Erased {
     until: Timestamp,
 }
 
-/// An erasure under way.
+/// An erasure in flight.
 #[derive(Debug)]
 pub struct Erasing {
     user: usize,
@@ -78,7 +78,7 @@ impl Sent {
         matches!(self.became, Became::Stored(at) if at <= by) && !self.is_in_doubt
     }
 
-    /// Whether a count that began after `since` and was answered by `until` may hold it.
+    /// Whether a count that began after `since` and returned by `until` may include it.
     pub fn is_possible(&self, since: Moment, until: Moment) -> bool {
         self.sent <= until && self.erased.is_none_or(|erased| erased > since)
     }
@@ -90,7 +90,7 @@ impl Truth {
         self.pairs.iter().filter(within)
     }
 
-    /// Those whom a count that began after `by` has to hold.
+    /// The users that a count that began after `by` must include.
     pub fn sure(&self, segment: usize, slots: RangeInclusive<u64>, by: Moment) -> Users {
         let pairs = self.of(segment, slots);
         pairs
@@ -99,7 +99,7 @@ impl Truth {
             .collect()
     }
 
-    /// Those whom a count may hold that began after `since` and was answered by `until`.
+    /// The users that a count may include if it began after `since` and returned by `until`.
     pub fn possible(
         &self,
         segment: usize,
@@ -120,7 +120,8 @@ impl Truth {
         }
     }
 
-    /// Instance `by` is erasing a user: nothing of theirs is sure. What was settled before can be relied on to go.
+    /// Instance `by` begins to erase a user, so none of the user's pairs is sure. The pairs that were settled before
+    /// will be removed.
     pub fn begin_to_erase(&mut self, user: usize, by: usize) -> Erasing {
         self.erasing.push(user);
         for pair in &mut self.pairs {
@@ -135,7 +136,8 @@ impl Truth {
         }
     }
 
-    /// That has ended, and was noted as of no later than `until`; the user is erased if the instance said so.
+    /// Ends an erasure, which was noted as of no later than `until`. The user is erased if the instance reported
+    /// success.
     pub fn end_erasing(
         &mut self,
         erasing: &Erasing,
@@ -158,7 +160,7 @@ impl Truth {
         }
         for index in &erasing.settled {
             let pair = &mut self.pairs[*index];
-            // What waits in another instance's spool is delivered later.
+            // Pairs in another instance's spool are delivered later.
             let is_reached = pair.became != Became::Spooled || pair.at == by;
             if pair.user == erasing.user && is_reached {
                 pair.erased.get_or_insert(now);
@@ -166,10 +168,10 @@ impl Truth {
         }
     }
 
-    /// A pair is on its way, received at `now` by the clock of its instance.
+    /// Adds a pair in flight, received at `now` by the clock of its instance.
     pub fn send(&mut self, mut pair: Sent, now: Timestamp) {
         let is_doubtful = |erased: &Erased| {
-            // An instance whose clock is behind may take it for one from before an erasure that it has not heard of.
+            // An instance whose clock is behind may treat it as older than an erasure that it has not read yet.
             let is_behind = erased.by != pair.at && erased.until >= now;
             erased.user == pair.user && (is_behind || self.waits_elsewhere(erased))
         };
@@ -177,7 +179,8 @@ impl Truth {
         self.pairs.push(pair);
     }
 
-    /// Whether another instance may still deliver pairs of the user from before the erasure: it then erases the user again.
+    /// Whether another instance may still deliver pairs of the user from before the erasure. It then erases the user
+    /// again.
     fn waits_elsewhere(&self, erased: &Erased) -> bool {
         self.pairs.iter().any(|it| {
             let is_before = it.user == erased.user && it.sent <= erased.at;
@@ -185,17 +188,17 @@ impl Truth {
         })
     }
 
-    /// Instance `at` began anew: it knows no more what it could not tell.
+    /// Instance `at` restarted, and no longer knows which pairs the cache lacks.
     pub fn orphan(&mut self, at: usize) {
         for pair in &mut self.pairs {
-            let is_lost = pair.at == at && pair.is_untold;
+            let is_lost = pair.at == at && pair.is_unreported;
             if is_lost && matches!(pair.became, Became::Stored(_)) {
                 pair.at = usize::MAX;
             }
         }
     }
 
-    /// Nothing waits in any spool any more.
+    /// All spools are empty.
     pub fn all_delivered(&mut self, now: Moment) {
         for pair in &mut self.pairs {
             if pair.became == Became::Spooled {
@@ -204,18 +207,18 @@ impl Truth {
         }
     }
 
-    /// Every instance has heard of every erasure.
-    pub fn all_heard(&mut self) {
+    /// Every instance has read every erasure.
+    pub fn all_erasures_read(&mut self) {
         self.erased.clear();
     }
 
-    /// Instance `at` could not note its pairs of these segments, or has said so now.
-    pub fn note_untold(&mut self, at: usize, segments: &[usize], is_untold: bool) {
+    /// Instance `at` could not add its pairs of these segments to the pending counters, or has reported the gap now.
+    pub fn note_unreported(&mut self, at: usize, segments: &[usize], is_unreported: bool) {
         for pair in &mut self.pairs {
             let is_concerned = pair.at == at && segments.contains(&pair.segment);
-            // A note that fails is that of a request, or of a delivery, that is not finished.
-            if is_concerned && (!is_untold || !matches!(pair.became, Became::Stored(_))) {
-                pair.is_untold = is_untold;
+            // A failed update belongs to a request, or a delivery, that is not finished.
+            if is_concerned && (!is_unreported || !matches!(pair.became, Became::Stored(_))) {
+                pair.is_unreported = is_unreported;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What stands between an instance and the store or the cache: connections that go away, stall, and lose answers.
+//! The wire between an instance and the store or the cache: connections that fail, stall, and lose responses.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use tokio::time::Instant;
 
 use super::steps::{Call, Fate, Mode};
 
-/// Calls that wait, of all wires, in the order in which they came.
+/// Held calls of all wires, in the order of their arrival.
 pub type Held = Arc<Mutex<VecDeque<HeldCall>>>;
 
 #[derive(Debug)]
 pub struct HeldCall {
     wire: Arc<Wire>,
-    let_go: oneshot::Sender<()>,
+    sender: oneshot::Sender<()>,
 }
 
 impl HeldCall {
     pub fn release(self) {
         self.wire.note_trouble();
-        // Whoever waited may have given up.
-        let _ = self.let_go.send(());
+        // The waiting caller may have given up.
+        let _ = self.sender.send(());
     }
 
     pub fn is_of(&self, wire: &Arc<Wire>) -> bool {
         Arc::ptr_eq(&self.wire, wire)
     }
 
-    /// Whether nobody waits any more; it was trouble until now.
+    /// Whether the caller has given up. The wire was in trouble until now.
     pub fn is_given_up(&self) -> bool {
-        let is_given_up = self.let_go.is_closed();
+        let is_given_up = self.sender.is_closed();
         if is_given_up {
             self.wire.note_trouble();
         }
@@ -56,7 +56,7 @@ struct State {
     said: Vec<Said>,
 }
 
-/// What an instance said of pending pairs, or could not say.
+/// What an instance reported about pending pairs, or failed to report.
 #[derive(Debug)]
 pub enum Said {
     NotNoted(Vec<Segment>),
@@ -66,13 +66,13 @@ pub enum Said {
 /// A call waits for this.
 pub type Waiting = oneshot::Receiver<()>;
 
-/// What becomes of a call, decided.
+/// The decided fate of a call.
 pub enum Course {
     Passes,
     Fails(Fate),
     WaitsBefore(Waiting),
     WaitsAfter(Waiting),
-    /// Its instance is no more.
+    /// Its instance no longer exists.
     Never,
 }
 
@@ -112,13 +112,13 @@ impl Wire {
     }
 
     fn hold(self: &Arc<Self>) -> Waiting {
-        let (let_go, waiting) = oneshot::channel();
+        let (sender, waiting) = oneshot::channel();
         let wire = Arc::clone(self);
-        self.held.lock().push_back(HeldCall { wire, let_go });
+        self.held.lock().push_back(HeldCall { wire, sender });
         waiting
     }
 
-    /// Waits until it is released; for ever if the instance is gone by then.
+    /// Waits until the call is released, or forever if the instance has ended by then.
     pub async fn wait(&self, waiting: Waiting) {
         let _ = waiting.await;
         if self.state.lock().is_dead {
@@ -137,7 +137,7 @@ impl Wire {
         self.state.lock().next.push((call, fate));
     }
 
-    /// Works from here on.
+    /// Restores the connection.
     pub fn mend(&self) {
         let mut state = self.state.lock();
         state.mode = Mode::Up;
@@ -163,7 +163,7 @@ impl Wire {
         self.state.lock().trouble = Some(Instant::now());
     }
 
-    /// Whether anything was wrong with it since `since`, or is now.
+    /// Whether it had any fault since `since`, or has one now.
     pub fn was_troubled(self: &Arc<Self>, since: Instant) -> bool {
         let state = self.state.lock();
         let held = self.held.lock();

@@ -1,4 +1,4 @@
-//! A cache at the end of a wire: the one in memory, whose calls fail as those of a server do.
+//! A cache behind a wire: the cache in memory, whose calls fail like those of a server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +13,10 @@ use stores::memory::MemoryCache;
 use super::steps::{Call, Fate};
 use super::wire::{Course, Said, Wire};
 
-/// How long a call waits for its answer; it may be done later all the same.
+/// How long a call waits for its response. It may be executed later all the same.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// More than the epochs that the counters of one life of the cache go through in a case.
+/// More than the number of epochs that the counters use in one run of the cache.
 const EPOCHS_OF_A_LIFE: usize = 300;
 
 /// The cache that all instances share.
@@ -31,7 +31,7 @@ impl Shelf {
         Arc::clone(&self.cache.lock())
     }
 
-    /// Loses everything. Counters that begin then have another epoch than any before.
+    /// Loses all data. Counters that begin later have another epoch than any before.
     pub async fn flush(&self, frame: &TimeFrame) {
         let fresh = MemoryCache::default();
         let stranger = Segment::new("a stranger").unwrap();
@@ -79,7 +79,7 @@ impl WiredCache {
                 let _ = call(shelf.inner()).await;
                 Err(CacheError::Timeout)
             }
-            Course::Fails(_) => Err(CacheError::Unavailable("it is away".to_owned())),
+            Course::Fails(_) => Err(CacheError::Unavailable("switched off".to_owned())),
             Course::WaitsBefore(waiting) => {
                 let wire = Arc::clone(&self.wire);
                 let late = tokio::spawn(async move {
@@ -163,7 +163,7 @@ impl CountCache for WiredCache {
     async fn segments(&self) -> Result<KnownSegments, CacheError> {
         let list = async move |cache: Arc<MemoryCache>| {
             let mut known = cache.segments().await?;
-            // Always the same, so that a seed is.
+            // A fixed order, so that a seed gives the same case.
             known.names.sort_unstable();
             Ok(known)
         };

@@ -1,4 +1,4 @@
-//! A store at the end of a wire: the embedded one, which counts in rounds unless it is to be live.
+//! A store behind a wire: the embedded one, which counts in rounds unless it is to be live.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use stores::embedded::EmbeddedStore;
 use super::steps::{Call, Fate};
 use super::wire::{Course, Wire};
 
-/// The store that all instances share; it is replaced when it is killed.
+/// The store that all instances share. It is replaced when it is killed.
 #[derive(Debug)]
 pub struct Stock {
     pub store: Mutex<Arc<EmbeddedStore>>,
-    /// Who was erased: it survives as what the server keeps.
+    /// The noted erasures. They survive a kill, like the data of a server.
     erased: Mutex<Vec<Erasure>>,
 }
 
@@ -51,7 +51,7 @@ impl WiredStore {
         Arc::clone(&self.stock.store.lock())
     }
 
-    /// `call` is made at once, on this thread, so that no timer runs meanwhile.
+    /// `call` runs immediately, on this thread, so that no timer runs meanwhile.
     async fn via<T>(
         &self,
         kind: Call,
@@ -62,13 +62,15 @@ impl WiredStore {
             Course::Passes => call(&self.inner()),
             Course::Fails(Fate::AnswerLost) => {
                 let _ = call(&self.inner());
-                Err(StoreError::Timeout("the answer is lost".to_owned()))
+                Err(StoreError::Timeout("the response is lost".to_owned()))
             }
             Course::Fails(Fate::HalfDone) => {
                 half(&self.inner());
-                Err(StoreError::Unavailable("cut in the middle".to_owned()))
+                Err(StoreError::Unavailable(
+                    "the connection broke during the call".to_owned(),
+                ))
             }
-            Course::Fails(_) => Err(StoreError::Unavailable("it is away".to_owned())),
+            Course::Fails(_) => Err(StoreError::Unavailable("switched off".to_owned())),
             Course::WaitsBefore(waiting) => {
                 self.wire.wait(waiting).await;
                 call(&self.inner())
@@ -107,7 +109,7 @@ impl PairStore for WiredStore {
         as_of: Timestamp,
     ) -> Result<Count, StoreError> {
         if self.is_live {
-            // It is asked in memory.
+            // A live store counts in memory.
             return self.inner().count(segment, window, as_of).await;
         }
         let count = |store: &EmbeddedStore| block_on(store.count(segment, window, as_of));
@@ -124,7 +126,7 @@ impl PairStore for WiredStore {
         self.via(Call::StoreCount, count, nothing).await
     }
 
-    /// One in rounds counts a few together.
+    /// A store that counts in rounds counts a few segments together.
     fn counts_at_once(&self) -> usize {
         if self.is_live { 1 } else { 3 }
     }
@@ -203,7 +205,7 @@ impl PairStore for WiredStore {
         self.via(Call::Other, ping, nothing).await
     }
 
-    /// The others go on with it.
+    /// The other instances keep using it.
     async fn close(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A case as it runs: steps are taken, calls under way are followed, answers are checked.
+//! A running case: executes steps, tracks calls in flight, and checks results.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::truth::Truth;
 use super::wire::Said;
 use super::wired_store::Stock;
 
-/// Where the clock begins: 2026-11-21T12:00:00Z.
+/// The initial time of the clock: 2026-11-21T12:00:00Z.
 const NOON: i64 = 1_795_262_400;
 
 #[derive(Debug)]
@@ -35,16 +35,16 @@ pub struct World {
     pub requests: usize,
     /// When the timers last jumped.
     pub jumped: Option<Instant>,
-    /// The latest instant that an instance told of a segment over a window, and when it did so last.
+    /// For each instance, segment and window: the latest `as_of` in a response, and the moment of the last response.
     pub known: HashMap<(usize, usize, usize), (Timestamp, Moment)>,
-    /// What happened, for whoever reads of a failure.
+    /// The course of the case, for reading a failure.
     pub trace: Vec<String>,
     folder: TempDir,
     folders: usize,
 }
 
-/// Runs a case; an error tells what was broken after which course of things. Without servers everything is in this
-/// process, on timers that stand still.
+/// Runs a case. An error describes the broken promise and the course of the case. Without servers everything is in this
+/// process, with paused timers.
 pub async fn run(case: &Case, servers: Option<&Arc<Servers>>) -> Result<(), String> {
     let mut world = World::new(case.setup, servers).await;
     let outcome = world.all(&case.steps).await;
@@ -60,7 +60,7 @@ pub fn segment(index: usize) -> Segment {
     Segment::new(SEGMENTS[index]).unwrap()
 }
 
-/// The fastest place for files that need not last.
+/// The fastest directory for temporary files.
 fn folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
@@ -89,7 +89,7 @@ impl World {
         };
         let start = match site {
             Site::Here { .. } => Timestamp::from_second(NOON).unwrap(),
-            // InfluxDB drops what is older than its bucket keeps.
+            // InfluxDB drops points older than the retention of the bucket.
             Site::There(_) => Timestamp::now(),
         };
         let shared = Shared {
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    /// Where the store of this process has its files.
+    /// The directory of the store in this process.
     pub fn store_folder(&self) -> std::path::PathBuf {
         self.folder.path().join("store")
     }
@@ -206,7 +206,7 @@ impl World {
         self.folder.path().join(self.folders.to_string())
     }
 
-    /// Lets everything run that can, and looks at what was answered.
+    /// Runs everything that is ready, and checks the results.
     pub async fn settle(&mut self) -> Result<(), String> {
         let began = std::time::Instant::now();
         loop {
@@ -222,13 +222,13 @@ impl World {
         let may_hang = !self.shared.held.lock().is_empty() || self.is_there();
         promise!(
             self.running.is_empty() || may_hang,
-            "calls hang, and nothing holds them up: {:?}",
+            "calls hang, although none is held: {:?}",
             self.running
         );
         Ok(())
     }
 
-    /// How long to wait for calls. Threads that write files are not seen by the clock of the timers.
+    /// How long to wait for calls. The clock of the timers does not wait for threads that write files.
     fn patience(&self) -> Duration {
         let may_be_held = !self.shared.held.lock().is_empty();
         match (self.running.is_empty(), self.is_there()) {
@@ -251,8 +251,8 @@ impl World {
                 let numbers: Vec<_> = (0..SEGMENTS.len())
                     .filter(|index| names.contains(&segment(*index)))
                     .collect();
-                let is_untold = matches!(said, Said::NotNoted(_));
-                self.truth.note_untold(at, &numbers, is_untold);
+                let is_unreported = matches!(said, Said::NotNoted(_));
+                self.truth.note_unreported(at, &numbers, is_unreported);
             }
         }
         let (finished, running): (Vec<_>, Vec<_>) = self

@@ -1,4 +1,4 @@
-//! Connections beyond what the system lets the process open.
+//! More connections than the file descriptor limit of the process allows.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use crate::support::service::Service;
 use crate::support::wait::until;
 
 const IDLE: usize = 10_000;
-/// What a connection without a request may hold.
+/// The maximum memory of an idle connection, in bytes.
 const BYTES_PER_IDLE: usize = 16 * 1024;
-/// How long the service waits after a failed accept.
+/// How long the service pauses after a failed accept.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_idle_connections_cost_little_and_go() {
-    // Both ends are on this machine, and other tests run beside.
+async fn ten_thousand_idle_connections_cost_little_and_are_closed() {
+    // Both ends are on this machine, and other tests run concurrently.
     if open_files::raise().is_some_and(|limit| limit < IDLE as u64 + 2_000) {
         skip("10,000 idle connections: fewer than 12,000 files may be open (ulimit -Hn)");
         return;
@@ -30,7 +30,7 @@ async fn ten_thousand_idle_connections_cost_little_and_go() {
         ("IDLE_TIMEOUT", "5m"),
         ("MAX_CONNECTIONS", "10050"),
     ];
-    // The usual soft limit, which the service has to raise by itself.
+    // The usual soft limit, which the service has to raise.
     let server = Service::limited("1024:12000", folder.path(), &settings);
     assert_eq!(
         server.logged("files open"),
@@ -45,20 +45,20 @@ async fn ten_thousand_idle_connections_cost_little_and_go() {
     let mut idle = Vec::new();
     for n in 0..IDLE {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        // Every other has asked before.
+        // Every other connection has sent a request before.
         if n % 2 == 0 {
             assert_eq!(ask(&mut stream, "/healthz").await.unwrap().0, 200);
         }
         idle.push(stream);
     }
     assert_serves(&server).await;
-    // Some that were open before may be closed by now.
+    // Some connections that were open before may be closed by now.
     let accepted = async {
         while server.process().open_files() < files + IDLE - 10 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    within("all are accepted", accepted).await;
+    within("all connections are accepted", accepted).await;
     let growth = server.process().resident_bytes().saturating_sub(before);
     assert!(
         growth < (IDLE * BYTES_PER_IDLE) as u64,
@@ -71,12 +71,12 @@ async fn ten_thousand_idle_connections_cost_little_and_go() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    within("the descriptors are given back", gone).await;
+    within("the descriptors are released", gone).await;
     assert_serves(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_below_max_connections_is_said_and_kept() {
+async fn a_file_limit_below_max_connections_is_logged_and_respected() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "2s")];
     let server = Service::limited("300:300", folder.path(), &settings);
@@ -85,14 +85,15 @@ async fn a_limit_below_max_connections_is_said_and_kept() {
         matches!(said.as_slice(), [line] if line.contains(" 300 files") && line.contains(" 150 connections")),
         "{said:?}"
     );
-    // The first keeps its place by asking; the others fill the room, and the queue behind it.
+    // The first connection stays open because it sends requests. The others fill the connection limit and the accept
+    // queue.
     let mut first = TcpStream::connect(server.address()).await.unwrap();
     let mut others = Vec::new();
     for _ in 0..250 {
         others.push(TcpStream::connect(server.address()).await.unwrap());
         assert_eq!(ask(&mut first, "/healthz").await.unwrap().0, 200);
     }
-    // There are descriptors left for what is no client.
+    // Descriptors are left for files that are not client connections.
     let pair = br#"{"user_id":"u1","segment":"a"}"#;
     let head = format!(
         "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -102,13 +103,13 @@ async fn a_limit_below_max_connections_is_said_and_kept() {
     first.write_all(pair).await.unwrap();
     assert_eq!(answer(&mut first).await.unwrap().0, 200);
     assert!(server.process().open_files() < 300 - 50);
-    // Who waited comes in when the idle have been let go.
+    // Waiting connections are accepted after the idle ones are closed.
     assert_serves(&server).await;
     assert_eq!(server.logged("no connection can be accepted"), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
+async fn without_a_descriptor_accepting_pauses_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "5m")];
     let server = Service::limited("1000:1000", folder.path(), &settings);
@@ -120,7 +121,7 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
         found.map_or(0, |value| value.parse::<u64>().unwrap())
     };
     assert_eq!(failures(&mut known).await, 0);
-    // As if the process had opened all that it may.
+    // The process has no free descriptor.
     set_limit(&server, server.process().open_files());
     let wait = async || {
         let mut waiting = TcpStream::connect(server.address()).await.unwrap();
@@ -135,7 +136,7 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
     let mut shortages = 1;
     let several = async {
         while failures(&mut known).await == 0 {
-            // A file that was open for a moment when they were counted left room for one more.
+            // A file that was open only while descriptors were counted left one descriptor free.
             set_limit(&server, server.process().open_files());
             shortages += 1;
             waiting.push(wait().await);
@@ -145,7 +146,7 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
     };
     within("several attempts to accept", several).await;
     let tried = failures(&mut known).await;
-    // Taken afterwards: whatever held this test up, the attempts had as much time.
+    // Measured after the attempts: however long this test was delayed, the attempts had as much time.
     let most = started.elapsed().as_millis() / PAUSE.as_millis() + 2;
     assert!(
         u128::from(tried) <= most + 1,
@@ -157,23 +158,23 @@ async fn without_a_descriptor_accepting_pauses_and_goes_on_by_itself() {
         pair.len()
     );
     known.write_all(post.as_bytes()).await.unwrap();
-    assert_eq!(answer(&mut known).await.unwrap().0, 200, "writes go on");
+    assert_eq!(answer(&mut known).await.unwrap().0, 200, "writes continue");
     set_limit(&server, 1000);
     for mut waiting in waiting {
-        let (status, _) = within("who waited is answered", answer(&mut waiting))
+        let (status, _) = within("waiting requests get a response", answer(&mut waiting))
             .await
             .unwrap();
         assert_eq!(status, 200);
     }
     assert_serves(&server).await;
-    // Each shortage is said once, however many attempts there were in it.
+    // Each shortage is logged once, however many attempts it has.
     let said = server.logged("no connection can be accepted").len();
     assert!(
         (1..=shortages).contains(&said),
-        "said {said} times of {shortages} shortages"
+        "logged {said} times for {shortages} shortages"
     );
-    // A client may have its answer before the line is written.
-    until("each end of a shortage is said", async || {
+    // A client may receive its response before the line is logged.
+    until("the end of each shortage is logged", async || {
         server.logged("accepted again").len() == said
     })
     .await;

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand (RFC 9113): a client library would not say what these tests say.
+//! HTTP/2 frames written by hand (RFC 9113), since a client library would not send what these tests send.
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 pub const END_STREAM: u8 = 1;
-/// Of SETTINGS and PING.
+/// The ACK flag of SETTINGS and PING.
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
@@ -31,14 +31,14 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The head of a request, in literals (RFC 7541).
+/// The header block of a request, in literals (RFC 7541).
 pub fn head(method: &str, path: &str) -> Vec<u8> {
     let method = match method {
         "GET" => 0x82,
         "POST" => 0x83,
         other => panic!("{other} is not in the static table"),
     };
-    // The scheme http; the path and the authority, by the static table's names.
+    // The scheme is http. The path and the authority use names of the static table.
     let mut block = vec![method, 0x86, 0x04];
     text(&mut block, path);
     block.push(0x01);
@@ -46,7 +46,7 @@ pub fn head(method: &str, path: &str) -> Vec<u8> {
     block
 }
 
-/// A header that the decoder is asked to remember, under a new name.
+/// A header with a new name, which the decoder adds to its dynamic table.
 pub fn remembered(name: &str, value: &str) -> Vec<u8> {
     let mut block = vec![0x40];
     text(&mut block, name);
@@ -54,7 +54,7 @@ pub fn remembered(name: &str, value: &str) -> Vec<u8> {
     block
 }
 
-/// A string with its length in a prefix of seven bits.
+/// A string with its length as an integer with a 7-bit prefix.
 fn text(block: &mut Vec<u8>, text: &str) {
     let mut length = text.len();
     if length < 127 {
@@ -71,7 +71,7 @@ fn text(block: &mut Vec<u8>, text: &str) {
     block.extend_from_slice(text.as_bytes());
 }
 
-/// Opens a connection, on which each stream may be sent so many bytes.
+/// Opens a connection on which each stream has this initial flow-control window in bytes.
 pub async fn open(address: SocketAddr, window: u32) -> (OwnedReadHalf, OwnedWriteHalf) {
     let (read, mut write) = TcpStream::connect(address).await.unwrap().into_split();
     let mut setting = vec![0, 4];
@@ -84,7 +84,7 @@ pub async fn open(address: SocketAddr, window: u32) -> (OwnedReadHalf, OwnedWrit
     (read, write)
 }
 
-/// The next frame: its kind, flags, stream and payload. `None` when the connection has ended.
+/// The next frame: its kind, flags, stream and payload. `None` at the end of the connection.
 pub async fn next(read: &mut OwnedReadHalf) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     read.read_exact(&mut head).await.ok()?;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as it should not be spoken.
+//! Misuse of HTTP/1.1.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::{answer, ask, assert_serves, closes, growth_mib, within};
 use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_byte_at_a_time_holds_no_place_for_long() {
+async fn a_client_that_sends_a_byte_at_a_time_is_disconnected() {
     const SLOW: usize = 300;
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "1s")];
@@ -31,7 +31,7 @@ async fn a_byte_at_a_time_holds_no_place_for_long() {
                 }
             };
             let mut said = Vec::new();
-            // Both end with the connection, and what was said before that is read.
+            // Both finish when the connection is closed. Everything that was received before that is read.
             let _ = futures::future::join(dripping, read.read_to_end(&mut said)).await;
             (in_body, said)
         });
@@ -39,7 +39,7 @@ async fn a_byte_at_a_time_holds_no_place_for_long() {
     assert_serves(&server).await;
     let growth = growth_mib(&server, before);
     assert!(growth < 32, "{growth} MiB");
-    while let Some(ended) = within("the slow are let go", slow.join_next()).await {
+    while let Some(ended) = within("slow clients are disconnected", slow.join_next()).await {
         let (in_body, said) = ended.unwrap();
         let said = String::from_utf8_lossy(&said);
         assert_eq!(said.starts_with("HTTP/1.1 408 "), in_body, "{said}");
@@ -47,7 +47,7 @@ async fn a_byte_at_a_time_holds_no_place_for_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_have_a_size() {
+async fn the_size_of_a_request_head_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[]).await;
     let line = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n");
@@ -75,7 +75,7 @@ async fn heads_have_a_size() {
         let (mut read, mut write) = stream.split();
         let mut said = Vec::new();
         let writing = async {
-            // It need not be read to its end.
+            // The service need not read it to its end.
             let _ = write.write_all(head.as_bytes()).await;
             let _ = write.write_all(b"\r\n").await;
         };
@@ -94,7 +94,7 @@ async fn heads_have_a_size() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_without_end_is_ended() {
+async fn a_body_without_end_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[("MAX_BODY", "64 KiB")]).await;
     let before = server.process().resident_bytes();
@@ -106,9 +106,9 @@ async fn a_body_without_end_is_ended() {
     for (what, begin, endless) in [
         ("chunks", "", &chunk),
         ("tiny chunks", "", &tiny),
-        ("extensions of chunks", "", &extension),
+        ("chunk extensions", "", &extension),
         ("trailers", "1\r\nx\r\n0\r\n", &trailers),
-        ("the length of a chunk", "", &"0".repeat(1000)),
+        ("a chunk length", "", &"0".repeat(1000)),
     ] {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_body_without_end_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_requests_at_once_are_answered_in_order() {
+async fn thousands_of_pipelined_requests_get_responses_in_order() {
     const REQUESTS: usize = 5_000;
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[]).await;
@@ -150,7 +150,7 @@ async fn thousands_of_requests_at_once_are_answered_in_order() {
     let mut said = String::new();
     let mut buffer = vec![0; 64 * 1024];
     while said.matches("HTTP/1.1 200").count() < REQUESTS || !said.ends_with('}') {
-        let length = within("the next answer", read.read(&mut buffer))
+        let length = within("the next response", read.read(&mut buffer))
             .await
             .unwrap();
         assert!(length > 0);
@@ -166,7 +166,7 @@ async fn thousands_of_requests_at_once_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_nothing_any_more_is_let_go() {
+async fn silent_clients_are_disconnected() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1s")];
     let server = Service::start(folder.path(), &settings).await;
@@ -176,7 +176,7 @@ async fn who_says_nothing_any_more_is_let_go() {
     let mut before = TcpStream::connect(server.address()).await.unwrap();
     assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
     within("silence from the beginning", closes(&mut silent)).await;
-    within("silence after an answer", closes(&mut before)).await;
+    within("silence after a response", closes(&mut before)).await;
     let (status, _) = within("silence in a body", answer(&mut half))
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! HTTP/2 as it should not be spoken: floods of frames that cost the sender little.
+//! Misuse of HTTP/2: floods of frames that cost the sender little.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use super::frames::{
 use super::{assert_serves, growth_mib, within};
 use crate::support::service::Service;
 
-/// A flood is over after so many bytes, if nobody ends it before.
+/// A flood stops after this many bytes, unless the service closes the connection before.
 const FLOOD: usize = 4 << 20;
-/// Nor does it go on for longer than this when nobody takes it in.
+/// A flood also stops after this time when the service does not read.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// The same for one that has to end the connection, on a machine that is busy.
+/// The same for a flood that must end the connection, on a busy machine.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
-/// Whatever one connection says. Debug builds and the allocator's slack are most of it.
+/// The maximum memory growth, whatever one connection sends. Most of it is due to debug builds and the allocator's
+/// slack.
 const MAX_GROWTH_MIB: u64 = 24;
 
-/// What is said again and again; by number, since streams are numbered.
+/// The bytes that are sent repeatedly, by number, since streams are numbered.
 type Endless = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 
 /// The number of the n-th stream of a client.
@@ -29,13 +30,14 @@ fn stream(n: u32) -> u32 {
     2 * n + 1
 }
 
-/// What it is called, whether the service has to end the connection, what is said first, and what is said on and on.
+/// The name of the flood, whether the service has to close the connection, the bytes sent first, and the bytes sent
+/// repeatedly.
 fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
     let get = || head("GET", "/v1/segments/a/count");
     let post = frame(HEADERS, END_HEADERS, 1, &head("POST", "/v1/pairs"));
     let begun = frame(HEADERS, END_STREAM, 1, &get());
     let bomb = {
-        // 4,000 bytes remembered once, then named by one byte each: 16 MB from 4 KB.
+        // 4,000 bytes are stored in the table once, then referenced by one byte each: 16 MB from 4 KB.
         let mut block = get();
         block.extend_from_slice(&remembered("x-bomb", &"y".repeat(3_900)));
         block.extend(std::iter::repeat_n(0xbe, 4_000));
@@ -48,7 +50,7 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
     let reset = |n| frame(RST_STREAM, 0, stream(n), &8u32.to_be_bytes());
     vec![
         (
-            "streams that are reset at once",
+            "streams that are reset immediately",
             true,
             vec![],
             Box::new(move |n| {
@@ -66,7 +68,7 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
             Box::new(|n| frame(HEADERS, END_HEADERS, stream(n), &head("POST", "/v1/pairs"))),
         ),
         (
-            "streams with a wrong head",
+            "streams with an invalid header block",
             true,
             vec![],
             Box::new(|n| {
@@ -79,31 +81,31 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
             }),
         ),
         (
-            "heads that go on in pieces",
+            "header blocks in endless continuations",
             true,
             begun.clone(),
             Box::new(|_| frame(CONTINUATION, 0, 1, b"\0\x01x\x01y")),
         ),
         (
-            "heads that go on in large pieces",
+            "header blocks in endless large continuations",
             true,
             begun.clone(),
             Box::new(|_| frame(CONTINUATION, 0, 1, &b"\0\x01x\x01y".repeat(3_000))),
         ),
         (
-            "heads that go on in empty pieces",
+            "header blocks in endless empty continuations",
             true,
             begun,
             Box::new(|_| frame(CONTINUATION, 0, 1, b"")),
         ),
         (
-            "heads that are short and mean much",
+            "short header blocks that expand",
             false,
             vec![],
             Box::new(move |n| frame(HEADERS, END_HEADERS | END_STREAM, stream(n), &bomb)),
         ),
         (
-            "heads of 64 KB",
+            "header blocks of 64 KB",
             false,
             vec![],
             Box::new(move |n| {
@@ -130,7 +132,7 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
             Box::new(|_| frame(PING, 0, 0, &[7; 8])),
         ),
         (
-            "answers to pings that nobody sent",
+            "acknowledgements of pings that were not sent",
             false,
             vec![],
             Box::new(|_| frame(PING, ACK, 0, &[7; 8])),
@@ -148,7 +150,7 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
             Box::new(|_| frame(WINDOW_UPDATE, 0, 0, &0x00ff_ffffu32.to_be_bytes())),
         ),
         (
-            "room in bytes",
+            "window updates of a byte",
             false,
             vec![],
             Box::new(|_| frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())),
@@ -160,13 +162,13 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
             Box::new(|_| frame(0x55, 0, 0, &[0; 100])),
         ),
         (
-            "empty pieces of a body",
+            "empty data frames",
             true,
             post.clone(),
             Box::new(|_| frame(DATA, 0, 1, b"")),
         ),
         (
-            "pieces of a body of a byte",
+            "data frames of a byte",
             true,
             post,
             Box::new(|_| frame(DATA, 0, 1, b" ")),
@@ -175,7 +177,7 @@ fn floods() -> Vec<(&'static str, bool, Vec<u8>, Endless)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn floods_of_frames_are_ended_or_cost_little() {
+async fn floods_of_frames_end_the_connection_or_cost_little() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[("MAX_BODY", "1 MiB")]).await;
     for (what, has_to_end, begin, endless) in floods() {
@@ -195,7 +197,7 @@ async fn floods_of_frames_are_ended_or_cost_little() {
     }
 }
 
-/// Sends until the service ends the connection (true), does not take in any more, or enough was sent.
+/// Sends until the service closes the connection (true), stops reading, or enough was sent.
 async fn flood(write: &mut OwnedWriteHalf, endless: &Endless, patience: Duration) -> bool {
     let mut sent = 0;
     let mut numbers = 0..;
@@ -215,7 +217,7 @@ async fn read_all(mut read: OwnedReadHalf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_peer_that_answers_no_ping_is_gone() {
+async fn a_client_that_does_not_answer_pings_is_disconnected() {
     let folder = tempfile::tempdir().unwrap();
     let server = Service::start(folder.path(), &[("HEADER_TIMEOUT", "1s")]).await;
     let (mut read, mut write) = frames::open(server.address(), 65_535).await;

@@ -1,4 +1,5 @@
-//! Ten times what the service can take: it says so, keeps its memory, serves readers, and goes on afterwards.
+//! A load of ten times the capacity: the service rejects the excess, keeps its memory bounded, serves readers, and
+//! recovers afterwards.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,21 +15,21 @@ use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::service::Service;
 
-/// Pairs of a post, each of a user of its own.
+/// Pairs in a post, each of another user.
 const PAIRS: u64 = 100;
-/// For how long load is offered at least.
+/// The minimum duration of the load.
 const LOAD: Duration = Duration::from_secs(4);
 
-/// Posts whose users nobody else posts, and what became of them.
+/// Posts whose users appear in no other post, and their results.
 #[derive(Clone, Default)]
 struct Posts {
-    /// The number of the first request's first user.
+    /// The number of the first user of the first request.
     first: u64,
-    /// Pairs of a 200.
+    /// Pairs of posts with a 200.
     acknowledged: Arc<AtomicU64>,
-    /// Pairs of which nobody knows.
+    /// Pairs of posts with an unknown result.
     unknown: Arc<AtomicU64>,
-    /// What other answers said.
+    /// The bodies of other responses.
     refusals: Arc<Mutex<Vec<String>>>,
 }
 
@@ -51,19 +52,19 @@ impl Script for Posts {
     fn answered(&self, _: u64, answer: Option<(u16, &[u8])>) {
         match answer {
             Some((200, _)) => self.acknowledged.fetch_add(PAIRS, Ordering::SeqCst),
-            // Refused at once: nothing of it was passed on.
+            // Rejected immediately: none of it reached the store.
             Some((429, body)) => {
                 let mut refusals = self.refusals.lock().unwrap();
                 refusals.push(String::from_utf8_lossy(body).into_owned());
                 0
             }
-            // It failed on its way to the store, or after.
+            // It failed before or after it reached the store.
             _ => self.unknown.fetch_add(PAIRS, Ordering::SeqCst),
         };
     }
 }
 
-/// Counts, asked for again and again.
+/// Repeated reads of a count.
 struct Counts;
 
 impl Script for Counts {
@@ -87,7 +88,8 @@ fn plan(server: &Service, rate: f64, connections: usize) -> OpenLoop {
     }
 }
 
-/// Posts at this rate and reads beside, for a while and until it was enough of both; what became of them.
+/// Posts at this rate and reads concurrently, until the time is over and both have enough responses. Returns their
+/// results.
 async fn offer(
     server: &Service,
     rate: f64,
@@ -108,7 +110,7 @@ async fn offer(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    within("enough of the load is answered", offered).await;
+    within("enough requests of the load get responses", offered).await;
     let rest = tokio::task::spawn_blocking(|| (writing.stop(), reading.stop()));
     let (of_writes, of_reads) = rest.await.unwrap();
     writes.add(&of_writes);
@@ -116,7 +118,7 @@ async fn offer(
     (writes, reads)
 }
 
-/// Posts at this rate for a while, and until one was taken; how many were.
+/// Posts at this rate until the time is over and one post was accepted. Returns the number of accepted posts.
 async fn offer_alone(plan: OpenLoop, posts: &Posts, time: Duration) -> u64 {
     let writing = plan.start(posts.clone());
     let mut writes = Tally::default();
@@ -126,13 +128,13 @@ async fn offer_alone(plan: OpenLoop, posts: &Posts, time: Duration) -> u64 {
             writes.add(&writing.take());
         }
     };
-    within("a post is taken", offered).await;
+    within("a post is accepted", offered).await;
     let rest = tokio::task::spawn_blocking(|| writing.stop());
     writes.add(&rest.await.unwrap());
     writes.of_status(200)
 }
 
-/// Posts until a pair is accepted. A refusal says how long to wait.
+/// Posts until a pair is accepted. A rejection states how long to wait.
 async fn post_until_accepted(server: &Service) {
     let mut stream = TcpStream::connect(server.address()).await.unwrap();
     let request = post("{\"user_id\":\"late\",\"segment\":\"after\"}\n");
@@ -152,9 +154,9 @@ async fn post_until_accepted(server: &Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_times_the_capacity_is_turned_away_in_time() {
+async fn load_beyond_the_capacity_is_rejected_in_time() {
     let folder = tempfile::tempdir().unwrap();
-    // One post under way at a time, so that two processors can offer ten times what is taken.
+    // One post at a time, so that two processors can offer ten times the capacity.
     let settings = [("QUEUE_PAIRS", "100"), ("MAX_BODY", "256 KiB")];
     let server = Service::start(folder.path(), &settings).await;
     let alone = Posts::default();
@@ -174,7 +176,7 @@ async fn ten_times_the_capacity_is_turned_away_in_time() {
     let (writes, reads) = offer(&server, rate, &posts, both).await;
     let growth = growth_mib(&server, before);
 
-    // Every request that was sent was answered: taken, or turned away with the reason.
+    // Every request that was sent got a response: accepted, or rejected with the reason.
     assert_eq!((writes.failed, reads.failed), (0, 0));
     let (taken, refused) = (writes.of_status(200), writes.of_status(429));
     assert!(taken > 0 && refused > 0, "{writes}");
@@ -184,7 +186,7 @@ async fn ten_times_the_capacity_is_turned_away_in_time() {
     }
     assert_eq!(reads.of_status(200), reads.answers(), "{reads}");
     assert!(reads.answers() > 0);
-    // The bodies' room is 32 x 256 KiB; what was accepted takes some 20 bytes a pair; 132 connections have their buffers.
+    // Request bodies may take 32 x 256 KiB, each accepted pair about 20 bytes, and 132 connections have their buffers.
     let accepted_mib = posts.acknowledged() * 20 / (1 << 20);
     assert!(growth < 8 + 24 + accepted_mib, "{growth} MiB");
 
@@ -196,7 +198,7 @@ async fn ten_times_the_capacity_is_turned_away_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_stalls_fills_the_queue_and_no_more() {
+async fn a_stalled_store_fills_no_more_than_the_queue() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -215,7 +217,7 @@ async fn a_store_that_stalls_fills_the_queue_and_no_more() {
     let calm = Posts::default();
     let load = plan(&server, 20.0, 2);
     offer_alone(load, &calm, Duration::from_millis(500)).await;
-    // Known from now on, whatever happens to the store.
+    // From here on the count is in the cache, whatever happens to the store.
     server.count("a").await;
     let before = server.process().resident_bytes();
 
@@ -229,7 +231,8 @@ async fn a_store_that_stalls_fills_the_queue_and_no_more() {
     let growth = growth_mib(&server, before);
     assert_eq!((writes.failed, reads.failed), (0, 0));
     let (refused, away) = (writes.of_status(429), writes.of_status(503));
-    // Some were under way when the store stalled, the next found the queue full, and later ones the store away.
+    // Some writes were in flight when the store stalled. The next ones found the queue full, and later ones found the
+    // store unavailable.
     assert!(
         away > 0 && refused + away + writes.of_status(200) == writes.answers(),
         "{writes}"

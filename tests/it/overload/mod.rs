@@ -1,4 +1,5 @@
-//! More than the service can take, and clients that mean it no good: it goes on serving the others, in bounded memory.
+//! More load than the service can handle, and malicious clients. The service continues to serve other clients, in
+//! bounded memory.
 
 mod files;
 mod frames;
@@ -15,30 +16,30 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::service::Service;
 
-/// Long after anything that is waited for should have happened, on a machine under load too.
+/// The timeout of every wait, long enough for a machine under load.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Waits for what should happen soon.
+/// Waits for a future, and fails the test at the deadline.
 async fn within<T>(what: &str, happening: impl Future<Output = T>) -> T {
     let happened = tokio::time::timeout(DEADLINE, happening).await;
     happened.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}"))
 }
 
-/// A client with little room for answers: what it does not read stays with the service.
+/// A client with a small receive buffer: the service has to hold what the client does not read.
 async fn connect_narrow(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(address).await.unwrap()
 }
 
-/// One request without a body on an open connection; the status.
+/// Sends a request without a body on an open connection. Returns the status.
 async fn ask(stream: &mut TcpStream, target: &str) -> std::io::Result<(u16, String)> {
     let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     answer(stream).await
 }
 
-/// The next answer on an open connection: its status, and its head and body.
+/// The next response on an open connection: its status, and its head and body.
 async fn answer(stream: &mut TcpStream) -> std::io::Result<(u16, String)> {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {
@@ -54,29 +55,29 @@ async fn answer(stream: &mut TcpStream) -> std::io::Result<(u16, String)> {
     Ok((status, head + &String::from_utf8_lossy(&body)))
 }
 
-/// Whether the peer has closed the connection; reads on until it has.
+/// Waits until the peer closes the connection, and reads until then.
 async fn closes(stream: &mut TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
-    // A reset is an end, too.
+    // A reset ends the connection, too.
     while let Ok(1..) = stream.read(&mut buffer).await {}
 }
 
-/// The service answers somebody new, at once, while others misbehave.
+/// Asserts that the service serves a new client immediately while others misbehave.
 async fn assert_serves(server: &Service) {
     let asked = async {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         ask(&mut stream, "/v1/segments/any/count").await.unwrap()
     };
-    let (status, text) = within("an answer to somebody else", asked).await;
+    let (status, text) = within("a response to another client", asked).await;
     assert_eq!(status, 200, "{text}");
 }
 
-/// Growth of memory since `before`, in MiB.
+/// The growth of memory since `before`, in MiB.
 fn growth_mib(server: &Service, before: u64) -> u64 {
     server.process().resident_bytes().saturating_sub(before) >> 20
 }
 
-/// Says that a test is left out, and why, visibly: the harness hides what a test prints.
+/// Prints visibly that a test is skipped, and why: the harness hides the output of tests.
 fn skip(why: &str) {
     use std::io::Write;
     let line = format!("SKIPPED: {why}\n");

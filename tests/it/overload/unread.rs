@@ -1,4 +1,5 @@
-//! Clients that ask and never read the answer: what they do not take has to be held, and so has a bound and an end.
+//! Clients that send requests and never read the responses: the service has to hold unread data, bounded in size and in
+//! time.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use super::{DEADLINE, assert_serves, connect_narrow, growth_mib, within};
 use crate::support::service::Service;
 use crate::support::wait::until;
 
-/// An answer of about 60 KB.
+/// A response of about 60 KB.
 const LARGE: &str = "/v1/segments?limit=1000";
 const SEGMENTS: usize = 300;
 
@@ -18,8 +19,8 @@ async fn server_with_large_answers(folder: &std::path::Path) -> Service {
     let lines: String = (0..SEGMENTS)
         .map(|n| format!("{{\"user_id\":1,\"segment\":\"{n:0>120}\"}}\n"))
         .collect();
-    // The time for heads is short for a busy machine.
-    until("the pairs are taken", async || {
+    // The header timeout is short for a busy machine.
+    until("the pairs are accepted", async || {
         let post = reqwest::Client::new().post(format!("{}/v1/pairs", server.url()));
         let post = post.header("content-type", "application/x-ndjson");
         let answer = post.body(lines.clone()).send().await;
@@ -30,7 +31,7 @@ async fn server_with_large_answers(folder: &std::path::Path) -> Service {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_reads_are_few_and_end() {
+async fn unread_responses_are_bounded_in_number_and_time() {
     const CLIENTS: usize = 100;
     let folder = tempfile::tempdir().unwrap();
     let server = server_with_large_answers(folder.path()).await;
@@ -42,12 +43,13 @@ async fn answers_that_nobody_reads_are_few_and_end() {
     for _ in 0..CLIENTS {
         let mut stream = connect_narrow(server.address()).await;
         let request = format!("GET {LARGE} HTTP/1.1\r\nhost: localhost\r\n\r\n").repeat(100);
-        // One that a busy machine was too slow for has been let go already.
+        // The service may have closed a connection for which a busy machine was too slow.
         let _ = stream.write_all(request.as_bytes()).await;
         deaf.push(stream);
     }
     assert_serves(&server).await;
-    // The service cuts them off; they do not see it, since their windows are shut to that, too.
+    // The service resets the connections. The clients do not notice, since their receive windows are closed to that as
+    // well.
     let mut most = 0;
     let gone = async {
         loop {
@@ -59,15 +61,15 @@ async fn answers_that_nobody_reads_are_few_and_end() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    within("clients that do not read are let go", gone).await;
-    // An answer each, whatever else they asked for.
+    within("clients that do not read are disconnected", gone).await;
+    // One response each, however many requests a client sent.
     assert!(most < 64, "{most} MiB");
     drop(deaf);
     assert_serves(&server).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn streams_that_nobody_reads_are_few_and_end() {
+async fn unread_streams_are_bounded_in_number_and_time() {
     const CLIENTS: usize = 10;
     const STREAMS: u32 = 100;
     let folder = tempfile::tempdir().unwrap();
@@ -76,7 +78,7 @@ async fn streams_that_nobody_reads_are_few_and_end() {
     let started = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..CLIENTS {
-        // No stream may be sent a byte.
+        // A window of zero: no stream may be sent a byte.
         let (mut read, mut write) = frames::open(server.address(), 0).await;
         for n in 0..STREAMS {
             let get = frame(
@@ -88,7 +90,7 @@ async fn streams_that_nobody_reads_are_few_and_end() {
             write.write_all(&get).await.unwrap();
         }
         clients.spawn(async move {
-            // Alive, and polite but for that.
+            // The client answers pings and is well-behaved apart from that.
             let mut answers = 0;
             while let Some((kind, flags, _, payload)) = frames::next(&mut read).await {
                 match (kind, flags) {
@@ -118,11 +120,11 @@ async fn streams_that_nobody_reads_are_few_and_end() {
         }
         assert!(
             started.elapsed() < 2 * DEADLINE,
-            "{} clients were not let go",
+            "{} clients were not disconnected",
             clients.len()
         );
     }
     assert!(answers > 0);
-    // A thousand answers, and what a stream costs.
+    // A thousand responses, and the cost of the streams.
     assert!(most < 60 + 64, "{most} MiB");
 }

@@ -1,4 +1,4 @@
-//! The service in this process, on a port of its own, with a clock that the test owns.
+//! The service in this process, on its own port, with a clock that the test controls.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -23,12 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Where the clock stands at first: 2026-11-21T12:00:00Z.
+/// The initial time of the clock: 2026-11-21T12:00:00Z.
 pub const NOON: i64 = 1_795_262_400;
 
 use super::switchable::SwitchableStore;
 
-/// The service. Stop it, or it ends with the test's runtime.
+/// The service. It ends with the test's runtime, unless it is stopped before.
 pub struct App {
     pub addr: SocketAddr,
     pub headcount: Arc<Headcount>,
@@ -45,12 +45,12 @@ impl App {
         Self::start_with(&[]).await
     }
 
-    /// The service with some settings, as texts by name.
+    /// The service with settings, given as strings by name.
     pub async fn start_with(given: &[(&str, &str)]) -> Self {
         Self::launch(given, |store| store).await
     }
 
-    /// The service over a store that is not live and can be switched off.
+    /// The service over a store that is not live and can be made unavailable.
     pub async fn start_switchable(given: &[(&str, &str)]) -> (Self, Arc<SwitchableStore>) {
         let mut switch = None;
         let app = Self::launch(given, |store| {
@@ -109,12 +109,12 @@ impl App {
         self.stop.cancel();
     }
 
-    /// Whether serving has come to its end.
+    /// Whether serving has ended.
     pub fn has_stopped(&self) -> bool {
         self.serving.is_finished()
     }
 
-    /// Stops the service; how that went.
+    /// Stops the service and returns the result of the drain.
     pub async fn stop(self) -> Drained {
         self.stop.cancel();
         let drained = self.serving.await.unwrap();
@@ -122,7 +122,7 @@ impl App {
         drained
     }
 
-    /// Moves the clock ahead.
+    /// Advances the clock.
     pub fn advance(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
@@ -176,19 +176,19 @@ impl App {
         Answer::of(request.send().await.unwrap()).await
     }
 
-    /// The users of a segment, whose name is percent-encoded already.
+    /// The users of a segment, given by its percent-encoded name.
     pub async fn users(&self, segment: &str) -> u64 {
         let answer = self.get(&format!("/v1/segments/{segment}/count")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json["users"].as_u64().unwrap()
     }
 
-    /// A connection to say anything on.
+    /// A raw connection.
     pub async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
 
-    /// What comes back to `request`, byte by byte, until the service closes the connection.
+    /// Sends raw bytes, and returns everything that the service sends until it closes the connection.
     pub async fn say(&self, request: &[u8]) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
@@ -197,7 +197,7 @@ impl App {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// The value of a metric's line, 0 when there is none.
+    /// The value of a metric's line, or 0 if the line is missing.
     pub async fn metric(&self, line: &str) -> f64 {
         let text = self.get("/metrics").await.text;
         let found = text
@@ -207,20 +207,20 @@ impl App {
     }
 }
 
-/// An answer, read whole.
+/// A response with its complete body.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
-    /// Null where the body is no JSON.
+    /// Null if the body is not JSON.
     pub json: Value,
 }
 
-/// Those of the sign-in form, which is for browsers and no part of the document.
+/// The codes of the sign-in form, which is for browsers and not part of the OpenAPI document.
 const CODES_OF_THE_PAGE: [&str; 3] = ["cross_site", "insecure", "sign_in_refused"];
 
-/// What the service says of itself.
+/// The OpenAPI document of the service.
 fn document() -> &'static str {
     static DOCUMENT: OnceLock<String> = OnceLock::new();
     DOCUMENT.get_or_init(|| http::openapi().unwrap())
@@ -253,8 +253,8 @@ impl Answer {
             let code = json["code"].as_str().unwrap_or_default();
             let is_documented =
                 CODES_OF_THE_PAGE.contains(&code) || document().contains(&format!("`{code}`"));
-            // A HEAD has no body to look at.
-            assert!(text.is_empty() || is_documented, "no document knows {text}");
+            // A response to HEAD has no body to check.
+            assert!(text.is_empty() || is_documented, "undocumented: {text}");
         }
         Self {
             status,
@@ -264,12 +264,12 @@ impl Answer {
         }
     }
 
-    /// Status and code of a problem.
+    /// The status and the code of a problem.
     pub fn problem(&self) -> (u16, &str) {
         (self.status, self.json["code"].as_str().unwrap_or(""))
     }
 
-    /// Index and code of each error of an item.
+    /// The index and the code of each item's error.
     pub fn errors(&self) -> Vec<(u64, &str)> {
         let errors = self.json["errors"].as_array().unwrap();
         let error = |error: &'_ Value| error["index"].as_u64().unwrap();

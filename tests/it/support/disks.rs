@@ -1,4 +1,4 @@
-//! File systems of a test's own: small, read-only, broken. They need mounting, which is for the superuser.
+//! File systems for single tests: small, read-only, or broken. Mounting them needs the superuser.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,16 @@ use std::process::{Command, Output};
 
 use super::say::skip;
 
-/// A file system that is gone with this value.
+/// A file system that is unmounted on drop.
 pub struct OwnDisk {
     directory: tempfile::TempDir,
-    /// The file that holds it, where memory does not.
+    /// The file that holds it, unless it is in memory.
     image: Option<PathBuf>,
 }
 
 impl OwnDisk {
-    /// In memory, of this size as `mount` takes it. `None`, after one visible line, where none may be mounted.
+    /// A file system in memory, of this size in the syntax of `mount`. Returns `None`, after one visible line, if tmpfs
+    /// can't be mounted.
     pub fn in_memory(size: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
@@ -24,12 +25,12 @@ impl OwnDisk {
             let image = None;
             return Some(Self { directory, image });
         }
-        skip("a small disk: no tmpfs can be mounted here");
+        skip("a small disk: tmpfs can't be mounted here");
         None
     }
 
-    /// ext4 in a file, which becomes read-only at an error, as on most servers. `None`, after one visible line, where
-    /// that can't be had.
+    /// ext4 in a file, which becomes read-only after an error, as on most servers. Returns `None`, after one visible
+    /// line, if it can't be created and mounted.
     pub fn ext4() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().with_extension("ext4");
@@ -47,7 +48,7 @@ impl OwnDisk {
         if made && disk.mount() {
             return Some(disk);
         }
-        skip("an ext4 file system: none can be made and mounted here");
+        skip("an ext4 file system: it can't be created and mounted here");
         None
     }
 
@@ -62,20 +63,20 @@ impl OwnDisk {
             .arg(self.path()))
     }
 
-    /// Takes it away and brings it back, as a machine does that starts again: what was not synced may be lost.
+    /// Unmounts and mounts it, as a machine that restarts does. Data that was not synced may be lost.
     pub fn mount_again(&self) {
         assert!(run(Command::new("umount").arg(self.path())));
         assert!(self.mount());
     }
 
-    /// Makes it read-only, or writable again. The system refuses the former while a file is open for writing.
+    /// Makes it read-only, or writable again. The system refuses to make it read-only while a file is open for writing.
     pub fn remount(&self, how: &str) -> bool {
         run(Command::new("mount")
             .args(["-o", &format!("remount,{how}")])
             .arg(self.path()))
     }
 
-    /// Has the kernel find an error in the file system, upon which it refuses every change until it is mounted again.
+    /// Makes the kernel find an error in the file system. It refuses every change until it is mounted again.
     pub fn break_down(&self) {
         let device = Command::new("findmnt")
             .args(["-n", "-o", "SOURCE"])
@@ -86,14 +87,15 @@ impl OwnDisk {
         std::fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "1").unwrap();
     }
 
-    /// Drops everything that was not synced, and fails every call from here on: a machine that dies. Whether it can.
+    /// Drops everything that was not synced, and fails every call from here on, as when a machine loses power. Returns
+    /// whether the system supports it.
     pub fn lose_power(&self) -> bool {
         run(Command::new("xfs_io")
             .args(["-x", "-c", "shutdown"])
             .arg(self.path()))
     }
 
-    /// Leaves no byte free, but for what is given back by removing the file.
+    /// Fills the file system to the last byte. Removing the returned file frees the space.
     pub fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = std::fs::File::create(&path).unwrap();
@@ -106,7 +108,7 @@ impl OwnDisk {
 
 impl Drop for OwnDisk {
     fn drop(&mut self) {
-        // Lazily: a process that was just killed may still hold a file.
+        // A lazy unmount, since a process that was just killed may still hold a file.
         run(Command::new("umount").arg("-l").arg(self.path()));
         if let Some(image) = &self.image {
             let _ = std::fs::remove_file(image);

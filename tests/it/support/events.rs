@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// Changes come within a second; a busy machine may need much longer.
+/// Changes arrive within a second. A busy machine may need much longer.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// An event, or a piece without one: a heart-beat, or the beginning.
+/// An event, or a comment: a heartbeat, or the start of the stream.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Event {
     pub id: String,
-    /// Empty for a piece without an event.
+    /// Empty for a comment.
     pub event: String,
     pub data: Value,
 }
@@ -23,7 +23,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the stream at `url`, which must be answered with 200, and waits for its first piece.
+    /// Opens the stream at `url`, which must return 200, and waits for its first part.
     pub async fn open(url: &str, last_id: Option<&str>) -> Self {
         let headers: Vec<_> = last_id
             .map(|id| ("last-event-id", id))
@@ -52,11 +52,11 @@ impl Listener {
             text: String::new(),
         };
         let first = listener.piece().await.unwrap();
-        assert_eq!(first.event, "", "no event comes by itself");
+        assert_eq!(first.event, "", "the stream starts without an event");
         listener
     }
 
-    /// The next piece; `None` at the end of the stream.
+    /// The next part, or `None` at the end of the stream.
     pub async fn piece(&mut self) -> Option<Event> {
         loop {
             if let Some((piece, rest)) = self.text.split_once("\n\n") {
@@ -65,7 +65,7 @@ impl Listener {
                 return Some(event);
             }
             let chunk = tokio::time::timeout(DEADLINE, self.response.chunk()).await;
-            let chunk = chunk.expect("nothing was told").unwrap()?;
+            let chunk = chunk.expect("the stream was silent").unwrap()?;
             self.text.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }
@@ -73,10 +73,10 @@ impl Listener {
     /// The next event.
     pub async fn event(&mut self) -> Event {
         let event = self.event_within(DEADLINE).await;
-        event.expect("nothing but signs of life was told")
+        event.expect("the stream had only heartbeats")
     }
 
-    /// The next event, unless none comes in this time.
+    /// The next event, or `None` if none arrives in this time.
     pub async fn event_within(&mut self, time: Duration) -> Option<Event> {
         let event = async {
             loop {
@@ -89,7 +89,7 @@ impl Listener {
         tokio::time::timeout(time, event).await.ok()
     }
 
-    /// Segment and users of the next event, which must be a count.
+    /// The segment and the users of the next event, which must be a count.
     pub async fn count(&mut self) -> (String, u64) {
         let event = self.event().await;
         assert_eq!(event.event, "count", "{event:?}");
@@ -98,7 +98,7 @@ impl Listener {
         (segment, event.data["users"].as_u64().unwrap())
     }
 
-    /// Waits for a count of `segment` with this many users; others may come before it.
+    /// Waits for a count of `segment` with this number of users. Other counts may precede it.
     pub async fn wait_for(&mut self, segment: &str, users: u64) {
         while self.count().await != (segment.to_owned(), users) {}
     }

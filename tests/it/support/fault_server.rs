@@ -1,4 +1,4 @@
-//! A small HTTP server that answers wrongly on purpose.
+//! A small HTTP server that returns wrong responses on purpose.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A request as it came.
+/// A received request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Path and query.
@@ -18,29 +18,29 @@ pub struct Request {
 }
 
 impl Request {
-    /// The body as text.
+    /// The body as a string.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
-/// What to do with a request.
+/// The reaction to a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
-    /// These bytes, after which the connection is closed.
+    /// Sends these bytes, then closes the connection.
     Bytes(Vec<u8>),
-    /// What the server on this port of 127.0.0.1 replies.
+    /// Forwards the request to this port of 127.0.0.1, and sends its response.
     Pass(u16),
-    /// Nothing, for as long as the client waits.
+    /// Sends nothing until the client closes the connection.
     Stall,
-    /// These bytes, and then nothing for as long as the client waits.
+    /// Sends these bytes, then nothing until the client closes the connection.
     BytesThenStall(Vec<u8>),
-    /// The other reply, after this time.
+    /// Sends the other reply after this time.
     After(Duration, Box<Reply>),
 }
 
 impl Reply {
-    /// A whole answer with a status, further header lines and a body.
+    /// A complete response with a status, additional header lines and a body.
     pub fn status(status: u16, headers: &str, body: &str) -> Self {
         let length = body.len();
         Self::text(&format!(
@@ -48,12 +48,12 @@ impl Reply {
         ))
     }
 
-    /// The server's answer to a write that it took.
+    /// The response of InfluxDB to a successful write.
     pub fn written() -> Self {
         Self::text("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
     }
 
-    /// The server's answer to a query, in one chunk, with its proper end.
+    /// The response of InfluxDB to a query, in one chunk, with a proper end.
     pub fn csv(body: &str) -> Self {
         let length = body.len();
         Self::text(&format!(
@@ -67,7 +67,7 @@ impl Reply {
         Self::After(time, Box::new(self))
     }
 
-    /// These characters and the end of the connection.
+    /// Sends these characters, then closes the connection.
     pub fn text(text: &str) -> Self {
         Self::Bytes(text.as_bytes().to_vec())
     }
@@ -75,7 +75,7 @@ impl Reply {
 
 type Behaviour = dyn Fn(usize, &Request) -> Reply + Send + Sync;
 
-/// The server; it ends with this value.
+/// The server. It stops on drop.
 pub struct FaultServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -83,7 +83,7 @@ pub struct FaultServer {
 }
 
 impl FaultServer {
-    /// A server that asks `behaviour` what to do with the n-th request, counted from 0.
+    /// Starts a server that calls `behaviour` for the n-th request, counted from 0.
     pub async fn start(
         behaviour: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -148,7 +148,7 @@ async fn serve(
     match reply {
         Reply::Pass(port) => pass(stream, port, &head, &request.body).await,
         Reply::Bytes(bytes) => {
-            // The client may be gone.
+            // The client may have closed the connection.
             drop(stream.write_all(&bytes).await);
             drop(stream.shutdown().await);
         }
@@ -164,7 +164,7 @@ async fn pass(mut client: TcpStream, port: u16, head: &str, body: &[u8]) {
     let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else {
         return;
     };
-    // The reply ends with the connection.
+    // The end of the connection ends the reply.
     let head = head.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     let request = [head.as_bytes(), body].concat();
     if server.write_all(&request).await.is_ok() {
@@ -178,7 +178,7 @@ async fn until_closed(stream: &mut TcpStream) {
     while stream.read(&mut rest).await.is_ok_and(|read| read > 0) {}
 }
 
-/// Its lines before the body, and the request.
+/// The head and the request.
 async fn read_request(stream: &mut TcpStream) -> Option<(String, Request)> {
     let mut bytes = Vec::new();
     let head = loop {

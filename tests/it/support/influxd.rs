@@ -1,6 +1,6 @@
-//! A real InfluxDB of its own for each test.
+//! A real InfluxDB for each test.
 
-#![allow(dead_code, reason = "tests and benches need their parts")]
+#![allow(dead_code, reason = "tests and benches use parts of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,12 +13,12 @@ use tempfile::TempDir;
 
 use super::servers::{Process, find, free_port};
 
-/// The organisation that every test server has.
+/// The organisation on every test server.
 pub const ORG: &str = "headcount tests";
-/// The token that may do anything there.
+/// The all-access token of that organisation.
 pub const TOKEN: &str = "all-access-token-of-a-test";
 
-/// The settings of a service over the bucket `b` of the server at `url`, and `more`.
+/// The settings of a service that uses the bucket `b` of the server at `url`, and `more`.
 pub fn settings_at<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut settings = vec![
         ("store", "influx"),
@@ -31,7 +31,7 @@ pub fn settings_at<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a st
     settings
 }
 
-/// A server in a directory of its own, both gone with this value.
+/// A server in its own directory. Both are removed on drop.
 #[derive(Debug)]
 pub struct Influxd {
     program: PathBuf,
@@ -42,12 +42,12 @@ pub struct Influxd {
 }
 
 impl Influxd {
-    /// A fresh server with a first user, or `None` where there is no influxd.
+    /// A fresh server with a first user, or `None` if influxd is not installed.
     pub async fn start() -> Option<Self> {
         Self::start_with(&[]).await
     }
 
-    /// The same with further arguments.
+    /// The same with additional arguments.
     pub async fn start_with(args: &[&'static str]) -> Option<Self> {
         let program = find("influxd", "HEADCOUNT_TEST_INFLUXD")?;
         let directory = tempfile::tempdir().unwrap();
@@ -64,8 +64,8 @@ impl Influxd {
         let body = json!({"username": "admin", "password": "a password", "org": ORG,
                           "bucket": "first", "token": TOKEN});
         let made = server.post("api/v2/setup", &body).await;
-        assert_eq!(made.status(), 201, "the first user was not made");
-        // That of the trend which settings name, unless told otherwise.
+        assert_eq!(made.status(), 201, "the first user was not created");
+        // The default bucket of the trend.
         server.make_bucket("headcount_trend").await;
         Some(server)
     }
@@ -75,13 +75,13 @@ impl Influxd {
         self.process.kill();
     }
 
-    /// Starts it again on its old port and data.
+    /// Starts it again on its former port and data.
     pub async fn restart(&mut self) {
         self.process = launch(&self.program, &self.directory, self.port, &self.args);
         self.wait_until_healthy().await;
     }
 
-    /// Where its files are.
+    /// The directory of its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -96,7 +96,7 @@ impl Influxd {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Options for a store in `bucket`, which need not exist yet.
+    /// Options for a store in `bucket`, which may not exist yet.
     pub fn options(&self, bucket: &str, frame: TimeFrame) -> InfluxOptions {
         InfluxOptions::new(&self.url(), ORG, bucket, TOKEN, frame)
     }
@@ -108,7 +108,7 @@ impl Influxd {
         InfluxStore::open(options).unwrap()
     }
 
-    /// Posts JSON as the all-powerful user.
+    /// Posts JSON with the all-access token.
     pub async fn post(&self, path: &str, body: &serde_json::Value) -> reqwest::Response {
         let url = format!("{}/{path}", self.url());
         let request = reqwest::Client::new().post(url).json(body);
@@ -119,7 +119,7 @@ impl Influxd {
             .unwrap()
     }
 
-    /// Writes lines as any other program might.
+    /// Writes lines as another client might.
     pub async fn write_raw(&self, bucket: &str, lines: String) -> u16 {
         let url = format!("{}/api/v2/write", self.url());
         let request = reqwest::Client::new()
@@ -131,12 +131,12 @@ impl Influxd {
         request.send().await.unwrap().status().as_u16()
     }
 
-    /// The server's program.
+    /// The path of influxd.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Reads JSON as the all-powerful user.
+    /// Reads JSON with the all-access token.
     pub async fn get(&self, path: &str) -> serde_json::Value {
         let answer = reqwest::Client::new()
             .get(format!("{}/{path}", self.url()))
@@ -147,14 +147,14 @@ impl Influxd {
         answer.json().await.unwrap()
     }
 
-    /// A bucket that keeps everything.
+    /// Creates a bucket with infinite retention.
     pub async fn make_bucket(&self, name: &str) {
         let orgs = self.get("api/v2/orgs").await;
         let body = json!({"orgID": orgs["orgs"][0]["id"], "name": name, "retentionRules": []});
         assert_eq!(self.post("api/v2/buckets", &body).await.status(), 201);
     }
 
-    /// Runs Flux and returns its answer's rows, each cut at its commas.
+    /// Runs Flux and returns the rows of the result, each split at its commas.
     pub async fn flux(&self, query: &str) -> Vec<Vec<String>> {
         let path = format!("api/v2/query?org={}", ORG.replace(' ', "%20"));
         let body = json!({"query": query, "type": "flux"});
@@ -166,7 +166,7 @@ impl Influxd {
             .collect()
     }
 
-    /// Deletes everything of a measurement.
+    /// Deletes all points of a measurement.
     pub async fn delete(&self, bucket: &str, measurement: &str) {
         let path = format!(
             "api/v2/delete?org={}&bucket={bucket}",

@@ -1,4 +1,4 @@
-//! JWTs made by hand, wrong ones too, and keys made for the test.
+//! JWTs made by hand, also invalid ones, with keys generated for the test.
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::hmac;
@@ -27,7 +27,7 @@ impl Signer {
         Self::EdDsa(Box::new(Ed25519KeyPair::generate().unwrap()))
     }
 
-    /// What `jwt_key` must be for these tokens.
+    /// The value of `jwt_key` for these tokens.
     pub fn verifying_key(&self) -> String {
         let der: PublicKeyX509Der<'_> = match self {
             Self::Hs256(secret) => return String::from_utf8(secret.clone()).unwrap(),
@@ -54,7 +54,7 @@ impl Signer {
         }
     }
 
-    /// What the header of its tokens says of the algorithm.
+    /// The algorithm in the header of its tokens.
     pub fn algorithm(&self) -> &'static str {
         match self {
             Self::Hs256(_) => "HS256",
@@ -63,7 +63,7 @@ impl Signer {
         }
     }
 
-    /// A token with `claims`, whose header tells the truth.
+    /// A token with `claims` and a correct header.
     pub fn token(&self, claims: &Value) -> String {
         let alg = self.algorithm();
         self.token_with(&json!({"alg": alg, "typ": "JWT"}), claims)
@@ -101,7 +101,7 @@ pub fn unsigned(header: &Value, claims: &Value) -> String {
     format!("{}.{}", part(header), part(claims))
 }
 
-/// PEM with one long line, which parsers take.
+/// PEM with the base64 on one long line, which parsers accept.
 pub fn pem(label: &str, der: &[u8]) -> String {
     let mut body = encode(der, b'+', b'/');
     while !body.len().is_multiple_of(4) {

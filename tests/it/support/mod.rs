@@ -1,4 +1,4 @@
-//! What several tests need: servers to talk to, and ways to break them.
+//! Code that several tests share: servers, and ways to break them.
 
 pub mod app;
 pub mod disks;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use domain::TimeFrame;
 
-/// The frame that a service has unless told otherwise.
+/// The default frame of a service.
 pub fn two_weeks() -> TimeFrame {
     let frame = TimeFrame::new(
         Duration::from_hours(14 * 24),

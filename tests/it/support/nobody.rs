@@ -1,10 +1,10 @@
-//! An address where nobody listens.
+//! An address without a listener.
 
 use std::net::SocketAddr;
 
 use tokio::net::TcpSocket;
 
-/// Bound and not listening: connections are refused, and the system gives the port to nobody else meanwhile.
+/// Bound and not listening: connections are refused, and the system does not assign the port to another process.
 #[derive(Debug)]
 pub struct Nobody(TcpSocket);
 

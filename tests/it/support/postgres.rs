@@ -1,6 +1,6 @@
-//! A real Postgres of its own for each test.
+//! A real Postgres for each test.
 
-#![allow(dead_code, reason = "tests and benches need their parts")]
+#![allow(dead_code, reason = "tests and benches use parts of it")]
 
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -16,13 +16,13 @@ use super::servers::{Process, find_among, free_port};
 
 /// The role that owns the server.
 pub const ROLE: &str = "headcount";
-/// Its password, which a URL has to encode.
+/// Its password, which must be encoded in a URL.
 const PASSWORD: &str = "p&ss word/";
 const ENCODED: &str = "p%26ss%20word%2F";
 /// Debian's `nobody`: Postgres refuses to run as root.
 const NOBODY: u32 = 65_534;
 
-/// A server in a directory of its own, both gone with this value.
+/// A server in its own directory. Both are removed on drop.
 #[derive(Debug)]
 pub struct Postgres {
     programs: PathBuf,
@@ -33,15 +33,15 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A fresh server, or `None` where there is none installed.
+    /// A fresh server, or `None` if Postgres is not installed.
     pub async fn start() -> Option<Self> {
         Self::start_with(|_| Vec::new()).await
     }
 
-    /// A fresh server with settings, as `name=value`, that may need files in its directory.
+    /// A fresh server with settings as `name=value`, which may need files in its directory.
     pub async fn start_with(settings: impl FnOnce(&Path) -> Vec<String>) -> Option<Self> {
         let program = find_among("postgres", "HEADCOUNT_TEST_POSTGRES", &debian())?;
-        // A link on PATH leads to where the other programs are.
+        // A symlink on PATH leads to the directory of the other programs.
         let program = program.canonicalize().unwrap();
         let programs = program.parent().unwrap().to_owned();
         let directory = tempfile::tempdir().unwrap();
@@ -83,12 +83,12 @@ impl Postgres {
         let children = self.process.children();
         self.process.kill();
         for child in children {
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = Command::new("kill")
                 .args(["-9", &child.to_string()])
                 .stderr(Stdio::null())
                 .status();
-            // Its successor could not use what it still holds.
+            // A new server could not use resources that the old one still holds.
             let began = Instant::now();
             while is_running(child) && began.elapsed() < Duration::from_secs(120) {
                 std::thread::sleep(Duration::from_millis(2));
@@ -96,13 +96,13 @@ impl Postgres {
         }
     }
 
-    /// Lets the server end its sessions and stop.
+    /// Makes the server end its sessions and stop.
     pub fn stop(&mut self) {
         self.process.signal("INT");
         self.process.wait();
     }
 
-    /// Starts it again on its old port and data.
+    /// Starts it again on its former port and data.
     pub async fn restart(&mut self) {
         self.process = launch(
             &self.programs,
@@ -118,7 +118,7 @@ impl Postgres {
         self.port
     }
 
-    /// A program of the same installation, with what it needs to connect.
+    /// A program of the same installation, with the environment to connect to the server.
     pub fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.programs.join(name));
         command
@@ -135,12 +135,12 @@ impl Postgres {
         self.url_at(self.port)
     }
 
-    /// The URL behind a proxy.
+    /// The URL for a proxy on `port`.
     pub fn url_at(&self, port: u16) -> String {
         format!("postgres://{ROLE}:{ENCODED}@127.0.0.1:{port}/postgres")
     }
 
-    /// The same through its socket.
+    /// The URL of its Unix socket.
     pub fn socket_url(&self) -> String {
         let home = self.directory.path().display();
         format!(
@@ -149,7 +149,7 @@ impl Postgres {
         )
     }
 
-    /// Options for a store in `schema`, which need not exist yet.
+    /// Options for a store in `schema`, which may not exist yet.
     pub fn options(&self, schema: &str, frame: TimeFrame) -> PostgresOptions {
         let mut options = PostgresOptions::new(parsed(&self.url()), schema, frame);
         // A busy machine takes long for a million pairs.
@@ -164,7 +164,7 @@ impl Postgres {
         PostgresStore::open(options).unwrap()
     }
 
-    /// A connection that can do anything, as another program's.
+    /// A connection with all privileges, as another program would open.
     pub async fn client(&self) -> tokio_postgres::Client {
         let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -187,7 +187,7 @@ impl Postgres {
 }
 
 impl Drop for Postgres {
-    /// At once, but with what it takes from the system given back.
+    /// Immediately, and it releases its system resources.
     fn drop(&mut self) {
         if self.process.is_running() {
             self.process.signal("QUIT");
@@ -196,18 +196,18 @@ impl Drop for Postgres {
     }
 }
 
-/// A server of the options, which a test knows to be right.
+/// Parses a URL that is known to be valid.
 pub fn parsed(url: &str) -> PostgresServer {
     PostgresServer::parse(&Secret::new(url)).unwrap()
 }
 
-/// Whether a process that is no child of this one is there, and not only as an entry that nobody asked for.
+/// Whether a process that is not a child of this one is running, and not a zombie.
 fn is_running(process: impl std::fmt::Display) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Where Debian keeps the servers, the newest first.
+/// Debian's server directories, the newest first.
 fn debian() -> Vec<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql");
     let mut found: Vec<(u32, PathBuf)> = versions
@@ -231,7 +231,7 @@ fn launch(programs: &Path, home: &Path, port: u16, settings: &[String]) -> Proce
         .arg("-k")
         .arg(home)
         .args(["-h", "127.0.0.1", "-p", &port.to_string()])
-        // What was written survives the death of every process. Only that of the machine would need this, which takes
+        // Written data survives the death of every process. Only the death of the machine would need fsync, which takes
         // a hundredth of a second for each write.
         .args(["-c", "fsync=off"]);
     for setting in settings {
@@ -245,7 +245,7 @@ fn is_root() -> bool {
     id.stdout == b"0\n"
 }
 
-/// As somebody who is not root, from a directory that they may enter.
+/// Runs a command as an unprivileged user, in a directory that the user may enter.
 fn unprivileged<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
     command.current_dir(home);
     if is_root() {
@@ -254,7 +254,7 @@ fn unprivileged<'a>(command: &'a mut Command, home: &Path) -> &'a mut Command {
     command
 }
 
-/// Gives the directory and the files in it to whom the server runs as.
+/// Gives the directory and the files in it to the user that the server runs as.
 fn own(home: &Path) {
     if !is_root() {
         return;

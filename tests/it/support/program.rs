@@ -1,11 +1,11 @@
-//! The program run to its end, or until it is killed, in a folder and with settings of the test's.
+//! Runs the program until it exits or is killed, in a directory and with settings of the test.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Run {
     pub code: Option<i32>,
@@ -21,7 +21,7 @@ impl Run {
     }
 }
 
-/// `headcount` with `arguments`, in `folder`, without the settings of whoever runs the tests.
+/// `headcount` with `arguments`, in `folder`, without the settings in the environment of the tests.
 pub fn headcount(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_headcount"));
     for (name, _) in std::env::vars_os() {
@@ -36,8 +36,8 @@ pub fn headcount(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -
     command
 }
 
-/// The same command with signals as they are by default. Whoever runs the tests may have them ignored, as `nohup` and
-/// a shell in the background do, and every program that they start would go on ignoring them.
+/// The same command with default signal handlers. The tests may inherit ignored signals, as from `nohup` or a
+/// background shell, and every program that they start would inherit them.
 pub fn with_default_signals(command: &Command) -> Command {
     let mut with = Command::new("env");
     with.arg("--default-signal");
@@ -54,12 +54,12 @@ pub fn with_default_signals(command: &Command) -> Command {
     with
 }
 
-/// Runs it to its end.
+/// Runs the program until it exits.
 pub fn run(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Run {
     finish(&mut headcount(folder, settings, arguments))
 }
 
-/// Runs a command to its end.
+/// Runs a command until it exits.
 pub fn finish(command: &mut Command) -> Run {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -70,13 +70,13 @@ pub fn finish(command: &mut Command) -> Run {
     }
 }
 
-/// Its exit code, what it printed, and what it said on standard error.
+/// The exit code, standard output and standard error.
 pub fn texts(command: &mut Command) -> (i32, String, String) {
     let Run { code, out, err } = finish(command);
     (code.unwrap(), out, err)
 }
 
-/// Starts it and leaves it to the test.
+/// Starts the program without waiting for it.
 pub fn start(folder: &Path, settings: &[(&str, &str)], arguments: &[&str]) -> Child {
     let mut command = headcount(folder, settings, arguments);
     let command = command.stdout(Stdio::null()).stderr(Stdio::null());

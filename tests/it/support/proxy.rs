@@ -1,4 +1,4 @@
-//! A TCP proxy that can be cut, stalled, restored, and led elsewhere.
+//! A TCP proxy that can be cut, stalled, restored, and redirected.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ enum Mode {
     Restored,
     /// Connections stay open and no byte passes, as when a host drops packets.
     Stalled,
-    /// Open connections are closed, new ones at once.
+    /// Open connections are closed, and new ones are closed immediately.
     Broken,
 }
 
-/// What came from the server, and how much of that may pass, in bytes.
+/// The number of bytes received from the server, and the number that may pass.
 #[derive(Debug)]
 struct Meter {
     passed: AtomicU64,
@@ -27,23 +27,23 @@ struct Meter {
 }
 
 impl Meter {
-    /// Waits until so many more bytes may pass.
+    /// Waits until this many more bytes may pass.
     async fn take(&self, bytes: usize) {
         let bytes = bytes as u64;
         let after = self.passed.fetch_add(bytes, Ordering::SeqCst) + bytes;
         let mut allowed = self.allowed.subscribe();
-        // It can't be closed while this is there.
+        // The channel can't be closed while `self` exists.
         let _ = allowed.wait_for(|allowed| *allowed >= after).await;
     }
 }
 
-/// Stands between a client and a server until it is dropped.
+/// Forwards connections from clients to a server until it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     port: Arc<AtomicU16>,
-    /// One is held by each open connection.
+    /// Each open connection holds a clone.
     open: Arc<()>,
     meter: Arc<Meter>,
     _task: AbortOnDropHandle<()>,
@@ -79,51 +79,51 @@ impl Proxy {
         }
     }
 
-    /// How many connections are open: what their clients sent may still be on its way.
+    /// The number of open connections. Bytes of their clients may still be in transit.
     pub fn connections(&self) -> usize {
-        // Neither this one nor that of the task that accepts.
+        // Without this clone and that of the accepting task.
         Arc::strong_count(&self.open) - 2
     }
 
-    /// Where clients connect to.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Leads new connections to another port; open ones stay where they are.
+    /// Forwards new connections to another port. Open ones keep their server.
     pub fn lead_to(&self, port: u16) {
         self.port.store(port, Ordering::Relaxed);
     }
 
-    /// Closes what is open and refuses what comes.
+    /// Closes open connections and refuses new ones.
     pub fn cut(&self) {
         self.mode.send_replace(Mode::Broken);
     }
 
-    /// Keeps connections open, and lets nothing pass.
+    /// Keeps connections open, and forwards nothing.
     pub fn stall(&self) {
         self.mode.send_replace(Mode::Stalled);
     }
 
-    /// Lets bytes pass again.
+    /// Forwards bytes again.
     pub fn restore(&self) {
         self.meter.allowed.send_replace(u64::MAX);
         self.mode.send_replace(Mode::Restored);
     }
 
-    /// From here on nothing that comes from the server passes but what [`allow`](Self::allow) allows.
+    /// From here on only the bytes that [`allow`](Self::allow) permits pass from the server.
     pub fn meter(&self) {
         let passed = self.meter.passed.load(Ordering::SeqCst);
         self.meter.allowed.send_replace(passed);
     }
 
-    /// Lets so many more bytes pass.
+    /// Allows this many more bytes.
     pub fn allow(&self, bytes: u64) {
         self.meter.allowed.send_modify(|allowed| *allowed += bytes);
     }
 }
 
-/// What every connection needs.
+/// The state that every connection needs.
 #[derive(Clone)]
 struct Shared {
     port: Arc<AtomicU16>,
@@ -165,7 +165,7 @@ async fn accept(listener: TcpListener, shared: Shared) {
 }
 
 async fn broken(mut modes: watch::Receiver<Mode>) {
-    // An error means that the proxy was dropped: the same.
+    // An error means that the proxy was dropped, which has the same effect.
     let _ = modes.wait_for(|mode| *mode == Mode::Broken).await;
 }
 

@@ -8,13 +8,13 @@ use tempfile::TempDir;
 
 use super::servers::{Process, find, free_port};
 
-/// How long a server may take to start.
+/// The timeout of a server's start.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A server in a directory of its own, both gone with this value.
+/// A server in its own directory. Both are removed on drop.
 #[derive(Debug)]
 pub struct Redis {
-    // Before the directory, so that it ends before its directory goes.
+    // Declared before the directory, so that it is dropped first.
     process: Process,
     program: PathBuf,
     directory: TempDir,
@@ -23,12 +23,12 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// A fresh server that keeps nothing on disk, or `None` where there is no redis-server.
+    /// A fresh server without persistence, or `None` if redis-server is not installed.
     pub async fn start() -> Option<Self> {
         Self::start_with(&["--save", ""]).await
     }
 
-    /// A fresh server with further arguments.
+    /// A fresh server with additional arguments.
     pub async fn start_with(args: &[&str]) -> Option<Self> {
         let server = Self::launch(args)?;
         server
@@ -46,7 +46,7 @@ impl Redis {
         Some((master, replica))
     }
 
-    /// Becomes a replica of `master`, without an end to anybody's session, and waits until it has everything.
+    /// Becomes a replica of `master` without ending client sessions, and waits until it is in sync.
     pub async fn follow(&self, master: &Self) {
         let port = master.port.to_string();
         assert_eq!(self.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
@@ -84,7 +84,7 @@ impl Redis {
         self.port
     }
 
-    /// Where it keeps its files.
+    /// The directory of its files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -94,27 +94,27 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again on its old port and data, without waiting for it.
+    /// Starts it again on its former port and data, without waiting for it.
     pub fn restart(&mut self) {
         self.process = run(&self.program, self.directory.path(), self.port, &self.args);
     }
 
-    /// Stops it from running; its sockets stay open.
+    /// Suspends the process. Its sockets stay open.
     pub fn pause(&self) {
         self.process.pause();
     }
 
-    /// Lets it run on.
+    /// Resumes the process.
     pub fn resume(&self) {
         self.process.resume();
     }
 
-    /// What redis-cli prints for a command.
+    /// The output of redis-cli for a command.
     pub fn cli(&self, args: &[&str]) -> String {
         let port = self.port.to_string();
         let output = Command::new("redis-cli")
@@ -130,7 +130,7 @@ impl Redis {
     async fn wait_until(&self, is_there: impl Fn(&str) -> bool) {
         let began = Instant::now();
         while !is_there(&self.cli(&["PING"])) {
-            assert!(began.elapsed() < PATIENCE, "redis-server does not answer");
+            assert!(began.elapsed() < PATIENCE, "redis-server does not respond");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -153,12 +153,12 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// A fresh cluster, or `None` where there is no redis-server.
+    /// A fresh cluster, or `None` if redis-server is not installed.
     pub async fn start() -> Option<Self> {
         Self::start_with(&[]).await
     }
 
-    /// A fresh cluster whose nodes have further arguments.
+    /// A fresh cluster whose nodes have additional arguments.
     pub async fn start_with(further: &[&str]) -> Option<Self> {
         let args = [
             "--save",
@@ -208,7 +208,7 @@ impl RedisCluster {
         )
     }
 
-    /// Adds a replica of the first node, as the last of the nodes, and waits until it has everything.
+    /// Adds a replica of the first node, as the last node, and waits until it is in sync.
     pub async fn add_replica(&mut self) {
         let args = [
             "--save",
@@ -223,9 +223,12 @@ impl RedisCluster {
         let port = self.nodes[0].port.to_string();
         assert_eq!(replica.cli(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
         let began = Instant::now();
-        // It has to hear of that node first.
+        // The replica has to learn of that node first.
         while replica.cli(&["CLUSTER", "REPLICATE", &master]) != "OK" {
-            assert!(began.elapsed() < PATIENCE, "no replica comes to be");
+            assert!(
+                began.elapsed() < PATIENCE,
+                "the node does not become a replica"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         replica.wait_for_its_master().await;

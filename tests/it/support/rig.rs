@@ -1,4 +1,4 @@
-//! The read path and the refresher over a store and a cache that a test holds up, with a clock that it owns.
+//! The read path and the refresher over a store and a cache that a test can block, with a clock that the test controls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl Rig {
         Self::with(2, Duration::ZERO).await
     }
 
-    /// One that counts `parallelism` segments at a time, and repeats answers for `memory_ttl`.
+    /// An instance that counts `parallelism` segments concurrently, and repeats responses for `memory_ttl`.
     pub async fn with(parallelism: usize, memory_ttl: Duration) -> Self {
         Self::over(parallelism, memory_ttl, SwitchableStore::new).await
     }
@@ -68,7 +68,7 @@ impl Rig {
         rig
     }
 
-    /// Another instance on the same store and cache.
+    /// Another instance with the same store and cache.
     pub fn beside(&self) -> Self {
         let (clock, store) = (Arc::clone(&self.clock), Arc::clone(&self.store));
         Self::on(clock, store, &self.shelf, self.frame, 2, Duration::ZERO)
@@ -120,7 +120,7 @@ impl Rig {
         }
     }
 
-    /// Records users and notes them, as ingest does.
+    /// Records users and adds them to the pending counters, as ingest does.
     pub async fn record(&self, users: &[&str], segment: &str) {
         self.record_in(users, &[segment]).await;
     }
@@ -163,7 +163,7 @@ impl Rig {
         self.counts.list(self.full()).await.unwrap()
     }
 
-    /// A refresh of everything, which has to go through; how many segments it counted, and how many not.
+    /// Refreshes all segments, which must succeed. Returns the numbers of counted and of failed segments.
     pub async fn refresh(&self) -> (u64, u64) {
         match self.refresher.run(None).await.unwrap() {
             Outcome::Done(report) => (report.refreshed, report.failed),
@@ -171,7 +171,7 @@ impl Rig {
         }
     }
 
-    /// Waits until the store was asked for so many counts.
+    /// Waits until the store has received this many counts.
     pub async fn until_counts(&self, number: usize) {
         while self.store.counts() < number {
             tokio::task::yield_now().await;
@@ -183,7 +183,7 @@ pub fn name(segment: &str) -> Segment {
     Segment::new(segment).unwrap()
 }
 
-/// Lets every task run that can.
+/// Runs every task that is ready.
 pub async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;

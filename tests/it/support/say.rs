@@ -1,14 +1,14 @@
-//! A line for whoever runs the tests, past the harness, which hides what a test that passes prints.
+//! Prints past the test harness, which hides the output of tests that pass.
 
 use std::io::Write;
 
-/// Says it.
+/// Prints a line.
 pub fn say(line: &str) {
     let line = format!("{line}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// Says what is skipped for want of what.
+/// Prints which tests are skipped, and what they need.
 pub fn skip(what: &str) {
     say(&format!("SKIPPED: tests that need {what}"));
 }

@@ -1,9 +1,9 @@
-//! Whether a JSON document is what an OpenAPI document says: as strict as a schema can be meant, so that a member that
-//! the document does not name is a mistake too.
+//! Validates JSON against an OpenAPI document as strictly as possible: a member that the document does not define is an
+//! error as well.
 
 use serde_json::Value;
 
-/// What is wrong with `value` under `schema`, each with its place. Knows the words that our document uses.
+/// The errors of `value` under `schema`, each with its place. Supports the keywords that the document uses.
 pub fn mistakes(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check(document, schema, value, "", &mut found);
@@ -65,7 +65,7 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str, found: &m
     }
 }
 
-/// The members of `value` that no part of `schema` names.
+/// The members of `value` that `schema` does not define.
 pub fn strangers(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let known = names(document, schema);
     let members = value.as_object().into_iter().flatten();
@@ -85,12 +85,12 @@ fn names(document: &Value, schema: &Value) -> Vec<String> {
     names
 }
 
-/// The schema, or whatever else, that a reference means.
+/// The target of a reference.
 pub fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
     match value["$ref"].as_str() {
         Some(reference) => document
             .pointer(reference.strip_prefix('#').unwrap())
-            .unwrap_or_else(|| panic!("{reference} leads nowhere")),
+            .unwrap_or_else(|| panic!("{reference} has no target")),
         None => value,
     }
 }

@@ -1,6 +1,6 @@
-//! Real servers on this machine: found, started on free ports, killed when the test ends.
+//! Real servers on this machine: located, started on free ports, and killed at the end of the test.
 
-#![allow(dead_code, reason = "each kind of server needs its part")]
+#![allow(dead_code, reason = "each kind of server uses parts of it")]
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,13 +13,13 @@ use std::sync::Mutex;
 
 /// The program of a server: named by the variable, or on PATH.
 ///
-/// `None` means that the test is to be skipped, which one visible line says once. A server that
-/// `HEADCOUNT_TEST_REQUIRE` lists must be there.
+/// `None` means that the test is to be skipped, which is printed visibly once. A server that `HEADCOUNT_TEST_REQUIRE`
+/// lists must be installed.
 pub fn find(program: &str, variable: &str) -> Option<PathBuf> {
     find_among(program, variable, &[])
 }
 
-/// The same, looking also into directories that are not on PATH.
+/// The same, and also searches directories that are not on PATH.
 pub fn find_among(program: &str, variable: &str, directories: &[PathBuf]) -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(variable) {
         return Some(PathBuf::from(named));
@@ -41,7 +41,7 @@ pub fn find_among(program: &str, variable: &str, directories: &[PathBuf]) -> Opt
     static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     let mut said = SAID.lock().unwrap();
     if said.get_or_insert_default().insert(program.to_owned()) {
-        // Not with a print macro: the test harness hides what those print in a test that passes.
+        // Not with a print macro: the test harness hides their output in tests that pass.
         let line =
             format!("SKIPPED: tests that need {program}: not on PATH ({variable} names it)\n");
         std::io::stderr().write_all(line.as_bytes()).unwrap();
@@ -49,15 +49,15 @@ pub fn find_among(program: &str, variable: &str, directories: &[PathBuf]) -> Opt
     None
 }
 
-/// Whether `name` means this program: `redis` is as good as `redis-server`.
+/// Whether `name` means this program: `redis` matches `redis-server`.
 fn is_name_of(program: &str, name: &str) -> bool {
     name == program || program.strip_suffix("-server") == Some(name)
 }
 
-/// A port for a server that the test starts, may kill, and starts again on the same one.
+/// A port for a server that the test starts, may kill, and may restart on the same port.
 ///
-/// It lies below those that the system gives to connections, so that none of them takes it in between, and a file's
-/// lock keeps it from other test processes until this one ends. The node of a Redis cluster has the one 10,000 higher too.
+/// It is below the ephemeral ports of the system, so that no connection takes it in between. A file lock reserves it
+/// against other test processes until this one ends. A Redis cluster node also uses the port 10,000 above it.
 pub fn free_port() -> u16 {
     static HELD: Mutex<Vec<File>> = Mutex::new(Vec::new());
     const PORTS: RangeInclusive<u16> = 12_000..=21_999;
@@ -66,7 +66,7 @@ pub fn free_port() -> u16 {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let mut held = HELD.lock().unwrap();
     for _ in 0..10_000 {
-        // By chance, so that test runs at the same time rarely try the same.
+        // At random, so that concurrent test runs rarely try the same port.
         let port = fastrand::u16(PORTS);
         let mut options = File::options();
         let lock = options.create(true).write(true).truncate(false);
@@ -86,7 +86,7 @@ pub fn free_port() -> u16 {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts `command` in silence.
+    /// Starts `command` with its output discarded.
     pub fn start(command: &mut Command) -> Self {
         let child = command
             .stdin(Stdio::null())
@@ -96,7 +96,7 @@ impl Process {
         Self(child.unwrap())
     }
 
-    /// Starts `command`, with what it logs in a file.
+    /// Starts `command` with its log in a file.
     pub fn start_logging(command: &mut Command, log: &std::path::Path) -> Self {
         let log = std::fs::File::create(log).unwrap();
         let child = command
@@ -107,12 +107,12 @@ impl Process {
         Self(child.unwrap())
     }
 
-    /// Stops it from running, as SIGSTOP does: its sockets stay open and nothing answers.
+    /// Suspends the process with SIGSTOP. Its sockets stay open and do not respond.
     pub fn pause(&self) {
         self.signal("STOP");
     }
 
-    /// Lets a paused process run on.
+    /// Resumes a suspended process.
     pub fn resume(&self) {
         self.signal("CONT");
     }
@@ -126,9 +126,9 @@ impl Process {
         assert!(done.unwrap().success(), "kill -{name} failed");
     }
 
-    /// Kills it as `kill -9` does, and waits until it is gone.
+    /// Kills it with SIGKILL, and waits until it has ended.
     pub fn kill(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         drop(self.0.kill());
         self.0.wait().unwrap();
     }
@@ -138,7 +138,7 @@ impl Process {
         self.0.wait().unwrap();
     }
 
-    /// Whether it has not ended.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.ended().is_none()
     }
@@ -148,12 +148,12 @@ impl Process {
         self.0.id()
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().unwrap()
     }
 
-    /// Memory in use, in bytes.
+    /// Its resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.0.id());
         let status = std::fs::read_to_string(path).unwrap();
@@ -162,13 +162,13 @@ impl Process {
         kib.parse::<u64>().unwrap() * 1024
     }
 
-    /// How many files it has open.
+    /// The number of its open files.
     pub fn open_files(&self) -> usize {
         let files = std::fs::read_dir(format!("/proc/{}/fd", self.0.id()));
         files.unwrap().count()
     }
 
-    /// The processes that it has started.
+    /// The ids of its child processes.
     pub fn children(&self) -> Vec<u32> {
         let id = self.0.id();
         let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -178,9 +178,9 @@ impl Process {
             .collect()
     }
 
-    /// Fails the test when the process has ended by itself.
+    /// Fails the test if the process has exited by itself.
     pub fn assert_running(&mut self) {
-        assert!(self.is_running(), "the server ended by itself");
+        assert!(self.is_running(), "the server exited by itself");
     }
 }
 

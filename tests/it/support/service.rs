@@ -1,4 +1,4 @@
-//! The service as its own process, on a port that the system chose.
+//! The service as a separate process, on a port that the system chooses.
 
 use std::ffi::OsStr;
 use std::net::{SocketAddr, TcpStream};
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::program::{headcount, with_default_signals};
 use super::servers::Process;
 
-/// What is waited for takes well under a second; a machine under load may need much longer.
+/// Every wait takes well under a second. A machine under load may need much longer.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// `headcount serve`, killed when this goes.
+/// `headcount serve`, killed on drop.
 #[derive(Debug)]
 pub struct Service {
     process: Process,
@@ -38,7 +38,7 @@ impl Service {
         Self::run(directory, command.args(arguments))
     }
 
-    /// The same with variables that speak to others than the program.
+    /// The same with environment variables for other programs.
     pub fn start_beside(
         directory: &Path,
         settings: &[(&str, &str)],
@@ -48,19 +48,19 @@ impl Service {
         Self::run(directory, command.envs(variables.iter().copied()))
     }
 
-    /// The same with another limit of open files, in the words of `prlimit`: `soft:hard`.
+    /// The same with another limit of open files, in the syntax of `prlimit`: `soft:hard`.
     pub fn limited(open_files: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
         let mut prlimit = Command::new("prlimit");
         prlimit.arg(format!("--nofile={open_files}"));
         Self::run_by(prlimit, directory, settings)
     }
 
-    /// The same by a program that becomes the one that its arguments name.
+    /// The same, started by a program that executes the one in its arguments.
     pub fn start_by(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
         Self::run_by(Command::new(program), directory, settings)
     }
 
-    /// The same with signals as they are by default, whatever those who run the tests ignore.
+    /// The same with default signal handlers, whatever signals the tests ignore.
     pub fn start_hearing_signals(directory: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = with_default_signals(&on_any_port(directory, settings));
         Self::run(directory, &mut command)
@@ -78,7 +78,7 @@ impl Service {
         Self::run(directory, command.current_dir(directory))
     }
 
-    /// A service that may not listen yet, and that nobody waits for.
+    /// A service that may not listen yet. This does not wait for it.
     pub fn begin(directory: &Path, settings: &[(&str, &str)]) -> Process {
         Process::start_logging(&mut on_any_port(directory, settings), &log_in(directory))
     }
@@ -95,13 +95,13 @@ impl Service {
         service
     }
 
-    /// `headcount worker` in the same way, with what it logs in the file of [`log_in`].
+    /// `headcount worker` in the same way, with its log in the file of [`log_in`].
     pub fn begin_worker(directory: &Path, settings: &[(&str, &str)]) -> Process {
         let mut command = headcount(directory, settings, &["worker"]);
         Process::start_logging(&mut command, &log_in(directory))
     }
 
-    /// Starts `headcount worker` in `directory`; it answers nobody.
+    /// Starts `headcount worker` in `directory`, without an HTTP server.
     pub fn worker(directory: &Path, settings: &[(&str, &str)]) -> Process {
         Process::start(&mut headcount(directory, settings, &["worker"]))
     }
@@ -115,13 +115,13 @@ impl Service {
                 .lines()
                 .find_map(|line| line.split_once("listening on http://"));
             if let Some((_, address)) = found {
-                // In a line of JSON more follows.
+                // A JSON log line continues after the address.
                 let address = address.split('"').next().unwrap_or_default();
                 return address.trim().parse().unwrap();
             }
             assert!(
                 self.process.is_running() && began.elapsed() < DEADLINE,
-                "the service must come to listen: {log}"
+                "the service does not listen: {log}"
             );
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -135,12 +135,12 @@ impl Service {
         self.address
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Lines of its log that have `text` in them.
+    /// The lines of its log that contain `text`.
     pub fn logged(&self, text: &str) -> Vec<String> {
         let log = self.log();
         let found = log.lines().filter(|line| line.contains(text));
@@ -152,7 +152,7 @@ impl Service {
         &self.process
     }
 
-    /// Kills it as `kill -9` does.
+    /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();
     }
@@ -162,24 +162,24 @@ impl Service {
         self.process.signal(name);
     }
 
-    /// SIGTERM, then the exit code.
+    /// Sends SIGTERM, then returns the exit code.
     pub async fn terminate(self) -> Option<i32> {
         self.signal("TERM");
         self.exit_code().await
     }
 
-    /// Waits for the end. `None` when a signal ended it.
+    /// Waits for the exit. Returns `None` if a signal ended it.
     pub async fn exit_code(mut self) -> Option<i32> {
         poll(async || self.process.ended()).await.code()
     }
 
-    /// Waits until the service accepts no more connections.
+    /// Waits until the service refuses new connections.
     pub async fn wait_until_refusing(&self) {
         let refuses = || TcpStream::connect(self.address).is_err();
         poll(async || refuses().then_some(())).await;
     }
 
-    /// Waits until nothing waits in the spool any more.
+    /// Waits until the spool is empty.
     pub async fn wait_until_drained(&self) {
         poll(async || {
             let ready = self.get("/readyz").await;
@@ -190,7 +190,7 @@ impl Service {
         .await;
     }
 
-    /// Posts one pair a user, seen now; returns the status, which is 0 where there was no answer.
+    /// Posts one pair for each user, seen now. Returns the status, or 0 without a response.
     pub async fn post(&self, users: &[String], segment: &str) -> u16 {
         let pairs: Vec<Value> = users
             .iter()
@@ -216,7 +216,7 @@ impl Service {
         users(&self.get(&format!("/v1/segments/{segment}/count")).await)
     }
 
-    /// The same, past all caches.
+    /// The same, bypassing all caches.
     pub async fn fresh_count(&self, segment: &str) -> u64 {
         let path = format!("/v1/segments/{segment}/count?fresh=true");
         users(&self.get(&path).await)
@@ -232,7 +232,7 @@ impl Service {
         answer.unwrap().json().await.unwrap()
     }
 
-    /// The same with the status, which is 0 where there was no whole answer.
+    /// The same with the status, or 0 without a complete response.
     pub async fn try_get(&self, path: &str) -> (u16, Value) {
         let Ok(answer) = self
             .client
@@ -249,7 +249,7 @@ impl Service {
             .map_or((0, Value::Null), |body| (status, body))
     }
 
-    /// Gets a text below the service's URL.
+    /// Gets a string below the service's URL.
     pub async fn text(&self, path: &str) -> String {
         let answer = self
             .client
@@ -264,7 +264,7 @@ fn on_any_port(directory: &Path, settings: &[(&str, &str)]) -> Command {
     headcount(directory, settings, &["serve", "--listen", "127.0.0.1:0"])
 }
 
-/// What the service or worker of this directory logs.
+/// The log file of the service or worker in this directory.
 pub fn log_in(directory: &Path) -> PathBuf {
     directory.join("service.stderr")
 }
@@ -275,17 +275,14 @@ fn users(count: &Value) -> u64 {
         .unwrap_or_else(|| panic!("no count in {count}"))
 }
 
-/// Asks again until there is an answer, and gives up long after one was due.
+/// Polls until there is a result, and fails the test at the deadline.
 pub async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
-        assert!(
-            began.elapsed() < DEADLINE,
-            "what was waited for did not happen"
-        );
+        assert!(began.elapsed() < DEADLINE, "no result before the deadline");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

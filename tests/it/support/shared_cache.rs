@@ -1,4 +1,4 @@
-//! A cache in memory that several instances share, each over a connection of its own that goes away when told to.
+//! A cache in memory that several instances share, each over its own connection, which can be made unavailable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use domain::{Count, Segment, Window};
 use parking_lot::Mutex;
 use stores::memory::MemoryCache;
 
-/// What is shared; it can be lost.
+/// The shared state, which can be lost.
 #[derive(Debug, Default, Clone)]
 pub struct Shelf(Arc<Mutex<Arc<MemoryCache>>>);
 
@@ -25,7 +25,7 @@ impl Shelf {
     }
 }
 
-/// One instance's connection.
+/// The connection of one instance.
 #[derive(Debug, Default)]
 pub struct SharedCache {
     shelf: Shelf,
@@ -46,12 +46,12 @@ impl SharedCache {
         self.away.store(away, Ordering::SeqCst);
     }
 
-    /// The next so many unlocks fail.
+    /// The next `number` unlocks fail.
     pub fn fail_unlocks(&self, number: u64) {
         self.unlocks_fail.store(number, Ordering::SeqCst);
     }
 
-    /// How often the list of segments was asked for.
+    /// How often the list of segments was requested.
     pub fn lists(&self) -> u64 {
         self.lists.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Every store that this machine can run, each on a server of its own.
+//! Every store that this machine can run, each on its own server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::influxd::Influxd;
 use super::postgres::Postgres;
 use super::redis::{Redis, RedisCluster};
 
-/// Empty stores with the same frame, and the servers that they live on.
+/// Empty stores with the same frame, and their servers.
 pub struct Stores {
     stores: Vec<(&'static str, Arc<dyn PairStore>)>,
     _directory: TempDir,
@@ -25,7 +25,7 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Starts what can be started: the embedded store is always there.
+    /// Starts every installed server. The embedded store is always included.
     pub async fn start(frame: TimeFrame) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let embedded = EmbeddedStore::open(EmbeddedOptions::new(directory.path(), frame)).unwrap();
@@ -76,7 +76,7 @@ fn in_redis(url: &str, frame: TimeFrame) -> Arc<dyn PairStore> {
     let server = RedisServer::parse(&Secret::new(url)).unwrap();
     let prefix = Prefix::new("hc").unwrap();
     let options = RedisStoreOptions {
-        // A busy machine is slow, not wrong.
+        // A busy machine is slow, and that is not an error.
         command_timeout: Duration::from_secs(20),
         ..RedisStoreOptions::new(server, prefix, frame)
     };

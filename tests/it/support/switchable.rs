@@ -1,5 +1,5 @@
-//! A real store behind a switch: not live, so that the read path has to go the long way, and away when told to. It
-//! counts what is asked of it, and holds it up.
+//! A real store behind a switch. It is not live, so that the read path uses the caches, and it can be made unavailable.
+//! It records its calls and can block them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use tokio::sync::Semaphore;
 
 type Hook = Box<dyn Fn() + Send + Sync>;
 
-/// Passes calls on to the store inside, unless it is switched off.
+/// Forwards calls to the inner store, unless it is switched off.
 pub struct SwitchableStore {
     inner: Arc<dyn PairStore>,
     away: AtomicBool,
     keeps_every_slot: bool,
     at_once: usize,
-    /// The segments of each call that counted several, in the order in which the calls began.
+    /// The segments of each `count_many` call, in the order in which the calls began.
     groups: Mutex<Vec<Vec<String>>>,
-    /// Segments counted alone, in the order in which the counts began.
+    /// The segments of single counts, in the order in which the counts began.
     counted: Mutex<Vec<Segment>>,
     running: AtomicUsize,
     most_running: AtomicUsize,
     lists: AtomicU64,
-    /// Counts, and lists, wait for a permit, so that a test can hold them up.
+    /// Counts and lists wait for a permit, so that a test can block them.
     gate: Semaphore,
     list_gate: Semaphore,
     held: Mutex<HashMap<Segment, Arc<Semaphore>>>,
@@ -35,7 +35,7 @@ pub struct SwitchableStore {
     trend_away: AtomicBool,
     has_no_trend: AtomicBool,
     during_counts: Mutex<Option<Hook>>,
-    /// Who was erased: the embedded store inside has nobody to tell.
+    /// The noted erasures: the embedded store inside shares them with no other instance.
     erased: Mutex<Vec<Erasure>>,
 }
 
@@ -45,7 +45,7 @@ impl std::fmt::Debug for SwitchableStore {
     }
 }
 
-/// One count less, whether it came to its end or not.
+/// Decrements the number of running counts, also when a count is dropped.
 struct Running<'a>(&'a AtomicUsize);
 
 impl Drop for Running<'_> {
@@ -78,7 +78,7 @@ impl SwitchableStore {
         }
     }
 
-    /// One that says of itself that it keeps every slot of a pair.
+    /// A store that reports that it keeps every slot of a pair.
     pub fn keeping_every_slot(inner: Arc<dyn PairStore>) -> Self {
         Self {
             keeps_every_slot: true,
@@ -86,7 +86,7 @@ impl SwitchableStore {
         }
     }
 
-    /// One that counts this many segments at once.
+    /// A store that counts this many segments in one call.
     pub fn counting_together(at_once: usize) -> impl FnOnce(Arc<dyn PairStore>) -> Self {
         move |inner| Self {
             at_once,
@@ -98,33 +98,33 @@ impl SwitchableStore {
         self.away.store(away, Ordering::SeqCst);
     }
 
-    /// The segments of each call that counted several, in the order in which the calls began.
+    /// The segments of each `count_many` call, in the order in which the calls began.
     pub fn groups(&self) -> Vec<Vec<String>> {
         self.groups.lock().clone()
     }
 
-    /// How many counts of one segment were asked for.
+    /// The number of single counts.
     pub fn counts(&self) -> usize {
         self.counted.lock().len()
     }
 
-    /// Of which segments, in the order in which they were asked for.
+    /// The segments of single counts, in the order of the calls.
     pub fn counted(&self) -> Vec<String> {
         let counted = self.counted.lock();
         counted.iter().map(ToString::to_string).collect()
     }
 
-    /// The most counts that were under way at a time.
+    /// The maximum number of concurrent counts.
     pub fn most_running(&self) -> usize {
         self.most_running.load(Ordering::SeqCst)
     }
 
-    /// How often all segments were asked for.
+    /// How often the list of all segments was requested.
     pub fn lists(&self) -> u64 {
         self.lists.load(Ordering::SeqCst)
     }
 
-    /// Holds up counts until `release`.
+    /// Blocks counts until `release`.
     pub fn hold(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
@@ -133,12 +133,12 @@ impl SwitchableStore {
         self.gate.add_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Lets one count through that is held, for good.
+    /// Lets one blocked count pass; its permit is not returned.
     pub fn release_one(&self) {
         self.gate.add_permits(1);
     }
 
-    /// Holds up lists of segments until `release_lists`.
+    /// Blocks lists of segments until `release_lists`.
     pub fn hold_lists(&self) {
         self.list_gate.forget_permits(Semaphore::MAX_PERMITS);
     }
@@ -147,7 +147,7 @@ impl SwitchableStore {
         self.list_gate.add_permits(Semaphore::MAX_PERMITS);
     }
 
-    /// Holds up the counts of one segment.
+    /// Blocks the counts of one segment.
     pub fn hold_segment(&self, segment: &Segment) {
         let gate = Arc::new(Semaphore::new(0));
         self.held.lock().insert(segment.clone(), gate);
@@ -159,7 +159,7 @@ impl SwitchableStore {
         }
     }
 
-    /// From here on one segment can't be counted.
+    /// From here on counts of this segment fail.
     pub fn fail_segment(&self, segment: &Segment) {
         self.failing.lock().insert(segment.clone());
     }
@@ -172,12 +172,12 @@ impl SwitchableStore {
         self.trend_away.store(away, Ordering::SeqCst);
     }
 
-    /// Trend points are taken and forgotten. Writing them takes real time, in which a paused clock runs ahead.
+    /// Trend points are accepted and dropped. Writing them takes real time, in which a paused clock advances.
     pub fn forget_trend(&self) {
         self.has_no_trend.store(true, Ordering::SeqCst);
     }
 
-    /// What happens while each count is under way.
+    /// Sets a hook that runs during each count.
     pub fn during_counts(&self, hook: impl Fn() + Send + Sync + 'static) {
         *self.during_counts.lock() = Some(Box::new(hook));
     }
@@ -195,9 +195,9 @@ impl SwitchableStore {
         Running(&self.running)
     }
 
-    /// What comes before a count, of however many segments.
+    /// The part before every count, of one segment or several.
     async fn wait(&self, segments: &[Segment]) -> Result<&dyn PairStore, StoreError> {
-        // Given back by who was let through with `release`, and used up where one alone was let through.
+        // After `release` the permit is returned. After `release_one` it is consumed.
         let permit = self.gate.acquire().await.unwrap();
         match self.gate.available_permits() {
             0 => permit.forget(),

@@ -1,4 +1,4 @@
-//! Tokens, and a service that asks for one.
+//! Tokens, and a service that requires one.
 
 use domain::Timestamp;
 use http::auth::{self, Digest, Scope, Token};
@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::app::{App, NOON};
 
-/// A token with this text, for all segments and without limits.
+/// A token with this secret, for all segments and without limits.
 pub fn token(name: &str, text: &str, scopes: &[Scope]) -> Token {
     Token {
         name: name.to_owned(),
@@ -20,7 +20,7 @@ pub fn token(name: &str, text: &str, scopes: &[Scope]) -> Token {
     }
 }
 
-/// A service that asks for a token and knows this one, with the folder of its tokens file.
+/// A service that requires a token and accepts this one, with the directory of its tokens file.
 pub async fn guarded(token: Token) -> (App, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.toml");

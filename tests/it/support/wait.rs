@@ -1,11 +1,11 @@
-//! Waiting for what should happen, whenever a busy machine lets it.
+//! Waiting for a condition, for as long as a busy machine may need.
 
 use std::time::{Duration, Instant};
 
-/// Long after anything that is waited for should have happened.
+/// The timeout of every wait, far above the usual duration.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Asks again until it is so.
+/// Polls until the condition holds.
 pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !is_so().await {
