@@ -41,7 +41,7 @@ pub(super) struct Detail(pub(super) String);
 #[schema(as = Problem)]
 pub(super) struct ProblemDocument<'a> {
     title: &'a str,
-    /// The status of the answer.
+    /// The HTTP status of the response.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// For programs; never changes.

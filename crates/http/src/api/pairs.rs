@@ -74,21 +74,21 @@ struct Taken {
     report: Report,
 }
 
-/// What became of the pairs of a request.
+/// The result of storing the pairs of a request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub(super) struct PairsResponse<'a> {
     /// Pairs that are durable now.
     accepted: usize,
-    /// Items that were refused.
+    /// Items that were rejected.
     rejected: usize,
     /// `spooled` when the pairs wait on this instance's disk for the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::durable)]
     durable: Option<&'static str>,
-    /// Why items were refused: the first hundred.
+    /// Why items were rejected: the first hundred errors.
     errors: &'a [ItemError],
-    /// What was accepted and probably means something else than its sender thinks, such as a time under another name than `at`.
+    /// Warnings about accepted items that are probably wrong, such as a time in another field than `at`.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[schema(required = false)]
     warnings: &'a [String],

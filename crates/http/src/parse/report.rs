@@ -26,7 +26,7 @@ pub struct Report {
     pub refused: Vec<usize>,
 }
 
-/// Why one item was refused.
+/// Why one item was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ItemError {
     /// The item's position in the body, from 0.
