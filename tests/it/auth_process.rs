@@ -63,7 +63,7 @@ fn a_token_is_shown_once_and_kept_as_a_digest() {
 
     let (code, _, err) = run(folder, &arguments);
     assert_eq!(code, 1);
-    assert!(err.contains("has a token named uss already"), "{err}");
+    assert!(err.contains("already has a token named uss"), "{err}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 
     // The service's user may read it by its group: that stays.
@@ -235,7 +235,7 @@ fn beyond_this_machine_the_service_asks_or_says_that_it_does_not() {
         let arguments = [&["--listen", "0.0.0.0:0"][..], &arguments].concat();
         // It warns before it listens.
         let text = Service::launch(folder, &[], &arguments).log();
-        assert_eq!(text.contains("no token is asked for"), warned, "{text}");
+        assert_eq!(text.contains("no token is required"), warned, "{text}");
     }
 }
 
@@ -317,7 +317,7 @@ fn commands_bring_their_token_and_the_log_tells_none() {
     }
     let log = service.log();
     assert!(
-        log.contains("request answered") && log.contains("dashboard"),
+        log.contains("request completed") && log.contains("dashboard"),
         "the log says who"
     );
     for secret in [&uss, &reader, &ops] {

@@ -233,7 +233,7 @@ async fn a_slip_in_a_name_is_told_from_an_empty_segment() {
     assert_eq!((run.code, &run.json()["users"]), (Some(0), &0.into()));
     assert_eq!(
         run.err,
-        "`gardening` was never seen; `headcount segments` lists those that were\n"
+        "`gardening` was never seen; `headcount segments` lists the known segments\n"
     );
     let run = run_it(&["segments", "--prefix", "x"]);
     assert_eq!(
@@ -242,5 +242,5 @@ async fn a_slip_in_a_name_is_told_from_an_empty_segment() {
     );
     let run = run_it(&["audit", "spotrs"]);
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert!(run.err.contains("nobody is in `spotrs`"), "{run:?}");
+    assert!(run.err.contains("segment `spotrs` has no users"), "{run:?}");
 }

@@ -137,7 +137,7 @@ async fn only_access_tokens_that_are_young_enough_let_in() {
         (json!(NOON + 30), 200, ""),
         (json!(NOON + 31), 401, "not valid yet"),
         (json!(null), 401, "`iat`"),
-        (json!("today"), 401, "wrong kind"),
+        (json!("today"), 401, "wrong type"),
     ] {
         let (given, said) = ask(json!("JWT"), issued.clone()).await;
         assert_eq!(given, status, "{issued}: {said}");
@@ -166,9 +166,9 @@ fn keys_that_can_not_be_used_stop_the_start() {
         "{said}"
     );
     for (text, what) in [
-        ("", "no JWK set"),
+        ("", "not a JWK set"),
         ("{\"keys\":[]}", "no usable key"),
-        (SECRET, "no JWK set"),
+        (SECRET, "not a JWK set"),
     ] {
         std::fs::write(&path, text).unwrap();
         let said = error();

@@ -52,7 +52,7 @@ async fn every_route_asks_for_its_scope_and_no_other() {
         refused(
             answer,
             "invalid_token",
-            &invalid("is unknown, revoked or not rightly signed"),
+            &invalid("is unknown, revoked or has an invalid signature"),
         );
         let answer = as_whom(&app, method, path, Some(&bearer("expired"))).await;
         refused(answer, "invalid_token", &invalid("has expired"));

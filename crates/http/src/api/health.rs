@@ -112,7 +112,7 @@ pub(crate) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
         name,
         ok: !broken,
         detail: broken.then(|| {
-            "can't be read or used: what was read before stays valid, and revocations are not taken up"
+            "can't be read or used: previously loaded content stays valid, and revocations have no effect"
                 .to_owned()
         }),
     })

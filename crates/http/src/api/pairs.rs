@@ -51,7 +51,7 @@ const BYTES_PER_PAIR: usize = 40;
 /// The code of a valid pair that the store refuses.
 const STORE_REFUSED: &str = "store_refused";
 const STORE_REFUSED_MESSAGE: &str =
-    "this pair is valid, but the store refuses it until an operator acts: do not retry before that";
+    "this pair is valid, but the store refuses it until an operator acts: do not retry before then";
 
 struct Pairs {
     app: Arc<Headcount>,
@@ -265,11 +265,11 @@ impl Taken {
 
     fn refusal(self, rejected: usize) -> Problem {
         let (code, detail) = if self.report.items == 0 {
-            ("empty", "there is no pair in the body")
+            ("empty", "the body has no pairs")
         } else {
             (
                 "nothing_accepted",
-                "no pair in the body is acceptable: see errors for the reasons",
+                "no pair in the body was accepted: see errors for the reasons",
             )
         };
         let errors = serde_json::to_value(&self.report.errors).unwrap_or_default();

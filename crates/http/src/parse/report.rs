@@ -52,7 +52,7 @@ impl Report {
         self.searches += 1;
         if let Some(name) = find() {
             self.warnings.push(format!(
-                "item {} has `{name}` and no `at`, so it counts as seen now, as all such items do: call the field `at`",
+                "item {} has `{name}` and no `at`, so it counts as seen now, as all such items do: rename the field to `at`",
                 self.items
             ));
         }
