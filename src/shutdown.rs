@@ -38,7 +38,7 @@ impl Signals {
         let first = stop.clone();
         let listener = tokio::spawn(async move {
             let name = signals.next().await;
-            tracing::info!(signal = name, "stopping; a second signal ends this at once");
+            tracing::info!(signal = name, "stopping; a second signal exits immediately");
             first.cancel();
             let name = signals.next().await;
             tracing::error!(signal = name, "exiting immediately, with work in progress");

@@ -41,7 +41,7 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
             let done =
                 Refreshed::deserialize(&document).map_err(|error| client.unexpected(&error))?;
             if done.skipped.is_none() && (done.refreshed.is_none() || done.failed.is_none()) {
-                return Err(client.unexpected(&"no number of counts").into());
+                return Err(client.unexpected(&"the number of counts is missing").into());
             }
             (document, done)
         }
@@ -196,7 +196,7 @@ mod tests {
         let Err(Failure::Failed(said)) = refresh(args, Variables::default()).await else {
             panic!("passed for a refresh")
         };
-        assert!(said.contains("is this its URL?"), "{said}");
+        assert!(said.contains("is it the URL"), "{said}");
     }
 
     #[test]

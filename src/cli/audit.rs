@@ -101,7 +101,7 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
     };
     for finding in findings.iter().filter(is_of_nothing) {
         note(&format!(
-            "warning: nobody is in `{}`: is that its name?",
+            "warning: segment `{}` has no users: is its name correct?",
             sanitized(finding.segment.as_str())
         ));
     }

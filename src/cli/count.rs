@@ -65,7 +65,7 @@ async fn note_never_seen(client: &Client, segment: &str, known: Option<bool>) {
     }
     let meant = match nearest(segment, &names) {
         Some(name) => format!(": did you mean `{}`?", sanitized(name)),
-        None => "; `headcount segments` lists those that were".to_owned(),
+        None => "; `headcount segments` lists the known segments".to_owned(),
     };
     note(&format!("`{}` was never seen{meant}", sanitized(segment)));
 }

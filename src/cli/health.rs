@@ -38,7 +38,7 @@ pub(super) async fn run(args: HealthArgs, variables: &Variables) -> Result<(), F
         Ok(Err(error)) => return Err(unhealthy(error)),
         Err(_) => {
             return Err(Failure::failed(format!(
-                "no response from {} in {TIMEOUT:?}",
+                "no response from {} within {TIMEOUT:?}",
                 client.base()
             )));
         }
@@ -152,7 +152,7 @@ mod tests {
             let Err(Failure::Failed(said)) = check(&server.url, ready).await else {
                 panic!("passed for well")
             };
-            assert!(said.contains("is this its URL?"), "{said}");
+            assert!(said.contains("is it the URL"), "{said}");
         }
     }
 

@@ -57,12 +57,12 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
     let app = Arc::new(app);
     if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
         tracing::warn!(
-            "anyone who can reach {address} can read, write and erase: no token is asked for"
+            "anyone who can reach {address} can read, write and erase: no token is required"
         );
     }
     if !auth.is_on() && settings.http.cors == Cors::Any {
         tracing::warn!(
-            "every web page in a browser that reaches {address} can read all counts: `cors_origins` is * and no token is asked for"
+            "every web page in a browser that reaches {address} can read all counts: `cors_origins` is * and no token is required"
         );
     }
     tracing::info!("listening on http://{address}");

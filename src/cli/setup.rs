@@ -64,7 +64,7 @@ fn document(done: &SetUp) -> Document<'_> {
 
 fn text(done: &SetUp, tokens_wanted: bool) -> String {
     if done.steps.is_empty() {
-        return "this store needs no set-up\n".to_owned();
+        return "this store needs no setup\n".to_owned();
     }
     let mut text = String::new();
     for step in &done.steps {
@@ -80,7 +80,7 @@ fn text(done: &SetUp, tokens_wanted: bool) -> String {
         text += &format!("token for {purpose}: {}\n", sanitized(&issued.token));
     }
     if !done.tokens.is_empty() {
-        text += "Note the tokens down: they are not told again.\n";
+        text += "Save the tokens: they are not shown again.\n";
     } else if tokens_wanted {
         text += "The tokens exist already; to get new ones, delete them in the store.\n";
     }
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(
             text(&done, true),
             "created    bucket \"b\"\ntoken for headcount: reader: t0\n\
-             Note the tokens down: they are not told again.\n"
+             Save the tokens: they are not shown again.\n"
         );
         assert_eq!(
             serde_json::to_string(&document(&done)).unwrap(),

@@ -63,7 +63,7 @@ fn a_token_is_shown_once_and_stored_as_a_digest() {
 
     let (code, _, err) = run(folder, &arguments);
     assert_eq!(code, 1);
-    assert!(err.contains("has a token named uss already"), "{err}");
+    assert!(err.contains("already has a token named uss"), "{err}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
 
     // The file mode stays: the service's user may read the file through its group.
@@ -235,7 +235,7 @@ fn a_non_loopback_address_requires_authentication_or_an_explicit_opt_out() {
         let arguments = [&["--listen", "0.0.0.0:0"][..], &arguments].concat();
         // The warning precedes the start of the listener.
         let text = Service::launch(folder, &[], &arguments).log();
-        assert_eq!(text.contains("no token is asked for"), warned, "{text}");
+        assert_eq!(text.contains("no token is required"), warned, "{text}");
     }
 }
 
@@ -317,7 +317,7 @@ fn commands_send_their_token_and_the_log_contains_none() {
     }
     let log = service.log();
     assert!(
-        log.contains("request answered") && log.contains("dashboard"),
+        log.contains("request completed") && log.contains("dashboard"),
         "the log names the token"
     );
     for secret in [&uss, &reader, &ops] {

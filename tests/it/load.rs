@@ -238,7 +238,7 @@ async fn a_misspelled_segment_is_reported_as_never_seen() {
     assert_eq!((run.code, &run.json()["users"]), (Some(0), &0.into()));
     assert_eq!(
         run.err,
-        "`gardening` was never seen; `headcount segments` lists those that were\n"
+        "`gardening` was never seen; `headcount segments` lists the known segments\n"
     );
     let run = run_with_url(&["segments", "--prefix", "x"]);
     assert_eq!(
@@ -247,5 +247,5 @@ async fn a_misspelled_segment_is_reported_as_never_seen() {
     );
     let run = run_with_url(&["audit", "spotrs"]);
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert!(run.err.contains("nobody is in `spotrs`"), "{run:?}");
+    assert!(run.err.contains("segment `spotrs` has no users"), "{run:?}");
 }

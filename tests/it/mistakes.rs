@@ -55,7 +55,7 @@ async fn error_messages_state_what_to_send_instead() {
     }
     let answer = app.post(JSON, r#"{"userId":"secret","segment":"s"}"#).await;
     let message = answer.json["errors"][0]["message"].as_str().unwrap();
-    assert_eq!(message, "user_id is missing: call `userId` `user_id`");
+    assert_eq!(message, "user_id is missing: rename `userId` to `user_id`");
 
     let fine = r#"{"user_id":"u","segment":"s","at":"2026-11-21T11:59:59.123456789012345Z"}"#;
     assert_eq!(app.post(JSON, fine).await.status, 200);

@@ -193,11 +193,11 @@ async fn a_token_is_exchanged_for_a_read_only_cookie() {
 /// Messages that report that all is well or that there is no data. None of them is true on a page without counts.
 const SAID_WITHOUT_KNOWING: [&str; 7] = [
     "No segment has a user yet",
-    "No segment has that in its name",
-    "Nobody is in this segment now",
-    "Nothing was counted in this range yet",
+    "No segment has this string in its name",
+    "This segment has no users now",
+    "There are no counts in this range yet",
     "Everything works",
-    "counts are answered",
+    "counts are served",
     "data-kind=\"good\"",
 ];
 
@@ -255,10 +255,10 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     );
     assert!(empty.text.contains("data-kind=\"good\""), "{empty:?}");
     let nobody = app.get("/segments/sports").await.text;
-    assert!(nobody.contains("Nobody is in this segment now"), "{nobody}");
+    assert!(nobody.contains("This segment has no users now"), "{nobody}");
     assert!(nobody.contains("Never seen:"), "{nobody}");
     assert!(
-        nobody.contains("Nothing was counted in this range yet"),
+        nobody.contains("There are no counts in this range yet"),
         "{nobody}"
     );
 
@@ -289,12 +289,12 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
         "{old:?}"
     );
     assert!(
-        old.text.contains("The last known number, from 1 h ago"),
+        old.text.contains("The last known count, from 1 h ago"),
         "{old:?}"
     );
     assert!(
         old.text
-            .contains("1 users in the last 14 days: the last known number"),
+            .contains("1 users in the last 14 days: the last known count"),
         "{old:?}"
     );
     for said in SAID_WITHOUT_KNOWING {

@@ -361,12 +361,14 @@ async fn a_failover_that_keeps_sessions_is_followed_and_logged() {
     assert_eq!(service.post(&names("meanwhile", 10), "s").await, 202);
     let began = Instant::now();
     let told = |what: &str| !service.logged(what).is_empty();
-    while !told("the store is away") || !told("is a read-only replica") {
+    while !told("the store is unavailable; pairs wait in the spool, if there is one")
+        || !told("is a read-only replica")
+    {
         assert!(began.elapsed() < RECOVERY, "{}", service.log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     proxy.lead_to(promoted.port());
-    while !told("the store answers again") {
+    while !told("the store is available again") {
         assert!(began.elapsed() < 2 * RECOVERY, "{}", service.log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -16,7 +16,7 @@ enum Pattern {
 }
 
 /// A description of a valid pattern, for messages of the form "must be ...".
-pub const PATTERN: &str = "a segment's name, or a prefix of names followed by *";
+pub const PATTERN: &str = "a segment name, or a prefix of segment names followed by *";
 
 impl Reach {
     /// Every segment.

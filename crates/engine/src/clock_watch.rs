@@ -18,9 +18,9 @@ pub(crate) fn problem(clock: &dyn Clock) -> Option<String> {
     (ahead > TOLERANCE).then(|| {
         let (stands, ahead) = (clock.now(), ahead.as_secs());
         format!(
-            "the clock stands at {stands:.0}, {ahead} s ahead of the system's: the system's clock is wrong, or was \
-             when the newest pairs were recorded. Counts are as of that instant, and pairs older than a window \
-             before it are refused as expired"
+            "the clock is at {stands:.0}, {ahead} s ahead of the system clock: the system clock is wrong, or was wrong when \
+             the newest pairs were recorded. Counts are as of that instant, and pairs that are older than a window before \
+             it are rejected as expired"
         )
     })
 }
@@ -31,9 +31,9 @@ pub(crate) async fn keep_watching(clock: Arc<dyn Clock>, stop: CancellationToken
     loop {
         let problem = problem(&*clock);
         match &problem {
-            Some(problem) if !was_wrong => tracing::error!(
-                "{problem}; for a way out see HeadcountClockAhead in docs/operate/runbook.md"
-            ),
+            Some(problem) if !was_wrong => {
+                tracing::error!("{problem}; see HeadcountClockAhead in docs/operate/runbook.md")
+            }
             None if was_wrong => tracing::info!("the system clock has caught up"),
             _ => {}
         }
@@ -59,7 +59,7 @@ mod tests {
         clock.not_before("2231-01-01T00:00:00Z".parse().unwrap());
         let problem = problem(&clock).unwrap();
         assert!(
-            problem.starts_with("the clock stands at 2231-01-01T00:00:00Z, "),
+            problem.starts_with("the clock is at 2231-01-01T00:00:00Z, "),
             "{problem}"
         );
     }

@@ -83,7 +83,7 @@ impl Component {
     async fn probe(name: &'static str, ping: impl Future<Output = Result<(), String>>) -> Self {
         let response = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
         let problem = response
-            .unwrap_or_else(|_| Err(format!("no response in {PROBE_TIMEOUT:?}")))
+            .unwrap_or_else(|_| Err(format!("no response within {PROBE_TIMEOUT:?}")))
             .err();
         Self::with(name, problem)
     }
@@ -116,8 +116,8 @@ impl Component {
     fn of_strangers(found: Vec<String>) -> Option<Self> {
         let problem = (!found.is_empty()).then(|| {
             format!(
-                "another program writes into the store, and pairs of its days are refused: {}; `headcount setup` says how \
-                 to delete its points",
+                "another program writes into the store, so pairs of the affected days are refused: {}; `headcount setup` \
+                 prints how to delete its points",
                 found.join("; ")
             )
         });

@@ -118,8 +118,8 @@ const offline = byId("offline");
 const kind = () => document.querySelector("#banner [data-kind]")?.dataset.kind;
 // Green only while the page has current counts. Neither events nor a response of the service imply that.
 function mark() {
-  if (!reachable) tell("Not connected; trying again", "bad");
-  else if (kind() === "failed") tell("Counts not available; trying again", "bad");
+  if (!reachable) tell("Not connected; retrying", "bad");
+  else if (kind() === "failed") tell("Counts not available; retrying", "bad");
   else if (kind() !== "good") tell("May be out of date", "old");
   else tell(pushed ? "Live" : "Updated every few seconds", "good");
   offline.hidden = reachable;
@@ -240,7 +240,7 @@ if (slider) {
       const answer = await fetch(`${form.dataset.api}${joint}window=${encodeURIComponent(window)}`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
       const body = await answer.json();
       if (turn !== asked) return;
-      const stale = body.stale ? ": the last known number, no source responds" : "";
+      const stale = body.stale ? ": the last known count, because no source responds" : "";
       if (answer.ok) say(`${figures.format(body.users)} users in the last ${window}${stale}`, body.stale);
       else say(body.detail, true);
     } catch {

@@ -70,7 +70,7 @@ impl<B> OnResponse<B> for AccessLog {
                 status,
                 took_us,
                 caller,
-                "request answered"
+                "request completed"
             );
         }
     }

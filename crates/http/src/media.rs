@@ -35,13 +35,13 @@ impl Format {
             return Ok(Self::Lines);
         }
         let found = if value.is_some() {
-            "is neither"
+            "is not supported"
         } else {
             "is missing"
         };
         Err(Problem::unsupported(format!(
             "content-type {found}: give application/json for an object or an array, or \
-             application/x-ndjson for one object a line"
+             application/x-ndjson for one object per line"
         )))
     }
 }

@@ -138,7 +138,7 @@ fn host(headers: &HeaderMap) -> Option<Authority> {
 }
 
 fn misdirected() -> Problem {
-    let detail = "without tokens this service responds only under a loopback name, such as localhost or 127.0.0.1, to be \
+    let detail = "without tokens this service only accepts a loopback name as host, such as localhost or 127.0.0.1, to be \
                   safe from web pages; set `tokens_file` or `jwt_key`, or `auth = \"off\"`";
     Problem::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail)
 }

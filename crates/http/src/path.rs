@@ -35,7 +35,7 @@ fn from_query<'q>(raw: &str, query: &'q Query, name: &str) -> Result<Option<&'q 
     let given = query.text(name)?;
     match given {
         Some(_) if raw != PLACEHOLDER => {
-            let detail = format!("goes with a path that has `{PLACEHOLDER}` in place of the name");
+            let detail = format!("needs a path that has `{PLACEHOLDER}` in place of the name");
             Err(Problem::invalid_parameter(name, detail))
         }
         given => Ok(given),
@@ -91,7 +91,7 @@ pub(super) fn encode(name: &str) -> String {
 /// Why a part of a path can't be decoded. The message completes a sentence that names the part.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum BadPath {
-    #[error("has a % that two hexadecimal digits must follow; a percent sign itself is %25")]
+    #[error("has a % without two hexadecimal digits after it; a percent sign is written as %25")]
     Escape,
     #[error("is not UTF-8 once percent-decoded")]
     Utf8,

@@ -41,7 +41,7 @@ pub(super) struct Detail(pub(super) String);
 #[schema(as = Problem)]
 pub(super) struct ProblemDocument<'a> {
     title: &'a str,
-    /// The status of the answer.
+    /// The HTTP status of the response.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// For programs; never changes.
@@ -83,8 +83,8 @@ impl Problem {
         let name: String = name.chars().take(64).collect();
         let instead = match (nearest, known) {
             (Some(nearest), _) => format!("did you mean `{nearest}`?"),
-            (None, []) => "it takes none".to_owned(),
-            (None, known) => format!("it takes {}", known.join(", ")),
+            (None, []) => "it has none".to_owned(),
+            (None, known) => format!("it has {}", known.join(", ")),
         };
         let detail = format!("this resource has no query parameter `{name}`; {instead}");
         let problem =
@@ -115,7 +115,7 @@ impl Problem {
 
     /// 405, with the allowed methods.
     pub(super) fn method_not_allowed(allow: &str) -> Self {
-        let detail = format!("this resource takes {allow}");
+        let detail = format!("this resource supports {allow}");
         let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
         match HeaderValue::try_from(allow) {
             Ok(allow) => problem.header(ALLOW, allow),
@@ -259,7 +259,7 @@ impl From<StoreError> for Problem {
             | StoreError::Full(_)
             | StoreError::NotSetUp(_)
             | StoreError::Closed => {
-                Self::unavailable("the store can't answer now", RETRY_UNAVAILABLE)
+                Self::unavailable("the store can't respond now", RETRY_UNAVAILABLE)
             }
         };
         problem.caused_by(&error)

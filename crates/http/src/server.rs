@@ -176,7 +176,7 @@ async fn serve_routes(
 async fn wait_for_stop(stop: &CancellationToken, delay: Duration) {
     stop.cancelled().await;
     if !delay.is_zero() {
-        tracing::info!(?delay, "not ready any more; still accepting connections");
+        tracing::info!(?delay, "no longer ready; still accepting connections");
         tokio::time::sleep(delay).await;
     }
 }
@@ -213,7 +213,7 @@ impl Server {
                     self.metrics.http.accept_errors.inc();
                     // Logged once, not ten times a second: the failure may last for hours.
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(%error, "no connection can be accepted; trying again and again");
+                        tracing::warn!(%error, "can't accept connections; retrying");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

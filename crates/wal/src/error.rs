@@ -61,7 +61,7 @@ pub enum LogError {
     #[error("writing has stopped: {0}")]
     Failed(String),
     /// The payload is empty or longer than [`MAX_PAYLOAD`](super::MAX_PAYLOAD).
-    #[error("a record of {0} bytes is not possible")]
+    #[error("a record of {0} bytes has an invalid size")]
     Size(usize),
     /// The log was closed.
     #[error("the log is closed")]

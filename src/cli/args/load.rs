@@ -66,7 +66,7 @@ pub(in crate::cli) struct LoadArgs {
     /// Load everything, then fail if a pair was rejected
     #[arg(long)]
     pub(in crate::cli) strict: bool,
-    /// Write rejected pairs with the reason to this file, one JSON object a line
+    /// Write rejected pairs with the reason to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) rejects: Option<PathBuf>,
     /// Print JSON
@@ -78,7 +78,7 @@ pub(in crate::cli) struct LoadArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(in crate::cli) enum Format {
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
     /// An array of objects, or objects over several lines
     Json,

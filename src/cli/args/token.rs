@@ -38,7 +38,7 @@ pub(in crate::cli) struct TokenNewArgs {
     /// Comma-separated scopes; no scope includes another
     #[arg(long, value_enum, value_delimiter = ',', required = true)]
     pub(in crate::cli) scope: Vec<Scope>,
-    /// Segments it is restricted to: a name, or a prefix followed by *; may be repeated [default: all]
+    /// Segments that the token is restricted to: a name, or a prefix followed by *; may be repeated [default: all]
     #[arg(long, value_name = "PATTERN", value_parser = pattern)]
     pub(in crate::cli) segments: Vec<String>,
     /// Write the token to a new file that only its owner can read, instead of printing it
@@ -47,10 +47,10 @@ pub(in crate::cli) struct TokenNewArgs {
     /// Lifetime, such as 90d [default: until it is revoked]
     #[arg(long, value_name = "DURATION", value_parser = lifetime)]
     pub(in crate::cli) expires_in: Option<Duration>,
-    /// Rate limit in requests a second [default: the service's `limit_requests`]
+    /// Rate limit in requests per second [default: the service's `limit_requests`]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(in crate::cli) limit_requests: Option<NonZeroU32>,
-    /// Rate limit in pairs a second [default: the service's `limit_pairs`]
+    /// Rate limit in pairs per second [default: the service's `limit_pairs`]
     #[arg(long, value_name = "N", value_parser = rate)]
     pub(in crate::cli) limit_pairs: Option<NonZeroU32>,
     /// Print JSON

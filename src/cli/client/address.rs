@@ -33,7 +33,7 @@ pub(super) fn base_url(text: &str) -> Result<Url, Failure> {
         ));
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("nothing may follow its path"));
+        return Err(wrong("it must not have a query or a fragment"));
     }
     Ok(url)
 }

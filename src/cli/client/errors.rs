@@ -16,9 +16,9 @@ pub(in crate::cli) enum ClientError {
     Unreachable { base: String, reason: String },
     #[error("no response from {base}: {reason}")]
     NoResponse { base: String, reason: String },
-    #[error("{base} answered {}", .refusal)]
+    #[error("{base} responded with {}", .refusal)]
     Refused { base: String, refusal: Box<Refusal> },
-    #[error("{base} answered something else than headcount would: {reason}; is this its URL?")]
+    #[error("{base} sent an unexpected response: {reason}; is it the URL of a headcount service?")]
     Unexpected { base: String, reason: String },
 }
 

@@ -368,22 +368,18 @@ mod tests {
         assert_eq!(
             error(&client).await,
             format!(
-                "{} answered 400 invalid_window: window must be\u{fffd}[2J a multiple",
+                "{} responded with 400 invalid_window: window must be\u{fffd}[2J a multiple",
                 server.url
             )
         );
         let server = TestServer::start(warp::any().map(|| json(401, "no"))).await;
         let client = Client::to(&server.url, None).unwrap();
         assert!(error(&client).await.ends_with(
-            "answered 401 Unauthorized; give --token-file, HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN"
+            "responded with 401 Unauthorized; give --token-file, HEADCOUNT_TOKEN_FILE or HEADCOUNT_TOKEN"
         ));
         let server = TestServer::start(warp::any().map(|| json(200, "<html>"))).await;
         let client = Client::to(&server.url, None).unwrap();
-        assert!(
-            error(&client)
-                .await
-                .contains("something else than headcount would")
-        );
+        assert!(error(&client).await.contains("an unexpected response"));
         let server = TestServer::start(
             warp::any()
                 .map(|| warp::reply::with_header(json(302, ""), "location", "https://elsewhere/")),

@@ -71,7 +71,8 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
         filled = fill(&app, &mut crowd) => filled?,
     };
     print(&format!(
-        "\n  http://{address}/\n\n{} pairs of two weeks are in, and more keep coming. Ctrl-C ends the demo and removes it all.\n",
+        "\n  http://{address}/\n\n{} pairs of two weeks are loaded, and more keep coming. Ctrl-C stops the demo and removes \
+         its data.\n",
         grouped(pairs as u64)
     ))?;
     let feeder = tokio::spawn(keep_feeding(Arc::clone(&app), crowd, stop.clone()));

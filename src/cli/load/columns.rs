@@ -151,13 +151,13 @@ fn must(names: &[String], name: &str, flag: &str) -> Result<usize, Failure> {
                 None => String::new(),
             };
             Err(Failure::usage(format!(
-                "no column is named `{}`: name one with --{flag}{perhaps}; there are: {}",
+                "no column is named `{}`: name one with --{flag}{perhaps}; the columns are: {}",
                 sanitized(name),
                 names.join(", ")
             )))
         }
         _ => Err(Failure::usage(format!(
-            "several columns are named `{}`: rename the one that is not meant",
+            "several columns are named `{}`: rename all but one",
             sanitized(name)
         ))),
     }

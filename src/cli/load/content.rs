@@ -16,7 +16,7 @@ pub(super) enum Compression {
 /// The format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Lines,
     /// An array of objects, or objects over several lines.
     JsonValues,

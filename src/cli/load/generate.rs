@@ -32,7 +32,7 @@ impl Generate {
         for part in text.split(',') {
             let (name, value) = part
                 .split_once('=')
-                .ok_or("give name=value, with commas between")?;
+                .ok_or("give name=value pairs, separated by commas")?;
             let (name, value) = (name.trim(), value.trim());
             let number = || {
                 let digits: String = value.chars().filter(|c| *c != '_').collect();
@@ -52,7 +52,7 @@ impl Generate {
                 }
                 _ => {
                     return Err(format!(
-                        "`{name}` is none of pairs, users, segments, seed, spread"
+                        "`{name}` is not one of pairs, users, segments, seed, spread"
                     ));
                 }
             }
@@ -133,7 +133,7 @@ mod tests {
             ("pairs=10", "users=N"),
             ("pairs=0,users=1,segments=1", "pairs=N, 1 or more"),
             ("pairs=x", "whole number"),
-            ("pears=1", "none of pairs"),
+            ("pears=1", "not one of pairs"),
             ("pairs=1,users=1,segments=99999999", "at most"),
             ("pairs=1,users=1,segments=1,spread=1", "such as 1h"),
         ];

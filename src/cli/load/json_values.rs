@@ -156,7 +156,7 @@ impl Splitter {
     }
 
     fn unfinished(&self) -> Option<String> {
-        let cut = "the file is cut off, or is no JSON";
+        let cut = "the file is cut off, or is not JSON";
         match (self.began, self.array) {
             (Some(line), _) => Some(format!(
                 "the item that begins in line {line} does not end: {cut}"

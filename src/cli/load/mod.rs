@@ -343,7 +343,7 @@ impl Load {
                 true => Ok(response),
                 // A proxy in between may truncate requests.
                 false => Err(Failure::failed(format!(
-                    "the service judged {} of {pairs} pairs: is there a proxy that cuts requests?",
+                    "the response covers {} of {pairs} pairs: does a proxy truncate requests?",
                     response.accepted + response.rejected
                 ))),
             },

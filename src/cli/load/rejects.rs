@@ -1,4 +1,4 @@
-//! `--rejects FILE`: rejected items with the reason, one JSON object a line, for inspection and reloading.
+//! `--rejects FILE`: rejected items with the reason, one JSON object per line, for inspection and reloading.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};

@@ -161,7 +161,7 @@ impl Report {
         }
         if self.undelivered > 0 {
             let undelivered = grouped(self.undelivered);
-            text += &format!("undelivered  {undelivered}, and the input not read yet\n");
+            text += &format!("undelivered  {undelivered}, and the input that was not read\n");
         }
         let rate = grouped(self.pairs_per_second.round() as u64);
         text += &format!("took         {:.1} s, {rate} pairs/s", self.seconds);

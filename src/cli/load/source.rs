@@ -262,7 +262,7 @@ pub(super) fn is_stdin(path: &Path) -> bool {
 fn open(path: &Path) -> Result<(Input, Option<u64>), Failure> {
     if is_stdin(path) {
         if io::stdin().is_terminal() {
-            note("reading pairs from standard input, one JSON object a line; end it with Ctrl-D");
+            note("reading pairs from standard input, one JSON object per line; end it with Ctrl-D");
         }
         let input = Input {
             name: "standard input".into(),
@@ -277,7 +277,7 @@ fn open(path: &Path) -> Result<(Input, Option<u64>), Failure> {
     let metadata = file.metadata().map_err(cannot)?;
     if metadata.is_dir() {
         return Err(Failure::usage(format!(
-            "{name} is a directory: name its files"
+            "{name} is a directory: give its files"
         )));
     }
     let input = Input {

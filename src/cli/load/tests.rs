@@ -134,7 +134,7 @@ async fn a_refusal_for_good_stops_the_load() {
         panic!("{failure:?}")
     };
     assert!(
-        text.ends_with("answered 403 forbidden: lacks the scope write"),
+        text.ends_with("responded with 403 forbidden: lacks the scope write"),
         "{text}"
     );
     assert_eq!((report.accepted, report.undelivered), (0, 1));

@@ -43,7 +43,7 @@ async fn a_running_service_reloads_the_tokens_file() {
     let ready = app.send_with(Method::GET, "/readyz", &reader).await;
     let component = &ready.json["components"]["tokens_file"];
     let detail = component["detail"].as_str().unwrap();
-    assert!(detail.contains("revocations are not taken up"), "{detail}");
+    assert!(detail.contains("revocations have no effect"), "{detail}");
     assert!(
         !detail.contains(file.path()),
         "the path is not shown: {detail}"
@@ -52,7 +52,7 @@ async fn a_running_service_reloads_the_tokens_file() {
     // The web page reports the problem as well.
     let page = app.send_with(Method::GET, "/", &reader).await.text;
     assert!(
-        page.contains("nothing is revoked") && !page.contains("Everything works"),
+        page.contains("revocations have no effect") && !page.contains("Everything works"),
         "{page}"
     );
 

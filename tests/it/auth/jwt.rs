@@ -126,7 +126,7 @@ async fn claims_are_checked_on_each_request() {
     };
     for (name, value, status, detail) in [
         ("exp", Value::Null, 401, "`exp`"),
-        ("exp", json!("tomorrow"), 401, "wrong kind"),
+        ("exp", json!("tomorrow"), 401, "wrong type"),
         ("exp", json!(-1), 401, "`exp`"),
         ("exp", json!(0), 401, "expired"),
         ("exp", json!(NOON - 31), 401, "expired"),
@@ -138,7 +138,7 @@ async fn claims_are_checked_on_each_request() {
         ("nbf", Value::Null, 200, ""),
         ("nbf", json!(NOON + 30), 200, ""),
         ("nbf", json!(NOON + 31), 401, "not valid yet"),
-        ("nbf", json!("soon"), 401, "wrong kind"),
+        ("nbf", json!("soon"), 401, "wrong type"),
         ("aud", json!("headcount"), 200, ""),
         ("aud", json!("another"), 401, "audience"),
         ("aud", json!(["another"]), 401, "audience"),
@@ -152,7 +152,7 @@ async fn claims_are_checked_on_each_request() {
         ("scope", json!(""), 403, "scope read"),
         ("scope", json!("reader READ write admin"), 403, "scope read"),
         ("scope", json!(["write", "read"]), 200, ""),
-        ("scope", json!(7), 401, "wrong kind"),
+        ("scope", json!(7), 401, "wrong type"),
         ("sub", Value::Null, 200, ""),
     ] {
         let (given, message) = send(&changed(name, value.clone())).await;

@@ -137,7 +137,7 @@ async fn only_access_tokens_within_the_maximum_age_are_accepted() {
         (json!(NOON + 30), 200, ""),
         (json!(NOON + 31), 401, "not valid yet"),
         (json!(null), 401, "`iat`"),
-        (json!("today"), 401, "wrong kind"),
+        (json!("today"), 401, "wrong type"),
     ] {
         let (given, message) = send(json!("JWT"), issued.clone()).await;
         assert_eq!(given, status, "{issued}: {message}");
@@ -166,9 +166,9 @@ fn unusable_jwt_keys_are_rejected() {
         "{message}"
     );
     for (text, what) in [
-        ("", "no JWK set"),
+        ("", "not a JWK set"),
         ("{\"keys\":[]}", "no usable key"),
-        (SECRET, "no JWK set"),
+        (SECRET, "not a JWK set"),
     ] {
         std::fs::write(&path, text).unwrap();
         let message = error();

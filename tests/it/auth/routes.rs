@@ -52,7 +52,7 @@ async fn every_route_requires_exactly_its_scope() {
         assert_challenge(
             response,
             "invalid_token",
-            &invalid("is unknown, revoked or not rightly signed"),
+            &invalid("is unknown, revoked or has an invalid signature"),
         );
         let response = send_as(&app, method, path, Some(&bearer("expired"))).await;
         assert_challenge(response, "invalid_token", &invalid("has expired"));

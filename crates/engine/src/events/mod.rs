@@ -50,7 +50,7 @@ pub struct Events {
 
 /// The maximum number of clients is reached. Contains the maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("as many clients as may be ({0}) listen already")]
+#[error("{0} clients are connected already: the limit is max_event_clients")]
 pub struct TooManyClients(pub usize);
 
 impl Events {

@@ -90,7 +90,7 @@ impl Work<'_> {
                     name: "spool",
                     state: PlaceState::Pending,
                     until: None,
-                    note: "this instance's files are still being searched; nothing of the user is sent out of them"
+                    note: "this instance's files are still being searched; no pair of the user is sent from them"
                         .to_owned(),
                 },
             });
@@ -108,8 +108,7 @@ impl Work<'_> {
             name: "copies",
             state: PlaceState::Remains,
             until: None,
-            note: "headcount does not know of backups, exports and files that were loaded"
-                .to_owned(),
+            note: "backups, exports and loaded files, which headcount does not track".to_owned(),
         });
         Ok(Receipt { erased, at, places })
     }
@@ -122,16 +121,16 @@ impl Work<'_> {
                 name: "other_instances",
                 state: PlaceState::Pending,
                 until: at.checked_add(follow).ok(),
-                note: "each erases the user from its spool and its refused pairs; one that is stopped, or can't reach \
-                       the store, does so when it can, before it sends anything"
+                note: "each instance erases the user from its spool and its refused pairs; an instance that is stopped, or can't \
+                       reach the store, does so later, before it sends any pair"
                     .to_owned(),
             },
             Place {
                 name: "erasure_note",
                 state: PlaceState::Remains,
                 until: self.erasures.matters_until(at),
-                note: "a salted hash of the user id in the store, by which other instances recognise the user's pairs; from \
-                       then on it expires, or the next archive run removes it"
+                note: "a salted hash of the user id in the store, by which other instances recognise the user's pairs; \
+                       after that time it expires, or the next archive run removes it"
                     .to_owned(),
             },
         ]
@@ -160,7 +159,7 @@ fn refused_pairs(refused: Result<u64, StoreError>) -> Option<Place> {
                 name: "refused_pairs",
                 state: PlaceState::Pending,
                 until: None,
-                note: "the file of refused pairs can't be rewritten now; its operator has to act: see the log"
+                note: "the file of refused pairs can't be rewritten now; an operator must act: see the log"
                     .to_owned(),
             })
         }

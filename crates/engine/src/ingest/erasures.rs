@@ -93,7 +93,9 @@ impl Erasures {
         };
         let noted = timeout(READ_TIMEOUT, self.store.erasures(since)).await;
         let noted = noted.map_err(|_| {
-            StoreError::Timeout(format!("no list of erasures within {READ_TIMEOUT:?}"))
+            StoreError::Timeout(format!(
+                "the store did not list erasures within {READ_TIMEOUT:?}"
+            ))
         })??;
         // The clock of the other instance may be far ahead. An erasure known now must not apply to pairs received much
         // later.

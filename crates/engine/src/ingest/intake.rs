@@ -39,13 +39,13 @@ pub enum PairError {
     #[error(transparent)]
     Instant(#[from] InvalidInstant),
     /// The segment is new, and the maximum number of segments is reached.
-    #[error("segment is new, and there are already {maximum}, the limit max_segments")]
+    #[error("segment is new, and the limit of {maximum} segments (max_segments) is reached")]
     TooManySegments {
         /// The configured maximum.
         maximum: usize,
     },
     /// The token of the request is bound to other segments.
-    #[error("segment is not among those that the token is bound to")]
+    #[error("segment is not allowed: the token is bound to other segments")]
     Forbidden,
 }
 

@@ -111,9 +111,7 @@ pub enum IngestError {
         cause: StoreError,
     },
     /// The store refuses some of the pairs although they are valid. A retry fails until an operator fixes the store.
-    #[error(
-        "the store refuses some of these pairs although they are valid; its operator has to act"
-    )]
+    #[error("the store refuses some of these pairs although they are valid; an operator must act")]
     Refused {
         /// The cause, for the log.
         cause: StoreError,

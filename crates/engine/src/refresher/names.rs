@@ -104,7 +104,9 @@ impl Names {
         let error = match listed {
             Ok(Ok(listed)) => return Ok(listed),
             Ok(Err(error)) => error,
-            Err(_) => StoreError::Timeout(format!("no list of segments within {timeout:?}")),
+            Err(_) => StoreError::Timeout(format!(
+                "the store did not list segments within {timeout:?}"
+            )),
         };
         match self.keep_with_last(known.names) {
             known if known.is_empty() => Err(error),

@@ -88,7 +88,7 @@ impl Refresher {
             },
             // Without the lock every instance would run, and the counts would not reach the cache.
             Err(error) => {
-                tracing::warn!(%error, "nothing is recounted: the refresh lock can't be asked for");
+                tracing::warn!(%error, "nothing is recounted: the refresh lock can't be requested");
                 self.parts.metrics.refresh.ended("failed", Duration::ZERO);
                 Ok(Outcome::Skipped(Skip::NoCache))
             }

@@ -40,25 +40,25 @@ pub(super) static ARCHIVE: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// What a refresh came to.
+/// The result of a refresh.
 #[derive(Default, Serialize, ToSchema)]
 pub(super) struct Refreshed {
     /// Counts that were renewed.
     refreshed: u64,
-    /// Counts that could not be.
+    /// Counts that could not be renewed.
     failed: u64,
     #[schema(minimum = 0)]
     took_seconds: f64,
-    /// Why nothing was done, if nothing was.
+    /// Why nothing was recounted, if nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     skipped: Option<&'static str>,
 }
 
-/// What an archive run came to.
+/// The result of an archive run.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Removed {
-    /// Pairs, or points, that no window could reach any more.
+    /// The number of pairs or points that were removed because no window includes them.
     removed: u64,
 }
 
@@ -141,13 +141,13 @@ fn describe_refresh() -> Described {
     Described::new(
         "refresh",
         "admin",
-        "Recount into the cache",
-        "All segments, or one. A second one at the same time is skipped, which is no failure.",
+        "Recount segments into the cache",
+        "Recounts all segments, or one. While another refresh is in progress, the request is skipped, which is not an error.",
     )
     .takes(parameters::only_segment())
     .answers::<Refreshed>(
         200,
-        "What was done.",
+        "The result of the refresh.",
         serde_json::json!({"refreshed": 12, "failed": 0, "took_seconds": 0.4}),
     )
     .fails(&[
@@ -162,9 +162,9 @@ fn describe_archive() -> Described {
     Described::new(
         "archive",
         "admin",
-        "Remove what no window can reach",
-        "The embedded store also does this by itself. With Postgres or Redis, schedule it.",
+        "Remove expired pairs",
+        "The embedded store and InfluxDB also do this automatically. With Postgres or Redis, run it from a scheduler.",
     )
-    .answers::<Removed>(200, "What was removed.", serde_json::json!({"removed": 0}))
+    .answers::<Removed>(200, "The number of removed pairs.", serde_json::json!({"removed": 0}))
     .fails(&[codes::UNAVAILABLE])
 }

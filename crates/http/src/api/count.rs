@@ -29,7 +29,7 @@ pub(super) static COUNT: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// A count, and how far to trust it.
+/// A count, with its age, its source and the pairs that it may lack.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Count)]
 pub(super) struct CountResponse<'a> {
@@ -46,13 +46,12 @@ pub(super) struct CountResponse<'a> {
     /// Where the number came from.
     #[schema(schema_with = schema::source)]
     source: &'static str,
-    /// Pairs acknowledged since and not in the number: now it is at most `users + pending`. Null when unknown.
+    /// Pairs that were stored after the count was computed: the number of users now is at most `users + pending`. Null if unknown.
     #[schema(required)]
     pending: Option<u64>,
-    /// Whether every source failed and this is the last number known.
+    /// Whether every source failed, so that this is the last known count.
     stale: bool,
-    /// False for a name of which no pair came within the configured window: a slip of the pen counts 0 as an empty
-    /// segment does.
+    /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
     known: bool,
 }
 
@@ -118,7 +117,7 @@ fn describe() -> Described {
     Described::new(
         "getCount",
         "counts",
-        "How many users a segment has",
+        "Count the users of a segment",
         "The count of an unknown segment is 0.",
     )
     .takes(parameters::segment())

@@ -129,8 +129,8 @@ fn describe_document() -> Described {
     Described::new(
         "getOpenApi",
         "operations",
-        "This document",
-        "The same as `headcount openapi` prints. It holds no data, and is open to everybody.",
+        "Get this document",
+        "The same document as `headcount openapi` prints. It contains no data and needs no token.",
     )
     .answers_with(200, "An OpenAPI 3.1 document.", &["application/json"])
 }
@@ -139,8 +139,8 @@ fn describe_page() -> Described {
     Described::new(
         "getDocs",
         "operations",
-        "This document for people",
-        "A viewer that loads nothing from any other host.",
+        "Show this document as a web page",
+        "A viewer that loads nothing from other hosts.",
     )
     .answers_with(200, "A page.", &["text/html"])
 }
@@ -149,8 +149,8 @@ fn describe_file() -> Described {
     Described::new(
         "getDocsFile",
         "operations",
-        "A part of the viewer",
-        "What the page at /docs loads.",
+        "Get a file of the viewer",
+        "A file that the page at /docs loads.",
     )
     .takes(parameters::file(FILES))
     .answers_with(

@@ -263,14 +263,14 @@ fn describe() -> Described {
     Described::new(
         "getEvents",
         "counts",
-        "Changes of counts as they happen",
-        "Server-sent events, without an end. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
-         \"as_of\": \"2026-11-21T08:00:00Z\"}`, over the configured window. `event: reset` says that changes were missed: \
-         read `/v1/segments` again. A line `:` shows that the stream lives. Open the stream first and read \
-         `/v1/segments` then: what changes after that is told.",
+        "Stream changes of counts",
+        "Server-sent events. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
+         \"as_of\": \"2026-11-21T08:00:00Z\"}`, over the configured window. `event: reset` means that changes were missed: \
+         read `/v1/segments` again. A line `:` keeps the connection open. Open the stream first, then read \
+         `/v1/segments`: the stream has every change after that.",
     )
     .takes(parameters::only_segments(MAX_SEGMENTS))
     .takes(parameters::last_event_id())
-    .answers_with(200, "The events.", &["text/event-stream"])
+    .answers_with(200, "A stream of events.", &["text/event-stream"])
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_PARAMETER, codes::TOKEN_STREAM_LIMIT, codes::STREAM_LIMIT])
 }

@@ -33,34 +33,34 @@ pub(super) static READY: Resource = Resource {
     kind: Kind::Probe,
 };
 
-/// The process lives.
+/// The process responds.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Health {
     #[schema(schema_with = schema::alive)]
     status: &'static str,
 }
 
-/// What can be served now, and which part is to blame when something can't.
+/// Whether the service can accept pairs and serve counts now, and the state of each component.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Readiness)]
 pub(super) struct ReadinessResponse<'a> {
     #[schema(schema_with = schema::readiness)]
     status: &'static str,
-    /// Whether pairs can be kept.
+    /// Whether pairs can be stored.
     writes: bool,
     /// Whether counts come from a live source.
     reads: bool,
-    /// Each part by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`; `foreign_points` where another
-    /// program writes into the store.
+    /// Each component by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`,
+    /// and `foreign_points` if another program writes into the store.
     #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component<'a>>,
 }
 
-/// The state of one part.
+/// The state of one component.
 #[derive(Serialize, ToSchema)]
 struct Component<'a> {
     ok: bool,
-    /// What is wrong, or worth knowing. Where tokens are asked for, only for one with scope `read` or `admin`.
+    /// What is wrong, or worth knowing. If the service requires tokens, only a token with scope `read` or `admin` gets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     detail: Option<&'a str>,
@@ -112,7 +112,7 @@ pub(crate) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
         name,
         ok: !broken,
         detail: broken.then(|| {
-            "can't be read or used: what was read before stays valid, and revocations are not taken up"
+            "can't be read or used: previously loaded content stays valid, and revocations have no effect"
                 .to_owned()
         }),
     })
@@ -156,10 +156,14 @@ fn describe_health() -> Described {
     Described::new(
         "getHealth",
         "operations",
-        "Does the process live?",
-        "For whoever restarts processes. Says nothing of the store.",
+        "Check that the process responds",
+        "A liveness probe. It does not depend on the store.",
     )
-    .answers::<Health>(200, "It does.", serde_json::json!({"status": "ok"}))
+    .answers::<Health>(
+        200,
+        "The process responds.",
+        serde_json::json!({"status": "ok"}),
+    )
 }
 
 fn describe_ready() -> Described {
@@ -167,8 +171,8 @@ fn describe_ready() -> Described {
     Described::new(
         "getReady",
         "operations",
-        "What can be served now?",
-        "For whoever sends requests to instances: by component.",
+        "Check what can be served now",
+        "A readiness probe for load balancers, with the state of each component.",
     )
     .answers::<ReadinessResponse<'static>>(
         200,
@@ -177,7 +181,7 @@ fn describe_ready() -> Described {
     )
     .answers::<ReadinessResponse<'static>>(
         503,
-        "Neither can, or the service is about to stop.",
+        "Neither can be served, or the service is about to stop.",
         example("unavailable", false),
     )
 }

@@ -98,12 +98,12 @@ fn describe() -> Described {
     Described::new(
         "getMetrics",
         "operations",
-        "Metrics for Prometheus",
-        "Open to everybody, unless the service is configured to ask for scope `read`.",
+        "Get metrics for Prometheus",
+        "Open without a token, unless the service is configured to require scope `read`.",
     )
     .answers_with(
         200,
-        "All metrics: OpenMetrics for who names it in `Accept`, else the text format 0.0.4.",
+        "All metrics: in OpenMetrics if `Accept` prefers it, else in the text format 0.0.4.",
         &["text/plain", "application/openmetrics-text"],
     )
 }

@@ -51,7 +51,7 @@ const BYTES_PER_PAIR: usize = 40;
 /// The code of a valid pair that the store refuses.
 const STORE_REFUSED: &str = "store_refused";
 const STORE_REFUSED_MESSAGE: &str =
-    "this pair is valid, but the store refuses it until an operator acts: do not retry before that";
+    "this pair is valid, but the store refuses it until an operator acts: do not retry before then";
 
 struct Pairs {
     app: Arc<Headcount>,
@@ -74,21 +74,21 @@ struct Taken {
     report: Report,
 }
 
-/// What became of the pairs of a request.
+/// The result of storing the pairs of a request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub(super) struct PairsResponse<'a> {
     /// Pairs that are durable now.
     accepted: usize,
-    /// Items that were refused.
+    /// Items that were rejected.
     rejected: usize,
     /// `spooled` when the pairs wait on this instance's disk for the store.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::durable)]
     durable: Option<&'static str>,
-    /// Why items were refused: the first hundred.
+    /// Why items were rejected: the first hundred errors.
     errors: &'a [ItemError],
-    /// What was accepted and probably means something else than its sender thinks, such as a time under another name than `at`.
+    /// Warnings about accepted items that are probably wrong, such as a time in another field than `at`.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[schema(required = false)]
     warnings: &'a [String],
@@ -265,11 +265,11 @@ impl Taken {
 
     fn refusal(self, rejected: usize) -> Problem {
         let (code, detail) = if self.report.items == 0 {
-            ("empty", "there is no pair in the body")
+            ("empty", "the body has no pairs")
         } else {
             (
                 "nothing_accepted",
-                "no pair in the body is acceptable: see errors for the reasons",
+                "no pair in the body was accepted: see errors for the reasons",
             )
         };
         let errors = serde_json::to_value(&self.report.errors).unwrap_or_default();

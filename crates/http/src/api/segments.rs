@@ -50,13 +50,13 @@ pub(super) struct SegmentsResponse<'a> {
 #[schema(as = SegmentCount)]
 struct Entry<'a> {
     segment: &'a str,
-    /// Distinct users, exact as of `as_of`. Null when they could not be counted and no earlier number is known.
+    /// Distinct users, exact as of `as_of`. Null if they could not be counted and no earlier count is known.
     #[schema(required)]
     users: Option<u64>,
     #[serde(serialize_with = "instant")]
     #[schema(required, value_type = Option<String>, format = DateTime)]
     as_of: Option<Timestamp>,
-    /// Whether the segment could not be counted now: the number, if there is one, is the last known.
+    /// Whether the segment could not be counted now. `users` is then the last known count, or null.
     stale: bool,
 }
 
@@ -151,8 +151,8 @@ fn describe() -> Described {
     Described::new(
         "getSegments",
         "counts",
-        "All segments with their counts",
-        "In pages: ask again with `cursor` until `next` is null.",
+        "List segments with their counts",
+        "In pages: repeat the request with `cursor` until `next` is null.",
     )
     .takes(parameters::prefix())
     .takes(parameters::window())

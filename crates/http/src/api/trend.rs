@@ -34,19 +34,18 @@ const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// Most points of a response: more than the pixels of a chart. Without a limit, a year of minutes would be 30 MB.
 const MAX_POINTS: usize = 10_000;
 
-/// How the count of a segment came about, oldest first.
+/// The history of a count, oldest first.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Trend)]
 pub(super) struct TrendResponse<'a> {
     segment: &'a str,
     window_seconds: u64,
     points: Vec<Point>,
-    /// False for a name of which no pair came within the configured window and of which no point is kept: a slip of the
-    /// pen has no past, as a new segment has none.
+    /// False if no pair was received within the configured window and no point is kept: perhaps the name is misspelled.
     known: bool,
 }
 
-/// A count of the past.
+/// A past count.
 #[derive(Serialize, ToSchema)]
 #[schema(as = TrendPoint)]
 struct Point {
@@ -126,9 +125,9 @@ fn describe() -> Described {
     Described::new(
         "getTrend",
         "counts",
-        "Counts of the past",
-        "Each refresh adds a point for each window that it recounts. At most 10,000 are answered. A window that is not \
-         recounted and has no points is 400 `invalid_window`.",
+        "List past counts",
+        "Each refresh adds a point for each window that it recounts. A response has at most 10,000 points. A window that is \
+         not recounted and has no points gets 400 `invalid_window`.",
     )
     .takes(parameters::segment())
     .takes(parameters::segment_beside())

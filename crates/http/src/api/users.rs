@@ -36,7 +36,7 @@ pub(super) static USER: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// Where a user is counted.
+/// The segments that a user is in.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Memberships<'a> {
     user_id: &'a str,
@@ -58,34 +58,34 @@ struct MembershipEntry<'a> {
     until: Timestamp,
 }
 
-/// What an erasure came to: a receipt.
+/// The receipt of an erasure.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Erased {
-    /// In how many segments the user was.
+    /// The number of segments that the user was in.
     erased: u64,
-    /// When. What was received by then is erased; what comes later counts.
+    /// The instant of the erasure. Pairs that were received before it are erased; later ones count.
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     erased_at: Timestamp,
-    /// Every place that had, or may have, something of the user.
+    /// Every place that held, or may hold, data of the user.
     places: Vec<ErasedFrom>,
 }
 
-/// A place that had, or may have, something of an erased user.
+/// A place that held, or may hold, data of an erased user.
 #[derive(Serialize, ToSchema)]
 struct ErasedFrom {
     /// `store`, `spool`, `refused_pairs`, `other_instances`, `erasure_note`, `copies`, or the files of the store's server.
     place: &'static str,
     state: ErasedState,
-    /// When nothing is left there at the latest; `null` where that is done, or not in headcount's hands.
+    /// When data of the user is gone at the latest. Null if it is gone already, or if headcount does not control the place.
     #[serde(serialize_with = "rfc3339_or_null")]
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
-    /// What that means, in words.
+    /// An explanation for people.
     note: String,
 }
 
-/// `erased`: nothing of the user is there. `pending`: it will be erased. `remains`: something stays.
+/// `erased`: no data of the user is left. `pending`: it will be erased. `remains`: some data stays.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ErasedState {
@@ -174,8 +174,8 @@ fn describe_get() -> Described {
     Described::new(
         "getUser",
         "users",
-        "Where a user is counted",
-        "A user whom nobody knows is in no segment.",
+        "List the segments of a user",
+        "The list of an unknown user is empty.",
     )
     .takes(parameters::user_id())
     .takes(parameters::user_id_beside())
@@ -194,8 +194,8 @@ fn describe_delete() -> Described {
         "deleteUser",
         "users",
         "Erase a user",
-        "From all segments and from this instance's disk, at once; other instances follow. The answer is a receipt. May be \
-         repeated, and is to be repeated after an error.",
+        "Erases the user from all segments and from this instance's disk at once; other instances follow. The response is a \
+         receipt. Safe to repeat; repeat it after an error.",
     )
     .takes(parameters::user_id())
     .takes(parameters::user_id_beside())

@@ -18,8 +18,8 @@ const MAX_BYTES: u64 = 4 << 20;
 const VERSION: u32 = 1;
 const MAX_NAME_BYTES: usize = 64;
 const HEADER: &str = "\
-# Tokens of headcount: only their digests. `headcount token` writes this file, and keeps no comments;
-# a running service takes a change up within two seconds.
+# The tokens of headcount, as digests. `headcount token` rewrites this file, without its comments.
+# A running service applies a change within two seconds.
 ";
 
 /// A token in the tokens file.
@@ -110,7 +110,7 @@ impl Tokens {
             let before = text.as_bytes().get(..start).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
             BadTokens(format!(
-                "is no tokens file: line {line}: {}",
+                "is not a tokens file: line {line}: {}",
                 error.message()
             ))
         })?;
@@ -147,10 +147,10 @@ impl Tokens {
             )));
         }
         if token.scopes.is_empty() {
-            return Err(BadTokens(format!("gives the token {name} no scope")));
+            return Err(BadTokens(format!("has no scope for the token {name}")));
         }
         if self.0.iter().any(|other| other.name == *name) {
-            return Err(BadTokens(format!("has a token named {name} already")));
+            return Err(BadTokens(format!("already has a token named {name}")));
         }
         if self.0.iter().any(|other| other.sha256 == token.sha256) {
             return Err(BadTokens(format!(
@@ -164,7 +164,7 @@ impl Tokens {
         }
         if token.reach().is_none() {
             return Err(BadTokens(format!(
-                "binds {name} to segments that can't be: each must be {PATTERN}"
+                "binds {name} to an invalid segment: each must be {PATTERN}"
             )));
         }
         let rates = token.rates();
@@ -224,8 +224,9 @@ mod rfc3339 {
         deserializer: D,
     ) -> Result<Timestamp, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse()
-            .map_err(|_| de::Error::custom("an instant must be as \"2026-11-21T08:00:00Z\""))
+        text.parse().map_err(|_| {
+            de::Error::custom("an instant must be written as \"2026-11-21T08:00:00Z\"")
+        })
     }
 }
 
@@ -346,7 +347,7 @@ mod tests {
             (format!("version = 1\n{good}segments = []\n"), "no segment"),
             (
                 format!("version = 1\n{good}segments = [\" x\"]\n"),
-                "can't be",
+                "invalid segment",
             ),
             (
                 format!("version = 1\n{good}expires = \"soon\"\n"),

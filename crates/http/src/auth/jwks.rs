@@ -32,7 +32,7 @@ struct Jwk {
 /// keys of other algorithms. The error completes "the file, which ...".
 pub(super) fn parse(text: &[u8]) -> Result<(Vec<NamedKey>, usize), String> {
     let document: JwkSet =
-        serde_json::from_slice(text).map_err(|error| format!("is no JWK set: {error}"))?;
+        serde_json::from_slice(text).map_err(|error| format!("is not a JWK set: {error}"))?;
     let all = document.keys.len();
     let usable: Vec<_> = document.keys.into_iter().filter_map(usable).collect();
     let others = all - usable.len();

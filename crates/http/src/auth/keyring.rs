@@ -122,7 +122,7 @@ impl Watched for WatchedKeys {
                     action = "jwt_keys",
                     keys,
                     from = %path,
-                    outcome = "taken up",
+                    outcome = "loaded",
                     "the keys of JWTs changed"
                 );
             }

@@ -56,7 +56,7 @@ pub struct Caller {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
     /// It was revoked, changed, never issued, or not signed with a configured key.
-    #[error("is unknown, revoked or not rightly signed")]
+    #[error("is unknown, revoked or has an invalid signature")]
     Unknown,
     /// It has expired.
     #[error("has expired")]
@@ -68,7 +68,7 @@ pub enum Invalid {
     #[error("has no valid `{0}` claim")]
     Claim(&'static str),
     /// A claim has the wrong type.
-    #[error("has a claim of a wrong kind")]
+    #[error("has a claim of the wrong type")]
     Claims,
     /// It is for another service (`aud`).
     #[error("is for another audience")]

@@ -155,7 +155,7 @@ impl WatchedTokens {
             removed = ?changes.removed,
             changed = ?changes.changed,
             from = %self.path.display(),
-            outcome = "taken up",
+            outcome = "loaded",
             "the tokens file changed"
         );
     }

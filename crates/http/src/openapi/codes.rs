@@ -16,99 +16,94 @@ const fn code(status: u16, code: &'static str, when: &'static str) -> Code {
 pub(crate) const INVALID_PARAMETER: Code = code(
     400,
     "invalid_parameter",
-    "a query parameter can't be used, or is given twice; `parameter` names it",
+    "a query parameter is invalid, or is given twice; `parameter` names it",
 );
 /// The code of any query with an unknown parameter.
 const UNKNOWN_PARAMETER: Code = code(
     400,
     "unknown_parameter",
-    "the query has a parameter that the operation does not take: `parameter` names it, `nearest` the one that is most like it",
+    "the query has a parameter that the operation does not support; `parameter` names it, and `nearest` the most similar one",
 );
 pub(crate) const INVALID_SEGMENT: Code = code(
     400,
     "invalid_segment",
-    "the segment is no name of a segment",
+    "the segment is not a valid segment name",
 );
-pub(crate) const INVALID_USER_ID: Code =
-    code(400, "invalid_user_id", "the user id is no id of a user");
+pub(crate) const INVALID_USER_ID: Code = code(400, "invalid_user_id", "the user id is not valid");
 pub(crate) const INVALID_WINDOW: Code = code(
     400,
     "invalid_window",
-    "the window is no duration, no multiple of the resolution, or longer than the configured one",
+    "the window is not a duration, not a multiple of the resolution, or longer than the configured one",
 );
 pub(crate) const TOO_MANY_POINTS: Code = code(
     400,
     "too_many_points",
-    "the trend has more than 10,000 points: give a longer step or a shorter time",
+    "the trend has more than 10,000 points: give a longer step or a shorter range",
 );
 pub(crate) const NOT_FOUND: Code = code(404, "not_found", "there is nothing at this path");
 pub(crate) const UNAVAILABLE: Code = code(
     503,
     "unavailable",
-    "the store can't answer now, and no earlier answer is known",
+    "the store can't respond now, and no earlier result is known",
 );
 
 pub(crate) const TOKEN_STREAM_LIMIT: Code = code(
     429,
     "busy",
-    "as many clients with this token as may be listen already",
+    "the limit of clients with this token is reached",
 );
-pub(crate) const STREAM_LIMIT: Code = code(
-    503,
-    "unavailable",
-    "as many clients as may be listen already",
-);
+pub(crate) const STREAM_LIMIT: Code = code(503, "unavailable", "the limit of clients is reached");
 
 /// The codes of `POST /v1/pairs`: invalid bodies, and pairs that can't be stored.
 pub(crate) const PAIRS: &[Code] = &[
     code(
         400,
         "malformed",
-        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as it says",
+        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as `content-encoding` says",
     ),
     code(408, "timeout", "the body did not arrive in time"),
     code(
         413,
         "too_large",
-        "the body has more than `limit` bytes, as it came or decompressed",
+        "the body has more than `limit` bytes before or after decompression",
     ),
     code(
         413,
         "too_many_pairs",
-        "the body has more pairs than the token may send in a second: at most `limit`",
+        "the body has more pairs than the token may send in a second, which is `limit`",
     ),
     code(
         415,
         "unsupported_media_type",
-        "the content type, its charset or the content encoding is none that is read here",
+        "the content type, the charset or the content encoding is not supported",
     ),
-    code(422, "empty", "the body is well-formed and has no pair"),
+    code(422, "empty", "the body is well-formed, but has no pairs"),
     code(
         422,
         "nothing_accepted",
-        "no pair of the body is acceptable; `errors` says why",
+        "no pair of the body was accepted; `errors` has the reasons",
     ),
     code(
         429,
         "busy",
-        "too much is under way; nothing of the request was taken",
+        "the service or the store is overloaded; nothing of the request was stored",
     ),
     code(
         500,
         "store_refused",
-        "the store refuses what it is given, and has to be mended",
+        "the store refuses the pairs until an operator repairs it",
     ),
     code(
         503,
         "unavailable",
-        "the pairs can be kept nowhere now; nothing of the request was taken",
+        "the pairs can't be stored now; nothing of the request was stored",
     ),
 ];
 
 pub(crate) const UNKNOWN_SEGMENT: Code = code(
     404,
     "unknown_segment",
-    "no pair of the segment that was named is known",
+    "the named segment has no known pairs",
 );
 
 /// The codes of every operation.
@@ -117,17 +112,17 @@ pub(crate) const EVERYWHERE: &[Code] = &[
     code(
         400,
         "invalid_host",
-        "the request names no host, more than one, or one that is none",
+        "the request has no host, more than one, or an invalid one",
     ),
     code(
         421,
         "misdirected",
-        "the service asks for no tokens, and the host in the request is no loopback name",
+        "the service requires no tokens, and the host in the request is not a loopback name",
     ),
     code(
         500,
         "internal",
-        "a defect of the service; the log has more under the request id",
+        "a bug in the service; the log has details under the request id",
     ),
 ];
 
@@ -135,7 +130,7 @@ pub(crate) const EVERYWHERE: &[Code] = &[
 pub(crate) const UNSAFE: &[Code] = &[code(
     403,
     CROSS_SITE,
-    "the service asks for no tokens, and a web page of another site sent the request",
+    "the service requires no tokens, and a web page of another site sent the request",
 )];
 pub(crate) const CROSS_SITE: &str = "cross_site";
 
@@ -155,7 +150,7 @@ pub(crate) const WITH_A_TOKEN: &[Code] = &[
     code(
         403,
         "insufficient_scope",
-        "the token has not the scope that `scope` names",
+        "the token lacks the scope that `scope` names",
     ),
     code(
         403,
@@ -165,6 +160,6 @@ pub(crate) const WITH_A_TOKEN: &[Code] = &[
     code(
         429,
         "rate_limited",
-        "the token sent more in a second than `limit`; nothing of the request was taken",
+        "the token sent more in a second than `limit`; nothing of the request was stored",
     ),
 ];

@@ -21,25 +21,25 @@ use utoipa::openapi::{
 use super::access::Access;
 
 const ABOUT: &str = "\
-How many distinct users are in a segment now? Pairs of a user and a segment come in by `POST /v1/pairs`; a user \
-stays in a segment for a window after they were last seen there; counts are exact, and say as of when.
+How many distinct users are in a segment now? `POST /v1/pairs` receives pairs of a user and a segment. A user stays in a \
+segment for a window after they were last seen there. Counts are exact, and each has the instant at which it was exact.
 
-Every answer has an `x-request-id`, the one of the request where that has a plain one. Errors are problem documents \
-(RFC 9457) whose `code` never changes. A path that is not listed is answered with 404 `not_found`, a method that is \
-not listed with 405 `method_not_allowed` and `Allow`; `HEAD` is answered wherever `GET` is, like it and without \
-a body. A query parameter that an operation does not list is `unknown_parameter`; one given twice is `invalid_parameter`.
+Every response has an `x-request-id`: that of the request if it is valid, else a new one. Errors are problem documents (RFC \
+9457) whose `code` never changes. A path that is not listed gets 404 `not_found`. A method that is not listed gets 405 \
+`method_not_allowed` with `Allow`. `HEAD` is supported wherever `GET` is, and returns the same response without a body. A \
+query parameter that an operation does not list is `unknown_parameter`; a repeated one is `invalid_parameter`.
 
-Clients and proxies take `.` and `..` out of a path, also percent-encoded. A segment or user of that name is given by the \
-parameter `segment` or `user_id`, beside a path that has `-` in place of the name: `/v1/segments/-/count?segment=..`.
+Clients and proxies remove `.` and `..` from a path, also percent-encoded. For a segment or user with such a name, send `-` \
+in place of the name in the path, and the name in the parameter `segment` or `user_id`: `/v1/segments/-/count?segment=..`.
 
-Where the service asks for tokens, each operation names the scope that it needs; no scope includes another. A \
-service without tokens asks nobody, and then 401, 403 and `rate_limited` do not occur.";
+If the service requires tokens, each operation names the scope that it needs; no scope includes another. If it does not, \
+401, `insufficient_scope`, `forbidden_segment` and `rate_limited` do not occur.";
 
 const BEARER: &str = "\
-An opaque token (`headcount token new`), or a JWT signed with the configured key, with `exp` and its scopes in `scope`. \
-The scopes are `read`, `write`, `users` (look up a person), `erase` (erase one) and `admin` (refresh, archive). A token may \
-be bound to segments (`headcount token new --segments`, the claim `segments`: names, or beginnings of names with `*` at \
-the end): lists and events then have those alone, and other segments are `forbidden_segment`.";
+An opaque token (`headcount token new`), or a JWT signed with the configured key, with `exp` and its scopes in `scope`. The \
+scopes are `read`, `write`, `users` (look up a user), `erase` (erase one) and `admin` (refresh, archive). A token may be \
+bound to segments (`headcount token new --segments`, the claim `segments`: names, or prefixes of names followed by `*`). \
+Lists and events then contain only those segments, and other segments are `forbidden_segment`.";
 
 /// The document as indented JSON with sorted keys: every build of the same source returns the same string.
 ///
@@ -94,14 +94,17 @@ fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::Op
 
 fn tags() -> impl Iterator<Item = utoipa::openapi::Tag> {
     [
-        ("pairs", "The way in"),
-        ("counts", "The way out"),
+        ("pairs", "Sending pairs"),
+        ("counts", "Reading counts"),
         ("users", "One user at a time"),
         (
             "admin",
-            "Work that a scheduler starts; all of it may be started twice or not at all",
+            "Maintenance for a scheduler; each operation is safe to repeat and safe to skip",
         ),
-        ("operations", "How the process is, and what it can do"),
+        (
+            "operations",
+            "The state of the process, and its documentation",
+        ),
     ]
     .into_iter()
     .map(|(name, about)| {
@@ -133,16 +136,17 @@ fn shared(components: ComponentsBuilder) -> Components {
             "RequestId",
             header(
                 text().min_length(Some(1)).max_length(Some(64)),
-                "Names the request in the log: the request's own `x-request-id` if it is a plain one, else a new one.",
+                "The id of the request in the log: its own `x-request-id` if that is 1 to 64 of the characters A-Z a-z 0-9 \
+                 . _ -, else a new one.",
             ),
         )
         .header(
             "RetryAfter",
-            header(seconds, "In how many seconds to send the request again."),
+            header(seconds, "The number of seconds to wait before a retry."),
         )
         .header(
             "Challenge",
-            header(text(), "What token is needed, and what was wrong with the one given (RFC 6750)."),
+            header(text(), "The token that is needed, and what is wrong with the given one (RFC 6750)."),
         )
         .build()
 }

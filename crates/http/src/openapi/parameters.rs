@@ -25,7 +25,7 @@ pub(crate) fn user_id() -> Parameter {
 pub(crate) fn segment_beside() -> Parameter {
     query(
         "segment",
-        "The segment's name, where the path has `-` in its place: for names that no path can have, `.` and `..`.",
+        "The segment's name if the path has `-` in its place: for the names `.` and `..`, which a path can't contain.",
         schema::segment(),
     )
 }
@@ -33,7 +33,7 @@ pub(crate) fn segment_beside() -> Parameter {
 pub(crate) fn user_id_beside() -> Parameter {
     query(
         "user_id",
-        "The user's id, where the path has `-` in its place: for ids that no path can have, `.` and `..`.",
+        "The user's id if the path has `-` in its place: for the ids `.` and `..`, which a path can't contain.",
         schema::user_id_text(),
     )
 }
@@ -45,8 +45,8 @@ pub(crate) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
 pub(crate) fn window() -> Parameter {
     query(
         "window",
-        "Count over this time before now: a duration such as `7d` or `90m`, or a number of seconds; a multiple of the \
-         resolution, at most the configured window, which it is by default.",
+        "The window of the counts: a duration such as `7d` or `90m`, or a number of seconds. It must be a multiple of the \
+         resolution, and at most the configured window, which is the default.",
         text().examples([json!("7d")]),
     )
 }
@@ -54,7 +54,7 @@ pub(crate) fn window() -> Parameter {
 pub(crate) fn fresh() -> Parameter {
     query(
         "fresh",
-        "Skip caches and count in the store.",
+        "Skip the caches and count in the store.",
         one_of(["true", "false", "1", "0", ""]),
     )
 }
@@ -62,7 +62,7 @@ pub(crate) fn fresh() -> Parameter {
 pub(crate) fn prefix() -> Parameter {
     query(
         "prefix",
-        "Only segments whose name begins with this.",
+        "Only segments whose name begins with this string.",
         text().examples([json!("sp")]),
     )
 }
@@ -70,7 +70,7 @@ pub(crate) fn prefix() -> Parameter {
 pub(crate) fn sort() -> Parameter {
     query(
         "sort",
-        "By name, or most users first.",
+        "The order: by name, or most users first.",
         one_of(["name", "users"]).default(Some(json!("name"))),
     )
 }
@@ -78,7 +78,7 @@ pub(crate) fn sort() -> Parameter {
 pub(crate) fn limit(maximum: usize, default: usize) -> Parameter {
     query(
         "limit",
-        "At most so many segments.",
+        "The maximum number of segments.",
         ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(1_u64))
@@ -90,7 +90,7 @@ pub(crate) fn limit(maximum: usize, default: usize) -> Parameter {
 pub(crate) fn cursor() -> Parameter {
     query(
         "cursor",
-        "The `next` of an earlier answer with the same `sort`, to go on from there.",
+        "The `next` of an earlier response with the same `sort`; the list continues from there.",
         text(),
     )
 }
@@ -98,7 +98,7 @@ pub(crate) fn cursor() -> Parameter {
 pub(crate) fn from() -> Parameter {
     query(
         "from",
-        "The first instant: RFC 3339 or unix seconds. By default a day before `to`.",
+        "The first instant: RFC 3339 or unix seconds. The default is a day before `to`.",
         text().examples([json!("2026-11-20T08:00:00Z")]),
     )
 }
@@ -106,7 +106,7 @@ pub(crate) fn from() -> Parameter {
 pub(crate) fn to() -> Parameter {
     query(
         "to",
-        "The last instant: RFC 3339 or unix seconds. By default now.",
+        "The last instant: RFC 3339 or unix seconds. The default is now.",
         text().examples([json!("2026-11-21T08:00:00Z")]),
     )
 }
@@ -114,7 +114,7 @@ pub(crate) fn to() -> Parameter {
 pub(crate) fn step() -> Parameter {
     query(
         "step",
-        "At most one point, the last, in each span of this length: a duration such as `1h`, at least a second.",
+        "Return only the last point of each step: a duration such as `1h`, at least a second.",
         text().examples([json!("1h")]),
     )
 }
@@ -128,7 +128,9 @@ pub(crate) fn only_segments(most: usize) -> Parameter {
         .name("segment")
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
-        .description(Some("Only changes of this segment; may be repeated."))
+        .description(Some(
+            "Only changes of this segment. The parameter may be repeated.",
+        ))
         .schema(Some(
             ArrayBuilder::new()
                 .items(schema::segment())
@@ -143,8 +145,8 @@ pub(crate) fn last_event_id() -> Parameter {
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
         .description(Some(
-            "The `id` of the last event that came, to go on after it. One that the instance does not know any more is \
-             answered with `event: reset`.",
+            "The `id` of the last received event; the stream continues after it. If the instance no longer knows the id, \
+             the stream begins with `event: reset`.",
         ))
         .schema(Some(text()))
         .build()

@@ -16,8 +16,8 @@ const USER_ID: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 pub(crate) fn segment() -> ObjectBuilder {
     text()
         .description(Some(
-            "1 to 128 bytes of UTF-8 without control characters, outer white space or a trailing backslash; in a pair without \
-             invisible characters too.",
+            "1 to 128 bytes of UTF-8 without control characters, leading or trailing white space or a trailing backslash. \
+             In a pair, invisible characters are not allowed either.",
         ))
         .min_length(Some(1))
         .max_length(Some(128))
@@ -28,8 +28,8 @@ pub(crate) fn segment() -> ObjectBuilder {
 pub(crate) fn user_id_text() -> ObjectBuilder {
     text()
         .description(Some(
-            "1 to 256 bytes of UTF-8 without control characters; in a pair without outer white space and invisible \
-             characters too.",
+            "1 to 256 bytes of UTF-8 without control characters. In a pair, leading and trailing white space and invisible \
+             characters are not allowed either.",
         ))
         .min_length(Some(1))
         .max_length(Some(256))
@@ -39,7 +39,9 @@ pub(crate) fn user_id_text() -> ObjectBuilder {
 
 pub(crate) fn user_id() -> RefOr<Schema> {
     AnyOfBuilder::new()
-        .description(Some("A text, or an integer, which means its decimal text."))
+        .description(Some(
+            "A string, or an integer, which is the same as its decimal string.",
+        ))
         .item(user_id_text())
         .item(ObjectBuilder::new().schema_type(Type::Integer))
         .into()
@@ -51,7 +53,7 @@ pub(crate) fn at() -> RefOr<Schema> {
         .schema_type(either)
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
         .description(Some(
-            "When the user was seen: RFC 3339, or unix seconds as a number, fractions allowed. Without it, now.",
+            "When the user was seen: RFC 3339, or unix seconds as a number, fractions allowed. The default is now.",
         ))
         .examples([json!("2026-11-21T08:00:00Z"), json!(1_795_262_400)])
         .into()

@@ -48,7 +48,7 @@ fn judge(readiness: &Readiness, numbers: Numbers) -> (&'static str, Option<Strin
         .all(|part| part.name != "store" || part.ok);
     let numbers = match (numbers, store_responds) {
         (Numbers::Failed, _) => {
-            let words = "Counts are not available right now. This page tries again by itself.";
+            let words = "Counts are not available right now. This page retries automatically.";
             return ("failed", Some(and_writes(words.to_owned(), readiness)));
         }
         (Numbers::Old(age), _) => Some(format!(
@@ -80,9 +80,9 @@ fn and_writes(words: String, readiness: &Readiness) -> String {
         .iter()
         .find(|part| part.name == "store");
     let rest = match readiness.writes {
-        false => "New visits are not taken at the moment.",
+        false => "New visits are not accepted at the moment.",
         true if store.is_some_and(|store| !store.ok) => {
-            "New visits are kept, and counted once the store responds."
+            "New visits are stored, and are counted once the store responds."
         }
         true => return words,
     };

@@ -218,7 +218,7 @@ async fn chosen(
         stale: false,
     };
     Some(match window? {
-        Err(words) => bad(format!("That is no window: {words}.")),
+        Err(words) => bad(format!("Invalid window: {words}.")),
         Ok(window) => match app.counts().get(segment, *window, false).await {
             Ok(answer) => Chosen {
                 trouble: answer.stale,
@@ -227,7 +227,7 @@ async fn chosen(
                     grouped(answer.count.users),
                     length(window.seconds()),
                     if answer.stale {
-                        ": the last known number, no source responds"
+                        ": the last known count, because no source responds"
                     } else {
                         ""
                     }
@@ -247,17 +247,17 @@ fn age(answer: &CountResult, now: Timestamp) -> Duration {
 /// The text about the age of the count.
 fn told(answer: Result<&CountResult, &CountError>, now: Timestamp) -> String {
     let Ok(answer) = answer else {
-        return "The count is not available right now. This page tries again by itself.".to_owned();
+        return "The count is not available right now. This page retries automatically.".to_owned();
     };
     let age = rounded(age(answer, now));
     let mut text = match answer.stale {
-        true => format!("The last known number, from {age} ago: no source responds."),
+        true => format!("The last known count, from {age} ago, because no source responds."),
         false => format!("Exact as of {age} ago."),
     };
     match answer.pending {
         Some(0) => {}
-        Some(pending) => text += &format!(" At most {} more are on their way.", grouped(pending)),
-        None => text += " How many are on their way is not known.",
+        Some(pending) => text += &format!(" At most {} more are pending.", grouped(pending)),
+        None => text += " The number of pending pairs is unknown.",
     }
     text
 }

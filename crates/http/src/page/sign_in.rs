@@ -132,7 +132,7 @@ fn cookie_for(pages: &Pages, token: &str, secure: bool) -> Result<HeaderValue, P
     }
     let session = pages.authorizer.sign_in(token)?;
     let cookie = session.and_then(|session| cookie::set(&session, secure));
-    cookie.ok_or_else(|| refused("the token can't be kept"))
+    cookie.ok_or_else(|| refused("the token can't be stored"))
 }
 
 /// Over plain HTTP, sign-in is allowed only on this machine, because the network could read the token and the cookie.

@@ -65,16 +65,16 @@ fn summary(readiness: &Readiness, has_counts: bool) -> (&'static str, &'static s
     match (readiness.writes, has_counts) {
         (true, true) if all_well => ("Everything works.", "good"),
         (true, true) if readiness.reads && store_responds(readiness) => (
-            "Pairs are taken and counts are answered. Not every part works.",
+            "Pairs are accepted and counts are served. Not every component works.",
             "worth-a-look",
         ),
         (true, true) => (
-            "Pairs are taken. Not every part works: counts may be the last known.",
+            "Pairs are accepted. Not every component works: counts may be the last known ones.",
             "worth-a-look",
         ),
-        (true, false) => ("Pairs are taken. Counts are not available.", "bad"),
+        (true, false) => ("Pairs are accepted. Counts are not available.", "bad"),
         (false, true) => (
-            "Counts are the last known. Pairs can't be taken now.",
+            "Counts are the last known ones. Pairs can't be accepted now.",
             "bad",
         ),
         (false, false) => ("Neither pairs nor counts can be served now.", "bad"),
@@ -88,7 +88,7 @@ fn part(component: &Component, store_responds: bool) -> Part {
         "spool" => "Spool",
         "clock" => "Clock",
         "tokens_file" => "Tokens",
-        "jwt_keys" => "Keys of tokens",
+        "jwt_keys" => "JWT keys",
         "foreign_points" => "Other programs",
         other => other,
     };
@@ -102,18 +102,18 @@ fn part(component: &Component, store_responds: bool) -> Part {
             "Does not respond: counts come from the store.".to_owned()
         }
         ("cache", _, false) => "Does not respond.".to_owned(),
-        ("spool", _, false) => "Can't keep pairs.".to_owned(),
+        ("spool", _, false) => "Can't store pairs.".to_owned(),
         ("clock", _, false) => {
-            "Is behind what was recorded: counts are of a later time.".to_owned()
+            "Is behind the newest pairs: counts are as of a later time.".to_owned()
         }
         ("tokens_file" | "jwt_keys", _, false) => {
-            "The file can't be used: what was read before stays valid, and nothing is revoked."
+            "The file can't be used: previously loaded content stays valid, and revocations have no effect."
                 .to_owned()
         }
         ("foreign_points", _, false) => {
-            "One writes into the store: pairs of some days are refused.".to_owned()
+            "Another program writes into the store: pairs of some days are refused.".to_owned()
         }
-        (_, _, false) => "Does not work: the log of the service says why.".to_owned(),
+        (_, _, false) => "Does not work: see the log of the service.".to_owned(),
     };
     Part {
         name,
@@ -144,7 +144,7 @@ fn refresher(
         (None, Some(_)) => ("unknown", "This instance has not recounted yet.".to_owned()),
         (None, None) => (
             "unknown",
-            "This instance does not recount: another process does, or a scheduler.".to_owned(),
+            "This instance does not recount: another process or a scheduler does.".to_owned(),
         ),
     };
     Part {
@@ -223,7 +223,7 @@ mod tests {
                 components: vec![component.clone()],
             };
             let (words, kind) = summary(&readiness, false);
-            assert!(kind == "bad" && !words.contains("are answered"), "{words}");
+            assert!(kind == "bad" && !words.contains("are served"), "{words}");
         }
     }
 }

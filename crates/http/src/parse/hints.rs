@@ -88,7 +88,7 @@ pub(super) fn missing_segment(text: &str) -> String {
 
 fn missing(field: &str, names: &[&str], text: &str) -> String {
     match field_like(names, field, text) {
-        Some(name) => format!("{field} is missing: call `{name}` `{field}`"),
+        Some(name) => format!("{field} is missing: rename `{name}` to `{field}`"),
         None => format!("{field} is missing"),
     }
 }
@@ -129,7 +129,7 @@ pub(crate) fn bad_instant(text: &str) -> &'static str {
     let text = text.trim();
     let ends = |zone: &str| text.len() > zone.len() && text.to_ascii_uppercase().ends_with(zone);
     if text.is_empty() {
-        "is empty: leave it out for now"
+        "is empty: omit it if the user was seen now"
     } else if text.starts_with(|c: char| c == '-' || c.is_ascii_digit())
         && text.parse::<f64>().is_ok()
     {

@@ -59,7 +59,7 @@ pub(super) fn take(text: &str, push: &mut impl Push, report: &mut Report) {
     }
     let fields: Fields = match serde_json::from_str(text) {
         Ok(fields) => fields,
-        Err(error) => return report.reject("malformed", || format!("not a pair: {error}")),
+        Err(error) => return report.reject("malformed", || format!("not a valid pair: {error}")),
     };
     match fields.read() {
         Ok((user_id, segment, at)) => {

@@ -24,14 +24,14 @@ pub enum BadBody {
     #[error("the body is empty")]
     Empty,
     /// It is compressed, but `content-encoding` is missing, or it is compressed more than once.
-    #[error("the body is {0}: say so by the header `content-encoding: {0}`, once")]
+    #[error("the body is {0}: send the header `content-encoding: {0}`, once")]
     Compressed(&'static str),
     /// It is not UTF-8, as JSON must be.
     #[error("the body is not UTF-8 from byte {0} on")]
     NotUtf8(usize),
     /// It is NDJSON, which has another content type.
     #[error(
-        "the body has more than one object: send one object a line as application/x-ndjson, or an array of them"
+        "the body has more than one object: send one object per line as application/x-ndjson, or an array of them"
     )]
     Lines,
     /// It is not JSON. The parser's message has a position but no content.

@@ -26,7 +26,7 @@ pub struct Report {
     pub refused: Vec<usize>,
 }
 
-/// Why one item was refused.
+/// Why one item was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ItemError {
     /// The item's position in the body, from 0.
@@ -52,7 +52,7 @@ impl Report {
         self.searches += 1;
         if let Some(name) = find() {
             self.warnings.push(format!(
-                "item {} has `{name}` and no `at`, so it counts as seen now, as all such items do: call the field `at`",
+                "item {} has `{name}` and no `at`, so it counts as seen now, as all such items do: rename the field to `at`",
                 self.items
             ));
         }

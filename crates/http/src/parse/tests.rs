@@ -168,7 +168,7 @@ fn messages_know_the_likely_mistake() {
     for (text, part) in [
         (
             r#"{"userId":"u","segment":"a"}"#,
-            "user_id is missing: call `userId` `user_id`",
+            "user_id is missing: rename `userId` to `user_id`",
         ),
         (
             r#"{"User_Id":"u","segment":"a"}"#,
@@ -224,7 +224,7 @@ fn messages_know_the_likely_mistake() {
             r#"{"user_id":"u","segment":"a","at":"2026-11-21"}"#,
             "a date without a time",
         ),
-        (r#"{"user_id":"u","segment":"a","at":""}"#, "leave it out"),
+        (r#"{"user_id":"u","segment":"a","at":""}"#, "omit it"),
         (
             r#"{"user_id":"u","segment":"a","at":"noon"}"#,
             "must be RFC 3339, such as",

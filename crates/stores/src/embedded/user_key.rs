@@ -44,7 +44,7 @@ pub(super) fn check(disk: &dyn Disk, dir: &Path, digest: Option<&str>) -> Result
     let noted = Some("noted").filter(|_| noted != [0; DIGEST]);
     let was = user_key::recorded(noted, digest);
     Err(StoreError::Rejected(format!(
-        "the users in {} were recorded {was}: each of them would count twice; give user_key its former value, or use \
+        "the users in {} were recorded {was}: each of them would count twice; set user_key to its former value, or use \
          another data_dir",
         dir.display()
     )))

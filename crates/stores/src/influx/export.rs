@@ -38,7 +38,7 @@ pub(super) async fn export(
         }
         if all.len() > MAX_POINTS {
             return Err(StoreError::Rejected(format!(
-                "InfluxDB: more than {MAX_POINTS} points: ask for fewer slots"
+                "InfluxDB: more than {MAX_POINTS} points: request fewer slots"
             )));
         }
     }

@@ -239,8 +239,7 @@ impl Installation {
         let key = PointKey::from_hex(&record.key);
         let wrong = match key {
             _ if record.format != FORMAT => Some(format!(
-                "the installation's record has format {}, and this version of headcount knows {FORMAT}: use another \
-                 version",
+                "the installation's record has format {}, but this version of headcount supports {FORMAT}: use another version",
                 record.format
             )),
             None => Some("the installation's record has no key".to_owned()),
@@ -278,7 +277,7 @@ impl Installation {
         if record.user_key != self.user_key {
             let was = user_key::recorded(record.user_key.as_deref(), self.user_key.as_deref());
             return Some(format!(
-                "the pairs in bucket {bucket:?} were recorded {was}: every user would count twice; give user_key its \
+                "the pairs in bucket {bucket:?} were recorded {was}: every user would count twice; set user_key to its \
                  former value, or use another influx_bucket"
             ));
         }

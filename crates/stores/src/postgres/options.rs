@@ -64,7 +64,7 @@ impl PostgresOptions {
         let held = Some(held).filter(|held| *held != NO_KEY);
         let was = user_key::recorded(held, self.user_key.as_deref());
         Some(format!(
-            "the pairs of the schema {:?} were recorded {was}: every user would count twice; give user_key its former \
+            "the pairs of the schema {:?} were recorded {was}: every user would count twice; set user_key to its former \
              value, or use another postgres_schema",
             self.schema
         ))

@@ -156,7 +156,7 @@ impl Setup<'_> {
         change.map_err(|held| {
             StoreError::Rejected(format!(
                 "Postgres: the schema {:?} holds pairs in slots of {held} s, and `resolution` is {seconds} s; \
-                 give `resolution` its old value, or another `postgres_schema`, which begins empty",
+                 set `resolution` to its old value, or use another `postgres_schema`, which begins empty",
                 self.options.schema
             ))
         })

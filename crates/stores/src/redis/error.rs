@@ -50,7 +50,7 @@ pub(super) fn meaning(error: &RedisError, server: &str) -> ClientError {
     }
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::ReadOnly) => ClientError::Unavailable(format!(
-            "{server} is a read-only replica; after a failover its address must lead to the new master"
+            "{server} is a read-only replica; after a failover its address must point to the new master"
         )),
         ErrorKind::InvalidClientConfig => ClientError::Misconfigured(format!("{server}: {error}")),
         ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)

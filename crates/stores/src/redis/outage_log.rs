@@ -39,7 +39,7 @@ impl OutageLog {
         let user = self.user;
         match reason {
             ClientError::Misconfigured(_) => tracing::error!(%reason, "{user} is misconfigured"),
-            _ => tracing::warn!(%reason, "{user} is away; {}", self.meanwhile),
+            _ => tracing::warn!(%reason, "{user} is unavailable; {}", self.meanwhile),
         }
         self.logged = Some((reason.clone(), Instant::now()));
         self.is_recovery_logged = false;
@@ -48,7 +48,7 @@ impl OutageLog {
     /// Redis is available.
     pub(super) fn up(&mut self, server: &str) {
         if self.logged.is_some() && !self.is_recovery_logged {
-            tracing::info!(server, "{} answers again", self.user);
+            tracing::info!(server, "{} is available again", self.user);
             self.is_recovery_logged = true;
         }
     }

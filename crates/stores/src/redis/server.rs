@@ -32,7 +32,7 @@ pub enum InvalidRedisUrl {
     #[error("several nodes need the scheme redis+cluster:// or rediss+cluster://")]
     NotACluster,
     /// A cluster has only database 0.
-    #[error("a cluster has no database but 0")]
+    #[error("a cluster only has database 0")]
     ClusterDatabase,
     /// Another part of the URL did not parse.
     #[error("{0}")]

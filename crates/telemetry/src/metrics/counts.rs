@@ -11,7 +11,7 @@ area! {
     pub struct Counts {
         pub age: Histogram = "count_age", "Age of the counts served", Buckets::seconds(AGES);
         pub cache_fallbacks: Counter = "cache_fallbacks",
-            "Operations that went on without the cache because it failed";
+            "Operations that continued without the cache because it failed";
         pub stale_answers: Counter = "stale_answers",
             "Counts served from the last known value because store and cache failed";
     }

@@ -297,7 +297,7 @@ impl Delivery<'_> {
         error: &StoreError,
     ) -> Result<(), StoreError> {
         let pairs: u64 = entries.iter().map(|entry| u64::from(entry.pairs)).sum();
-        tracing::warn!(%error, pairs, "pairs that the store does not take, though it takes others, are tried again later");
+        tracing::warn!(%error, pairs, "pairs that the store does not accept, although it accepts others, are retried later");
         let mut entries = VecDeque::from(entries);
         while let Some(entry) = entries.pop_front() {
             if let Err(error) = self.mover().fail(&entry).await {
@@ -383,7 +383,7 @@ impl Delivery<'_> {
         self.parts.spool.ledger.removed(number);
         self.files.retain(|file| *file != number);
         if self.parts.spool.ledger.oldest_file().is_none() {
-            tracing::info!("the spool is completely delivered");
+            tracing::info!("all spooled pairs are delivered");
         }
         Ok(())
     }

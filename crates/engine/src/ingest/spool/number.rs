@@ -47,7 +47,7 @@ pub(super) fn read<N: FromStr>(
     match content.and_then(|content| content.trim_end().parse().ok()) {
         Some(number) => Ok(Some(number)),
         None => Err(StoreError::Damaged(format!(
-            "{} must hold {what}",
+            "{} must contain {what}",
             path.display()
         ))),
     }

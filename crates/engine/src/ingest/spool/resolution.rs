@@ -18,7 +18,7 @@ pub(super) fn settle(
     is_empty: bool,
 ) -> Result<(), StoreError> {
     let seconds = resolution.seconds();
-    let noted: Option<u32> = number::read(disk, dir, NAME, "the seconds of a resolution")?;
+    let noted: Option<u32> = number::read(disk, dir, NAME, "a resolution in seconds")?;
     if noted == Some(seconds) {
         return Ok(());
     }
@@ -26,7 +26,7 @@ pub(super) fn settle(
         && !is_empty
     {
         return Err(StoreError::Rejected(format!(
-            "pairs that wait in {} have a resolution of {noted} s, and {seconds} s is configured; start once with \
+            "the pairs in {} have a resolution of {noted} s, but {seconds} s is configured; start once with \
              resolution = \"{noted}s\" until they are delivered, or use another spool_dir",
             dir.display()
         )));

@@ -15,9 +15,9 @@ pub(super) fn describe() -> Described {
     let mut described = Described::new(
         "postPairs",
         "pairs",
-        "Take pairs in",
-        "A bad item never costs its neighbours: it is told in `errors`, and the others are taken. Order, repetition and \
-         retries change nothing, so a request that was not answered may be sent again.",
+        "Store pairs",
+        "An invalid item does not affect the other items: it is listed in `errors`, and the others are stored. Order, \
+         repetition and retries change no count, so a request without a response can be retried.",
     );
     let pair = described.refer::<Fields<'static>>();
     let error = described.refer::<ItemError>();
@@ -45,7 +45,7 @@ pub(super) fn describe() -> Described {
         .body(pairs_body(pair))
         .answers::<PairsResponse<'static>>(
             200,
-            "Every accepted pair is durable and in every count from now on.",
+            "Every accepted pair is durable, and is included in every later count.",
             json!({"accepted": 2, "rejected": 1, "errors": [{
                 "index": 1,
                 "code": "invalid_segment",
@@ -54,7 +54,7 @@ pub(super) fn describe() -> Described {
         )
         .answers::<PairsResponse<'static>>(
             202,
-            "The store is away: every accepted pair is durable on this instance's own disk, and will be delivered.",
+            "The store is unavailable. Every accepted pair is durable on this instance's own disk, and will be delivered.",
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
         )
         .problem_with(422, refused)
@@ -78,13 +78,13 @@ fn pairs_body(pair: Ref) -> RequestBody {
         .examples_from_iter([("one", example(one)), ("several", example(several))]);
     let ndjson = ContentBuilder::new()
         .schema(Some(schema::text().description(Some(
-            "One pair a line, as JSON. Blank lines are no items; a line that is no JSON is an error of that item.",
+            "One pair per line, as JSON. Blank lines are ignored; a line that is not JSON is an error of that item.",
         ))))
         .examples_from_iter([("lines", example(lines.into()))]);
     RequestBodyBuilder::new()
         .description(Some(
-            "At most `max_body` bytes (8 MiB by default), plain or with `Content-Encoding: gzip` or `zstd`, and then \
-             decompressed too. UTF-8.",
+            "UTF-8, plain or with `Content-Encoding: gzip` or `zstd`; at most `max_body` bytes (8 MiB by default), also \
+             after decompression.",
         ))
         .required(Some(Required::True))
         .content("application/json", json.build())

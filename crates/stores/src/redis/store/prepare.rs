@@ -84,7 +84,7 @@ impl RedisStore {
         let prefix = self.options.prefix.as_str();
         if format != FORMAT {
             return Err(StoreError::Damaged(format!(
-                "{meta} says format {format}, and this version of headcount knows {FORMAT}; use another version, \
+                "{meta} has format {format}, but this version of headcount supports {FORMAT}; use another version, \
                  or another redis_prefix than {prefix}"
             )));
         }
@@ -98,8 +98,8 @@ impl RedisStore {
             let theirs = Some(their_key.as_str()).filter(|key| *key != NO_KEY);
             let was = user_key::recorded(theirs, self.options.user_key.as_deref());
             return Err(StoreError::Damaged(format!(
-                "the pairs under {prefix} in redis were recorded {was} ({meta}): every user would count twice; give user_key \
-                 its former value, or use another redis_prefix"
+                "the pairs under {prefix} in redis were recorded {was} ({meta}): every user would count twice; set user_key \
+                 to its former value, or use another redis_prefix"
             )));
         }
         Ok(is_new == 1)

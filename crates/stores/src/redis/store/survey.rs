@@ -62,10 +62,12 @@ impl Persistence {
     /// What it means for a pair that was acknowledged with 200, for logs and `headcount setup`.
     pub fn meaning(&self) -> &'static str {
         match self {
-            Self::Always => "appendonly yes, appendfsync always: a 200 means on disk",
+            Self::Always => {
+                "appendonly yes, appendfsync always: a 200 means that the pairs are on disk"
+            }
             Self::EverySecond => {
-                "appendonly yes, appendfsync everysec: a 200 survives the server's end, and a crash of its machine but \
-                 for the last second or two"
+                "appendonly yes, appendfsync everysec: a 200 survives a crash of the server; a crash of its machine loses \
+                 at most the last second or two"
             }
             Self::AppendOnly => {
                 "appendonly yes, but with an unknown or no sync policy: a 200 survives a crash of the server, but a \
