@@ -10,6 +10,7 @@ mod clock;
 mod count;
 mod erasure;
 mod hidden;
+pub mod percent;
 mod reach;
 mod secret;
 mod segment;

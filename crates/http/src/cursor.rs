@@ -1,7 +1,8 @@
 //! The cursor of a page of segments: the sort key of its last entry, so that changes before it do not shift later pages.
 
-use std::fmt::{self, Write};
+use std::fmt;
 
+use base16ct::HexDisplay;
 use domain::Segment;
 
 /// The sort order of a list.
@@ -46,13 +47,8 @@ impl Cursor {
             Sort::Users => Some(users.strip_prefix('u')?.parse().ok()?),
             Sort::Name => return None,
         };
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let mut bytes = Vec::with_capacity(name.len() / 2);
-        for pair in name.as_bytes().chunks(2) {
-            let [high, low] = pair else { return None };
-            bytes.push(u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?);
-        }
-        let segment = Segment::new(std::str::from_utf8(&bytes).ok()?).ok()?;
+        let name = base16ct::mixed::decode_vec(name).ok()?;
+        let segment = Segment::new(std::str::from_utf8(&name).ok()?).ok()?;
         Some(Self { users, segment })
     }
 }
@@ -61,14 +57,10 @@ impl Cursor {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.users {
-            None => f.write_char('n')?,
+            None => f.write_str("n")?,
             Some(users) => write!(f, "u{users}")?,
         }
-        f.write_char('-')?;
-        for byte in self.segment.as_str().bytes() {
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
+        write!(f, "-{:x}", HexDisplay(self.segment.as_str().as_bytes()))
     }
 }
 
@@ -92,7 +84,8 @@ mod tests {
             }
         }
         for bad in [
-            "", "n", "n-", "n-6", "n-zz", "n-ff", "u-61", "ux-61", "n-00", "u1", "é-61",
+            "", "n", "n-", "n-6", "n-616", "n-zz", "n-+1", "n-0x61", "n-ff", "n-é", "u-61",
+            "ux-61", "n-00", "u1", "u1-6", "é-61",
         ] {
             assert_eq!(Cursor::parse(bad, Sort::Name), None, "{bad}");
             assert_eq!(Cursor::parse(bad, Sort::Users), None, "{bad}");

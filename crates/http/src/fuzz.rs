@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio_util::sync::CancellationToken;
 use warp::http::{HeaderMap, StatusCode, Uri};
 
@@ -25,6 +26,8 @@ use fuzzing::{Edit, edit, spell};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use stores::memory::MemoryCache;
 
+/// What a path can't have.
+const NOT_IN_PATHS: &AsciiSet = &CONTROLS.add(b' ');
 const WORDS: &[&str] = &[
     "/v1/segments",
     "/sports",
@@ -201,14 +204,7 @@ fn requests() {
         .for_each(move |(input, in_api)| {
             let text = String::from_utf8_lossy(&spell(input, WORDS)).into_owned();
             let begin = if *in_api { "/v1/segments/sports/" } else { "/" };
-            // Bytes that a path can't have are percent-encoded.
-            let text: String = text
-                .bytes()
-                .map(|byte| match byte {
-                    b'!'..=b'~' => char::from(byte).to_string(),
-                    _ => format!("%{byte:02x}"),
-                })
-                .collect();
+            let text = utf8_percent_encode(&text, NOT_IN_PATHS).to_string();
             bench.check(&format!("{begin}{text}"), &text);
         });
 }

@@ -15,6 +15,9 @@ pub(super) enum Format {
 
 impl Format {
     /// The format that `content-type` names. 415 for any other.
+    ///
+    /// The crate `mime` is not used: it refuses whitespace before a semicolon, empty parameters and escapes in quoted
+    /// strings, which RFC 9110, sections 5.6.4 and 5.6.6, allows.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let value = headers.get(CONTENT_TYPE);
         let named = value.and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -74,6 +77,10 @@ mod tests {
             "application/json",
             "Application/JSON; charset=UTF-8",
             "application/json;v=1",
+            "application/json ; charset=utf-8 ; v=1",
+            "application/json;\tcharset=US-ASCII;",
+            "application/json;;CHARSET=utf8",
+            r#"application/json; v="a\"b""#,
         ] {
             assert_eq!(of(json), Ok(Format::Json));
         }
@@ -89,6 +96,13 @@ mod tests {
             "text/plain",
             "application/jsonp",
             "application/json; charset=latin1",
+            "application/json; charset=",
+            "application/json; charset=\"latin1\"; v=1",
+            "application/json; charset=utf-8; charset=latin1",
+            "application/json, application/json",
+            "application/ json",
+            "json",
+            "*/*",
         ] {
             assert_eq!(of(bad), Err((415, "unsupported_media_type")), "{bad}");
         }

@@ -5,12 +5,20 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::problem::Problem;
 use super::query::Query;
-use domain::{Segment, UserId};
+use domain::{Segment, UserId, percent};
 
 /// The placeholder in a path for a name that is in the query.
 const PLACEHOLDER: &str = "-";
+/// All but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The segment of a request: in its path, or in the parameter `segment`.
 pub(super) fn segment(raw: &str, query: &Query) -> Result<Segment, Problem> {
@@ -77,15 +85,7 @@ fn user_in_path(raw: &str) -> Result<UserId<'static>, Problem> {
 
 /// Percent-encodes everything but unreserved characters, since a name may have slashes and question marks.
 pub(super) fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    utf8_percent_encode(name, RESERVED).to_string()
 }
 
 /// Why a part of a path can't be decoded. The message completes a sentence that names the part.
@@ -97,29 +97,9 @@ enum BadPath {
     Utf8,
 }
 
-/// Percent-decodes once, as RFC 3986 specifies: `%252F` is the string `%2F`, and `+` is a plus sign.
 fn decode(raw: &str) -> Result<Cow<'_, str>, BadPath> {
-    if !raw.contains('%') {
-        return Ok(Cow::Borrowed(raw));
-    }
-    let mut decoded = Vec::with_capacity(raw.len());
-    let mut bytes = raw.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || {
-            let digit = char::from(bytes.next()?).to_digit(16)?;
-            u8::try_from(digit).ok()
-        };
-        match (digit(), digit()) {
-            (Some(high), Some(low)) => decoded.push(high << 4 | low),
-            _ => return Err(BadPath::Escape),
-        }
-    }
-    let text = String::from_utf8(decoded).map_err(|_| BadPath::Utf8)?;
-    Ok(Cow::Owned(text))
+    let decoded = percent::decode(raw).ok_or(BadPath::Escape)?;
+    decoded.decode_utf8().map_err(|_| BadPath::Utf8)
 }
 
 #[cfg(test)]
@@ -156,6 +136,11 @@ mod tests {
             assert!(encoded.is_ascii() && !encoded.contains(['/', '?', '#', '<', '"', ' ']));
             assert_eq!(segment_in_path(&encoded).unwrap().as_str(), name);
         }
+        assert_eq!(encode("aZ09-._~"), "aZ09-._~");
+        assert_eq!(
+            encode("!$'()*,;=:@[]{}|^`\\"),
+            "%21%24%27%28%29%2A%2C%3B%3D%3A%40%5B%5D%7B%7D%7C%5E%60%5C"
+        );
     }
 
     #[test]

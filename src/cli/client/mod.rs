@@ -267,6 +267,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::cli::test_server::TestServer;
+    use domain::percent;
     use warp::Filter;
     use warp::http::Response;
 
@@ -312,7 +313,8 @@ mod tests {
             let parts: Vec<_> = path.split('/').collect();
             assert_eq!(parts.len(), 6, "{name}: {path}");
             assert_eq!(parts[1..4], ["behind", "v1", "segments"]);
-            assert_eq!(percent_decoded(parts[4]), name);
+            let arrived = percent::decode(parts[4]).unwrap();
+            assert_eq!(arrived.decode_utf8().unwrap(), name);
         }
         for name in ["", " a"] {
             assert!(matches!(valid(name), Err(Failure::Usage(_))));
@@ -321,23 +323,6 @@ mod tests {
         let segment = valid("..").unwrap();
         let path = client.get_of(&segment, "count", &[]).await.unwrap();
         assert_eq!(path, "/behind/v1/segments/-/count");
-    }
-
-    fn percent_decoded(text: &str) -> String {
-        let mut bytes = Vec::new();
-        let mut rest = text.as_bytes();
-        while let [first, after @ ..] = rest {
-            let (byte, after) = match (first, after) {
-                (b'%', [high, low, after @ ..]) => {
-                    let digits = String::from_utf8(vec![*high, *low]).unwrap();
-                    (u8::from_str_radix(&digits, 16).unwrap(), after)
-                }
-                _ => (*first, after),
-            };
-            bytes.push(byte);
-            rest = after;
-        }
-        String::from_utf8(bytes).unwrap()
     }
 
     #[tokio::test]

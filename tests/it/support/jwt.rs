@@ -5,6 +5,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use serde_json::{Value, json};
 
 /// Signs tokens.
@@ -103,33 +104,10 @@ pub fn unsigned(header: &Value, claims: &Value) -> String {
 
 /// PEM with the base64 on one long line, which parsers accept.
 pub fn pem(label: &str, der: &[u8]) -> String {
-    let mut body = encode(der, b'+', b'/');
-    while !body.len().is_multiple_of(4) {
-        body.push('=');
-    }
+    let body = BASE64_STANDARD.encode(der);
     format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
 
 fn base64url(bytes: &[u8]) -> String {
-    encode(bytes, b'-', b'_')
-}
-
-fn encode(bytes: &[u8], sixty_two: u8, sixty_three: u8) -> String {
-    let digit = |value: u32| match value as u8 {
-        value @ 0..26 => b'A' + value,
-        value @ 26..52 => b'a' + value - 26,
-        value @ 52..62 => b'0' + value - 52,
-        62 => sixty_two,
-        _ => sixty_three,
-    };
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let group = u32::from_be_bytes(group);
-        for place in 0..=chunk.len() {
-            text.push(char::from(digit(group >> (18 - 6 * place) & 63)));
-        }
-    }
-    text
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }

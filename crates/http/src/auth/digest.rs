@@ -4,6 +4,7 @@ use std::fmt;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
+use base16ct::HexDisplay;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Random bytes of a token.
@@ -15,7 +16,7 @@ const TOKEN_PREFIX: &str = "hc_";
 pub fn new_token() -> Result<String, getrandom::Error> {
     let mut random = [0; TOKEN_BYTES];
     getrandom::fill(&mut random)?;
-    Ok(format!("{TOKEN_PREFIX}{}", hex(&random)))
+    Ok(format!("{TOKEN_PREFIX}{:x}", HexDisplay(&random)))
 }
 
 /// SHA-256 of a token.
@@ -45,16 +46,8 @@ impl Digest {
     }
 
     fn from_hex(text: &str) -> Option<Self> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |at: usize| char::from(pair[at]).to_digit(16);
-            *byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
-        }
-        Some(Self(bytes))
+        let bytes = base16ct::mixed::decode_vec(text).ok()?;
+        bytes.try_into().ok().map(Self)
     }
 }
 
@@ -69,7 +62,7 @@ impl Eq for Digest {}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        write!(f, "{:x}", HexDisplay(&self.0))
     }
 }
 
@@ -93,10 +86,6 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +103,11 @@ mod tests {
             "00",
             &text[1..],
             &format!("{text}0"),
+            &text[2..],
+            &format!("0x{}", &text[2..]),
+            &format!("{text}00"),
             &text.replace('b', "g"),
+            &"\u{e9}".repeat(32),
         ] {
             assert_eq!(Digest::from_hex(bad), None, "{bad}");
         }

@@ -1,9 +1,9 @@
 //! JSON Web Key Sets (RFC 7517): the keys of a set that can verify tokens.
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::base64url::decode;
 use super::jwt_key::JwtKey;
 use super::keyring::NamedKey;
 
@@ -55,14 +55,13 @@ fn usable(key: Value) -> Option<NamedKey> {
         return None;
     }
     let is_for = |alg: &str| jwk.alg.as_deref().is_none_or(|given| given == alg);
+    let decode = |member: Option<String>| BASE64_URL_SAFE_NO_PAD.decode(member?).ok();
     let key = match jwk.kty.as_str() {
-        "RSA" if is_for("RS256") => {
-            JwtKey::rsa(&decode(jwk.n.as_deref()?)?, &decode(jwk.e.as_deref()?)?)
-        }
+        "RSA" if is_for("RS256") => JwtKey::rsa(&decode(jwk.n)?, &decode(jwk.e)?),
         "OKP" if is_for("EdDSA") && jwk.crv.as_deref() == Some("Ed25519") => {
-            JwtKey::ed25519(&decode(jwk.x.as_deref()?)?)
+            JwtKey::ed25519(&decode(jwk.x)?)
         }
-        "oct" if is_for("HS256") => JwtKey::secret(&decode(jwk.k.as_deref()?)?),
+        "oct" if is_for("HS256") => JwtKey::secret(&decode(jwk.k)?),
         _ => None,
     }?;
     Some((jwk.kid, key))
@@ -136,6 +135,29 @@ mod tests {
         }
         for bad in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[]}"#] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn bytes_have_one_spelling() {
+        let parsed = |x: &str| {
+            let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}]}}"#);
+            parse(set.as_bytes())
+        };
+        assert!(parsed(ED).is_ok());
+        for bad in [
+            // The bits of the last digit that belong to no byte must be zero.
+            &ED.replace("URo", "URp"),
+            &ED.replace('_', "/"),
+            &ED.replace('_', " "),
+            &format!("{ED}="),
+            &format!("{ED}A"),
+            &format!("{ED} "),
+            &format!("{ED}\u{e9}"),
+            &ED[1..],
+            "",
+        ] {
+            assert!(parsed(bad).is_err(), "{bad}");
         }
     }
 }

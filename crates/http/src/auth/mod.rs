@@ -2,7 +2,6 @@
 //!
 //! Independent of HTTP: [`Auth::check`] turns a token string into a [`Caller`] or an error.
 
-pub(crate) mod base64url;
 mod digest;
 mod edit;
 mod file;

@@ -31,15 +31,12 @@ impl PointKey {
     }
 
     pub(super) fn to_hex(self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.0))
+        base16ct::lower::encode_string(&self.0)
     }
 
     pub(super) fn from_hex(digits: &str) -> Option<Self> {
-        if digits.len() != 32 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
-        }
-        let number = u128::from_str_radix(digits, 16).ok()?;
-        Some(Self(number.to_be_bytes()))
+        let bytes = base16ct::mixed::decode_vec(digits).ok()?;
+        bytes.try_into().ok().map(Self)
     }
 
     /// The fingerprint of a user: the top 48 bits of SipHash-1-3 under this key.
@@ -65,8 +62,21 @@ mod tests {
         assert_eq!(PointKey::from_hex(&key.to_hex()), Some(key));
         let early = PointKey::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
         assert_eq!(PointKey::from_hex(&early.to_hex()), Some(early));
-        for digits in ["", "1", "+0000000000000000000000000000001", &"g".repeat(32)] {
-            assert_eq!(PointKey::from_hex(digits), None);
+        assert_eq!(early.to_hex(), "00000000000000000000000000000007");
+        let upper = key.to_hex().to_uppercase();
+        assert_eq!(PointKey::from_hex(&upper), Some(key));
+        for digits in [
+            "",
+            "1",
+            "+0000000000000000000000000000001",
+            "0x000000000000000000000000000001",
+            &"0".repeat(30),
+            &"0".repeat(31),
+            &"0".repeat(34),
+            &"g".repeat(32),
+            &"\u{e9}".repeat(16),
+        ] {
+            assert_eq!(PointKey::from_hex(digits), None, "{digits}");
         }
         assert!(!format!("{key:?}").contains(&key.to_hex()[..6]));
     }

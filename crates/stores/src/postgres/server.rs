@@ -1,5 +1,6 @@
 //! The address of a Postgres server and the verification of its certificate, from one URL.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
@@ -10,7 +11,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 use super::error::root_cause;
-use domain::Secret;
+use domain::{Secret, percent};
 
 /// A description of a valid URL, for error messages.
 pub const POSTGRES_URL: &str =
@@ -53,7 +54,7 @@ impl PostgresServer {
         for parameter in query.split('&').filter(|text| !text.is_empty()) {
             match parameter.split_once('=') {
                 Some(("sslmode", value)) => mode = value,
-                Some(("sslrootcert", value)) => roots = Some(percent_decoded(value)?),
+                Some(("sslrootcert", value)) => roots = Some(decoded(value)?),
                 _ => rest.push(parameter),
             }
         }
@@ -159,21 +160,11 @@ fn connector(trust: Trust, roots: Option<&Path>) -> Result<TlsConnector, String>
         .map_err(|error| format!("can't set up TLS: {error}"))
 }
 
-fn percent_decoded(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err("it has a percent sign without two digits".to_owned());
-        };
-        bytes.push(u8::try_from(high * 16 + low).unwrap_or(u8::MAX));
-    }
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+fn decoded(text: &str) -> Result<Cow<'_, str>, String> {
+    let decoded = percent::decode(text).ok_or("it has a percent sign without two digits")?;
+    decoded
+        .decode_utf8()
+        .map_err(|_| "it is not UTF-8".to_owned())
 }
 
 #[cfg(test)]
@@ -212,6 +203,9 @@ mod tests {
             ("postgres://u:hunter2@h:port/d", "port"),
             ("postgres:///hunter2", "no host"),
             ("postgres://h/d?sslrootcert=/no%20such", "/no such"),
+            ("postgres://h/d?sslrootcert=/100%", "without two digits"),
+            ("postgres://h/d?sslrootcert=/%2z", "without two digits"),
+            ("postgres://h/d?sslrootcert=/%ff", "not UTF-8"),
         ] {
             let error = parse(url).unwrap_err();
             assert!(error.contains(wrong), "{error}");
