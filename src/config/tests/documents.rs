@@ -11,7 +11,7 @@ fn the_page_of_settings_has_each_with_its_default() {
     let rows: Vec<_> = SETTINGS.iter().map(page_row).collect();
     let rows = rows.join("\n");
     let whole = format!(
-        "{head}<!-- settings -->\n| Setting | Default | What it is |\n|---|---|---|\n{rows}\n"
+        "{head}<!-- settings -->\n| Setting | Default | Range | What it is |\n|---|---|---|---|\n{rows}\n"
     );
     if std::env::var_os("HEADCOUNT_TEST_WRITE_DOCS").is_some() {
         std::fs::write(path, &whole).unwrap();
@@ -29,8 +29,8 @@ fn the_example_file_names_each_setting_with_its_default() {
     );
     let mut group = "";
     for setting in SETTINGS {
-        if group_of(setting.name) != group {
-            group = group_of(setting.name);
+        if setting.group != group {
+            group = setting.group;
             whole += &format!("\n# --- {group} ---\n");
         }
         whole += &format!("\n{}", example_entry(setting));
@@ -51,6 +51,18 @@ fn the_example_file_names_each_setting_with_its_default() {
     assert_eq!(format!("{:?}", loaded.settings), format!("{defaults:?}"));
 }
 
+fn page_row(setting: &Setting) -> String {
+    let default = match setting.default {
+        "" => "-".to_owned(),
+        text => format!("`{text}`"),
+    };
+    let range = setting.range().unwrap_or_default();
+    format!(
+        "| `{}` | {default} | {range} | {} |",
+        setting.name, setting.help
+    )
+}
+
 fn example_entry(setting: &Setting) -> String {
     let Setting {
         name,
@@ -58,7 +70,9 @@ fn example_entry(setting: &Setting) -> String {
         help,
         ..
     } = setting;
-    format!("# {help}\n#{name} = \"{default}\"\n")
+    let range = setting.range().map(|range| format!(" (range: {range})"));
+    let range = range.unwrap_or_default();
+    format!("# {help}{range}\n#{name} = \"{default}\"\n")
 }
 
 #[test]

@@ -6,14 +6,16 @@ use super::*;
 fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
     let cases: &[(&str, &str, &str)] = &[
         ("listen", "localhost", "an address and a port"),
-        ("max_body", "lots", "a size such as"),
+        ("max_body", "lots", "a size from 1.0 KiB to 1.0 GiB"),
         ("max_body", "2 GiB", "a size from 1.0 KiB to 1.0 GiB"),
         ("max_connections", "0", "a whole number from 1 to 1000000"),
-        ("max_connections", "-1", "a whole number"),
-        ("header_timeout", "10", "a duration such as"),
+        ("max_connections", "-1", "a whole number from 1 to 1000000"),
+        ("header_timeout", "10", "a duration from 100ms to 1h"),
         ("header_timeout", "1ms", "a duration from 100ms to 1h"),
         ("shutdown_grace", "9999999d", "a duration from 0ms to 1h"),
         ("cache_ttl", "99999999999999999999y", "a duration"),
+        ("limit_pairs", "0", "a whole number from 1 to 10000000"),
+        ("jwt_max_age", "401d", "a duration from 1s to 400d"),
         (
             "window",
             "90s",
@@ -55,6 +57,22 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         );
         assert!(message.starts_with(&begins), "{message}");
         assert!(message.contains(right), "{message}");
+    }
+}
+
+#[test]
+fn a_range_includes_its_ends_as_they_are_shown() {
+    for setting in SETTINGS {
+        let Some(range) = setting.range() else {
+            continue;
+        };
+        for end in range.split(" to ") {
+            // Some ends conflict with the defaults of other settings.
+            if let Err(error) = Settings::with([(setting.name, end)]) {
+                let error = error.to_string();
+                assert!(!error.contains(&setting.expects()), "{error}");
+            }
+        }
     }
 }
 
