@@ -7,7 +7,7 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::Failure;
 use super::output::note;
-use crate::config::{self, Loaded, SETTINGS, Sources, StoreKind, flag_of, group_of};
+use crate::config::{self, Loaded, SETTINGS, Sources, StoreKind, flag_of};
 
 /// The settings file that is read if it exists and `--config` is not given.
 const DEFAULT_FILE: &str = "headcount.toml";
@@ -95,11 +95,10 @@ impl Args for SettingFlags {
                 "" => capitalised(setting.help),
                 default => format!("{} [default: {default}]", capitalised(setting.help)),
             };
-            let group = group_of(setting.name);
-            command = command.arg(flag(setting.name, "VALUE", help).help_heading(group));
+            command = command.arg(flag(setting.name, "VALUE", help).help_heading(setting.group));
             if let Some(twin) = setting.file_twin {
                 let help = format!("File to read --{} from", flag_of(setting.name));
-                command = command.arg(flag(twin, "FILE", help).help_heading(group));
+                command = command.arg(flag(twin, "FILE", help).help_heading(setting.group));
             }
         }
         command

@@ -1,92 +1,50 @@
-//! Checks of parsed values: ranges, and combinations of settings.
+//! Checks that a rule in the table can't express: of combinations of settings, and of values whose error has a reason.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
-use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
 use super::layers::Layers;
-use super::raw::Time;
-use super::settings::{InfluxSettings, PostgresSettings, RedisSettings};
-use super::table::{INFLUX_URL, POSTGRES_URL, REDIS_URL, SETTINGS};
+use super::settings::{CacheKind, InfluxSettings, PostgresSettings, RedisSettings, StoreKind};
+use super::table::{REDIS_URL, Values};
 use domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
-use stores::postgres::PostgresServer;
+use stores::influx::{self, INFLUX_URL};
+use stores::postgres::{POSTGRES_URL, PostgresServer};
 use stores::redis::{Prefix, RedisServer};
-use stores::{influx, postgres};
 
 /// The checks; errors name the layer that gave the value.
 pub(super) struct Check<'a> {
     pub(super) layers: &'a Layers,
+    pub(super) values: &'a Values,
+    /// The stores that are opened besides the configured one.
+    pub(super) more: &'a [StoreKind],
 }
 
 impl Check<'_> {
     pub(super) fn bad(&self, name: &str, right: impl Into<String>) -> ConfigError {
-        match SETTINGS.iter().find(|setting| setting.name == name) {
-            Some(setting) => self.layers.bad(setting, right),
-            None => ConfigError::Inconsistent(format!("no setting is named {name}")),
-        }
+        self.layers.bad(name, right)
     }
 
-    pub(super) fn count(
+    fn is_needed(&self, kind: StoreKind) -> bool {
+        self.values.store == kind || self.more.contains(&kind)
+    }
+
+    /// A value that must be given if `is_needed`.
+    fn given<'v>(
         &self,
         name: &str,
-        given: usize,
-        range: RangeInclusive<usize>,
-    ) -> Result<usize, ConfigError> {
-        match range.contains(&given) {
-            true => Ok(given),
-            false => Err(self.bad(
-                name,
-                format!("a whole number from {} to {}", range.start(), range.end()),
-            )),
+        value: &'v Option<String>,
+        is_needed: bool,
+        right: &str,
+    ) -> Result<Option<&'v str>, ConfigError> {
+        match value.as_deref() {
+            None if is_needed => Err(self.bad(name, right)),
+            given => Ok(given),
         }
     }
 
-    pub(super) fn size(
-        &self,
-        name: &str,
-        given: ByteSize,
-        range: RangeInclusive<ByteSize>,
-    ) -> Result<u64, ConfigError> {
-        match range.contains(&given) {
-            true => Ok(given.as_u64()),
-            false => Err(self.bad(
-                name,
-                format!("a size from {} to {}", range.start(), range.end()),
-            )),
-        }
-    }
-
-    /// The bounds keep `Instant + duration` far from overflow, which would panic.
-    pub(super) fn time(
-        &self,
-        name: &str,
-        given: Time,
-        range: RangeInclusive<Duration>,
-    ) -> Result<Duration, ConfigError> {
-        let given = given.into_inner();
-        match range.contains(&given) {
-            true => Ok(given),
-            false => Err(self.bad(
-                name,
-                format!(
-                    "a duration from {} to {}",
-                    humantime(*range.start()),
-                    humantime(*range.end())
-                ),
-            )),
-        }
-    }
-
-    pub(super) fn frame(
-        &self,
-        window: Time,
-        resolution: Time,
-        max_ahead: Time,
-    ) -> Result<TimeFrame, ConfigError> {
-        TimeFrame::new(*window, *resolution, *max_ahead).map_err(|error| {
+    pub(super) fn frame(&self) -> Result<TimeFrame, ConfigError> {
+        let values = self.values;
+        TimeFrame::new(values.window.0, values.resolution.0, values.max_ahead.0).map_err(|error| {
             let (name, right) = match error {
                 InvalidTimeFrame::Resolution => ("resolution", "whole seconds from 1s to 1h".into()),
                 InvalidTimeFrame::NotAMultiple(seconds) => (
@@ -103,14 +61,10 @@ impl Check<'_> {
         })
     }
 
-    pub(super) fn windows(
-        &self,
-        frame: &TimeFrame,
-        given: &[Time],
-    ) -> Result<Vec<Window>, ConfigError> {
+    pub(super) fn windows(&self, frame: &TimeFrame) -> Result<Vec<Window>, ConfigError> {
         let mut windows = vec![frame.full_window()];
-        for length in given {
-            let window = frame.window(**length).map_err(|error| {
+        for length in self.values.refresh_windows.iter().flatten() {
+            let window = frame.window(length.0).map_err(|error| {
                 self.bad(
                     "refresh_windows",
                     format!("windows that can be counted: {error}"),
@@ -123,138 +77,77 @@ impl Check<'_> {
         Ok(windows)
     }
 
-    /// A key that must not be guessable: the values that it protects, such as user ids, are often few and regular.
-    pub(super) fn key(
-        &self,
-        name: &str,
-        given: Option<String>,
-    ) -> Result<Option<Secret>, ConfigError> {
-        const SHORTEST: usize = 16;
-        match given {
-            Some(key) if key.len() < SHORTEST => {
-                Err(self.bad(name, format!("at least {SHORTEST} characters")))
-            }
-            given => Ok(given.map(Secret::new)),
-        }
-    }
-
-    pub(super) fn influx(
-        &self,
-        url: Option<String>,
-        token: Option<String>,
-        [org, bucket, trend_bucket]: [String; 3],
-        is_needed: bool,
-    ) -> Result<Option<InfluxSettings>, ConfigError> {
-        if let Some(Err(what)) = url.as_deref().map(influx::parse_url) {
+    pub(super) fn influx(&self) -> Result<Option<InfluxSettings>, ConfigError> {
+        let values = self.values;
+        if let Some(Err(what)) = values.influx_url.as_deref().map(influx::parse_url) {
             return Err(self.bad("influx_url", format!("{INFLUX_URL}: {what}")));
         }
-        let printable = |token: &str| token.bytes().all(|byte| byte.is_ascii_graphic());
-        if token
-            .as_deref()
-            .is_some_and(|token| token.is_empty() || !printable(token))
-        {
-            return Err(self.bad("influx_token", "printable ASCII characters without blanks"));
-        }
-        if bucket == trend_bucket {
+        if values.influx_bucket == values.influx_trend_bucket {
             return Err(self.bad("influx_trend_bucket", "another name than `influx_bucket`"));
         }
-        match (url, token, is_needed) {
-            (Some(url), Some(token), _) => Ok(Some(InfluxSettings {
-                url,
-                org,
-                bucket,
-                trend_bucket,
-                token: Secret::new(token),
-            })),
-            (None, _, true) => Err(self.bad(
-                "influx_url",
-                "the URL of an InfluxDB, which a store of kind `influx` needs",
-            )),
-            (_, None, true) => Err(self.bad(
-                "influx_token",
-                "a token of InfluxDB, which a store of kind `influx` needs",
-            )),
-            (_, _, false) => Ok(None),
-        }
+        let is_needed = self.is_needed(StoreKind::Influx);
+        let url = self.given(
+            "influx_url",
+            &values.influx_url,
+            is_needed,
+            "the URL of an InfluxDB, which a store of kind `influx` needs",
+        )?;
+        let token = self.given(
+            "influx_token",
+            &values.influx_token,
+            is_needed,
+            "a token of InfluxDB, which a store of kind `influx` needs",
+        )?;
+        Ok(url.zip(token).map(|(url, token)| InfluxSettings {
+            url: url.to_owned(),
+            org: values.influx_org.clone(),
+            bucket: values.influx_bucket.clone(),
+            trend_bucket: values.influx_trend_bucket.clone(),
+            token: Secret::new(token),
+        }))
     }
 
-    pub(super) fn postgres(
-        &self,
-        url: Option<String>,
-        schema: String,
-        connections: usize,
-        statement_timeout: Duration,
-        is_needed: bool,
-    ) -> Result<Option<PostgresSettings>, ConfigError> {
-        if !postgres::is_schema(&schema) {
-            return Err(self.bad("postgres_schema", postgres::SCHEMA));
-        }
-        let Some(url) = url else {
-            return match is_needed {
-                true => Err(self.bad(
-                    "postgres_url",
-                    "the URL of a Postgres, which a store of kind `postgres` needs",
-                )),
-                false => Ok(None),
-            };
-        };
+    pub(super) fn postgres(&self) -> Result<Option<PostgresSettings>, ConfigError> {
+        let values = self.values;
+        let url = self.given(
+            "postgres_url",
+            &values.postgres_url,
+            self.is_needed(StoreKind::Postgres),
+            "the URL of a Postgres, which a store of kind `postgres` needs",
+        )?;
+        let Some(url) = url else { return Ok(None) };
         let server = PostgresServer::parse(&Secret::new(url))
             .map_err(|what| self.bad("postgres_url", format!("{POSTGRES_URL}: {what}")))?;
         Ok(Some(PostgresSettings {
             server,
-            schema,
-            connections,
-            statement_timeout,
+            schema: values.postgres_schema.clone(),
+            connections: values.postgres_connections,
+            statement_timeout: values.postgres_statement_timeout.0,
         }))
     }
 
-    pub(super) fn redis(
-        &self,
-        url: Option<String>,
-        prefix: &str,
-        is_needed: bool,
-    ) -> Result<Option<RedisSettings>, ConfigError> {
-        let prefix = Prefix::new(prefix).map_err(|error| {
-            // The error states the rule; `bad` prefixes it with "give".
-            self.bad(
-                "redis_prefix",
-                error.to_string().replace("the prefix must be ", ""),
-            )
-        })?;
-        let Some(url) = url else {
-            return match is_needed {
-                true => Err(self.bad(
-                    "redis_url",
-                    "the URL of a Redis, which `store = redis` and `cache = redis` need",
-                )),
-                false => Ok(None),
-            };
-        };
+    pub(super) fn redis(&self) -> Result<Option<RedisSettings>, ConfigError> {
+        let values = self.values;
+        let prefix = Prefix::new(&values.redis_prefix)
+            .map_err(|_| self.layers.unexpected("redis_prefix"))?;
+        let url = self.given(
+            "redis_url",
+            &values.redis_url,
+            values.cache == CacheKind::Redis || self.is_needed(StoreKind::Redis),
+            "the URL of a Redis, which `store = redis` and `cache = redis` need",
+        )?;
+        let Some(url) = url else { return Ok(None) };
         let server = RedisServer::parse(&Secret::new(url))
             .map_err(|error| self.bad("redis_url", format!("{REDIS_URL}: {error}")))?;
         Ok(Some(RedisSettings { server, prefix }))
     }
-
-    pub(super) fn log(&self, given: String) -> Result<String, ConfigError> {
-        // EnvFilter accepts any bare word as a target, so a mistyped level would silence everything.
-        let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-        let mistyped = given
-            .split(',')
-            .map(str::trim)
-            .any(|word| !word.contains(['=', '[']) && !is_level(word));
-        if mistyped || EnvFilter::builder().parse(&given).is_err() {
-            let expects = SETTINGS.iter().find(|s| s.name == "log").map(|s| s.expects);
-            return Err(self.bad("log", expects.unwrap_or_default()));
-        }
-        Ok(given)
-    }
 }
 
-fn humantime(duration: Duration) -> String {
-    match duration.as_secs() {
-        0 => format!("{}ms", duration.as_millis()),
-        seconds if seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
-        seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
-        seconds => format!("{seconds}s"),
-    }
+/// Whether `text` is a filter of log lines. EnvFilter accepts any bare word as a target, so a mistyped level would silence
+/// everything.
+pub(super) fn is_filter(text: &str) -> bool {
+    let is_level = |word: &str| word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+    let mut words = text.split(',').map(str::trim);
+    words.all(|word| word.contains(['=', '[']) || is_level(word))
+        && EnvFilter::builder().parse(text).is_ok()
 }

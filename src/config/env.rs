@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use super::ConfigError;
 use super::layers::{Layers, Origin};
-use super::table::{PREFIX, is_secret, is_slip_of, known, mistyped, nearest, variable_of};
+use super::spelling::{PREFIX, is_secret, is_slip_of, known, mistyped, nearest, variable_of};
 
 /// Variables with the prefix of settings that are for the client commands.
 const NOT_SETTINGS: &[&str] = &["HEADCOUNT_URL", "HEADCOUNT_TOKEN", "HEADCOUNT_TOKEN_FILE"];

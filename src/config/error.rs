@@ -68,7 +68,7 @@ pub enum ConfigError {
     /// A variable's value is not UTF-8.
     #[error("variable {0} is not UTF-8: give its value as UTF-8 text")]
     NotUtf8(String),
-    /// A bug: the list of settings and the parsed struct don't match.
+    /// A bug in the table of settings or in a check.
     #[error("settings can't be parsed: {0}")]
     Inconsistent(String),
     /// The settings file can't be read.

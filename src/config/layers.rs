@@ -5,7 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::ConfigError;
-use super::table::{SETTINGS, Setting, known, nearest};
+use super::row::Setting;
+use super::spelling::{find, known, nearest};
+use super::table::SETTINGS;
 use domain::HIDDEN;
 use domain::text::without_credentials;
 
@@ -121,7 +123,7 @@ impl Layers {
     pub(super) fn refuse_empty(&self) -> Result<(), ConfigError> {
         let empty = |(setting, text): &(&Setting, &str)| text.is_empty() && !setting.is_secret();
         match self.texts().find(empty) {
-            Some((setting, _)) => Err(self.bad(setting, setting.expects)),
+            Some((setting, _)) => Err(self.unexpected(setting.name)),
             None => Ok(()),
         }
     }
@@ -153,8 +155,17 @@ impl Layers {
         self.0.get(name).unwrap_or(&NONE)
     }
 
-    /// The error for an invalid value of `setting`.
-    pub(super) fn bad(&self, setting: &'static Setting, right: impl Into<String>) -> ConfigError {
+    /// The error for a value of the setting `name` that is not what its row expects.
+    pub(super) fn unexpected(&self, name: &str) -> ConfigError {
+        let expects = find(name).map(Setting::expects);
+        self.bad(name, expects.unwrap_or_default())
+    }
+
+    /// The error for an invalid value of the setting `name`.
+    pub(super) fn bad(&self, name: &str, right: impl Into<String>) -> ConfigError {
+        let Some(setting) = find(name) else {
+            return ConfigError::Inconsistent(format!("no setting is named {name}"));
+        };
         let value = self.get(setting.name);
         let shown = match (value.text.as_str(), setting.is_secret()) {
             ("", _) => "empty".to_owned(),

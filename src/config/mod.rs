@@ -9,9 +9,12 @@ mod error;
 mod file;
 mod layers;
 mod protection;
-mod raw;
+mod row;
+mod rule;
 mod settings;
+mod spelling;
 mod table;
+mod typed;
 mod warnings;
 
 use std::ffi::OsString;
@@ -20,11 +23,13 @@ use std::path::{Path, PathBuf};
 pub use env::mistyped_for_clients;
 pub use error::ConfigError;
 pub use layers::Origin;
+pub use row::Setting;
 pub use settings::{
     CacheKind, CacheSettings, InfluxSettings, IngestSettings, RedisSettings, RefreshMode,
     RefreshSettings, Settings, StoreKind, StoreSettings,
 };
-pub use table::{PREFIX, SETTINGS, Setting, flag_of, group_of, names, page_row, variable_of};
+pub use spelling::{PREFIX, flag_of, names, variable_of};
+pub use table::SETTINGS;
 
 use domain::HIDDEN;
 use http::auth::AuthMode;
@@ -121,7 +126,7 @@ impl Settings {
 fn finish(mut layers: Layers, stores: &[StoreKind]) -> Result<Loaded, ConfigError> {
     layers.read_secret_files()?;
     layers.refuse_empty()?;
-    let settings = raw::settings(&layers, stores)?;
+    let settings = typed::settings(&layers, stores)?;
     let warnings = warnings::of(&settings, &layers, stores);
     let shown = SETTINGS
         .iter()

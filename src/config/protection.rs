@@ -1,51 +1,22 @@
 //! Checks of the settings of authentication, rate limits, trusted proxies and CORS.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use reqwest::Url;
 
 use super::ConfigError;
 use super::check::Check;
-use super::raw::Time;
 use domain::Secret;
-use http::auth::{AuthMode, AuthSettings, JwtKey, JwtKeys, JwtSettings, MAX_RATE, Rates};
+use http::auth::{AuthMode, AuthSettings, JwtKey, JwtKeys, JwtSettings, Rates};
 use http::networks::Networks;
 use http::settings::Cors;
 
-const SECOND: Duration = Duration::from_secs(1);
-/// Longer than any token should live.
-const LONGEST_AGE: Duration = Duration::from_hours(24 * 400);
-
-/// The parsed settings, before they are checked.
-pub(super) struct Protection {
-    pub(super) mode: AuthMode,
-    pub(super) tokens_file: Option<PathBuf>,
-    pub(super) jwt_key: Option<String>,
-    pub(super) jwt_keys: Option<PathBuf>,
-    pub(super) jwt_audience: Option<String>,
-    pub(super) jwt_issuer: Option<String>,
-    pub(super) jwt_max_age: Option<Time>,
-    pub(super) limit_requests: Option<u32>,
-    pub(super) limit_pairs: Option<u32>,
-    pub(super) metrics_open: bool,
-}
-
 impl Check<'_> {
-    pub(super) fn auth(&self, given: Protection) -> Result<AuthSettings, ConfigError> {
-        let key = given.jwt_key.map(Secret::new);
-        let key = key.as_ref().map(JwtKey::parse).transpose();
-        let key = key.map_err(|right| self.bad("jwt_key", right))?;
-        let keys = match (key, given.jwt_keys) {
-            (Some(_), Some(_)) => {
-                return Err(self.bad("jwt_keys", "`jwt_key` or this: one of them"));
-            }
-            (Some(key), None) => Some(JwtKeys::One(key)),
-            (None, path) => path.map(JwtKeys::In),
-        };
-        let on = given.tokens_file.is_some() || keys.is_some();
-        if on && given.mode == AuthMode::Off {
+    pub(super) fn auth(&self) -> Result<AuthSettings, ConfigError> {
+        let values = self.values;
+        let keys = self.jwt_keys()?;
+        let on = values.tokens_file.is_some() || keys.is_some();
+        if on && values.auth == AuthMode::Off {
             // One of the two settings is a mistake. An open service must not be the way to find out.
             return Err(self.bad(
                 "auth",
@@ -53,74 +24,63 @@ impl Check<'_> {
             ));
         }
         for (name, is_given) in [
-            ("jwt_audience", given.jwt_audience.is_some()),
-            ("jwt_issuer", given.jwt_issuer.is_some()),
-            ("jwt_max_age", given.jwt_max_age.is_some()),
+            ("jwt_audience", values.jwt_audience.is_some()),
+            ("jwt_issuer", values.jwt_issuer.is_some()),
+            ("jwt_max_age", values.jwt_max_age.is_some()),
         ] {
             if is_given && keys.is_none() {
                 return Err(self.bad(name, "`jwt_key` or `jwt_keys` with it, or none of them"));
             }
         }
-        let max_age = given.jwt_max_age;
-        let max_age = max_age.map(|age| self.time("jwt_max_age", age, SECOND..=LONGEST_AGE));
-        let rates = Rates {
-            requests: self.rate("limit_requests", given.limit_requests, on)?,
-            pairs: self.rate("limit_pairs", given.limit_pairs, on)?,
-        };
+        for (name, is_given) in [
+            ("limit_requests", values.limit_requests.is_some()),
+            ("limit_pairs", values.limit_pairs.is_some()),
+        ] {
+            if is_given && !on {
+                return Err(self.bad(
+                    name,
+                    "`tokens_file` or `jwt_key` with it: the limit is one per token",
+                ));
+            }
+        }
         Ok(AuthSettings {
-            mode: given.mode,
-            tokens_file: given.tokens_file,
-            jwt: match keys {
-                Some(keys) => Some(JwtSettings {
-                    keys,
-                    audience: given.jwt_audience,
-                    issuer: given.jwt_issuer,
-                    max_age: max_age.transpose()?,
-                }),
-                None => None,
+            mode: values.auth,
+            tokens_file: values.tokens_file.clone(),
+            jwt: keys.map(|keys| JwtSettings {
+                keys,
+                audience: values.jwt_audience.clone(),
+                issuer: values.jwt_issuer.clone(),
+                max_age: values.jwt_max_age.map(|age| age.0),
+            }),
+            // The range of both begins at 1, so no limit that was given is lost here.
+            rates: Rates {
+                requests: values.limit_requests.and_then(NonZeroU32::new),
+                pairs: values.limit_pairs.and_then(NonZeroU32::new),
             },
-            rates,
-            metrics_open: given.metrics_open,
+            metrics_open: values.metrics_open,
         })
     }
 
-    fn rate(
-        &self,
-        name: &str,
-        given: Option<u32>,
-        on: bool,
-    ) -> Result<Option<NonZeroU32>, ConfigError> {
-        let Some(given) = given else {
-            return Ok(None);
-        };
-        if !on {
-            return Err(self.bad(
-                name,
-                "`tokens_file` or `jwt_key` with it: the limit is one per token",
-            ));
-        }
-        match NonZeroU32::new(given).filter(|rate| rate.get() <= MAX_RATE) {
-            Some(rate) => Ok(Some(rate)),
-            None => Err(self.bad(name, format!("a whole number from 1 to {MAX_RATE}"))),
+    fn jwt_keys(&self) -> Result<Option<JwtKeys>, ConfigError> {
+        let key = self.values.jwt_key.as_deref().map(Secret::new);
+        let key = key.as_ref().map(JwtKey::parse).transpose();
+        let key = key.map_err(|right| self.bad("jwt_key", right))?;
+        match (key, self.values.jwt_keys.clone()) {
+            (Some(_), Some(_)) => Err(self.bad("jwt_keys", "`jwt_key` or this: one of them")),
+            (Some(key), None) => Ok(Some(JwtKeys::One(key))),
+            (None, path) => Ok(path.map(JwtKeys::In)),
         }
     }
 
-    pub(super) fn networks(&self, name: &str, given: &[String]) -> Result<Networks, ConfigError> {
-        let networks = Networks::parse(given.iter().map(String::as_str));
-        networks.ok_or_else(|| {
-            self.bad(
-                name,
-                "addresses and networks such as 10.0.0.7 or 10.0.0.0/8, with commas between",
-            )
-        })
+    pub(super) fn trusted_proxies(&self) -> Result<Networks, ConfigError> {
+        let given = self.values.trusted_proxies.iter().flatten();
+        Networks::parse(given.map(String::as_str))
+            .ok_or_else(|| self.layers.unexpected("trusted_proxies"))
     }
 
-    pub(super) fn cors(
-        &self,
-        given: Vec<String>,
-        auth: &AuthSettings,
-    ) -> Result<Cors, ConfigError> {
-        let given: Vec<String> = given.iter().map(|text| text.trim().to_owned()).collect();
+    pub(super) fn cors(&self, auth: &AuthSettings) -> Result<Cors, ConfigError> {
+        let given = self.values.cors_origins.iter().flatten();
+        let given: Vec<String> = given.map(|text| text.trim().to_owned()).collect();
         match given.as_slice() {
             [] => return Ok(Cors::Off),
             [all] if all == "*" => {

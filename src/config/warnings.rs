@@ -2,7 +2,8 @@
 
 use super::layers::{Layers, Origin};
 use super::settings::{CacheKind, RefreshMode, Settings, StoreKind};
-use super::table::{SETTINGS, flag_of, variable_of};
+use super::spelling::{flag_of, variable_of};
+use super::table::SETTINGS;
 
 /// Secrets that were given as flags.
 pub(super) fn secret_flags(layers: &Layers) -> Vec<String> {
