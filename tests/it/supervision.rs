@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use domain::store::{Archived, PairStore, StoreError};
-use domain::{
-    Batch, Count, Erasure, ManualClock, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
-};
+use domain::store::conformance::batch;
+use domain::store::model::Model;
+use domain::{Clock, ManualClock, Timestamp};
 use engine::Headcount;
 use engine::Opened;
 use engine::readiness::Component;
@@ -16,85 +14,12 @@ use headcount::config::Settings;
 use stores::memory::MemoryCache;
 use telemetry::Metrics;
 
-/// A store with one segment and one user, whose counts panic a given number of times. It has no threads, for which a
-/// paused clock would not wait.
-#[derive(Debug, Default)]
-struct Panicking {
-    left: AtomicU64,
-}
-
-#[async_trait]
-impl PairStore for Panicking {
-    async fn record(&self, _: &Batch) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn count(&self, _: &Segment, _: Window, as_of: Timestamp) -> Result<Count, StoreError> {
-        let fewer = |left: u64| left.checked_sub(1);
-        let panics = self
-            .left
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer);
-        assert!(panics.is_err(), "on purpose");
-        Ok(Count { users: 1, as_of })
-    }
-
-    async fn segments(&self, _: Timestamp) -> Result<Vec<Segment>, StoreError> {
-        Ok(vec![Segment::new("sports").unwrap()])
-    }
-
-    async fn memberships(
-        &self,
-        _: &UserId<'_>,
-        _: Timestamp,
-    ) -> Result<Vec<Membership>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn forget(&self, _: &UserId<'_>, _: Timestamp) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-
-    async fn note_erasure(&self, _: &Erasure) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn erasures(&self, _: Timestamp) -> Result<Vec<Erasure>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn archive(&self, _: Timestamp, _: u64) -> Result<Archived, StoreError> {
-        Ok(Archived {
-            removed: 0,
-            done: true,
-        })
-    }
-
-    async fn record_trend(&self, _: &[TrendPoint]) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn trend(
-        &self,
-        _: &Segment,
-        _: Window,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<Vec<Count>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn close(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
+use crate::support::switchable::SwitchableStore;
 
 struct Rig {
     app: Headcount,
-    store: Arc<Panicking>,
+    /// How many of the next counts panic.
+    panics: Arc<AtomicU64>,
     metrics: Arc<Metrics>,
 }
 
@@ -111,22 +36,22 @@ impl Rig {
             Timestamp::from_second(1_800_000_000).unwrap(),
         ));
         let metrics = Arc::<Metrics>::default();
-        let store = Arc::<Panicking>::default();
+        let panics = Arc::<AtomicU64>::default();
         let opened = Opened {
-            store: store.clone(),
+            store: Arc::new(store(&settings, clock.now(), Arc::clone(&panics))),
             newest: None,
         };
         let cache = Arc::<MemoryCache>::default();
         let app = Headcount::open_over(&settings, opened, cache, clock, metrics.clone()).await;
         Self {
             app: app.unwrap(),
-            store,
+            panics,
             metrics,
         }
     }
 
     fn panic_in_counts(&self, number: u64) {
-        self.store.left.store(number, Ordering::SeqCst);
+        self.panics.store(number, Ordering::SeqCst);
     }
 
     fn panics_of(&self, task: &str) -> u64 {
@@ -143,6 +68,21 @@ impl Rig {
             .filter(|part| part.name == "refresher");
         refresher.next().unwrap()
     }
+}
+
+/// A store of one segment with one user whose counts panic on demand. It has no threads, which a paused clock would not
+/// wait for.
+fn store(settings: &Settings, now: Timestamp, panics: Arc<AtomicU64>) -> SwitchableStore {
+    let model = Model::default();
+    let present = settings.frame.resolution().slot_of(now);
+    model.put(&batch([("u", "sports", present)]));
+    let store = SwitchableStore::new(Arc::new(model));
+    store.during_counts(move || {
+        let fewer = |left: u64| left.checked_sub(1);
+        let panics = panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer);
+        assert!(panics.is_err(), "on purpose");
+    });
+    store
 }
 
 #[tokio::test(start_paused = true)]

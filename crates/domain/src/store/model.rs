@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub struct Model {
     pub is_gone: AtomicBool,
     /// The user whose pairs it accepts and drops.
     pub drops: Option<&'static str>,
+    /// How long each export takes.
+    pub export_takes: Duration,
     /// Batches to record, one after each export, like concurrent writes.
     pub live: Mutex<Vec<Batch>>,
     /// The recorded erasures.
@@ -106,6 +109,7 @@ impl PairStore for Model {
         slots: RangeInclusive<Slot>,
     ) -> Result<Batch, StoreError> {
         self.reach()?;
+        tokio::time::sleep(self.export_takes).await;
         let mut exported = BatchBuilder::default();
         for ((name, user), slot) in &*self.pairs.lock() {
             if name == segment.as_str() && slots.contains(slot) {

@@ -15,7 +15,6 @@
 mod checkpoint;
 mod retry;
 mod segment;
-mod stride;
 mod verify;
 
 use std::path::PathBuf;
@@ -147,9 +146,8 @@ impl Transfer {
             .await
             .map_err(TransferError::Target)?;
         let segments = self.segments().await?;
-        let names = &self.parts.names;
         let path = self.parts.checkpoint.clone();
-        let checkpoint = Checkpoint::open(path, names, self.parts.frame, begun).await?;
+        let checkpoint = Checkpoint::open(path, self.description(), begun)?;
 
         self.begins(Step::Copying, &segments, self.oldest());
         let copied = stream::iter(&segments)
@@ -159,9 +157,10 @@ impl Transfer {
         self.catch_up(checkpoint.begun()).await?;
 
         let compared = self.compare_all().await?;
-        checkpoint.remove().await?;
+        let resumed = checkpoint.is_resumed();
+        checkpoint.remove()?;
         Ok(TransferReport {
-            resumed: checkpoint.is_resumed(),
+            resumed,
             pairs: self.copied.load(Ordering::Relaxed),
             compared,
         })
@@ -181,7 +180,7 @@ impl Transfer {
         self.observer()
             .moved(from.number().saturating_sub(oldest.number()), 0);
         self.copy_segment(segment, from, Some(checkpoint)).await?;
-        checkpoint.finish(segment).await?;
+        checkpoint.finish(segment)?;
         Ok(())
     }
 
@@ -205,6 +204,18 @@ impl Transfer {
             since = began;
         }
         Ok(())
+    }
+
+    /// What distinguishes this copy from others, in words: a checkpoint with another description is an error.
+    fn description(&self) -> String {
+        let (names, frame) = (&self.parts.names, &self.parts.frame);
+        format!(
+            "from {} to {} with a window of {} s in steps of {} s",
+            names.from,
+            names.to,
+            frame.full_window().seconds(),
+            frame.resolution().seconds()
+        )
     }
 
     async fn segments(&self) -> Result<Vec<Segment>, TransferError> {
@@ -249,7 +260,5 @@ impl Transfer {
     }
 }
 
-#[cfg(test)]
-mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -7,17 +7,18 @@ use std::time::Duration;
 use futures::stream::StreamExt;
 
 use super::checkpoint::Checkpoint;
-use super::stride::Stride;
 use super::{Transfer, TransferError};
 use domain::store::StoreError;
-use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Window};
+use domain::{Batch, BatchBuilder, Segment, Slot};
 
 /// Pairs recorded at once: every store records that many well within its timeouts.
 const RECORDED_AT_ONCE: usize = 10_000;
-/// The first range of a segment that is streamed. The length of later ones depends on the pairs found.
-const FIRST_RANGE: Duration = Duration::from_hours(24);
-/// The target number of pairs of a streamed range: a few seconds of work, which a failure repeats.
-const STREAMED_AT_ONCE: u64 = 500_000;
+/// The target number of pairs of a range: a few seconds of work, which a failure repeats. Tests have fewer pairs.
+pub(super) const RANGE_PAIRS: u64 = if cfg!(test) { 1_000 } else { 100_000 };
+/// The first range of a source that streams. The length of later ones depends on the pairs found.
+const FIRST_STREAMED: Duration = Duration::from_hours(24);
+/// How much longer than the previous range a range may be: the pairs may crowd in the next slots.
+const GROWTH: u64 = 4;
 /// Batches of one segment in flight to the target.
 const RECORDED_AHEAD: usize = 4;
 
@@ -30,73 +31,68 @@ impl Transfer {
         from: Slot,
         checkpoint: Option<&Checkpoint>,
     ) -> Result<(), TransferError> {
-        let source = &self.parts.source;
-        if source.streams() {
-            return self.stream_segment(segment, from, checkpoint).await;
-        }
-        let window = self.parts.frame.full_window();
-        let users = self.count_source(segment, window).await?;
-        let mut stride = Stride::new(users, u64::from(window.slots()));
         let mut at = from;
+        let mut length = self.first_length();
         loop {
             let present = self.present();
             if at > present {
                 return Ok(());
             }
-            let end = self.choose_end(segment, at, present, &mut stride).await?;
-            let exported = self.retry(async || source.export(segment, at..=end).await);
-            let exported = exported.await.map_err(TransferError::Source)?;
-            let (slots, pairs) = (end.number() - at.number() + 1, exported.len() as u64);
-            self.record(exported).await?;
-            stride.learn(slots, pairs);
-            self.observer().moved(slots, pairs);
+            let end = Slot::new(at.number().saturating_add(length - 1)).min(present);
+            let end = self.fit(segment, at, end).await?;
+            let copied = self.retry(async || self.copy_range(segment, at..=end).await);
+            let pairs = copied.await.map_err(TransferError::Source)??;
+            let slots = slots_in(at, end);
+            self.observer().moved(slots, 0);
+            length = (slots.saturating_mul(RANGE_PAIRS) / pairs.max(1)).clamp(1, slots * GROWTH);
             at = Slot::new(end.number() + 1);
             // The present slot is still being written to, so a resumed transfer must read it again.
             if let Some(checkpoint) = checkpoint
                 && end < present
             {
-                checkpoint.advance(segment, at).await?;
+                checkpoint.advance(segment, at)?;
             }
         }
     }
 
-    /// The same for a source that streams: memory holds a few batches regardless of the range, so no counts are needed to
-    /// choose it. The length of a range limits the work that a failure repeats; the checkpoint advances after each range.
-    async fn stream_segment(
-        &self,
-        segment: &Segment,
-        from: Slot,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<(), TransferError> {
-        let mut at = from;
-        let mut length = FIRST_RANGE.as_secs() / u64::from(self.parts.frame.resolution().seconds());
-        loop {
-            let present = self.present();
-            if at > present {
-                return Ok(());
-            }
-            length = length.max(1);
-            let end = Slot::new(at.number().saturating_add(length - 1)).min(present);
-            let streamed = self.retry(async || self.stream_range(segment, at..=end).await);
-            let pairs = streamed.await.map_err(TransferError::Source)??;
-            self.observer().moved(end.number() - at.number() + 1, 0);
-            at = Slot::new(end.number() + 1);
-            length = match pairs {
-                0..STREAMED_AT_ONCE => length.saturating_mul(4),
-                _ => length / 2,
-            };
-            // The present slot is still being written to, so a resumed transfer must read it again.
-            if let Some(checkpoint) = checkpoint
-                && end < present
-            {
-                checkpoint.advance(segment, at).await?;
-            }
+    /// The length of the first range of a segment, in slots. A small segment is one range, unless its source streams:
+    /// then nothing is counted before it is read.
+    fn first_length(&self) -> u64 {
+        let frame = &self.parts.frame;
+        match self.parts.source.streams() {
+            true => FIRST_STREAMED.as_secs() / u64::from(frame.resolution().seconds()),
+            false => u64::from(frame.full_window().slots()),
         }
+    }
+
+    /// Shortens a range of a source that does not stream until it fits into memory, or is a single slot. Returns its end.
+    async fn fit(&self, segment: &Segment, at: Slot, mut end: Slot) -> Result<Slot, TransferError> {
+        if self.parts.source.streams() {
+            return Ok(end);
+        }
+        while end > at && self.pairs_in(segment, at, end).await? > 2 * RANGE_PAIRS {
+            end = Slot::new(at.number().midpoint(end.number()));
+        }
+        Ok(end)
+    }
+
+    /// The number of pairs of the source from `at` to `end`. A store that does not stream keeps the latest slot of each
+    /// pair, so this is its count as of `end`.
+    async fn pairs_in(&self, segment: &Segment, at: Slot, end: Slot) -> Result<u64, TransferError> {
+        let frame = &self.parts.frame;
+        let resolution = frame.resolution();
+        let length = slots_in(at, end) * u64::from(resolution.seconds());
+        // A range that has become longer than the window begins with expired pairs.
+        let window = frame.window(Duration::from_secs(length));
+        let window = window.unwrap_or(frame.full_window());
+        let (source, as_of) = (&self.parts.source, resolution.start_of(end));
+        let counted = self.retry(async || source.count(segment, window, as_of).await);
+        Ok(counted.await.map_err(TransferError::Source)?.users)
     }
 
     /// Reads and records a range, a few batches at a time. Returns the number of pairs. The outer error is that of the
     /// source, after which the whole range may be retried.
-    async fn stream_range(
+    async fn copy_range(
         &self,
         segment: &Segment,
         slots: RangeInclusive<Slot>,
@@ -124,50 +120,6 @@ impl Transfer {
         Ok(Ok(pairs))
     }
 
-    /// Chooses the last slot of the range that starts at `at`, such that the range fits in memory.
-    async fn choose_end(
-        &self,
-        segment: &Segment,
-        at: Slot,
-        present: Slot,
-        stride: &mut Stride,
-    ) -> Result<Slot, TransferError> {
-        let end = |stride: &Stride| {
-            let end = at.number().saturating_add(stride.slots() - 1);
-            Slot::new(end).min(present)
-        };
-        if !stride.is_bold() {
-            return Ok(end(stride));
-        }
-        // Counts over shorter windows show in which slots users were last seen, in any store.
-        let from_here = self.users_since(segment, at).await?;
-        loop {
-            let next = Slot::new(end(stride).number() + 1);
-            let beyond = self.users_since(segment, next).await?;
-            if !stride.is_bold() || !stride.foresee(from_here.saturating_sub(beyond)) {
-                return Ok(end(stride));
-            }
-        }
-    }
-
-    /// The number of users of the source last seen in `slot` or later.
-    async fn users_since(&self, segment: &Segment, slot: Slot) -> Result<u64, TransferError> {
-        let frame = &self.parts.frame;
-        let seconds = self.slots_since(slot) * u64::from(frame.resolution().seconds());
-        let length = Duration::from_secs(seconds).min(full_length(frame));
-        // No slot is left, so no users.
-        let Ok(window) = frame.window(length) else {
-            return Ok(0);
-        };
-        self.count_source(segment, window).await
-    }
-
-    async fn count_source(&self, segment: &Segment, window: Window) -> Result<u64, TransferError> {
-        let (source, now) = (&self.parts.source, self.parts.clock.now());
-        let counted = self.retry(async || source.count(segment, window, now).await);
-        Ok(counted.await.map_err(TransferError::Source)?.users)
-    }
-
     async fn record(&self, batch: Batch) -> Result<(), TransferError> {
         for part in parts(batch) {
             let recorded = self.retry(async || self.parts.target.record(&part).await);
@@ -178,8 +130,9 @@ impl Transfer {
     }
 }
 
-fn full_length(frame: &TimeFrame) -> Duration {
-    Duration::from_secs(frame.full_window().seconds())
+/// The number of slots from `first` to `last`, both included.
+fn slots_in(first: Slot, last: Slot) -> u64 {
+    last.number() - first.number() + 1
 }
 
 /// Splits a batch into batches of at most [`RECORDED_AT_ONCE`] pairs.
