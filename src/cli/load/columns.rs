@@ -254,11 +254,11 @@ mod tests {
         };
         assert_eq!(
             find(&["userId", "segment"]),
-            "no column is named `user_id`: name one with --user-column (perhaps `userId`); there are: userId, segment"
+            "no column is named `user_id`: name one with --user-column (perhaps `userId`); the columns are: userId, segment"
         );
         assert!(find(&["user_id", "audience"]).contains("--segment-column (perhaps `audience`)"));
         assert!(find(&["user_id", "segmnt"]).contains("(perhaps `segmnt`)"));
-        assert!(find(&["who", "what"]).contains("--user-column; there are: who, what"));
+        assert!(find(&["who", "what"]).contains("--user-column; the columns are: who, what"));
         assert!(find(&["user_id", "user_id", "segment"]).contains("several columns are named"));
     }
 

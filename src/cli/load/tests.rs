@@ -215,7 +215,7 @@ async fn csv_rows_become_pairs() {
     assert_eq!(
         text,
         format!(
-            "{file}: no column is named `user_id`: name one with --user-column; there are: when, who, what"
+            "{file}: no column is named `user_id`: name one with --user-column; the columns are: when, who, what"
         )
     );
 }
@@ -686,7 +686,7 @@ async fn an_answer_for_other_pairs_is_not_believed() {
     let script = Script::first(&[(200, r#"{"accepted":1,"rejected":0,"errors":[]}"#)]);
     let server = script.start().await;
     let (report, failure) = load(&server, &[&file]).await;
-    assert!(matches!(failure, Some(Failure::Failed(text)) if text.contains("judged 1 of 2 pairs")));
+    assert!(matches!(failure, Some(Failure::Failed(text)) if text.contains("covers 1 of 2 pairs")));
     assert_eq!((report.accepted, report.undelivered), (0, 2));
 }
 

@@ -172,13 +172,13 @@ fn messages_know_the_likely_mistake() {
         ),
         (
             r#"{"User_Id":"u","segment":"a"}"#,
-            "call `User_Id` `user_id`",
+            "rename `User_Id` to `user_id`",
         ),
-        (r#"{"id":7,"segment":"a"}"#, "call `id` `user_id`"),
+        (r#"{"id":7,"segment":"a"}"#, "rename `id` to `user_id`"),
         (r#"{"user_id":null,"segment":"a"}"#, "user_id is missing"),
         (
             r#"{"user_id":"u","segmentName":"a"}"#,
-            "call `segmentName` `segment`",
+            "rename `segmentName` to `segment`",
         ),
         (
             r#"{"user_id":"u","segments":["a","b"]}"#,
