@@ -7,6 +7,7 @@ use super::args::CountArgs;
 use super::client::{Client, valid};
 use super::output::{grouped, note, print, print_json, sanitized};
 use super::variables::Variables;
+use domain::text::duration_text;
 
 /// The fields of a count response that are displayed.
 #[derive(Deserialize)]
@@ -104,7 +105,7 @@ fn sentence(segment: &str, response: &CountResponse) -> String {
         1 => "1 user".to_owned(),
         users => format!("{} users", grouped(users)),
     };
-    let window = super::duration_text(response.window_seconds);
+    let window = duration_text(response.window_seconds);
     let pending = match response.pending {
         Some(0) => String::new(),
         Some(pending) => format!(", at most {} more pending", grouped(pending)),

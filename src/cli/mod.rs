@@ -99,14 +99,3 @@ fn client_side(command: impl Future<Output = Result<(), Failure>>) -> Result<(),
 fn duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text).ok()
 }
-
-fn duration_text(seconds: u64) -> String {
-    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
-    match units
-        .iter()
-        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
-    {
-        Some((unit, name)) => format!("{}{name}", seconds / unit),
-        None => format!("{seconds}s"),
-    }
-}

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use domain::text::duration_text;
 use serde::Deserialize;
 
 /// What is valid, for messages and documents.
@@ -129,10 +130,7 @@ impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_secs() {
             0 => write!(f, "{}ms", self.0.as_millis()),
-            seconds if seconds % 86_400 == 0 => write!(f, "{}d", seconds / 86_400),
-            seconds if seconds % 3_600 == 0 => write!(f, "{}h", seconds / 3_600),
-            seconds if seconds % 60 == 0 => write!(f, "{}m", seconds / 60),
-            seconds => write!(f, "{seconds}s"),
+            seconds => f.write_str(&duration_text(seconds)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::row::Setting;
 use super::table::SETTINGS;
+use domain::text;
 
 /// The variable of a setting or twin.
 pub fn variable_of(name: &str) -> String {
@@ -59,12 +60,7 @@ pub(super) fn is_slip_of(known: &str, name: &str) -> bool {
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
     // Below this similarity two names share at most a word, and a suggestion does not help.
     const ALIKE: f64 = 0.75;
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    names()
-        .map(|known| (known, strsim::normalized_damerau_levenshtein(known, &name)))
-        .filter(|(_, alike)| *alike >= ALIKE)
-        .max_by(|(_, a), (_, b)| a.total_cmp(b))
-        .map(|(known, _)| known)
+    text::nearest(name, names(), ALIKE)
 }
 
 #[cfg(test)]

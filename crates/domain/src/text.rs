@@ -44,15 +44,29 @@ pub fn without_credentials(url: &str) -> String {
     format!("{start}{hidden_start}{rest}{hidden_end}")
 }
 
-/// The name in `known` that `name` may be a misspelling of, if one is similar enough.
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    // Below this similarity, two names share little more than a word: not a useful suggestion.
-    const ALIKE: f64 = 0.7;
+/// A duration in the largest unit of `humantime` that gives a whole number, such as `14d` or `90s`.
+pub fn duration_text(seconds: u64) -> String {
+    let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
+    match units
+        .iter()
+        .find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit))
+    {
+        Some((unit, name)) => format!("{}{name}", seconds / unit),
+        None => format!("{seconds}s"),
+    }
+}
+
+/// The name in `known` that `name` may be a misspelling of, if one has at least the similarity `alike`, from 0 to 1.
+pub fn nearest<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    alike: f64,
+) -> Option<&'a str> {
     let name = name.to_ascii_lowercase().replace('-', "_");
     known
-        .iter()
-        .map(|known| (*known, strsim::normalized_damerau_levenshtein(known, &name)))
-        .filter(|(_, alike)| *alike >= ALIKE)
+        .into_iter()
+        .map(|known| (known, strsim::normalized_damerau_levenshtein(known, &name)))
+        .filter(|(_, similarity)| *similarity >= alike)
         .max_by(|(_, a), (_, b)| a.total_cmp(b))
         .map(|(known, _)| known)
 }
@@ -78,7 +92,7 @@ mod tests {
             ("limit", None),
             ("", None),
         ] {
-            assert_eq!(nearest(name, &known), expected, "{name}");
+            assert_eq!(nearest(name, known, 0.7), expected, "{name}");
         }
     }
 

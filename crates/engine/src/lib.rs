@@ -16,5 +16,4 @@ pub mod rounds;
 mod sweeper;
 
 pub use headcount::Headcount;
-
 pub use options::{Backends, EngineOptions, Opened, SpoolSettings};

@@ -19,6 +19,9 @@ pub(super) fn query() -> impl Filter<Extract = (Query,), Error = Rejection> + Co
     warp::query::<Vec<(String, String)>>().map(Query)
 }
 
+/// Below this similarity, two names share little more than a word: not a useful suggestion.
+const ALIKE: f64 = 0.7;
+
 /// Refuses a query (without its question mark) that has a parameter that is not `known`.
 pub(super) fn check(known: &[&'static str], query: Option<&str>) -> Result<(), Problem> {
     for (name, _) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
@@ -26,7 +29,7 @@ pub(super) fn check(known: &[&'static str], query: Option<&str>) -> Result<(), P
             return Err(Problem::unknown_parameter(
                 &name,
                 known,
-                nearest(&name, known),
+                nearest(&name, known.iter().copied(), ALIKE),
             ));
         }
     }

@@ -3,10 +3,10 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::cli::duration_text;
 use crate::cli::output::{grouped, sanitized};
 use crate::config::StoreKind;
 use domain::Window;
+use domain::text::duration_text;
 use tools::audit::{Finding, Verdict};
 
 /// The sample of segments that was audited.

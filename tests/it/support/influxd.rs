@@ -31,6 +31,12 @@ pub fn settings_at<'a>(url: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a st
     settings
 }
 
+/// Sets the store of `options` up and opens it.
+pub async fn open(options: InfluxOptions) -> InfluxStore {
+    set_up(&options, false).await.unwrap();
+    InfluxStore::open(options).unwrap()
+}
+
 /// A server in its own directory. Both are removed on drop.
 #[derive(Debug)]
 pub struct Influxd {
@@ -103,9 +109,7 @@ impl Influxd {
 
     /// An empty store in a new bucket.
     pub async fn store(&self, bucket: &str, frame: TimeFrame) -> InfluxStore {
-        let options = self.options(bucket, frame);
-        set_up(&options, false).await.unwrap();
-        InfluxStore::open(options).unwrap()
+        open(self.options(bucket, frame)).await
     }
 
     /// Posts JSON with the all-access token.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use domain::store::PairStore;
 use domain::{Secret, TimeFrame};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
-use stores::influx::{InfluxStore, PointKey, set_up};
+use stores::influx::PointKey;
 use stores::redis::store::{RedisStore, RedisStoreOptions};
 use stores::redis::{Prefix, RedisServer};
 use tempfile::TempDir;
 
-use super::influxd::Influxd;
+use super::influxd::{self, Influxd};
 use super::postgres::Postgres;
 use super::redis::{Redis, RedisCluster};
 
@@ -39,9 +39,7 @@ impl Stores {
         if let Some(influxd) = &influxd {
             let mut options = influxd.options("b", frame);
             options.key = Some(PointKey::new(INFLUX_KEY));
-            set_up(&options, false).await.unwrap();
-            let store = InfluxStore::open(options).unwrap();
-            stores.push(("influx", Arc::new(store)));
+            stores.push(("influx", Arc::new(influxd::open(options).await)));
         }
         let postgres = Postgres::start().await;
         if let Some(postgres) = &postgres {

@@ -26,7 +26,8 @@ use crate::authorization::Authorizer;
 use crate::openapi::Documented;
 use crate::page;
 use crate::problem::Problem;
-use crate::resource::{Resource, UNKNOWN};
+use crate::query::{Query, query};
+use crate::resource::{Resource, UNKNOWN, part};
 use crate::settings::HttpSettings;
 use engine::Headcount;
 
@@ -123,6 +124,25 @@ fn probes(
         (&health::READY, health::ready_handler(app, auth, role, stop)),
         (&metrics::METRICS, metrics::handler(app)),
     ]
+}
+
+/// A handler for GET of a resource of the segment in the path. `get` receives the segment as the client sent it.
+fn of_segment<F>(
+    app: &Arc<Headcount>,
+    get: impl Fn(Arc<Headcount>, String, Query) -> F + Clone + Send + Sync + 'static,
+) -> BoxedFilter<(Response,)>
+where
+    F: Future<Output = Result<Response, Problem>> + Send + 'static,
+{
+    let app = Arc::clone(app);
+    warp::get()
+        .and(part(2))
+        .and(query())
+        .then(move |name, query| {
+            let response = get(Arc::clone(&app), name, query);
+            async { response.await.unwrap_or_else(Reply::into_response) }
+        })
+        .boxed()
 }
 
 /// A handler that refuses nothing: handlers respond with problems themselves.

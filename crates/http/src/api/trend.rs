@@ -5,17 +5,16 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
+use crate::query::Query;
 use crate::reply::{json, rfc3339};
-use crate::resource::{Kind, Names, Operation, Resource, part};
+use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Count, Timestamp};
 use engine::Headcount;
 
@@ -56,23 +55,11 @@ struct Point {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(part(2))
-        .and(query())
-        .then(move |name: String, query: Query| {
-            let app = Arc::clone(&app);
-            async move {
-                get(&app, &name, &query)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::of_segment(app, get)
 }
 
-async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = crate::path::segment(name, query)?;
+async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response, Problem> {
+    let segment = crate::path::segment(&name, &query)?;
     let window = query.window(app.frame())?;
     let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
     let from = match query.instant("from")? {
@@ -92,7 +79,7 @@ async fn get(app: &Headcount, name: &str, query: &Query) -> Result<Response, Pro
         return Err(Problem::bad_request("too_many_points", detail));
     }
     if counts.is_empty() && !app.refreshed_windows().contains(&window) {
-        return Err(Problem::bad_request("invalid_window", not_kept(app)));
+        return Err(Problem::bad_request("invalid_window", not_kept(&app)));
     }
     Ok(json(&TrendResponse {
         segment: segment.as_str(),

@@ -177,8 +177,8 @@ fn read(path: &Path) -> Result<Option<Progress>, CheckpointError> {
 
 /// Replaces the file atomically and durably: a kill or a power loss leaves the old file or the new one.
 fn write(path: &Path, progress: &Progress) -> Result<(), CheckpointError> {
-    let io = |error: String| CheckpointError::Io(error);
-    let text = serde_json::to_vec_pretty(progress).map_err(|error| io(error.to_string()))?;
+    let text = serde_json::to_vec_pretty(progress)
+        .map_err(|error| CheckpointError::Io(error.to_string()))?;
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -188,7 +188,9 @@ fn write(path: &Path, progress: &Progress) -> Result<(), CheckpointError> {
         file.write_all_at(&text, 0)
             .map_err(|error| LogError::io("write", path, &error))
     });
-    replaced.map(drop).map_err(|error| io(error.to_string()))
+    replaced
+        .map(drop)
+        .map_err(|error| CheckpointError::Io(error.to_string()))
 }
 
 #[cfg(test)]
