@@ -1,12 +1,12 @@
-// What a dashboard must be: Grafana's published types, with the options of each kind of panel. The test appends
-// `export const dashboard: Strict = {...}` and lets the compiler judge.
+// Grafana's published type of a dashboard, with the options of each panel type. tests/it/deploy/grafana.rs appends
+// `export const dashboard: Strict = {...}` and runs the compiler.
 import type { Dashboard, FieldConfig, FieldConfigSource, Panel, RowPanel } from "@grafana/schema";
 import type * as BarGauge from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
 import type * as Stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
 import type * as Table from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
 import type * as Timeseries from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
 
-// JSON has the values of an enum, not its members.
+// JSON contains the string values of an enum, which TypeScript doesn't accept in place of its members.
 type Plain<T> = T extends string
   ? `${T}`
   : T extends (infer Item)[]
@@ -15,7 +15,7 @@ type Plain<T> = T extends string
       ? { [Key in keyof T]: Plain<T[Key]> }
       : T;
 
-// The published panel takes any record as options; each kind publishes its own beside it.
+// The published `Panel` accepts any record as options. Grafana publishes the options of each panel type separately.
 type Kind<Name extends string, Options, Custom> = Omit<Panel, "type" | "options" | "fieldConfig"> & {
   type: Name;
   options: Options;

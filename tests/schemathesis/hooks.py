@@ -1,8 +1,8 @@
-"""How schemathesis writes a body of lines: as the text that it made up."""
+"""Sends NDJSON bodies as the generated string, without further encoding."""
 
 import schemathesis
 
 
 @schemathesis.serializer("application/x-ndjson")
-def lines(ctx, value):
+def serialize_ndjson(ctx, value):
     return value.encode() if isinstance(value, str) else str(value).encode()
