@@ -229,7 +229,7 @@ const tests = {
         const response = await page.goto(cutOff + path);
         assert.equal(response.status(), 503);
         await until("the live indicator shows the outage", async () => /not available/.test(await page.locator("#live").textContent()));
-        // An event makes the page reload itself. The indicator must not change.
+        // The event stream opens, and the page fetches itself again. Neither may change the indicator.
         await page.waitForRequest((request) => new URL(request.url()).pathname === path);
         assert.match(await page.locator("#live").textContent(), /not available/);
         assert.ok(await page.locator("#banner .failed").isVisible());
