@@ -1,16 +1,16 @@
-//! A service that does nothing: the upper bound of warp on this machine.
+//! A warp service that does no work: the upper bound for warp on this machine.
 
 use warp::Filter;
 
 /// The first argument that selects this role.
 pub(crate) const ROLE: &str = "bare-warp";
 
-/// Responds to every GET, and to every POST after its body was received, with two words.
+/// Responds with two words to every GET, and to every POST after receiving its body.
 pub(crate) fn serve(port: u16) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let greet = warp::get().map(|| "hello, world");
-    let take = warp::post()
+    let get = warp::get().map(|| "hello, world");
+    let post = warp::post()
         .and(warp::body::bytes())
         .map(|_| "hello, world");
-    runtime.block_on(warp::serve(greet.or(take)).run(([127, 0, 0, 1], port)));
+    runtime.block_on(warp::serve(get.or(post)).run(([127, 0, 0, 1], port)));
 }

@@ -1,5 +1,5 @@
-//! The latency of reads of cached counts while all other counts are missing: the cache was emptied, and InfluxDB receives
-//! queries for 500 segments at once.
+//! The latency of reads of cached counts while many other counts are missing: Redis was emptied, and clients request the
+//! counts of 500 other segments, which the service must query from InfluxDB.
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +16,11 @@ use super::support::traffic::{BATCH, Seen, batch, frame, present};
 use super::table::{Table, rate, time};
 use super::{Run, progress, seconds};
 
-/// The number of segments that this process has no count of.
+/// The number of segments whose counts the reading process has not cached.
 const MISSING: u64 = 500;
 const CLIENTS: u64 = 64;
-/// The number of segments with a cached count.
-const KNOWN: u64 = 50;
+/// The number of segments whose counts the reading process has cached in memory.
+const CACHED: u64 = 50;
 /// Reads of cached counts a second.
 const READS: f64 = 1_000.0;
 
@@ -28,12 +28,12 @@ fn path(segment: u64) -> String {
     format!("/v1/segments/segment-{segment}/count")
 }
 
-/// Each of the known segments in turn.
-struct OfKnown;
+/// Reads each of the cached counts in turn.
+struct CachedReads;
 
-impl Script for OfKnown {
+impl Script for CachedReads {
     fn write_request(&self, n: u64, out: &mut Vec<u8>) {
-        out.extend_from_slice(&get(&path(MISSING + n % KNOWN)));
+        out.extend_from_slice(&get(&path(MISSING + n % CACHED)));
     }
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         .runtime
         .block_on(async { (Influxd::start().await, Redis::start().await) });
     let (Some(influxd), Some(redis)) = servers else {
-        report.say("influxd or redis-server is not installed: skipped.");
+        report.paragraph("influxd or redis-server is not installed: skipped.");
         return report;
     };
     let each = run.pick(2_000, 400);
@@ -53,7 +53,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         set_up(&options, false).await.unwrap();
         let store = influxd.store("b", frame()).await;
         let latest = present();
-        let pairs = (0..MISSING + KNOWN).flat_map(|segment| {
+        let pairs = (0..MISSING + CACHED).flat_map(|segment| {
             (0..each).map(move |user| Seen {
                 user,
                 segment,
@@ -63,7 +63,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         let pairs: Vec<Seen> = pairs.collect();
         let batches: Vec<_> = pairs
             .chunks(BATCH)
-            .map(|some| batch(some.iter().copied()))
+            .map(|chunk| batch(chunk.iter().copied()))
             .collect();
         record_all(&store, &batches, 4).await;
     });
@@ -80,12 +80,12 @@ pub(crate) fn measure(run: &Run) -> Report {
     let [refresher, reader] =
         [0, 1].map(|n: usize| Peer::headcount(directories[n].path(), &settings));
     reader.wait_until_ready();
-    progress("a refresh by one process, and 50 counts that the other one knows");
+    progress("one process refreshes Redis, another one reads 50 counts");
     client::once(client::Peer::new(refresher.port(), 1, 1, |_| {
         Request::Http(post("/v1/admin/refresh", "", "application/json"))
     }));
     drop(refresher);
-    for segment in MISSING..MISSING + KNOWN {
+    for segment in MISSING..MISSING + CACHED {
         assert_eq!(reader.get(&path(segment))["users"], each);
     }
     let load = OpenLoop {
@@ -93,26 +93,26 @@ pub(crate) fn measure(run: &Run) -> Report {
         rate: READS,
         connections: 16,
     };
-    progress("known counts alone");
-    let alone = load.run(run.pick(seconds(5.0), seconds(2.0)), OfKnown);
-    progress("known counts while 64 clients request 500 others");
+    progress("cached counts alone");
+    let alone = load.run(run.pick(seconds(5.0), seconds(2.0)), CachedReads);
+    progress("cached counts while 64 clients request 500 others");
     redis.cli(&["flushall"]);
     let missing = client::Peer::new(reader.port(), CLIENTS, MISSING.div_ceil(CLIENTS), |n| {
         Request::Http(get(&path(n % MISSING)))
     });
-    let (running, began) = (load.start(OfKnown), Instant::now());
+    let (running, started) = (load.start(CachedReads), Instant::now());
     client::once(missing);
-    let (took, beside) = (began.elapsed(), running.stop());
+    let (took, during) = (started.elapsed(), running.stop());
 
     let mut table = Table::new(&[
-        "Reads of 50 known counts",
+        "Reads of 50 cached counts",
         "responses/s",
         "p50",
         "p99",
         "p99.9",
         "max",
     ]);
-    for (what, tally) in [("alone", &alone), ("while 500 are missing", &beside)] {
+    for (what, tally) in [("alone", &alone), ("while 500 are missing", &during)] {
         assert_eq!(tally.of_status(200), tally.answers(), "{what}");
         let at = |quantile| time(seconds(tally.latency_ms(quantile) / 1e3));
         let row = [
@@ -125,19 +125,19 @@ pub(crate) fn measure(run: &Run) -> Report {
         ];
         table.row(row);
     }
-    report.say(&format!(
-        "{} segments of {each} users in InfluxDB. One process refreshed Redis, and another one read the counts of {KNOWN} segments. Then Redis \
-         was emptied, and {CLIENTS} clients requested the other {MISSING} counts from the second process, which took {}, with two counts \
-         at a time. Reads are due at fixed instants, and latency is measured from these.",
-        MISSING + KNOWN,
+    report.paragraph(&format!(
+        "{} segments of {each} users in InfluxDB. One process refreshed Redis, and another one read and cached the counts of {CACHED} segments. Then \
+         Redis was emptied, and {CLIENTS} clients requested the other {MISSING} counts from the second process. This took {}, with at \
+         most two concurrent counts. Reads are due at fixed instants, and latency is measured from these.",
+        MISSING + CACHED,
         time(took)
     ));
     report.table(&table);
-    let p99 = seconds(beside.latency_ms(0.99) / 1e3);
-    report.aim(
+    let p99 = seconds(during.latency_ms(0.99) / 1e3);
+    report.target(
         p99 < Duration::from_millis(100),
         &format!(
-            "Known counts while {MISSING} others are missing: p99 {}",
+            "Cached counts while {MISSING} others are missing: p99 {}",
             time(p99)
         ),
         "100 ms",

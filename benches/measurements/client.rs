@@ -1,4 +1,4 @@
-//! A closed-loop client for all peers: each connection sends its next request after the response to the previous one.
+//! A closed-loop client for headcount and its peers: each connection sends its next request after the response to the previous one.
 //!
 //! Its rates are the capacity of a peer. Latencies under a given load come from the open loop.
 
@@ -13,8 +13,8 @@ use super::support::open_loop::Connection;
 use super::support::resp::{self, Pipeline};
 use super::table::median;
 
-/// A request, encoded before the clock starts, so that the cost of the client is not measured. Pairs for Redis are seen a
-/// slot later each time, since it does not write a score that is already stored.
+/// A request, encoded before the clock starts, so that the cost of the client is not measured. Pairs for Redis move to the
+/// next slot each time, since Redis does not write a score that is already stored.
 pub(crate) enum Request {
     Http(Vec<u8>),
     Redis(Pipeline),
@@ -27,17 +27,17 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// A number of connections, with the requests of each by its number.
+    /// `connections` connections with `each` requests. `request` creates a request by its number.
     pub(crate) fn new(
         port: u16,
         connections: u64,
         each: u64,
         request: impl Fn(u64) -> Request,
     ) -> Self {
-        let of = |n| (0..each).map(|m| request(n * each + m)).collect();
+        let requests_of = |n| (0..each).map(|m| request(n * each + m)).collect();
         Self {
             port,
-            requests: (0..connections).map(of).collect(),
+            requests: (0..connections).map(requests_of).collect(),
         }
     }
 }
@@ -56,15 +56,15 @@ impl Measured {
     }
 }
 
-/// Measures peers in turn for several rounds, so that a busy machine slows all of them.
+/// Measures peers in turn for several rounds, so that other load on the machine affects all of them.
 pub(crate) fn compare(mut peers: Vec<Peer>, rounds: usize, time: Duration) -> Vec<Measured> {
     let mut rates = vec![Vec::new(); peers.len()];
     let mut latencies = vec![histogram(); peers.len()];
     for _ in 0..rounds {
         for (n, peer) in peers.iter_mut().enumerate() {
-            let (rate, these) = closed_loop(peer, Some(time));
+            let (rate, round) = closed_loop(peer, Some(time));
             rates[n].push(rate);
-            latencies[n].add(these).unwrap();
+            latencies[n].add(round).unwrap();
         }
     }
     rates
@@ -87,7 +87,7 @@ fn closed_loop(peer: &mut Peer, time: Option<Duration>) -> (f64, Histogram<u64>)
     let barrier = Barrier::new(peer.requests.len() + 1);
     std::thread::scope(|scope| {
         let port = peer.port;
-        let work = peer.requests.iter_mut().map(|requests| {
+        let workers = peer.requests.iter_mut().map(|requests| {
             let (stop, barrier) = (&stop, &barrier);
             scope.spawn(move || {
                 let mut client = Client::open(port, &requests[0]);
@@ -95,13 +95,13 @@ fn closed_loop(peer: &mut Peer, time: Option<Duration>) -> (f64, Histogram<u64>)
                 barrier.wait();
                 let mut next = 0;
                 while (time.is_some() || next < requests.len()) && !stop.load(Ordering::Relaxed) {
-                    let place = next % requests.len();
-                    let request = &mut requests[place];
+                    let index = next % requests.len();
+                    let request = &mut requests[index];
                     if let Request::Redis(pipeline) = request {
                         pipeline.advance();
                     }
                     let sent = Instant::now();
-                    client.ask(request);
+                    client.exchange(request);
                     let took = u64::try_from(sent.elapsed().as_nanos()).unwrap();
                     latencies.saturating_record(took);
                     next += 1;
@@ -109,7 +109,7 @@ fn closed_loop(peer: &mut Peer, time: Option<Duration>) -> (f64, Histogram<u64>)
                 latencies
             })
         });
-        let workers: Vec<_> = work.collect();
+        let workers: Vec<_> = workers.collect();
         barrier.wait();
         let started = Instant::now();
         if let Some(time) = time {
@@ -124,7 +124,7 @@ fn closed_loop(peer: &mut Peer, time: Option<Duration>) -> (f64, Histogram<u64>)
     })
 }
 
-/// Nanoseconds to three digits, up to a minute.
+/// Nanoseconds with three significant digits, up to a minute.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap()
 }
@@ -154,16 +154,16 @@ impl Client {
     }
 
     /// Sends a request and waits for its response, which must be a success.
-    pub(crate) fn ask(&mut self, request: &Request) {
+    pub(crate) fn exchange(&mut self, request: &Request) {
         match (self, request) {
             (Self::Http(connection, body), Request::Http(bytes)) => {
-                let (status, _) = connection.ask(bytes, body).unwrap();
+                let (status, _) = connection.exchange(bytes, body).unwrap();
                 assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
             }
             (Self::Redis(connection, buffer), Request::Redis(pipeline)) => {
-                pipeline.ask(connection, buffer);
+                pipeline.exchange(connection, buffer);
             }
-            _ => panic!("a connection speaks one protocol"),
+            _ => panic!("the request is for another protocol than the connection"),
         }
     }
 }

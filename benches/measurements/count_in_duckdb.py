@@ -1,4 +1,4 @@
-"""Counts in DuckDB, in memory: sizes, latest slot and spread as arguments; seconds of two queries a line."""
+"""Counts in DuckDB, in memory. Arguments: sizes, latest slot, spread. Prints a line per size: the seconds of two queries."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ for size in sizes:
     for what in ("distinct user_id", "*"):
         sql = f"select count({what}) from pairs where segment_id = {size} and seen_slot > {latest - spread}"
         times = []
-        # The largest segment is counted a few times, small ones often.
+        # The largest segment is counted a few times, small segments many times.
         while len(times) < 3 or (sum(times) < 0.5 and len(times) < 300):
             began = time.perf_counter()
             counted = db.execute(sql).fetchone()[0]

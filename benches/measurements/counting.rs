@@ -7,7 +7,7 @@ use domain::store::PairStore;
 use domain::{Segment, Slot, Timestamp, Window};
 
 use super::client::{self, Request, compare};
-use super::counting_peers::{self, Asked};
+use super::counting_peers::{self, Dataset};
 use super::filled::{DATA, assert_counted, fill, open};
 use super::report::Report;
 use super::support::peer::{Peer, get};
@@ -15,7 +15,7 @@ use super::support::traffic::{Seen, frame, present};
 use super::table::{Table, grouped, nothing, ratio, time};
 use super::{Run, progress, seconds};
 
-/// The number of slots over which users are spread. All stay in the window for some hours.
+/// The number of slots over which users are spread. All of them are in the window for several hours.
 const SPREAD: u64 = 19_800;
 
 /// The sizes of the segments. The number of a segment is its size.
@@ -40,7 +40,7 @@ fn pairs(sizes: &[u64], latest: u64) -> impl Iterator<Item = Seen> {
 pub(crate) fn measure(run: &Run) -> Report {
     let sizes = sizes(run);
     let latest = present();
-    let asked = Asked {
+    let dataset = Dataset {
         sizes,
         latest,
         spread: SPREAD,
@@ -51,22 +51,22 @@ pub(crate) fn measure(run: &Run) -> Report {
     let data = directory.path().join(DATA);
     progress("filling the embedded store");
     run.runtime.block_on(fill(&data, pairs(sizes, latest)));
-    let in_process = in_process(run, &data, &asked);
+    let in_process = in_process(run, &data, &dataset);
     let over_http = over_http(run, directory.path(), sizes);
     progress("Redis");
-    let redis = counting_peers::redis(run, &asked, pairs(sizes, latest));
+    let redis = counting_peers::redis(run, &dataset, pairs(sizes, latest));
     progress("Postgres");
-    let postgres = run.runtime.block_on(counting_peers::postgres(&asked));
+    let postgres = run.runtime.block_on(counting_peers::postgres(&dataset));
     progress("DuckDB");
-    let duckdb = super::duckdb::count(&asked);
+    let duckdb = super::duckdb::count(&dataset);
 
     let mut report = Report::default();
-    report.say(&format!("DuckDB {}.", super::duckdb::version()));
-    report.say(
-        "A segment of this many users, seen over the last two weeks. In process: a call for the configured window, and one for seven days. \
-         Over HTTP: the median latency on one connection; the same for `ZCOUNT`. Postgres counts rows with the latest slot of each user: \
-         `count(distinct user_id)`, and `count(*)`, which a primary key makes equivalent. DuckDB does the same in memory. \
-         Ratios are to the configured window over HTTP.",
+    report.paragraph(&format!("DuckDB {}.", super::duckdb::version()));
+    report.paragraph(
+        "Segments with this many users, seen over the last two weeks. *In process* is a function call, for the configured window and for seven \
+         days. *HTTP* and `ZCOUNT` are median latencies on one connection. Postgres counts rows with the latest slot of each user: \
+         `count(distinct user_id)`, and `count(*)`, which a primary key makes equivalent. DuckDB runs the same queries in memory. \
+         Ratios are relative to *HTTP*.",
     );
     let missing = [
         (redis.is_none(), "redis-server"),
@@ -77,7 +77,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         ),
     ];
     for (_, name) in missing.iter().filter(|(missing, _)| *missing) {
-        report.say(&format!("{name} is not installed: skipped."));
+        report.paragraph(&format!("{name} is not installed: skipped."));
     }
     let mut table = Table::new(&[
         "Users",
@@ -95,26 +95,26 @@ pub(crate) fn measure(run: &Run) -> Report {
         "`count(*)`",
         "ratio",
     ]);
-    for (place, size) in sizes.iter().enumerate() {
-        let ours = over_http[place];
+    for (index, size) in sizes.iter().enumerate() {
+        let ours = over_http[index];
         let compared = |took: Option<Duration>| match took {
             Some(took) => [time(took), ratio(took.as_secs_f64() / ours.as_secs_f64())],
             None => [nothing(), nothing()],
         };
-        let [full, week] = in_process[place];
+        let [full, week] = in_process[index];
         let head = [grouped(*size), time(full), time(week), time(ours)];
         let peers = [
-            redis.as_ref().map(|took| took[place]),
-            postgres.as_ref().map(|took| took[place][0]),
-            postgres.as_ref().map(|took| took[place][1]),
-            duckdb.as_ref().map(|took| took[place][0]),
-            duckdb.as_ref().map(|took| took[place][1]),
+            redis.as_ref().map(|took| took[index]),
+            postgres.as_ref().map(|took| took[index][0]),
+            postgres.as_ref().map(|took| took[index][1]),
+            duckdb.as_ref().map(|took| took[index][0]),
+            duckdb.as_ref().map(|took| took[index][1]),
         ];
         table.row(head.into_iter().chain(peers.into_iter().flat_map(compared)));
     }
     report.table(&table);
     let slowest = in_process.iter().map(|[full, _]| *full).max().unwrap();
-    report.aim(
+    report.target(
         slowest <= Duration::from_nanos(100),
         &format!(
             "Count of the configured window, in process, at any size: at most {}",
@@ -126,26 +126,26 @@ pub(crate) fn measure(run: &Run) -> Report {
 }
 
 /// The duration of a call by segment: over the whole window, and over seven days.
-fn in_process(run: &Run, directory: &std::path::Path, asked: &Asked) -> Vec<[Duration; 2]> {
+fn in_process(run: &Run, directory: &std::path::Path, dataset: &Dataset) -> Vec<[Duration; 2]> {
     progress("counts in process");
     let store = open(directory);
-    let as_of = frame().resolution().start_of(Slot::new(asked.latest));
+    let as_of = frame().resolution().start_of(Slot::new(dataset.latest));
     let full = frame().full_window();
     let week = frame().window(Duration::from_hours(7 * 24)).unwrap();
-    let of = |size: &u64| {
+    let measure_segment = |size: &u64| {
         let segment = Segment::new(&format!("segment-{size}")).unwrap();
         let counted = store.count_now(&segment, full, as_of).unwrap().users;
         assert_counted(counted, *size);
         let counted = store.count_now(&segment, week, as_of).unwrap().users;
-        assert_counted(counted, asked.in_a_week(*size));
+        assert_counted(counted, dataset.in_a_week(*size));
         [full, week].map(|window| call(&store, &segment, window, as_of))
     };
-    let took = asked.sizes.iter().map(of).collect();
+    let took = dataset.sizes.iter().map(measure_segment).collect();
     run.runtime.block_on(store.close()).unwrap();
     took
 }
 
-/// The fastest of several rounds, since other activity on the machine only adds time.
+/// The duration of a call in the fastest of several rounds, since other activity on the machine only adds time.
 fn call(store: &dyn PairStore, segment: &Segment, window: Window, as_of: Timestamp) -> Duration {
     const CALLS: u32 = 20_000;
     let round = |_| {

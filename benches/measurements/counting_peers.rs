@@ -11,17 +11,17 @@ use super::support::resp::Pipeline;
 use super::support::traffic::Seen;
 
 /// The pairs that are counted.
-pub(crate) struct Asked {
+pub(crate) struct Dataset {
     /// The sizes of the segments, which are also their numbers.
     pub(crate) sizes: &'static [u64],
-    /// User n was last seen `n % spread` slots before it.
+    /// The latest slot. User n was last seen `n % spread` slots before it.
     pub(crate) latest: u64,
     pub(crate) spread: u64,
     /// The first slot of the latest seven days.
     pub(crate) week_from: u64,
 }
 
-impl Asked {
+impl Dataset {
     /// The first slot with a pair.
     pub(crate) fn from(&self) -> u64 {
         self.latest - self.spread + 1
@@ -34,17 +34,17 @@ impl Asked {
     }
 }
 
-/// The median durations of `ZCOUNT`, on one connection.
+/// The median duration of `ZCOUNT` by segment, on one connection.
 pub(crate) fn redis(
     run: &Run,
-    asked: &Asked,
+    dataset: &Dataset,
     pairs: impl Iterator<Item = Seen> + Send,
 ) -> Option<Vec<Duration>> {
     let server = run.runtime.block_on(Redis::start())?;
     let encode = |batch: &[Seen]| Request::Redis(Pipeline::zadds(batch.iter().copied(), 100));
     send(pairs, || Client::redis(server.port()), encode);
-    let peers = asked.sizes.iter().map(|size| {
-        let (key, from) = (format!("segment-{size}"), asked.from().to_string());
+    let peers = dataset.sizes.iter().map(|size| {
+        let (key, from) = (format!("segment-{size}"), dataset.from().to_string());
         let counted = server.cli(&["ZCOUNT", &key, &from, "+inf"]);
         assert_eq!(counted, size.to_string());
         client::Peer::new(server.port(), 1, 1, |_| {
@@ -63,8 +63,8 @@ pub(crate) fn redis(
     )
 }
 
-/// `count(distinct user_id)` and `count(*)`, the fastest of several runs, which is the one that finds its data in memory.
-pub(crate) async fn postgres(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
+/// `count(distinct user_id)` and `count(*)`, the fastest of several runs, which reads its data from memory.
+pub(crate) async fn postgres(dataset: &Dataset) -> Option<Vec<[Duration; 2]>> {
     // The table is only read. Crash safety would cost time without affecting the measurement.
     let settings = [
         "fsync=off",
@@ -76,8 +76,8 @@ pub(crate) async fn postgres(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
     let table =
         "create table pairs (segment_id integer, user_id text collate \"C\", seen_slot bigint)";
     client.batch_execute(table).await.unwrap();
-    for size in asked.sizes {
-        let (latest, spread) = (asked.latest, asked.spread);
+    for size in dataset.sizes {
+        let (latest, spread) = (dataset.latest, dataset.spread);
         let fill = format!(
             "insert into pairs select {size}, 'u' || n, {latest} - n % {spread} from generate_series(0, {size} - 1) n"
         );
@@ -87,9 +87,9 @@ pub(crate) async fn postgres(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
     client.batch_execute(index).await.unwrap();
     client.batch_execute("vacuum analyze pairs").await.unwrap();
 
-    let from = i64::try_from(asked.from()).unwrap();
+    let from = i64::try_from(dataset.from()).unwrap();
     let mut all = Vec::new();
-    for size in asked.sizes {
+    for size in dataset.sizes {
         let mut took = [Duration::MAX; 2];
         for (what, best) in ["distinct user_id", "*"].iter().zip(&mut took) {
             let sql = format!(
@@ -98,7 +98,7 @@ pub(crate) async fn postgres(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
             let statement = client.prepare(&sql).await.unwrap();
             let segment = i32::try_from(*size).unwrap();
             let began = Instant::now();
-            // The largest segment is counted twice, small ones a few hundred times.
+            // The largest segment is counted twice, small segments a few hundred times.
             for round in 0..300 {
                 let started = Instant::now();
                 let row = client

@@ -1,19 +1,19 @@
-//! `docs/measurements.md`: missed targets, the machine, and each section as last measured.
+//! `docs/measurements.md`: missed targets, the machine, and the latest measurement of each section.
 
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use super::report::SHORT;
+use super::report::MISSED;
 use super::{SECTIONS, machine};
 
 const HEAD: &str = "\
 # Measurements
 
 Measurements of headcount and its peers on one machine, which also runs the client. `cargo bench --bench measurements` starts
-all of them, measures, and writes this page. `-- ingest reads` measures only these sections; the others keep their content,
-each with its own date. `-- --quick` takes three minutes instead of fifteen, with smaller sizes. Compare the ratios within a
-row. If the cores were not idle before a section began, other programs shared the machine. Then ratios mean more than absolute
-figures, and latencies mean little, since an fsync and a client also wait for a core. No test asserts these figures.
+all servers, runs the measurements, and writes this page. `-- ingest reads` runs only these sections; the others keep their
+content and date. `-- --quick` uses smaller sizes and takes three minutes instead of fifteen. Compare ratios within a row. If
+the cores were not idle before a section began, other programs shared the machine. Ratios are then more reliable than absolute
+figures, and latencies are unreliable, since an fsync and the client also wait for a core. No test asserts these figures.
 ";
 
 /// A path in the repository, whatever the working directory.
@@ -30,24 +30,26 @@ fn end(name: &str) -> String {
 }
 
 /// The current content of a section on the page.
-fn former<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+fn current<'a>(page: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = page.split_once(&begin(name))?;
     let (section, _) = rest.split_once(&end(name))?;
     Some(section)
 }
 
-/// Writes a section, measured now, to the page.
-pub(crate) fn renew(name: &str, section: &str) {
+/// Replaces a section of the page.
+pub(crate) fn replace(name: &str, section: &str) {
     let page = std::fs::read_to_string(path()).unwrap_or_default();
     let sections: Vec<(&str, &str)> = SECTIONS
         .iter()
         .filter_map(|known| match known.name == name {
             true => Some((name, section)),
-            false => Some((known.name, former(&page, known.name)?)),
+            false => Some((known.name, current(&page, known.name)?)),
         })
         .collect();
     let missed = sections.iter().flat_map(|(_, text)| text.lines());
-    let missed: Vec<&str> = missed.filter_map(|line| line.strip_prefix(SHORT)).collect();
+    let missed: Vec<&str> = missed
+        .filter_map(|line| line.strip_prefix(MISSED))
+        .collect();
 
     let mut page = format!("{HEAD}\n## Missed targets\n\n");
     if missed.is_empty() {

@@ -1,4 +1,4 @@
-//! DuckDB with its Python package: in `python3`, in the Python that HEADCOUNT_BENCH_PYTHON names, or installed for this run.
+//! DuckDB from its Python package: in the Python that HEADCOUNT_BENCH_PYTHON names, in `python3`, or installed for this run.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::counting_peers::Asked;
+use super::counting_peers::Dataset;
 use super::progress;
 
-/// A Python with the package, and its virtual environment, which is removed on drop.
+/// A Python with the package. Its virtual environment, if any, is removed on drop.
 struct Python {
     program: PathBuf,
     version: String,
@@ -19,11 +19,11 @@ struct Python {
 
 fn python() -> Option<&'static Python> {
     static PYTHON: OnceLock<Option<Python>> = OnceLock::new();
-    let found = PYTHON.get_or_init(|| given().or_else(installed));
+    let found = PYTHON.get_or_init(|| configured().or_else(installed));
     found.as_ref()
 }
 
-fn given() -> Option<Python> {
+fn configured() -> Option<Python> {
     let named = std::env::var_os("HEADCOUNT_BENCH_PYTHON");
     let program = named.map_or_else(|| PathBuf::from("python3"), PathBuf::from);
     Some(Python {
@@ -35,7 +35,7 @@ fn given() -> Option<Python> {
 
 /// Installs the package in a temporary virtual environment, if a registry is available.
 fn installed() -> Option<Python> {
-    progress("installing duckdb for this run: python3 does not have it");
+    progress("the duckdb package is missing: installing it for this run");
     let directory = tempfile::tempdir().ok()?;
     let program = directory.path().join("bin/python");
     let mut venv = Command::new("python3");
@@ -55,8 +55,8 @@ fn installed() -> Option<Python> {
 }
 
 fn version_in(program: &PathBuf) -> Option<String> {
-    let asked = "import duckdb; print(duckdb.__version__)";
-    let output = Command::new(program).args(["-c", asked]).output().ok()?;
+    let script = "import duckdb; print(duckdb.__version__)";
+    let output = Command::new(program).args(["-c", script]).output().ok()?;
     let version = String::from_utf8(output.stdout).ok()?;
     output.status.success().then(|| version.trim().to_owned())
 }
@@ -69,12 +69,13 @@ pub(crate) fn version() -> String {
 }
 
 /// `count(distinct user_id)` and `count(*)` by segment, the fastest of several runs.
-pub(crate) fn count(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
+pub(crate) fn count(dataset: &Dataset) -> Option<Vec<[Duration; 2]>> {
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/benches/measurements/count_in_duckdb.py"
     );
-    let numbers = asked.sizes.iter().chain([&asked.latest, &asked.spread]);
+    let numbers = dataset.sizes.iter();
+    let numbers = numbers.chain([&dataset.latest, &dataset.spread]);
     let output = Command::new(&python()?.program)
         .arg(script)
         .args(numbers.map(u64::to_string))
@@ -82,9 +83,9 @@ pub(crate) fn count(asked: &Asked) -> Option<Vec<[Duration; 2]>> {
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
     let seconds = |number: &str| Duration::from_secs_f64(number.parse().unwrap());
-    let lines = text.lines().map(|line| {
+    let lines = stdout.lines().map(|line| {
         let (distinct, all) = line.split_once(' ').unwrap();
         [seconds(distinct), seconds(all)]
     });

@@ -1,4 +1,4 @@
-//! Directories of the embedded store with a given number of pairs, created once a run.
+//! Directories of the embedded store with a given number of pairs, created once per run.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -29,8 +29,8 @@ pub(crate) struct Filled {
 impl Filled {
     /// A directory with a log and without a snapshot.
     pub(crate) fn with_log(&self, pairs: u64, runtime: &Runtime) -> TempDir {
-        let mut made = self.with_log.borrow_mut();
-        let original = made.entry(pairs).or_insert_with(|| {
+        let mut originals = self.with_log.borrow_mut();
+        let original = originals.entry(pairs).or_insert_with(|| {
             progress(&format!("filling a store with {} pairs", grouped(pairs)));
             let directory = tempfile::tempdir().unwrap();
             runtime.block_on(fill(&directory.path().join(DATA), arriving(pairs)));
@@ -41,8 +41,8 @@ impl Filled {
 
     /// A directory with a snapshot that covers the whole log.
     pub(crate) fn with_snapshot(&self, pairs: u64, runtime: &Runtime) -> TempDir {
-        let mut made = self.with_snapshot.borrow_mut();
-        let original = made.entry(pairs).or_insert_with(|| {
+        let mut originals = self.with_snapshot.borrow_mut();
+        let original = originals.entry(pairs).or_insert_with(|| {
             let directory = self.with_log(pairs, runtime);
             runtime.block_on(async {
                 let store = open(&directory.path().join(DATA));
@@ -55,7 +55,7 @@ impl Filled {
     }
 }
 
-/// Pairs in arrival order: every user new, segments of unequal size, the clock moving through most of a window.
+/// Pairs in arrival order. Every user is new, segments have unequal sizes, and the slots cover most of a window.
 pub(crate) fn arriving(pairs: u64) -> impl Iterator<Item = Seen> {
     let mut random = fastrand::Rng::with_seed(7);
     let first = present() - 20_000;
@@ -93,23 +93,23 @@ pub(crate) async fn fill(directory: &Path, mut pairs: impl Iterator<Item = Seen>
 
 fn copy_of(directory: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    let done = Command::new("cp")
+    let status = Command::new("cp")
         .arg("--recursive")
         .args([directory.join(DATA), copy.path().join(DATA)])
         .status();
-    assert!(done.unwrap().success());
-    // Written pages must not be flushed to the disk during a measurement.
+    assert!(status.unwrap().success());
+    // Dirty pages must not be flushed to the disk during a measurement.
     assert!(Command::new("sync").status().unwrap().success());
     copy
 }
 
-/// Fails unless this many users are counted, except for a few collisions of 48-bit fingerprints: 0.2 are expected among ten
+/// Fails unless `users` users are counted, except for a few collisions of 48-bit fingerprints: 0.2 are expected among ten
 /// million users of one segment.
 pub(crate) fn assert_counted(counted: u64, users: u64) {
-    let hidden = users.checked_sub(counted);
+    let collisions = users.checked_sub(counted);
     assert!(
-        hidden.is_some_and(|hidden| hidden <= 5),
-        "{counted} of {users}"
+        collisions.is_some_and(|collisions| collisions <= 5),
+        "counted {counted} of {users} users"
     );
 }
 

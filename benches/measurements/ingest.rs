@@ -1,4 +1,4 @@
-//! Ingest of pairs over HTTP until they are durable, against the same pairs into Redis and the same bodies to bare warp.
+//! Durable ingest of pairs over HTTP, compared with the same pairs in Redis and the same bodies sent to bare warp.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use super::table::{Table, nothing, rate, ratio, time};
 use super::{Run, progress, seconds};
 
 const USERS: u64 = 1_000_000;
-/// Members per call with which Redis reaches its best rate.
+/// Members per call at which Redis reaches its highest rate.
 const CALL: usize = 100;
 /// The number of connections of the published figures.
 const CONNECTIONS: u64 = 8;
@@ -42,18 +42,18 @@ pub(crate) fn measure(run: &Run) -> Report {
     let always: Vec<&str> = always.iter().map(String::as_str).collect();
     let peers = Peers {
         headcount: peer::Peer::headcount(directory.path(), &[]),
-        bare: peer::Peer::myself(bare::ROLE),
+        bare: peer::Peer::this_program(bare::ROLE),
         every_second: run.runtime.block_on(Redis::start_with(&EVERY_SECOND)),
         always: run.runtime.block_on(Redis::start_with(&always)),
     };
     let mut report = Report::default();
-    fresh(run, &peers, &mut report);
-    again(run, &peers, &mut report);
+    new_pairs(run, &peers, &mut report);
+    stored_pairs(run, &peers, &mut report);
     report
 }
 
 /// Pairs that are not stored yet, each sent once.
-fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
+fn new_pairs(run: &Run, peers: &Peers, report: &mut Report) {
     let batches = run.pick(100, 15);
     let pairs = (CONNECTIONS * batches * BATCH as u64) as f64;
     let own = |n: u64| n * BATCH as u64..(n + 1) * BATCH as u64;
@@ -66,9 +66,9 @@ fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
     let took = |port, request: &dyn Fn(u64) -> Request| {
         once(Peer::new(port, CONNECTIONS, batches, request)) * BATCH as f64
     };
-    progress("pairs that are new");
+    progress("new pairs");
     let ours = took(peers.headcount.port(), &|n| http(&mixed(n)));
-    let mut table = Table::new(&["Every pair new", "pairs/s", "headcount to it"]);
+    let mut table = Table::new(&["New pairs", "pairs/s", "headcount / row"]);
     let mut row = |name: &str, rate_: f64| {
         table.row([name.to_owned(), rate(rate_), ratio(ours / rate_)]);
     };
@@ -81,7 +81,7 @@ fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
         row("Redis, 100 members a call, fsync every second", redis_took);
         redis.cli(&["FLUSHALL"]);
     }
-    report.say(&format!(
+    report.paragraph(&format!(
         "{} pairs into empty servers, 5,000 a batch, {CONNECTIONS} connections. Redis receives a batch as one pipeline of `ZADD GT`, \
          with a call for each segment, or with 50 calls of {CALL} members each, which is its fastest form.",
         rate(pairs)
@@ -90,12 +90,12 @@ fn fresh(run: &Run, peers: &Peers, report: &mut Report) {
 }
 
 /// Pairs of users that are mostly stored already.
-fn again(run: &Run, peers: &Peers, report: &mut Report) {
-    report.say(
-        "Pairs of users that are mostly stored already, in pairs/s, and the latency of headcount at its clients, each of which sends its next \
-         batch after the response. A 200 of headcount means that the pairs are synced to disk; Redis with fsync every second replies before. \
+fn stored_pairs(run: &Run, peers: &Peers, report: &mut Report) {
+    report.paragraph(
+        "Pairs of users that are mostly stored already, in pairs/s, and the latency of headcount. Each client sends its next batch after the \
+         response. A 200 of headcount means that the pairs are synced to disk; Redis with fsync every second replies before the fsync. \
          *Always* is Redis with an fsync before each reply. Redis receives a later slot each time, since it neither changes nor logs a score \
-         that is already stored; headcount logs every pair. Bare warp receives the same bodies and does nothing.",
+         that is already stored; headcount logs every pair. Bare warp receives the same bodies and discards them.",
     );
     let mut table = Table::new(&[
         "Batch",
@@ -113,19 +113,19 @@ fn again(run: &Run, peers: &Peers, report: &mut Report) {
         "ratio",
     ]);
     let (mut durable, mut single) = (None, None);
-    let mut place = 0;
+    let mut number = 0;
     for batch in [1, 100, BATCH] {
         for connections in [1, CONNECTIONS, 64] {
-            place += 1;
+            number += 1;
             progress(&format!("batches of {batch} on {connections}"));
-            let cell = cell(run, peers, place, batch, connections);
-            let rated = |other: f64| match other.is_nan() {
+            let cell = cell(run, peers, number, batch, connections);
+            let compared = |other: f64| match other.is_nan() {
                 true => [nothing(), nothing()],
                 false => [rate(other), ratio(cell.ours / other)],
             };
             let ours = [0.5, 0.99].map(|quantile| time(cell.headcount.quantile(quantile)));
             let head = [batch.to_string(), connections.to_string(), rate(cell.ours)];
-            let others = [cell.same, cell.calls, cell.always, cell.bare].map(rated);
+            let others = [cell.same, cell.calls, cell.always, cell.bare].map(compared);
             table.row(
                 head.into_iter()
                     .chain(ours)
@@ -144,7 +144,7 @@ fn again(run: &Run, peers: &Peers, report: &mut Report) {
     let hello = compare(vec![hello], run.pick(3, 1), seconds(1.0))[0].rate;
     let (durable, single) = (durable.unwrap(), single.unwrap());
     let ours = durable.ours;
-    report.aim(
+    report.target(
         ours >= 1e6,
         &format!(
             "Durable ingest, batches of 5,000, {CONNECTIONS} connections: {} pairs/s",
@@ -154,17 +154,17 @@ fn again(run: &Run, peers: &Peers, report: &mut Report) {
     );
     if !durable.calls.is_nan() {
         let to = ours / durable.calls;
-        report.aim(
+        report.target(
             to >= 1.0,
             &format!(
-                "Durable ingest, the same, to Redis with 100 members a call: {}",
+                "Durable ingest relative to Redis with 100 members a call: {}",
                 ratio(to)
             ),
             "at least 1",
         );
     }
     let to = single.ours / hello;
-    report.aim(
+    report.target(
         to >= 0.5,
         &format!(
             "Single-pair POSTs, durable, 64 connections: {}/s, {} of a bare warp hello-world (GET, {}/s)",
@@ -174,11 +174,11 @@ fn again(run: &Run, peers: &Peers, report: &mut Report) {
     );
 }
 
-fn cell(run: &Run, peers: &Peers, place: u64, batch: usize, connections: u64) -> Cell {
-    // Enough users that the pages of an index don't all fit in the cache of a processor, and few enough to keep in memory.
+fn cell(run: &Run, peers: &Peers, number: u64, batch: usize, connections: u64) -> Cell {
+    // Enough users that the pages of an index don't all fit in a processor cache, and few enough to keep in memory.
     let each = run.pick(256, 64).min(80_000 / batch as u64);
     // Redis does not write a slot that is already stored, so each cell begins later than the previous one ended.
-    let slot = 20_000_000 + 1_000_000 * place;
+    let slot = 20_000_000 + 1_000_000 * number;
     let traffic = |n: u64| {
         let pairs = Traffic::new(USERS, 1).seeded(n).take(batch);
         pairs.map(move |pair| Seen { slot, ..pair })
@@ -186,8 +186,8 @@ fn cell(run: &Run, peers: &Peers, place: u64, batch: usize, connections: u64) ->
     let body = |n| http(&traffic(n).collect::<Vec<_>>());
     let same = |n| zadd(traffic(n));
     let calls = |n: u64| {
-        zadd(traffic(n).enumerate().map(move |(place, pair)| Seen {
-            segment: (n + (place / CALL) as u64) % SEGMENTS,
+        zadd(traffic(n).enumerate().map(move |(index, pair)| Seen {
+            segment: (n + (index / CALL) as u64) % SEGMENTS,
             ..pair
         }))
     };

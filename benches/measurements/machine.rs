@@ -8,7 +8,7 @@ use domain::Timestamp;
 
 use super::table::grouped;
 
-/// The first line that a command prints, or a note that there is none.
+/// The first line of a command's output, or "not installed".
 fn first_line(program: &str, args: &[&str]) -> String {
     let output = Command::new(program)
         .args(args)
@@ -82,7 +82,7 @@ pub(crate) fn available_mebibytes() -> u64 {
     mebibytes("MemAvailable")
 }
 
-/// The facts as a Markdown list.
+/// The machine and the versions as a Markdown list.
 pub(crate) fn list() -> String {
     let postgres = "$(ls -d /usr/lib/postgresql/*/bin/postgres | tail -1) --version";
     let mut list = String::new();

@@ -1,7 +1,7 @@
 //! All published measurements of speed and size, next to those of peers, in one run: `cargo bench --bench measurements`.
 //!
 //! It starts the servers on free ports and in temporary directories, prints tables, and writes `docs/measurements.md`.
-//! Arguments select sections (`-- ingest reads`), and `--quick` measures less. A peer that is not installed is skipped with
+//! Arguments select sections (`-- ingest reads`), and `--quick` uses smaller sizes. A peer that is not installed is skipped with
 //! a message: redis-server, influxd, postgres (Debian's, or named by HEADCOUNT_TEST_POSTGRES), DuckDB (PyPI's `duckdb`, for
 //! `python3` or the Python that HEADCOUNT_BENCH_PYTHON names).
 
@@ -37,7 +37,7 @@ use filled::Filled;
 use report::Report;
 use tokio::runtime::Runtime;
 
-/// The allocator of the service, for its code that runs in this process.
+/// The allocator of the service, since code of the service also runs in this process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -74,7 +74,7 @@ const SECTIONS: [Section; 7] = [
     },
     Section {
         name: "bounded",
-        title: "Known counts while others are missing",
+        title: "Cached counts while others are missing",
         measure: bounded::measure,
     },
     Section {
@@ -111,8 +111,9 @@ fn main() {
         bare::serve(port.parse().unwrap());
         return;
     }
-    let (flags, names): (Vec<&String>, Vec<&String>) =
-        arguments.iter().partition(|word| word.starts_with("--"));
+    let (flags, names): (Vec<&String>, Vec<&String>) = arguments
+        .iter()
+        .partition(|argument| argument.starts_with("--"));
     let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
     if flags.iter().any(|flag| *flag != "--quick")
         || names.iter().any(|name| !known.contains(&name.as_str()))
@@ -129,7 +130,7 @@ fn main() {
             measure(section, &run);
         }
     }
-    println!("written to {}", document::path().display());
+    println!("wrote {}", document::path().display());
 }
 
 fn measure(section: &Section, run: &Run) {
@@ -145,7 +146,7 @@ fn measure(section: &Section, run: &Run) {
     let body = (section.measure)(run).finish();
     println!("({:.0} s)", began.elapsed().as_secs_f64());
     let text = format!("## {}\n\n{conditions}\n\n{body}", section.title);
-    document::renew(section.name, &text);
+    document::replace(section.name, &text);
 }
 
 /// Prints the progress.

@@ -1,4 +1,4 @@
-//! The memory per pair: the resident memory of the service, and the memory of Redis for the same pairs in sorted sets.
+//! The memory per pair: of the service, and of Redis with the same pairs in sorted sets.
 
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -26,14 +26,14 @@ pub(crate) fn measure(run: &Run) -> Report {
     let largest = *sizes.last().unwrap();
     let ours = headcount(sizes, largest);
     let mut report = Report::default();
-    // Half of the free memory stays free for other users of the machine.
+    // Half of the available memory is left to other processes.
     let feasible = |pairs: u64| (pairs * REDIS_BYTES) >> 20 < available_mebibytes() / 2;
     let feasible: Vec<u64> = sizes
         .iter()
         .copied()
         .filter(|pairs| feasible(*pairs))
         .collect();
-    let theirs = redis(run, &feasible, largest).unwrap_or_default();
+    let in_redis = redis(run, &feasible, largest).unwrap_or_default();
 
     let mut table = Table::new(&[
         "Pairs",
@@ -41,13 +41,13 @@ pub(crate) fn measure(run: &Run) -> Report {
         "process, MiB",
         "Redis, bytes a pair",
         "process, MiB",
-        "Redis to headcount",
+        "Redis / headcount",
     ]);
-    for (place, pairs) in sizes.iter().enumerate() {
+    for (index, pairs) in sizes.iter().enumerate() {
         let mebibytes = |bytes: f64| grouped(bytes as u64 >> 20);
-        let (each, process) = ours[place];
+        let (each, process) = ours[index];
         let head = [grouped(*pairs), format!("{each:.1}"), mebibytes(process)];
-        let other = theirs.get(place).map(|(other, process)| {
+        let other = in_redis.get(index).map(|(other, process)| {
             [
                 format!("{other:.1}"),
                 mebibytes(*process),
@@ -59,26 +59,26 @@ pub(crate) fn measure(run: &Run) -> Report {
                 .chain(other.unwrap_or_else(|| [(); 3].map(|()| nothing()))),
         );
     }
-    report.say(
-        "Resident memory of `headcount serve` above that of an empty service, some seconds after the last of this many distinct pairs arrived \
-         over HTTP; and `used_memory` of Redis above that of an empty server, with the same users, segments and slots in sorted sets. 200 segments, \
-         the largest with an eighth of the pairs, users such as `u12345678`, seen over two weeks. A process retains some 20 MiB after any \
-         load, which is significant at a million pairs.",
+    report.paragraph(
+        "*headcount* is the resident memory of `headcount serve` in excess of an empty service, a few seconds after this many distinct pairs \
+         arrived over HTTP. *Redis* is its `used_memory` in excess of an empty server, with the same users, segments and slots in sorted sets. \
+         There are 200 segments, the largest with an eighth of the pairs. User ids are similar to `u12345678`, and users are seen over two weeks. \
+         A process retains about 20 MiB after any load, which is significant at a million pairs.",
     );
     if feasible.len() < sizes.len() {
         let left_out = &sizes[feasible.len()..];
-        report.say(&format!(
-            "Redis was skipped at {left_out:?} pairs: at up to {REDIS_BYTES} bytes each they would take more than half of the {} MiB of free memory.",
+        report.paragraph(&format!(
+            "Redis was skipped at {left_out:?} pairs: at up to {REDIS_BYTES} bytes each they would take more than half of the {} MiB of available memory.",
             grouped(available_mebibytes())
         ));
-    } else if theirs.is_empty() {
-        report.say("redis-server is not installed: skipped.");
+    } else if in_redis.is_empty() {
+        report.paragraph("redis-server is not installed: skipped.");
     }
     report.table(&table);
     let at = sizes.iter().position(|pairs| *pairs == 10_000_000);
     if let Some(at) = at {
         let each = ours[at].0;
-        report.aim(
+        report.target(
             each <= 12.0,
             &format!("Memory per pair at 10 million: {each:.1} bytes"),
             "12 bytes",
@@ -87,7 +87,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     report
 }
 
-/// Batches of pairs, which connections take in turn, up to increasing sizes.
+/// Batches of pairs that connections take in turn.
 struct Batches<I>(Mutex<I>);
 
 impl<I: Iterator<Item = Seen>> Batches<I> {
@@ -109,7 +109,7 @@ pub(crate) fn send(
             scope.spawn(|| {
                 let mut client = connect();
                 while let Some(batch) = batches.next() {
-                    client.ask(&encode(&batch));
+                    client.exchange(&encode(&batch));
                 }
             });
         }
@@ -122,12 +122,12 @@ fn headcount(sizes: &[u64], largest: u64) -> Vec<(f64, f64)> {
     let service = Peer::headcount(directory.path(), &[]);
     let empty = service.resident();
     let mut pairs = arriving(largest);
-    let mut held = 0;
+    let mut sent = 0;
     let at = |size: &u64| {
         progress(&format!("{} pairs into headcount", grouped(*size)));
-        let some = pairs.by_ref().take((size - held) as usize);
-        send(some, || Client::http(service.port()), lines);
-        held = *size;
+        let more = pairs.by_ref().take((size - sent) as usize);
+        send(more, || Client::http(service.port()), lines);
+        sent = *size;
         std::thread::sleep(DECAY);
         assert_counted(users(&service), *size);
         let process = service.resident();
@@ -141,13 +141,13 @@ fn redis(run: &Run, sizes: &[u64], largest: u64) -> Option<Vec<(f64, f64)>> {
     let server = run.runtime.block_on(Redis::start())?;
     let empty = used_memory(&server);
     let mut pairs = arriving(largest);
-    let mut held = 0;
+    let mut sent = 0;
     let at = |size: &u64| {
         progress(&format!("{} pairs into Redis", grouped(*size)));
-        let some = pairs.by_ref().take((size - held) as usize);
+        let more = pairs.by_ref().take((size - sent) as usize);
         let encode = |batch: &[Seen]| Request::Redis(Pipeline::zadds(batch.iter().copied(), 100));
-        send(some, || Client::redis(server.port()), encode);
-        held = *size;
+        send(more, || Client::redis(server.port()), encode);
+        sent = *size;
         let used = used_memory(&server) - empty;
         (
             used / *size as f64,

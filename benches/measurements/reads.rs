@@ -1,4 +1,4 @@
-//! Reads of counts over HTTP: from memory, from Redis, and bypassing both, against bare warp and Redis itself.
+//! Reads of counts over HTTP: from memory, from Redis, and from the store, compared with bare warp and Redis itself.
 
 use std::process::Command;
 use std::time::Duration;
@@ -30,7 +30,7 @@ struct Kind<'a> {
 pub(crate) fn measure(run: &Run) -> Report {
     let directories = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let [own, memory, cache] = &directories;
-    let bare = Peer::myself(bare::ROLE);
+    let bare = Peer::this_program(bare::ROLE);
     let embedded = Peer::headcount(own.path(), &[]);
     let pairs = run.pick(1_000_000, 200_000);
     let batches = Traffic::new(300_000, DAY).batches(pairs);
@@ -42,7 +42,7 @@ pub(crate) fn measure(run: &Run) -> Report {
                 pair.segment.as_str()
             )
         });
-        ask(
+        send_once(
             &embedded,
             post(
                 "/v1/pairs",
@@ -81,7 +81,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         run.runtime
             .block_on(async { record_all(&redis_store_of_service(&url), &batches, 4).await });
         let services = (remote(memory, "1m"), remote(cache, "0s"));
-        ask(
+        send_once(
             &services.0,
             post("/v1/admin/refresh", "", "application/json"),
         );
@@ -111,7 +111,7 @@ pub(crate) fn measure(run: &Run) -> Report {
     }
     for kind in &kinds {
         if let Some(source) = kind.source {
-            // The first response may fill the cache that the second one hits.
+            // The first request may fill the cache, and the second one hits it.
             kind.service.get(kind.path);
             assert_eq!(
                 kind.service.get(kind.path)["source"],
@@ -131,7 +131,7 @@ fn redis_store_of_service(url: &str) -> stores::redis::store::RedisStore {
     redis_store(url, "headcount")
 }
 
-fn ask(service: &Peer, request: Vec<u8>) {
+fn send_once(service: &Peer, request: Vec<u8>) {
     let once = client::Peer::new(service.port(), 1, 1, |_| Request::Http(request.clone()));
     client::once(once);
 }
@@ -148,7 +148,7 @@ fn rates(run: &Run, kinds: &[Kind], redis: Option<&Redis>, report: &mut Report) 
     let mut table = Table::new(&[
         "GET",
         "responses/s",
-        "to bare warp",
+        "ratio to bare warp",
         "p50",
         "p99",
         "p50 at half load",
@@ -189,16 +189,16 @@ fn rates(run: &Run, kinds: &[Kind], redis: Option<&Redis>, report: &mut Report) 
         let open = [(); 4].map(|()| nothing());
         table.row(head.into_iter().chain(closed).chain(open));
     }
-    report.say(&format!(
-        "{CONNECTIONS} connections. First, each sends its next request after the response. Then, at half of that rate, requests are due at \
-         fixed instants, and latency is measured from these, so that no stall is hidden."
+    report.paragraph(&format!(
+        "{CONNECTIONS} connections. First a closed loop: each connection sends its next request after the response. Then an open loop at half \
+         of that rate: requests are due at fixed instants, and latency is measured from these, so that no stall is hidden."
     ));
     if redis.is_none() {
-        report.say("redis-server is not installed: the rows that need it were skipped.");
+        report.paragraph("redis-server is not installed: the rows that need it were skipped.");
     }
     report.table(&table);
     let from_memory = measured[1].rate / hello;
-    report.aim(
+    report.target(
         from_memory >= 0.7,
         &format!(
             "Reads from memory: {} of a bare warp hello-world",
@@ -206,7 +206,7 @@ fn rates(run: &Run, kinds: &[Kind], redis: Option<&Redis>, report: &mut Report) 
         ),
         "0.70",
     );
-    report.aim(
+    report.target(
         half_p99 <= Duration::from_millis(2),
         &format!("Reads from memory at half load: p99 {}", time(half_p99)),
         "2 ms",

@@ -4,19 +4,19 @@ use std::fmt::Write;
 
 use super::table::Table;
 
-/// The prefix of a missed target in the document, by which the list of missed targets finds it.
-pub(crate) const SHORT: &str = "- **Missed.** ";
+/// The prefix of a missed target. The document's list of missed targets contains the lines with this prefix.
+pub(crate) const MISSED: &str = "- **Missed.** ";
 
-/// Collects the content of a running section, and prints it immediately.
+/// Collects the content of a section, and prints it as it is added.
 #[derive(Default)]
 pub(crate) struct Report {
     text: String,
-    aims: String,
+    targets: String,
 }
 
 impl Report {
     /// Adds a paragraph.
-    pub(crate) fn say(&mut self, text: &str) {
+    pub(crate) fn paragraph(&mut self, text: &str) {
         println!("{text}\n");
         writeln!(self.text, "{text}\n").unwrap();
     }
@@ -27,19 +27,19 @@ impl Report {
     }
 
     /// Adds a figure, and whether it meets its target.
-    pub(crate) fn aim(&mut self, met: bool, measured: &str, aim: &str) {
-        let verdict = if met { "- Met. " } else { SHORT };
-        let line = format!("{verdict}{measured}; the target is {aim}.");
+    pub(crate) fn target(&mut self, met: bool, measured: &str, target: &str) {
+        let verdict = if met { "- Met. " } else { MISSED };
+        let line = format!("{verdict}{measured}; the target is {target}.");
         println!("{line}");
-        writeln!(self.aims, "{line}").unwrap();
+        writeln!(self.targets, "{line}").unwrap();
     }
 
     /// The content as Markdown.
     pub(crate) fn finish(self) -> String {
-        if self.aims.is_empty() {
+        if self.targets.is_empty() {
             return self.text;
         }
         println!();
-        format!("{}{}\n", self.text, self.aims)
+        format!("{}{}\n", self.text, self.targets)
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn measure(run: &Run) -> Report {
         "p99",
         "p99.9",
         "max",
-        "sent late, p99",
+        "send delay, p99",
     ]);
     let mut half = None;
     for pairs in sizes {
@@ -73,11 +73,11 @@ pub(crate) fn measure(run: &Run) -> Report {
         let ratios = [0.5, 0.99, 0.999, 1.0].map(|quantile| ratio(of(quantile)));
         table.row(head.into_iter().chain(ratios).chain(["-".to_owned()]));
     }
-    report.say(&format!(
-        "POSTs of one pair, {} a second on {CONNECTIONS} connections, which is half of the rate at which each connection sends its next \
+    report.paragraph(&format!(
+        "POSTs of one pair, {} a second on {CONNECTIONS} connections, which is half of the rate of a closed loop, in which each connection sends its next \
          request immediately after the response. Each request is due at a fixed instant, and its latency is measured from that, so that no \
          stall is hidden. The delay of the client itself is in the last column. *Pairs* is the number of pairs in `headcount serve`. \
-         {rounds} rounds of each kind, in turn.",
+         Rounds of each kind, in turn: {rounds}.",
         rate(half.unwrap())
     ));
     report.table(&table);
@@ -131,18 +131,18 @@ impl Script for Single {
     }
 }
 
-/// Waits until a file with such a name exists.
-fn wait_for(directory: &Path, is_it: impl Fn(&str) -> bool) {
+/// Waits until a file with a matching name exists.
+fn wait_for(directory: &Path, matches: impl Fn(&str) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
-    let is_there = || {
+    let exists = || {
         let entries = std::fs::read_dir(directory).unwrap();
-        // Files may be created and removed meanwhile.
+        // Files may be created and removed at the same time.
         entries
             .flatten()
-            .any(|entry| is_it(&entry.file_name().to_string_lossy()))
+            .any(|entry| matches(&entry.file_name().to_string_lossy()))
     };
-    while !is_there() {
-        assert!(Instant::now() < deadline, "no snapshot is taken");
+    while !exists() {
+        assert!(Instant::now() < deadline, "no snapshot was taken");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

@@ -1,4 +1,4 @@
-//! The model of acknowledged pairs: the last time seen by user and segment, from which every expected count follows.
+//! A model of the acknowledged pairs: when each user was last seen in each segment. Expected counts are computed from it.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -7,19 +7,19 @@ use std::time::{Duration, SystemTime};
 
 /// The number of segments.
 pub(crate) const SEGMENTS: u64 = 100;
-/// The number of users that are active at an instant. After a window, all of them are others.
-const ABOUT: u64 = 50_000;
+/// The number of users that are active at an instant. After one window, all of them have been replaced by new users.
+const ACTIVE_USERS: u64 = 50_000;
 /// Slots in a window.
 const SLOTS: u64 = 60;
-/// The time before and after the run: to measure the capacity, to repeat posts, and to verify.
+/// The time before and after the run for measuring the capacity, repeating posts and verifying counts.
 const SLACK: Duration = Duration::from_secs(300);
 
-/// A post of pairs. Its number seeds everything random about it.
+/// A post of pairs. Its random users and segments are derived from its seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Post {
     pub(crate) seed: u64,
     pub(crate) pairs: u64,
-    /// The time at which the users were seen, in unix seconds.
+    /// The time at which the users were seen, in seconds since the Unix epoch.
     pub(crate) at: u64,
 }
 
@@ -30,41 +30,41 @@ pub(crate) struct Ledger {
     first_slot: u64,
     begin: u64,
     users: u64,
-    /// By segment and user: the last slot plus 1, relative to the first slot; 0 for never.
+    /// By segment and user: the last slot in which the user was seen, relative to the first slot, plus 1. 0 means never.
     last: Vec<AtomicU32>,
-    under_way: Mutex<HashMap<u64, Post>>,
+    in_flight: Mutex<HashMap<u64, Post>>,
     /// Posts whose result is unknown.
-    unanswered: Mutex<Vec<Post>>,
+    unresolved: Mutex<Vec<Post>>,
 }
 
 impl Ledger {
-    /// For a window in seconds, a multiple of the slot, and the duration of the run.
+    /// `window` is in seconds and a multiple of the slot; `run` is the duration of the run.
     pub(crate) fn new(window: u64, run: Duration) -> Self {
         let begin = now();
-        let lasts = run + SLACK;
-        let users = ABOUT + ABOUT * lasts.as_secs() / window;
+        let covered = run + SLACK;
+        let users = ACTIVE_USERS + ACTIVE_USERS * covered.as_secs() / window;
         Self {
             window,
             first_slot: begin / (window / SLOTS),
             begin,
             users,
             last: (0..users * SEGMENTS).map(|_| AtomicU32::new(0)).collect(),
-            under_way: Mutex::default(),
-            unanswered: Mutex::default(),
+            in_flight: Mutex::default(),
+            unresolved: Mutex::default(),
         }
     }
 
-    /// How long a user stays, in seconds.
+    /// How long a user is active, in seconds.
     pub(crate) fn window(&self) -> u64 {
         self.window
     }
 
-    /// The step of time, in seconds.
+    /// The duration of a slot, in seconds.
     pub(crate) fn resolution(&self) -> u64 {
         self.window / SLOTS
     }
 
-    /// A post that is about to be sent as number `n`. Its users are among those active now.
+    /// Creates post number `n`, which is about to be sent. Its users are active now.
     pub(crate) fn begin(&self, n: u64, pairs: u64) -> Post {
         let seed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let post = Post {
@@ -72,20 +72,20 @@ impl Ledger {
             pairs,
             at: now(),
         };
-        self.under_way.lock().unwrap().insert(n, post);
+        self.in_flight.lock().unwrap().insert(n, post);
         post
     }
 
     /// Records the status of post `n`; `None` if it is unknown.
     pub(crate) fn end(&self, n: u64, status: Option<u16>) {
-        let Some(post) = self.under_way.lock().unwrap().remove(&n) else {
+        let Some(post) = self.in_flight.lock().unwrap().remove(&n) else {
             return;
         };
         match status {
             Some(200) => self.acknowledge(&post),
-            // Refused: none of its pairs counts.
+            // Rejected: none of its pairs is stored.
             Some(429 | 503) => {}
-            _ => self.unanswered.lock().unwrap().push(post),
+            _ => self.unresolved.lock().unwrap().push(post),
         }
     }
 
@@ -93,42 +93,42 @@ impl Ledger {
     pub(crate) fn acknowledge(&self, post: &Post) {
         let slot = post.at / self.resolution() - self.first_slot + 1;
         for (user, segment) in self.pairs(post) {
-            let place = &self.last[(segment * self.users + user) as usize];
-            place.fetch_max(slot as u32, Ordering::Relaxed);
+            let last = &self.last[(segment * self.users + user) as usize];
+            last.fetch_max(slot as u32, Ordering::Relaxed);
         }
     }
 
-    /// Removes and returns the posts with an unknown result. They must be sent again before counts are compared.
-    pub(crate) fn take_unanswered(&self) -> Vec<Post> {
-        std::mem::take(&mut self.unanswered.lock().unwrap())
+    /// Removes and returns the posts with an unknown result. They must be repeated before counts are compared.
+    pub(crate) fn take_unresolved(&self) -> Vec<Post> {
+        std::mem::take(&mut self.unresolved.lock().unwrap())
     }
 
-    /// Users and segments of a post, by number.
+    /// The numbers of the users and segments of a post.
     pub(crate) fn pairs(&self, post: &Post) -> impl Iterator<Item = (u64, u64)> + use<> {
         let mut random = fastrand::Rng::with_seed(post.seed);
-        let oldest = (post.at - self.begin) * ABOUT / self.window;
-        let users = oldest..(oldest + ABOUT).min(self.users);
+        let oldest = (post.at - self.begin) * ACTIVE_USERS / self.window;
+        let users = oldest..(oldest + ACTIVE_USERS).min(self.users);
         (0..post.pairs).map(move |_| (random.u64(users.clone()), random.u64(..SEGMENTS)))
     }
 
     /// The distinct users of a segment in the last `slots` slots as of an instant.
     pub(crate) fn count(&self, segment: u64, slots: u64, as_of: u64) -> u64 {
-        let present = as_of / self.resolution() - self.first_slot + 1;
+        let current = as_of / self.resolution() - self.first_slot + 1;
         let users = (segment * self.users) as usize..((segment + 1) * self.users) as usize;
-        let is_in = |last: &&AtomicU32| {
+        let in_window = |last: &&AtomicU32| {
             let last = u64::from(last.load(Ordering::Relaxed));
-            last > 0 && last <= present && last + slots > present
+            last > 0 && last <= current && last + slots > current
         };
-        self.last[users].iter().filter(is_in).count() as u64
+        self.last[users].iter().filter(in_window).count() as u64
     }
 
-    /// A user that may be active.
-    pub(crate) fn some_user(&self, n: u64) -> u64 {
-        ((now() - self.begin) * ABOUT / self.window + n % ABOUT).min(self.users - 1)
+    /// One of the users that are active now.
+    pub(crate) fn active_user(&self, n: u64) -> u64 {
+        ((now() - self.begin) * ACTIVE_USERS / self.window + n % ACTIVE_USERS).min(self.users - 1)
     }
 }
 
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.unwrap().as_secs()
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since_epoch.unwrap().as_secs()
 }

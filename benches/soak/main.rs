@@ -3,8 +3,8 @@
 //! The real binary starts on an empty directory. Its capacity is measured first, with the same requests. Half of that rate
 //! is then sent on a fixed schedule (`support/open_loop.rs`), while other clients listen to events, scrape metrics, and open
 //! and close connections. Users change during the run, so that pairs expire and are swept, and memory is reused. At the end
-//! every count is compared with the model of acknowledged pairs (`ledger.rs`), and again after a kill -9. Whether memory or
-//! anything else grows is printed, not asserted: read the report.
+//! every count is compared with the model of acknowledged pairs (`ledger.rs`), and again after a kill -9. The report shows
+//! whether memory or anything else grows; the bench does not assert it.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,10 +15,10 @@
     reason = "a benchmark prints its result and fails by panicking; its figures fit in 52 bits"
 )]
 
-mod company;
 mod ledger;
 #[path = "../support/open_loop.rs"]
 mod open_loop;
+mod other_clients;
 mod process;
 mod report;
 mod traffic;
@@ -30,16 +30,16 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use crate::company::Company;
 use crate::ledger::Ledger;
 use crate::open_loop::OpenLoop;
+use crate::other_clients::OtherClients;
 use crate::process::Service;
 use crate::report::{Minute, Report, Restarted};
 use crate::traffic::{Kind, PAIRS_PER_POST, Traffic};
 
 /// The duration of the capacity measurement.
 const CAPACITY: Duration = Duration::from_secs(10);
-/// The maximum number of concurrent requests of a kind.
+/// The maximum number of concurrent writes, and of concurrent reads.
 const CONNECTIONS: usize = 32;
 
 /// The command-line arguments.
@@ -80,12 +80,12 @@ fn main() {
     let mut report = Report::new(rate, window);
     println!("{}", report::HEAD);
 
-    let half = |kind| {
+    let start_load = |kind| {
         let traffic = Traffic::new(kind, Arc::clone(&ledger));
         plan(&service, rate / 2.0, CONNECTIONS).start(traffic)
     };
-    let (writes, reads) = (half(Kind::Writes), half(Kind::Reads));
-    let company = Company::start(service.address());
+    let (writes, reads) = (start_load(Kind::Writes), start_load(Kind::Reads));
+    let other_clients = OtherClients::start(service.address());
     let start = Instant::now();
     for minute in 1..=arguments.minutes {
         let until = start + Duration::from_secs(minute * 60);
@@ -93,16 +93,16 @@ fn main() {
         let minute = Minute {
             writes: writes.take(),
             reads: reads.take(),
-            seen: service.look(),
-            company: company.take(),
+            usage: service.usage(),
+            other_clients: other_clients.take(),
         };
         println!("{}", report.add(minute));
     }
     let (writes, reads) = (writes.stop(), reads.stop());
-    company.stop();
+    other_clients.stop();
     println!("\nsince the last minute, writes: {writes}\nsince the last minute, reads: {reads}");
 
-    traffic::repeat_unanswered(&ledger, service.address());
+    traffic::repeat_unresolved(&ledger, service.address());
     let before = verify::all(&ledger, service.address());
     let killed = Instant::now();
     let service = service.kill_and_restart(&ledger);
@@ -110,13 +110,13 @@ fn main() {
         took: killed.elapsed(),
         verdict: verify::all(&ledger, service.address()),
     };
-    let text = report.markdown(&before, &after, &service.complaints());
-    println!("\n{text}");
+    let markdown = report.markdown(&before, &after, &service.warnings());
+    println!("\n{markdown}");
     if let Some(out) = arguments.out {
-        std::fs::write(out, &text).unwrap();
+        std::fs::write(out, &markdown).unwrap();
     }
     assert!(
-        before.is_right() && after.verdict.is_right(),
+        before.all_correct() && after.verdict.all_correct(),
         "a count is wrong"
     );
 }
@@ -124,10 +124,10 @@ fn main() {
 /// The capacity: responses a second when more requests are sent than the service can handle.
 fn capacity(service: &Service, ledger: &Arc<Ledger>) -> f64 {
     let traffic = Traffic::new(Kind::Both, Arc::clone(ledger));
-    // More than two processors can serve. Requests that are not sent don't count.
+    // More than two cores can serve. Unsent requests don't count.
     let tally = plan(service, 100_000.0, CONNECTIONS).run(CAPACITY, traffic);
     println!("at capacity: {tally}");
-    traffic::repeat_unanswered(ledger, service.address());
+    traffic::repeat_unresolved(ledger, service.address());
     tally.of_status(200) as f64 / CAPACITY.as_secs_f64()
 }
 

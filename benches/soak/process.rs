@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use crate::ledger::Ledger;
 
-/// The timeout of a start, which takes far less.
-const START: Duration = Duration::from_secs(120);
+/// The timeout of a start. A start takes far less.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The resource usage of a process at an instant.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct Usage {
     pub(crate) resident_mib: f64,
     pub(crate) files: u64,
     pub(crate) threads: u64,
     pub(crate) disk_mib: f64,
-    /// The load average of the whole machine over a minute, which shows other activity.
+    /// The load average of the whole machine over the last minute, which shows other activity.
     pub(crate) load: f64,
 }
 
@@ -28,7 +28,7 @@ pub(crate) struct Service {
     child: Child,
     address: SocketAddr,
     directory: PathBuf,
-    complaints: Arc<Mutex<Vec<String>>>,
+    warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Service {
@@ -37,7 +37,7 @@ impl Service {
         Self::start_with(directory, ledger, Arc::default())
     }
 
-    fn start_with(directory: &Path, ledger: &Ledger, complaints: Arc<Mutex<Vec<String>>>) -> Self {
+    fn start_with(directory: &Path, ledger: &Ledger, warnings: Arc<Mutex<Vec<String>>>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_headcount"))
             .arg("serve")
             .current_dir(directory)
@@ -49,13 +49,13 @@ impl Service {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let address = follow(child.stderr.take().unwrap(), Arc::clone(&complaints));
-        let address = address.recv_timeout(START).unwrap();
+        let address = follow_log(child.stderr.take().unwrap(), Arc::clone(&warnings));
+        let address = address.recv_timeout(START_TIMEOUT).unwrap();
         Self {
             child,
             address,
             directory: directory.to_owned(),
-            complaints,
+            warnings,
         }
     }
 
@@ -64,7 +64,7 @@ impl Service {
     }
 
     /// Its current resource usage.
-    pub(crate) fn look(&self) -> Seen {
+    pub(crate) fn usage(&self) -> Usage {
         let process = PathBuf::from(format!("/proc/{}", self.child.id()));
         let status = std::fs::read_to_string(process.join("status")).unwrap();
         let field = |name: &str| -> u64 {
@@ -72,25 +72,25 @@ impl Service {
             let value = line.and_then(|line| line.split_whitespace().next());
             value.unwrap().parse().unwrap()
         };
-        Seen {
+        Usage {
             resident_mib: field("VmRSS:") as f64 / 1024.0,
             files: std::fs::read_dir(process.join("fd")).unwrap().count() as u64,
             threads: field("Threads:"),
             disk_mib: bytes_in(&self.directory) as f64 / f64::from(1 << 20),
-            load: load(),
+            load: load_average(),
         }
     }
 
-    /// Kills it with SIGKILL, starts it again on the same data, and waits until it listens.
+    /// Sends SIGKILL, starts it again on the same data, and waits until it listens.
     pub(crate) fn kill_and_restart(self, ledger: &Ledger) -> Self {
-        let (directory, complaints) = (self.directory.clone(), Arc::clone(&self.complaints));
+        let (directory, warnings) = (self.directory.clone(), Arc::clone(&self.warnings));
         drop(self);
-        Self::start_with(&directory, ledger, complaints)
+        Self::start_with(&directory, ledger, warnings)
     }
 
     /// The warnings and errors in the log of both processes.
-    pub(crate) fn complaints(&self) -> Vec<String> {
-        self.complaints.lock().unwrap().clone()
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap().clone()
     }
 }
 
@@ -103,7 +103,7 @@ impl Drop for Service {
 }
 
 /// Reads the log to its end. Sends the address once, and keeps warnings and errors.
-fn follow(log: ChildStderr, complaints: Arc<Mutex<Vec<String>>>) -> mpsc::Receiver<SocketAddr> {
+fn follow_log(log: ChildStderr, warnings: Arc<Mutex<Vec<String>>>) -> mpsc::Receiver<SocketAddr> {
     let (found, address) = mpsc::channel();
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
@@ -111,7 +111,7 @@ fn follow(log: ChildStderr, complaints: Arc<Mutex<Vec<String>>>) -> mpsc::Receiv
                 found.send(address.trim().parse().unwrap()).unwrap();
             }
             if line.contains("WARN") || line.contains("ERROR") {
-                complaints.lock().unwrap().push(line);
+                warnings.lock().unwrap().push(line);
             }
         }
     });
@@ -119,7 +119,7 @@ fn follow(log: ChildStderr, complaints: Arc<Mutex<Vec<String>>>) -> mpsc::Receiv
 }
 
 /// The load average of the last minute.
-fn load() -> f64 {
+fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use crate::company::Noticed;
 use crate::open_loop::Tally;
-use crate::process::Seen;
+use crate::other_clients::Totals;
+use crate::process::Usage;
 use crate::traffic::PAIRS_PER_POST;
 use crate::verify::Verdict;
 
@@ -20,11 +20,11 @@ const FLAT: f64 = 0.1;
 pub(crate) struct Minute {
     pub(crate) writes: Tally,
     pub(crate) reads: Tally,
-    pub(crate) seen: Seen,
-    pub(crate) company: Noticed,
+    pub(crate) usage: Usage,
+    pub(crate) other_clients: Totals,
 }
 
-/// After the kill -9.
+/// The result after kill -9.
 pub(crate) struct Restarted {
     /// The time from the kill until the service listens again.
     pub(crate) took: Duration,
@@ -43,10 +43,10 @@ pub(crate) struct Report {
 type Figure = (&'static str, fn(&Minute) -> f64);
 
 const FIGURES: [Figure; 8] = [
-    ("RSS, MiB", |minute| minute.seen.resident_mib),
-    ("open files", |minute| minute.seen.files as f64),
-    ("threads", |minute| minute.seen.threads as f64),
-    ("disk, MiB", |minute| minute.seen.disk_mib),
+    ("RSS, MiB", |minute| minute.usage.resident_mib),
+    ("open files", |minute| minute.usage.files as f64),
+    ("threads", |minute| minute.usage.threads as f64),
+    ("disk, MiB", |minute| minute.usage.disk_mib),
     ("write p50, ms", |minute| minute.writes.latency_ms(0.5)),
     ("write p99, ms", |minute| minute.writes.latency_ms(0.99)),
     ("read p50, ms", |minute| minute.reads.latency_ms(0.5)),
@@ -72,7 +72,7 @@ impl Report {
         line
     }
 
-    /// The result as a section of a page.
+    /// The result as a section in Markdown.
     pub(crate) fn markdown(&self, before: &Verdict, after: &Restarted, log: &[String]) -> String {
         let mut text = String::new();
         self.write(&mut text, before, after, log).unwrap();
@@ -96,7 +96,7 @@ impl Report {
             text,
             "Half of the requests are posts: three of four have {PAIRS_PER_POST} pairs, the fourth has one. The others are reads. 20 \
              clients listen to events permanently, one connects and disconnects each second, and /metrics is scraped. A user is active \
-             for {} s only, so memory is level after the first two windows at the earliest. Latency is measured from the instant at \
+             for {} s only, so memory use is stable after the first two windows at the earliest. Latency is measured from the instant at \
              which a request was due.\n",
             self.window
         )?;
@@ -127,7 +127,7 @@ impl Report {
     }
 
     fn write_slopes(&self, text: &mut String) -> std::fmt::Result {
-        // Earlier, the number of pairs still grows.
+        // Before that, the number of pairs is still growing.
         let settled = (self.window * 2).div_ceil(60) as usize;
         let minutes = self.minutes.get(settled..).unwrap_or_default();
         if minutes.len() < 3 {
@@ -135,25 +135,25 @@ impl Report {
         }
         writeln!(
             text,
-            "\nFrom minute {} on, linear regression over the minutes:\n\n| | mean | least | most | change an hour | |\n|---|---|---|---|---|---|",
+            "\nFrom minute {} on, linear regression over the minutes:\n\n| | mean | min | max | change per hour | |\n|---|---|---|---|---|---|",
             settled + 1
         )?;
         for (name, figure) in FIGURES {
             let values: Vec<f64> = minutes.iter().map(figure).collect();
             let mean = values.iter().sum::<f64>() / values.len() as f64;
-            let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = values.iter().copied().fold(0.0, f64::max);
+            let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+            let max = values.iter().copied().fold(0.0, f64::max);
             let slope = slope(&values, mean);
             let change = slope * values.len() as f64;
-            let verdict = match change / mean {
+            let trend = match change / mean {
                 change if change > FLAT => "**rises**",
                 change if change < -FLAT => "falls",
                 _ => "flat",
             };
-            let an_hour = slope * 60.0;
+            let per_hour = slope * 60.0;
             writeln!(
                 text,
-                "| {name} | {mean:.2} | {least:.2} | {most:.2} | {an_hour:+.2} | {verdict} |"
+                "| {name} | {mean:.2} | {min:.2} | {max:.2} | {per_hour:+.2} | {trend} |"
             )?;
         }
         Ok(())
@@ -164,11 +164,11 @@ fn line(number: usize, minute: &Minute) -> String {
     let Minute {
         writes,
         reads,
-        seen,
-        company,
+        usage,
+        other_clients,
     } = minute;
-    let answers = writes.answers() + reads.answers();
-    let right = writes.of_status(200) + reads.of_status(200);
+    let responses = writes.answers() + reads.answers();
+    let ok = writes.of_status(200) + reads.of_status(200);
     let lost = writes.failed + reads.failed + writes.unsent + reads.unsent;
     let quantiles = |tally: &Tally| {
         [0.5, 0.99, 0.999, 1.0]
@@ -177,29 +177,29 @@ fn line(number: usize, minute: &Minute) -> String {
     };
     format!(
         "| {number} | {:.0} | {} | {} | {:.0} | {} | {} | {} | {:.2} | {:.1} | {} | {} | {:.1} |",
-        seen.resident_mib,
-        seen.files,
-        seen.threads,
-        seen.disk_mib,
-        answers / 60,
+        usage.resident_mib,
+        usage.files,
+        usage.threads,
+        usage.disk_mib,
+        responses / 60,
         quantiles(writes),
         quantiles(reads),
         writes.lateness_ms(0.99).max(reads.lateness_ms(0.99)),
-        company.event_bytes as f64 / 1e6,
-        answers - right + lost,
-        company.broken,
-        seen.load,
+        other_clients.event_bytes as f64 / 1e6,
+        responses - ok + lost,
+        other_clients.broken,
+        usage.load,
     )
 }
 
 /// The slope per minute, by least squares.
 fn slope(values: &[f64], mean: f64) -> f64 {
     let middle = (values.len() as f64 - 1.0) / 2.0;
-    let (mut above, mut below) = (0.0, 0.0);
+    let (mut numerator, mut denominator) = (0.0, 0.0);
     for (minute, value) in values.iter().enumerate() {
         let distance = minute as f64 - middle;
-        above += distance * (value - mean);
-        below += distance * distance;
+        numerator += distance * (value - mean);
+        denominator += distance * distance;
     }
-    above / below
+    numerator / denominator
 }

@@ -9,15 +9,15 @@ use crate::open_loop::{Connection, Script};
 
 /// The number of pairs in a regular post.
 pub(crate) const PAIRS_PER_POST: u64 = 500;
-/// One in this many posts has a single pair, as JSON.
+/// One of this many posts has a single pair, as JSON.
 const SINGLE_EVERY: u64 = 4;
 
-/// The kind of requests of a load.
+/// The kind of requests in a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Writes,
     Reads,
-    /// Alternating.
+    /// Alternating writes and reads.
     Both,
 }
 
@@ -44,7 +44,7 @@ impl Traffic {
 impl Script for Traffic {
     fn write_request(&self, n: u64, out: &mut Vec<u8>) {
         if !self.is_write(n) {
-            let target = read(&self.ledger, n);
+            let target = read_target(&self.ledger, n);
             out.extend_from_slice(get(&target).as_bytes());
             return;
         }
@@ -54,21 +54,21 @@ impl Script for Traffic {
         write_post(&self.ledger, &post, out);
     }
 
-    fn answered(&self, n: u64, answer: Option<(u16, &[u8])>) {
+    fn answered(&self, n: u64, response: Option<(u16, &[u8])>) {
         if self.is_write(n) {
-            self.ledger.end(n, answer.map(|(status, _)| status));
+            self.ledger.end(n, response.map(|(status, _)| status));
         }
     }
 }
 
 /// Sends all posts with an unknown result again. Sending a pair twice has no effect.
-pub(crate) fn repeat_unanswered(ledger: &Ledger, address: SocketAddr) {
+pub(crate) fn repeat_unresolved(ledger: &Ledger, address: SocketAddr) {
     let mut connection = Connection::open(address).unwrap();
     let (mut request, mut body) = (Vec::new(), Vec::new());
-    for post in ledger.take_unanswered() {
+    for post in ledger.take_unresolved() {
         request.clear();
         write_post(ledger, &post, &mut request);
-        let (status, _) = connection.ask(&request, &mut body).unwrap();
+        let (status, _) = connection.exchange(&request, &mut body).unwrap();
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         ledger.acknowledge(&post);
     }
@@ -89,24 +89,24 @@ fn write_post(ledger: &Ledger, post: &Post, out: &mut Vec<u8>) {
         )
         .unwrap();
     }
-    let kind = match post.pairs {
+    let content_type = match post.pairs {
         1 => "application/json",
         _ => "application/x-ndjson",
     };
     let head = format!(
-        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(body.as_bytes());
 }
 
-/// The path of read `n`: mostly counts, and occasionally each of the others.
-fn read(ledger: &Ledger, n: u64) -> String {
+/// The path of read `n`: mostly counts, and one of each other read among twenty.
+fn read_target(ledger: &Ledger, n: u64) -> String {
     let segment = n % SEGMENTS;
     match n / 2 % 20 {
         0 => "/v1/segments?sort=users&limit=50".to_owned(),
-        1 => format!("/v1/users/u{}", ledger.some_user(n)),
+        1 => format!("/v1/users/u{}", ledger.active_user(n)),
         2 => format!("/v1/segments/s{segment}/trend"),
         3 => format!("/v1/segments/s{segment}/count?fresh=true"),
         4 => format!(

@@ -18,7 +18,7 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn is_right(&self) -> bool {
+    pub(crate) fn all_correct(&self) -> bool {
         self.wrong.is_empty()
     }
 }
@@ -36,7 +36,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Compares the counts of every segment over the whole window, half of it, and one slot. No pairs may be written meanwhile.
+/// Compares the counts of every segment over the whole window, half of it, and one slot. No pairs may be written during the comparison.
 pub(crate) fn all(ledger: &Ledger, address: SocketAddr) -> Verdict {
     let mut verdict = Verdict::default();
     let mut connection = Connection::open(address).unwrap();
@@ -46,19 +46,21 @@ pub(crate) fn all(ledger: &Ledger, address: SocketAddr) -> Verdict {
             let window = slots * ledger.resolution();
             let target = format!("/v1/segments/s{segment}/count?fresh=true&window={window}s");
             let mut body = Vec::new();
-            let (status, _) = connection.ask(get(&target).as_bytes(), &mut body).unwrap();
+            let (status, _) = connection
+                .exchange(get(&target).as_bytes(), &mut body)
+                .unwrap();
             assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-            let answer: Value = serde_json::from_slice(&body).unwrap();
-            let as_of = answer["as_of"].as_str().unwrap();
+            let count: Value = serde_json::from_slice(&body).unwrap();
+            let as_of = count["as_of"].as_str().unwrap();
             let as_of: jiff::Timestamp = as_of.parse().unwrap();
-            let users = answer["users"].as_u64().unwrap();
-            let truth = ledger.count(segment, slots, as_of.as_second() as u64);
+            let users = count["users"].as_u64().unwrap();
+            let expected = ledger.count(segment, slots, as_of.as_second() as u64);
             verdict.compared += 1;
             verdict.users += users;
-            if users != truth {
-                verdict
-                    .wrong
-                    .push(format!("s{segment} over {window} s: {users}, not {truth}"));
+            if users != expected {
+                verdict.wrong.push(format!(
+                    "s{segment} over {window} s: {users}, expected {expected}"
+                ));
             }
         }
     }

@@ -4,7 +4,7 @@
     dead_code,
     missing_docs,
     unreachable_pub,
-    reason = "each bench uses part of it, and of the tests' servers"
+    reason = "each bench uses only some of these items"
 )]
 
 #[path = "../../tests/it/support/influxd.rs"]
@@ -27,10 +27,10 @@ pub mod traffic;
 
 /// A number from an environment variable.
 pub fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
 }
 
-/// The resident memory of a process in bytes; `self` is this one.
+/// The resident memory of a process in bytes; `self` is the current process.
 pub fn resident(process: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,12 +1,12 @@
-//! An open-loop load generator over HTTP/1.1: requests are due at fixed instants, whatever the service does.
+//! An open-loop load generator over HTTP/1.1: requests are due at fixed instants, however fast the service responds.
 //!
 //! A closed loop sends its next request after the response, so a stall of a second appears as one slow request. In an open
 //! loop it appears in all requests that were due in that second, because latency is measured from the instant at which a
 //! request was due. (Gil Tene, "How NOT to Measure Latency", calls the mistake of the closed loop "coordinated omission";
 //! `wrk2` measures as here.)
 //!
-//! Each connection is a blocking thread and stays open between requests. All connections share one schedule: a free one
-//! takes the next request, waits for its instant, sends it, and reads the response. If none is free, requests are sent
+//! Each connection is a blocking thread and stays open between requests. All connections share one schedule: an idle
+//! one takes the next request, waits for its instant, sends it, and reads the response. If none is idle, requests are sent
 //! late, and their latency includes the delay. A request that was due and never sent counts with the time it waited.
 
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// The timeout of a read. After it a request counts as failed.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Latencies are kept in microseconds to three digits, up to an hour.
+/// The timeout of a read. A request that exceeds it counts as failed.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Latencies are recorded in microseconds with three significant digits, up to an hour.
 const HIGHEST_MICROS: u64 = 3_600_000_000;
 /// The pause before a failed connect is retried.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(10);
@@ -34,7 +34,7 @@ pub(crate) trait Script: Send + Sync + 'static {
 
     /// Receives the status and body of the response to request `n`; `None` if it failed and its effect is unknown. Not
     /// called for a request that was never sent.
-    fn answered(&self, _n: u64, _answer: Option<(u16, &[u8])>) {}
+    fn answered(&self, _n: u64, _response: Option<(u16, &[u8])>) {}
 }
 
 /// The target, the rate and the concurrency of a load.
@@ -71,7 +71,7 @@ impl OpenLoop {
         }
     }
 
-    /// Sends for this long, then waits for the responses to the requests that were sent.
+    /// Sends for `duration`, then waits for the responses to the requests that were sent.
     pub(crate) fn run(self, duration: Duration, script: impl Script) -> Tally {
         let running = self.start(script);
         std::thread::sleep(duration);
@@ -120,7 +120,7 @@ impl Running {
 pub(crate) struct Tally {
     /// Latency: from the instant at which a request was due to the last byte of its response, in microseconds.
     pub(crate) latency: Histogram<u64>,
-    /// Lateness: from the instant at which a request was due to its first byte sent, in microseconds.
+    /// Send delay: from the instant at which a request was due until it is sent, in microseconds.
     pub(crate) lateness: Histogram<u64>,
     /// The number of responses by status.
     pub(crate) statuses: BTreeMap<u16, u64>,
@@ -156,7 +156,7 @@ impl Tally {
     }
 
     /// Counts a request that was never sent, if it was due before the end.
-    fn leave(&mut self, due: Instant, end: Instant) {
+    fn record_unsent(&mut self, due: Instant, end: Instant) {
         let waited = end.saturating_duration_since(due);
         if !waited.is_zero() {
             self.unsent += 1;
@@ -180,7 +180,7 @@ impl Tally {
         millis(&self.latency, quantile)
     }
 
-    /// A lateness in milliseconds, by quantile.
+    /// A send delay in milliseconds, by quantile.
     pub(crate) fn lateness_ms(&self, quantile: f64) -> f64 {
         millis(&self.lateness, quantile)
     }
@@ -198,7 +198,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "p50 {:.2} ms, p99 {:.2}, p99.9 {:.2}, max {:.2}; sent late p99 {:.2} ms, max {:.2};",
+            "p50 {:.2} ms, p99 {:.2}, p99.9 {:.2}, max {:.2}; send delay p99 {:.2} ms, max {:.2};",
             self.latency_ms(0.5),
             self.latency_ms(0.99),
             self.latency_ms(0.999),
@@ -213,9 +213,9 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The operations on a running load that don't depend on the type of the script.
+/// The operations on a running load that are independent of the type of the script.
 trait Control: Send + Sync {
-    /// Stops sending. Returns the instant of the stop.
+    /// Stops sending, and returns the current instant, or that of the first call.
     fn stop(&self) -> Instant;
     /// Counts the requests that were never sent. Call it after all workers have ended.
     fn count_unsent(&self, end: Instant, sum: &mut Tally);
@@ -242,7 +242,7 @@ impl<S: Script> Control for Shared<S> {
             if due >= end {
                 return;
             }
-            sum.leave(due, end);
+            sum.record_unsent(due, end);
         }
     }
 }
@@ -251,20 +251,20 @@ impl<S: Script> Shared<S> {
     /// The loop of one connection.
     fn work(&self, tally: &Mutex<Tally>) {
         let mut connection = None;
-        let (mut request, mut answer) = (Vec::new(), Vec::new());
+        let (mut request, mut body) = (Vec::new(), Vec::new());
         loop {
             let n = self.next.fetch_add(1, Ordering::SeqCst);
             let due = self.start + self.plan.due(n);
             request.clear();
             self.script.write_request(n, &mut request);
             if let Some(end) = self.wait_for(due) {
-                tally.lock().unwrap().leave(due, end);
+                tally.lock().unwrap().record_unsent(due, end);
                 return;
             }
             let lateness = due.elapsed();
-            let status = exchange(&mut connection, self.plan.address, &request, &mut answer);
+            let status = exchange(&mut connection, self.plan.address, &request, &mut body);
             let latency = due.elapsed();
-            let outcome = status.as_ref().ok().map(|status| (*status, &*answer));
+            let outcome = status.as_ref().ok().map(|status| (*status, &*body));
             self.script.answered(n, outcome);
             let mut tally = tally.lock().unwrap();
             tally.latency.saturating_record(micros(latency));
@@ -283,11 +283,11 @@ impl<S: Script> Shared<S> {
     /// Sleeps until `due`. If the load ends first, returns when it ended.
     fn wait_for(&self, due: Instant) -> Option<Instant> {
         loop {
-            let left = due.saturating_duration_since(Instant::now());
+            let remaining = due.saturating_duration_since(Instant::now());
             match self.end.get() {
                 Some(end) => return Some(*end),
-                None if left.is_zero() => return None,
-                None => std::thread::park_timeout(left),
+                None if remaining.is_zero() => return None,
+                None => std::thread::park_timeout(remaining),
             }
         }
     }
@@ -304,14 +304,14 @@ fn exchange(
     connection: &mut Option<Connection>,
     address: SocketAddr,
     request: &[u8],
-    answer: &mut Vec<u8>,
+    body: &mut Vec<u8>,
 ) -> io::Result<u16> {
     let mut open = match connection.take() {
         Some(open) => open,
         None => Connection::open(address)?,
     };
-    let (status, keeps) = open.ask(request, answer)?;
-    if keeps {
+    let (status, keep_alive) = open.exchange(request, body)?;
+    if keep_alive {
         *connection = Some(open);
     }
     Ok(status)
@@ -327,14 +327,18 @@ impl Connection {
     pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+        stream.set_write_timeout(Some(RESPONSE_TIMEOUT))?;
         let buffer = Vec::with_capacity(4096);
         Ok(Self { stream, buffer })
     }
 
     /// Sends a request and reads its response into `body`. Returns the status, and whether the connection stays open.
-    pub(crate) fn ask(&mut self, request: &[u8], body: &mut Vec<u8>) -> io::Result<(u16, bool)> {
+    pub(crate) fn exchange(
+        &mut self,
+        request: &[u8],
+        body: &mut Vec<u8>,
+    ) -> io::Result<(u16, bool)> {
         self.stream.write_all(request)?;
         self.buffer.clear();
         let head_end = loop {
@@ -351,7 +355,7 @@ impl Connection {
             .and_then(|length| length.trim().parse::<usize>().ok());
         let (Some(status), Some(length)) = (status, length) else {
             return Err(io::Error::other(format!(
-                "not a response of a known length: {head}"
+                "a response without a status or a content length: {head}"
             )));
         };
         while self.buffer.len() < head_end + length {

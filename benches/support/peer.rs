@@ -41,7 +41,7 @@ impl Peer {
     }
 
     /// Starts this program again. Its first argument selects another role, and its second is the port.
-    pub fn myself(role: &str) -> Self {
+    pub fn this_program(role: &str) -> Self {
         let port = free_port();
         let mut command = Command::new(std::env::current_exe().unwrap());
         let peer = Self::start(command.args([role, &port.to_string()]), port);
@@ -62,7 +62,7 @@ impl Peer {
         }
     }
 
-    /// Waits until `/readyz` reports that it is ready.
+    /// Waits until `/readyz` returns 200.
     pub fn wait_until_ready(&self) {
         let deadline = Instant::now() + Duration::from_secs(300);
         while self
@@ -100,7 +100,7 @@ impl Peer {
     fn try_get(&self, path: &str) -> Option<(u16, Vec<u8>)> {
         let mut connection = Connection::open(self.address()).ok()?;
         let mut body = Vec::new();
-        let (status, _) = connection.ask(&get(path), &mut body).ok()?;
+        let (status, _) = connection.exchange(&get(path), &mut body).ok()?;
         Some((status, body))
     }
 }
@@ -118,10 +118,10 @@ pub fn get(path: &str) -> Vec<u8> {
 }
 
 /// A POST request with JSON or NDJSON.
-pub fn post(path: &str, body: &str, kind: &str) -> Vec<u8> {
+pub fn post(path: &str, body: &str, content_type: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }

@@ -1,4 +1,4 @@
-//! A direct client of the Redis protocol: requests are encoded beforehand, responses only counted.
+//! A minimal client of the Redis protocol (RESP). Requests are encoded in advance; responses are counted, not decoded.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::redis::Redis;
 use super::traffic::Seen;
 
-/// The usual persistence settings of Redis.
+/// Persistence settings of Redis: an append-only file with an fsync every second.
 pub const EVERY_SECOND: [&str; 6] = [
     "--save",
     "",
@@ -19,7 +19,7 @@ pub const EVERY_SECOND: [&str; 6] = [
     "everysec",
 ];
 
-/// Calls that are sent together.
+/// Commands that are sent together.
 #[derive(Debug, Clone, Default)]
 pub struct Pipeline {
     pub bytes: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Adds a call.
+    /// Adds a command.
     pub fn push<'a>(
         &mut self,
         words: impl IntoIterator<Item = &'a str, IntoIter: ExactSizeIterator>,
@@ -43,8 +43,8 @@ impl Pipeline {
         self.calls += 1;
     }
 
-    /// `ZADD GT` of these pairs, grouped by segment, with at most `at_once` members a call.
-    pub fn zadds(seen: impl IntoIterator<Item = Seen>, at_once: usize) -> Self {
+    /// `ZADD GT` of these pairs, grouped by segment, with at most `members_per_call` members a command.
+    pub fn zadds(seen: impl IntoIterator<Item = Seen>, members_per_call: usize) -> Self {
         let mut members: BTreeMap<u64, Vec<[String; 2]>> = BTreeMap::new();
         for pair in seen {
             let member = [pair.slot.to_string(), format!("u{}", pair.user)];
@@ -53,13 +53,13 @@ impl Pipeline {
         let mut pipeline = Self::default();
         for (segment, members) in members {
             let key = format!("segment-{segment}");
-            for part in members.chunks(at_once) {
+            for part in members.chunks(members_per_call) {
                 let mut words = vec!["ZADD", &key, "GT"];
                 words.extend(part.iter().flatten().map(String::as_str));
                 let mut at = pipeline.bytes.len() + "*\r\n".len() + digits(words.len());
-                for (place, word) in words.iter().enumerate() {
+                for (index, word) in words.iter().enumerate() {
                     at += "$\r\n\r\n".len() + digits(word.len()) + word.len();
-                    if place > 2 && place % 2 == 1 {
+                    if index > 2 && index % 2 == 1 {
                         pipeline.slots.push(at - "\r\n".len() - 1);
                     }
                 }
@@ -69,27 +69,30 @@ impl Pipeline {
         pipeline
     }
 
-    /// The same users, seen a slot later. Redis would not write a score that is already stored.
+    /// Moves every pair to the next slot, since Redis does not write a score that is already stored.
     pub fn advance(&mut self) {
         for last in &self.slots {
-            let mut place = *last;
-            while self.bytes[place] == b'9' {
-                self.bytes[place] = b'0';
-                place -= 1;
+            let mut digit = *last;
+            while self.bytes[digit] == b'9' {
+                self.bytes[digit] = b'0';
+                digit -= 1;
             }
-            self.bytes[place] += 1;
+            self.bytes[digit] += 1;
         }
     }
 
-    /// Sends it and waits for the responses, which must be integers or status replies.
-    pub fn ask(&self, connection: &mut TcpStream, buffer: &mut [u8]) {
+    /// Sends the commands and waits for the responses, which must be integers or status replies.
+    pub fn exchange(&self, connection: &mut TcpStream, buffer: &mut [u8]) {
         connection.write_all(&self.bytes).unwrap();
-        let mut answers = 0;
-        while answers < self.calls {
+        let mut responses = 0;
+        while responses < self.calls {
             let length = connection.read(buffer).unwrap();
             let read = &buffer[..length];
-            assert!(length > 0 && !read.contains(&b'-'), "redis refuses");
-            answers += read.iter().filter(|byte| **byte == b'\n').count();
+            assert!(
+                length > 0 && !read.contains(&b'-'),
+                "redis returned an error"
+            );
+            responses += read.iter().filter(|byte| **byte == b'\n').count();
         }
     }
 }
@@ -106,7 +109,7 @@ pub fn connect(port: u16) -> TcpStream {
     connection
 }
 
-/// Sends pipelines on several connections, each waiting for its responses. Returns how long that took.
+/// Sends pipelines on several connections. Each connection waits for its responses. Returns the duration.
 pub fn send_all(port: u16, pipelines: &[Pipeline], connections: usize) -> Duration {
     let next = AtomicUsize::new(0);
     let started = Instant::now();
@@ -116,7 +119,7 @@ pub fn send_all(port: u16, pipelines: &[Pipeline], connections: usize) -> Durati
                 let mut connection = connect(port);
                 let mut buffer = vec![0; 64 * 1024];
                 while let Some(pipeline) = pipelines.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    pipeline.ask(&mut connection, &mut buffer);
+                    pipeline.exchange(&mut connection, &mut buffer);
                 }
             });
         }

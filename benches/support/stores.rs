@@ -11,12 +11,12 @@ use stores::redis::{Prefix, RedisServer};
 
 use super::traffic::frame;
 
-/// Records batches from concurrent callers. Returns how long that took.
+/// Records batches from concurrent callers. Returns the duration.
 pub async fn record_all(store: &dyn PairStore, batches: &[Batch], callers: usize) -> Duration {
     let started = Instant::now();
     futures::stream::iter(batches)
         .map(async |batch| {
-            // A busy machine may exceed the deadline. A service would spool and retry as well.
+            // On a machine under load, a write may exceed its timeout. The service would also spool and retry.
             while let Err(error) = store.record(batch).await {
                 println!("retrying after: {error}");
             }
@@ -27,7 +27,7 @@ pub async fn record_all(store: &dyn PairStore, batches: &[Batch], callers: usize
     started.elapsed()
 }
 
-/// A store in Redis under a prefix, with longer timeouts than in the service.
+/// A store in Redis with a key prefix, and with a longer timeout than in the service.
 pub fn redis_store(url: &str, prefix: &str) -> RedisStore {
     let server = RedisServer::parse(&Secret::new(url)).unwrap();
     let options = RedisStoreOptions {

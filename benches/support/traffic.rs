@@ -11,7 +11,7 @@ pub const BATCH: usize = 5_000;
 /// Slots in a day.
 pub const DAY: u64 = 1_440;
 
-/// Two weeks of minutes: the default settings.
+/// The default settings: a window of two weeks, and slots of a minute.
 pub fn frame() -> TimeFrame {
     let (day, minute) = (Duration::from_hours(24), Duration::from_secs(60));
     TimeFrame::new(14 * day, minute, 5 * minute).unwrap()
@@ -56,7 +56,7 @@ impl Traffic {
         self
     }
 
-    /// The same, seen earlier by `slots`.
+    /// The same pairs, seen `slots` slots earlier.
     pub fn earlier(mut self, slots: u64) -> Self {
         self.latest -= slots;
         self
@@ -74,7 +74,7 @@ impl Traffic {
     }
 }
 
-/// Endless.
+/// An infinite iterator.
 impl Iterator for Traffic {
     type Item = Seen;
 
@@ -87,7 +87,7 @@ impl Iterator for Traffic {
     }
 }
 
-/// A segment's number.
+/// A random segment number; low numbers are more frequent.
 pub fn zipf(random: &mut fastrand::Rng) -> u64 {
     let segment = ((SEGMENTS + 1) as f64).powf(random.f64()) - 1.0;
     (segment as u64).min(SEGMENTS - 1)

@@ -10,23 +10,24 @@ use std::time::{Duration, Instant};
 use crate::open_loop::Connection;
 use crate::traffic::get;
 
-/// The number of permanent listeners.
+/// The number of clients that listen to events during the whole run.
 const LISTENERS: usize = 20;
 /// Time between two scrapes.
-const SCRAPE: Duration = Duration::from_secs(15);
-/// Time between two short-lived listeners.
-const VISIT: Duration = Duration::from_secs(1);
-/// The service ends a stream after a quarter of an hour, so that the client authenticates again.
-const LONGEST: Duration = Duration::from_secs(14 * 60);
-/// The longest wait before a thread checks whether the run is over.
-const PATIENCE: Duration = Duration::from_millis(500);
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(15);
+/// Time between two short-lived listeners, and until a permanent one reconnects.
+const SUBSCRIBE_INTERVAL: Duration = Duration::from_secs(1);
+/// The service ends a stream after 15 minutes, so that the client authenticates again. A stream that ends before this
+/// time is broken.
+const MIN_STREAM_LIFETIME: Duration = Duration::from_secs(14 * 60);
+/// The timeout of a read, after which a thread checks whether the run is over.
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The totals of the other clients since the last `take`.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Noticed {
+pub(crate) struct Totals {
     /// Bytes of events that the listeners read.
     pub(crate) event_bytes: u64,
-    /// Streams that ended, and failed scrapes and short-lived listeners.
+    /// Streams that ended early, and failed scrapes and short-lived listeners.
     pub(crate) broken: u64,
 }
 
@@ -38,33 +39,35 @@ struct Shared {
 }
 
 /// Threads that run until `stop`.
-pub(crate) struct Company {
+pub(crate) struct OtherClients {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Company {
+impl OtherClients {
     pub(crate) fn start(address: SocketAddr) -> Self {
         let shared = Arc::<Shared>::default();
-        let spawn = |work: fn(&Shared, SocketAddr) -> io::Result<()>, pause: Duration| {
+        let spawn = |client: fn(&Shared, SocketAddr) -> io::Result<()>, pause: Duration| {
             let shared = Arc::clone(&shared);
             std::thread::spawn(move || {
                 while !shared.stop.load(Ordering::Relaxed) {
-                    if work(&shared, address).is_err() {
+                    if client(&shared, address).is_err() {
                         shared.broken.fetch_add(1, Ordering::Relaxed);
                     }
                     std::thread::sleep(pause);
                 }
             })
         };
-        let mut threads: Vec<_> = (0..LISTENERS).map(|_| spawn(listen, VISIT)).collect();
-        threads.push(spawn(visit, VISIT));
-        threads.push(spawn(scrape, SCRAPE));
+        let mut threads: Vec<_> = (0..LISTENERS)
+            .map(|_| spawn(listen, SUBSCRIBE_INTERVAL))
+            .collect();
+        threads.push(spawn(listen_briefly, SUBSCRIBE_INTERVAL));
+        threads.push(spawn(scrape, SCRAPE_INTERVAL));
         Self { shared, threads }
     }
 
-    pub(crate) fn take(&self) -> Noticed {
-        Noticed {
+    pub(crate) fn take(&self) -> Totals {
+        Totals {
             event_bytes: self.shared.event_bytes.swap(0, Ordering::Relaxed),
             broken: self.shared.broken.swap(0, Ordering::Relaxed),
         }
@@ -80,12 +83,12 @@ impl Company {
 
 /// Reads events until the end of the run.
 fn listen(shared: &Shared, address: SocketAddr) -> io::Result<()> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut stream = subscribe(address)?;
     let mut buffer = vec![0; 64 * 1024];
     while !shared.stop.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
-            Ok(0) if begun.elapsed() >= LONGEST => return Ok(()),
+            Ok(0) if started.elapsed() >= MIN_STREAM_LIFETIME => return Ok(()),
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 shared.event_bytes.fetch_add(read as u64, Ordering::Relaxed);
@@ -97,13 +100,13 @@ fn listen(shared: &Shared, address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens briefly, then drops the connection.
-fn visit(_: &Shared, address: SocketAddr) -> io::Result<()> {
+/// Subscribes, reads the status, and closes the connection.
+fn listen_briefly(_: &Shared, address: SocketAddr) -> io::Result<()> {
     let mut stream = subscribe(address)?;
-    let mut head = [0; 12];
-    stream.set_read_timeout(Some(SCRAPE))?;
-    stream.read_exact(&mut head)?;
-    match &head {
+    let mut status_line = [0; 12];
+    stream.set_read_timeout(Some(SCRAPE_INTERVAL))?;
+    stream.read_exact(&mut status_line)?;
+    match &status_line {
         b"HTTP/1.1 200" => Ok(()),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
@@ -111,12 +114,12 @@ fn visit(_: &Shared, address: SocketAddr) -> io::Result<()> {
 
 fn scrape(_: &Shared, address: SocketAddr) -> io::Result<()> {
     let mut body = Vec::new();
-    let (status, _) = Connection::open(address)?.ask(get("/metrics").as_bytes(), &mut body)?;
-    let text = String::from_utf8_lossy(&body);
-    let panicked = text
+    let (status, _) = Connection::open(address)?.exchange(get("/metrics").as_bytes(), &mut body)?;
+    let metrics = String::from_utf8_lossy(&body);
+    let panicked = metrics
         .lines()
         .any(|line| line.starts_with("headcount_http_panics_total") && !line.ends_with(" 0"));
-    if status != 200 || panicked || !text.ends_with("# EOF\n") {
+    if status != 200 || panicked || !metrics.ends_with("# EOF\n") {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok(())
@@ -124,7 +127,7 @@ fn scrape(_: &Shared, address: SocketAddr) -> io::Result<()> {
 
 fn subscribe(address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.write_all(get("/v1/events").as_bytes())?;
     Ok(stream)
 }
