@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::support::nobody::Nobody;
+use crate::support::closed_port::Nobody;
 use crate::support::program::{headcount, texts};
 use crate::support::service::Service;
 

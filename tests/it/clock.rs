@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use domain::Timestamp;
 use serde_json::Value;
 
-use crate::support::say::{say, skip};
 use crate::support::service::{Service, poll};
+use crate::support::stderr::{say, skip};
 
 const HOUR: i64 = 3600;
 const WINDOW: i64 = 4 * HOUR;

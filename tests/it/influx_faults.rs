@@ -6,8 +6,8 @@ use domain::store::{PairStore, StoreError};
 use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
 use stores::influx::{InfluxOptions, InfluxStore, PointKey};
 
+use crate::support::closed_port::Nobody;
 use crate::support::fault_server::{FaultServer, Reply};
-use crate::support::nobody::Nobody;
 use crate::support::wait::until;
 
 const SECRET_USER: &str = "secret-user-id";

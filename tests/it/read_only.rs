@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 
 use crate::support::disks::OwnDisk;
 use crate::support::program;
-use crate::support::say::skip;
 use crate::support::service::Service;
+use crate::support::stderr::skip;
 
 /// Runs `headcount serve` on `data`, which must fail. Returns its error message.
 fn refused(mut command: Command) -> String {

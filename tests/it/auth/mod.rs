@@ -1,14 +1,14 @@
 //! Authentication and authorization: every route, tokens, JWTs, rate limits, and web pages of other origins.
 
-mod file;
+mod cors;
+mod cross_site;
 mod jwt;
 mod keys;
-mod limits;
-mod origins;
-mod pages;
+mod rate_limits;
 mod routes;
 mod segments;
 mod streams;
+mod tokens_file;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;

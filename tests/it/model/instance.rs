@@ -13,7 +13,7 @@ use stores::redis::cache::{RedisCache, RedisCacheOptions};
 use telemetry::Metrics;
 
 use super::clock::{SteadyTestClock, Time};
-use super::line::{Line, Proxied};
+use super::connection::{Connection, Proxied};
 use super::servers::Servers;
 use super::steps::Setup;
 use super::wire::{Held, Wire};
@@ -45,8 +45,8 @@ pub enum Site {
 pub struct Instance {
     pub headcount: Arc<Headcount>,
     pub clock: Arc<SteadyTestClock>,
-    pub store: Line,
-    pub cache: Line,
+    pub store: Connection,
+    pub cache: Connection,
     pub spool: PathBuf,
 }
 
@@ -102,7 +102,11 @@ impl Instance {
                 let settings = settings(&shared.setup, &spool, &[]);
                 let opening =
                     Headcount::open_over(&settings, opened, cached, clock.clone(), metrics);
-                (opening.await, Line::Wire(store), Line::Wire(cache))
+                (
+                    opening.await,
+                    Connection::Wire(store),
+                    Connection::Wire(cache),
+                )
             }
             Site::There(servers) => {
                 let store = Proxied::to(servers.store_port().await).await;
@@ -118,7 +122,11 @@ impl Instance {
                     clock.clone(),
                     metrics,
                 );
-                (opening.await, Line::Proxied(store), Line::Proxied(cache))
+                (
+                    opening.await,
+                    Connection::Proxied(store),
+                    Connection::Proxied(cache),
+                )
             }
         };
         Self {

@@ -1,12 +1,12 @@
 //! More load than the service can handle, and malicious clients. The service continues to serve other clients, in
 //! bounded memory.
 
-mod files;
+mod file_descriptors;
 mod frames;
 mod http1;
 mod http2;
 mod load;
-mod unread;
+mod slow_readers;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::say::skip;
+use super::stderr::skip;
 
 /// A file system that is unmounted on drop.
 pub struct OwnDisk {

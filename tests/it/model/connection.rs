@@ -14,7 +14,7 @@ use crate::support::proxy::Proxy;
 const RECOVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub enum Line {
+pub enum Connection {
     Wire(Arc<Wire>),
     Proxied(Proxied),
 }
@@ -56,7 +56,7 @@ impl Proxied {
     }
 }
 
-impl Line {
+impl Connection {
     pub fn set(&self, mode: Mode) {
         match self {
             Self::Wire(wire) => wire.set(mode),
