@@ -6,7 +6,7 @@ use domain::store::{PairStore, StoreError};
 use domain::{Batch, BatchBuilder, Segment, Slot, TimeFrame, Timestamp, UserId};
 use stores::influx::{InfluxOptions, InfluxStore, PointKey};
 
-use crate::support::closed_port::Nobody;
+use crate::support::closed_port::ClosedPort;
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::wait::until;
 
@@ -182,8 +182,8 @@ async fn a_stalled_response_times_out() {
 
 #[tokio::test]
 async fn an_unreachable_server_is_unavailable() {
-    let nobody = Nobody::new();
-    let store = InfluxStore::open(options(&nobody.url())).unwrap();
+    let closed_port = ClosedPort::new();
+    let store = InfluxStore::open(options(&closed_port.url())).unwrap();
     assert_eq!(
         store.record(&batch(&["u"])).await.unwrap_err().name(),
         "unavailable"

@@ -482,7 +482,7 @@ async fn a_failover_that_keeps_sessions_is_followed() {
     };
     assert!(error.contains("is a read-only replica"), "{error}");
 
-    proxy.lead_to(promoted.port());
+    proxy.redirect_to(promoted.port());
     wait_until_it_serves(&cache).await;
     cache.add_pending(&[(sports(), 2)]).await.unwrap();
     refresh(&*cache, 3).await;

@@ -367,7 +367,7 @@ async fn a_failover_that_keeps_sessions_is_followed_and_logged() {
         assert!(began.elapsed() < RECOVERY, "{}", service.log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    proxy.lead_to(promoted.port());
+    proxy.redirect_to(promoted.port());
     while !told("the store is available again") {
         assert!(began.elapsed() < 2 * RECOVERY, "{}", service.log());
         tokio::time::sleep(Duration::from_millis(10)).await;

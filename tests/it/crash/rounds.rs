@@ -13,7 +13,7 @@ use super::kill_point::KillPoint;
 use super::ledger::{Ledger, Reader};
 use super::writer::{WRITERS, Writer};
 use crate::support::service::Service;
-use crate::support::stderr::say;
+use crate::support::stderr::print_line;
 
 /// From this number of rounds on, each kind of interruption must have occurred.
 const MANY: usize = 200;
@@ -72,7 +72,7 @@ impl Drop for FailureReport {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(Plan { rounds, seed }, round) = self;
-            say(&format!(
+            print_line(&format!(
                 "crash: FAILED in round {round}: HEADCOUNT_TEST_CRASH_SEED={seed} HEADCOUNT_TEST_CRASH_ROUNDS={rounds}"
             ));
         }
@@ -129,7 +129,7 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         victim.after_kill().await;
         coverage.inspect(&victim.log_dir());
     }
-    say(&format!("crash, {name}: seed {}: {coverage}", plan.seed));
+    print_line(&format!("crash, {name}: seed {}: {coverage}", plan.seed));
     if plan.rounds >= MANY {
         coverage.assert_coverage(!victim.has_spool());
     }
@@ -141,7 +141,7 @@ async fn kill_while_it_starts(
     random: &mut fastrand::Rng,
     coverage: &mut Coverage,
 ) {
-    let mut begun = Service::begin(&victim.home(), &victim.settings());
+    let mut begun = Service::spawn(&victim.home(), &victim.settings());
     std::thread::sleep(Duration::from_micros(random.u64(..150_000)));
     victim.at_kill(&AtomicBool::default());
     begun.kill();
@@ -167,7 +167,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.disable_cleanup(true);
-            say(&format!("crash: {} is kept", self.path().display()));
+            print_line(&format!("crash: {} is kept", self.path().display()));
         }
     }
 }

@@ -31,7 +31,7 @@ async fn ten_thousand_idle_connections_cost_little_and_are_closed() {
         ("MAX_CONNECTIONS", "10050"),
     ];
     // The usual soft limit, which the service has to raise.
-    let server = Service::limited("1024:12000", folder.path(), &settings);
+    let server = Service::start_with_file_limit("1024:12000", folder.path(), &settings);
     assert_eq!(
         server.logged("files open"),
         [""; 0],
@@ -79,7 +79,7 @@ async fn ten_thousand_idle_connections_cost_little_and_are_closed() {
 async fn a_file_limit_below_max_connections_is_logged_and_respected() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "2s")];
-    let server = Service::limited("300:300", folder.path(), &settings);
+    let server = Service::start_with_file_limit("300:300", folder.path(), &settings);
     let said = server.logged("max_connections is 16384");
     assert!(
         matches!(said.as_slice(), [line] if line.contains(" 300 files") && line.contains(" 150 connections")),
@@ -112,7 +112,7 @@ async fn a_file_limit_below_max_connections_is_logged_and_respected() {
 async fn without_a_descriptor_accepting_pauses_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "5m")];
-    let server = Service::limited("1000:1000", folder.path(), &settings);
+    let server = Service::start_with_file_limit("1000:1000", folder.path(), &settings);
     let mut known = TcpStream::connect(server.address()).await.unwrap();
     let failures = async |known: &mut TcpStream| {
         let (_, text) = ask(known, "/metrics").await.unwrap();
