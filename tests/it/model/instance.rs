@@ -17,8 +17,8 @@ use super::connection::{Connection, Proxied};
 use super::servers::Servers;
 use super::steps::Setup;
 use super::wire::{Held, Wire};
-use super::wired_cache::{Shelf, WiredCache};
-use super::wired_store::{Stock, WiredStore};
+use super::wired_cache::{CacheBackend, WiredCache};
+use super::wired_store::{StoreBackend, WiredStore};
 
 /// The state that all instances share.
 #[derive(Debug, Clone)]
@@ -33,12 +33,12 @@ pub struct Shared {
 #[derive(Debug, Clone)]
 pub enum Site {
     /// In this process, behind wires.
-    Here {
-        stock: Arc<Stock>,
-        shelf: Arc<Shelf>,
+    Local {
+        store_backend: Arc<StoreBackend>,
+        cache_backend: Arc<CacheBackend>,
     },
     /// Servers, behind proxies.
-    There(Arc<Servers>),
+    Remote(Arc<Servers>),
 }
 
 #[derive(Debug)]
@@ -90,15 +90,18 @@ impl Instance {
         let clock = Arc::new(SteadyTestClock::new(&shared.time));
         let metrics = Arc::<Metrics>::default();
         let (headcount, store, cache) = match &shared.site {
-            Site::Here { stock, shelf } => {
+            Site::Local {
+                store_backend,
+                cache_backend,
+            } => {
                 let (store, cache) = (Wire::new(&shared.held), Wire::new(&shared.held));
                 let is_live = shared.setup.is_live;
                 let opened = Opened {
-                    store: Arc::new(WiredStore::new(stock, &store, is_live)),
+                    store: Arc::new(WiredStore::new(store_backend, &store, is_live)),
                     // A store on the network can't tell, and a clock may go back between two runs of an instance.
-                    newest: is_live.then(|| stock.store.lock().newest_slot()),
+                    newest: is_live.then(|| store_backend.store.lock().newest_slot()),
                 };
-                let cached = Arc::new(WiredCache::new(shelf, &cache));
+                let cached = Arc::new(WiredCache::new(cache_backend, &cache));
                 let settings = settings(&shared.setup, &spool, &[]);
                 let opening =
                     Headcount::open_over(&settings, opened, cached, clock.clone(), metrics);
@@ -108,7 +111,7 @@ impl Instance {
                     Connection::Wire(cache),
                 )
             }
-            Site::There(servers) => {
+            Site::Remote(servers) => {
                 let store = Proxied::to(servers.store_port().await).await;
                 let cache = Proxied::to(servers.cache_port().await).await;
                 let of_site = servers.settings(store.port(), cache.port()).await;
@@ -140,15 +143,15 @@ impl Instance {
 
     /// Ends it as a supervisor does: none of its calls is held any more.
     pub async fn end(&self) {
-        self.store.mend();
-        self.cache.mend();
+        self.store.restore();
+        self.cache.restore();
         self.headcount.shut_down().await.unwrap();
     }
 
     /// Ends it as SIGKILL does: none of its calls has an effect any more. Its files stay as they are now.
     pub fn kill(&self, left: &Path) {
-        self.store.die();
-        self.cache.die();
+        self.store.kill();
+        self.cache.kill();
         if self.spool.exists() {
             copy(&self.spool, left);
         }
