@@ -61,6 +61,7 @@ mod read_path;
 mod redis_cache;
 mod redis_replies;
 mod redis_store;
+mod redis_store_expiry;
 mod redis_store_faults;
 mod refresh_groups;
 mod refresher;
