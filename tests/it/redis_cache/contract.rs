@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use stores::redis::cache::RedisCache;
 
-use super::{count, patient, pending, refresh, sports, window};
+use super::{cache_with_long_timeouts, count, pending, refresh, sports, window};
 use crate::support::redis::{Redis, RedisCluster};
 
 fn next_prefix() -> String {
@@ -25,7 +25,8 @@ async fn keeps_the_promises_of_a_count_cache() {
         return;
     };
     let url = redis.url();
-    check_cache(async || patient(&url, &next_prefix()) as Arc<dyn CountCache>).await;
+    check_cache(async || cache_with_long_timeouts(&url, &next_prefix()) as Arc<dyn CountCache>)
+        .await;
     let keys = redis.cli(&["KEYS", "*"]);
     for key in keys.lines().filter(|key| !key.is_empty()) {
         let ttl: i64 = redis.cli(&["PTTL", key]).parse().unwrap();
@@ -39,7 +40,8 @@ async fn keeps_the_promises_on_a_cluster() {
         return;
     };
     let url = cluster.url();
-    check_cache(async || patient(&url, &next_prefix()) as Arc<dyn CountCache>).await;
+    check_cache(async || cache_with_long_timeouts(&url, &next_prefix()) as Arc<dyn CountCache>)
+        .await;
     for node in cluster.nodes() {
         assert_ne!(
             node.cli(&["DBSIZE"]),
@@ -47,8 +49,8 @@ async fn keeps_the_promises_on_a_cluster() {
             "a node of the cluster has no key"
         );
     }
-    let one = patient(&url, "both");
-    let other = patient(&url, "both");
+    let one = cache_with_long_timeouts(&url, "both");
+    let other = cache_with_long_timeouts(&url, "both");
     check_scenarios(one, other, 16, || {
         for node in cluster.nodes() {
             node.cli(&["FLUSHALL"]);
@@ -61,8 +63,8 @@ async fn users_plus_pending_is_never_too_low() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let one = patient(&redis.url(), "both");
-    let other = patient(&redis.url(), "both");
+    let one = cache_with_long_timeouts(&redis.url(), "both");
+    let other = cache_with_long_timeouts(&redis.url(), "both");
     check_scenarios(one, other, 64, || {
         redis.cli(&["FLUSHALL"]);
     });
@@ -101,7 +103,10 @@ async fn two_instances_share_counters_and_the_lock() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let (one, other) = (patient(&redis.url(), "both"), patient(&redis.url(), "both"));
+    let (one, other) = (
+        cache_with_long_timeouts(&redis.url(), "both"),
+        cache_with_long_timeouts(&redis.url(), "both"),
+    );
     refresh(&*one, 5).await;
     other.add_pending(&[(sports(), 2)]).await.unwrap();
     one.add_pending(&[(sports(), 1)]).await.unwrap();
@@ -128,7 +133,7 @@ async fn reads_do_not_write() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let cache = patient(&redis.url(), "headcount");
+    let cache = cache_with_long_timeouts(&redis.url(), "headcount");
     refresh(&*cache, 1).await;
     cache.add_pending(&[(sports(), 1)]).await.unwrap();
     let minute = Duration::from_mins(1);
@@ -157,7 +162,7 @@ async fn a_count_from_the_future_is_stored_as_of_now() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let cache = patient(&redis.url(), "headcount");
+    let cache = cache_with_long_timeouts(&redis.url(), "headcount");
     let mark = cache.mark(&sports()).await.unwrap();
     let now = |users, seconds: i64| {
         let micros = Timestamp::now().as_microsecond() + seconds * 1_000_000;

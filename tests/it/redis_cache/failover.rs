@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use domain::Segment;
 use domain::cache::{CacheError, CountCache};
 
-use super::{RECOVERY, count, patient, refresh, sports, wait_until_it_serves, window};
+use super::{
+    RECOVERY, cache_with_long_timeouts, count, refresh, sports, wait_until_it_serves, window,
+};
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Redis, RedisCluster};
 
@@ -15,7 +17,7 @@ async fn a_failover_that_keeps_sessions_is_followed() {
         return;
     };
     let proxy = Proxy::to(former.port()).await;
-    let cache = patient(&format!("redis://{}", proxy.address()), "headcount");
+    let cache = cache_with_long_timeouts(&format!("redis://{}", proxy.address()), "headcount");
     refresh(&*cache, 1).await;
 
     assert_eq!(promoted.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
@@ -46,7 +48,7 @@ async fn a_failover_in_a_cluster_is_followed() {
         return;
     };
     cluster.add_replica().await;
-    let cache = patient(&cluster.url(), "headcount");
+    let cache = cache_with_long_timeouts(&cluster.url(), "headcount");
     let names: Vec<_> = (0..30)
         .map(|index| Segment::new(&format!("s{index}")).unwrap())
         .collect();

@@ -2,7 +2,7 @@
 
 use domain::cache::{CacheError, CountCache};
 
-use super::{patient, refresh, sports, window};
+use super::{cache_with_long_timeouts, refresh, sports, window};
 use crate::support::redis::{Redis, RedisCluster};
 
 #[tokio::test]
@@ -10,7 +10,7 @@ async fn a_cluster_node_is_not_accepted_as_a_single_server() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
-    let cache = patient(&cluster.nodes()[0].url(), "headcount");
+    let cache = cache_with_long_timeouts(&cluster.nodes()[0].url(), "headcount");
     let error = cache.get(&sports(), window()).await.unwrap_err();
     assert!(matches!(error, CacheError::Misconfigured(_)), "{error:?}");
     assert!(error.to_string().contains("redis+cluster://"), "{error}");
@@ -36,7 +36,7 @@ async fn a_wrong_password_is_reported_and_a_right_one_is_used() {
         format!("redis://joe:hunter2@{address}"),
         format!("redis://:correct%20horse@{address}/9"),
     ] {
-        let cache = patient(&wrong, "headcount");
+        let cache = cache_with_long_timeouts(&wrong, "headcount");
         let error = cache.get(&sports(), window()).await.unwrap_err();
         assert!(
             matches!(error, CacheError::Misconfigured(_)),
@@ -49,7 +49,7 @@ async fn a_wrong_password_is_reported_and_a_right_one_is_used() {
         );
         assert!(!text.contains("horse"), "{text}");
     }
-    let cache = patient(
+    let cache = cache_with_long_timeouts(
         &format!("redis://:correct%20horse@{address}/3"),
         "headcount",
     );

@@ -26,8 +26,8 @@ fn options(url: &str, prefix: &str) -> RedisCacheOptions {
     RedisCacheOptions::new(server, Prefix::new(prefix).unwrap(), minutes, minutes)
 }
 
-/// A cache with a timeout for a slow machine.
-fn patient(url: &str, prefix: &str) -> Arc<RedisCache> {
+/// A cache with timeouts that a busy machine does not reach.
+fn cache_with_long_timeouts(url: &str, prefix: &str) -> Arc<RedisCache> {
     let options = RedisCacheOptions {
         command_timeout: GENEROUS,
         connect_timeout: GENEROUS,
@@ -37,7 +37,7 @@ fn patient(url: &str, prefix: &str) -> Arc<RedisCache> {
 }
 
 /// A cache with the service's timeouts.
-fn impatient(url: &str) -> Arc<RedisCache> {
+fn cache_with_default_timeouts(url: &str) -> Arc<RedisCache> {
     Arc::new(RedisCache::open(options(url, "headcount")).unwrap())
 }
 
@@ -85,7 +85,7 @@ async fn served<T>(mut call: impl AsyncFnMut() -> Result<T, CacheError>) -> T {
     let began = Instant::now();
     loop {
         match call().await {
-            Ok(answer) => return answer,
+            Ok(result) => return result,
             Err(error) => assert!(began.elapsed() < RECOVERY, "it does not recover: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

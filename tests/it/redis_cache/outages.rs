@@ -6,8 +6,8 @@ use futures::FutureExt;
 use stores::redis::cache::{RedisCache, RedisCacheOptions};
 
 use super::{
-    GENEROUS, count, impatient, options, patient, refresh, served, served_pending, served_refresh,
-    sports, wait_until_it_serves, window,
+    GENEROUS, cache_with_default_timeouts, cache_with_long_timeouts, count, options, refresh,
+    served, served_pending, served_refresh, sports, wait_until_it_serves, window,
 };
 use crate::support::proxy::Proxy;
 use crate::support::redis::{Redis, RedisCluster};
@@ -39,7 +39,7 @@ async fn a_server_that_starts_late_is_used() {
         return;
     };
     redis.kill();
-    let cache = impatient(&redis.url());
+    let cache = cache_with_default_timeouts(&redis.url());
     assert_fails_fast(&cache, "down at the start").await;
     redis.restart();
     served_refresh(&cache, 1).await;
@@ -50,7 +50,7 @@ async fn a_server_that_was_killed_is_used_after_its_restart() {
     let Some(mut redis) = Redis::start().await else {
         return;
     };
-    let cache = impatient(&redis.url());
+    let cache = cache_with_default_timeouts(&redis.url());
     served_refresh(&cache, 1).await;
     redis.kill();
     assert_fails_fast(&cache, "killed").await;
@@ -65,7 +65,7 @@ async fn a_paused_server_fails_fast_and_is_used_once_resumed() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let cache = impatient(&redis.url());
+    let cache = cache_with_default_timeouts(&redis.url());
     served_refresh(&cache, 1).await;
     redis.pause();
     assert_fails_fast(&cache, "paused").await;
@@ -87,13 +87,13 @@ async fn a_slow_response_does_not_make_later_reads_bypass_the_cache() {
     };
     let cache = RedisCache::open(options).unwrap();
     wait_until_it_serves(&cache).await;
-    refresh(&*patient(&redis.url(), "headcount"), 1).await;
+    refresh(&*cache_with_long_timeouts(&redis.url(), "headcount"), 1).await;
 
     redis.pause();
     let (sports, window) = (sports(), window());
     let calls = (0..100).map(|_| cache.get(&sports, window));
-    for answer in futures::future::join_all(calls).await {
-        let error = answer.unwrap_err();
+    for result in futures::future::join_all(calls).await {
+        let error = result.unwrap_err();
         assert!(matches!(error, CacheError::Timeout), "{error:?}");
     }
     let error = cache.get(&sports, window).await.unwrap_err();
@@ -116,7 +116,7 @@ async fn dropped_packets_and_cut_connections_fail_fast() {
         return;
     };
     let proxy = Proxy::to(redis.port()).await;
-    let cache = impatient(&format!("redis://{}", proxy.address()));
+    let cache = cache_with_default_timeouts(&format!("redis://{}", proxy.address()));
     served_refresh(&cache, 1).await;
     proxy.stall();
     assert_fails_fast(&cache, "packets dropped").await;
@@ -133,7 +133,7 @@ async fn a_cluster_recovers_when_a_lost_node_returns() {
     let Some(mut cluster) = RedisCluster::start().await else {
         return;
     };
-    let cache = impatient(&cluster.url());
+    let cache = cache_with_default_timeouts(&cluster.url());
     let names: Vec<_> = (0..30)
         .map(|index| Segment::new(&format!("s{index}")).unwrap())
         .collect();

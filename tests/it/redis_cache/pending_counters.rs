@@ -5,8 +5,8 @@ use std::time::Duration;
 use domain::cache::{Cached, CountCache};
 
 use super::{
-    count, impatient, patient, pending, refresh, served, served_pending, served_refresh, sports,
-    wait_until_it_serves, window,
+    cache_with_default_timeouts, cache_with_long_timeouts, count, pending, refresh, served,
+    served_pending, served_refresh, sports, wait_until_it_serves, window,
 };
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
@@ -16,7 +16,7 @@ async fn a_flush_makes_pending_unknown_until_the_next_refresh() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let cache = patient(&redis.url(), "headcount");
+    let cache = cache_with_long_timeouts(&redis.url(), "headcount");
     cache.add_pending(&[(sports(), 7)]).await.unwrap();
     let mark = cache.mark(&sports()).await.unwrap();
     redis.cli(&["FLUSHALL"]);
@@ -60,7 +60,7 @@ async fn an_older_state_after_a_restart_is_recognised() {
     let Some(mut redis) = Redis::start_with(&["--save", "", "--appendonly", "no"]).await else {
         return;
     };
-    let cache = patient(&redis.url(), "headcount");
+    let cache = cache_with_long_timeouts(&redis.url(), "headcount");
     cache.add_pending(&[(sports(), 1)]).await.unwrap();
     refresh(&*cache, 1).await;
     cache
@@ -98,7 +98,7 @@ async fn a_failed_increment_makes_pending_unknown_immediately() {
         return;
     };
     let proxy = Proxy::to(redis.port()).await;
-    let cache = impatient(&format!("redis://{}", proxy.address()));
+    let cache = cache_with_default_timeouts(&format!("redis://{}", proxy.address()));
     served_refresh(&cache, 1).await;
     proxy.cut();
     cache.add_pending(&[(sports(), 1)]).await.unwrap_err();
@@ -110,7 +110,7 @@ async fn a_failed_increment_makes_pending_unknown_immediately() {
         "this instance knows that an increment is missing"
     );
     served(async || cache.mark_pending_unknown(&[sports()]).await).await;
-    let other = patient(&redis.url(), "headcount");
+    let other = cache_with_long_timeouts(&redis.url(), "headcount");
     assert_eq!(pending(&*other).await, None, "now all instances know");
     served_refresh(&cache, 2).await;
     assert_eq!(served_pending(&cache).await, Some(0));
@@ -121,8 +121,8 @@ async fn a_server_that_refuses_writes_makes_pending_unknown_to_all_instances() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let writer = patient(&redis.url(), "headcount");
-    let reader = patient(&redis.url(), "headcount");
+    let writer = cache_with_long_timeouts(&redis.url(), "headcount");
+    let reader = cache_with_long_timeouts(&redis.url(), "headcount");
     refresh(&*writer, 5).await;
 
     // As if the disk were full or the replicas unavailable.
@@ -173,7 +173,7 @@ async fn a_user_without_the_info_command_gets_counts_without_pending() {
         "-@dangerous",
     ]);
     assert_eq!(made, "OK");
-    let cache = patient(
+    let cache = cache_with_long_timeouts(
         &format!("redis://joe:pw@127.0.0.1:{}", redis.port()),
         "headcount",
     );

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use domain::cache::CountCache;
 
-use super::{patient, refresh};
+use super::{cache_with_long_timeouts, refresh};
 use crate::support::redis::Redis;
 use crate::support::servers::find;
 
@@ -62,10 +62,10 @@ async fn the_certificate_is_verified_by_default() {
     };
 
     let url = format!("rediss://127.0.0.1:{port}");
-    let strict = patient(&url, "headcount");
+    let strict = cache_with_long_timeouts(&url, "headcount");
     let error = strict.ping().await.unwrap_err().to_string();
     assert!(error.contains("certificate"), "{error}");
-    let trusting = patient(&format!("{url}/#insecure"), "headcount");
+    let trusting = cache_with_long_timeouts(&format!("{url}/#insecure"), "headcount");
     refresh(&*trusting, 1).await;
 
     // The trusted file is read from the environment at the start of a process, so another process runs this test
@@ -91,5 +91,5 @@ async fn the_certificate_is_verified_by_default() {
 #[ignore = "run by the_certificate_is_verified_by_default with the authority in its environment"]
 async fn a_certificate_of_a_trusted_authority_is_accepted() {
     let url = std::env::var("HEADCOUNT_TEST_REDISS_URL").unwrap();
-    refresh(&*patient(&url, "headcount"), 1).await;
+    refresh(&*cache_with_long_timeouts(&url, "headcount"), 1).await;
 }

@@ -106,9 +106,9 @@ async fn a_stalled_server_fails_fast_and_is_used_after_recovery() {
         return;
     };
     let proxy = Proxy::to(redis.port()).await;
-    let mut patience = options(&format!("redis://{}", proxy.address()), "hc", frame(60));
-    patience.command_timeout = Duration::from_millis(500);
-    let store = RedisStore::open(patience).unwrap();
+    let mut short_timeouts = options(&format!("redis://{}", proxy.address()), "hc", frame(60));
+    short_timeouts.command_timeout = Duration::from_millis(500);
+    let store = RedisStore::open(short_timeouts).unwrap();
     until_it_serves(&store).await;
     proxy.stall();
     let error = store
@@ -168,15 +168,15 @@ async fn a_failover_that_keeps_sessions_is_followed_and_logged() {
 
     assert_eq!(service.post(&names("meanwhile", 10), "s").await, 202);
     let began = Instant::now();
-    let told = |what: &str| !service.logged(what).is_empty();
-    while !told("the store is unavailable; pairs wait in the spool, if there is one")
-        || !told("is a read-only replica")
+    let logged = |what: &str| !service.logged(what).is_empty();
+    while !logged("the store is unavailable; pairs wait in the spool, if there is one")
+        || !logged("is a read-only replica")
     {
         assert!(began.elapsed() < RECOVERY, "{}", service.log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     proxy.redirect_to(promoted.port());
-    while !told("the store is available again") {
+    while !logged("the store is available again") {
         assert!(began.elapsed() < 2 * RECOVERY, "{}", service.log());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -94,8 +94,8 @@ async fn server_errors_are_unavailable_and_never_rejected() {
     redis.cli(&["CONFIG", "SET", "requirepass", "correct"]);
     for user in ["", ":hunter2@", "joe:hunter2@"] {
         let url = format!("redis://{user}127.0.0.1:{}", redis.port());
-        let stranger = RedisStore::open(options(&url, "hc", frame(60))).unwrap();
-        unavailable(&stranger, "password").await;
+        let unauthenticated = RedisStore::open(options(&url, "hc", frame(60))).unwrap();
+        unavailable(&unauthenticated, "password").await;
     }
 }
 
@@ -111,17 +111,17 @@ async fn the_log_warns_when_a_200_is_not_durable() {
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let service = Service::start(directory.path(), &settings).await;
     assert_eq!(service.post(&names("u", 1), "s").await, 200);
-    let said = service.log();
-    assert_eq!(said.matches("persistence is off").count(), 1, "{said}");
-    assert_eq!(said.matches("evict whole segments").count(), 1, "{said}");
+    let log = service.log();
+    assert_eq!(log.matches("persistence is off").count(), 1, "{log}");
+    assert_eq!(log.matches("evict whole segments").count(), 1, "{log}");
     drop(service);
 
     redis.cli(&["CONFIG", "SET", "appendonly", "yes"]);
     redis.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
     let service = Service::start(directory.path(), &settings).await;
-    let said = service.log();
-    assert!(said.contains("appendfsync everysec"), "{said}");
-    assert!(!said.contains("WARN"), "{said}");
+    let log = service.log();
+    assert!(log.contains("appendfsync everysec"), "{log}");
+    assert!(!log.contains("WARN"), "{log}");
     drop(service);
 
     // A user with permission for only the commands that the store needs.
