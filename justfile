@@ -13,7 +13,7 @@ check:
 # The fast tier: unit tests, and the integration tests that start no server except headcount.
 test:
     cargo test --locked --lib
-    cargo test --locked --test it -- docs:: formats::files formats::names http:: auth:: cli:: load:: mistakes:: openapi:: metrics:: events:: --skip influx_cli --skip overload --skip schemathesis --skip the_viewer
+    cargo test --locked --test it -- docs:: formats::files formats::names http:: auth:: cli:: load:: client_errors:: openapi:: metrics:: events:: --skip influx_cli --skip overload --skip schemathesis --skip the_viewer
 
 # All tests. Tests whose server is not installed are skipped with a line on standard error.
 test-all:

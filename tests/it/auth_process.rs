@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::program::{headcount, texts};
+use crate::support::program::{headcount, output_of};
 use crate::support::service::Service;
 use crate::support::wait::until;
 
 fn run(folder: &Path, arguments: &[&str]) -> (i32, String, String) {
-    texts(&mut headcount(folder, &[], arguments))
+    output_of(&mut headcount(folder, &[], arguments))
 }
 
 /// Creates a token with these scopes in `tokens.toml` in `folder`.
@@ -269,8 +269,9 @@ fn commands_send_their_token_and_the_log_contains_none() {
     let url = service.url();
     for (arguments, right, wrong) in commands {
         let arguments = [arguments, &["--url", &url, "--json"]].concat();
-        let with =
-            |name: &str, value: &str| texts(headcount(folder, &[], &arguments).env(name, value));
+        let with = |name: &str, value: &str| {
+            output_of(headcount(folder, &[], &arguments).env(name, value))
+        };
         let (code, _, err) = run(folder, &arguments);
         assert_eq!(code, 1);
         assert!(

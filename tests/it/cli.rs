@@ -2,8 +2,8 @@
 
 use std::process::Stdio;
 
-use crate::support::nobody::Nobody;
-use crate::support::program::{headcount, texts};
+use crate::support::closed_port::ClosedPort;
+use crate::support::program::{headcount, output_of};
 use crate::support::service::Service;
 
 #[test]
@@ -20,7 +20,7 @@ fn settings_are_shown_with_their_origin_and_without_secrets() {
         &["check-config", "--json", "--listen", "[::1]:9"],
     );
     command.env("HEADCOUNT_USER_KEY", "correct horse battery");
-    let (code, out, err) = texts(&mut command);
+    let (code, out, err) = output_of(&mut command);
     assert_eq!((code, err.as_str()), (0, ""));
     let document: serde_json::Value = serde_json::from_str(&out).unwrap();
     let row = |name: &str| {
@@ -42,13 +42,13 @@ fn completions_and_man_pages_have_every_command() {
     let folder = tempfile::tempdir().unwrap();
     for shell in ["bash", "fish", "zsh"] {
         let arguments = ["completions", shell];
-        let (code, out, err) = texts(&mut headcount(folder.path(), &[], &arguments));
+        let (code, out, err) = output_of(&mut headcount(folder.path(), &[], &arguments));
         assert_eq!((code, err.as_str()), (0, ""), "{shell}");
         for part in ["check-config", "refresh", "watch", "influx-url"] {
             assert!(out.contains(part), "{shell}: {part}");
         }
     }
-    let (code, out, err) = texts(&mut headcount(folder.path(), &[], &["man", "new/pages"]));
+    let (code, out, err) = output_of(&mut headcount(folder.path(), &[], &["man", "new/pages"]));
     assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
     for page in ["headcount.1", "headcount-serve.1", "headcount-token-new.1"] {
         let path = folder.path().join("new/pages").join(page);
@@ -56,7 +56,7 @@ fn completions_and_man_pages_have_every_command() {
         assert!(text.contains(".TH headcount"), "{page}: {text}");
     }
     // A file exists where the directory should be.
-    let (code, _, err) = texts(&mut headcount(
+    let (code, _, err) = output_of(&mut headcount(
         folder.path(),
         &[],
         &["man", "new/pages/headcount.1"],
@@ -83,13 +83,13 @@ fn invalid_arguments_and_settings_exit_with_2() {
         &["refresh"],
         &["archive"],
     ] {
-        let (code, out, err) = texts(&mut headcount(folder.path(), &[], arguments));
+        let (code, out, err) = output_of(&mut headcount(folder.path(), &[], arguments));
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
         assert!(!err.is_empty());
     }
     let mut command = headcount(folder.path(), &[], &["check-config"]);
     command.env("HEADCOUNT_WINDWO", "7d");
-    let (code, _, err) = texts(&mut command);
+    let (code, _, err) = output_of(&mut command);
     assert_eq!(code, 2);
     assert!(
         err.contains("HEADCOUNT_WINDWO") && err.contains("HEADCOUNT_WINDOW`?"),
@@ -101,7 +101,7 @@ fn invalid_arguments_and_settings_exit_with_2() {
 fn unrelated_and_empty_variables_do_not_stop_a_command() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, value: &str| {
-        texts(headcount(folder.path(), &[], &["check-config"]).env(name, value))
+        output_of(headcount(folder.path(), &[], &["check-config"]).env(name, value))
     };
     for name in [
         "HEADCOUNT_DATA_DIR",
@@ -127,7 +127,7 @@ fn unrelated_and_empty_variables_do_not_stop_a_command() {
         err.starts_with("warning: HEADCOUNT_USER_KEY is empty"),
         "{err}"
     );
-    let (code, _, err) = texts(&mut headcount(
+    let (code, _, err) = output_of(&mut headcount(
         folder.path(),
         &[],
         &["serve", "--data-dir", ""],
@@ -180,7 +180,7 @@ fn no_message_shows_a_password() {
             "HEADCOUNT_URL" => &["segments"],
             _ => &["check-config"],
         };
-        let (code, out, err) = texts(headcount(folder.path(), &[], arguments).env(name, value));
+        let (code, out, err) = output_of(headcount(folder.path(), &[], arguments).env(name, value));
         assert_eq!(code, 2, "{name}={value}: {err}");
         assert!(
             !err.contains("hunter2") && !out.contains("hunter2"),
@@ -193,7 +193,7 @@ fn no_message_shows_a_password() {
 fn help_goes_to_standard_output_and_exits_with_0() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["--help"][..], &["load", "--help"], &["--version"]] {
-        let (code, out, err) = texts(&mut headcount(folder.path(), &[], arguments));
+        let (code, out, err) = output_of(&mut headcount(folder.path(), &[], arguments));
         assert_eq!((code, err.as_str()), (0, ""));
         assert!(out.contains("headcount"));
     }
@@ -202,8 +202,8 @@ fn help_goes_to_standard_output_and_exits_with_0() {
 #[test]
 fn an_unreachable_service_exits_with_1_and_a_clear_error() {
     let folder = tempfile::tempdir().unwrap();
-    let nobody = Nobody::new();
-    let url = nobody.url();
+    let closed_port = ClosedPort::new();
+    let url = closed_port.url();
     for arguments in [
         &["count", "sports"][..],
         &["segments"],
@@ -219,7 +219,7 @@ fn an_unreachable_service_exits_with_1_and_a_clear_error() {
     ] {
         let mut command = headcount(folder.path(), &[], arguments);
         command.env("HEADCOUNT_URL", &url);
-        let (code, _, err) = texts(&mut command);
+        let (code, _, err) = output_of(&mut command);
         assert_eq!(code, 1, "{arguments:?}: {err}");
         let sentence =
             format!("error: cannot reach {url}: connection refused; is `headcount serve` running?");

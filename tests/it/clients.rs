@@ -11,7 +11,7 @@ use crate::support::app::App;
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::program::{Run, finish};
 use crate::support::servers::find;
-use crate::support::tokens::{guarded, token};
+use crate::support::tokens::{app_with_token, token};
 
 const TOKEN: &str = "clients-test-token";
 
@@ -131,7 +131,7 @@ async fn sends_and_counts(page: &Page) {
 async fn retries_with_its_token(page: &Page) {
     let Some(runner) = page.runner() else { return };
     let sender = token("sender", TOKEN, &[Scope::Write, Scope::Read]);
-    let (app, _folder) = guarded(sender).await;
+    let (app, _folder) = app_with_token(sender).await;
     let port = app.addr.port();
     let failing = FaultServer::start(move |number, _| match number {
         0 => Reply::Bytes(Vec::new()),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use domain::Timestamp;
 use serde_json::Value;
 
-use crate::support::say::{say, skip};
 use crate::support::service::{Service, poll};
+use crate::support::stderr::{print_line, skip};
 
 const HOUR: i64 = 3600;
 const WINDOW: i64 = 4 * HOUR;
@@ -85,7 +85,7 @@ impl SystemClock {
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".as_ref()),
             ("NO_FAKE_STAT", "1".as_ref()),
         ];
-        Service::start_beside(data, &settings, &variables)
+        Service::start_with_env(data, &settings, &variables)
     }
 }
 
@@ -171,7 +171,7 @@ async fn counts_are_exact_while_the_clock_steps_by_hours_and_across_restarts() {
     };
     let folder = tempfile::tempdir().unwrap();
     let seed = fastrand::u64(..1_000_000);
-    say(&format!("clock: seed {seed}"));
+    print_line(&format!("clock: seed {seed}"));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut story = Story {
         clock,

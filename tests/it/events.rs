@@ -133,8 +133,8 @@ async fn open_streams_end_immediately_on_shutdown() {
     let app = App::start_with(&[("shutdown_grace", "1h")]).await;
     let mut listener = listen(&app, "", None).await;
     app.begin_stop();
-    while let Some(piece) = listener.piece().await {
-        assert_eq!(piece.event, "");
+    while let Some(block) = listener.next_block().await {
+        assert_eq!(block.event, "");
     }
     assert_eq!(app.stop().await.abandoned, 0);
 }

@@ -95,7 +95,7 @@ fn body(users: impl IntoIterator<Item = String>) -> String {
     users.into_iter().map(pair).collect::<Vec<_>>().join("\n")
 }
 
-async fn post(app: &App, users: impl IntoIterator<Item = String>) -> crate::support::app::Answer {
+async fn post(app: &App, users: impl IntoIterator<Item = String>) -> crate::support::app::Response {
     app.post("application/x-ndjson", body(users)).await
 }
 

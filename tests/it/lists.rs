@@ -107,17 +107,21 @@ async fn a_list_contains_every_cached_segment() {
     rig.refresh().await;
     rig.clock.advance(PAST_CACHE_TTL);
     rig.record(&["u2"], "new").await;
-    rig.store.set_away(true);
+    rig.store.set_unavailable(true);
     // Another process with empty memory.
-    let other = rig.beside();
+    let other = rig.another_instance();
     let list = other.list().await;
     let last_known = ["a", "b", "c"].map(|name| (name, Some(1), true));
     assert_eq!(rows(&list)[..3], last_known);
     assert_eq!(rows(&list)[3..], [("new", None, true)]);
     // Without the cache, the list comes from the memory of the process.
-    other.cache.set_away(true);
+    other.cache.set_unavailable(true);
     assert_eq!(rows(&other.list().await)[..3], last_known);
-    rig.beside().counts.list(rig.full()).await.unwrap();
+    rig.another_instance()
+        .counts
+        .list(rig.full())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +169,7 @@ async fn an_old_count_is_stale_in_a_list() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresh().await;
-    rig.store.set_away(true);
+    rig.store.set_unavailable(true);
     assert_eq!(rows(&rig.list().await), [("a", Some(1), false)]);
     let as_of = rig.clock.now();
     rig.clock.advance(PAST_CACHE_TTL);

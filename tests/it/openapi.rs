@@ -8,8 +8,8 @@ use http::auth::Scope;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::app::{Answer, App};
-use crate::support::schema::{mistakes, resolve, strangers};
+use crate::support::app::{App, Response};
+use crate::support::schema::{resolve, undefined_members, violations};
 use crate::support::service::Service;
 use crate::support::{program, servers};
 
@@ -36,7 +36,7 @@ fn document() -> Value {
 const MEMBERS_OF_CODES: [&str; 4] = ["parameter", "nearest", "limit", "scope"];
 
 /// Fails unless the document defines `answer` for this operation.
-fn assert_documented(document: &Value, method: &str, template: &str, answer: &Answer) {
+fn assert_documented(document: &Value, method: &str, template: &str, answer: &Response) {
     let operation = &document["paths"][template][method];
     let response = &operation["responses"][answer.status.to_string()];
     assert!(
@@ -56,9 +56,9 @@ fn assert_documented(document: &Value, method: &str, template: &str, answer: &An
     let content = &response["content"][kind];
     assert!(content.is_object(), "{method} {template} answers {kind}");
     if kind.ends_with("json") && template != "/openapi.json" {
-        let wrong = mistakes(document, &content["schema"], &answer.json);
+        let wrong = violations(document, &content["schema"], &answer.json);
         assert_eq!(wrong, [""; 0], "{method} {template} {answer:?}");
-        let mut unknown = strangers(document, &content["schema"], &answer.json);
+        let mut unknown = undefined_members(document, &content["schema"], &answer.json);
         if answer.status >= 400 {
             unknown.retain(|name| !MEMBERS_OF_CODES.contains(&name.as_str()));
         }
@@ -114,7 +114,7 @@ fn operations_have_unique_names_summaries_and_examples() {
             for (status, response) in operation["responses"].as_object().unwrap() {
                 let content = &response["content"][JSON];
                 if let Some(example) = content.get("example") {
-                    let wrong = mistakes(&document, &content["schema"], example);
+                    let wrong = violations(&document, &content["schema"], example);
                     assert_eq!(wrong, [""; 0], "the example of {name} {status}");
                 }
             }

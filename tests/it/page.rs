@@ -9,13 +9,13 @@ use reqwest::{RequestBuilder, redirect};
 
 use crate::support::app::{App, NOON};
 use crate::support::servers::{find, find_among};
-use crate::support::tokens::{guarded, token};
+use crate::support::tokens::{app_with_token, token};
 
 const TOKEN: &str = "page-test-token";
 
 /// A service that requires a token. `TOKEN` has the scopes read, write and admin.
 async fn closed() -> (App, tempfile::TempDir) {
-    guarded(token("marketer", TOKEN, &Scope::ALL)).await
+    app_with_token(token("marketer", TOKEN, &Scope::ALL)).await
 }
 
 /// A service with more segments than a page has rows, some of them with unusual names.
@@ -267,7 +267,7 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     app.headcount.refresh(None).await.unwrap();
     let well = app.get("/segments/sports").await.text;
     assert!(well.contains("data-kind=\"good\""), "{well}");
-    store.set_away(true);
+    store.set_unavailable(true);
     // The cached count is trusted for fifteen minutes. That the store does not respond is shown immediately.
     let cached = app.get("/segments/sports").await;
     assert_eq!(cached.status, 200);
@@ -300,7 +300,7 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     for said in SAID_WITHOUT_KNOWING {
         assert!(!old.text.contains(said), "{said}: {old:?}");
     }
-    store.set_away(false);
+    store.set_unavailable(false);
     let again = app.get("/segments/sports").await.text;
     assert!(again.contains("data-kind=\"good\""), "{again}");
     app.stop().await;
@@ -345,7 +345,7 @@ async fn chromium_can_use_the_page() {
     let app = filled().await;
     let (guarded, _folder) = closed().await;
     let (cut_off, store) = App::start_switchable(&[]).await;
-    store.set_away(true);
+    store.set_unavailable(true);
     let urls = [&app, &guarded, &cut_off].map(|app| format!("http://{}", app.addr));
     let driven = tokio::task::spawn_blocking(move || {
         Command::new(node)

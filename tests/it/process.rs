@@ -71,7 +71,8 @@ async fn the_shutdown_delay_leaves_time_for_load_balancers() {
 async fn every_termination_signal_drains() {
     for signal in ["INT", "QUIT", "HUP"] {
         let directory = tempfile::tempdir().unwrap();
-        let server = Service::start_hearing_signals(directory.path(), &[("SHUTDOWN_GRACE", "60s")]);
+        let server =
+            Service::start_with_default_signals(directory.path(), &[("SHUTDOWN_GRACE", "60s")]);
         let mut request = begin_post(&server, 5);
         server.signal(signal);
         server.wait_until_refusing().await;
@@ -88,7 +89,7 @@ async fn every_termination_signal_drains() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ignored_sighup_stays_ignored() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Service::start_by("nohup", directory.path(), &[]);
+    let server = Service::start_under("nohup", directory.path(), &[]);
     server.signal("HUP");
     server.post_body(PAIR).await;
     // A first signal is logged as "stopping": no signal was handled before.

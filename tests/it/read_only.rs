@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 
 use crate::support::disks::OwnDisk;
 use crate::support::program;
-use crate::support::say::skip;
 use crate::support::service::Service;
+use crate::support::stderr::skip;
 
 /// Runs `headcount serve` on `data`, which must fail. Returns its error message.
 fn refused(mut command: Command) -> String {
@@ -99,7 +99,7 @@ async fn a_file_system_that_becomes_read_only_rejects_writes_and_loses_nothing()
     server
         .post_body(r#"[{"user_id": "u", "segment": "s"}, {"user_id": "v", "segment": "s"}]"#)
         .await;
-    disk.break_down();
+    disk.trigger_error();
     let client = reqwest::Client::new();
     for _ in 0..3 {
         let request = client

@@ -50,7 +50,7 @@ async fn without_the_store_the_last_known_count_is_served_as_stale() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
-    rig.store.set_away(true);
+    rig.store.set_unavailable(true);
     let recent = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
     assert!(!recent.stale, "a recent cached count is not stale");
     rig.clock.advance(CACHE_TTL + Duration::from_secs(1));
@@ -60,7 +60,7 @@ async fn without_the_store_the_last_known_count_is_served_as_stale() {
         .get(&name("unknown"), rig.full(), false)
         .await
         .unwrap_err();
-    rig.store.set_away(false);
+    rig.store.set_unavailable(false);
     let back = rig.counts.get(&name("a"), rig.full(), false).await.unwrap();
     assert_eq!((back.source, back.stale), (Source::Store, false));
 }
@@ -147,7 +147,7 @@ async fn a_failed_refresh_keeps_old_counts() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
     rig.refresher.run(None).await.unwrap();
-    rig.store.set_away(true);
+    rig.store.set_unavailable(true);
     rig.clock.advance(Duration::from_secs(60));
     rig.refresher.run(None).await.unwrap_err();
     let cached = rig

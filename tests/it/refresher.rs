@@ -27,15 +27,15 @@ async fn counts_that_the_cache_rejects_are_not_reported_as_refreshed() {
     let rig = Arc::new(Rig::new().await);
     rig.record_in(&["u1"], &["a", "b", "c"]).await;
     let cache = Arc::clone(&rig.cache);
-    rig.store.during_counts(move || cache.set_away(true));
+    rig.store.during_counts(move || cache.set_unavailable(true));
     assert_eq!(rig.refresh().await, (0, 3));
     rig.store.during_counts(|| ());
-    rig.cache.set_away(false);
+    rig.cache.set_unavailable(false);
     // The lock could not be released.
-    rig.shelf.lose();
+    rig.backend.flush();
     assert_eq!(rig.refresh().await, (3, 0));
     let cache = Arc::clone(&rig.cache);
-    rig.store.during_counts(move || cache.set_away(true));
+    rig.store.during_counts(move || cache.set_unavailable(true));
     let one = rig.refresher.run(Some(&name("a"))).await;
     assert!(
         matches!(one, Ok(Outcome::Skipped(Skip::NoCache))),
@@ -47,19 +47,19 @@ async fn counts_that_the_cache_rejects_are_not_reported_as_refreshed() {
 async fn the_lock_is_held_however_long_a_count_takes() {
     let (one, rig) = {
         let rig = Rig::new().await;
-        (Arc::new(rig.beside()), rig)
+        (Arc::new(rig.another_instance()), rig)
     };
     rig.record(&["u1"], "a").await;
     one.store.hold();
     let run = begin(&one);
-    one.until_counts(1).await;
+    one.wait_for_counts(1).await;
     for _ in 0..10 {
         sleep(SECOND * 29).await;
         let second = rig.refresher.run(None).await.unwrap();
         assert_eq!(second, Outcome::Skipped(Skip::UnderWay));
     }
     // A cache that loses the lock returns it to its former holder.
-    rig.shelf.lose();
+    rig.backend.flush();
     sleep(SECOND * 11).await;
     let second = rig.refresher.run(None).await.unwrap();
     assert_eq!(second, Outcome::Skipped(Skip::UnderWay));
@@ -74,8 +74,8 @@ async fn a_run_ends_when_another_instance_takes_its_lock() {
     rig.record(&["u1"], "a").await;
     rig.store.hold();
     let run = begin(&rig);
-    rig.until_counts(1).await;
-    rig.shelf.lose();
+    rig.wait_for_counts(1).await;
+    rig.backend.flush();
     let other = LockToken::random();
     assert!(rig.cache.lock(&other, SECOND * 3600).await.unwrap());
     sleep(SECOND * 11).await;
@@ -99,13 +99,13 @@ async fn a_run_ends_when_another_instance_takes_its_lock() {
 async fn without_the_lock_nothing_is_counted() {
     let rig = Rig::new().await;
     rig.record(&["u1"], "a").await;
-    rig.cache.set_away(true);
+    rig.cache.set_unavailable(true);
     let run = rig.refresher.run(None).await.unwrap();
     assert_eq!(run, Outcome::Skipped(Skip::NoCache));
     let one = rig.refresher.run(Some(&name("a"))).await.unwrap();
     assert_eq!(one, Outcome::Skipped(Skip::NoCache));
     assert_eq!((rig.store.counts(), rig.store.lists()), (0, 0));
-    rig.cache.set_away(false);
+    rig.cache.set_unavailable(false);
     assert_eq!(rig.refresh().await, (1, 0));
 }
 
@@ -115,7 +115,7 @@ async fn a_lock_that_could_not_be_released_is_released_soon() {
     rig.record(&["u1"], "a").await;
     rig.cache.fail_unlocks(2);
     rig.refresh().await;
-    let other = rig.beside();
+    let other = rig.another_instance();
     let taken = other.refresher.run(None).await.unwrap();
     assert_eq!(taken, Outcome::Skipped(Skip::UnderWay));
     sleep(SECOND * 2).await;
@@ -126,8 +126,8 @@ async fn a_lock_that_could_not_be_released_is_released_soon() {
 async fn several_instances_run_one_refresh_an_interval_in_total() {
     let rig = Arc::new(Rig::new().await);
     rig.record(&["u1"], "a").await;
-    rig.store.forget_trend();
-    let instances: Vec<_> = (0..5).map(|_| Arc::new(rig.beside())).collect();
+    rig.store.discard_trend();
+    let instances: Vec<_> = (0..5).map(|_| Arc::new(rig.another_instance())).collect();
     let (mut loops, mut all_rounds) = (Vec::new(), Vec::new());
     for instance in &instances {
         let refresher = Arc::clone(&instance.refresher);
@@ -158,8 +158,8 @@ async fn one_segment_is_refreshed_during_a_run_of_all() {
     rig.record_in(&["u1"], &["a", "slow"]).await;
     rig.store.hold_segment(&name("slow"));
     let run = begin(&rig);
-    rig.until_counts(2).await;
-    for refresher in [&rig.refresher, &rig.beside().refresher] {
+    rig.wait_for_counts(2).await;
+    for refresher in [&rig.refresher, &rig.another_instance().refresher] {
         let one = refresher.run(Some(&name("a"))).await.unwrap();
         assert!(matches!(one, Outcome::Done(report) if report.refreshed == 1));
     }
@@ -193,12 +193,16 @@ async fn known_segments_are_recounted_while_the_store_can_not_list() {
     rig.store.fail_lists(true);
     assert_eq!(rig.refresh().await, (1, 0));
     // The cache has lost its list, but the process remembers it.
-    rig.shelf.lose();
+    rig.backend.flush();
     assert_eq!(rig.refresh().await, (1, 0));
     let cached = rig.cache.get(&name("a"), rig.full()).await.unwrap();
     assert_eq!(cached.unwrap().count.users, 2);
-    rig.shelf.lose();
-    rig.beside().refresher.run(None).await.unwrap_err();
+    rig.backend.flush();
+    rig.another_instance()
+        .refresher
+        .run(None)
+        .await
+        .unwrap_err();
 }
 
 #[tokio::test]
@@ -208,7 +212,7 @@ async fn a_recount_across_slots_happens_only_if_the_store_needs_it() {
             true => SwitchableStore::keeping_every_slot,
             false => SwitchableStore::new,
         };
-        let rig = Rig::over(2, Duration::ZERO, switchable).await;
+        let rig = Rig::with_store(2, Duration::ZERO, switchable).await;
         rig.record(&["u1"], "a").await;
         // Each count crosses into the next slot.
         let clock = Arc::clone(&rig.clock);
@@ -239,7 +243,7 @@ async fn trend_points_are_written_while_the_run_goes_on() {
     rig.record_in(&["u1"], &borrowed).await;
     rig.store.hold_segment(&name("s7"));
     let run = begin(&rig);
-    rig.until_counts(names.len()).await;
+    rig.wait_for_counts(names.len()).await;
     settle().await;
     let written = with_points(&rig, &names).await;
     assert!(written >= 1_000, "{written}");
@@ -254,11 +258,11 @@ async fn trend_points_that_the_store_rejected_are_written_by_the_next_run() {
     let names: Vec<_> = (0..1_200).map(|index| format!("s{index}")).collect();
     let borrowed: Vec<_> = names.iter().map(String::as_str).collect();
     rig.record_in(&["u1"], &borrowed).await;
-    rig.store.set_trend_away(true);
+    rig.store.set_trend_unavailable(true);
     rig.refresher.run(None).await.unwrap_err();
     let first = rig.clock.now();
     rig.clock.advance(SECOND * 60);
-    rig.store.set_trend_away(false);
+    rig.store.set_trend_unavailable(false);
     rig.refresh().await;
     for segment in &names {
         let (segment, now) = (name(segment), rig.clock.now());

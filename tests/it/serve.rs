@@ -4,14 +4,14 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::support::program::{headcount, run, texts};
+use crate::support::program::{headcount, output_of, run};
 use crate::support::service::Service;
 
 /// Runs a client command against `service`. Returns its exit code and its output.
 fn ask(service: &Service, arguments: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let url = service.url();
-    let (code, out, _) = texts(&mut headcount(folder.path(), &[("url", &url)], arguments));
+    let (code, out, _) = output_of(&mut headcount(folder.path(), &[("url", &url)], arguments));
     (code, out)
 }
 
@@ -113,7 +113,7 @@ async fn loaded_pairs_are_counted_also_after_a_restart() {
 #[test]
 fn invalid_settings_prevent_the_start_before_any_file_is_created() {
     let folder = tempfile::tempdir().unwrap();
-    let (code, _, text) = texts(&mut headcount(
+    let (code, _, text) = output_of(&mut headcount(
         folder.path(),
         &[],
         &["serve", "--resolution", "7h"],

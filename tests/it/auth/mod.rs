@@ -1,14 +1,14 @@
 //! Authentication and authorization: every route, tokens, JWTs, rate limits, and web pages of other origins.
 
-mod file;
+mod cors;
+mod cross_site;
 mod jwt;
 mod keys;
-mod limits;
-mod origins;
-mod pages;
+mod rate_limits;
 mod routes;
 mod segments;
 mod streams;
+mod tokens_file;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -22,7 +22,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::app::{Answer, App, NOON};
+use crate::support::app::{App, NOON, Response};
 use crate::support::jwt::{Signer, pem, unsigned};
 use crate::support::tokens;
 
@@ -192,7 +192,7 @@ fn bearer(name: &str) -> String {
     format!("Bearer {name}-token")
 }
 
-async fn send_as(app: &App, method: &str, path: &str, authorization: Option<&str>) -> Answer {
+async fn send_as(app: &App, method: &str, path: &str, authorization: Option<&str>) -> Response {
     let method = method.parse().unwrap();
     match authorization {
         Some(value) => {
@@ -204,7 +204,7 @@ async fn send_as(app: &App, method: &str, path: &str, authorization: Option<&str
 }
 
 /// Fails unless `response` is a refusal with this status, code and challenge. A response to HEAD has no body to check.
-fn assert_refused(response: &Answer, method: &str, status: u16, code: &str, challenge: &str) {
+fn assert_refused(response: &Response, method: &str, status: u16, code: &str, challenge: &str) {
     let given = response.headers["www-authenticate"].to_str().unwrap();
     assert_eq!(
         (response.status, given),

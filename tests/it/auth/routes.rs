@@ -30,7 +30,7 @@ async fn every_route_requires_exactly_its_scope() {
             }
             continue;
         };
-        let assert_challenge = |response: Answer, code: &str, challenge: &str| {
+        let assert_challenge = |response: Response, code: &str, challenge: &str| {
             let status = if code == "insufficient_scope" {
                 403
             } else {
@@ -148,7 +148,7 @@ async fn malformed_authorization_headers_are_rejected() {
         let request = format!(
             "GET /v1/segments HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n"
         );
-        let response = app.say(request.as_bytes()).await;
+        let response = app.send_raw(request.as_bytes()).await;
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert!(
             head.starts_with(&format!("HTTP/1.1 {status} ")),

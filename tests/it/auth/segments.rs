@@ -12,7 +12,7 @@ fn bound() -> TokensFile {
     TokensFile::new(&[mine, token("all", &Scope::ALL)])
 }
 
-async fn post(app: &App, name: &str, segments: &[&str]) -> Answer {
+async fn post(app: &App, name: &str, segments: &[&str]) -> Response {
     let lines: String = segments
         .iter()
         .map(|segment| format!("{}\n", json!({"user_id": "u1", "segment": segment})))

@@ -10,7 +10,7 @@ async fn listen(app: &App, name: &str) -> Listener {
 
 /// Waits for the end of a stream. Keep-alive comments may precede it.
 async fn wait_for_end(mut listener: Listener) {
-    while listener.piece().await.is_some() {}
+    while listener.next_block().await.is_some() {}
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,10 +4,10 @@
 //! `HEADCOUNT_TEST_CRASH_ROUNDS` sets the number of rounds. `HEADCOUNT_TEST_CRASH_SEED` repeats a run, as far as the
 //! timing of the machine allows.
 
+mod coverage;
+mod kill_point;
 mod ledger;
-mod moment;
 mod rounds;
-mod traces;
 mod writer;
 
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use rounds::{Kept, Plan, Victim, run};
 use crate::support::disks::OwnDisk;
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
-use crate::support::say::skip;
 use crate::support::service::Service;
+use crate::support::stderr::skip;
 use crate::support::wait::until;
 
 /// Sizes that cause a snapshot every second and a new log file every few requests. Pairs expire after half a minute

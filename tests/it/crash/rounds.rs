@@ -8,12 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use super::coverage::Coverage;
+use super::kill_point::KillPoint;
 use super::ledger::{Ledger, Reader};
-use super::moment::Moment;
-use super::traces::Traces;
 use super::writer::{WRITERS, Writer};
-use crate::support::say::say;
 use crate::support::service::Service;
+use crate::support::stderr::print_line;
 
 /// From this number of rounds on, each kind of interruption must have occurred.
 const MANY: usize = 200;
@@ -72,7 +72,7 @@ impl Drop for FailureReport {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(Plan { rounds, seed }, round) = self;
-            say(&format!(
+            print_line(&format!(
                 "crash: FAILED in round {round}: HEADCOUNT_TEST_CRASH_SEED={seed} HEADCOUNT_TEST_CRASH_ROUNDS={rounds}"
             ));
         }
@@ -82,29 +82,29 @@ impl Drop for FailureReport {
 /// Kills the service repeatedly and compares it with the ledger after each kill.
 pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
     let ledger = Arc::new(Mutex::new(Ledger::new(victim.has_spool())));
-    let mut traces = Traces::default();
+    let mut coverage = Coverage::default();
     for round in 0..=plan.rounds {
         let _report = FailureReport(plan, round);
         let mut random = fastrand::Rng::with_seed(plan.seed.wrapping_mul(1 << 20) + round as u64);
         if random.u8(..6) == 0 {
-            kill_while_it_starts(victim, &mut random, &mut traces).await;
+            kill_while_it_starts(victim, &mut random, &mut coverage).await;
         }
         let mut server = Service::start(&victim.home(), &victim.settings()).await;
-        traces.torn += usize::from(server.log().contains("was cut off"));
+        coverage.torn += usize::from(server.log().contains("was cut off"));
         if victim.ready(&server, round == plan.rounds).await {
             let reader = Reader::new(server.url());
             // No writer runs now, so that the ledger can be taken.
             let mut known = std::mem::take(&mut *ledger.lock());
-            traces.settled(&known.settle(&reader).await);
+            coverage.settled(&known.settle(&reader).await);
             known.check(&reader, &mut random).await;
-            traces.checks += 1;
-            traces.pairs = known.len();
+            coverage.checks += 1;
+            coverage.pairs = known.len();
             *ledger.lock() = known;
         }
         if round == plan.rounds {
             break;
         }
-        traces.rounds += 1;
+        coverage.rounds += 1;
         victim.before_load(&mut random);
         let (answered, mut responses) = mpsc::unbounded_channel();
         let proves_nothing = Arc::<AtomicBool>::default();
@@ -119,19 +119,19 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
         });
         let writers: Vec<_> = writers.map(|writer| tokio::spawn(writer.run())).collect();
         drop(answered);
-        let moment = Moment::any(&mut random, !victim.has_spool());
-        moment.wait(&victim.log_dir(), &mut responses).await;
+        let kill_point = KillPoint::any(&mut random, !victim.has_spool());
+        kill_point.wait(&victim.log_dir(), &mut responses).await;
         victim.at_kill(&proves_nothing);
         server.kill();
         for writer in writers {
             writer.await.unwrap();
         }
         victim.after_kill().await;
-        traces.inspect(&victim.log_dir());
+        coverage.inspect(&victim.log_dir());
     }
-    say(&format!("crash, {name}: seed {}: {traces}", plan.seed));
+    print_line(&format!("crash, {name}: seed {}: {coverage}", plan.seed));
     if plan.rounds >= MANY {
-        traces.assert_coverage(!victim.has_spool());
+        coverage.assert_coverage(!victim.has_spool());
     }
 }
 
@@ -139,15 +139,15 @@ pub async fn run(name: &str, plan: Plan, victim: &mut impl Victim) {
 async fn kill_while_it_starts(
     victim: &mut impl Victim,
     random: &mut fastrand::Rng,
-    traces: &mut Traces,
+    coverage: &mut Coverage,
 ) {
-    let mut begun = Service::begin(&victim.home(), &victim.settings());
+    let mut begun = Service::spawn(&victim.home(), &victim.settings());
     std::thread::sleep(Duration::from_micros(random.u64(..150_000)));
     victim.at_kill(&AtomicBool::default());
     begun.kill();
     victim.after_kill().await;
-    traces.inspect(&victim.log_dir());
-    traces.starting += 1;
+    coverage.inspect(&victim.log_dir());
+    coverage.starting += 1;
 }
 
 /// A temporary directory that is kept if the test fails.
@@ -167,7 +167,7 @@ impl Drop for Kept {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.disable_cleanup(true);
-            say(&format!("crash: {} is kept", self.path().display()));
+            print_line(&format!("crash: {} is kept", self.path().display()));
         }
     }
 }

@@ -275,7 +275,7 @@ async fn recorded_influxdb_points_are_readable() {
         let cold = "--storage-cache-snapshot-write-cold-duration=1s";
         let server = Influxd::start_with(&[cold]).await.unwrap();
         for bucket in names {
-            server.make_bucket(bucket).await;
+            server.create_bucket(bucket).await;
         }
         let store = InfluxStore::open(influx_options(&server)).unwrap();
         content::record(&store, async || ()).await;
@@ -291,7 +291,7 @@ async fn recorded_influxdb_points_are_readable() {
         return;
     };
     for bucket in names {
-        server.make_bucket(bucket).await;
+        server.create_bucket(bucket).await;
         let lines = std::fs::read_to_string(recorded(&format!("influx-{bucket}.lp"))).unwrap();
         assert_eq!(server.write_raw(bucket, lines).await, 204);
     }

@@ -25,7 +25,7 @@ async fn slow_peers_are_disconnected() {
         .unwrap();
     // The third connection waits until one is free.
     let third = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-    let response = app.say(third).await;
+    let response = app.send_raw(third).await;
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     assert!(
         started.elapsed() >= Duration::from_secs(1),
@@ -38,7 +38,7 @@ async fn slow_peers_are_disconnected() {
     wait_until_closed(&mut endless).await;
     // A stalled body gets a 408.
     let slow = b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
-    let response = app.say(slow).await;
+    let response = app.send_raw(slow).await;
     assert!(
         response.starts_with("HTTP/1.1 408 ") && response.contains("\"timeout\""),
         "{response}"

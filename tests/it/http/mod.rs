@@ -117,7 +117,7 @@ async fn segments_are_listed_in_pages() {
         }
     }
     app.post(NDJSON, lines).await;
-    let names = |response: &crate::support::app::Answer| {
+    let names = |response: &crate::support::app::Response| {
         let segments = response.json["segments"].as_array().unwrap().clone();
         let name = |entry: &serde_json::Value| entry["segment"].as_str().unwrap().to_owned();
         segments.iter().map(name).collect::<Vec<_>>()

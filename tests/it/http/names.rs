@@ -27,7 +27,7 @@ async fn hostile_names_have_separate_counts() {
         let request = format!(
             "GET /v1/segments/{encoded}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
-        let response = app.say(request.as_bytes()).await;
+        let response = app.send_raw(request.as_bytes()).await;
         let body = response.split("\r\n\r\n").nth(1).unwrap();
         let count: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(count["segment"], *name, "{response}");
@@ -37,7 +37,7 @@ async fn hostile_names_have_separate_counts() {
         let request = format!(
             "GET /v1/segments/{bad}/count HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         );
-        let response = app.say(request.as_bytes()).await;
+        let response = app.send_raw(request.as_bytes()).await;
         assert!(response.starts_with("HTTP/1.1 400 "), "{bad}: {response}");
         assert!(
             response.contains("\"invalid_segment\"") && response.contains("x-request-id: "),
@@ -209,7 +209,7 @@ async fn a_request_must_name_exactly_one_host() {
         ("host: user@a\r\n", "400"),
     ] {
         let request = format!("GET /healthz HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
-        let response = app.say(request.as_bytes()).await;
+        let response = app.send_raw(request.as_bytes()).await;
         assert!(
             response.starts_with(&format!("HTTP/1.1 {expected} ")),
             "{hosts:?}: {response}"
@@ -219,7 +219,7 @@ async fn a_request_must_name_exactly_one_host() {
             "{response}"
         );
     }
-    let old = app.say(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+    let old = app.send_raw(b"GET /healthz HTTP/1.0\r\n\r\n").await;
     assert!(old.contains(" 200 OK"), "{old}");
     app.stop().await;
 }

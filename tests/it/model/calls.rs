@@ -34,11 +34,11 @@ pub struct Call {
 #[derive(Debug)]
 pub struct Running {
     pub call: Call,
-    pub task: JoinHandle<Answered>,
+    pub task: JoinHandle<CallResult>,
 }
 
 #[derive(Debug)]
-pub enum Answered {
+pub enum CallResult {
     Wrote(Result<Durability, IngestError>),
     Counted(Result<CountResult, CountError>),
     Listed(Result<Arc<[Listed]>, CountError>),
@@ -49,7 +49,7 @@ pub enum Answered {
     Erased(Result<u64, StoreError>),
 }
 
-impl Answered {
+impl CallResult {
     /// Whether the call failed.
     pub fn is_error(&self) -> bool {
         match self {
@@ -94,7 +94,7 @@ impl World {
                 let batch = self.send(at, call.begun.moment, pairs).finish();
                 tokio::spawn(async move {
                     let kept = headcount.ingest().accept(batch).await;
-                    Answered::Wrote(kept.map(|kept| kept.durability))
+                    CallResult::Wrote(kept.map(|kept| kept.durability))
                 })
             }
             Step::Forget { user, .. } => {
@@ -109,7 +109,7 @@ impl World {
                 call.erasing = Some((self.truth.begin_to_erase(user, at), there));
                 tokio::spawn(async move {
                     let user = UserId::new(USERS[user]).unwrap();
-                    Answered::Erased(headcount.forget(user).await.map(|it| it.erased))
+                    CallResult::Erased(headcount.forget(user).await.map(|it| it.erased))
                 })
             }
             ref other => self.ask(headcount, other),
@@ -117,7 +117,7 @@ impl World {
         self.running.push(Running { call, task });
     }
 
-    fn ask(&self, headcount: Arc<Headcount>, step: &Step) -> JoinHandle<Answered> {
+    fn ask(&self, headcount: Arc<Headcount>, step: &Step) -> JoinHandle<CallResult> {
         match *step {
             Step::Count {
                 segment: name,
@@ -127,12 +127,12 @@ impl World {
             } => {
                 let (segment, window) = (segment(name), self.window(window));
                 tokio::spawn(async move {
-                    Answered::Counted(headcount.counts().get(&segment, window, fresh).await)
+                    CallResult::Counted(headcount.counts().get(&segment, window, fresh).await)
                 })
             }
             Step::Members { user, .. } => tokio::spawn(async move {
                 let user = UserId::new(USERS[user]).unwrap();
-                Answered::Members(headcount.memberships(user).await)
+                CallResult::Members(headcount.memberships(user).await)
             }),
             Step::Trend { segment: name, .. } => {
                 let (segment, window) = (segment(name), self.window(0));
@@ -140,21 +140,21 @@ impl World {
                 tokio::spawn(async move {
                     let from = Timestamp::UNIX_EPOCH;
                     let trend = headcount.counts().trend(&segment, window, from, to, None);
-                    Answered::Trend(trend.await)
+                    CallResult::Trend(trend.await)
                 })
             }
             Step::Refresh { only, .. } => {
                 let only = only.map(segment);
-                tokio::spawn(
-                    async move { Answered::Refreshed(headcount.refresh(only.as_ref()).await) },
-                )
+                tokio::spawn(async move {
+                    CallResult::Refreshed(headcount.refresh(only.as_ref()).await)
+                })
             }
             Step::Archive { .. } => {
-                tokio::spawn(async move { Answered::Archived(headcount.archive().await) })
+                tokio::spawn(async move { CallResult::Archived(headcount.archive().await) })
             }
             _ => {
                 let full = self.window(0);
-                tokio::spawn(async move { Answered::Listed(headcount.counts().list(full).await) })
+                tokio::spawn(async move { CallResult::Listed(headcount.counts().list(full).await) })
             }
         }
     }

@@ -122,7 +122,7 @@ pub fn provenance(
     answer: &CountResult,
     (begun, now): (Begun, Timestamp),
     trusted_for: std::time::Duration,
-    was_troubled: bool,
+    was_faulty: bool,
 ) -> Result<(), String> {
     let as_of = answer.count.as_of;
     promise!(
@@ -148,7 +148,7 @@ pub fn provenance(
         as_of.duration_since(now)
     );
     promise!(
-        !answer.stale || was_troubled,
+        !answer.stale || was_faulty,
         "stale, although the store was available all the time"
     );
     promise!(

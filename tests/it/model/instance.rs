@@ -13,12 +13,12 @@ use stores::redis::cache::{RedisCache, RedisCacheOptions};
 use telemetry::Metrics;
 
 use super::clock::{SteadyTestClock, Time};
-use super::line::{Line, Proxied};
+use super::connection::{Connection, Proxied};
 use super::servers::Servers;
 use super::steps::Setup;
 use super::wire::{Held, Wire};
-use super::wired_cache::{Shelf, WiredCache};
-use super::wired_store::{Stock, WiredStore};
+use super::wired_cache::{CacheBackend, WiredCache};
+use super::wired_store::{StoreBackend, WiredStore};
 
 /// The state that all instances share.
 #[derive(Debug, Clone)]
@@ -33,20 +33,20 @@ pub struct Shared {
 #[derive(Debug, Clone)]
 pub enum Site {
     /// In this process, behind wires.
-    Here {
-        stock: Arc<Stock>,
-        shelf: Arc<Shelf>,
+    Local {
+        store_backend: Arc<StoreBackend>,
+        cache_backend: Arc<CacheBackend>,
     },
     /// Servers, behind proxies.
-    There(Arc<Servers>),
+    Remote(Arc<Servers>),
 }
 
 #[derive(Debug)]
 pub struct Instance {
     pub headcount: Arc<Headcount>,
     pub clock: Arc<SteadyTestClock>,
-    pub store: Line,
-    pub cache: Line,
+    pub store: Connection,
+    pub cache: Connection,
     pub spool: PathBuf,
 }
 
@@ -90,21 +90,28 @@ impl Instance {
         let clock = Arc::new(SteadyTestClock::new(&shared.time));
         let metrics = Arc::<Metrics>::default();
         let (headcount, store, cache) = match &shared.site {
-            Site::Here { stock, shelf } => {
+            Site::Local {
+                store_backend,
+                cache_backend,
+            } => {
                 let (store, cache) = (Wire::new(&shared.held), Wire::new(&shared.held));
                 let is_live = shared.setup.is_live;
                 let opened = Opened {
-                    store: Arc::new(WiredStore::new(stock, &store, is_live)),
+                    store: Arc::new(WiredStore::new(store_backend, &store, is_live)),
                     // A store on the network can't tell, and a clock may go back between two runs of an instance.
-                    newest: is_live.then(|| stock.store.lock().newest_slot()),
+                    newest: is_live.then(|| store_backend.store.lock().newest_slot()),
                 };
-                let cached = Arc::new(WiredCache::new(shelf, &cache));
+                let cached = Arc::new(WiredCache::new(cache_backend, &cache));
                 let settings = settings(&shared.setup, &spool, &[]);
                 let opening =
                     Headcount::open_over(&settings, opened, cached, clock.clone(), metrics);
-                (opening.await, Line::Wire(store), Line::Wire(cache))
+                (
+                    opening.await,
+                    Connection::Wire(store),
+                    Connection::Wire(cache),
+                )
             }
-            Site::There(servers) => {
+            Site::Remote(servers) => {
                 let store = Proxied::to(servers.store_port().await).await;
                 let cache = Proxied::to(servers.cache_port().await).await;
                 let of_site = servers.settings(store.port(), cache.port()).await;
@@ -118,7 +125,11 @@ impl Instance {
                     clock.clone(),
                     metrics,
                 );
-                (opening.await, Line::Proxied(store), Line::Proxied(cache))
+                (
+                    opening.await,
+                    Connection::Proxied(store),
+                    Connection::Proxied(cache),
+                )
             }
         };
         Self {
@@ -132,15 +143,15 @@ impl Instance {
 
     /// Ends it as a supervisor does: none of its calls is held any more.
     pub async fn end(&self) {
-        self.store.mend();
-        self.cache.mend();
+        self.store.restore();
+        self.cache.restore();
         self.headcount.shut_down().await.unwrap();
     }
 
     /// Ends it as SIGKILL does: none of its calls has an effect any more. Its files stay as they are now.
     pub fn kill(&self, left: &Path) {
-        self.store.die();
-        self.cache.die();
+        self.store.kill();
+        self.cache.kill();
         if self.spool.exists() {
             copy(&self.spool, left);
         }

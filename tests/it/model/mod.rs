@@ -4,20 +4,20 @@
 //! `HEADCOUNT_TEST_MODEL_CASES` sets the number of cases (`HEADCOUNT_TEST_MODEL_REAL_CASES` over real servers),
 //! `HEADCOUNT_TEST_MODEL_STEPS` their maximum length, `HEADCOUNT_TEST_MODEL_SEED` the seed, and
 //! `HEADCOUNT_TEST_MODEL_SHRINK` the number of attempts to shrink a failing case. A failing case is printed with its
-//! seed. Its steps are Rust, for [`found`].
+//! seed. Its steps are Rust, for [`regressions`].
 
-mod answers;
+mod call_results;
 mod calls;
 mod checks;
 mod clock;
-mod found;
+mod connection;
+mod faults;
 mod instance;
-mod line;
-mod lives;
-mod quiet;
-mod real;
+mod quiet_period;
+mod real_servers;
+mod regressions;
+mod restarts;
 mod servers;
-mod site;
 mod steps;
 mod truth;
 mod wire;

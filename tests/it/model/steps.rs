@@ -50,7 +50,7 @@ pub enum Fate {
     /// Refused without an effect.
     Refused,
     /// Executed, but the caller gets no response.
-    AnswerLost,
+    ResponseLost,
     /// Half of a batch is recorded. Any other call is refused.
     HalfDone,
     /// Waits until it is released, and is executed then.
@@ -63,7 +63,7 @@ pub enum Fate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Up,
-    Away,
+    Down,
     Stalled,
 }
 
@@ -211,7 +211,7 @@ fn call() -> impl Strategy<Value = Call> {
 fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         1 => Just(Fate::Refused),
-        1 => Just(Fate::AnswerLost),
+        1 => Just(Fate::ResponseLost),
         1 => Just(Fate::HalfDone),
         3 => Just(Fate::HeldBefore),
         3 => Just(Fate::HeldAfter),
@@ -239,7 +239,7 @@ fn step() -> impl Strategy<Value = Step> {
         (at(), option::weighted(0.2, segment())).prop_map(|(at, only)| Step::Refresh { at, only });
     let spans = proptest::sample::select(vec![1, 20, 61, 130, 300, 600, 3 * 86_400]);
     let waits = proptest::sample::select(vec![60, 200, 1_100, 6_000, 31_000]);
-    let mode = proptest::sample::select(vec![Mode::Up, Mode::Away, Mode::Stalled]);
+    let mode = proptest::sample::select(vec![Mode::Up, Mode::Down, Mode::Stalled]);
     let part = proptest::sample::select(vec![Part::Store, Part::Cache]);
     let own = prop_oneof![
         16 => write,

@@ -21,7 +21,7 @@ pub struct HeldCall {
 
 impl HeldCall {
     pub fn release(self) {
-        self.wire.note_trouble();
+        self.wire.note_fault();
         // The waiting caller may have given up.
         let _ = self.sender.send(());
     }
@@ -30,11 +30,11 @@ impl HeldCall {
         Arc::ptr_eq(&self.wire, wire)
     }
 
-    /// Whether the caller has given up. The wire was in trouble until now.
+    /// Whether the caller has given up. The wire was faulty until now.
     pub fn is_given_up(&self) -> bool {
         let is_given_up = self.sender.is_closed();
         if is_given_up {
-            self.wire.note_trouble();
+            self.wire.note_fault();
         }
         is_given_up
     }
@@ -52,13 +52,13 @@ struct State {
     mode: Mode,
     is_dead: bool,
     next: Vec<(Call, Fate)>,
-    trouble: Option<Instant>,
-    said: Vec<Said>,
+    last_fault: Option<Instant>,
+    reports: Vec<Report>,
 }
 
 /// What an instance reported about pending pairs, or failed to report.
 #[derive(Debug)]
-pub enum Said {
+pub enum Report {
     NotNoted(Vec<Segment>),
     Gap(Vec<Segment>),
 }
@@ -82,8 +82,8 @@ impl Wire {
             mode: Mode::Up,
             is_dead: false,
             next: Vec::new(),
-            trouble: None,
-            said: Vec::new(),
+            last_fault: None,
+            reports: Vec::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -100,10 +100,10 @@ impl Wire {
         let fate = match (state.mode, planned) {
             (Mode::Up, None) => return Course::Passes,
             (Mode::Up, Some(index)) => state.next.remove(index).1,
-            (Mode::Away, _) => Fate::Refused,
+            (Mode::Down, _) => Fate::Refused,
             (Mode::Stalled, _) => Fate::HeldBefore,
         };
-        state.trouble = Some(Instant::now());
+        state.last_fault = Some(Instant::now());
         match fate {
             Fate::HeldBefore => Course::WaitsBefore(self.hold()),
             Fate::HeldAfter => Course::WaitsAfter(self.hold()),
@@ -129,7 +129,7 @@ impl Wire {
     pub fn set(&self, mode: Mode) {
         self.state.lock().mode = mode;
         if mode != Mode::Up {
-            self.note_trouble();
+            self.note_fault();
         }
     }
 
@@ -138,37 +138,37 @@ impl Wire {
     }
 
     /// Restores the connection.
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         let mut state = self.state.lock();
         state.mode = Mode::Up;
         state.next.clear();
     }
 
-    pub fn die(&self) {
+    pub fn kill(&self) {
         self.state.lock().is_dead = true;
     }
 
-    pub fn say(&self, said: Said) {
+    pub fn report(&self, report: Report) {
         let mut state = self.state.lock();
         if !state.is_dead {
-            state.said.push(said);
+            state.reports.push(report);
         }
     }
 
-    pub fn take_said(&self) -> Vec<Said> {
-        std::mem::take(&mut self.state.lock().said)
+    pub fn take_reports(&self) -> Vec<Report> {
+        std::mem::take(&mut self.state.lock().reports)
     }
 
-    fn note_trouble(&self) {
-        self.state.lock().trouble = Some(Instant::now());
+    fn note_fault(&self) {
+        self.state.lock().last_fault = Some(Instant::now());
     }
 
     /// Whether it had any fault since `since`, or has one now.
-    pub fn was_troubled(self: &Arc<Self>, since: Instant) -> bool {
+    pub fn was_faulty(self: &Arc<Self>, since: Instant) -> bool {
         let state = self.state.lock();
         let held = self.held.lock();
         state.mode != Mode::Up
-            || state.trouble.is_some_and(|at| at >= since)
+            || state.last_fault.is_some_and(|at| at >= since)
             || held.iter().any(|call| call.is_of(self))
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use stores::memory::MemoryCache;
 
 use super::steps::{Call, Fate};
-use super::wire::{Course, Said, Wire};
+use super::wire::{Course, Report, Wire};
 
 /// How long a call waits for its response. It may be executed later all the same.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -21,12 +21,12 @@ const EPOCHS_OF_A_LIFE: usize = 300;
 
 /// The cache that all instances share.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct CacheBackend {
     cache: Mutex<Arc<MemoryCache>>,
     lives: AtomicUsize,
 }
 
-impl Shelf {
+impl CacheBackend {
     fn inner(&self) -> Arc<MemoryCache> {
         Arc::clone(&self.cache.lock())
     }
@@ -52,14 +52,14 @@ impl Shelf {
 
 #[derive(Debug)]
 pub struct WiredCache {
-    shelf: Arc<Shelf>,
+    cache_backend: Arc<CacheBackend>,
     wire: Arc<Wire>,
 }
 
 impl WiredCache {
-    pub fn new(shelf: &Arc<Shelf>, wire: &Arc<Wire>) -> Self {
+    pub fn new(cache_backend: &Arc<CacheBackend>, wire: &Arc<Wire>) -> Self {
         Self {
-            shelf: Arc::clone(shelf),
+            cache_backend: Arc::clone(cache_backend),
             wire: Arc::clone(wire),
         }
     }
@@ -72,11 +72,11 @@ impl WiredCache {
     where
         F: Future<Output = Result<T, CacheError>> + Send,
     {
-        let shelf = Arc::clone(&self.shelf);
+        let cache_backend = Arc::clone(&self.cache_backend);
         match self.wire.course(kind) {
-            Course::Passes => call(shelf.inner()).await,
-            Course::Fails(Fate::AnswerLost) => {
-                let _ = call(shelf.inner()).await;
+            Course::Passes => call(cache_backend.inner()).await,
+            Course::Fails(Fate::ResponseLost) => {
+                let _ = call(cache_backend.inner()).await;
                 Err(CacheError::Timeout)
             }
             Course::Fails(_) => Err(CacheError::Unavailable("switched off".to_owned())),
@@ -84,7 +84,7 @@ impl WiredCache {
                 let wire = Arc::clone(&self.wire);
                 let late = tokio::spawn(async move {
                     wire.wait(waiting).await;
-                    call(shelf.inner()).await
+                    call(cache_backend.inner()).await
                 });
                 match tokio::time::timeout(PATIENCE, late).await {
                     Ok(answer) => answer.unwrap(),
@@ -92,7 +92,7 @@ impl WiredCache {
                 }
             }
             Course::WaitsAfter(waiting) => {
-                let answer = call(shelf.inner()).await;
+                let answer = call(cache_backend.inner()).await;
                 let waited = tokio::time::timeout(PATIENCE, self.wire.wait(waiting)).await;
                 waited.map_or(Err(CacheError::Timeout), |()| answer)
             }
@@ -126,7 +126,7 @@ impl CountCache for WiredCache {
         let answer = self.via(Call::Note, note).await;
         if answer.is_err() {
             let names = added.iter().map(|(segment, _)| segment.clone());
-            self.wire.say(Said::NotNoted(names.collect()));
+            self.wire.report(Report::NotNoted(names.collect()));
         }
         answer
     }
@@ -136,7 +136,7 @@ impl CountCache for WiredCache {
         let mark = async move |cache: Arc<MemoryCache>| cache.mark_pending_unknown(&owned).await;
         let answer = self.via(Call::Gap, mark).await;
         if answer.is_ok() {
-            self.wire.say(Said::Gap(segments.to_vec()));
+            self.wire.report(Report::Gap(segments.to_vec()));
         }
         answer
     }

@@ -16,13 +16,13 @@ use super::wire::{Course, Wire};
 
 /// The store that all instances share. It is replaced when it is killed.
 #[derive(Debug)]
-pub struct Stock {
+pub struct StoreBackend {
     pub store: Mutex<Arc<EmbeddedStore>>,
     /// The noted erasures. They survive a kill, like the data of a server.
     erased: Mutex<Vec<Erasure>>,
 }
 
-impl Stock {
+impl StoreBackend {
     pub fn new(store: EmbeddedStore) -> Self {
         Self {
             store: Mutex::new(Arc::new(store)),
@@ -33,22 +33,22 @@ impl Stock {
 
 #[derive(Debug)]
 pub struct WiredStore {
-    stock: Arc<Stock>,
+    store_backend: Arc<StoreBackend>,
     wire: Arc<Wire>,
     is_live: bool,
 }
 
 impl WiredStore {
-    pub fn new(stock: &Arc<Stock>, wire: &Arc<Wire>, is_live: bool) -> Self {
+    pub fn new(store_backend: &Arc<StoreBackend>, wire: &Arc<Wire>, is_live: bool) -> Self {
         Self {
-            stock: Arc::clone(stock),
+            store_backend: Arc::clone(store_backend),
             wire: Arc::clone(wire),
             is_live,
         }
     }
 
     fn inner(&self) -> Arc<EmbeddedStore> {
-        Arc::clone(&self.stock.store.lock())
+        Arc::clone(&self.store_backend.store.lock())
     }
 
     /// `call` runs immediately, on this thread, so that no timer runs meanwhile.
@@ -60,7 +60,7 @@ impl WiredStore {
     ) -> Result<T, StoreError> {
         match self.wire.course(kind) {
             Course::Passes => call(&self.inner()),
-            Course::Fails(Fate::AnswerLost) => {
+            Course::Fails(Fate::ResponseLost) => {
                 let _ = call(&self.inner());
                 Err(StoreError::Timeout("the response is lost".to_owned()))
             }
@@ -164,7 +164,7 @@ impl PairStore for WiredStore {
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         let note = |_: &EmbeddedStore| {
-            self.stock.erased.lock().push(*erasure);
+            self.store_backend.erased.lock().push(*erasure);
             Ok(())
         };
         self.via(Call::Erase, note, nothing).await
@@ -172,7 +172,7 @@ impl PairStore for WiredStore {
 
     async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
         let read = |_: &EmbeddedStore| {
-            let mut erased = self.stock.erased.lock().clone();
+            let mut erased = self.store_backend.erased.lock().clone();
             erased.retain(|erasure| erasure.at() >= since);
             Ok(erased)
         };

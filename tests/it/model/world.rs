@@ -19,8 +19,8 @@ use super::instance::{self, Instance, Shared, Site};
 use super::servers::Servers;
 use super::steps::{Case, MINUTE, Mode, Part, SEGMENTS, Setup, Step, WINDOWS};
 use super::truth::Truth;
-use super::wire::Said;
-use super::wired_store::Stock;
+use super::wire::Report;
+use super::wired_store::StoreBackend;
 
 /// The initial time of the clock: 2026-11-21T12:00:00Z.
 const NOON: i64 = 1_795_262_400;
@@ -73,9 +73,9 @@ impl World {
             None => {
                 let store = EmbeddedOptions::new(folder.path().join("store"), settings.frame);
                 let store = EmbeddedStore::open(store).unwrap();
-                Site::Here {
-                    stock: Arc::new(Stock::new(store)),
-                    shelf: Arc::default(),
+                Site::Local {
+                    store_backend: Arc::new(StoreBackend::new(store)),
+                    cache_backend: Arc::default(),
                 }
             }
             Some(servers) => {
@@ -84,13 +84,13 @@ impl World {
                 let of_site = servers.settings(ports.0, ports.1).await;
                 settings = instance::settings(&setup, folder.path(), &of_site);
                 set_up(&settings, false).await.unwrap();
-                Site::There(Arc::clone(servers))
+                Site::Remote(Arc::clone(servers))
             }
         };
         let start = match site {
-            Site::Here { .. } => Timestamp::from_second(NOON).unwrap(),
+            Site::Local { .. } => Timestamp::from_second(NOON).unwrap(),
             // InfluxDB drops points older than the retention of the bucket.
-            Site::There(_) => Timestamp::now(),
+            Site::Remote(_) => Timestamp::now(),
         };
         let shared = Shared {
             setup,
@@ -143,7 +143,7 @@ impl World {
             Step::SetBack(seconds) => {
                 let by = Duration::from_secs(u64::from(seconds));
                 self.shared.time.set_back(by);
-                if self.is_there() {
+                if self.is_remote() {
                     self.shared.time.part();
                 }
             }
@@ -219,7 +219,7 @@ impl World {
             }
             std::thread::sleep(Duration::from_micros(50));
         }
-        let may_hang = !self.shared.held.lock().is_empty() || self.is_there();
+        let may_hang = !self.shared.held.lock().is_empty() || self.is_remote();
         promise!(
             self.running.is_empty() || may_hang,
             "calls hang, although none is held: {:?}",
@@ -231,7 +231,7 @@ impl World {
     /// How long to wait for calls. The clock of the timers does not wait for threads that write files.
     fn patience(&self) -> Duration {
         let may_be_held = !self.shared.held.lock().is_empty();
-        match (self.running.is_empty(), self.is_there()) {
+        match (self.running.is_empty(), self.is_remote()) {
             (true, true) => Duration::ZERO,
             (false, true) => Duration::from_millis(100),
             (false, false) if !may_be_held => Duration::from_secs(120),
@@ -240,18 +240,18 @@ impl World {
         }
     }
 
-    pub fn is_there(&self) -> bool {
-        matches!(self.shared.site, Site::There(_))
+    pub fn is_remote(&self) -> bool {
+        matches!(self.shared.site, Site::Remote(_))
     }
 
     async fn collect(&mut self) -> Result<(), String> {
         for at in 0..self.instances.len() {
-            for said in self.instances[at].cache.take_said() {
-                let (Said::NotNoted(names) | Said::Gap(names)) = &said;
+            for report in self.instances[at].cache.take_reports() {
+                let (Report::NotNoted(names) | Report::Gap(names)) = &report;
                 let numbers: Vec<_> = (0..SEGMENTS.len())
                     .filter(|index| names.contains(&segment(*index)))
                     .collect();
-                let is_unreported = matches!(said, Said::NotNoted(_));
+                let is_unreported = matches!(report, Report::NotNoted(_));
                 self.truth.note_unreported(at, &numbers, is_unreported);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{answer, ask, assert_serves, closes, growth_mib, within};
+use super::{assert_serves, closes, get, growth_mib, read_response, within};
 use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,10 +174,10 @@ async fn silent_clients_are_disconnected() {
     let mut half = TcpStream::connect(server.address()).await.unwrap();
     half.write_all(b"POST /v1/pairs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{").await.unwrap();
     let mut before = TcpStream::connect(server.address()).await.unwrap();
-    assert_eq!(ask(&mut before, "/healthz").await.unwrap().0, 200);
+    assert_eq!(get(&mut before, "/healthz").await.unwrap().0, 200);
     within("silence from the beginning", closes(&mut silent)).await;
     within("silence after a response", closes(&mut before)).await;
-    let (status, _) = within("silence in a body", answer(&mut half))
+    let (status, _) = within("silence in a body", read_response(&mut half))
         .await
         .unwrap();
     assert_eq!(status, 408);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{answer, growth_mib, within};
+use super::{growth_mib, read_response, within};
 use crate::open_loop_source::{OpenLoop, Script, Tally};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
@@ -141,7 +141,7 @@ async fn post_until_accepted(server: &Service) {
     let accepted = async {
         loop {
             stream.write_all(request.as_bytes()).await.unwrap();
-            let (status, text) = answer(&mut stream).await.unwrap();
+            let (status, text) = read_response(&mut stream).await.unwrap();
             if status == 200 {
                 return;
             }

@@ -1,12 +1,12 @@
 //! More load than the service can handle, and malicious clients. The service continues to serve other clients, in
 //! bounded memory.
 
-mod files;
+mod file_descriptors;
 mod frames;
 mod http1;
 mod http2;
 mod load;
-mod unread;
+mod slow_readers;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -32,15 +32,15 @@ async fn connect_narrow(address: SocketAddr) -> TcpStream {
     socket.connect(address).await.unwrap()
 }
 
-/// Sends a request without a body on an open connection. Returns the status.
-async fn ask(stream: &mut TcpStream, target: &str) -> std::io::Result<(u16, String)> {
+/// Sends a request without a body on an open connection. Returns the status, and the head and body.
+async fn get(stream: &mut TcpStream, target: &str) -> std::io::Result<(u16, String)> {
     let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    answer(stream).await
+    read_response(stream).await
 }
 
 /// The next response on an open connection: its status, and its head and body.
-async fn answer(stream: &mut TcpStream) -> std::io::Result<(u16, String)> {
+async fn read_response(stream: &mut TcpStream) -> std::io::Result<(u16, String)> {
     let mut text = Vec::new();
     while !text.ends_with(b"\r\n\r\n") {
         text.push(stream.read_u8().await?);
@@ -66,7 +66,7 @@ async fn closes(stream: &mut TcpStream) {
 async fn assert_serves(server: &Service) {
     let asked = async {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        ask(&mut stream, "/v1/segments/any/count").await.unwrap()
+        get(&mut stream, "/v1/segments/any/count").await.unwrap()
     };
     let (status, text) = within("a response to another client", asked).await;
     assert_eq!(status, 200, "{text}");

@@ -14,7 +14,7 @@ use headcount::wiring;
 use http;
 use http::Drained;
 use http::auth::Auth;
-use reqwest::{Method, Response};
+use reqwest::Method;
 use serde_json::Value;
 use telemetry::Metrics;
 use tempfile::TempDir;
@@ -89,9 +89,9 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let (app, told) = (Arc::clone(&headcount), stop.clone());
+        let (app, stopped) = (Arc::clone(&headcount), stop.clone());
         let serving = tokio::spawn(async move {
-            http::serve(listener, app, Arc::new(auth), &settings.http, told).await
+            http::serve(listener, app, Arc::new(auth), &settings.http, stopped).await
         });
         Self {
             addr,
@@ -104,7 +104,7 @@ impl App {
         }
     }
 
-    /// Tells the service to stop, without waiting.
+    /// Signals the service to stop, without waiting.
     pub fn begin_stop(&self) {
         self.stop.cancel();
     }
@@ -128,11 +128,11 @@ impl App {
     }
 
     /// A request without a body.
-    pub async fn send(&self, method: Method, target: &str) -> Answer {
+    pub async fn send(&self, method: Method, target: &str) -> Response {
         let request = self
             .client
             .request(method, format!("http://{}{target}", self.addr));
-        Answer::of(request.send().await.unwrap()).await
+        Response::of(request.send().await.unwrap()).await
     }
 
     /// A request with headers.
@@ -141,22 +141,22 @@ impl App {
         method: Method,
         target: &str,
         headers: &[(&'static str, &str)],
-    ) -> Answer {
+    ) -> Response {
         let url = format!("http://{}{target}", self.addr);
         let mut request = self.client.request(method, url);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::of(request.send().await.unwrap()).await
+        Response::of(request.send().await.unwrap()).await
     }
 
     /// GET.
-    pub async fn get(&self, target: &str) -> Answer {
+    pub async fn get(&self, target: &str) -> Response {
         self.send(Method::GET, target).await
     }
 
     /// POST /v1/pairs.
-    pub async fn post(&self, kind: &str, body: impl Into<reqwest::Body>) -> Answer {
+    pub async fn post(&self, kind: &str, body: impl Into<reqwest::Body>) -> Response {
         self.post_with(&[("content-type", kind)], body).await
     }
 
@@ -165,7 +165,7 @@ impl App {
         &self,
         headers: &[(&'static str, &str)],
         body: impl Into<reqwest::Body>,
-    ) -> Answer {
+    ) -> Response {
         let mut request = self
             .client
             .post(format!("http://{}/v1/pairs", self.addr))
@@ -173,14 +173,14 @@ impl App {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::of(request.send().await.unwrap()).await
+        Response::of(request.send().await.unwrap()).await
     }
 
     /// The users of a segment, given by its percent-encoded name.
     pub async fn users(&self, segment: &str) -> u64 {
-        let answer = self.get(&format!("/v1/segments/{segment}/count")).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.json["users"].as_u64().unwrap()
+        let response = self.get(&format!("/v1/segments/{segment}/count")).await;
+        assert_eq!(response.status, 200, "{response:?}");
+        response.json["users"].as_u64().unwrap()
     }
 
     /// A raw connection.
@@ -189,12 +189,12 @@ impl App {
     }
 
     /// Sends raw bytes, and returns everything that the service sends until it closes the connection.
-    pub async fn say(&self, request: &[u8]) -> String {
+    pub async fn send_raw(&self, request: &[u8]) -> String {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        String::from_utf8_lossy(&response).into_owned()
     }
 
     /// The value of a metric's line, or 0 if the line is missing.
@@ -209,7 +209,7 @@ impl App {
 
 /// A response with its complete body.
 #[derive(Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub text: String,
@@ -226,8 +226,8 @@ fn document() -> &'static str {
     DOCUMENT.get_or_init(|| http::openapi().unwrap())
 }
 
-impl Answer {
-    async fn of(response: Response) -> Self {
+impl Response {
+    async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.bytes().await.unwrap();
         let text = match headers.get("content-encoding") {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::say::skip;
+use super::stderr::skip;
 
 /// A file system that is unmounted on drop.
 pub struct OwnDisk {
@@ -77,7 +77,7 @@ impl OwnDisk {
     }
 
     /// Makes the kernel find an error in the file system. It refuses every change until it is mounted again.
-    pub fn break_down(&self) {
+    pub fn trigger_error(&self) {
         let device = Command::new("findmnt")
             .args(["-n", "-o", "SOURCE"])
             .arg(self.path())

@@ -51,16 +51,16 @@ impl Listener {
             response,
             text: String::new(),
         };
-        let first = listener.piece().await.unwrap();
+        let first = listener.next_block().await.unwrap();
         assert_eq!(first.event, "", "the stream starts without an event");
         listener
     }
 
-    /// The next part, or `None` at the end of the stream.
-    pub async fn piece(&mut self) -> Option<Event> {
+    /// The next event or comment, or `None` at the end of the stream.
+    pub async fn next_block(&mut self) -> Option<Event> {
         loop {
-            if let Some((piece, rest)) = self.text.split_once("\n\n") {
-                let event = parse(piece);
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let event = parse(block);
                 self.text = rest.to_owned();
                 return Some(event);
             }
@@ -80,9 +80,9 @@ impl Listener {
     pub async fn event_within(&mut self, time: Duration) -> Option<Event> {
         let event = async {
             loop {
-                let piece = self.piece().await.expect("the stream ended");
-                if !piece.event.is_empty() {
-                    return piece;
+                let block = self.next_block().await.expect("the stream ended");
+                if !block.event.is_empty() {
+                    return block;
                 }
             }
         };
@@ -104,9 +104,9 @@ impl Listener {
     }
 }
 
-fn parse(piece: &str) -> Event {
+fn parse(block: &str) -> Event {
     let mut event = Event::default();
-    for line in piece.lines() {
+    for line in block.lines() {
         match line.split_once(": ") {
             Some(("id", id)) => event.id = id.to_owned(),
             Some(("event", name)) => event.event = name.to_owned(),

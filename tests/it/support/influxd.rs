@@ -72,7 +72,7 @@ impl Influxd {
         let made = server.post("api/v2/setup", &body).await;
         assert_eq!(made.status(), 201, "the first user was not created");
         // The default bucket of the trend.
-        server.make_bucket("headcount_trend").await;
+        server.create_bucket("headcount_trend").await;
         Some(server)
     }
 
@@ -152,7 +152,7 @@ impl Influxd {
     }
 
     /// Creates a bucket with infinite retention.
-    pub async fn make_bucket(&self, name: &str) {
+    pub async fn create_bucket(&self, name: &str) {
         let orgs = self.get("api/v2/orgs").await;
         let body = json!({"orgID": orgs["orgs"][0]["id"], "name": name, "retentionRules": []});
         assert_eq!(self.post("api/v2/buckets", &body).await.status(), 201);

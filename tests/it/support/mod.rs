@@ -1,22 +1,22 @@
 //! Code that several tests share: servers, and ways to break them.
 
 pub mod app;
+pub mod closed_port;
 pub mod disks;
 pub mod events;
 pub mod fault_server;
 pub mod influxd;
 pub mod jwt;
-pub mod nobody;
 pub mod postgres;
 pub mod program;
 pub mod proxy;
 pub mod redis;
 pub mod rig;
-pub mod say;
 pub mod schema;
 pub mod servers;
 pub mod service;
 pub mod shared_cache;
+pub mod stderr;
 pub mod stores;
 pub mod switchable;
 pub mod tokens;

@@ -71,7 +71,7 @@ pub fn finish(command: &mut Command) -> Run {
 }
 
 /// The exit code, standard output and standard error.
-pub fn texts(command: &mut Command) -> (i32, String, String) {
+pub fn output_of(command: &mut Command) -> (i32, String, String) {
     let Run { code, out, err } = finish(command);
     (code.unwrap(), out, err)
 }

@@ -91,7 +91,7 @@ impl Proxy {
     }
 
     /// Forwards new connections to another port. Open ones keep their server.
-    pub fn lead_to(&self, port: u16) {
+    pub fn redirect_to(&self, port: u16) {
         self.port.store(port, Ordering::Relaxed);
     }
 

@@ -14,7 +14,7 @@ use headcount::wiring;
 use supervisor::Supervisor;
 use telemetry::Metrics;
 
-use super::shared_cache::{SharedCache, Shelf};
+use super::shared_cache::{Backend, SharedCache};
 use super::switchable::SwitchableStore;
 
 /// `cache_ttl` of a rig.
@@ -25,7 +25,7 @@ pub struct Rig {
     pub clock: Arc<ManualClock>,
     pub store: Arc<SwitchableStore>,
     pub cache: Arc<SharedCache>,
-    pub shelf: Shelf,
+    pub backend: Backend,
     pub refresher: Arc<Refresher>,
     pub counts: Arc<Counts>,
     pub frame: TimeFrame,
@@ -40,10 +40,10 @@ impl Rig {
 
     /// An instance that counts `parallelism` segments concurrently, and repeats responses for `memory_ttl`.
     pub async fn with(parallelism: usize, memory_ttl: Duration) -> Self {
-        Self::over(parallelism, memory_ttl, SwitchableStore::new).await
+        Self::with_store(parallelism, memory_ttl, SwitchableStore::new).await
     }
 
-    pub async fn over(
+    pub async fn with_store(
         parallelism: usize,
         memory_ttl: Duration,
         switchable: impl FnOnce(Arc<dyn PairStore>) -> SwitchableStore,
@@ -59,7 +59,7 @@ impl Rig {
         let mut rig = Self::on(
             clock,
             store,
-            &Shelf::default(),
+            &Backend::default(),
             settings.frame,
             parallelism,
             memory_ttl,
@@ -69,21 +69,21 @@ impl Rig {
     }
 
     /// Another instance with the same store and cache.
-    pub fn beside(&self) -> Self {
+    pub fn another_instance(&self) -> Self {
         let (clock, store) = (Arc::clone(&self.clock), Arc::clone(&self.store));
-        Self::on(clock, store, &self.shelf, self.frame, 2, Duration::ZERO)
+        Self::on(clock, store, &self.backend, self.frame, 2, Duration::ZERO)
     }
 
     fn on(
         clock: Arc<ManualClock>,
         store: Arc<SwitchableStore>,
-        shelf: &Shelf,
+        backend: &Backend,
         frame: TimeFrame,
         parallelism: usize,
         memory_ttl: Duration,
     ) -> Self {
         let metrics = Arc::<Metrics>::default();
-        let cache = Arc::new(SharedCache::on(shelf));
+        let cache = Arc::new(SharedCache::on(backend));
         let supervisor = Supervisor::new(metrics.runtime.panic_counter());
         let refresher = Arc::new(Refresher::new(RefresherParts {
             frame,
@@ -111,7 +111,7 @@ impl Rig {
             clock,
             store,
             cache,
-            shelf: shelf.clone(),
+            backend: backend.clone(),
             refresher,
             counts,
             frame,
@@ -150,13 +150,13 @@ impl Rig {
     }
 
     pub async fn get(&self, segment: &str) -> CountResult {
-        let answer = self.counts.get(&name(segment), self.full(), false).await;
-        answer.unwrap()
+        let result = self.counts.get(&name(segment), self.full(), false).await;
+        result.unwrap()
     }
 
     pub async fn fresh(&self, segment: &str) -> CountResult {
-        let answer = self.counts.get(&name(segment), self.full(), true).await;
-        answer.unwrap()
+        let result = self.counts.get(&name(segment), self.full(), true).await;
+        result.unwrap()
     }
 
     pub async fn list(&self) -> Arc<[Listed]> {
@@ -172,7 +172,7 @@ impl Rig {
     }
 
     /// Waits until the store has received this many counts.
-    pub async fn until_counts(&self, number: usize) {
+    pub async fn wait_for_counts(&self, number: usize) {
         while self.store.counts() < number {
             tokio::task::yield_now().await;
         }

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// The errors of `value` under `schema`, each with its place. Supports the keywords that the document uses.
-pub fn mistakes(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
+pub fn violations(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     check(document, schema, value, "", &mut found);
     found
@@ -66,7 +66,7 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str, found: &m
 }
 
 /// The members of `value` that `schema` does not define.
-pub fn strangers(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
+pub fn undefined_members(document: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let known = names(document, schema);
     let members = value.as_object().into_iter().flatten();
     members

@@ -39,7 +39,7 @@ impl Service {
     }
 
     /// The same with environment variables for other programs.
-    pub fn start_beside(
+    pub fn start_with_env(
         directory: &Path,
         settings: &[(&str, &str)],
         variables: &[(&str, &OsStr)],
@@ -49,19 +49,23 @@ impl Service {
     }
 
     /// The same with another limit of open files, in the syntax of `prlimit`: `soft:hard`.
-    pub fn limited(open_files: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
+    pub fn start_with_file_limit(
+        open_files: &str,
+        directory: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let mut prlimit = Command::new("prlimit");
         prlimit.arg(format!("--nofile={open_files}"));
         Self::run_by(prlimit, directory, settings)
     }
 
     /// The same, started by a program that executes the one in its arguments.
-    pub fn start_by(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
+    pub fn start_under(program: &str, directory: &Path, settings: &[(&str, &str)]) -> Self {
         Self::run_by(Command::new(program), directory, settings)
     }
 
     /// The same with default signal handlers, whatever signals the tests ignore.
-    pub fn start_hearing_signals(directory: &Path, settings: &[(&str, &str)]) -> Self {
+    pub fn start_with_default_signals(directory: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = with_default_signals(&on_any_port(directory, settings));
         Self::run(directory, &mut command)
     }
@@ -79,7 +83,7 @@ impl Service {
     }
 
     /// A service that may not listen yet. This does not wait for it.
-    pub fn begin(directory: &Path, settings: &[(&str, &str)]) -> Process {
+    pub fn spawn(directory: &Path, settings: &[(&str, &str)]) -> Process {
         Process::start_logging(&mut on_any_port(directory, settings), &log_in(directory))
     }
 
@@ -96,7 +100,7 @@ impl Service {
     }
 
     /// `headcount worker` in the same way, with its log in the file of [`log_in`].
-    pub fn begin_worker(directory: &Path, settings: &[(&str, &str)]) -> Process {
+    pub fn spawn_worker(directory: &Path, settings: &[(&str, &str)]) -> Process {
         let mut command = headcount(directory, settings, &["worker"]);
         Process::start_logging(&mut command, &log_in(directory))
     }
@@ -198,7 +202,7 @@ impl Service {
             .collect();
         let request = self.client.post(format!("{}/v1/pairs", self.url()));
         match request.json(&pairs).send().await {
-            Ok(answer) => answer.status().as_u16(),
+            Ok(response) => response.status().as_u16(),
             Err(_) => 0,
         }
     }
@@ -207,8 +211,8 @@ impl Service {
     pub async fn post_body(&self, body: &'static str) {
         let post = self.client.post(format!("{}/v1/pairs", self.url()));
         let post = post.header("content-type", "application/json");
-        let answer = post.body(body).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
+        let response = post.body(body).send().await.unwrap();
+        assert_eq!(response.status(), 200);
     }
 
     /// The count of `segment` over the full window.
@@ -224,17 +228,17 @@ impl Service {
 
     /// Gets a document below the service's URL.
     pub async fn get(&self, path: &str) -> Value {
-        let answer = self
+        let response = self
             .client
             .get(format!("{}{path}", self.url()))
             .send()
             .await;
-        answer.unwrap().json().await.unwrap()
+        response.unwrap().json().await.unwrap()
     }
 
     /// The same with the status, or 0 without a complete response.
     pub async fn try_get(&self, path: &str) -> (u16, Value) {
-        let Ok(answer) = self
+        let Ok(response) = self
             .client
             .get(format!("{}{path}", self.url()))
             .send()
@@ -242,8 +246,8 @@ impl Service {
         else {
             return (0, Value::Null);
         };
-        let status = answer.status().as_u16();
-        answer
+        let status = response.status().as_u16();
+        response
             .json()
             .await
             .map_or((0, Value::Null), |body| (status, body))
@@ -251,12 +255,12 @@ impl Service {
 
     /// Gets a string below the service's URL.
     pub async fn text(&self, path: &str) -> String {
-        let answer = self
+        let response = self
             .client
             .get(format!("{}{path}", self.url()))
             .send()
             .await;
-        answer.unwrap().text().await.unwrap()
+        response.unwrap().text().await.unwrap()
     }
 }
 
@@ -276,11 +280,11 @@ fn users(count: &Value) -> u64 {
 }
 
 /// Polls until there is a result, and fails the test at the deadline.
-pub async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn poll<T>(mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(result) = check().await {
+            return result;
         }
         assert!(began.elapsed() < DEADLINE, "no result before the deadline");
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -12,15 +12,15 @@ use stores::memory::MemoryCache;
 
 /// The shared state, which can be lost.
 #[derive(Debug, Default, Clone)]
-pub struct Shelf(Arc<Mutex<Arc<MemoryCache>>>);
+pub struct Backend(Arc<Mutex<Arc<MemoryCache>>>);
 
-impl Shelf {
+impl Backend {
     fn inner(&self) -> Arc<MemoryCache> {
         Arc::clone(&self.0.lock())
     }
 
     /// Loses everything, as FLUSHALL does.
-    pub fn lose(&self) {
+    pub fn flush(&self) {
         *self.0.lock() = Arc::default();
     }
 }
@@ -28,22 +28,22 @@ impl Shelf {
 /// The connection of one instance.
 #[derive(Debug, Default)]
 pub struct SharedCache {
-    shelf: Shelf,
-    away: AtomicBool,
+    backend: Backend,
+    unavailable: AtomicBool,
     unlocks_fail: AtomicU64,
     lists: AtomicU64,
 }
 
 impl SharedCache {
-    pub fn on(shelf: &Shelf) -> Self {
+    pub fn on(backend: &Backend) -> Self {
         Self {
-            shelf: shelf.clone(),
+            backend: backend.clone(),
             ..Self::default()
         }
     }
 
-    pub fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::SeqCst);
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.unavailable.store(unavailable, Ordering::SeqCst);
     }
 
     /// The next `number` unlocks fail.
@@ -57,9 +57,9 @@ impl SharedCache {
     }
 
     fn reach(&self) -> Result<Arc<MemoryCache>, CacheError> {
-        match self.away.load(Ordering::SeqCst) {
+        match self.unavailable.load(Ordering::SeqCst) {
             true => Err(CacheError::Unavailable("switched off".to_owned())),
-            false => Ok(self.shelf.inner()),
+            false => Ok(self.backend.inner()),
         }
     }
 }

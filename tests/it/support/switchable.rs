@@ -16,7 +16,7 @@ type Hook = Box<dyn Fn() + Send + Sync>;
 /// Forwards calls to the inner store, unless it is switched off.
 pub struct SwitchableStore {
     inner: Arc<dyn PairStore>,
-    away: AtomicBool,
+    unavailable: AtomicBool,
     keeps_every_slot: bool,
     at_once: usize,
     /// The segments of each `count_many` call, in the order in which the calls began.
@@ -24,7 +24,7 @@ pub struct SwitchableStore {
     /// The segments of single counts, in the order in which the counts began.
     counted: Mutex<Vec<Segment>>,
     running: AtomicUsize,
-    most_running: AtomicUsize,
+    max_running: AtomicUsize,
     lists: AtomicU64,
     /// Counts and lists wait for a permit, so that a test can block them.
     gate: Semaphore,
@@ -32,8 +32,8 @@ pub struct SwitchableStore {
     held: Mutex<HashMap<Segment, Arc<Semaphore>>>,
     failing: Mutex<HashSet<Segment>>,
     lists_fail: AtomicBool,
-    trend_away: AtomicBool,
-    has_no_trend: AtomicBool,
+    trend_unavailable: AtomicBool,
+    discards_trend: AtomicBool,
     during_counts: Mutex<Option<Hook>>,
     /// The noted erasures: the embedded store inside shares them with no other instance.
     erased: Mutex<Vec<Erasure>>,
@@ -58,21 +58,21 @@ impl SwitchableStore {
     pub fn new(inner: Arc<dyn PairStore>) -> Self {
         Self {
             inner,
-            away: AtomicBool::new(false),
+            unavailable: AtomicBool::new(false),
             keeps_every_slot: false,
             at_once: 1,
             groups: Mutex::default(),
             counted: Mutex::default(),
             running: AtomicUsize::new(0),
-            most_running: AtomicUsize::new(0),
+            max_running: AtomicUsize::new(0),
             lists: AtomicU64::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             list_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             held: Mutex::default(),
             failing: Mutex::default(),
             lists_fail: AtomicBool::new(false),
-            trend_away: AtomicBool::new(false),
-            has_no_trend: AtomicBool::new(false),
+            trend_unavailable: AtomicBool::new(false),
+            discards_trend: AtomicBool::new(false),
             during_counts: Mutex::default(),
             erased: Mutex::default(),
         }
@@ -87,15 +87,15 @@ impl SwitchableStore {
     }
 
     /// A store that counts this many segments in one call.
-    pub fn counting_together(at_once: usize) -> impl FnOnce(Arc<dyn PairStore>) -> Self {
+    pub fn with_group_size(at_once: usize) -> impl FnOnce(Arc<dyn PairStore>) -> Self {
         move |inner| Self {
             at_once,
             ..Self::new(inner)
         }
     }
 
-    pub fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::SeqCst);
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.unavailable.store(unavailable, Ordering::SeqCst);
     }
 
     /// The segments of each `count_many` call, in the order in which the calls began.
@@ -115,8 +115,8 @@ impl SwitchableStore {
     }
 
     /// The maximum number of concurrent counts.
-    pub fn most_running(&self) -> usize {
-        self.most_running.load(Ordering::SeqCst)
+    pub fn max_running(&self) -> usize {
+        self.max_running.load(Ordering::SeqCst)
     }
 
     /// How often the list of all segments was requested.
@@ -168,13 +168,13 @@ impl SwitchableStore {
         self.lists_fail.store(fail, Ordering::SeqCst);
     }
 
-    pub fn set_trend_away(&self, away: bool) {
-        self.trend_away.store(away, Ordering::SeqCst);
+    pub fn set_trend_unavailable(&self, unavailable: bool) {
+        self.trend_unavailable.store(unavailable, Ordering::SeqCst);
     }
 
     /// Trend points are accepted and dropped. Writing them takes real time, in which a paused clock advances.
-    pub fn forget_trend(&self) {
-        self.has_no_trend.store(true, Ordering::SeqCst);
+    pub fn discard_trend(&self) {
+        self.discards_trend.store(true, Ordering::SeqCst);
     }
 
     /// Sets a hook that runs during each count.
@@ -183,7 +183,7 @@ impl SwitchableStore {
     }
 
     fn reach(&self) -> Result<&dyn PairStore, StoreError> {
-        if self.away.load(Ordering::SeqCst) {
+        if self.unavailable.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("switched off".to_owned()));
         }
         Ok(&*self.inner)
@@ -191,7 +191,7 @@ impl SwitchableStore {
 
     fn begin(&self) -> Running<'_> {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most_running.fetch_max(running, Ordering::SeqCst);
+        self.max_running.fetch_max(running, Ordering::SeqCst);
         Running(&self.running)
     }
 
@@ -300,10 +300,10 @@ impl PairStore for SwitchableStore {
     }
 
     async fn record_trend(&self, points: &[TrendPoint]) -> Result<(), StoreError> {
-        if self.trend_away.load(Ordering::SeqCst) {
+        if self.trend_unavailable.load(Ordering::SeqCst) {
             return Err(StoreError::Unavailable("no trend now".to_owned()));
         }
-        if self.has_no_trend.load(Ordering::SeqCst) {
+        if self.discards_trend.load(Ordering::SeqCst) {
             return Ok(());
         }
         self.reach()?.record_trend(points).await

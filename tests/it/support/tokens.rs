@@ -21,7 +21,7 @@ pub fn token(name: &str, text: &str, scopes: &[Scope]) -> Token {
 }
 
 /// A service that requires a token and accepts this one, with the directory of its tokens file.
-pub async fn guarded(token: Token) -> (App, TempDir) {
+pub async fn app_with_token(token: Token) -> (App, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.toml");
     auth::edit(&path, |tokens| tokens.add(token)).unwrap();

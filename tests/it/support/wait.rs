@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Polls until the condition holds.
-pub async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
-    while !is_so().await {
+    while !condition().await {
         assert!(
             began.elapsed() < DEADLINE,
             "not within {DEADLINE:?}: {what}"

@@ -7,7 +7,7 @@ use headcount::open_files;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{answer, ask, assert_serves, skip, within};
+use super::{assert_serves, get, read_response, skip, within};
 use crate::support::service::Service;
 use crate::support::wait::until;
 
@@ -31,7 +31,7 @@ async fn ten_thousand_idle_connections_cost_little_and_are_closed() {
         ("MAX_CONNECTIONS", "10050"),
     ];
     // The usual soft limit, which the service has to raise.
-    let server = Service::limited("1024:12000", folder.path(), &settings);
+    let server = Service::start_with_file_limit("1024:12000", folder.path(), &settings);
     assert_eq!(
         server.logged("files open"),
         [""; 0],
@@ -47,7 +47,7 @@ async fn ten_thousand_idle_connections_cost_little_and_are_closed() {
         let mut stream = TcpStream::connect(server.address()).await.unwrap();
         // Every other connection has sent a request before.
         if n % 2 == 0 {
-            assert_eq!(ask(&mut stream, "/healthz").await.unwrap().0, 200);
+            assert_eq!(get(&mut stream, "/healthz").await.unwrap().0, 200);
         }
         idle.push(stream);
     }
@@ -79,7 +79,7 @@ async fn ten_thousand_idle_connections_cost_little_and_are_closed() {
 async fn a_file_limit_below_max_connections_is_logged_and_respected() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "2s")];
-    let server = Service::limited("300:300", folder.path(), &settings);
+    let server = Service::start_with_file_limit("300:300", folder.path(), &settings);
     let said = server.logged("max_connections is 16384");
     assert!(
         matches!(said.as_slice(), [line] if line.contains(" 300 files") && line.contains(" 150 connections")),
@@ -91,7 +91,7 @@ async fn a_file_limit_below_max_connections_is_logged_and_respected() {
     let mut others = Vec::new();
     for _ in 0..250 {
         others.push(TcpStream::connect(server.address()).await.unwrap());
-        assert_eq!(ask(&mut first, "/healthz").await.unwrap().0, 200);
+        assert_eq!(get(&mut first, "/healthz").await.unwrap().0, 200);
     }
     // Descriptors are left for files that are not client connections.
     let pair = br#"{"user_id":"u1","segment":"a"}"#;
@@ -101,7 +101,7 @@ async fn a_file_limit_below_max_connections_is_logged_and_respected() {
     );
     first.write_all(head.as_bytes()).await.unwrap();
     first.write_all(pair).await.unwrap();
-    assert_eq!(answer(&mut first).await.unwrap().0, 200);
+    assert_eq!(read_response(&mut first).await.unwrap().0, 200);
     assert!(server.process().open_files() < 300 - 50);
     // Waiting connections are accepted after the idle ones are closed.
     assert_serves(&server).await;
@@ -112,10 +112,10 @@ async fn a_file_limit_below_max_connections_is_logged_and_respected() {
 async fn without_a_descriptor_accepting_pauses_and_resumes() {
     let folder = tempfile::tempdir().unwrap();
     let settings = [("HEADER_TIMEOUT", "5m")];
-    let server = Service::limited("1000:1000", folder.path(), &settings);
+    let server = Service::start_with_file_limit("1000:1000", folder.path(), &settings);
     let mut known = TcpStream::connect(server.address()).await.unwrap();
     let failures = async |known: &mut TcpStream| {
-        let (_, text) = ask(known, "/metrics").await.unwrap();
+        let (_, text) = get(known, "/metrics").await.unwrap();
         let line = "headcount_http_accept_errors_total ";
         let found = text.lines().find_map(|found| found.strip_prefix(line));
         found.map_or(0, |value| value.parse::<u64>().unwrap())
@@ -158,12 +158,19 @@ async fn without_a_descriptor_accepting_pauses_and_resumes() {
         pair.len()
     );
     known.write_all(post.as_bytes()).await.unwrap();
-    assert_eq!(answer(&mut known).await.unwrap().0, 200, "writes continue");
+    assert_eq!(
+        read_response(&mut known).await.unwrap().0,
+        200,
+        "writes continue"
+    );
     set_limit(&server, 1000);
     for mut waiting in waiting {
-        let (status, _) = within("waiting requests get a response", answer(&mut waiting))
-            .await
-            .unwrap();
+        let (status, _) = within(
+            "waiting requests get a response",
+            read_response(&mut waiting),
+        )
+        .await
+        .unwrap();
         assert_eq!(status, 200);
     }
     assert_serves(&server).await;

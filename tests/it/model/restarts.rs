@@ -16,8 +16,8 @@ impl World {
     }
 
     pub async fn restart(&mut self, at: usize) -> Result<(), String> {
-        self.instances[at].store.mend();
-        self.instances[at].cache.mend();
+        self.instances[at].store.restore();
+        self.instances[at].cache.restore();
         self.release_of(at);
         // Requests are drained before the service is shut down.
         for _ in 0..100 {

@@ -9,7 +9,7 @@ async fn cors_allows_only_the_configured_origins() {
     let file = TokensFile::new(&[token("read", &[Scope::Read])]);
     let origins = ("cors_origins", "https://app.example, http://localhost:3000");
     let app = App::start_with(&[("tokens_file", file.path()), origins]).await;
-    let allowed = |response: &Answer| {
+    let allowed = |response: &Response| {
         let headers = &response.headers;
         assert!(!headers.contains_key("access-control-allow-credentials"));
         let origin = headers.get("access-control-allow-origin");

@@ -42,12 +42,12 @@ async fn missing_counts_respect_the_concurrency_limit_and_known_counts_do_not_wa
     rig.record(&["u1", "u2", "u3"], "in the cache").await;
     rig.refresh().await;
     rig.get("in memory").await;
-    rig.shelf.lose();
+    rig.backend.flush();
     rig.fresh("in the cache").await;
     let before = rig.store.counts();
 
     // A new process: its memory has none of the 500 counts.
-    let cold = Arc::new(rig.beside());
+    let cold = Arc::new(rig.another_instance());
     cold.store.hold();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -78,7 +78,7 @@ async fn missing_counts_respect_the_concurrency_limit_and_known_counts_do_not_wa
         500,
         "each segment is counted once"
     );
-    assert_eq!(cold.store.most_running(), 2);
+    assert_eq!(cold.store.max_running(), 2);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn counts_in_memory_are_served_without_cache_and_store() {
     rig.record_in(&["u1"], &borrowed(&all)).await;
     rig.refresh().await;
     let before = rig.store.counts();
-    rig.cache.set_away(true);
+    rig.cache.set_unavailable(true);
     for segment in &all {
         let response = rig.get(segment).await;
         assert_eq!((response.source, response.stale), (Source::Memory, false));
@@ -105,11 +105,11 @@ async fn counts_in_memory_are_served_without_cache_and_store() {
     let counted = rig.store.counts() - before;
     assert_eq!(counted, 2, "in the background, two at a time");
     rig.store.release();
-    rig.until_counts(before + all.len()).await;
+    rig.wait_for_counts(before + all.len()).await;
     settle().await;
     let renewed = rig.get(&all[9]).await.count.as_of;
     assert_eq!(renewed, rig.clock.now());
-    assert_eq!(rig.store.most_running(), 2);
+    assert_eq!(rig.store.max_running(), 2);
 }
 
 #[tokio::test]
@@ -119,10 +119,10 @@ async fn counts_lost_by_the_cache_are_served_from_memory_while_every_permit_is_t
     rig.record_in(&["u1"], &borrowed(&all)).await;
     rig.refresh().await;
     let before = rig.store.counts();
-    rig.shelf.lose();
+    rig.backend.flush();
     rig.store.hold();
     let others = ["x", "y"].map(|name| spawn_get(&rig, name));
-    rig.until_counts(before + 2).await;
+    rig.wait_for_counts(before + 2).await;
     for segment in &all {
         let response = rig.get(segment).await;
         assert_eq!((response.source, response.stale), (Source::Memory, false));
@@ -134,7 +134,7 @@ async fn counts_lost_by_the_cache_are_served_from_memory_while_every_permit_is_t
     );
     rig.store.release();
     join_all(others).await;
-    rig.until_counts(before + 2 + all.len()).await;
+    rig.wait_for_counts(before + 2 + all.len()).await;
     settle().await;
     let cached = rig.cache.get(&name(&all[9]), rig.full()).await.unwrap();
     assert_eq!(cached.unwrap().count.users, 1, "the cache has them again");
@@ -146,7 +146,7 @@ async fn concurrent_fresh_reads_of_one_segment_share_the_next_count() {
     rig.record(&["u1"], "a").await;
     rig.store.hold();
     let first = spawn_fresh(&rig, "a");
-    rig.until_counts(1).await;
+    rig.wait_for_counts(1).await;
     rig.record(&["u2"], "a").await;
     let others: Vec<_> = (0..299).map(|_| spawn_fresh(&rig, "a")).collect();
     settle().await;
@@ -167,7 +167,7 @@ async fn a_fresh_read_does_not_join_a_count_in_flight() {
     // The store has counted, but its response is delayed.
     rig.store.hold();
     let early = spawn_get(&rig, "a");
-    rig.until_counts(1).await;
+    rig.wait_for_counts(1).await;
     let late = spawn_fresh(&rig, "a");
     let joins = spawn_get(&rig, "a");
     settle().await;
@@ -197,7 +197,7 @@ async fn windows_of_one_segment_are_counted_two_at_a_time() {
     for reader in readers {
         assert_eq!(reader.await.unwrap().count.users, 1);
     }
-    assert_eq!((rig.store.counts(), rig.store.most_running()), (400, 2));
+    assert_eq!((rig.store.counts(), rig.store.max_running()), (400, 2));
 }
 
 #[tokio::test]
@@ -217,7 +217,7 @@ async fn reads_of_made_up_segments_do_not_starve_others() {
     });
     settle().await;
     for number in 1..=4 {
-        rig.until_counts(before + number).await;
+        rig.wait_for_counts(before + number).await;
         rig.store.release_one();
     }
     assert_eq!(known.await.unwrap().source, Source::Store);
@@ -235,9 +235,9 @@ async fn a_refresh_and_readers_share_permits_fairly() {
     let all = names(20);
     rig.record_in(&["u1"], &borrowed(&all)).await;
     rig.refresh().await;
-    rig.shelf.lose();
+    rig.backend.flush();
     let before = rig.store.counts();
-    let cold = Arc::new(Rig::beside(&rig));
+    let cold = Arc::new(Rig::another_instance(&rig));
     cold.store.hold();
     let readers: Vec<_> = names(20)
         .iter()
@@ -264,7 +264,7 @@ async fn a_count_that_outlives_its_reader_reaches_the_cache() {
     rig.record(&["u1"], "a").await;
     rig.store.hold();
     let reader = spawn_get(&rig, "a");
-    rig.until_counts(1).await;
+    rig.wait_for_counts(1).await;
     reader.abort();
     assert!(reader.await.unwrap_err().is_cancelled());
     rig.store.release();
@@ -280,7 +280,7 @@ async fn a_queued_count_of_a_made_up_segment_is_dropped_when_its_reader_leaves()
     let rig = Arc::new(Rig::new().await);
     rig.store.hold();
     let readers: Vec<_> = names(10).iter().map(|name| spawn_get(&rig, name)).collect();
-    rig.until_counts(2).await;
+    rig.wait_for_counts(2).await;
     for reader in readers {
         reader.abort();
     }
@@ -377,7 +377,7 @@ async fn shutdown_cancels_running_counts() {
         let rig = Arc::clone(&rig);
         async move { rig.counts.get(&name("a"), rig.full(), false).await }
     });
-    rig.until_counts(1).await;
+    rig.wait_for_counts(1).await;
     rig.supervisor.end().await;
     reader.await.unwrap().unwrap_err();
 }

@@ -3,12 +3,12 @@
 use std::io::Write;
 
 /// Prints a line.
-pub fn say(line: &str) {
+pub fn print_line(line: &str) {
     let line = format!("{line}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Prints which tests are skipped, and what they need.
 pub fn skip(what: &str) {
-    say(&format!("SKIPPED: tests that need {what}"));
+    print_line(&format!("SKIPPED: tests that need {what}"));
 }

@@ -8,7 +8,7 @@ fn lines(pairs: usize) -> String {
         .collect()
 }
 
-async fn post(app: &App, authorization: &str, pairs: usize) -> Answer {
+async fn post(app: &App, authorization: &str, pairs: usize) -> Response {
     app.post_with(&[NDJSON, ("authorization", authorization)], lines(pairs))
         .await
 }

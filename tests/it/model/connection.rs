@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::steps::{Call, Fate, Mode};
-use super::wire::{HeldCall, Said, Wire};
+use super::wire::{HeldCall, Report, Wire};
 use crate::support::proxy::Proxy;
 
 /// The time after a connection recovers until its user has noticed, and has reported the gaps.
 const RECOVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub enum Line {
+pub enum Connection {
     Wire(Arc<Wire>),
     Proxied(Proxied),
 }
@@ -41,7 +41,7 @@ impl Proxied {
     fn set(&self, mode: Mode) {
         match mode {
             Mode::Up => self.proxy.restore(),
-            Mode::Away => self.proxy.cut(),
+            Mode::Down => self.proxy.cut(),
             Mode::Stalled => self.proxy.stall(),
         }
         let mut state = self.state.lock();
@@ -50,13 +50,13 @@ impl Proxied {
         }
     }
 
-    fn was_troubled(&self, since: Instant) -> bool {
+    fn was_faulty(&self, since: Instant) -> bool {
         let (mode, changed) = *self.state.lock();
         mode != Mode::Up || changed.is_some_and(|at| at >= since)
     }
 }
 
-impl Line {
+impl Connection {
     pub fn set(&self, mode: Mode) {
         match self {
             Self::Wire(wire) => wire.set(mode),
@@ -65,17 +65,17 @@ impl Line {
     }
 
     /// Restores the connection.
-    pub fn mend(&self) {
+    pub fn restore(&self) {
         match self {
-            Self::Wire(wire) => wire.mend(),
+            Self::Wire(wire) => wire.restore(),
             Self::Proxied(proxied) => proxied.set(Mode::Up),
         }
     }
 
-    pub fn die(&self) {
+    pub fn kill(&self) {
         match self {
-            Self::Wire(wire) => wire.die(),
-            Self::Proxied(proxied) => proxied.set(Mode::Away),
+            Self::Wire(wire) => wire.kill(),
+            Self::Proxied(proxied) => proxied.set(Mode::Down),
         }
     }
 
@@ -94,25 +94,25 @@ impl Line {
     }
 
     /// What was reported about pending counters since the last call. Behind a proxy only the possibilities are known.
-    pub fn take_said(&self) -> Vec<Said> {
+    pub fn take_reports(&self) -> Vec<Report> {
         match self {
-            Self::Wire(wire) => wire.take_said(),
+            Self::Wire(wire) => wire.take_reports(),
             Self::Proxied(proxied) => {
                 let since = Instant::now().checked_sub(RECOVERY);
                 let all = super::steps::SEGMENTS.len();
                 let names = (0..all).map(super::world::segment).collect();
-                match since.is_none_or(|since| proxied.was_troubled(since)) {
-                    true => vec![Said::NotNoted(names)],
-                    false => vec![Said::Gap(names)],
+                match since.is_none_or(|since| proxied.was_faulty(since)) {
+                    true => vec![Report::NotNoted(names)],
+                    false => vec![Report::Gap(names)],
                 }
             }
         }
     }
 
-    pub fn was_troubled(&self, since: Instant) -> bool {
+    pub fn was_faulty(&self, since: Instant) -> bool {
         match self {
-            Self::Wire(wire) => wire.was_troubled(since),
-            Self::Proxied(proxied) => proxied.was_troubled(since),
+            Self::Wire(wire) => wire.was_faulty(since),
+            Self::Proxied(proxied) => proxied.was_faulty(since),
         }
     }
 

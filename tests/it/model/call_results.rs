@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::counts::{CountResult, Listed, Source};
 use engine::ingest::Durability;
 
-use super::calls::{Answered, Call};
+use super::calls::{Call, CallResult};
 use super::checks::{self, promise, slot};
 use super::clock::Moment;
 use super::steps::{SEGMENTS, Step, WINDOWS};
@@ -16,23 +16,23 @@ use super::world::World;
 const TRUSTED_FOR: Duration = Duration::from_secs(120);
 
 impl World {
-    pub fn check(&mut self, call: &Call, answered: Answered, now: Moment) -> Result<(), String> {
-        if answered.is_error() && !matches!(answered, Answered::Counted(_)) {
-            let was_troubled = self.was_troubled(call);
+    pub fn check(&mut self, call: &Call, answered: CallResult, now: Moment) -> Result<(), String> {
+        if answered.is_error() && !matches!(answered, CallResult::Counted(_)) {
+            let was_faulty = self.store_was_faulty(call);
             promise!(
-                was_troubled,
+                was_faulty,
                 "{answered:?}, although the store was available all the time"
             );
         }
         match (&call.step, answered) {
-            (_, Answered::Wrote(Ok(Durability::Stored))) => {
+            (_, CallResult::Wrote(Ok(Durability::Stored))) => {
                 self.truth.settle(call.number, Became::Stored(now));
             }
-            (_, Answered::Wrote(Ok(Durability::Spooled))) => {
+            (_, CallResult::Wrote(Ok(Durability::Spooled))) => {
                 promise!(self.shared.setup.has_spool, "spooled without a spool");
                 self.truth.settle(call.number, Became::Spooled);
             }
-            (_, Answered::Wrote(Err(_))) => {
+            (_, CallResult::Wrote(Err(_))) => {
                 promise!(
                     !self.shared.setup.has_spool,
                     "refused although there is a spool"
@@ -46,7 +46,7 @@ impl World {
                     fresh,
                     ..
                 },
-                Answered::Counted(counted),
+                CallResult::Counted(counted),
             ) => {
                 let key = (call.at, segment, window);
                 match counted {
@@ -56,7 +56,7 @@ impl World {
                         // cache.
                         let is_jump = self.jumped.is_some_and(|at| at >= call.began);
                         promise!(
-                            self.was_troubled(call) || (is_jump && self.was_held_up(call)),
+                            self.store_was_faulty(call) || (is_jump && self.was_held_up(call)),
                             "no count: {error}"
                         );
                         let known = self.known.get(&key);
@@ -65,8 +65,8 @@ impl World {
                     }
                 }
             }
-            (_, Answered::Listed(Ok(list))) => self.check_list(call, &list, now)?,
-            (&Step::Members { user, .. }, Answered::Members(Ok(found))) => {
+            (_, CallResult::Listed(Ok(list))) => self.check_list(call, &list, now)?,
+            (&Step::Members { user, .. }, CallResult::Members(Ok(found))) => {
                 let until = (self.shared.time.latest(), now);
                 let time = &self.shared.time;
                 checks::memberships(
@@ -79,7 +79,7 @@ impl World {
                     until,
                 )?;
             }
-            (&Step::Trend { segment, .. }, Answered::Trend(Ok(points))) => {
+            (&Step::Trend { segment, .. }, CallResult::Trend(Ok(points))) => {
                 for point in points {
                     let window = self.window(0);
                     checks::count(
@@ -93,7 +93,7 @@ impl World {
                     )?;
                 }
             }
-            (_, Answered::Erased(erased)) => self.check_erased(call, erased.ok(), now)?,
+            (_, CallResult::Erased(erased)) => self.check_erased(call, erased.ok(), now)?,
             _ => {}
         }
         Ok(())
@@ -103,14 +103,14 @@ impl World {
     /// and the clock of the timers may jump meanwhile.
     fn was_held_up(&self, call: &Call) -> bool {
         let cache = &self.instances[call.at].cache;
-        cache.was_troubled(call.began) || self.was_troubled(call)
+        cache.was_faulty(call.began) || self.store_was_faulty(call)
     }
 
-    pub fn was_troubled(&self, call: &Call) -> bool {
+    pub fn store_was_faulty(&self, call: &Call) -> bool {
         // A store that did not respond is not called for a while.
         let since = call.began.checked_sub(Duration::from_secs(10));
         let store = &self.instances[call.at].store;
-        store.was_troubled(since.unwrap_or(call.began))
+        store.was_faulty(since.unwrap_or(call.began))
     }
 
     fn check_count(
@@ -130,11 +130,11 @@ impl World {
         let time = &self.shared.time;
         checks::count(&self.truth, time, segment, window, answer.count, by, now)?;
         // The cache in memory is not expected to fail, so an instance trusts its own entries.
-        let own = self.is_there().then_some(call.at);
+        let own = self.is_remote().then_some(call.at);
         checks::bound(&self.truth, time, segment, answer, call.begun, clock, own)?;
-        let was_troubled = self.was_held_up(call);
+        let was_faulty = self.was_held_up(call);
         let course = (call.begun, clock);
-        checks::provenance(time, answer, course, TRUSTED_FOR, was_troubled)?;
+        checks::provenance(time, answer, course, TRUSTED_FOR, was_faulty)?;
         let as_of = answer.count.as_of;
         let (latest, since) = self.known.get(&key).copied().unwrap_or((as_of, now));
         // A count in the store is as of the clock of the instance that counts, and clocks of instances may differ.

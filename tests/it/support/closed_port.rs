@@ -6,9 +6,9 @@ use tokio::net::TcpSocket;
 
 /// Bound and not listening: connections are refused, and the system does not assign the port to another process.
 #[derive(Debug)]
-pub struct Nobody(TcpSocket);
+pub struct ClosedPort(TcpSocket);
 
-impl Nobody {
+impl ClosedPort {
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

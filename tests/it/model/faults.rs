@@ -17,7 +17,7 @@ const FARTHEST: Duration = Duration::from_secs(600);
 impl World {
     /// Advances all clocks, and the timers where possible.
     pub async fn pass(&mut self, by: Duration) {
-        if self.is_there() {
+        if self.is_remote() {
             self.shared.time.pass(by.min(FARTHEST));
         } else {
             self.shared.time.pass(by);
@@ -28,7 +28,7 @@ impl World {
 
     /// The maximum real run time of timers.
     pub fn longest_wait(&self) -> Duration {
-        match self.is_there() {
+        match self.is_remote() {
             true => Duration::from_millis(400),
             false => Duration::MAX,
         }
@@ -36,15 +36,15 @@ impl World {
 
     pub async fn flush(&self) {
         match &self.shared.site {
-            Site::Here { shelf, .. } => shelf.flush(&self.settings.frame).await,
-            Site::There(servers) => servers.flush_cache().await,
+            Site::Local { cache_backend, .. } => cache_backend.flush(&self.settings.frame).await,
+            Site::Remote(servers) => servers.flush_cache().await,
         }
     }
 
     pub async fn kill_cache(&self) {
         match &self.shared.site {
-            Site::Here { shelf, .. } => shelf.flush(&self.settings.frame).await,
-            Site::There(servers) => servers.kill_cache().await,
+            Site::Local { cache_backend, .. } => cache_backend.flush(&self.settings.frame).await,
+            Site::Remote(servers) => servers.kill_cache().await,
         }
         for instance in &self.instances {
             instance.cache.note_kill();
@@ -53,37 +53,37 @@ impl World {
 
     pub async fn kill_store(&mut self) {
         match &self.shared.site {
-            Site::Here { .. } => self.kill_store_here(),
-            Site::There(servers) => servers.kill_store().await,
+            Site::Local { .. } => self.kill_local_store(),
+            Site::Remote(servers) => servers.kill_store().await,
         }
         for instance in &self.instances {
             instance.store.note_kill();
         }
     }
 
-    fn kill_store_here(&mut self) {
+    fn kill_local_store(&mut self) {
         let left = self.fresh_folder();
         let folder = self.store_folder();
-        let Site::Here { stock, .. } = &self.shared.site else {
+        let Site::Local { store_backend, .. } = &self.shared.site else {
             return;
         };
         instance::copy(&folder, &left);
-        let former = Arc::clone(&stock.store.lock());
+        let former = Arc::clone(&store_backend.store.lock());
         // Immediately, so that no call uses a closed store.
         block_on(PairStore::close(&*former)).unwrap();
         drop(former);
         std::fs::remove_dir_all(&folder).unwrap();
         std::fs::rename(&left, &folder).unwrap();
         let options = EmbeddedOptions::new(&folder, self.settings.frame);
-        *stock.store.lock() = Arc::new(EmbeddedStore::open(options).unwrap());
+        *store_backend.store.lock() = Arc::new(EmbeddedStore::open(options).unwrap());
     }
 
     /// Expires what would take long: locks that were not released, and trust in old lists.
     pub async fn pass_long(&mut self) {
         match &self.shared.site {
             // Longer than the TTL of a lock, and longer than a list of segments is trusted.
-            Site::Here { .. } => tokio::time::advance(Duration::from_secs(3601)).await,
-            Site::There(servers) => servers.pass_time().await,
+            Site::Local { .. } => tokio::time::advance(Duration::from_secs(3601)).await,
+            Site::Remote(servers) => servers.pass_time().await,
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 const DEADLINE: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy)]
-pub enum Moment {
+pub enum KillPoint {
     /// After this number of responses, with other requests in flight, plus this number of microseconds.
     Responses(usize, u64),
     /// This number of microseconds after the start of the load.
@@ -20,8 +20,8 @@ pub enum Moment {
     Rotation(u64),
 }
 
-impl Moment {
-    /// A random moment. Without snapshots it is never `Snapshot`.
+impl KillPoint {
+    /// A random kill point. Without snapshots it is never `Snapshot`.
     pub fn any(random: &mut fastrand::Rng, has_snapshots: bool) -> Self {
         match random.u8(..8) {
             0 | 1 => Self::Responses(random.usize(1..60), random.u64(..3_000)),
@@ -32,7 +32,7 @@ impl Moment {
         }
     }
 
-    /// Waits for the moment. The last part runs in a thread of its own, so that the kill is on time.
+    /// Waits for the kill point. The last part runs in a thread of its own, so that the kill is on time.
     pub async fn wait(self, dir: &Path, answered: &mut UnboundedReceiver<()>) {
         if let Self::Responses(responses, _) = self {
             for _ in 0..responses {

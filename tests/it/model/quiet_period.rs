@@ -33,15 +33,15 @@ fn is_quiet(answer: &CountResult, is_kept: bool) -> bool {
 impl World {
     pub async fn quiet(&mut self) -> Result<(), String> {
         for instance in &self.instances {
-            instance.store.mend();
-            instance.cache.mend();
+            instance.store.restore();
+            instance.cache.restore();
         }
         // Clocks that stand still can't be compared.
         self.shared.time.set_back(Duration::ZERO);
         self.release_all(|_| true);
         let began = std::time::Instant::now();
         self.settle().await?;
-        while self.is_there() && !self.running.is_empty() && began.elapsed() < PATIENCE {
+        while self.is_remote() && !self.running.is_empty() && began.elapsed() < PATIENCE {
             self.settle().await?;
         }
         promise!(self.running.is_empty(), "calls hang: {:?}", self.running);
@@ -50,7 +50,7 @@ impl World {
         self.truth.all_delivered(delivered);
         self.pass_long().await;
         self.settle().await?;
-        if !self.is_there() {
+        if !self.is_remote() {
             // Over real servers this much time does not pass.
             self.truth.all_erasures_read();
         }
@@ -77,7 +77,7 @@ impl World {
                 return Ok(());
             }
             promise!(
-                self.is_there() && asked.elapsed() < PATIENCE,
+                self.is_remote() && asked.elapsed() < PATIENCE,
                 "a refresh failed without a fault: {refreshed:?}"
             );
             sleep(Duration::from_millis(100)).await;
@@ -96,13 +96,13 @@ impl World {
                 }
             }
             if is_delivered {
-                if self.is_there() {
+                if self.is_remote() {
                     // Gaps are reported within a tenth of a second.
                     sleep(Duration::from_millis(300)).await;
                 }
                 return Ok(());
             }
-            let pause = match self.is_there() {
+            let pause = match self.is_remote() {
                 true => Duration::from_millis(50),
                 false => PAUSE,
             };
@@ -123,7 +123,7 @@ impl World {
         is_kept: bool,
     ) -> Result<CountResult, String> {
         let counts = self.instances[at].headcount.counts();
-        let mut tries = if self.is_there() { 50 } else { 1 };
+        let mut tries = if self.is_remote() { 50 } else { 1 };
         loop {
             let answer = counts.get(&segment(index), window, fresh).await;
             let answer = answer.map_err(|error| error.to_string())?;
@@ -192,8 +192,8 @@ impl World {
         for instance in &self.instances {
             instance.end().await;
         }
-        if let Site::Here { stock, .. } = &self.shared.site {
-            let store = std::sync::Arc::clone(&stock.store.lock());
+        if let Site::Local { store_backend, .. } = &self.shared.site {
+            let store = std::sync::Arc::clone(&store_backend.store.lock());
             store.close().await.unwrap();
         }
     }

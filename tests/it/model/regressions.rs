@@ -37,15 +37,15 @@ fn an_expired_count_is_stale_in_every_response() {
         has_memory: true,
         ..ONE
     };
-    let away = Step::Connection {
+    let down = Step::Connection {
         at: 0,
         part: Part::Store,
-        mode: Mode::Away,
+        mode: Mode::Down,
     };
     let passes = Step::Pass(130);
     keeps(
         setup,
-        vec![count(false), away, passes, count(false), count(false)],
+        vec![count(false), down, passes, count(false), count(false)],
     );
 }
 
@@ -110,10 +110,10 @@ fn a_segment_that_the_cache_lost_returns_no_earlier_count() {
         at: 0,
         only: Some(0),
     };
-    let away = Step::Connection {
+    let down = Step::Connection {
         at: 0,
         part: Part::Store,
-        mode: Mode::Away,
+        mode: Mode::Down,
     };
     keeps(
         ONE,
@@ -123,7 +123,7 @@ fn a_segment_that_the_cache_lost_returns_no_earlier_count() {
             Step::Flush,
             Step::Pass(600),
             count(false),
-            away,
+            down,
             count(false),
         ],
     );
@@ -160,16 +160,16 @@ fn a_pair_after_an_erasure_counts_when_a_restart_set_the_clock_back() {
         has_spool: true,
         ..ONE
     };
-    let away = Step::Connection {
+    let down = Step::Connection {
         at: 0,
         part: Part::Store,
-        mode: Mode::Away,
+        mode: Mode::Down,
     };
     let erase = Step::Forget { at: 0, user: 4 };
     let crash = Step::Crash { at: 0 };
     keeps(
         setup,
-        vec![Step::SetBack(1), erase, crash, away, write(0, 4)],
+        vec![Step::SetBack(1), erase, crash, down, write(0, 4)],
     );
 }
 
@@ -181,10 +181,10 @@ fn an_erasure_from_the_future_is_applied_once() {
         has_spool: true,
         ..ONE
     };
-    let away = Step::Connection {
+    let down = Step::Connection {
         at: 1,
         part: Part::Store,
-        mode: Mode::Away,
+        mode: Mode::Down,
     };
     let steps = vec![
         Step::Forget { at: 0, user: 4 },
@@ -192,7 +192,7 @@ fn an_erasure_from_the_future_is_applied_once() {
         Step::Crash { at: 1 },
         Step::Pass(300),
         Step::Pass(61),
-        away,
+        down,
         Step::SetBack(1),
         write(1, 4),
         write(0, 0),

@@ -8,7 +8,7 @@ fn pair(user: &str) -> String {
     json!({"user_id": user, "segment": "a"}).to_string()
 }
 
-async fn post_pair(app: &App, headers: &[(&'static str, &str)]) -> Answer {
+async fn post_pair(app: &App, headers: &[(&'static str, &str)]) -> Response {
     let headers = [&[NDJSON], headers].concat();
     app.post_with(&headers, pair("u1")).await
 }

@@ -24,8 +24,8 @@ fn names() -> Vec<String> {
 /// A rig whose store counts 25 segments in one call. It has `SEGMENTS` segments of one user each, none of which was
 /// counted yet.
 async fn unknown(parallelism: usize) -> Arc<Rig> {
-    let together = SwitchableStore::counting_together(25);
-    let rig = Rig::over(parallelism, Duration::ZERO, together).await;
+    let together = SwitchableStore::with_group_size(25);
+    let rig = Rig::with_store(parallelism, Duration::ZERO, together).await;
     let names = names();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     rig.record_in(&["u1"], &names).await;
@@ -92,7 +92,7 @@ async fn segments_known_to_be_small_are_counted_together_and_exactly() {
     }
 
     // A new process reads from the cache which segments are small.
-    let other = rig.beside();
+    let other = rig.another_instance();
     other.refresh().await;
     let sizes: Vec<usize> = rig.store.groups()[3..].iter().map(Vec::len).collect();
     assert_eq!(sizes, [25, 25, 11]);
@@ -144,12 +144,12 @@ async fn a_panic_in_a_group_is_contained() {
 #[tokio::test]
 async fn an_unavailable_store_is_not_called_for_each_segment_of_a_group() {
     let rig = known(2).await;
-    rig.store.set_away(true);
+    rig.store.set_unavailable(true);
     let run = begin(&rig).await.unwrap();
     assert!(matches!(run, Err(StoreError::Unavailable(_))), "{run:?}");
     settle().await;
     assert_eq!(rig.store.counts(), SEGMENTS, "none alone");
-    rig.store.set_away(false);
+    rig.store.set_unavailable(false);
     let before = rig.store.groups().len();
     assert_eq!(rig.refresh().await, (SEGMENTS as u64, 0));
     assert_eq!(
@@ -174,7 +174,7 @@ async fn a_request_joins_a_waiting_group() {
     let rig = known(2).await;
     rig.store.hold();
     let others = ["x", "y"].map(|segment| ask(&rig, segment, true));
-    rig.until_counts(SEGMENTS + 2).await;
+    rig.wait_for_counts(SEGMENTS + 2).await;
     let run = begin(&rig);
     settle().await;
     assert_eq!(rig.store.groups().len(), 0, "both permits are taken");
@@ -190,7 +190,7 @@ async fn a_request_joins_a_waiting_group() {
     }
     assert_eq!(rig.store.counts(), SEGMENTS + 2, "no other single count");
     assert_eq!(rig.store.groups().len(), 3);
-    assert_eq!(rig.store.most_running(), 2);
+    assert_eq!(rig.store.max_running(), 2);
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_request_joins_a_running_group_or_the_next_count() {
     let run = begin(&rig);
     until_groups(&rig, 2).await;
     // Memory knows one user of each segment.
-    rig.shelf.lose();
+    rig.backend.flush();
     rig.record_in(&["u2"], &["s00", "s01"]).await;
     let (joined, fresh) = (ask(&rig, "s00", false), ask(&rig, "s01", true));
     settle().await;
@@ -217,7 +217,7 @@ async fn a_request_joins_a_running_group_or_the_next_count() {
         ["s01"],
         "only the fresh count"
     );
-    assert_eq!(rig.store.most_running(), 2);
+    assert_eq!(rig.store.max_running(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,7 +101,7 @@ async fn a_signal_ends_a_waiting_start() {
     let url = silent.url();
     let settings = [&influx(&url)[..], &[("refresh_interval", "1s")]].concat();
     let directory = tempfile::tempdir().unwrap();
-    let mut worker = Service::begin_worker(directory.path(), &settings);
+    let mut worker = Service::spawn_worker(directory.path(), &settings);
     poll(async || (!silent.requests().is_empty()).then_some(())).await;
     worker.signal("TERM");
     assert_eq!(exit_code(&mut worker).await, Some(0));
@@ -174,7 +174,7 @@ async fn a_spool_is_unlocked_when_shut_down_returns_and_soon_after_a_drop() {
     let inner = inner.unwrap().store;
     let open = async || {
         let store = SwitchableStore::new(inner.clone());
-        store.set_away(true);
+        store.set_unavailable(true);
         let opened = Opened {
             store: Arc::new(store),
             newest: None,

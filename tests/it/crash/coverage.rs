@@ -3,14 +3,14 @@
 use std::fmt;
 use std::path::Path;
 
+use super::kill_point::names;
 use super::ledger::Settled;
-use super::moment::names;
 
 /// The size of an empty log file, which has only its header.
 const HEADER: u64 = 32;
 
 #[derive(Debug, Default)]
-pub struct Traces {
+pub struct Coverage {
     pub rounds: usize,
     pub kills: usize,
     /// Kills during a start.
@@ -35,7 +35,7 @@ pub struct Traces {
     pub pairs: usize,
 }
 
-impl Traces {
+impl Coverage {
     /// Inspects the files that a killed process left.
     pub fn inspect(&mut self, dir: &Path) {
         self.kills += 1;
@@ -79,7 +79,7 @@ impl Traces {
     }
 }
 
-impl fmt::Display for Traces {
+impl fmt::Display for Coverage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             rounds,
