@@ -10,7 +10,7 @@ use warp::http::{Request, Response};
 
 use super::problem::Cause;
 use super::request_id::{self, REQUEST_ID};
-use super::service::{Handled, Route, name_of};
+use super::service::{Handled, RequestContext, name_of};
 use telemetry::Metrics;
 
 /// Records each response. Cloning is cheap.
@@ -19,14 +19,16 @@ pub(super) struct AccessLog {
     metrics: Arc<Metrics>,
 }
 
-/// The span of `request`, which has the extensions [`Route`] and [`RequestId`].
+/// The span of `request`, which has the extensions [`RequestContext`] and [`RequestId`].
 pub(super) fn span<B>(request: &Request<B>) -> Span {
     let extensions = request.extensions();
     tracing::debug_span!(
         "request",
         request_id = request_id::as_str(extensions.get::<RequestId>().map(RequestId::header_value)),
         method = name_of(request.method()),
-        route = extensions.get().map_or("", |Route(route)| route.template),
+        route = extensions
+            .get()
+            .map_or("", |context: &RequestContext| context.route.template),
     )
 }
 

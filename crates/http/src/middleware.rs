@@ -1,22 +1,24 @@
-//! The middleware around [`Web`], from the outside: the activity of the connection, the request id, the resource, the span
-//! with metrics and access log, default headers, CORS, and compression of responses.
+//! The middleware around [`Web`], from the outside: the activity of the connection, the resource, default headers, the request
+//! id, the span with metrics and access log, CORS, and compression of responses.
+//!
+//! Each layer moves the request, the response and the future of the next layer: about 0.15 microseconds of CPU time. So what
+//! needs no layer of `tower-http` happens in one function around all of them.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
-use tower::util::{BoxCloneSyncService, option_layer};
-use tower::{ServiceBuilder, ServiceExt};
+use tower::util::option_layer;
+use tower::{Service, ServiceBuilder};
 use tower_http::CompressionLevel;
 use tower_http::classify::{NeverClassifyEos, ServerErrorsFailureClass};
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::{CompressionBody, CompressionLayer};
 use tower_http::cors::CorsLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
-use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::trace::{self, TraceLayer};
-use warp::http::header::{CACHE_CONTROL, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use warp::http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use warp::http::{Request, Response, Version};
 
 use super::access_log::{self, AccessLog};
@@ -25,7 +27,7 @@ use super::delivered_body::DeliveredBody;
 use super::request_id;
 use super::resource::Kind;
 use super::response_budget::{BudgetedBody, WarpBody};
-use super::service::{ConnectionInfo, Handled, Route, Web};
+use super::service::{ConnectionInfo, Handled, RequestContext, Web};
 use telemetry::Metrics;
 
 /// Smaller responses are not compressed: a count fits one packet, and compression would only cost CPU time.
@@ -40,21 +42,27 @@ type LayeredBody = trace::ResponseBody<
     (),
 >;
 
-/// [`Web`] with all layers.
-pub(super) type Stack = BoxCloneSyncService<Request<Incoming>, Response<LayeredBody>, Infallible>;
+/// A response that the connection delivers.
+type Delivered = Response<DeliveredBody<LayeredBody>>;
 
-/// The outermost service, one for each connection: it records the activity of the connection.
+/// [`Web`] with all layers, as a function: a service behind a pointer would cost each request two more allocations.
+pub(super) type Stack = dyn Fn(ConnectionInfo, Request<Incoming>) -> BoxFuture<'static, Result<Delivered, Infallible>>
+    + Send
+    + Sync;
+
+/// The outermost service, one for each connection.
 pub(super) struct ConnectionService {
     pub(super) stack: Arc<Stack>,
     pub(super) connection: ConnectionInfo,
 }
 
 /// `web` with all layers. All connections share it.
-pub(super) fn around(web: Web, cors: Option<CorsLayer>, metrics: &Arc<Metrics>) -> Stack {
+pub(super) fn around(web: Web, cors: Option<CorsLayer>, metrics: &Arc<Metrics>) -> Arc<Stack> {
     let web = Arc::new(web);
     let inner = tower::service_fn(move |request| {
         let web = Arc::clone(&web);
-        async move { web.handle(request).await }
+        // Boxed, because each layer moves the future of the next one.
+        Box::pin(async move { web.handle(request).await })
     });
     let compressible = SizeAbove::new(MIN_COMPRESSED_BYTES)
         .and(NotForContentType::SSE)
@@ -64,13 +72,7 @@ pub(super) fn around(web: Web, cors: Option<CorsLayer>, metrics: &Arc<Metrics>) 
         .quality(CompressionLevel::Fastest)
         .compress_when(compressible);
     let id = request_id::REQUEST_ID;
-    // Counts change all the time, and some need a token, so no cache may keep them.
-    let no_store = HeaderValue::from_static("no-store");
-    // A browser must not guess another type than `content-type`.
-    let no_sniff = HeaderValue::from_static("nosniff");
     let stack = ServiceBuilder::new()
-        .map_request(request_id::without_implausible)
-        .map_request(with_route)
         .layer(SetRequestIdLayer::new(id.clone(), request_id::Random))
         .layer(
             TraceLayer::new_for_http()
@@ -82,48 +84,52 @@ pub(super) fn around(web: Web, cors: Option<CorsLayer>, metrics: &Arc<Metrics>) 
                 .on_failure(()),
         )
         .layer(PropagateRequestIdLayer::new(id))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            CACHE_CONTROL,
-            no_store,
-        ))
-        .layer(SetResponseHeaderLayer::if_not_present(
-            X_CONTENT_TYPE_OPTIONS,
-            no_sniff,
-        ))
         .layer(option_layer(cors))
         .layer(compression)
         .service(inner);
-    BoxCloneSyncService::new(stack)
-}
-
-fn with_route<B>(mut request: Request<B>) -> Request<B> {
-    let route = Route(api::find(request.uri().path()));
-    request.extensions_mut().insert(route);
-    request
-}
-
-impl hyper::service::Service<Request<Incoming>> for ConnectionService {
-    type Response = Response<DeliveredBody<LayeredBody>>;
-    type Error = Infallible;
-    // Boxed, because a connection has the space of this future also while it is idle.
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
-
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let activity = Arc::clone(&self.connection.activity);
+    Arc::new(move |connection, mut request: Request<Incoming>| {
+        let activity = Arc::clone(&connection.activity);
         if request.version() == Version::HTTP_2 {
             activity.mark_http2();
         }
         let handling = activity.begin_request();
-        request.extensions_mut().insert(self.connection.clone());
-        let stack = Stack::clone(&self.stack);
+        let route = api::find(request.uri().path());
+        request
+            .extensions_mut()
+            .insert(RequestContext { connection, route });
+        request_id::remove_implausible(request.headers_mut());
+        // Every service of the stack is always ready.
+        let handled = stack.clone().call(request);
+        // Boxed, because a connection has the space of this future also while it is idle.
         Box::pin(async move {
             let _handling = handling;
-            let mut response = stack.oneshot(request).await?;
+            let mut response = handled.await?;
+            add_default_headers(response.headers_mut());
             let handled = response.extensions_mut().remove::<Handled>();
             // An event stream has no time limit.
             let is_stream = handled.is_some_and(|handled| handled.route.kind == Kind::Stream);
             let delivery = (!is_stream).then(|| activity.begin_delivery());
             Ok(response.map(|body| DeliveredBody::new(body, delivery)))
         })
+    })
+}
+
+/// The headers of a response that its handler did not set.
+fn add_default_headers(headers: &mut HeaderMap) {
+    // Counts change all the time, and some need a token, so no cache may keep them.
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(CACHE_CONTROL).or_insert(no_store);
+    // A browser must not guess another type than `content-type`.
+    let no_sniff = HeaderValue::from_static("nosniff");
+    headers.entry(X_CONTENT_TYPE_OPTIONS).or_insert(no_sniff);
+}
+
+impl hyper::service::Service<Request<Incoming>> for ConnectionService {
+    type Response = Delivered;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Delivered, Infallible>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        (self.stack)(self.connection.clone(), request)
     }
 }

@@ -2,7 +2,7 @@
 
 use tower_http::request_id::{MakeRequestId, RequestId};
 use warp::http::Request;
-use warp::http::header::{HeaderName, HeaderValue};
+use warp::http::header::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header of the id, in requests and responses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -11,13 +11,11 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const MAX_BYTES: usize = 64;
 
 /// Removes an id that is not plain, so that the request gets a new one.
-pub(super) fn without_implausible<B>(mut request: Request<B>) -> Request<B> {
-    let headers = request.headers_mut();
+pub(super) fn remove_implausible(headers: &mut HeaderMap) {
     let given = headers.get(REQUEST_ID);
     if given.is_some_and(|given| !is_plain(given.as_bytes())) {
         headers.remove(REQUEST_ID);
     }
-    request
 }
 
 fn is_plain(id: &[u8]) -> bool {
@@ -48,13 +46,10 @@ mod tests {
     #[test]
     fn plain_ids_are_kept_and_others_removed() {
         let kept = |given: &str| {
-            let request = Request::builder()
-                .header(REQUEST_ID, given)
-                .body(())
-                .unwrap();
-            without_implausible(request)
-                .headers()
-                .contains_key(REQUEST_ID)
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(given).unwrap());
+            remove_implausible(&mut headers);
+            headers.contains_key(REQUEST_ID)
         };
         assert!(kept("0191f3e2-9a_b.C"));
         assert!(kept(&"a".repeat(64)));

@@ -143,11 +143,7 @@ async fn serve_routes(
         cut: cut.clone(),
     };
     let server = Server {
-        stack: Arc::new(middleware::around(
-            web,
-            cors::layer(&settings.cors),
-            &metrics,
-        )),
+        stack: middleware::around(web, cors::layer(&settings.cors), &metrics),
         metrics,
         builder: Arc::new(transport::builder(settings.header_timeout, streams)),
         timeouts: Timeouts {

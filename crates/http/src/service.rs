@@ -44,7 +44,7 @@ pub(super) struct Web {
     pub(super) response_budget: ResponseBudget,
 }
 
-/// The connection of a request: an extension that the middleware adds.
+/// The connection of a request.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionInfo {
     pub(super) activity: Arc<Activity>,
@@ -52,9 +52,12 @@ pub(super) struct ConnectionInfo {
     pub(super) peer: IpAddr,
 }
 
-/// The resource of a request: an extension that the middleware adds.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Route(pub(super) &'static Resource);
+/// Where a request comes from and goes to: an extension that the middleware adds.
+#[derive(Debug, Clone)]
+pub(super) struct RequestContext {
+    pub(super) connection: ConnectionInfo,
+    pub(super) route: &'static Resource,
+}
 
 /// A handled request, for the access log: an extension of its response.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ struct Admitted {
 }
 
 impl Web {
-    /// The response to `request`, which has the extensions [`ConnectionInfo`], [`Route`] and [`RequestId`].
+    /// The response to `request`, which has the extensions [`RequestContext`] and [`RequestId`].
     pub(super) async fn handle<B>(
         &self,
         mut request: Request<B>,
@@ -84,16 +87,13 @@ impl Web {
         B: Body + Send + Sync + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let route = match request.extensions().get() {
-            Some(Route(route)) => *route,
-            None => api::find(request.uri().path()),
+        let unspecified = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (route, peer) = match request.extensions().get::<RequestContext>() {
+            Some(context) => (context.route, context.connection.peer),
+            None => (api::find(request.uri().path()), unspecified),
         };
         let method = name_of(request.method());
         let request_id = request.extensions().get::<RequestId>().cloned();
-        let peer = request.extensions().get::<ConnectionInfo>();
-        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |connection| {
-            connection.peer
-        });
         let from = client_address::of(peer, request.headers(), &self.trusted_proxies);
         let about = self.audit_trail.about(route, method, request.uri());
         let head = request.method() == Method::HEAD;

@@ -24,7 +24,7 @@ use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::{Query, query};
 use crate::resource::{Kind, Names, Operation, Resource};
-use crate::service::ConnectionInfo;
+use crate::service::RequestContext;
 use crate::settings::HttpSettings;
 use domain::Reach;
 use engine::Headcount;
@@ -85,13 +85,13 @@ struct Client {
 fn client() -> impl warp::Filter<Extract = (Client,), Error = Infallible> + Copy {
     let parts = warp::ext::optional().and(warp::ext::optional());
     parts.and(warp::ext::optional()).map(
-        |connection: Option<ConnectionInfo>,
-         reach: Option<Reach>,
-         subscriber: Option<Subscriber>| Client {
-            // The stream outlasts its handler.
-            activity: connection.map(|connection| connection.activity),
-            reach: reach.unwrap_or_default(),
-            subscriber,
+        |context: Option<RequestContext>, reach: Option<Reach>, subscriber: Option<Subscriber>| {
+            Client {
+                // The stream outlasts its handler.
+                activity: context.map(|context| context.connection.activity),
+                reach: reach.unwrap_or_default(),
+                subscriber,
+            }
         },
     )
 }
