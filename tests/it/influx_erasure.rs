@@ -7,8 +7,9 @@ use std::time::Duration;
 use domain::store::PairStore;
 use domain::store::conformance::{HOSTILE_NAMES, batch};
 use domain::{Segment, Slot, Timestamp, UserId};
+use index::FingerprintKey;
 use siphasher::sip::SipHasher13;
-use stores::influx::{InfluxOptions, InfluxStore, PointKey, set_up};
+use stores::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::fault_server::{FaultServer, Reply};
 use crate::support::influxd::Influxd;
@@ -177,7 +178,7 @@ async fn points_that_can_not_be_deleted_are_overwritten() {
         })
         .await;
         let store = InfluxStore::open(InfluxOptions {
-            key: Some(PointKey::new([7; 16])),
+            key: Some(FingerprintKey::new([7; 16])),
             ..InfluxOptions::new(&server.url(), "o", "b", "token", two_weeks())
         });
         let as_of: Timestamp = "2026-11-28T12:00:00Z".parse().unwrap();

@@ -12,6 +12,7 @@
 
 mod directory;
 mod entry;
+mod key;
 mod members;
 mod page;
 mod pages;
@@ -32,6 +33,7 @@ use parking_lot::{Mutex, RwLock};
 use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
+pub use key::FingerprintKey;
 use members::Members;
 use shared::Shared;
 use sweep::Cursor;

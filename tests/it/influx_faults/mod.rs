@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use domain::store::{PairStore, StoreError};
 use domain::{Segment, TimeFrame, Timestamp};
-use stores::influx::{InfluxOptions, InfluxStore, PointKey};
+use index::FingerprintKey;
+use stores::influx::{InfluxOptions, InfluxStore};
 
 use crate::support::fault_server::FaultServer;
 
@@ -23,7 +24,7 @@ fn frame() -> TimeFrame {
 /// Options with timeouts that a busy machine does not reach.
 fn options(url: &str) -> InfluxOptions {
     InfluxOptions {
-        key: Some(PointKey::new([7; 16])),
+        key: Some(FingerprintKey::new([7; 16])),
         write_timeout: GENEROUS,
         write_deadline: GENEROUS,
         query_timeout: GENEROUS,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use domain::store::PairStore;
 use domain::{Secret, TimeFrame};
+use index::FingerprintKey;
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
-use stores::influx::PointKey;
 use stores::redis::store::{RedisStore, RedisStoreOptions};
 use stores::redis::{Prefix, RedisServer};
 use tempfile::TempDir;
@@ -38,7 +38,7 @@ impl Stores {
         let influxd = Influxd::start().await;
         if let Some(influxd) = &influxd {
             let mut options = influxd.options("b", frame);
-            options.key = Some(PointKey::new(INFLUX_KEY));
+            options.key = Some(FingerprintKey::new(INFLUX_KEY));
             stores.push(("influx", Arc::new(influxd::open(options).await)));
         }
         let postgres = Postgres::start().await;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use std::sync::Arc;
+
 use super::*;
 use domain::store::conformance::{batch, frame};
 use wal::testing::{Faults, MemDisk};
@@ -75,8 +77,8 @@ fn count(store: &EmbeddedStore, name: &str) -> u64 {
 
 /// Takes a snapshot now, on this thread.
 async fn snapshot(store: &EmbeddedStore) -> Result<(), LogError> {
-    let next = store.log.rotate().await?;
-    store.snapshotter.take_before(next)
+    let next = store.log().rotate().await?;
+    store.durable.snapshotter().take_before(next)
 }
 
 #[tokio::test]
@@ -182,7 +184,7 @@ async fn a_snapshot_makes_log_files_and_older_snapshots_superfluous() {
     let store = bench.open().unwrap();
     assert_eq!(count(&store, "s"), 201);
     assert_eq!(
-        store.log.recovery().records,
+        store.log().recovery().records,
         1,
         "the rest is in the snapshot"
     );
@@ -195,7 +197,7 @@ async fn a_snapshot_that_fails_takes_nothing_away() {
     for n in 0..100 {
         put(&store, &format!("u{n}"), "s").await.unwrap();
     }
-    let next = store.log.rotate().await.unwrap();
+    let next = store.log().rotate().await.unwrap();
     let before = bench.names();
     let faults = [
         Faults {
@@ -213,11 +215,11 @@ async fn a_snapshot_that_fails_takes_nothing_away() {
     ];
     for faults in faults {
         bench.disk.set_faults(faults);
-        store.snapshotter.take_before(next).unwrap_err();
+        store.durable.snapshotter().take_before(next).unwrap_err();
         assert_eq!(bench.names(), before);
     }
     bench.disk.set_faults(Faults::default());
-    store.snapshotter.take_before(next).unwrap();
+    store.durable.snapshotter().take_before(next).unwrap();
     assert!(bench.names().len() <= before.len());
     drop(store);
     assert_eq!(count(&bench.open().unwrap(), "s"), 100);
@@ -227,7 +229,7 @@ async fn a_snapshot_that_fails_takes_nothing_away() {
 async fn what_a_dead_snapshot_left_is_removed() {
     let bench = Bench::new();
     put(&bench.open().unwrap(), "u", "s").await.unwrap();
-    let left = format!("{}{}", snapshot::name(7), wal::UNFINISHED);
+    let left = format!("00000000000000000007.snapshot{}", wal::UNFINISHED);
     bench.disk.put(&bench.path(&left), vec![1; 1000]);
     assert_eq!(count(&bench.open().unwrap(), "s"), 1);
     assert!(!bench.names().contains(&left));
@@ -318,12 +320,12 @@ async fn a_damaged_snapshot_is_refused_unless_the_log_makes_up_for_it() {
     let store = bench.open().unwrap();
     put(&store, "u1", "s").await.unwrap();
     let first_log = bench.path("00000000000000000001.log");
-    store.log.rotate().await.unwrap();
+    store.log().rotate().await.unwrap();
     let covered = bench.disk.bytes(&first_log);
     snapshot(&store).await.unwrap();
     put(&store, "u2", "s").await.unwrap();
     drop(store);
-    let path = bench.path(&snapshot::name(2));
+    let path = bench.path("00000000000000000002.snapshot");
     let whole = bench.disk.bytes(&path);
     for length in 0..whole.len() {
         bench.disk.put(&path, whole[..length].to_vec());
@@ -427,10 +429,10 @@ impl Life {
         let mut begun = None;
         for step in steps {
             match step {
-                Step::Begin => begun = Some(store.log.rotate().await.unwrap()),
+                Step::Begin => begun = Some(store.log().rotate().await.unwrap()),
                 Step::Take => {
                     if let Some(next) = begun.take() {
-                        store.snapshotter.take_before(next).unwrap();
+                        store.durable.snapshotter().take_before(next).unwrap();
                     }
                 }
                 Step::Crash(_) | Step::Kill => {

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use std::sync::Arc;
+
 use super::*;
 use domain::store::conformance::{batch, frame};
 use wal::testing::{Faults, MemDisk};
@@ -77,9 +79,12 @@ async fn a_snapshot_survives_the_failure_of_any_operation() {
         match put(&store, 100..101).await {
             Ok(()) => least += 1,
             // A write may fail only if it is unknown which file is the log's last.
-            Err(error) => assert!(store.log.check().is_err(), "operation {operation}: {error}"),
+            Err(error) => assert!(
+                store.log().check().is_err(),
+                "operation {operation}: {error}"
+            ),
         }
-        if store.log.check().is_ok() {
+        if store.log().check().is_ok() {
             store.snapshot().await.unwrap();
             put(&store, 101..102).await.unwrap();
             least += 1;

@@ -1,51 +1,30 @@
-//! The embedded store: pairs in the memory of this process, durable on the disk of this machine.
+//! The embedded store: pairs in the memory of this process, durable on the disk of this machine. See [`state`].
 //!
-//! Every change is a record of the [write-ahead log](wal). One function applies records to the [`index`] and the
-//! trends: the log's writer calls it once a record is on disk, and replay calls it after a restart. Regular snapshots
-//! keep the log short.
-//!
-//! The directory holds `identity` (the key of the fingerprints, and the resolution), `user_key` (the digest of that
-//! setting), numbered `.log` files, a few `.snapshot` files, and `lock`. The number of a snapshot is that of the log file
-//! with which replay continues.
+//! The directory also holds `user_key` (the digest of that setting) and `lock`.
 
-mod blocks;
-mod encode;
-mod identity;
-mod load;
 mod open;
 mod options;
-mod record;
-mod snapshot;
-mod snapshotter;
-mod state;
-mod trends;
 mod user_key;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::identity::Identity;
 pub use self::options::EmbeddedOptions;
-use self::snapshotter::Snapshotter;
-use self::state::State;
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
     Batch, Count, Erasure, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
     Window,
 };
+use state::{DurableState, State};
 use wal::{Log, LogStats};
 
 /// The embedded store. See the [module](self).
 #[derive(Debug)]
 pub struct EmbeddedStore {
     frame: TimeFrame,
-    identity: Identity,
-    state: Arc<State>,
-    log: Arc<Log>,
-    snapshotter: Snapshotter,
+    durable: DurableState,
     closed: AtomicBool,
 }
 
@@ -69,27 +48,35 @@ pub struct EmbeddedStats {
 impl EmbeddedStore {
     /// The newest slot of all pairs, or 0.
     pub fn newest_slot(&self) -> Slot {
-        self.state.newest()
+        self.state().newest()
     }
 
     /// Returns the current statistics.
     pub fn stats(&self) -> EmbeddedStats {
-        let index = self.state.index.stats();
+        let index = self.state().index.stats();
         EmbeddedStats {
             segments: index.segments,
             pairs: index.pairs,
             index_bytes: index.bytes,
-            log: self.log.stats(),
-            snapshot_age: self.snapshotter.age(),
-            snapshot_failures: self.snapshotter.failures(),
+            log: self.log().stats(),
+            snapshot_age: self.durable.snapshotter().age(),
+            snapshot_failures: self.durable.snapshotter().failures(),
         }
     }
 
     /// Takes a snapshot now and removes the log files that it covers. Writes continue meanwhile.
     pub async fn snapshot(&self) -> Result<(), StoreError> {
         self.check_open()?;
-        let taken = tokio::task::spawn_blocking(self.snapshotter.take()).await;
+        let taken = tokio::task::spawn_blocking(self.durable.snapshotter().take()).await;
         Ok(taken.map_err(|error| StoreError::Unavailable(error.to_string()))??)
+    }
+
+    fn state(&self) -> &State {
+        self.durable.state()
+    }
+
+    fn log(&self) -> &Log {
+        self.durable.log()
     }
 
     fn check_open(&self) -> Result<(), StoreError> {
@@ -109,8 +96,8 @@ impl EmbeddedStore {
 impl PairStore for EmbeddedStore {
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
         self.check_open()?;
-        for record in encode::records(batch, &self.identity) {
-            self.log.append(record).await?;
+        for record in state::records(batch, self.durable.key()) {
+            self.log().append(record).await?;
         }
         Ok(())
     }
@@ -134,7 +121,7 @@ impl PairStore for EmbeddedStore {
         self.check_open().ok()?;
         let asked = self.slot(as_of);
         let (users, effective) = self
-            .state
+            .state()
             .index
             .count(segment.as_str(), window.slots(), asked);
         let as_of = if effective == asked {
@@ -147,7 +134,7 @@ impl PairStore for EmbeddedStore {
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
         self.check_open()?;
-        let held = self.state.index.segments(self.slot(as_of));
+        let held = self.state().index.segments(self.slot(as_of));
         Ok(held.into_iter().map(|(segment, _)| segment).collect())
     }
 
@@ -157,8 +144,11 @@ impl PairStore for EmbeddedStore {
         as_of: Timestamp,
     ) -> Result<Vec<Membership>, StoreError> {
         self.check_open()?;
-        let fingerprint = self.identity.fingerprint(user);
-        let held = self.state.index.memberships(fingerprint, self.slot(as_of));
+        let fingerprint = self.durable.key().fingerprint(user);
+        let held = self
+            .state()
+            .index
+            .memberships(fingerprint, self.slot(as_of));
         Ok(held
             .into_iter()
             .map(|(segment, last_seen)| Membership { segment, last_seen })
@@ -167,12 +157,12 @@ impl PairStore for EmbeddedStore {
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.check_open()?;
-        let fingerprint = self.identity.fingerprint(user);
+        let fingerprint = self.durable.key().fingerprint(user);
         // Pairs that have expired by then do not count as erased.
-        self.state.index.advance(self.slot(as_of));
+        self.state().index.advance(self.slot(as_of));
         // Written even if there is nothing to erase: a pair of the user may be waiting in the log's queue.
-        let at = self.log.append(record::forget(fingerprint)).await?;
-        Ok(self.state.take_erased(at))
+        let at = self.log().append(state::forget(fingerprint)).await?;
+        Ok(self.state().take_erased(at))
     }
 
     /// Does nothing: no other instance has pairs that wait for this store.
@@ -191,13 +181,13 @@ impl PairStore for EmbeddedStore {
             what: "a hash of the user id under this directory's key, in the log and the newest snapshot, until the next \
                    snapshot"
                 .to_owned(),
-            until: at.checked_add(snapshotter::AFTER_ERASURE).ok(),
+            until: at.checked_add(state::AFTER_ERASURE).ok(),
         }]
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         self.check_open()?;
-        let swept = self.state.index.sweep(self.slot(as_of), limit);
+        let swept = self.state().index.sweep(self.slot(as_of), limit);
         Ok(Archived {
             removed: swept.removed,
             done: swept.done,
@@ -208,7 +198,7 @@ impl PairStore for EmbeddedStore {
         self.check_open()?;
         // At most about 150 bytes a point: a record stays far below the limit of the log.
         for points in points.chunks(1 << 16) {
-            self.log.append(record::trend(points)).await?;
+            self.log().append(state::trend(points)).await?;
         }
         Ok(())
     }
@@ -222,7 +212,7 @@ impl PairStore for EmbeddedStore {
     ) -> Result<Vec<Count>, StoreError> {
         self.check_open()?;
         Ok(self
-            .state
+            .state()
             .trends
             .lock()
             .read(segment, window.seconds(), from, to))
@@ -230,18 +220,14 @@ impl PairStore for EmbeddedStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.check_open()?;
-        Ok(self.log.check()?)
+        Ok(self.log().check()?)
     }
 
     async fn close(&self) -> Result<(), StoreError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        // Stopping joins a thread, which blocks.
-        if let Err(error) = tokio::task::spawn_blocking(self.snapshotter.stop()).await {
-            tracing::error!(%error, "the thread that takes snapshots could not be stopped");
-        }
-        Ok(self.log.close().await?)
+        Ok(self.durable.close().await?)
     }
 }
 

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use domain::BatchBuilder;
 use domain::store::conformance::{self, Factory};
@@ -110,7 +112,7 @@ async fn users_recorded_under_another_key_are_not_counted_twice() {
 
 /// Whether any file of the directory contains the fingerprint of `user`.
 fn is_on_disk(store: &EmbeddedStore, dir: &std::path::Path, user: &UserId<'_>) -> bool {
-    let fingerprint = store.identity.fingerprint(user).number().to_le_bytes();
+    let fingerprint = store.durable.key().fingerprint(user).number().to_le_bytes();
     let fingerprint = &fingerprint[..6];
     std::fs::read_dir(dir).unwrap().any(|file| {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
@@ -126,21 +128,21 @@ async fn the_snapshot_after_an_erasure_leaves_no_fingerprint_and_does_not_wait_f
     {
         let store = open(dir.path());
         store.record(&batch(0..10, "a", 0)).await.unwrap();
-        assert!(!store.state.has_uncovered_erasure(Duration::ZERO));
+        assert!(!store.state().has_uncovered_erasure(Duration::ZERO));
         store.forget(&gone, now()).await.unwrap();
         assert!(is_on_disk(&store, dir.path(), &gone));
-        assert!(store.state.has_uncovered_erasure(Duration::ZERO));
-        assert!(!store.state.has_uncovered_erasure(hour), "it may wait");
+        assert!(store.state().has_uncovered_erasure(Duration::ZERO));
+        assert!(!store.state().has_uncovered_erasure(hour), "it may wait");
         store.close().await.unwrap();
     }
     // Its waiting time is unknown, so the next check takes a snapshot.
     let store = open(dir.path());
-    while store.state.has_uncovered_erasure(hour) {
+    while store.state().has_uncovered_erasure(hour) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!is_on_disk(&store, dir.path(), &gone));
     assert!(is_on_disk(&store, dir.path(), &UserId::new("u4").unwrap()));
-    assert!(!store.state.has_uncovered_erasure(Duration::ZERO));
+    assert!(!store.state().has_uncovered_erasure(Duration::ZERO));
     assert_eq!(count(&store, "a").await, 9);
 }
 
@@ -180,8 +182,8 @@ async fn snapshots_while_writers_write_lose_nothing() {
         assert_eq!(count(&store, &format!("s{writer}")).await, 99 * 50 + 100);
     }
     let left = std::fs::read_dir(dir.path()).unwrap();
-    let snapshots = left
-        .filter(|entry| snapshot::is_name(entry.as_ref().unwrap().file_name().to_str().unwrap()));
+    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let snapshots = names.filter(|name| name.ends_with(".snapshot"));
     assert_eq!(snapshots.count(), 1, "older snapshots are gone");
 }
 

@@ -114,11 +114,11 @@ fn time_of_comment(line: &[u8]) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::influx::key::PointKey;
     use crate::influx::line;
     use crate::influx::lines::line_ranges;
     use domain::UserId;
     use domain::store::conformance::{batch, frame};
+    use index::FingerprintKey;
 
     #[test]
     fn erased_users_go_and_those_who_came_again_stay() {
@@ -133,7 +133,7 @@ mod tests {
             "no file"
         );
         let frame = frame(60);
-        let key = PointKey::new([7; 16]);
+        let key = FingerprintKey::new([7; 16]);
         let slot = frame.resolution().slot_of(now);
         let pairs = [
             ("gone", "s", slot),

@@ -7,6 +7,7 @@ use bolero::TypeGenerator;
 use super::*;
 use domain::BatchBuilder;
 use fuzzing::{Edit, edit, spell};
+use index::FingerprintKey;
 
 const NAMES: &[&str] = &[
     "\\", "\\\\", "\\,", "\\ ", "\\=", ",", " ", "=", "\"", "${", "$", "}", "\\x24", "\\${", "u1",
@@ -88,7 +89,7 @@ fn lines() {
     bolero::check!()
         .with_type::<Input>()
         .for_each(|(pairs, most)| {
-            let (resolution, key) = (frame().resolution(), PointKey::new([3; 16]));
+            let (resolution, key) = (frame().resolution(), FingerprintKey::new([3; 16]));
             let mut batch = BatchBuilder::default();
             let mut given = Vec::new();
             for (user, segment, slot) in pairs {

@@ -21,7 +21,6 @@ use tokio::time::{Instant, sleep};
 
 use super::error::Error;
 use super::flux;
-use super::key::PointKey;
 use super::line;
 use super::options::InfluxOptions;
 use super::query;
@@ -29,6 +28,7 @@ use super::server::{Server, refusal, send};
 use crate::user_key;
 use domain::Timestamp;
 use domain::store::{Change, StoreError};
+use index::FingerprintKey;
 
 /// The version of the record's format.
 const FORMAT: u32 = 1;
@@ -77,7 +77,7 @@ enum Known {
     /// The record does not exist, or the token may not read it.
     Absent(Instant),
     /// The record matches the options.
-    Key(PointKey, Instant),
+    Key(FingerprintKey, Instant),
     /// The record does not match, for this reason.
     Differs(String, Instant),
 }
@@ -121,7 +121,7 @@ impl Installation {
     }
 
     /// The key, for writes. Creates the record if it does not exist.
-    pub(super) async fn key(&self) -> Result<PointKey, StoreError> {
+    pub(super) async fn key(&self) -> Result<FingerprintKey, StoreError> {
         if let Known::Key(key, _) = &*self.known.read() {
             return Ok(*key);
         }
@@ -234,9 +234,9 @@ impl Installation {
     }
 
     /// Adopts a record that matches the options, or returns how it differs.
-    fn adopt(&self, noted: &StoredRecord) -> Result<PointKey, StoreError> {
+    fn adopt(&self, noted: &StoredRecord) -> Result<FingerprintKey, StoreError> {
         let record = &noted.record;
-        let key = PointKey::from_hex(&record.key);
+        let key = FingerprintKey::from_hex(&record.key);
         let wrong = match key {
             _ if record.format != FORMAT => Some(format!(
                 "the installation's record has format {}, but this version of headcount supports {FORMAT}: use another version",
@@ -291,7 +291,7 @@ impl Installation {
         None
     }
 
-    fn candidate(&self, key: PointKey) -> StoredRecord {
+    fn candidate(&self, key: FingerprintKey) -> StoredRecord {
         let now = now();
         StoredRecord {
             id: format!("{:016x}", fastrand::u64(..)),
@@ -310,7 +310,9 @@ impl Installation {
 
     /// Writes a candidate, and returns the record that wins.
     async fn create(&self) -> Result<StoredRecord, StoreError> {
-        let candidate = self.candidate(PointKey::random()?);
+        let candidate = self.candidate(FingerprintKey::random().map_err(|error| {
+            StoreError::Unavailable(format!("can't generate a random key: {error}"))
+        })?);
         let begun = Instant::now();
         self.write(&candidate, None).await?;
         // A server that was slow with this candidate may be slow with another.

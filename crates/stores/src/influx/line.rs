@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use super::key::PointKey;
 use super::lines::Lines;
 use domain::{Batch, Erasure, Resolution, Segment, Slot, TrendPoint, UserId, Window};
 use index::FINGERPRINT_BITS;
+use index::FingerprintKey;
 
 /// The measurement of pairs.
 pub(super) const PAIR: &str = "pair";
@@ -40,7 +40,7 @@ pub(super) fn bodies(
     batch: &Batch,
     resolution: Resolution,
     batch_pairs: usize,
-    key: PointKey,
+    key: FingerprintKey,
 ) -> impl Iterator<Item = Lines> {
     let heads: Vec<String> = batch.segments().iter().map(pair_head).collect();
     let batch_pairs = batch_pairs.max(1);
@@ -119,7 +119,12 @@ pub(super) fn window_tag(window: Window) -> String {
 /// never change between versions, or a retry would write another point. Version 0.1.0 used a hash under a zero key,
 /// modulo the slot's length. Its points differ from those of later versions, but have the same user ids, so counts are
 /// the same.
-pub(super) fn nanos(user: &UserId<'_>, slot: Slot, resolution: Resolution, key: PointKey) -> i64 {
+pub(super) fn nanos(
+    user: &UserId<'_>,
+    slot: Slot,
+    resolution: Resolution,
+    key: FingerprintKey,
+) -> i64 {
     let length = u64::from(resolution.seconds()) * 1_000_000_000;
     let fingerprint = key.fingerprint(user).number();
     let offset = (u128::from(fingerprint) * u128::from(length)) >> FINGERPRINT_BITS;
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn the_timestamp_of_a_pair_never_changes() {
         let resolution = frame().resolution();
-        let key = PointKey::new(*b"sixteen bytes ok");
+        let key = FingerprintKey::new(*b"sixteen bytes ok");
         let stamp = |name| nanos(&user(name), Slot::new(29_000_000), resolution, key);
         // These numbers must never change: a retry of a stored pair would write another point.
         assert_eq!(stamp("u104010"), 1_740_000_040_379_993_131);
@@ -269,7 +274,7 @@ mod tests {
                 &user(&name),
                 Slot::new(7),
                 resolution,
-                PointKey::new([9; 16]),
+                FingerprintKey::new([9; 16]),
             );
             assert_eq!(slot_at(stamp, resolution), Slot::new(7));
             assert!(seen.insert(stamp), "two of 20,000 users share a nanosecond");
@@ -278,7 +283,7 @@ mod tests {
             &user("u"),
             Slot::new(u64::MAX),
             resolution,
-            PointKey::new([9; 16]),
+            FingerprintKey::new([9; 16]),
         );
         assert_eq!(last, i64::MAX);
     }
@@ -292,7 +297,7 @@ mod tests {
                 .unwrap();
         }
         let batch = builder.finish();
-        let key = PointKey::new([9; 16]);
+        let key = FingerprintKey::new([9; 16]);
         let counts = bodies(&batch, frame().resolution(), 3, key).map(|body| body.count());
         assert_eq!(counts.collect::<Vec<_>>(), [3, 3, 1]);
         assert_eq!(

@@ -23,7 +23,6 @@ mod framing;
 mod fuzz;
 mod group;
 mod installation;
-mod key;
 mod line;
 mod lines;
 #[cfg(test)]
@@ -48,7 +47,6 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub use key::PointKey;
 pub use options::InfluxOptions;
 pub use server::{INFLUX_URL, parse_url};
 pub use setup::{TOKEN_ROLES, set_up};

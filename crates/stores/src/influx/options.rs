@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::key::PointKey;
 use domain::TimeFrame;
+use index::FingerprintKey;
 
 /// The server, the names of its buckets, and the limits and timeouts of requests.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub struct InfluxOptions {
     pub frame: TimeFrame,
     /// The installation's key. `None` means the key that is stored in InfluxDB, which is created if it is missing. If a
     /// key is given, the store does not compare its options with those of other instances.
-    pub key: Option<PointKey>,
+    pub key: Option<FingerprintKey>,
     /// A digest of `user_key`, if it is set. Instances with different keys refuse to share a bucket.
     pub user_key: Option<String>,
     /// Whether instances on the bucket may have another window. For commands that only read the bucket.

@@ -1,0 +1,76 @@
+//! Encodes a batch as records of the log.
+
+use super::record::{PAIRS, length, push_segment};
+use domain::{Batch, Slot};
+use index::{Entry, Fingerprint, FingerprintKey};
+
+/// Pairs per record. They fit even if each has a segment of its own with the longest name.
+const RECORD_PAIRS: usize = 1 << 17;
+
+/// A pair of the record that is being encoded.
+struct Item {
+    segment: usize,
+    fingerprint: Fingerprint,
+    slot: Slot,
+}
+
+/// Encodes `batch`, with users as fingerprints. Each record has one group per segment, so that the name is written once
+/// and the index is locked once per segment.
+pub fn records(batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
+    let mut pairs = batch.indexed();
+    let mut records = Vec::with_capacity(batch.len().div_ceil(RECORD_PAIRS));
+    let mut items = Vec::with_capacity(batch.len().min(RECORD_PAIRS));
+    while pairs.len() > 0 {
+        items.clear();
+        let taken = pairs.by_ref().take(RECORD_PAIRS);
+        items.extend(taken.map(|(segment, user, slot)| Item {
+            segment,
+            fingerprint: key.fingerprint(&user),
+            slot,
+        }));
+        records.push(record(batch, &items));
+    }
+    records
+}
+
+/// Lays out all groups, then writes each entry to its place.
+fn record(batch: &Batch, items: &[Item]) -> Vec<u8> {
+    let segments = batch.segments();
+    let mut lengths = vec![0_u32; segments.len()];
+    let mut base = Slot::new(0);
+    for item in items {
+        lengths[item.segment] += 1;
+        base = base.max(item.slot);
+    }
+    let groups = || segments.iter().zip(&lengths).filter(|(_, n)| **n > 0);
+    let names: usize = groups()
+        .map(|(segment, _)| segment.as_str().len() + 5)
+        .sum();
+    let mut out = Vec::with_capacity(13 + names + items.len() * 8);
+    out.push(PAIRS);
+    out.extend_from_slice(&base.number().to_le_bytes());
+    out.extend_from_slice(&length(groups().count()));
+    let mut next = vec![0; segments.len()];
+    for ((segment, pairs), next) in segments.iter().zip(&lengths).zip(&mut next) {
+        if *pairs == 0 {
+            continue;
+        }
+        push_segment(&mut out, segment);
+        out.extend_from_slice(&pairs.to_le_bytes());
+        *next = out.len();
+        out.resize(out.len() + *pairs as usize * 8, 0);
+    }
+    for item in items {
+        let entry = Entry::new(item.fingerprint, in_reach(item.slot, base)).to_bits();
+        let at = next[item.segment];
+        out[at..at + 8].copy_from_slice(&entry.to_le_bytes());
+        next[item.segment] = at + 8;
+    }
+    out
+}
+
+/// Clamps a slot to the range that 16 bits before the base can express. An older slot has expired with any window, and
+/// so has the clamped one.
+fn in_reach(slot: Slot, base: Slot) -> Slot {
+    slot.max(Slot::new(base.number().saturating_sub(u64::from(u16::MAX))))
+}

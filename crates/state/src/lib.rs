@@ -1,0 +1,27 @@
+//! The state of the embedded store: the [`index`] and the trends, changed by records and durable on disk.
+//!
+//! Every change is a record of the [write-ahead log](wal). One function applies records to the state: the log's writer calls
+//! it once a record is on disk, and replay calls it after a restart. Regular snapshots keep the log short.
+//!
+//! The directory holds `identity` (the key of the fingerprints, and the resolution), numbered `.log` files, and a few
+//! `.snapshot` files. The number of a snapshot is that of the log file with which replay continues.
+
+mod blocks;
+mod durable;
+mod encode;
+#[cfg(test)]
+mod fuzz;
+mod identity;
+mod load;
+mod record;
+mod snapshot;
+mod snapshotter;
+mod state;
+mod trends;
+
+pub use durable::{DurableOptions, DurableState};
+pub use encode::records;
+pub use record::{forget, trend};
+pub use snapshotter::{AFTER_ERASURE, Snapshotter};
+pub use state::State;
+pub use trends::{Point, Trends};

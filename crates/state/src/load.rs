@@ -1,0 +1,138 @@
+//! Loads a snapshot.
+
+use std::path::Path;
+
+use super::blocks::{BlockReader, damaged};
+use super::record;
+use super::snapshot::{END, ENTRIES, START, Snapshot, TREND, VERSION, name};
+use super::state::State;
+use super::trends::Point;
+use domain::{Segment, Slot, Timestamp};
+use index::Entry;
+use wal::{Disk, Fields, LogError};
+
+/// Entries of a segment that are loaded at once. More make loading faster, fewer take less memory.
+const LOAD_ENTRIES: usize = 4 << 20;
+
+/// Loads a snapshot of `dir` into an empty state.
+pub(super) fn load(
+    disk: &dyn Disk,
+    dir: &Path,
+    next: u64,
+    state: &State,
+) -> Result<Snapshot, LogError> {
+    let path = dir.join(name(next));
+    let mut file = disk
+        .open(&path)
+        .map_err(|error| LogError::io("open", &path, &error))?;
+    let mut reader = BlockReader::new(file.as_mut(), &path)?;
+    let bytes = reader.size();
+    let mut loader = Loader {
+        state,
+        next,
+        pending: None,
+        begun: None,
+        ended: false,
+    };
+    while let Some(block) = reader.next()? {
+        loader
+            .block(block.body, block.before)
+            .map_err(|reason| damaged(&path, block.at, &reason))?;
+    }
+    match loader.begun {
+        Some(begun) if loader.ended => Ok(Snapshot { next, bytes, begun }),
+        _ => Err(damaged(&path, bytes, "the end is missing")),
+    }
+}
+
+/// Applies blocks to the state. Collects the entries of a segment before it loads them.
+struct Loader<'a> {
+    state: &'a State,
+    next: u64,
+    pending: Option<(Segment, Slot, Vec<Entry>)>,
+    begun: Option<Timestamp>,
+    ended: bool,
+}
+
+impl Loader<'_> {
+    fn block(&mut self, body: &[u8], blocks_before: u64) -> Result<(), String> {
+        if self.ended {
+            return Err("a block follows the end".to_owned());
+        }
+        let mut fields = Fields::of(body);
+        let kind = fields.u8()?;
+        if (kind == START) != (blocks_before == 0) {
+            return Err("the start block is not the first block".to_owned());
+        }
+        match kind {
+            START => self.start(&mut fields)?,
+            ENTRIES => self.entries(&mut fields)?,
+            TREND => self.trend(&mut fields)?,
+            END => {
+                self.flush();
+                if fields.u64()? != blocks_before {
+                    return Err("blocks are missing".to_owned());
+                }
+                self.ended = true;
+            }
+            other => return Err(format!("unknown block kind {other}")),
+        }
+        fields.end()
+    }
+
+    fn start(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let version = fields.u32()?;
+        if version != VERSION {
+            return Err(format!("unknown snapshot version {version}"));
+        }
+        if fields.u64()? != self.next {
+            return Err(
+                "the number in the file's name differs from that in its contents".to_owned(),
+            );
+        }
+        self.state.note_newest(Slot::new(fields.u64()?));
+        let seconds = fields.u64()?;
+        let begun = i64::try_from(seconds)
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok());
+        self.begun = Some(begun.ok_or("the start time is out of range")?);
+        Ok(())
+    }
+
+    fn entries(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let segment = record::segment(fields)?;
+        let base = Slot::new(fields.u64()?);
+        let mut entries = Vec::new();
+        record::entries(fields, &mut entries)?;
+        match &mut self.pending {
+            // Only blocks with the same base are merged, so the distance between bases does not matter.
+            Some((pending, shared, collected))
+                if *pending == segment && *shared == base && collected.len() < LOAD_ENTRIES =>
+            {
+                collected.extend_from_slice(&entries);
+            }
+            _ => {
+                self.flush();
+                self.pending = Some((segment, base, entries));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        if let Some((segment, base, entries)) = self.pending.take() {
+            self.state.index.load_sorted(&segment, &entries, base);
+        }
+    }
+
+    fn trend(&self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let segment = record::segment(fields)?;
+        let window = fields.u64()?;
+        let mut trends = self.state.trends.lock();
+        for _ in 0..fields.u32()? {
+            let (at, users) = (fields.u32()?, fields.u32()?);
+            trends.add(&segment, window, Point { at, users });
+        }
+        Ok(())
+    }
+}

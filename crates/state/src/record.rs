@@ -1,0 +1,63 @@
+//! The format of the log's records. [`encode`](super::encode) writes those of pairs.
+//!
+//! All little endian. A segment is `length u8, name`.
+//! - pairs: `1 u8 | base slot u64 | groups u32 | (segment, entries u32, entry u64 *)*`
+//! - forget: `2 u8 | fingerprint u64`
+//! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
+
+use domain::{Segment, TrendPoint};
+use index::{Entry, Fingerprint};
+use wal::Fields;
+
+pub(super) const PAIRS: u8 = 1;
+pub(super) const FORGET: u8 = 2;
+pub(super) const TREND: u8 = 3;
+
+/// The record that erases a user.
+pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
+    let mut out = vec![FORGET];
+    out.extend_from_slice(&fingerprint.number().to_le_bytes());
+    out
+}
+
+/// The record of trend points.
+pub fn trend(points: &[TrendPoint]) -> Vec<u8> {
+    let mut out = vec![TREND];
+    out.extend_from_slice(&length(points.len()));
+    for point in points {
+        push_segment(&mut out, &point.segment);
+        out.extend_from_slice(&point.window.seconds().to_le_bytes());
+        out.extend_from_slice(&point.count.as_of.as_second().to_le_bytes());
+        out.extend_from_slice(&point.count.users.to_le_bytes());
+    }
+    out
+}
+
+pub(super) fn push_segment(out: &mut Vec<u8>, segment: &Segment) {
+    // A segment has at most 128 bytes.
+    out.push(u8::try_from(segment.as_str().len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(segment.as_str().as_bytes());
+}
+
+/// Encodes a length. Lengths fit 32 bits, because a record comes from one request.
+pub(super) fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// Reads the next field as a segment.
+pub(super) fn segment(fields: &mut Fields<'_>) -> Result<Segment, String> {
+    let length = fields.u8()?;
+    let name = std::str::from_utf8(fields.bytes(usize::from(length))?);
+    let name = name.map_err(|_| "a segment is not UTF-8".to_owned())?;
+    Segment::new(name).map_err(|error| error.to_string())
+}
+
+/// Reads a count and as many entries, which replace the contents of `entries`.
+pub(super) fn entries(fields: &mut Fields<'_>, entries: &mut Vec<Entry>) -> Result<(), String> {
+    let count = fields.u32()? as usize;
+    let bytes = fields.bytes(count.checked_mul(8).ok_or("too many entries")?)?;
+    entries.clear();
+    let words = bytes.as_chunks::<8>().0.iter();
+    entries.extend(words.map(|word| Entry::from_bits(u64::from_le_bytes(*word))));
+    Ok(())
+}

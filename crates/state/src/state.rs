@@ -1,0 +1,153 @@
+//! The state that results from the records of the log: the index and the trends.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::record::{self, FORGET, PAIRS, TREND};
+use super::trends::{Point, Trends};
+use domain::{Slot, TimeFrame};
+use index::{Entry, Fingerprint, Index};
+use wal::{Fields, Position};
+
+/// Results of erasures that wait for their callers. More than can be in flight: the callers of the rest have gone.
+const MAX_RESULTS: usize = 1 << 14;
+
+/// The in-memory state of the store; a snapshot saves the index and the trends.
+#[derive(Debug)]
+pub struct State {
+    /// The users of every segment.
+    pub index: Index,
+    /// The past counts.
+    pub trends: Mutex<Trends>,
+    /// The newest slot of all pairs. The head of the index may be later, because counts advance it.
+    newest: AtomicU64,
+    /// The number of segments from which the record at a position erased its user.
+    erased: Mutex<HashMap<Position, u64>>,
+    /// Erasures in the log that no snapshot covers yet.
+    uncovered: Mutex<Option<Uncovered>>,
+}
+
+/// Erasures of users whose fingerprints are still in the log or the snapshot.
+#[derive(Debug, Clone, Copy)]
+struct Uncovered {
+    /// The time of the first one; `None` if it happened in a former process.
+    since: Option<Instant>,
+    /// The log file with the last one.
+    last_file: u64,
+}
+
+impl State {
+    /// An empty state.
+    pub fn new(frame: TimeFrame) -> Self {
+        Self {
+            index: Index::new(frame.full_window().slots()),
+            trends: Mutex::default(),
+            newest: AtomicU64::new(0),
+            erased: Mutex::default(),
+            uncovered: Mutex::default(),
+        }
+    }
+
+    /// The newest slot of all pairs, or 0.
+    pub fn newest(&self) -> Slot {
+        Slot::new(self.newest.load(Ordering::Acquire))
+    }
+
+    pub(super) fn note_newest(&self, slot: Slot) {
+        self.newest.fetch_max(slot.number(), Ordering::AcqRel);
+    }
+
+    /// Takes the number of segments from which the record at `at` erased its user.
+    pub fn take_erased(&self, at: Position) -> u64 {
+        self.erased.lock().remove(&at).unwrap_or(0)
+    }
+
+    /// Drops the results of replayed erasures, which have no caller.
+    pub(super) fn end_replay(&self) {
+        *self.erased.lock() = HashMap::new();
+        if let Some(uncovered) = &mut *self.uncovered.lock() {
+            uncovered.since = None;
+        }
+    }
+
+    /// Whether an erasure has waited for a snapshot for this long, or since a former process.
+    pub fn has_uncovered_erasure(&self, for_at_least: Duration) -> bool {
+        self.uncovered.lock().is_some_and(|uncovered| {
+            uncovered
+                .since
+                .is_none_or(|since| since.elapsed() >= for_at_least)
+        })
+    }
+
+    /// Records that a snapshot covers the log files before `next`, and that they were removed.
+    pub(super) fn covered(&self, next: u64) {
+        let mut uncovered = self.uncovered.lock();
+        *uncovered = uncovered
+            .filter(|uncovered| uncovered.last_file >= next)
+            .map(|uncovered| Uncovered {
+                since: Some(Instant::now()),
+                ..uncovered
+            });
+    }
+
+    /// Applies one record, live or during replay; it is idempotent. `scratch` saves an allocation per record.
+    pub fn apply(
+        &self,
+        at: Position,
+        record: &[u8],
+        scratch: &mut Vec<Entry>,
+    ) -> Result<(), String> {
+        let mut fields = Fields::of(record);
+        match fields.u8()? {
+            PAIRS => self.apply_pairs(&mut fields, scratch)?,
+            FORGET => {
+                let fingerprint = Fingerprint::from_number(fields.u64()?);
+                self.forget(at, fingerprint);
+            }
+            TREND => self.apply_trend(&mut fields)?,
+            other => return Err(format!("unknown record kind {other}")),
+        }
+        fields.end()
+    }
+
+    fn apply_pairs(&self, fields: &mut Fields<'_>, scratch: &mut Vec<Entry>) -> Result<(), String> {
+        let base = Slot::new(fields.u64()?);
+        for _ in 0..fields.u32()? {
+            let segment = record::segment(fields)?;
+            record::entries(fields, scratch)?;
+            self.index.upsert(&segment, scratch, base);
+        }
+        self.note_newest(base);
+        Ok(())
+    }
+
+    fn forget(&self, at: Position, fingerprint: Fingerprint) {
+        let erased = self.index.erase(fingerprint, Slot::new(0));
+        let mut uncovered = self.uncovered.lock();
+        let since = uncovered.map_or_else(|| Some(Instant::now()), |uncovered| uncovered.since);
+        *uncovered = Some(Uncovered {
+            since,
+            last_file: at.file,
+        });
+        drop(uncovered);
+        let mut results = self.erased.lock();
+        if results.len() >= MAX_RESULTS {
+            results.clear();
+        }
+        results.insert(at, erased);
+    }
+
+    fn apply_trend(&self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let mut trends = self.trends.lock();
+        for _ in 0..fields.u32()? {
+            let segment = record::segment(fields)?;
+            let window = fields.u64()?;
+            let point = Point::new(fields.i64()?, fields.u64()?);
+            trends.add(&segment, window, point);
+        }
+        Ok(())
+    }
+}
