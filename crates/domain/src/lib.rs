@@ -9,6 +9,7 @@ pub mod cache;
 mod clock;
 mod count;
 mod erasure;
+pub mod feed;
 mod hidden;
 pub mod percent;
 mod reach;

@@ -1,10 +1,12 @@
-//! The adapters of the ports in `domain`: stores of pairs, and caches of counts. Each adapter has its own options and
+//! The adapters of the ports in `domain`: stores of pairs, caches of counts, and change feeds. Each adapter has its own options and
 //! does not depend on the settings of the service.
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "influx")]
 pub mod influx;
+#[cfg(feature = "embedded")]
+pub mod local_feed;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;

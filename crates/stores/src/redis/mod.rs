@@ -8,6 +8,7 @@ mod chunks;
 mod client;
 mod connection;
 mod error;
+pub mod feed;
 mod hash_tag;
 mod outage_log;
 mod reconnect;

@@ -24,6 +24,8 @@ pub(crate) enum Request<'a> {
     Command(Cmd),
     /// A script with its keys and arguments.
     Run(&'a Script, Vec<String>, Vec<String>),
+    /// A script with its keys and arguments, and bytes as the last argument.
+    RunOn(&'a Script, Vec<String>, Vec<String>, &'a [u8]),
 }
 
 impl Request<'_> {
@@ -38,6 +40,7 @@ impl Request<'_> {
         match self {
             Self::Command(cmd) => cmd.args_iter().len(),
             Self::Run(_, keys, args) => keys.len() + args.len(),
+            Self::RunOn(_, keys, args, _) => keys.len() + args.len() + 1,
         }
     }
 
@@ -46,6 +49,11 @@ impl Request<'_> {
         match self {
             Self::Command(cmd) => cmd.clone(),
             Self::Run(script, keys, args) => run("EVALSHA", &script.hash, keys, args),
+            Self::RunOn(script, keys, args, bytes) => {
+                let mut cmd = run("EVALSHA", &script.hash, keys, args);
+                cmd.arg(bytes);
+                cmd
+            }
         }
     }
 
@@ -54,6 +62,11 @@ impl Request<'_> {
         match self {
             Self::Command(_) => None,
             Self::Run(script, keys, args) => Some(run("EVAL", &script.body, keys, args)),
+            Self::RunOn(script, keys, args, bytes) => {
+                let mut cmd = run("EVAL", &script.body, keys, args);
+                cmd.arg(bytes);
+                Some(cmd)
+            }
         }
     }
 }

@@ -1,0 +1,4 @@
+//! Live counts: a replica of the counts follows a [change feed](domain::feed), to which every instance appends what the
+//! store has recorded.
+
+pub mod writer;

@@ -1,0 +1,27 @@
+//! The names of keys.
+//!
+//! | Key | Holds |
+//! |---|---|
+//! | `P:{live}:feed` | stream of entries; the id of the entry with number g is `g-0` |
+//! | `P:{live}:state` | hash: the id of the feed, the number of its newest entry, and the bytes of all records so far |
+//! | `P:{live}:writers` | hash: writer -> the number of its last entry, and when it was last seen in microseconds |
+//!
+//! P is the prefix. All keys have one hash tag: a cluster keeps them on one node, where one script can access them all.
+
+use crate::redis::Prefix;
+
+/// The keys in the order in which every script gets them.
+#[derive(Debug)]
+pub(super) struct Keys([String; 3]);
+
+impl Keys {
+    pub(super) fn new(prefix: &Prefix) -> Self {
+        Self(
+            ["feed", "state", "writers"].map(|name| format!("{}:{{live}}:{name}", prefix.as_str())),
+        )
+    }
+
+    pub(super) fn all(&self) -> Vec<String> {
+        self.0.to_vec()
+    }
+}

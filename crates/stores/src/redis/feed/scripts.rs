@@ -1,0 +1,182 @@
+//! The atomic operations of the feed, as Lua scripts. Keys: see [`keys`](super::keys), always in the same order.
+//!
+//! Numbers that may exceed the 53 bits of a Lua number (identifiers) are hexadecimal strings and are never computed with.
+//! The times of Redis are microseconds.
+
+use crate::redis::Script;
+
+/// All scripts of the feed.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) append: Script,
+    pub(super) check: Script,
+    pub(super) read: Script,
+    pub(super) end: Script,
+    pub(super) trim: Script,
+    pub(super) writers: Script,
+    pub(super) size: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        let with_feed = |body: &str| Script::new(format!("{FEED}{body}"));
+        Self {
+            append: with_feed(APPEND),
+            check: with_feed(CHECK),
+            read: with_feed(READ),
+            end: with_feed(END),
+            trim: with_feed(TRIM),
+            writers: with_feed(WRITERS),
+            size: with_feed(SIZE),
+        }
+    }
+}
+
+/// `feed(fresh)` returns the id of the feed and the number of its newest entry. If the state is missing, everything is lost:
+/// the feed starts again with the id `fresh`. Every script begins with a call of it.
+const FEED: &str = r"
+local stream, state, writers = KEYS[1], KEYS[2], KEYS[3]
+
+local function feed(fresh)
+  local known = redis.call('HMGET', state, 'feed', 'last')
+  if known[1] then return known[1], tonumber(known[2]) end
+  redis.call('DEL', stream, writers)
+  redis.call('HSET', state, 'feed', fresh, 'last', '0', 'bytes', '0')
+  return fresh, 0
+end
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function micros(number) return string.format('%.0f', number) end
+
+local function last_of(writer)
+  local known = redis.call('HGET', writers, writer)
+  return known and tonumber(string.match(known, '^%d+'))
+end
+
+local function see(writer, last)
+  redis.call('HSET', writers, writer, micros(last) .. ' ' .. micros(now()))
+end
+
+local function fields(entry)
+  local named = {}
+  for i = 1, #entry[2], 2 do named[entry[2][i]] = entry[2][i + 1] end
+  return named
+end
+
+local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
+
+local function oldest() return redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1] end
+
+local function held()
+  local first = oldest()
+  if not first then return 0 end
+  return tonumber(redis.call('HGET', state, 'bytes')) - tonumber(fields(first).b)
+end
+";
+
+/// Arguments: a fresh id, the feed that the writer knows or '', the writer, its number, '1' to skip,
+/// the token, the most bytes that the feed may hold, how long the keys are kept in milliseconds, the record.
+///
+/// A field `b` of each entry is the number of bytes of all records before it, so that the size of the feed is the
+/// difference of two numbers. A feed that no reader trims loses its older half when it is full.
+const APPEND: &str = r"
+local id, last = feed(ARGV[1])
+if ARGV[2] ~= '' and ARGV[2] ~= id then return {'renewed', id} end
+local writer, sequence, skips = ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local own = last_of(writer)
+if own and sequence <= own then
+  see(writer, own)
+  return {'ok', id, micros(now())}
+end
+if own and sequence > own + 1 and skips == '' then return {'lost', micros(own)} end
+if held() > tonumber(ARGV[7]) then
+  redis.call('XTRIM', stream, 'MAXLEN', math.floor(redis.call('XLEN', stream) / 2))
+end
+last = last + 1
+local bytes = redis.call('HINCRBY', state, 'bytes', #ARGV[9]) - #ARGV[9]
+redis.call('XADD', stream, micros(last) .. '-0',
+  'w', writer, 'n', ARGV[4], 's', skips, 'k', ARGV[6], 'b', micros(bytes), 'r', ARGV[9])
+redis.call('HSET', state, 'last', micros(last))
+see(writer, sequence)
+for _, key in ipairs({stream, state, writers}) do redis.call('PEXPIRE', key, ARGV[8]) end
+return {'ok', id, micros(now())}
+";
+
+/// Arguments: a fresh id, the feed that the writer knows or '', the writer, the number of its last entry.
+const CHECK: &str = r"
+local id = feed(ARGV[1])
+if ARGV[2] ~= '' and ARGV[2] ~= id then return {'renewed', id} end
+local own = last_of(ARGV[3])
+if own then see(ARGV[3], own) end
+if (own or 0) < tonumber(ARGV[4]) then return {'lost', micros(own or 0)} end
+return {'ok', id, micros(now())}
+";
+
+/// Arguments: a fresh id, the feed, the number and the token of the position, and the most bytes to return. Reads the
+/// entries in steps, because only the records tell how many bytes they have.
+const READ: &str = r"
+local id, last = feed(ARGV[1])
+if ARGV[2] ~= id then return {'renewed', id} end
+local time = micros(now())
+local run_id = redis.pcall('INFO', 'server')
+run_id = type(run_id) == 'string' and string.match(run_id, 'run_id:(%w+)') or ''
+local after, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[5])
+local first = oldest()
+local before = first and number(first) - 1 or last
+local at = redis.call('XRANGE', stream, micros(after) .. '-0', micros(after) .. '-0')[1]
+local is_known
+if at then is_known = fields(at).k == ARGV[4] else is_known = after == before end
+if not is_known then return {'discontinued', id, micros(before), after < before and '1' or ''} end
+local entries, bytes = {}, 0
+local from = after + 1
+while from <= last and (#entries == 0 or bytes < max_bytes) do
+  local step = redis.call('XRANGE', stream, micros(from) .. '-0', '+', 'COUNT', 16)
+  if #step == 0 then break end
+  for _, entry in ipairs(step) do
+    if #entries > 0 and bytes >= max_bytes then break end
+    local f = fields(entry)
+    entries[#entries + 1] = {micros(number(entry)), f.k, f.w, f.n, f.s, f.r}
+    bytes = bytes + math.max(#f.r, 1)
+    from = number(entry) + 1
+  end
+end
+return {'ok', id, micros(last), time, run_id, entries}
+";
+
+/// Argument: a fresh id.
+const END: &str = r"
+local id, last = feed(ARGV[1])
+local at = redis.call('XRANGE', stream, micros(last) .. '-0', micros(last) .. '-0')[1]
+return {id, micros(last), at and fields(at).k or ''}
+";
+
+/// Arguments: a fresh id, the number up to which entries are removed, the idle time of writers in microseconds, how long
+/// the keys are kept in milliseconds.
+const TRIM: &str = r"
+feed(ARGV[1])
+redis.call('XTRIM', stream, 'MINID', micros(tonumber(ARGV[2]) + 1))
+local time = now()
+local known = redis.call('HGETALL', writers)
+for i = 1, #known, 2 do
+  local seen = tonumber(string.match(known[i + 1], '%d+$'))
+  if time - seen >= tonumber(ARGV[3]) then redis.call('HDEL', writers, known[i]) end
+end
+for _, key in ipairs({stream, state, writers}) do redis.call('PEXPIRE', key, ARGV[4]) end
+return 1
+";
+
+/// Argument: a fresh id.
+const WRITERS: &str = r"
+feed(ARGV[1])
+return redis.call('HGETALL', writers)
+";
+
+/// Argument: a fresh id.
+const SIZE: &str = r"
+feed(ARGV[1])
+return {redis.call('XLEN', stream), held()}
+";
