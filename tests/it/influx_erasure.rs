@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use domain::store::PairStore;
 use domain::store::conformance::{HOSTILE_NAMES, batch};
-use domain::{Segment, Slot, Timestamp, UserId};
-use index::FingerprintKey;
+use domain::{FingerprintKey, Segment, Slot, Timestamp, UserId};
 use siphasher::sip::SipHasher13;
 use stores::influx::{InfluxOptions, InfluxStore, set_up};
 

@@ -9,7 +9,8 @@ use futures::stream::BoxStream;
 
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
+    UserId, Window,
 };
 use telemetry::Metrics;
 
@@ -116,6 +117,10 @@ impl PairStore for ObservedStore {
 
     fn remains(&self, at: Timestamp) -> Vec<Remains> {
         self.inner.remains(at)
+    }
+
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        self.inner.fingerprint_key().await
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use domain::Slot;
+use domain::{FingerprintKey, Slot, UserId};
 
 /// The number of bits of a user's hash that the index stores.
 pub const FINGERPRINT_BITS: u32 = 48;
@@ -20,6 +20,11 @@ impl Fingerprint {
     /// The fingerprint of a user whose id has this hash. The hash must be uniform and keyed.
     pub fn new(hash: u64) -> Self {
         Self(hash >> (u64::BITS - FINGERPRINT_BITS))
+    }
+
+    /// The fingerprint of a user under `key`.
+    pub fn of(user: &UserId<'_>, key: FingerprintKey) -> Self {
+        Self::new(key.hash(user))
     }
 
     /// The fingerprint as a number below 2^48.

@@ -12,7 +12,6 @@
 
 mod directory;
 mod entry;
-mod key;
 mod members;
 mod page;
 mod pages;
@@ -33,7 +32,6 @@ use parking_lot::{Mutex, RwLock};
 use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
-pub use key::FingerprintKey;
 use members::Members;
 use shared::Shared;
 use sweep::Cursor;

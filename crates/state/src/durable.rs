@@ -7,9 +7,8 @@ use std::time::Instant;
 use super::snapshot::{self, Snapshot};
 use super::snapshotter::Snapshotter;
 use super::{State, identity, load};
-use domain::TimeFrame;
 use domain::store::StoreError;
-use index::FingerprintKey;
+use domain::{FingerprintKey, TimeFrame};
 use wal::{Disk, LockedDir, Log, LogError, LogObserver, LogOptions, Recovery, Start, file_numbers};
 
 /// The options of a [`DurableState`].

@@ -1,8 +1,8 @@
 //! Encodes a batch as records of the log.
 
 use super::record::{PAIRS, length, push_segment};
-use domain::{Batch, Slot};
-use index::{Entry, Fingerprint, FingerprintKey};
+use domain::{Batch, FingerprintKey, Slot};
+use index::{Entry, Fingerprint};
 
 /// Pairs per record. They fit even if each has a segment of its own with the longest name.
 const RECORD_PAIRS: usize = 1 << 17;
@@ -25,7 +25,7 @@ pub fn records(batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
         let taken = pairs.by_ref().take(RECORD_PAIRS);
         items.extend(taken.map(|(segment, user, slot)| Item {
             segment,
-            fingerprint: key.fingerprint(&user),
+            fingerprint: Fingerprint::of(&user, key),
             slot,
         }));
         records.push(record(batch, &items));

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::snapshot;
-use domain::Resolution;
 use domain::store::StoreError;
-use index::FingerprintKey;
+use domain::{FingerprintKey, Resolution};
 use wal::{Disk, LogError, file_numbers, replace_file};
 
 const NAME: &str = "identity";

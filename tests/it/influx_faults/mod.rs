@@ -6,8 +6,7 @@ mod writes;
 use std::time::Duration;
 
 use domain::store::{PairStore, StoreError};
-use domain::{Segment, TimeFrame, Timestamp};
-use index::FingerprintKey;
+use domain::{FingerprintKey, Segment, TimeFrame, Timestamp};
 use stores::influx::{InfluxOptions, InfluxStore};
 
 use crate::support::fault_server::FaultServer;

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::store::PairStore;
-use domain::{Secret, TimeFrame};
-use index::FingerprintKey;
+use domain::{FingerprintKey, Secret, TimeFrame};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use stores::redis::store::{RedisStore, RedisStoreOptions};
 use stores::redis::{Prefix, RedisServer};

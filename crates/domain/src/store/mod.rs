@@ -18,7 +18,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::{
-    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
+    UserId, Window,
 };
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
@@ -119,6 +120,12 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// the database's own files.
     fn remains(&self, _at: Timestamp) -> Vec<Remains> {
         Vec::new()
+    }
+
+    /// The key under which user ids become fingerprints, one for all instances on this store, created if there is none. A
+    /// store without one always returns [`StoreError::Unsupported`].
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        Err(StoreError::Unsupported("it has no key for fingerprints"))
     }
 
     /// Removes about `limit` pairs that no window as of `as_of` or later can reach. No count changes. Writers are

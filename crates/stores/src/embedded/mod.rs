@@ -14,9 +14,10 @@ use async_trait::async_trait;
 pub use self::options::EmbeddedOptions;
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, Count, Erasure, Membership, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
-    Window,
+    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, TimeFrame, Timestamp,
+    TrendPoint, UserId, Window,
 };
+use index::Fingerprint;
 use state::{DurableState, State};
 use wal::{Log, LogStats};
 
@@ -144,7 +145,7 @@ impl PairStore for EmbeddedStore {
         as_of: Timestamp,
     ) -> Result<Vec<Membership>, StoreError> {
         self.check_open()?;
-        let fingerprint = self.durable.key().fingerprint(user);
+        let fingerprint = Fingerprint::of(user, self.durable.key());
         let held = self
             .state()
             .index
@@ -157,7 +158,7 @@ impl PairStore for EmbeddedStore {
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.check_open()?;
-        let fingerprint = self.durable.key().fingerprint(user);
+        let fingerprint = Fingerprint::of(user, self.durable.key());
         // Pairs that have expired by then do not count as erased.
         self.state().index.advance(self.slot(as_of));
         // Written even if there is nothing to erase: a pair of the user may be waiting in the log's queue.
@@ -183,6 +184,11 @@ impl PairStore for EmbeddedStore {
                 .to_owned(),
             until: at.checked_add(state::AFTER_ERASURE).ok(),
         }]
+    }
+
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        self.check_open()?;
+        Ok(self.durable.key())
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -112,7 +112,9 @@ async fn users_recorded_under_another_key_are_not_counted_twice() {
 
 /// Whether any file of the directory contains the fingerprint of `user`.
 fn is_on_disk(store: &EmbeddedStore, dir: &std::path::Path, user: &UserId<'_>) -> bool {
-    let fingerprint = store.durable.key().fingerprint(user).number().to_le_bytes();
+    let fingerprint = Fingerprint::of(user, store.durable.key())
+        .number()
+        .to_le_bytes();
     let fingerprint = &fingerprint[..6];
     std::fs::read_dir(dir).unwrap().any(|file| {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();

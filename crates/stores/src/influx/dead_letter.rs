@@ -116,9 +116,8 @@ mod tests {
     use super::*;
     use crate::influx::line;
     use crate::influx::lines::line_ranges;
-    use domain::UserId;
     use domain::store::conformance::{batch, frame};
-    use index::FingerprintKey;
+    use domain::{FingerprintKey, UserId};
 
     #[test]
     fn erased_users_go_and_those_who_came_again_stay() {

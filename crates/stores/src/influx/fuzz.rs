@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use bolero::TypeGenerator;
 
 use super::*;
-use domain::BatchBuilder;
+use domain::{BatchBuilder, FingerprintKey};
 use fuzzing::{Edit, edit, spell};
-use index::FingerprintKey;
 
 const NAMES: &[&str] = &[
     "\\", "\\\\", "\\,", "\\ ", "\\=", ",", " ", "=", "\"", "${", "$", "}", "\\x24", "\\${", "u1",

@@ -26,9 +26,8 @@ use super::options::InfluxOptions;
 use super::query;
 use super::server::{Server, refusal, send};
 use crate::user_key;
-use domain::Timestamp;
 use domain::store::{Change, StoreError};
-use index::FingerprintKey;
+use domain::{FingerprintKey, Timestamp};
 
 /// The version of the record's format.
 const FORMAT: u32 = 1;

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::io::Write;
 
 use super::lines::Lines;
-use domain::{Batch, Erasure, Resolution, Segment, Slot, TrendPoint, UserId, Window};
-use index::FINGERPRINT_BITS;
-use index::FingerprintKey;
+use domain::{
+    Batch, Erasure, FingerprintKey, Resolution, Segment, Slot, TrendPoint, UserId, Window,
+};
+use index::{FINGERPRINT_BITS, Fingerprint};
 
 /// The measurement of pairs.
 pub(super) const PAIR: &str = "pair";
@@ -126,7 +127,7 @@ pub(super) fn nanos(
     key: FingerprintKey,
 ) -> i64 {
     let length = u64::from(resolution.seconds()) * 1_000_000_000;
-    let fingerprint = key.fingerprint(user).number();
+    let fingerprint = Fingerprint::of(user, key).number();
     let offset = (u128::from(fingerprint) * u128::from(length)) >> FINGERPRINT_BITS;
     let offset = u64::try_from(offset).unwrap_or(0);
     slot_start(slot, resolution).saturating_add_unsigned(offset)

@@ -67,7 +67,8 @@ use self::stats::Counters;
 use self::writer::Writer;
 use domain::store::{Archived, Change, PairStore, Remains, StoreError, last_of_each};
 use domain::{
-    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
+    UserId, Window,
 };
 
 /// The last second that Flux can represent: its times are nanoseconds in 64 bits.
@@ -490,6 +491,10 @@ impl PairStore for InfluxStore {
 
     /// The server drops points that are older than the bucket's retention, and every query states its range. What
     /// remains to be removed are points whose user was overwritten instead of deleted.
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        self.installation.key().await
+    }
+
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         self.check_agreed().await?;
         forget::sweep(self, as_of, limit).await

@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use domain::TimeFrame;
-use index::FingerprintKey;
+use domain::{FingerprintKey, TimeFrame};
 
 /// The server, the names of its buckets, and the limits and timeouts of requests.
 #[derive(Clone)]

@@ -4,8 +4,7 @@ use std::fmt;
 
 use siphasher::sip::SipHasher13;
 
-use super::Fingerprint;
-use domain::UserId;
+use super::UserId;
 
 /// A secret random key, one for each directory or installation. It never changes.
 ///
@@ -43,10 +42,9 @@ impl FingerprintKey {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The fingerprint of a user: the top 48 bits of SipHash-1-3 under this key.
-    pub fn fingerprint(self, user: &UserId<'_>) -> Fingerprint {
-        let hasher = SipHasher13::new_with_key(&self.0);
-        Fingerprint::new(hasher.hash(user.as_str().as_bytes()))
+    /// The hash of a user id: SipHash-1-3 under this key. Its top 48 bits are the user's fingerprint.
+    pub fn hash(self, user: &UserId<'_>) -> u64 {
+        SipHasher13::new_with_key(&self.0).hash(user.as_str().as_bytes())
     }
 }
 
