@@ -1,7 +1,7 @@
 //! Encodes a batch as records of the log.
 
-use super::record::{PAIRS, length, push_segment};
-use domain::{Batch, FingerprintKey, Slot};
+use super::record::{PAIRS, RECEIVED, length, push_segment};
+use domain::{Batch, FingerprintKey, Slot, Timestamp};
 use index::{Entry, Fingerprint};
 
 /// Pairs per record. They fit even if each has a segment of its own with the longest name.
@@ -17,6 +17,17 @@ struct Item {
 /// Encodes `batch`, with users as fingerprints. Each record has one group per segment, so that the name is written once
 /// and the index is locked once per segment.
 pub fn records(batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
+    records_of(&[PAIRS], batch, key)
+}
+
+/// The same for a replica: the pairs were received at `at`.
+pub fn received(batch: &Batch, key: FingerprintKey, at: Timestamp) -> Vec<Vec<u8>> {
+    let mut head = vec![RECEIVED];
+    head.extend_from_slice(&at.as_millisecond().to_le_bytes());
+    records_of(&head, batch, key)
+}
+
+fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
     let mut pairs = batch.indexed();
     let mut records = Vec::with_capacity(batch.len().div_ceil(RECORD_PAIRS));
     let mut items = Vec::with_capacity(batch.len().min(RECORD_PAIRS));
@@ -28,13 +39,13 @@ pub fn records(batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
             fingerprint: Fingerprint::of(&user, key),
             slot,
         }));
-        records.push(record(batch, &items));
+        records.push(record(head, batch, &items));
     }
     records
 }
 
 /// Lays out all groups, then writes each entry to its place.
-fn record(batch: &Batch, items: &[Item]) -> Vec<u8> {
+fn record(head: &[u8], batch: &Batch, items: &[Item]) -> Vec<u8> {
     let segments = batch.segments();
     let mut lengths = vec![0_u32; segments.len()];
     let mut base = Slot::new(0);
@@ -46,8 +57,8 @@ fn record(batch: &Batch, items: &[Item]) -> Vec<u8> {
     let names: usize = groups()
         .map(|(segment, _)| segment.as_str().len() + 5)
         .sum();
-    let mut out = Vec::with_capacity(13 + names + items.len() * 8);
-    out.push(PAIRS);
+    let mut out = Vec::with_capacity(head.len() + 12 + names + items.len() * 8);
+    out.extend_from_slice(head);
     out.extend_from_slice(&base.number().to_le_bytes());
     out.extend_from_slice(&length(groups().count()));
     let mut next = vec![0; segments.len()];

@@ -4,6 +4,7 @@ use bolero::TypeGenerator;
 
 use super::blocks::BlockWriter;
 use super::{Point, State, load, record, snapshot};
+use domain::feed::{Cursor, FeedId, Token};
 use domain::store::conformance::frame;
 use domain::{Segment, Slot};
 use index::{Entry, Fingerprint};
@@ -27,6 +28,13 @@ enum Record {
         groups: Vec<(u8, Vec<(u64, u8)>)>,
     },
     Forget(u64),
+    Erased(u64, i64),
+    Position(u64, u64, u64),
+    Covered(bool, Vec<u8>),
+    Received {
+        at: i64,
+        groups: Vec<(u8, Vec<(u64, u8)>)>,
+    },
     Trend(Vec<(u8, u64, i64, u64)>),
 }
 
@@ -56,6 +64,31 @@ impl Record {
             Self::Bytes(bytes) => bytes.clone(),
             Self::Pairs { base, groups } => pairs(*base, groups),
             Self::Present { ago, groups } => pairs(present - u64::from(*ago), groups),
+            Self::Erased(number, at) => {
+                let mut out = vec![record::ERASED];
+                let number = Fingerprint::from_number(*number).number();
+                out.extend_from_slice(&number.to_le_bytes());
+                out.extend_from_slice(&at.to_le_bytes());
+                out
+            }
+            Self::Position(feed, number, token) => record::position(&Cursor {
+                feed: FeedId::from_number(*feed),
+                number: *number,
+                token: Token::from_number(*token),
+            }),
+            Self::Covered(is_complete, numbers) => {
+                let names = numbers
+                    .iter()
+                    .map(|number| names[usize::from(*number) % names.len()]);
+                let segments: Vec<_> = names.map(|name| Segment::new(name).unwrap()).collect();
+                record::covered(*is_complete, &segments)
+            }
+            Self::Received { at, groups } => {
+                let mut out = vec![record::RECEIVED];
+                out.extend_from_slice(&at.to_le_bytes());
+                out.extend_from_slice(&pairs(present, groups)[1..]);
+                out
+            }
             Self::Forget(number) => record::forget(Fingerprint::from_number(*number)),
             Self::Trend(points) => {
                 let mut out = vec![record::TREND];
@@ -110,6 +143,17 @@ fn records() {
             load::load(&disk, dir, 7, &loaded).unwrap();
             assert_eq!(loaded.newest(), state.newest());
             assert_eq!(known(&loaded), known(&state));
+            let following = |state: &State| {
+                let following = state.following.lock();
+                let (is_complete, covered) = (following.is_complete, following.covered.clone());
+                (
+                    following.position,
+                    is_complete,
+                    covered,
+                    following.erasures(),
+                )
+            };
+            assert_eq!(following(&loaded), following(&state));
         });
 }
 

@@ -9,6 +9,7 @@
 mod blocks;
 mod durable;
 mod encode;
+mod following;
 #[cfg(test)]
 mod fuzz;
 mod identity;
@@ -20,8 +21,9 @@ mod state;
 mod trends;
 
 pub use durable::{DurableOptions, DurableState};
-pub use encode::records;
-pub use record::{forget, trend};
+pub use encode::{received, records};
+pub use following::Following;
+pub use record::{batch, covered, erased, forget, position, trend};
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};
 pub use state::State;
 pub use trends::{Point, Trends};

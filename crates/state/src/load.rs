@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use super::blocks::{BlockReader, damaged};
+use super::following;
 use super::record;
-use super::snapshot::{END, ENTRIES, START, Snapshot, TREND, VERSION, name};
+use super::snapshot::{
+    COVERED, END, ENTRIES, ERASURES, POSITION, START, Snapshot, TREND, VERSION, name,
+};
 use super::state::State;
 use super::trends::Point;
 use domain::{Segment, Slot, Timestamp};
-use index::Entry;
+use index::{Entry, Fingerprint};
 use wal::{Disk, Fields, LogError};
 
 /// Entries of a segment that are loaded at once. More make loading faster, fewer take less memory.
@@ -68,6 +71,18 @@ impl Loader<'_> {
             START => self.start(&mut fields)?,
             ENTRIES => self.entries(&mut fields)?,
             TREND => self.trend(&mut fields)?,
+            POSITION => {
+                let position = following::position(&mut fields)?;
+                self.state.following.lock().position = Some(position);
+            }
+            ERASURES => {
+                let mut following = self.state.following.lock();
+                for _ in 0..fields.u32()? {
+                    let fingerprint = Fingerprint::from_number(fields.u64()?);
+                    following.note_erasure(fingerprint, fields.i64()?);
+                }
+            }
+            COVERED => following::covered(&mut fields, &mut self.state.following.lock())?,
             END => {
                 self.flush();
                 if fields.u64()? != blocks_before {

@@ -4,14 +4,29 @@
 //! - pairs: `1 u8 | base slot u64 | groups u32 | (segment, entries u32, entry u64 *)*`
 //! - forget: `2 u8 | fingerprint u64`
 //! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
+//!
+//! Those of a replica:
+//! - received: `4 u8 | received at unix milliseconds i64`, then as pairs from the base on; pairs of users who were erased since are
+//!   not applied
+//! - erased: `5 u8 | fingerprint u64 | at unix milliseconds i64`
+//! - position: `6 u8 | feed u64 | number u64 | token u64`
+//! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
+//! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
 
-use domain::{Segment, TrendPoint};
+use super::following;
+use domain::feed::Cursor;
+use domain::{Segment, Timestamp, TrendPoint};
 use index::{Entry, Fingerprint};
 use wal::Fields;
 
 pub(super) const PAIRS: u8 = 1;
 pub(super) const FORGET: u8 = 2;
 pub(super) const TREND: u8 = 3;
+pub(super) const RECEIVED: u8 = 4;
+pub(super) const ERASED: u8 = 5;
+pub(super) const POSITION: u8 = 6;
+pub(super) const COVERED: u8 = 7;
+pub(super) const BATCH: u8 = 8;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -29,6 +44,39 @@ pub fn trend(points: &[TrendPoint]) -> Vec<u8> {
         out.extend_from_slice(&point.window.seconds().to_le_bytes());
         out.extend_from_slice(&point.count.as_of.as_second().to_le_bytes());
         out.extend_from_slice(&point.count.users.to_le_bytes());
+    }
+    out
+}
+
+/// The record that erases a user, and every pair of the user that was received until `at`.
+pub fn erased(fingerprint: Fingerprint, at: Timestamp) -> Vec<u8> {
+    let mut out = vec![ERASED];
+    out.extend_from_slice(&fingerprint.number().to_le_bytes());
+    out.extend_from_slice(&at.as_millisecond().to_le_bytes());
+    out
+}
+
+/// The record of the position in a feed up to which everything is applied.
+pub fn position(position: &Cursor) -> Vec<u8> {
+    let mut out = vec![POSITION];
+    following::push_position(&mut out, position);
+    out
+}
+
+/// The record of segments that were read from the store; `is_complete` means all segments.
+pub fn covered(is_complete: bool, segments: &[Segment]) -> Vec<u8> {
+    let mut out = vec![COVERED];
+    following::push_covered(&mut out, is_complete, segments.iter());
+    out
+}
+
+/// A record of several records, which are applied together. `joined` is `(length u32, record)*`, as a writer of a feed joins
+/// them.
+pub fn batch(joined: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1 + joined.iter().map(|part| part.len()).sum::<usize>());
+    out.push(BATCH);
+    for part in joined {
+        out.extend_from_slice(part);
     }
     out
 }

@@ -6,10 +6,13 @@
 //! - entries: `2 u8 | segment | base slot u64 | entries u32, entry u64 *`, ascending within a segment
 //! - trend: `3 u8 | segment | window seconds u64 | points u32, (at u32, users u32)*`
 //! - end: `4 u8 | blocks before u64`
+//!
+//! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | number u32 | (fingerprint u64, at i64)*`, covered `7 u8`.
 
 use std::path::Path;
 
 use super::blocks::BlockWriter;
+use super::following;
 use super::record::{length, push_segment};
 use super::state::State;
 use super::trends::Point;
@@ -21,6 +24,9 @@ pub(super) const START: u8 = 1;
 pub(super) const ENTRIES: u8 = 2;
 pub(super) const TREND: u8 = 3;
 pub(super) const END: u8 = 4;
+pub(super) const POSITION: u8 = 5;
+pub(super) const ERASURES: u8 = 6;
+pub(super) const COVERED: u8 = 7;
 pub(super) const VERSION: u32 = 1;
 
 /// Entries of one block: half a mebibyte.
@@ -148,9 +154,39 @@ impl Writer<'_> {
             let points = self.state.trends.lock().points(&segment, window);
             self.series(&segment, window, &points)?;
         }
+        self.following()?;
         let mut body = vec![END];
         body.extend_from_slice(&self.blocks.blocks().to_le_bytes());
         self.blocks.write(&body)
+    }
+
+    /// Writes what a replica knows. The index may be ahead of it, which changes nothing: entries can be applied again.
+    fn following(&mut self) -> Result<(), LogError> {
+        let mut blocks = Vec::new();
+        {
+            let following = self.state.following.lock();
+            if let Some(position) = &following.position {
+                let mut body = vec![POSITION];
+                following::push_position(&mut body, position);
+                blocks.push(body);
+            }
+            for erasures in following.erasures().chunks(BLOCK_ENTRIES) {
+                let mut body = vec![ERASURES];
+                body.extend_from_slice(&length(erasures.len()));
+                for (fingerprint, at) in erasures {
+                    body.extend_from_slice(&fingerprint.number().to_le_bytes());
+                    body.extend_from_slice(&at.to_le_bytes());
+                }
+                blocks.push(body);
+            }
+            if following.is_complete || !following.covered.is_empty() {
+                let mut body = vec![COVERED];
+                let covered = following.covered.iter();
+                following::push_covered(&mut body, following.is_complete, covered);
+                blocks.push(body);
+            }
+        }
+        blocks.iter().try_for_each(|body| self.blocks.write(body))
     }
 
     /// Fails if the snapshot must be abandoned.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::record::{self, FORGET, PAIRS, TREND};
+use super::following::{self, Following};
+use super::record::{self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, RECEIVED, TREND};
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
 use index::{Entry, Fingerprint, Index};
@@ -22,6 +23,8 @@ pub struct State {
     pub index: Index,
     /// The past counts.
     pub trends: Mutex<Trends>,
+    /// What a replica knows of the feed that it follows.
+    pub following: Mutex<Following>,
     /// The newest slot of all pairs. The head of the index may be later, because counts advance it.
     newest: AtomicU64,
     /// The number of segments from which the record at a position erased its user.
@@ -45,6 +48,7 @@ impl State {
         Self {
             index: Index::new(frame.full_window().slots()),
             trends: Mutex::default(),
+            following: Mutex::default(),
             newest: AtomicU64::new(0),
             erased: Mutex::default(),
             uncovered: Mutex::default(),
@@ -102,22 +106,69 @@ impl State {
     ) -> Result<(), String> {
         let mut fields = Fields::of(record);
         match fields.u8()? {
-            PAIRS => self.apply_pairs(&mut fields, scratch)?,
+            PAIRS => self.apply_pairs(&mut fields, scratch, None)?,
+            RECEIVED => {
+                let at = fields.i64()?;
+                self.apply_pairs(&mut fields, scratch, Some(at))?;
+            }
             FORGET => {
                 let fingerprint = Fingerprint::from_number(fields.u64()?);
                 self.forget(at, fingerprint);
             }
             TREND => self.apply_trend(&mut fields)?,
+            ERASED => {
+                let fingerprint = Fingerprint::from_number(fields.u64()?);
+                let erased_at = fields.i64()?;
+                self.following.lock().note_erasure(fingerprint, erased_at);
+                self.forget(at, fingerprint);
+            }
+            POSITION => {
+                let position = following::position(&mut fields)?;
+                self.following.lock().position = Some(position);
+            }
+            COVERED => following::covered(&mut fields, &mut self.following.lock())?,
+            BATCH => return self.apply_batch(at, fields.rest(), scratch),
             other => return Err(format!("unknown record kind {other}")),
         }
         fields.end()
     }
 
-    fn apply_pairs(&self, fields: &mut Fields<'_>, scratch: &mut Vec<Entry>) -> Result<(), String> {
+    fn apply_batch(
+        &self,
+        at: Position,
+        joined: &[u8],
+        scratch: &mut Vec<Entry>,
+    ) -> Result<(), String> {
+        let mut fields = Fields::of(joined);
+        while !fields.is_empty() {
+            let length = fields.u32()? as usize;
+            let record = fields.bytes(length)?;
+            // A batch within a batch would allow any depth of recursion.
+            if record.first() == Some(&BATCH) {
+                return Err("a batch contains a batch".to_owned());
+            }
+            self.apply(at, record, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Applies pairs. With `received_at`, in unix milliseconds, those of users who were erased since are skipped.
+    fn apply_pairs(
+        &self,
+        fields: &mut Fields<'_>,
+        scratch: &mut Vec<Entry>,
+        received_at: Option<i64>,
+    ) -> Result<(), String> {
         let base = Slot::new(fields.u64()?);
         for _ in 0..fields.u32()? {
             let segment = record::segment(fields)?;
             record::entries(fields, scratch)?;
+            if let Some(at) = received_at {
+                let following = self.following.lock();
+                if following.has_erasures() {
+                    scratch.retain(|entry| !following.is_erased(entry.fingerprint(), at));
+                }
+            }
             self.index.upsert(&segment, scratch, base);
         }
         self.note_newest(base);

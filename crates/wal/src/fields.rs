@@ -30,6 +30,11 @@ impl<'a> Fields<'a> {
         std::mem::take(&mut self.0)
     }
 
+    /// Whether no bytes are left.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads the next byte.
     pub fn u8(&mut self) -> Result<u8, String> {
         Ok(u8::from_le_bytes(self.array()?))

@@ -1,0 +1,107 @@
+//! What a replica knows besides the index: its position in the feed, erasures, and what it has read from the store.
+//!
+//! The embedded store follows no feed, so all of this stays empty there.
+
+use std::collections::{HashMap, HashSet};
+
+use domain::Segment;
+use domain::feed::{Cursor, FeedId, Token};
+use index::Fingerprint;
+
+use super::record::{length, push_segment, segment};
+use wal::Fields;
+
+/// How long an erasure is remembered, in milliseconds: longer than any pair that was received before it can be on its way.
+const KEEP_ERASURES: i64 = 48 * 3_600 * 1_000;
+/// Erasures from which the old ones are looked for.
+const MANY_ERASURES: usize = 1_000;
+
+/// The state of following a feed.
+#[derive(Debug, Default)]
+pub struct Following {
+    /// Every entry of the feed up to here is applied.
+    pub position: Option<Cursor>,
+    /// Whether every segment was read from the store.
+    pub is_complete: bool,
+    /// The segments that were read from the store, until all of them were.
+    pub covered: HashSet<Segment>,
+    /// When users were erased, in unix milliseconds.
+    erasures: HashMap<Fingerprint, i64>,
+}
+
+impl Following {
+    /// Whether a pair of this user that was received at `at` was erased since.
+    pub(super) fn is_erased(&self, fingerprint: Fingerprint, at: i64) -> bool {
+        self.erasures
+            .get(&fingerprint)
+            .is_some_and(|erased| *erased >= at)
+    }
+
+    pub(super) fn has_erasures(&self) -> bool {
+        !self.erasures.is_empty()
+    }
+
+    pub(super) fn note_erasure(&mut self, fingerprint: Fingerprint, at: i64) {
+        let noted = self.erasures.entry(fingerprint).or_insert(at);
+        *noted = at.max(*noted);
+        // Relative to erasures and not to a clock, so that replay leads to the same state.
+        if self.erasures.len().is_multiple_of(MANY_ERASURES) {
+            let newest = self.erasures.values().copied().max().unwrap_or(at);
+            self.erasures
+                .retain(|_, at| newest.saturating_sub(*at) <= KEEP_ERASURES);
+        }
+    }
+
+    /// The erasures, as they are written to a snapshot.
+    pub(super) fn erasures(&self) -> Vec<(Fingerprint, i64)> {
+        let mut erasures: Vec<_> = self.erasures.iter().map(|(f, at)| (*f, *at)).collect();
+        erasures.sort_unstable();
+        erasures
+    }
+}
+
+/// Encodes a position: `feed u64 | number u64 | token u64`.
+pub(super) fn push_position(out: &mut Vec<u8>, position: &Cursor) {
+    for number in [
+        position.feed.number(),
+        position.number,
+        position.token.number(),
+    ] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// Reads a position.
+pub(super) fn position(fields: &mut Fields<'_>) -> Result<Cursor, String> {
+    Ok(Cursor {
+        feed: FeedId::from_number(fields.u64()?),
+        number: fields.u64()?,
+        token: Token::from_number(fields.u64()?),
+    })
+}
+
+/// Encodes what was read from the store: `complete u8 | segments u32 | segment*`.
+pub(super) fn push_covered<'a>(
+    out: &mut Vec<u8>,
+    is_complete: bool,
+    segments: impl ExactSizeIterator<Item = &'a Segment>,
+) {
+    out.push(u8::from(is_complete));
+    out.extend_from_slice(&length(segments.len()));
+    for segment in segments {
+        push_segment(out, segment);
+    }
+}
+
+/// Reads what was read from the store into `following`.
+pub(super) fn covered(fields: &mut Fields<'_>, following: &mut Following) -> Result<(), String> {
+    let is_complete = fields.u8()? != 0;
+    for _ in 0..fields.u32()? {
+        following.covered.insert(segment(fields)?);
+    }
+    following.is_complete |= is_complete;
+    if following.is_complete {
+        following.covered = HashSet::new();
+    }
+    Ok(())
+}
