@@ -1,8 +1,9 @@
 //! Encodes a batch as records of the log.
 
-use super::record::{PAIRS, RECEIVED, length, push_segment};
+use super::record::{self, PAIRS, RECEIVED, length, push_segment};
 use domain::{Batch, FingerprintKey, Slot, Timestamp};
 use index::{Entry, Fingerprint};
+use wal::Fields;
 
 /// Pairs per record. They fit even if each has a segment of its own with the longest name.
 const RECORD_PAIRS: usize = 1 << 17;
@@ -42,6 +43,41 @@ fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
         records.push(record(head, batch, &items));
     }
     records
+}
+
+/// A copy of a record of received pairs in which no slot is after `latest`; `None` if there is none anyway.
+///
+/// # Errors
+///
+/// The bytes are no such record.
+pub fn no_later_than(record: &[u8], latest: Slot) -> Result<Option<Vec<u8>>, String> {
+    let mut fields = Fields::of(record);
+    if fields.u8()? != RECEIVED {
+        return Ok(None);
+    }
+    let received_at = fields.i64()?;
+    let base = Slot::new(fields.u64()?);
+    if base <= latest {
+        return Ok(None);
+    }
+    let mut out = vec![RECEIVED];
+    out.extend_from_slice(&received_at.to_le_bytes());
+    out.extend_from_slice(&latest.number().to_le_bytes());
+    let groups = fields.u32()?;
+    out.extend_from_slice(&groups.to_le_bytes());
+    let mut entries = Vec::new();
+    for _ in 0..groups {
+        push_segment(&mut out, &record::segment(&mut fields)?);
+        record::entries(&mut fields, &mut entries)?;
+        out.extend_from_slice(&length(entries.len()));
+        for entry in &entries {
+            let slot = entry.slot(base).min(latest);
+            let entry = Entry::new(entry.fingerprint(), in_reach(slot, latest));
+            out.extend_from_slice(&entry.to_bits().to_le_bytes());
+        }
+    }
+    fields.end()?;
+    Ok(Some(out))
 }
 
 /// Lays out all groups, then writes each entry to its place.

@@ -30,11 +30,11 @@ pub struct Following {
 }
 
 impl Following {
-    /// Whether a pair of this user that was received at `at` was erased since.
+    /// Whether the user was erased after `at`, when a pair of the user was received.
     pub(super) fn is_erased(&self, fingerprint: Fingerprint, at: i64) -> bool {
         self.erasures
             .get(&fingerprint)
-            .is_some_and(|erased| *erased >= at)
+            .is_some_and(|erased| *erased > at)
     }
 
     pub(super) fn has_erasures(&self) -> bool {

@@ -21,7 +21,7 @@ mod state;
 mod trends;
 
 pub use durable::{DurableOptions, DurableState};
-pub use encode::{received, records};
+pub use encode::{no_later_than, received, records};
 pub use following::Following;
 pub use record::{batch, covered, erased, forget, position, trend};
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};

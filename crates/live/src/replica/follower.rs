@@ -1,0 +1,189 @@
+//! Follows the feed: reads entries, applies them, and advances `as_of` at the end of the feed.
+
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use tokio::time::{Instant, sleep};
+
+use super::{Replica, Sources, entries};
+use domain::feed::{Cursor, FeedError, Page};
+use std::sync::atomic::Ordering;
+use supervisor::doubling;
+use wal::LogError;
+
+/// Bytes of records that are read and applied at a time.
+const PAGE_BYTES: usize = 1 << 20;
+/// The pause at the end of the feed.
+const POLL: Duration = Duration::from_millis(50);
+/// How long `as_of` stays where it is after the feed may have lost its end: writers check every second what it has, and append
+/// again what it lost.
+const HOLD: Duration = Duration::from_secs(3);
+/// The interval of removals of applied entries.
+const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+/// A writer that was not seen for this long has ended.
+const WRITER_IDLE: Duration = Duration::from_hours(24);
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(1);
+
+/// Follows until it is dropped.
+pub(super) async fn follow(replica: &Replica, sources: &Sources) {
+    let mut follower = Follower {
+        replica,
+        sources,
+        server: None,
+        hold_until: Instant::now(),
+        trimmed: Instant::now(),
+        retries: doubling(FIRST_RETRY, LONGEST_RETRY).build(),
+        is_failing: false,
+    };
+    let mut cursor = follower.first_position().await;
+    loop {
+        cursor = follower.step(cursor).await;
+    }
+}
+
+struct Follower<'a> {
+    replica: &'a Replica,
+    sources: &'a Sources,
+    /// The server of the last page.
+    server: Option<u64>,
+    hold_until: Instant,
+    trimmed: Instant,
+    retries: backon::ExponentialBackoff,
+    is_failing: bool,
+}
+
+impl Follower<'_> {
+    /// The position to continue at: that of the state, or the end of the feed for a new replica, which then reads everything
+    /// before it from the store.
+    async fn first_position(&mut self) -> Cursor {
+        let known = self.replica.state().following.lock().position;
+        if let Some(position) = known {
+            return position;
+        }
+        loop {
+            match self.sources.feed.end().await {
+                Ok(end) => {
+                    let record = state::position(&end);
+                    match self.replica.durable.log().append(record).await {
+                        Ok(_) => return end,
+                        Err(error) => self.failed(&error).await,
+                    }
+                }
+                Err(error) => self.failed(&error).await,
+            }
+        }
+    }
+
+    /// Reads and applies a page. Returns the next position.
+    async fn step(&mut self, cursor: Cursor) -> Cursor {
+        match self.sources.feed.read(&cursor, PAGE_BYTES).await {
+            Ok(page) => self.page(cursor, page).await,
+            Err(FeedError::Renewed(feed)) => {
+                tracing::warn!("the change feed was emptied; recent pairs are read from the store");
+                self.lost_entries();
+                Cursor::start(feed)
+            }
+            Err(FeedError::Discontinued { oldest, trimmed }) => {
+                tracing::warn!(trimmed, "entries of the change feed are missing");
+                self.hold();
+                if trimmed {
+                    self.lost_entries();
+                }
+                oldest
+            }
+            Err(error) => {
+                self.failed(&error).await;
+                cursor
+            }
+        }
+    }
+
+    async fn page(&mut self, cursor: Cursor, page: Page) -> Cursor {
+        if self.server.is_some_and(|server| server != page.server) {
+            self.hold();
+        }
+        self.server = Some(page.server);
+        if page.entries.iter().any(|entry| entry.skips) {
+            self.lost_entries();
+        }
+        if !page.entries.is_empty()
+            && let Err(error) = self.apply(&page).await
+        {
+            self.failed(&error).await;
+            return cursor;
+        }
+        self.recovered();
+        let Some(as_of) = page.as_of else {
+            return page.next;
+        };
+        if Instant::now() >= self.hold_until {
+            self.replica.reached(as_of);
+        }
+        self.trim(&page.next).await;
+        if page.entries.is_empty() {
+            sleep(POLL).await;
+        }
+        page.next
+    }
+
+    async fn apply(&mut self, page: &Page) -> Result<(), LogError> {
+        let latest = self.replica.slot(page.now);
+        let (record, clamped) = match entries::record(&page.entries, &page.next, latest) {
+            Ok(read) => read,
+            Err(reason) => {
+                tracing::error!(
+                    reason,
+                    "the change feed has an entry that headcount did not write"
+                );
+                self.lost_entries();
+                (state::position(&page.next), 0)
+            }
+        };
+        self.replica.durable.log().append(record).await?;
+        let progress = &self.replica.progress;
+        progress.clamped.fetch_add(clamped, Ordering::Relaxed);
+        let entries = page.entries.len() as u64;
+        progress.entries.fetch_add(entries, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn hold(&mut self) {
+        self.hold_until = Instant::now() + HOLD;
+    }
+
+    /// Entries are lost that no writer may have any more.
+    fn lost_entries(&mut self) {
+        self.hold();
+        self.replica.request_repair();
+    }
+
+    /// Removes what is applied, and durable, from the feed.
+    async fn trim(&mut self, position: &Cursor) {
+        if self.trimmed.elapsed() < TRIM_INTERVAL {
+            return;
+        }
+        self.trimmed = Instant::now();
+        // The newest entry stays, because its token shows whether the feed continues the one that was read.
+        let through = position.number.saturating_sub(1);
+        if let Err(error) = self.sources.feed.trim(through, WRITER_IDLE).await {
+            tracing::debug!(%error, "the change feed can't be trimmed");
+        }
+    }
+
+    async fn failed(&mut self, error: &(dyn std::fmt::Display + Sync)) {
+        if !self.is_failing {
+            tracing::warn!(%error, "the change feed can't be followed");
+        }
+        self.is_failing = true;
+        sleep(self.retries.next().unwrap_or(LONGEST_RETRY)).await;
+    }
+
+    fn recovered(&mut self) {
+        if self.is_failing {
+            tracing::info!("the change feed is followed again");
+            self.is_failing = false;
+            self.retries = doubling(FIRST_RETRY, LONGEST_RETRY).build();
+        }
+    }
+}

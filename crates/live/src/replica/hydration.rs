@@ -1,0 +1,150 @@
+//! Reads from the store what the replica lacks: every segment when it is new, and recent slots after entries were lost.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backon::BackoffBuilder;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::time::sleep;
+
+use super::{Replica, Sources};
+use domain::store::StoreError;
+use domain::{Segment, Slot, Timestamp};
+use supervisor::doubling;
+
+/// Segments that are read at a time.
+const CONCURRENT: usize = 3;
+/// Slots that are read at a time, as a fraction of the window: a day of two weeks.
+const PARTS: u64 = 14;
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// Reads everything once, then recent slots whenever that is requested. Runs until it is dropped.
+pub(super) async fn keep_complete(replica: &Replica, sources: &Sources) {
+    let hydration = Hydration { replica, sources };
+    retried(|| hydration.everything()).await;
+    loop {
+        let repair = *replica.repair.lock();
+        let Some(repair) = repair else {
+            replica.repair_requested.notified().await;
+            continue;
+        };
+        retried(|| hydration.repair(repair.from)).await;
+        replica.progress.repairs.fetch_add(1, Ordering::Relaxed);
+        // A loss that was noticed meanwhile needs another repair.
+        replica.repair.lock().take_if(|wanted| *wanted == repair);
+    }
+}
+
+struct Hydration<'a> {
+    replica: &'a Replica,
+    sources: &'a Sources,
+}
+
+impl Hydration<'_> {
+    /// Reads every segment that was not read yet.
+    async fn everything(&self) -> Result<(), StoreError> {
+        if self.replica.state().following.lock().is_complete {
+            return Ok(());
+        }
+        // Before the position is known, an entry could be neither in the feed nor in what is read.
+        while self.replica.state().following.lock().position.is_none() {
+            sleep(FIRST_RETRY).await;
+        }
+        let now = self.sources.clock.now();
+        let segments = self.sources.store.segments(now).await?;
+        let left: Vec<Segment> = {
+            let following = self.replica.state().following.lock();
+            let is_left = |segment: &Segment| !following.covered.contains(segment);
+            segments.into_iter().filter(is_left).collect()
+        };
+        tracing::info!(segments = left.len(), "the replica reads the store");
+        stream::iter(left)
+            .map(|segment| async move {
+                self.segment(&segment, self.window(now)).await?;
+                self.log(state::covered(false, &[segment])).await
+            })
+            .buffer_unordered(CONCURRENT)
+            .try_collect::<()>()
+            .await?;
+        self.log(state::covered(true, &[])).await?;
+        tracing::info!("the replica has every segment");
+        Ok(())
+    }
+
+    /// Reads the slots of every segment from `from` on.
+    async fn repair(&self, from: Slot) -> Result<(), StoreError> {
+        let now = self.sources.clock.now();
+        let latest = *self.window(now).end();
+        let from = from.max(*self.window(now).start());
+        let segments = self.sources.store.segments(now).await?;
+        stream::iter(segments)
+            .map(|segment| async move { self.segment(&segment, from..=latest).await })
+            .buffer_unordered(CONCURRENT)
+            .try_collect::<()>()
+            .await?;
+        tracing::info!("the replica has read the pairs that the change feed lost");
+        Ok(())
+    }
+
+    /// The slots of the full window as of `now`.
+    fn window(&self, now: Timestamp) -> RangeInclusive<Slot> {
+        let full = self.replica.frame.full_window();
+        full.slots_as_of(self.replica.slot(now))
+    }
+
+    /// Reads the pairs of a segment, the newest part first.
+    async fn segment(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<(), StoreError> {
+        let part = u64::from(self.replica.frame.full_window().slots()).div_ceil(PARTS);
+        let first = slots.start().number();
+        let mut end = slots.end().number();
+        loop {
+            let start = end.saturating_sub(part - 1).max(first);
+            self.part(segment, Slot::new(start)..=Slot::new(end))
+                .await?;
+            if start == first {
+                return Ok(());
+            }
+            end = start - 1;
+        }
+    }
+
+    async fn part(&self, segment: &Segment, slots: RangeInclusive<Slot>) -> Result<(), StoreError> {
+        // A user who is erased at this instant or later may be in what is read.
+        let now = self.sources.clock.now();
+        let read_at = now.saturating_sub(Duration::from_millis(1)).unwrap_or(now);
+        let mut batches = self.sources.store.export_stream(segment, slots);
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            for record in state::received(&batch, self.replica.durable.key(), read_at) {
+                self.log(record).await?;
+            }
+            let pairs = batch.len() as u64;
+            let progress = &self.replica.progress;
+            progress.hydrated_pairs.fetch_add(pairs, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn log(&self, record: Vec<u8>) -> Result<(), StoreError> {
+        self.replica.durable.log().append(record).await?;
+        Ok(())
+    }
+}
+
+/// Repeats `work` with backoff until it succeeds.
+async fn retried<W>(work: impl Fn() -> W)
+where
+    W: Future<Output = Result<(), StoreError>>,
+{
+    let mut delays = doubling(FIRST_RETRY, LONGEST_RETRY).build();
+    while let Err(error) = work().await {
+        tracing::warn!(%error, "the replica can't read the store");
+        sleep(delays.next().unwrap_or(LONGEST_RETRY)).await;
+    }
+}

@@ -1,0 +1,355 @@
+//! Tests of a replica over a store and a feed in memory: hydration, losses, erasures, restarts, in every order.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::writer::{Delivery, FeedWriter, WriterParts};
+use domain::feed::model::ModelFeed;
+use domain::store::conformance::frame;
+use domain::store::model::Model;
+use domain::{BatchBuilder, ManualClock};
+use wal::testing::MemDisk;
+
+const SEGMENTS: [&str; 3] = ["news", "sports", "weather"];
+
+struct Bench {
+    feed: Arc<ModelFeed>,
+    store: Arc<Model>,
+    clock: Arc<ManualClock>,
+    disk: MemDisk,
+    root: tempfile::TempDir,
+    key: FingerprintKey,
+}
+
+struct Running {
+    replica: Arc<Replica>,
+    writer: FeedWriter,
+    supervisor: Supervisor,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let start = Timestamp::from_second(1_800_000_000).unwrap();
+        Self {
+            feed: Arc::default(),
+            store: Arc::default(),
+            clock: Arc::new(ManualClock::new(start)),
+            disk: MemDisk::default(),
+            root: tempfile::tempdir().unwrap(),
+            key: FingerprintKey::new([7; 16]),
+        }
+    }
+
+    fn start(&self) -> Running {
+        let supervisor = Supervisor::new(Arc::new(|_, _| ()));
+        let replica = Arc::new(
+            Replica::open(ReplicaOptions {
+                disk: Arc::new(self.disk.clone()),
+                snapshot_bytes: 4_000,
+                ..ReplicaOptions::new(self.root.path(), frame(60), self.key)
+            })
+            .unwrap(),
+        );
+        let sources = Sources {
+            feed: Arc::clone(&self.feed) as Arc<dyn ChangeFeed>,
+            store: Arc::clone(&self.store) as Arc<dyn PairStore>,
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+        };
+        replica.start(&sources, &supervisor);
+        let parts = WriterParts {
+            feed: sources.feed,
+            owed: None,
+            keep: Duration::from_mins(2),
+            max_kept_bytes: 64 << 20,
+        };
+        Running {
+            writer: FeedWriter::start(parts, &supervisor),
+            replica,
+            supervisor,
+        }
+    }
+
+    /// A batch of users in a segment, seen `ago` slots before now.
+    fn batch(&self, users: impl Iterator<Item = u64>, segment: &str, ago: u64) -> domain::Batch {
+        let now = frame(60).resolution().slot_of(self.clock.now()).number();
+        let mut batch = BatchBuilder::default();
+        for user in users {
+            let user = UserId::new(format!("u{user}")).unwrap();
+            batch
+                .push_pair(&user, segment, Slot::new(now - ago))
+                .unwrap();
+        }
+        batch.finish()
+    }
+
+    /// Records a batch as an instance does. Returns where its record is.
+    async fn record(&self, running: &Running, batch: &domain::Batch) -> Delivery {
+        self.store.put(batch);
+        let mut delivery = Delivery::InFeed;
+        for record in state::received(batch, self.key, self.clock.now()) {
+            if running.writer.append(record).await == Delivery::Owed {
+                delivery = Delivery::Owed;
+            }
+        }
+        delivery
+    }
+
+    async fn erase(&self, running: &Running, user: u64) {
+        let user = UserId::new(format!("u{user}")).unwrap();
+        self.store.forget(&user, self.clock.now()).await.unwrap();
+        let fingerprint = Fingerprint::of(&user, self.key);
+        let record = state::erased(fingerprint, self.clock.now());
+        while running.writer.append_now(record.clone()).await.is_err() {
+            pause().await;
+        }
+    }
+
+    /// What the store counts, as of the replica's instant.
+    async fn truth(&self, window: Window, as_of: Timestamp) -> Vec<(String, u64)> {
+        let mut counts = Vec::new();
+        for segment in SEGMENTS {
+            let name = Segment::new(segment).unwrap();
+            let users = self.store.count(&name, window, as_of).await.unwrap().users;
+            if users > 0 {
+                counts.push((segment.to_owned(), users));
+            }
+        }
+        counts
+    }
+
+    /// Waits until the replica has what the store has.
+    async fn expect_equal(&self, running: &Running) {
+        let mut last = None;
+        for _ in 0..2_000 {
+            let full = frame(60).full_window();
+            if running.writer.status().owed == 0
+                && running.replica.status().is_complete
+                && let Some(list) = running.replica.list(full)
+                && let Some(as_of) = running.replica.as_of()
+            {
+                let short = frame(60).window(Duration::from_mins(7)).unwrap();
+                let short_counts = running.replica.list(short).unwrap_or_default();
+                let found = (numbers(&list), numbers(&short_counts));
+                let truth = (
+                    self.truth(full, as_of).await,
+                    self.truth(short, as_of).await,
+                );
+                if found == truth {
+                    return;
+                }
+                last = Some((found, truth));
+            }
+            pause().await;
+        }
+        panic!("{last:?}, {:?}", running.replica.status());
+    }
+}
+
+impl Running {
+    async fn end(self) {
+        self.supervisor.end().await;
+        self.replica.close().await.unwrap();
+    }
+}
+
+/// Lets time pass. The clock of the runtime is paused, so the thread of the log needs real time.
+async fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
+    tokio::time::sleep(Duration::from_millis(25)).await;
+}
+
+fn numbers(list: &[(Segment, Count)]) -> Vec<(String, u64)> {
+    let numbers = list.iter();
+    numbers
+        .map(|(segment, count)| (segment.to_string(), count.users))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_replica_reads_the_store_and_follows_the_feed() {
+    let bench = Bench::new();
+    bench.store.put(&bench.batch(0..500, "news", 0));
+    bench.store.put(&bench.batch(0..300, "sports", 59));
+    bench.store.put(&bench.batch(0..99, "sports", 60));
+    let running = bench.start();
+    bench.expect_equal(&running).await;
+    assert_eq!(running.replica.status().hydrated_pairs, 800);
+    for ago in [0, 3, 30] {
+        let batch = bench.batch(400..700, "weather", ago);
+        assert_eq!(bench.record(&running, &batch).await, Delivery::InFeed);
+        bench.expect_equal(&running).await;
+    }
+    let weather = Segment::new("weather").unwrap();
+    let user = UserId::new("u450").unwrap();
+    let memberships = running.replica.memberships(&user).unwrap();
+    let names: BTreeSet<_> = memberships.iter().map(|it| it.segment.as_str()).collect();
+    assert_eq!(names, BTreeSet::from(["news", "weather"]));
+    assert!(
+        running
+            .replica
+            .count(&weather, frame(60).full_window())
+            .is_some()
+    );
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_continues_where_it_was() {
+    let bench = Bench::new();
+    bench.store.put(&bench.batch(0..500, "news", 0));
+    let running = bench.start();
+    for round in 0..20 {
+        let batch = bench.batch(round * 50..round * 50 + 90, "sports", round % 9);
+        bench.record(&running, &batch).await;
+    }
+    bench.erase(&running, 7).await;
+    bench.expect_equal(&running).await;
+    running.end().await;
+    let running = bench.start();
+    bench.expect_equal(&running).await;
+    assert_eq!(
+        running.replica.status().hydrated_pairs,
+        0,
+        "nothing is read again"
+    );
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erased_user_stays_erased_when_older_pairs_come_later() {
+    let bench = Bench::new();
+    let running = bench.start();
+    let batch = bench.batch(0..10, "news", 0);
+    let late = state::received(&batch, bench.key, bench.clock.now());
+    bench.clock.advance(Duration::from_secs(5));
+    bench.record(&running, &bench.batch(0..10, "news", 1)).await;
+    bench.erase(&running, 3).await;
+    for record in late {
+        running.writer.append(record).await;
+    }
+    bench.expect_equal(&running).await;
+    // The user comes again.
+    bench.clock.advance(Duration::from_secs(5));
+    bench.record(&running, &bench.batch(3..4, "news", 0)).await;
+    bench.expect_equal(&running).await;
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_entries_are_read_from_the_store() {
+    let bench = Bench::new();
+    let running = bench.start();
+    bench.record(&running, &bench.batch(0..10, "news", 0)).await;
+    bench.expect_equal(&running).await;
+    running.end().await;
+    // While no replica runs, a writer ends, and the feed is emptied.
+    let running = bench.start();
+    running.supervisor.end().await;
+    bench.store.put(&bench.batch(10..30, "news", 0));
+    bench.feed.empty();
+    running.replica.close().await.unwrap();
+    let running = bench.start();
+    bench.expect_equal(&running).await;
+    assert_eq!(running.replica.status().repairs, 1);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_ahead_expires_nobody() {
+    let bench = Bench::new();
+    let running = bench.start();
+    bench
+        .record(&running, &bench.batch(0..10, "news", 59))
+        .await;
+    bench.expect_equal(&running).await;
+    let now = frame(60).resolution().slot_of(bench.clock.now()).number();
+    let mut ahead = BatchBuilder::default();
+    let user = UserId::new("ahead").unwrap();
+    ahead
+        .push_pair(&user, "sports", Slot::new(now + 10))
+        .unwrap();
+    for record in state::received(&ahead.finish(), bench.key, bench.clock.now()) {
+        running.writer.append(record).await;
+    }
+    let sports = Segment::new("sports").unwrap();
+    let full = frame(60).full_window();
+    let counted = |segment: &Segment| running.replica.count(segment, full).map(|it| it.users);
+    while counted(&sports) != Some(1) {
+        pause().await;
+    }
+    assert_eq!(counted(&Segment::new("news").unwrap()), Some(10));
+    assert_eq!(running.replica.status().clamped, 1);
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_entries_are_skipped() {
+    let bench = Bench::new();
+    let running = bench.start();
+    bench.record(&running, &bench.batch(0..10, "news", 0)).await;
+    let foreign = domain::feed::Append {
+        writer: domain::feed::WriterId::random(),
+        sequence: 1,
+        skips: false,
+        record: b"not a record".to_vec(),
+    };
+    bench.feed.append(None, &foreign).await.unwrap();
+    bench
+        .record(&running, &bench.batch(10..20, "news", 0))
+        .await;
+    bench.expect_equal(&running).await;
+    assert_eq!(running.replica.status().repairs, 1);
+    running.end().await;
+}
+
+/// Random steps: writes, erasures, losses, unavailability and restarts. In the end the replica has what the store has.
+#[tokio::test(start_paused = true)]
+async fn any_order_of_writes_losses_and_restarts_leads_to_the_counts_of_the_store() {
+    for seed in 0..12 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let bench = Bench::new();
+        bench
+            .store
+            .put(&bench.batch(0..random.u64(0..200), "news", 5));
+        let mut running = bench.start();
+        for _ in 0..60 {
+            let first = random.u64(0..300);
+            let users = first..first + random.u64(1..40);
+            let segment = SEGMENTS[random.usize(0..3)];
+            match random.u32(0..16) {
+                0..9 => {
+                    let batch = bench.batch(users, segment, random.u64(0..59));
+                    bench.record(&running, &batch).await;
+                }
+                9 => bench.erase(&running, first).await,
+                10 => {
+                    let end = bench.feed.end().await.map_or(0, |end| end.number);
+                    bench.feed.lose_after(end.saturating_sub(random.u64(0..4)));
+                }
+                11 => bench.feed.empty(),
+                12 => {
+                    bench.feed.set_unavailable(true);
+                    let batch = bench.batch(users, segment, 0);
+                    bench.record(&running, &batch).await;
+                    bench.feed.set_unavailable(false);
+                }
+                13 => {
+                    // What is owed survives only on disk, and this writer has none: it must be sent first.
+                    while running.writer.status().owed > 0 {
+                        pause().await;
+                    }
+                    bench.expect_equal(&running).await;
+                    running.end().await;
+                    running = bench.start();
+                }
+                14 => {
+                    bench.clock.advance(Duration::from_secs(1));
+                    bench.feed.advance(Duration::from_secs(1));
+                }
+                _ => tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await,
+            }
+        }
+        bench.expect_equal(&running).await;
+        running.end().await;
+    }
+}
