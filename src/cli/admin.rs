@@ -10,7 +10,7 @@ use super::output::{grouped, note, print, print_json, sanitized};
 use super::progress::{Progress, Unit};
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
-use crate::config::{CacheKind, RefreshMode, StoreKind};
+use crate::config::{CacheKind, LiveMode, RefreshMode, StoreKind};
 use engine::Headcount;
 use engine::refresher::{Outcome, Skip};
 
@@ -173,6 +173,7 @@ async fn runner(
     // This command runs one job, without the refresh loop. A spool belongs to a service.
     settings.refresh.mode = RefreshMode::Off;
     settings.ingest.spool = None;
+    settings.live.mode = LiveMode::Off;
     let headcount = Headcount::open(&settings).await.map_err(failed)?;
     Ok(Runner::Local(Box::new(headcount), settings.cache.kind))
 }

@@ -9,7 +9,7 @@ use super::args::ServeArgs;
 use super::serve::{bind, log_warnings, unless_stopped};
 use super::start_line;
 use super::variables::Variables;
-use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
+use crate::config::{CacheKind, LiveMode, RefreshMode, Settings, StoreKind};
 use crate::open_files;
 use crate::shutdown::Signals;
 use engine::Headcount;
@@ -28,6 +28,7 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     settings.refresh.mode = RefreshMode::Loop;
     // A worker receives no pairs, and the directory may belong to a service.
     settings.ingest.spool = None;
+    settings.live.mode = LiveMode::Off;
     telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
     start_line::log(&settings, "worker");
     log_warnings(&loaded.warnings);

@@ -4,7 +4,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::ConfigError;
 use super::layers::Layers;
-use super::settings::{CacheKind, InfluxSettings, PostgresSettings, RedisSettings, StoreKind};
+use super::settings::{
+    CacheKind, InfluxSettings, LiveMode, PostgresSettings, RedisSettings, StoreKind,
+};
 use super::table::{REDIS_URL, Values};
 use domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
 use stores::influx::{self, INFLUX_URL};
@@ -39,6 +41,17 @@ impl Check<'_> {
         match value.as_deref() {
             None if is_needed => Err(self.bad(name, right)),
             given => Ok(given),
+        }
+    }
+
+    pub(super) fn live(&self) -> Result<LiveMode, ConfigError> {
+        let is_live_anyway = self.values.store == StoreKind::Embedded;
+        match self.values.live {
+            LiveMode::Here if is_live_anyway => Err(self.bad(
+                "live",
+                "off: counts of the embedded store are always live; `here` is for a store on the network",
+            )),
+            mode => Ok(mode),
         }
     }
 

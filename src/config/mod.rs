@@ -25,8 +25,8 @@ pub use error::ConfigError;
 pub use layers::Origin;
 pub use row::Setting;
 pub use settings::{
-    CacheKind, CacheSettings, InfluxSettings, IngestSettings, RedisSettings, RefreshMode,
-    RefreshSettings, Settings, StoreKind, StoreSettings,
+    CacheKind, CacheSettings, InfluxSettings, IngestSettings, LiveMode, LiveSettings,
+    RedisSettings, RefreshMode, RefreshSettings, Settings, StoreKind, StoreSettings,
 };
 pub use spelling::{PREFIX, flag_of, names, variable_of};
 pub use table::SETTINGS;

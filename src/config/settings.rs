@@ -30,6 +30,8 @@ pub struct Settings {
     pub store: StoreSettings,
     /// The cache of counts.
     pub cache: CacheSettings,
+    /// Live counts in front of a store on the network.
+    pub live: LiveSettings,
     /// When and what to recount.
     pub refresh: RefreshSettings,
     /// Limits and buffers on the path of incoming pairs.
@@ -141,6 +143,25 @@ pub enum CacheKind {
     Memory,
     /// In Redis, shared by all instances.
     Redis,
+}
+
+/// Live counts in front of a store on the network.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    /// Whether there are any, and where.
+    pub mode: LiveMode,
+    /// The directory of the replica and of its change feed.
+    pub dir: PathBuf,
+}
+
+/// Where the replica of the counts is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LiveMode {
+    /// There is none.
+    Off,
+    /// In this process, which is the only one that writes pairs.
+    Here,
 }
 
 /// When and what to recount.

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::check::is_filter;
 use super::row::{Setting, settings};
 use super::rule::{Checked, Rule, Time};
-use super::settings::{CacheKind, RefreshMode, StoreKind};
+use super::settings::{CacheKind, LiveMode, RefreshMode, StoreKind};
 use http::auth::{AuthMode, MAX_RATE};
 use stores::influx::INFLUX_URL;
 use stores::postgres::{POSTGRES_URL, SCHEMA, is_schema};
@@ -141,6 +141,12 @@ settings! {
             "URL of Redis: `redis://[user:password@]host[:port][/db]`, `rediss://` for TLS, `redis+cluster://host,host` for a cluster";
         redis_prefix: String = "headcount", "1 to 64 printable ASCII characters without blanks and braces",
             "prefix of every key in Redis";
+    }
+    "Live counts" {
+        live: LiveMode = "off", "off or here",
+            "`here`: this process keeps a replica of all counts in front of a store on the network, so that a count includes a pair within a second and needs no recount. Only for a single `headcount serve`: pairs that another process writes are missing from its counts";
+        live_dir: PathBuf = "./headcount-live", "a directory",
+            "directory of the replica and of its change feed; it can be deleted, and is then read from the store again";
     }
     "Recounts" {
         refresh_mode: RefreshMode = "loop", "loop or off",

@@ -4,8 +4,8 @@ use super::ConfigError;
 use super::check::Check;
 use super::layers::Layers;
 use super::settings::{
-    CacheSettings, InfluxTimeouts, IngestSettings, RefreshSettings, Settings, StoreKind,
-    StoreSettings,
+    CacheSettings, InfluxTimeouts, IngestSettings, LiveSettings, RefreshSettings, Settings,
+    StoreKind, StoreSettings,
 };
 use super::table::{Parsed, Values};
 use domain::Secret;
@@ -58,6 +58,10 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
             ttl: values.cache_ttl.0,
             memory_ttl: values.memory_ttl.0,
             redis,
+        },
+        live: LiveSettings {
+            mode: check.live()?,
+            dir: values.live_dir.clone(),
         },
         refresh: RefreshSettings {
             mode: values.refresh_mode,

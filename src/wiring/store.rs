@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::open_cache;
-use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
+use crate::config::{CacheKind, LiveMode, RefreshMode, Settings, StoreKind};
 use domain::cache::{CacheError, CountCache};
 use domain::store::StoreError;
 use engine::ingest::Identity;
-use engine::{Backends, EngineOptions, Opened};
+use engine::{Backends, EngineOptions, LiveParts, Opened};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use stores::influx::{InfluxOptions, InfluxStore};
+use stores::local_feed::{LocalFeed, LocalFeedOptions};
 use stores::postgres::{PostgresOptions, PostgresStore};
 use stores::redis::store::{self as redis_store, RedisStoreOptions};
 use telemetry::Metrics;
@@ -52,12 +53,32 @@ impl Backends for Settings {
     }
 
     async fn open_store(&self, metrics: &Arc<Metrics>) -> Result<Opened, StoreError> {
-        open_store(self, metrics).await
+        let mut opened = open_store(self, metrics).await?;
+        opened.live = open_live(self).await?;
+        Ok(opened)
     }
 
     fn open_cache(&self) -> Result<Arc<dyn CountCache>, CacheError> {
         open_cache(self)
     }
+}
+
+/// Opens the change feed of live counts, if they are in this process.
+async fn open_live(settings: &Settings) -> Result<Option<LiveParts>, StoreError> {
+    if settings.live.mode == LiveMode::Off {
+        return Ok(None);
+    }
+    let feed = LocalFeedOptions::new(settings.live.dir.join("feed"));
+    // Opening reads the log, which must not block the runtime's threads.
+    let opened = tokio::task::spawn_blocking(move || LocalFeed::open(feed)).await;
+    let opened = opened.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    let feed = opened.map_err(|error| {
+        StoreError::Unavailable(format!("the change feed (setting `live_dir`): {error}"))
+    })?;
+    Ok(Some(LiveParts {
+        feed: Arc::new(feed),
+        dir: settings.live.dir.join("replica"),
+    }))
 }
 
 /// Opens the configured store. The error says why it can't be used.
@@ -118,6 +139,7 @@ async fn open_influx(options: InfluxOptions, metrics: &Arc<Metrics>) -> Result<O
     Ok(Opened {
         store,
         newest: None,
+        live: None,
     })
 }
 
@@ -138,6 +160,7 @@ async fn open_postgres(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
     Ok(Opened {
         store,
         newest: None,
+        live: None,
     })
 }
 
@@ -152,6 +175,7 @@ async fn open_redis(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opene
     Ok(Opened {
         store,
         newest: None,
+        live: None,
     })
 }
 
@@ -182,6 +206,7 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
         }
     });
     Ok(Opened {
+        live: None,
         newest: Some(store.newest_slot()),
         store,
     })

@@ -41,6 +41,7 @@ mod influx_refresh;
 mod influx_spool;
 mod library;
 mod lists;
+mod live;
 mod load;
 mod metrics;
 mod model;

@@ -62,6 +62,7 @@ async fn a_store_that_does_not_list_its_segments_delays_neither_start_nor_shutdo
     let opened = Opened {
         store: store.clone(),
         newest: None,
+        live: None,
     };
     let cache = Arc::<MemoryCache>::default();
     let opening = Headcount::open_over(&settings, opened, cache, clock, metrics);
@@ -178,6 +179,7 @@ async fn a_spool_is_unlocked_when_shut_down_returns_and_soon_after_a_drop() {
         let opened = Opened {
             store: Arc::new(store),
             newest: None,
+            live: None,
         };
         let (cache, clock) = (Arc::<MemoryCache>::default(), Arc::<SteadyClock>::default());
         Headcount::open_over(&settings, opened, cache, clock, metrics.clone()).await

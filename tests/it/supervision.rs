@@ -40,6 +40,7 @@ impl Rig {
         let opened = Opened {
             store: Arc::new(store(&settings, clock.now(), Arc::clone(&panics))),
             newest: None,
+            live: None,
         };
         let cache = Arc::<MemoryCache>::default();
         let app = Headcount::open_over(&settings, opened, cache, clock, metrics.clone()).await;

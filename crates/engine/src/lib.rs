@@ -8,6 +8,7 @@ pub mod events;
 pub mod headcount;
 pub mod ingest;
 mod known_segments;
+pub mod live;
 mod observed;
 mod options;
 pub mod readiness;
@@ -16,4 +17,4 @@ pub mod rounds;
 mod sweeper;
 
 pub use headcount::Headcount;
-pub use options::{Backends, EngineOptions, Opened, SpoolSettings};
+pub use options::{Backends, EngineOptions, LiveParts, Opened, SpoolSettings};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use domain::cache::{CacheError, CountCache};
+use domain::feed::ChangeFeed;
 use domain::store::{PairStore, StoreError};
 use domain::{Secret, Slot, TimeFrame, Window};
 use telemetry::Metrics;
@@ -31,6 +32,17 @@ pub struct Opened {
     pub store: Arc<dyn PairStore>,
     /// The newest slot in the store; `None` if the store does not track it.
     pub newest: Option<Slot>,
+    /// What live counts need; `None` without them, and for a store in this process.
+    pub live: Option<LiveParts>,
+}
+
+/// What live counts in this process need.
+#[derive(Debug)]
+pub struct LiveParts {
+    /// The feed of recorded pairs.
+    pub feed: Arc<dyn ChangeFeed>,
+    /// The directory of the replica.
+    pub dir: PathBuf,
 }
 
 /// The options of an engine.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::clock_watch;
 use crate::ingest::spool::Spool;
+use crate::live::Live;
 use crate::rounds::Rounds;
 use domain::cache::CountCache;
 use domain::store::PairStore;
@@ -31,6 +32,7 @@ pub(crate) struct Probed<'a> {
     pub(crate) cache: &'a dyn CountCache,
     pub(crate) clock: &'a dyn Clock,
     pub(crate) spool: Option<&'a Spool>,
+    pub(crate) live: Option<&'a Live>,
     /// The rounds of the refresher, if this process recounts by itself.
     pub(crate) rounds: Option<&'a Rounds>,
 }
@@ -59,6 +61,7 @@ impl Probed<'_> {
             components: components
                 .into_iter()
                 .chain(spool)
+                .chain(self.live.map(Component::of_live))
                 .chain(refresher)
                 .chain(Component::of_strangers(strangers))
                 .collect(),
@@ -69,7 +72,7 @@ impl Probed<'_> {
 /// The state of one component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Component {
-    /// The name: `store`, `cache`, `spool`, `refresher`, `clock` or `foreign_points`.
+    /// The name: `store`, `cache`, `spool`, `live`, `refresher`, `clock` or `foreign_points`.
     pub name: &'static str,
     /// Whether the component works.
     pub ok: bool,
@@ -100,6 +103,16 @@ impl Component {
             name: "spool",
             ok: problem.is_none(),
             detail: problem.or(waiting),
+        }
+    }
+
+    /// Live counts. Without them counts come from the store.
+    fn of_live(live: &Live) -> Self {
+        let described = live.describe();
+        Self {
+            name: "live",
+            ok: described.is_ok(),
+            detail: Some(described.unwrap_or_else(|problem| problem)),
         }
     }
 

@@ -100,6 +100,7 @@ impl Bench {
         let opened = Opened {
             store: Arc::new(store.unwrap()),
             newest: None,
+            live: None,
         };
         let options = EngineOptions {
             frame,

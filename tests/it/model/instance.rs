@@ -97,6 +97,7 @@ impl Instance {
                 let (store, cache) = (Wire::new(&shared.held), Wire::new(&shared.held));
                 let is_live = shared.setup.is_live;
                 let opened = Opened {
+                    live: None,
                     store: Arc::new(WiredStore::new(store_backend, &store, is_live)),
                     // A store on the network can't tell, and a clock may go back between two runs of an instance.
                     newest: is_live.then(|| store_backend.store.lock().newest_slot()),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::store::{Archived, PairStore, StoreError};
 use domain::{
-    Batch, BatchBuilder, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window,
+    Batch, BatchBuilder, Count, Erasure, FingerprintKey, Membership, Segment, Timestamp,
+    TrendPoint, UserId, Window,
 };
 use futures::executor::block_on;
 use parking_lot::Mutex;
@@ -177,6 +178,10 @@ impl PairStore for WiredStore {
             Ok(erased)
         };
         self.via(Call::Other, read, nothing).await
+    }
+
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        self.inner().fingerprint_key().await
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -86,6 +86,7 @@ impl Rig {
         let cache = Arc::new(SharedCache::on(backend));
         let supervisor = Supervisor::new(metrics.runtime.panic_counter());
         let refresher = Arc::new(Refresher::new(RefresherParts {
+            live: None,
             frame,
             clock: clock.clone(),
             store: store.clone(),
@@ -97,6 +98,7 @@ impl Rig {
             supervisor: supervisor.clone(),
         }));
         let counts = Arc::new(Counts::new(CountsParts {
+            live: None,
             frame,
             clock: clock.clone(),
             store: store.clone(),

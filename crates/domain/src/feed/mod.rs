@@ -57,6 +57,11 @@ pub trait ChangeFeed: Send + Sync + fmt::Debug {
     /// Every writer that is not removed yet.
     async fn writers(&self) -> Result<Vec<Writer>, FeedError>;
 
+    /// Finishes the work in progress and releases all resources.
+    async fn close(&self) -> Result<(), FeedError> {
+        Ok(())
+    }
+
     /// The size of the entries that the feed holds.
     async fn size(&self) -> Result<FeedSize, FeedError>;
 }

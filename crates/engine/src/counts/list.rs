@@ -55,6 +55,14 @@ impl Counts {
         if self.parts.store.is_live() {
             return self.list_live(window).await;
         }
+        if let Some(list) = self.parts.live.as_ref().and_then(|live| live.list(window)) {
+            let listed = list.into_iter().map(|(segment, count)| Listed {
+                segment,
+                count: Some(count),
+                stale: false,
+            });
+            return Ok(listed.collect());
+        }
         if let Some(recent) = self.lists.recent.get(&window)
             && recent.at.elapsed() < self.parts.memory_ttl
             // The clock may have advanced by more than the monotonic time, on a machine that slept.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use self::list::Lists;
 pub use self::result::{CountError, CountResult, Listed, Source};
 pub(crate) use self::sample::Sample;
+use crate::live::Live;
 use crate::refresher::{Key, Refresher};
 use domain::cache::CountCache;
 use domain::store::PairStore;
@@ -44,6 +45,8 @@ pub struct CountsParts {
     pub store: Arc<dyn PairStore>,
     /// The shared cache of counts.
     pub cache: Arc<dyn CountCache>,
+    /// Live counts over a store on the network.
+    pub live: Option<Arc<Live>>,
     /// Requests counts from the store; the only writer of cached counts.
     pub refresher: Arc<Refresher>,
     /// The metrics, with counters of fallbacks.
@@ -86,8 +89,11 @@ impl Counts {
         is_current.then(|| CountResult::remembered(kept.count, window))
     }
 
-    /// The count of a live store; `None` with any other store.
+    /// The count of a live store, or of the replica; `None` without either.
     fn count_live(&self, segment: &Segment, window: Window) -> Option<CountResult> {
+        if let Some(live) = &self.parts.live {
+            return Some(CountResult::replica(live.count(segment, window)?, window));
+        }
         let now = self.parts.clock.now();
         let count = self.parts.store.count_now(segment, window, now)?;
         Some(CountResult::live(count, window))
@@ -103,8 +109,15 @@ impl Counts {
     ) -> Result<CountResult, CountError> {
         let key = (segment.clone(), window);
         if fresh {
-            // The count of a live store is always fresh, so the cache does not matter.
-            return match self.count_live(segment, window) {
+            let counted = match &self.parts.live {
+                Some(live) => {
+                    let count = live.count_fresh(segment, window).await;
+                    count.map(|count| CountResult::replica(count, window))
+                }
+                // The count of a live store is always fresh, so the cache does not matter.
+                None => self.count_live(segment, window),
+            };
+            return match counted {
                 Some(result) => Ok(result),
                 None => self.load_fresh(&key).await,
             };

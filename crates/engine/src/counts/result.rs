@@ -22,6 +22,8 @@ pub struct CountResult {
 /// The source of a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
+    /// The replica of this process, which follows every new pair.
+    Live,
     /// The memory of this process, which has an earlier count.
     Memory,
     /// The cache.
@@ -50,6 +52,7 @@ impl Source {
     /// The name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Live => "live",
             Self::Memory => "memory",
             Self::Cache => "cache",
             Self::Store => "store",
@@ -66,6 +69,15 @@ impl CountResult {
             source: Source::Store,
             pending: Some(0),
             stale: false,
+        }
+    }
+
+    /// A count of the replica. It includes every pair that was answered with 200 before its instant.
+    pub(super) fn replica(count: Count, window: Window) -> Self {
+        Self {
+            source: Source::Live,
+            pending: None,
+            ..Self::live(count, window)
         }
     }
 

@@ -33,6 +33,13 @@ impl Counts {
                 at,
             });
         }
+        if let Some(counts) = self.parts.live.as_ref().and_then(|live| live.list(window)) {
+            return Some(Sample {
+                counts,
+                is_complete: true,
+                at,
+            });
+        }
         let list = cache.segments().await.ok()?;
         let cached = cache.get_many(&list.names, window).await.ok()?;
         let (mut counts, mut is_complete) = (Vec::with_capacity(cached.len()), list.complete);

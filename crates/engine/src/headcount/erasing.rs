@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ingest::erasures::{Erasures, FOLLOW_EVERY};
 use crate::ingest::spool::Spool;
+use crate::live::Live;
 use domain::store::{PairStore, StoreError};
 use domain::{Timestamp, UserId};
 
@@ -53,6 +54,7 @@ pub enum PlaceState {
 /// The parts and inputs of an erasure.
 pub(super) struct Work<'a> {
     pub(super) store: &'a dyn PairStore,
+    pub(super) live: Option<&'a Live>,
     pub(super) spool: Option<&'a Spool>,
     pub(super) erasures: &'a Erasures,
     pub(super) now: Timestamp,
@@ -73,6 +75,9 @@ impl Work<'_> {
             spool.settle().await;
         }
         let erased = self.store.forget(user, erasure.at()).await?;
+        if let Some(live) = self.live {
+            live.erase(user).await?;
+        }
         let at = erasure.at();
         let mut places = vec![erased_from("store", "every pair of the user".to_owned())];
         if let Some(spool) = self.spool {
@@ -95,6 +100,14 @@ impl Work<'_> {
                 },
             });
         }
+        places.extend(self.live.map(|_| Place {
+            name: "replica_files",
+            state: PlaceState::Remains,
+            until: at.checked_add(live::REMAINS).ok(),
+            note: "a hash of the user id under the installation's key, in the log and the newest snapshot of live counts, until the \
+                   next snapshot"
+                .to_owned(),
+        }));
         places.extend(self.store.remains(at).into_iter().map(|remains| Place {
             name: remains.place,
             state: PlaceState::Remains,

@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::Spool;
 use crate::ingest::{Ingest, IngestError, PairError};
+use crate::live::Live;
 use crate::readiness::{Probed, Readiness};
 use crate::refresher::{Outcome, Refresher};
 use crate::rounds::Rounds;
@@ -40,6 +41,8 @@ pub struct Headcount {
     clock: Arc<dyn Clock>,
     store: Arc<dyn PairStore>,
     cache: Arc<dyn CountCache>,
+    /// Live counts over a store on the network.
+    live: Option<Arc<Live>>,
     ingest: Ingest,
     spool: Option<Arc<Spool>>,
     erasures: Arc<Erasures>,
@@ -196,6 +199,13 @@ impl Headcount {
     /// The segments that a user is in.
     pub async fn memberships(&self, user: UserId<'_>) -> Result<Vec<Membership>, StoreError> {
         let stored = self.ingest.identity().of(user);
+        if let Some(memberships) = self
+            .live
+            .as_ref()
+            .and_then(|live| live.memberships(&stored))
+        {
+            return Ok(memberships);
+        }
         self.store.memberships(&stored, self.clock.now()).await
     }
 
@@ -205,6 +215,7 @@ impl Headcount {
         let user = self.ingest.identity().of(user);
         let work = Work {
             store: &*self.store,
+            live: self.live.as_deref(),
             spool: self.spool.as_deref(),
             erasures: &self.erasures,
             now: self.clock.now(),
@@ -258,6 +269,7 @@ impl Headcount {
             cache: &*self.cache,
             clock: &*self.clock,
             spool: self.spool.as_deref(),
+            live: self.live.as_deref(),
             rounds: self.rounds.as_deref(),
         };
         probed.readiness().await
@@ -268,6 +280,9 @@ impl Headcount {
         self.supervisor.end().await;
         if let Some(spool) = &self.spool {
             spool.close().await?;
+        }
+        if let Some(live) = &self.live {
+            live.close().await?;
         }
         self.store.close().await
     }

@@ -10,8 +10,11 @@ use crate::counts::{Counts, CountsParts};
 use crate::events::{self, Events};
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::DeliveryParts;
-use crate::ingest::{Identity, Ingest, IngestParts, PendingNotes, Recorder, SegmentGuard};
+use crate::ingest::{
+    Identity, Ingest, IngestParts, LiveAppender, PendingNotes, Recorder, SegmentGuard,
+};
 use crate::known_segments;
+use crate::live::Live;
 use crate::observed::ObservedStore;
 use crate::options::{Backends, EngineOptions, Opened};
 use crate::refresher::{Refresher, RefresherParts};
@@ -81,7 +84,17 @@ impl Headcount {
             Some(key) => Identity::keyed(key.reveal()),
             None => Identity::plain(),
         };
-        let recorder = Arc::new(Recorder::new(Arc::clone(&store), pending));
+        let live = opened.live.filter(|_| !store.is_live());
+        let live = live.map(|parts| Live::start(parts, frame, &store, &clock, &supervisor));
+        if let Some(live) = &live {
+            live.observe(&metrics);
+        }
+        let appender = live.as_ref().map(|live| LiveAppender {
+            live: Arc::clone(live),
+            clock: Arc::clone(&clock),
+        });
+        let recorder = Recorder::new(Arc::clone(&store), pending).with_live(appender);
+        let recorder = Arc::new(recorder);
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures);
         let spool = match &options.spool {
@@ -121,12 +134,14 @@ impl Headcount {
             windows: options.refresh_windows.clone(),
             parallelism: options.refresh_parallelism,
             supervisor: supervisor.clone(),
+            live: live.clone(),
         }));
         let counts = Arc::new(Counts::new(CountsParts {
             frame,
             clock: Arc::clone(&clock),
             store: Arc::clone(&store),
             cache: Arc::clone(&cache),
+            live: live.clone(),
             refresher: Arc::clone(&refresher),
             metrics: Arc::clone(&metrics),
             cache_ttl: options.cache_ttl,
@@ -145,6 +160,7 @@ impl Headcount {
             clock,
             store,
             cache,
+            live,
             ingest,
             spool,
             erasures,

@@ -17,6 +17,7 @@ pub use guard::{Reservation, SegmentGuard};
 pub use identity::Identity;
 pub use intake::{Admitted, Intake, PairError};
 pub use pending::PendingNotes;
+pub(crate) use spooling_writer::LiveAppender;
 pub use spooling_writer::Recorder;
 
 use self::spool::Spool;
@@ -87,8 +88,10 @@ impl Accepted {
 /// Where accepted pairs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// In the store. Every later count of the store includes them.
+    /// In the store. Every later count includes them.
     Stored,
+    /// In the store, but live counts include them later, because the change feed does not take them now.
+    Uncounted,
     /// On this instance's own disk. They are delivered when the store is available again.
     Spooled,
 }

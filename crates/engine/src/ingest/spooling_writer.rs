@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use super::spool::{Sink, Spool};
 use super::{Accepted, Durability, PendingNotes};
+use crate::live::{Delivery, Live};
 use domain::store::{PairStore, Partly, StoreError};
-use domain::{Batch, Clock};
+use domain::{Batch, Clock, Timestamp};
 
 /// Makes pairs durable, in the store or in the spool.
 #[derive(Debug)]
@@ -27,16 +28,39 @@ pub(super) struct SpoolingWriter {
 pub struct Recorder {
     store: Arc<dyn PairStore>,
     pending: Option<PendingNotes>,
+    live: Option<LiveAppender>,
+}
+
+/// Appends what the store has recorded to the change feed.
+#[derive(Debug)]
+pub(crate) struct LiveAppender {
+    pub(crate) live: Arc<Live>,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Recorder {
     /// Creates a recorder into `store`. `pending` is `None` for a store whose counts always include all pairs.
     pub fn new(store: Arc<dyn PairStore>, pending: Option<PendingNotes>) -> Self {
-        Self { store, pending }
+        Self {
+            store,
+            pending,
+            live: None,
+        }
     }
 
-    /// Records pairs, with an optional timeout.
-    async fn record(&self, batch: &Batch, timeout: Option<Duration>) -> Result<(), StoreError> {
+    /// The same, which also appends to the change feed.
+    pub(crate) fn with_live(mut self, live: Option<LiveAppender>) -> Self {
+        self.live = live;
+        self
+    }
+
+    /// Records pairs, with an optional timeout. Returns how durable the recorded pairs are.
+    async fn record(
+        &self,
+        batch: &Batch,
+        timeout: Option<Duration>,
+    ) -> (Result<(), StoreError>, Durability) {
+        let received_at = self.live.as_ref().map(|live| live.clock.now());
         let recorded = match timeout {
             None => self.store.record(batch).await,
             Some(timeout) => {
@@ -53,14 +77,44 @@ impl Recorder {
         {
             pending.note(batch).await;
         }
-        recorded
+        let durability = match (&self.live, received_at) {
+            (Some(live), Some(at)) => append(&live.live, batch, &recorded, at).await,
+            _ => Durability::Stored,
+        };
+        (recorded, durability)
     }
 }
 
 #[async_trait]
 impl Sink for Recorder {
     async fn take(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.record(batch, None).await
+        self.record(batch, None).await.0
+    }
+}
+
+/// Appends the pairs that the store has recorded.
+async fn append(
+    live: &Live,
+    batch: &Batch,
+    recorded: &Result<(), StoreError>,
+    at: Timestamp,
+) -> Durability {
+    let delivery = match recorded {
+        Ok(()) => live.append(batch, at).await,
+        Err(StoreError::Partly(partly)) => {
+            let lacks = |position: &usize| {
+                [&partly.refused, &partly.open]
+                    .into_iter()
+                    .any(|lacking| lacking.binary_search(position).is_ok())
+            };
+            let stored = batch.subset(|position, _| !lacks(&position));
+            live.append(&stored, at).await
+        }
+        Err(_) => return Durability::Stored,
+    };
+    match delivery {
+        Delivery::InFeed => Durability::Stored,
+        Delivery::Owed => Durability::Uncounted,
     }
 }
 
@@ -83,9 +137,10 @@ impl SpoolingWriter {
     /// Writes `batch` to the store, or to the spool if the store is unavailable.
     pub(super) async fn write(&self, batch: &Batch) -> Result<Accepted, StoreError> {
         let Some(spool) = &self.spool else {
-            return match self.record(batch).await {
-                Ok(()) => Ok(Accepted::all(Durability::Stored)),
-                Err(StoreError::Partly(partly)) => stored_or_undecided(*partly),
+            let (recorded, durability) = self.record(batch).await;
+            return match recorded {
+                Ok(()) => Ok(Accepted::all(durability)),
+                Err(StoreError::Partly(partly)) => stored_or_undecided(*partly, durability),
                 Err(error) => Err(error),
             };
         };
@@ -101,24 +156,26 @@ impl SpoolingWriter {
         let Ok(_probing) = self.probing.try_lock() else {
             return Err(error);
         };
-        match self.record(batch).await {
+        let (recorded, durability) = self.record(batch).await;
+        match recorded {
             Ok(()) => {
                 spool.note_available();
-                Ok(Accepted::all(Durability::Stored))
+                Ok(Accepted::all(durability))
             }
             Err(StoreError::Partly(partly)) if partly.open.is_empty() => {
                 spool.note_available();
-                stored_or_undecided(*partly)
+                stored_or_undecided(*partly, durability)
             }
             Err(_) => Err(error),
         }
     }
 
     async fn store_or_spool(&self, spool: &Spool, batch: &Batch) -> Result<Accepted, StoreError> {
-        match self.record(batch).await {
-            Ok(()) => Ok(Accepted::all(Durability::Stored)),
+        let (recorded, durability) = self.record(batch).await;
+        match recorded {
+            Ok(()) => Ok(Accepted::all(durability)),
             Err(StoreError::Partly(partly)) if partly.open.is_empty() => {
-                stored_or_undecided(*partly)
+                stored_or_undecided(*partly, durability)
             }
             Err(StoreError::Partly(partly)) => {
                 self.append(spool, &batch.at(&partly.open)).await?;
@@ -139,7 +196,7 @@ impl SpoolingWriter {
     }
 
     /// Records in the store, with the timeout for requests.
-    async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
+    async fn record(&self, batch: &Batch) -> (Result<(), StoreError>, Durability) {
         self.recorder.record(batch, self.write_timeout).await
     }
 
@@ -149,10 +206,10 @@ impl SpoolingWriter {
 }
 
 /// The result for a batch that is partly recorded, when nothing of it goes to the spool.
-fn stored_or_undecided(partly: Partly) -> Result<Accepted, StoreError> {
+fn stored_or_undecided(partly: Partly, durability: Durability) -> Result<Accepted, StoreError> {
     match partly.open.is_empty() {
         true => Ok(Accepted {
-            durability: Durability::Stored,
+            durability,
             refused: partly.refused,
         }),
         false => Err(StoreError::Unavailable(partly.reason)),

@@ -4,8 +4,31 @@ use std::time::Duration;
 
 use super::{Outcome, Refresher, Skip};
 use crate::rounds::Rounds;
+use domain::TrendPoint;
 
 impl Refresher {
+    /// Records the live counts as trend points, without a recount. Returns `false` if counts are not live.
+    async fn record_live_trend(&self) -> bool {
+        let Some(live) = &self.parts.live else {
+            return false;
+        };
+        for &window in &self.parts.windows {
+            let Some(list) = live.list(window) else {
+                return false;
+            };
+            let points = list.into_iter().map(|(segment, count)| TrendPoint {
+                segment,
+                window,
+                count,
+            });
+            self.trend.add(points.collect()).await;
+        }
+        if let Err(error) = self.trend.flush().await {
+            tracing::warn!(%error, "the store takes no trend points; they are retried at the next interval");
+        }
+        true
+    }
+
     /// Runs every `interval` until stopped, unless another instance already ran. Reports each completed round to `rounds`. A
     /// failed round is logged, and the next one runs as usual.
     pub async fn keep_running(&self, interval: Duration, rounds: &Rounds) {
@@ -18,6 +41,10 @@ impl Refresher {
                 () = tokio::time::sleep(wait.saturating_sub(jitter)) => {}
             }
             wait = interval;
+            if self.record_live_trend().await {
+                rounds.complete();
+                continue;
+            }
             match self.run_if_due(interval).await {
                 Ok(Outcome::Done(report)) => {
                     // A round in which every count failed does not count as completed.

@@ -26,6 +26,7 @@ use self::counter::Counter;
 use self::permits::Permits;
 use self::trend::Trend;
 use crate::ingest::SegmentGuard;
+use crate::live::Live;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
@@ -73,6 +74,8 @@ pub struct RefresherParts {
     pub parallelism: usize,
     /// Runs the tasks that count. Its stop ends a run early; counts that are done by then are kept.
     pub supervisor: Supervisor,
+    /// Live counts over a store on the network, which need no recounts.
+    pub live: Option<Arc<Live>>,
 }
 
 /// The outcome of a refresh.

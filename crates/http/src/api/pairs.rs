@@ -82,7 +82,8 @@ pub(super) struct PairsResponse<'a> {
     accepted: usize,
     /// Items that were rejected.
     rejected: usize,
-    /// `spooled` when the pairs wait on this instance's disk for the store.
+    /// `spooled` when the pairs wait on this instance's disk for the store; `stored` when the store has them, and live counts include
+    /// them later.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = schema::durable)]
     durable: Option<&'static str>,
@@ -251,6 +252,7 @@ impl Taken {
         }
         let (status, durable) = match self.durability {
             Durability::Stored => (StatusCode::OK, None),
+            Durability::Uncounted => (StatusCode::ACCEPTED, Some("stored")),
             Durability::Spooled => (StatusCode::ACCEPTED, Some("spooled")),
         };
         let answer = PairsResponse {

@@ -60,11 +60,11 @@ pub(crate) fn at() -> RefOr<Schema> {
 }
 
 pub(crate) fn source() -> ObjectBuilder {
-    one_of([Source::Memory, Source::Cache, Source::Store].map(Source::as_str))
+    one_of([Source::Live, Source::Memory, Source::Cache, Source::Store].map(Source::as_str))
 }
 
 pub(crate) fn durable() -> ObjectBuilder {
-    one_of(["spooled"])
+    one_of(["spooled", "stored"])
 }
 
 pub(crate) fn alive() -> ObjectBuilder {

@@ -83,11 +83,6 @@ impl LocalFeed {
         })
     }
 
-    /// Finishes the work in progress and releases the directory.
-    pub async fn close(&self) -> Result<(), LogError> {
-        self.log.close().await
-    }
-
     /// The id of the feed. A new one is created if there is none.
     async fn id(&self) -> Result<FeedId, FeedError> {
         let known = self.tail.lock().feed();
@@ -205,6 +200,10 @@ impl ChangeFeed for LocalFeed {
 
     async fn writers(&self) -> Result<Vec<Writer>, FeedError> {
         Ok(self.tail.lock().writers())
+    }
+
+    async fn close(&self) -> Result<(), FeedError> {
+        self.log.close().await.map_err(failure)
     }
 
     async fn size(&self) -> Result<FeedSize, FeedError> {

@@ -9,6 +9,7 @@ mod http;
 mod index;
 mod ingest;
 mod kinds;
+mod live;
 mod process;
 mod refresh;
 mod runtime;
@@ -32,6 +33,7 @@ pub use kinds::{
     Buckets, Counter, Counters, FloatGauge, Gauge, Gauges, Histogram, Histograms, Labelled,
     set_total,
 };
+pub use live::Live;
 use process::Process;
 pub use refresh::Refresh;
 pub use runtime::Runtime;
@@ -53,6 +55,7 @@ pub struct Metrics {
     pub http: Http,
     pub index: Index,
     pub ingest: Ingest,
+    pub live: Live,
     pub refresh: Refresh,
     pub runtime: Runtime,
     pub spool: Spool,
@@ -70,6 +73,7 @@ impl Default for Metrics {
             http: Http::register(&mut registry),
             index: Index::register(&mut registry),
             ingest: Ingest::register(&mut registry),
+            live: Live::register(&mut registry),
             refresh: Refresh::register(&mut registry),
             runtime: Runtime::register(&mut registry),
             spool: Spool::register(&mut registry),
