@@ -106,6 +106,8 @@ impl Live {
             set_total(&metrics.live.applied_entries, status.entries);
             set_total(&metrics.live.hydrated_pairs, status.hydrated_pairs);
             set_total(&metrics.live.repairs, status.repairs);
+            set_total(&metrics.live.audits, status.audits);
+            set_total(&metrics.live.differences, status.differences);
             set_total(&metrics.live.clamped_records, status.clamped);
             let now = live.sources.clock.now();
             let age = replica.as_of().map_or(f64::NAN, |as_of| {

@@ -171,6 +171,15 @@ impl Index {
         erased.len() as u64
     }
 
+    /// Removes every user of a segment.
+    pub fn reset(&self, segment: &str) {
+        if let Some(shared) = self.find(segment) {
+            let empty =
+                |members: &mut Members| *members = Members::new(self.window, members.head());
+            shared.with(&self.head, empty);
+        }
+    }
+
     /// Returns the current statistics.
     pub fn stats(&self) -> Stats {
         let each = self

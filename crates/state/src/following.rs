@@ -25,11 +25,24 @@ pub struct Following {
     pub is_complete: bool,
     /// The segments that were read from the store, until all of them were.
     pub covered: HashSet<Segment>,
+    /// Segments whose users were removed, and which were not read from the store since.
+    pub reset: HashSet<Segment>,
     /// When users were erased, in unix milliseconds.
     erasures: HashMap<Fingerprint, i64>,
 }
 
 impl Following {
+    /// Whether the segment was read from the store. A segment that is not in the store needs no reading, which is known once
+    /// all of them are read.
+    pub fn has_read(&self, segment: &Segment) -> bool {
+        (self.is_complete || self.covered.contains(segment)) && !self.reset.contains(segment)
+    }
+
+    /// Whether every segment was read from the store.
+    pub fn has_read_all(&self) -> bool {
+        self.is_complete && self.reset.is_empty()
+    }
+
     /// Whether the user was erased after `at`, when a pair of the user was received.
     pub(super) fn is_erased(&self, fingerprint: Fingerprint, at: i64) -> bool {
         self.erasures
@@ -97,7 +110,9 @@ pub(super) fn push_covered<'a>(
 pub(super) fn covered(fields: &mut Fields<'_>, following: &mut Following) -> Result<(), String> {
     let is_complete = fields.u8()? != 0;
     for _ in 0..fields.u32()? {
-        following.covered.insert(segment(fields)?);
+        let segment = segment(fields)?;
+        following.reset.remove(&segment);
+        following.covered.insert(segment);
     }
     following.is_complete |= is_complete;
     if following.is_complete {

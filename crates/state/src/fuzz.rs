@@ -31,6 +31,7 @@ enum Record {
     Erased(u64, i64),
     Position(u64, u64, u64),
     Covered(bool, Vec<u8>),
+    Reset(u8),
     Received {
         at: i64,
         groups: Vec<(u8, Vec<(u64, u8)>)>,
@@ -82,6 +83,11 @@ impl Record {
                     .map(|number| names[usize::from(*number) % names.len()]);
                 let segments: Vec<_> = names.map(|name| Segment::new(name).unwrap()).collect();
                 record::covered(*is_complete, &segments)
+            }
+            Self::Reset(number) => {
+                let mut out = vec![record::RESET];
+                name(&mut out, *number);
+                out
             }
             Self::Received { at, groups } => {
                 let mut out = vec![record::RECEIVED];
@@ -145,13 +151,9 @@ fn records() {
             assert_eq!(known(&loaded), known(&state));
             let following = |state: &State| {
                 let following = state.following.lock();
-                let (is_complete, covered) = (following.is_complete, following.covered.clone());
-                (
-                    following.position,
-                    is_complete,
-                    covered,
-                    following.erasures(),
-                )
+                let read = (following.covered.clone(), following.reset.clone());
+                let erasures = following.erasures();
+                (following.position, following.is_complete, read, erasures)
             };
             assert_eq!(following(&loaded), following(&state));
         });

@@ -6,7 +6,7 @@ use super::blocks::{BlockReader, damaged};
 use super::following;
 use super::record;
 use super::snapshot::{
-    COVERED, END, ENTRIES, ERASURES, POSITION, START, Snapshot, TREND, VERSION, name,
+    COVERED, END, ENTRIES, ERASURES, POSITION, RESET, START, Snapshot, TREND, VERSION, name,
 };
 use super::state::State;
 use super::trends::Point;
@@ -83,6 +83,10 @@ impl Loader<'_> {
                 }
             }
             COVERED => following::covered(&mut fields, &mut self.state.following.lock())?,
+            RESET => {
+                let segment = record::segment(&mut fields)?;
+                self.state.following.lock().reset.insert(segment);
+            }
             END => {
                 self.flush();
                 if fields.u64()? != blocks_before {

@@ -11,6 +11,7 @@
 //! - erased: `5 u8 | fingerprint u64 | at unix milliseconds i64`
 //! - position: `6 u8 | feed u64 | number u64 | token u64`
 //! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
+//! - reset: `9 u8 | segment`, removes the users of a segment, which is then read from the store again
 //! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
 
 use super::following;
@@ -27,6 +28,7 @@ pub(super) const ERASED: u8 = 5;
 pub(super) const POSITION: u8 = 6;
 pub(super) const COVERED: u8 = 7;
 pub(super) const BATCH: u8 = 8;
+pub(super) const RESET: u8 = 9;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -67,6 +69,13 @@ pub fn position(position: &Cursor) -> Vec<u8> {
 pub fn covered(is_complete: bool, segments: &[Segment]) -> Vec<u8> {
     let mut out = vec![COVERED];
     following::push_covered(&mut out, is_complete, segments.iter());
+    out
+}
+
+/// The record that removes the users of a segment, until it is covered again.
+pub fn reset(segment: &Segment) -> Vec<u8> {
+    let mut out = vec![RESET];
+    push_segment(&mut out, segment);
     out
 }
 

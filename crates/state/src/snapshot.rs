@@ -7,7 +7,8 @@
 //! - trend: `3 u8 | segment | window seconds u64 | points u32, (at u32, users u32)*`
 //! - end: `4 u8 | blocks before u64`
 //!
-//! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | number u32 | (fingerprint u64, at i64)*`, covered `7 u8`.
+//! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | number u32 | (fingerprint u64, at i64)*`, covered `7 u8`,
+//! reset `8 u8 | segment`.
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ pub(super) const END: u8 = 4;
 pub(super) const POSITION: u8 = 5;
 pub(super) const ERASURES: u8 = 6;
 pub(super) const COVERED: u8 = 7;
+pub(super) const RESET: u8 = 8;
 pub(super) const VERSION: u32 = 1;
 
 /// Entries of one block: half a mebibyte.
@@ -185,6 +187,12 @@ impl Writer<'_> {
                 following::push_covered(&mut body, following.is_complete, covered);
                 blocks.push(body);
             }
+        }
+        // After what is covered, because a segment can be in both.
+        for segment in &self.state.following.lock().reset {
+            let mut body = vec![RESET];
+            push_segment(&mut body, segment);
+            blocks.push(body);
         }
         blocks.iter().try_for_each(|body| self.blocks.write(body))
     }

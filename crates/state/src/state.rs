@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::following::{self, Following};
-use super::record::{self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, RECEIVED, TREND};
+use super::record::{
+    self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, RECEIVED, RESET, TREND,
+};
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
 use index::{Entry, Fingerprint, Index};
@@ -127,6 +129,11 @@ impl State {
                 self.following.lock().position = Some(position);
             }
             COVERED => following::covered(&mut fields, &mut self.following.lock())?,
+            RESET => {
+                let segment = record::segment(&mut fields)?;
+                self.following.lock().reset.insert(segment.clone());
+                self.index.reset(segment.as_str());
+            }
             BATCH => return self.apply_batch(at, fields.rest(), scratch),
             other => return Err(format!("unknown record kind {other}")),
         }

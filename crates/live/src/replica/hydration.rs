@@ -37,14 +37,20 @@ pub(super) async fn keep_complete(replica: &Replica, sources: &Sources) {
     }
 }
 
-struct Hydration<'a> {
-    replica: &'a Replica,
-    sources: &'a Sources,
+/// Reads from the store into the replica.
+pub(super) struct Hydration<'a> {
+    pub(super) replica: &'a Replica,
+    pub(super) sources: &'a Sources,
 }
 
 impl Hydration<'_> {
     /// Reads every segment that was not read yet.
     async fn everything(&self) -> Result<(), StoreError> {
+        let reset = self.replica.state().following.lock().reset.clone();
+        for segment in reset {
+            // A restart interrupted this.
+            self.cover(&segment).await?;
+        }
         if self.replica.state().following.lock().is_complete {
             return Ok(());
         }
@@ -61,16 +67,21 @@ impl Hydration<'_> {
         };
         tracing::info!(segments = left.len(), "the replica reads the store");
         stream::iter(left)
-            .map(|segment| async move {
-                self.segment(&segment, self.window(now)).await?;
-                self.log(state::covered(false, &[segment])).await
-            })
+            .map(|segment| async move { self.cover(&segment).await })
             .buffer_unordered(CONCURRENT)
             .try_collect::<()>()
             .await?;
         self.log(state::covered(true, &[])).await?;
         tracing::info!("the replica has every segment");
         Ok(())
+    }
+
+    /// Reads a segment over the full window, and notes that it was read.
+    pub(super) async fn cover(&self, segment: &Segment) -> Result<(), StoreError> {
+        let window = self.window(self.sources.clock.now());
+        self.segment(segment, window).await?;
+        let covered = state::covered(false, std::slice::from_ref(segment));
+        self.log(covered).await
     }
 
     /// Reads the slots of every segment from `from` on.
@@ -131,7 +142,7 @@ impl Hydration<'_> {
         Ok(())
     }
 
-    async fn log(&self, record: Vec<u8>) -> Result<(), StoreError> {
+    pub(super) async fn log(&self, record: Vec<u8>) -> Result<(), StoreError> {
         self.replica.durable.log().append(record).await?;
         Ok(())
     }

@@ -2,6 +2,7 @@
 //!
 //! Every pair that was answered with 200 before [`as_of`](Replica::as_of) is counted, once its segment was read from the store.
 
+mod audit;
 mod entries;
 mod follower;
 mod hydration;
@@ -76,6 +77,8 @@ struct Progress {
     hydrated_pairs: AtomicU64,
     repairs: AtomicU64,
     clamped: AtomicU64,
+    audits: AtomicU64,
+    differences: AtomicU64,
 }
 
 /// The state of a replica, for metrics.
@@ -89,6 +92,10 @@ pub struct ReplicaStatus {
     pub repairs: u64,
     /// Records with pairs in the future of the feed's clock, whose slots were limited to it.
     pub clamped: u64,
+    /// Segments that were compared with the store's own count.
+    pub audits: u64,
+    /// Segments that differed by more than the store explains, and were read from the store again.
+    pub differences: u64,
     /// Whether every segment was read from the store.
     pub is_complete: bool,
     /// Pairs held, expired ones included.
@@ -171,6 +178,16 @@ impl Replica {
                 }
             }
         });
+        let (replica, from, stop) = (Arc::clone(self), sources.clone(), supervisor.stop().clone());
+        supervisor.keep("live audit", move || {
+            let (replica, from, stop) = (Arc::clone(&replica), from.clone(), stop.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = audit::keep_auditing(&replica, &from) => {}
+                }
+            }
+        });
     }
 
     /// The instant as of which counts are exact; `None` before the end of the feed was reached, and while it was last reached
@@ -197,14 +214,17 @@ impl Replica {
     /// segment from the store yet.
     pub fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
         let as_of = self.as_of()?;
-        self.has_read(segment)
+        self.state()
+            .following
+            .lock()
+            .has_read(segment)
             .then(|| self.counted(segment, window, as_of))
     }
 
     /// Every segment with users over `window`, sorted by name; `None` if the replica can't tell now.
     pub fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
         let as_of = self.as_of()?;
-        if !self.state().following.lock().is_complete {
+        if !self.state().following.lock().has_read_all() {
             return None;
         }
         let held = self.state().index.segments(self.slot(as_of));
@@ -218,7 +238,7 @@ impl Replica {
     /// The segments that `user` is in over the full window, sorted by name; `None` if the replica can't tell now.
     pub fn memberships(&self, user: &UserId<'_>) -> Option<Vec<Membership>> {
         let as_of = self.as_of()?;
-        if !self.state().following.lock().is_complete {
+        if !self.state().following.lock().has_read_all() {
             return None;
         }
         let fingerprint = Fingerprint::of(user, self.durable.key());
@@ -242,7 +262,9 @@ impl Replica {
             hydrated_pairs: load(&self.progress.hydrated_pairs),
             repairs: load(&self.progress.repairs),
             clamped: load(&self.progress.clamped),
-            is_complete: self.state().following.lock().is_complete,
+            audits: load(&self.progress.audits),
+            differences: load(&self.progress.differences),
+            is_complete: self.state().following.lock().has_read_all(),
             pairs: stats.pairs,
             bytes: stats.bytes,
         }
@@ -263,13 +285,6 @@ impl Replica {
 
     fn elapsed(&self) -> i64 {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// Whether the segment was read from the store. A segment that is not in the store needs no reading, which is known once
-    /// all of them are read.
-    fn has_read(&self, segment: &Segment) -> bool {
-        let following = self.state().following.lock();
-        following.is_complete || following.covered.contains(segment)
     }
 
     fn counted(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Count {

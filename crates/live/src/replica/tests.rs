@@ -353,3 +353,46 @@ async fn any_order_of_writes_losses_and_restarts_leads_to_the_counts_of_the_stor
         running.end().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_audit_finds_and_heals_what_differs() {
+    let bench = Bench::new();
+    let running = bench.start();
+    bench.record(&running, &bench.batch(0..50, "news", 3)).await;
+    bench.expect_equal(&running).await;
+    let sources = Sources {
+        feed: Arc::clone(&bench.feed) as Arc<dyn ChangeFeed>,
+        store: Arc::clone(&bench.store) as Arc<dyn PairStore>,
+        clock: Arc::clone(&bench.clock) as Arc<dyn Clock>,
+    };
+    let hydration = hydration::Hydration {
+        replica: &running.replica,
+        sources: &sources,
+    };
+    let news = Segment::new("news").unwrap();
+    let audited = async || {
+        let until = running.replica.status().audits + 1;
+        while running.replica.status().audits < until {
+            hydration.audit(&news).await.unwrap();
+            pause().await;
+        }
+        running.replica.status().differences
+    };
+    assert_eq!(audited().await, 0, "equal counts");
+    // Pairs that no feed had, as after a crash between the store and the feed.
+    bench.store.put(&bench.batch(50..53, "news", 0));
+    assert_eq!(audited().await, 1);
+    bench.expect_equal(&running).await;
+    // Users that another program removed.
+    for user in 0..3 {
+        let user = UserId::new(format!("u{user}")).unwrap();
+        bench.store.forget(&user, bench.clock.now()).await.unwrap();
+    }
+    assert_eq!(audited().await, 2);
+    bench.expect_equal(&running).await;
+    assert_eq!(audited().await, 2);
+    running.end().await;
+    let running = bench.start();
+    bench.expect_equal(&running).await;
+    running.end().await;
+}

@@ -13,6 +13,9 @@ area! {
         pub hydrated_pairs: Counter = "live_hydrated_pairs", "Pairs that the replica read from the store";
         pub repairs: Counter = "live_repairs",
             "Reads of recent pairs from the store because entries of the change feed were lost";
+        pub audits: Counter = "live_audits", "Segments whose live count was compared with the store's own";
+        pub differences: Counter = "live_audit_differences",
+            "Segments whose live count differed from the store's, and that were read again";
         pub clamped_records: Counter = "live_clamped_records",
             "Records with pairs in the future of the change feed's clock";
         pub owed_entries: Gauge = "live_owed_entries", "Entries that the change feed does not have yet";

@@ -1,0 +1,139 @@
+//! Compares the replica with the store's own counts, one segment after the other, and reads a segment again if they differ.
+//!
+//! The store counts between two counts of the replica in the same slot. Pairs that are recorded meanwhile lie between them, so
+//! the store's count is at least the first and at most the second, less what the store hides and an erasure removes.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::hydration::Hydration;
+use super::{Replica, Sources};
+use domain::store::StoreError;
+use domain::{Segment, Timestamp};
+
+/// How often each segment is compared.
+const ROUND: Duration = Duration::from_hours(24);
+/// The shortest pause between two segments.
+const MIN_PAUSE: Duration = Duration::from_secs(10);
+/// The pause before the first segment, and after one that could not be compared.
+const PAUSE: Duration = Duration::from_mins(1);
+/// A pair is in the feed at the latest this long after it is in the store, or its request was not answered yet.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// How long the second count of the replica may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Comparisons of a segment before a difference is believed: an erasure may come between, and a slot may end.
+const ATTEMPTS: u32 = 3;
+
+/// The difference of a segment that the store does not explain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Difference {
+    /// The replica has this many users less than the store.
+    Lacks(u64),
+    /// The replica has this many users more than the store.
+    Exceeds(u64),
+}
+
+/// Compares until it is dropped.
+pub(super) async fn keep_auditing(replica: &Replica, sources: &Sources) {
+    let hydration = Hydration { replica, sources };
+    loop {
+        sleep(PAUSE).await;
+        let Some(list) = replica.list(replica.frame.full_window()) else {
+            continue;
+        };
+        let segments = u32::try_from(list.len().max(1)).unwrap_or(u32::MAX);
+        let pause = (ROUND / segments).max(MIN_PAUSE);
+        for (segment, _) in list {
+            if let Err(error) = hydration.audit(&segment).await {
+                tracing::debug!(%error, "a segment can't be compared with the store now");
+                sleep(PAUSE).await;
+            }
+            sleep(pause).await;
+        }
+    }
+}
+
+impl Hydration<'_> {
+    /// Compares a segment, and reads it again if it differs.
+    pub(super) async fn audit(&self, segment: &Segment) -> Result<(), StoreError> {
+        let mut found = None;
+        for _ in 0..ATTEMPTS {
+            found = match self.compare(segment).await? {
+                // The replica is behind, or a slot ended meanwhile.
+                None => continue,
+                Some(None) => {
+                    self.replica.progress.audits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Some(found) => found,
+            };
+        }
+        let Some(found) = found else { return Ok(()) };
+        let progress = &self.replica.progress;
+        progress.audits.fetch_add(1, Ordering::Relaxed);
+        progress.differences.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(
+            segment = segment.as_str(),
+            ?found,
+            "a live count differs from the store; the segment is read again"
+        );
+        if matches!(found, Difference::Exceeds(_)) {
+            // Reading only adds users. Until the segment is read, its counts come from the store.
+            self.log(state::reset(segment)).await?;
+        }
+        self.cover(segment).await
+    }
+
+    /// The difference of a segment, if there is one; `None` if it can't be told now.
+    async fn compare(&self, segment: &Segment) -> Result<Option<Option<Difference>>, StoreError> {
+        let (replica, store) = (self.replica, &self.sources.store);
+        let full = replica.frame.full_window();
+        let Some(before) = replica.count(segment, full) else {
+            return Ok(None);
+        };
+        let counted = store.count(segment, full, before.as_of).await?;
+        sleep(IN_FLIGHT).await;
+        let now = self.sources.clock.now();
+        if timeout(TIMEOUT, replica.wait_for(now)).await.is_err() {
+            return Ok(None);
+        }
+        let Some(after) = replica.count(segment, full) else {
+            return Ok(None);
+        };
+        let slots =
+            [before.as_of, counted.as_of, after.as_of].map(|at: Timestamp| replica.slot(at));
+        if slots[0] != slots[1] || slots[0] != slots[2] {
+            return Ok(None);
+        }
+        if counted.users > after.users {
+            return Ok(Some(Some(Difference::Lacks(counted.users - after.users))));
+        }
+        let missing = before.users.saturating_sub(counted.users);
+        let is_explained = missing == 0 || missing as f64 <= replica.hidden_at_most(segment);
+        Ok(Some(
+            (!is_explained).then_some(Difference::Exceeds(missing)),
+        ))
+    }
+}
+
+impl Replica {
+    /// How many users of a segment a store may hide whose points of one segment, slot and offset are one point, as InfluxDB's are:
+    /// the expectation is the sum of `n^2 / (2 * nanoseconds of a slot)` over the slots with `n` users. The result is five standard
+    /// deviations above, plus one.
+    fn hidden_at_most(&self, segment: &Segment) -> f64 {
+        let full = self.frame.full_window();
+        let head = self.state().index.head();
+        let nanoseconds = f64::from(self.frame.resolution().seconds()) * 1e9;
+        let mut expected = 0.0;
+        let mut newer = 0;
+        for slots in 1..=full.slots() {
+            let (users, _) = self.state().index.count(segment.as_str(), slots, head);
+            let in_slot = users.saturating_sub(newer) as f64;
+            expected += in_slot * in_slot / (2.0 * nanoseconds);
+            newer = users;
+        }
+        expected + 5.0 * expected.sqrt() + 1.0
+    }
+}
