@@ -26,6 +26,7 @@ impl Refresher {
         if let Err(error) = self.trend.flush().await {
             tracing::warn!(%error, "the store takes no trend points; they are retried at the next interval");
         }
+        self.note_success();
         true
     }
 

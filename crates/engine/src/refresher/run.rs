@@ -150,16 +150,21 @@ impl Refresher {
         };
         self.parts.metrics.refresh.ended(outcome, took);
         if is_whole && tally.failed == 0 {
-            let now = self.parts.clock.now().as_millisecond();
-            self.finished.store(now, Ordering::Relaxed);
-            let metrics = &self.parts.metrics;
-            metrics.refresh.last_success.set(now as f64 / 1000.0);
+            self.note_success();
         }
         Ok(Outcome::Done(Report {
             refreshed: tally.refreshed,
             failed: tally.failed,
             took,
         }))
+    }
+
+    /// Notes that every count is current now.
+    pub(super) fn note_success(&self) {
+        let now = self.parts.clock.now().as_millisecond();
+        self.finished.store(now, Ordering::Relaxed);
+        let metrics = &self.parts.metrics;
+        metrics.refresh.last_success.set(now as f64 / 1000.0);
     }
 
     /// Recounts every segment. Returns `false` if it was stopped before the end.
