@@ -1,7 +1,7 @@
 //! Warnings about settings that are valid but probably unintended.
 
 use super::layers::{Layers, Origin};
-use super::settings::{CacheKind, RefreshMode, Settings, StoreKind};
+use super::settings::{CacheKind, LiveMode, RefreshMode, Settings, StoreKind};
 use super::spelling::{flag_of, variable_of};
 use super::table::SETTINGS;
 
@@ -59,6 +59,13 @@ pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> 
         warnings.push(
             "the certificate of Postgres is not checked, and the connection may be without TLS: an attacker on the network can \
              read the password and the pairs; set sslmode=verify-full in `postgres_url`"
+                .to_owned(),
+        );
+    }
+    if settings.live.mode == LiveMode::Here && settings.cache.kind == CacheKind::Redis {
+        warnings.push(
+            "`live = \"here\"` is for a single service, but `cache = \"redis\"` is for several: the live counts of each one lack the \
+             pairs that the others receive"
                 .to_owned(),
         );
     }

@@ -22,9 +22,9 @@ use telemetry::metrics::set_total;
 
 pub use live::writer::Delivery;
 
-/// How long sent records stay in memory, for a feed that loses its newest entries.
-const KEEP_SENT: Duration = Duration::from_mins(2);
-/// The maximum size of these records, in bytes.
+/// How long sent records stay in memory. A feed on this disk loses nothing that it took.
+const KEEP_SENT: Duration = Duration::ZERO;
+/// The maximum size of the records in memory, in bytes.
 const MAX_KEPT_BYTES: usize = 64 << 20;
 /// How long a fresh count waits for the replica. At an idle feed it waits for one poll, 50 ms.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(1);

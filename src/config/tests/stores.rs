@@ -1,6 +1,7 @@
 //! The settings that each store and cache needs.
 
 use super::*;
+use crate::config::LiveMode;
 
 #[test]
 fn a_redis_cache_needs_a_url_and_the_url_stays_secret() {
@@ -113,4 +114,35 @@ fn a_second_store_needs_its_settings_as_well() {
             && missing.contains("a store of kind `influx`"),
         "{missing}"
     );
+}
+
+#[test]
+fn live_counts_are_for_a_store_on_the_network() {
+    let embedded = error(None, &[("HEADCOUNT_LIVE", "here")], &[]);
+    assert!(
+        embedded.contains("counts of the embedded store are always live"),
+        "{embedded}"
+    );
+    let postgres = [
+        ("store", "postgres"),
+        ("postgres_url", "postgres://u@h/d"),
+        ("live", "here"),
+    ];
+    let settings = Settings::with(postgres).unwrap();
+    assert_eq!(settings.live.mode, LiveMode::Here);
+    let shared = loaded(
+        None,
+        &[
+            ("HEADCOUNT_STORE", "redis"),
+            ("HEADCOUNT_CACHE", "redis"),
+            ("HEADCOUNT_REDIS_URL", "redis://h"),
+            ("HEADCOUNT_LIVE", "here"),
+        ],
+        &[],
+    );
+    let warned = shared
+        .warnings
+        .iter()
+        .any(|it| it.contains("a single service"));
+    assert!(warned, "{:?}", shared.warnings);
 }
