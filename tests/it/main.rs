@@ -39,6 +39,7 @@ mod influx_installation;
 mod influx_names;
 mod influx_refresh;
 mod influx_spool;
+mod installation_key;
 mod library;
 mod lists;
 mod live;

@@ -254,8 +254,9 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
     assert_eq!(
         first.out,
         "created    schema \"headcount\"\n\
-         created    tables of version 2\n\
-         created    slots of 60 s\n"
+         created    tables of version 3\n\
+         created    slots of 60 s\n\
+         created    the installation's key\n"
     );
     let again = run(&server, &["setup", "--json"], &[]);
     let again: serde_json::Value = again.json();

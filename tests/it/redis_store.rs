@@ -163,7 +163,7 @@ async fn another_resolution_is_refused_with_the_remedy() {
     let again = set_up(minutes.clone()).await.unwrap();
     assert_eq!(again.steps[0].change, Change::Unchanged);
     assert!(
-        again.steps[1].what.contains("persistence is off"),
+        again.steps[2].what.contains("persistence is off"),
         "{again:?}"
     );
 

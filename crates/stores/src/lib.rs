@@ -5,6 +5,8 @@
 pub mod embedded;
 #[cfg(feature = "influx")]
 pub mod influx;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod installation_key;
 #[cfg(feature = "embedded")]
 pub mod local_feed;
 pub mod memory;

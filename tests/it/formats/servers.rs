@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::Count;
 use domain::cache::CountCache;
+use domain::store::PairStore;
 use redis::AsyncCommands;
 use serde_json::{Value, json};
 use stores::influx::{InfluxOptions, InfluxStore};
@@ -39,6 +40,12 @@ fn read(value: &Value) -> Vec<u8> {
         Value::String(text) => text.clone().into_bytes(),
         other => serde_json::from_value(other.clone()).unwrap(),
     }
+}
+
+/// Two instances have one key, whether or not the recorded data has one.
+async fn check_key(one: &dyn PairStore, other: &dyn PairStore) {
+    let key = one.fingerprint_key().await.unwrap();
+    assert_eq!(other.fingerprint_key().await.unwrap(), key);
 }
 
 /// Dumps every key of a server as the command that creates it, one per line.
@@ -129,7 +136,9 @@ async fn recorded_redis_store_keys_are_readable() {
         server.cli(&["FLUSHALL"]);
     }
     restore(&server.url(), &text("redis-store.jsonl", &dumped)).await;
-    content::check(&redis_store(&server.url())).await;
+    let store = redis_store(&server.url());
+    content::check(&store).await;
+    check_key(&store, &redis_store(&server.url())).await;
 }
 
 fn redis_cache(url: &str) -> RedisCache {
@@ -229,7 +238,9 @@ async fn a_recorded_postgres_schema_is_readable() {
         .unwrap();
     assert!(psql.wait().unwrap().success(), "the dump can't be read");
     set_up(&options).await.unwrap();
-    content::check(&PostgresStore::open(options).unwrap()).await;
+    let store = PostgresStore::open(options.clone()).unwrap();
+    content::check(&store).await;
+    check_key(&store, &PostgresStore::open(options).unwrap()).await;
 }
 
 /// The lines of a bucket from the export of the server.

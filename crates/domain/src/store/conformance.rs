@@ -68,6 +68,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_count_many(factory).await;
     check_memberships_and_forget(factory).await;
     check_erasure_notes(factory).await;
+    check_fingerprint_key(factory).await;
     check_archive_changes_no_count(factory).await;
     check_trend(factory).await;
     check_export(factory).await;
@@ -229,6 +230,30 @@ pub async fn check_erasure_notes(factory: &dyn Factory) {
             let since = at(since);
             assert!(found.iter().eq(expected), "since {since}: {found:?}");
         }
+    }
+    store.close().await.unwrap();
+}
+
+/// Concurrent and later calls return one key. A store without a key always reports that.
+pub async fn check_fingerprint_key(factory: &dyn Factory) {
+    let store = factory.empty(frame(60)).await;
+    let at_once = futures::future::join(store.fingerprint_key(), store.fingerprint_key());
+    let (first, second) = at_once.await;
+    let third = store.fingerprint_key().await;
+    match first {
+        Ok(key) => {
+            assert_eq!(second.unwrap(), key, "concurrent calls return one key");
+            assert_eq!(third.unwrap(), key, "a later call returns the same key");
+        }
+        Err(StoreError::Unsupported(_)) => {
+            for again in [second, third] {
+                assert!(
+                    matches!(again, Err(StoreError::Unsupported(_))),
+                    "a store without a key never has one, not {again:?}"
+                );
+            }
+        }
+        Err(error) => panic!("a store that works has a key or none: {error}"),
     }
     store.close().await.unwrap();
 }

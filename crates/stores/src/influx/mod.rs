@@ -489,12 +489,12 @@ impl PairStore for InfluxStore {
         }]
     }
 
-    /// The server drops points that are older than the bucket's retention, and every query states its range. What
-    /// remains to be removed are points whose user was overwritten instead of deleted.
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         self.installation.key().await
     }
 
+    /// The server drops points that are older than the bucket's retention, and every query states its range. What
+    /// remains to be removed are points whose user was overwritten instead of deleted.
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         self.check_agreed().await?;
         forget::sweep(self, as_of, limit).await

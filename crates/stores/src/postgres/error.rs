@@ -45,6 +45,13 @@ pub(super) enum Error {
 }
 
 impl Error {
+    /// Whether the write failed because the role, or the session, may only read.
+    pub(super) fn is_missing_write_access(&self) -> bool {
+        matches!(self, Self::Server { code, .. }
+            if *code == SqlState::INSUFFICIENT_PRIVILEGE
+                || *code == SqlState::READ_ONLY_SQL_TRANSACTION)
+    }
+
     /// Whether a retry of the same write may succeed: another transaction was in the way, or the connection ended. A retry
     /// is safe even if the write took effect.
     pub(super) fn is_retryable(&self) -> bool {
@@ -229,6 +236,16 @@ mod tests {
         }
         assert!(!Error::Transport("Connection refused".into()).is_retryable());
         assert!(Error::Transport(CONNECTION_ENDED.into()).is_retryable());
+    }
+
+    #[test]
+    fn missing_write_access_is_told_apart() {
+        for code in ["42501", "25006"] {
+            assert!(server(code).is_missing_write_access(), "{code}");
+        }
+        for code in ["42P01", "40001", "57P01"] {
+            assert!(!server(code).is_missing_write_access(), "{code}");
+        }
     }
 
     #[test]

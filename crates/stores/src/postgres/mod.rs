@@ -2,6 +2,7 @@
 
 mod archive;
 mod error;
+mod key;
 mod options;
 mod queries;
 mod record;
@@ -28,15 +29,16 @@ pub use setup::set_up;
 pub use stats::PostgresStats;
 
 use self::error::Error;
-use self::queries::{COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, PING, SEGMENTS};
+use self::queries::{COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, SEGMENTS};
 use self::record::with_retries;
 use self::rows::number;
 use self::session::Sessions;
 use self::stats::Counters;
+use crate::installation_key::KnownKey;
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, BatchBuilder, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId,
-    Window,
+    Batch, BatchBuilder, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp,
+    TrendPoint, UserId, Window,
 };
 
 /// The timeout of a ping, including a new connection.
@@ -53,6 +55,7 @@ pub struct PostgresStore {
     writes: Sessions,
     reads: Sessions,
     counters: Counters,
+    key: KnownKey,
     calls: TaskTracker,
 }
 
@@ -71,6 +74,7 @@ impl PostgresStore {
             writes: Sessions::new(&options, writers, write_timeout)?,
             reads: Sessions::new(&options, readers, options.statement_timeout)?,
             counters: Counters::default(),
+            key: KnownKey::default(),
             calls: TaskTracker::new(),
             options,
         })
@@ -250,6 +254,11 @@ impl PairStore for PostgresStore {
         }]
     }
 
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        let _call = self.begin()?;
+        key::key(self).await
+    }
+
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         let _call = self.begin()?;
         Ok(archive::archive(self, as_of, limit).await?)
@@ -301,8 +310,7 @@ impl PairStore for PostgresStore {
     async fn ping(&self) -> Result<(), StoreError> {
         let _call = self.begin()?;
         let mut session = self.writes.session_within(PING_TIMEOUT).await?;
-        session.query(PING, &[]).await?;
-        Ok(())
+        Ok(key::look_again(self, &mut session).await?)
     }
 
     async fn close(&self) -> Result<(), StoreError> {

@@ -30,4 +30,10 @@ pub(super) const PRUNE_ERASURES: &str = "delete from erasures where at_us < $1";
 pub(super) const EXPORT: &str = "select user_id, seen_slot from pairs \
     where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
 
-pub(super) const PING: &str = "select from frame";
+// Also the query of a ping.
+pub(super) const KEY: &str = "select fingerprint_key from frame";
+
+// The table has its one row since the setup. Of two processes, the second waits for the lock on the row, and then changes
+// nothing.
+pub(super) const OFFER_KEY: &str =
+    "update frame set fingerprint_key = $1 where fingerprint_key is null";

@@ -1,4 +1,5 @@
-//! `headcount setup` for Postgres: creates the schema and its tables, and records the resolution and `user_key`.
+//! `headcount setup` for Postgres: creates the schema, its tables and the installation's key, and records the
+//! resolution and `user_key`.
 //!
 //! An advisory lock serialises concurrent set-ups. Every step checks first what exists.
 
@@ -11,7 +12,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::error::Error;
 use super::options::PostgresOptions;
+use super::queries::OFFER_KEY;
 use super::session::configured;
+use crate::installation_key::random;
 use domain::store::{Change, SetUp, Step, StoreError};
 
 /// Each migration runs once, in this order. A released migration must never change: the database records its name and
@@ -21,6 +24,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
     (
         "V2__erasures_and_user_key",
         include_str!("migrations/V2__erasures_and_user_key.sql"),
+    ),
+    (
+        "V3__fingerprint_key",
+        include_str!("migrations/V3__fingerprint_key.sql"),
     ),
 ];
 
@@ -59,6 +66,7 @@ pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
     let tables = setup.tables().await?;
     let frame = setup.frame().await?;
     setup.user_key().await?;
+    let key = setup.fingerprint_key().await?;
     let step = |what: String, change| Step { what, change };
     Ok(SetUp {
         steps: vec![
@@ -68,6 +76,7 @@ pub async fn set_up(options: &PostgresOptions) -> Result<SetUp, StoreError> {
                 format!("slots of {} s", options.frame.resolution().seconds()),
                 frame,
             ),
+            step("the installation's key".to_owned(), key),
         ],
         tokens: Vec::new(),
         warnings: Vec::new(),
@@ -180,6 +189,17 @@ impl Setup<'_> {
             Some(why) => Err(StoreError::Rejected(format!("Postgres: {why}"))),
             None => Ok(()),
         }
+    }
+
+    /// Creates the installation's key if there is none. An instance may do the same concurrently.
+    async fn fingerprint_key(&self) -> Result<Change, StoreError> {
+        let candidate = random()?.bytes();
+        let bytes = candidate.as_slice();
+        let offered = self.client.execute(OFFER_KEY, &[&bytes]).await;
+        Ok(match offered.map_err(Error::from)? {
+            0 => Change::Unchanged,
+            _ => Change::Created,
+        })
     }
 
     /// Records the resolution. The inner `Err` is the resolution of existing pairs, which prevents the change.

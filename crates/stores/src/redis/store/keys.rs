@@ -8,7 +8,7 @@
 //! | `P:{S}:trend:W:hours:B` | hash: second and users of the last point of each hour, for the ten days B |
 //! | `P:{store}:segments` | sorted set: segments, by when pairs were last announced for them |
 //! | `P:{store}:erased` | sorted set: marks of erased users, by the microsecond of the erasure |
-//! | `P:{store}:meta` | hash: the resolution of the slots, a digest of `user_key`, and the format version of all keys |
+//! | `P:{store}:meta` | hash: the resolution of the slots, a digest of `user_key`, the installation's key, and the format version of all keys |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces are a hash tag: a cluster keeps the keys of
 //! a segment on one node, and the list on the node of the meta. Neither P nor S contains a brace, so the suffix after

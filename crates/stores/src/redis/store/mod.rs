@@ -10,6 +10,7 @@
 mod archive;
 mod error;
 mod export;
+mod key;
 mod keys;
 mod list;
 mod options;
@@ -38,10 +39,12 @@ use self::error::invalid_response;
 use self::prepare::Prepared;
 use self::requests::Requests;
 use self::trend::Buckets;
+use crate::installation_key::KnownKey;
 use crate::redis::{Client, Request};
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
+    UserId, Window,
 };
 
 /// How long a start waits for a server that may not respond. Many times what a healthy server needs.
@@ -61,6 +64,7 @@ pub struct RedisStore {
     client: Client,
     requests: Requests,
     prepared: Prepared,
+    key: KnownKey,
     in_flight: Semaphore,
     closed: AtomicBool,
 }
@@ -78,6 +82,7 @@ impl RedisStore {
             client: Client::open(options.client()),
             requests: Requests::new(&options.prefix),
             prepared: Prepared::default(),
+            key: KnownKey::default(),
             in_flight: Semaphore::new(PAIRS_IN_FLIGHT),
             options,
             closed: AtomicBool::new(false),
@@ -98,12 +103,7 @@ impl RedisStore {
 
     /// Sends one idempotent request and parses its response.
     async fn query<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, StoreError> {
-        let mut responses = self.client.send_with_retry(&[request]).await?;
-        parse(
-            responses
-                .pop()
-                .ok_or_else(|| invalid_response("no response"))?,
-        )
+        parse_one(self.client.send_with_retry(&[request]).await?)
     }
 
     /// Sends idempotent requests and parses their responses, in order.
@@ -255,6 +255,12 @@ impl PairStore for RedisStore {
         }]
     }
 
+    async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
+        self.ready().await?;
+        let (key, _) = self.agreed_key().await?;
+        Ok(key)
+    }
+
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {
         self.ready().await?;
         let first = *self.full_window_as_of(as_of).start();
@@ -329,6 +335,12 @@ pub async fn open(options: RedisStoreOptions) -> Result<Arc<RedisStore>, StoreEr
         // The next call to the store reports other errors.
         Ok(Ok(()) | Err(_)) | Err(_) => Ok(Arc::new(store)),
     }
+}
+
+/// Parses the response to one request.
+fn parse_one<T: FromRedisValue>(mut responses: Vec<Value>) -> Result<T, StoreError> {
+    let response = responses.pop();
+    parse(response.ok_or_else(|| invalid_response("no response"))?)
 }
 
 fn parse<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {

@@ -1,5 +1,5 @@
-//! Checks once per connection: whether the slots in Redis have the configured resolution, and how the server persists
-//! writes.
+//! Checks once per connection: whether the slots in Redis have the configured resolution, whether the installation's key
+//! is still the known one, and how the server persists writes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -57,6 +57,7 @@ impl RedisStore {
             return Ok(());
         }
         self.verify().await?;
+        self.check_key().await?;
         self.take_survey().await;
         self.prepared
             .generation
@@ -67,6 +68,7 @@ impl RedisStore {
     /// Repeats the checks: a server may be flushed or reconfigured without losing the connection.
     pub(super) async fn recheck(&self) -> Result<(), StoreError> {
         self.verify().await?;
+        self.check_key().await?;
         if self.prepared.survey_is_old() {
             self.take_survey().await;
         }

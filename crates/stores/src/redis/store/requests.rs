@@ -6,7 +6,9 @@ use super::keys::Keys;
 use super::scripts::Scripts;
 use super::trend::Buckets;
 use crate::redis::{Prefix, Request};
-use domain::{Batch, Erasure, Segment, Slot, Timestamp, TrendPoint, UserId, Window};
+use domain::{
+    Batch, Erasure, FingerprintKey, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
 
 /// Members of one `ZADD`. More gain nothing and delay other clients longer: a member costs the server about a
 /// microsecond.
@@ -19,6 +21,8 @@ pub(super) const REMOVE_AT_ONCE: u64 = 1_000;
 pub(super) const PAGE_PAIRS: usize = 5_000;
 /// The format version of the keys. A program must not read or write keys of another version.
 pub(super) const FORMAT: &str = "1";
+/// The field of the meta that holds the installation's key, as hexadecimal digits.
+const KEY_FIELD: &str = "fingerprint_key";
 
 #[derive(Debug)]
 pub(super) struct Requests {
@@ -41,6 +45,15 @@ impl Requests {
             user_key.to_owned(),
         ];
         Request::Run(&self.scripts.meta, vec![self.keys.meta.clone()], args)
+    }
+
+    pub(super) fn key(&self) -> Request<'static> {
+        Request::command("HGET", (&self.keys.meta, KEY_FIELD))
+    }
+
+    /// Stores the installation's key, unless there is one.
+    pub(super) fn offer_key(&self, key: FingerprintKey) -> Request<'static> {
+        Request::command("HSETNX", (&self.keys.meta, KEY_FIELD, key.to_hex()))
     }
 
     /// Adds segments to the list, or renews the time at which they were last in use.

@@ -1,6 +1,7 @@
-//! `headcount setup` for a Redis store: writes the resolution, and reports the persistence of the server.
+//! `headcount setup` for a Redis store: writes the resolution and the installation's key, and reports the persistence of
+//! the server.
 //!
-//! The store also writes the resolution itself on first use. Setup shows before that whether the server fits.
+//! The store also writes both itself on first use. Setup shows before that whether the server fits.
 
 use super::{RedisStore, RedisStoreOptions};
 use domain::store::{Change, PairStore, SetUp, Step, StoreError};
@@ -15,23 +16,16 @@ pub async fn set_up(options: RedisStoreOptions) -> Result<SetUp, StoreError> {
         Err(StoreError::Damaged(reason)) => return Err(StoreError::Rejected(reason)),
         verified => verified?,
     };
+    let (_, is_new_key) = store.agreed_key().await?;
     store.take_survey().await;
-    let mut steps = vec![Step {
-        what: format!(
-            "resolution of {seconds} s in {:?}",
-            store.requests.keys.meta
-        ),
-        change: if is_new {
-            Change::Created
-        } else {
-            Change::Unchanged
-        },
-    }];
+    let meta = &store.requests.keys.meta;
+    let mut steps = vec![
+        step(format!("resolution of {seconds} s in {meta:?}"), is_new),
+        step(format!("the installation's key in {meta:?}"), is_new_key),
+    ];
     if let Some(survey) = store.survey() {
-        steps.push(Step {
-            what: format!("persistence: {}", survey.persistence.meaning()),
-            change: Change::Unchanged,
-        });
+        let what = format!("persistence: {}", survey.persistence.meaning());
+        steps.push(step(what, false));
     }
     store.close().await?;
     Ok(SetUp {
@@ -39,4 +33,12 @@ pub async fn set_up(options: RedisStoreOptions) -> Result<SetUp, StoreError> {
         tokens: Vec::new(),
         warnings: Vec::new(),
     })
+}
+
+fn step(what: String, is_new: bool) -> Step {
+    let change = match is_new {
+        true => Change::Created,
+        false => Change::Unchanged,
+    };
+    Step { what, change }
 }
