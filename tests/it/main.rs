@@ -62,6 +62,7 @@ mod read_only;
 mod read_path;
 mod redis_cache;
 mod redis_feed;
+mod redis_published;
 mod redis_replies;
 mod redis_store;
 mod redis_store_expiry;

@@ -13,6 +13,7 @@ pub mod feed;
 mod fingerprint_key;
 mod hidden;
 pub mod percent;
+pub mod published;
 mod reach;
 mod secret;
 mod segment;

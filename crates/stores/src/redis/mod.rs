@@ -11,6 +11,7 @@ mod error;
 pub mod feed;
 mod hash_tag;
 mod outage_log;
+pub mod published;
 mod reconnect;
 mod request;
 mod server;
