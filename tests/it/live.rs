@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stores::influx::set_up;
+use stores::postgres::set_up as set_up_postgres;
 
 use crate::support::influxd::{Influxd, settings_at};
+use crate::support::postgres::Postgres;
 use crate::support::service::{Service, poll};
 use crate::support::two_weeks;
 
@@ -212,4 +214,43 @@ async fn no_acknowledged_pair_is_missing_after_kills_at_any_instant() {
             "{user}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_over_postgres_are_live_too() {
+    let Some(server) = Postgres::start().await else {
+        return;
+    };
+    let url = server.url();
+    set_up_postgres(&server.options("headcount", two_weeks()))
+        .await
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let settings = [("store", "postgres"), ("postgres_url", &*url)];
+    let before = Service::start(directory.path(), &settings).await;
+    assert_eq!(before.post(&users("old", 0..300), "news").await, 200);
+    assert_eq!(before.terminate().await, Some(0));
+    let settings = [settings[0], settings[1], LIVE, ("refresh_interval", "1s")];
+    let service = Service::start(directory.path(), &settings).await;
+    wait_until_live(&service).await;
+    expect(&service, "news", 300).await;
+    assert_eq!(service.post(&users("u", 0..20), "news").await, 200);
+    let fresh = service.get("/v1/segments/news/count?fresh=true").await;
+    assert_eq!(
+        (&fresh["users"], &fresh["source"]),
+        (&320.into(), &"live".into())
+    );
+    // Trend points come from the replica, without a recount.
+    poll(async || {
+        let trend = service.get("/v1/segments/news/trend").await;
+        let points = trend["points"].as_array()?;
+        (points.last()?["users"] == 320).then_some(())
+    })
+    .await;
+    let metrics = service.text("/metrics").await;
+    let recounts = metrics.lines().find(|line| {
+        line.starts_with("headcount_store_call_duration_seconds_count")
+            && line.contains("operation=\"count\"")
+    });
+    assert_eq!(recounts, None);
 }
