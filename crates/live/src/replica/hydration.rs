@@ -15,7 +15,7 @@ use supervisor::doubling;
 
 /// Segments that are read at a time.
 const CONCURRENT: usize = 3;
-/// Slots that are read at a time, as a fraction of the window: a day of two weeks.
+/// Slots that are read at a time, as a fraction of the window, from a store that returns them all at once: a day of two weeks.
 const PARTS: u64 = 14;
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
@@ -111,7 +111,11 @@ impl Hydration<'_> {
         segment: &Segment,
         slots: RangeInclusive<Slot>,
     ) -> Result<(), StoreError> {
-        let part = u64::from(self.replica.frame.full_window().slots()).div_ceil(PARTS);
+        let full = u64::from(self.replica.frame.full_window().slots());
+        let part = match self.sources.store.streams() {
+            true => full,
+            false => full.div_ceil(PARTS),
+        };
         let first = slots.start().number();
         let mut end = slots.end().number();
         loop {
