@@ -26,7 +26,7 @@ pub use live::writer::Delivery;
 const KEEP_SENT: Duration = Duration::ZERO;
 /// The maximum size of the records in memory, in bytes.
 const MAX_KEPT_BYTES: usize = 64 << 20;
-/// How long a fresh count waits for the replica. At an idle feed it waits for one poll, 50 ms.
+/// How long a fresh count waits for the replica. It usually waits for one poll, 25 ms.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);

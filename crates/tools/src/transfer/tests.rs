@@ -72,7 +72,8 @@ impl Bench {
             },
             checkpoint: self.checkpoint(),
             parallelism: 2,
-            retry: RetryPolicy::silent(Duration::from_secs(5)),
+            // Virtual time. Where both sides fail at every other call, few attempts may all meet a failure.
+            retry: RetryPolicy::silent(Duration::from_mins(10)),
             observer: self.observer.clone(),
         });
         transfer.run().await
