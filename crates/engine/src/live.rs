@@ -148,6 +148,11 @@ impl Live {
         key.await.copied()
     }
 
+    /// The current time, as which pairs are received.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.sources.clock.now()
+    }
+
     /// Appends pairs that the store has recorded, received at `at`.
     pub(crate) async fn append(&self, batch: &Batch, at: Timestamp) -> Delivery {
         let key = match self.key().await {

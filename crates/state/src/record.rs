@@ -79,15 +79,32 @@ pub fn reset(segment: &Segment) -> Vec<u8> {
     out
 }
 
-/// A record of several records, which are applied together. `joined` is `(length u32, record)*`, as a writer of a feed joins
-/// them.
-pub fn batch(joined: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1 + joined.iter().map(|part| part.len()).sum::<usize>());
-    out.push(BATCH);
-    for part in joined {
-        out.extend_from_slice(part);
+/// A record of several records, which are applied together. It has none yet: [`join`] adds them.
+pub fn batch() -> Vec<u8> {
+    vec![BATCH]
+}
+
+/// Appends a record to joined records: `length u32 | record`.
+pub fn join(joined: &mut Vec<u8>, record: &[u8]) {
+    joined.extend_from_slice(&length(record.len()));
+    joined.extend_from_slice(record);
+}
+
+/// Calls `each` with every one of the joined records.
+///
+/// # Errors
+///
+/// The bytes are not joined records, or `each` failed.
+pub fn split<'a>(
+    joined: &'a [u8],
+    mut each: impl FnMut(&'a [u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut fields = Fields::of(joined);
+    while !fields.is_empty() {
+        let length = fields.u32()? as usize;
+        each(fields.bytes(length)?)?;
     }
-    out
+    Ok(())
 }
 
 pub(super) fn push_segment(out: &mut Vec<u8>, segment: &Segment) {

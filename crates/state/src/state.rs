@@ -146,17 +146,13 @@ impl State {
         joined: &[u8],
         scratch: &mut Vec<Entry>,
     ) -> Result<(), String> {
-        let mut fields = Fields::of(joined);
-        while !fields.is_empty() {
-            let length = fields.u32()? as usize;
-            let record = fields.bytes(length)?;
+        record::split(joined, |record| {
             // A batch within a batch would allow any depth of recursion.
             if record.first() == Some(&BATCH) {
                 return Err("a batch contains a batch".to_owned());
             }
-            self.apply(at, record, scratch)?;
-        }
-        Ok(())
+            self.apply(at, record, scratch)
+        })
     }
 
     /// Applies pairs. With `received_at`, in unix milliseconds, those of users who were erased since are skipped.

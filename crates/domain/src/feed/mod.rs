@@ -253,4 +253,13 @@ impl Cursor {
             token: Token(0),
         }
     }
+
+    /// The position after `entries`, which were read from here: this one if there are none.
+    pub fn past(self, entries: &[Entry]) -> Self {
+        entries.last().map_or(self, |last| Self {
+            feed: self.feed,
+            number: last.number,
+            token: last.token,
+        })
+    }
 }

@@ -203,11 +203,7 @@ impl ChangeFeed for ModelFeed {
                     is_within
                 })
                 .collect();
-            let next = entries.last().map_or(*after, |last| Cursor {
-                feed,
-                number: last.number,
-                token: last.token,
-            });
+            let next = after.past(&entries);
             let now = state.now();
             Ok(Page {
                 as_of: (next.number == state.last).then_some(now),

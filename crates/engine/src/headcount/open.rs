@@ -10,9 +10,7 @@ use crate::counts::{Counts, CountsParts};
 use crate::events::{self, Events};
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::DeliveryParts;
-use crate::ingest::{
-    Identity, Ingest, IngestParts, LiveAppender, PendingNotes, Recorder, SegmentGuard,
-};
+use crate::ingest::{Identity, Ingest, IngestParts, PendingNotes, Recorder, SegmentGuard};
 use crate::known_segments;
 use crate::live::Live;
 use crate::observed::ObservedStore;
@@ -89,11 +87,7 @@ impl Headcount {
         if let Some(live) = &live {
             live.observe(&metrics);
         }
-        let appender = live.as_ref().map(|live| LiveAppender {
-            live: Arc::clone(live),
-            clock: Arc::clone(&clock),
-        });
-        let recorder = Recorder::new(Arc::clone(&store), pending).with_live(appender);
+        let recorder = Recorder::new(Arc::clone(&store), pending).with_live(live.clone());
         let recorder = Arc::new(recorder);
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures);

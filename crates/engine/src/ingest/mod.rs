@@ -17,7 +17,6 @@ pub use guard::{Reservation, SegmentGuard};
 pub use identity::Identity;
 pub use intake::{Admitted, Intake, PairError};
 pub use pending::PendingNotes;
-pub(crate) use spooling_writer::LiveAppender;
 pub use spooling_writer::Recorder;
 
 use self::spool::Spool;

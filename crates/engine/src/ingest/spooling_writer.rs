@@ -28,14 +28,7 @@ pub(super) struct SpoolingWriter {
 pub struct Recorder {
     store: Arc<dyn PairStore>,
     pending: Option<PendingNotes>,
-    live: Option<LiveAppender>,
-}
-
-/// Appends what the store has recorded to the change feed.
-#[derive(Debug)]
-pub(crate) struct LiveAppender {
-    pub(crate) live: Arc<Live>,
-    pub(crate) clock: Arc<dyn Clock>,
+    live: Option<Arc<Live>>,
 }
 
 impl Recorder {
@@ -49,7 +42,7 @@ impl Recorder {
     }
 
     /// The same, which also appends to the change feed.
-    pub(crate) fn with_live(mut self, live: Option<LiveAppender>) -> Self {
+    pub(crate) fn with_live(mut self, live: Option<Arc<Live>>) -> Self {
         self.live = live;
         self
     }
@@ -60,7 +53,7 @@ impl Recorder {
         batch: &Batch,
         timeout: Option<Duration>,
     ) -> (Result<(), StoreError>, Durability) {
-        let received_at = self.live.as_ref().map(|live| live.clock.now());
+        let received_at = self.live.as_ref().map(|live| live.now());
         let recorded = match timeout {
             None => self.store.record(batch).await,
             Some(timeout) => {
@@ -78,7 +71,7 @@ impl Recorder {
             pending.note(batch).await;
         }
         let durability = match (&self.live, received_at) {
-            (Some(live), Some(at)) => append(&live.live, batch, &recorded, at).await,
+            (Some(live), Some(at)) => append(live, batch, &recorded, at).await,
             _ => Durability::Stored,
         };
         (recorded, durability)

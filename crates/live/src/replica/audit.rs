@@ -3,6 +3,7 @@
 //! The store counts between two counts of the replica in the same slot. Pairs that are recorded meanwhile lie between them, so
 //! the store's count is at least the first and at most the second, less what the store hides and an erasure removes.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -36,8 +37,11 @@ enum Difference {
 }
 
 /// Compares until it is dropped.
-pub(super) async fn keep_auditing(replica: &Replica, sources: &Sources) {
-    let hydration = Hydration { replica, sources };
+pub(super) async fn keep_auditing(replica: Arc<Replica>, sources: Sources) {
+    let hydration = Hydration {
+        replica: &replica,
+        sources: &sources,
+    };
     loop {
         sleep(PAUSE).await;
         let Some(list) = replica.list(replica.frame.full_window()) else {

@@ -1,5 +1,6 @@
 //! Follows the feed: reads entries, applies them, and advances `as_of` at the end of the feed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
@@ -26,10 +27,10 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
 /// Follows until it is dropped.
-pub(super) async fn follow(replica: &Replica, sources: &Sources) {
+pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
     let mut follower = Follower {
-        replica,
-        sources,
+        replica: &replica,
+        sources: &sources,
         server: None,
         hold_until: Instant::now(),
         trimmed: Instant::now(),

@@ -1,6 +1,7 @@
 //! Reads from the store what the replica lacks: every segment when it is new, and recent slots after entries were lost.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -21,8 +22,11 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Reads everything once, then recent slots whenever that is requested. Runs until it is dropped.
-pub(super) async fn keep_complete(replica: &Replica, sources: &Sources) {
-    let hydration = Hydration { replica, sources };
+pub(super) async fn keep_complete(replica: Arc<Replica>, sources: Sources) {
+    let hydration = Hydration {
+        replica: &replica,
+        sources: &sources,
+    };
     retried(|| hydration.everything()).await;
     loop {
         let repair = *replica.repair.lock();

@@ -158,33 +158,29 @@ impl Replica {
 
     /// Starts to follow the feed, and to read from the store what the replica lacks.
     pub fn start(self: &Arc<Self>, sources: &Sources, supervisor: &Supervisor) {
-        let (replica, from, stop) = (Arc::clone(self), sources.clone(), supervisor.stop().clone());
-        supervisor.keep("replica", move || {
-            let (replica, from, stop) = (Arc::clone(&replica), from.clone(), stop.clone());
+        self.keep("replica", follower::follow, sources, supervisor);
+        self.keep("hydration", hydration::keep_complete, sources, supervisor);
+        self.keep("live audit", audit::keep_auditing, sources, supervisor);
+    }
+
+    /// Runs `task` until the stop.
+    fn keep<F>(
+        self: &Arc<Self>,
+        name: &'static str,
+        task: fn(Arc<Self>, Sources) -> F,
+        sources: &Sources,
+        supervisor: &Supervisor,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (replica, sources) = (Arc::clone(self), sources.clone());
+        let stop = supervisor.stop().clone();
+        supervisor.keep(name, move || {
+            let (running, stop) = (task(Arc::clone(&replica), sources.clone()), stop.clone());
             async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = follower::follow(&replica, &from) => {}
-                }
-            }
-        });
-        let (replica, from, stop) = (Arc::clone(self), sources.clone(), supervisor.stop().clone());
-        supervisor.keep("hydration", move || {
-            let (replica, from, stop) = (Arc::clone(&replica), from.clone(), stop.clone());
-            async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = hydration::keep_complete(&replica, &from) => {}
-                }
-            }
-        });
-        let (replica, from, stop) = (Arc::clone(self), sources.clone(), supervisor.stop().clone());
-        supervisor.keep("live audit", move || {
-            let (replica, from, stop) = (Arc::clone(&replica), from.clone(), stop.clone());
-            async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = audit::keep_auditing(&replica, &from) => {}
+                    () = running => {}
                 }
             }
         });

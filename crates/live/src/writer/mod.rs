@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub use self::owed::OwedLog;
 use self::sender::Sender;
-use domain::feed::{ChangeFeed, FeedError, WriterId};
+use domain::feed::{ChangeFeed, FeedError};
 use supervisor::Supervisor;
 
 /// The bytes of records from which an entry takes no more requests.
@@ -146,22 +146,11 @@ impl Waiting {
     }
 }
 
-/// The records of requests as one record of the feed: `(length u32 little endian, record)*`.
+/// The records of requests as one record of the feed.
 fn joined(requests: &[Request]) -> Vec<u8> {
-    let bytes: usize = requests
-        .iter()
-        .map(|request| request.record.len() + 4)
-        .sum();
-    let mut joined = Vec::with_capacity(bytes);
+    let mut joined = Vec::new();
     for request in requests {
-        let length = u32::try_from(request.record.len()).unwrap_or(u32::MAX);
-        joined.extend_from_slice(&length.to_le_bytes());
-        joined.extend_from_slice(&request.record);
+        state::join(&mut joined, &request.record);
     }
     joined
-}
-
-/// A random identifier of a writer.
-fn new_writer() -> WriterId {
-    WriterId::random()
 }

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::kept::{Kept, KeptEntries};
 use super::owed::{Left, OwedLog};
-use super::{Delivery, Request, Shared, WriterParts, WriterStatus, joined, new_writer};
+use super::{Delivery, Request, Shared, WriterParts, WriterStatus, joined};
 use domain::feed::{Append, Appended, ChangeFeed, FeedError, FeedId, WriterId};
 
 /// The interval of checks that the feed still has the entries of an idle writer.
@@ -72,7 +72,7 @@ impl Sender {
             keep: parts.keep,
             max_kept_bytes: parts.max_kept_bytes,
             shared,
-            writer: new_writer(),
+            writer: WriterId::random(),
             known: None,
             kept: KeptEntries::default(),
             last: 0,

@@ -141,11 +141,7 @@ impl Tail {
             })
             .cloned()
             .collect();
-        let next = entries.last().map_or(*after, |last| Cursor {
-            feed,
-            number: last.number,
-            token: last.token,
-        });
+        let next = after.past(&entries);
         let now = self.now();
         Ok(Page {
             as_of: (next.number == self.last.0).then_some(now),

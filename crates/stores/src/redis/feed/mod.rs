@@ -119,7 +119,7 @@ impl ChangeFeed for RedisFeed {
         let outcome: String = next(&mut fields)?;
         let feed = FeedId::from_number(hex(&next::<String>(&mut fields)?)?);
         match outcome.as_str() {
-            "ok" => page(after, feed, fields),
+            "ok" => page(after, fields),
             "discontinued" => {
                 let number = next(&mut fields)?;
                 let trimmed: String = next(&mut fields)?;
@@ -174,21 +174,13 @@ impl ChangeFeed for RedisFeed {
 }
 
 /// The response to a read whose position is in the feed.
-fn page(
-    after: &Cursor,
-    feed: FeedId,
-    mut fields: std::vec::IntoIter<Value>,
-) -> Result<Page, FeedError> {
+fn page(after: &Cursor, mut fields: std::vec::IntoIter<Value>) -> Result<Page, FeedError> {
     let last: u64 = next(&mut fields)?;
     let now = instant(next(&mut fields)?)?;
     let run_id: String = next(&mut fields)?;
     let read: Vec<EntryFields> = next(&mut fields)?;
     let entries: Vec<Entry> = read.into_iter().map(entry).collect::<Result<_, _>>()?;
-    let next = entries.last().map_or(*after, |last| Cursor {
-        feed,
-        number: last.number,
-        token: last.token,
-    });
+    let next = after.past(&entries);
     Ok(Page {
         as_of: (next.number == last).then_some(now),
         now,
