@@ -88,14 +88,7 @@ async fn losses_are_noticed() {
     let redis = RefCell::new(redis);
     let save = async || assert_eq!(redis.borrow().cli(&["SAVE"]), "OK");
     // It starts with what it saved, as a promoted replica has what it got.
-    let restore = async || {
-        let mut server = redis.borrow_mut();
-        server.kill();
-        server.restart();
-        while !server.cli(&["PING"]).contains("PONG") {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    };
+    let restore = async || redis.borrow_mut().restart_from_saved_data();
     let empty = async || assert_eq!(redis.borrow().cli(&["FLUSHALL"]), "OK");
     check_losses(&board, save, restore, empty).await;
 }

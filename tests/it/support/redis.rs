@@ -104,6 +104,17 @@ impl Redis {
         self.process = run(&self.program, self.directory.path(), self.port, &self.args);
     }
 
+    /// Kills it and starts it again with the data that it saved, as another process that serves them.
+    pub fn restart_from_saved_data(&mut self) {
+        self.kill();
+        self.restart();
+        let began = Instant::now();
+        while !self.cli(&["PING"]).contains("PONG") {
+            assert!(began.elapsed() < PATIENCE, "it does not serve");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Suspends the process. Its sockets stay open.
     pub fn pause(&self) {
         self.process.pause();
