@@ -11,6 +11,7 @@ mod count;
 mod demo;
 mod failure;
 mod health;
+mod live;
 mod load;
 mod man;
 mod openapi;
@@ -65,6 +66,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::run(args, variables),
+        Command::Live(args) => live::run(args, variables),
         Command::Worker(args) => worker::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),

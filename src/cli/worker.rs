@@ -1,4 +1,5 @@
-//! `headcount worker`: recounts at `refresh_interval`, and serves only health and metrics.
+//! `headcount worker`: recounts at `refresh_interval`, and serves only health and metrics. With live counts through Redis it is
+//! a live process.
 
 use std::sync::Arc;
 
@@ -6,10 +7,11 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::args::ServeArgs;
+use super::live;
 use super::serve::{bind, log_warnings, unless_stopped};
 use super::start_line;
 use super::variables::Variables;
-use crate::config::{CacheKind, LiveMode, RefreshMode, Settings, StoreKind};
+use crate::config::{CacheKind, LiveMode, Loaded, RefreshMode, Settings, StoreKind};
 use crate::open_files;
 use crate::shutdown::Signals;
 use engine::Headcount;
@@ -24,6 +26,10 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
             "a worker needs a store that two processes may share; with `store = \"embedded\"` the service \
              recounts by itself (`refresh_mode = \"loop\"`)",
         ));
+    }
+    if settings.live.mode == LiveMode::Redis {
+        // Nothing is left to recount.
+        return live::run_with(Loaded { settings, ..loaded });
     }
     settings.refresh.mode = RefreshMode::Loop;
     // A worker receives no pairs, and the directory may belong to a service.

@@ -47,11 +47,25 @@ impl Check<'_> {
     pub(super) fn live(&self) -> Result<LiveMode, ConfigError> {
         let is_live_anyway = self.values.store == StoreKind::Embedded;
         match self.values.live {
-            LiveMode::Here if is_live_anyway => Err(self.bad(
+            LiveMode::Here | LiveMode::Redis if is_live_anyway => Err(self.bad(
                 "live",
-                "off: counts of the embedded store are always live; `here` is for a store on the network",
+                "off: counts of the embedded store are always live; `here` and `redis` are for a store on the network",
             )),
             mode => Ok(mode),
+        }
+    }
+
+    pub(super) fn live_address(&self) -> Result<Option<String>, ConfigError> {
+        let Some(address) = &self.values.live_address else {
+            return Ok(None);
+        };
+        let url = reqwest::Url::parse(address).ok();
+        let is_base = url.is_some_and(|url| {
+            matches!(url.scheme(), "http" | "https") && url.has_host() && url.path() == "/"
+        });
+        match is_base {
+            true => Ok(Some(address.trim_end_matches('/').to_owned())),
+            false => Err(self.layers.unexpected("live_address")),
         }
     }
 
@@ -146,8 +160,10 @@ impl Check<'_> {
         let url = self.given(
             "redis_url",
             &values.redis_url,
-            values.cache == CacheKind::Redis || self.is_needed(StoreKind::Redis),
-            "the URL of a Redis, which `store = redis` and `cache = redis` need",
+            values.cache == CacheKind::Redis
+                || values.live == LiveMode::Redis
+                || self.is_needed(StoreKind::Redis),
+            "the URL of a Redis, which `store = redis`, `cache = redis` and `live = redis` need",
         )?;
         let Some(url) = url else { return Ok(None) };
         let server = RedisServer::parse(&Secret::new(url))

@@ -152,6 +152,8 @@ pub struct LiveSettings {
     pub mode: LiveMode,
     /// The directory of the replica and of its change feed.
     pub dir: PathBuf,
+    /// The URL at which services reach a live process; `None`: its address is found out.
+    pub address: Option<String>,
 }
 
 /// Where the replica of the counts is.
@@ -162,6 +164,8 @@ pub enum LiveMode {
     Off,
     /// In this process, which is the only one that writes pairs.
     Here,
+    /// In `headcount live`, which any number of services reach through Redis.
+    Redis,
 }
 
 /// When and what to recount.

@@ -143,10 +143,12 @@ settings! {
             "prefix of every key in Redis";
     }
     "Live counts" {
-        live: LiveMode = "off", "off or here",
-            "`here`: this process keeps a replica of all counts in front of a store on the network, so that a count includes a pair within a second and needs no recount. Only for a single `headcount serve`: pairs that another process writes are missing from its counts";
+        live: LiveMode = "off", "off, here or redis",
+            "whether a replica of all counts stands in front of a store on the network, so that a count includes a pair within a second and needs no recount. `redis`: in `headcount live`, which any number of services reach through Redis; `here`: in this process, which must then be the only one that writes pairs";
         live_dir: PathBuf = "./headcount-live", "a directory",
-            "directory of the replica and of its change feed; it can be deleted, and is then read from the store again";
+            "directory of the replica, and with `live = \"here\"` of its change feed; it can be deleted, and is then read from the store again";
+        live_address: Option<String> = "", "a URL such as http://10.0.0.7:8080",
+            "URL at which services reach this `headcount live`; by default its address towards Redis and the port of `listen`";
     }
     "Recounts" {
         refresh_mode: RefreshMode = "loop", "loop or off",

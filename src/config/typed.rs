@@ -62,6 +62,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
         live: LiveSettings {
             mode: check.live()?,
             dir: values.live_dir.clone(),
+            address: check.live_address()?,
         },
         refresh: RefreshSettings {
             mode: values.refresh_mode,

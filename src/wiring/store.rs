@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::live::open_live;
 use super::open_cache;
-use crate::config::{CacheKind, LiveMode, RefreshMode, Settings, StoreKind};
+use crate::config::{CacheKind, RefreshMode, Settings, StoreKind};
 use domain::cache::{CacheError, CountCache};
 use domain::store::StoreError;
 use engine::ingest::Identity;
-use engine::{Backends, EngineOptions, LiveParts, Opened};
+use engine::{Backends, EngineOptions, Opened};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use stores::influx::{InfluxOptions, InfluxStore};
-use stores::local_feed::{LocalFeed, LocalFeedOptions};
 use stores::postgres::{PostgresOptions, PostgresStore};
 use stores::redis::store::{self as redis_store, RedisStoreOptions};
 use telemetry::Metrics;
@@ -61,24 +61,6 @@ impl Backends for Settings {
     fn open_cache(&self) -> Result<Arc<dyn CountCache>, CacheError> {
         open_cache(self)
     }
-}
-
-/// Opens the change feed of live counts, if they are in this process.
-async fn open_live(settings: &Settings) -> Result<Option<LiveParts>, StoreError> {
-    if settings.live.mode == LiveMode::Off {
-        return Ok(None);
-    }
-    let feed = LocalFeedOptions::new(settings.live.dir.join("feed"));
-    // Opening reads the log, which must not block the runtime's threads.
-    let opened = tokio::task::spawn_blocking(move || LocalFeed::open(feed)).await;
-    let opened = opened.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let feed = opened.map_err(|error| {
-        StoreError::Unavailable(format!("the change feed (setting `live_dir`): {error}"))
-    })?;
-    Ok(Some(LiveParts {
-        feed: Arc::new(feed),
-        dir: settings.live.dir.join("replica"),
-    }))
 }
 
 /// Opens the configured store. The error says why it can't be used.

@@ -16,5 +16,7 @@ pub mod refresher;
 pub mod rounds;
 mod sweeper;
 
+pub use ::live::writer::OwedLog;
 pub use headcount::Headcount;
+pub use live::{At, LiveProcess};
 pub use options::{Backends, EngineOptions, LiveParts, Opened, SpoolSettings};

@@ -8,9 +8,13 @@ use async_trait::async_trait;
 
 use domain::cache::{CacheError, CountCache};
 use domain::feed::ChangeFeed;
+use domain::published::PublishedCounts;
 use domain::store::{PairStore, StoreError};
 use domain::{Secret, Slot, TimeFrame, Window};
+use live::writer::OwedLog;
 use telemetry::Metrics;
+
+use crate::live::LiveProcess;
 
 /// Provides the store, the cache and the options of an engine.
 #[async_trait]
@@ -36,13 +40,38 @@ pub struct Opened {
     pub live: Option<LiveParts>,
 }
 
-/// What live counts in this process need.
+/// What live counts need in this process.
 #[derive(Debug)]
-pub struct LiveParts {
-    /// The feed of recorded pairs.
-    pub feed: Arc<dyn ChangeFeed>,
-    /// The directory of the replica.
-    pub dir: PathBuf,
+pub enum LiveParts {
+    /// It is the only one: the change feed and the replica are on its disk.
+    Here {
+        /// The feed of recorded pairs.
+        feed: Arc<dyn ChangeFeed>,
+        /// The directory of the replica.
+        dir: PathBuf,
+    },
+    /// It is one of any number of services: it appends to a shared feed, and reads what a live process publishes.
+    Service {
+        /// The feed of recorded pairs.
+        feed: Arc<dyn ChangeFeed>,
+        /// The published counts.
+        published: Arc<dyn PublishedCounts>,
+        /// Where entries wait on disk while the feed is unavailable; without it they are only in memory.
+        owed: Option<OwedLog>,
+        /// Asks the live process for what is not published.
+        process: Arc<dyn LiveProcess>,
+    },
+    /// It is a live process: it has a replica, and publishes its counts unless another one does.
+    Process {
+        /// The feed of recorded pairs.
+        feed: Arc<dyn ChangeFeed>,
+        /// The directory of the replica.
+        dir: PathBuf,
+        /// The published counts.
+        published: Arc<dyn PublishedCounts>,
+        /// The URL at which services reach this process; empty if they can't.
+        address: String,
+    },
 }
 
 /// The options of an engine.

@@ -18,10 +18,12 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Readiness {
     /// Whether pairs can be recorded.
     pub writes: bool,
-    /// Whether the store or the cache can serve counts.
+    /// Whether the store, the cache or live counts can serve counts.
     pub reads: bool,
     /// Whether recounts are on time. Always true where this process does not recount by itself.
     pub recounts: bool,
+    /// Whether counts are live.
+    pub live: bool,
     /// The components that were probed.
     pub components: Vec<Component>,
 }
@@ -48,7 +50,9 @@ impl Probed<'_> {
                 self.cache.ping().await.map_err(|error| error.to_string())
             }),
         );
-        let (stored, reads) = (store.ok, store.ok || cache.ok);
+        let live = self.live.map(Component::of_live);
+        let is_live = live.as_ref().is_some_and(|live| live.ok);
+        let (stored, reads) = (store.ok, store.ok || cache.ok || is_live);
         let spool = self.spool;
         let spool = spool.map(|spool| Component::of_spool(spool, self.clock.now()));
         let refresher = self.rounds.map(Component::of_rounds);
@@ -58,10 +62,11 @@ impl Probed<'_> {
             writes: stored || spool.as_ref().is_some_and(|spool| spool.ok),
             reads,
             recounts: refresher.as_ref().is_none_or(|refresher| refresher.ok),
+            live: is_live,
             components: components
                 .into_iter()
                 .chain(spool)
-                .chain(self.live.map(Component::of_live))
+                .chain(live)
                 .chain(refresher)
                 .chain(Component::of_strangers(strangers))
                 .collect(),

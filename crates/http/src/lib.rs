@@ -44,7 +44,7 @@ mod session;
 pub mod settings;
 mod transport;
 
-pub use server::{Drained, serve, serve_health};
+pub use server::{Drained, serve, serve_health, serve_live};
 
 use auth::Scope;
 

@@ -81,6 +81,21 @@ pub async fn serve(
     .await
 }
 
+/// Like [`serve`], for a live process: services may read counts and memberships and compare counts, with the token that
+/// [`Headcount::live_token`] returns.
+pub async fn serve_live(
+    listener: TcpListener,
+    app: Arc<Headcount>,
+    settings: &HttpSettings,
+    stop: CancellationToken,
+) -> Drained {
+    let known = Arc::clone(&app);
+    let auth = Auth::of_services(Arc::clone(app.clock()), move || known.live_token());
+    let auth = Arc::new(auth);
+    let routes = Routes::of_live_process(&app, &auth, stop.clone());
+    serve_process(listener, app, routes, auth, settings, stop).await
+}
+
 /// Like [`serve`], but serves only `/healthz`, `/readyz` and `/metrics`, and without authentication: for a process that
 /// does not serve the API.
 pub async fn serve_health(
@@ -91,6 +106,18 @@ pub async fn serve_health(
 ) -> Drained {
     let auth = Arc::new(Auth::off(Arc::clone(app.clock())));
     let routes = Routes::of_worker(&app, &auth, stop.clone());
+    serve_process(listener, app, routes, auth, settings, stop).await
+}
+
+/// Serves a process that has no page and no event streams.
+async fn serve_process(
+    listener: TcpListener,
+    app: Arc<Headcount>,
+    routes: Routes,
+    auth: Arc<Auth>,
+    settings: &HttpSettings,
+    stop: CancellationToken,
+) -> Drained {
     let closing = CancellationToken::new();
     let stops = Stops { stop, closing };
     let authorizer = Authorizer::new(auth, Sessions::new(None), Arc::clone(app.metrics()));

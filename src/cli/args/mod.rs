@@ -31,6 +31,8 @@ pub(in crate::cli) enum Command {
     Demo(DemoArgs),
     /// Run the service: receive pairs and return counts over HTTP
     Serve(ServeArgs),
+    /// Keep live counts for services with `live = "redis"`, and publish them through Redis
+    Live(ServeArgs),
     /// Recount all segments in a loop, beside services with `refresh_mode = "off"`
     Worker(ServeArgs),
     /// Print how many users a segment has

@@ -12,13 +12,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Append, ChangeFeed, Cursor, Entry, FeedError, FeedId, Page, WriterId};
+use super::{Append, ChangeFeed, Cursor, Entry, FeedError, FeedId, Idle, Page, ReaderId, WriterId};
 use crate::Timestamp;
 
 /// Enough bytes for every page of a check.
 const ALL: usize = 64 << 20;
 /// Longer than any check takes.
-const LONG: Duration = Duration::from_secs(3600);
+const LONG: Idle = Idle {
+    writers: Duration::from_hours(1),
+    readers: Duration::from_hours(1),
+};
 
 /// Runs every check that needs no loss.
 pub async fn check_feed(new: impl AsyncFn() -> Arc<dyn ChangeFeed>) {
@@ -31,6 +34,7 @@ pub async fn check_feed(new: impl AsyncFn() -> Arc<dyn ChangeFeed>) {
     check_records_are_opaque(&*new().await).await;
     check_as_of(&*new().await).await;
     check_trim(&*new().await).await;
+    check_readers(&*new().await).await;
     check_writers(&*new().await).await;
     check_concurrent_writers(new().await).await;
 }
@@ -155,7 +159,7 @@ pub async fn check_empty(feed: &dyn ChangeFeed) {
     assert_eq!(feed.end().await.unwrap(), end, "the feed keeps its id");
     assert_eq!(feed.writers().await.unwrap(), []);
     assert_eq!(feed.size().await.unwrap().entries, 0);
-    feed.trim(0, LONG).await.unwrap();
+    feed.trim(ReaderId::random(), 0, LONG).await.unwrap();
     let unknown = WriterId::random();
     feed.check(None, unknown, 0).await.unwrap();
     let missing = feed.check(None, unknown, 1).await;
@@ -317,7 +321,8 @@ pub async fn check_trim(feed: &dyn ChangeFeed) {
     let writer = WriterId::random();
     let id = append_all(feed, writer, 1..=1_000).await;
     let before = all(feed, id).await;
-    feed.trim(900, LONG).await.unwrap();
+    let reader = ReaderId::random();
+    feed.trim(reader, 900, LONG).await.unwrap();
     let start = Cursor::start(id);
     let Err(FeedError::Discontinued { oldest, trimmed }) = feed.read(&start, ALL).await else {
         panic!("a reader of trimmed entries must notice");
@@ -336,11 +341,40 @@ pub async fn check_trim(feed: &dyn ChangeFeed) {
     assert_eq!(page.next, before.next);
     assert!(feed.size().await.unwrap().entries <= 200);
     // Numbers go on after everything was trimmed.
-    feed.trim(1_000, LONG).await.unwrap();
+    feed.trim(reader, 1_000, LONG).await.unwrap();
     append_all(feed, writer, 1_001..=1_001).await;
     let page = feed.read(&before.next, ALL).await.unwrap();
     assert_eq!(numbers(&page.entries), [1_001]);
     assert_eq!(feed.end().await.unwrap(), page.next);
+}
+
+/// Entries stay until every reader has them, or the readers that lack them have been idle for long.
+pub async fn check_readers(feed: &dyn ChangeFeed) {
+    let id = append_all(feed, WriterId::random(), 1..=1_000).await;
+    let (slow, quick) = (ReaderId::random(), ReaderId::random());
+    feed.trim(slow, 100, LONG).await.unwrap();
+    feed.trim(quick, 1_000, LONG).await.unwrap();
+    let hundredth = async || match feed.read(&Cursor::start(id), ALL).await {
+        Err(FeedError::Discontinued { oldest, .. }) => oldest,
+        other => panic!("the first entries must be gone: {other:?}"),
+    };
+    assert!(hundredth().await.number <= 100);
+    let page = feed.read(&hundredth().await, ALL).await.unwrap();
+    assert!(
+        numbers(&page.entries).contains(&101),
+        "the slow reader needs it"
+    );
+    feed.trim(slow, 1_000, LONG).await.unwrap();
+    assert!(feed.size().await.unwrap().entries <= 200);
+
+    // A reader that has ended.
+    append_all(feed, WriterId::random(), 1..=1_000).await;
+    let none = Idle {
+        readers: Duration::ZERO,
+        ..LONG
+    };
+    feed.trim(quick, 2_000, none).await.unwrap();
+    assert!(feed.size().await.unwrap().entries <= 200);
 }
 
 /// The feed knows its writers until they have been idle for long.
@@ -358,11 +392,16 @@ pub async fn check_writers(feed: &dyn ChangeFeed) {
     assert_eq!(known(feed.writers().await.unwrap()), both);
     tokio::time::sleep(Duration::from_millis(60)).await;
     feed.check(Some(id), one, 3).await.unwrap();
-    feed.trim(0, Duration::from_millis(50)).await.unwrap();
+    let reader = ReaderId::random();
+    let idle = |millis| Idle {
+        writers: Duration::from_millis(millis),
+        ..LONG
+    };
+    feed.trim(reader, 0, idle(50)).await.unwrap();
     let left = feed.writers().await.unwrap();
     // The clock of a model does not follow real time.
     assert!(left.iter().any(|writer| writer.id == one));
-    feed.trim(0, Duration::ZERO).await.unwrap();
+    feed.trim(reader, 0, idle(0)).await.unwrap();
     assert_eq!(feed.writers().await.unwrap(), []);
     // A removed writer is new again.
     append_all(feed, one, 4..=4).await;

@@ -50,9 +50,10 @@ pub trait ChangeFeed: Send + Sync + fmt::Debug {
     /// The position of the newest entry. A new feed is created if there is none.
     async fn end(&self) -> Result<Cursor, FeedError>;
 
-    /// Removes the entries up to number `through`, and the writers that neither appended nor checked for `idle`. The feed
-    /// may keep a few entries more.
-    async fn trim(&self, through: u64, idle: Duration) -> Result<(), FeedError>;
+    /// Notes that `reader` needs no entry up to number `through` any more, and removes the entries that no noted reader
+    /// needs. The feed may keep a few entries more. Writers and readers that did not call for the time in `idle` are
+    /// forgotten.
+    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError>;
 
     /// Every writer that is not removed yet.
     async fn writers(&self) -> Result<Vec<Writer>, FeedError>;
@@ -73,6 +74,19 @@ pub struct FeedId(u64);
 /// Identifies a writer from its start to its end. Random.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WriterId(u64);
+
+/// Identifies a reader from its start to its end. Random.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReaderId(u64);
+
+/// After which time without a call a process has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Idle {
+    /// For writers, which append or check.
+    pub writers: Duration,
+    /// For readers, which trim. One that has ended keeps its entries for this long.
+    pub readers: Duration,
+}
 
 /// Distinguishes an entry from another one with the same number. Random.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -242,6 +256,7 @@ macro_rules! random_id {
 
 random_id!(FeedId);
 random_id!(WriterId);
+random_id!(ReaderId);
 random_id!(Token);
 
 impl Cursor {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Page, Token, Writer,
-    WriterId,
+    Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Idle, Page, ReaderId,
+    Token, Writer, WriterId,
 };
 use crate::Timestamp;
 
@@ -25,6 +25,7 @@ struct State {
     last: u64,
     entries: BTreeMap<u64, Entry>,
     writers: BTreeMap<WriterId, (u64, Timestamp)>,
+    readers: BTreeMap<ReaderId, (u64, Timestamp)>,
     server: u64,
     millis: i64,
     is_unavailable: bool,
@@ -219,13 +220,21 @@ impl ChangeFeed for ModelFeed {
         self.with(|state, feed| Ok(state.end(feed)))
     }
 
-    async fn trim(&self, through: u64, idle: Duration) -> Result<(), FeedError> {
+    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError> {
         self.with(|state, _| {
-            state.entries = state.entries.split_off(&(through + 1));
             let now = state.now();
+            let is_alive = |seen_at: &Timestamp, idle: Duration| {
+                now.duration_since(*seen_at).unsigned_abs() < idle
+            };
+            state.readers.insert(reader, (through, now));
+            state
+                .readers
+                .retain(|id, (_, seen_at)| *id == reader || is_alive(seen_at, idle.readers));
+            let unneeded = state.readers.values().map(|(through, _)| *through).min();
+            state.entries = state.entries.split_off(&(unneeded.unwrap_or(0) + 1));
             state
                 .writers
-                .retain(|_, (_, seen_at)| now.duration_since(*seen_at).unsigned_abs() < idle);
+                .retain(|_, (_, seen_at)| is_alive(seen_at, idle.writers));
             Ok(())
         })
     }

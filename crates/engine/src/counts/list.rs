@@ -55,7 +55,9 @@ impl Counts {
         if self.parts.store.is_live() {
             return self.list_live(window).await;
         }
-        if let Some(list) = self.parts.live.as_ref().and_then(|live| live.list(window)) {
+        if let Some(live) = &self.parts.live
+            && let Some(list) = live.list(window).await
+        {
             let listed = list.into_iter().map(|(segment, count)| Listed {
                 segment,
                 count: Some(count),

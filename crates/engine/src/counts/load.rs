@@ -11,6 +11,15 @@ use domain::store::StoreError;
 impl Counts {
     /// The count of the cache if it is recent, else the count of the store, or the last known one after a timeout.
     pub(super) async fn load(&self, key: &Key) -> Result<CountResult, CountError> {
+        if let Some(live) = &self.parts.live {
+            if let Some(count) = live.ask_count(&key.0, key.1).await {
+                return Ok(CountResult::replica(count, key.1));
+            }
+            // The live processes are gone. Their last counts are as good as cached ones.
+            if let Some(count) = live.last_known(&key.0, key.1) {
+                self.parts.refresher.remembered().keep(&key.0, key.1, count);
+            }
+        }
         let cached = self.parts.cache.get(&key.0, key.1).await;
         if let Ok(Some(cached)) = cached {
             let remembered = self.parts.refresher.remembered();

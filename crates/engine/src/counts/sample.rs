@@ -33,7 +33,9 @@ impl Counts {
                 at,
             });
         }
-        if let Some(counts) = self.parts.live.as_ref().and_then(|live| live.list(window)) {
+        if let Some(live) = &self.parts.live
+            && let Some(counts) = live.list(window).await
+        {
             return Some(Sample {
                 counts,
                 is_complete: true,

@@ -199,10 +199,8 @@ impl Headcount {
     /// The segments that a user is in.
     pub async fn memberships(&self, user: UserId<'_>) -> Result<Vec<Membership>, StoreError> {
         let stored = self.ingest.identity().of(user);
-        if let Some(memberships) = self
-            .live
-            .as_ref()
-            .and_then(|live| live.memberships(&stored))
+        if let Some(live) = &self.live
+            && let Some(memberships) = live.memberships(&stored).await
         {
             return Ok(memberships);
         }
@@ -224,7 +222,14 @@ impl Headcount {
         work.erase(&user).await
     }
 
-    /// Recounts every segment, or one, into the cache. The run continues if the caller drops this future: a run that
+    /// The token with which services ask this live process; `None` while the installation's key is unknown, and without live
+    /// counts.
+    pub fn live_token(&self) -> Option<String> {
+        self.live.as_ref()?.token()
+    }
+
+    /// Recounts every segment, or one, into the cache. With live counts it compares them with the store's own counts instead,
+    /// and reads the segments that differ again. The run continues if the caller drops this future: a run that
     /// stopped halfway would leave its lock to expire.
     pub async fn refresh(&self, only: Option<&Segment>) -> Result<Outcome, StoreError> {
         if let Some(segment) = only
@@ -232,10 +237,19 @@ impl Headcount {
         {
             return Ok(Outcome::Unknown);
         }
-        let (refresher, only) = (Arc::clone(&self.refresher), only.cloned());
-        let run = self
-            .supervisor
-            .begin("refresh", async move { refresher.run(only.as_ref()).await });
+        let (refresher, live, only) = (
+            Arc::clone(&self.refresher),
+            self.live.clone(),
+            only.cloned(),
+        );
+        let run = self.supervisor.begin("refresh", async move {
+            if let Some(live) = live
+                && let Some(outcome) = live.compare(only.as_ref()).await
+            {
+                return Ok(outcome);
+            }
+            refresher.run(only.as_ref()).await
+        });
         match run.await.map_err(JoinError::try_into_panic) {
             Ok(outcome) => outcome,
             Err(Ok(panic)) => std::panic::resume_unwind(panic),

@@ -12,7 +12,7 @@ use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::DeliveryParts;
 use crate::ingest::{Identity, Ingest, IngestParts, PendingNotes, Recorder, SegmentGuard};
 use crate::known_segments;
-use crate::live::Live;
+use crate::live::{Live, Surroundings};
 use crate::observed::ObservedStore;
 use crate::options::{Backends, EngineOptions, Opened};
 use crate::refresher::{Refresher, RefresherParts};
@@ -83,7 +83,17 @@ impl Headcount {
             None => Identity::plain(),
         };
         let live = opened.live.filter(|_| !store.is_live());
-        let live = live.map(|parts| Live::start(parts, frame, &store, &clock, &supervisor));
+        let live = live.map(|parts| {
+            let around = Surroundings {
+                frame,
+                windows: &options.refresh_windows,
+                cache_ttl: options.cache_ttl,
+                store: &store,
+                clock: &clock,
+                supervisor: &supervisor,
+            };
+            Live::start(parts, &around)
+        });
         if let Some(live) = &live {
             live.observe(&metrics);
         }

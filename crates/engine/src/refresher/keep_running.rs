@@ -3,17 +3,28 @@
 use std::time::Duration;
 
 use super::{Outcome, Refresher, Skip};
+use crate::live::Duty;
 use crate::rounds::Rounds;
 use domain::TrendPoint;
 
 impl Refresher {
-    /// Records the live counts as trend points, without a recount. Returns `false` if counts are not live.
+    /// Does what live counts need instead of a recount. Returns `false` if counts are not live.
+    async fn serve_live(&self) -> bool {
+        let duty = self.parts.live.as_ref().map(|live| live.duty());
+        match duty {
+            None | Some(Duty::Recount) => false,
+            Some(Duty::Nothing) => true,
+            Some(Duty::RecordTrend) => self.record_live_trend().await,
+        }
+    }
+
+    /// Records the live counts as trend points. Returns `false` if counts are not live.
     async fn record_live_trend(&self) -> bool {
         let Some(live) = &self.parts.live else {
             return false;
         };
         for &window in &self.parts.windows {
-            let Some(list) = live.list(window) else {
+            let Some(list) = live.list(window).await else {
                 return false;
             };
             let points = list.into_iter().map(|(segment, count)| TrendPoint {
@@ -42,7 +53,7 @@ impl Refresher {
                 () = tokio::time::sleep(wait.saturating_sub(jitter)) => {}
             }
             wait = interval;
-            if self.record_live_trend().await {
+            if self.serve_live().await {
                 rounds.complete();
                 continue;
             }

@@ -110,6 +110,9 @@ pub struct Report {
     pub refreshed: u64,
     /// The number of segments that kept an old count because counting failed.
     pub failed: u64,
+    /// If counts are live, they are not renewed but compared with the store's own: the number of segments that differed by more
+    /// than the store explains, and were read again.
+    pub differences: Option<u64>,
     /// The duration of the run.
     pub took: Duration,
 }

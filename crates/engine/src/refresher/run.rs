@@ -71,6 +71,7 @@ impl Refresher {
         Ok(Outcome::Done(Report {
             refreshed: 1,
             failed: 0,
+            differences: None,
             took: began.elapsed(),
         }))
     }
@@ -155,6 +156,7 @@ impl Refresher {
         Ok(Outcome::Done(Report {
             refreshed: tally.refreshed,
             failed: tally.failed,
+            differences: None,
             took,
         }))
     }

@@ -47,6 +47,11 @@ pub(super) struct Refreshed {
     refreshed: u64,
     /// Counts that could not be renewed.
     failed: u64,
+    /// If counts are live, they are not renewed but compared with the store's own: how many differed by more than the store
+    /// explains, and were read from it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    differences: Option<u64>,
     #[schema(minimum = 0)]
     took_seconds: f64,
     /// Why nothing was recounted, if nothing was.
@@ -101,6 +106,7 @@ async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
         Outcome::Done(report) => Refreshed {
             refreshed: report.refreshed,
             failed: report.failed,
+            differences: report.differences,
             took_seconds: report.took.as_secs_f64(),
             skipped: None,
         },
@@ -113,13 +119,16 @@ async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
             ));
         }
     };
-    let done = match refreshed.skipped {
+    let mut done = match refreshed.skipped {
         Some(_) => "skipped".to_owned(),
         None => format!(
             "refreshed={} failed={}",
             refreshed.refreshed, refreshed.failed
         ),
     };
+    if let Some(differences) = refreshed.differences {
+        done.push_str(&format!(" differences={differences}"));
+    }
     Ok(with(json(&refreshed), done))
 }
 
@@ -142,7 +151,8 @@ fn describe_refresh() -> Described {
         "refresh",
         "admin",
         "Recount segments into the cache",
-        "Recounts all segments, or one. While another refresh is in progress, the request is skipped, which is not an error.",
+        "Recounts all segments, or one. Live counts are compared with the store's own instead, and segments that differ are read \
+         again. While another refresh is in progress, the request is skipped, which is not an error.",
     )
     .takes(parameters::only_segment())
     .answers::<Refreshed>(

@@ -77,6 +77,8 @@ pub(super) enum Role {
     Service,
     /// Only refreshes the cache. Ready while refreshes complete.
     Worker,
+    /// Keeps live counts. Ready once it has all of them.
+    LiveProcess,
 }
 
 pub(super) fn health_handler() -> BoxedFilter<(Response,)> {
@@ -123,6 +125,7 @@ fn answer(readiness: &Readiness, role: Role, draining: bool, details: bool) -> R
     let is_of_use = match role {
         Role::Service => readiness.writes || readiness.reads,
         Role::Worker => readiness.recounts,
+        Role::LiveProcess => readiness.live,
     };
     let status = match is_of_use {
         _ if draining => "draining",
@@ -204,6 +207,7 @@ mod tests {
             writes,
             reads,
             recounts,
+            live: false,
             components: vec![engine::readiness::Component {
                 name: "store",
                 ok: writes,

@@ -95,6 +95,22 @@ impl Routes {
         Self(routes.into_iter().map(closed).collect())
     }
 
+    /// Those of a live process: what services ask it.
+    pub(super) fn of_live_process(
+        app: &Arc<Headcount>,
+        auth: &Arc<Auth>,
+        stop: CancellationToken,
+    ) -> Self {
+        let mut routes = vec![
+            (&count::COUNT, count::handler(app)),
+            (&segments::SEGMENTS, segments::handler(app)),
+            (&users::USER, users::reading_handler(app)),
+            (&admin::REFRESH, admin::refresh_handler(app)),
+        ];
+        routes.extend(probes(app, auth, health::Role::LiveProcess, stop));
+        Self(routes.into_iter().map(closed).collect())
+    }
+
     /// Those of a process that does not serve the API: the probes and metrics.
     pub(super) fn of_worker(
         app: &Arc<Headcount>,

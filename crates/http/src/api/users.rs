@@ -110,19 +110,7 @@ impl From<Place> for ErasedFrom {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let (reader, eraser) = (Arc::clone(app), Arc::clone(app));
-    let get = warp::get()
-        .and(part(2))
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |id: String, query: Query, reach: Option<Reach>| {
-            let app = Arc::clone(&reader);
-            async move {
-                get(&app, &id, &query, &reach.unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        });
+    let eraser = Arc::clone(app);
     let delete = warp::delete()
         .and(part(2))
         .and(query())
@@ -134,7 +122,25 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
                     .unwrap_or_else(Reply::into_response)
             }
         });
-    get.or(delete).unify().boxed()
+    reading_handler(app).or(delete).unify().boxed()
+}
+
+/// Without erasures.
+pub(super) fn reading_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let reader = Arc::clone(app);
+    warp::get()
+        .and(part(2))
+        .and(query())
+        .and(warp::ext::optional())
+        .then(move |id: String, query: Query, reach: Option<Reach>| {
+            let app = Arc::clone(&reader);
+            async move {
+                get(&app, &id, &query, &reach.unwrap_or_default())
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
 }
 
 async fn get(app: &Headcount, id: &str, query: &Query, reach: &Reach) -> Result<Response, Problem> {

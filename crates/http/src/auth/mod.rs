@@ -13,6 +13,7 @@ mod jwt_key;
 mod keyring;
 mod limits;
 mod scope;
+mod services;
 mod settings;
 mod table;
 mod watch;
@@ -32,6 +33,7 @@ pub use scope::{Scope, Scopes};
 pub use settings::{AuthMode, AuthSettings, JwtKeys, JwtSettings};
 
 use self::jwt::Jwts;
+use self::services::Services;
 use self::watch::WatchedTokens;
 use domain::{Clock, Timestamp};
 use telemetry::Metrics;
@@ -97,6 +99,8 @@ pub struct AuthError {
 pub struct Auth {
     tokens: Option<Arc<WatchedTokens>>,
     jwts: Option<Jwts>,
+    /// The services that ask a live process.
+    services: Option<Services>,
     clock: Arc<dyn Clock>,
     metrics_open: bool,
     mode: AuthMode,
@@ -123,6 +127,7 @@ impl Auth {
         Ok(Self {
             tokens,
             jwts,
+            services: None,
             clock,
             metrics_open: settings.metrics_open,
             mode: settings.mode,
@@ -134,15 +139,28 @@ impl Auth {
         Self {
             tokens: None,
             jwts: None,
+            services: None,
             clock,
             metrics_open: true,
             mode: AuthMode::Off,
         }
     }
 
+    /// Accepts only the token that `token` returns, that of the services which ask a live process; nobody while it returns
+    /// `None`.
+    pub(crate) fn of_services(
+        clock: Arc<dyn Clock>,
+        token: impl Fn() -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            services: Some(Services::new(token)),
+            ..Self::off(clock)
+        }
+    }
+
     /// Whether tokens are required at all.
     pub fn is_on(&self) -> bool {
-        self.tokens.is_some() || self.jwts.is_some()
+        self.tokens.is_some() || self.jwts.is_some() || self.services.is_some()
     }
 
     /// Whether no tokens are required because only this machine is served.
@@ -170,6 +188,9 @@ impl Auth {
                 Some(expires) if expires <= now => Err(Invalid::Expired),
                 _ => Ok(known.caller.clone()),
             };
+        }
+        if let Some(services) = &self.services {
+            return services.check(digest);
         }
         match &self.jwts {
             Some(jwts) => jwts.check(token, &digest, now),

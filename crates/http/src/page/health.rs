@@ -107,6 +107,7 @@ mod tests {
             writes,
             reads: true,
             recounts: true,
+            live: false,
             components: vec![store],
         }
     }

@@ -220,6 +220,7 @@ mod tests {
                 // A cache that responds but is empty.
                 reads: true,
                 recounts: true,
+                live: false,
                 components: vec![component.clone()],
             };
             let (words, kind) = summary(&readiness, false);

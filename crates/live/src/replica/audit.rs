@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::{StreamExt, stream};
 use tokio::time::{sleep, timeout};
 
 use super::hydration::Hydration;
@@ -26,6 +27,20 @@ const IN_FLIGHT: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Comparisons of a segment before a difference is believed: an erasure may come between, and a slot may end.
 const ATTEMPTS: u32 = 3;
+
+/// Segments that are compared at a time on request. Each waits for a second between two counts of the replica.
+const CONCURRENT: usize = 8;
+
+/// The result of a comparison of all segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AuditReport {
+    /// Segments that were compared.
+    pub compared: u64,
+    /// Segments that could not be compared.
+    pub failed: u64,
+    /// Segments that differed by more than the store explains, and were read again.
+    pub differences: u64,
+}
 
 /// The difference of a segment that the store does not explain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +74,45 @@ pub(super) async fn keep_auditing(replica: Arc<Replica>, sources: Sources) {
     }
 }
 
+impl Replica {
+    /// Compares all segments now, or one, and reads those that differ again. `None` if the replica can't tell now.
+    pub async fn audit_now(
+        &self,
+        sources: &Sources,
+        only: Option<&Segment>,
+    ) -> Option<AuditReport> {
+        let hydration = Hydration {
+            replica: self,
+            sources,
+        };
+        let full = self.frame.full_window();
+        let segments = match only {
+            Some(only) => vec![only.clone()],
+            None => self.list(full)?.into_iter().map(|(s, _)| s).collect(),
+        };
+        let before = self.progress.differences.load(Ordering::Relaxed);
+        let mut report = AuditReport::default();
+        let mut audits = stream::iter(segments)
+            .map(|segment| async { hydration.audit(&{ segment }).await })
+            .buffer_unordered(CONCURRENT);
+        while let Some(audited) = audits.next().await {
+            match audited {
+                Ok(true) => report.compared += 1,
+                Ok(false) => report.failed += 1,
+                Err(error) => {
+                    tracing::warn!(%error, "a segment can't be compared with the store now");
+                    report.failed += 1;
+                }
+            }
+        }
+        report.differences = self.progress.differences.load(Ordering::Relaxed) - before;
+        Some(report)
+    }
+}
+
 impl Hydration<'_> {
-    /// Compares a segment, and reads it again if it differs.
-    pub(super) async fn audit(&self, segment: &Segment) -> Result<(), StoreError> {
+    /// Compares a segment, and reads it again if it differs. Returns `false` if it could not be compared.
+    pub(super) async fn audit(&self, segment: &Segment) -> Result<bool, StoreError> {
         let mut found = None;
         for _ in 0..ATTEMPTS {
             found = match self.compare(segment).await? {
@@ -69,12 +120,14 @@ impl Hydration<'_> {
                 None => continue,
                 Some(None) => {
                     self.replica.progress.audits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Some(found) => found,
             };
         }
-        let Some(found) = found else { return Ok(()) };
+        let Some(found) = found else {
+            return Ok(false);
+        };
         let progress = &self.replica.progress;
         progress.audits.fetch_add(1, Ordering::Relaxed);
         progress.differences.fetch_add(1, Ordering::Relaxed);
@@ -87,7 +140,8 @@ impl Hydration<'_> {
             // Reading only adds users. Until the segment is read, its counts come from the store.
             self.log(state::reset(segment)).await?;
         }
-        self.cover(segment).await
+        self.cover(segment).await?;
+        Ok(true)
     }
 
     /// The difference of a segment, if there is one; `None` if it can't be told now.
@@ -99,7 +153,9 @@ impl Hydration<'_> {
         };
         let counted = store.count(segment, full, before.as_of).await?;
         sleep(IN_FLIGHT).await;
-        let now = self.sources.clock.now();
+        let Ok(now) = self.sources.feed_now().await else {
+            return Ok(None);
+        };
         if timeout(TIMEOUT, replica.wait_for(now)).await.is_err() {
             return Ok(None);
         }

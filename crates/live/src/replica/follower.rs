@@ -7,7 +7,7 @@ use backon::BackoffBuilder;
 use tokio::time::{Instant, sleep};
 
 use super::{Replica, Sources, entries};
-use domain::feed::{Cursor, FeedError, Page};
+use domain::feed::{Cursor, FeedError, Idle, Page, ReaderId};
 use std::sync::atomic::Ordering;
 use supervisor::doubling;
 use wal::LogError;
@@ -21,8 +21,12 @@ const POLL: Duration = Duration::from_millis(25);
 const HOLD: Duration = Duration::from_secs(3);
 /// The interval of removals of applied entries.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
-/// A writer that was not seen for this long has ended.
-const WRITER_IDLE: Duration = Duration::from_hours(24);
+/// A process that was not seen for this long has ended. The entries for a replica that is stopped for longer are removed; then it
+/// reads the pairs since from the store.
+const IDLE: Idle = Idle {
+    writers: Duration::from_hours(24),
+    readers: Duration::from_mins(10),
+};
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -31,13 +35,16 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
     let mut follower = Follower {
         replica: &replica,
         sources: &sources,
-        server: None,
+        server: 0,
+        id: ReaderId::random(),
         hold_until: Instant::now(),
-        trimmed: Instant::now(),
+        trimmed: None,
         retries: doubling(FIRST_RETRY, LONGEST_RETRY).build(),
         is_failing: false,
     };
     let mut cursor = follower.first_position().await;
+    // From now on the feed keeps what this replica has not read.
+    follower.trim(&cursor).await;
     loop {
         cursor = follower.step(cursor).await;
     }
@@ -46,10 +53,11 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
 struct Follower<'a> {
     replica: &'a Replica,
     sources: &'a Sources,
-    /// The server of the last page.
-    server: Option<u64>,
+    /// The server of the last page; 0 before the first, and for a feed in this process, which can't change its server.
+    server: u64,
+    id: ReaderId,
     hold_until: Instant,
-    trimmed: Instant,
+    trimmed: Option<Instant>,
     retries: backon::ExponentialBackoff,
     is_failing: bool,
 }
@@ -101,10 +109,10 @@ impl Follower<'_> {
     }
 
     async fn page(&mut self, cursor: Cursor, page: Page) -> Cursor {
-        if self.server.is_some_and(|server| server != page.server) {
+        if self.server != page.server {
             self.hold();
+            self.server = page.server;
         }
-        self.server = Some(page.server);
         if page.entries.iter().any(|entry| entry.skips) {
             self.lost_entries();
         }
@@ -118,9 +126,8 @@ impl Follower<'_> {
         let Some(as_of) = page.as_of else {
             return page.next;
         };
-        if Instant::now() >= self.hold_until {
-            self.replica.reached(as_of);
-        }
+        self.replica
+            .reached(as_of, Instant::now() < self.hold_until);
         self.trim(&page.next).await;
         sleep(POLL).await;
         page.next
@@ -139,7 +146,7 @@ impl Follower<'_> {
                 (state::position(&page.next), 0)
             }
         };
-        self.replica.durable.log().append(record).await?;
+        self.replica.apply(record).await?;
         let progress = &self.replica.progress;
         progress.clamped.fetch_add(clamped, Ordering::Relaxed);
         let entries = page.entries.len() as u64;
@@ -159,14 +166,18 @@ impl Follower<'_> {
 
     /// Removes what is applied, and durable, from the feed.
     async fn trim(&mut self, position: &Cursor) {
-        if self.trimmed.elapsed() < TRIM_INTERVAL {
+        let trimmed = self.trimmed;
+        if trimmed.is_some_and(|trimmed| trimmed.elapsed() < TRIM_INTERVAL) {
             return;
         }
-        self.trimmed = Instant::now();
+        self.trimmed = Some(Instant::now());
         // The newest entry stays, because its token shows whether the feed continues the one that was read.
         let through = position.number.saturating_sub(1);
-        if let Err(error) = self.sources.feed.trim(through, WRITER_IDLE).await {
+        if let Err(error) = self.sources.feed.trim(self.id, through, IDLE).await {
             tracing::debug!(%error, "the change feed can't be trimmed");
+        }
+        if let Ok(size) = self.sources.feed.size().await {
+            *self.replica.feed_size.lock() = size;
         }
     }
 

@@ -151,8 +151,7 @@ impl Hydration<'_> {
     }
 
     pub(super) async fn log(&self, record: Vec<u8>) -> Result<(), StoreError> {
-        self.replica.durable.log().append(record).await?;
-        Ok(())
+        Ok(self.replica.apply(record).await?)
     }
 }
 

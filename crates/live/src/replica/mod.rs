@@ -9,6 +9,9 @@ mod hydration;
 #[cfg(test)]
 mod tests;
 
+pub use self::audit::AuditReport;
+
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -17,7 +20,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use domain::feed::ChangeFeed;
+use domain::feed::{ChangeFeed, FeedError, FeedSize, WriterId};
+use domain::published::UsersPerWindow;
 use domain::store::{PairStore, StoreError};
 use domain::{
     Clock, Count, FingerprintKey, Membership, Segment, Slot, TimeFrame, Timestamp, UserId, Window,
@@ -29,6 +33,9 @@ use wal::{Disk, LockedDir, LogError, NoLogObserver, OsDisk};
 
 /// A count of a replica whose last read of the feed is older is not served as live.
 pub const MAX_AGE: Duration = Duration::from_secs(3);
+/// How long counts are served as of an earlier instant while the replica waits for entries that the feed lost. They lack the
+/// newest pairs, so after this time the store's own count is better.
+const MAX_HELD: Duration = Duration::from_mins(1);
 
 /// The options of a [`Replica`].
 #[derive(Debug, Clone)]
@@ -54,10 +61,15 @@ pub struct Replica {
     as_of: watch::Sender<i64>,
     /// When the end of the feed was last reached, in milliseconds of `started`.
     reached: AtomicI64,
+    /// When `as_of` was last set, the same way.
+    advanced: AtomicI64,
+    /// The number of writes to the log: between two equal numbers nothing changed but the clock.
+    version: AtomicU64,
     started: tokio::time::Instant,
     /// What must be read from the store again, because entries of the feed were lost.
     repair: Mutex<Option<Repair>>,
     repair_requested: tokio::sync::Notify,
+    feed_size: Mutex<FeedSize>,
     progress: Progress,
 }
 
@@ -102,6 +114,19 @@ pub struct ReplicaStatus {
     pub pairs: u64,
     /// The estimated memory of the index, in bytes.
     pub bytes: u64,
+    /// The size of the feed, as of the last trim.
+    pub feed: FeedSize,
+}
+
+/// The counts of a replica at one instant.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// The users per window of each segment.
+    pub users: HashMap<Segment, UsersPerWindow>,
+    /// Whether any other segment has no users.
+    pub complete: bool,
+    /// The instant for which the counts are exact.
+    pub as_of: Timestamp,
 }
 
 /// What a replica follows and reads.
@@ -113,6 +138,13 @@ pub struct Sources {
     pub store: Arc<dyn PairStore>,
     /// The clock of this process.
     pub clock: Arc<dyn Clock>,
+}
+
+impl Sources {
+    /// The current time by the clock of the feed, which decides what a count includes.
+    pub async fn feed_now(&self) -> Result<Timestamp, FeedError> {
+        Ok(self.feed.check(None, WriterId::random(), 0).await?.at)
+    }
 }
 
 impl ReplicaOptions {
@@ -148,10 +180,13 @@ impl Replica {
             frame: options.frame,
             durable,
             as_of: watch::Sender::new(0),
-            reached: AtomicI64::new(i64::MIN),
+            reached: AtomicI64::new(NEVER),
+            advanced: AtomicI64::new(NEVER),
+            version: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
             repair: Mutex::default(),
             repair_requested: tokio::sync::Notify::new(),
+            feed_size: Mutex::default(),
             progress: Progress::default(),
         })
     }
@@ -187,15 +222,20 @@ impl Replica {
     }
 
     /// The instant as of which counts are exact; `None` before the end of the feed was reached, and while it was last reached
-    /// longer than [`MAX_AGE`] ago.
+    /// longer than [`MAX_AGE`] ago. While the replica waits for entries that the feed lost, the instant stays for a minute.
     pub fn as_of(&self) -> Option<Timestamp> {
-        let reached = self.reached.load(Ordering::Acquire);
-        let now = self.elapsed();
-        let is_current = reached != i64::MIN && now - reached <= MAX_AGE.as_millis() as i64;
+        let is_current = self.is_within(&self.reached, MAX_AGE);
+        let is_current = is_current && self.is_within(&self.advanced, MAX_HELD);
         let as_of = *self.as_of.borrow();
         is_current
             .then(|| Timestamp::from_microsecond(as_of).ok())
             .flatten()
+    }
+
+    fn is_within(&self, at: &AtomicI64, time: Duration) -> bool {
+        let at = at.load(Ordering::Acquire);
+        let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        at != NEVER && self.elapsed() - at <= time
     }
 
     /// Waits until counts include everything that was answered before `instant` by the clock of the feed.
@@ -231,6 +271,43 @@ impl Replica {
         Some(counts.filter(|(_, count)| count.users > 0).collect())
     }
 
+    /// What was counted over each of `windows` for every segment that has users and was read from the store; `None` if the
+    /// replica can't tell now.
+    pub fn counts(&self, windows: &[Window]) -> Option<Counts> {
+        // First the instant: what is applied meanwhile may be counted too.
+        let as_of = self.as_of()?;
+        let held = self.state().index.segments(self.slot(as_of));
+        let following = self.state().following.lock();
+        let complete = following.has_read_all();
+        let is_read = |segment: &Segment| complete || following.has_read(segment);
+        let read: Vec<Segment> = held.into_iter().map(|(segment, _)| segment).collect();
+        let read: Vec<Segment> = read.into_iter().filter(is_read).collect();
+        drop(following);
+        let counted = read.into_iter().map(|segment| {
+            let over = |window: &Window| {
+                let count = self.counted(&segment, *window, as_of);
+                (window.seconds(), count.users)
+            };
+            let users = windows.iter().map(over).collect();
+            (segment, users)
+        });
+        Some(Counts {
+            users: counted.collect(),
+            complete,
+            as_of,
+        })
+    }
+
+    /// Whether every segment was read from the store.
+    pub fn is_complete(&self) -> bool {
+        self.state().following.lock().has_read_all()
+    }
+
+    /// Between two equal versions no count changed as of the instants `as_of`.
+    pub fn version(&self, as_of: Timestamp) -> (u64, Slot) {
+        (self.version.load(Ordering::Acquire), self.slot(as_of))
+    }
+
     /// The segments that `user` is in over the full window, sorted by name; `None` if the replica can't tell now.
     pub fn memberships(&self, user: &UserId<'_>) -> Option<Vec<Membership>> {
         let as_of = self.as_of()?;
@@ -263,6 +340,7 @@ impl Replica {
             is_complete: self.state().following.lock().has_read_all(),
             pairs: stats.pairs,
             bytes: stats.bytes,
+            feed: *self.feed_size.lock(),
         }
     }
 
@@ -294,17 +372,24 @@ impl Replica {
         Count { users, as_of }
     }
 
-    /// Sets the instant as of which counts are exact, unless lost entries are being read from the store.
-    fn reached(&self, as_of: Timestamp) {
-        if self.repair.lock().is_some() {
-            return;
+    /// Notes that the end of the feed was reached. Sets the instant as of which counts are exact, unless entries are missing.
+    fn reached(&self, as_of: Timestamp, is_held: bool) {
+        if !is_held && self.repair.lock().is_none() {
+            self.as_of.send_if_modified(|known| {
+                let is_later = as_of.as_microsecond() > *known;
+                *known = as_of.as_microsecond().max(*known);
+                is_later
+            });
+            self.advanced.store(self.elapsed(), Ordering::Release);
         }
-        self.as_of.send_if_modified(|known| {
-            let is_later = as_of.as_microsecond() > *known;
-            *known = as_of.as_microsecond().max(*known);
-            is_later
-        });
         self.reached.store(self.elapsed(), Ordering::Release);
+    }
+
+    /// Applies a record, durably.
+    async fn apply(&self, record: Vec<u8>) -> Result<(), LogError> {
+        self.durable.log().append(record).await?;
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
     }
 
     /// Requests that the pairs since shortly before the newest one are read from the store again.
@@ -326,3 +411,5 @@ impl Replica {
 
 /// Slots before the newest pair that a repair reads too: pairs are written a little late.
 const REPAIR_SLOTS: u64 = 2;
+/// Not an instant.
+const NEVER: i64 = i64::MIN;

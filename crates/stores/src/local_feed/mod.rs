@@ -8,7 +8,6 @@ mod tail;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -16,8 +15,8 @@ use parking_lot::Mutex;
 use self::codec::Record;
 use self::tail::Tail;
 use domain::feed::{
-    Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Page, Token, Writer,
-    WriterId,
+    Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Idle, Page, ReaderId,
+    Token, Writer, WriterId,
 };
 use wal::{Disk, LockedDir, Log, LogError, LogOptions, OsDisk};
 
@@ -192,9 +191,9 @@ impl ChangeFeed for LocalFeed {
         Ok(self.tail.lock().end(feed))
     }
 
-    async fn trim(&self, through: u64, idle: Duration) -> Result<(), FeedError> {
+    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError> {
         let _writing = self.writing.lock().await;
-        self.tail.lock().trim(through, idle);
+        self.tail.lock().trim(reader, through, idle);
         self.remove_files().await
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::codec::Record;
 use domain::Timestamp;
-use domain::feed::{Cursor, Entry, FeedError, FeedId, FeedSize, Page, Token, Writer, WriterId};
+use domain::feed::{
+    Cursor, Entry, FeedError, FeedId, FeedSize, Idle, Page, ReaderId, Token, Writer, WriterId,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Tail {
@@ -16,6 +18,7 @@ pub(super) struct Tail {
     entries: VecDeque<(Entry, u64)>,
     bytes: u64,
     writers: BTreeMap<WriterId, (u64, Timestamp)>,
+    readers: BTreeMap<ReaderId, (u64, Timestamp)>,
     /// The latest instant that a call got: the clock never goes back.
     now: Timestamp,
     /// The log file of the latest [`Record::Start`].
@@ -158,15 +161,22 @@ impl Tail {
         self.last.0 - self.entries.len() as u64
     }
 
-    pub(super) fn trim(&mut self, through: u64, idle: Duration) {
+    pub(super) fn trim(&mut self, reader: ReaderId, through: u64, idle: Idle) {
+        let now = self.now();
+        let is_alive = |seen_at: &Timestamp, idle: Duration| {
+            now.duration_since(*seen_at).unsigned_abs() < idle
+        };
+        self.readers.insert(reader, (through, now));
+        self.readers
+            .retain(|id, (_, seen_at)| *id == reader || is_alive(seen_at, idle.readers));
+        let unneeded = self.readers.values().map(|(through, _)| *through).min();
         while let Some((first, _)) = self.entries.front()
-            && first.number <= through
+            && unneeded.is_some_and(|unneeded| first.number <= unneeded)
         {
             self.drop_first();
         }
-        let now = self.now();
         self.writers
-            .retain(|_, (_, seen_at)| now.duration_since(*seen_at).unsigned_abs() < idle);
+            .retain(|_, (_, seen_at)| is_alive(seen_at, idle.writers));
     }
 
     pub(super) fn drop_older_half(&mut self) {

@@ -1,5 +1,7 @@
 //! Tests of the local feed: conformance, restarts, trimming of files.
 
+use std::time::Duration;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -67,12 +69,14 @@ async fn trimmed_files_are_removed_and_numbers_go_on() {
         WriterId::random(),
     );
     let feed = open(&root, &disk);
-    let mut id = None;
+    let (mut id, reader) = (None, ReaderId::random());
+    let idle = Idle {
+        writers: Duration::from_hours(1),
+        readers: Duration::from_hours(1),
+    };
     for sequence in 1..=40 {
         id = Some(append(&feed, writer, sequence, 1 << 20).await);
-        feed.trim(sequence - 1, Duration::from_secs(3600))
-            .await
-            .unwrap();
+        feed.trim(reader, sequence - 1, idle).await.unwrap();
     }
     let held = feed.log.stats().bytes;
     assert!(held < 3 * FILE_BYTES, "{held} bytes");

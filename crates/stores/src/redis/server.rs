@@ -1,6 +1,8 @@
 //! The address of a Redis server or cluster, parsed from a URL, and the prefix of its keys.
 
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
+
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use domain::Secret;
 
@@ -43,6 +45,24 @@ impl RedisServer {
     /// The addresses of the nodes without user and password, for logs.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The address from which this machine reaches the first node; `None` through a socket or without a route. Sends nothing.
+    pub fn source_address(&self) -> Option<IpAddr> {
+        let (ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. }) =
+            self.nodes.first()?.addr()
+        else {
+            return None;
+        };
+        let node = (host.as_str(), *port).to_socket_addrs().ok()?.next()?;
+        let local = if node.is_ipv4() {
+            "0.0.0.0:0"
+        } else {
+            "[::]:0"
+        };
+        let socket = UdpSocket::bind(local).ok()?;
+        socket.connect(node).ok()?;
+        Some(socket.local_addr().ok()?.ip())
     }
 
     /// Parses a URL in one of the forms that [`RedisServer`] lists.

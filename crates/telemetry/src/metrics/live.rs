@@ -5,6 +5,9 @@ area! {
     pub struct Live {
         pub age: FloatGauge = "live_age_seconds",
             "Age of live counts; NaN while counts are not live", f64::NAN;
+        pub publishes: Gauge = "live_publishes", "1 if this live process publishes the counts, 0 if it stands by";
+        pub feed_entries: Gauge = "live_feed_entries", "Entries that the change feed holds";
+        pub feed_bytes: Gauge = "live_feed_bytes", "Estimated size of the records that the change feed holds";
         pub complete: Gauge = "live_complete",
             "1 if the replica has every segment, 0 while it reads the store";
         pub pairs: Gauge = "live_pairs", "Pairs in the replica, expired ones included";

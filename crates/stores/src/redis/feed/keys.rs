@@ -5,6 +5,7 @@
 //! | `P:{live}:feed` | stream of entries; the id of the entry with number g is `g-0` |
 //! | `P:{live}:state` | hash: the id of the feed, the number of its newest entry, and the bytes of all records so far |
 //! | `P:{live}:writers` | hash: writer -> the number of its last entry, and when it was last seen in microseconds |
+//! | `P:{live}:readers` | hash: reader -> the number up to which it needs no entries, and when it was last seen in microseconds |
 //!
 //! P is the prefix. All keys have one hash tag: a cluster keeps them on one node, where one script can access them all.
 
@@ -12,12 +13,13 @@ use crate::redis::Prefix;
 
 /// The keys in the order in which every script gets them.
 #[derive(Debug)]
-pub(super) struct Keys([String; 3]);
+pub(super) struct Keys([String; 4]);
 
 impl Keys {
     pub(super) fn new(prefix: &Prefix) -> Self {
         Self(
-            ["feed", "state", "writers"].map(|name| format!("{}:{{live}}:{name}", prefix.as_str())),
+            ["feed", "state", "writers", "readers"]
+                .map(|name| format!("{}:{{live}}:{name}", prefix.as_str())),
         )
     }
 

@@ -17,8 +17,8 @@ use self::scripts::Scripts;
 use crate::redis::{ChunkLimits, Client, ClientError, ClientOptions, Request, Script};
 use domain::Timestamp;
 use domain::feed::{
-    Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Page, Token, Writer,
-    WriterId,
+    Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Idle, Page, ReaderId,
+    Token, Writer, WriterId,
 };
 
 /// A [`ChangeFeed`] in Redis. Instances with equal options share it.
@@ -148,9 +148,15 @@ impl ChangeFeed for RedisFeed {
         })
     }
 
-    async fn trim(&self, through: u64, idle: Duration) -> Result<(), FeedError> {
-        let idle = idle.as_micros().min(1 << 52);
-        let args = vec![through.to_string(), idle.to_string(), self.keep.clone()];
+    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError> {
+        let micros = |idle: Duration| idle.as_micros().min(1 << 52).to_string();
+        let args = vec![
+            reader.to_string(),
+            through.to_string(),
+            micros(idle.writers),
+            micros(idle.readers),
+            self.keep.clone(),
+        ];
         self.run(&self.scripts.trim, args).await
     }
 

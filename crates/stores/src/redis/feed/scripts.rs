@@ -35,12 +35,12 @@ impl Scripts {
 /// `feed(fresh)` returns the id of the feed and the number of its newest entry. If the state is missing, everything is lost:
 /// the feed starts again with the id `fresh`. Every script begins with a call of it.
 const FEED: &str = r"
-local stream, state, writers = KEYS[1], KEYS[2], KEYS[3]
+local stream, state, writers, readers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local function feed(fresh)
   local known = redis.call('HMGET', state, 'feed', 'last')
   if known[1] then return known[1], tonumber(known[2]) end
-  redis.call('DEL', stream, writers)
+  redis.call('DEL', stream, writers, readers)
   redis.call('HSET', state, 'feed', fresh, 'last', '0', 'bytes', '0')
   return fresh, 0
 end
@@ -154,18 +154,29 @@ local at = redis.call('XRANGE', stream, micros(last) .. '-0', micros(last) .. '-
 return {id, micros(last), at and fields(at).k or ''}
 ";
 
-/// Arguments: a fresh id, the number up to which entries are removed, the idle time of writers in microseconds, how long
-/// the keys are kept in milliseconds.
+/// Arguments: a fresh id, the reader, the number up to which it needs no entries, the idle times of writers and readers in
+/// microseconds, how long the keys are kept in milliseconds.
 const TRIM: &str = r"
 feed(ARGV[1])
-redis.call('XTRIM', stream, 'MINID', micros(tonumber(ARGV[2]) + 1))
 local time = now()
-local known = redis.call('HGETALL', writers)
-for i = 1, #known, 2 do
-  local seen = tonumber(string.match(known[i + 1], '%d+$'))
-  if time - seen >= tonumber(ARGV[3]) then redis.call('HDEL', writers, known[i]) end
+local function alive(key, idle)
+  local known, left = redis.call('HGETALL', key), {}
+  for i = 1, #known, 2 do
+    local number, seen = string.match(known[i + 1], '^(%d+) (%d+)$')
+    if time - tonumber(seen) >= idle then redis.call('HDEL', key, known[i])
+    else left[#left + 1] = tonumber(number) end
+  end
+  return left
 end
-for _, key in ipairs({stream, state, writers}) do redis.call('PEXPIRE', key, ARGV[4]) end
+alive(writers, tonumber(ARGV[4]))
+local unneeded = tonumber(ARGV[3])
+redis.call('HDEL', readers, ARGV[2])
+for _, number in ipairs(alive(readers, tonumber(ARGV[5]))) do
+  unneeded = math.min(unneeded, number)
+end
+redis.call('HSET', readers, ARGV[2], ARGV[3] .. ' ' .. micros(time))
+redis.call('XTRIM', stream, 'MINID', micros(unneeded + 1))
+for _, key in ipairs({stream, state, writers, readers}) do redis.call('PEXPIRE', key, ARGV[6]) end
 return 1
 ";
 

@@ -1,0 +1,39 @@
+//! The port to the process that publishes live counts, for what is not published.
+
+use async_trait::async_trait;
+
+use crate::refresher::Outcome;
+use domain::{Count, Membership, Segment, UserId, Window};
+
+/// Asks a live process. `None` is every failure: the caller has other sources.
+#[async_trait]
+pub trait LiveProcess: Send + Sync + std::fmt::Debug {
+    /// The count of a segment over any window.
+    async fn count(&self, at: &At, segment: &Segment, window: Window) -> Option<Count>;
+
+    /// Every segment with users, sorted by name.
+    async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>>;
+
+    /// The segments that a user is in, sorted by name. `user` is the stored id.
+    async fn memberships(&self, at: &At, user: &UserId<'_>) -> Option<Vec<Membership>>;
+
+    /// Compares all segments, or one, with the store's own counts.
+    async fn refresh(&self, at: &At, only: Option<&Segment>) -> Option<Outcome>;
+}
+
+/// Where a live process is, and the token that it accepts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct At {
+    /// Its URL, such as `http://10.0.0.7:8080`.
+    pub address: String,
+    /// The token, which every process that may read the store's key can compute.
+    pub token: String,
+}
+
+impl std::fmt::Debug for At {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("At")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
