@@ -43,6 +43,7 @@ mod installation_key;
 mod library;
 mod lists;
 mod live;
+mod live_processes;
 mod load;
 mod metrics;
 mod model;

@@ -87,7 +87,8 @@ impl Service {
         Process::start_logging(&mut on_any_port(directory, settings), &log_in(directory))
     }
 
-    fn run(directory: &Path, command: &mut Command) -> Self {
+    /// A process that any command starts, and that logs its address as the service does.
+    pub fn run(directory: &Path, command: &mut Command) -> Self {
         let log = log_in(directory);
         let mut service = Self {
             process: Process::start_logging(command, &log),

@@ -1,0 +1,264 @@
+//! Live counts through Redis with two services and two live processes: whatever breaks under load, each count has every pair that
+//! was answered with 200 before its instant, and in the end all counts are those of InfluxDB and of a ledger of all answers.
+
+mod load;
+mod site;
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use self::load::{Load, SEGMENTS, expect_exact};
+use self::site::{Site, seconds};
+use crate::support::redis::Redis;
+use crate::support::service::poll;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_may_fail_in_every_way() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let mut load = Load::start(&site);
+    seconds(2).await;
+
+    // It does not respond for a while: pairs are owed, and sent later.
+    site.redis.pause();
+    seconds(4).await;
+    site.redis.resume();
+    seconds(2).await;
+    let ledger = load.end().await;
+    let owed = ledger.lock().statuses().get(&202).copied();
+    assert!(owed.is_some(), "{:?}", ledger.lock().statuses());
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a pause");
+
+    // It loses everything while it runs.
+    load = Load::continuing(&site, ledger);
+    for _ in 0..3 {
+        seconds(1).await;
+        assert_eq!(site.redis.cli(&["FLUSHALL"]), "OK");
+    }
+    seconds(1).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after FLUSHALL");
+
+    // It is killed, and comes back with nothing.
+    load = Load::continuing(&site, ledger);
+    seconds(1).await;
+    site.redis.kill();
+    seconds(2).await;
+    site.redis.restart();
+    seconds(3).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a kill");
+
+    // The stream is trimmed before the live processes have read it.
+    load = Load::continuing(&site, ledger);
+    for live in &site.lives {
+        live.service.signal("STOP");
+    }
+    seconds(2).await;
+    site.redis
+        .cli(&["XTRIM", "headcount:{live}:feed", "MAXLEN", "3"]);
+    for live in &site.lives {
+        live.service.signal("CONT");
+    }
+    seconds(2).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a trim");
+
+    // A replica is promoted that lacks the newest second.
+    let replica = Redis::start().await.unwrap();
+    replica.follow(&site.redis).await;
+    load = Load::continuing(&site, ledger);
+    seconds(2).await;
+    assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+    seconds(1).await;
+    site.redis_proxy.redirect_to(replica.port());
+    site.redis.kill();
+    site.redis = replica;
+    seconds(4).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a promotion");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_processes_may_fail_in_every_way() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let mut load = Load::start(&site);
+    seconds(2).await;
+
+    // The one that publishes is killed: the other one takes over.
+    let first = site.publisher().await;
+    site.lives[first].kill();
+    let second = site.publisher().await;
+    assert_ne!(first, second);
+    site.wait_until_live().await;
+    seconds(1).await;
+    site.lives[first].restart();
+    seconds(2).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a kill");
+
+    // The one that publishes pauses for longer than its lock: it is refused afterwards.
+    load = Load::continuing(&site, ledger);
+    site.lives[second].service.signal("STOP");
+    poll(async || (site.publisher_but(second).await).then_some(())).await;
+    seconds(1).await;
+    site.lives[second].service.signal("CONT");
+    seconds(2).await;
+    assert_eq!(site.publisher().await, first);
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a pause");
+
+    // Both are gone: counts come from elsewhere until one is back, which continues where it was.
+    load = Load::continuing(&site, ledger);
+    for live in &mut site.lives {
+        live.kill();
+    }
+    poll(async || {
+        let count = site.services[0]
+            .service
+            .get("/v1/segments/news/count")
+            .await;
+        (count["source"] != "live").then_some(())
+    })
+    .await;
+    site.lives[0].restart();
+    site.wait_until_live().await;
+    assert_eq!(
+        site.lives[0]
+            .metric("headcount_live_hydrated_pairs_total")
+            .await,
+        0.0
+    );
+    // The other one lost its disk.
+    site.lives[1].lose_directory();
+    site.lives[1].restart();
+    poll(async || {
+        let is_complete = site.lives[1].metric("headcount_live_complete").await;
+        (is_complete == 1.0).then_some(())
+    })
+    .await;
+    site.lives[0].kill();
+    assert_eq!(site.publisher().await, 1);
+    seconds(1).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "after a lost disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_and_influxdb_may_fail_in_every_way() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let mut load = Load::start(&site);
+    seconds(2).await;
+
+    // A killed service may have stored pairs that it did not append. Nobody was told that they are stored.
+    for round in 0..4 {
+        site.services[round % 2].kill();
+        site.services[round % 2].restart();
+        seconds(1).await;
+    }
+    let ledger = load.end().await;
+    expect_exact(&site, &ledger).await;
+
+    // Pairs wait in the spools, and are counted when they are delivered.
+    load = Load::continuing(&site, ledger);
+    site.influx.kill();
+    seconds(3).await;
+    site.influx.restart().await;
+    seconds(3).await;
+    let ledger = load.end().await;
+    assert!(ledger.lock().statuses().contains_key(&202));
+    expect_exact(&site, &ledger).await;
+
+    // A service that owes entries is gone for good. The store has their pairs.
+    site.redis_proxy.cut();
+    let lost: Vec<_> = (0..50).map(|n| format!("owed {n}")).collect();
+    assert_eq!(site.services[1].service.post(&lost, SEGMENTS[0]).await, 202);
+    ledger.lock().note(0, &lost, 202);
+    site.services[1].lose_directory();
+    site.redis_proxy.restore();
+    site.services[1].restart();
+    assert_eq!(
+        expect_exact(&site, &ledger).await,
+        1,
+        "a comparison finds them"
+    );
+
+    // A service that owes entries restarts, and sends them.
+    site.redis_proxy.cut();
+    let late: Vec<_> = (0..50).map(|n| format!("late {n}")).collect();
+    assert_eq!(site.services[0].service.post(&late, SEGMENTS[1]).await, 202);
+    ledger.lock().note(1, &late, 202);
+    site.services[0].kill();
+    site.redis_proxy.restore();
+    site.services[0].restart();
+    assert_eq!(expect_exact(&site, &ledger).await, 0, "they are sent");
+
+    // A user is erased while another service has the user's pairs in its spool, and a new replica reads the store.
+    let twice = ["in a spool".to_owned(), "stays".to_owned()];
+    for (service, status) in [(0, 200), (1, 202)] {
+        if status == 202 {
+            site.influx.kill();
+        }
+        let service = &site.services[service].service;
+        assert_eq!(service.post(&twice, SEGMENTS[2]).await, status);
+        ledger.lock().note(2, &twice, status);
+    }
+    site.influx.restart().await;
+    site.lives[0].lose_directory();
+    site.lives[0].restart();
+    let url = site.services[0].service.url();
+    let erased = poll(async || {
+        let request = reqwest::Client::new().delete(format!("{url}/v1/users/in%20a%20spool"));
+        let response = request.send().await.ok()?;
+        (response.status() == 200).then_some(())
+    });
+    erased.await;
+    ledger.lock().erase("in a spool");
+    expect_exact(&site, &ledger).await;
+    let user = site.services[1]
+        .service
+        .get("/v1/users/in%20a%20spool")
+        .await;
+    assert_eq!(user["segments"], json!([]));
+}
+
+/// Random kills of every role. `HEADCOUNT_TEST_LIVE_ROUNDS` sets their number.
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kills_of_every_role_change_no_count() {
+    let rounds = std::env::var("HEADCOUNT_TEST_LIVE_ROUNDS");
+    let rounds: u32 = rounds.map_or(6, |rounds| rounds.parse().unwrap());
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    let mut ledger = Arc::default();
+    for round in 0..rounds {
+        let load = Load::continuing(&site, ledger);
+        for _ in 0..fastrand::u32(1..4) {
+            tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(50..900))).await;
+            match fastrand::u32(0..8) {
+                number @ 0..2 => site.services[number as usize].restart(),
+                number @ 2..4 => site.lives[number as usize - 2].restart(),
+                4 => site.redis.restart_from_saved_data(),
+                5 => {
+                    site.influx.kill();
+                    site.influx.restart().await;
+                }
+                6 => assert_eq!(site.redis.cli(&["FLUSHALL"]), "OK"),
+                _ => {
+                    site.redis_proxy.stall();
+                    seconds(1).await;
+                    site.redis_proxy.restore();
+                }
+            }
+        }
+        ledger = load.end().await;
+        let healed = expect_exact(&site, &ledger).await;
+        println!("round {round}: {healed} segments were read again");
+    }
+}
