@@ -7,3 +7,8 @@ pub mod publisher;
 pub mod replica;
 pub mod view;
 pub mod writer;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod testing;

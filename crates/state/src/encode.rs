@@ -45,12 +45,13 @@ fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
     records
 }
 
-/// A copy of a record of received pairs in which no slot is after `latest`; `None` if there is none anyway.
+/// A copy of a record of received pairs in which no slot is after `latest`, and its latest slot before that; `None` if there is
+/// none anyway.
 ///
 /// # Errors
 ///
 /// The bytes are no such record.
-pub fn no_later_than(record: &[u8], latest: Slot) -> Result<Option<Vec<u8>>, String> {
+pub fn no_later_than(record: &[u8], latest: Slot) -> Result<Option<(Vec<u8>, Slot)>, String> {
     let mut fields = Fields::of(record);
     if fields.u8()? != RECEIVED {
         return Ok(None);
@@ -77,6 +78,43 @@ pub fn no_later_than(record: &[u8], latest: Slot) -> Result<Option<Vec<u8>>, Str
         }
     }
     fields.end()?;
+    Ok(Some((out, base)))
+}
+
+/// The pairs of one user in a record of pairs that were received after `after`, in unix milliseconds, as a record; `None` if
+/// there are none.
+///
+/// # Errors
+///
+/// The bytes are no such record.
+pub fn of_user(record: &[u8], user: Fingerprint, after: i64) -> Result<Option<Vec<u8>>, String> {
+    let mut fields = Fields::of(record);
+    if fields.u8()? != RECEIVED || fields.i64()? <= after {
+        return Ok(None);
+    }
+    fields.u64()?;
+    let (mut groups, mut pairs, mut entries) = (0_usize, Vec::new(), Vec::new());
+    for _ in 0..fields.u32()? {
+        let segment = record::segment(&mut fields)?;
+        record::entries(&mut fields, &mut entries)?;
+        entries.retain(|entry| entry.fingerprint() == user);
+        if entries.is_empty() {
+            continue;
+        }
+        groups += 1;
+        push_segment(&mut pairs, &segment);
+        pairs.extend_from_slice(&length(entries.len()));
+        for entry in &entries {
+            pairs.extend_from_slice(&entry.to_bits().to_le_bytes());
+        }
+    }
+    if groups == 0 {
+        return Ok(None);
+    }
+    // The kind, the time of receipt and the base.
+    let mut out = record.get(..17).unwrap_or_default().to_vec();
+    out.extend_from_slice(&length(groups));
+    out.extend_from_slice(&pairs);
     Ok(Some(out))
 }
 
@@ -120,4 +158,55 @@ fn record(head: &[u8], batch: &Batch, items: &[Item]) -> Vec<u8> {
 /// so has the clamped one.
 fn in_reach(slot: Slot, base: Slot) -> Slot {
     slot.max(Slot::new(base.number().saturating_sub(u64::from(u16::MAX))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{BatchBuilder, UserId};
+
+    #[test]
+    fn the_pairs_of_one_user_are_found_in_a_record() {
+        let (key, user) = (FingerprintKey::new([7; 16]), |n: u32| {
+            UserId::new(format!("u{n}")).unwrap()
+        });
+        let mut batch = BatchBuilder::default();
+        for (n, segment, slot) in [(1, "a", 90), (2, "a", 91), (2, "b", 80), (3, "c", 99)] {
+            batch.push_pair(&user(n), segment, Slot::new(slot)).unwrap();
+        }
+        let at = Timestamp::from_millisecond(5_000).unwrap();
+        let record = &received(&batch.finish(), key, at)[0];
+        let found = |n: u32, after: i64| of_user(record, Fingerprint::of(&user(n), key), after);
+
+        let mut alone = BatchBuilder::default();
+        alone.push_pair(&user(2), "a", Slot::new(91)).unwrap();
+        alone.push_pair(&user(2), "b", Slot::new(80)).unwrap();
+        let state = |record: &[u8]| {
+            let state = crate::State::new(frame(100));
+            let at = wal::Position { file: 1, offset: 0 };
+            state.apply(at, record, &mut Vec::new()).unwrap();
+            let memberships = |n| {
+                state
+                    .index
+                    .memberships(Fingerprint::of(&user(n), key), Slot::new(99))
+            };
+            (1..4).map(memberships).collect::<Vec<_>>()
+        };
+        let expected = state(&received(&alone.finish(), key, at)[0]);
+        assert_eq!(state(&found(2, 4_999).unwrap().unwrap()), expected);
+        assert_eq!(found(2, 5_000), Ok(None), "it was not received later");
+        assert_eq!(found(4, 0), Ok(None), "an unknown user");
+        assert_eq!(
+            of_user(
+                &crate::erased(Fingerprint::of(&user(2), key), at),
+                Fingerprint::of(&user(2), key),
+                0
+            ),
+            Ok(None)
+        );
+        let cut = &record[..record.len() - 3];
+        assert!(of_user(cut, Fingerprint::of(&user(2), key), 0).is_err());
+    }
+
+    use domain::store::conformance::frame;
 }

@@ -43,11 +43,18 @@ impl Following {
         self.is_complete && self.reset.is_empty()
     }
 
-    /// Whether the user was erased after `at`, when a pair of the user was received.
+    /// Whether an erasure of the user at `at` or later is known.
+    pub fn knows_erasure(&self, fingerprint: Fingerprint, at: i64) -> bool {
+        self.erasures
+            .get(&fingerprint)
+            .is_some_and(|erased| *erased >= at)
+    }
+
+    /// Whether the user was erased at `at`, when a pair of the user was received, or later.
     pub(super) fn is_erased(&self, fingerprint: Fingerprint, at: i64) -> bool {
         self.erasures
             .get(&fingerprint)
-            .is_some_and(|erased| *erased > at)
+            .is_some_and(|erased| *erased >= at)
     }
 
     pub(super) fn has_erasures(&self) -> bool {

@@ -21,9 +21,9 @@ mod state;
 mod trends;
 
 pub use durable::{DurableOptions, DurableState};
-pub use encode::{no_later_than, received, records};
+pub use encode::{no_later_than, of_user, received, records};
 pub use following::Following;
-pub use record::{batch, covered, erased, forget, join, position, reset, split, trend};
+pub use record::{batch, covered, erased, erasure, forget, join, position, reset, split, trend};
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};
 pub use state::State;
 pub use trends::{Point, Trends};

@@ -58,6 +58,20 @@ pub fn erased(fingerprint: Fingerprint, at: Timestamp) -> Vec<u8> {
     out
 }
 
+/// The user and the instant of a record that [`erased`] made, in unix milliseconds; `None` for another record.
+///
+/// # Errors
+///
+/// The bytes are no record.
+pub fn erasure(record: &[u8]) -> Result<Option<(Fingerprint, i64)>, String> {
+    let mut fields = Fields::of(record);
+    if fields.u8()? != ERASED {
+        return Ok(None);
+    }
+    let fingerprint = Fingerprint::from_number(fields.u64()?);
+    Ok(Some((fingerprint, fields.i64()?)))
+}
+
 /// The record of the position in a feed up to which everything is applied.
 pub fn position(position: &Cursor) -> Vec<u8> {
     let mut out = vec![POSITION];

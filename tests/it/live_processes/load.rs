@@ -133,7 +133,6 @@ impl Load {
         }
         self.ledger
     }
-
 }
 
 async fn post(url: String, ledger: Arc<Mutex<Ledger>>, stop: CancellationToken) {

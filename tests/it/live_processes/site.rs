@@ -231,7 +231,6 @@ impl Site {
         }
         users
     }
-
 }
 
 impl Front {

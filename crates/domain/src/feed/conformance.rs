@@ -12,7 +12,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Append, ChangeFeed, Cursor, Entry, FeedError, FeedId, Idle, Page, ReaderId, WriterId};
+use super::{
+    Append, ChangeFeed, Cursor, Entry, FeedError, FeedId, Idle, Page, ReaderId, Token, WriterId,
+};
 use crate::Timestamp;
 
 /// Enough bytes for every page of a check.
@@ -159,7 +161,7 @@ pub async fn check_empty(feed: &dyn ChangeFeed) {
     assert_eq!(feed.end().await.unwrap(), end, "the feed keeps its id");
     assert_eq!(feed.writers().await.unwrap(), []);
     assert_eq!(feed.size().await.unwrap().entries, 0);
-    feed.trim(ReaderId::random(), 0, LONG).await.unwrap();
+    feed.trim(ReaderId::random(), &end, LONG).await.unwrap();
     let unknown = WriterId::random();
     feed.check(None, unknown, 0).await.unwrap();
     let missing = feed.check(None, unknown, 1).await;
@@ -322,7 +324,9 @@ pub async fn check_trim(feed: &dyn ChangeFeed) {
     let id = append_all(feed, writer, 1..=1_000).await;
     let before = all(feed, id).await;
     let reader = ReaderId::random();
-    feed.trim(reader, 900, LONG).await.unwrap();
+    feed.trim(reader, &position(&before, 900), LONG)
+        .await
+        .unwrap();
     let start = Cursor::start(id);
     let Err(FeedError::Discontinued { oldest, trimmed }) = feed.read(&start, ALL).await else {
         panic!("a reader of trimmed entries must notice");
@@ -341,7 +345,7 @@ pub async fn check_trim(feed: &dyn ChangeFeed) {
     assert_eq!(page.next, before.next);
     assert!(feed.size().await.unwrap().entries <= 200);
     // Numbers go on after everything was trimmed.
-    feed.trim(reader, 1_000, LONG).await.unwrap();
+    feed.trim(reader, &before.next, LONG).await.unwrap();
     append_all(feed, writer, 1_001..=1_001).await;
     let page = feed.read(&before.next, ALL).await.unwrap();
     assert_eq!(numbers(&page.entries), [1_001]);
@@ -351,21 +355,36 @@ pub async fn check_trim(feed: &dyn ChangeFeed) {
 /// Entries stay until every reader has them, or the readers that lack them have been idle for long.
 pub async fn check_readers(feed: &dyn ChangeFeed) {
     let id = append_all(feed, WriterId::random(), 1..=1_000).await;
+    let before = all(feed, id).await;
     let (slow, quick) = (ReaderId::random(), ReaderId::random());
-    feed.trim(slow, 100, LONG).await.unwrap();
-    feed.trim(quick, 1_000, LONG).await.unwrap();
-    let hundredth = async || match feed.read(&Cursor::start(id), ALL).await {
+    let trim = async |reader, at: &Cursor| feed.trim(reader, at, LONG).await.unwrap();
+    trim(slow, &position(&before, 100)).await;
+    trim(quick, &before.next).await;
+    let oldest = match feed.read(&Cursor::start(id), ALL).await {
         Err(FeedError::Discontinued { oldest, .. }) => oldest,
         other => panic!("the first entries must be gone: {other:?}"),
     };
-    assert!(hundredth().await.number <= 100);
-    let page = feed.read(&hundredth().await, ALL).await.unwrap();
+    assert!(oldest.number <= 100);
+    let page = feed.read(&oldest, ALL).await.unwrap();
     assert!(
         numbers(&page.entries).contains(&101),
         "the slow reader needs it"
     );
-    feed.trim(slow, 1_000, LONG).await.unwrap();
+    trim(slow, &before.next).await;
     assert!(feed.size().await.unwrap().entries <= 200);
+
+    // A position that the feed does not have removes nothing.
+    let held = feed.size().await.unwrap();
+    let lost = Cursor {
+        token: Token::random(),
+        ..before.next
+    };
+    let trimmed = feed.trim(quick, &lost, LONG).await;
+    assert!(matches!(trimmed, Err(FeedError::Discontinued { .. })));
+    let other = Cursor::start(FeedId::random());
+    let trimmed = feed.trim(quick, &other, LONG).await;
+    assert_eq!(trimmed, Err(FeedError::Renewed(id)));
+    assert_eq!(feed.size().await.unwrap(), held);
 
     // A reader that has ended.
     append_all(feed, WriterId::random(), 1..=1_000).await;
@@ -373,8 +392,19 @@ pub async fn check_readers(feed: &dyn ChangeFeed) {
         readers: Duration::ZERO,
         ..LONG
     };
-    feed.trim(quick, 2_000, none).await.unwrap();
+    let end = feed.end().await.unwrap();
+    feed.trim(quick, &end, none).await.unwrap();
     assert!(feed.size().await.unwrap().entries <= 200);
+}
+
+/// The position after the entry with this number.
+fn position(page: &Page, number: u64) -> Cursor {
+    let entry = page.entries.iter().find(|entry| entry.number == number);
+    Cursor {
+        number,
+        token: entry.unwrap().token,
+        ..page.next
+    }
 }
 
 /// The feed knows its writers until they have been idle for long.
@@ -397,11 +427,12 @@ pub async fn check_writers(feed: &dyn ChangeFeed) {
         writers: Duration::from_millis(millis),
         ..LONG
     };
-    feed.trim(reader, 0, idle(50)).await.unwrap();
+    let start = Cursor::start(id);
+    feed.trim(reader, &start, idle(50)).await.unwrap();
     let left = feed.writers().await.unwrap();
     // The clock of a model does not follow real time.
     assert!(left.iter().any(|writer| writer.id == one));
-    feed.trim(reader, 0, idle(0)).await.unwrap();
+    feed.trim(reader, &start, idle(0)).await.unwrap();
     assert_eq!(feed.writers().await.unwrap(), []);
     // A removed writer is new again.
     append_all(feed, one, 4..=4).await;

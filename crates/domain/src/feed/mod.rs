@@ -50,10 +50,11 @@ pub trait ChangeFeed: Send + Sync + fmt::Debug {
     /// The position of the newest entry. A new feed is created if there is none.
     async fn end(&self) -> Result<Cursor, FeedError>;
 
-    /// Notes that `reader` needs no entry up to number `through` any more, and removes the entries that no noted reader
-    /// needs. The feed may keep a few entries more. Writers and readers that did not call for the time in `idle` are
-    /// forgotten.
-    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError>;
+    /// Notes that `reader` is at the position `at`, and removes the entries before the positions of all noted readers. The
+    /// feed may keep a few entries more. Writers and readers that did not call for the time in `idle` are forgotten.
+    ///
+    /// Fails as [`read`](Self::read) does if the feed does not have this position: its number may be that of another entry.
+    async fn trim(&self, reader: ReaderId, at: &Cursor, idle: Idle) -> Result<(), FeedError>;
 
     /// Every writer that is not removed yet.
     async fn writers(&self) -> Result<Vec<Writer>, FeedError>;

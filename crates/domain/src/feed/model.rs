@@ -105,6 +105,29 @@ impl State {
         }
     }
 
+    /// Checks that the feed has a position.
+    fn expect(&self, feed: FeedId, at: &Cursor) -> Result<(), FeedError> {
+        if at.feed != feed {
+            return Err(FeedError::Renewed(feed));
+        }
+        let first = self.entries.keys().next().copied();
+        let before_first = first.map_or(self.last, |first| first - 1);
+        let is_known = match self.entries.get(&at.number) {
+            Some(entry) => entry.token == at.token,
+            None => at.number == before_first,
+        };
+        if !is_known {
+            return Err(FeedError::Discontinued {
+                oldest: Cursor {
+                    number: before_first,
+                    ..Cursor::start(feed)
+                },
+                trimmed: at.number < before_first,
+            });
+        }
+        Ok(())
+    }
+
     /// The response to a writer whose feed, as it knows it, is `known`.
     fn check(
         &mut self,
@@ -175,24 +198,7 @@ impl ChangeFeed for ModelFeed {
 
     async fn read(&self, after: &Cursor, max_bytes: usize) -> Result<Page, FeedError> {
         self.with(|state, feed| {
-            if after.feed != feed {
-                return Err(FeedError::Renewed(feed));
-            }
-            let first = state.entries.keys().next().copied();
-            let before_first = first.map_or(state.last, |first| first - 1);
-            let is_known = match state.entries.get(&after.number) {
-                Some(entry) => entry.token == after.token,
-                None => after.number == before_first,
-            };
-            if !is_known {
-                return Err(FeedError::Discontinued {
-                    oldest: Cursor {
-                        number: before_first,
-                        ..Cursor::start(feed)
-                    },
-                    trimmed: after.number < before_first,
-                });
-            }
+            state.expect(feed, after)?;
             let mut bytes = 0;
             let entries: Vec<Entry> = state
                 .entries
@@ -220,18 +226,19 @@ impl ChangeFeed for ModelFeed {
         self.with(|state, feed| Ok(state.end(feed)))
     }
 
-    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError> {
-        self.with(|state, _| {
+    async fn trim(&self, reader: ReaderId, at: &Cursor, idle: Idle) -> Result<(), FeedError> {
+        self.with(|state, feed| {
+            state.expect(feed, at)?;
             let now = state.now();
             let is_alive = |seen_at: &Timestamp, idle: Duration| {
                 now.duration_since(*seen_at).unsigned_abs() < idle
             };
-            state.readers.insert(reader, (through, now));
+            state.readers.insert(reader, (at.number, now));
             state
                 .readers
                 .retain(|id, (_, seen_at)| *id == reader || is_alive(seen_at, idle.readers));
-            let unneeded = state.readers.values().map(|(through, _)| *through).min();
-            state.entries = state.entries.split_off(&(unneeded.unwrap_or(0) + 1));
+            let first = state.readers.values().map(|(number, _)| *number).min();
+            state.entries = state.entries.split_off(&first.unwrap_or(0));
             state
                 .writers
                 .retain(|_, (_, seen_at)| is_alive(seen_at, idle.writers));

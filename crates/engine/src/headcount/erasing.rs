@@ -76,7 +76,7 @@ impl Work<'_> {
         }
         let erased = self.store.forget(user, erasure.at()).await?;
         if let Some(live) = self.live {
-            live.erase(user).await?;
+            live.erase(user, erasure.at()).await?;
         }
         let at = erasure.at();
         let mut places = vec![erased_from("store", "every pair of the user".to_owned())];

@@ -215,13 +215,13 @@ impl Live {
         delivery
     }
 
-    /// Erases a user from the replicas, after the store has.
-    pub(crate) async fn erase(&self, user: &UserId<'_>) -> Result<(), StoreError> {
+    /// Erases a user from the replicas, with all pairs that were received until `at`, after the store has.
+    pub(crate) async fn erase(&self, user: &UserId<'_>, at: Timestamp) -> Result<(), StoreError> {
         let Some(writer) = &self.writer else {
             return Err(StoreError::Unsupported("a live process erases nobody"));
         };
         let fingerprint = Fingerprint::of(user, self.key().await?);
-        let record = live::erased(fingerprint, self.sources.clock.now());
+        let record = live::erased(fingerprint, at);
         let appended = writer.append_now(record).await;
         appended.map_err(|error| StoreError::Unavailable(error.to_string()))
     }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::hydration::Hydration;
 use super::{Replica, Sources};
 use domain::store::StoreError;
-use domain::{Segment, Timestamp};
+use domain::{Segment, Slot, Timestamp};
 
 /// How often each segment is compared.
 const ROUND: Duration = Duration::from_hours(24);
@@ -171,7 +171,10 @@ impl Hydration<'_> {
             return Ok(Some(Some(Difference::Lacks(counted.users - after.users))));
         }
         let missing = before.users.saturating_sub(counted.users);
-        let is_explained = missing == 0 || missing as f64 <= replica.hidden_at_most(segment);
+        let furthest = Slot::new(replica.furthest.load(Ordering::Relaxed));
+        let is_explained = missing == 0
+            || slots[0] <= furthest
+            || missing as f64 <= replica.hidden_at_most(segment);
         Ok(Some(
             (!is_explained).then_some(Difference::Exceeds(missing)),
         ))

@@ -6,7 +6,9 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use tokio::time::{Instant, sleep};
 
-use super::{Replica, Sources, entries};
+use super::entries::Collector;
+use super::recent::Recent;
+use super::{Replica, Sources};
 use domain::feed::{Cursor, FeedError, Idle, Page, ReaderId};
 use std::sync::atomic::Ordering;
 use supervisor::doubling;
@@ -37,6 +39,7 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
         sources: &sources,
         server: 0,
         id: ReaderId::random(),
+        recent: Recent::default(),
         hold_until: Instant::now(),
         trimmed: None,
         retries: doubling(FIRST_RETRY, LONGEST_RETRY).build(),
@@ -56,6 +59,7 @@ struct Follower<'a> {
     /// The server of the last page; 0 before the first, and for a feed in this process, which can't change its server.
     server: u64,
     id: ReaderId,
+    recent: Recent,
     hold_until: Instant,
     trimmed: Option<Instant>,
     retries: backon::ExponentialBackoff,
@@ -91,7 +95,7 @@ impl Follower<'_> {
             Err(FeedError::Renewed(feed)) => {
                 tracing::warn!("the change feed was emptied; recent pairs are read from the store");
                 self.lost_entries();
-                Cursor::start(feed)
+                self.moved_to(Cursor::start(feed)).await
             }
             Err(FeedError::Discontinued { oldest, trimmed }) => {
                 tracing::warn!(trimmed, "entries of the change feed are missing");
@@ -99,7 +103,7 @@ impl Follower<'_> {
                 if trimmed {
                     self.lost_entries();
                 }
-                oldest
+                self.moved_to(oldest).await
             }
             Err(error) => {
                 self.failed(&error).await;
@@ -135,23 +139,37 @@ impl Follower<'_> {
 
     async fn apply(&mut self, page: &Page) -> Result<(), LogError> {
         let latest = self.replica.slot(page.now);
-        let (record, clamped) = match entries::record(&page.entries, &page.next, latest) {
-            Ok(read) => read,
-            Err(reason) => {
-                tracing::error!(
-                    reason,
-                    "the change feed has an entry that headcount did not write"
-                );
-                self.lost_entries();
-                (state::position(&page.next), 0)
-            }
+        let (record, unusual) = {
+            let following = self.replica.state().following.lock();
+            let collector = Collector::new(latest, &following, &mut self.recent);
+            collector.record(&page.entries, &page.next)
         };
+        if let Some(reason) = unusual.foreign {
+            tracing::error!(
+                reason,
+                "the change feed has an entry that headcount did not write"
+            );
+            self.lost_entries();
+        }
         self.replica.apply(record).await?;
         let progress = &self.replica.progress;
-        progress.clamped.fetch_add(clamped, Ordering::Relaxed);
+        progress
+            .clamped
+            .fetch_add(unusual.clamped, Ordering::Relaxed);
+        if let Some(furthest) = unusual.furthest {
+            let furthest = furthest.number();
+            self.replica.furthest.fetch_max(furthest, Ordering::Relaxed);
+        }
         let entries = page.entries.len() as u64;
         progress.entries.fetch_add(entries, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Continues at another position. The feed must not remove what follows it because another replica has it.
+    async fn moved_to(&mut self, position: Cursor) -> Cursor {
+        self.trimmed = None;
+        self.trim(&position).await;
+        position
     }
 
     fn hold(&mut self) {
@@ -171,9 +189,7 @@ impl Follower<'_> {
             return;
         }
         self.trimmed = Some(Instant::now());
-        // The newest entry stays, because its token shows whether the feed continues the one that was read.
-        let through = position.number.saturating_sub(1);
-        if let Err(error) = self.sources.feed.trim(self.id, through, IDLE).await {
+        if let Err(error) = self.sources.feed.trim(self.id, position, IDLE).await {
             tracing::debug!(%error, "the change feed can't be trimmed");
         }
         if let Ok(size) = self.sources.feed.size().await {

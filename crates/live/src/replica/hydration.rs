@@ -18,6 +18,8 @@ use supervisor::doubling;
 const CONCURRENT: usize = 3;
 /// Slots that are read at a time, as a fraction of the window, from a store that returns them all at once: a day of two weeks.
 const PARTS: u64 = 14;
+/// The longest time from the instant of an erasure until the feed has it: the store erases the user in between.
+const ERASURE: Duration = Duration::from_mins(10);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
@@ -134,9 +136,9 @@ impl Hydration<'_> {
     }
 
     async fn part(&self, segment: &Segment, slots: RangeInclusive<Slot>) -> Result<(), StoreError> {
-        // A user who is erased at this instant or later may be in what is read.
+        // A user whose erasure began before may still be in what is read.
         let now = self.sources.clock.now();
-        let read_at = now.saturating_sub(Duration::from_millis(1)).unwrap_or(now);
+        let read_at = now.saturating_sub(ERASURE).unwrap_or(now);
         let mut batches = self.sources.store.export_stream(segment, slots);
         while let Some(batch) = batches.next().await {
             let batch = batch?;

@@ -6,6 +6,7 @@ mod audit;
 mod entries;
 mod follower;
 mod hydration;
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +66,8 @@ pub struct Replica {
     advanced: AtomicI64,
     /// The number of writes to the log: between two equal numbers nothing changed but the clock.
     version: AtomicU64,
+    /// The latest slot that was in the future when its pair was applied. Until then the store's own count lacks the pair.
+    furthest: AtomicU64,
     started: tokio::time::Instant,
     /// What must be read from the store again, because entries of the feed were lost.
     repair: Mutex<Option<Repair>>,
@@ -183,6 +186,7 @@ impl Replica {
             reached: AtomicI64::new(NEVER),
             advanced: AtomicI64::new(NEVER),
             version: AtomicU64::new(0),
+            furthest: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
             repair: Mutex::default(),
             repair_requested: tokio::sync::Notify::new(),

@@ -191,9 +191,10 @@ impl ChangeFeed for LocalFeed {
         Ok(self.tail.lock().end(feed))
     }
 
-    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError> {
+    async fn trim(&self, reader: ReaderId, at: &Cursor, idle: Idle) -> Result<(), FeedError> {
+        let id = self.id().await?;
         let _writing = self.writing.lock().await;
-        self.tail.lock().trim(reader, through, idle);
+        self.tail.lock().trim(id, reader, at, idle)?;
         self.remove_files().await
     }
 

@@ -111,28 +111,7 @@ impl Tail {
         after: &Cursor,
         max_bytes: usize,
     ) -> Result<Page, FeedError> {
-        if after.feed != feed {
-            return Err(FeedError::Renewed(feed));
-        }
-        let before = self.before_first();
-        let at = after
-            .number
-            .checked_sub(before)
-            .and_then(|steps| steps.checked_sub(1));
-        let at = at.and_then(|position| self.entries.get(usize::try_from(position).ok()?));
-        let is_known = match at {
-            Some((entry, _)) => entry.token == after.token,
-            None => after.number == before,
-        };
-        if !is_known {
-            return Err(FeedError::Discontinued {
-                oldest: Cursor {
-                    number: before,
-                    ..Cursor::start(feed)
-                },
-                trimmed: after.number < before,
-            });
-        }
+        let before = self.expect(feed, after)?;
         let skipped = usize::try_from(after.number - before).unwrap_or(usize::MAX);
         let mut bytes = 0;
         let later = self.entries.iter().skip(skipped).map(|(entry, _)| entry);
@@ -156,27 +135,62 @@ impl Tail {
         })
     }
 
+    /// Checks that the feed has a position. Returns the number before the first entry.
+    fn expect(&self, feed: FeedId, at: &Cursor) -> Result<u64, FeedError> {
+        if at.feed != feed {
+            return Err(FeedError::Renewed(feed));
+        }
+        let before = self.before_first();
+        let entry = at
+            .number
+            .checked_sub(before)
+            .and_then(|steps| steps.checked_sub(1));
+        let entry = entry.and_then(|position| self.entries.get(usize::try_from(position).ok()?));
+        let is_known = match entry {
+            Some((entry, _)) => entry.token == at.token,
+            None => at.number == before,
+        };
+        if !is_known {
+            return Err(FeedError::Discontinued {
+                oldest: Cursor {
+                    number: before,
+                    ..Cursor::start(feed)
+                },
+                trimmed: at.number < before,
+            });
+        }
+        Ok(before)
+    }
+
     /// The number before the first entry.
     fn before_first(&self) -> u64 {
         self.last.0 - self.entries.len() as u64
     }
 
-    pub(super) fn trim(&mut self, reader: ReaderId, through: u64, idle: Idle) {
+    pub(super) fn trim(
+        &mut self,
+        feed: FeedId,
+        reader: ReaderId,
+        at: &Cursor,
+        idle: Idle,
+    ) -> Result<(), FeedError> {
+        self.expect(feed, at)?;
         let now = self.now();
         let is_alive = |seen_at: &Timestamp, idle: Duration| {
             now.duration_since(*seen_at).unsigned_abs() < idle
         };
-        self.readers.insert(reader, (through, now));
+        self.readers.insert(reader, (at.number, now));
         self.readers
             .retain(|id, (_, seen_at)| *id == reader || is_alive(seen_at, idle.readers));
-        let unneeded = self.readers.values().map(|(through, _)| *through).min();
+        let needed = self.readers.values().map(|(number, _)| *number).min();
         while let Some((first, _)) = self.entries.front()
-            && unneeded.is_some_and(|unneeded| first.number <= unneeded)
+            && needed.is_some_and(|needed| first.number < needed)
         {
             self.drop_first();
         }
         self.writers
             .retain(|_, (_, seen_at)| is_alive(seen_at, idle.writers));
+        Ok(())
     }
 
     pub(super) fn drop_older_half(&mut self) {

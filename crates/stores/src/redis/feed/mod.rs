@@ -115,24 +115,7 @@ impl ChangeFeed for RedisFeed {
             max_bytes.to_string(),
         ];
         let response: Vec<Value> = self.run(&self.scripts.read, args).await?;
-        let mut fields = response.into_iter();
-        let outcome: String = next(&mut fields)?;
-        let feed = FeedId::from_number(hex(&next::<String>(&mut fields)?)?);
-        match outcome.as_str() {
-            "ok" => page(after, fields),
-            "discontinued" => {
-                let number = next(&mut fields)?;
-                let trimmed: String = next(&mut fields)?;
-                Err(FeedError::Discontinued {
-                    oldest: Cursor {
-                        number,
-                        ..Cursor::start(feed)
-                    },
-                    trimmed: !trimmed.is_empty(),
-                })
-            }
-            _ => Err(FeedError::Renewed(feed)),
-        }
+        page(after, positioned(response)?)
     }
 
     async fn end(&self) -> Result<Cursor, FeedError> {
@@ -148,16 +131,19 @@ impl ChangeFeed for RedisFeed {
         })
     }
 
-    async fn trim(&self, reader: ReaderId, through: u64, idle: Idle) -> Result<(), FeedError> {
+    async fn trim(&self, reader: ReaderId, at: &Cursor, idle: Idle) -> Result<(), FeedError> {
         let micros = |idle: Duration| idle.as_micros().min(1 << 52).to_string();
         let args = vec![
+            at.feed.to_string(),
+            at.number.to_string(),
+            at.token.to_string(),
             reader.to_string(),
-            through.to_string(),
             micros(idle.writers),
             micros(idle.readers),
             self.keep.clone(),
         ];
-        self.run(&self.scripts.trim, args).await
+        let response: Vec<Value> = self.run(&self.scripts.trim, args).await?;
+        positioned(response).map(drop)
     }
 
     async fn writers(&self) -> Result<Vec<Writer>, FeedError> {
@@ -176,6 +162,28 @@ impl ChangeFeed for RedisFeed {
     async fn size(&self) -> Result<FeedSize, FeedError> {
         let (entries, bytes) = self.run(&self.scripts.size, Vec::new()).await?;
         Ok(FeedSize { entries, bytes })
+    }
+}
+
+/// The fields of a response to a call with a position, if the position is in the feed.
+fn positioned(response: Vec<Value>) -> Result<std::vec::IntoIter<Value>, FeedError> {
+    let mut fields = response.into_iter();
+    let outcome: String = next(&mut fields)?;
+    let feed = FeedId::from_number(hex(&next::<String>(&mut fields)?)?);
+    match outcome.as_str() {
+        "ok" => Ok(fields),
+        "discontinued" => {
+            let number = next(&mut fields)?;
+            let trimmed: String = next(&mut fields)?;
+            Err(FeedError::Discontinued {
+                oldest: Cursor {
+                    number,
+                    ..Cursor::start(feed)
+                },
+                trimmed: !trimmed.is_empty(),
+            })
+        }
+        _ => Err(FeedError::Renewed(feed)),
     }
 }
 

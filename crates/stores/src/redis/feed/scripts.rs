@@ -71,6 +71,18 @@ local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
 local function oldest() return redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1] end
 
+-- The response if the feed does not have a position.
+local function expect(id, last, known, after, token)
+  if known ~= id then return {'renewed', id} end
+  local first = oldest()
+  local before = first and number(first) - 1 or last
+  local at = redis.call('XRANGE', stream, micros(after) .. '-0', micros(after) .. '-0')[1]
+  local is_known
+  if at then is_known = fields(at).k == token else is_known = after == before end
+  if is_known then return nil end
+  return {'discontinued', id, micros(before), after < before and '1' or ''}
+end
+
 local function held()
   local first = oldest()
   if not first then return 0 end
@@ -120,17 +132,12 @@ return {'ok', id, micros(now())}
 /// entries in steps, because only the records tell how many bytes they have.
 const READ: &str = r"
 local id, last = feed(ARGV[1])
-if ARGV[2] ~= id then return {'renewed', id} end
+local refused = expect(id, last, ARGV[2], tonumber(ARGV[3]), ARGV[4])
+if refused then return refused end
 local time = micros(now())
 local run_id = redis.pcall('INFO', 'server')
 run_id = type(run_id) == 'string' and string.match(run_id, 'run_id:(%w+)') or ''
 local after, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[5])
-local first = oldest()
-local before = first and number(first) - 1 or last
-local at = redis.call('XRANGE', stream, micros(after) .. '-0', micros(after) .. '-0')[1]
-local is_known
-if at then is_known = fields(at).k == ARGV[4] else is_known = after == before end
-if not is_known then return {'discontinued', id, micros(before), after < before and '1' or ''} end
 local entries, bytes = {}, 0
 local from = after + 1
 while from <= last and (#entries == 0 or bytes < max_bytes) do
@@ -154,10 +161,13 @@ local at = redis.call('XRANGE', stream, micros(last) .. '-0', micros(last) .. '-
 return {id, micros(last), at and fields(at).k or ''}
 ";
 
-/// Arguments: a fresh id, the reader, the number up to which it needs no entries, the idle times of writers and readers in
-/// microseconds, how long the keys are kept in milliseconds.
+/// Arguments: a fresh id, the feed, the number and the token of the position, the reader, the idle times of writers and readers
+/// in microseconds, how long the keys are kept in milliseconds.
 const TRIM: &str = r"
-feed(ARGV[1])
+local id, last = feed(ARGV[1])
+local position = tonumber(ARGV[3])
+local refused = expect(id, last, ARGV[2], position, ARGV[4])
+if refused then return refused end
 local time = now()
 local function alive(key, idle)
   local known, left = redis.call('HGETALL', key), {}
@@ -168,16 +178,16 @@ local function alive(key, idle)
   end
   return left
 end
-alive(writers, tonumber(ARGV[4]))
-local unneeded = tonumber(ARGV[3])
-redis.call('HDEL', readers, ARGV[2])
-for _, number in ipairs(alive(readers, tonumber(ARGV[5]))) do
-  unneeded = math.min(unneeded, number)
+alive(writers, tonumber(ARGV[6]))
+redis.call('HDEL', readers, ARGV[5])
+local needed = position
+for _, number in ipairs(alive(readers, tonumber(ARGV[7]))) do
+  needed = math.min(needed, number)
 end
-redis.call('HSET', readers, ARGV[2], ARGV[3] .. ' ' .. micros(time))
-redis.call('XTRIM', stream, 'MINID', micros(unneeded + 1))
-for _, key in ipairs({stream, state, writers, readers}) do redis.call('PEXPIRE', key, ARGV[6]) end
-return 1
+redis.call('HSET', readers, ARGV[5], micros(position) .. ' ' .. micros(time))
+redis.call('XTRIM', stream, 'MINID', micros(needed))
+for _, key in ipairs({stream, state, writers, readers}) do redis.call('PEXPIRE', key, ARGV[8]) end
+return {'ok', id}
 ";
 
 /// Argument: a fresh id.
