@@ -18,6 +18,7 @@ use engine::refresher::{Outcome, Skip};
 struct Refreshed {
     refreshed: Option<u64>,
     failed: Option<u64>,
+    differences: Option<u64>,
     took_seconds: Option<f64>,
     skipped: Option<Value>,
 }
@@ -95,7 +96,16 @@ fn refreshed_text(done: &Refreshed) -> String {
     }
     let took = done.took_seconds.unwrap_or_default();
     let refreshed = grouped(done.refreshed.unwrap_or_default());
-    format!("{refreshed} counts refreshed in {took:.1} s\n")
+    match done.differences {
+        None => format!("{refreshed} counts refreshed in {took:.1} s\n"),
+        Some(0) => format!(
+            "{refreshed} live counts compared with the store in {took:.1} s: no difference\n"
+        ),
+        Some(differences) => format!(
+            "{refreshed} live counts compared with the store in {took:.1} s: {} differed and were read again\n",
+            grouped(differences)
+        ),
+    }
 }
 
 pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(), Failure> {
@@ -133,11 +143,17 @@ fn refreshed_document(outcome: Outcome) -> Value {
         Outcome::Skipped(_) | Outcome::Unknown => {
             json!({"refreshed": 0, "failed": 0, "took_seconds": 0, "skipped": true})
         }
-        Outcome::Done(report) => json!({
-            "refreshed": report.refreshed,
-            "failed": report.failed,
-            "took_seconds": report.took.as_secs_f64(),
-        }),
+        Outcome::Done(report) => {
+            let mut document = json!({
+                "refreshed": report.refreshed,
+                "failed": report.failed,
+                "took_seconds": report.took.as_secs_f64(),
+            });
+            if let Some(differences) = report.differences {
+                document["differences"] = differences.into();
+            }
+            document
+        }
     }
 }
 
@@ -173,7 +189,9 @@ async fn runner(
     // This command runs one job, without the refresh loop. A spool belongs to a service.
     settings.refresh.mode = RefreshMode::Off;
     settings.ingest.spool = None;
-    settings.live.mode = LiveMode::Off;
+    if settings.live.mode == LiveMode::Here {
+        settings.live.mode = LiveMode::Off;
+    }
     let headcount = Headcount::open(&settings).await.map_err(failed)?;
     Ok(Runner::Local(Box::new(headcount), settings.cache.kind))
 }
@@ -206,6 +224,14 @@ mod tests {
         assert_eq!(
             text(r#"{"refreshed": 1200, "failed": 0, "took_seconds": 1.25}"#),
             "1,200 counts refreshed in 1.2 s\n"
+        );
+        assert_eq!(
+            text(r#"{"refreshed": 3, "failed": 0, "took_seconds": 1.1, "differences": 0}"#),
+            "3 live counts compared with the store in 1.1 s: no difference\n"
+        );
+        assert_eq!(
+            text(r#"{"refreshed": 3, "failed": 0, "took_seconds": 1.1, "differences": 1}"#),
+            "3 live counts compared with the store in 1.1 s: 1 differed and were read again\n"
         );
         assert_eq!(
             text(r#"{"refreshed": 0, "failed": 0, "took_seconds": 0, "skipped": true}"#),

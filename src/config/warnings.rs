@@ -65,7 +65,14 @@ pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> 
     if settings.live.mode == LiveMode::Here && settings.cache.kind == CacheKind::Redis {
         warnings.push(
             "`live = \"here\"` is for a single service, but `cache = \"redis\"` is for several: the live counts of each one lack the \
-             pairs that the others receive"
+             pairs that the others receive; set `live = \"redis\"` for all of them and run `headcount live`"
+                .to_owned(),
+        );
+    }
+    if settings.live.mode == LiveMode::Redis && settings.ingest.spool.is_none() {
+        warnings.push(
+            "`live = \"redis\"` without `spool_dir`: pairs that Redis does not take are only in memory until it does; if the service \
+             ends before, counts lack them until the live process has compared them with the store"
                 .to_owned(),
         );
     }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use domain::Timestamp;
 use serde_json::Value;
 
+use crate::support::faketime::library;
 use crate::support::service::{Service, poll};
-use crate::support::stderr::{print_line, skip};
+use crate::support::stderr::print_line;
 
 const HOUR: i64 = 3600;
 const WINDOW: i64 = 4 * HOUR;
@@ -25,18 +26,7 @@ struct SystemClock {
 impl SystemClock {
     /// Returns `None` and prints one line if libfaketime is not installed.
     fn new() -> Option<Self> {
-        let architectures = std::fs::read_dir("/usr/lib").unwrap();
-        let mut candidates = architectures.map(|entry| entry.unwrap().path());
-        let library = candidates.find_map(|path| {
-            let library = path.join("faketime/libfaketimeMT.so.1");
-            library.is_file().then_some(library)
-        });
-        let Some(library) = library else {
-            let required = std::env::var("HEADCOUNT_TEST_REQUIRE").unwrap_or_default();
-            assert!(!required.split(',').any(|name| name.trim() == "faketime"));
-            skip("faketime: no libfaketimeMT.so.1 below /usr/lib");
-            return None;
-        };
+        let library = library()?;
         let folder = tempfile::tempdir().unwrap();
         let mut clock = Self {
             library,

@@ -203,7 +203,9 @@ impl Work {
         let former = self.former.take();
         let replaces_all = former.is_none();
         let (as_of, changed, next) = match former {
-            Some(former) if former.version == version => (as_of, Vec::new(), former),
+            Some(former) if former.version == version || replica.is_held() => {
+                (as_of, Vec::new(), former)
+            }
             former => {
                 let counts = replica.counts(&self.parts.windows)?;
                 let next = Former {

@@ -145,4 +145,43 @@ fn live_counts_are_for_a_store_on_the_network() {
         .iter()
         .any(|it| it.contains("a single service"));
     assert!(warned, "{:?}", shared.warnings);
+
+    let through_redis = [postgres[0], postgres[1], ("live", "redis")];
+    let missing = Settings::with(through_redis).unwrap_err().to_string();
+    assert!(
+        missing.contains("`redis_url`") && missing.contains("`live = redis`"),
+        "{missing}"
+    );
+    let with = |more: (&'static str, &'static str)| {
+        Settings::with(
+            through_redis
+                .into_iter()
+                .chain([("redis_url", "redis://h"), more]),
+        )
+    };
+    let settings = with(("live_address", "http://10.0.0.7:8080/")).unwrap();
+    assert_eq!(settings.live.mode, LiveMode::Redis);
+    assert_eq!(
+        settings.live.address.as_deref(),
+        Some("http://10.0.0.7:8080")
+    );
+    for wrong in ["10.0.0.7:8080", "http://h/path", "ftp://h", "http://"] {
+        let error = with(("live_address", wrong)).unwrap_err().to_string();
+        assert!(error.contains("`live_address`"), "{error}");
+    }
+    let without_spool = loaded(
+        None,
+        &[
+            ("HEADCOUNT_STORE", "redis"),
+            ("HEADCOUNT_REDIS_URL", "redis://h"),
+            ("HEADCOUNT_LIVE", "redis"),
+            ("HEADCOUNT_SPOOL_DIR", "off"),
+        ],
+        &[],
+    );
+    let warned = without_spool
+        .warnings
+        .iter()
+        .any(|it| it.contains("only in memory"));
+    assert!(warned, "{:?}", without_spool.warnings);
 }

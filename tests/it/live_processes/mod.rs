@@ -10,6 +10,7 @@ use serde_json::json;
 
 use self::load::{Load, SEGMENTS, expect_exact};
 use self::site::{Site, seconds};
+use crate::support::faketime::library;
 use crate::support::redis::Redis;
 use crate::support::service::poll;
 
@@ -226,6 +227,74 @@ async fn services_and_influxdb_may_fail_in_every_way() {
         .get("/v1/users/in%20a%20spool")
         .await;
     assert_eq!(user["segments"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_is_upgraded_in_place_under_load() {
+    let Some(mut site) = Site::start_without_live_counts().await else {
+        return;
+    };
+    let load = Load::start(&site);
+    seconds(4).await;
+    // First the services, one after the other, and then the workers, which become live processes.
+    for service in &mut site.services {
+        service.set("live", "redis");
+        service.replace().await;
+        // The load balancer sends requests to it again.
+        seconds(3).await;
+    }
+    for worker in &mut site.lives {
+        worker.set("live", "redis");
+        worker.replace().await;
+    }
+    site.wait_until_live().await;
+    seconds(1).await;
+    let ledger = load.end().await;
+    assert_eq!(expect_exact(&site, &ledger).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_ahead_changes_no_count_of_the_others() {
+    let Some(ahead) = library() else { return };
+    let ahead = ahead.to_str().unwrap().to_owned();
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    site.services[1].restart_with(&[
+        ("LD_PRELOAD", ahead),
+        ("FAKETIME", "+10m".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+        ("NO_FAKE_STAT", "1".to_owned()),
+    ]);
+    site.wait_until_live().await;
+    let users =
+        |from: usize| -> Vec<String> { (from..from + 60).map(|n| format!("u{n}")).collect() };
+    for service in 0..2 {
+        let users = users(40 * service);
+        let service = &site.services[service].service;
+        assert_eq!(service.post(&users, SEGMENTS[0]).await, 200);
+    }
+    let expect_all = async || {
+        for role in &site.services {
+            let count = role.service.get("/v1/segments/news/count?fresh=true").await;
+            assert_eq!(
+                (&count["users"], &count["source"]),
+                (&json!(100), &json!("live")),
+                "{count}"
+            );
+        }
+    };
+    expect_all().await;
+    let publisher = &site.lives[site.publisher().await];
+    assert!(
+        publisher
+            .metric("headcount_live_clamped_records_total")
+            .await
+            > 0.0
+    );
+    // The store does not count the pairs of the next ten minutes yet.
+    assert_eq!(site.compare().await, 0);
+    expect_all().await;
 }
 
 /// Random kills of every role. `HEADCOUNT_TEST_LIVE_ROUNDS` sets their number.

@@ -85,6 +85,19 @@ impl Role {
         );
     }
 
+    /// Changes a setting, from the next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Ends it as a supervisor does, and starts it again.
+    pub async fn replace(&mut self) {
+        self.service.signal("TERM");
+        poll(async || self.service.has_ended().then_some(())).await;
+        self.restart();
+    }
+
     /// Its disk is lost with it.
     pub fn lose_directory(&mut self) {
         self.kill();
@@ -113,7 +126,13 @@ fn launch(
         .map(|(name, value)| (&**name, &**value))
         .collect();
     let listen = format!("127.0.0.1:{port}");
-    let mut program = headcount(directory, &settings, &[command, "--listen", &listen]);
+    let is_off = settings.contains(&("live", "off"));
+    let flag = match command {
+        // A worker that recounts.
+        "worker" if is_off => "--worker-listen",
+        _ => "--listen",
+    };
+    let mut program = headcount(directory, &settings, &[command, flag, &listen]);
     program.envs(variables.iter().map(|(name, value)| (*name, value)));
     Service::run(directory, &mut program)
 }
@@ -121,6 +140,17 @@ fn launch(
 impl Site {
     /// `None` where a server is not installed.
     pub async fn start() -> Option<Self> {
+        let site = Self::start_with("live", "redis").await?;
+        site.wait_until_live().await;
+        Some(site)
+    }
+
+    /// An installation without live counts: a worker recounts.
+    pub async fn start_without_live_counts() -> Option<Self> {
+        Self::start_with("worker", "off").await
+    }
+
+    async fn start_with(command: &'static str, live: &str) -> Option<Self> {
         let haproxy = find("haproxy", "HEADCOUNT_TEST_HAPROXY")?;
         let influx = Influxd::start().await?;
         let redis = Redis::start().await?;
@@ -137,8 +167,9 @@ impl Site {
             ("influx_token", TOKEN.to_owned()),
             ("cache", "redis".to_owned()),
             ("redis_url", format!("redis://{}", redis_proxy.address())),
-            ("live", "redis".to_owned()),
+            ("live", live.to_owned()),
             ("refresh_windows", "1d".to_owned()),
+            ("refresh_interval", "1s".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec();
@@ -146,10 +177,10 @@ impl Site {
             let directory = directory.path().join(format!("{command}-{number}"));
             Role::start(command, directory, settings.clone())
         };
-        let lives: Vec<_> = (0..LIVES).map(|number| role("live", number)).collect();
+        let lives: Vec<_> = (0..LIVES).map(|number| role(command, number)).collect();
         let services: Vec<_> = (0..SERVICES).map(|number| role("serve", number)).collect();
         let front = Front::start(&haproxy, &services);
-        let site = Self {
+        Some(Self {
             influx,
             redis,
             redis_proxy,
@@ -158,9 +189,7 @@ impl Site {
             front,
             store,
             _directory: directory,
-        };
-        site.wait_until_live().await;
-        Some(site)
+        })
     }
 
     /// The URL of the load balancer.

@@ -4,6 +4,7 @@ pub mod app;
 pub mod closed_port;
 pub mod disks;
 pub mod events;
+pub mod faketime;
 pub mod fault_server;
 pub mod influxd;
 pub mod jwt;

@@ -173,6 +173,11 @@ impl Service {
         self.exit_code().await
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !self.process.is_running()
+    }
+
     /// Waits for the exit. Returns `None` if a signal ended it.
     pub async fn exit_code(mut self) -> Option<i32> {
         poll(async || self.process.ended()).await.code()

@@ -39,6 +39,8 @@ const KEEP_SENT: Duration = Duration::from_mins(2);
 const MAX_KEPT_BYTES: usize = 64 << 20;
 /// How long a fresh count waits until the counts include everything. It usually waits for one poll and one tick.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a comparison waits for the first tick that this process reads.
+const FIRST_TICK: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
@@ -298,6 +300,11 @@ impl Live {
         let host = match &self.side {
             Side::Host(host) => host,
             Side::Reader { view, process } => {
+                // A command that has just started knows no tick yet.
+                let first = Timestamp::UNIX_EPOCH.checked_add(Duration::from_micros(1));
+                let waiting = view.wait_for(first.unwrap_or(Timestamp::MAX));
+                timeout(FIRST_TICK, waiting).await.ok()?;
+                self.key().await.ok()?;
                 let at = self.at(view.tick()?.address)?;
                 return process.refresh(&at, only).await;
             }

@@ -15,7 +15,7 @@ pub use self::audit::AuditReport;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -64,6 +64,8 @@ pub struct Replica {
     reached: AtomicI64,
     /// When `as_of` was last set, the same way.
     advanced: AtomicI64,
+    /// Whether entries are missing, so that `as_of` stays where it is.
+    held: AtomicBool,
     /// The number of writes to the log: between two equal numbers nothing changed but the clock.
     version: AtomicU64,
     /// The latest slot that was in the future when its pair was applied. Until then the store's own count lacks the pair.
@@ -185,6 +187,7 @@ impl Replica {
             as_of: watch::Sender::new(0),
             reached: AtomicI64::new(NEVER),
             advanced: AtomicI64::new(NEVER),
+            held: AtomicBool::new(false),
             version: AtomicU64::new(0),
             furthest: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
@@ -302,6 +305,12 @@ impl Replica {
         })
     }
 
+    /// Whether the replica waits for entries that the feed lost. Meanwhile they arrive in any order, so counts may have users
+    /// who were erased.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
     /// Whether every segment was read from the store.
     pub fn is_complete(&self) -> bool {
         self.state().following.lock().has_read_all()
@@ -378,7 +387,9 @@ impl Replica {
 
     /// Notes that the end of the feed was reached. Sets the instant as of which counts are exact, unless entries are missing.
     fn reached(&self, as_of: Timestamp, is_held: bool) {
-        if !is_held && self.repair.lock().is_none() {
+        let is_held = is_held || self.repair.lock().is_some();
+        self.held.store(is_held, Ordering::Release);
+        if !is_held {
             self.as_of.send_if_modified(|known| {
                 let is_later = as_of.as_microsecond() > *known;
                 *known = as_of.as_microsecond().max(*known);
