@@ -108,6 +108,7 @@ struct Work {
 
 /// What is published.
 struct Former {
+    as_of: Timestamp,
     version: (u64, Slot),
     complete: bool,
     users: HashMap<Segment, UsersPerWindow>,
@@ -203,12 +204,13 @@ impl Work {
         let former = self.former.take();
         let replaces_all = former.is_none();
         let (as_of, changed, next) = match former {
-            Some(former) if former.version == version || replica.is_held() => {
-                (as_of, Vec::new(), former)
-            }
+            // What arrives now is not complete.
+            Some(former) if replica.is_held() => (former.as_of, Vec::new(), former),
+            Some(former) if former.version == version => (as_of, Vec::new(), former),
             former => {
                 let counts = replica.counts(&self.parts.windows)?;
                 let next = Former {
+                    as_of: counts.as_of,
                     version,
                     complete: counts.complete,
                     users: counts.users,
@@ -217,6 +219,7 @@ impl Work {
                 (counts.as_of, changes(former, &next.users), next)
             }
         };
+        let next = Former { as_of, ..next };
         let tick = Tick {
             revision: self.revision + 1,
             as_of,
