@@ -42,7 +42,7 @@ RUN apt-get update \
     && groupadd --gid 10001 headcount \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/headcount --shell /usr/sbin/nologin headcount \
     && install --directory --owner headcount --group headcount --mode 0750 \
-        /var/lib/headcount /var/lib/headcount/data /var/lib/headcount/spool /var/lib/headcount/tokens
+        /var/lib/headcount /var/lib/headcount/data /var/lib/headcount/spool /var/lib/headcount/live /var/lib/headcount/tokens
 COPY --from=build /build/target/dist/headcount /usr/local/bin/headcount
 
 USER 10001:10001
@@ -50,7 +50,8 @@ WORKDIR /var/lib/headcount
 # Beyond loopback the service asks for tokens, and does not start without a tokens file unless auth is off.
 ENV HEADCOUNT_LISTEN=0.0.0.0:8080 \
     HEADCOUNT_DATA_DIR=/var/lib/headcount/data \
-    HEADCOUNT_SPOOL_DIR=/var/lib/headcount/spool
+    HEADCOUNT_SPOOL_DIR=/var/lib/headcount/spool \
+    HEADCOUNT_LIVE_DIR=/var/lib/headcount/live
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=6s --start-period=60s --retries=3 CMD ["headcount", "health"]

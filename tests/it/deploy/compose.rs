@@ -205,6 +205,22 @@ fn mounted_secrets_and_files_exist() {
 }
 
 #[test]
+fn each_live_process_has_a_volume_of_its_own_that_the_image_owns() {
+    let Some(file) = parsed() else { return };
+    let live = &file["services"]["live"];
+    let volume = items(&live["volumes"]).find(|it| it["target"] == "/var/lib/headcount/live");
+    // A name would be the same in all containers of the service.
+    assert!(volume.unwrap()["source"].is_null());
+    let image = read("Dockerfile");
+    for place in [
+        " /var/lib/headcount/live ",
+        "HEADCOUNT_LIVE_DIR=/var/lib/headcount/live\n",
+    ] {
+        assert!(image.contains(place), "{place}");
+    }
+}
+
+#[test]
 fn haproxy_and_prometheus_target_existing_services_and_ports() {
     let Some(file) = parsed() else { return };
     let listens = |name: &str, port: &str| {

@@ -70,7 +70,7 @@ fn pods_use_known_commands_and_settings() {
         commands.sort_unstable();
         assert_eq!(
             commands,
-            ["archive", "refresh", "serve", "setup", "worker"],
+            ["archive", "live", "refresh", "serve", "setup"],
             "{overlay}"
         );
         containers.iter().for_each(Container::check);

@@ -11,6 +11,7 @@ mod kubernetes;
 mod names;
 mod prometheus;
 mod queries;
+mod redis;
 mod references;
 mod rehearsal;
 mod secrets;

@@ -41,7 +41,7 @@ impl Container {
             .args(&self.arguments)
             .arg("--help"));
         assert!(ok, "{}: {:?}: {output}", self.place, self.arguments);
-        if matches!(self.command(), "serve" | "worker" | "setup") {
+        if matches!(self.command(), "serve" | "live" | "worker" | "setup") {
             self.check_settings();
         }
     }

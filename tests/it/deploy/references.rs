@@ -185,6 +185,40 @@ fn check_url(documents: &[Value], argument: &str) {
 }
 
 #[test]
+fn live_processes_have_a_disk_each_and_are_reachable_for_services() {
+    let Some(overlays) = overlays() else { return };
+    for (overlay, documents) in &overlays {
+        let live = find(documents, "StatefulSet", "headcount-live");
+        let services = find(documents, "StatefulSet", "headcount");
+        assert_eq!(live["spec"]["replicas"], 2, "{overlay}: one stands by");
+        let container = &pod(live)["containers"][0];
+        let settings = string(&container["envFrom"][0]["configMapRef"]["name"]);
+        let settings = &find(documents, "ConfigMap", settings)["data"];
+        assert_eq!(settings["HEADCOUNT_LIVE"], "redis", "{overlay}");
+        let mut mounts = items(&container["volumeMounts"]);
+        let mount = mounts.find(|it| it["mountPath"] == settings["HEADCOUNT_LIVE_DIR"]);
+        let claim = &live["spec"]["volumeClaimTemplates"][0];
+        assert_eq!(mount.unwrap()["name"], claim["metadata"]["name"]);
+        for (way, peer, from, to) in [
+            ("egress", "to", services, live),
+            ("ingress", "from", live, services),
+        ] {
+            let policies = documents.iter().filter(|it| it["kind"] == "NetworkPolicy");
+            let of_pod = policies
+                .map(|it| &it["spec"])
+                .filter(|it| selects(&it["podSelector"], pod_labels(from)));
+            let ways: Vec<_> = of_pod.flat_map(|it| items(&it[way])).collect();
+            let is_allowed = ways.iter().any(|it| {
+                let mut peers = items(&it[peer]).filter(|it| it["podSelector"].is_object());
+                peers.any(|it| selects(&it["podSelector"], pod_labels(to)))
+                    && items(&it["ports"]).any(|it| has_port(pod(live), &it["port"]))
+            });
+            assert!(is_allowed, "{overlay}: {way}");
+        }
+    }
+}
+
+#[test]
 fn policies_and_budgets_select_existing_pods() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {

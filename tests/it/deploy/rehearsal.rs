@@ -18,6 +18,7 @@ async fn the_rehearsal_passes_its_queries_return_data_and_ctrl_c_cleans_up() {
     let needed = [
         "influxd",
         "redis-server",
+        "redis-cli",
         "haproxy",
         "prometheus",
         "curl",
