@@ -16,11 +16,20 @@ const KEEP_ERASURES: i64 = 48 * 3_600 * 1_000;
 /// Erasures from which the old ones are looked for.
 const MANY_ERASURES: usize = 1_000;
 
+/// A position in a feed, and the server that the entries before it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The position.
+    pub at: Cursor,
+    /// Identifies the process that served the feed; 0 if that is unknown.
+    pub server: u64,
+}
+
 /// The state of following a feed.
 #[derive(Debug, Default)]
 pub struct Following {
     /// Every entry of the feed up to here is applied.
-    pub position: Option<Cursor>,
+    pub position: Option<Reached>,
     /// Whether every segment was read from the store.
     pub is_complete: bool,
     /// The segments that were read from the store, until all of them were.
@@ -80,24 +89,28 @@ impl Following {
     }
 }
 
-/// Encodes a position: `feed u64 | number u64 | token u64`.
-pub(super) fn push_position(out: &mut Vec<u8>, position: &Cursor) {
+/// Encodes a position: `feed u64 | number u64 | token u64 | server u64`.
+pub(super) fn push_position(out: &mut Vec<u8>, reached: &Reached) {
+    let position = &reached.at;
     for number in [
         position.feed.number(),
         position.number,
         position.token.number(),
+        reached.server,
     ] {
         out.extend_from_slice(&number.to_le_bytes());
     }
 }
 
 /// Reads a position.
-pub(super) fn position(fields: &mut Fields<'_>) -> Result<Cursor, String> {
-    Ok(Cursor {
+pub(super) fn position(fields: &mut Fields<'_>) -> Result<Reached, String> {
+    let at = Cursor {
         feed: FeedId::from_number(fields.u64()?),
         number: fields.u64()?,
         token: Token::from_number(fields.u64()?),
-    })
+    };
+    let server = fields.u64()?;
+    Ok(Reached { at, server })
 }
 
 /// Encodes what was read from the store: `complete u8 | segments u32 | segment*`.

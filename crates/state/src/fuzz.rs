@@ -3,7 +3,7 @@
 use bolero::TypeGenerator;
 
 use super::blocks::BlockWriter;
-use super::{Point, State, load, record, snapshot};
+use super::{Point, Reached, State, load, record, snapshot};
 use domain::feed::{Cursor, FeedId, Token};
 use domain::store::conformance::frame;
 use domain::{Segment, Slot};
@@ -29,7 +29,7 @@ enum Record {
     },
     Forget(u64),
     Erased(u64, i64),
-    Position(u64, u64, u64),
+    Position(u64, u64, u64, u64),
     Covered(bool, Vec<u8>),
     Reset(u8),
     Received {
@@ -72,10 +72,13 @@ impl Record {
                 out.extend_from_slice(&at.to_le_bytes());
                 out
             }
-            Self::Position(feed, number, token) => record::position(&Cursor {
-                feed: FeedId::from_number(*feed),
-                number: *number,
-                token: Token::from_number(*token),
+            Self::Position(feed, number, token, server) => record::position(&Reached {
+                at: Cursor {
+                    feed: FeedId::from_number(*feed),
+                    number: *number,
+                    token: Token::from_number(*token),
+                },
+                server: *server,
             }),
             Self::Covered(is_complete, numbers) => {
                 let names = numbers

@@ -9,13 +9,12 @@
 //! - received: `4 u8 | received at unix milliseconds i64`, then as pairs from the base on; pairs of users who were erased since are
 //!   not applied
 //! - erased: `5 u8 | fingerprint u64 | at unix milliseconds i64`
-//! - position: `6 u8 | feed u64 | number u64 | token u64`
+//! - position: `6 u8 | feed u64 | number u64 | token u64 | server u64`
 //! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
 //! - reset: `9 u8 | segment`, removes the users of a segment, which is then read from the store again
 //! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
 
-use super::following;
-use domain::feed::Cursor;
+use super::following::{self, Reached};
 use domain::{Segment, Timestamp, TrendPoint};
 use index::{Entry, Fingerprint};
 use wal::Fields;
@@ -73,9 +72,9 @@ pub fn erasure(record: &[u8]) -> Result<Option<(Fingerprint, i64)>, String> {
 }
 
 /// The record of the position in a feed up to which everything is applied.
-pub fn position(position: &Cursor) -> Vec<u8> {
+pub fn position(reached: &Reached) -> Vec<u8> {
     let mut out = vec![POSITION];
-    following::push_position(&mut out, position);
+    following::push_position(&mut out, reached);
     out
 }
 

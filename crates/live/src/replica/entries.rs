@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use super::recent::Recent;
 use domain::Slot;
-use domain::feed::{Cursor, Entry};
+use domain::feed::Entry;
 use index::Fingerprint;
-use state::Following;
+use state::{Following, Reached};
 
 /// What is unusual in entries.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl<'a> Collector<'a> {
     }
 
     /// The record that applies `entries` and notes the position after them, and what is unusual in them.
-    pub(super) fn record(mut self, entries: &[Entry], next: &Cursor) -> (Vec<u8>, Unusual) {
+    pub(super) fn record(mut self, entries: &[Entry], next: &Reached) -> (Vec<u8>, Unusual) {
         for entry in entries {
             let before = self.out.len();
             if let Err(reason) = state::split(&entry.record, |record| self.add(record)) {

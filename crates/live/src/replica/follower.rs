@@ -10,6 +10,7 @@ use super::entries::Collector;
 use super::recent::Recent;
 use super::{Replica, Sources};
 use domain::feed::{Cursor, FeedError, Idle, Page, ReaderId};
+use state::Reached;
 use std::sync::atomic::Ordering;
 use supervisor::doubling;
 use wal::LogError;
@@ -37,7 +38,7 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
     let mut follower = Follower {
         replica: &replica,
         sources: &sources,
-        server: 0,
+        server: None,
         id: ReaderId::random(),
         recent: Recent::default(),
         hold_until: Instant::now(),
@@ -56,8 +57,8 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
 struct Follower<'a> {
     replica: &'a Replica,
     sources: &'a Sources,
-    /// The server of the last page; 0 before the first, and for a feed in this process, which can't change its server.
-    server: u64,
+    /// The server of the last page, perhaps before a restart; `None` for a new replica.
+    server: Option<u64>,
     id: ReaderId,
     recent: Recent,
     hold_until: Instant,
@@ -71,15 +72,16 @@ impl Follower<'_> {
     /// before it from the store.
     async fn first_position(&mut self) -> Cursor {
         let known = self.replica.state().following.lock().position;
-        if let Some(position) = known {
-            return position;
+        if let Some(reached) = known {
+            self.server = Some(reached.server);
+            return reached.at;
         }
         loop {
             match self.sources.feed.end().await {
-                Ok(end) => {
-                    let record = state::position(&end);
+                Ok(at) => {
+                    let record = state::position(&Reached { at, server: 0 });
                     match self.replica.durable.log().append(record).await {
-                        Ok(_) => return end,
+                        Ok(_) => return at,
                         Err(error) => self.failed(&error).await,
                     }
                 }
@@ -113,10 +115,10 @@ impl Follower<'_> {
     }
 
     async fn page(&mut self, cursor: Cursor, page: Page) -> Cursor {
-        if self.server != page.server {
+        if self.server.is_some_and(|server| server != page.server) {
             self.hold();
-            self.server = page.server;
         }
+        self.server = Some(page.server);
         if page.entries.iter().any(|entry| entry.skips) {
             self.lost_entries();
         }
@@ -142,7 +144,11 @@ impl Follower<'_> {
         let (record, unusual) = {
             let following = self.replica.state().following.lock();
             let collector = Collector::new(latest, &following, &mut self.recent);
-            collector.record(&page.entries, &page.next)
+            let reached = Reached {
+                at: page.next,
+                server: page.server,
+            };
+            collector.record(&page.entries, &reached)
         };
         if let Some(reason) = unusual.foreign {
             tracing::error!(

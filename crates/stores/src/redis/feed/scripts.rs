@@ -93,8 +93,8 @@ end
 /// Arguments: a fresh id, the feed that the writer knows or '', the writer, its number, '1' to skip,
 /// the token, the most bytes that the feed may hold, how long the keys are kept in milliseconds, the record.
 ///
-/// A field `b` of each entry is the number of bytes of all records before it, so that the size of the feed is the
-/// difference of two numbers. A feed that no reader trims loses its older half when it is full.
+/// A field `b` of each entry is the number of bytes of all entries before it, so that the size of the feed is the
+/// difference of two numbers. Beside its record an entry takes about 75 bytes in Redis 7. A feed that no reader trims loses its older half when it is full.
 const APPEND: &str = r"
 local id, last = feed(ARGV[1])
 if ARGV[2] ~= '' and ARGV[2] ~= id then return {'renewed', id} end
@@ -109,7 +109,8 @@ if held() > tonumber(ARGV[7]) then
   redis.call('XTRIM', stream, 'MAXLEN', math.floor(redis.call('XLEN', stream) / 2))
 end
 last = last + 1
-local bytes = redis.call('HINCRBY', state, 'bytes', #ARGV[9]) - #ARGV[9]
+local size = #ARGV[9] + 75
+local bytes = redis.call('HINCRBY', state, 'bytes', size) - size
 redis.call('XADD', stream, micros(last) .. '-0',
   'w', writer, 'n', ARGV[4], 's', skips, 'k', ARGV[6], 'b', micros(bytes), 'r', ARGV[9])
 redis.call('HSET', state, 'last', micros(last))
