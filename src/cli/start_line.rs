@@ -12,7 +12,11 @@ pub(super) fn log(settings: &Settings, role: &str) {
         role,
         store = store(settings.store.kind),
         cache = cache(settings.cache.kind),
-        auth = auth(settings),
+        auth = match role {
+            // Only services, with a token from the key of the installation.
+            "live" => "services",
+            _ => auth(settings),
+        },
         "headcount starts"
     );
 }

@@ -8,8 +8,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
 use domain::{Count, Membership, Segment, TimeFrame, Timestamp, UserId, Window};
-use engine::refresher::{Outcome, Report, Skip};
-use engine::{At, LiveProcess};
+use engine::{At, Comparison, LiveProcess};
 
 /// A reader has other sources, which are slower by less than this.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -164,7 +163,7 @@ impl LiveProcess for HttpLiveProcess {
         memberships.collect()
     }
 
-    async fn refresh(&self, at: &At, only: Option<&Segment>) -> Option<Outcome> {
+    async fn compare(&self, at: &At, only: Option<&Segment>) -> Option<Comparison> {
         let query: Vec<_> = only
             .map(|only| ("segment", only.as_str()))
             .into_iter()
@@ -175,13 +174,13 @@ impl LiveProcess for HttpLiveProcess {
             .timeout(COMPARISON_TIMEOUT);
         let document: RefreshedDocument = received(request).await?;
         if document.skipped.is_some() {
-            return Some(Outcome::Skipped(Skip::UnderWay));
+            return Some(Comparison::UnderWay);
         }
-        Some(Outcome::Done(Report {
-            refreshed: document.refreshed,
+        Some(Comparison::Done {
+            compared: document.refreshed,
             failed: document.failed,
-            differences: document.differences,
+            differences: document.differences?,
             took: Duration::try_from_secs_f64(document.took_seconds).unwrap_or_default(),
-        }))
+        })
     }
 }

@@ -9,6 +9,7 @@ pub mod headcount;
 pub mod ingest;
 mod known_segments;
 pub mod live;
+mod live_process;
 mod observed;
 mod options;
 pub mod readiness;
@@ -18,5 +19,5 @@ mod sweeper;
 
 pub use ::live::writer::OwedLog;
 pub use headcount::Headcount;
-pub use live::{At, LiveProcess};
+pub use live_process::{At, Comparison, LiveProcess};
 pub use options::{Backends, EngineOptions, LiveParts, Opened, SpoolSettings};

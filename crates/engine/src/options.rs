@@ -14,7 +14,7 @@ use domain::{Secret, Slot, TimeFrame, Window};
 use live::writer::OwedLog;
 use telemetry::Metrics;
 
-use crate::live::LiveProcess;
+use crate::live_process::LiveProcess;
 
 /// Provides the store, the cache and the options of an engine.
 #[async_trait]

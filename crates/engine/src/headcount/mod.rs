@@ -244,9 +244,9 @@ impl Headcount {
         );
         let run = self.supervisor.begin("refresh", async move {
             if let Some(live) = live
-                && let Some(outcome) = live.compare(only.as_ref()).await
+                && let Some(comparison) = live.compare(only.as_ref()).await
             {
-                return Ok(outcome);
+                return Ok(comparison.into());
             }
             refresher.run(only.as_ref()).await
         });

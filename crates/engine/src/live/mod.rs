@@ -2,7 +2,6 @@
 //! replica is in this process, or in another one that publishes its counts.
 
 mod host;
-mod process;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,9 +12,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
 use self::host::{Host, Publishing};
-pub use self::process::{At, LiveProcess};
+use crate::live_process::{At, Comparison, LiveProcess};
 use crate::options::LiveParts;
-use crate::refresher::{Outcome, Report, Skip};
 use domain::feed::ChangeFeed;
 use domain::store::{PairStore, StoreError};
 use domain::{
@@ -296,7 +294,7 @@ impl Live {
 
     /// Compares all segments, or one, with the store's own counts, and reads those that differ again. `None` if counts are not
     /// live.
-    pub(crate) async fn compare(&self, only: Option<&Segment>) -> Option<Outcome> {
+    pub(crate) async fn compare(&self, only: Option<&Segment>) -> Option<Comparison> {
         let host = match &self.side {
             Side::Host(host) => host,
             Side::Reader { view, process } => {
@@ -306,20 +304,20 @@ impl Live {
                 timeout(FIRST_TICK, waiting).await.ok()?;
                 self.key().await.ok()?;
                 let at = self.at(view.tick()?.address)?;
-                return process.refresh(&at, only).await;
+                return process.compare(&at, only).await;
             }
         };
         let Ok(_comparing) = self.comparing.try_lock() else {
-            return Some(Outcome::Skipped(Skip::UnderWay));
+            return Some(Comparison::UnderWay);
         };
         let began = tokio::time::Instant::now();
         let audited = host.audit(&self.sources, only).await?;
-        Some(Outcome::Done(Report {
-            refreshed: audited.compared,
+        Some(Comparison::Done {
+            compared: audited.compared,
             failed: audited.failed,
-            differences: Some(audited.differences),
+            differences: audited.differences,
             took: began.elapsed(),
-        }))
+        })
     }
 
     /// The live process, if it can tell about `segment` and is another one.

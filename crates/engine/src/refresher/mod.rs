@@ -27,6 +27,7 @@ use self::permits::Permits;
 use self::trend::Trend;
 use crate::ingest::SegmentGuard;
 use crate::live::Live;
+use crate::live_process::Comparison;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
@@ -115,6 +116,25 @@ pub struct Report {
     pub differences: Option<u64>,
     /// The duration of the run.
     pub took: Duration,
+}
+
+impl From<Comparison> for Outcome {
+    fn from(comparison: Comparison) -> Self {
+        match comparison {
+            Comparison::UnderWay => Self::Skipped(Skip::UnderWay),
+            Comparison::Done {
+                compared,
+                failed,
+                differences,
+                took,
+            } => Self::Done(Report {
+                refreshed: compared,
+                failed,
+                differences: Some(differences),
+                took,
+            }),
+        }
+    }
 }
 
 impl Refresher {

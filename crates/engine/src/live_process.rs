@@ -1,8 +1,9 @@
 //! The port to the process that publishes live counts, for what is not published.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
-use crate::refresher::Outcome;
 use domain::{Count, Membership, Segment, UserId, Window};
 
 /// Asks a live process. `None` is every failure: the caller has other sources.
@@ -18,7 +19,25 @@ pub trait LiveProcess: Send + Sync + std::fmt::Debug {
     async fn memberships(&self, at: &At, user: &UserId<'_>) -> Option<Vec<Membership>>;
 
     /// Compares all segments, or one, with the store's own counts.
-    async fn refresh(&self, at: &At, only: Option<&Segment>) -> Option<Outcome>;
+    async fn compare(&self, at: &At, only: Option<&Segment>) -> Option<Comparison>;
+}
+
+/// The result of a comparison of live counts with the store's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Comparison {
+    /// Another one is in progress.
+    UnderWay,
+    /// It is complete.
+    Done {
+        /// Segments that were compared.
+        compared: u64,
+        /// Segments that could not be compared.
+        failed: u64,
+        /// Segments that differed by more than the store explains, and were read again.
+        differences: u64,
+        /// How long it took.
+        took: Duration,
+    },
 }
 
 /// Where a live process is, and the token that it accepts.
