@@ -68,8 +68,9 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// The position to continue at: that of the state, or the end of the feed for a new replica, which then reads everything
-    /// before it from the store.
+    /// The position to continue at: that of the state, or the start of the feed for a new replica, which then reads everything
+    /// before it from the store. Not the end: after a loss, writers append old pairs again, and only earlier entries may tell
+    /// that their users were erased.
     async fn first_position(&mut self) -> Cursor {
         let known = self.replica.state().following.lock().position;
         if let Some(reached) = known {
@@ -77,7 +78,7 @@ impl Follower<'_> {
             return reached.at;
         }
         loop {
-            match self.sources.feed.end().await {
+            match self.oldest().await {
                 Ok(at) => {
                     let record = state::position(&Reached { at, server: 0 });
                     match self.replica.durable.log().append(record).await {
@@ -87,6 +88,17 @@ impl Follower<'_> {
                 }
                 Err(error) => self.failed(&error).await,
             }
+        }
+    }
+
+    /// The position before the oldest entry of the feed.
+    async fn oldest(&self) -> Result<Cursor, FeedError> {
+        let feed = &self.sources.feed;
+        let start = Cursor::start(feed.end().await?.feed);
+        match feed.read(&start, 1).await {
+            Ok(_) => Ok(start),
+            Err(FeedError::Discontinued { oldest, .. }) => Ok(oldest),
+            Err(error) => Err(error),
         }
     }
 
