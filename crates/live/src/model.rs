@@ -36,6 +36,7 @@ struct Service {
     writer: FeedWriter,
     supervisor: Supervisor,
     directory: &'static str,
+    has_erased: bool,
 }
 
 struct Process {
@@ -54,6 +55,9 @@ struct Site {
     sent: Vec<Sent>,
     /// Records that a service sent before.
     records: Vec<Vec<u8>>,
+    /// Whether a service that has erased somebody has ended. If it did not tell a feed that was emptied since, only the replicas know
+    /// of the erasure, so a new one may count the user until its audit.
+    are_erasures_lost: bool,
     checked: u64,
 }
 
@@ -72,6 +76,7 @@ impl Service {
             writer: bench.writer(Some(directory), &supervisor),
             supervisor,
             directory,
+            has_erased: false,
         }
     }
 }
@@ -117,6 +122,7 @@ impl Site {
             bench,
             sent: Vec::new(),
             records: Vec::new(),
+            are_erasures_lost: false,
             checked: 0,
         }
     }
@@ -166,6 +172,7 @@ impl Site {
         for sent in self.sent.iter_mut().filter(|sent| sent.user == user) {
             sent.may_be_erased = true;
         }
+        self.services[service].has_erased = true;
         let writer = &self.services[service].writer;
         self.bench.erase_with(writer, user).await;
         let now = self.now().await;
@@ -257,6 +264,7 @@ impl Site {
     async fn restart_service(&mut self, number: usize) {
         self.expect_exact().await;
         let service = &self.services[number];
+        self.are_erasures_lost |= service.has_erased;
         service.supervisor.end().await;
         self.services[number] = Service::start(&self.bench, service.directory);
     }
@@ -264,7 +272,7 @@ impl Site {
     async fn restart_process(&mut self, number: usize, loses_disk: bool) {
         self.processes[number].end().await;
         let mut directory = self.processes[number].directory.clone();
-        if loses_disk {
+        if loses_disk && !self.are_erasures_lost {
             directory.push('+');
         }
         self.processes[number] = Process::start(&self.bench, directory);
