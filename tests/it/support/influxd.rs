@@ -92,6 +92,11 @@ impl Influxd {
         self.directory.path()
     }
 
+    /// The process itself.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Its port.
     pub fn port(&self) -> u16 {
         self.port
