@@ -1,4 +1,4 @@
-//! Counts acknowledged pairs as pending in the cache, with one round trip for all waiting requests.
+//! Notes the segments of acknowledged pairs in the cache, so that the lists of all instances have a new segment at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,119 +6,115 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use domain::cache::CountCache;
 use domain::{Batch, Segment};
 use supervisor::Supervisor;
-use telemetry::Metrics;
 
-/// The interval of retries to mark segments with dropped notes, while the cache is unavailable.
-const GAP_RETRY: Duration = Duration::from_millis(100);
+/// How long a segment is not noted again. Far below [`domain::cache::KEEP_NOTED`], for which a noted segment stays.
+const NOTED_FOR: Duration = Duration::from_mins(1);
+/// The interval of retries while the cache is unavailable.
+const RETRY: Duration = Duration::from_millis(100);
 
-/// Increments the pending counters in the cache. Requests that arrive during a round trip share the next one.
-///
-/// While the cache is unavailable, notes are dropped and counted in a metric. Their segments are marked as having an
-/// unknown number of pending pairs as soon as the cache responds again.
+/// Notes segments in the cache, each at most once in [`NOTED_FOR`]. Requests that arrive during a round trip share the next
+/// one. While the cache is unavailable the task keeps the notes and retries, and requests do not wait for it again.
 #[derive(Debug)]
-pub struct PendingNotes {
+pub struct SegmentNotes {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    waiting: Mutex<Waiting>,
+    state: Mutex<State>,
     wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct State {
     closed: bool,
-    added: HashMap<Segment, u64>,
-    acks: Vec<oneshot::Sender<()>>,
+    /// When each segment was noted, or became one that the task owes to the cache.
+    noted: HashMap<Segment, Instant>,
+    due: Vec<Segment>,
+    waiting: Vec<oneshot::Sender<()>>,
 }
 
-impl PendingNotes {
+impl SegmentNotes {
     /// Starts the task that sends notes to `cache` until the stop.
-    pub fn start(
-        cache: Arc<dyn CountCache>,
-        metrics: Arc<Metrics>,
-        supervisor: &Supervisor,
-    ) -> Self {
+    pub fn start(cache: Arc<dyn CountCache>, supervisor: &Supervisor) -> Self {
         let shared = Arc::<Shared>::default();
         let (task_state, stop) = (Arc::clone(&shared), supervisor.stop().clone());
-        supervisor.keep("pending notes", move || {
-            let (shared, cache) = (Arc::clone(&task_state), Arc::clone(&cache));
-            send(shared, cache, Arc::clone(&metrics), stop.clone())
+        supervisor.keep("segment notes", move || {
+            send(Arc::clone(&task_state), Arc::clone(&cache), stop.clone())
         });
         Self { shared }
     }
 
-    /// Notes the pairs of `batch`. Returns when the cache has counted them, or when they were dropped.
+    /// Notes the segments of `batch`. Returns at once if all were noted recently, else when the cache has the notes, or when
+    /// it did not take them and the task retries.
     pub async fn note(&self, batch: &Batch) {
-        let (ack, noted) = oneshot::channel();
+        let (sender, sent) = oneshot::channel();
         {
-            let mut waiting = self.shared.waiting.lock();
-            if waiting.closed {
+            let mut state = self.shared.state.lock();
+            let is_due = |segment: &&Segment| {
+                let at = state.noted.get(*segment);
+                at.is_none_or(|at| at.elapsed() >= NOTED_FOR)
+            };
+            let due: Vec<_> = batch.segments().iter().filter(is_due).cloned().collect();
+            if due.is_empty() || state.closed {
                 return;
             }
-            for (index, pairs) in pairs_per_segment(batch).into_iter().enumerate() {
-                *waiting
-                    .added
-                    .entry(batch.segments()[index].clone())
-                    .or_default() += pairs;
-            }
-            waiting.acks.push(ack);
+            state.due.extend(due);
+            state.waiting.push(sender);
         }
         self.shared.wake.notify_one();
-        // An error means that the task has stopped and these pairs are not noted.
-        let _ = noted.await;
+        // An error means that the task has stopped and these segments are not noted.
+        let _ = sent.await;
     }
 }
 
-fn pairs_per_segment(batch: &Batch) -> Vec<u64> {
-    let mut pairs = vec![0; batch.segments().len()];
-    for (segment, _, _) in batch.indexed() {
-        pairs[segment] += 1;
-    }
-    pairs
-}
-
-async fn send(
-    shared: Arc<Shared>,
-    cache: Arc<dyn CountCache>,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
-    let mut gaps: Vec<Segment> = Vec::new();
+async fn send(shared: Arc<Shared>, cache: Arc<dyn CountCache>, stop: CancellationToken) {
+    let mut owed: Vec<Segment> = Vec::new();
+    let mut cleaned = Instant::now();
     loop {
         tokio::select! {
             () = shared.wake.notified() => {}
-            () = tokio::time::sleep(GAP_RETRY), if !gaps.is_empty() => {}
+            () = tokio::time::sleep(RETRY), if !owed.is_empty() => {}
             () = stop.cancelled() => {
-                let mut waiting = shared.waiting.lock();
-                *waiting = Waiting { closed: true, ..Waiting::default() };
+                let mut state = shared.state.lock();
+                *state = State { closed: true, ..State::default() };
                 return;
             }
         }
-        if !gaps.is_empty() && cache.mark_pending_unknown(&gaps).await.is_ok() {
-            gaps.clear();
-        }
-        let waiting = std::mem::take(&mut *shared.waiting.lock());
-        if waiting.acks.is_empty() {
+        let waiting = {
+            let mut state = shared.state.lock();
+            owed.append(&mut state.due);
+            std::mem::take(&mut state.waiting)
+        };
+        if owed.is_empty() {
             continue;
         }
-        let added: Vec<_> = waiting.added.into_iter().collect();
-        if cache.add_pending(&added).await.is_err() {
-            let pairs = added.iter().map(|(_, pairs)| pairs).sum();
-            metrics.ingest.pending_dropped.inc_by(pairs);
-            gaps.extend(added.into_iter().map(|(segment, _)| segment));
-            gaps.sort_unstable();
-            gaps.dedup();
+        owed.sort_unstable();
+        owed.dedup();
+        let now = Instant::now();
+        let is_sent = cache.note_segments(&owed).await.is_ok();
+        {
+            let mut state = shared.state.lock();
+            state
+                .noted
+                .extend(owed.iter().map(|segment| (segment.clone(), now)));
+            if cleaned.elapsed() >= NOTED_FOR {
+                state.noted.retain(|_, at| at.elapsed() < NOTED_FOR);
+                cleaned = now;
+            }
         }
-        for ack in waiting.acks {
+        if is_sent {
+            owed.clear();
+        }
+        for waiting in waiting {
             // Sending fails if the request was cancelled, which is fine.
-            let _ = ack.send(());
+            let _ = waiting.send(());
         }
     }
 }
