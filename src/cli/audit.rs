@@ -20,10 +20,10 @@ use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::text::duration_text;
 use domain::{Clock, Segment, SteadyClock, Window};
-use service::Service;
+use service::{Other, Service};
 use table::{Account, Sample};
 use telemetry::Metrics;
-use tools::audit::{Auditor, AuditorParts, Finding, Keeping};
+use tools::audit::{Auditor, AuditorParts, Finding, Keeping, Verdict};
 use tools::transfer::RetryPolicy;
 
 /// How long requests to an unavailable store or cache are retried.
@@ -58,7 +58,11 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
     let auditing = match client {
         Some(client) => {
             let frame = settings.frame;
-            Auditing::Service(Service::new(client, frame, window, against.clone()))
+            let other = against.clone().map(|store| Other {
+                store,
+                hides_users: args.against == Some(StoreKind::Influx),
+            });
+            Auditing::Service(Service::new(client, frame, window, other))
         }
         None => {
             let store = open(&settings, settings.store.kind, &clock).await?;
@@ -97,7 +101,7 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
         false => print(&account.text())?,
     }
     let is_of_nothing = |found: &&Finding| {
-        let cached = found.cached.as_ref().map_or(0, |cached| cached.count.users);
+        let cached = found.cached.as_ref().map_or(0, |cached| cached.users);
         !args.segments.is_empty() && found.recount.users == 0 && cached == 0
     };
     for finding in findings.iter().filter(is_of_nothing) {
@@ -105,6 +109,13 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
             "warning: segment `{}` has no users: is its name correct?",
             sanitized(finding.segment.as_str())
         ));
+    }
+    let is_too_low = |finding: &Finding| matches!(finding.verdict, Verdict::TooLow(_));
+    if findings.iter().any(is_too_low) {
+        note(
+            "note: a cached count is too low until the next refresh if pairs of earlier days were loaded since it was \
+             computed",
+        );
     }
     match account.unexplained() {
         0 if findings.is_empty() => Err(Failure::failed(
@@ -129,13 +140,14 @@ pub(super) async fn run(mut args: AuditArgs, variables: Variables) -> Result<(),
 /// Refuses combinations of stores and cache that can't be audited, before anything connects.
 fn check(settings: &Settings, by_url: bool, against: Option<StoreKind>) -> Result<(), Failure> {
     let kind = settings.store.kind;
+    if by_url {
+        // Live counts of a service are compared with the store that it records into.
+        return Ok(());
+    }
     if against == Some(kind) {
         return Err(Failure::usage(
             "--against names the configured store itself: give another one",
         ));
-    }
-    if by_url {
-        return Ok(());
     }
     if kind == StoreKind::Embedded {
         return Err(Failure::usage(format!(

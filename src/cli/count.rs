@@ -17,7 +17,6 @@ struct CountResponse {
     as_of: String,
     age_seconds: f64,
     source: String,
-    pending: Option<u64>,
     #[serde(default)]
     stale: bool,
     /// Whether the service has ever seen the segment; missing in responses of version 0.1.0.
@@ -106,11 +105,6 @@ fn sentence(segment: &str, response: &CountResponse) -> String {
         users => format!("{} users", grouped(users)),
     };
     let window = duration_text(response.window_seconds);
-    let pending = match response.pending {
-        Some(0) => String::new(),
-        Some(pending) => format!(", at most {} more pending", grouped(pending)),
-        None => ", how many are pending is unknown".into(),
-    };
     let stale = if response.stale {
         ", STALE: no newer count is available"
     } else {
@@ -122,7 +116,7 @@ fn sentence(segment: &str, response: &CountResponse) -> String {
         ""
     };
     format!(
-        "{segment}: {users} in the last {window} as of {} ({:.1} s ago, from {}{pending}{stale}{never})\n",
+        "{segment}: {users} in the last {window} as of {} ({:.1} s ago, from {}{stale}{never})\n",
         sanitized(&response.as_of),
         response.age_seconds,
         sanitized(&response.source),
@@ -133,14 +127,13 @@ fn sentence(segment: &str, response: &CountResponse) -> String {
 mod tests {
     use super::*;
 
-    fn response(users: u64, pending: Option<u64>, stale: bool) -> CountResponse {
+    fn response(users: u64, stale: bool) -> CountResponse {
         CountResponse {
             users,
             window_seconds: 1_209_600,
             as_of: "2026-11-21T08:00:00Z".into(),
             age_seconds: 0.84,
             source: "memory".into(),
-            pending,
             stale,
             known: Some(users > 0),
         }
@@ -160,13 +153,12 @@ mod tests {
     #[test]
     fn people_read_users_age_and_source() {
         assert_eq!(
-            sentence("sports", &response(12_345, Some(0), false)),
+            sentence("sports", &response(12_345, false)),
             "sports: 12,345 users in the last 14d as of 2026-11-21T08:00:00Z (0.8 s ago, from memory)\n"
         );
-        assert!(sentence("s", &response(1, Some(2), true)).contains(
-            "1 user in the last 14d as of 2026-11-21T08:00:00Z (0.8 s ago, from memory, at most 2 more pending, STALE"
+        assert!(sentence("s", &response(1, true)).contains(
+            "1 user in the last 14d as of 2026-11-21T08:00:00Z (0.8 s ago, from memory, STALE"
         ));
-        assert!(sentence("s", &response(1, None, false)).contains("unknown"));
-        assert!(sentence("s", &response(0, Some(0), false)).contains("from memory, never seen)"));
+        assert!(sentence("s", &response(0, false)).contains("from memory, never seen)"));
     }
 }

@@ -70,6 +70,7 @@ mod redis_store_expiry;
 mod redis_store_faults;
 mod refresh_groups;
 mod refresher;
+mod segment_notes;
 mod serve;
 mod startup;
 mod store_equivalence;

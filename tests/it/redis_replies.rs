@@ -55,17 +55,14 @@ async fn keep(cache: &RedisCache) {
         as_of: Timestamp::now(),
     };
     let window = frame(60).full_window();
-    let kept = async || {
-        let mark = cache.mark(&sports()).await?;
-        cache.put(&sports(), window, count, mark).await
-    };
+    let kept = async || cache.put(&sports(), window, count).await;
     until(kept, Result::is_ok).await.unwrap();
 }
 
 async fn users(cache: &RedisCache) -> Result<Option<u64>, CacheError> {
     let window = frame(60).full_window();
     let cached = cache.get(&sports(), window).await?;
-    Ok(cached.map(|cached| cached.count.users))
+    Ok(cached.map(|count| count.users))
 }
 
 #[tokio::test]

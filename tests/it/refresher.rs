@@ -196,7 +196,7 @@ async fn known_segments_are_recounted_while_the_store_can_not_list() {
     rig.backend.flush();
     assert_eq!(rig.refresh().await, (1, 0));
     let cached = rig.cache.get(&name("a"), rig.full()).await.unwrap();
-    assert_eq!(cached.unwrap().count.users, 2);
+    assert_eq!(cached.unwrap().users, 2);
     rig.backend.flush();
     rig.another_instance()
         .refresher

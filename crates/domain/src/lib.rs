@@ -7,6 +7,7 @@
 mod batch;
 pub mod cache;
 mod clock;
+mod collisions;
 mod count;
 mod erasure;
 pub mod feed;
@@ -25,6 +26,7 @@ mod window;
 
 pub use batch::{Batch, BatchBuilder, Pair};
 pub use clock::{Clock, ManualClock, SteadyClock};
+pub use collisions::hidden_at_most;
 pub use count::{Count, Membership, TrendPoint};
 pub use erasure::Erasure;
 pub use fingerprint_key::FingerprintKey;

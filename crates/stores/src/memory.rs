@@ -7,12 +7,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use domain::cache::{
-    CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark,
-};
+use domain::cache::{CacheError, CountCache, KEEP_NOTED, KEEP_RUN, KnownSegments, LockToken};
 use domain::{Count, Segment, Window};
 
-/// Segments that are kept without any noted pair. The limit keeps requests for made-up names from filling the memory.
+/// Segments that are kept although they are not known. The limit keeps requests for made-up names from filling the memory.
 const MAX_UNKNOWN: usize = 10_000;
 /// Counts that are kept of one segment; more than the number of refreshed windows. The limit keeps requests for made-up
 /// windows from filling the memory.
@@ -29,8 +27,6 @@ struct State {
     entries: HashMap<Segment, Entry>,
     /// The number of entries of unknown segments.
     unknown: usize,
-    /// The epoch of new counters. It increases whenever counters are dropped.
-    epoch: u64,
     /// Until when the list of known segments is complete.
     complete_until: Option<Instant>,
     lock: Option<Lock>,
@@ -40,10 +36,9 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// Whether the segment is on the list of known segments.
-    known: bool,
-    noted: PendingMark,
-    counts: HashMap<Window, (Count, PendingMark)>,
+    /// When the segment was last noted; `None` if it is not known.
+    noted: Option<Instant>,
+    counts: HashMap<Window, Count>,
 }
 
 #[derive(Debug)]
@@ -53,27 +48,29 @@ struct Lock {
 }
 
 impl Entry {
-    /// Stores a count, unless a later one is stored. Evicts the count with the oldest `as_of` at the limit.
-    fn keep(&mut self, window: Window, count: Count, mark: PendingMark) {
+    /// Stores a count, unless a later one is stored, and returns the stored one. Evicts the count with the oldest `as_of` at
+    /// the limit.
+    fn keep(&mut self, window: Window, count: Count) -> Count {
         match self.counts.get(&window) {
-            Some((kept, _)) if kept.as_of > count.as_of => return,
+            Some(kept) if kept.as_of > count.as_of => return *kept,
             Some(_) => {}
             None if self.counts.len() < MAX_WINDOWS => {}
             None => {
-                let oldest = self.counts.iter().min_by_key(|(_, (count, _))| count.as_of);
+                let oldest = self.counts.iter().min_by_key(|(_, count)| count.as_of);
                 if let Some((&oldest, _)) = oldest {
                     self.counts.remove(&oldest);
                 }
             }
         }
-        self.counts.insert(window, (count, mark));
+        self.counts.insert(window, count);
+        count
     }
 
-    /// Whether the widest count found no users and no pair was noted since.
-    fn is_empty(&self) -> bool {
+    /// Whether the widest count found no users, and the segment was not noted recently.
+    fn is_removable(&self) -> bool {
         let widest = self.counts.iter().max_by_key(|(window, _)| **window);
-        widest
-            .is_some_and(|(_, (count, mark))| count.users == 0 && self.noted.since(mark) == Some(0))
+        widest.is_some_and(|(_, count)| count.users == 0)
+            && self.noted.is_none_or(|at| at.elapsed() >= KEEP_NOTED)
     }
 }
 
@@ -81,39 +78,25 @@ impl State {
     fn entry(&mut self, segment: &Segment) -> &mut Entry {
         if !self.entries.contains_key(segment) {
             if self.unknown >= MAX_UNKNOWN {
-                self.entries.retain(|_, entry| entry.known);
+                self.entries.retain(|_, entry| entry.noted.is_some());
                 self.unknown = 0;
-                self.epoch += 1;
             }
             self.unknown += 1;
         }
-        let epoch = self.epoch;
-        self.entries
-            .entry(segment.clone())
-            .or_insert_with(|| Entry {
-                noted: PendingMark {
-                    epoch,
-                    ..PendingMark::default()
-                },
-                ..Entry::default()
-            })
+        self.entries.entry(segment.clone()).or_default()
     }
 
-    fn known_entry(&mut self, segment: &Segment) -> &mut Entry {
-        let newly_known = !std::mem::replace(&mut self.entry(segment).known, true);
-        if newly_known {
+    /// The entry of a segment that is noted now.
+    fn noted_entry(&mut self, segment: &Segment) -> &mut Entry {
+        let before = self.entry(segment).noted.replace(Instant::now());
+        if before.is_none() {
             self.unknown -= 1;
         }
         self.entry(segment)
     }
 
-    fn cached(&self, segment: &Segment, window: Window) -> Option<Cached> {
-        let entry = self.entries.get(segment)?;
-        let (count, mark) = *entry.counts.get(&window)?;
-        Some(Cached {
-            count,
-            pending: entry.noted.since(&mark),
-        })
+    fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
+        self.entries.get(segment)?.counts.get(&window).copied()
     }
 
     /// The lock, if it is held now.
@@ -126,48 +109,28 @@ impl State {
 
 #[async_trait]
 impl CountCache for MemoryCache {
-    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
-        Ok(self.state.lock().cached(segment, window))
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Count>, CacheError> {
+        Ok(self.state.lock().count(segment, window))
     }
 
     async fn get_many(
         &self,
         segments: &[Segment],
         window: Window,
-    ) -> Result<Vec<Option<Cached>>, CacheError> {
+    ) -> Result<Vec<Option<Count>>, CacheError> {
         let state = self.state.lock();
         Ok(segments
             .iter()
-            .map(|segment| state.cached(segment, window))
+            .map(|segment| state.count(segment, window))
             .collect())
     }
 
-    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
-        let mut state = self.state.lock();
-        for (segment, pairs) in added {
-            state.known_entry(segment).noted.noted += pairs;
-        }
-        Ok(())
-    }
-
-    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
+    async fn note_segments(&self, segments: &[Segment]) -> Result<(), CacheError> {
         let mut state = self.state.lock();
         for segment in segments {
-            state.known_entry(segment).noted.gaps += 1;
+            state.noted_entry(segment);
         }
         Ok(())
-    }
-
-    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
-        let state = self.state.lock();
-        let fresh = PendingMark {
-            epoch: state.epoch,
-            ..PendingMark::default()
-        };
-        Ok(state
-            .entries
-            .get(segment)
-            .map_or(fresh, |entry| entry.noted))
     }
 
     async fn put(
@@ -175,21 +138,22 @@ impl CountCache for MemoryCache {
         segment: &Segment,
         window: Window,
         count: Count,
-        mark: PendingMark,
-    ) -> Result<Option<Cached>, CacheError> {
+    ) -> Result<Count, CacheError> {
         let mut state = self.state.lock();
         let entry = if count.users > 0 {
-            state.known_entry(segment)
+            state.noted_entry(segment)
         } else {
             state.entry(segment)
         };
-        entry.keep(window, count, mark);
-        Ok(state.cached(segment, window))
+        Ok(entry.keep(window, count))
     }
 
     async fn segments(&self) -> Result<KnownSegments, CacheError> {
         let state = self.state.lock();
-        let known = state.entries.iter().filter(|(_, entry)| entry.known);
+        let known = state
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.noted.is_some());
         let complete_for = state.complete_until.map_or(Duration::ZERO, |until| {
             until.saturating_duration_since(Instant::now())
         });
@@ -202,13 +166,14 @@ impl CountCache for MemoryCache {
 
     async fn knows(&self, segment: &Segment) -> Result<bool, CacheError> {
         let state = self.state.lock();
-        Ok(state.entries.get(segment).is_some_and(|entry| entry.known))
+        let entry = state.entries.get(segment);
+        Ok(entry.is_some_and(|entry| entry.noted.is_some()))
     }
 
     async fn complete_segments(&self, listed: &[Segment], ttl: Duration) -> Result<(), CacheError> {
         let mut state = self.state.lock();
         for segment in listed {
-            state.known_entry(segment);
+            state.noted_entry(segment);
         }
         state.complete_until = Some(Instant::now() + ttl);
         Ok(())
@@ -219,14 +184,13 @@ impl CountCache for MemoryCache {
         let Some(entry) = state.entries.get(segment) else {
             return Ok(());
         };
-        if !entry.is_empty() {
+        if !entry.is_removable() {
             return Ok(());
         }
-        if !entry.known {
+        if entry.noted.is_none() {
             state.unknown -= 1;
         }
         state.entries.remove(segment);
-        state.epoch += 1;
         Ok(())
     }
 
@@ -271,10 +235,8 @@ impl CountCache for MemoryCache {
 mod tests {
     use std::sync::Arc;
 
-    use proptest::prelude::*;
-
     use super::*;
-    use domain::cache::conformance::{check_cache, check_scenario};
+    use domain::cache::conformance::{check_cache, check_removal};
     use domain::{TimeFrame, Timestamp};
 
     #[tokio::test]
@@ -282,20 +244,10 @@ mod tests {
         check_cache(async || Arc::new(MemoryCache::default()) as Arc<dyn CountCache>).await;
     }
 
-    proptest! {
-        #[test]
-        fn users_and_pending_never_fall_below_the_truth(script: Vec<u8>) {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(async {
-                let cache = MemoryCache::default();
-                let forget = async || {
-                    let mut state = cache.state.lock();
-                    let epoch = state.epoch + 1;
-                    *state = State { epoch, ..State::default() };
-                };
-                check_scenario(&[&cache, &cache], &script, forget).await;
-            });
-        }
+    #[tokio::test(start_paused = true)]
+    async fn removes_segments_without_users() {
+        let time_passes = async || tokio::time::advance(KEEP_NOTED).await;
+        check_removal(&MemoryCache::default(), time_passes).await;
     }
 
     #[tokio::test]
@@ -303,16 +255,18 @@ mod tests {
         let cache = MemoryCache::default();
         let frame = domain::store::conformance::frame(60);
         let known = Segment::new("known").unwrap();
-        cache.add_pending(&[(known.clone(), 1)]).await.unwrap();
+        cache
+            .note_segments(std::slice::from_ref(&known))
+            .await
+            .unwrap();
         let count = Count {
             users: 0,
             as_of: Timestamp::UNIX_EPOCH,
         };
         for index in 0..=2 * MAX_UNKNOWN {
             let unknown = Segment::new(&format!("made up {index}")).unwrap();
-            let mark = cache.mark(&unknown).await.unwrap();
             cache
-                .put(&unknown, frame.full_window(), count, mark)
+                .put(&unknown, frame.full_window(), count)
                 .await
                 .unwrap();
         }
@@ -326,17 +280,13 @@ mod tests {
         let second = Duration::from_secs(1);
         let frame = TimeFrame::new(second * 3_600, second, second).unwrap();
         let sports = Segment::new("sports").unwrap();
-        let mark = cache.mark(&sports).await.unwrap();
         for seconds in 1..=3_600 {
             let count = Count {
                 users: 1,
                 as_of: Timestamp::from_second(1_700_000_000 + seconds).unwrap(),
             };
             let window = frame.window(second * u32::try_from(seconds).unwrap());
-            cache
-                .put(&sports, window.unwrap(), count, mark)
-                .await
-                .unwrap();
+            cache.put(&sports, window.unwrap(), count).await.unwrap();
         }
         assert_eq!(
             cache.state.lock().entries[&sports].counts.len(),

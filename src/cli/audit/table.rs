@@ -45,7 +45,6 @@ struct Row<'a> {
     cached: Option<u64>,
     recounted: u64,
     difference: Option<i64>,
-    pending: Option<u64>,
     age_seconds: Option<f64>,
     as_of: String,
     verdict: &'static str,
@@ -58,15 +57,14 @@ fn row(finding: &Finding) -> Row<'_> {
     let cached = finding.cached;
     let recounted = finding.recount.users;
     let age = cached.map(|cached| {
-        let age = finding.recount.as_of.duration_since(cached.count.as_of);
+        let age = finding.recount.as_of.duration_since(cached.as_of);
         age.as_millis().max(0) as f64 / 1000.0
     });
     Row {
         segment: finding.segment.as_str(),
-        cached: cached.map(|cached| cached.count.users),
+        cached: cached.map(|cached| cached.users),
         recounted,
-        difference: cached.map(|cached| signed(cached.count.users, recounted)),
-        pending: cached.and_then(|cached| cached.pending),
+        difference: cached.map(|cached| signed(cached.users, recounted)),
         age_seconds: age,
         as_of: finding.recount.as_of.to_string(),
         verdict: finding.verdict.name(),
@@ -189,7 +187,6 @@ impl Account<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::cache::Cached;
     use domain::store::conformance::frame;
     use domain::{Count, Segment, Timestamp};
     use tools::audit::Against;
@@ -204,10 +201,7 @@ mod tests {
     fn finding(name: &str, cached: Option<u64>, users: u64, verdict: Verdict) -> Finding {
         Finding {
             segment: Segment::new(name).unwrap(),
-            cached: cached.map(|users| Cached {
-                count: count(users, 0),
-                pending: Some(2),
-            }),
+            cached: cached.map(|users| count(users, 0)),
             recount: count(users, 12),
             verdict,
             against: None,
@@ -217,7 +211,7 @@ mod tests {
     #[test]
     fn people_and_scripts_read_the_same() {
         let mut findings = vec![
-            finding("a b", Some(1_200), 1_202, Verdict::Pending(2)),
+            finding("a b", Some(1_200), 1_202, Verdict::Seen(5)),
             finding("🏀", Some(9), 3, Verdict::TooHigh(6)),
             finding("new", None, 1, Verdict::NotCached),
         ];
@@ -232,7 +226,7 @@ mod tests {
         assert_eq!(
             account.text(),
             "CACHED  RECOUNTED  DIFFERENCE     AGE  EXPLANATION              SEGMENT\n \
-             1,200      1,202          +2  12.0 s  2 pairs pending          a b\n     \
+             1,200      1,202          +2  12.0 s  up to 5 seen since       a b\n     \
              9          3          -6  12.0 s  UNEXPLAINED: 6 too high  🏀\n     \
              -          1           -       -  not cached               new\n\
              3 segments (a sample of 40, seed 7) over 1h: 1 unexplained, 1 not cached\n"

@@ -73,7 +73,7 @@ async fn posted_pairs_are_counted() {
         count.json,
         json!({
             "segment": "sports", "users": 3, "window_seconds": 1_209_600, "as_of": NOON_TEXT,
-            "age_seconds": 0.0, "source": "store", "pending": 0, "stale": false, "known": true,
+            "age_seconds": 0.0, "source": "store", "stale": false, "known": true,
         })
     );
     assert_eq!(app.users("news").await, 2);

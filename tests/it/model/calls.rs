@@ -187,7 +187,6 @@ impl World {
                 became: Became::UnderWay,
                 erased: None,
                 is_in_doubt: false,
-                is_unreported: false,
             };
             self.truth.send(sent, now);
         }

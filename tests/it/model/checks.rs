@@ -80,42 +80,6 @@ fn ahead(truth: &Truth, time: &Time, segment: usize, as_of: Timestamp) -> Users 
     later.map(|pair| pair.user).collect()
 }
 
-/// `users + pending` is at least the number of users that were acknowledged before the call began and are in the window
-/// now.
-pub fn bound(
-    truth: &Truth,
-    time: &Time,
-    segment: usize,
-    answer: &CountResult,
-    begun: Begun,
-    now: Timestamp,
-    own: Option<usize>,
-) -> Result<(), String> {
-    let Some(pending) = answer.pending else {
-        return Ok(());
-    };
-    let counted = time.before(answer.count.as_of);
-    // A store that has seen a later instant counts as of that instant.
-    let now = now.max(answer.count.as_of);
-    let first = slot(now) + 1 - u64::from(answer.window.slots());
-    let there = truth.of(segment, first..=u64::MAX).filter(|pair| {
-        // An instance that could not update the cache for its pairs does not trust the cache itself.
-        let is_told = !pair.is_unreported || own == Some(pair.at) || pair.is_sure(counted);
-        pair.is_sure(begun.moment) && is_told
-    });
-    let there: Users = there.map(|pair| pair.user).collect();
-    let there = &there - &ahead(truth, time, segment, answer.count.as_of);
-    promise!(
-        answer.count.users + pending >= there.len() as u64,
-        "{:?} over {} slots: {} users and {pending} pending as of {}, although it contains {there:?}",
-        SEGMENTS[segment],
-        answer.window.slots(),
-        answer.count.users,
-        answer.count.as_of
-    );
-    Ok(())
-}
-
 /// Checks age and provenance.
 pub fn provenance(
     time: &Time,
@@ -150,10 +114,6 @@ pub fn provenance(
     promise!(
         !answer.stale || was_faulty,
         "stale, although the store was available all the time"
-    );
-    promise!(
-        answer.source != Source::Memory || answer.pending.is_none(),
-        "a count from memory has `pending`"
     );
     Ok(())
 }

@@ -1,17 +1,13 @@
 //! An instance's connection to the store or to the cache: a wire in this process, or a proxy in front of a real server.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::steps::{Call, Fate, Mode};
-use super::wire::{HeldCall, Report, Wire};
+use super::wire::{HeldCall, Wire};
 use crate::support::proxy::Proxy;
-
-/// The time after a connection recovers until its user has noticed, and has reported the gaps.
-const RECOVERY: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub enum Connection {
@@ -90,22 +86,6 @@ impl Connection {
     pub fn note_kill(&self) {
         if let Self::Proxied(proxied) = self {
             proxied.state.lock().1 = Some(Instant::now());
-        }
-    }
-
-    /// What was reported about pending counters since the last call. Behind a proxy only the possibilities are known.
-    pub fn take_reports(&self) -> Vec<Report> {
-        match self {
-            Self::Wire(wire) => wire.take_reports(),
-            Self::Proxied(proxied) => {
-                let since = Instant::now().checked_sub(RECOVERY);
-                let all = super::steps::SEGMENTS.len();
-                let names = (0..all).map(super::world::segment).collect();
-                match since.is_none_or(|since| proxied.was_faulty(since)) {
-                    true => vec![Report::NotNoted(names)],
-                    false => vec![Report::Gap(names)],
-                }
-            }
         }
     }
 

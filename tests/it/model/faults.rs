@@ -36,14 +36,14 @@ impl World {
 
     pub async fn flush(&self) {
         match &self.shared.site {
-            Site::Local { cache_backend, .. } => cache_backend.flush(&self.settings.frame).await,
+            Site::Local { cache_backend, .. } => cache_backend.flush(),
             Site::Remote(servers) => servers.flush_cache().await,
         }
     }
 
     pub async fn kill_cache(&self) {
         match &self.shared.site {
-            Site::Local { cache_backend, .. } => cache_backend.flush(&self.settings.frame).await,
+            Site::Local { cache_backend, .. } => cache_backend.flush(),
             Site::Remote(servers) => servers.kill_cache().await,
         }
         for instance in &self.instances {

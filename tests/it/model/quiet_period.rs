@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::Window;
 use domain::store::PairStore;
-use engine::counts::{CountResult, Source};
+use engine::counts::CountResult;
 use engine::refresher::Outcome;
 use tokio::time::sleep;
 
@@ -23,12 +23,6 @@ const DELIVERY: Duration = Duration::from_secs(180);
 
 /// Longer than any call to a server takes.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Whether nothing is wrong or in flight. A count that the cache missed is served from memory until the next one.
-fn is_quiet(answer: &CountResult, is_kept: bool) -> bool {
-    let is_settled = answer.pending == Some(0) || answer.source == Source::Memory;
-    !answer.stale && (!is_kept || is_settled)
-}
 
 impl World {
     pub async fn quiet(&mut self) -> Result<(), String> {
@@ -97,7 +91,7 @@ impl World {
             }
             if is_delivered {
                 if self.is_remote() {
-                    // Gaps are reported within a tenth of a second.
+                    // Segments are noted within a tenth of a second.
                     sleep(Duration::from_millis(300)).await;
                 }
                 return Ok(());
@@ -120,7 +114,6 @@ impl World {
         index: usize,
         window: Window,
         fresh: bool,
-        is_kept: bool,
     ) -> Result<CountResult, String> {
         let counts = self.instances[at].headcount.counts();
         let mut tries = if self.is_remote() { 50 } else { 1 };
@@ -128,7 +121,7 @@ impl World {
             let answer = counts.get(&segment(index), window, fresh).await;
             let answer = answer.map_err(|error| error.to_string())?;
             tries -= 1;
-            if is_quiet(&answer, is_kept) || tries == 0 {
+            if !answer.stale || tries == 0 {
                 return Ok(answer);
             }
             sleep(Duration::from_millis(100)).await;
@@ -148,10 +141,7 @@ impl World {
                 for fresh in [false, true] {
                     // A segment without users may be unknown to the instance that recounts.
                     let is_new = fresh || (number < RECOUNTED && is_there);
-                    // A segment that is not recounted is not in the cache, and the pairs since its last count are
-                    // unknown.
-                    let is_kept = number < RECOUNTED && is_there;
-                    let answer = self.quietly(at, index, window, fresh, is_kept).await?;
+                    let answer = self.quietly(at, index, window, fresh).await?;
                     let told = format!("instance {at}: {answer:?} of {name:?}");
                     let now = self.shared.time.note();
                     let time = &self.shared.time;
@@ -159,7 +149,7 @@ impl World {
                     let by = is_new.then_some(began);
                     checks::count(&self.truth, time, index, window, counted, by, now)
                         .map_err(|broken| format!("{broken}\nin the quiet period: {told}"))?;
-                    promise!(is_quiet(&answer, is_kept), "not quiet: {told}");
+                    promise!(!answer.stale, "not quiet: {told}");
                     // An earlier count may still be recent where no user is left.
                     if number == 0 && counted.users > 0 && is_new {
                         there.insert(name.to_owned());

@@ -49,31 +49,6 @@ fn an_expired_count_is_stale_in_every_response() {
     );
 }
 
-/// A caller that joined a load in flight received its result, including `pending`.
-#[test]
-fn a_request_that_joins_a_load_gets_no_pending() {
-    let setup = Setup {
-        instances: 2,
-        ..ONE
-    };
-    let answers_late = Step::Next {
-        at: 0,
-        call: Call::Get,
-        fate: Fate::HeldAfter,
-    };
-    let (first, joins) = (count(false), count(false));
-    let answers = Step::Release(0);
-    let steps = vec![
-        count(false),
-        answers_late,
-        first,
-        write(1, 0),
-        joins,
-        answers,
-    ];
-    keeps(setup, steps);
-}
-
 /// The cache was unavailable when the store was counted. Later reads returned the earlier count.
 #[test]
 fn a_cache_that_missed_a_count_returns_no_earlier_one() {
@@ -210,7 +185,7 @@ fn a_fresh_count_of_a_live_store_does_not_wait_for_the_cache() {
     };
     let holds = || Step::Next {
         at: 0,
-        call: Call::Mark,
+        call: Call::Put,
         fate: Fate::HeldBefore,
     };
     let refresh = Step::Refresh { at: 0, only: None };

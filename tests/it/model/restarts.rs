@@ -11,7 +11,6 @@ impl World {
         instance.kill(&left);
         self.release_of(at);
         self.abandon(at);
-        self.truth.orphan(at);
         self.instances[at] = Instance::start(&self.shared, left).await;
     }
 
@@ -19,8 +18,9 @@ impl World {
         self.instances[at].store.restore();
         self.instances[at].cache.restore();
         self.release_of(at);
-        // Requests are drained before the service is shut down.
-        for _ in 0..100 {
+        // Requests are drained before the service is shut down. A refresh that could not reach the cache retries twice, after
+        // half a second each, and each round is at least a millisecond.
+        for _ in 0..2_000 {
             self.settle().await?;
             if self.running.iter().all(|running| running.call.at != at) {
                 break;
@@ -38,7 +38,6 @@ impl World {
             self.running
         );
         self.known.retain(|(of, _, _), _| *of != at);
-        self.truth.orphan(at);
         let instance = Instance::start(&self.shared, spool).await;
         self.instances.insert(at, instance);
         Ok(())

@@ -22,8 +22,6 @@ pub struct Sent {
     pub erased: Option<Moment>,
     /// Its user may have been erased, so it may not be counted any more.
     pub is_in_doubt: bool,
-    /// Its instance could not update the cache for it, nor report the gap.
-    pub is_unreported: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,16 +186,6 @@ impl Truth {
         })
     }
 
-    /// Instance `at` restarted, and no longer knows which pairs the cache lacks.
-    pub fn orphan(&mut self, at: usize) {
-        for pair in &mut self.pairs {
-            let is_lost = pair.at == at && pair.is_unreported;
-            if is_lost && matches!(pair.became, Became::Stored(_)) {
-                pair.at = usize::MAX;
-            }
-        }
-    }
-
     /// All spools are empty.
     pub fn all_delivered(&mut self, now: Moment) {
         for pair in &mut self.pairs {
@@ -210,16 +198,5 @@ impl Truth {
     /// Every instance has read every erasure.
     pub fn all_erasures_read(&mut self) {
         self.erased.clear();
-    }
-
-    /// Instance `at` could not add its pairs of these segments to the pending counters, or has reported the gap now.
-    pub fn note_unreported(&mut self, at: usize, segments: &[usize], is_unreported: bool) {
-        for pair in &mut self.pairs {
-            let is_concerned = pair.at == at && segments.contains(&pair.segment);
-            // A failed update belongs to a request, or a delivery, that is not finished.
-            if is_concerned && (!is_unreported || !matches!(pair.became, Became::Stored(_))) {
-                pair.is_unreported = is_unreported;
-            }
-        }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use domain::Segment;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -53,14 +52,6 @@ struct State {
     is_dead: bool,
     next: Vec<(Call, Fate)>,
     last_fault: Option<Instant>,
-    reports: Vec<Report>,
-}
-
-/// What an instance reported about pending pairs, or failed to report.
-#[derive(Debug)]
-pub enum Report {
-    NotNoted(Vec<Segment>),
-    Gap(Vec<Segment>),
 }
 
 /// A call waits for this.
@@ -83,7 +74,6 @@ impl Wire {
             is_dead: false,
             next: Vec::new(),
             last_fault: None,
-            reports: Vec::new(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -146,17 +136,6 @@ impl Wire {
 
     pub fn kill(&self) {
         self.state.lock().is_dead = true;
-    }
-
-    pub fn report(&self, report: Report) {
-        let mut state = self.state.lock();
-        if !state.is_dead {
-            state.reports.push(report);
-        }
-    }
-
-    pub fn take_reports(&self) -> Vec<Report> {
-        std::mem::take(&mut self.state.lock().reports)
     }
 
     fn note_fault(&self) {

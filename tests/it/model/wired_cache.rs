@@ -1,29 +1,24 @@
 //! A cache behind a wire: the cache in memory, whose calls fail like those of a server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::cache::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
-use domain::{Count, Segment, TimeFrame, Timestamp, Window};
+use domain::cache::{CacheError, CountCache, KnownSegments, LockToken};
+use domain::{Count, Segment, Window};
 use parking_lot::Mutex;
 use stores::memory::MemoryCache;
 
 use super::steps::{Call, Fate};
-use super::wire::{Course, Report, Wire};
+use super::wire::{Course, Wire};
 
 /// How long a call waits for its response. It may be executed later all the same.
 const PATIENCE: Duration = Duration::from_millis(50);
-
-/// More than the number of epochs that the counters use in one run of the cache.
-const EPOCHS_OF_A_LIFE: usize = 300;
 
 /// The cache that all instances share.
 #[derive(Debug, Default)]
 pub struct CacheBackend {
     cache: Mutex<Arc<MemoryCache>>,
-    lives: AtomicUsize,
 }
 
 impl CacheBackend {
@@ -31,22 +26,9 @@ impl CacheBackend {
         Arc::clone(&self.cache.lock())
     }
 
-    /// Loses all data. Counters that begin later have another epoch than any before.
-    pub async fn flush(&self, frame: &TimeFrame) {
-        let fresh = MemoryCache::default();
-        let stranger = Segment::new("a stranger").unwrap();
-        let nobody = Count {
-            users: 0,
-            as_of: Timestamp::UNIX_EPOCH,
-        };
-        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        for _ in 0..life * EPOCHS_OF_A_LIFE {
-            let mark = fresh.mark(&stranger).await.unwrap();
-            let window = frame.full_window();
-            fresh.put(&stranger, window, nobody, mark).await.unwrap();
-            fresh.remove_segment(&stranger).await.unwrap();
-        }
-        *self.cache.lock() = Arc::new(fresh);
+    /// Loses all data.
+    pub fn flush(&self) {
+        *self.cache.lock() = Arc::default();
     }
 }
 
@@ -104,7 +86,7 @@ impl WiredCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl CountCache for WiredCache {
-    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Count>, CacheError> {
         let segment = segment.clone();
         let get = async move |cache: Arc<MemoryCache>| cache.get(&segment, window).await;
         self.via(Call::Get, get).await
@@ -114,37 +96,16 @@ impl CountCache for WiredCache {
         &self,
         segments: &[Segment],
         window: Window,
-    ) -> Result<Vec<Option<Cached>>, CacheError> {
+    ) -> Result<Vec<Option<Count>>, CacheError> {
         let segments = segments.to_vec();
         let get = async move |cache: Arc<MemoryCache>| cache.get_many(&segments, window).await;
         self.via(Call::Get, get).await
     }
 
-    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
-        let owned = added.to_vec();
-        let note = async move |cache: Arc<MemoryCache>| cache.add_pending(&owned).await;
-        let answer = self.via(Call::Note, note).await;
-        if answer.is_err() {
-            let names = added.iter().map(|(segment, _)| segment.clone());
-            self.wire.report(Report::NotNoted(names.collect()));
-        }
-        answer
-    }
-
-    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
-        let owned = segments.to_vec();
-        let mark = async move |cache: Arc<MemoryCache>| cache.mark_pending_unknown(&owned).await;
-        let answer = self.via(Call::Gap, mark).await;
-        if answer.is_ok() {
-            self.wire.report(Report::Gap(segments.to_vec()));
-        }
-        answer
-    }
-
-    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
-        let segment = segment.clone();
-        let mark = async move |cache: Arc<MemoryCache>| cache.mark(&segment).await;
-        self.via(Call::Mark, mark).await
+    async fn note_segments(&self, segments: &[Segment]) -> Result<(), CacheError> {
+        let segments = segments.to_vec();
+        let note = async move |cache: Arc<MemoryCache>| cache.note_segments(&segments).await;
+        self.via(Call::Note, note).await
     }
 
     async fn put(
@@ -152,11 +113,9 @@ impl CountCache for WiredCache {
         segment: &Segment,
         window: Window,
         count: Count,
-        mark: PendingMark,
-    ) -> Result<Option<Cached>, CacheError> {
+    ) -> Result<Count, CacheError> {
         let segment = segment.clone();
-        let put =
-            async move |cache: Arc<MemoryCache>| cache.put(&segment, window, count, mark).await;
+        let put = async move |cache: Arc<MemoryCache>| cache.put(&segment, window, count).await;
         self.via(Call::Put, put).await
     }
 

@@ -19,7 +19,6 @@ use super::instance::{self, Instance, Shared, Site};
 use super::servers::Servers;
 use super::steps::{Case, MINUTE, Mode, Part, SEGMENTS, Setup, Step, WINDOWS};
 use super::truth::Truth;
-use super::wire::Report;
 use super::wired_store::StoreBackend;
 
 /// The initial time of the clock: 2026-11-21T12:00:00Z.
@@ -245,16 +244,6 @@ impl World {
     }
 
     async fn collect(&mut self) -> Result<(), String> {
-        for at in 0..self.instances.len() {
-            for report in self.instances[at].cache.take_reports() {
-                let (Report::NotNoted(names) | Report::Gap(names)) = &report;
-                let numbers: Vec<_> = (0..SEGMENTS.len())
-                    .filter(|index| names.contains(&segment(*index)))
-                    .collect();
-                let is_unreported = matches!(report, Report::NotNoted(_));
-                self.truth.note_unreported(at, &numbers, is_unreported);
-            }
-        }
         let (finished, running): (Vec<_>, Vec<_>) = self
             .running
             .drain(..)

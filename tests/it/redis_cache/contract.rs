@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use domain::cache::conformance::{check_cache, check_scenario};
-use domain::cache::{Cached, CountCache, LockToken};
-use domain::{Count, Timestamp};
-use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
-use stores::redis::cache::RedisCache;
+use domain::cache::conformance::{check_cache, check_removal};
+use domain::cache::{CountCache, KEEP_NOTED, LockToken};
+use domain::{Count, Segment, Timestamp};
 
-use super::{cache_with_long_timeouts, count, pending, refresh, sports, window};
+use super::{cache_with_long_timeouts, count, refresh, sports, window};
 use crate::support::redis::{Redis, RedisCluster};
 
 fn next_prefix() -> String {
@@ -49,57 +46,35 @@ async fn keeps_the_promises_on_a_cluster() {
             "a node of the cluster has no key"
         );
     }
-    let one = cache_with_long_timeouts(&url, "both");
-    let other = cache_with_long_timeouts(&url, "both");
-    check_scenarios(one, other, 16, || {
-        for node in cluster.nodes() {
-            node.cli(&["FLUSHALL"]);
-        }
-    });
+    let cache = cache_with_long_timeouts(&url, "removal");
+    let nodes: Vec<_> = cluster.nodes().iter().collect();
+    check_removal(&*cache, async || time_passes(&nodes, "removal:segments")).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn users_plus_pending_is_never_too_low() {
+#[tokio::test]
+async fn removes_segments_without_users() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let one = cache_with_long_timeouts(&redis.url(), "both");
-    let other = cache_with_long_timeouts(&redis.url(), "both");
-    check_scenarios(one, other, 64, || {
-        redis.cli(&["FLUSHALL"]);
-    });
+    let cache = cache_with_long_timeouts(&redis.url(), "headcount");
+    check_removal(&*cache, async || {
+        time_passes(&[&redis], "headcount:segments")
+    })
+    .await;
 }
 
-/// Random interleavings of two clients and of the loss of all data.
-fn check_scenarios(
-    one: Arc<RedisCache>,
-    other: Arc<RedisCache>,
-    cases: u32,
-    mut flush: impl FnMut(),
-) {
-    let flush = std::cell::RefCell::new(&mut flush);
-    let mut runner = TestRunner::new(Config {
-        cases,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let checked = runner.run(&proptest::collection::vec(any::<u8>(), 0..60), |script| {
-        flush.borrow_mut()();
-        let forget = async || flush.borrow_mut()();
-        let clients: [&dyn CountCache; 2] = [&*one, &*other];
-        tokio::task::block_in_place(|| {
-            let runtime = tokio::runtime::Handle::current();
-            runtime.block_on(check_scenario(&clients, &script, forget));
-        });
-        Ok(())
-    });
-    if let Err(error) = checked {
-        panic!("{error}");
+/// Moves the times of all notes back.
+fn time_passes(nodes: &[&Redis], list: &str) {
+    let by = format!("-{}", KEEP_NOTED.as_millis());
+    for node in nodes {
+        for member in node.cli(&["ZRANGE", list, "0", "-1"]).lines() {
+            node.cli(&["ZINCRBY", list, &by, member]);
+        }
     }
 }
 
 #[tokio::test]
-async fn two_instances_share_counters_and_the_lock() {
+async fn two_instances_share_counts_segments_and_the_lock() {
     let Some(redis) = Redis::start().await else {
         return;
     };
@@ -108,14 +83,12 @@ async fn two_instances_share_counters_and_the_lock() {
         cache_with_long_timeouts(&redis.url(), "both"),
     );
     refresh(&*one, 5).await;
-    other.add_pending(&[(sports(), 2)]).await.unwrap();
-    one.add_pending(&[(sports(), 1)]).await.unwrap();
-    let expected = Some(Cached {
-        count: count(5),
-        pending: Some(3),
-    });
-    assert_eq!(one.get(&sports(), window()).await.unwrap(), expected);
-    assert_eq!(other.get(&sports(), window()).await.unwrap(), expected);
+    let kept = other.get(&sports(), window()).await.unwrap();
+    assert_eq!(kept, Some(count(5)));
+    let news = Segment::new("news").unwrap();
+    let noted = std::slice::from_ref(&news);
+    other.note_segments(noted).await.unwrap();
+    assert!(one.knows(&news).await.unwrap());
 
     let minute = Duration::from_secs(60);
     let (ours, theirs) = (LockToken::random(), LockToken::random());
@@ -135,7 +108,7 @@ async fn reads_do_not_write() {
     };
     let cache = cache_with_long_timeouts(&redis.url(), "headcount");
     refresh(&*cache, 1).await;
-    cache.add_pending(&[(sports(), 1)]).await.unwrap();
+    cache.note_segments(&[sports()]).await.unwrap();
     let minute = Duration::from_mins(1);
     cache.complete_segments(&[sports()], minute).await.unwrap();
     let changes = || {
@@ -148,7 +121,7 @@ async fn reads_do_not_write() {
     };
     let before = changes();
     for _ in 0..10 {
-        assert_eq!(pending(&*cache).await, Some(1));
+        assert!(cache.get(&sports(), window()).await.unwrap().is_some());
         cache.get_many(&[sports()], window()).await.unwrap();
         assert_eq!(cache.segments().await.unwrap().names, [sports()]);
         cache.ping().await.unwrap();
@@ -163,30 +136,23 @@ async fn a_count_from_the_future_is_stored_as_of_now() {
         return;
     };
     let cache = cache_with_long_timeouts(&redis.url(), "headcount");
-    let mark = cache.mark(&sports()).await.unwrap();
     let now = |users, seconds: i64| {
         let micros = Timestamp::now().as_microsecond() + seconds * 1_000_000;
         let as_of = Timestamp::from_microsecond(micros).unwrap();
         Count { users, as_of }
     };
     let ahead = now(1, 1800);
-    let kept = cache.put(&sports(), window(), ahead, mark).await.unwrap();
-    let kept = kept.unwrap().count;
+    let kept = cache.put(&sports(), window(), ahead).await.unwrap();
     assert_eq!(kept.users, 1);
     assert!(kept.as_of <= Timestamp::now(), "{kept:?}");
     let right = now(2, 0);
-    let kept = cache.put(&sports(), window(), right, mark).await.unwrap();
-    assert_eq!(
-        kept.unwrap().count,
-        right,
-        "the count of a right clock is later"
-    );
+    let kept = cache.put(&sports(), window(), right).await.unwrap();
+    assert_eq!(kept, right, "the count of a right clock is later");
 
-    // A count that an earlier version stored unchanged.
-    let key = "headcount:{sports}:count:3600";
-    let micros = ahead.as_of.as_microsecond().to_string();
-    redis.cli(&["HSET", key, "as_of", &micros]);
+    // A count that was stored unchanged, before the server's clock was set back.
+    let stored = format!("1 {}", ahead.as_of.as_microsecond());
+    redis.cli(&["HSET", "headcount:{sports}:counts", "3600", &stored]);
     let right = now(3, 0);
-    let kept = cache.put(&sports(), window(), right, mark).await.unwrap();
-    assert_eq!(kept.unwrap().count, right);
+    let kept = cache.put(&sports(), window(), right).await.unwrap();
+    assert_eq!(kept, right);
 }

@@ -62,6 +62,6 @@ async fn a_wrong_password_is_reported_and_a_right_one_is_used() {
         "3",
         "EXISTS",
     ];
-    let exists = redis.cli(&[&cli[..], &["headcount:{sports}:pending"]].concat());
+    let exists = redis.cli(&[&cli[..], &["headcount:{sports}:counts"]].concat());
     assert_eq!(exists, "1", "in database 3");
 }

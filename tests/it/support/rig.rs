@@ -122,7 +122,7 @@ impl Rig {
         }
     }
 
-    /// Records users and adds them to the pending counters, as ingest does.
+    /// Records users and notes the segment, as ingest does.
     pub async fn record(&self, users: &[&str], segment: &str) {
         self.record_in(users, &[segment]).await;
     }
@@ -138,9 +138,8 @@ impl Rig {
             }
         }
         self.store.record(&builder.finish()).await.unwrap();
-        let pairs = users.len() as u64;
-        let added: Vec<_> = segments.iter().map(|text| (name(text), pairs)).collect();
-        self.cache.add_pending(&added).await.unwrap();
+        let segments: Vec<_> = segments.iter().map(|text| name(text)).collect();
+        self.cache.note_segments(&segments).await.unwrap();
     }
 
     pub fn full(&self) -> Window {

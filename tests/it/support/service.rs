@@ -214,10 +214,10 @@ impl Service {
     }
 
     /// Posts one JSON body and requires a 200.
-    pub async fn post_body(&self, body: &'static str) {
+    pub async fn post_body(&self, body: impl Into<String>) {
         let post = self.client.post(format!("{}/v1/pairs", self.url()));
         let post = post.header("content-type", "application/json");
-        let response = post.body(body).send().await.unwrap();
+        let response = post.body(body.into()).send().await.unwrap();
         assert_eq!(response.status(), 200);
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use domain::cache::{CacheError, Cached, CountCache, KnownSegments, LockToken, PendingMark};
+use domain::cache::{CacheError, CountCache, KnownSegments, LockToken};
 use domain::{Count, Segment, Window};
 use parking_lot::Mutex;
 use stores::memory::MemoryCache;
@@ -32,6 +32,7 @@ pub struct SharedCache {
     unavailable: AtomicBool,
     unlocks_fail: AtomicU64,
     lists: AtomicU64,
+    notes: AtomicU64,
 }
 
 impl SharedCache {
@@ -56,6 +57,11 @@ impl SharedCache {
         self.lists.load(Ordering::SeqCst)
     }
 
+    /// How often segments were noted, whether or not it was available.
+    pub fn notes(&self) -> u64 {
+        self.notes.load(Ordering::SeqCst)
+    }
+
     fn reach(&self) -> Result<Arc<MemoryCache>, CacheError> {
         match self.unavailable.load(Ordering::SeqCst) {
             true => Err(CacheError::Unavailable("switched off".to_owned())),
@@ -67,20 +73,13 @@ impl SharedCache {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl CountCache for SharedCache {
-    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Count>, CacheError> {
         self.reach()?.get(segment, window).await
     }
 
-    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
-        self.reach()?.add_pending(added).await
-    }
-
-    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
-        self.reach()?.mark_pending_unknown(segments).await
-    }
-
-    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
-        self.reach()?.mark(segment).await
+    async fn note_segments(&self, segments: &[Segment]) -> Result<(), CacheError> {
+        self.notes.fetch_add(1, Ordering::SeqCst);
+        self.reach()?.note_segments(segments).await
     }
 
     async fn put(
@@ -88,16 +87,15 @@ impl CountCache for SharedCache {
         segment: &Segment,
         window: Window,
         count: Count,
-        mark: PendingMark,
-    ) -> Result<Option<Cached>, CacheError> {
-        self.reach()?.put(segment, window, count, mark).await
+    ) -> Result<Count, CacheError> {
+        self.reach()?.put(segment, window, count).await
     }
 
     async fn get_many(
         &self,
         segments: &[Segment],
         window: Window,
-    ) -> Result<Vec<Option<Cached>>, CacheError> {
+    ) -> Result<Vec<Option<Count>>, CacheError> {
         self.reach()?.get_many(segments, window).await
     }
 

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cached, CountCache, LockToken, PendingMark};
+use super::{CountCache, LockToken};
 use crate::store::conformance::HOSTILE_NAMES;
 use crate::{Count, Segment, TimeFrame, Timestamp, Window};
 
@@ -22,16 +22,12 @@ const LONG: Duration = Duration::from_secs(60);
 /// How long a check waits for something with a TTL of 30 ms to expire.
 const EXPIRY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs every check.
+/// Runs every check but [`check_removal`].
 pub async fn check_cache(new: impl AsyncFn() -> Arc<dyn CountCache>) {
     check_empty(&*new().await).await;
     check_put_and_get(&*new().await).await;
     check_only_newer_counts_are_kept(&*new().await).await;
-    check_pending(&*new().await).await;
-    check_gaps(&*new().await).await;
-    check_marks_of_a_former_life(&*new().await).await;
     check_known_segments(&*new().await).await;
-    check_remove_segment(&*new().await).await;
     check_hostile_names(&*new().await).await;
     check_get_many(&*new().await).await;
     check_lock(&*new().await).await;
@@ -75,21 +71,10 @@ async fn names(cache: &dyn CountCache) -> BTreeSet<String> {
     names
 }
 
-async fn pending(cache: &dyn CountCache, segment: &Segment) -> Option<u64> {
-    cache.get(segment, hour()).await.unwrap().unwrap().pending
-}
-
 /// Puts a count, and checks that `put` and a later `get` return the same.
-async fn keep(
-    cache: &dyn CountCache,
-    segment: &Segment,
-    window: Window,
-    count: Count,
-    mark: PendingMark,
-) {
-    let kept = cache.put(segment, window, count, mark).await.unwrap();
-    assert!(kept.is_some(), "a put leaves a count");
-    assert_eq!(kept, cache.get(segment, window).await.unwrap());
+async fn keep(cache: &dyn CountCache, segment: &Segment, window: Window, count: Count) {
+    let kept = cache.put(segment, window, count).await.unwrap();
+    assert_eq!(cache.get(segment, window).await.unwrap(), Some(kept));
 }
 
 /// An empty cache knows nothing, and accepts calls with empty lists.
@@ -105,35 +90,25 @@ pub async fn check_empty(cache: &dyn CountCache) {
     assert!(known.names.is_empty(), "no known segments");
     assert!(!known.complete, "an empty list is not complete");
     assert_eq!(known.complete_for, Duration::ZERO);
-    cache.add_pending(&[]).await.unwrap();
-    cache.mark_pending_unknown(&[]).await.unwrap();
+    cache.note_segments(&[]).await.unwrap();
     assert_eq!(cache.get_many(&[], hour()).await.unwrap(), []);
     cache.remove_segment(&unknown).await.unwrap();
-    cache.mark(&unknown).await.unwrap();
-    assert!(
-        names(cache).await.is_empty(),
-        "a mark makes no segment known"
-    );
+    assert!(names(cache).await.is_empty(), "still no known segments");
 }
 
 /// `get` returns what was put, separately for each segment and window, to the microsecond.
 pub async fn check_put_and_get(cache: &dyn CountCache) {
     let (sports, news) = (segment("sports"), segment("news"));
-    let mark = cache.mark(&sports).await.unwrap();
-    keep(cache, &sports, hour(), count(u64::MAX, 1), mark).await;
-    keep(cache, &sports, minutes(7), count(0, 2), mark).await;
-    let mark = cache.mark(&news).await.unwrap();
-    keep(cache, &news, hour(), count(3, 3), mark).await;
-    for (segment, window, count) in [
+    let puts = [
         (&sports, hour(), count(u64::MAX, 1)),
         (&sports, minutes(7), count(0, 2)),
         (&news, hour(), count(3, 3)),
-    ] {
-        let expected = Cached {
-            count,
-            pending: Some(0),
-        };
-        assert_eq!(cache.get(segment, window).await.unwrap(), Some(expected));
+    ];
+    for (segment, window, count) in puts {
+        keep(cache, segment, window, count).await;
+    }
+    for (segment, window, count) in puts {
+        assert_eq!(cache.get(segment, window).await.unwrap(), Some(count));
     }
     assert_eq!(
         cache.get(&news, minutes(7)).await.unwrap(),
@@ -145,7 +120,6 @@ pub async fn check_put_and_get(cache: &dyn CountCache) {
 /// A count older than the stored one changes nothing; a count as of the same instant replaces it.
 pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
     let sports = segment("sports");
-    let mark = cache.mark(&sports).await.unwrap();
     for (put, kept) in [
         (count(10, 0), count(10, 0)),
         (count(9, -1), count(10, 0)),
@@ -153,149 +127,17 @@ pub async fn check_only_newer_counts_are_kept(cache: &dyn CountCache) {
         (count(7, 1), count(7, 1)),
         (count(6, 1), count(6, 1)),
     ] {
-        keep(cache, &sports, hour(), put, mark).await;
-        assert_eq!(
-            cache.get(&sports, hour()).await.unwrap().unwrap().count,
-            kept
-        );
+        keep(cache, &sports, hour(), put).await;
+        assert_eq!(cache.get(&sports, hour()).await.unwrap(), Some(kept));
     }
-    // The mark of an ignored count must not apply to the stored count.
-    cache.add_pending(&[(sports.clone(), 4)]).await.unwrap();
-    let later = cache.mark(&sports).await.unwrap();
-    keep(cache, &sports, hour(), count(5, 0), later).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        Some(4),
-        "the mark of an ignored count"
-    );
-}
-
-/// `pending` is the number of pairs noted since the mark; each window has its own mark.
-pub async fn check_pending(cache: &dyn CountCache) {
-    let (sports, news) = (segment("sports"), segment("news"));
-    let before = cache.mark(&sports).await.unwrap();
-    cache
-        .add_pending(&[(sports.clone(), 2), (news.clone(), 40)])
-        .await
-        .unwrap();
-    let between = cache.mark(&sports).await.unwrap();
-    assert_eq!(
-        between.noted - before.noted,
-        2,
-        "a mark counts the noted pairs"
-    );
-    cache.add_pending(&[(sports.clone(), 3)]).await.unwrap();
-    keep(cache, &sports, hour(), count(1, 0), before).await;
-    keep(cache, &sports, minutes(7), count(1, 0), between).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        Some(5),
-        "pairs noted since the mark"
-    );
-    let short = cache.get(&sports, minutes(7)).await.unwrap().unwrap();
-    assert_eq!(short.pending, Some(3), "each window has its own mark");
-
-    let mark = cache.mark(&sports).await.unwrap();
-    keep(cache, &sports, hour(), count(2, 1), mark).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        Some(0),
-        "a put subtracts the pairs that its query could see"
-    );
-    cache
-        .add_pending(&[(sports.clone(), 1), (sports.clone(), 1)])
-        .await
-        .unwrap();
-    assert_eq!(
-        pending(cache, &sports).await,
-        Some(2),
-        "a segment may be named twice in a call"
-    );
-}
-
-/// A gap makes `pending` unknown until a put whose mark was taken later.
-pub async fn check_gaps(cache: &dyn CountCache) {
-    let (sports, news) = (segment("sports"), segment("news"));
-    for (index, name) in [&sports, &news].into_iter().enumerate() {
-        let mark = cache.mark(name).await.unwrap();
-        keep(cache, name, hour(), count(index as u64, 0), mark).await;
-    }
-    let early = cache.mark(&sports).await.unwrap();
-    cache
-        .mark_pending_unknown(&[sports.clone(), segment("only marked")])
-        .await
-        .unwrap();
-    assert_eq!(
-        pending(cache, &sports).await,
-        None,
-        "a gap makes pending unknown"
-    );
-    assert_eq!(
-        pending(cache, &news).await,
-        Some(0),
-        "and that of no other segment"
-    );
-    assert!(
-        names(cache).await.contains("only marked"),
-        "a segment with a gap is known"
-    );
-
-    keep(cache, &sports, hour(), count(2, 1), early).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        None,
-        "a mark from before the gap can't repair it"
-    );
-    cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
-    assert_eq!(pending(cache, &sports).await, None, "nor can later notes");
-    let late = cache.mark(&sports).await.unwrap();
-    keep(cache, &sports, hour(), count(3, 2), late).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        Some(0),
-        "a mark from after the gap repairs it"
-    );
-}
-
-/// A mark from before the counters were removed never makes `pending` a number.
-pub async fn check_marks_of_a_former_life(cache: &dyn CountCache) {
-    let sports = segment("sports");
-    cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
-    let former = cache.mark(&sports).await.unwrap();
-    keep(cache, &sports, hour(), count(0, 0), former).await;
-    cache.remove_segment(&sports).await.unwrap();
-    cache.add_pending(&[(sports.clone(), 5)]).await.unwrap();
-    keep(cache, &sports, hour(), count(0, 1), former).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        None,
-        "equal counters of another epoch"
-    );
-
-    let foreign = PendingMark {
-        epoch: former.epoch.wrapping_add(u64::MAX / 2),
-        ..former
-    };
-    keep(cache, &sports, hour(), count(0, 2), foreign).await;
-    assert_eq!(pending(cache, &sports).await, None, "a foreign mark");
-    let now = cache.mark(&sports).await.unwrap();
-    keep(cache, &sports, hour(), count(0, 3), now).await;
-    assert_eq!(
-        pending(cache, &sports).await,
-        Some(0),
-        "a mark of this epoch"
-    );
 }
 
 /// The known segments are the listed ones, the noted ones, and those with users.
 pub async fn check_known_segments(cache: &dyn CountCache) {
-    cache
-        .add_pending(&[(segment("noted"), 1), (segment("nothing"), 0)])
-        .await
-        .unwrap();
-    let mark = cache.mark(&segment("counted")).await.unwrap();
-    keep(cache, &segment("counted"), hour(), count(1, 0), mark).await;
-    keep(cache, &segment("nobody"), hour(), count(0, 0), mark).await;
+    let noted = segment("noted");
+    cache.note_segments(&[noted.clone(), noted]).await.unwrap();
+    keep(cache, &segment("counted"), hour(), count(1, 0)).await;
+    keep(cache, &segment("nobody"), hour(), count(0, 0)).await;
     let known = names(cache).await;
     assert!(
         known.contains("noted") && known.contains("counted"),
@@ -319,7 +161,7 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
         "and for how long: {:?}",
         known.complete_for
     );
-    cache.add_pending(&[(segment("later"), 1)]).await.unwrap();
+    cache.note_segments(&[segment("later")]).await.unwrap();
     let known = names(cache).await;
     for name in ["noted", "counted", "listed", "later"] {
         assert!(
@@ -354,81 +196,50 @@ pub async fn check_known_segments(cache: &dyn CountCache) {
         .unwrap_or_else(|_| panic!("the completeness of the list did not expire"));
 }
 
-/// A segment with users or recent notes can't be removed; any other segment can.
-pub async fn check_remove_segment(cache: &dyn CountCache) {
-    let gone = segment("gone");
-    cache
-        .add_pending(&[(gone.clone(), 1), (segment("other"), 1)])
-        .await
-        .unwrap();
-    let mark = cache.mark(&gone).await.unwrap();
-    keep(cache, &gone, minutes(7), count(0, 0), mark).await;
-    keep(cache, &gone, hour(), count(2, 0), mark).await;
+/// A segment without users is removed once it was not noted for [`KEEP_NOTED`](super::KEEP_NOTED), and no other segment.
+/// `time_passes` makes that time pass for the cache.
+pub async fn check_removal(cache: &dyn CountCache, time_passes: impl AsyncFn()) {
+    let (gone, other) = (segment("gone"), segment("other"));
+    let is_listed = async || names(cache).await.contains("gone");
+    cache.note_segments(&[gone.clone(), other]).await.unwrap();
+    time_passes().await;
     cache.remove_segment(&gone).await.unwrap();
-    assert!(
-        names(cache).await.contains("gone"),
-        "a segment with users stays"
-    );
+    assert!(is_listed().await, "a segment without a count stays");
+    keep(cache, &gone, minutes(7), count(0, 0)).await;
+    keep(cache, &gone, hour(), count(2, 0)).await;
+    time_passes().await;
+    cache.remove_segment(&gone).await.unwrap();
+    assert!(is_listed().await, "a segment with users stays");
 
-    keep(cache, &gone, hour(), count(0, 1), mark).await;
-    cache.add_pending(&[(gone.clone(), 1)]).await.unwrap();
-    let later = cache.mark(&gone).await.unwrap();
-    keep(cache, &gone, minutes(7), count(0, 1), later).await;
+    keep(cache, &gone, hour(), count(0, 1)).await;
+    let again = std::slice::from_ref(&gone);
+    cache.note_segments(again).await.unwrap();
     cache.remove_segment(&gone).await.unwrap();
-    assert!(
-        names(cache).await.contains("gone"),
-        "a segment noted since stays"
-    );
+    assert!(is_listed().await, "a segment that was just noted stays");
+    let kept = cache.get(&gone, hour()).await.unwrap();
+    assert_eq!(kept, Some(count(0, 1)), "and so do its counts");
 
-    keep(cache, &gone, hour(), count(0, 2), later).await;
-    cache
-        .mark_pending_unknown(std::slice::from_ref(&gone))
-        .await
-        .unwrap();
+    time_passes().await;
     cache.remove_segment(&gone).await.unwrap();
+    assert!(!is_listed().await, "a segment without users goes");
     assert!(
-        names(cache).await.contains("gone"),
-        "a segment with a gap stays"
+        names(cache).await.contains("other"),
+        "and no other segment with it"
     );
-
-    let mark = cache.mark(&gone).await.unwrap();
-    keep(cache, &gone, hour(), count(0, 3), mark).await;
-    cache.remove_segment(&gone).await.unwrap();
-    let known = names(cache).await;
-    assert!(!known.contains("gone"), "a segment without users goes");
-    assert!(known.contains("other"), "and no other segment with it");
-    assert_eq!(
-        cache.get(&gone, hour()).await.unwrap(),
-        None,
-        "its counts go"
-    );
-    assert_eq!(
-        cache.get(&gone, minutes(7)).await.unwrap(),
-        None,
-        "of every window"
-    );
+    for window in [hour(), minutes(7)] {
+        let kept = cache.get(&gone, window).await.unwrap();
+        assert_eq!(kept, None, "its counts go");
+    }
     cache.remove_segment(&gone).await.unwrap();
 
-    cache.add_pending(&[(gone.clone(), 1)]).await.unwrap();
-    assert!(
-        names(cache).await.contains("gone"),
-        "a removed segment may come back"
-    );
+    cache.note_segments(again).await.unwrap();
+    assert!(is_listed().await, "a removed segment may come back");
 }
 
 /// Names that are known to break escaping are returned unchanged and do not collide.
 pub async fn check_hostile_names(cache: &dyn CountCache) {
     let more = [
-        "{",
-        "}",
-        "{}",
-        "a}b{c",
-        "%7B",
-        "%7b",
-        "%257B",
-        "}{tag}",
-        "a:pending",
-        "lock",
+        "{", "}", "{}", "a}b{c", "%7B", "%7b", "%257B", "}{tag}", "a:counts", "lock",
     ];
     let all: Vec<_> = HOSTILE_NAMES
         .iter()
@@ -436,25 +247,15 @@ pub async fn check_hostile_names(cache: &dyn CountCache) {
         .map(|name| segment(name))
         .collect();
     for (index, name) in all.iter().enumerate() {
-        cache.add_pending(&[(name.clone(), 1)]).await.unwrap();
-        let mark = cache.mark(name).await.unwrap();
-        keep(cache, name, hour(), count(index as u64, 0), mark).await;
         cache
-            .add_pending(&[(name.clone(), index as u64)])
+            .note_segments(std::slice::from_ref(name))
             .await
             .unwrap();
+        keep(cache, name, hour(), count(index as u64, 0)).await;
     }
     for (index, name) in all.iter().enumerate() {
-        let number = index as u64;
-        let expected = Cached {
-            count: count(number, 0),
-            pending: Some(number),
-        };
-        assert_eq!(
-            cache.get(name, hour()).await.unwrap(),
-            Some(expected),
-            "{name}"
-        );
+        let kept = cache.get(name, hour()).await.unwrap();
+        assert_eq!(kept, Some(count(index as u64, 0)), "{name}");
     }
     let expected = all.iter().map(|name| name.as_str().to_owned()).collect();
     assert_eq!(names(cache).await, expected, "names come back as they were");
@@ -466,19 +267,12 @@ pub async fn check_get_many(cache: &dyn CountCache) {
         .map(|index| segment(&format!("s{index}")))
         .collect();
     for (index, name) in all.iter().enumerate().step_by(7) {
-        let mark = cache.mark(name).await.unwrap();
-        keep(cache, name, hour(), count(index as u64, 0), mark).await;
+        keep(cache, name, hour(), count(index as u64, 0)).await;
     }
-    let notes: Vec<_> = all.iter().map(|name| (name.clone(), 2)).collect();
-    cache.add_pending(&notes).await.unwrap();
     let many = cache.get_many(&all, hour()).await.unwrap();
     assert_eq!(many.len(), all.len());
     for (index, got) in many.into_iter().enumerate() {
-        let users = index as u64;
-        let expected = index.is_multiple_of(7).then(|| Cached {
-            count: count(users, 0),
-            pending: Some(2),
-        });
+        let expected = index.is_multiple_of(7).then(|| count(index as u64, 0));
         assert_eq!(got, expected, "s{index}");
     }
 }
@@ -552,9 +346,7 @@ pub async fn check_lock_expires(cache: &dyn CountCache) {
 /// Two separately created caches share nothing.
 pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache) {
     let sports = segment("sports");
-    one.add_pending(&[(sports.clone(), 1)]).await.unwrap();
-    let mark = one.mark(&sports).await.unwrap();
-    one.put(&sports, hour(), count(1, 0), mark).await.unwrap();
+    one.put(&sports, hour(), count(1, 0)).await.unwrap();
     let (token, others) = (LockToken::random(), LockToken::random());
     assert!(one.lock(&token, LONG).await.unwrap());
     one.note_run(Duration::ZERO).await.unwrap();
@@ -566,149 +358,17 @@ pub async fn check_caches_are_apart(one: &dyn CountCache, other: &dyn CountCache
     one.unlock(&token).await.unwrap();
 }
 
-/// Concurrent `add_pending` calls lose nothing.
+/// Concurrent notes lose nothing.
 pub async fn check_concurrent_notes(cache: Arc<dyn CountCache>) {
-    let sports = segment("sports");
-    let mark = cache.mark(&sports).await.unwrap();
-    keep(&*cache, &sports, hour(), count(0, 0), mark).await;
-    let notes = (0..8).map(|_| async {
-        for _ in 0..25 {
-            cache
-                .add_pending(&[(segment("sports"), 2), (segment("news"), 1)])
-                .await
-                .unwrap();
+    let notes = (0..8).map(|writer| {
+        let cache = Arc::clone(&cache);
+        async move {
+            for index in 0..25 {
+                let own = segment(&format!("s{writer} {index}"));
+                cache.note_segments(&[segment("all"), own]).await.unwrap();
+            }
         }
     });
     futures::future::join_all(notes).await;
-    assert_eq!(
-        pending(&*cache, &sports).await,
-        Some(400),
-        "no note is lost"
-    );
-}
-
-/// Runs `script`, one step per byte, through `clients` of one cache and compares them with a model of the true count.
-/// Checks after each step that `users + pending` is never below that count. `forget` makes the cache lose all data.
-pub async fn check_scenario(clients: &[&dyn CountCache], script: &[u8], forget: impl AsyncFn()) {
-    let segment = segment("sports");
-    let mut model = Model::default();
-    for &byte in script {
-        let client = clients[usize::from(byte >> 4) % clients.len()];
-        model.step(client, &segment, byte & 0xf, &forget).await;
-        for reader in clients {
-            model.check(*reader, &segment).await;
-        }
-    }
-    // In any state, one refresh without concurrent writes makes everything known again.
-    let refresher = clients[0];
-    model.note_all(refresher, &segment).await;
-    let mark = refresher.mark(&segment).await.unwrap();
-    refresher
-        .put(&segment, hour(), model.count(), mark)
-        .await
-        .unwrap();
-    for reader in clients {
-        let cached = reader.get(&segment, hour()).await.unwrap().unwrap();
-        assert_eq!(
-            cached,
-            Cached {
-                count: model.count(),
-                pending: Some(0)
-            },
-            "after a refresh"
-        );
-    }
-}
-
-/// The true state of one segment that only gains users. Each pair is a new user: the worst case.
-#[derive(Debug, Default)]
-struct Model {
-    /// The users that a count by the store finds.
-    stored: u64,
-    /// Pairs that are stored, but neither noted nor acknowledged yet.
-    unnoted: Vec<u64>,
-    /// The acknowledged pairs.
-    acknowledged: u64,
-    marks: Vec<PendingMark>,
-    counts: Vec<(Count, PendingMark)>,
-    instant: i64,
-}
-
-impl Model {
-    async fn step(
-        &mut self,
-        client: &dyn CountCache,
-        segment: &Segment,
-        step: u8,
-        forget: &impl AsyncFn(),
-    ) {
-        match step {
-            0..=2 => {
-                self.stored += u64::from(step) + 1;
-                self.unnoted.push(u64::from(step) + 1);
-            }
-            3..=6 => {
-                if let Some(pairs) = self.unnoted.pop() {
-                    client
-                        .add_pending(&[(segment.clone(), pairs)])
-                        .await
-                        .unwrap();
-                    self.acknowledged += pairs;
-                }
-            }
-            7 => {
-                if let Some(pairs) = self.unnoted.pop() {
-                    client
-                        .mark_pending_unknown(std::slice::from_ref(segment))
-                        .await
-                        .unwrap();
-                    self.acknowledged += pairs;
-                }
-            }
-            8..=9 => self.marks.push(client.mark(segment).await.unwrap()),
-            10..=11 => {
-                if let Some(mark) = self.marks.pop() {
-                    self.instant += 1;
-                    self.counts.push((self.count(), mark));
-                }
-            }
-            12..=13 => {
-                if let Some((count, mark)) = self.counts.pop() {
-                    client.put(segment, hour(), count, mark).await.unwrap();
-                }
-            }
-            14 => client.remove_segment(segment).await.unwrap(),
-            _ => forget().await,
-        }
-    }
-
-    fn count(&self) -> Count {
-        count(self.stored, self.instant)
-    }
-
-    async fn note_all(&mut self, client: &dyn CountCache, segment: &Segment) {
-        for pairs in self.unnoted.drain(..) {
-            client
-                .add_pending(&[(segment.clone(), pairs)])
-                .await
-                .unwrap();
-        }
-        self.instant += 1;
-    }
-
-    async fn check(&self, reader: &dyn CountCache, segment: &Segment) {
-        let Some(cached) = reader.get(segment, hour()).await.unwrap() else {
-            return;
-        };
-        assert!(cached.count.users <= self.stored, "a count from nowhere");
-        let Some(pending) = cached.pending else {
-            return;
-        };
-        let bound = cached.count.users + pending;
-        assert!(
-            bound >= self.acknowledged,
-            "{bound} is below {}: {self:?}",
-            self.acknowledged
-        );
-    }
+    assert_eq!(names(&*cache).await.len(), 201, "no note is lost");
 }

@@ -23,8 +23,8 @@ impl Counts {
         let cached = self.parts.cache.get(&key.0, key.1).await;
         if let Ok(Some(cached)) = cached {
             let remembered = self.parts.refresher.remembered();
-            remembered.keep(&key.0, key.1, cached.count);
-            if self.is_recent(cached.count.as_of) {
+            remembered.keep(&key.0, key.1, cached);
+            if self.is_recent(cached.as_of) {
                 return Ok(self.latest(key, CountResult::cached(cached, key.1)));
             }
         }
@@ -156,8 +156,6 @@ async fn counted(
         count: recount.count,
         window: key.1,
         source: Source::Store,
-        // A count that was already running may lack pairs that were acknowledged since it began.
-        pending: recount.pending.filter(|_| !ticket.is_joined),
         stale: false,
     })
 }

@@ -125,21 +125,11 @@ impl Counts {
         if let Some(result) = self.get_now(segment, window) {
             return Ok(result);
         }
-        let mut is_own = false;
-        let load = async {
-            is_own = true;
-            self.load(&key).await
-        };
-        let loaded = self.loads.try_get_with_by_ref(&key, load).await;
+        let loaded = self.loads.try_get_with_by_ref(&key, self.load(&key)).await;
         // The result is shared only with requests that joined the load. Later requests use the memory, which has its
         // own TTL.
         self.loads.invalidate(&key).await;
-        let mut result = loaded.map_err(|error| CountError::clone(&error))?;
-        if !is_own {
-            // Pairs may have been acknowledged after the load began and before this call.
-            result.pending = None;
-        }
-        Ok(result)
+        loaded.map_err(|error| CountError::clone(&error))
     }
 
     /// Whether `as_of` is within `cache_ttl` of now, in the past or in the future. The clocks of instances may differ a

@@ -1,6 +1,5 @@
 //! The result of a read: a count, its source, and how current it is.
 
-use domain::cache::Cached;
 use domain::store::StoreError;
 use domain::{Count, Segment, Window};
 
@@ -13,8 +12,6 @@ pub struct CountResult {
     pub window: Window,
     /// The source of the count.
     pub source: Source,
-    /// The number of acknowledged pairs that the count may lack; `None` if unknown.
-    pub pending: Option<u64>,
     /// Whether no source returned a current count, so that this is the last known one.
     pub stale: bool,
 }
@@ -67,7 +64,6 @@ impl CountResult {
             count,
             window,
             source: Source::Store,
-            pending: Some(0),
             stale: false,
         }
     }
@@ -76,28 +72,25 @@ impl CountResult {
     pub(super) fn replica(count: Count, window: Window) -> Self {
         Self {
             source: Source::Live,
-            pending: None,
             ..Self::live(count, window)
         }
     }
 
-    pub(super) fn cached(cached: Cached, window: Window) -> Self {
+    pub(super) fn cached(count: Count, window: Window) -> Self {
         Self {
-            count: cached.count,
+            count,
             window,
             source: Source::Cache,
-            pending: cached.pending,
             stale: false,
         }
     }
 
-    /// A count from memory. `pending` is unknown, because other instances may have acknowledged pairs since.
+    /// A count from memory.
     pub(super) fn remembered(count: Count, window: Window) -> Self {
         Self {
             count,
             window,
             source: Source::Memory,
-            pending: None,
             stale: false,
         }
     }

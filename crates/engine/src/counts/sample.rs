@@ -47,7 +47,7 @@ impl Counts {
         let (mut counts, mut is_complete) = (Vec::with_capacity(cached.len()), list.complete);
         for (segment, cached) in list.names.into_iter().zip(cached) {
             match cached {
-                Some(cached) => counts.push((segment, cached.count)),
+                Some(count) => counts.push((segment, count)),
                 // Listed but not counted yet: there is no count, but the segment is not gone either.
                 None => is_complete = false,
             }

@@ -10,7 +10,7 @@ use crate::counts::{Counts, CountsParts};
 use crate::events::{self, Events};
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::DeliveryParts;
-use crate::ingest::{Identity, Ingest, IngestParts, PendingNotes, Recorder, SegmentGuard};
+use crate::ingest::{Identity, Ingest, IngestParts, Recorder, SegmentGuard, SegmentNotes};
 use crate::known_segments;
 use crate::live::{Live, Surroundings};
 use crate::observed::ObservedStore;
@@ -76,8 +76,8 @@ impl Headcount {
             clock: Arc::clone(&clock),
         };
         known_segments::begin(&supervisor, &guard, sources).await;
-        let pending = (!store.is_live())
-            .then(|| PendingNotes::start(Arc::clone(&cache), Arc::clone(&metrics), &supervisor));
+        let notes =
+            (!store.is_live()).then(|| SegmentNotes::start(Arc::clone(&cache), &supervisor));
         let identity = match &options.user_key {
             Some(key) => Identity::keyed(key.reveal()),
             None => Identity::plain(),
@@ -97,7 +97,7 @@ impl Headcount {
         if let Some(live) = &live {
             live.observe(&metrics);
         }
-        let recorder = Recorder::new(Arc::clone(&store), pending).with_live(live.clone());
+        let recorder = Recorder::new(Arc::clone(&store), notes).with_live(live.clone());
         let recorder = Arc::new(recorder);
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures);

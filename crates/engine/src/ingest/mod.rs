@@ -1,10 +1,10 @@
-//! The write path: pairs are validated, limited in number, recorded, and noted as pending.
+//! The write path: pairs are validated, limited in number, recorded, and their segments noted.
 
 pub mod erasures;
 mod guard;
 mod identity;
 mod intake;
-mod pending;
+mod segment_notes;
 pub mod spool;
 mod spooling_writer;
 
@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 pub use guard::{Reservation, SegmentGuard};
 pub use identity::Identity;
 pub use intake::{Admitted, Intake, PairError};
-pub use pending::PendingNotes;
+pub use segment_notes::SegmentNotes;
 pub use spooling_writer::Recorder;
 
 use self::spool::Spool;

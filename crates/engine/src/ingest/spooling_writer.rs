@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::spool::{Sink, Spool};
-use super::{Accepted, Durability, PendingNotes};
+use super::{Accepted, Durability, SegmentNotes};
 use crate::live::{Delivery, Live};
 use domain::store::{PairStore, Partly, StoreError};
 use domain::{Batch, Clock, Timestamp};
@@ -23,20 +23,20 @@ pub(super) struct SpoolingWriter {
     probing: tokio::sync::Mutex<()>,
 }
 
-/// Records pairs in the store and notes them as pending. Both new pairs and spooled pairs pass through it.
+/// Records pairs in the store and notes their segments. Both new pairs and spooled pairs pass through it.
 #[derive(Debug)]
 pub struct Recorder {
     store: Arc<dyn PairStore>,
-    pending: Option<PendingNotes>,
+    notes: Option<SegmentNotes>,
     live: Option<Arc<Live>>,
 }
 
 impl Recorder {
-    /// Creates a recorder into `store`. `pending` is `None` for a store whose counts always include all pairs.
-    pub fn new(store: Arc<dyn PairStore>, pending: Option<PendingNotes>) -> Self {
+    /// Creates a recorder into `store`. `notes` is `None` for a store that lists its segments itself.
+    pub fn new(store: Arc<dyn PairStore>, notes: Option<SegmentNotes>) -> Self {
         Self {
             store,
-            pending,
+            notes,
             live: None,
         }
     }
@@ -65,10 +65,10 @@ impl Recorder {
             }
         };
         let has_recorded = matches!(&recorded, Ok(()) | Err(StoreError::Partly(_)));
-        if let Some(pending) = &self.pending
+        if let Some(notes) = &self.notes
             && has_recorded
         {
-            pending.note(batch).await;
+            notes.note(batch).await;
         }
         let durability = match (&self.live, received_at) {
             (Some(live), Some(at)) => append(live, batch, &recorded, at).await,

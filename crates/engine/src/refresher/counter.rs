@@ -7,7 +7,7 @@ use futures::future::{BoxFuture, join_all};
 use super::names::Names;
 use super::permits::Lane;
 use super::remembered::Remembered;
-use domain::cache::{CacheError, CountCache, PendingMark};
+use domain::cache::{CacheError, CountCache};
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Count, Segment, TimeFrame, Window};
 use telemetry::Metrics;
@@ -38,20 +38,8 @@ pub(super) struct Counter {
 pub struct Recount {
     /// The count.
     pub count: Count,
-    /// The number of pairs acknowledged since the count began; `None` if the cache does not know it.
-    pub pending: Option<u64>,
     /// Whether the cache has this count or a later one.
     pub is_cached: bool,
-}
-
-/// Where a count is stored.
-enum Target {
-    /// In the cache and in memory.
-    Cache(PendingMark),
-    /// Only in memory, because the cache is unavailable.
-    Memory,
-    /// Only in memory, in the part for arbitrary names and windows.
-    Others,
 }
 
 impl Counter {
@@ -63,62 +51,28 @@ impl Counter {
         window: Window,
         lane: Lane,
     ) -> Result<Vec<Recount>, StoreError> {
-        let targets = segments
-            .iter()
-            .map(|segment| self.target(segment, window, lane));
-        let targets = join_all(targets).await;
         let counts = self.count_once(segments, window).await?;
-        let kept = segments.iter().zip(counts).zip(targets);
-        let kept =
-            kept.map(|((segment, count), target)| self.keep(segment, window, count, target, lane));
+        let kept = segments.iter().zip(counts);
+        let kept = kept.map(|(segment, count)| self.keep(segment, window, count, lane));
         Ok(join_all(kept).await)
     }
 
-    /// Where to store a count that begins now.
-    async fn target(&self, segment: &Segment, window: Window, lane: Lane) -> Target {
+    async fn keep(&self, segment: &Segment, window: Window, count: Count, lane: Lane) -> Recount {
         if !self.windows.contains(&window) || !self.names.is_known_or_cached(segment).await {
-            return Target::Others;
-        }
-        match with_retries(lane, || self.cache.mark(segment)).await {
-            Ok(mark) => Target::Cache(mark),
-            Err(_) => Target::Memory,
-        }
-    }
-
-    async fn keep(
-        &self,
-        segment: &Segment,
-        window: Window,
-        count: Count,
-        target: Target,
-        lane: Lane,
-    ) -> Recount {
-        match target {
-            Target::Others => self.remembered.keep_other(segment, window, count),
-            Target::Memory | Target::Cache(_) => self.remembered.keep(segment, window, count),
-        }
-        let Target::Cache(mark) = target else {
+            self.remembered.keep_other(segment, window, count);
             return Recount {
                 count,
-                pending: None,
                 is_cached: false,
             };
-        };
-        // A retry is safe: putting the same count twice has the effect of one put.
-        let put = || self.cache.put(segment, window, count, mark);
-        let (pending, is_cached) = match with_retries(lane, put).await {
-            Ok(Some(kept)) if kept.count == count => (kept.pending, true),
-            Ok(_) => (None, true),
-            Err(_) => {
-                self.metrics.counts.cache_fallbacks.inc();
-                (None, false)
-            }
-        };
-        Recount {
-            count,
-            pending,
-            is_cached,
         }
+        self.remembered.keep(segment, window, count);
+        // A retry is safe: putting the same count twice has the effect of one put.
+        let put = || self.cache.put(segment, window, count);
+        let is_cached = with_retries(lane, put).await.is_ok();
+        if !is_cached {
+            self.metrics.counts.cache_fallbacks.inc();
+        }
+        Recount { count, is_cached }
     }
 
     /// Counts again if the slot ended before the store was done, unless the store keeps every slot of a pair. A store that

@@ -18,7 +18,6 @@ impl Refresher {
             }
         };
         let latest = segments.iter().zip(cached).map(|(segment, cached)| {
-            let cached = cached.map(|cached| cached.count);
             if let Some(count) = cached {
                 self.remembered.keep(segment, window, count);
             }

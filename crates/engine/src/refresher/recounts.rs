@@ -72,8 +72,6 @@ pub(crate) struct Ticket {
     step: watch::Receiver<Step>,
     /// When this count was first requested.
     pub(crate) requested_at: Instant,
-    /// Whether the count was already running at this request, so that it may lack pairs recorded since it began.
-    pub(crate) is_joined: bool,
 }
 
 impl Waiting {
@@ -90,11 +88,10 @@ impl Waiting {
 }
 
 impl Progress {
-    fn ticket(&self, is_joined: bool) -> Ticket {
+    fn ticket(&self) -> Ticket {
         Ticket {
             step: self.step.subscribe(),
             requested_at: self.requested_at,
-            is_joined,
         }
     }
 }
@@ -138,7 +135,7 @@ impl Recounts {
         let mut all = self.active.lock();
         let active = all.entry(key.clone()).or_default();
         match &active.running {
-            Some(running) => running.ticket(true),
+            Some(running) => running.ticket(),
             None => self.request_next(key, active, lane),
         }
     }
@@ -156,7 +153,7 @@ impl Recounts {
                 waiting.lane = lane;
                 waiting.lane_changed.notify_one();
             }
-            return waiting.progress.ticket(false);
+            return waiting.progress.ticket();
         }
         // If a count of the same key is running, its task runs this one afterwards.
         let has_task = active.running.is_some();
@@ -171,7 +168,7 @@ impl Recounts {
             Step::Waits
         };
         let waiting = Waiting::new(step, lane);
-        let ticket = waiting.progress.ticket(false);
+        let ticket = waiting.progress.ticket();
         active.waiting = Some(waiting);
         if !has_task {
             self.begin(key.clone(), permit);

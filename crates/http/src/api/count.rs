@@ -28,7 +28,7 @@ pub(super) static COUNT: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// A count, with its age, its source and the pairs that it may lack.
+/// A count, with its age and its source.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Count)]
 pub(super) struct CountResponse<'a> {
@@ -45,9 +45,6 @@ pub(super) struct CountResponse<'a> {
     /// Where the number came from.
     #[schema(schema_with = schema::source)]
     source: &'static str,
-    /// Pairs that were stored after the count was computed: the number of users now is at most `users + pending`. Null if unknown.
-    #[schema(required)]
-    pending: Option<u64>,
     /// Whether every source failed, so that this is the last known count.
     stale: bool,
     /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
@@ -94,7 +91,6 @@ fn document<'a>(
         as_of: answer.count.as_of,
         age_seconds: age.max(0) as f64 / 1000.0,
         source: answer.source.as_str(),
-        pending: answer.pending,
         stale: answer.stale,
         known,
     }
@@ -116,7 +112,7 @@ fn describe() -> Described {
         "The count.",
         serde_json::json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
-            "age_seconds": 0.8, "source": "memory", "pending": 2, "stale": false, "known": true
+            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true
         }),
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE])

@@ -250,16 +250,10 @@ fn told(answer: Result<&CountResult, &CountError>, now: Timestamp) -> String {
         return "The count is not available right now. This page retries automatically.".to_owned();
     };
     let age = rounded(age(answer, now));
-    let mut text = match answer.stale {
+    match answer.stale {
         true => format!("The last known count, from {age} ago, because no source responds."),
         false => format!("Exact as of {age} ago."),
-    };
-    match answer.pending {
-        Some(0) => {}
-        Some(pending) => text += &format!(" At most {} more are pending.", grouped(pending)),
-        None => text += " The number of pending pairs is unknown.",
     }
-    text
 }
 
 async fn trend(app: &Headcount, segment: &Segment, span: &Range<i64>) -> Shown<Drawing> {

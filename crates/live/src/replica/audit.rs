@@ -172,9 +172,8 @@ impl Hydration<'_> {
         }
         let missing = before.users.saturating_sub(counted.users);
         let furthest = Slot::new(replica.furthest.load(Ordering::Relaxed));
-        let is_explained = missing == 0
-            || slots[0] <= furthest
-            || missing as f64 <= replica.hidden_at_most(segment);
+        let is_explained =
+            missing == 0 || slots[0] <= furthest || missing <= replica.hidden_at_most(segment);
         Ok(Some(
             (!is_explained).then_some(Difference::Exceeds(missing)),
         ))
@@ -182,21 +181,17 @@ impl Hydration<'_> {
 }
 
 impl Replica {
-    /// How many users of a segment a store may hide whose points of one segment, slot and offset are one point, as InfluxDB's are:
-    /// the expectation is the sum of `n^2 / (2 * nanoseconds of a slot)` over the slots with `n` users. The result is five standard
-    /// deviations above, plus one.
-    fn hidden_at_most(&self, segment: &Segment) -> f64 {
+    /// How many users of a segment a store may hide, by the slots of the index.
+    fn hidden_at_most(&self, segment: &Segment) -> u64 {
         let full = self.frame.full_window();
         let head = self.state().index.head();
-        let nanoseconds = f64::from(self.frame.resolution().seconds()) * 1e9;
-        let mut expected = 0.0;
         let mut newer = 0;
-        for slots in 1..=full.slots() {
+        let in_slot = (1..=full.slots()).map(|slots| {
             let (users, _) = self.state().index.count(segment.as_str(), slots, head);
-            let in_slot = users.saturating_sub(newer) as f64;
-            expected += in_slot * in_slot / (2.0 * nanoseconds);
+            let in_slot = users.saturating_sub(newer);
             newer = users;
-        }
-        expected + 5.0 * expected.sqrt() + 1.0
+            in_slot
+        });
+        domain::hidden_at_most(in_slot, self.frame.resolution())
     }
 }

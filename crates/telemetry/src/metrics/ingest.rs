@@ -1,6 +1,6 @@
 use prometheus_client::metrics::histogram::exponential_buckets;
 
-use super::kinds::{Buckets, Counter, Counters, Gauge, Histogram, area};
+use super::kinds::{Buckets, Counters, Gauge, Histogram, area};
 
 area! {
     /// Pairs that clients send.
@@ -10,8 +10,6 @@ area! {
             "Accepted pairs per request", Buckets::plain(exponential_buckets(1.0, 4.0, 10));
         pub rejected: Counters<1> = "pairs_rejected", "Rejected pairs, by error code", ["code"];
         pub queue_pairs: Gauge = "queue_pairs", "Pairs received and not yet durable";
-        pub pending_dropped: Counter = "pending_dropped",
-            "Accepted pairs that were not noted in the cache because it was unavailable";
     }
 }
 

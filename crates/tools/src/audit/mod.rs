@@ -1,11 +1,12 @@
 //! Audits: compares cached counts with the store, and two stores with each other.
 //!
 //! Every segment is recounted now, in one or two stores as of one instant, and the cache is read after that. [bounds]
-//! defines the allowed differences. A segment outside of the bounds is checked again a few times, because pairs may be in
-//! flight between the store and the cache.
+//! defines the allowed differences. A segment outside of the bounds is checked again a few times, because a slot may end
+//! between two counts, and pairs may be in flight.
 
 pub mod bounds;
 
+use std::cmp::Ordering;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use tokio::time::sleep;
 pub use bounds::{Evidence, Verdict, judge};
 
 use crate::transfer::{RetryPolicy, with_retries};
-use domain::cache::{CacheError, Cached, CountCache};
+use domain::cache::{CacheError, CountCache};
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Count, Segment, Slot, TimeFrame, Timestamp, Window};
 
@@ -67,7 +68,7 @@ pub struct Finding {
     /// The segment.
     pub segment: Segment,
     /// The cached count.
-    pub cached: Option<Cached>,
+    pub cached: Option<Count>,
     /// The count of the store.
     pub recount: Count,
     /// The verdict on the cached count.
@@ -157,22 +158,27 @@ impl Auditor {
         let Some(cache) = &self.parts.cache else {
             return Ok(finding);
         };
-        // After the recount, so that all pairs it may contain are counted as pending.
         let window = self.parts.window;
         let cached = self.query_cache(async || cache.get(segment, window).await);
         let Some(cached) = cached.await? else {
             return Ok(finding);
         };
         finding.cached = Some(cached);
+        let (mut seen, mut left) = (None, None);
+        match recount.users.cmp(&cached.users) {
+            Ordering::Greater => seen = self.seen(segment, cached.as_of, recount).await?,
+            Ordering::Less => left = self.left(segment, cached.as_of, recount.as_of).await?,
+            Ordering::Equal => {}
+        }
         finding.verdict = judge(&Evidence {
-            cached: cached.count.users,
-            cached_slot: self.slot_of(cached.count.as_of),
-            pending: cached.pending,
+            cached: cached.users,
+            cached_slot: self.slot_of(cached.as_of),
             recounted: recount.users,
             recounted_slot: self.slot_of(recount.as_of),
-            left: self
-                .left(segment, cached.count.as_of, recount.as_of)
-                .await?,
+            seen,
+            left,
+            // Counts of the store are cached, so what it hides is in neither of both counts. Live counts are not cached.
+            hidden: 0,
         });
         Ok(finding)
     }
@@ -218,6 +224,27 @@ impl Auditor {
         counted.await.map_err(AuditError::Store)
     }
 
+    /// The number of users with a pair in the slot of `since` or later. The slots end with the present one, and not with that of
+    /// the recount: a store that keeps only the latest slot of a pair may have moved users on.
+    async fn seen(
+        &self,
+        segment: &Segment,
+        since: Timestamp,
+        recount: Count,
+    ) -> Result<Option<u64>, AuditError> {
+        let now = self.parts.clock.now().max(recount.as_of);
+        let (first, last) = (self.slot_of(since), self.slot_of(now));
+        let slots = (last.number() + 1).saturating_sub(first.number());
+        match u32::try_from(slots) {
+            Ok(0) => Ok(None),
+            Ok(slots) if slots <= self.parts.window.slots() => {
+                self.count_in(segment, first..=last).await
+            }
+            // Every slot of the window is new.
+            _ => Ok(Some(recount.users)),
+        }
+    }
+
     /// The number of users with a pair in the slots that left the window between two instants. `None` unless the store is
     /// certain to still have all these pairs.
     async fn left(
@@ -229,6 +256,15 @@ impl Auditor {
         let Some(slots) = self.slots_left(earlier, later) else {
             return Ok(None);
         };
+        self.count_in(segment, slots).await
+    }
+
+    /// The number of users with a pair in these slots. `None` if the store counts as of another slot instead.
+    async fn count_in(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Option<u64>, AuditError> {
         let (first, last) = (slots.start().number(), slots.end().number());
         let resolution = self.parts.frame.resolution();
         let length = Duration::from_secs((last - first + 1) * u64::from(resolution.seconds()));
@@ -240,7 +276,6 @@ impl Auditor {
             store.count(segment, window, as_of).await
         });
         let count = counted.await.map_err(AuditError::Store)?;
-        // A store that no longer counts as of that instant counts as of another one.
         Ok((self.slot_of(count.as_of) == *slots.end()).then_some(count.users))
     }
 

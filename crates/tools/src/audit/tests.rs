@@ -45,14 +45,13 @@ impl Bench {
 
     /// Does the same as the refresher, but with any number of users.
     async fn refresh(&self, users: u64) {
-        let mark = self.cache.mark(&segment()).await.unwrap();
         let count = Count {
             users,
             as_of: self.clock.now(),
         };
         let window = frame(60).full_window();
         let segment = segment();
-        let put = self.cache.put(&segment, window, count, mark);
+        let put = self.cache.put(&segment, window, count);
         put.await.unwrap();
     }
 
@@ -84,7 +83,7 @@ fn segment() -> Segment {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_count_is_judged_by_what_left_and_what_is_pending() {
+async fn a_count_is_judged_by_who_left_and_who_was_seen() {
     let bench = Bench::new();
     assert_eq!(bench.verdict().await, Verdict::NotCached);
     bench.refresh(3).await;
@@ -98,14 +97,17 @@ async fn a_count_is_judged_by_what_left_and_what_is_pending() {
         ("b", "s", bench.back(0)),
         ("c", "s", bench.back(0)),
     ]));
+    // The two, and one in the slot of the cached count.
+    assert_eq!(bench.verdict().await, Verdict::Seen(3));
+    bench.pass(1);
+    let late = ["d", "e", "f", "g"].map(|user| (user, "s", bench.back(9)));
+    bench.store.put(&batch(late));
     assert_eq!(
         bench.verdict().await,
-        Verdict::TooLow(1),
-        "they were not noted"
+        Verdict::TooLow(2),
+        "users of earlier slots were not seen since"
     );
-    bench.cache.add_pending(&[(segment(), 3)]).await.unwrap();
-    assert_eq!(bench.verdict().await, Verdict::Pending(3));
-    bench.refresh(4).await;
+    bench.refresh(8).await;
     assert_eq!(bench.verdict().await, Verdict::Equal);
 }
 

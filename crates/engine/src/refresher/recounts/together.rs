@@ -50,7 +50,7 @@ impl Recounts {
                 return self.request_next(&key, active, Lane::Refresh);
             }
             let waiting = Waiting::new(Step::Waits, Lane::Refresh);
-            let ticket = waiting.progress.ticket(false);
+            let ticket = waiting.progress.ticket();
             active.waiting = Some(waiting);
             keys.push(key);
             ticket

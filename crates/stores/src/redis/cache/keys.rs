@@ -2,17 +2,18 @@
 //!
 //! | Key | Holds |
 //! |---|---|
-//! | `P:{S}:count:W` | hash: the last count over W seconds, and the mark taken before it |
-//! | `P:{S}:pending` | hash: noted pairs, their epoch, and what the widest count found |
-//! | `P:segments` | sorted set: known segments, by when they were last renewed; and the note that the list is complete |
+//! | `P:{S}:counts` | hash: the last count over W seconds, as `users as_of`, in the field W |
+//! | `P:segments` | sorted set: known segments, by when they were last noted; and the note that the list is complete |
 //! | `P:lock` | the token of the instance that refreshes now |
 //! | `P:last_run` | a constant; its TTL encodes when the last refresh of all segments began |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces around S are a hash tag: a cluster keeps
 //! the keys of a segment on one node, where one script can access them all.
+//!
+//! Version 0.1.0 wrote `P:{S}:count:W` and `P:{S}:pending`. They are not read, and expire.
 
 use crate::redis::{Prefix, hash_tag};
-use domain::{Segment, Window};
+use domain::Segment;
 
 #[derive(Debug)]
 pub(super) struct Keys {
@@ -33,20 +34,8 @@ impl Keys {
         }
     }
 
-    pub(super) fn pending(&self, segment: &Segment) -> String {
-        format!("{}:{{{}}}:pending", self.prefix, hash_tag(segment))
-    }
-
-    pub(super) fn count(&self, segment: &Segment, window: Window) -> String {
-        self.count_over(segment, window.seconds())
-    }
-
-    pub(super) fn count_over(&self, segment: &Segment, window_seconds: u64) -> String {
-        format!(
-            "{}:{{{}}}:count:{window_seconds}",
-            self.prefix,
-            hash_tag(segment)
-        )
+    pub(super) fn counts(&self, segment: &Segment) -> String {
+        format!("{}:{{{}}}:counts", self.prefix, hash_tag(segment))
     }
 }
 
@@ -65,11 +54,7 @@ mod tests {
             ("Я", "Я"),
         ] {
             let segment = Segment::new(name).unwrap();
-            assert_eq!(keys.pending(&segment), format!("hc:{{{tagged}}}:pending"));
-            assert_eq!(
-                keys.count_over(&segment, 60),
-                format!("hc:{{{tagged}}}:count:60")
-            );
+            assert_eq!(keys.counts(&segment), format!("hc:{{{tagged}}}:counts"));
         }
     }
 }

@@ -1,14 +1,12 @@
 //! The cache in Redis: shared by all instances, on one server or a cluster.
 //!
-//! Every key has a TTL: counts, counters, the list of segments (renewed with each write to it), the lock.
-//! Eviction or loss of any key at any time is safe: a count without its counters has no `pending`, counters without
-//! their count stay until the next count, and a lost list is no longer complete.
+//! Every key has a TTL: counts, the list of segments (renewed with each write to it), the lock. Eviction or loss of any
+//! key at any time is safe: a lost count is counted again, and a lost list is no longer complete.
 
 mod keys;
 mod options;
 mod requests;
 mod scripts;
-mod unsent;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -18,12 +16,9 @@ use redis::{FromRedisValue, Value};
 
 pub use options::RedisCacheOptions;
 
-use self::requests::{ADD_AT_ONCE, GET_AT_ONCE, Requests};
-use self::unsent::Unsent;
+use self::requests::{ADD_AT_ONCE, Requests};
 use crate::redis::{ChunkLimits, Client, ClientError, ClientOptions, Request};
-use domain::cache::{
-    CacheError, Cached, CountCache, KEEP_RUN, KnownSegments, LockToken, PendingMark,
-};
+use domain::cache::{CacheError, CountCache, KEEP_RUN, KnownSegments, LockToken};
 use domain::{Count, Segment, Timestamp, Window};
 
 /// Arguments of one chunk: a millisecond or two of the server's time.
@@ -41,11 +36,7 @@ const MAX_SCAN_STEPS: usize = 100_000;
 pub struct RedisCache {
     client: Client,
     requests: Requests,
-    unsent: Unsent,
 }
-
-/// Users, `as_of` in microseconds, pairs noted at the mark, pairs noted now.
-type CountFields = (u64, i64, u64, Option<u64>);
 
 impl RedisCache {
     /// Starts to connect in the background and returns at once, whether Redis is available or not.
@@ -74,24 +65,7 @@ impl RedisCache {
                 meanwhile: "counts come from the store",
             }),
             requests,
-            unsent: Unsent::default(),
         })
-    }
-
-    /// Converts a response for `segment`, without a `pending` that this instance knows to be wrong.
-    fn believed(
-        &self,
-        segment: &Segment,
-        response: Option<CountFields>,
-    ) -> Result<Option<Cached>, CacheError> {
-        let Some((users, as_of, noted_then, noted_now)) = response else {
-            return Ok(None);
-        };
-        let as_of = Timestamp::from_microsecond(as_of).map_err(invalid_response)?;
-        let pending = noted_now.and_then(|now| now.checked_sub(noted_then));
-        let pending = pending.filter(|_| !self.unsent.contains(segment));
-        let count = Count { users, as_of };
-        Ok(Some(Cached { count, pending }))
     }
 
     async fn execute(&self, requests: &[Request<'_>]) -> Result<(), CacheError> {
@@ -114,7 +88,7 @@ impl RedisCache {
 
 #[async_trait]
 impl CountCache for RedisCache {
-    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Cached>, CacheError> {
+    async fn get(&self, segment: &Segment, window: Window) -> Result<Option<Count>, CacheError> {
         let cached = self.get_many(std::slice::from_ref(segment), window).await?;
         Ok(cached.into_iter().next().flatten())
     }
@@ -123,47 +97,28 @@ impl CountCache for RedisCache {
         &self,
         segments: &[Segment],
         window: Window,
-    ) -> Result<Vec<Option<Cached>>, CacheError> {
-        let mut cached = Vec::with_capacity(segments.len());
-        for part in segments.chunks(GET_AT_ONCE) {
-            let mut responses = Vec::with_capacity(part.len());
-            for value in self.client.send(&self.requests.get(part, window)).await? {
-                responses.extend(parse::<Vec<Option<CountFields>>>(value)?);
-            }
-            if responses.len() != part.len() {
-                return Err(invalid_response(
-                    "the number of counts differs from the number of segments",
-                ));
-            }
-            for (segment, response) in part.iter().zip(responses) {
-                cached.push(self.believed(segment, response)?);
-            }
+    ) -> Result<Vec<Option<Count>>, CacheError> {
+        if segments.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(cached)
+        let responses = self
+            .client
+            .send(&self.requests.get(segments, window))
+            .await?;
+        if responses.len() != segments.len() {
+            return Err(invalid_response(
+                "the number of counts differs from the number of segments",
+            ));
+        }
+        let counts = responses.into_iter().map(|value| {
+            let count: Option<String> = parse(value)?;
+            count.map(|text| parse_count(&text)).transpose()
+        });
+        counts.collect()
     }
 
-    async fn add_pending(&self, added: &[(Segment, u64)]) -> Result<(), CacheError> {
-        let sending = self.unsent.sending(added);
-        self.execute(&self.requests.note(added)).await?;
-        sending.done();
-        Ok(())
-    }
-
-    async fn mark_pending_unknown(&self, segments: &[Segment]) -> Result<(), CacheError> {
-        let step = self.unsent.add(segments.iter());
-        self.execute(&self.requests.end_epoch(segments)).await?;
-        self.unsent.sent(segments, step);
-        Ok(())
-    }
-
-    async fn mark(&self, segment: &Segment) -> Result<PendingMark, CacheError> {
-        let (noted, epoch) = self.query(self.requests.mark(segment)).await?;
-        // A gap ends the epoch here, so gaps are not counted.
-        Ok(PendingMark {
-            noted,
-            gaps: 0,
-            epoch,
-        })
+    async fn note_segments(&self, segments: &[Segment]) -> Result<(), CacheError> {
+        self.execute(&self.requests.touch(segments.iter())).await
     }
 
     async fn put(
@@ -171,14 +126,11 @@ impl CountCache for RedisCache {
         segment: &Segment,
         window: Window,
         count: Count,
-        mark: PendingMark,
-    ) -> Result<Option<Cached>, CacheError> {
-        let requests = self.requests.put(segment, window, count, mark);
+    ) -> Result<Count, CacheError> {
+        let requests = self.requests.put(segment, window, count);
         let kept = self.client.send(&requests).await?.into_iter().next();
-        self.believed(
-            segment,
-            parse(kept.ok_or_else(|| invalid_response("no response"))?)?,
-        )
+        let kept: String = parse(kept.ok_or_else(|| invalid_response("no response"))?)?;
+        parse_count(&kept)
     }
 
     async fn segments(&self) -> Result<KnownSegments, CacheError> {
@@ -227,14 +179,17 @@ impl CountCache for RedisCache {
     }
 
     async fn remove_segment(&self, segment: &Segment) -> Result<(), CacheError> {
-        // The score is read before the counters, so that a note in between changes one of them.
-        let score: Option<String> = self.query(self.requests.list_score(segment)).await?;
-        let windows: Option<Vec<u64>> = self.query(self.requests.forget_counts(segment)).await?;
-        let Some(windows) = windows else {
+        // On a cluster the counts and the list are on different nodes. The counts of a segment that was noted recently stay,
+        // so that each refresh does not remove them. A note that comes after this is seen by the removal from the list.
+        let noted: Option<f64> = self.query(self.requests.list_score(segment)).await?;
+        if noted.is_some_and(|noted| noted > Requests::removable() as f64) {
             return Ok(());
-        };
-        self.execute(&self.requests.remove(segment, windows, score))
-            .await
+        }
+        let is_empty: bool = self.query(self.requests.forget_counts(segment)).await?;
+        match is_empty {
+            true => self.execute(&[self.requests.list_remove(segment)]).await,
+            false => Ok(()),
+        }
     }
 
     async fn lock(&self, token: &LockToken, ttl: Duration) -> Result<bool, CacheError> {
@@ -277,6 +232,17 @@ impl From<ClientError> for CacheError {
 
 fn parse<T: FromRedisValue>(value: Value) -> Result<T, CacheError> {
     T::from_redis_value(value).map_err(invalid_response)
+}
+
+/// Parses users and `as_of` in microseconds.
+fn parse_count(text: &str) -> Result<Count, CacheError> {
+    let count = text.split_once(' ').and_then(|(users, as_of)| {
+        Some(Count {
+            users: users.parse().ok()?,
+            as_of: Timestamp::from_microsecond(as_of.parse().ok()?).ok()?,
+        })
+    });
+    count.ok_or_else(|| invalid_response(format_args!("a count of {text:?}")))
 }
 
 fn invalid_response(what: impl std::fmt::Display) -> CacheError {

@@ -11,8 +11,8 @@ pub struct RedisCacheOptions {
     pub server: RedisServer,
     /// The prefix of every key. Deployments with different prefixes can share a Redis.
     pub prefix: Prefix,
-    /// The TTL of a count. Longer than a count is trusted: when the store is unavailable, an old count is better than
-    /// none. Pending counters are kept twice as long.
+    /// The TTL of the counts of a segment, from the last one. Longer than a count is trusted: when the store is
+    /// unavailable, an old count is better than none.
     pub keep_counts: Duration,
     /// How long a segment stays known without new pairs or counts. At least the window: after that it is empty.
     pub keep_segments: Duration,

@@ -6,11 +6,9 @@ use super::keys::Keys;
 use super::options::RedisCacheOptions;
 use super::scripts::Scripts;
 use crate::redis::Request;
-use domain::cache::{LockToken, PendingMark};
+use domain::cache::{KEEP_NOTED, LockToken};
 use domain::{Count, Segment, Timestamp, Window};
 
-/// Segments read by one request to one server: a few hundred microseconds of its time.
-pub(super) const GET_AT_ONCE: usize = 200;
 /// Members of the list of segments that one step of a scan visits.
 const SCAN_STEP: usize = 1_000;
 /// Members added to the list of segments by one command.
@@ -22,12 +20,8 @@ pub(super) struct Requests {
     scripts: Scripts,
     /// The TTL of counts in milliseconds, as a string.
     keep_counts: String,
-    /// The TTL of pending counters in milliseconds, as a string.
-    keep_pending: String,
     keep_segments: Duration,
     max_ahead: Duration,
-    /// Segments that one script may touch: on a cluster, those of one hash slot.
-    together: usize,
 }
 
 impl Requests {
@@ -36,58 +30,18 @@ impl Requests {
             keys: Keys::new(&options.prefix),
             scripts: Scripts::new(),
             keep_counts: millis(options.keep_counts),
-            keep_pending: millis(options.keep_counts.saturating_mul(2)),
             keep_segments: options.keep_segments,
             max_ahead: options.max_ahead,
-            together: if options.server.is_cluster {
-                1
-            } else {
-                GET_AT_ONCE
-            },
         }
     }
 
-    /// Reads the counts of at most [`GET_AT_ONCE`] segments. The responses, concatenated, have one entry a segment.
-    pub(super) fn get(&self, segments: &[Segment], window: Window) -> Vec<Request<'_>> {
-        let together = segments.chunks(self.together);
-        let requests = together.map(|segments| {
-            let keys = segments
-                .iter()
-                .flat_map(|segment| [self.keys.count(segment, window), self.keys.pending(segment)]);
-            Request::Run(&self.scripts.get, keys.collect(), Vec::new())
-        });
-        requests.collect()
+    /// Reads the count of each segment.
+    pub(super) fn get(&self, segments: &[Segment], window: Window) -> Vec<Request<'static>> {
+        let get = |segment| Request::command("HGET", (self.keys.counts(segment), window.seconds()));
+        segments.iter().map(get).collect()
     }
 
-    /// Adds to the noted pairs of each segment.
-    ///
-    /// On a cluster the counter of a segment and the list of segments live on different nodes, so either may be
-    /// updated first. If a removal runs in between, the segment is missing from the list until its next pair, or until
-    /// the store's segments are listed again.
-    pub(super) fn note(&self, added: &[(Segment, u64)]) -> Vec<Request<'_>> {
-        let mut requests = Vec::with_capacity(2 * added.len() + 2);
-        for (segment, pairs) in added {
-            let key = self.keys.pending(segment);
-            let pairs = i64::try_from(*pairs).unwrap_or(i64::MAX);
-            requests.push(Request::command("HINCRBY", (&key, "noted", pairs)));
-            requests.push(Request::command("PEXPIRE", (&key, &self.keep_pending)));
-        }
-        requests.extend(self.touch(added.iter().map(|(segment, _)| segment)));
-        requests
-    }
-
-    /// Ends the epoch of each segment's counters, which invalidates all earlier marks. It deletes instead of writing,
-    /// because a Redis at its memory limit still accepts deletes.
-    pub(super) fn end_epoch(&self, segments: &[Segment]) -> Vec<Request<'_>> {
-        let end = |segment| Request::command("HDEL", (self.keys.pending(segment), "epoch"));
-        segments
-            .iter()
-            .map(end)
-            .chain(self.touch(segments.iter()))
-            .collect()
-    }
-
-    /// Renews these segments in the list, and removes segments that were not renewed for `keep_segments`.
+    /// Notes these segments in the list, and removes segments that were not noted for `keep_segments`.
     pub(super) fn touch<'a>(
         &self,
         segments: impl Iterator<Item = &'a Segment>,
@@ -107,38 +61,27 @@ impl Requests {
 
     /// The score in the list below which a segment has expired.
     pub(super) fn oldest(&self) -> i64 {
-        let keep = i64::try_from(self.keep_segments.as_millis()).unwrap_or(i64::MAX);
-        Timestamp::now().as_millisecond().saturating_sub(keep)
+        score_before(self.keep_segments)
+    }
+
+    /// The score in the list up to which a segment without users may be removed.
+    pub(super) fn removable() -> i64 {
+        score_before(KEEP_NOTED)
     }
 
     fn keep_list(&self) -> Request<'static> {
         Request::command("PEXPIRE", (&self.keys.segments, millis(self.keep_segments)))
     }
 
-    pub(super) fn mark(&self, segment: &Segment) -> Request<'_> {
-        let fresh_epoch = fastrand::u64(..).to_string();
-        let args = vec![fresh_epoch, self.keep_pending.clone()];
-        Request::Run(&self.scripts.mark, vec![self.keys.pending(segment)], args)
-    }
-
-    pub(super) fn put(
-        &self,
-        segment: &Segment,
-        window: Window,
-        count: Count,
-        mark: PendingMark,
-    ) -> Vec<Request<'_>> {
-        let keys = vec![self.keys.count(segment, window), self.keys.pending(segment)];
+    pub(super) fn put(&self, segment: &Segment, window: Window, count: Count) -> Vec<Request<'_>> {
         let args = vec![
+            window.seconds().to_string(),
             count.users.to_string(),
             count.as_of.as_microsecond().to_string(),
-            mark.noted.to_string(),
-            mark.epoch.to_string(),
-            window.seconds().to_string(),
             self.keep_counts.clone(),
-            self.keep_pending.clone(),
             self.max_ahead.as_micros().min(1 << 52).to_string(),
         ];
+        let keys = vec![self.keys.counts(segment)];
         let mut requests = vec![Request::Run(&self.scripts.put, keys, args)];
         if count.users > 0 {
             requests.extend(self.touch(std::iter::once(segment)));
@@ -167,29 +110,15 @@ impl Requests {
     }
 
     pub(super) fn forget_counts(&self, segment: &Segment) -> Request<'_> {
-        let keys = vec![self.keys.pending(segment)];
+        let keys = vec![self.keys.counts(segment)];
         Request::Run(&self.scripts.forget_counts, keys, Vec::new())
     }
 
-    /// Removes the counts over these windows, and removes the segment from the list if its score is still `score`.
-    pub(super) fn remove(
-        &self,
-        segment: &Segment,
-        windows: Vec<u64>,
-        score: Option<String>,
-    ) -> Vec<Request<'_>> {
-        let counts = windows
-            .into_iter()
-            .map(|window| Request::command("UNLINK", self.keys.count_over(segment, window)));
-        let listed = score.map(|score| {
-            let args = vec![segment.as_str().to_owned(), score];
-            Request::Run(
-                &self.scripts.list_remove,
-                vec![self.keys.segments.clone()],
-                args,
-            )
-        });
-        counts.chain(listed).collect()
+    /// Removes the segment from the list unless it was noted recently.
+    pub(super) fn list_remove(&self, segment: &Segment) -> Request<'_> {
+        let args = vec![segment.as_str().to_owned(), Self::removable().to_string()];
+        let keys = vec![self.keys.segments.clone()];
+        Request::Run(&self.scripts.list_remove, keys, args)
     }
 
     pub(super) fn lock(&self, token: &LockToken, ttl: Duration) -> Request<'_> {
@@ -215,6 +144,12 @@ impl Requests {
             args,
         )
     }
+}
+
+/// The score of a segment that was last noted this long ago.
+fn score_before(time: Duration) -> i64 {
+    let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::now().as_millisecond().saturating_sub(time)
 }
 
 /// A duration as Redis expects it: whole milliseconds, at least 1, and small enough that an expiry does not overflow.

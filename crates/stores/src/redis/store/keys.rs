@@ -63,7 +63,7 @@ mod tests {
             for name in ["store", "{store}", "}:pairs", "%7Bstore%7D", "a"] {
                 let segment = Segment::new(name).unwrap();
                 let key = keys.pairs(&segment);
-                assert!(seen.insert(key.replace(":pairs", ":pending")));
+                assert!(seen.insert(key.replace(":pairs", ":counts")));
                 assert!(seen.insert(key), "{prefix} {name}");
             }
         }
