@@ -38,6 +38,7 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
     let mut follower = Follower {
         replica: &replica,
         sources: &sources,
+        durable: None,
         server: None,
         id: ReaderId::random(),
         recent: Recent::default(),
@@ -57,7 +58,9 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
 struct Follower<'a> {
     replica: &'a Replica,
     sources: &'a Sources,
-    /// The server of the last page, perhaps before a restart; `None` for a new replica.
+    /// The last position without a loss before it, as it is on disk. It stays until lost entries are
+    /// appended again and read from the store, so that a restart notices the loss again.
+    durable: Option<Reached>,
     server: Option<u64>,
     id: ReaderId,
     recent: Recent,
@@ -74,15 +77,20 @@ impl Follower<'_> {
     async fn first_position(&mut self) -> Cursor {
         let known = self.replica.state().following.lock().position;
         if let Some(reached) = known {
+            self.durable = Some(reached);
             self.server = Some(reached.server);
             return reached.at;
         }
         loop {
             match self.oldest().await {
                 Ok(at) => {
-                    let record = state::position(&Reached { at, server: 0 });
+                    let reached = Reached { at, server: 0 };
+                    let record = state::position(&reached);
                     match self.replica.durable.log().append(record).await {
-                        Ok(_) => return at,
+                        Ok(_) => {
+                            self.durable = Some(reached);
+                            return at;
+                        }
                         Err(error) => self.failed(&error).await,
                     }
                 }
@@ -134,8 +142,17 @@ impl Follower<'_> {
         if page.entries.iter().any(|entry| entry.skips) {
             self.lost_entries();
         }
-        if !page.entries.is_empty()
-            && let Err(error) = self.apply(&page).await
+        let is_held = Instant::now() < self.hold_until || self.replica.waits_for_repair();
+        let reached = match self.durable {
+            Some(durable) if is_held => durable,
+            _ => Reached {
+                at: page.next,
+                server: page.server,
+            },
+        };
+        let is_new = self.durable.is_none_or(|durable| durable.at != reached.at);
+        if (!page.entries.is_empty() || is_new)
+            && let Err(error) = self.apply(&page, &reached).await
         {
             self.failed(&error).await;
             return cursor;
@@ -144,23 +161,18 @@ impl Follower<'_> {
         let Some(as_of) = page.as_of else {
             return page.next;
         };
-        self.replica
-            .reached(as_of, Instant::now() < self.hold_until);
+        self.replica.reached(as_of, is_held);
         self.trim(&page.next).await;
         sleep(POLL).await;
         page.next
     }
 
-    async fn apply(&mut self, page: &Page) -> Result<(), LogError> {
+    async fn apply(&mut self, page: &Page, reached: &Reached) -> Result<(), LogError> {
         let latest = self.replica.slot(page.now);
         let (record, unusual) = {
             let following = self.replica.state().following.lock();
             let collector = Collector::new(latest, &following, &mut self.recent);
-            let reached = Reached {
-                at: page.next,
-                server: page.server,
-            };
-            collector.record(&page.entries, &reached)
+            collector.record(&page.entries, reached)
         };
         if let Some(reason) = unusual.foreign {
             tracing::error!(
@@ -170,6 +182,7 @@ impl Follower<'_> {
             self.lost_entries();
         }
         self.replica.apply(record).await?;
+        self.durable = Some(*reached);
         let progress = &self.replica.progress;
         progress
             .clamped

@@ -387,7 +387,6 @@ impl Replica {
 
     /// Notes that the end of the feed was reached. Sets the instant as of which counts are exact, unless entries are missing.
     fn reached(&self, as_of: Timestamp, is_held: bool) {
-        let is_held = is_held || self.repair.lock().is_some();
         self.held.store(is_held, Ordering::Release);
         if !is_held {
             self.as_of.send_if_modified(|known| {
@@ -405,6 +404,11 @@ impl Replica {
         self.durable.log().append(record).await?;
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Whether lost entries are being read from the store.
+    fn waits_for_repair(&self) -> bool {
+        self.repair.lock().is_some()
     }
 
     /// Requests that the pairs since shortly before the newest one are read from the store again.
