@@ -89,6 +89,8 @@ impl Follower<'_> {
                     match self.replica.durable.log().append(record).await {
                         Ok(_) => {
                             self.durable = Some(reached);
+                            // The feed may have lost entries just before.
+                            self.hold();
                             return at;
                         }
                         Err(error) => self.failed(&error).await,
