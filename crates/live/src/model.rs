@@ -58,6 +58,8 @@ struct Site {
     /// Whether a service that has erased somebody has ended. If it did not tell a feed that was emptied since, only the replicas know
     /// of the erasure, so a new one may count the user until its audit.
     are_erasures_lost: bool,
+    /// Whether the feed has lost entries that services may not have appended again. They have three seconds to do that.
+    may_resend: bool,
     checked: u64,
 }
 
@@ -123,6 +125,7 @@ impl Site {
             sent: Vec::new(),
             records: Vec::new(),
             are_erasures_lost: false,
+            may_resend: false,
             checked: 0,
         }
     }
@@ -242,6 +245,7 @@ impl Site {
             let found = crate::testing::numbers(&list);
             let truth = self.bench.truth(full(), tick.as_of).await;
             if owed == 0 && found == truth {
+                self.may_resend = false;
                 return;
             }
             last = Some((found, truth, owed));
@@ -294,11 +298,15 @@ impl Site {
             }
             12..14 => self.erase(service, first).await,
             14 => {
+                self.may_resend = true;
                 let end = self.bench.feed.end().await.map_or(0, |end| end.number);
                 let lost = random.u64(0..4);
                 self.bench.feed.lose_after(end.saturating_sub(lost));
             }
-            15 => self.bench.feed.empty(),
+            15 => {
+                self.may_resend = true;
+                self.bench.feed.empty();
+            }
             16 => self.bench.published.empty(),
             17 => self.bench.published.save(),
             18 => self.bench.published.restore(),
@@ -310,7 +318,7 @@ impl Site {
                 self.bench.feed.set_unavailable(false);
                 self.bench.published.set_unavailable(false);
             }
-            20 => {
+            20 if !self.may_resend => {
                 self.bench.feed.set_loses_responses(true);
                 self.bench.published.set_loses_responses(true);
                 self.write(service, &users, segment, 0).await;
