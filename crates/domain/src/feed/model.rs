@@ -215,7 +215,8 @@ impl ChangeFeed for ModelFeed {
             Ok(Page {
                 as_of: (next.number == state.last).then_some(now),
                 now,
-                server: state.server,
+                // 0 is for a feed in the process of its readers.
+                server: state.server + 1,
                 next,
                 entries,
             })

@@ -30,6 +30,8 @@ const IDLE: Idle = Idle {
     writers: Duration::from_hours(24),
     readers: Duration::from_mins(10),
 };
+/// The server of a feed in this process.
+const LOCAL: u64 = 0;
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
 
@@ -89,8 +91,6 @@ impl Follower<'_> {
                     match self.replica.durable.log().append(record).await {
                         Ok(_) => {
                             self.durable = Some(reached);
-                            // The feed may have lost entries just before.
-                            self.hold();
                             return at;
                         }
                         Err(error) => self.failed(&error).await,
@@ -137,7 +137,8 @@ impl Follower<'_> {
     }
 
     async fn page(&mut self, cursor: Cursor, page: Page) -> Cursor {
-        if self.server.is_some_and(|server| server != page.server) {
+        // A feed on another server may have lost entries just before a new replica came.
+        if self.server.unwrap_or(LOCAL) != page.server {
             self.hold();
         }
         self.server = Some(page.server);
