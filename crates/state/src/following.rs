@@ -36,6 +36,8 @@ pub struct Following {
     pub covered: HashSet<Segment>,
     /// Segments whose users were removed, and which were not read from the store since.
     pub reset: HashSet<Segment>,
+    /// How often a segment was reset since the start.
+    pub resets: u64,
     /// When users were erased, in unix milliseconds.
     erasures: HashMap<Fingerprint, i64>,
 }

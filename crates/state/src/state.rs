@@ -131,7 +131,11 @@ impl State {
             COVERED => following::covered(&mut fields, &mut self.following.lock())?,
             RESET => {
                 let segment = record::segment(&mut fields)?;
-                self.following.lock().reset.insert(segment.clone());
+                {
+                    let mut following = self.following.lock();
+                    following.reset.insert(segment.clone());
+                    following.resets += 1;
+                }
                 self.index.reset(segment.as_str());
             }
             BATCH => return self.apply_batch(at, fields.rest(), scratch),

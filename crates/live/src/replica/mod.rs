@@ -256,26 +256,23 @@ impl Replica {
     /// The count of a segment; `None` if the replica can't tell now, because it is not current, or did not read the
     /// segment from the store yet.
     pub fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        let as_of = self.as_of()?;
-        self.state()
-            .following
-            .lock()
-            .has_read(segment)
-            .then(|| self.counted(segment, window, as_of))
+        let count = self.counted(segment, window, self.as_of()?);
+        // Afterwards, because the segment may just have been emptied.
+        let is_read = self.state().following.lock().has_read(segment);
+        is_read.then_some(count)
     }
 
     /// Every segment with users over `window`, sorted by name; `None` if the replica can't tell now.
     pub fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
-        let as_of = self.as_of()?;
-        if !self.state().following.lock().has_read_all() {
-            return None;
-        }
-        let held = self.state().index.segments(self.slot(as_of));
-        let counts = held.into_iter().map(|(segment, _)| {
-            let count = self.counted(&segment, window, as_of);
-            (segment, count)
+        let counts = self.counts(&[window]).filter(|counts| counts.complete)?;
+        let as_of = counts.as_of;
+        let users = counts.users.into_iter().filter_map(|(segment, over)| {
+            let users = over.first()?.1;
+            (users > 0).then_some((segment, Count { users, as_of }))
         });
-        Some(counts.filter(|(_, count)| count.users > 0).collect())
+        let mut list: Vec<_> = users.collect();
+        list.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        Some(list)
     }
 
     /// What was counted over each of `windows` for every segment that has users and was read from the store; `None` if the
@@ -283,23 +280,34 @@ impl Replica {
     pub fn counts(&self, windows: &[Window]) -> Option<Counts> {
         // First the instant: what is applied meanwhile may be counted too.
         let as_of = self.as_of()?;
-        let held = self.state().index.segments(self.slot(as_of));
-        let following = self.state().following.lock();
-        let complete = following.has_read_all();
-        let is_read = |segment: &Segment| complete || following.has_read(segment);
-        let read: Vec<Segment> = held.into_iter().map(|(segment, _)| segment).collect();
-        let read: Vec<Segment> = read.into_iter().filter(is_read).collect();
-        drop(following);
-        let counted = read.into_iter().map(|segment| {
+        let (complete, resets) = {
+            let following = self.state().following.lock();
+            (following.has_read_all(), following.resets)
+        };
+        let listed = self.state().index.segments(self.slot(as_of));
+        let mut users = HashMap::with_capacity(listed.len());
+        {
+            let following = self.state().following.lock();
+            // A segment that was emptied meanwhile must not look like one without users.
+            if following.resets != resets {
+                return None;
+            }
+            let read = listed.into_iter().map(|(segment, _)| segment);
+            users.extend(
+                read.filter(|segment| following.has_read(segment))
+                    .map(|segment| (segment, Vec::new())),
+            );
+        }
+        for (segment, counts) in &mut users {
             let over = |window: &Window| {
-                let count = self.counted(&segment, *window, as_of);
+                let count = self.counted(segment, *window, as_of);
                 (window.seconds(), count.users)
             };
-            let users = windows.iter().map(over).collect();
-            (segment, users)
-        });
-        Some(Counts {
-            users: counted.collect(),
+            *counts = windows.iter().map(over).collect();
+        }
+        let is_whole = self.state().following.lock().resets == resets;
+        is_whole.then_some(Counts {
+            users,
             complete,
             as_of,
         })
