@@ -111,7 +111,8 @@ impl Hydration<'_> {
         full.slots_as_of(self.replica.slot(now))
     }
 
-    /// Reads the pairs of a segment, the newest part first.
+    /// Reads the pairs of a segment, the oldest part first: a store that keeps the latest slot of a user moves a user who comes
+    /// again to a newer part, which must not have been read by then.
     async fn segment(
         &self,
         segment: &Segment,
@@ -122,17 +123,14 @@ impl Hydration<'_> {
             true => full,
             false => full.div_ceil(PARTS),
         };
-        let first = slots.start().number();
-        let mut end = slots.end().number();
-        loop {
-            let start = end.saturating_sub(part - 1).max(first);
+        let (mut start, last) = (slots.start().number(), slots.end().number());
+        while start <= last {
+            let end = (start + part - 1).min(last);
             self.part(segment, Slot::new(start)..=Slot::new(end))
                 .await?;
-            if start == first {
-                return Ok(());
-            }
-            end = start - 1;
+            start = end + 1;
         }
+        Ok(())
     }
 
     async fn part(&self, segment: &Segment, slots: RangeInclusive<Slot>) -> Result<(), StoreError> {
