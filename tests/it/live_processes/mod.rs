@@ -301,7 +301,7 @@ async fn a_clock_that_is_ahead_changes_no_count_of_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kills_of_every_role_change_no_count() {
     let rounds = std::env::var("HEADCOUNT_TEST_LIVE_ROUNDS");
-    let rounds: u32 = rounds.map_or(6, |rounds| rounds.parse().unwrap());
+    let rounds: u32 = rounds.map_or(3, |rounds| rounds.parse().unwrap());
     let Some(mut site) = Site::start().await else {
         return;
     };

@@ -2,6 +2,8 @@
 //! replica is in this process, or in another one that publishes its counts.
 
 mod host;
+mod reads;
+mod status;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,24 +11,19 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use backon::BackoffBuilder;
 use tokio::sync::OnceCell;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use self::host::{Host, Publishing};
-use crate::live_process::{At, Comparison, LiveProcess};
+use crate::live_process::LiveProcess;
 use crate::options::LiveParts;
 use domain::feed::ChangeFeed;
 use domain::store::{PairStore, StoreError};
-use domain::{
-    Batch, Clock, Count, FingerprintKey, Membership, Segment, TimeFrame, Timestamp, UserId, Window,
-};
+use domain::{Batch, Clock, FingerprintKey, TimeFrame, Timestamp, UserId, Window};
 use index::Fingerprint;
-use live::publisher::Role;
 use live::replica::Sources;
 use live::view::View;
 use live::writer::{FeedWriter, OwedLog, WriterParts};
 use supervisor::{Supervisor, doubling};
-use telemetry::Metrics;
-use telemetry::metrics::set_total;
 
 pub use live::writer::Delivery;
 
@@ -35,10 +32,6 @@ pub use live::writer::Delivery;
 const KEEP_SENT: Duration = Duration::from_mins(2);
 /// The maximum size of the records in memory, in bytes.
 const MAX_KEPT_BYTES: usize = 64 << 20;
-/// How long a fresh count waits until the counts include everything. It usually waits for one poll and one tick.
-const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a comparison waits for the first tick that this process reads.
-const FIRST_TICK: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
@@ -226,116 +219,6 @@ impl Live {
         appended.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
-    /// The count as of the newest instant that this process knows; `None` if it can't tell now.
-    pub(crate) fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        match &self.side {
-            Side::Host(host) => host.count(segment, window),
-            Side::Reader { view, .. } => view.count(segment, window),
-        }
-    }
-
-    /// The count from the live process; `None` if it is in this one, or can't tell.
-    pub(crate) async fn ask_count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        let (process, at) = self.process(segment)?;
-        process.count(&at, segment, window).await
-    }
-
-    /// The count as it was last published, if it was, however long ago.
-    pub(crate) fn last_known(&self, segment: &Segment, window: Window) -> Option<Count> {
-        match &self.side {
-            Side::Host(_) => None,
-            Side::Reader { view, .. } => view.last_known(segment, window),
-        }
-    }
-
-    /// A count that includes everything that was answered before this call. Waits at most two seconds.
-    pub(crate) async fn count_fresh(&self, segment: &Segment, window: Window) -> Option<Count> {
-        let waiting = async {
-            let now = self.sources.feed_now().await.ok()?;
-            match &self.side {
-                Side::Host(host) => host.replica()?.wait_for(now).await,
-                Side::Reader { view, .. } => view.wait_for(now).await,
-            }
-            Some(())
-        };
-        timeout(FRESH_TIMEOUT, waiting).await.ok()??;
-        match self.count(segment, window) {
-            Some(count) => Some(count),
-            None => self.ask_count(segment, window).await,
-        }
-    }
-
-    /// Every segment with users, sorted by name; `None` if that is not known now.
-    pub(crate) async fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
-        match &self.side {
-            Side::Host(host) => host.list(window),
-            Side::Reader { view, process } => {
-                if let Some(list) = view.list(window) {
-                    return Some(list);
-                }
-                let tick = view.tick().filter(|tick| tick.complete)?;
-                let at = self.at(tick.address)?;
-                process.list(&at, window).await
-            }
-        }
-    }
-
-    /// The segments of a user; `None` if that is not known now.
-    pub(crate) async fn memberships(&self, user: &UserId<'_>) -> Option<Vec<Membership>> {
-        match &self.side {
-            Side::Host(host) => host.memberships(user),
-            Side::Reader { view, process } => {
-                let tick = view.tick().filter(|tick| tick.complete)?;
-                let at = self.at(tick.address)?;
-                process.memberships(&at, user).await
-            }
-        }
-    }
-
-    /// Compares all segments, or one, with the store's own counts, and reads those that differ again. `None` if counts are not
-    /// live.
-    pub(crate) async fn compare(&self, only: Option<&Segment>) -> Option<Comparison> {
-        let host = match &self.side {
-            Side::Host(host) => host,
-            Side::Reader { view, process } => {
-                // A command that has just started knows no tick yet.
-                let first = Timestamp::UNIX_EPOCH.checked_add(Duration::from_micros(1));
-                let waiting = view.wait_for(first.unwrap_or(Timestamp::MAX));
-                timeout(FIRST_TICK, waiting).await.ok()?;
-                self.key().await.ok()?;
-                let at = self.at(view.tick()?.address)?;
-                return process.compare(&at, only).await;
-            }
-        };
-        let Ok(_comparing) = self.comparing.try_lock() else {
-            return Some(Comparison::UnderWay);
-        };
-        let began = tokio::time::Instant::now();
-        let audited = host.audit(&self.sources, only).await?;
-        Some(Comparison::Done {
-            compared: audited.compared,
-            failed: audited.failed,
-            differences: audited.differences,
-            took: began.elapsed(),
-        })
-    }
-
-    /// The live process, if it can tell about `segment` and is another one.
-    fn process(&self, segment: &Segment) -> Option<(&dyn LiveProcess, At)> {
-        let Side::Reader { view, process } = &self.side else {
-            return None;
-        };
-        let tick = view.tick()?;
-        let is_counted = tick.complete || view.publishes(segment);
-        let at = is_counted.then(|| self.at(tick.address)).flatten()?;
-        Some((&**process, at))
-    }
-
-    fn at(&self, address: String) -> Option<At> {
-        let token = self.token()?;
-        (!address.is_empty()).then_some(At { address, token })
-    }
-
     /// What this process has to do at each `refresh_interval`.
     pub(crate) fn duty(&self) -> Duty {
         match &self.side {
@@ -355,68 +238,6 @@ impl Live {
         let closed = self.sources.feed.close().await;
         closed.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
-
-    /// The state as a sentence, for readiness reports; an error while counts are not live.
-    pub(crate) fn describe(&self) -> Result<String, String> {
-        let state = match &self.side {
-            Side::Host(host) => host.describe()?,
-            Side::Reader { view, .. } => described(view)?,
-        };
-        let owed = self.writer.as_ref().map(FeedWriter::status);
-        match owed.and_then(|status| Some((status.owed, status.owed_for?))) {
-            Some((entries, time)) => Err(format!(
-                "{entries} entries wait on this instance for the change feed, for {} s; counts lack their pairs",
-                time.as_secs()
-            )),
-            None => Ok(state),
-        }
-    }
-
-    /// Shows the state in the metrics.
-    pub(crate) fn observe(self: &Arc<Self>, metrics: &Metrics) {
-        let observed = Arc::downgrade(self);
-        metrics.before_render(move |metrics| {
-            if let Some(live) = observed.upgrade() {
-                live.show(metrics);
-            }
-        });
-    }
-
-    fn show(&self, metrics: &Metrics) {
-        if let Some(writer) = &self.writer {
-            let writer = writer.status();
-            metrics.live.owed_entries.set(writer.owed);
-            let owed_for = writer.owed_for.unwrap_or_default();
-            metrics.live.owed_age.set(owed_for.as_secs_f64());
-            set_total(&metrics.live.resent_entries, writer.resent);
-            set_total(&metrics.live.dropped_entries, writer.dropped);
-        }
-        let as_of = match &self.side {
-            Side::Host(host) => host.replica().and_then(|replica| replica.as_of()),
-            Side::Reader { view, .. } => view.tick().map(|tick| tick.as_of),
-        };
-        let now = self.sources.clock.now();
-        let age = as_of.map(|as_of| now.duration_since(as_of).as_secs_f64().max(0.0));
-        metrics.live.age.set(age.unwrap_or(f64::NAN));
-        let Side::Host(host) = &self.side else { return };
-        let publishes = host.role() == Some(Role::Publisher);
-        metrics.live.publishes.set(u64::from(publishes));
-        let Some(replica) = host.replica() else {
-            return;
-        };
-        let status = replica.status();
-        metrics.live.complete.set(u64::from(status.is_complete));
-        metrics.live.pairs.set(status.pairs);
-        metrics.live.bytes.set(status.bytes);
-        metrics.live.feed_entries.set(status.feed.entries);
-        metrics.live.feed_bytes.set(status.feed.bytes);
-        set_total(&metrics.live.applied_entries, status.entries);
-        set_total(&metrics.live.hydrated_pairs, status.hydrated_pairs);
-        set_total(&metrics.live.repairs, status.repairs);
-        set_total(&metrics.live.audits, status.audits);
-        set_total(&metrics.live.differences, status.differences);
-        set_total(&metrics.live.clamped_records, status.clamped);
-    }
 }
 
 fn writer(
@@ -432,17 +253,4 @@ fn writer(
         max_kept_bytes: MAX_KEPT_BYTES,
     };
     FeedWriter::start(parts, supervisor)
-}
-
-fn described(view: &View) -> Result<String, String> {
-    match view.tick() {
-        None => Err(
-            "no live process publishes counts; they come from the cache and the store".to_owned(),
-        ),
-        Some(tick) if !tick.complete => Err(format!(
-            "the live process reads the store; counts of {} segments are live, others come from the cache and the store",
-            tick.segments
-        )),
-        Some(tick) => Ok(format!("{} segments", tick.segments)),
-    }
 }

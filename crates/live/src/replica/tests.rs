@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::testing::{Bench, SEGMENTS, pause};
 use crate::writer::Delivery;
-use domain::BatchBuilder;
 use domain::store::conformance::frame;
+use domain::{BatchBuilder, UserId};
 
 #[tokio::test(start_paused = true)]
 async fn a_new_replica_reads_the_store_and_follows_the_feed() {

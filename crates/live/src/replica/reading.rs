@@ -1,0 +1,141 @@
+//! What a replica tells: counts, lists and memberships, as of an instant.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use super::{Counts, MAX_AGE, MAX_HELD, NEVER, Replica};
+use domain::{Count, Membership, Segment, Slot, Timestamp, UserId, Window};
+use index::Fingerprint;
+
+impl Replica {
+    /// The instant as of which counts are exact; `None` before the end of the feed was reached, and while it was last reached
+    /// longer than [`MAX_AGE`] ago. While the replica waits for entries that the feed lost, the instant stays for a minute.
+    pub fn as_of(&self) -> Option<Timestamp> {
+        let is_current = self.is_within(&self.reached, MAX_AGE);
+        let is_current = is_current && self.is_within(&self.advanced, MAX_HELD);
+        let as_of = *self.as_of.borrow();
+        is_current
+            .then(|| Timestamp::from_microsecond(as_of).ok())
+            .flatten()
+    }
+
+    fn is_within(&self, at: &AtomicI64, time: Duration) -> bool {
+        let at = at.load(Ordering::Acquire);
+        let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        at != NEVER && self.elapsed() - at <= time
+    }
+
+    /// Waits until counts include everything that was answered before `instant` by the clock of the feed.
+    pub async fn wait_for(&self, instant: Timestamp) {
+        let wanted = instant.as_microsecond();
+        let mut as_of = self.as_of.subscribe();
+        // The sender lives as long as this replica.
+        let _ = as_of.wait_for(|as_of| *as_of >= wanted).await;
+    }
+
+    /// The count of a segment; `None` if the replica can't tell now, because it is not current, or did not read the
+    /// segment from the store yet.
+    pub fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
+        let count = self.counted(segment, window, self.as_of()?);
+        // Afterwards, because the segment may just have been emptied.
+        let is_read = self.state().following.lock().has_read(segment);
+        is_read.then_some(count)
+    }
+
+    /// Every segment with users over `window`, sorted by name; `None` if the replica can't tell now.
+    pub fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
+        let counts = self.counts(&[window]).filter(|counts| counts.complete)?;
+        let as_of = counts.as_of;
+        let users = counts.users.into_iter().filter_map(|(segment, over)| {
+            let users = over.first()?.1;
+            (users > 0).then_some((segment, Count { users, as_of }))
+        });
+        let mut list: Vec<_> = users.collect();
+        list.sort_unstable_by(|left, right| left.0.cmp(&right.0));
+        Some(list)
+    }
+
+    /// What was counted over each of `windows` for every segment that has users and was read from the store; `None` if the
+    /// replica can't tell now.
+    pub fn counts(&self, windows: &[Window]) -> Option<Counts> {
+        // First the instant: what is applied meanwhile may be counted too.
+        let as_of = self.as_of()?;
+        let (complete, resets) = {
+            let following = self.state().following.lock();
+            (following.has_read_all(), following.resets)
+        };
+        let listed = self.state().index.segments(self.slot(as_of));
+        let mut users = HashMap::with_capacity(listed.len());
+        {
+            let following = self.state().following.lock();
+            // A segment that was emptied meanwhile must not look like one without users.
+            if following.resets != resets {
+                return None;
+            }
+            let read = listed.into_iter().map(|(segment, _)| segment);
+            users.extend(
+                read.filter(|segment| following.has_read(segment))
+                    .map(|segment| (segment, Vec::new())),
+            );
+        }
+        for (segment, counts) in &mut users {
+            let over = |window: &Window| {
+                let count = self.counted(segment, *window, as_of);
+                (window.seconds(), count.users)
+            };
+            *counts = windows.iter().map(over).collect();
+        }
+        let is_whole = self.state().following.lock().resets == resets;
+        is_whole.then_some(Counts {
+            users,
+            complete,
+            as_of,
+        })
+    }
+
+    /// Whether the replica waits for entries that the feed lost. Meanwhile they arrive in any order, so counts may have users
+    /// who were erased.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether every segment was read from the store.
+    pub fn is_complete(&self) -> bool {
+        self.state().following.lock().has_read_all()
+    }
+
+    /// Between two equal versions no count changed as of the instants `as_of`.
+    pub fn version(&self, as_of: Timestamp) -> (u64, Slot) {
+        (self.version.load(Ordering::Acquire), self.slot(as_of))
+    }
+
+    /// The segments that `user` is in over the full window, sorted by name; `None` if the replica can't tell now.
+    pub fn memberships(&self, user: &UserId<'_>) -> Option<Vec<Membership>> {
+        let as_of = self.as_of()?;
+        if !self.state().following.lock().has_read_all() {
+            return None;
+        }
+        let fingerprint = Fingerprint::of(user, self.durable.key());
+        let held = self
+            .state()
+            .index
+            .memberships(fingerprint, self.slot(as_of));
+        Some(
+            held.into_iter()
+                .map(|(segment, last_seen)| Membership { segment, last_seen })
+                .collect(),
+        )
+    }
+
+    fn counted(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Count {
+        let asked = self.slot(as_of);
+        let index = &self.state().index;
+        let (users, effective) = index.count(segment.as_str(), window.slots(), asked);
+        let as_of = match effective == asked {
+            true => as_of,
+            false => as_of.max(self.frame.resolution().start_of(effective)),
+        };
+        Count { users, as_of }
+    }
+}
