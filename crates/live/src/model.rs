@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::publisher::{Publisher, PublisherParts, Role};
 use crate::replica::Replica;
-use crate::testing::{Bench, SEGMENTS, pause};
+use crate::testing::{Bench, SEGMENTS, frozen, pause};
 use crate::view::View;
 use crate::writer::{Delivery, FeedWriter};
 use domain::feed::{Append, ChangeFeed, WriterId};
@@ -102,8 +102,8 @@ impl Process {
     }
 
     async fn end(&self) {
-        self.supervisor.end().await;
-        self.replica.close().await.unwrap();
+        frozen(self.supervisor.end()).await;
+        frozen(self.replica.close()).await.unwrap();
     }
 }
 
@@ -162,7 +162,7 @@ impl Site {
         self.records
             .extend(state::received(&batch, self.bench.key, at));
         let writer = &self.services[service].writer;
-        let delivery = self.bench.record_with(writer, &batch).await;
+        let delivery = frozen(self.bench.record_with(writer, &batch)).await;
         if delivery == Delivery::InFeed {
             let now = self.now().await;
             for sent in &mut self.sent[first..] {
@@ -256,12 +256,12 @@ impl Site {
 
     async fn end(self) {
         for service in &self.services {
-            service.supervisor.end().await;
+            frozen(service.supervisor.end()).await;
         }
         for process in &self.processes {
             process.end().await;
         }
-        self.reader.end().await;
+        frozen(self.reader.end()).await;
     }
 
     /// Restarts a service, as after a crash. What the feed lost before, this service sends no more, so the replicas must have it.
@@ -269,7 +269,7 @@ impl Site {
         self.expect_exact().await;
         let service = &self.services[number];
         self.are_erasures_lost |= service.has_erased;
-        service.supervisor.end().await;
+        frozen(service.supervisor.end()).await;
         self.services[number] = Service::start(&self.bench, service.directory);
     }
 

@@ -198,6 +198,17 @@ impl Running {
     }
 }
 
+/// Awaits what a thread does. Time stands still meanwhile: the clock of the runtime would run ahead of all others.
+pub(crate) async fn frozen<T>(work: impl Future<Output = T>) -> T {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let freezing = tokio::task::spawn_blocking(move || ended.recv());
+    let result = work.await;
+    drop(end);
+    // The error is the end.
+    let _ = freezing.await;
+    result
+}
+
 /// Lets time pass. The clock of the runtime is paused, so the thread of the log needs real time.
 pub(crate) async fn pause() {
     std::thread::sleep(Duration::from_millis(1));

@@ -24,6 +24,8 @@ const POLL: Duration = Duration::from_millis(25);
 const HOLD: Duration = Duration::from_secs(3);
 /// The interval of removals of applied entries.
 const TRIM_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the feed keeps all entries after a loss.
+const SETTLING: Duration = Duration::from_mins(1);
 /// A process that was not seen for this long has ended. The entries for a replica that is stopped for longer are removed; then it
 /// reads the pairs since from the store.
 const IDLE: Idle = Idle {
@@ -46,6 +48,7 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
         recent: Recent::default(),
         hold_until: Instant::now(),
         trimmed: None,
+        moved: None,
         retries: doubling(FIRST_RETRY, LONGEST_RETRY).build(),
         is_failing: false,
     };
@@ -68,6 +71,8 @@ struct Follower<'a> {
     recent: Recent,
     hold_until: Instant,
     trimmed: Option<Instant>,
+    /// The position after the last loss.
+    moved: Option<(Instant, Cursor)>,
     retries: backon::ExponentialBackoff,
     is_failing: bool,
 }
@@ -202,6 +207,7 @@ impl Follower<'_> {
     /// Continues at another position. The feed must not remove what follows it because another replica has it.
     async fn moved_to(&mut self, position: Cursor) -> Cursor {
         self.trimmed = None;
+        self.moved = Some((Instant::now(), position));
         self.trim(&position).await;
         position
     }
@@ -223,7 +229,10 @@ impl Follower<'_> {
             return;
         }
         self.trimmed = Some(Instant::now());
-        if let Err(error) = self.sources.feed.trim(self.id, position, IDLE).await {
+        // An emptied feed does not know the other replicas yet, which may need its first entries.
+        let moved = self.moved.filter(|(at, _)| at.elapsed() < SETTLING);
+        let position = moved.map_or(*position, |(_, position)| position);
+        if let Err(error) = self.sources.feed.trim(self.id, &position, IDLE).await {
             tracing::debug!(%error, "the change feed can't be trimmed");
         }
         if let Ok(size) = self.sources.feed.size().await {
