@@ -27,7 +27,9 @@ pub(super) fn secret_flags(layers: &Layers) -> Vec<String> {
 pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> Vec<String> {
     let is_used = |kind| settings.store.kind == kind || stores.contains(&kind);
     let mut warnings = Vec::new();
-    let redis_is_used = is_used(StoreKind::Redis) || settings.cache.kind == CacheKind::Redis;
+    let redis_is_used = is_used(StoreKind::Redis)
+        || settings.cache.kind == CacheKind::Redis
+        || settings.live.mode == LiveMode::Redis;
     for (name, used, remedy) in [
         (
             "influx_url",
@@ -42,7 +44,7 @@ pub(super) fn of(settings: &Settings, layers: &Layers, stores: &[StoreKind]) -> 
         (
             "redis_url",
             redis_is_used,
-            "`cache = \"redis\"` or `store = \"redis\"`",
+            "`cache = \"redis\"`, `live = \"redis\"` or `store = \"redis\"`",
         ),
     ] {
         let origin = &layers.get(name).origin;

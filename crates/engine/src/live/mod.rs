@@ -151,8 +151,12 @@ impl Live {
     /// Reads the key, and opens the replica if it is in this process.
     async fn open(&self, supervisor: &Supervisor) {
         let mut delays = doubling(FIRST_RETRY, LONGEST_RETRY).build();
+        let mut is_known = false;
         while let Err(error) = self.try_open(supervisor).await {
-            tracing::warn!(%error, "live counts can't start yet");
+            match std::mem::replace(&mut is_known, true) {
+                false => tracing::warn!(%error, "live counts can't start yet; retrying"),
+                true => tracing::debug!(%error, "live counts still can't start"),
+            }
             sleep(delays.next().unwrap_or(LONGEST_RETRY)).await;
         }
     }

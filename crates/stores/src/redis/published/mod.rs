@@ -58,7 +58,7 @@ impl RedisPublishedCounts {
                 connect_timeout: options.connect_timeout,
                 cluster_retries: 2,
                 cluster_retry_wait: Duration::from_millis(5),
-                user: "the published counts",
+                user: "the server of published counts",
                 meanwhile: "published counts stay as they are until it is available again",
             }),
         }
