@@ -135,7 +135,7 @@ impl Bench {
         let at = self.clock.now();
         self.store.forget(&user, at).await.unwrap();
         let record = state::erased(Fingerprint::of(&user, self.key), at);
-        while writer.append_now(record.clone()).await.is_err() {
+        while frozen(writer.append_now(record.clone())).await.is_err() {
             pause().await;
         }
         // What comes at the same instant counts as received before.
