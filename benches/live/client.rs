@@ -139,6 +139,22 @@ pub(crate) async fn reads(urls: &[String], time: Duration) -> u64 {
     total.load(Ordering::Relaxed)
 }
 
+/// Reads each count until it is in the memory of each service.
+pub(crate) async fn warm(urls: &[String]) {
+    for url in urls {
+        for segment in 0..SEGMENTS {
+            loop {
+                let path = format!("{url}/v1/segments/segment-{segment}/count");
+                let response = reqwest::get(path).await.unwrap();
+                let count: Value = response.json().await.unwrap();
+                if count["source"] == "memory" {
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// The instant of a count.
 pub(crate) async fn as_of(url: &str) -> Timestamp {
     let response = reqwest::get(format!("{url}/v1/segments/segment-0/count")).await;
