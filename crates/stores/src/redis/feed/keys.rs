@@ -3,7 +3,7 @@
 //! | Key | Holds |
 //! |---|---|
 //! | `P:{live}:feed` | stream of entries; the id of the entry with number g is `g-0` |
-//! | `P:{live}:state` | hash: the id of the feed, the number of its newest entry, and the bytes of all entries so far |
+//! | `P:{live}:state` | hash: the id of the feed, number and token of its newest entry, the bytes of all entries so far; the number before the oldest entry, and the bytes before it |
 //! | `P:{live}:writers` | hash: writer -> the number of its last entry, and when it was last seen in microseconds |
 //! | `P:{live}:readers` | hash: reader -> the number of its position, and when it was last seen in microseconds |
 //!

@@ -32,16 +32,21 @@ impl Scripts {
     }
 }
 
-/// `feed(fresh)` returns the id of the feed and the number of its newest entry. If the state is missing, everything is lost:
+/// `feed(fresh)` returns the id of the feed and the number of its newest entry. If the state or the entries are missing, everything is lost:
 /// the feed starts again with the id `fresh`. Every script begins with a call of it.
 const FEED: &str = r"
 local stream, state, writers, readers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 local function feed(fresh)
-  local known = redis.call('HMGET', state, 'feed', 'last')
-  if known[1] then return known[1], tonumber(known[2]) end
+  local known = redis.call('HMGET', state, 'feed', 'last', 'before')
+  if known[1] then
+    local last = tonumber(known[2])
+    local has_entries = last > tonumber(known[3])
+    if not has_entries or redis.call('EXISTS', stream) == 1 then return known[1], last end
+  end
   redis.call('DEL', stream, writers, readers)
-  redis.call('HSET', state, 'feed', fresh, 'last', '0', 'bytes', '0')
+  redis.call('HSET', state, 'feed', fresh, 'last', '0', 'token', '', 'bytes', '0',
+    'before', '0', 'removed', '0')
   return fresh, 0
 end
 
@@ -69,24 +74,42 @@ end
 
 local function number(entry) return tonumber(string.match(entry[1], '^%d+')) end
 
-local function oldest() return redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1] end
+-- Notes what was removed. Other scripts must not read an entry for that, because entries are large.
+local function removed(last)
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if first then
+    redis.call('HSET', state, 'before', micros(number(first) - 1), 'removed', fields(first).b)
+  else
+    redis.call('HSET', state, 'before', micros(last), 'removed', redis.call('HGET', state, 'bytes'))
+  end
+end
 
 -- The response if the feed does not have a position.
 local function expect(id, last, known, after, token)
   if known ~= id then return {'renewed', id} end
-  local first = oldest()
-  local before = first and number(first) - 1 or last
-  local at = redis.call('XRANGE', stream, micros(after) .. '-0', micros(after) .. '-0')[1]
+  local of_state = redis.call('HMGET', state, 'token', 'before')
+  local before = tonumber(of_state[2])
   local is_known
-  if at then is_known = fields(at).k == token else is_known = after == before end
+  if after == last and after > before then
+    is_known = of_state[1] == token
+  else
+    local at = redis.call('XRANGE', stream, micros(after) .. '-0', micros(after) .. '-0')[1]
+    if at then
+      is_known = fields(at).k == token
+    else
+      -- Somebody else may have trimmed the stream.
+      removed(last)
+      before = tonumber(redis.call('HGET', state, 'before'))
+      is_known = after == before
+    end
+  end
   if is_known then return nil end
   return {'discontinued', id, micros(before), after < before and '1' or ''}
 end
 
 local function held()
-  local first = oldest()
-  if not first then return 0 end
-  return tonumber(redis.call('HGET', state, 'bytes')) - tonumber(fields(first).b)
+  local known = redis.call('HMGET', state, 'bytes', 'removed')
+  return tonumber(known[1]) - tonumber(known[2])
 end
 ";
 
@@ -107,13 +130,14 @@ end
 if own and sequence > own + 1 and skips == '' then return {'lost', micros(own)} end
 if held() > tonumber(ARGV[7]) then
   redis.call('XTRIM', stream, 'MAXLEN', math.floor(redis.call('XLEN', stream) / 2))
+  removed(last)
 end
 last = last + 1
 local size = #ARGV[9] + 75
 local bytes = redis.call('HINCRBY', state, 'bytes', size) - size
 redis.call('XADD', stream, micros(last) .. '-0',
   'w', writer, 'n', ARGV[4], 's', skips, 'k', ARGV[6], 'b', micros(bytes), 'r', ARGV[9])
-redis.call('HSET', state, 'last', micros(last))
+redis.call('HSET', state, 'last', micros(last), 'token', ARGV[6])
 see(writer, sequence)
 for _, key in ipairs({stream, state, writers}) do redis.call('PEXPIRE', key, ARGV[8]) end
 return {'ok', id, micros(now())}
@@ -158,8 +182,7 @@ return {'ok', id, micros(last), time, run_id, entries}
 /// Argument: a fresh id.
 const END: &str = r"
 local id, last = feed(ARGV[1])
-local at = redis.call('XRANGE', stream, micros(last) .. '-0', micros(last) .. '-0')[1]
-return {id, micros(last), at and fields(at).k or ''}
+return {id, micros(last), redis.call('HGET', state, 'token')}
 ";
 
 /// Arguments: a fresh id, the feed, the number and the token of the position, the reader, the idle times of writers and readers
@@ -186,7 +209,7 @@ for _, number in ipairs(alive(readers, tonumber(ARGV[7]))) do
   needed = math.min(needed, number)
 end
 redis.call('HSET', readers, ARGV[5], micros(position) .. ' ' .. micros(time))
-redis.call('XTRIM', stream, 'MINID', micros(needed))
+if redis.call('XTRIM', stream, 'MINID', micros(needed)) > 0 then removed(last) end
 for _, key in ipairs({stream, state, writers, readers}) do redis.call('PEXPIRE', key, ARGV[8]) end
 return {'ok', id}
 ";

@@ -177,6 +177,8 @@ return {head(held), redis.call('HGETALL', counts)}
 const FOLLOW: &str = r"
 local held = board()
 if not held or held.fence ~= ARGV[1] then return false end
+-- Nothing new: the usual case, without reading an entry.
+if held.entry == ARGV[2] and held.token == ARGV[3] then return {head(held), {}} end
 local id = ARGV[1] .. '-' .. ARGV[2]
 local at = redis.call('XRANGE', delta, id, id)[1]
 if not at or fields(at).k ~= ARGV[3] then return false end
