@@ -187,7 +187,7 @@ async fn any_order_of_writes_losses_and_restarts_leads_to_the_counts_of_the_stor
                 }
                 14 => {
                     bench.clock.advance(Duration::from_secs(1));
-                    bench.feed.advance(Duration::from_secs(1));
+                    bench.feed_clock.advance(Duration::from_secs(1));
                 }
                 _ => tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await,
             }
