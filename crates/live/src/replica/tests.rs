@@ -125,6 +125,42 @@ async fn a_clock_ahead_expires_nobody() {
     running.end().await;
 }
 
+/// A process with a clock behind those of services lacked their newest pairs, which left the feed before it came.
+#[tokio::test(start_paused = true)]
+async fn a_clock_behind_or_ahead_of_the_feed_hides_no_pairs_of_the_store() {
+    for is_behind in [true, false] {
+        let bench = Bench::new();
+        let time = Duration::from_mins(5);
+        bench.store.put(&bench.batch(0..10, "news", 59));
+        match is_behind {
+            true => {
+                bench.feed_clock.advance(time);
+                let now = frame(60).resolution().slot_of(bench.feed_clock.now());
+                let mut newest = BatchBuilder::default();
+                let user = UserId::new("newest").unwrap();
+                newest.push_pair(&user, "sports", now).unwrap();
+                bench.store.put(&newest.finish());
+            }
+            false => bench.clock.advance(time),
+        }
+        let running = bench.start();
+        while !running.replica.status().is_complete || running.replica.as_of().is_none() {
+            pause().await;
+        }
+        let counted = running.replica.list(frame(60).full_window()).unwrap();
+        let expected = if is_behind {
+            ("sports", 1)
+        } else {
+            ("news", 10)
+        };
+        assert_eq!(
+            crate::testing::numbers(&counted),
+            [(expected.0.to_owned(), expected.1)]
+        );
+        running.end().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn foreign_entries_are_skipped() {
     let bench = Bench::new();
