@@ -161,6 +161,22 @@ async fn a_clock_behind_or_ahead_of_the_feed_hides_no_pairs_of_the_store() {
     }
 }
 
+/// A process was suspended between the read of a page and the write to its log.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_long_ago_is_not_current() {
+    let bench = Bench::new();
+    bench.feed.set_unavailable(true);
+    let running = bench.start();
+    let (replica, now) = (&running.replica, bench.clock.now());
+    let began = replica.elapsed();
+    tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
+    replica.reached(now, began, false);
+    assert_eq!(replica.as_of(), None);
+    replica.reached(now, replica.elapsed(), false);
+    assert!(replica.as_of().is_some());
+    running.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn foreign_entries_are_skipped() {
     let bench = Bench::new();
