@@ -49,17 +49,26 @@ impl Clock for SteadyClock {
     }
 }
 
-/// A clock that moves only on [`advance`](Self::advance) and [`not_before`](Clock::not_before), for tests.
+/// A clock that moves only on [`advance`](Self::advance) and [`not_before`](Clock::not_before), for tests. It may also move with
+/// each read.
 #[derive(Debug)]
 pub struct ManualClock {
     micros: AtomicI64,
+    /// Microseconds by which each read advances it.
+    tick: i64,
 }
 
 impl ManualClock {
     /// A clock that starts at `start`.
     pub fn new(start: Timestamp) -> Self {
+        Self::ticking(start, Duration::ZERO)
+    }
+
+    /// The same, which each read advances by `tick`, so that instants are unique.
+    pub fn ticking(start: Timestamp, tick: Duration) -> Self {
         Self {
             micros: AtomicI64::new(start.as_microsecond()),
+            tick: i64::try_from(tick.as_micros()).unwrap_or(i64::MAX),
         }
     }
 
@@ -72,7 +81,7 @@ impl ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        from_micros(self.micros.load(Ordering::Relaxed))
+        from_micros(self.micros.fetch_add(self.tick, Ordering::Relaxed) + self.tick)
     }
 
     fn not_before(&self, instant: Timestamp) {
@@ -106,5 +115,8 @@ mod tests {
         let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
         clock.advance(Duration::from_secs(90));
         assert_eq!(clock.now().as_second(), 90);
+        let ticking = ManualClock::ticking(Timestamp::UNIX_EPOCH, Duration::from_secs(2));
+        assert_eq!(ticking.now().as_second(), 2);
+        assert_eq!(ticking.now().as_second(), 4);
     }
 }

@@ -135,7 +135,7 @@ impl Site {
         for _ in 0..times {
             let step = Duration::from_millis(25);
             self.bench.clock.advance(step);
-            self.bench.feed.advance(step);
+            self.bench.feed_clock.advance(step);
             pause().await;
             self.check();
         }
@@ -336,7 +336,7 @@ impl Site {
                 .advance(Duration::from_secs(random.u64(0..4))),
             26 => self
                 .bench
-                .feed
+                .feed_clock
                 .advance(Duration::from_secs(random.u64(0..4))),
             _ => self.pass(random.u32(1..40)).await,
         }

@@ -25,7 +25,9 @@ pub(crate) struct Bench {
     pub(crate) feed: Arc<ModelFeed>,
     pub(crate) published: Arc<ModelPublished>,
     pub(crate) store: Arc<Model>,
+    /// Of the processes and of the published counts.
     pub(crate) clock: Arc<ManualClock>,
+    pub(crate) feed_clock: Arc<ManualClock>,
     pub(crate) disk: MemDisk,
     pub(crate) root: tempfile::TempDir,
     pub(crate) key: FingerprintKey,
@@ -40,12 +42,15 @@ pub(crate) struct Running {
 impl Bench {
     pub(crate) fn new() -> Self {
         let start = Timestamp::from_second(1_800_000_000).unwrap();
-        let clock = Arc::new(ManualClock::new(start));
+        let ticking = |tick| Arc::new(ManualClock::ticking(start, tick));
+        let clock = ticking(Duration::from_micros(1));
+        let feed_clock = ticking(Duration::from_millis(1));
         Self {
-            feed: Arc::default(),
-            published: Arc::new(ModelPublished::new(Arc::clone(&clock))),
+            feed: Arc::new(ModelFeed::new(Arc::clone(&feed_clock) as Arc<dyn Clock>)),
+            published: Arc::new(ModelPublished::new(Arc::clone(&clock) as Arc<dyn Clock>)),
             store: Arc::default(),
             clock,
+            feed_clock,
             disk: MemDisk::default(),
             root: tempfile::tempdir().unwrap(),
             key: FingerprintKey::new([7; 16]),

@@ -2,23 +2,28 @@
 
 use std::time::Duration;
 
+use domain::Timestamp;
 use engine::counts::{CountResult, Listed, Source};
 use engine::ingest::Durability;
 
 use super::calls::{Call, CallResult};
-use super::checks::{self, promise, slot};
+use super::checks::{self, Basis, promise, slot};
 use super::clock::Moment;
-use super::steps::{SEGMENTS, Step, WINDOWS};
+use super::steps::{RECOUNTED, SEGMENTS, Step, WINDOWS};
 use super::truth::Became;
 use super::world::World;
 
 /// `cache_ttl` of every instance.
 const TRUSTED_FOR: Duration = Duration::from_secs(120);
+/// Longer than any case. A tick that reaches the board late is as old as it says.
+const LATE: Duration = Duration::from_hours(10_000);
 
 impl World {
     pub fn check(&mut self, call: &Call, answered: CallResult, now: Moment) -> Result<(), String> {
         if answered.is_error() && !matches!(answered, CallResult::Counted(_)) {
-            let was_faulty = self.store_was_faulty(call);
+            let is_erasure = matches!(answered, CallResult::Erased(_));
+            let was_faulty = self.store_was_faulty(call)
+                || (is_erasure && self.feed_was_faulty(call.at, call.began));
             promise!(
                 was_faulty,
                 "{answered:?}, although the store was available all the time"
@@ -27,6 +32,13 @@ impl World {
         match (&call.step, answered) {
             (_, CallResult::Wrote(Ok(Durability::Stored))) => {
                 self.truth.settle(call.number, Became::Stored(now));
+            }
+            (_, CallResult::Wrote(Ok(Durability::Uncounted))) => {
+                promise!(
+                    self.feed_was_faulty(call.at, call.began),
+                    "not counted although the feed was available all the time"
+                );
+                self.truth.settle(call.number, Became::Uncounted(now));
             }
             (_, CallResult::Wrote(Ok(Durability::Spooled))) => {
                 promise!(self.shared.setup.has_spool, "spooled without a spool");
@@ -61,7 +73,12 @@ impl World {
                         );
                         let known = self.known.get(&key);
                         let was_known = known.is_some_and(|(_, at)| *at <= call.begun.moment);
-                        promise!(!was_known, "no count although one was known: {error}");
+                        let was_published = known.is_some_and(|(at, _)| *at == Timestamp::MIN);
+                        let may_be_reset = was_published && self.losses.may_exceed;
+                        promise!(
+                            !was_known || may_be_reset,
+                            "no count although one was known: {error}"
+                        );
                     }
                 }
             }
@@ -72,7 +89,7 @@ impl World {
                 checks::memberships(
                     &self.truth,
                     time,
-                    user,
+                    (user, self.live_site().is_some()),
                     &found,
                     WINDOWS[0],
                     call.begun,
@@ -88,7 +105,10 @@ impl World {
                         segment,
                         window,
                         point,
-                        None,
+                        Basis {
+                            by: None,
+                            is_live: false,
+                        },
                         now,
                     )?;
                 }
@@ -128,11 +148,25 @@ impl World {
         let window = self.window(window);
         promise!(answer.window == window, "the window differs");
         let time = &self.shared.time;
-        checks::count(&self.truth, time, segment, window, answer.count, by, now)?;
+        let basis = Basis {
+            by,
+            is_live: self.may_be_live(answer.source),
+        };
+        checks::count(&self.truth, time, segment, window, answer.count, basis, now)?;
         let was_faulty = self.was_held_up(call);
         let course = (call.begun, clock);
-        checks::provenance(time, answer, course, TRUSTED_FOR, was_faulty)?;
+        let is_late = answer.source == Source::Live && self.may_tick_be_late(call.began);
+        let trusted_for = if is_late { LATE } else { TRUSTED_FOR };
+        checks::provenance(time, answer, course, trusted_for, was_faulty)?;
         let as_of = answer.count.as_of;
+        if answer.source == Source::Live {
+            // After a loss, another process may publish an earlier instant.
+            if key.2 < RECOUNTED {
+                // The others are not published, so nobody remembers them.
+                self.known.entry(key).or_insert((Timestamp::MIN, now)).1 = now;
+            }
+            return Ok(());
+        }
         let (latest, since) = self.known.get(&key).copied().unwrap_or((as_of, now));
         // A count in the store is as of the clock of the instance that counts, and clocks of instances may differ.
         let is_now = answer.source == Source::Store;
@@ -152,6 +186,7 @@ impl World {
             "listed twice, or not sorted: {list:?}"
         );
         let clock = self.instances[call.at].clock.last();
+        let is_late = self.may_tick_be_late(call.began);
         for listed in list {
             let name = &listed.segment;
             promise!(
@@ -169,15 +204,18 @@ impl World {
             let age = clock.duration_since(count.as_of);
             let waited = clock.duration_since(call.begun.clock).unsigned_abs();
             promise!(
-                listed.stale || age <= (TRUSTED_FOR + waited).try_into().unwrap(),
+                listed.stale || is_late || age <= (TRUSTED_FOR + waited).try_into().unwrap(),
                 "{name} is {age:#} old in the list and not marked as stale"
             );
             let index = SEGMENTS.iter().position(|known| *known == name.as_str());
             let index = index.ok_or_else(|| format!("{name} is unknown"))?;
             promise!(count.users > 0, "{name} is listed without users");
-            let by = self.shared.setup.is_live.then_some(call.begun.moment);
+            let basis = Basis {
+                by: self.shared.setup.is_live.then_some(call.begun.moment),
+                is_live: self.live_site().is_some(),
+            };
             let (time, window) = (&self.shared.time, self.window(0));
-            checks::count(&self.truth, time, index, window, *count, by, now)?;
+            checks::count(&self.truth, time, index, window, *count, basis, now)?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::store::StoreError;
-use domain::{Count, Membership, Timestamp, UserId};
+use domain::{Clock, Count, Membership, Timestamp, UserId};
 use engine::Headcount;
 use engine::counts::{CountError, CountResult, Listed};
 use engine::ingest::{Durability, IngestError, Intake};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::checks::{Begun, last, slot};
 use super::clock::Moment;
 use super::steps::{SEGMENTS, Seen, Step, USERS, WINDOWS};
-use super::truth::{Became, Erasing, Sent};
+use super::truth::{Became, Erasing, LiveDoubt, Sent};
 use super::world::{World, segment};
 
 /// The state at the beginning of a call.
@@ -106,7 +106,9 @@ impl World {
                         there.clear();
                     }
                 }
-                call.erasing = Some((self.truth.begin_to_erase(user, at), there));
+                let latest = self.shared.time.latest();
+                let is_behind = self.instances[at].clock.now() <= latest;
+                call.erasing = Some((self.truth.begin_to_erase(user, at, is_behind), there));
                 tokio::spawn(async move {
                     let user = UserId::new(USERS[user]).unwrap();
                     CallResult::Erased(headcount.forget(user).await.map(|it| it.erased))
@@ -184,9 +186,11 @@ impl World {
                 slot,
                 at,
                 sent,
+                received: now,
                 became: Became::UnderWay,
                 erased: None,
                 is_in_doubt: false,
+                live: LiveDoubt::default(),
             };
             self.truth.send(sent, now);
         }
@@ -198,7 +202,7 @@ impl World {
         let first = slot(begun.clock) + 1 - WINDOWS[0];
         let latest = (0..SEGMENTS.len()).filter_map(|segment| {
             let pairs = self.truth.of(segment, first..=u64::MAX);
-            let sure = pairs.filter(|pair| pair.user == user && pair.is_sure(begun.moment));
+            let sure = pairs.filter(|pair| pair.user == user && pair.is_sure(begun.moment, false));
             sure.map(|pair| pair.slot).max()
         });
         latest.collect()

@@ -17,6 +17,9 @@ pub struct Begun {
     pub clock: Timestamp,
 }
 
+/// The greatest age of what a live process returns, in microseconds: a minute, and what follows it.
+const LIVE_AGE: Moment = 90_000_000;
+
 pub fn slot(instant: Timestamp) -> u64 {
     u64::try_from(instant.as_second()).unwrap() / MINUTE
 }
@@ -35,7 +38,16 @@ macro_rules! promise {
 }
 pub(super) use promise;
 
-/// Checks a count of a segment as of an instant. It contains every user that was acknowledged by `by`, or before any
+/// What a count is based on.
+#[derive(Debug, Clone, Copy)]
+pub struct Basis {
+    /// The count was made after this moment.
+    pub by: Option<Moment>,
+    /// It may come from a live process.
+    pub is_live: bool,
+}
+
+/// Checks a count of a segment as of an instant. It contains every user that was acknowledged by `basis.by`, or before any
 /// clock returned that instant, and no user that can't be in it.
 pub fn count(
     truth: &Truth,
@@ -43,15 +55,16 @@ pub fn count(
     segment: usize,
     window: Window,
     count: Count,
-    by: Option<Moment>,
+    basis: Basis,
     until: Moment,
 ) -> Result<(), String> {
     let told = time.before(count.as_of);
-    let began = by.map_or(told, |by| by.max(told));
+    let began = basis.by.map_or(told, |by| by.max(told));
+    let is_live = basis.is_live;
     let slots = slots(count.as_of, u64::from(window.slots()));
     let ahead = ahead(truth, time, segment, count.as_of);
-    let sure = &truth.sure(segment, slots.clone(), began) - &ahead;
-    let possible = truth.possible(segment, slots, began, until);
+    let sure = &truth.sure(segment, slots.clone(), began, is_live) - &ahead;
+    let possible = truth.possible(segment, slots, (began, until), is_live);
     promise!(
         count.users >= sure.len() as u64,
         "{:?} over {} slots has {} users as of {}, although {sure:?} were acknowledged before",
@@ -99,6 +112,7 @@ pub fn provenance(
     let is_old = age > trusted_for;
     // A count that took the store long is as old as the call, and no older one was used in its place.
     let is_kept = answer.source != Source::Store;
+    let is_repeated = is_kept && answer.source != Source::Live;
     promise!(
         answer.stale || !is_old || !is_kept,
         "a count from {:?} is {age:#} old and not marked as stale",
@@ -106,7 +120,7 @@ pub fn provenance(
     );
     let is_ahead = as_of.duration_since(now) > trusted_for;
     promise!(
-        answer.stale || !is_ahead || !is_kept,
+        answer.stale || !is_ahead || !is_repeated,
         "a count from {:?} is {:#} ahead and not marked as stale",
         answer.source,
         as_of.duration_since(now)
@@ -122,12 +136,17 @@ pub fn provenance(
 pub fn memberships(
     truth: &Truth,
     time: &Time,
-    user: usize,
+    (user, is_live): (usize, bool),
     found: &[Membership],
     window: u64,
     begun: Begun,
     (now, until): (Timestamp, Moment),
 ) -> Result<(), String> {
+    // Those of a live process are as of an earlier instant.
+    let (since, earlier) = match is_live {
+        true => (begun.moment - LIVE_AGE, 2),
+        false => (begun.moment, 0),
+    };
     let found: BTreeMap<_, _> = found
         .iter()
         .map(|membership| (membership.segment.as_str(), membership.last_seen.number()))
@@ -137,10 +156,10 @@ pub fn memberships(
             let pairs = truth.of(index, first..=u64::MAX);
             pairs.filter(move |pair| pair.user == user)
         };
-        let sure = of_user(slot(now) + 1 - window).filter(|pair| pair.is_sure(begun.moment));
+        let sure = of_user(slot(now) + 1 - window).filter(|pair| pair.is_sure(since, is_live));
         let sure = sure.map(|pair| pair.slot).max();
-        let possible = of_user(slot(begun.clock) + 1 - window)
-            .filter(|pair| pair.is_possible(begun.moment, until))
+        let possible = of_user(slot(begun.clock) + 1 - window - earlier)
+            .filter(|pair| pair.is_possible(since, until, is_live))
             .map(|pair| pair.slot)
             .collect::<Vec<_>>();
         let seen = found.get(name).copied();

@@ -48,6 +48,10 @@ impl Time {
         self.behind.store(micros, Ordering::Relaxed);
     }
 
+    pub fn is_set_back(&self) -> bool {
+        self.behind.load(Ordering::Relaxed) > 0
+    }
+
     /// From here on clocks differ from the viewpoint of a store on the network: it can't know of a later time, and a
     /// count as of an earlier time lacks users that were seen after it.
     pub fn part(&self) {
@@ -81,6 +85,31 @@ impl Time {
         let passed = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
         self.start + passed - self.behind.load(Ordering::Relaxed)
     }
+}
+
+/// The clock of a server, which nobody sets back.
+#[derive(Debug)]
+pub struct ServerClock {
+    time: Arc<Time>,
+}
+
+impl ServerClock {
+    pub fn new(time: &Arc<Time>) -> Self {
+        Self {
+            time: Arc::clone(time),
+        }
+    }
+}
+
+impl Clock for ServerClock {
+    fn now(&self) -> Timestamp {
+        let passed = self.time.passed.fetch_add(1, Ordering::Relaxed) + 1;
+        let now = self.time.start + passed;
+        self.time.latest.fetch_max(now, Ordering::Relaxed);
+        Timestamp::from_microsecond(now).unwrap()
+    }
+
+    fn not_before(&self, _: Timestamp) {}
 }
 
 /// The clock of one instance. It stands still while the system clock is behind.

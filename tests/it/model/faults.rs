@@ -20,6 +20,7 @@ impl World {
         if self.is_remote() {
             self.shared.time.pass(by.min(FARTHEST));
         } else {
+            self.wait_for_repair().await;
             self.shared.time.pass(by);
             tokio::time::advance(by).await;
             self.jumped = Some(Instant::now());

@@ -11,9 +11,11 @@ use headcount::config::Settings;
 use headcount::wiring;
 use stores::redis::cache::{RedisCache, RedisCacheOptions};
 use telemetry::Metrics;
+use tokio::time::Instant;
 
 use super::clock::{SteadyTestClock, Time};
 use super::connection::{Connection, Proxied};
+use super::live_site::LiveSite;
 use super::servers::Servers;
 use super::steps::Setup;
 use super::wire::{Held, Wire};
@@ -36,6 +38,8 @@ pub enum Site {
     Local {
         store_backend: Arc<StoreBackend>,
         cache_backend: Arc<CacheBackend>,
+        /// With live processes.
+        live: Option<LiveSite>,
     },
     /// Servers, behind proxies.
     Remote(Arc<Servers>),
@@ -47,7 +51,12 @@ pub struct Instance {
     pub clock: Arc<SteadyTestClock>,
     pub store: Connection,
     pub cache: Connection,
+    /// To the feed and to the published counts, with live processes.
+    pub feed: Option<Connection>,
+    pub board: Option<Connection>,
+    /// The folder of its spool, or of its replica.
     pub spool: PathBuf,
+    pub started: Instant,
 }
 
 /// The settings of every instance, with those of a site. `spool` is used only with a spool.
@@ -87,23 +96,46 @@ fn cache_without_skew_limit(settings: &Settings) -> Arc<dyn CountCache> {
 
 impl Instance {
     pub async fn start(shared: &Shared, spool: PathBuf) -> Self {
+        Self::start_as(shared, spool, None).await
+    }
+
+    /// Starts a live process with this address, or a service.
+    pub async fn start_as(shared: &Shared, spool: PathBuf, process: Option<&str>) -> Self {
+        let (mut feed, mut board) = (None, None);
         let clock = Arc::new(SteadyTestClock::new(&shared.time));
         let metrics = Arc::<Metrics>::default();
         let (headcount, store, cache) = match &shared.site {
             Site::Local {
                 store_backend,
                 cache_backend,
+                live,
             } => {
                 let (store, cache) = (Wire::new(&shared.held), Wire::new(&shared.held));
                 let is_live = shared.setup.is_live;
+                let live = live.as_ref().map(|site| {
+                    let wires = (Wire::new(&shared.held), Wire::new(&shared.held));
+                    let (to_feed, to_board) = &wires;
+                    let owed = shared.setup.has_spool.then(|| spool.join("owed"));
+                    let parts = match process {
+                        Some(address) => site.of_process(to_feed, to_board, &spool, address),
+                        None => site.of_service(to_feed, to_board, owed.as_deref()),
+                    };
+                    feed = Some(Connection::Wire(wires.0));
+                    board = Some(Connection::Wire(wires.1));
+                    parts
+                });
                 let opened = Opened {
-                    live: None,
+                    live,
                     store: Arc::new(WiredStore::new(store_backend, &store, is_live)),
                     // A store on the network can't tell, and a clock may go back between two runs of an instance.
                     newest: is_live.then(|| store_backend.store.lock().newest_slot()),
                 };
                 let cached = Arc::new(WiredCache::new(cache_backend, &cache));
-                let settings = settings(&shared.setup, &spool, &[]);
+                let setup = Setup {
+                    has_spool: shared.setup.has_spool && process.is_none(),
+                    ..shared.setup
+                };
+                let settings = settings(&setup, &spool, &[]);
                 let opening =
                     Headcount::open_over(&settings, opened, cached, clock.clone(), metrics);
                 (
@@ -138,33 +170,46 @@ impl Instance {
             clock,
             store,
             cache,
+            feed,
+            board,
             spool,
+            started: Instant::now(),
         }
+    }
+
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        let always = [&self.store, &self.cache].into_iter();
+        always.chain(&self.feed).chain(&self.board)
+    }
+
+    /// Restores all connections.
+    pub fn restore(&self) {
+        self.connections().for_each(Connection::restore);
     }
 
     /// Ends it as a supervisor does: none of its calls is held any more.
     pub async fn end(&self) {
-        self.store.restore();
-        self.cache.restore();
+        self.restore();
         self.headcount.shut_down().await.unwrap();
     }
 
     /// Ends it as SIGKILL does: none of its calls has an effect any more. Its files stay as they are now.
     pub fn kill(&self, left: &Path) {
-        self.store.kill();
-        self.cache.kill();
+        self.connections().for_each(Connection::kill);
         if self.spool.exists() {
             copy(&self.spool, left);
         }
     }
 }
 
-/// Copies the files of a directory, except locks.
+/// Copies a directory, except locks.
 pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
-        if entry.file_name() != "lock" && entry.file_type().unwrap().is_file() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else if entry.file_name() != "lock" {
             // A file that was removed meanwhile was not needed any more.
             let _ = std::fs::copy(entry.path(), to.join(entry.file_name()));
         }

@@ -1,5 +1,5 @@
 //! The whole pipeline against a model that is only a list of pairs: any order of writes, reads, refreshes, losses and
-//! restarts, with a clock that the test controls.
+//! restarts, with a clock that the test controls. Some cases have live processes, which count what a change feed brings them.
 //!
 //! `HEADCOUNT_TEST_MODEL_CASES` sets the number of cases (`HEADCOUNT_TEST_MODEL_REAL_CASES` over real servers),
 //! `HEADCOUNT_TEST_MODEL_STEPS` their maximum length, `HEADCOUNT_TEST_MODEL_SEED` the seed, and
@@ -13,6 +13,10 @@ mod clock;
 mod connection;
 mod faults;
 mod instance;
+mod live_cases;
+mod live_site;
+mod live_steps;
+mod losses;
 mod quiet_period;
 mod real_servers;
 mod regressions;
@@ -22,16 +26,20 @@ mod steps;
 mod truth;
 mod wire;
 mod wired_cache;
+mod wired_feed;
 mod wired_store;
 mod world;
 
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
+use self::live_cases::cases_with_live_processes;
 use self::steps::{Case, cases};
 
 /// About 20 s without optimisation. Fewer and longer cases find more than many short ones.
 const CASES: u32 = 500;
+/// About 15 s.
+const LIVE_CASES: u32 = 60;
 const LONGEST: u32 = 100;
 
 fn number(variable: &str, default: u32) -> u32 {
@@ -52,6 +60,13 @@ fn any_order_of_writes_reads_losses_and_restarts_keeps_the_promises() {
     let count = number("HEADCOUNT_TEST_MODEL_CASES", CASES);
     let longest = number("HEADCOUNT_TEST_MODEL_STEPS", LONGEST) as usize;
     check(count, cases(longest), run);
+}
+
+#[test]
+fn any_order_of_steps_beside_live_processes_keeps_the_promises() {
+    let count = number("HEADCOUNT_TEST_MODEL_CASES", LIVE_CASES);
+    let longest = number("HEADCOUNT_TEST_MODEL_STEPS", LONGEST) as usize;
+    check(count, cases_with_live_processes(longest), run);
 }
 
 /// Runs this many cases, and prints the smallest that fails.

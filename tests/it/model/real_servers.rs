@@ -87,6 +87,7 @@ fn a_user_seen_again_while_a_count_waits_is_counted() {
         has_spool: false,
         has_memory: false,
         is_live: false,
+        live_processes: 0,
     };
     let case = Case { setup, steps };
     let outcome = runtime().block_on(world::run(&case, Some(&servers)));

@@ -1,13 +1,14 @@
 //! Regression tests: cases that broke a promise, in their smallest form.
 
 use super::run;
-use super::steps::{Call, Case, Fate, Mode, Part, Seen, Setup, Step};
+use super::steps::{Call, Case, Fate, Mode, PROCESSES, Part, Seen, Setup, Step};
 
 const ONE: Setup = Setup {
     instances: 1,
     has_spool: false,
     has_memory: false,
     is_live: false,
+    live_processes: 0,
 };
 
 fn keeps(setup: Setup, steps: Vec<Step>) {
@@ -75,6 +76,60 @@ fn a_count_from_the_future_is_not_trusted() {
     let again = Step::Crash { at: 0 };
     let steps = vec![write(0, 0), ahead, count(false), back, again, count(false)];
     keeps(ONE, steps);
+}
+
+/// The spool sent the pair while the erasure waited for the store. Replicas took it for one that came after the erasure.
+#[test]
+fn an_erasure_reaches_pairs_that_the_spool_just_sent() {
+    let setup = Setup {
+        has_spool: true,
+        live_processes: 1,
+        ..ONE
+    };
+    let store = |mode| Step::Connection {
+        at: 0,
+        part: Part::Store,
+        mode,
+    };
+    let steps = vec![
+        store(Mode::Down),
+        write(0, 0),
+        Step::Next {
+            at: 0,
+            call: Call::Erase,
+            fate: Fate::HeldBefore,
+        },
+        store(Mode::Up),
+        Step::Forget { at: 0, user: 0 },
+        Step::Wait(31_000),
+        Step::Release(0),
+        Step::Wait(1_100),
+    ];
+    keeps(setup, steps);
+}
+
+/// A count that was published is the last known one, also for a reader that asks for a fresh one.
+#[test]
+fn a_published_count_is_returned_while_nothing_else_is_available() {
+    let setup = Setup {
+        live_processes: 1,
+        ..ONE
+    };
+    let down = |at, part| Step::Connection {
+        at,
+        part,
+        mode: Mode::Down,
+    };
+    let steps = vec![
+        write(0, 0),
+        Step::Wait(6_000),
+        count(true),
+        down(PROCESSES, Part::Feed),
+        down(0, Part::Store),
+        Step::Wait(6_000),
+        count(true),
+    ];
+    keeps(setup, steps);
 }
 
 /// The cache had lost the segment, so it kept the later count beside the earlier one, which returned when the store was

@@ -7,16 +7,16 @@ use super::world::World;
 impl World {
     pub async fn crash(&mut self, at: usize) {
         let left = self.fresh_folder();
-        let instance = &self.instances[at];
-        instance.kill(&left);
+        self.ends(at);
+        self.instances[at].kill(&left);
         self.release_of(at);
         self.abandon(at);
         self.instances[at] = Instance::start(&self.shared, left).await;
     }
 
     pub async fn restart(&mut self, at: usize) -> Result<(), String> {
-        self.instances[at].store.restore();
-        self.instances[at].cache.restore();
+        self.instances[at].restore();
+        self.ends(at);
         self.release_of(at);
         // Requests are drained before the service is shut down. A refresh that could not reach the cache retries twice, after
         // half a second each, and each round is at least a millisecond.
@@ -44,7 +44,7 @@ impl World {
     }
 
     fn release_of(&self, at: usize) {
-        let (store, cache) = (&self.instances[at].store, &self.instances[at].cache);
-        self.release_all(|call| store.holds(call) || cache.holds(call));
+        let instance = &self.instances[at];
+        self.release_all(|call| instance.connections().any(|it| it.holds(call)));
     }
 }

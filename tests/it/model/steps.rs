@@ -14,6 +14,8 @@ pub struct Setup {
     pub has_memory: bool,
     /// Whether the store is live, like the embedded one.
     pub is_live: bool,
+    /// Live processes, which count what the instances append to a change feed. 0 for counts of the store.
+    pub live_processes: usize,
 }
 
 /// When a user was seen, in seconds from now.
@@ -39,6 +41,12 @@ pub enum Call {
     Remove,
     Lock,
     Unlock,
+    Export,
+    Append,
+    Read,
+    Acquire,
+    Publish,
+    Follow,
     Other,
 }
 
@@ -69,9 +77,11 @@ pub enum Mode {
 pub enum Part {
     Store,
     Cache,
+    Feed,
+    Board,
 }
 
-/// One step. `at` is the instance.
+/// One step. `at` is the instance, or from [`PROCESSES`] on a live process where connections change.
 #[derive(Debug, Clone)]
 pub enum Step {
     Write {
@@ -138,6 +148,24 @@ pub enum Step {
     Restart {
         at: usize,
     },
+    /// The feed loses this many of its newest entries.
+    LoseEntries(u64),
+    /// The feed loses everything.
+    EmptyFeed,
+    /// An old record is appended again.
+    Repeat(usize),
+    /// The published counts are lost.
+    EmptyBoard,
+    SaveBoard,
+    /// The published counts go back to those that were saved.
+    RestoreBoard,
+    CrashProcess {
+        at: usize,
+        loses_folder: bool,
+    },
+    RestartProcess {
+        at: usize,
+    },
     /// No fault for a while, after which everything has to be exact.
     Quiet,
 }
@@ -156,6 +184,8 @@ pub const WINDOWS: [u64; 3] = [10, 3, 1];
 /// The number of these that are recounted.
 pub const RECOUNTED: usize = 2;
 pub const MINUTE: u64 = 60;
+/// The number from which steps mean live processes.
+pub const PROCESSES: usize = 2;
 
 pub fn cases(longest: usize) -> impl Strategy<Value = Case> {
     let live = (1..=2_usize, Just(false), Just(false), Just(true));
@@ -166,12 +196,13 @@ pub fn cases(longest: usize) -> impl Strategy<Value = Case> {
             has_spool,
             has_memory,
             is_live,
+            live_processes: 0,
         },
     );
     (setup, vec(step(), 1..longest)).prop_map(|(setup, steps)| Case { setup, steps })
 }
 
-fn at() -> impl Strategy<Value = usize> {
+pub fn at() -> impl Strategy<Value = usize> {
     0..2_usize
 }
 
@@ -204,7 +235,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-fn fate() -> impl Strategy<Value = Fate> {
+pub fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![
         1 => Just(Fate::Refused),
         1 => Just(Fate::ResponseLost),
@@ -214,7 +245,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let users = 0..USERS.len();
     let pair = (users.clone(), segment(), seen());
     let write = (at(), vec(pair, 1..4)).prop_map(|(at, pairs)| Step::Write { at, pairs });

@@ -17,11 +17,34 @@ pub struct Sent {
     /// The instance that received it, whatever happened to its process.
     pub at: usize,
     pub sent: Moment,
+    /// The same by the clock of its instance.
+    pub received: Timestamp,
     pub became: Became,
     /// When its user had surely been erased.
     pub erased: Option<Moment>,
     /// Its user may have been erased, so it may not be counted any more.
     pub is_in_doubt: bool,
+    /// What live counts may do differently.
+    pub live: LiveDoubt,
+}
+
+/// Where live counts may differ from those of the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LiveDoubt {
+    pub lacks: Lacks,
+    /// It may be counted although its user was erased.
+    pub may_stay: bool,
+}
+
+/// Whether live counts may lack a pair that is in the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Lacks {
+    #[default]
+    No,
+    /// Until every instance has appended what it owes.
+    ForNow,
+    /// Until an audit.
+    Always,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +52,8 @@ pub enum Became {
     UnderWay,
     /// 200, at that moment.
     Stored(Moment),
+    /// 202, but in the store at that moment.
+    Uncounted(Moment),
     /// 202.
     Spooled,
     /// An error, or no response: it may have been recorded.
@@ -42,6 +67,8 @@ pub struct Truth {
     erasing: Vec<usize>,
     /// Users that were erased, or may have been.
     erased: Vec<Erased>,
+    /// The same, of the whole case.
+    ever_erased: Vec<(usize, Timestamp)>,
 }
 
 /// A user that instance `by` erased, as of no later than `until`.
@@ -59,6 +86,8 @@ pub struct Erasing {
     user: usize,
     by: usize,
     settled: Vec<usize>,
+    /// Whether the clock of the instance is behind that of another one.
+    is_behind: bool,
 }
 
 /// Users by number.
@@ -72,13 +101,21 @@ impl Erasing {
 
 impl Sent {
     /// Whether it was acknowledged by `by` and nothing may have undone that.
-    pub fn is_sure(&self, by: Moment) -> bool {
-        matches!(self.became, Became::Stored(at) if at <= by) && !self.is_in_doubt
+    pub fn is_sure(&self, by: Moment, is_live: bool) -> bool {
+        let at = match self.became {
+            Became::Stored(at) => at,
+            Became::Uncounted(at) if !is_live => at,
+            _ => return false,
+        };
+        let may_be_lacking = is_live && self.live.lacks != Lacks::No;
+        at <= by && !self.is_in_doubt && !may_be_lacking
     }
 
     /// Whether a count that began after `since` and returned by `until` may include it.
-    pub fn is_possible(&self, since: Moment, until: Moment) -> bool {
-        self.sent <= until && self.erased.is_none_or(|erased| erased > since)
+    pub fn is_possible(&self, since: Moment, until: Moment, is_live: bool) -> bool {
+        let is_erased = self.erased.is_some_and(|erased| erased <= since);
+        let may_stay = is_live && self.live.may_stay;
+        self.sent <= until && (!is_erased || may_stay)
     }
 }
 
@@ -89,10 +126,16 @@ impl Truth {
     }
 
     /// The users that a count that began after `by` must include.
-    pub fn sure(&self, segment: usize, slots: RangeInclusive<u64>, by: Moment) -> Users {
+    pub fn sure(
+        &self,
+        segment: usize,
+        slots: RangeInclusive<u64>,
+        by: Moment,
+        is_live: bool,
+    ) -> Users {
         let pairs = self.of(segment, slots);
         pairs
-            .filter(|pair| pair.is_sure(by))
+            .filter(|pair| pair.is_sure(by, is_live))
             .map(|pair| pair.user)
             .collect()
     }
@@ -102,11 +145,11 @@ impl Truth {
         &self,
         segment: usize,
         slots: RangeInclusive<u64>,
-        since: Moment,
-        until: Moment,
+        (since, until): (Moment, Moment),
+        is_live: bool,
     ) -> Users {
         let pairs = self.of(segment, slots);
-        let possible = pairs.filter(|pair| pair.is_possible(since, until));
+        let possible = pairs.filter(|pair| pair.is_possible(since, until, is_live));
         possible.map(|pair| pair.user).collect()
     }
 
@@ -120,7 +163,7 @@ impl Truth {
 
     /// Instance `by` begins to erase a user, so none of the user's pairs is sure. The pairs that were settled before
     /// will be removed.
-    pub fn begin_to_erase(&mut self, user: usize, by: usize) -> Erasing {
+    pub fn begin_to_erase(&mut self, user: usize, by: usize, is_behind: bool) -> Erasing {
         self.erasing.push(user);
         for pair in &mut self.pairs {
             pair.is_in_doubt |= pair.user == user;
@@ -131,6 +174,7 @@ impl Truth {
             user,
             by,
             settled: settled.map(|(index, _)| index).collect(),
+            is_behind,
         }
     }
 
@@ -145,6 +189,7 @@ impl Truth {
     ) {
         let Erasing { user, by, .. } = *erasing;
         let at = now;
+        self.ever_erased.push((user, until));
         self.erased.push(Erased {
             user,
             by,
@@ -162,6 +207,8 @@ impl Truth {
             let is_reached = pair.became != Became::Spooled || pair.at == by;
             if pair.user == erasing.user && is_reached {
                 pair.erased.get_or_insert(now);
+                // A live process compares the instants.
+                pair.live.may_stay |= erasing.is_behind;
             }
         }
     }
@@ -173,6 +220,11 @@ impl Truth {
             let is_behind = erased.by != pair.at && erased.until >= now;
             erased.user == pair.user && (is_behind || self.waits_elsewhere(erased))
         };
+        let is_behind = |(user, until): &(usize, Timestamp)| *user == pair.user && *until >= now;
+        if self.ever_erased.iter().any(is_behind) {
+            // A live process treats it as older than the erasure.
+            pair.live.lacks = Lacks::Always;
+        }
         pair.is_in_doubt = self.erasing.contains(&pair.user) || self.erased.iter().any(is_doubtful);
         self.pairs.push(pair);
     }
@@ -186,13 +238,62 @@ impl Truth {
         })
     }
 
-    /// All spools are empty.
+    /// All spools are empty, and the feed has everything.
     pub fn all_delivered(&mut self, now: Moment) {
         for pair in &mut self.pairs {
-            if pair.became == Became::Spooled {
-                pair.became = Became::Stored(now);
+            let was_lacking = pair.live.lacks == Lacks::ForNow;
+            if was_lacking {
+                pair.live.lacks = Lacks::No;
+            }
+            pair.became = match pair.became {
+                Became::Spooled | Became::Uncounted(_) => Became::Stored(now),
+                // Earlier counts may lack it.
+                Became::Stored(_) if was_lacking => Became::Stored(now),
+                same => same,
+            };
+        }
+    }
+
+    /// Live counts may lack what the instance appended, and its erasures.
+    pub fn doubt_live(&mut self, at: usize, lacks: Lacks) {
+        for pair in &mut self.pairs {
+            if pair.at == at && pair.live.lacks != Lacks::Always {
+                pair.live.lacks = lacks;
+            }
+            pair.live.may_stay |= pair.erased.is_some();
+        }
+    }
+
+    /// An instance ends that had owed entries only in memory.
+    pub fn lose_owed(&mut self, at: usize) {
+        for pair in &mut self.pairs {
+            if pair.at == at && matches!(pair.became, Became::Uncounted(_)) {
+                pair.live.lacks = Lacks::Always;
             }
         }
+    }
+
+    /// An instance starts again with a clock that was set back. It delivers spooled pairs as if they came before erasures.
+    pub fn doubt_spooled(&mut self, at: usize) {
+        for pair in &mut self.pairs {
+            let was_erased = self.ever_erased.iter().any(|(user, _)| *user == pair.user);
+            if pair.at == at && pair.became == Became::Spooled && was_erased {
+                pair.live.lacks = Lacks::Always;
+            }
+        }
+    }
+
+    /// Live counts may have users who were erased until now.
+    pub fn doubt_erasures(&mut self) {
+        for pair in &mut self.pairs {
+            pair.live.may_stay |= pair.erased.is_some();
+        }
+    }
+
+    /// The pairs that the store and the feed took.
+    pub fn stored(&self) -> Vec<&Sent> {
+        let stored = |pair: &&Sent| matches!(pair.became, Became::Stored(_));
+        self.pairs.iter().filter(stored).collect()
     }
 
     /// Every instance has read every erasure.

@@ -1,11 +1,13 @@
 //! A store behind a wire: the embedded one, which counts in rounds unless it is to be live.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::store::{Archived, PairStore, StoreError};
 use domain::{
-    Batch, BatchBuilder, Count, Erasure, FingerprintKey, Membership, Segment, Timestamp,
+    Batch, BatchBuilder, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp,
     TrendPoint, UserId, Window,
 };
 use futures::executor::block_on;
@@ -21,6 +23,8 @@ pub struct StoreBackend {
     pub store: Mutex<Arc<EmbeddedStore>>,
     /// The noted erasures. They survive a kill, like the data of a server.
     erased: Mutex<Vec<Erasure>>,
+    /// The latest slot of each user in each segment, for exports. The embedded store has no names of users.
+    named: Mutex<BTreeMap<(Segment, String), Slot>>,
 }
 
 impl StoreBackend {
@@ -28,7 +32,42 @@ impl StoreBackend {
         Self {
             store: Mutex::new(Arc::new(store)),
             erased: Mutex::default(),
+            named: Mutex::default(),
         }
+    }
+
+    fn record(&self, store: &EmbeddedStore, batch: &Batch) -> Result<(), StoreError> {
+        block_on(store.record(batch))?;
+        let mut named = self.named.lock();
+        for pair in batch.pairs() {
+            let key = (pair.segment.clone(), pair.user.as_str().to_owned());
+            let latest = named.entry(key).or_insert(pair.slot);
+            *latest = pair.slot.max(*latest);
+        }
+        Ok(())
+    }
+
+    fn forget(
+        &self,
+        store: &EmbeddedStore,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let erased = block_on(store.forget(user, as_of))?;
+        let mut named = self.named.lock();
+        named.retain(|(_, name), _| name != user.as_str());
+        Ok(erased)
+    }
+
+    fn export(&self, segment: &Segment, slots: &RangeInclusive<Slot>) -> Batch {
+        let mut batch = BatchBuilder::default();
+        for ((name, user), slot) in &*self.named.lock() {
+            if name == segment && slots.contains(slot) {
+                let user = UserId::new(user.as_str()).unwrap();
+                batch.push_pair(&user, name.as_str(), *slot).unwrap();
+            }
+        }
+        batch.finish()
     }
 }
 
@@ -97,10 +136,10 @@ impl PairStore for WiredStore {
                 half.push_pair(&pair.user, pair.segment.as_str(), pair.slot)
                     .unwrap();
             }
-            block_on(store.record(&half.finish())).unwrap();
+            self.store_backend.record(store, &half.finish()).unwrap();
         };
-        self.via(Call::Record, |store| block_on(store.record(batch)), half)
-            .await
+        let record = |store: &EmbeddedStore| self.store_backend.record(store, batch);
+        self.via(Call::Record, record, half).await
     }
 
     async fn count(
@@ -159,7 +198,7 @@ impl PairStore for WiredStore {
     }
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
-        let erase = |store: &EmbeddedStore| block_on(store.forget(user, as_of));
+        let erase = |store: &EmbeddedStore| self.store_backend.forget(store, user, as_of);
         self.via(Call::Erase, erase, nothing).await
     }
 
@@ -182,6 +221,15 @@ impl PairStore for WiredStore {
 
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         self.inner().fingerprint_key().await
+    }
+
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        let export = |_: &EmbeddedStore| Ok(self.store_backend.export(segment, &slots));
+        self.via(Call::Export, export, nothing).await
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -16,8 +16,10 @@ use super::calls::Running;
 use super::checks::promise;
 use super::clock::{Moment, Time};
 use super::instance::{self, Instance, Shared, Site};
+use super::live_site::LiveSite;
+use super::losses::Losses;
 use super::servers::Servers;
-use super::steps::{Case, MINUTE, Mode, Part, SEGMENTS, Setup, Step, WINDOWS};
+use super::steps::{Case, MINUTE, Mode, PROCESSES, Part, SEGMENTS, Setup, Step, WINDOWS};
 use super::truth::Truth;
 use super::wired_store::StoreBackend;
 
@@ -29,6 +31,8 @@ pub struct World {
     pub shared: Shared,
     pub settings: Settings,
     pub instances: Vec<Instance>,
+    pub processes: Vec<Instance>,
+    pub losses: Losses,
     pub truth: Truth,
     pub running: Vec<Running>,
     pub requests: usize,
@@ -68,6 +72,12 @@ impl World {
     async fn new(setup: Setup, servers: Option<&Arc<Servers>>) -> Self {
         let folder = folder();
         let mut settings = instance::settings(&setup, folder.path(), &[]);
+        let start = match servers {
+            None => Timestamp::from_second(NOON).unwrap(),
+            // InfluxDB drops points older than the retention of the bucket.
+            Some(_) => Timestamp::now(),
+        };
+        let time = Time::new(start);
         let site = match servers {
             None => {
                 let store = EmbeddedOptions::new(folder.path().join("store"), settings.frame);
@@ -75,6 +85,7 @@ impl World {
                 Site::Local {
                     store_backend: Arc::new(StoreBackend::new(store)),
                     cache_backend: Arc::default(),
+                    live: (setup.live_processes > 0).then(|| LiveSite::new(&time)),
                 }
             }
             Some(servers) => {
@@ -86,14 +97,9 @@ impl World {
                 Site::Remote(Arc::clone(servers))
             }
         };
-        let start = match site {
-            Site::Local { .. } => Timestamp::from_second(NOON).unwrap(),
-            // InfluxDB drops points older than the retention of the bucket.
-            Site::Remote(_) => Timestamp::now(),
-        };
         let shared = Shared {
             setup,
-            time: Time::new(start),
+            time,
             held: Arc::new(Mutex::new(VecDeque::new())),
             site,
         };
@@ -101,6 +107,8 @@ impl World {
             shared,
             settings,
             instances: Vec::new(),
+            processes: Vec::new(),
+            losses: Losses::default(),
             truth: Truth::default(),
             running: Vec::new(),
             requests: 0,
@@ -115,14 +123,17 @@ impl World {
             let instance = Instance::start(&world.shared, spool).await;
             world.instances.push(instance);
         }
+        world.start_processes().await;
         world
     }
 
     async fn all(&mut self, steps: &[Step]) -> Result<(), String> {
         for (number, step) in steps.iter().enumerate() {
             self.trace.push(format!("{number:3} {step:?}"));
+            self.note_course().await;
             self.take(step).await?;
             self.settle().await?;
+            self.check_live()?;
         }
         self.trace.push("the end".to_owned());
         self.quiet().await
@@ -136,8 +147,13 @@ impl World {
             }
             Step::Wait(millis) => {
                 let by = Duration::from_millis(u64::from(millis));
-                self.shared.time.pass(by);
-                sleep(by.min(self.longest_wait())).await;
+                match self.live_site() {
+                    Some(_) => self.wait_in_parts(by).await,
+                    None => {
+                        self.shared.time.pass(by);
+                        sleep(by.min(self.longest_wait())).await;
+                    }
+                }
             }
             Step::SetBack(seconds) => {
                 let by = Duration::from_secs(u64::from(seconds));
@@ -149,9 +165,8 @@ impl World {
             Step::SetRight => self.shared.time.set_back(Duration::ZERO),
             Step::Connection { at, part, mode } => self.connect(at, part, mode),
             Step::Next { at, call, fate } => {
-                let instance = &self.instances[at % self.instances.len()];
-                instance.store.plan(call, fate);
-                instance.cache.plan(call, fate);
+                let instance = self.instance(at);
+                instance.connections().for_each(|it| it.plan(call, fate));
             }
             Step::Release(number) => self.release(number),
             Step::Flush => self.flush().await,
@@ -160,17 +175,28 @@ impl World {
             Step::Crash { at } => self.crash(at % self.instances.len()).await,
             Step::Restart { at } => self.restart(at % self.instances.len()).await?,
             Step::Quiet => self.quiet().await?,
+            Step::LoseEntries(_)
+            | Step::EmptyFeed
+            | Step::Repeat(_)
+            | Step::EmptyBoard
+            | Step::SaveBoard
+            | Step::RestoreBoard
+            | Step::CrashProcess { .. }
+            | Step::RestartProcess { .. } => self.live_step(step).await,
             ref call => self.call(call),
         }
         Ok(())
     }
 
     fn connect(&mut self, at: usize, part: Part, mode: Mode) {
-        let instance = &self.instances[at % self.instances.len()];
+        let instance = self.instance(at);
         let line = match part {
-            Part::Store => &instance.store,
-            Part::Cache => &instance.cache,
+            Part::Store => Some(&instance.store),
+            Part::Cache => Some(&instance.cache),
+            Part::Feed => instance.feed.as_ref(),
+            Part::Board => instance.board.as_ref(),
         };
+        let Some(line) = line else { return };
         line.set(mode);
         if mode == Mode::Up {
             self.release_all(|call| line.holds(call));
@@ -208,9 +234,11 @@ impl World {
     /// Runs everything that is ready, and checks the results.
     pub async fn settle(&mut self) -> Result<(), String> {
         let began = std::time::Instant::now();
+        // Live processes do something every few milliseconds.
+        let step = Duration::from_millis(if self.live_site().is_some() { 10 } else { 1 });
         loop {
-            self.shared.time.pass(Duration::from_millis(1));
-            sleep(Duration::from_millis(1)).await;
+            self.shared.time.pass(step);
+            sleep(step).await;
             self.collect().await?;
             self.shared.held.lock().retain(|call| !call.is_given_up());
             if began.elapsed() >= self.patience() {
@@ -234,7 +262,9 @@ impl World {
             (true, true) => Duration::ZERO,
             (false, true) => Duration::from_millis(100),
             (false, false) if !may_be_held => Duration::from_secs(120),
-            _ if self.shared.setup.has_spool => Duration::from_micros(300),
+            _ if self.shared.setup.has_spool || self.live_site().is_some() => {
+                Duration::from_micros(300)
+            }
             _ => Duration::ZERO,
         }
     }
@@ -257,6 +287,14 @@ impl World {
             self.check(&call, answered, now)?;
         }
         Ok(())
+    }
+
+    /// The instance or the live process that a step means.
+    fn instance(&self, at: usize) -> &Instance {
+        match at.checked_sub(PROCESSES) {
+            Some(at) if !self.processes.is_empty() => &self.processes[at % self.processes.len()],
+            _ => &self.instances[at % self.instances.len()],
+        }
     }
 
     pub fn frame(&self) -> &TimeFrame {

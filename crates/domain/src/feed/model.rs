@@ -1,6 +1,7 @@
 //! A feed in memory, for tests, that can lose entries and stop responding.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,11 +11,12 @@ use super::{
     Append, Appended, ChangeFeed, Cursor, Entry, FeedError, FeedId, FeedSize, Idle, Page, ReaderId,
     Token, Writer, WriterId,
 };
-use crate::Timestamp;
+use crate::{Clock, ManualClock, Timestamp};
 
-/// A [`ChangeFeed`] in memory. Its clock advances by one millisecond a call, from a fixed instant.
-#[derive(Debug, Default)]
+/// A [`ChangeFeed`] in memory. The default one has a clock of its own, which advances by one millisecond a call.
+#[derive(Debug)]
 pub struct ModelFeed {
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
 
@@ -27,18 +29,36 @@ struct State {
     writers: BTreeMap<WriterId, (u64, Timestamp)>,
     readers: BTreeMap<ReaderId, (u64, Timestamp)>,
     server: u64,
-    millis: i64,
+    /// The time of the call.
+    now: Timestamp,
     is_unavailable: bool,
     loses_responses: bool,
 }
 
+impl Default for ModelFeed {
+    fn default() -> Self {
+        let start = Timestamp::from_second(1_800_000_000).unwrap_or_default();
+        Self::new(Arc::new(ManualClock::ticking(
+            start,
+            Duration::from_millis(1),
+        )))
+    }
+}
+
 impl ModelFeed {
+    /// An empty feed whose clock is `clock`. Each read of it must return a later instant.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
     /// Loses everything, as `FLUSHALL` does.
     pub fn empty(&self) {
         let mut state = self.state.lock();
         *state = State {
             server: state.server,
-            millis: state.millis,
             ..State::default()
         };
     }
@@ -67,11 +87,6 @@ impl ModelFeed {
         self.state.lock().loses_responses = loses_responses;
     }
 
-    /// Sets the clock forward.
-    pub fn advance(&self, by: Duration) {
-        self.state.lock().millis += i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
-    }
-
     fn with<T>(
         &self,
         act: impl FnOnce(&mut State, FeedId) -> Result<T, FeedError>,
@@ -80,18 +95,13 @@ impl ModelFeed {
         if state.is_unavailable {
             return Err(FeedError::Unavailable("the model is off".to_owned()));
         }
-        state.millis += 1;
+        state.now = self.clock.now();
         let feed = *state.feed.get_or_insert_with(FeedId::random);
         act(&mut state, feed)
     }
 }
 
 impl State {
-    fn now(&self) -> Timestamp {
-        let since = 1_800_000_000_000 + self.millis;
-        Timestamp::from_millisecond(since).unwrap_or(Timestamp::MAX)
-    }
-
     fn end(&self, feed: FeedId) -> Cursor {
         self.cursor(feed, self.last)
     }
@@ -138,7 +148,7 @@ impl State {
         if known.is_some_and(|known| known != feed) {
             return Err(FeedError::Renewed(feed));
         }
-        let now = self.now();
+        let now = self.now;
         Ok(self.writers.get_mut(&writer).map(|(last, seen_at)| {
             *seen_at = now;
             *last
@@ -151,7 +161,7 @@ impl ChangeFeed for ModelFeed {
     async fn append(&self, feed: Option<FeedId>, append: &Append) -> Result<Appended, FeedError> {
         self.with(|state, id| {
             let last = state.check(id, feed, append.writer)?;
-            let at = state.now();
+            let at = state.now;
             let appended = Appended { feed: id, at };
             match last {
                 Some(last) if append.sequence <= last => return Ok(appended),
@@ -190,7 +200,7 @@ impl ChangeFeed for ModelFeed {
                 true => Err(FeedError::Lost { last: has }),
                 false => Ok(Appended {
                     feed: id,
-                    at: state.now(),
+                    at: state.now,
                 }),
             }
         })
@@ -211,7 +221,7 @@ impl ChangeFeed for ModelFeed {
                 })
                 .collect();
             let next = after.past(&entries);
-            let now = state.now();
+            let now = state.now;
             Ok(Page {
                 as_of: (next.number == state.last).then_some(now),
                 now,
@@ -230,7 +240,7 @@ impl ChangeFeed for ModelFeed {
     async fn trim(&self, reader: ReaderId, at: &Cursor, idle: Idle) -> Result<(), FeedError> {
         self.with(|state, feed| {
             state.expect(feed, at)?;
-            let now = state.now();
+            let now = state.now;
             let is_alive = |seen_at: &Timestamp, idle: Duration| {
                 now.duration_since(*seen_at).unsigned_abs() < idle
             };

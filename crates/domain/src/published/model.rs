@@ -12,15 +12,15 @@ use super::{
     UsersPerWindow,
 };
 use crate::feed::Token;
-use crate::{Clock, ManualClock, Segment, Timestamp};
+use crate::{Clock, Segment, Timestamp};
 
 /// The ticks with changes that the model keeps.
 const MAX_ENTRIES: usize = 1_000;
 
-/// [`PublishedCounts`] in memory. Its clock also advances by one microsecond a call.
+/// [`PublishedCounts`] in memory.
 #[derive(Debug)]
 pub struct ModelPublished {
-    clock: Arc<ManualClock>,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     saved: Mutex<State>,
     faults: Mutex<Faults>,
@@ -60,8 +60,8 @@ struct Faults {
 }
 
 impl ModelPublished {
-    /// An empty board whose clock is `clock`.
-    pub fn new(clock: Arc<ManualClock>) -> Self {
+    /// An empty board whose clock is `clock`. Each read of it must return a later instant.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
             state: Mutex::default(),
@@ -99,7 +99,6 @@ impl ModelPublished {
         if self.faults.lock().is_unavailable {
             return Err(BoardError::Unavailable("the model is off".to_owned()));
         }
-        self.clock.advance(Duration::from_micros(1));
         Ok(act(&mut self.state.lock(), self.clock.now()))
     }
 }
@@ -262,17 +261,18 @@ impl PublishedCounts for ModelPublished {
 mod tests {
     use super::super::conformance::{check_losses, check_published};
     use super::*;
+    use crate::ManualClock;
 
     fn clock() -> Arc<ManualClock> {
         let start = Timestamp::from_second(1_800_000_000).unwrap();
-        Arc::new(ManualClock::new(start))
+        Arc::new(ManualClock::ticking(start, Duration::from_micros(1)))
     }
 
     #[tokio::test]
     async fn the_model_publishes() {
         let clock = clock();
         let new = async || {
-            let model = ModelPublished::new(Arc::clone(&clock));
+            let model = ModelPublished::new(Arc::clone(&clock) as Arc<dyn Clock>);
             Arc::new(model) as Arc<dyn PublishedCounts>
         };
         check_published(new, async |time| clock.advance(time)).await;

@@ -11,15 +11,12 @@ use domain::store::StoreError;
 impl Counts {
     /// The count of the cache if it is recent, else the count of the store, or the last known one after a timeout.
     pub(super) async fn load(&self, key: &Key) -> Result<CountResult, CountError> {
-        if let Some(live) = &self.parts.live {
-            if let Some(count) = live.ask_count(&key.0, key.1).await {
-                return Ok(CountResult::replica(count, key.1));
-            }
-            // The live processes are gone. Their last counts are as good as cached ones.
-            if let Some(count) = live.last_known(&key.0, key.1) {
-                self.parts.refresher.remembered().keep(&key.0, key.1, count);
-            }
+        if let Some(live) = &self.parts.live
+            && let Some(count) = live.ask_count(&key.0, key.1).await
+        {
+            return Ok(CountResult::replica(count, key.1));
         }
+        self.remember_published(key);
         let cached = self.parts.cache.get(&key.0, key.1).await;
         if let Ok(Some(cached)) = cached {
             let remembered = self.parts.refresher.remembered();
@@ -55,6 +52,14 @@ impl Counts {
         let deadline = Instant::now() + MAX_READ_TIMEOUT;
         let counted = counted(ticket, key, deadline).await;
         counted.or_else(|error| self.last(key, true, error))
+    }
+
+    /// Remembers the count as it was last published, if counts are live. It is as good as a cached one.
+    fn remember_published(&self, key: &Key) {
+        let live = self.parts.live.as_ref();
+        if let Some(count) = live.and_then(|live| live.last_known(&key.0, key.1)) {
+            self.parts.refresher.remembered().keep(&key.0, key.1, count);
+        }
     }
 
     /// The later of `cached` and the remembered count. The cache may lack the later one because it was unavailable when the
@@ -121,6 +126,7 @@ impl Counts {
     /// The last known count, or `error` if there is none. It is stale unless it is recent; if the caller requested a `fresh`
     /// count, it is always stale.
     fn last(&self, key: &Key, fresh: bool, error: StoreError) -> Result<CountResult, CountError> {
+        self.remember_published(key);
         let Some(kept) = self.parts.refresher.remembered().get(key) else {
             return Err(CountError(error));
         };

@@ -74,9 +74,11 @@ impl Work<'_> {
         if let Some(spool) = self.spool {
             spool.settle().await;
         }
+        // For the replicas, pairs that the spool has just sent were received when it sent them.
+        let sent_until = self.live.map(|live| live.now().max(erasure.at()));
         let erased = self.store.forget(user, erasure.at()).await?;
-        if let Some(live) = self.live {
-            live.erase(user, erasure.at()).await?;
+        if let (Some(live), Some(at)) = (self.live, sent_until) {
+            live.erase(user, at).await?;
         }
         let at = erasure.at();
         let mut places = vec![erased_from("store", "every pair of the user".to_owned())];

@@ -100,7 +100,7 @@ impl Headcount {
         let recorder = Recorder::new(Arc::clone(&store), notes).with_live(live.clone());
         let recorder = Arc::new(recorder);
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
-        let erasures = Arc::new(erasures);
+        let erasures = Arc::new(erasures.with_live(live.clone()));
         let spool = match &options.spool {
             // A store in this process is always reachable.
             Some(wanted) if !store.is_live() => {

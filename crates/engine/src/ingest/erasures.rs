@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::spool::Spool;
+use crate::live::Live;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
 
@@ -32,6 +33,7 @@ pub struct Erasures {
     /// How long an erasure matters. After that no window includes a pair that was received before it.
     window: SignedDuration,
     known: RwLock<Known>,
+    live: Option<Arc<Live>>,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +66,14 @@ impl Erasures {
             clock,
             window: SignedDuration::from_secs(i64::try_from(window).unwrap_or(i64::MAX)),
             known: RwLock::default(),
+            live: None,
         }
+    }
+
+    /// The same, which also erases users again from live counts.
+    pub(crate) fn with_live(mut self, live: Option<Arc<Live>>) -> Self {
+        self.live = live;
+        self
     }
 
     /// Writes a note to the store that `user` is erased as of `at`. `user` is the stored id. With a spool, `at` must
@@ -167,7 +176,13 @@ impl Erasures {
     /// Erases a user from the store again, because pairs of the user may have arrived there after another instance erased
     /// them.
     pub(super) async fn erase_again(&self, user: &UserId<'_>) -> Result<(), StoreError> {
-        self.store.forget(user, self.clock.now()).await?;
+        let at = self.clock.now();
+        self.store.forget(user, at).await?;
+        if let Some(live) = &self.live
+            && let Err(error) = live.erase(user, at).await
+        {
+            tracing::debug!(%error, "an erasure waits on this instance for the change feed");
+        }
         Ok(())
     }
 

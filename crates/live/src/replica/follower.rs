@@ -119,8 +119,9 @@ impl Follower<'_> {
 
     /// Reads and applies a page. Returns the next position.
     async fn step(&mut self, cursor: Cursor) -> Cursor {
+        let began = self.replica.elapsed();
         match self.sources.feed.read(&cursor, PAGE_BYTES).await {
-            Ok(page) => self.page(cursor, page).await,
+            Ok(page) => self.page(cursor, page, began).await,
             Err(FeedError::Renewed(feed)) => {
                 tracing::warn!("the change feed was emptied; recent pairs are read from the store");
                 self.lost_entries();
@@ -141,7 +142,7 @@ impl Follower<'_> {
         }
     }
 
-    async fn page(&mut self, cursor: Cursor, page: Page) -> Cursor {
+    async fn page(&mut self, cursor: Cursor, page: Page, began: i64) -> Cursor {
         // A feed on another server may have lost entries just before a new replica came.
         if self.server.unwrap_or(LOCAL) != page.server {
             self.hold();
@@ -169,7 +170,7 @@ impl Follower<'_> {
         let Some(as_of) = page.as_of else {
             return page.next;
         };
-        self.replica.reached(as_of, is_held);
+        self.replica.reached(as_of, began, is_held);
         self.trim(&page.next).await;
         sleep(POLL).await;
         page.next

@@ -64,7 +64,7 @@ impl Hydration<'_> {
         while self.replica.state().following.lock().position.is_none() {
             sleep(FIRST_RETRY).await;
         }
-        let now = self.sources.clock.now();
+        let now = self.now().await?;
         let segments = self.sources.store.segments(now).await?;
         let left: Vec<Segment> = {
             let following = self.replica.state().following.lock();
@@ -84,20 +84,23 @@ impl Hydration<'_> {
 
     /// Reads a segment over the full window, and notes that it was read.
     pub(super) async fn cover(&self, segment: &Segment) -> Result<(), StoreError> {
-        let window = self.window(self.sources.clock.now());
-        self.segment(segment, window).await?;
+        let now = self.now().await?;
+        self.segment(segment, self.window(now), now).await?;
         let covered = state::covered(false, std::slice::from_ref(segment));
         self.log(covered).await
     }
 
     /// Reads the slots of every segment from `from` on.
     async fn repair(&self, from: Slot) -> Result<(), StoreError> {
-        let now = self.sources.clock.now();
-        let latest = *self.window(now).end();
-        let from = from.max(*self.window(now).start());
+        let now = self.now().await?;
+        let window = self.window(now);
+        let slots = from.max(*window.start())..=*window.end();
         let segments = self.sources.store.segments(now).await?;
         stream::iter(segments)
-            .map(|segment| async move { self.segment(&segment, from..=latest).await })
+            .map(|segment| {
+                let slots = slots.clone();
+                async move { self.segment(&segment, slots, now).await }
+            })
             .buffer_unordered(CONCURRENT)
             .try_collect::<()>()
             .await?;
@@ -105,10 +108,19 @@ impl Hydration<'_> {
         Ok(())
     }
 
-    /// The slots of the full window as of `now`.
+    /// The time by the clock of the feed, which decides what a count includes.
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let now = self.sources.feed_now().await;
+        now.map_err(|error| StoreError::Unavailable(error.to_string()))
+    }
+
+    /// The slots of the full window as of `now`, and those in the future of the feed: the clocks of services may be ahead of it,
+    /// as that of this process may be.
     fn window(&self, now: Timestamp) -> RangeInclusive<Slot> {
         let full = self.replica.frame.full_window();
-        full.slots_as_of(self.replica.slot(now))
+        let window = full.slots_as_of(self.replica.slot(now));
+        let own = self.replica.slot(self.sources.clock.now());
+        *window.start()..=own.max(*window.end())
     }
 
     /// Reads the pairs of a segment, the oldest part first: a store that keeps the latest slot of a user moves a user who comes
@@ -117,6 +129,7 @@ impl Hydration<'_> {
         &self,
         segment: &Segment,
         slots: RangeInclusive<Slot>,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let full = u64::from(self.replica.frame.full_window().slots());
         let part = match self.sources.store.streams() {
@@ -126,21 +139,26 @@ impl Hydration<'_> {
         let (mut start, last) = (slots.start().number(), slots.end().number());
         while start <= last {
             let end = (start + part - 1).min(last);
-            self.part(segment, Slot::new(start)..=Slot::new(end))
-                .await?;
+            let slots = Slot::new(start)..=Slot::new(end);
+            self.part(segment, slots, now).await?;
             start = end + 1;
         }
         Ok(())
     }
 
-    async fn part(&self, segment: &Segment, slots: RangeInclusive<Slot>) -> Result<(), StoreError> {
+    async fn part(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         // A user whose erasure began before may still be in what is read.
-        let now = self.sources.clock.now();
         let read_at = now.saturating_sub(ERASURE).unwrap_or(now);
         let mut batches = self.sources.store.export_stream(segment, slots);
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             for record in state::received(&batch, self.replica.durable.key(), read_at) {
+                let record = self.replica.limited(record, now)?;
                 self.log(record).await?;
             }
             let pairs = batch.len() as u64;
@@ -152,6 +170,19 @@ impl Hydration<'_> {
 
     pub(super) async fn log(&self, record: Vec<u8>) -> Result<(), StoreError> {
         Ok(self.replica.apply(record).await?)
+    }
+}
+
+impl Replica {
+    /// The record, whose slots are limited to that of `now`. A later slot would expire others too early.
+    fn limited(&self, record: Vec<u8>, now: Timestamp) -> Result<Vec<u8>, StoreError> {
+        let limited = state::no_later_than(&record, self.slot(now)).map_err(StoreError::Damaged)?;
+        let Some((limited, furthest)) = limited else {
+            return Ok(record);
+        };
+        self.furthest
+            .fetch_max(furthest.number(), Ordering::Relaxed);
+        Ok(limited)
     }
 }
 

@@ -58,7 +58,7 @@ pub struct Replica {
     durable: DurableState,
     /// The instant as of which counts are exact, in unix microseconds; 0 before the first.
     as_of: watch::Sender<i64>,
-    /// When the end of the feed was last reached, in milliseconds of `started`.
+    /// When the read began that last reached the end of the feed, in milliseconds of `started`.
     reached: AtomicI64,
     /// When `as_of` was last set, the same way.
     advanced: AtomicI64,
@@ -261,8 +261,9 @@ impl Replica {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Notes that the end of the feed was reached. Sets the instant as of which counts are exact, unless entries are missing.
-    fn reached(&self, as_of: Timestamp, is_held: bool) {
+    /// Notes that the end of the feed was reached by a read that began at `began`. Sets the instant as of which counts are exact,
+    /// unless entries are missing.
+    fn reached(&self, as_of: Timestamp, began: i64, is_held: bool) {
         self.held.store(is_held, Ordering::Release);
         if !is_held {
             self.as_of.send_if_modified(|known| {
@@ -270,9 +271,9 @@ impl Replica {
                 *known = as_of.as_microsecond().max(*known);
                 is_later
             });
-            self.advanced.store(self.elapsed(), Ordering::Release);
+            self.advanced.store(began, Ordering::Release);
         }
-        self.reached.store(self.elapsed(), Ordering::Release);
+        self.reached.store(began, Ordering::Release);
     }
 
     /// Applies a record, durably.

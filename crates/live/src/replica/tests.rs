@@ -125,6 +125,58 @@ async fn a_clock_ahead_expires_nobody() {
     running.end().await;
 }
 
+/// A process with a clock behind those of services lacked their newest pairs, which left the feed before it came.
+#[tokio::test(start_paused = true)]
+async fn a_clock_behind_or_ahead_of_the_feed_hides_no_pairs_of_the_store() {
+    for is_behind in [true, false] {
+        let bench = Bench::new();
+        let time = Duration::from_mins(5);
+        bench.store.put(&bench.batch(0..10, "news", 59));
+        match is_behind {
+            true => {
+                bench.feed_clock.advance(time);
+                let now = frame(60).resolution().slot_of(bench.feed_clock.now());
+                let mut newest = BatchBuilder::default();
+                let user = UserId::new("newest").unwrap();
+                newest.push_pair(&user, "sports", now).unwrap();
+                bench.store.put(&newest.finish());
+            }
+            false => bench.clock.advance(time),
+        }
+        let running = bench.start();
+        while !running.replica.status().is_complete || running.replica.as_of().is_none() {
+            pause().await;
+        }
+        let counted = running.replica.list(frame(60).full_window()).unwrap();
+        let expected = if is_behind {
+            ("sports", 1)
+        } else {
+            ("news", 10)
+        };
+        assert_eq!(
+            crate::testing::numbers(&counted),
+            [(expected.0.to_owned(), expected.1)]
+        );
+        running.end().await;
+    }
+}
+
+/// A process was suspended between the read of a page and the write to its log.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_long_ago_is_not_current() {
+    let bench = Bench::new();
+    bench.feed.set_unavailable(true);
+    let running = bench.start();
+    let (replica, now) = (&running.replica, bench.clock.now());
+    let began = replica.elapsed();
+    tokio::time::advance(MAX_AGE + Duration::from_secs(1)).await;
+    replica.reached(now, began, false);
+    assert_eq!(replica.as_of(), None);
+    replica.reached(now, replica.elapsed(), false);
+    assert!(replica.as_of().is_some());
+    running.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn foreign_entries_are_skipped() {
     let bench = Bench::new();
@@ -187,7 +239,7 @@ async fn any_order_of_writes_losses_and_restarts_leads_to_the_counts_of_the_stor
                 }
                 14 => {
                     bench.clock.advance(Duration::from_secs(1));
-                    bench.feed.advance(Duration::from_secs(1));
+                    bench.feed_clock.advance(Duration::from_secs(1));
                 }
                 _ => tokio::time::sleep(Duration::from_millis(random.u64(0..300))).await,
             }
