@@ -41,6 +41,8 @@ impl World {
         self.deliver().await?;
         let delivered = self.shared.time.note();
         self.truth.all_delivered(delivered);
+        // Writers forget what they sent before such a time, so the feed must not lose it afterwards.
+        self.note_course().await;
         self.pass_long().await;
         self.settle().await?;
         self.catch_up().await?;
