@@ -37,7 +37,7 @@ impl Replica {
     /// The count of a segment; `None` if the replica can't tell now, because it is not current, or did not read the
     /// segment from the store yet.
     pub fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        let count = self.counted(segment, window, self.as_of()?);
+        let count = self.counted(segment, window, self.as_of()?)?;
         // Afterwards, because the segment may just have been emptied.
         let is_read = self.state().following.lock().has_read(segment);
         is_read.then_some(count)
@@ -79,18 +79,19 @@ impl Replica {
                     .map(|segment| (segment, Vec::new())),
             );
         }
+        let mut counted_as_of = as_of;
         for (segment, counts) in &mut users {
-            let over = |window: &Window| {
-                let count = self.counted(segment, *window, as_of);
-                (window.seconds(), count.users)
-            };
-            *counts = windows.iter().map(over).collect();
+            for window in windows {
+                let count = self.counted(segment, *window, as_of)?;
+                counted_as_of = counted_as_of.max(count.as_of);
+                counts.push((window.seconds(), count.users));
+            }
         }
         let is_whole = self.state().following.lock().resets == resets;
         is_whole.then_some(Counts {
             users,
             complete,
-            as_of,
+            as_of: counted_as_of,
         })
     }
 
@@ -128,14 +129,16 @@ impl Replica {
         )
     }
 
-    fn counted(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Count {
+    /// The count as of `as_of`, or of a later slot that has pairs. `None` if entries before that slot may be missing.
+    fn counted(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
         let asked = self.slot(as_of);
         let index = &self.state().index;
         let (users, effective) = index.count(segment.as_str(), window.slots(), asked);
         let as_of = match effective == asked {
             true => as_of,
+            false if self.is_held() => return None,
             false => as_of.max(self.frame.resolution().start_of(effective)),
         };
-        Count { users, as_of }
+        Some(Count { users, as_of })
     }
 }

@@ -177,6 +177,39 @@ async fn what_was_read_long_ago_is_not_current() {
     running.end().await;
 }
 
+/// A slot ended while the replica waited for entries that the feed may have lost. Counts had the window of the next slot and an
+/// instant before it, so they lacked users of the oldest slot.
+#[tokio::test(start_paused = true)]
+async fn counts_over_a_later_slot_have_no_earlier_instant() {
+    let bench = Bench::new();
+    let running = bench.start();
+    bench
+        .record(&running, &bench.batch(0..10, "news", 59))
+        .await;
+    bench.expect_equal(&running).await;
+    let replica = &running.replica;
+    // Another server continues the feed.
+    bench.feed.lose_after(u64::MAX);
+    while !replica.is_held() {
+        pause().await;
+    }
+    let entries = replica.status().entries;
+    bench.clock.advance(Duration::from_mins(1));
+    bench.feed_clock.advance(Duration::from_mins(1));
+    bench
+        .record(&running, &bench.batch(10..11, "news", 0))
+        .await;
+    while replica.status().entries == entries {
+        pause().await;
+    }
+    let (news, full) = (Segment::new("news").unwrap(), frame(60).full_window());
+    assert!(replica.is_held());
+    assert!(replica.counts(&[full]).is_none());
+    assert_eq!(replica.count(&news, full), None);
+    bench.expect_equal(&running).await;
+    running.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn foreign_entries_are_skipped() {
     let bench = Bench::new();
