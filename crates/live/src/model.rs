@@ -134,8 +134,7 @@ impl Site {
     async fn pass(&mut self, times: u32) {
         for _ in 0..times {
             let step = Duration::from_millis(25);
-            self.bench.clock.advance(step);
-            self.bench.feed_clock.advance(step);
+            self.bench.pass(step);
             pause().await;
             self.check();
         }

@@ -102,6 +102,12 @@ impl Bench {
         FeedWriter::start(parts, supervisor)
     }
 
+    /// Lets time pass, by all clocks except that of the runtime.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.advance(time);
+        self.feed_clock.advance(time);
+    }
+
     /// A batch of users in a segment, seen `ago` slots before now.
     pub(crate) fn batch(&self, users: impl Iterator<Item = u64>, segment: &str, ago: u64) -> Batch {
         let now = frame(60).resolution().slot_of(self.clock.now()).number();
@@ -191,7 +197,10 @@ impl Bench {
 impl Running {
     /// Waits until the replica has read from the store, once, what the feed lost.
     pub(crate) async fn wait_for_repair(&self) {
-        while self.replica.status().repairs == 0 {
+        for _ in 0..2_000 {
+            if self.replica.status().repairs > 0 {
+                break;
+            }
             pause().await;
         }
         assert_eq!(self.replica.status().repairs, 1);

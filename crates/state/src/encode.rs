@@ -1,6 +1,6 @@
 //! Encodes a batch as records of the log.
 
-use super::record::{self, PAIRS, RECEIVED, length, push_segment};
+use super::record::{self, PAIRS, RECEIVED, STORED, length, push_segment};
 use domain::{Batch, FingerprintKey, Slot, Timestamp};
 use index::{Entry, Fingerprint};
 use wal::Fields;
@@ -28,6 +28,13 @@ pub fn received(batch: &Batch, key: FingerprintKey, at: Timestamp) -> Vec<Vec<u8
     records_of(&head, batch, key)
 }
 
+/// The same, for pairs from the store: they were read when the replica knew of `erasures` erasures.
+pub fn stored(batch: &Batch, key: FingerprintKey, erasures: u64) -> Vec<Vec<u8>> {
+    let mut head = vec![STORED];
+    head.extend_from_slice(&erasures.to_le_bytes());
+    records_of(&head, batch, key)
+}
+
 fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
     let mut pairs = batch.indexed();
     let mut records = Vec::with_capacity(batch.len().div_ceil(RECORD_PAIRS));
@@ -45,7 +52,7 @@ fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
     records
 }
 
-/// A copy of a record of received pairs in which no slot is after `latest`, and its latest slot before that; `None` if there is
+/// A copy of a record of received or stored pairs in which no slot is after `latest`, and its latest slot before that; `None` if there is
 /// none anyway.
 ///
 /// # Errors
@@ -53,16 +60,17 @@ fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
 /// The bytes are no such record.
 pub fn no_later_than(record: &[u8], latest: Slot) -> Result<Option<(Vec<u8>, Slot)>, String> {
     let mut fields = Fields::of(record);
-    if fields.u8()? != RECEIVED {
+    let kind = fields.u8()?;
+    if kind != RECEIVED && kind != STORED {
         return Ok(None);
     }
-    let received_at = fields.i64()?;
+    let since = fields.u64()?;
     let base = Slot::new(fields.u64()?);
     if base <= latest {
         return Ok(None);
     }
-    let mut out = vec![RECEIVED];
-    out.extend_from_slice(&received_at.to_le_bytes());
+    let mut out = vec![kind];
+    out.extend_from_slice(&since.to_le_bytes());
     out.extend_from_slice(&latest.number().to_le_bytes());
     let groups = fields.u32()?;
     out.extend_from_slice(&groups.to_le_bytes());

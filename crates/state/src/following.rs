@@ -38,8 +38,18 @@ pub struct Following {
     pub reset: HashSet<Segment>,
     /// How often a segment was reset since the start.
     pub resets: u64,
-    /// When users were erased, in unix milliseconds.
-    erasures: HashMap<Fingerprint, i64>,
+    erasures: HashMap<Fingerprint, Erased>,
+    /// The number of erasures that were noted ever.
+    noted: u64,
+}
+
+/// The last erasure of a user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Erased {
+    /// In unix milliseconds.
+    pub(super) at: i64,
+    /// The number of erasures that were noted until this one.
+    pub(super) number: u64,
 }
 
 impl Following {
@@ -58,14 +68,20 @@ impl Following {
     pub fn knows_erasure(&self, fingerprint: Fingerprint, at: i64) -> bool {
         self.erasures
             .get(&fingerprint)
-            .is_some_and(|erased| *erased >= at)
+            .is_some_and(|erased| erased.at >= at)
     }
 
-    /// Whether the user was erased at `at`, when a pair of the user was received, or later.
-    pub(super) fn is_erased(&self, fingerprint: Fingerprint, at: i64) -> bool {
+    /// The number of erasures that were noted ever. What the store returns to a read that begins now has none of these users' pairs
+    /// of before.
+    pub fn noted_erasures(&self) -> u64 {
+        self.noted
+    }
+
+    /// Whether the user was erased after `number` erasures had been noted.
+    pub(super) fn is_erased_since(&self, fingerprint: Fingerprint, number: u64) -> bool {
         self.erasures
             .get(&fingerprint)
-            .is_some_and(|erased| *erased >= at)
+            .is_some_and(|erased| erased.number > number)
     }
 
     pub(super) fn has_erasures(&self) -> bool {
@@ -73,21 +89,36 @@ impl Following {
     }
 
     pub(super) fn note_erasure(&mut self, fingerprint: Fingerprint, at: i64) {
-        let noted = self.erasures.entry(fingerprint).or_insert(at);
-        *noted = at.max(*noted);
+        // Replay repeats erasures.
+        if self.knows_erasure(fingerprint, at) {
+            return;
+        }
+        self.noted += 1;
+        let number = self.noted;
+        self.erasures.insert(fingerprint, Erased { at, number });
         // Relative to erasures and not to a clock, so that replay leads to the same state.
         if self.erasures.len().is_multiple_of(MANY_ERASURES) {
-            let newest = self.erasures.values().copied().max().unwrap_or(at);
+            let newest = self.erasures.values().map(|it| it.at).max().unwrap_or(at);
             self.erasures
-                .retain(|_, at| newest.saturating_sub(*at) <= KEEP_ERASURES);
+                .retain(|_, it| newest.saturating_sub(it.at) <= KEEP_ERASURES);
         }
     }
 
     /// The erasures, as they are written to a snapshot.
-    pub(super) fn erasures(&self) -> Vec<(Fingerprint, i64)> {
-        let mut erasures: Vec<_> = self.erasures.iter().map(|(f, at)| (*f, *at)).collect();
+    pub(super) fn erasures(&self) -> Vec<(Fingerprint, Erased)> {
+        let mut erasures: Vec<_> = self.erasures.iter().map(|(f, it)| (*f, *it)).collect();
         erasures.sort_unstable();
         erasures
+    }
+
+    /// Restores an erasure of a snapshot.
+    pub(super) fn restore_erasure(&mut self, fingerprint: Fingerprint, erased: Erased) {
+        self.erasures.insert(fingerprint, erased);
+    }
+
+    /// Restores the number of erasures that were noted.
+    pub(super) fn restore_noted(&mut self, noted: u64) {
+        self.noted = noted;
     }
 }
 

@@ -32,6 +32,10 @@ enum Record {
     Position(u64, u64, u64, u64),
     Covered(bool, Vec<u8>),
     Reset(u8),
+    Stored {
+        erasures: u64,
+        groups: Vec<(u8, Vec<(u64, u8)>)>,
+    },
     Received {
         at: i64,
         groups: Vec<(u8, Vec<(u64, u8)>)>,
@@ -90,6 +94,12 @@ impl Record {
             Self::Reset(number) => {
                 let mut out = vec![record::RESET];
                 name(&mut out, *number);
+                out
+            }
+            Self::Stored { erasures, groups } => {
+                let mut out = vec![record::STORED];
+                out.extend_from_slice(&erasures.to_le_bytes());
+                out.extend_from_slice(&pairs(present, groups)[1..]);
                 out
             }
             Self::Received { at, groups } => {
@@ -155,7 +165,7 @@ fn records() {
             let following = |state: &State| {
                 let following = state.following.lock();
                 let read = (following.covered.clone(), following.reset.clone());
-                let erasures = following.erasures();
+                let erasures = (following.noted_erasures(), following.erasures());
                 (following.position, following.is_complete, read, erasures)
             };
             assert_eq!(following(&loaded), following(&state));

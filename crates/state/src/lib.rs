@@ -21,7 +21,7 @@ mod state;
 mod trends;
 
 pub use durable::{DurableOptions, DurableState};
-pub use encode::{no_later_than, of_user, received, records};
+pub use encode::{no_later_than, of_user, received, records, stored};
 pub use following::{Following, Reached};
 pub use record::{batch, covered, erased, erasure, forget, join, position, reset, split, trend};
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};

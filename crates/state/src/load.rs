@@ -77,9 +77,14 @@ impl Loader<'_> {
             }
             ERASURES => {
                 let mut following = self.state.following.lock();
+                following.restore_noted(fields.u64()?);
                 for _ in 0..fields.u32()? {
                     let fingerprint = Fingerprint::from_number(fields.u64()?);
-                    following.note_erasure(fingerprint, fields.i64()?);
+                    let erased = following::Erased {
+                        at: fields.i64()?,
+                        number: fields.u64()?,
+                    };
+                    following.restore_erasure(fingerprint, erased);
                 }
             }
             COVERED => following::covered(&mut fields, &mut self.state.following.lock())?,

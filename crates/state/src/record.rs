@@ -8,6 +8,8 @@
 //! Those of a replica:
 //! - received: `4 u8 | received at unix milliseconds i64`, then as pairs from the base on; pairs of users who were erased since are
 //!   not applied
+//! - stored: `10 u8 | erasures u64`, then as pairs from the base on: pairs from the store, read when this number of erasures was
+//!   known; pairs of users with a later one are not applied
 //! - erased: `5 u8 | fingerprint u64 | at unix milliseconds i64`
 //! - position: `6 u8 | feed u64 | number u64 | token u64 | server u64`
 //! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
@@ -28,6 +30,7 @@ pub(super) const POSITION: u8 = 6;
 pub(super) const COVERED: u8 = 7;
 pub(super) const BATCH: u8 = 8;
 pub(super) const RESET: u8 = 9;
+pub(super) const STORED: u8 = 10;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {

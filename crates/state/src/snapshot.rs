@@ -7,8 +7,8 @@
 //! - trend: `3 u8 | segment | window seconds u64 | points u32, (at u32, users u32)*`
 //! - end: `4 u8 | blocks before u64`
 //!
-//! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | number u32 | (fingerprint u64, at i64)*`, covered `7 u8`,
-//! reset `8 u8 | segment`.
+//! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | noted ever u64 | erasures u32 |
+//! (fingerprint u64, at i64, number u64)*`, covered `7 u8`, reset `8 u8 | segment`.
 
 use std::path::Path;
 
@@ -174,10 +174,12 @@ impl Writer<'_> {
             }
             for erasures in following.erasures().chunks(BLOCK_ENTRIES) {
                 let mut body = vec![ERASURES];
+                body.extend_from_slice(&following.noted_erasures().to_le_bytes());
                 body.extend_from_slice(&length(erasures.len()));
-                for (fingerprint, at) in erasures {
+                for (fingerprint, erased) in erasures {
                     body.extend_from_slice(&fingerprint.number().to_le_bytes());
-                    body.extend_from_slice(&at.to_le_bytes());
+                    body.extend_from_slice(&erased.at.to_le_bytes());
+                    body.extend_from_slice(&erased.number.to_le_bytes());
                 }
                 blocks.push(body);
             }

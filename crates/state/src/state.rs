@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::following::{self, Following};
 use super::record::{
-    self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, RECEIVED, RESET, TREND,
+    self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
@@ -108,10 +108,17 @@ impl State {
     ) -> Result<(), String> {
         let mut fields = Fields::of(record);
         match fields.u8()? {
-            PAIRS => self.apply_pairs(&mut fields, scratch, None)?,
+            PAIRS => self.apply_pairs(&mut fields, scratch, |_, _| false)?,
             RECEIVED => {
                 let at = fields.i64()?;
-                self.apply_pairs(&mut fields, scratch, Some(at))?;
+                let is_erased = |following: &Following, user| following.knows_erasure(user, at);
+                self.apply_pairs(&mut fields, scratch, is_erased)?;
+            }
+            STORED => {
+                let number = fields.u64()?;
+                let is_erased =
+                    |following: &Following, user| following.is_erased_since(user, number);
+                self.apply_pairs(&mut fields, scratch, is_erased)?;
             }
             FORGET => {
                 let fingerprint = Fingerprint::from_number(fields.u64()?);
@@ -159,21 +166,21 @@ impl State {
         })
     }
 
-    /// Applies pairs. With `received_at`, in unix milliseconds, those of users who were erased since are skipped.
+    /// Applies pairs, without those of erased users.
     fn apply_pairs(
         &self,
         fields: &mut Fields<'_>,
         scratch: &mut Vec<Entry>,
-        received_at: Option<i64>,
+        is_erased: impl Fn(&Following, Fingerprint) -> bool,
     ) -> Result<(), String> {
         let base = Slot::new(fields.u64()?);
         for _ in 0..fields.u32()? {
             let segment = record::segment(fields)?;
             record::entries(fields, scratch)?;
-            if let Some(at) = received_at {
+            {
                 let following = self.following.lock();
                 if following.has_erasures() {
-                    scratch.retain(|entry| !following.is_erased(entry.fingerprint(), at));
+                    scratch.retain(|entry| !is_erased(&following, entry.fingerprint()));
                 }
             }
             self.index.upsert(&segment, scratch, base);

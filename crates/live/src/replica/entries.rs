@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::recent::Recent;
-use domain::Slot;
 use domain::feed::Entry;
+use domain::{Slot, Timestamp};
 use index::Fingerprint;
-use state::{Following, Reached};
+use state::Following;
 
 /// What is unusual in entries.
 #[derive(Debug, Default)]
@@ -17,11 +17,15 @@ pub(super) struct Unusual {
     pub(super) furthest: Option<Slot>,
     /// Why an entry can't be applied: another program wrote it.
     pub(super) foreign: Option<String>,
+    /// The earliest erasure, in unix milliseconds, that may remove pairs which came after it and can't be added again.
+    pub(super) late_erasure: Option<i64>,
 }
 
 /// Collects the records of entries.
 pub(super) struct Collector<'a> {
     out: Vec<u8>,
+    /// The time by the clock of the feed.
+    now: Timestamp,
     /// No slot may be later.
     latest: Slot,
     following: &'a Following,
@@ -32,9 +36,14 @@ pub(super) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(latest: Slot, following: &'a Following, recent: &'a mut Recent) -> Self {
+    pub(super) fn new(
+        (now, latest): (Timestamp, Slot),
+        following: &'a Following,
+        recent: &'a mut Recent,
+    ) -> Self {
         Self {
             out: state::batch(),
+            now,
             latest,
             following,
             recent,
@@ -43,8 +52,8 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// The record that applies `entries` and notes the position after them, and what is unusual in them.
-    pub(super) fn record(mut self, entries: &[Entry], next: &Reached) -> (Vec<u8>, Unusual) {
+    /// The record that applies `entries`, and what is unusual in them.
+    pub(super) fn record(mut self, entries: &[Entry]) -> (Vec<u8>, Unusual) {
         for entry in entries {
             let before = self.out.len();
             if let Err(reason) = state::split(&entry.record, |record| self.add(record)) {
@@ -52,7 +61,6 @@ impl<'a> Collector<'a> {
                 self.unusual.foreign = Some(reason);
             }
         }
-        state::join(&mut self.out, &state::position(next));
         (self.out, self.unusual)
     }
 
@@ -64,11 +72,11 @@ impl<'a> Collector<'a> {
             Some((changed, furthest)) => {
                 self.unusual.clamped += 1;
                 self.unusual.furthest = self.unusual.furthest.max(Some(furthest));
-                self.recent.push(&changed);
+                self.recent.push(&changed, self.now);
                 state::join(&mut self.out, &changed);
             }
             None => {
-                self.recent.push(record);
+                self.recent.push(record, self.now);
                 state::join(&mut self.out, record);
             }
         }
@@ -76,6 +84,10 @@ impl<'a> Collector<'a> {
     }
 
     fn erase(&mut self, record: &[u8], user: Fingerprint, at: i64) -> Result<(), String> {
+        if !self.recent.has_all_after(at) {
+            let earliest = self.unusual.late_erasure.unwrap_or(at);
+            self.unusual.late_erasure = Some(earliest.min(at));
+        }
         // An erasure that is appended again must not remove what came since.
         if self.following.knows_erasure(user, at) || !self.erasures.insert((user, at)) {
             return Ok(());

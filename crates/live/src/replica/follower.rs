@@ -6,9 +6,10 @@ use std::time::Duration;
 use backon::BackoffBuilder;
 use tokio::time::{Instant, sleep};
 
-use super::entries::Collector;
+use super::entries::{Collector, Unusual};
 use super::recent::Recent;
 use super::{Replica, Sources};
+use domain::Timestamp;
 use domain::feed::{Cursor, FeedError, Idle, Page, ReaderId};
 use state::Reached;
 use std::sync::atomic::Ordering;
@@ -46,6 +47,7 @@ pub(super) async fn follow(replica: Arc<Replica>, sources: Sources) {
         server: None,
         id: ReaderId::random(),
         recent: Recent::default(),
+        lacks_recent: true,
         hold_until: Instant::now(),
         trimmed: None,
         moved: None,
@@ -69,6 +71,8 @@ struct Follower<'a> {
     server: Option<u64>,
     id: ReaderId,
     recent: Recent,
+    /// Whether `recent` lacks pairs that came before the next page.
+    lacks_recent: bool,
     hold_until: Instant,
     trimmed: Option<Instant>,
     /// The position after the last loss.
@@ -151,7 +155,24 @@ impl Follower<'_> {
         if page.entries.iter().any(|entry| entry.skips) {
             self.lost_entries();
         }
-        let is_held = Instant::now() < self.hold_until || self.replica.waits_for_repair();
+        if std::mem::take(&mut self.lacks_recent) {
+            self.recent.lacks_until(page.now);
+        }
+        let (record, unusual) = {
+            let now = (page.now, self.replica.slot(page.now));
+            let following = self.replica.state().following.lock();
+            Collector::new(now, &following, &mut self.recent).record(&page.entries)
+        };
+        if let Some(reason) = &unusual.foreign {
+            tracing::error!(
+                reason,
+                "the change feed has an entry that headcount did not write"
+            );
+            self.lost_entries();
+        }
+        let is_held = Instant::now() < self.hold_until
+            || self.replica.waits_for_repair()
+            || unusual.late_erasure.is_some();
         let reached = match self.durable {
             Some(durable) if is_held => durable,
             _ => Reached {
@@ -161,12 +182,13 @@ impl Follower<'_> {
         };
         let is_new = self.durable.is_none_or(|durable| durable.at != reached.at);
         if (!page.entries.is_empty() || is_new)
-            && let Err(error) = self.apply(&page, &reached).await
+            && let Err(error) = self.apply(record, &reached).await
         {
             self.failed(&error).await;
             return cursor;
         }
         self.recovered();
+        self.note(page.entries.len(), &unusual);
         let Some(as_of) = page.as_of else {
             return page.next;
         };
@@ -176,33 +198,31 @@ impl Follower<'_> {
         page.next
     }
 
-    async fn apply(&mut self, page: &Page, reached: &Reached) -> Result<(), LogError> {
-        let latest = self.replica.slot(page.now);
-        let (record, unusual) = {
-            let following = self.replica.state().following.lock();
-            let collector = Collector::new(latest, &following, &mut self.recent);
-            collector.record(&page.entries, reached)
-        };
-        if let Some(reason) = unusual.foreign {
-            tracing::error!(
-                reason,
-                "the change feed has an entry that headcount did not write"
-            );
-            self.lost_entries();
-        }
+    async fn apply(&mut self, mut record: Vec<u8>, reached: &Reached) -> Result<(), LogError> {
+        state::join(&mut record, &state::position(reached));
         self.replica.apply(record).await?;
         self.durable = Some(*reached);
+        Ok(())
+    }
+
+    /// Notes what was applied.
+    fn note(&self, entries: usize, unusual: &Unusual) {
+        // Not before: the erasure would also remove what the repair adds.
+        if let Some(at) = unusual.late_erasure {
+            let at = Timestamp::from_millisecond(at).unwrap_or_default();
+            tracing::info!("an erasure comes late; pairs since then are read from the store");
+            self.replica.request_repair(self.replica.slot(at));
+        }
         let progress = &self.replica.progress;
         progress
             .clamped
             .fetch_add(unusual.clamped, Ordering::Relaxed);
         if let Some(furthest) = unusual.furthest {
-            let furthest = furthest.number();
-            self.replica.furthest.fetch_max(furthest, Ordering::Relaxed);
+            self.replica.note_furthest(furthest);
         }
-        let entries = page.entries.len() as u64;
-        progress.entries.fetch_add(entries, Ordering::Relaxed);
-        Ok(())
+        progress
+            .entries
+            .fetch_add(entries as u64, Ordering::Relaxed);
     }
 
     /// Continues at another position. The feed must not remove what follows it because another replica has it.
@@ -220,7 +240,8 @@ impl Follower<'_> {
     /// Entries are lost that no writer may have any more.
     fn lost_entries(&mut self) {
         self.hold();
-        self.replica.request_repair();
+        self.lacks_recent = true;
+        self.replica.request_repair(self.replica.state().newest());
     }
 
     /// Removes what is applied, and durable, from the feed.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::BackoffBuilder;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future, stream};
 use tokio::time::sleep;
 
 use super::{Replica, Sources};
@@ -18,29 +18,20 @@ use supervisor::doubling;
 const CONCURRENT: usize = 3;
 /// Slots that are read at a time, as a fraction of the window, from a store that returns them all at once: a day of two weeks.
 const PARTS: u64 = 14;
-/// The longest time from the instant of an erasure until the feed has it: the store erases the user in between.
-const ERASURE: Duration = Duration::from_mins(10);
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// Reads everything once, then recent slots whenever that is requested. Runs until it is dropped.
+/// Reads everything once, and recent slots whenever that is requested. Runs until it is dropped.
 pub(super) async fn keep_complete(replica: Arc<Replica>, sources: Sources) {
     let hydration = Hydration {
         replica: &replica,
         sources: &sources,
     };
-    retried(|| hydration.everything()).await;
-    loop {
-        let repair = *replica.repair.lock();
-        let Some(repair) = repair else {
-            replica.repair_requested.notified().await;
-            continue;
-        };
-        retried(|| hydration.repair(repair.from)).await;
-        replica.progress.repairs.fetch_add(1, Ordering::Relaxed);
-        // A loss that was noticed meanwhile needs another repair.
-        replica.repair.lock().take_if(|wanted| *wanted == repair);
-    }
+    future::join(
+        retried(|| hydration.everything()),
+        hydration.keep_repairing(),
+    )
+    .await;
 }
 
 /// Reads from the store into the replica.
@@ -50,6 +41,21 @@ pub(super) struct Hydration<'a> {
 }
 
 impl Hydration<'_> {
+    async fn keep_repairing(&self) {
+        let replica = self.replica;
+        loop {
+            let repair = *replica.repair.lock();
+            let Some(repair) = repair else {
+                replica.repair_requested.notified().await;
+                continue;
+            };
+            retried(|| self.repair(repair.from)).await;
+            replica.progress.repairs.fetch_add(1, Ordering::Relaxed);
+            // A loss that was noticed meanwhile needs another repair.
+            replica.repair.lock().take_if(|wanted| *wanted == repair);
+        }
+    }
+
     /// Reads every segment that was not read yet.
     async fn everything(&self) -> Result<(), StoreError> {
         let reset = self.replica.state().following.lock().reset.clone();
@@ -152,12 +158,12 @@ impl Hydration<'_> {
         slots: RangeInclusive<Slot>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        // A user whose erasure began before may still be in what is read.
-        let read_at = now.saturating_sub(ERASURE).unwrap_or(now);
+        // The store erases a user before the replica knows of it, so a user whom it knows by now has no pairs of before in the store.
+        let erasures = self.replica.state().following.lock().noted_erasures();
         let mut batches = self.sources.store.export_stream(segment, slots);
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            for record in state::received(&batch, self.replica.durable.key(), read_at) {
+            for record in state::stored(&batch, self.replica.durable.key(), erasures) {
                 let record = self.replica.limited(record, now)?;
                 self.log(record).await?;
             }
@@ -180,8 +186,7 @@ impl Replica {
         let Some((limited, furthest)) = limited else {
             return Ok(record);
         };
-        self.furthest
-            .fetch_max(furthest.number(), Ordering::Relaxed);
+        self.note_furthest(furthest);
         Ok(limited)
     }
 }

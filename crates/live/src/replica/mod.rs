@@ -288,10 +288,14 @@ impl Replica {
         self.repair.lock().is_some()
     }
 
-    /// Requests that the pairs since shortly before the newest one are read from the store again.
-    fn request_repair(&self) {
-        let newest = self.state().newest().number();
-        let from = Slot::new(newest.saturating_sub(REPAIR_SLOTS));
+    /// Notes a slot that was in the future when its pair was applied.
+    fn note_furthest(&self, slot: Slot) {
+        self.furthest.fetch_max(slot.number(), Ordering::Relaxed);
+    }
+
+    /// Requests that the pairs since shortly before `slot` are read from the store again.
+    fn request_repair(&self, slot: Slot) {
+        let from = Slot::new(slot.number().saturating_sub(REPAIR_SLOTS));
         let mut repair = self.repair.lock();
         *repair = Some(match *repair {
             None => Repair { from, losses: 1 },
@@ -305,7 +309,7 @@ impl Replica {
     }
 }
 
-/// Slots before the newest pair that a repair reads too: pairs are written a little late.
+/// Slots before the wanted one that a repair reads too: pairs are written a little late.
 const REPAIR_SLOTS: u64 = 2;
 /// Not an instant.
 const NEVER: i64 = i64::MIN;

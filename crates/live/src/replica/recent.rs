@@ -7,37 +7,50 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use domain::Timestamp;
 use index::Fingerprint;
 
 /// Longer than writers keep what they append again after a loss.
-#[cfg(not(test))]
 const KEEP: Duration = Duration::from_mins(3);
-/// In tests the clock of the runtime runs ahead of all others.
-#[cfg(test)]
-const KEEP: Duration = Duration::from_hours(24);
 /// The maximum size of the records, in bytes: seven million pairs.
 const MAX_BYTES: usize = 64 << 20;
+/// How far the clocks of services may be from that of the feed before an erasure is misjudged.
+const CLOCKS: Duration = Duration::from_secs(10);
 
 /// Records of received pairs, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
-    records: VecDeque<(Instant, Vec<u8>)>,
+    /// When they were applied, by the clock of the feed.
+    records: VecDeque<(Timestamp, Vec<u8>)>,
     bytes: usize,
+    /// Everything that was applied since is here. Not an instant before the first page.
+    since: Timestamp,
 }
 
 impl Recent {
-    /// Notes a record that is applied.
-    pub(super) fn push(&mut self, record: &[u8]) {
+    /// Notes a record that is applied at `now`.
+    pub(super) fn push(&mut self, record: &[u8], now: Timestamp) {
         self.bytes += record.len();
-        self.records.push_back((Instant::now(), record.to_vec()));
+        self.records.push_back((now, record.to_vec()));
+        let oldest = now.saturating_sub(KEEP).unwrap_or(now);
         while let Some((at, first)) = self.records.front()
-            && (at.elapsed() > KEEP || self.bytes > MAX_BYTES)
+            && (*at < oldest || self.bytes > MAX_BYTES)
         {
+            self.since = self.since.max(*at);
             self.bytes -= first.len();
             self.records.pop_front();
         }
+    }
+
+    /// Notes that pairs which came before `now` may be missing.
+    pub(super) fn lacks_until(&mut self, now: Timestamp) {
+        self.since = self.since.max(now);
+    }
+
+    /// Whether every pair that came after `at`, in unix milliseconds, is here.
+    pub(super) fn has_all_after(&self, at: i64) -> bool {
+        let clocks = i64::try_from(CLOCKS.as_millis()).unwrap_or(i64::MAX);
+        self.since.as_millisecond().saturating_add(clocks) <= at
     }
 
     /// The records of the user's pairs that were received after `after`, in unix milliseconds.
