@@ -18,8 +18,10 @@ use wal::LogError;
 
 /// Bytes of records that are read and applied at a time.
 const PAGE_BYTES: usize = 1 << 20;
-/// The pause at the end of the feed, also when entries came: what arrives meanwhile shares one write to the log and one fsync.
+/// The pause at the end of the feed.
 const POLL: Duration = Duration::from_millis(25);
+/// The pause after entries came: what arrives meanwhile shares one read, one write to the log and one fsync.
+const GATHER: Duration = Duration::from_millis(50);
 /// How long `as_of` stays where it is after the feed may have lost its end: writers check every second what it has, and append
 /// again what it lost.
 const HOLD: Duration = Duration::from_secs(3);
@@ -194,7 +196,12 @@ impl Follower<'_> {
         };
         self.replica.reached(as_of, began, is_held);
         self.trim(&page.next).await;
-        sleep(POLL).await;
+        sleep(if page.entries.is_empty() {
+            POLL
+        } else {
+            GATHER
+        })
+        .await;
         page.next
     }
 
