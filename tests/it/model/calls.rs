@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::checks::{Begun, last, slot};
 use super::clock::Moment;
+use super::instance::Site;
 use super::steps::{SEGMENTS, Seen, Step, USERS, WINDOWS};
 use super::truth::{Became, Erasing, LiveDoubt, Sent};
 use super::world::{World, segment};
@@ -28,6 +29,8 @@ pub struct Call {
     pub began: Instant,
     /// For an erasure: the user, and the latest slots in segments that surely contain the user.
     pub erasing: Option<(Erasing, Vec<u64>)>,
+    /// For an erasure: how often the store had erased the user before.
+    pub erased_before: usize,
 }
 
 /// A call in flight.
@@ -87,6 +90,7 @@ impl World {
             begun: self.begin(at),
             began: Instant::now(),
             erasing: None,
+            erased_before: 0,
         };
         let headcount = Arc::clone(&self.instances[at].headcount);
         let task = match *step {
@@ -108,6 +112,7 @@ impl World {
                 }
                 let latest = self.shared.time.latest();
                 let is_behind = self.instances[at].clock.now() <= latest;
+                call.erased_before = self.times_erased(user);
                 call.erasing = Some((self.truth.begin_to_erase(user, at, is_behind), there));
                 tokio::spawn(async move {
                     let user = UserId::new(USERS[user]).unwrap();
@@ -206,6 +211,14 @@ impl World {
             sure.map(|pair| pair.slot).max()
         });
         latest.collect()
+    }
+
+    /// How often the store has erased the user. A service also does that after it has sent pairs of the user from its spool.
+    pub fn times_erased(&self, user: usize) -> usize {
+        match &self.shared.site {
+            Site::Local { store_backend, .. } => store_backend.times_erased(USERS[user]),
+            Site::Remote(_) => 0,
+        }
     }
 
     /// The instance no longer exists: its calls get no response.

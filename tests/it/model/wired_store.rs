@@ -25,6 +25,8 @@ pub struct StoreBackend {
     erased: Mutex<Vec<Erasure>>,
     /// The latest slot of each user in each segment, for exports. The embedded store has no names of users.
     named: Mutex<BTreeMap<(Segment, String), Slot>>,
+    /// The users of all erasures.
+    forgotten: Mutex<Vec<String>>,
 }
 
 impl StoreBackend {
@@ -33,6 +35,7 @@ impl StoreBackend {
             store: Mutex::new(Arc::new(store)),
             erased: Mutex::default(),
             named: Mutex::default(),
+            forgotten: Mutex::default(),
         }
     }
 
@@ -56,7 +59,13 @@ impl StoreBackend {
         let erased = block_on(store.forget(user, as_of))?;
         let mut named = self.named.lock();
         named.retain(|(_, name), _| name != user.as_str());
+        self.forgotten.lock().push(user.as_str().to_owned());
         Ok(erased)
+    }
+
+    pub fn times_erased(&self, user: &str) -> usize {
+        let forgotten = self.forgotten.lock();
+        forgotten.iter().filter(|it| *it == user).count()
     }
 
     fn export(&self, segment: &Segment, slots: &RangeInclusive<Slot>) -> Batch {
