@@ -15,6 +15,8 @@ use domain::Timestamp;
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// The maximum size of a row. Names have up to a few hundred bytes.
 const MAX_RECORD_BYTES: usize = 1024 * 1024;
+/// The size of the blocks that are parsed at a time. A CSV reader is made for each, which costs as much as some hundred rows.
+const BLOCK_BYTES: usize = 64 * 1024;
 
 /// A row of a response, with its column names.
 #[derive(Debug)]
@@ -127,7 +129,7 @@ impl<T, F: FnMut(&Row<'_>) -> Result<T, Error>> QueryResponse<F> {
             Err(_) => return Err(Error::TimedOut(self.within)),
         };
         let Some(chunk) = chunk else {
-            self.parser.end()?;
+            self.parser.end(rows)?;
             return Ok(false);
         };
         self.bytes += chunk.len();
@@ -148,15 +150,17 @@ pub(super) fn parse<T>(
     for piece in body.chunks(body.len() / 3 + 1) {
         parser.take(piece, &mut rows)?;
     }
-    parser.end()?;
+    parser.end(&mut rows)?;
     Ok(rows)
 }
 
 /// An incremental parser of annotated CSV, which accepts pieces of any length.
 struct Parser<F> {
     framing: Framing,
-    /// The start of an incomplete record.
-    begun: Vec<u8>,
+    /// What is not parsed yet.
+    text: Vec<u8>,
+    /// The end of the last complete record in it.
+    whole: usize,
     header: Option<csv::StringRecord>,
     /// The number of columns in the annotations above the next header.
     annotated: Option<usize>,
@@ -167,15 +171,20 @@ impl<F> Parser<F> {
     fn new(read: F) -> Self {
         Self {
             framing: Framing::new(),
-            begun: Vec::new(),
+            text: Vec::new(),
+            whole: 0,
             header: None,
             annotated: None,
             read,
         }
     }
 
-    /// Checks that the response may end here.
-    fn end(&self) -> Result<(), Error> {
+    /// Parses the rest, and checks that the response may end here.
+    fn end<T>(&mut self, rows: &mut Vec<T>) -> Result<(), Error>
+    where
+        F: FnMut(&Row<'_>) -> Result<T, Error>,
+    {
+        self.parse(rows)?;
         let whole = self.framing.end();
         whole.map_err(|wrong| Error::BrokenResponse(wrong.into()))
     }
@@ -186,18 +195,29 @@ impl<F> Parser<F> {
     {
         let whole = self.framing.take(piece);
         let whole = whole.map_err(|wrong| Error::BrokenResponse(wrong.into()))?;
-        let (ended, begun) = piece.split_at(whole);
-        if !self.begun.is_empty() && whole > 0 {
-            let mut first = std::mem::take(&mut self.begun);
-            first.extend_from_slice(ended);
-            self.records(&first, rows)?;
-        } else {
-            self.records(ended, rows)?;
+        if whole > 0 {
+            self.whole = self.text.len() + whole;
         }
-        self.begun.extend_from_slice(begun);
-        if self.begun.len() > MAX_RECORD_BYTES {
+        self.text.extend_from_slice(piece);
+        if self.text.len() - self.whole > MAX_RECORD_BYTES {
             return Err(Error::InvalidResponse("a row that is too long".into()));
         }
+        if self.whole >= BLOCK_BYTES {
+            self.parse(rows)?;
+        }
+        Ok(())
+    }
+
+    /// Parses the complete records.
+    fn parse<T>(&mut self, rows: &mut Vec<T>) -> Result<(), Error>
+    where
+        F: FnMut(&Row<'_>) -> Result<T, Error>,
+    {
+        let mut text = std::mem::take(&mut self.text);
+        let whole = std::mem::take(&mut self.whole);
+        self.records(text.get(..whole).unwrap_or_default(), rows)?;
+        text.drain(..whole);
+        self.text = text;
         Ok(())
     }
 
