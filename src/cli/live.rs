@@ -6,11 +6,9 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::args::ServeArgs;
-use super::serve::{bind, log_warnings, unless_stopped};
-use super::start_line;
+use super::process::{self, bind, unless_stopped};
 use super::variables::Variables;
-use crate::config::{LiveMode, Loaded, Settings};
-use crate::open_files;
+use crate::config::{LiveMode, Settings};
 use crate::shutdown::Signals;
 use crate::wiring::LiveBackends;
 use engine::Headcount;
@@ -23,26 +21,13 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
              Redis; a single service needs no live process, but `live = \"here\"`",
         ));
     }
-    run_with(loaded)
+    process::run("live", loaded, work)
 }
 
-/// Runs with settings whose `live` is `redis`.
-pub(super) fn run_with(loaded: Loaded) -> Result<(), Failure> {
-    let mut settings = loaded.settings;
-    telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
-    start_line::log(&settings, "live");
-    log_warnings(&loaded.warnings);
-    open_files::limit_connections(&mut settings.http.max_connections);
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
-    let ran = runtime.block_on(work(&settings));
-    runtime.shutdown_background();
-    ran
-}
-
-async fn work(settings: &Settings) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
-    let signals = Signals::listen().map_err(|error| failed(&error))?;
+/// The work of a process whose `live` is `redis`.
+pub(super) async fn work(settings: &Settings) -> Result<(), Failure> {
+    let signals = Signals::listen()
+        .map_err(|error| Failure::failed(format!("can't listen for signals: {error}")))?;
     let listener: TcpListener = bind("listen", settings.listen).await?;
     let address = listener.local_addr().unwrap_or(settings.listen);
     let backends = LiveBackends::new(settings, address);
@@ -60,10 +45,5 @@ async fn work(settings: &Settings) -> Result<(), Failure> {
         signals.stop(),
     )
     .await;
-    headcount
-        .shut_down()
-        .await
-        .map_err(|error| failed(&error))?;
-    tracing::info!("stopped");
-    Ok(())
+    process::end(&headcount).await
 }

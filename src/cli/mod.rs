@@ -16,6 +16,7 @@ mod load;
 mod man;
 mod openapi;
 mod output;
+mod process;
 mod progress;
 mod segments;
 mod serve;

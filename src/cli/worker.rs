@@ -8,19 +8,16 @@ use tokio::net::TcpListener;
 use super::Failure;
 use super::args::ServeArgs;
 use super::live;
-use super::serve::{bind, log_warnings, unless_stopped};
-use super::start_line;
+use super::process::{self, bind, unless_stopped};
 use super::variables::Variables;
-use crate::config::{CacheKind, LiveMode, Loaded, RefreshMode, Settings, StoreKind};
-use crate::open_files;
+use crate::config::{CacheKind, LiveMode, RefreshMode, Settings, StoreKind};
 use crate::shutdown::Signals;
 use engine::Headcount;
 use http;
-use telemetry;
 
 pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> {
-    let loaded = args.settings.load_for_log(variables.into_vec())?;
-    let mut settings = loaded.settings;
+    let mut loaded = args.settings.load_for_log(variables.into_vec())?;
+    let settings = &mut loaded.settings;
     if settings.store.kind == StoreKind::Embedded {
         return Err(Failure::usage(
             "a worker needs a store that two processes may share; with `store = \"embedded\"` the service \
@@ -29,32 +26,23 @@ pub(super) fn run(args: ServeArgs, variables: Variables) -> Result<(), Failure> 
     }
     if settings.live.mode == LiveMode::Redis {
         // Nothing is left to recount.
-        return live::run_with(Loaded { settings, ..loaded });
+        return process::run("live", loaded, live::work);
     }
     settings.refresh.mode = RefreshMode::Loop;
     // A worker receives no pairs, and the directory may belong to a service.
     settings.ingest.spool = None;
     settings.live.mode = LiveMode::Off;
-    telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
-    start_line::log(&settings, "worker");
-    log_warnings(&loaded.warnings);
     if settings.cache.kind == CacheKind::Memory {
-        tracing::warn!(
-            "`cache = \"memory\"` is this process's own memory: services don't see the counts of this worker, only its \
-             trends; set `cache = \"redis\"` for both"
-        );
+        let warning = "`cache = \"memory\"` is this process's own memory: services don't see the counts of this worker, only its \
+                       trends; set `cache = \"redis\"` for both";
+        loaded.warnings.push(warning.to_owned());
     }
-    open_files::limit_connections(&mut settings.http.max_connections);
-    let runtime = tokio::runtime::Runtime::new()
-        .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
-    let worked = runtime.block_on(work(&settings));
-    runtime.shutdown_background();
-    worked
+    process::run("worker", loaded, work)
 }
 
 async fn work(settings: &Settings) -> Result<(), Failure> {
-    let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
-    let signals = Signals::listen().map_err(|error| failed(&error))?;
+    let signals = Signals::listen()
+        .map_err(|error| Failure::failed(format!("can't listen for signals: {error}")))?;
     let listener: Option<TcpListener> = match settings.refresh.worker_listen {
         Some(address) => Some(bind("worker_listen", address).await?),
         None => None,
@@ -74,10 +62,5 @@ async fn work(settings: &Settings) -> Result<(), Failure> {
             http::serve_health(listener, Arc::clone(&headcount), &settings.http, stop).await;
         }
     }
-    headcount
-        .shut_down()
-        .await
-        .map_err(|error| failed(&error))?;
-    tracing::info!("stopped");
-    Ok(())
+    process::end(&headcount).await
 }

@@ -58,32 +58,28 @@ impl View {
             as_of: watch::Sender::new(0),
             started: Instant::now(),
         });
-        let (following, stop) = (Arc::clone(&view), supervisor.stop().clone());
-        supervisor.keep("published counts", move || {
-            let (view, published, stop) =
-                (Arc::clone(&following), Arc::clone(&published), stop.clone());
-            async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = view.follow(&*published) => {}
-                }
-            }
+        let following = Arc::clone(&view);
+        supervisor.keep_until_stop("published counts", move || {
+            let (view, published) = (Arc::clone(&following), Arc::clone(&published));
+            async move { view.follow(&*published).await }
         });
         view
     }
 
     /// The count of a segment; `None` if no publisher is at work, or it does not publish this count.
     pub fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        let held = self.held.read();
-        held.as_ref()?.is_current().then_some(())?;
-        held.as_ref()?.count(segment, window)
+        self.held
+            .read()
+            .as_ref()
+            .and_then(Held::current)?
+            .count(segment, window)
     }
 
     /// Every segment with users, sorted by name; `None` if no publisher is at work, or it does not publish all of these counts.
     pub fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
         let held = self.held.read();
-        let held = held.as_ref()?;
-        if !held.is_current() || !held.tick.complete {
+        let held = held.as_ref().and_then(Held::current)?;
+        if !held.tick.complete {
             return None;
         }
         let mut list = Vec::with_capacity(held.counts.len());
@@ -112,7 +108,7 @@ impl View {
     /// The newest tick; `None` if no publisher is at work.
     pub fn tick(&self) -> Option<CurrentTick> {
         let held = self.held.read();
-        let held = held.as_ref().filter(|held| held.is_current())?;
+        let held = held.as_ref().and_then(Held::current)?;
         Some(CurrentTick {
             as_of: held.tick.as_of,
             address: held.tick.address.clone(),
@@ -136,6 +132,13 @@ impl View {
         let mut as_of = self.as_of.subscribe();
         // The sender lives as long as this view.
         let _ = as_of.wait_for(|as_of| *as_of >= wanted).await;
+    }
+
+    /// Waits for the first tick.
+    pub async fn wait_for_tick(&self) {
+        let mut as_of = self.as_of.subscribe();
+        // The sender lives as long as this view.
+        let _ = as_of.wait_for(|as_of| *as_of > 0).await;
     }
 
     async fn follow(&self, published: &dyn PublishedCounts) {
@@ -226,8 +229,9 @@ impl Held {
         self.tick.age + self.read.elapsed()
     }
 
-    fn is_current(&self) -> bool {
-        self.age() <= MAX_AGE
+    /// This, if a publisher is at work.
+    fn current(&self) -> Option<&Self> {
+        (self.age() <= MAX_AGE).then_some(self)
     }
 
     fn count(&self, segment: &Segment, window: Window) -> Option<Count> {

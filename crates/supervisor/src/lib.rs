@@ -69,6 +69,26 @@ impl Supervisor {
         drop(self.tasks.spawn(kept));
     }
 
+    /// The same for a task that runs until the stop, which drops it.
+    pub fn keep_until_stop<T>(
+        &self,
+        name: &'static str,
+        mut create: impl FnMut() -> T + Send + 'static,
+    ) where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.stop.clone();
+        self.keep(name, move || {
+            let (running, stop) = (create(), stop.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = running => {}
+                }
+            }
+        });
+    }
+
     /// Starts work that continues if its caller is cancelled. A panic is counted and logged under `name`, and the
     /// handle returns it.
     pub fn begin<T: Send + 'static>(

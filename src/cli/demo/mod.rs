@@ -15,7 +15,7 @@ use self::crowd::{Crowd, Visit};
 use super::Failure;
 use super::args::DemoArgs;
 use super::output::{grouped, note, print};
-use super::serve::unless_stopped;
+use super::process::unless_stopped;
 use crate::config::Settings;
 use crate::shutdown::Signals;
 use engine::Headcount;
@@ -114,11 +114,11 @@ fn settings(folder: &Path) -> Result<Settings, Failure> {
 async fn listener(port: Option<u16>) -> Result<TcpListener, Failure> {
     let at = |port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if let Some(port) = port {
-        return super::serve::bind("--port", at(port)).await;
+        return super::process::bind("--port", at(port)).await;
     }
     match TcpListener::bind(at(PORT)).await {
         Ok(listener) => Ok(listener),
-        Err(_) => super::serve::bind("--port", at(0)).await,
+        Err(_) => super::process::bind("--port", at(0)).await,
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use domain::published::PublishedCounts;
 use domain::store::StoreError;
-use domain::{Count, FingerprintKey, Membership, Segment, TimeFrame, UserId, Window};
+use domain::{FingerprintKey, TimeFrame, Window};
 use live::publisher::{Publisher, PublisherParts, Role};
-use live::replica::{AuditReport, Replica, ReplicaOptions, Sources};
+use live::replica::{Replica, ReplicaOptions, Sources};
 use supervisor::Supervisor;
 
 use super::Duty;
@@ -64,26 +64,6 @@ impl Host {
 
     pub(super) fn replica(&self) -> Option<&Arc<Replica>> {
         Some(&self.opened.get()?.replica)
-    }
-
-    pub(super) fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        self.replica()?.count(segment, window)
-    }
-
-    pub(super) fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
-        self.replica()?.list(window)
-    }
-
-    pub(super) fn memberships(&self, user: &UserId<'_>) -> Option<Vec<Membership>> {
-        self.replica()?.memberships(user)
-    }
-
-    pub(super) async fn audit(
-        &self,
-        sources: &Sources,
-        only: Option<&Segment>,
-    ) -> Option<AuditReport> {
-        self.replica()?.audit_now(sources, only).await
     }
 
     pub(super) fn role(&self) -> Option<Role> {

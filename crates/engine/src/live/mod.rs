@@ -136,14 +136,9 @@ impl Live {
             recount_after: around.cache_ttl,
         });
         let (opening, owner) = (Arc::clone(&live), supervisor.clone());
-        supervisor.keep("live counts", move || {
+        supervisor.keep_until_stop("live counts", move || {
             let (live, supervisor) = (Arc::clone(&opening), owner.clone());
-            async move {
-                tokio::select! {
-                    () = supervisor.stop().cancelled() => {}
-                    () = live.open(&supervisor) => {}
-                }
-            }
+            async move { live.open(&supervisor).await }
         });
         live
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Live, Side};
-use crate::live_process::{At, Comparison, LiveProcess};
-use domain::{Count, Membership, Segment, Timestamp, UserId, Window};
+use crate::live_process::{At, Comparison};
+use domain::{Count, Membership, Segment, UserId, Window};
+use live::view::{CurrentTick, View};
 
 /// How long a fresh count waits until the counts include everything. It usually waits for one poll and one tick.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -17,14 +18,17 @@ impl Live {
     /// The count as of the newest instant that this process knows; `None` if it can't tell now.
     pub(crate) fn count(&self, segment: &Segment, window: Window) -> Option<Count> {
         match &self.side {
-            Side::Host(host) => host.count(segment, window),
+            Side::Host(host) => host.replica()?.count(segment, window),
             Side::Reader { view, .. } => view.count(segment, window),
         }
     }
 
     /// The count from the live process; `None` if it is in this one, or can't tell.
     pub(crate) async fn ask_count(&self, segment: &Segment, window: Window) -> Option<Count> {
-        let (process, at) = self.process(segment)?;
+        let Side::Reader { view, process } = &self.side else {
+            return None;
+        };
+        let at = self.at_if(view, |tick| tick.complete || view.publishes(segment))?;
         process.count(&at, segment, window).await
     }
 
@@ -56,13 +60,12 @@ impl Live {
     /// Every segment with users, sorted by name; `None` if that is not known now.
     pub(crate) async fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
         match &self.side {
-            Side::Host(host) => host.list(window),
+            Side::Host(host) => host.replica()?.list(window),
             Side::Reader { view, process } => {
                 if let Some(list) = view.list(window) {
                     return Some(list);
                 }
-                let tick = view.tick().filter(|tick| tick.complete)?;
-                let at = self.at(tick.address)?;
+                let at = self.at_if(view, |tick| tick.complete)?;
                 process.list(&at, window).await
             }
         }
@@ -71,10 +74,9 @@ impl Live {
     /// The segments of a user; `None` if that is not known now.
     pub(crate) async fn memberships(&self, user: &UserId<'_>) -> Option<Vec<Membership>> {
         match &self.side {
-            Side::Host(host) => host.memberships(user),
+            Side::Host(host) => host.replica()?.memberships(user),
             Side::Reader { view, process } => {
-                let tick = view.tick().filter(|tick| tick.complete)?;
-                let at = self.at(tick.address)?;
+                let at = self.at_if(view, |tick| tick.complete)?;
                 process.memberships(&at, user).await
             }
         }
@@ -87,11 +89,9 @@ impl Live {
             Side::Host(host) => host,
             Side::Reader { view, process } => {
                 // A command that has just started knows no tick yet.
-                let first = Timestamp::UNIX_EPOCH.checked_add(Duration::from_micros(1));
-                let waiting = view.wait_for(first.unwrap_or(Timestamp::MAX));
-                timeout(FIRST_TICK, waiting).await.ok()?;
+                timeout(FIRST_TICK, view.wait_for_tick()).await.ok()?;
                 self.key().await.ok()?;
-                let at = self.at(view.tick()?.address)?;
+                let at = self.at_if(view, |_| true)?;
                 return process.compare(&at, only).await;
             }
         };
@@ -99,7 +99,7 @@ impl Live {
             return Some(Comparison::UnderWay);
         };
         let began = tokio::time::Instant::now();
-        let audited = host.audit(&self.sources, only).await?;
+        let audited = host.replica()?.audit_now(&self.sources, only).await?;
         Some(Comparison::Done {
             compared: audited.compared,
             failed: audited.failed,
@@ -108,19 +108,11 @@ impl Live {
         })
     }
 
-    /// The live process, if it can tell about `segment` and is another one.
-    fn process(&self, segment: &Segment) -> Option<(&dyn LiveProcess, At)> {
-        let Side::Reader { view, process } = &self.side else {
-            return None;
-        };
-        let tick = view.tick()?;
-        let is_counted = tick.complete || view.publishes(segment);
-        let at = is_counted.then(|| self.at(tick.address)).flatten()?;
-        Some((&**process, at))
-    }
-
-    fn at(&self, address: String) -> Option<At> {
+    /// Where the live process answers, if one is at work and its newest tick is as wanted.
+    fn at_if(&self, view: &View, is_wanted: impl Fn(&CurrentTick) -> bool) -> Option<At> {
+        let tick = view.tick().filter(is_wanted)?;
         let token = self.token()?;
+        let address = tick.address;
         (!address.is_empty()).then_some(At { address, token })
     }
 }

@@ -27,7 +27,6 @@ const IN_FLIGHT: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Comparisons of a segment before a difference is believed: an erasure may come between, and a slot may end.
 const ATTEMPTS: u32 = 3;
-
 /// Segments that are compared at a time on request. Each waits for a second between two counts of the replica.
 const CONCURRENT: usize = 8;
 
@@ -40,6 +39,17 @@ pub struct AuditReport {
     pub failed: u64,
     /// Segments that differed by more than the store explains, and were read again.
     pub differences: u64,
+}
+
+/// The result of a comparison of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audited {
+    /// It has the users of the store, as far as the store tells.
+    Equal,
+    /// It differed, and was read again.
+    Healed,
+    /// It could not be compared.
+    Unknown,
 }
 
 /// The difference of a segment that the store does not explain.
@@ -81,7 +91,7 @@ impl Replica {
         sources: &Sources,
         only: Option<&Segment>,
     ) -> Option<AuditReport> {
-        let hydration = Hydration {
+        let hydration = &Hydration {
             replica: self,
             sources,
         };
@@ -90,29 +100,31 @@ impl Replica {
             Some(only) => vec![only.clone()],
             None => self.list(full)?.into_iter().map(|(s, _)| s).collect(),
         };
-        let before = self.progress.differences.load(Ordering::Relaxed);
         let mut report = AuditReport::default();
         let mut audits = stream::iter(segments)
-            .map(|segment| async { hydration.audit(&{ segment }).await })
+            .map(|segment| async move { hydration.audit(&segment).await })
             .buffer_unordered(CONCURRENT);
         while let Some(audited) = audits.next().await {
             match audited {
-                Ok(true) => report.compared += 1,
-                Ok(false) => report.failed += 1,
+                Ok(Audited::Equal) => report.compared += 1,
+                Ok(Audited::Healed) => {
+                    report.compared += 1;
+                    report.differences += 1;
+                }
+                Ok(Audited::Unknown) => report.failed += 1,
                 Err(error) => {
                     tracing::warn!(%error, "a segment can't be compared with the store now");
                     report.failed += 1;
                 }
             }
         }
-        report.differences = self.progress.differences.load(Ordering::Relaxed) - before;
         Some(report)
     }
 }
 
 impl Hydration<'_> {
-    /// Compares a segment, and reads it again if it differs. Returns `false` if it could not be compared.
-    pub(super) async fn audit(&self, segment: &Segment) -> Result<bool, StoreError> {
+    /// Compares a segment, and reads it again if it differs.
+    pub(super) async fn audit(&self, segment: &Segment) -> Result<Audited, StoreError> {
         let mut found = None;
         for _ in 0..ATTEMPTS {
             found = match self.compare(segment).await? {
@@ -120,13 +132,13 @@ impl Hydration<'_> {
                 None => continue,
                 Some(None) => {
                     self.replica.progress.audits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(true);
+                    return Ok(Audited::Equal);
                 }
                 Some(found) => found,
             };
         }
         let Some(found) = found else {
-            return Ok(false);
+            return Ok(Audited::Unknown);
         };
         let progress = &self.replica.progress;
         progress.audits.fetch_add(1, Ordering::Relaxed);
@@ -141,7 +153,7 @@ impl Hydration<'_> {
             self.log(state::reset(segment)).await?;
         }
         self.cover(segment).await?;
-        Ok(true)
+        Ok(Audited::Healed)
     }
 
     /// The difference of a segment, if there is one; `None` if it can't be told now.

@@ -214,16 +214,7 @@ impl Replica {
         F: Future<Output = ()> + Send + 'static,
     {
         let (replica, sources) = (Arc::clone(self), sources.clone());
-        let stop = supervisor.stop().clone();
-        supervisor.keep(name, move || {
-            let (running, stop) = (task(Arc::clone(&replica), sources.clone()), stop.clone());
-            async move {
-                tokio::select! {
-                    () = stop.cancelled() => {}
-                    () = running => {}
-                }
-            }
-        });
+        supervisor.keep_until_stop(name, move || task(Arc::clone(&replica), sources.clone()));
     }
 
     /// The current state.

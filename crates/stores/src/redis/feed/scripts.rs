@@ -32,8 +32,8 @@ impl Scripts {
     }
 }
 
-/// `feed(fresh)` returns the id of the feed and the number of its newest entry. If the state or the entries are missing, everything is lost:
-/// the feed starts again with the id `fresh`. Every script begins with a call of it.
+/// `feed(fresh)` returns the id of the feed and the number of its newest entry. If the state or the entries are missing,
+/// everything is lost: the feed starts again with the id `fresh`. Every script begins with a call of it.
 const FEED: &str = r"
 local stream, state, writers, readers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
@@ -117,7 +117,8 @@ end
 /// the token, the most bytes that the feed may hold, how long the keys are kept in milliseconds, the record.
 ///
 /// A field `b` of each entry is the number of bytes of all entries before it, so that the size of the feed is the
-/// difference of two numbers. Beside its record an entry takes about 75 bytes in Redis 7. A feed that no reader trims loses its older half when it is full.
+/// difference of two numbers. Beside its record an entry takes about 75 bytes in Redis 7. A feed that no reader trims loses
+/// its older half when it is full.
 const APPEND: &str = r"
 local id, last = feed(ARGV[1])
 if ARGV[2] ~= '' and ARGV[2] ~= id then return {'renewed', id} end
