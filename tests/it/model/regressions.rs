@@ -108,6 +108,39 @@ fn an_erasure_reaches_pairs_that_the_spool_just_sent() {
     keeps(setup, steps);
 }
 
+/// The pair was on its way to the store while another instance erased the user, and came to the store and to the replicas later. The
+/// instance that sent it erased it again, from both.
+#[test]
+fn a_pair_that_was_sent_while_its_user_was_erased_leaves_the_replicas_too() {
+    let setup = Setup {
+        instances: 2,
+        has_spool: true,
+        live_processes: 1,
+        ..ONE
+    };
+    let store = |mode| Step::Connection {
+        at: 0,
+        part: Part::Store,
+        mode,
+    };
+    let steps = vec![
+        store(Mode::Down),
+        write(0, 0),
+        Step::Next {
+            at: 0,
+            call: Call::Record,
+            fate: Fate::HeldBefore,
+        },
+        store(Mode::Up),
+        Step::Wait(31_000),
+        Step::Forget { at: 1, user: 0 },
+        Step::Wait(1_100),
+        Step::Release(0),
+        Step::Wait(1_100),
+    ];
+    keeps(setup, steps);
+}
+
 /// A count that was published is the last known one, also for a reader that asks for a fresh one.
 #[test]
 fn a_published_count_is_returned_while_nothing_else_is_available() {
