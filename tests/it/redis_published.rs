@@ -40,6 +40,7 @@ fn tick(revision: u64, segments: u64) -> Tick {
     Tick {
         revision,
         as_of: Timestamp::UNIX_EPOCH,
+        window: 1_209_600,
         address: String::new(),
         complete: true,
         changed: (0..segments)

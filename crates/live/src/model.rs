@@ -119,7 +119,7 @@ impl Site {
             processes: ["a", "b"]
                 .map(|it| Process::start(&bench, it.to_owned()))
                 .into(),
-            view: View::start(published, &reader),
+            view: View::start(published, full(), &reader),
             reader,
             bench,
             sent: Vec::new(),
@@ -413,5 +413,30 @@ async fn the_standby_takes_over_and_the_former_publisher_is_refused() {
     site.write(0, &[5], "sports", 0).await;
     site.expect_exact().await;
     assert_eq!(publishing(&site), [second]);
+    site.end().await;
+}
+
+/// A live process with a shorter window publishes nothing of a segment whose users are all older, which looked like no users.
+#[tokio::test(start_paused = true)]
+async fn counts_of_a_publisher_with_another_window_are_not_used() {
+    let mut site = Site::start().await;
+    site.write(0, &[1, 2, 3], "news", 0).await;
+    site.expect_exact().await;
+    let published = Arc::clone(&site.bench.published) as Arc<dyn PublishedCounts>;
+    let wider = frame(61).full_window();
+    let view = View::start(published, wider, &site.reader);
+    while view.other_window().is_none() {
+        site.pass(1).await;
+    }
+    assert_eq!(view.other_window(), Some(full().seconds()));
+    for name in ["news", "unknown"] {
+        let segment = Segment::new(name).unwrap();
+        assert_eq!(view.count(&segment, full()), None);
+        assert_eq!(view.last_known(&segment, full()), None);
+    }
+    assert_eq!((view.list(full()), view.tick()), (None, None));
+    site.pass(200).await;
+    assert!(view.silent_for() > Duration::ZERO);
+    assert_eq!(site.view.other_window(), None);
     site.end().await;
 }

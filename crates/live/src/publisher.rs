@@ -224,6 +224,7 @@ impl Work {
             revision: self.revision + 1,
             as_of,
             address: self.parts.address.clone(),
+            window: replica.full_window().seconds(),
             complete: next.complete,
             changed,
             replaces_all,

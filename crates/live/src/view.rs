@@ -23,6 +23,8 @@ const LONGEST_RETRY: Duration = Duration::from_secs(1);
 /// Follows the published counts until the stop of its supervisor.
 #[derive(Debug)]
 pub struct View {
+    /// The widest window here. Counts of a publisher with another one are not used.
+    window: Window,
     held: RwLock<Option<Held>>,
     /// The instant of the newest tick, in unix microseconds; 0 before the first.
     as_of: watch::Sender<i64>,
@@ -51,9 +53,14 @@ pub struct CurrentTick {
 }
 
 impl View {
-    /// Starts to follow `published`.
-    pub fn start(published: Arc<dyn PublishedCounts>, supervisor: &Supervisor) -> Arc<Self> {
+    /// Starts to follow `published`. `window` is the widest window.
+    pub fn start(
+        published: Arc<dyn PublishedCounts>,
+        window: Window,
+        supervisor: &Supervisor,
+    ) -> Arc<Self> {
         let view = Arc::new(Self {
+            window,
             held: RwLock::default(),
             as_of: watch::Sender::new(0),
             started: Instant::now(),
@@ -71,14 +78,14 @@ impl View {
         self.held
             .read()
             .as_ref()
-            .and_then(Held::current)?
+            .and_then(|held| held.current(self))?
             .count(segment, window)
     }
 
     /// Every segment with users, sorted by name; `None` if no publisher is at work, or it does not publish all of these counts.
     pub fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
         let held = self.held.read();
-        let held = held.as_ref().and_then(Held::current)?;
+        let held = held.as_ref().and_then(|held| held.current(self))?;
         if !held.tick.complete {
             return None;
         }
@@ -95,7 +102,9 @@ impl View {
 
     /// The count of a segment as it was last published, however long ago.
     pub fn last_known(&self, segment: &Segment, window: Window) -> Option<Count> {
-        self.held.read().as_ref()?.count(segment, window)
+        let held = self.held.read();
+        let held = held.as_ref().filter(|held| held.is_alike(self))?;
+        held.count(segment, window)
     }
 
     /// Whether counts of this segment are published.
@@ -108,7 +117,7 @@ impl View {
     /// The newest tick; `None` if no publisher is at work.
     pub fn tick(&self) -> Option<CurrentTick> {
         let held = self.held.read();
-        let held = held.as_ref().and_then(Held::current)?;
+        let held = held.as_ref().and_then(|held| held.current(self))?;
         Some(CurrentTick {
             as_of: held.tick.as_of,
             address: held.tick.address.clone(),
@@ -117,11 +126,23 @@ impl View {
         })
     }
 
+    /// The widest window of the publisher at work, in seconds, if it is another one than here: then its counts are not used.
+    pub fn other_window(&self) -> Option<u64> {
+        let held = self.held.read();
+        let window = held
+            .as_ref()
+            .filter(|held| held.age() <= MAX_AGE)?
+            .tick
+            .window;
+        (window != self.window.seconds()).then_some(window)
+    }
+
     /// How long no publisher has been at work, as far as this process knows; zero if one is.
     pub fn silent_for(&self) -> Duration {
         let held = self.held.read();
         let age = held
             .as_ref()
+            .filter(|held| held.is_alike(self))
             .map_or_else(|| self.started.elapsed(), Held::age);
         if age <= MAX_AGE { Duration::ZERO } else { age }
     }
@@ -229,9 +250,14 @@ impl Held {
         self.tick.age + self.read.elapsed()
     }
 
-    /// This, if a publisher is at work.
-    fn current(&self) -> Option<&Self> {
-        (self.age() <= MAX_AGE).then_some(self)
+    /// Whether the publisher has the same widest window.
+    fn is_alike(&self, view: &View) -> bool {
+        self.tick.window == view.window.seconds()
+    }
+
+    /// This, if a publisher is at work whose counts are of use.
+    fn current(&self, view: &View) -> Option<&Self> {
+        (self.age() <= MAX_AGE && self.is_alike(view)).then_some(self)
     }
 
     fn count(&self, segment: &Segment, window: Window) -> Option<Count> {

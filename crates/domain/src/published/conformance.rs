@@ -162,6 +162,7 @@ fn quiet(revision: u64) -> Tick {
         revision,
         as_of: as_of(revision),
         address: "http://10.0.0.1:8080".to_owned(),
+        window: 1_209_600,
         complete: true,
         changed: Vec::new(),
         replaces_all: false,
@@ -294,12 +295,13 @@ pub async fn check_ticks(board: &dyn PublishedCounts) {
         owner,
         as_of: at,
         address,
+        window,
         complete,
         age: _,
     } = loaded.tick;
     assert_eq!(
-        (owner, at, &*address, complete),
-        (ONE, as_of(1), "", false),
+        (owner, at, &*address, window, complete),
+        (ONE, as_of(1), "", 1_209_600, false),
         "the tick as it was published"
     );
     assert_eq!(
@@ -309,12 +311,14 @@ pub async fn check_ticks(board: &dyn PublishedCounts) {
 
     let second = Tick {
         address: "héadcount \r\n:1 {live}".to_owned(),
+        window: 604_800,
         ..changing(2, &[("b", 3), ("c", 0)])
     };
     board.publish(fence, &second).await.unwrap();
     let loaded = load(board).await;
     assert_eq!(loaded.counts, counts(&[("a", 1), ("b", 3), ("c", 0)]));
     assert_eq!(loaded.tick.address, second.address);
+    assert_eq!(loaded.tick.window, second.window);
     assert_eq!((loaded.tick.as_of, loaded.tick.complete), (as_of(2), true));
 
     // A replaced board has only the new segments, also if there are none.

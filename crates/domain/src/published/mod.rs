@@ -73,6 +73,8 @@ pub struct Tick {
     pub as_of: Timestamp,
     /// Where the publisher answers other questions; may be empty.
     pub address: String,
+    /// The widest window of the publisher, in seconds, below 2^53. It knows no user who was last seen before.
+    pub window: u64,
     /// Whether a segment that is not on the board has no users. If not, it may not be counted yet.
     pub complete: bool,
     /// The segments whose counts changed. Without windows the segment is removed from the board. If a segment occurs twice,
@@ -102,6 +104,8 @@ pub struct LastTick {
     pub as_of: Timestamp,
     /// Where the publisher answers other questions; may be empty.
     pub address: String,
+    /// The widest window of the publisher, in seconds.
+    pub window: u64,
     /// Whether a segment that is not on the board has no users.
     pub complete: bool,
     /// The time since the tick was published, by the clock of the server alone.

@@ -179,6 +179,7 @@ impl Published {
             owner: self.owner,
             as_of: self.tick.as_of,
             address: self.tick.address.clone(),
+            window: self.tick.window,
             complete: self.tick.complete,
             age: now.duration_since(self.at).unsigned_abs(),
         }
@@ -294,6 +295,7 @@ mod tests {
             revision: 1,
             as_of: Timestamp::UNIX_EPOCH,
             address: String::new(),
+            window: 0,
             complete: false,
             changed: Vec::new(),
             replaces_all: true,

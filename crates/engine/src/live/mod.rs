@@ -106,7 +106,7 @@ impl Live {
                 process,
             } => {
                 let writer = writer(&feed, owed, KEEP_SENT, supervisor);
-                let view = View::start(published, supervisor);
+                let view = View::start(published, around.frame.full_window(), supervisor);
                 (feed, Some(writer), Side::Reader { view, process })
             }
             LiveParts::Process {

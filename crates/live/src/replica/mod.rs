@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use domain::feed::{ChangeFeed, FeedError, FeedSize, WriterId};
 use domain::published::UsersPerWindow;
 use domain::store::{PairStore, StoreError};
-use domain::{Clock, FingerprintKey, Segment, Slot, TimeFrame, Timestamp};
+use domain::{Clock, FingerprintKey, Segment, Slot, TimeFrame, Timestamp, Window};
 use state::{DurableOptions, DurableState};
 use supervisor::Supervisor;
 use wal::{Disk, LockedDir, LogError, NoLogObserver, OsDisk};
@@ -90,6 +90,8 @@ struct Repair {
 struct Progress {
     entries: AtomicU64,
     hydrated_pairs: AtomicU64,
+    /// Segments that were not read from the store yet.
+    unread: AtomicU64,
     repairs: AtomicU64,
     clamped: AtomicU64,
     audits: AtomicU64,
@@ -103,6 +105,8 @@ pub struct ReplicaStatus {
     pub entries: u64,
     /// Pairs that were read from the store since the start.
     pub hydrated_pairs: u64,
+    /// Segments that are not read from the store yet, as far as is known.
+    pub unread_segments: u64,
     /// How often recent pairs were read from the store because entries of the feed were lost.
     pub repairs: u64,
     /// Records with pairs in the future of the feed's clock, whose slots were limited to it.
@@ -217,6 +221,11 @@ impl Replica {
         supervisor.keep_until_stop(name, move || task(Arc::clone(&replica), sources.clone()));
     }
 
+    /// The widest window of counts.
+    pub fn full_window(&self) -> Window {
+        self.frame.full_window()
+    }
+
     /// The current state.
     pub fn status(&self) -> ReplicaStatus {
         let stats = self.state().index.stats();
@@ -224,6 +233,7 @@ impl Replica {
         ReplicaStatus {
             entries: load(&self.progress.entries),
             hydrated_pairs: load(&self.progress.hydrated_pairs),
+            unread_segments: load(&self.progress.unread),
             repairs: load(&self.progress.repairs),
             clamped: load(&self.progress.clamped),
             audits: load(&self.progress.audits),

@@ -33,8 +33,9 @@ pub struct RedisPublishedCounts {
     keep: String,
 }
 
-/// Owner, fence, revision and token of the newest entry, `as_of`, when published, the time of Redis, address, '1' if complete.
-type Head = (String, u64, u64, String, i64, i64, i64, String, String);
+/// Owner, fence, revision and token of the newest entry, `as_of`, when published, the time of Redis, address, window, '1' if
+/// complete.
+type Head = (String, u64, u64, String, i64, i64, i64, String, u64, String);
 
 impl RedisPublishedCounts {
     /// Starts to connect in the background and returns at once, whether Redis is available or not. Must be called within a
@@ -99,6 +100,7 @@ impl PublishedCounts for RedisPublishedCounts {
             tick.revision.to_string(),
             tick.as_of.as_microsecond().to_string(),
             tick.address.clone(),
+            tick.window.to_string(),
             flag(tick.complete),
             flag(tick.replaces_all),
             Token::random().to_string(),
@@ -158,11 +160,12 @@ impl PublishedCounts for RedisPublishedCounts {
 }
 
 fn last_tick(head: Head) -> Result<(LastTick, Position), BoardError> {
-    let (owner, fence, revision, token, as_of, at, now, address, complete) = head;
+    let (owner, fence, revision, token, as_of, at, now, address, window, complete) = head;
     let tick = LastTick {
         owner: number(&owner)?,
         as_of: Timestamp::from_microsecond(as_of).map_err(damaged)?,
         address,
+        window,
         complete: !complete.is_empty(),
         // The clock of Redis may have been set back.
         age: Duration::from_micros(u64::try_from(now.saturating_sub(at)).unwrap_or(0)),

@@ -55,10 +55,10 @@ end
 
 -- The newest tick and the position of the newest entry.
 local function head(held)
-  local known = redis.call('HMGET', tick, 'owner', 'as_of', 'at', 'address', 'complete')
+  local known = redis.call('HMGET', tick, 'owner', 'as_of', 'at', 'address', 'window', 'complete')
   return {
     known[1], held.fence, held.entry, held.token,
-    known[2], known[3], digits(now()), known[4], known[5],
+    known[2], known[3], digits(now()), known[4], known[5], known[6],
   }
 end
 
@@ -95,16 +95,16 @@ if redis.call('GET', lock) ~= ARGV[1] then return 0 end
 return redis.call('DEL', lock)
 ";
 
-/// Arguments: the fence, the revision, `as_of`, the address, '1' if complete, '1' to replace all, a token, how long the keys
-/// are kept in milliseconds, the most entries and bytes of changes, the changes as lines. Returns whether the tick is
+/// Arguments: the fence, the revision, `as_of`, the address, the window in seconds, '1' if complete, '1' to replace all, a
+/// token, how long the keys are kept in milliseconds, the most entries and bytes of changes, the changes as lines. Returns whether the tick is
 /// published.
 ///
 /// A field `b` of each entry is the number of bytes of all changes before it, so that the size of the stream is the
 /// difference of two numbers. The first write is one that Redis refuses at its memory limit: later ones of a script are not
 /// refused, so a tick is never half published. Sets are grouped, because `unpack` returns at most about 8,000 values.
 const PUBLISH: &str = r"
-local own_fence, revision, as_of, address, complete, replaces, token = unpack(ARGV, 1, 7)
-local keep, max_entries, max_bytes, changes = unpack(ARGV, 8, 11)
+local own_fence, revision, as_of, address, window, complete, replaces, token = unpack(ARGV, 1, 8)
+local keep, max_entries, max_bytes, changes = unpack(ARGV, 9, 12)
 
 local function apply()
   local sets = {}
@@ -145,7 +145,8 @@ else follows = number == newest + 1 end
 if not follows then return 0 end
 
 redis.call('HSET', tick, 'owner', known[2], 'fence', own_fence, 'revision', revision,
-  'as_of', as_of, 'at', digits(now()), 'address', address, 'complete', complete)
+  'as_of', as_of, 'at', digits(now()), 'address', address, 'window', window,
+  'complete', complete)
 local bytes, logged = held and held.bytes, changes
 if replaces ~= '' then
   -- Followers load the new board, so its first entry needs no changes.
