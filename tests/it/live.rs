@@ -155,7 +155,9 @@ async fn an_erased_user_leaves_live_counts_at_once() {
         .await
         .unwrap();
     let receipt: Value = erased.json().await.unwrap();
-    assert!(receipt.to_string().contains("replica_files"), "{receipt}");
+    for place in ["replica_files", "change_feed"] {
+        assert!(receipt.to_string().contains(place), "{receipt}");
+    }
     expect(&service, "news", 8).await;
     let memberships = service.get("/v1/users/u3").await;
     assert_eq!(memberships["segments"], Value::Array(Vec::new()));

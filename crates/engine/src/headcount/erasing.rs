@@ -110,6 +110,14 @@ impl Work<'_> {
                    next snapshot"
                 .to_owned(),
         }));
+        places.extend(self.live.map(|_| Place {
+            name: "change_feed",
+            state: PlaceState::Remains,
+            until: None,
+            note: "the same hash, in entries of the change feed and in those that wait for it on the disks of services, until every \
+                   replica has applied them: usually for ten seconds"
+                .to_owned(),
+        }));
         places.extend(self.store.remains(at).into_iter().map(|remains| Place {
             name: remains.place,
             state: PlaceState::Remains,

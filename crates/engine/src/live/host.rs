@@ -87,9 +87,9 @@ impl Host {
         };
         let status = replica.status();
         if !status.is_complete {
-            let pairs = status.hydrated_pairs;
+            let (pairs, unread) = (status.hydrated_pairs, status.unread_segments);
             return Err(format!(
-                "the replica has read {pairs} pairs of the store and continues; counts of other segments come from the store"
+                "the replica has read {pairs} pairs of the store, and has {unread} segments left; their counts come from the store"
             ));
         }
         if replica.as_of().is_none() {

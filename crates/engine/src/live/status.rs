@@ -28,6 +28,7 @@ impl Live {
 
     /// Shows the state in the metrics.
     pub(crate) fn observe(self: &Arc<Self>, metrics: &Metrics) {
+        metrics.live.configured.set(1);
         let observed = Arc::downgrade(self);
         metrics.before_render(move |metrics| {
             if let Some(live) = observed.upgrade() {
@@ -60,6 +61,7 @@ impl Live {
         };
         let status = replica.status();
         metrics.live.complete.set(u64::from(status.is_complete));
+        metrics.live.unread_segments.set(status.unread_segments);
         metrics.live.pairs.set(status.pairs);
         metrics.live.bytes.set(status.bytes);
         metrics.live.feed_entries.set(status.feed.entries);
@@ -74,6 +76,12 @@ impl Live {
 }
 
 fn described(view: &View) -> Result<String, String> {
+    if let Some(theirs) = view.other_window() {
+        return Err(format!(
+            "the live processes count over a `window` of {theirs} s, which differs from that of this service; counts come from the \
+             cache and the store until both are the same"
+        ));
+    }
     match view.tick() {
         None => Err(
             "no live process publishes counts; they come from the cache and the store".to_owned(),

@@ -60,6 +60,7 @@ fn judge(readiness: &Readiness, numbers: Numbers) -> (&'static str, Option<Strin
                 .to_owned(),
         ),
         (Numbers::Partly, true) => Some("Some numbers are not available right now.".to_owned()),
+        (Numbers::Good, false) if readiness.live => Some("The store does not respond.".to_owned()),
         (Numbers::Good, false) => Some(
             "The store does not respond. Numbers are the last known and may be out of date."
                 .to_owned(),
@@ -133,5 +134,20 @@ mod tests {
                 "{words}"
             );
         }
+    }
+
+    #[test]
+    fn live_numbers_are_not_called_old() {
+        let readiness = Readiness {
+            live: true,
+            ..readiness(false, true)
+        };
+        let (kind, words) = judge(&readiness, Numbers::Good);
+        let words = words.unwrap();
+        assert_eq!(kind, "old");
+        assert_eq!(
+            words,
+            "The store does not respond. New visits are stored, and are counted once the store responds."
+        );
     }
 }

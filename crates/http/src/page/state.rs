@@ -87,6 +87,7 @@ fn part(component: &Component, store_responds: bool) -> Part {
         "cache" => "Cache",
         "spool" => "Spool",
         "clock" => "Clock",
+        "live" => "Live counts",
         "tokens_file" => "Tokens",
         "jwt_keys" => "JWT keys",
         "foreign_points" => "Other programs",
@@ -102,6 +103,8 @@ fn part(component: &Component, store_responds: bool) -> Part {
             "Does not respond: counts come from the store.".to_owned()
         }
         ("cache", _, false) => "Does not respond.".to_owned(),
+        // The detail names neither hosts nor errors.
+        ("live", Some(detail), false) => format!("Not all counts are live: {detail}."),
         ("spool", _, false) => "Can't store pairs.".to_owned(),
         ("clock", _, false) => {
             "Is behind the newest pairs: counts are as of a later time.".to_owned()

@@ -179,8 +179,9 @@ impl Hydration<'_> {
         if slots[0] != slots[1] || slots[0] != slots[2] {
             return Ok(None);
         }
-        if counted.users > after.users {
-            return Ok(Some(Some(Difference::Lacks(counted.users - after.users))));
+        let lacking = counted.users.saturating_sub(after.users);
+        if lacking > merged_at_most(counted.users) {
+            return Ok(Some(Some(Difference::Lacks(lacking))));
         }
         let missing = before.users.saturating_sub(counted.users);
         let furthest = Slot::new(replica.furthest.load(Ordering::Relaxed));
@@ -205,5 +206,24 @@ impl Replica {
             in_slot
         });
         domain::hidden_at_most(in_slot, self.frame.resolution())
+    }
+}
+
+/// How many users the index may count as one with another, because they share a fingerprint of 48 bits. Of `n` users
+/// `n^2 / 2^49` are expected to; the result is five standard deviations above that: 0 up to 4.5 million users.
+fn merged_at_most(users: u64) -> u64 {
+    let expected = users as f64 * users as f64 / 2_f64.powi(49);
+    (expected + 5.0 * expected.sqrt()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::merged_at_most;
+
+    #[test]
+    fn only_many_users_share_a_fingerprint() {
+        for (users, merged) in [(0, 0), (4_500_000, 0), (5_000_000, 1), (100_000_000, 38)] {
+            assert_eq!(merged_at_most(users), merged, "{users}");
+        }
     }
 }

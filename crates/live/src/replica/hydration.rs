@@ -77,9 +77,20 @@ impl Hydration<'_> {
             let is_left = |segment: &Segment| !following.covered.contains(segment);
             segments.into_iter().filter(is_left).collect()
         };
-        tracing::info!(segments = left.len(), "the replica reads the store");
+        let segments = left.len() as u64;
+        tracing::info!(segments, "the replica reads the store");
+        let unread = &self.replica.progress.unread;
+        unread.store(segments, Ordering::Relaxed);
         stream::iter(left)
-            .map(|segment| async move { self.cover(&segment).await })
+            .map(|segment| async move {
+                self.cover(&segment).await?;
+                let unread = unread.fetch_sub(1, Ordering::Relaxed) - 1;
+                let tenths = |unread| 10 * (segments - unread) / segments;
+                if tenths(unread) > tenths(unread + 1) {
+                    tracing::info!(unread, segments, "the replica continues to read the store");
+                }
+                Ok::<_, StoreError>(())
+            })
             .buffer_unordered(CONCURRENT)
             .try_collect::<()>()
             .await?;

@@ -5,11 +5,13 @@ area! {
     pub struct Live {
         pub age: FloatGauge = "live_age_seconds",
             "Age of live counts; NaN while counts are not live", f64::NAN;
+        pub configured: Gauge = "live_configured", "1 if this process is set up for live counts, 0 if not";
         pub publishes: Gauge = "live_publishes", "1 if this live process publishes the counts, 0 if it stands by";
         pub feed_entries: Gauge = "live_feed_entries", "Entries that the change feed holds";
         pub feed_bytes: Gauge = "live_feed_bytes", "Estimated size of the records that the change feed holds";
         pub complete: Gauge = "live_complete",
             "1 if the replica has every segment, 0 while it reads the store";
+        pub unread_segments: Gauge = "live_unread_segments", "Segments that the replica has not read from the store yet";
         pub pairs: Gauge = "live_pairs", "Pairs in the replica, expired ones included";
         pub bytes: Gauge = "live_bytes", "Estimated memory of the replica";
         pub applied_entries: Counter = "live_applied_entries", "Entries of the change feed that the replica applied";

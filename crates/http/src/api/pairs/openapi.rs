@@ -54,7 +54,9 @@ pub(super) fn describe() -> Described {
         )
         .answers::<PairsResponse<'static>>(
             202,
-            "The store is unavailable. Every accepted pair is durable on this instance's own disk, and will be delivered.",
+            "Every accepted pair is durable, and is counted a little later. With `durable` `spooled`, the store is unavailable: the pairs are \
+             on this instance's own disk, and will be delivered. With `stored`, the store has the pairs, and live counts include them once \
+             Redis is available.",
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
         )
         .problem_with(422, refused)
