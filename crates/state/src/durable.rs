@@ -168,6 +168,6 @@ fn report(dir: &Path, is_new: bool, recovery: &Recovery, newest: Option<Snapshot
         log_records = recovery.records,
         log_bytes = recovery.bytes,
         took = ?begun.elapsed(),
-        "the embedded store is open"
+        "the snapshot and the log are loaded"
     );
 }

@@ -121,7 +121,7 @@ impl Hydration<'_> {
             .buffer_unordered(CONCURRENT)
             .try_collect::<()>()
             .await?;
-        tracing::info!("the replica has read the pairs that the change feed lost");
+        tracing::info!("the replica has read recent pairs from the store");
         Ok(())
     }
 
