@@ -53,10 +53,10 @@ impl Index {
     /// users for each listed segment.
     ///
     /// Writes may go on meanwhile. Users for whom no pair is written and who are not erased between the call and its
-    /// return are counted exactly as of the returned slot. For another user, each name in the expression is looked up
-    /// once, at some time between the call and the return: before or after a write, and for each name
-    /// independently, so that `a NOT a` may count a user who joins `a` meanwhile. A visit after the returned slot
-    /// counts as one in it.
+    /// return are counted exactly as of the returned slot. For another user, each occurrence of a name in the expression
+    /// is looked up at some time between the call and the return: before or after a write, each independently of the
+    /// others, so that `a NOT a` may count a user who joins `a` meanwhile. A visit after the returned slot counts as
+    /// one in it.
     ///
     /// If the time moves on during a walk, and a sweep removes entries that the walk may still need, it starts
     /// again, as of the present head. `should_stop` bounds that as well.

@@ -163,18 +163,18 @@ impl<'a> Walk<'a> {
     }
 
     fn keep_in_segment(&mut self, shared: &Shared, users: &[Fingerprint]) -> Found {
-        let mut kept = Vec::with_capacity(users.len());
+        let mut candidates = Vec::with_capacity(users.len());
         let mut rest = users;
         // Pages without one of `users` are not visited.
         while let Some(first) = rest.first() {
             let done = self.visit(shared, *first, |page, in_window| {
                 let here = sorted::number_before(rest, page.end(*first));
-                sorted::intersect(page, &rest[..here], in_window, &mut kept);
+                sorted::append_candidates(page, &rest[..here], in_window, &mut candidates);
                 here
             })?;
             rest = &rest[done..];
         }
-        Ok(kept)
+        Ok(sorted::intersect(users, &candidates))
     }
 
     /// Calls `act` with the page of `from`, under the lock of the segment.
