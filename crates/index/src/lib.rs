@@ -16,6 +16,7 @@ mod members;
 mod page;
 mod pages;
 mod ring;
+mod set;
 mod shared;
 mod sweep;
 mod tally;
@@ -33,6 +34,7 @@ use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 use members::Members;
+pub use set::{Cancelled, SetCount};
 use shared::Shared;
 use sweep::Cursor;
 pub use sweep::Swept;

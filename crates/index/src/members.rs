@@ -20,8 +20,18 @@ pub(super) struct Members {
     /// A lower bound of the slots of all entries. It is less than [`SPAN`] behind the head, so that the 16 bits of an
     /// entry stay unambiguous.
     floor: u64,
+    /// No entry of this slot or a later one was removed for being expired.
+    kept_from: u64,
     /// The head when the current sweep started.
     sweep_began: u64,
+}
+
+/// Which entries are in a window as of a slot at or before the head.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InWindow {
+    frame: Frame,
+    /// The ages before the head that are in the window, and those of slots after it.
+    ages: u32,
 }
 
 /// The result of a call of [`Members::sweep`].
@@ -42,6 +52,7 @@ impl Members {
             tally: Tally::new(),
             frame: Frame { window, head },
             floor: head.saturating_sub(u64::from(window) - 1),
+            kept_from: 0,
             sweep_began: head,
         }
     }
@@ -89,6 +100,7 @@ impl Members {
                 self.retain(|entry| u64::from(before.age(entry)) < window);
             }
             self.floor = self.window_start();
+            self.kept_from = self.floor;
         }
         self.tally.advance(&self.pages, self.frame, slots);
         self.tally.adapt(&self.pages, self.frame);
@@ -141,10 +153,29 @@ impl Members {
     /// Appends the entries in the window from the page of `from`, starting with `from`. Returns the start of the next
     /// page.
     pub(super) fn read_page(&self, from: Fingerprint, out: &mut Vec<Entry>) -> Option<Fingerprint> {
-        let page = self.pages.page(self.pages.locate(from));
+        let page = self.page(from);
         let wanted = page.entries().iter().copied();
         out.extend(wanted.filter(|e| e.fingerprint() >= from && self.frame.holds(*e)));
         page.end(from)
+    }
+
+    /// The page whose range contains `from`.
+    pub(super) fn page(&self, from: Fingerprint) -> &Page {
+        self.pages.page(self.pages.locate(from))
+    }
+
+    /// The entries in the latest `window` slots as of `as_of`, which is at or before the head; entries of later slots are
+    /// included. `None` if entries in that window may have been removed, because they are expired as of the head.
+    pub(super) fn in_window(&self, window: u32, as_of: u64) -> Option<InWindow> {
+        let end = as_of + 1;
+        if self.kept_from > end.saturating_sub(u64::from(window)) {
+            return None;
+        }
+        let ages = self.frame.head + u64::from(window) - as_of;
+        Some(InWindow {
+            frame: self.frame,
+            ages: u32::try_from(ages).unwrap_or(u32::MAX),
+        })
     }
 
     /// Removes expired entries page by page, from the page of `from` on, until about `limit` were examined. A
@@ -166,6 +197,9 @@ impl Members {
             // An empty page counts as one entry, since it takes time as well.
             step.examined += page.examined.max(1) as u64;
             step.removed += page.removed as u64;
+            if page.removed > 0 {
+                self.kept_from = self.window_start();
+            }
             step.next = page.next;
         }
         // Entries that expired since the start of the sweep may remain on pages that were swept before.
@@ -244,5 +278,11 @@ impl Members {
     fn window_start(&self) -> u64 {
         let before_head = u64::from(self.frame.window) - 1;
         self.frame.head.saturating_sub(before_head)
+    }
+}
+
+impl InWindow {
+    pub(super) fn holds(self, entry: Entry) -> bool {
+        self.frame.age(entry) < self.ages
     }
 }

@@ -49,6 +49,15 @@ impl Page {
         (end < 1 << FINGERPRINT_BITS).then(|| Fingerprint::from_number(end))
     }
 
+    /// The entries from `from`, which is in the range of this page, up to the number `end`.
+    pub(super) fn between(&self, from: Fingerprint, end: u64) -> &[Entry] {
+        let entries = &self.entries[self.lower_bound(from)..];
+        if self.end(from).is_some_and(|own| own.number() <= end) {
+            return entries;
+        }
+        &entries[..entries.partition_point(|entry| entry.fingerprint().number() < end)]
+    }
+
     /// The expected position of `fingerprint` if the page's fingerprints were uniform; 0 in an empty page.
     pub(super) fn guess(&self, fingerprint: Fingerprint) -> usize {
         let fraction = fingerprint.aligned() << self.depth >> 32;
