@@ -52,6 +52,27 @@ fn records_of(head: &[u8], batch: &Batch, key: FingerprintKey) -> Vec<Vec<u8>> {
     records
 }
 
+/// Checks a record that should have received pairs. A log must have no record that can't be applied: it would stop, for good.
+///
+/// # Errors
+///
+/// The bytes are no such record.
+pub fn check_received(record: &[u8]) -> Result<(), String> {
+    let mut fields = Fields::of(record);
+    let kind = fields.u8()?;
+    if kind != RECEIVED {
+        return Err(format!("unknown record kind {kind}"));
+    }
+    fields.i64()?;
+    fields.u64()?;
+    for _ in 0..fields.u32()? {
+        record::segment(&mut fields)?;
+        let entries = fields.u32()? as usize;
+        fields.bytes(entries.checked_mul(8).ok_or("too many entries")?)?;
+    }
+    fields.end()
+}
+
 /// A copy of a record of received or stored pairs in which no slot is after `latest`, and its latest slot before that; `None` if there is
 /// none anyway.
 ///

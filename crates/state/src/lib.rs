@@ -21,9 +21,12 @@ mod state;
 mod trends;
 
 pub use durable::{DurableOptions, DurableState};
-pub use encode::{no_later_than, of_user, received, records, stored};
+pub use encode::{check_received, no_later_than, of_user, received, records, stored};
 pub use following::{Following, Reached};
-pub use record::{batch, covered, erased, erasure, forget, join, position, reset, split, trend};
+pub use record::{
+    batch, covered, differing, differing_segment, erased, erasure, forget, join, position, reset,
+    split, trend,
+};
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};
 pub use state::State;
 pub use trends::{Point, Trends};

@@ -15,6 +15,9 @@
 //! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
 //! - reset: `9 u8 | segment`, removes the users of a segment, which is then read from the store again
 //! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
+//!
+//! In a feed only:
+//! - differing: `11 u8 | segment`, a replica found that the segment differs from the store
 
 use super::following::{self, Reached};
 use domain::{Segment, Timestamp, TrendPoint};
@@ -31,6 +34,7 @@ pub(super) const COVERED: u8 = 7;
 pub(super) const BATCH: u8 = 8;
 pub(super) const RESET: u8 = 9;
 pub(super) const STORED: u8 = 10;
+const DIFFERING: u8 = 11;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -70,8 +74,31 @@ pub fn erasure(record: &[u8]) -> Result<Option<(Fingerprint, i64)>, String> {
     if fields.u8()? != ERASED {
         return Ok(None);
     }
-    let fingerprint = Fingerprint::from_number(fields.u64()?);
-    Ok(Some((fingerprint, fields.i64()?)))
+    let erased = (Fingerprint::from_number(fields.u64()?), fields.i64()?);
+    fields.end()?;
+    Ok(Some(erased))
+}
+
+/// The record that tells other replicas that a segment differed from the store. It is for the feed, and in no log.
+pub fn differing(segment: &Segment) -> Vec<u8> {
+    let mut out = vec![DIFFERING];
+    push_segment(&mut out, segment);
+    out
+}
+
+/// The segment of a record that [`differing`] made; `None` for another record.
+///
+/// # Errors
+///
+/// The bytes are no record.
+pub fn differing_segment(record: &[u8]) -> Result<Option<Segment>, String> {
+    let mut fields = Fields::of(record);
+    if fields.u8()? != DIFFERING {
+        return Ok(None);
+    }
+    let segment = segment(&mut fields)?;
+    fields.end()?;
+    Ok(Some(segment))
 }
 
 /// The record of the position in a feed up to which everything is applied.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, future, stream};
 use tokio::time::{sleep, timeout};
 
 use super::hydration::Hydration;
 use super::{Replica, Sources};
+use domain::feed::{Append, WriterId};
 use domain::store::StoreError;
 use domain::{Segment, Slot, Timestamp};
 
@@ -67,21 +68,7 @@ pub(super) async fn keep_auditing(replica: Arc<Replica>, sources: Sources) {
         replica: &replica,
         sources: &sources,
     };
-    loop {
-        sleep(PAUSE).await;
-        let Some(list) = replica.list(replica.frame.full_window()) else {
-            continue;
-        };
-        let segments = u32::try_from(list.len().max(1)).unwrap_or(u32::MAX);
-        let pause = (ROUND / segments).max(MIN_PAUSE);
-        for (segment, _) in list {
-            if let Err(error) = hydration.audit(&segment).await {
-                tracing::debug!(%error, "a segment can't be compared with the store now");
-                sleep(PAUSE).await;
-            }
-            sleep(pause).await;
-        }
-    }
+    future::join(hydration.audit_in_rounds(), hydration.audit_suspected()).await;
 }
 
 impl Replica {
@@ -102,7 +89,7 @@ impl Replica {
         };
         let mut report = AuditReport::default();
         let mut audits = stream::iter(segments)
-            .map(|segment| async move { hydration.audit(&segment).await })
+            .map(|segment| async move { hydration.audit_and_tell(&segment).await })
             .buffer_unordered(CONCURRENT);
         while let Some(audited) = audits.next().await {
             match audited {
@@ -123,6 +110,59 @@ impl Replica {
 }
 
 impl Hydration<'_> {
+    async fn audit_in_rounds(&self) {
+        loop {
+            sleep(PAUSE).await;
+            let Some(list) = self.replica.list(self.replica.frame.full_window()) else {
+                continue;
+            };
+            let segments = u32::try_from(list.len().max(1)).unwrap_or(u32::MAX);
+            let pause = (ROUND / segments).max(MIN_PAUSE);
+            for (segment, _) in list {
+                if let Err(error) = self.audit_and_tell(&segment).await {
+                    tracing::debug!(%error, "a segment can't be compared with the store now");
+                    sleep(PAUSE).await;
+                }
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// Compares what another replica found to differ, until it could be compared.
+    async fn audit_suspected(&self) {
+        loop {
+            self.replica.audit_requested.notified().await;
+            while let Some(segment) = self.replica.next_suspected() {
+                match self.audit(&segment).await {
+                    Ok(Audited::Equal | Audited::Healed) => {}
+                    Ok(Audited::Unknown) | Err(_) => {
+                        self.replica.request_audit(&[segment]);
+                        sleep(MIN_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Compares a segment. If it differs, other replicas probably lack the same, so they are told to compare it, too.
+    async fn audit_and_tell(&self, segment: &Segment) -> Result<Audited, StoreError> {
+        let audited = self.audit(segment).await?;
+        if audited == Audited::Healed {
+            let mut record = Vec::new();
+            state::join(&mut record, &state::differing(segment));
+            let append = Append {
+                writer: WriterId::random(),
+                sequence: 1,
+                skips: false,
+                record,
+            };
+            if let Err(error) = self.sources.feed.append(None, &append).await {
+                tracing::warn!(%error, "other replicas can't be told that a segment differs; their own audits find it");
+            }
+        }
+        Ok(audited)
+    }
+
     /// Compares a segment, and reads it again if it differs.
     pub(super) async fn audit(&self, segment: &Segment) -> Result<Audited, StoreError> {
         let mut found = None;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::recent::Recent;
 use domain::feed::Entry;
-use domain::{Slot, Timestamp};
+use domain::{Segment, Slot, Timestamp};
 use index::Fingerprint;
 use state::Following;
 
@@ -17,6 +17,8 @@ pub(super) struct Unusual {
     pub(super) furthest: Option<Slot>,
     /// Why an entry can't be applied: another program wrote it.
     pub(super) foreign: Option<String>,
+    /// Segments that another replica found to differ from the store.
+    pub(super) differing: Vec<Segment>,
     /// The earliest erasure, in unix milliseconds, that may remove pairs which came after it and can't be added again.
     pub(super) late_erasure: Option<i64>,
 }
@@ -68,6 +70,11 @@ impl<'a> Collector<'a> {
         if let Some((user, at)) = state::erasure(record)? {
             return self.erase(record, user, at);
         }
+        if let Some(segment) = state::differing_segment(record)? {
+            self.unusual.differing.push(segment);
+            return Ok(());
+        }
+        state::check_received(record)?;
         match state::no_later_than(record, self.latest)? {
             Some((changed, furthest)) => {
                 self.unusual.clamped += 1;

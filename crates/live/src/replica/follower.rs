@@ -218,6 +218,7 @@ impl Follower<'_> {
             tracing::info!(%at, "an erasure may have removed pairs that came since; they are read from the store");
             self.replica.request_repair(self.replica.slot(at));
         }
+        self.replica.request_audit(&unusual.differing);
         let progress = &self.replica.progress;
         progress
             .clamped

@@ -13,7 +13,7 @@ mod tests;
 
 pub use self::audit::AuditReport;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -72,6 +72,9 @@ pub struct Replica {
     /// What must be read from the store again, because entries of the feed were lost.
     repair: Mutex<Option<Repair>>,
     repair_requested: tokio::sync::Notify,
+    /// Segments to compare with the store now, because they differ in another replica.
+    suspected: Mutex<BTreeSet<Segment>>,
+    audit_requested: tokio::sync::Notify,
     feed_size: Mutex<FeedSize>,
     progress: Progress,
 }
@@ -195,6 +198,8 @@ impl Replica {
             started: tokio::time::Instant::now(),
             repair: Mutex::default(),
             repair_requested: tokio::sync::Notify::new(),
+            suspected: Mutex::default(),
+            audit_requested: tokio::sync::Notify::new(),
             feed_size: Mutex::default(),
             progress: Progress::default(),
         })
@@ -292,6 +297,18 @@ impl Replica {
     /// Notes a slot that was in the future when its pair was applied.
     fn note_furthest(&self, slot: Slot) {
         self.furthest.fetch_max(slot.number(), Ordering::Relaxed);
+    }
+
+    /// Requests that these segments are compared with the store.
+    fn request_audit(&self, segments: &[Segment]) {
+        if !segments.is_empty() {
+            self.suspected.lock().extend(segments.iter().cloned());
+            self.audit_requested.notify_one();
+        }
+    }
+
+    fn next_suspected(&self) -> Option<Segment> {
+        self.suspected.lock().pop_first()
     }
 
     /// Requests that the pairs since shortly before `slot` are read from the store again.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::testing::{Bench, SEGMENTS, pause};
 use crate::writer::Delivery;
+use domain::feed::{Append, WriterId};
 use domain::store::conformance::frame;
 use domain::{BatchBuilder, UserId};
 use index::Fingerprint;
@@ -266,18 +267,77 @@ async fn counts_over_a_later_slot_have_no_earlier_instant() {
     running.end().await;
 }
 
+/// A comparison on request healed one replica. The other one lacked the same pairs, which showed when it published.
+#[tokio::test(start_paused = true)]
+async fn what_one_replica_finds_is_compared_by_the_others() {
+    let bench = Bench::new();
+    let running = bench.start();
+    let standby = bench.replica("standby", &running.supervisor);
+    bench.record(&running, &bench.batch(0..10, "news", 0)).await;
+    bench.expect_equal(&running).await;
+    while !standby.is_complete() || standby.as_of().is_none() {
+        pause().await;
+    }
+    // A service ended before it has appended these.
+    bench.store.put(&bench.batch(10..30, "news", 0));
+    let (news, full) = (Segment::new("news").unwrap(), frame(60).full_window());
+    let counted = |replica: &Replica| replica.count(&news, full).map(|it| it.users);
+    assert_eq!(counted(&standby), Some(10));
+    let report = running.replica.audit_now(&bench.sources(), None).await;
+    assert_eq!(report.unwrap().differences, 1);
+    for _ in 0..2_000 {
+        if counted(&standby) == Some(30) {
+            break;
+        }
+        pause().await;
+    }
+    assert_eq!(
+        (counted(&running.replica), counted(&standby)),
+        (Some(30), Some(30))
+    );
+    // It does not go round: the standby, which found it too, told nobody.
+    assert_eq!(standby.status().differences, 1);
+    assert_eq!(running.replica.status().differences, 1);
+    running.end().await;
+    standby.close().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn foreign_entries_are_skipped() {
     let bench = Bench::new();
     let running = bench.start();
     bench.record(&running, &bench.batch(0..10, "news", 0)).await;
-    let foreign = domain::feed::Append {
-        writer: domain::feed::WriterId::random(),
-        sequence: 1,
-        skips: false,
-        record: b"not a record".to_vec(),
+    let mut whole = state::received(
+        &bench.batch(30..40, "news", 0),
+        bench.key,
+        bench.clock.now(),
+    );
+    let whole = whole.pop().unwrap();
+    let erasure = state::erased(Fingerprint::from_number(7), bench.clock.now());
+    let joined = |record: &[u8]| {
+        let mut joined = Vec::new();
+        state::join(&mut joined, record);
+        joined
     };
-    bench.feed.append(None, &foreign).await.unwrap();
+    // Some are records that a log would take, and could not apply.
+    for record in [
+        b"not a record".to_vec(),
+        joined(&[]),
+        joined(&[200, 1, 2]),
+        joined(&state::reset(&Segment::new("news").unwrap())),
+        joined(&joined(&whole)),
+        joined(&whole[..whole.len() - 1]),
+        joined(&[&whole[..], &[0]].concat()),
+        joined(&[&erasure[..], &[0]].concat()),
+    ] {
+        let foreign = Append {
+            writer: WriterId::random(),
+            sequence: 1,
+            skips: false,
+            record,
+        };
+        bench.feed.append(None, &foreign).await.unwrap();
+    }
     bench
         .record(&running, &bench.batch(10..20, "news", 0))
         .await;
