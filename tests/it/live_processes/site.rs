@@ -5,15 +5,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use domain::store::PairStore;
-use domain::{Segment, Timestamp};
+use domain::{Segment, Slot, Timestamp};
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use stores::influx::{InfluxStore, set_up};
+use stores::influx::InfluxStore;
 use tempfile::TempDir;
 
-use crate::support::influxd::{Influxd, ORG, TOKEN};
-use crate::support::program::headcount;
+use crate::support::influxd::{Influxd, settings_at};
+use crate::support::program::{headcount, run};
 use crate::support::proxy::Proxy;
 use crate::support::redis::Redis;
 use crate::support::servers::{Process, find, free_port};
@@ -22,6 +22,16 @@ use crate::support::two_weeks;
 
 pub const SERVICES: usize = 2;
 pub const LIVES: usize = 2;
+
+/// The clocks of services are ahead by less than this number of slots.
+const SLOTS_AHEAD: u64 = 15;
+
+/// The servers of an installation.
+pub struct Servers {
+    pub influx: Influxd,
+    redis: Redis,
+    haproxy: PathBuf,
+}
 
 /// Everything. Processes end when it is dropped.
 pub struct Site {
@@ -33,6 +43,7 @@ pub struct Site {
     pub lives: Vec<Role>,
     front: Front,
     store: InfluxStore,
+    client: reqwest::Client,
     _directory: TempDir,
 }
 
@@ -106,11 +117,15 @@ impl Role {
     }
 
     pub async fn metric(&self, name: &str) -> f64 {
+        self.find_metric(name).await.unwrap()
+    }
+
+    async fn find_metric(&self, name: &str) -> Option<f64> {
         let metrics = self.service.text("/metrics").await;
         let line = metrics
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap().trim().parse().unwrap()
+        Some(line?.trim().parse().unwrap())
     }
 }
 
@@ -137,59 +152,84 @@ fn launch(
     Service::run(directory, &mut program)
 }
 
+impl Servers {
+    /// `None` where one of them is not installed.
+    pub async fn start() -> Option<Self> {
+        Some(Self {
+            haproxy: find("haproxy", "HEADCOUNT_TEST_HAPROXY")?,
+            influx: Influxd::start().await?,
+            redis: Redis::start().await?,
+        })
+    }
+
+    /// Runs `headcount setup`. Returns what it printed.
+    pub fn set_up(&self) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let url = self.influx.url();
+        let done = run(directory.path(), &settings_at(&url, &[]), &["setup"]);
+        assert_eq!(done.code, Some(0), "{done:?}");
+        done.out
+    }
+}
+
 impl Site {
     /// `None` where a server is not installed.
     pub async fn start() -> Option<Self> {
-        let site = Self::start_with("live", "redis").await?;
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further settings.
+    pub async fn start_with(settings: &[(&str, &str)]) -> Option<Self> {
+        let servers = Servers::start().await?;
+        servers.set_up();
+        let settings = [&[("live", "redis")], settings].concat();
+        let site = Self::on(servers, "live", &settings).await;
         site.wait_until_live().await;
         Some(site)
     }
 
-    /// An installation without live counts: a worker recounts.
-    pub async fn start_without_live_counts() -> Option<Self> {
-        Self::start_with("worker", "off").await
+    /// Without live counts: workers recount.
+    pub async fn without_live_counts(servers: Servers) -> Self {
+        Self::on(servers, "worker", &[("live", "off")]).await
     }
 
-    async fn start_with(command: &'static str, live: &str) -> Option<Self> {
-        let haproxy = find("haproxy", "HEADCOUNT_TEST_HAPROXY")?;
-        let influx = Influxd::start().await?;
-        let redis = Redis::start().await?;
-        let options = influx.options("b", two_weeks());
-        set_up(&options, false).await.unwrap();
-        let store = InfluxStore::open(options).unwrap();
+    async fn on(servers: Servers, command: &'static str, settings: &[(&str, &str)]) -> Self {
+        let Servers {
+            influx,
+            redis,
+            haproxy,
+        } = servers;
         let redis_proxy = Proxy::to(redis.port()).await;
+        let redis_url = format!("redis://{}", redis_proxy.address());
+        let of_cache = [
+            ("cache", "redis"),
+            ("redis_url", &redis_url),
+            ("refresh_windows", "1d"),
+            ("refresh_interval", "1s"),
+        ];
+        let url = influx.url();
+        let settings: Vec<_> = settings_at(&url, &[&of_cache, settings].concat())
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         let directory = tempfile::tempdir().unwrap();
-        let settings: Vec<(String, String)> = [
-            ("store", "influx".to_owned()),
-            ("influx_url", influx.url()),
-            ("influx_org", ORG.to_owned()),
-            ("influx_bucket", "b".to_owned()),
-            ("influx_token", TOKEN.to_owned()),
-            ("cache", "redis".to_owned()),
-            ("redis_url", format!("redis://{}", redis_proxy.address())),
-            ("live", live.to_owned()),
-            ("refresh_windows", "1d".to_owned()),
-            ("refresh_interval", "1s".to_owned()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec();
         let role = |command, number: usize| {
             let directory = directory.path().join(format!("{command}-{number}"));
             Role::start(command, directory, settings.clone())
         };
         let lives: Vec<_> = (0..LIVES).map(|number| role(command, number)).collect();
         let services: Vec<_> = (0..SERVICES).map(|number| role("serve", number)).collect();
-        let front = Front::start(&haproxy, &services);
-        Some(Self {
+        Self {
+            front: Front::start(&haproxy, &services),
+            store: InfluxStore::open(influx.options("b", two_weeks())).unwrap(),
+            client: reqwest::Client::new(),
             influx,
             redis,
             redis_proxy,
             services,
             lives,
-            front,
-            store,
             _directory: directory,
-        })
+        }
     }
 
     /// The URL of the load balancer.
@@ -209,6 +249,17 @@ impl Site {
             })
             .await;
         }
+    }
+
+    /// The number of recounts of everything that services have completed.
+    pub async fn recounts(&self) -> f64 {
+        let mut recounts = 0.0;
+        for role in &self.services {
+            let name = "headcount_refresh_duration_seconds_count{outcome=\"ok\"}";
+            // It has no value before the first recount.
+            recounts += role.find_metric(name).await.unwrap_or(0.0);
+        }
+        recounts
     }
 
     /// The live process that publishes.
@@ -247,11 +298,50 @@ impl Site {
         .await
     }
 
-    /// The users that InfluxDB has in a segment.
+    /// Posts users to an instance until the response is 200: every later count has them.
+    pub async fn record(&self, url: &str, users: &[String], segment: &str) {
+        let pair = |user| json!({"user_id": user, "segment": segment});
+        let pairs: Vec<_> = users.iter().map(pair).collect();
+        poll(async || {
+            let request = self.client.post(format!("{url}/v1/pairs")).json(&pairs);
+            (request.send().await.ok()?.status() == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Erases a user by way of a service, as soon as that is possible.
+    pub async fn erase(&self, service: usize, user: &str) {
+        let url = self.services[service].service.url();
+        let url = format!("{url}/v1/users/{}", user.replace(' ', "%20"));
+        poll(async || {
+            let response = self.client.delete(&url).send().await.ok()?;
+            (response.status() == 200).then_some(())
+        })
+        .await;
+    }
+
+    /// Gets a document through the load balancer; `None` without a 200.
+    pub async fn get_at_front(&self, path: &str) -> Option<Value> {
+        let request = self.client.get(format!("{}{path}", self.front()));
+        let response = request.send().await.ok()?.error_for_status().ok()?;
+        response.json().await.ok()
+    }
+
+    /// The users that InfluxDB has in a segment, with those of a service whose clock is ahead.
     pub async fn stored(&self, segment: &str) -> BTreeSet<String> {
+        self.stored_until(segment, SLOTS_AHEAD).await
+    }
+
+    /// The same without those that were seen in the future.
+    pub async fn stored_until_now(&self, segment: &str) -> BTreeSet<String> {
+        self.stored_until(segment, 0).await
+    }
+
+    async fn stored_until(&self, segment: &str, slots_ahead: u64) -> BTreeSet<String> {
         let segment = Segment::new(segment).unwrap();
         let now = two_weeks().resolution().slot_of(Timestamp::now());
-        let slots = two_weeks().full_window().slots_as_of(now);
+        let window = two_weeks().full_window().slots_as_of(now);
+        let slots = *window.start()..=Slot::new(now.number() + slots_ahead);
         let mut users = BTreeSet::new();
         let mut batches = self.store.export_stream(&segment, slots);
         while let Some(batch) = batches.next().await {
@@ -259,6 +349,14 @@ impl Site {
             users.extend(batch.pairs().map(|pair| pair.user.as_str().to_owned()));
         }
         users
+    }
+
+    /// InfluxDB's own count of a segment.
+    pub async fn counted_by_influxdb(&self, segment: &str) -> u64 {
+        let segment = Segment::new(segment).unwrap();
+        let window = two_weeks().full_window();
+        let count = self.store.count(&segment, window, Timestamp::now()).await;
+        count.unwrap().users
     }
 }
 
