@@ -71,8 +71,8 @@ impl Following {
             .is_some_and(|erased| erased.at >= at)
     }
 
-    /// The number of erasures that were noted ever. What the store returns to a read that begins now has none of these users' pairs
-    /// of before.
+    /// The number of erasures that were noted ever. The store erases a user first, so a read that begins now returns no pairs of
+    /// these users that came before their erasures.
     pub fn noted_erasures(&self) -> u64 {
         self.noted
     }

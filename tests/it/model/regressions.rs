@@ -78,6 +78,24 @@ fn a_count_from_the_future_is_not_trusted() {
     keeps(ONE, steps);
 }
 
+/// The connection of the first instance to the store.
+fn store_is(mode: Mode) -> Step {
+    Step::Connection {
+        at: 0,
+        part: Part::Store,
+        mode,
+    }
+}
+
+/// The next such call of the first instance waits until it is released.
+fn holds(call: Call) -> Step {
+    Step::Next {
+        at: 0,
+        call,
+        fate: Fate::HeldBefore,
+    }
+}
+
 /// The spool sent the pair while the erasure waited for the store. Replicas took it for one that came after the erasure.
 #[test]
 fn an_erasure_reaches_pairs_that_the_spool_just_sent() {
@@ -86,20 +104,11 @@ fn an_erasure_reaches_pairs_that_the_spool_just_sent() {
         live_processes: 1,
         ..ONE
     };
-    let store = |mode| Step::Connection {
-        at: 0,
-        part: Part::Store,
-        mode,
-    };
     let steps = vec![
-        store(Mode::Down),
+        store_is(Mode::Down),
         write(0, 0),
-        Step::Next {
-            at: 0,
-            call: Call::Erase,
-            fate: Fate::HeldBefore,
-        },
-        store(Mode::Up),
+        holds(Call::Erase),
+        store_is(Mode::Up),
         Step::Forget { at: 0, user: 0 },
         Step::Wait(31_000),
         Step::Release(0),
@@ -118,20 +127,11 @@ fn a_pair_that_was_sent_while_its_user_was_erased_leaves_the_replicas_too() {
         live_processes: 1,
         ..ONE
     };
-    let store = |mode| Step::Connection {
-        at: 0,
-        part: Part::Store,
-        mode,
-    };
     let steps = vec![
-        store(Mode::Down),
+        store_is(Mode::Down),
         write(0, 0),
-        Step::Next {
-            at: 0,
-            call: Call::Record,
-            fate: Fate::HeldBefore,
-        },
-        store(Mode::Up),
+        holds(Call::Record),
+        store_is(Mode::Up),
         Step::Wait(31_000),
         Step::Forget { at: 1, user: 0 },
         Step::Wait(1_100),
@@ -271,11 +271,6 @@ fn a_fresh_count_of_a_live_store_does_not_wait_for_the_cache() {
         is_live: true,
         ..ONE
     };
-    let holds = || Step::Next {
-        at: 0,
-        call: Call::Put,
-        fate: Fate::HeldBefore,
-    };
     let refresh = Step::Refresh { at: 0, only: None };
     let writes = Step::Write {
         at: 0,
@@ -289,8 +284,8 @@ fn a_fresh_count_of_a_live_store_does_not_wait_for_the_cache() {
     };
     let steps = vec![
         writes,
-        holds(),
-        holds(),
+        holds(Call::Put),
+        holds(Call::Put),
         other(false),
         refresh,
         other(true),
@@ -322,17 +317,12 @@ fn a_count_from_the_future_does_not_hide_the_cached_one() {
 /// A list joined the count more than `cache_ttl` after it was taken, because the cache did not accept it.
 #[test]
 fn a_count_that_waited_for_the_cache_has_its_true_age_in_a_list() {
-    let holds = || Step::Next {
-        at: 0,
-        call: Call::Put,
-        fate: Fate::HeldBefore,
-    };
     let refresh = Step::Refresh { at: 0, only: None };
     keeps(
         ONE,
         vec![
-            holds(),
-            holds(),
+            holds(Call::Put),
+            holds(Call::Put),
             write(0, 0),
             refresh,
             Step::Pass(130),

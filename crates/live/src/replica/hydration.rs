@@ -169,7 +169,8 @@ impl Hydration<'_> {
         slots: RangeInclusive<Slot>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        // The store erases a user before the replica knows of it, so a user whom it knows by now has no pairs of before in the store.
+        // The store erases a user before the replica learns of the erasure. So for each erasure that the replica knows now, the store
+        // has only pairs that came later.
         let erasures = self.replica.state().following.lock().noted_erasures();
         let mut batches = self.sources.store.export_stream(segment, slots);
         while let Some(batch) = batches.next().await {

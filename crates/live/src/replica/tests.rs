@@ -10,6 +10,13 @@ use domain::store::conformance::frame;
 use domain::{BatchBuilder, UserId};
 use index::Fingerprint;
 
+/// The users of a segment over the full window.
+fn counted(replica: &Replica, segment: &str) -> Option<u64> {
+    let segment = Segment::new(segment).unwrap();
+    let count = replica.count(&segment, frame(60).full_window());
+    count.map(|it| it.users)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_replica_reads_the_store_and_follows_the_feed() {
     let bench = Bench::new();
@@ -109,9 +116,7 @@ async fn an_erasure_that_comes_late_removes_nothing_that_came_since() {
         running.writer.append_now(erasure).await.unwrap();
         running.wait_for_repair().await;
         bench.expect_equal(&running).await;
-        let news = Segment::new("news").unwrap();
-        let count = running.replica.count(&news, frame(60).full_window());
-        assert_eq!(count.unwrap().users, 10);
+        assert_eq!(counted(&running.replica, "news"), Some(10));
         running.end().await;
     }
 }
@@ -130,9 +135,7 @@ async fn a_user_who_comes_back_soon_is_read_from_the_store() {
     bench.feed.empty();
     running.wait_for_repair().await;
     bench.expect_equal(&running).await;
-    let news = Segment::new("news").unwrap();
-    let count = running.replica.count(&news, frame(60).full_window());
-    assert_eq!(count.unwrap().users, 10);
+    assert_eq!(counted(&running.replica, "news"), Some(10));
     running.end().await;
 }
 
@@ -172,13 +175,10 @@ async fn a_clock_ahead_expires_nobody() {
     for record in state::received(&ahead.finish(), bench.key, bench.clock.now()) {
         running.writer.append(record).await;
     }
-    let sports = Segment::new("sports").unwrap();
-    let full = frame(60).full_window();
-    let counted = |segment: &Segment| running.replica.count(segment, full).map(|it| it.users);
-    while counted(&sports) != Some(1) {
+    while counted(&running.replica, "sports") != Some(1) {
         pause().await;
     }
-    assert_eq!(counted(&Segment::new("news").unwrap()), Some(10));
+    assert_eq!(counted(&running.replica, "news"), Some(10));
     assert_eq!(running.replica.status().clamped, 1);
     running.end().await;
 }
@@ -280,19 +280,17 @@ async fn what_one_replica_finds_is_compared_by_the_others() {
     }
     // A service ended before it has appended these.
     bench.store.put(&bench.batch(10..30, "news", 0));
-    let (news, full) = (Segment::new("news").unwrap(), frame(60).full_window());
-    let counted = |replica: &Replica| replica.count(&news, full).map(|it| it.users);
-    assert_eq!(counted(&standby), Some(10));
+    assert_eq!(counted(&standby, "news"), Some(10));
     let report = running.replica.audit_now(&bench.sources(), None).await;
     assert_eq!(report.unwrap().differences, 1);
     for _ in 0..2_000 {
-        if counted(&standby) == Some(30) {
+        if counted(&standby, "news") == Some(30) {
             break;
         }
         pause().await;
     }
     assert_eq!(
-        (counted(&running.replica), counted(&standby)),
+        (counted(&running.replica, "news"), counted(&standby, "news")),
         (Some(30), Some(30))
     );
     // It does not go round: the standby, which found it too, told nobody.
