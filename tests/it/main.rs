@@ -72,6 +72,7 @@ mod refresh_groups;
 mod refresher;
 mod segment_notes;
 mod serve;
+mod sets;
 mod startup;
 mod store_equivalence;
 mod supervision;

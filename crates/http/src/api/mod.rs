@@ -9,6 +9,7 @@ pub(super) mod health;
 mod metrics;
 mod pairs;
 mod segments;
+mod set_count;
 mod trend;
 mod users;
 
@@ -32,10 +33,11 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 19] = [
+static ALL: [&Resource; 20] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
+    &set_count::SET_COUNT,
     &trend::TREND,
     &events::EVENTS,
     &users::USER,
@@ -81,6 +83,7 @@ impl Routes {
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app)),
             (&trend::TREND, trend::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
@@ -104,6 +107,7 @@ impl Routes {
         let mut routes = vec![
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app)),
             (&users::USER, users::reading_handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
         ];
