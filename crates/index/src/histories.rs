@@ -45,15 +45,22 @@ impl Model {
         self.0.remove(&user);
     }
 
-    /// The number of users in a segment whose segments `has` accepts.
-    pub(super) fn count(&self, window: u32, as_of: u64, has: impl Fn(&[&str]) -> bool) -> u64 {
-        let mut users = 0;
+    /// Calls `act` with the segments of each user who is in any.
+    pub(super) fn each(&self, window: u32, as_of: u64, mut act: impl FnMut(&[&str])) {
         for visits in self.0.values() {
             let visits = visits.iter();
             let within = visits.filter(|(_, slot)| **slot + u64::from(window) > as_of);
             let segments: Vec<&str> = within.map(|(segment, _)| *segment).collect();
-            users += u64::from(!segments.is_empty() && has(&segments));
+            if !segments.is_empty() {
+                act(&segments);
+            }
         }
+    }
+
+    /// The number of users whose segments `has` accepts.
+    pub(super) fn count(&self, window: u32, as_of: u64, has: impl Fn(&[&str]) -> bool) -> u64 {
+        let mut users = 0;
+        self.each(window, as_of, |segments| users += u64::from(has(segments)));
         users
     }
 }

@@ -15,6 +15,7 @@
 
 mod directory;
 mod entry;
+mod grouping;
 #[cfg(test)]
 mod histories;
 mod members;

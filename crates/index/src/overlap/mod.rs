@@ -1,16 +1,16 @@
 //! Counts of the users that segments have in common, of all pairs at once.
 //!
 //! A walk goes through the space of fingerprints range by range. In each range, [`walk`] collects the visits of all
-//! segments, [`grouping`] brings those of a user together, and the counters of all pairs of the user's segments are
+//! segments, a [`Grouping`](super::grouping::Grouping) brings those of a user together, and the counters of all pairs of the user's segments are
 //! incremented: once in [`triangle`], or in the ring step of the earlier visit in [`rings`]. So each entry is read once, not
 //! once for each pair. [`plan`] finds the segments and numbers them.
 
-mod grouping;
 mod plan;
 mod rings;
 #[cfg(test)]
 mod tests;
 mod triangle;
+mod visit;
 mod walk;
 
 use std::fmt;

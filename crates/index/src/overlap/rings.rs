@@ -3,11 +3,12 @@
 use domain::overlap::{OverlapMatrix, PairOverlap};
 use domain::{Segment, Slot};
 
-use super::grouping::{UserAndSegment, Visit};
 use super::plan::Plan;
-use super::triangle::{cell, row_start, with_rows};
+use super::triangle::{cell, row_start};
+use super::visit::{self, UserAndSegment, Visit};
 use super::walk::Counters;
 use crate::entry::Entry;
+use crate::grouping::OfUser;
 use crate::members::InWindow;
 
 /// Marks a pair without a ring.
@@ -61,9 +62,15 @@ pub(super) struct SteppedVisit {
     step: u32,
 }
 
+impl OfUser for SteppedVisit {
+    fn key(self) -> u64 {
+        self.visit.key()
+    }
+}
+
 impl Visit for SteppedVisit {
-    fn user_and_segment(&self) -> UserAndSegment {
-        self.visit
+    fn segment(self) -> u16 {
+        self.visit.segment()
     }
 }
 
@@ -198,11 +205,11 @@ impl Counters for RingCounters {
             let counter = &mut self.everybody[latest as usize];
             *counter = counter.saturating_add(1);
         }
-        let visits = with_rows(visits);
+        let visits = visit::numbered(visits);
         for (before, visit) in visits.iter().enumerate() {
-            let row = row_start(usize::from(visit.visit.segment()));
+            let row = row_start(usize::from(visit.segment()));
             for other in &visits[..=before] {
-                let cell = row + usize::from(other.visit.segment());
+                let cell = row + usize::from(other.segment());
                 if let Some(range) = self.rings.range(cell) {
                     let earlier = visit.step.max(other.step) as usize;
                     let counter = &mut self.rings.counters[range][earlier];

@@ -57,13 +57,17 @@ fn asked_names(question: &Question, model: &Model, full: u32, head: u64) -> Vec<
 }
 
 fn in_model(model: &Model, names: &[&str], window: u32, head: u64) -> Vec<Vec<u64>> {
-    let both = |a: &&str, b: &&str| {
-        model.count(window, head, |segments| {
-            segments.contains(a) && segments.contains(b)
-        })
-    };
-    let row = |a| names.iter().map(|b| both(a, b)).collect();
-    names.iter().map(row).collect()
+    let mut rows = vec![vec![0; names.len()]; names.len()];
+    model.each(window, head, |segments| {
+        let found = names.iter().map(|name| segments.contains(name));
+        let found: Vec<bool> = found.collect();
+        for (row, is_in_row) in rows.iter_mut().zip(&found) {
+            for (cell, is_in_column) in row.iter_mut().zip(&found) {
+                *cell += u64::from(*is_in_row && *is_in_column);
+            }
+        }
+    });
+    rows
 }
 
 fn ask(index: &Index, model: &Model, question: &Question, full: u32, head: u64) {

@@ -2,8 +2,8 @@
 
 use domain::overlap::OverlapMatrix;
 
-use super::grouping::{UserAndSegment, Visit};
-use super::plan::{OTHER, Plan};
+use super::plan::Plan;
+use super::visit::{self, UserAndSegment, Visit};
 use super::walk::Counters;
 use crate::entry::Entry;
 use crate::members::InWindow;
@@ -24,17 +24,6 @@ pub(super) fn row_start(segment: usize) -> usize {
 /// The cell of two segments.
 pub(super) fn cell(some: usize, other: usize) -> usize {
     row_start(some.max(other)) + some.min(other)
-}
-
-/// The visits to segments that have a row.
-pub(super) fn with_rows<V: Visit>(visits: &[V]) -> &[V] {
-    let mut rows = visits;
-    while let [before @ .., last] = rows
-        && last.user_and_segment().segment() == OTHER
-    {
-        rows = before;
-    }
-    rows
 }
 
 impl Triangle {
@@ -81,7 +70,7 @@ impl Counters for Triangle {
 
     fn count(&mut self, visits: &[UserAndSegment]) {
         self.everybody += 1;
-        let visits = with_rows(visits);
+        let visits = visit::numbered(visits);
         for (before, visit) in visits.iter().enumerate() {
             let segment = usize::from(visit.segment());
             let start = row_start(segment);

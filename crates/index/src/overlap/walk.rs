@@ -1,8 +1,9 @@
 //! The walk over the segments of a plan, all at once.
 
-use super::grouping::{self, Grouping, Visit};
 use super::plan::Plan;
+use super::visit::Visit;
 use crate::entry::{Entry, FINGERPRINT_BITS};
+use crate::grouping::{self, Grouping};
 use crate::members::InWindow;
 use crate::reader::{Reader, Stop};
 

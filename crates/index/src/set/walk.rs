@@ -6,15 +6,22 @@ use super::plan::{Part, Plan, Users};
 use super::sorted;
 use crate::Index;
 use crate::entry::{FINGERPRINT_BITS, Fingerprint};
+use crate::grouping::Grouping;
 use crate::reader::{Reader, Stop, Stripe};
 use crate::shared::Shared;
 
 /// Ascending, each user once.
 type Found = Result<Vec<Fingerprint>, Stop>;
 
+/// More lists than this are sorted together instead of being united one after another.
+const UNITED: usize = 3;
+
 pub(super) struct Walk<'a> {
     plan: &'a Plan,
     reader: Reader<'a>,
+    /// The number of bits of a fingerprint that vary within a stripe.
+    bits: u32,
+    grouping: Grouping<Fingerprint>,
 }
 
 impl<'a> Walk<'a> {
@@ -28,12 +35,14 @@ impl<'a> Walk<'a> {
         Self {
             plan,
             reader: Reader::new(&index.head, window, as_of, should_stop),
+            bits: plan.range_bits(),
+            grouping: Grouping::default(),
         }
     }
 
     /// The number of users in the set.
     pub(super) fn count(mut self) -> Result<u64, Stop> {
-        let bits = self.plan.range_bits();
+        let bits = self.bits;
         let mut users = 0;
         for number in 0..1_u64 << (FINGERPRINT_BITS - bits) {
             let stripe = number << bits..(number + 1) << bits;
@@ -52,13 +61,18 @@ impl<'a> Walk<'a> {
                 for shared in &self.plan.all {
                     self.list_segment(shared, stripe, &mut found)?;
                 }
-                sorted::merge_runs(&mut found);
+                self.sort(&mut found);
+            }
+            Users::Or(parts) if parts.len() <= UNITED => {
+                for part in parts {
+                    found = sorted::unite(&found, &self.list(part, stripe)?);
+                }
             }
             Users::Or(parts) => {
                 for part in parts {
                     found.append(&mut self.list(part, stripe)?);
                 }
-                sorted::merge_runs(&mut found);
+                self.sort(&mut found);
             }
             Users::And { wanted, unwanted } => {
                 let [smallest, others @ ..] = wanted.as_slice() else {
@@ -69,6 +83,13 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// Sorts users of a stripe, and removes repeated ones.
+    fn sort(&mut self, users: &mut Vec<Fingerprint>) {
+        let sorted = self.grouping.sort(users, self.bits);
+        users.copy_from_slice(sorted);
+        users.dedup();
     }
 
     /// Those of `users` who are in a set.
