@@ -2,10 +2,12 @@
 //!
 //! A walk goes through the space of fingerprints range by range. In each range, [`walk`] collects the visits of all
 //! segments, a [`Grouping`](super::grouping::Grouping) brings those of a user together, and the counters of all pairs of the user's segments are
-//! incremented: once in [`triangle`], or in the ring step of the earlier visit in [`rings`]. So each entry is read once, not
+//! incremented: once in [`triangle`], or in the ring step of the earlier visit by [`ring_counters`]. So each entry is read once, not
 //! once for each pair. [`plan`] finds the segments and numbers them.
 
+mod increments;
 mod plan;
+mod ring_counters;
 mod rings;
 #[cfg(test)]
 mod tests;
@@ -21,8 +23,8 @@ use domain::{Segment, Slot};
 use super::Index;
 use super::reader::{Reader, Stop};
 use plan::Plan;
+use ring_counters::RingCounters;
 pub use rings::OverlapRings;
-use rings::RingCounters;
 use triangle::Triangle;
 
 /// The maximum number of segments whose overlaps are counted in one call. Their 2 million pairs have 16 MB of counters,
@@ -110,10 +112,11 @@ impl Index {
 
     /// Counts overlaps for every window that is a multiple of `step` slots (clamped to 1 and the full window), and for the full
     /// window, to be read at once: for each pair a ring of counters, one per step back from the slot as of which, of the users
-    /// whose earlier visit of the two is in that step. At a step of an hour, two weeks of 200 segments take 27 MB.
+    /// whose earlier visit of the two is in that step. At a step of an hour, two weeks of 200 segments take 27 MB, and an
+    /// eighth more during the call.
     ///
     /// The rings of the pairs get at most `max_bytes`. Of more pairs than fit, those are kept that have the most users in both
-    /// over the full window, which takes a second walk; of as many users, the first by name. The rings of the segments
+    /// over the full window, which a walk before counts; of as many users, the first by name. The rings of the segments
     /// themselves and of everybody are kept in any case. A counter has 32 bits, and stays at its maximum: an index with as many
     /// users in one segment has 50 GB. Otherwise it is as [`overlaps`](Self::overlaps).
     pub fn overlap_rings(

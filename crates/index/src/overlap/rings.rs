@@ -1,25 +1,21 @@
-//! A ring of counters for each pair of segments, by the earlier of the two visits.
+//! The users that segments have in common, over many windows: a ring of counters for each pair, by the earlier of the two
+//! visits.
 
 use domain::overlap::{OverlapMatrix, PairOverlap};
 use domain::{Segment, Slot};
 
 use super::plan::Plan;
 use super::triangle::{cell, row_start};
-use super::visit::{self, UserAndSegment, Visit};
-use super::walk::Counters;
-use crate::entry::Entry;
-use crate::grouping::OfUser;
-use crate::members::InWindow;
 
 /// Marks a pair without a ring.
-const ABSENT: u32 = u32::MAX;
+pub(super) const ABSENT: u32 = u32::MAX;
 
 /// How the full window is divided. The last step is shorter if the window is not a multiple of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Steps {
-    slots: u32,
+    pub(super) slots: u32,
     window: u32,
-    number: usize,
+    pub(super) number: usize,
 }
 
 /// The users that segments have in common, over any window that is a multiple of a step: the result of
@@ -39,39 +35,12 @@ pub struct OverlapRings {
 
 /// Rings by cell of the triangle. The diagonal has the segments' own.
 #[derive(Debug)]
-struct Rings {
-    steps: Steps,
+pub(super) struct Rings {
+    pub(super) steps: Steps,
     /// The ring of each cell, if not every cell has its own.
-    places: Option<Vec<u32>>,
+    pub(super) places: Option<Vec<u32>>,
     /// Ring by ring: at first the users of each step, at last those of the step and the later ones.
-    counters: Vec<u32>,
-}
-
-/// Counts rings during a walk.
-#[derive(Debug)]
-pub(super) struct RingCounters {
-    rings: Rings,
-    everybody: Vec<u32>,
-    as_of: u64,
-}
-
-/// A user in a segment, and the step of the last visit.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct SteppedVisit {
-    visit: UserAndSegment,
-    step: u32,
-}
-
-impl OfUser for SteppedVisit {
-    fn key(self) -> u64 {
-        self.visit.key()
-    }
-}
-
-impl Visit for SteppedVisit {
-    fn segment(self) -> u16 {
-        self.visit.segment()
-    }
+    pub(super) counters: Vec<u32>,
 }
 
 impl Steps {
@@ -107,7 +76,7 @@ impl Steps {
 }
 
 impl Rings {
-    fn range(&self, cell: usize) -> Option<std::ops::Range<usize>> {
+    pub(super) fn range(&self, cell: usize) -> Option<std::ops::Range<usize>> {
         let ring = match &self.places {
             None => cell,
             Some(places) => match places[cell] {
@@ -126,101 +95,27 @@ impl Rings {
     }
 }
 
-/// Replaces each counter by the sum up to it.
-fn add_up(ring: &mut [u32]) {
-    let mut sum = 0_u32;
-    for counter in ring {
-        sum = sum.saturating_add(*counter);
-        *counter = sum;
-    }
-}
-
 fn sum_of(sums: &[u32], steps: usize) -> u64 {
     steps.checked_sub(1).map_or(0, |last| u64::from(sums[last]))
 }
 
-impl RingCounters {
-    /// Rings of the pairs whose cells are `kept`, or of all, and of the segments.
-    pub(super) fn new(
-        segments: usize,
-        steps: Steps,
-        kept: Option<Vec<usize>>,
-        as_of: Slot,
-    ) -> Self {
-        let cells = row_start(segments);
-        let rings = kept.as_ref().map_or(cells, |kept| segments + kept.len());
-        let places = kept.map(|kept| {
-            let diagonal = (0..segments).map(|segment| cell(segment, segment));
-            let mut places = vec![ABSENT; cells];
-            // There are at most 2 million cells.
-            for (place, cell) in (0_u32..).zip(diagonal.chain(kept)) {
-                places[cell] = place;
-            }
-            places
-        });
-        Self {
-            rings: Rings {
-                steps,
-                places,
-                counters: vec![0; rings * steps.number],
-            },
-            everybody: vec![0; steps.number],
-            as_of: as_of.number(),
-        }
-    }
-
-    pub(super) fn into_rings(mut self, plan: &Plan) -> OverlapRings {
-        for ring in self.rings.counters.chunks_mut(self.rings.steps.number) {
-            add_up(ring);
-        }
-        add_up(&mut self.everybody);
+impl OverlapRings {
+    pub(super) fn new(plan: &Plan, rings: Rings, everybody: Option<Vec<u32>>, as_of: Slot) -> Self {
         let segments = plan.names().to_vec();
         let numbers = (0..segments.len()).map(|position| plan.number(position));
         let numbers = numbers.collect();
         let mut by_name: Vec<usize> = (0..segments.len()).collect();
         by_name.sort_by_key(|position| &segments[*position]);
-        OverlapRings {
+        Self {
             segments,
             numbers,
             by_name,
-            rings: self.rings,
-            everybody: plan.has_everybody.then_some(self.everybody),
-            as_of: Slot::new(self.as_of),
-        }
-    }
-}
-
-impl Counters for RingCounters {
-    type Visit = SteppedVisit;
-
-    fn visit(&self, segment: u16, entry: Entry, in_window: InWindow) -> SteppedVisit {
-        SteppedVisit {
-            visit: UserAndSegment::new(entry, segment),
-            step: in_window.age(entry, self.as_of) / self.rings.steps.slots,
+            rings,
+            everybody,
+            as_of,
         }
     }
 
-    fn count(&mut self, visits: &[SteppedVisit]) {
-        if let Some(latest) = visits.iter().map(|visit| visit.step).min() {
-            let counter = &mut self.everybody[latest as usize];
-            *counter = counter.saturating_add(1);
-        }
-        let visits = visit::numbered(visits);
-        for (before, visit) in visits.iter().enumerate() {
-            let row = row_start(usize::from(visit.segment()));
-            for other in &visits[..=before] {
-                let cell = row + usize::from(other.segment());
-                if let Some(range) = self.rings.range(cell) {
-                    let earlier = visit.step.max(other.step) as usize;
-                    let counter = &mut self.rings.counters[range][earlier];
-                    *counter = counter.saturating_add(1);
-                }
-            }
-        }
-    }
-}
-
-impl OverlapRings {
     /// The segments.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
