@@ -57,6 +57,13 @@ impl<'a> Walk<'a> {
         match &part.users {
             Users::Nobody => self.reader.spend(0)?,
             Users::Segment(shared) => self.list_segment(shared, stripe, &mut found)?,
+            Users::Everybody if self.plan.all.len() <= UNITED => {
+                for shared in &self.plan.all {
+                    let mut users = Vec::new();
+                    self.list_segment(shared, stripe, &mut users)?;
+                    found = sorted::unite(&found, &users);
+                }
+            }
             Users::Everybody => {
                 for shared in &self.plan.all {
                     self.list_segment(shared, stripe, &mut found)?;
@@ -88,8 +95,12 @@ impl<'a> Walk<'a> {
     /// Sorts users of a stripe, and removes repeated ones.
     fn sort(&mut self, users: &mut Vec<Fingerprint>) {
         let sorted = self.grouping.sort(users, self.bits);
-        users.copy_from_slice(sorted);
-        users.dedup();
+        let mut len = 0;
+        for (at, user) in sorted.iter().enumerate() {
+            users[len] = *user;
+            len += usize::from(sorted.get(at + 1) != Some(user));
+        }
+        users.truncate(len);
     }
 
     /// Those of `users` who are in a set.
