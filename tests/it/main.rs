@@ -53,6 +53,7 @@ mod open_loop;
 mod open_loop_source;
 mod openapi;
 mod outages;
+mod overlap;
 mod overload;
 mod page;
 mod postgres;

@@ -12,7 +12,7 @@ use crate::auth::Scope;
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::reply::{json, rfc3339};
+use crate::reply::{age_seconds, json, rfc3339};
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Segment, Timestamp};
 use engine::Headcount;
@@ -85,7 +85,7 @@ fn document<'a>(
         users: answer.count.users,
         window_seconds: answer.window.seconds(),
         as_of: answer.count.as_of,
-        age_seconds: answer.age_at(now),
+        age_seconds: age_seconds(answer.count.as_of, now),
         source: answer.source.as_str(),
         stale: answer.stale,
         known,

@@ -7,6 +7,7 @@ mod docs;
 pub(super) mod events;
 pub(super) mod health;
 mod metrics;
+mod overlap;
 mod pairs;
 mod segments;
 mod set_count;
@@ -30,14 +31,17 @@ use crate::problem::Problem;
 use crate::query::{Query, query};
 use crate::resource::{Resource, UNKNOWN, part};
 use crate::settings::HttpSettings;
+use domain::Floor;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 20] = [
+static ALL: [&Resource; 22] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
     &set_count::SET_COUNT,
+    &overlap::OVERLAP,
+    &overlap::TOP,
     &trend::TREND,
     &events::EVENTS,
     &users::USER,
@@ -79,11 +83,14 @@ impl Routes {
         closing: CancellationToken,
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
+        let floor = settings.min_users;
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
-            (&set_count::SET_COUNT, set_count::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app, floor)),
+            (&overlap::OVERLAP, overlap::handler(app, floor)),
+            (&overlap::TOP, overlap::top_handler(app, floor)),
             (&trend::TREND, trend::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
@@ -104,10 +111,14 @@ impl Routes {
         auth: &Arc<Auth>,
         stop: CancellationToken,
     ) -> Self {
+        // Services withhold what they do not show, and say from which number of users on.
+        let floor = Floor::default();
         let mut routes = vec![
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
-            (&set_count::SET_COUNT, set_count::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app, floor)),
+            (&overlap::OVERLAP, overlap::handler(app, floor)),
+            (&overlap::TOP, overlap::top_handler(app, floor)),
             (&users::USER, users::reading_handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
         ];

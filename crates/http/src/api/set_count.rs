@@ -6,23 +6,22 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
+use super::overlap;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::{Query, query};
-use crate::reply::{json, rfc3339};
+use crate::reply::{age_seconds, json, rfc3339};
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::Timestamp;
-use domain::store::StoreError;
+use domain::{Floor, Timestamp};
 use engine::Headcount;
 
 pub(super) static SET_COUNT: Resource = Resource {
     template: "/v1/count",
-    parameters: &["expr", "window", "fresh"],
+    parameters: &["expr", "window", "fresh", "min_users"],
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::InExpression)
         .by_cookie()
@@ -36,8 +35,10 @@ pub(super) static SET_COUNT: Resource = Resource {
 struct SetCountResponse<'a> {
     /// The expression in its canonical form.
     expr: String,
-    /// Distinct users, exact as of `as_of`.
-    users: u64,
+    /// Distinct users, exact as of `as_of`. Null if it is withheld, because it would tell a group of fewer than `min_users`
+    /// users apart.
+    #[schema(required)]
+    users: Option<u64>,
     window_seconds: u64,
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -55,23 +56,29 @@ struct SetCountResponse<'a> {
     unknown: Vec<&'a str>,
 }
 
-pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     warp::get()
         .and(query())
         .then(move |query: Query| {
             let app = Arc::clone(&app);
-            async move { get(&app, &query).await.unwrap_or_else(Reply::into_response) }
+            async move {
+                get(&app, floor, &query)
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
         })
         .boxed()
 }
 
-async fn get(app: &Headcount, query: &Query) -> Result<Response, Problem> {
+async fn get(app: &Headcount, floor: Floor, query: &Query) -> Result<Response, Problem> {
     let expression = query.expression("expr")?;
-    let window = query.window(app.frame())?;
+    let floor = query.floor(floor)?;
+    let window = query.window_of_sets(app.frame(), floor)?;
     let fresh = query.flag("fresh")?;
-    let counted = app.counts().get_set(&expression, window, fresh).await;
-    let counted = counted.map_err(problem)?;
+    let counts = app.counts();
+    let counted = counts.get_set(&expression, window, floor, fresh).await;
+    let counted = counted.map_err(overlap::problem)?;
     let mut unknown = Vec::new();
     for segment in expression.segments() {
         if !app.has_seen(segment).await {
@@ -80,27 +87,14 @@ async fn get(app: &Headcount, query: &Query) -> Result<Response, Problem> {
     }
     Ok(json(&SetCountResponse {
         expr: expression.to_string(),
-        users: counted.count.users,
+        users: counted.value,
         window_seconds: counted.window.seconds(),
-        as_of: counted.count.as_of,
-        age_seconds: counted.age_at(app.clock().now()),
+        as_of: counted.as_of,
+        age_seconds: age_seconds(counted.as_of, app.clock().now()),
         source: counted.source.as_str(),
         stale: counted.stale,
         unknown,
     }))
-}
-
-/// The problem of a question about sets of users.
-pub(super) fn problem(error: StoreError) -> Problem {
-    match error {
-        StoreError::Unsupported(_) => Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported",
-            "this store can't compare the users of segments; the embedded store can, and so can any other store with live \
-             counts (the setting `live`)",
-        ),
-        error => error.into(),
-    }
 }
 
 fn describe() -> Described {
@@ -114,6 +108,7 @@ fn describe() -> Described {
     .takes(parameters::expr())
     .takes(parameters::window())
     .takes(parameters::fresh())
+    .takes(parameters::min_users())
     .answers::<SetCountResponse<'static>>(
         200,
         "The count.",

@@ -51,6 +51,11 @@ pub(crate) const TOO_MANY_POINTS: Code = code(
     "too_many_points",
     "the trend has more than 10,000 points: give a longer step or a shorter range",
 );
+pub(crate) const TOO_MANY_SEGMENTS: Code = code(
+    400,
+    "too_many_segments",
+    "there are more than `limit` segments, so that not all pairs are compared",
+);
 pub(crate) const NOT_FOUND: Code = code(404, "not_found", "there is nothing at this path");
 pub(crate) const UNAVAILABLE: Code = code(
     503,
