@@ -11,6 +11,7 @@ mod pairs;
 mod segments;
 mod set_count;
 mod trend;
+mod trends;
 mod users;
 
 use std::convert::Infallible;
@@ -28,17 +29,19 @@ use crate::openapi::Documented;
 use crate::page;
 use crate::problem::Problem;
 use crate::query::{Query, query};
+use crate::representation::Representation;
 use crate::resource::{Resource, UNKNOWN, part};
 use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 20] = [
+static ALL: [&Resource; 21] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
     &set_count::SET_COUNT,
     &trend::TREND,
+    &trends::TRENDS,
     &events::EVENTS,
     &users::USER,
     &admin::REFRESH,
@@ -85,6 +88,7 @@ impl Routes {
             (&segments::SEGMENTS, segments::handler(app)),
             (&set_count::SET_COUNT, set_count::handler(app)),
             (&trend::TREND, trend::handler(app)),
+            (&trends::TRENDS, trends::handler(app, settings)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
@@ -149,7 +153,7 @@ fn probes(
 /// A handler for GET of a resource of the segment in the path. `get` receives the segment as the client sent it.
 fn of_segment<F>(
     app: &Arc<Headcount>,
-    get: impl Fn(Arc<Headcount>, String, Query) -> F + Clone + Send + Sync + 'static,
+    get: impl Fn(Arc<Headcount>, String, Query, Representation) -> F + Clone + Send + Sync + 'static,
 ) -> BoxedFilter<(Response,)>
 where
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
@@ -158,11 +162,17 @@ where
     warp::get()
         .and(part(2))
         .and(query())
-        .then(move |name, query| {
-            let response = get(Arc::clone(&app), name, query);
+        .and(representation())
+        .then(move |name, query, representation| {
+            let response = get(Arc::clone(&app), name, query, representation);
             async { response.await.unwrap_or_else(Reply::into_response) }
         })
         .boxed()
+}
+
+/// The representation that the client prefers.
+fn representation() -> impl Filter<Extract = (Representation,), Error = Infallible> + Copy {
+    warp::ext::optional().map(|preferred: Option<Representation>| preferred.unwrap_or_default())
 }
 
 /// A handler that refuses nothing: handlers respond with problems themselves.
