@@ -17,7 +17,9 @@ mod cookie;
 mod cors;
 mod cursor;
 mod delivered_body;
+mod document;
 mod encoding;
+mod entity_tag;
 #[cfg(test)]
 mod fuzz;
 mod host;
@@ -33,6 +35,7 @@ mod path;
 mod problem;
 mod query;
 mod reply;
+mod representation;
 mod request_id;
 mod request_timer;
 mod resource;

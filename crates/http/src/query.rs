@@ -36,6 +36,12 @@ pub(super) fn check(known: &[&'static str], query: Option<&str>) -> Result<(), P
     Ok(())
 }
 
+impl FromIterator<(String, String)> for Query {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(parameters: I) -> Self {
+        Self(parameters.into_iter().collect())
+    }
+}
+
 impl Query {
     /// The value of `name`. A parameter given twice is an error, because either choice may be wrong.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Problem> {
@@ -164,6 +170,15 @@ impl Query {
                 format!("may be given at most {maximum} times"),
             )),
         }
+    }
+
+    /// The query with another value of `name`, without a question mark.
+    pub(super) fn with(&self, name: &str, value: &str) -> String {
+        let others = self.0.iter().filter(|(key, _)| key != name);
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(others)
+            .append_pair(name, value)
+            .finish()
     }
 
     /// Parses a query without its question mark.

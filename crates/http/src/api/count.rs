@@ -1,5 +1,7 @@
 //! `GET /v1/segments/{segment}/count`: the count of one segment.
 
+use std::hash::{Hash, Hasher};
+use std::iter;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,10 +11,12 @@ use warp::reply::Response;
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::reply::{age_seconds, json, rfc3339};
+use crate::reply::{age_seconds, rfc3339};
+use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Segment, Timestamp};
 use engine::Headcount;
@@ -24,6 +28,7 @@ pub(super) static COUNT: Resource = Resource {
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::InPath(2))
         .by_cookie()
+        .also_as_csv()
         .described(describe)],
     kind: Kind::Plain,
 };
@@ -55,7 +60,54 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     super::of_segment(app, get)
 }
 
-async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response, Problem> {
+/// A count that changes no number has the same tag, whatever its instant, age and source.
+impl Hash for CountResponse<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            segment,
+            users,
+            window_seconds,
+            as_of: _,
+            age_seconds: _,
+            source: _,
+            stale,
+            known,
+        } = self;
+        (segment, users, window_seconds, stale, known).hash(state);
+    }
+}
+
+impl Document for CountResponse<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "segment",
+        "users",
+        "window_seconds",
+        "as_of",
+        "age_seconds",
+        "source",
+        "stale",
+        "known",
+    ];
+
+    fn rows(&self) -> impl Iterator<Item: Serialize> {
+        iter::once(self)
+    }
+
+    fn file_name(&self) -> String {
+        format!("count-{}", self.segment)
+    }
+
+    fn as_of(&self) -> Option<Timestamp> {
+        Some(self.as_of)
+    }
+}
+
+async fn get(
+    app: Arc<Headcount>,
+    name: String,
+    query: Query,
+    representation: Representation,
+) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
     let window = query.window(app.frame())?;
     let fresh = query.flag("fresh")?;
@@ -71,7 +123,7 @@ async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response
     let known = answer.count.users > 0 || app.knows(&segment).await;
     let document = document(&segment, &answer, known, app.clock().now());
     app.metrics().counts.age.observe(document.age_seconds);
-    Ok(json(&document))
+    tagged(&document, representation)
 }
 
 fn document<'a>(
@@ -103,13 +155,14 @@ fn describe() -> Described {
     .takes(parameters::segment_beside())
     .takes(parameters::window())
     .takes(parameters::fresh())
-    .answers::<CountResponse<'static>>(
-        200,
+    .answers_tagged::<CountResponse<'static>>(
         "The count.",
         serde_json::json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
             "age_seconds": 0.8, "source": "memory", "stale": false, "known": true
         }),
+        "segment,users,window_seconds,as_of,age_seconds,source,stale,known\r\n\
+         sports,123,1209600,2026-11-21T08:00:00Z,0.8,memory,false,true\r\n",
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
 }

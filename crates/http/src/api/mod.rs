@@ -12,6 +12,7 @@ mod pairs;
 mod segments;
 mod set_count;
 mod trend;
+mod trends;
 mod users;
 
 use std::convert::Infallible;
@@ -29,13 +30,14 @@ use crate::openapi::Documented;
 use crate::page;
 use crate::problem::Problem;
 use crate::query::{Query, query};
+use crate::representation::Representation;
 use crate::resource::{Resource, UNKNOWN, part};
 use crate::settings::HttpSettings;
 use domain::Floor;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 22] = [
+static ALL: [&Resource; 23] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -43,6 +45,7 @@ static ALL: [&Resource; 22] = [
     &overlap::OVERLAP,
     &overlap::TOP,
     &trend::TREND,
+    &trends::TRENDS,
     &events::EVENTS,
     &users::USER,
     &admin::REFRESH,
@@ -92,6 +95,7 @@ impl Routes {
             (&overlap::OVERLAP, overlap::handler(app, floor)),
             (&overlap::TOP, overlap::top_handler(app, floor)),
             (&trend::TREND, trend::handler(app)),
+            (&trends::TRENDS, trends::handler(app, settings)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
@@ -160,7 +164,7 @@ fn probes(
 /// A handler for GET of a resource of the segment in the path. `get` receives the segment as the client sent it.
 fn of_segment<F>(
     app: &Arc<Headcount>,
-    get: impl Fn(Arc<Headcount>, String, Query) -> F + Clone + Send + Sync + 'static,
+    get: impl Fn(Arc<Headcount>, String, Query, Representation) -> F + Clone + Send + Sync + 'static,
 ) -> BoxedFilter<(Response,)>
 where
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
@@ -169,11 +173,17 @@ where
     warp::get()
         .and(part(2))
         .and(query())
-        .then(move |name, query| {
-            let response = get(Arc::clone(&app), name, query);
+        .and(representation())
+        .then(move |name, query, representation| {
+            let response = get(Arc::clone(&app), name, query, representation);
             async { response.await.unwrap_or_else(Reply::into_response) }
         })
         .boxed()
+}
+
+/// The representation that the client prefers.
+fn representation() -> impl Filter<Extract = (Representation,), Error = Infallible> + Copy {
+    warp::ext::optional().map(|preferred: Option<Representation>| preferred.unwrap_or_default())
 }
 
 /// A handler that refuses nothing: handlers respond with problems themselves.

@@ -1,5 +1,7 @@
 //! `GET /v1/count`: the count of a set of users.
 
+use std::hash::{Hash, Hasher};
+use std::iter;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,10 +13,12 @@ use warp::reply::{Reply, Response};
 use super::overlap;
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::{Query, query};
-use crate::reply::{age_seconds, json, rfc3339};
+use crate::reply::{age_seconds, rfc3339};
+use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Floor, Timestamp};
 use engine::Headcount;
@@ -25,6 +29,7 @@ pub(super) static SET_COUNT: Resource = Resource {
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::InExpression)
         .by_cookie()
+        .also_as_csv()
         .described(describe)],
     kind: Kind::Plain,
 };
@@ -56,22 +61,93 @@ struct SetCountResponse<'a> {
     unknown: Vec<&'a str>,
 }
 
+/// A row of the CSV.
+#[derive(Serialize)]
+struct Row<'a> {
+    expr: &'a str,
+    users: Option<u64>,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    as_of: Timestamp,
+    age_seconds: f64,
+    source: &'static str,
+    stale: bool,
+    /// The names as a JSON array.
+    unknown: String,
+}
+
+/// Without instant, age and source, as in the tag of a segment's count.
+impl Hash for SetCountResponse<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            expr,
+            users,
+            window_seconds,
+            as_of: _,
+            age_seconds: _,
+            source: _,
+            stale,
+            unknown,
+        } = self;
+        (expr, users, window_seconds, stale, unknown).hash(state);
+    }
+}
+
+impl Document for SetCountResponse<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "expr",
+        "users",
+        "window_seconds",
+        "as_of",
+        "age_seconds",
+        "source",
+        "stale",
+        "unknown",
+    ];
+
+    fn rows(&self) -> impl Iterator<Item: Serialize> {
+        iter::once(Row {
+            expr: &self.expr,
+            users: self.users,
+            window_seconds: self.window_seconds,
+            as_of: self.as_of,
+            age_seconds: self.age_seconds,
+            source: self.source,
+            stale: self.stale,
+            unknown: serde_json::Value::from(self.unknown.clone()).to_string(),
+        })
+    }
+
+    fn file_name(&self) -> String {
+        "count".to_owned()
+    }
+
+    fn as_of(&self) -> Option<Timestamp> {
+        Some(self.as_of)
+    }
+}
+
 pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     warp::get()
         .and(query())
-        .then(move |query: Query| {
+        .and(super::representation())
+        .then(move |query: Query, representation| {
             let app = Arc::clone(&app);
             async move {
-                get(&app, floor, &query)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
+                let response = get(&app, floor, &query, representation).await;
+                response.unwrap_or_else(Reply::into_response)
             }
         })
         .boxed()
 }
 
-async fn get(app: &Headcount, floor: Floor, query: &Query) -> Result<Response, Problem> {
+async fn get(
+    app: &Headcount,
+    floor: Floor,
+    query: &Query,
+    representation: Representation,
+) -> Result<Response, Problem> {
     let expression = query.expression("expr")?;
     let floor = query.floor(floor)?;
     let window = query.window_of_sets(app.frame(), floor)?;
@@ -85,7 +161,7 @@ async fn get(app: &Headcount, floor: Floor, query: &Query) -> Result<Response, P
             unknown.push(segment.as_str());
         }
     }
-    Ok(json(&SetCountResponse {
+    let document = SetCountResponse {
         expr: expression.to_string(),
         users: counted.value,
         window_seconds: counted.window.seconds(),
@@ -94,7 +170,8 @@ async fn get(app: &Headcount, floor: Floor, query: &Query) -> Result<Response, P
         source: counted.source.as_str(),
         stale: counted.stale,
         unknown,
-    }))
+    };
+    tagged(&document, representation)
 }
 
 fn describe() -> Described {
@@ -109,14 +186,15 @@ fn describe() -> Described {
     .takes(parameters::window())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
-    .answers::<SetCountResponse<'static>>(
-        200,
+    .answers_tagged::<SetCountResponse<'static>>(
         "The count.",
         serde_json::json!({
             "expr": "\"front page\" AND (news OR sports) AND NOT \"Black Friday\"", "users": 123,
             "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8, "source": "store",
             "stale": false, "unknown": []
         }),
+        "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown\r\n\
+         news AND sports,123,1209600,2026-11-21T08:00:00Z,0.8,store,false,[]\r\n",
     )
     .fails(&[codes::INVALID_EXPRESSION, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE, codes::NO_SETS])
 }

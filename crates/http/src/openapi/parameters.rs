@@ -92,7 +92,7 @@ pub(crate) fn sort() -> Parameter {
 pub(crate) fn limit(maximum: usize, default: usize) -> Parameter {
     query(
         "limit",
-        "The maximum number of segments.",
+        "The maximum number of segments. The default is all of the given ones with `segment`, and without it in CSV all.",
         ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(1_u64))
@@ -196,6 +196,42 @@ pub(crate) fn only_segments(most: usize) -> Parameter {
                 .items(schema::segment())
                 .max_items(Some(most)),
         ))
+        .build()
+}
+
+pub(crate) fn these_segments(most: usize) -> Parameter {
+    ParameterBuilder::new()
+        .name("segment")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(
+            "Exactly this segment, also if it has no users. The parameter may be repeated; `prefix` and `q` apply as well.",
+        ))
+        .schema(Some(
+            ArrayBuilder::new()
+                .items(schema::segment())
+                .max_items(Some(most)),
+        ))
+        .build()
+}
+
+pub(crate) fn part_of_name() -> Parameter {
+    query(
+        "q",
+        "Only segments whose name has this part. Upper and lower case are the same.",
+        text().examples([json!("ports")]),
+    )
+}
+
+pub(crate) fn if_none_match() -> Parameter {
+    ParameterBuilder::new()
+        .name("If-None-Match")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The `etag` of the content that the client has, or several, or `*`. The response is 304 if the content has one of them.",
+        ))
+        .schema(Some(text()))
         .build()
 }
 
