@@ -20,7 +20,8 @@ const SETS: [&str; 2] = ["v1", "count"];
 /// The fields of a count response that are displayed.
 #[derive(Deserialize)]
 struct CountResponse {
-    users: u64,
+    /// Missing if the service withholds it.
+    users: Option<u64>,
     window_seconds: u64,
     as_of: String,
     age_seconds: f64,
@@ -84,7 +85,7 @@ async fn show(
     }
     match asked {
         _ if args.output.quiet => {}
-        Asked::Segment(segment) if response.users == 0 && response.known != Some(true) => {
+        Asked::Segment(segment) if response.users == Some(0) && response.known != Some(true) => {
             note_never_seen(client, segment.as_str(), response.known).await;
         }
         Asked::Segment(_) => {}
@@ -219,8 +220,9 @@ fn nearest<'a>(segment: &str, names: &'a [String]) -> Option<&'a String> {
 
 fn sentence(segment: &str, response: &CountResponse) -> String {
     let users = match response.users {
-        1 => "1 user".to_owned(),
-        users => format!("{} users", grouped(users)),
+        None => "withheld, to protect small groups of users,".to_owned(),
+        Some(1) => "1 user".to_owned(),
+        Some(users) => format!("{} users", grouped(users)),
     };
     let window = duration_text(response.window_seconds);
     let stale = if response.stale {
@@ -228,7 +230,7 @@ fn sentence(segment: &str, response: &CountResponse) -> String {
     } else {
         ""
     };
-    let never = if response.users == 0 && response.known == Some(false) {
+    let never = if response.users == Some(0) && response.known == Some(false) {
         ", never seen"
     } else {
         ""
@@ -247,7 +249,7 @@ mod tests {
 
     fn response(users: u64, stale: bool) -> CountResponse {
         CountResponse {
-            users,
+            users: Some(users),
             window_seconds: 1_209_600,
             as_of: "2026-11-21T08:00:00Z".into(),
             age_seconds: 0.84,

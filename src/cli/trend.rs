@@ -25,7 +25,8 @@ struct Trend {
 #[derive(Deserialize)]
 struct Point {
     at: String,
-    users: u64,
+    /// Missing if the service withholds it.
+    users: Option<u64>,
 }
 
 const PATH: [&str; 2] = ["v1", "trends"];
@@ -82,18 +83,22 @@ fn remark(trend: &Trend) -> Option<String> {
     }
 }
 
+fn users_of(point: &Point) -> String {
+    point.users.map_or("-".into(), grouped)
+}
+
 /// Names are the last column and need no padding: their display width is unknown.
 fn table(trends: &[Trend]) -> String {
     let points = || trends.iter().flat_map(|trend| &trend.points);
     let at = points().map(|point| point.at.chars().count());
     let at = at.max().unwrap_or(0).max("AT".len());
-    let users = points().map(|point| grouped(point.users).len());
+    let users = points().map(|point| users_of(point).len());
     let users = users.max().unwrap_or(0).max("USERS".len());
     let mut text = format!("{:at$}  {:>users$}  SEGMENT\n", "AT", "USERS");
     for trend in trends {
         let segment = sanitized(&trend.segment);
         for point in &trend.points {
-            let (instant, number) = (sanitized(&point.at), grouped(point.users));
+            let (instant, number) = (sanitized(&point.at), users_of(point));
             text += &format!("{instant:at$}  {number:>users$}  {segment}\n");
         }
     }
@@ -131,7 +136,7 @@ mod tests {
     fn people_read_a_row_for_each_point() {
         let point = |at: &str, users| Point {
             at: at.to_owned(),
-            users,
+            users: Some(users),
         };
         let trend = |segment: &str, points, known| Trend {
             segment: segment.to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use domain::{Secret, TimeFrame, Window};
+use domain::{Floor, Secret, TimeFrame, Window};
 use engine::SpoolSettings;
 use http::auth::AuthSettings;
 use http::settings::HttpSettings;
@@ -24,6 +24,8 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// Limits of the HTTP server.
     pub http: HttpSettings,
+    /// The smallest group of users that answers tell apart.
+    pub min_users: Floor,
     /// Window, resolution, and how far in the future a pair may be.
     pub frame: TimeFrame,
     /// The store of pairs.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::live_process::HttpLiveProcess;
 use super::{open_cache, open_store};
 use crate::config::{LiveMode, RedisSettings, Settings};
+use domain::Floor;
 use domain::cache::{CacheError, CountCache};
 use domain::store::StoreError;
 use engine::{Backends, EngineOptions, LiveParts, Opened, OwedLog};
@@ -51,6 +52,8 @@ impl Backends for LiveBackends<'_> {
             user_key: None,
             spool: None,
             refreshes: true,
+            // Services withhold what they do not show.
+            min_users: Floor::default(),
             ..self.settings.into()
         }
     }

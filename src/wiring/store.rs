@@ -42,6 +42,7 @@ impl From<&Settings> for EngineOptions {
                 CacheKind::Redis => settings.cache.memory_ttl,
             },
             max_event_clients: settings.http.max_event_clients,
+            min_users: settings.min_users,
         }
     }
 }

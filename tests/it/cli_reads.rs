@@ -93,7 +93,7 @@ async fn the_list_is_searched_and_printed_in_every_format() {
         .lines()
         .map(|line| line.split(",2,").next().unwrap())
         .collect();
-    let header = "segment,users,window_seconds,as_of,stale,known";
+    let header = "segment,users,window_seconds,as_of,stale,known,withheld";
     assert_eq!(firsts, [header, "=1", "\"a, b\"", "sports"]);
     let csv = site.run(&["segments", "--format", "csv", "--limit", "1"]);
     assert_eq!(csv.out.lines().count(), 2);

@@ -48,6 +48,7 @@ mod live_processes;
 mod load;
 mod many;
 mod metrics;
+mod min_users;
 mod model;
 mod open_loop;
 #[path = "../../benches/support/open_loop.rs"]

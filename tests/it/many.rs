@@ -64,7 +64,7 @@ async fn named_segments_are_listed_also_without_users() {
         .await;
     let row = |segment: &str, users: u64, known: bool| {
         json!({
-            "segment": segment, "users": users, "as_of": "2026-11-21T14:00:00Z", "stale": false, "known": known
+            "segment": segment, "users": users, "as_of": "2026-11-21T14:00:00Z", "stale": false, "known": known, "withheld": false
         })
     };
     assert_eq!(
@@ -164,7 +164,7 @@ async fn named_segments_keep_their_last_count_while_the_store_is_unavailable() {
     store.set_unavailable(true);
     app.advance(86_400);
     let list = app.get(target).await;
-    let row = |segment: &str, users: Value, as_of: Value, known: bool| json!({"segment": segment, "users": users, "as_of": as_of, "stale": true, "known": known});
+    let row = |segment: &str, users: Value, as_of: Value, known: bool| json!({"segment": segment, "users": users, "as_of": as_of, "stale": true, "known": known, "withheld": false});
     assert_eq!(
         list.json["segments"],
         json!([
@@ -188,20 +188,20 @@ async fn counts_lists_and_trends_are_csv_for_clients_that_prefer_it() {
     for (target, text, file) in [
         (
             "/v1/segments",
-            "segment,users,window_seconds,as_of,stale,known\r\n\
-             =1+1,1,1209600,2026-11-21T12:00:00Z,false,true\r\n\
-             \"a, \"\"b\"\"\",2,1209600,2026-11-21T12:00:00Z,false,true\r\n",
+            "segment,users,window_seconds,as_of,stale,known,withheld\r\n\
+             =1+1,1,1209600,2026-11-21T12:00:00Z,false,true,false\r\n\
+             \"a, \"\"b\"\"\",2,1209600,2026-11-21T12:00:00Z,false,true,false\r\n",
             "segments",
         ),
         (
             "/v1/segments?q=nothing",
-            "segment,users,window_seconds,as_of,stale,known\r\n",
+            "segment,users,window_seconds,as_of,stale,known,withheld\r\n",
             "segments",
         ),
         (
             "/v1/segments/a%2C%20%22b%22/count?window=1h",
-            "segment,users,window_seconds,as_of,age_seconds,source,stale,known\r\n\
-             \"a, \"\"b\"\"\",2,3600,2026-11-21T12:00:00Z,0.0,store,false,true\r\n",
+            "segment,users,window_seconds,as_of,age_seconds,source,stale,known,withheld\r\n\
+             \"a, \"\"b\"\"\",2,3600,2026-11-21T12:00:00Z,0.0,store,false,true,false\r\n",
             "count-a, _b_",
         ),
         (

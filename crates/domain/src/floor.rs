@@ -40,6 +40,11 @@ impl Floor {
         users < self.users()
     }
 
+    /// `users`, unless so few are a group that is too small.
+    pub fn shown(self, users: u64) -> Option<u64> {
+        (!self.hides_group(users)).then_some(users)
+    }
+
     /// Whether a count of `users` is withheld beside a count of the same segment over a longer window.
     pub fn hides_beside(self, users: u64, longer: u64) -> bool {
         let apart = longer.abs_diff(users);

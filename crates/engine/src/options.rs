@@ -10,7 +10,7 @@ use domain::cache::{CacheError, CountCache};
 use domain::feed::ChangeFeed;
 use domain::published::PublishedCounts;
 use domain::store::{PairStore, StoreError};
-use domain::{Secret, Slot, TimeFrame, Window};
+use domain::{Floor, Secret, Slot, TimeFrame, Window};
 use live::writer::OwedLog;
 use telemetry::Metrics;
 
@@ -103,6 +103,8 @@ pub struct EngineOptions {
     pub memory_ttl: Duration,
     /// The maximum number of concurrent event clients.
     pub max_event_clients: usize,
+    /// The smallest group of users that answers tell apart.
+    pub min_users: Floor,
 }
 
 /// Where pairs wait while a store on the network is unavailable.

@@ -116,6 +116,7 @@ impl Bench {
             cache_ttl: Duration::from_secs(900),
             memory_ttl: Duration::ZERO,
             max_event_clients: 100,
+            min_users: domain::Floor::default(),
         };
         let settings = HttpSettings {
             cors: Cors::Off,
@@ -124,7 +125,6 @@ impl Bench {
             max_connections: 100,
             max_event_clients: 100,
             max_event_clients_per_token: 100,
-            min_users: domain::Floor::default(),
             session_key: None,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

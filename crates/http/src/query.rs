@@ -9,6 +9,7 @@ use super::parse::{self, parse_instant};
 use super::problem::Problem;
 use domain::text::nearest;
 use domain::{Expression, Floor, Segment, TimeFrame, Timestamp, Window};
+use engine::Headcount;
 
 /// The decoded query parameters of a request, in order.
 #[derive(Debug, Default)]
@@ -91,6 +92,25 @@ impl Query {
     pub(super) fn floor(&self, configured: Floor) -> Result<Floor, Problem> {
         let asked = self.number("min_users")?.unwrap_or(0);
         Ok(configured.max(Floor::of(asked)))
+    }
+
+    /// The window of counts of segments: with a floor, one of those that are known in advance.
+    pub(super) fn window_of_counts(&self, app: &Headcount) -> Result<Window, Problem> {
+        let window = self.window(app.frame())?;
+        let Some(windows) = app.counts().windows() else {
+            return Ok(window);
+        };
+        if windows.contains(&window) {
+            return Ok(window);
+        }
+        let known = windows
+            .iter()
+            .map(|window| format!("{} s", window.seconds()));
+        let known = known.collect::<Vec<_>>().join(", ");
+        let detail = format!(
+            "with min_users, counts are over {known} (setting refresh_windows): two windows may differ by fewer users"
+        );
+        Err(Problem::bad_request("invalid_window", detail))
     }
 
     /// The window of a question about sets of users: with a floor, only the configured one.

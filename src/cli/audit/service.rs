@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::cli::Failure;
 use crate::cli::args::SegmentsArgs;
 use crate::cli::client::Client;
+use crate::cli::output::sanitized;
 use crate::cli::segments;
 use domain::store::PairStore;
 use domain::{Count, Segment, Slot, TimeFrame, Timestamp, Window};
@@ -31,7 +32,8 @@ const IN_FLIGHT: Duration = Duration::from_secs(1);
 
 #[derive(Deserialize)]
 struct CountResponse {
-    users: u64,
+    /// Missing if the service withholds it.
+    users: Option<u64>,
     as_of: String,
     source: String,
 }
@@ -225,10 +227,13 @@ impl Service {
             .as_of
             .parse()
             .map_err(|error: jiff::Error| self.client.unexpected(&error))?;
-        let count = Count {
-            users: response.users,
-            as_of,
-        };
+        let users = response.users.ok_or_else(|| {
+            let name = sanitized(segment.as_str());
+            Failure::failed(format!(
+                "the service withholds the count of `{name}` (setting min_users): audit the store without `--url`"
+            ))
+        })?;
+        let count = Count { users, as_of };
         Ok((count, response.source))
     }
 }

@@ -27,6 +27,8 @@ struct Page {
 struct Row {
     segment: String,
     users: Option<u64>,
+    #[serde(default)]
+    withheld: bool,
     as_of: Option<String>,
     /// Whether `users` is the last known count, because no newer one is available.
     #[serde(default)]
@@ -93,7 +95,10 @@ fn remarks(rows: &[Row], args: &SegmentsArgs, has_token: bool) -> Vec<String> {
             "warning: {stale} counts are stale: no source has newer ones"
         ));
     }
-    let missing = rows.iter().filter(|row| row.users.is_none()).count();
+    let missing = rows
+        .iter()
+        .filter(|row| row.users.is_none() && !row.withheld)
+        .count();
     if missing > 0 {
         remarks.push(format!("warning: {missing} segments can't be counted now"));
     }
@@ -244,6 +249,7 @@ mod tests {
         let row = |users, stale| Row {
             segment: "a".into(),
             users,
+            withheld: false,
             as_of: None,
             stale,
         };
@@ -274,6 +280,7 @@ mod tests {
         let row = |segment: &str, users, as_of: Option<&str>| Row {
             segment: segment.into(),
             users,
+            withheld: false,
             as_of: as_of.map(str::to_owned),
             stale: false,
         };

@@ -102,6 +102,7 @@ impl Changes {
                 rows.push(Row {
                     segment,
                     users: Some(0),
+                    withheld: false,
                     as_of: None,
                     stale: false,
                 });

@@ -108,6 +108,7 @@ impl Rig {
             cache_ttl: CACHE_TTL,
             memory_ttl,
             renew_after: Duration::from_secs(60),
+            floor: domain::Floor::default(),
         }));
         Self {
             clock,

@@ -52,6 +52,12 @@ impl Counts {
     /// Every segment with users over `window`, sorted by name. A segment that can't be counted is marked stale and does not
     /// affect the others. If no source can list the segments, the list has the segments that this process knows.
     pub async fn list(&self, window: Window) -> Result<Arc<[Listed]>, CountError> {
+        let list = self.list_all(window).await?;
+        self.withhold(list, window).await
+    }
+
+    /// The same without a floor.
+    pub(super) async fn list_all(&self, window: Window) -> Result<Arc<[Listed]>, CountError> {
         if self.parts.store.is_live() {
             return self.list_live(window).await;
         }
@@ -61,6 +67,7 @@ impl Counts {
             let listed = list.into_iter().map(|(segment, count)| Listed {
                 segment,
                 count: Some(count),
+                withheld: false,
                 stale: false,
             });
             return Ok(listed.collect());
@@ -95,7 +102,10 @@ impl Counts {
     pub async fn list_of(&self, segments: Vec<Segment>, window: Window) -> Vec<Listed> {
         let deadline = Instant::now() + READ_TIMEOUT;
         stream::iter(segments)
-            .map(|segment| self.listed_before(deadline, segment, window))
+            .map(|segment| async move {
+                let listed = self.listed_before(deadline, segment, window).await;
+                self.withhold_one(listed, window).await
+            })
             .buffered(CONCURRENT_COUNTS)
             .collect()
             .await
@@ -115,6 +125,7 @@ impl Counts {
             return Listed {
                 segment,
                 count: Some(result.count),
+                withheld: false,
                 stale: result.stale,
             };
         }
@@ -123,6 +134,7 @@ impl Counts {
         Listed {
             segment: key.0,
             count: kept.map(|kept| kept.count),
+            withheld: false,
             stale: true,
         }
     }
@@ -136,6 +148,7 @@ impl Counts {
             Listed {
                 segment,
                 count,
+                withheld: false,
                 stale: false,
             }
         });
@@ -176,6 +189,7 @@ impl Counts {
                 };
                 Listed {
                     segment: segment.clone(),
+                    withheld: false,
                     stale,
                     count: counted.or(known),
                 }

@@ -1,5 +1,6 @@
 //! The read path of counts: process memory, then the cache, then the store, with one load per key at a time.
 
+mod floor;
 mod list;
 mod load;
 mod questions;
@@ -12,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::list::Lists;
-pub use self::result::{Answer, CountError, CountResult, Listed, Source};
+pub use self::result::{Answer, CountError, CountResult, Listed, PastCount, Source};
 pub(crate) use self::sample::Sample;
 use crate::live::Live;
 use crate::refresher::{Key, Refresher};
 use domain::cache::CountCache;
 use domain::store::PairStore;
-use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
+use domain::{Clock, Floor, Segment, TimeFrame, Timestamp, Window};
 use telemetry::Metrics;
 
 /// The maximum number of loads in flight that requests can join.
@@ -59,6 +60,8 @@ pub struct CountsParts {
     pub memory_ttl: Duration,
     /// The age from which a remembered count that the cache lacks is recounted, although it is still served.
     pub renew_after: Duration,
+    /// The smallest group of users that answers tell apart.
+    pub floor: Floor,
 }
 
 impl Counts {

@@ -49,10 +49,21 @@ pub enum Source {
 pub struct Listed {
     /// The segment.
     pub segment: Segment,
-    /// The count; `None` if counting failed and no earlier count is known.
+    /// The count; `None` if counting failed and no earlier count is known, or if it is withheld.
     pub count: Option<Count>,
+    /// Whether the count is withheld because of [`Floor`](domain::Floor).
+    pub withheld: bool,
     /// Whether counting failed, so that the count, if there is one, is the last known one.
     pub stale: bool,
+}
+
+/// A point of a trend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastCount {
+    /// The number of users; `None` if it is withheld.
+    pub users: Option<u64>,
+    /// The instant for which it was exact.
+    pub as_of: Timestamp,
 }
 
 /// Every source failed and no earlier count is known. Contains the error of the store.

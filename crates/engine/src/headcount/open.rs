@@ -151,6 +151,7 @@ impl Headcount {
             cache_ttl: options.cache_ttl,
             memory_ttl: options.memory_ttl,
             renew_after: options.refresh_interval,
+            floor: options.min_users,
         }));
         // A live store is audited only through this service, so an audit needs no expired pairs of it.
         let keep_expired = match store.is_live() {

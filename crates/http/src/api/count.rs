@@ -38,8 +38,9 @@ pub(super) static COUNT: Resource = Resource {
 #[schema(as = Count)]
 pub(super) struct CountResponse<'a> {
     segment: &'a str,
-    /// Distinct users, exact as of `as_of`.
-    users: u64,
+    /// Distinct users, exact as of `as_of`. Null if they are withheld.
+    #[schema(required)]
+    users: Option<u64>,
     window_seconds: u64,
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -54,6 +55,8 @@ pub(super) struct CountResponse<'a> {
     stale: bool,
     /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
     known: bool,
+    /// Whether the count is withheld, because it would tell a group of fewer than `min_users` users apart.
+    withheld: bool,
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
@@ -72,8 +75,9 @@ impl Hash for CountResponse<'_> {
             source: _,
             stale,
             known,
+            withheld,
         } = self;
-        (segment, users, window_seconds, stale, known).hash(state);
+        (segment, users, window_seconds, stale, known, withheld).hash(state);
     }
 }
 
@@ -87,6 +91,7 @@ impl Document for CountResponse<'_> {
         "source",
         "stale",
         "known",
+        "withheld",
     ];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
@@ -109,7 +114,7 @@ async fn get(
     representation: Representation,
 ) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
-    let window = query.window(app.frame())?;
+    let window = query.window_of_counts(&app)?;
     let fresh = query.flag("fresh")?;
     let at_once = if fresh {
         None
@@ -121,7 +126,8 @@ async fn get(
         None => app.counts().get(&segment, window, fresh).await?,
     };
     let known = answer.count.users > 0 || app.knows(&segment).await;
-    let document = document(&segment, &answer, known, app.clock().now());
+    let shown = app.counts().shown(&segment, &answer).await;
+    let document = document(&segment, &answer, shown, known, app.clock().now());
     app.metrics().counts.age.observe(document.age_seconds);
     tagged(&document, representation)
 }
@@ -129,18 +135,20 @@ async fn get(
 fn document<'a>(
     segment: &'a Segment,
     answer: &CountResult,
+    shown: Option<u64>,
     known: bool,
     now: Timestamp,
 ) -> CountResponse<'a> {
     CountResponse {
         segment: segment.as_str(),
-        users: answer.count.users,
+        users: shown,
         window_seconds: answer.window.seconds(),
         as_of: answer.count.as_of,
         age_seconds: age_seconds(answer.count.as_of, now),
         source: answer.source.as_str(),
         stale: answer.stale,
         known,
+        withheld: shown.is_none(),
     }
 }
 
@@ -159,7 +167,7 @@ fn describe() -> Described {
         "The count.",
         serde_json::json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
-            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true
+            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true, "withheld": false
         }),
         "segment,users,window_seconds,as_of,age_seconds,source,stale,known\r\n\
          sports,123,1209600,2026-11-21T08:00:00Z,0.8,memory,false,true\r\n",

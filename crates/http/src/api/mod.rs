@@ -33,7 +33,6 @@ use crate::query::{Query, query};
 use crate::representation::Representation;
 use crate::resource::{Resource, UNKNOWN, part};
 use crate::settings::HttpSettings;
-use domain::Floor;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
@@ -86,14 +85,13 @@ impl Routes {
         closing: CancellationToken,
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
-        let floor = settings.min_users;
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
-            (&set_count::SET_COUNT, set_count::handler(app, floor)),
-            (&overlap::OVERLAP, overlap::handler(app, floor)),
-            (&overlap::TOP, overlap::top_handler(app, floor)),
+            (&set_count::SET_COUNT, set_count::handler(app)),
+            (&overlap::OVERLAP, overlap::handler(app)),
+            (&overlap::TOP, overlap::top_handler(app)),
             (&trend::TREND, trend::handler(app)),
             (&trends::TRENDS, trends::handler(app, settings)),
             (&events::EVENTS, events::handler(app, settings, closing)),
@@ -115,14 +113,12 @@ impl Routes {
         auth: &Arc<Auth>,
         stop: CancellationToken,
     ) -> Self {
-        // Services withhold what they do not show, and say from which number of users on.
-        let floor = Floor::default();
         let mut routes = vec![
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
-            (&set_count::SET_COUNT, set_count::handler(app, floor)),
-            (&overlap::OVERLAP, overlap::handler(app, floor)),
-            (&overlap::TOP, overlap::top_handler(app, floor)),
+            (&set_count::SET_COUNT, set_count::handler(app)),
+            (&overlap::OVERLAP, overlap::handler(app)),
+            (&overlap::TOP, overlap::top_handler(app)),
             (&users::USER, users::reading_handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
         ];

@@ -126,7 +126,7 @@ impl Certificate {
     }
 }
 
-pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     warp::get()
         .and(query())
@@ -134,7 +134,7 @@ pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Respon
         .then(move |query: Query, reach: Option<Reach>| {
             let app = Arc::clone(&app);
             async move {
-                get(&app, floor, &query, &reach.unwrap_or_default())
+                get(&app, &query, &reach.unwrap_or_default())
                     .await
                     .unwrap_or_else(Reply::into_response)
             }
@@ -142,19 +142,14 @@ pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Respon
         .boxed()
 }
 
-async fn get(
-    app: &Headcount,
-    floor: Floor,
-    query: &Query,
-    reach: &Reach,
-) -> Result<Response, Problem> {
+async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let segments = query.segments("segment", MAX_NAMED)?;
     let distinct: HashSet<&Segment> = segments.iter().collect();
     if segments.len() < 2 || distinct.len() < segments.len() {
         let detail = "must be given for two segments or more, each once";
         return Err(Problem::invalid_parameter("segment", detail));
     }
-    let floor = query.floor(floor)?;
+    let floor = query.floor(app.counts().floor())?;
     let window = query.window_of_sets(app.frame(), floor)?;
     let fresh = query.flag("fresh")?;
     let counted = app.counts().overlap(&segments, window, fresh).await;
@@ -201,7 +196,7 @@ fn shown(matrix: &OverlapMatrix, floor: Floor) -> Vec<Vec<Option<u64>>> {
         .collect()
 }
 
-pub(super) fn top_handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
+pub(super) fn top_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     warp::get()
         .and(query())
@@ -209,7 +204,7 @@ pub(super) fn top_handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Re
         .then(move |query: Query, reach: Option<Reach>| {
             let app = Arc::clone(&app);
             async move {
-                get_top(&app, floor, &query, &reach.unwrap_or_default())
+                get_top(&app, &query, &reach.unwrap_or_default())
                     .await
                     .unwrap_or_else(Reply::into_response)
             }
@@ -217,12 +212,7 @@ pub(super) fn top_handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Re
         .boxed()
 }
 
-async fn get_top(
-    app: &Headcount,
-    floor: Floor,
-    query: &Query,
-    reach: &Reach,
-) -> Result<Response, Problem> {
+async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let order = match query.text("by")? {
         None => OverlapOrder::default(),
         Some(text) => text
@@ -231,7 +221,7 @@ async fn get_top(
     };
     let limit = query.limit("limit", MAX_PAIRS, DEFAULT_PAIRS)?;
     let at_least = query.number("at_least")?.unwrap_or(1);
-    let floor = query.floor(floor)?;
+    let floor = query.floor(app.counts().floor())?;
     let window = query.window_of_sets(app.frame(), floor)?;
     let fresh = query.flag("fresh")?;
     let question = TopQuestion {

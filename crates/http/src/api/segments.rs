@@ -63,7 +63,8 @@ pub(super) struct SegmentsResponse<'a> {
 #[schema(as = SegmentCount)]
 struct Entry<'a> {
     segment: &'a str,
-    /// Distinct users, exact as of `as_of`. Null if they could not be counted and no earlier count is known.
+    /// Distinct users, exact as of `as_of`. Null if they could not be counted and no earlier count is known, or
+    /// if they are withheld.
     #[schema(required)]
     users: Option<u64>,
     #[serde(serialize_with = "rfc3339_or_null")]
@@ -73,6 +74,8 @@ struct Entry<'a> {
     stale: bool,
     /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
     known: bool,
+    /// Whether the count is withheld, because it would tell a group of fewer than `min_users` users apart.
+    withheld: bool,
 }
 
 /// A row of the CSV.
@@ -85,6 +88,7 @@ struct CsvRow<'a> {
     as_of: Option<Timestamp>,
     stale: bool,
     known: bool,
+    withheld: bool,
 }
 
 /// Without the instant of the count, as in the tag of a single one.
@@ -96,8 +100,9 @@ impl Hash for Entry<'_> {
             as_of: _,
             stale,
             known,
+            withheld,
         } = self;
-        (segment, users, stale, known).hash(state);
+        (segment, users, stale, known, withheld).hash(state);
     }
 }
 
@@ -109,6 +114,7 @@ impl Document for SegmentsResponse<'_> {
         "as_of",
         "stale",
         "known",
+        "withheld",
     ];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
@@ -119,6 +125,7 @@ impl Document for SegmentsResponse<'_> {
             as_of: entry.as_of,
             stale: entry.stale,
             known: entry.known,
+            withheld: entry.withheld,
         })
     }
 
@@ -178,7 +185,7 @@ async fn get(
             Problem::invalid_parameter("cursor", detail)
         })?),
     };
-    let window = query.window(app.frame())?;
+    let window = query.window_of_counts(app)?;
     let mut rows = selection.rows(app, window, reach).await?;
     if sort == Sort::Users {
         // The rows are sorted by name already, and the sort is stable.
@@ -227,6 +234,7 @@ fn entry(row: &Row) -> Entry<'_> {
         as_of: listed.count.map(|count| count.as_of),
         stale: listed.stale,
         known: *known,
+        withheld: listed.withheld,
     }
 }
 
@@ -249,10 +257,10 @@ fn describe() -> Described {
     .answers_tagged::<SegmentsResponse<'static>>(
         "A page of segments.",
         serde_json::json!({
-            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false, "known": true}],
+            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false, "known": true, "withheld": false}],
             "window_seconds": 1_209_600, "total": 1, "next": null
         }),
-        "segment,users,window_seconds,as_of,stale,known\r\nsports,123,1209600,2026-11-21T08:00:00Z,false,true\r\n",
+        "segment,users,window_seconds,as_of,stale,known,withheld\r\nsports,123,1209600,2026-11-21T08:00:00Z,false,true,false\r\n",
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_PARAMETER, codes::INVALID_WINDOW, codes::UNAVAILABLE])
 }
@@ -274,6 +282,7 @@ mod tests {
                     users: *users,
                     as_of,
                 }),
+                withheld: false,
                 stale: *users == 0,
             },
             known: true,

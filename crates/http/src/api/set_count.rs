@@ -20,7 +20,7 @@ use crate::query::{Query, query};
 use crate::reply::{age_seconds, rfc3339};
 use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Floor, Timestamp};
+use domain::Timestamp;
 use engine::Headcount;
 
 pub(super) static SET_COUNT: Resource = Resource {
@@ -127,7 +127,7 @@ impl Document for SetCountResponse<'_> {
     }
 }
 
-pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
+pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     warp::get()
         .and(query())
@@ -135,7 +135,7 @@ pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Respon
         .then(move |query: Query, representation| {
             let app = Arc::clone(&app);
             async move {
-                let response = get(&app, floor, &query, representation).await;
+                let response = get(&app, &query, representation).await;
                 response.unwrap_or_else(Reply::into_response)
             }
         })
@@ -144,12 +144,11 @@ pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Respon
 
 async fn get(
     app: &Headcount,
-    floor: Floor,
     query: &Query,
     representation: Representation,
 ) -> Result<Response, Problem> {
     let expression = query.expression("expr")?;
-    let floor = query.floor(floor)?;
+    let floor = query.floor(app.counts().floor())?;
     let window = query.window_of_sets(app.frame(), floor)?;
     let fresh = query.flag("fresh")?;
     let counts = app.counts();

@@ -18,8 +18,9 @@ use crate::query::Query;
 use crate::reply::rfc3339;
 use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Count, Segment, Timestamp, Window};
+use domain::{Segment, Timestamp, Window};
 use engine::Headcount;
+use engine::counts::PastCount;
 
 pub(super) static TREND: Resource = Resource {
     template: "/v1/segments/{segment}/trend",
@@ -55,7 +56,9 @@ pub(super) struct Point {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    users: u64,
+    /// Null if the count is withheld, because it would tell a group of fewer than `min_users` users apart.
+    #[schema(required)]
+    users: Option<u64>,
 }
 
 /// A row of the CSV of one or many trends.
@@ -65,7 +68,7 @@ struct Row<'a> {
     window_seconds: u64,
     #[serde(serialize_with = "rfc3339")]
     at: Timestamp,
-    users: u64,
+    users: Option<u64>,
 }
 
 /// The columns of [`Row`].
@@ -98,7 +101,7 @@ pub(super) struct Range {
 
 impl Range {
     pub(super) fn of(query: &Query, app: &Headcount) -> Result<Self, Problem> {
-        let window = query.window(app.frame())?;
+        let window = query.window_of_counts(app)?;
         let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
         let from = match query.instant("from")? {
             Some(from) => from,
@@ -124,7 +127,9 @@ impl Range {
     ) -> Result<TrendResponse<'a>, Problem> {
         let (window, from, to) = (self.window, self.from, self.to);
         let counts = app.counts();
-        let counts = counts.trend(segment, window, from, to, self.step).await?;
+        let counts = counts
+            .past_counts(segment, window, from, to, self.step)
+            .await?;
         if counts.len() > MAX_POINTS {
             return Err(too_many_points("the trend", counts.len(), MAX_POINTS));
         }
@@ -183,7 +188,7 @@ fn not_kept(app: &Headcount) -> String {
     )
 }
 
-fn point(count: &Count) -> Point {
+fn point(count: &PastCount) -> Point {
     Point {
         at: count.as_of,
         users: count.users,

@@ -95,7 +95,7 @@ async fn rows_of(app: &Headcount, segments: Vec<Segment>, window: Window) -> Vec
     let listed = app.counts().list_of(segments, window).await;
     stream::iter(listed)
         .map(|listed| async move {
-            let has_users = listed.count.is_some_and(|count| count.users > 0);
+            let has_users = listed.withheld || listed.count.is_some_and(|count| count.users > 0);
             let known = has_users || app.has_seen(&listed.segment).await;
             Row { listed, known }
         })

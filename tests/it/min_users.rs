@@ -1,0 +1,358 @@
+//! The privacy floor: an attacker asks everything that can be asked at one instant, and subtracts answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use reqwest::{Method, Url};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::support::app::App;
+
+const FLOOR: u64 = 4;
+/// Those that expressions name. Everybody else is in another segment.
+const NAMES: [&str; 3] = ["a", "b", "c"];
+const OTHER: &str = "other";
+const DAY: u64 = 86_400;
+
+/// The segments of a user, by bits, and whether the user was seen within the last day.
+type User = (usize, bool);
+
+/// The users of a history, by the segments that they are in: a question is about a set of these groups.
+#[derive(Debug, Default)]
+struct Truth {
+    full: BTreeMap<usize, u64>,
+    day: BTreeMap<usize, u64>,
+}
+
+/// What the attacker has learnt: the number of users in some groups, over the configured window or the last day.
+#[derive(Debug, Default)]
+struct Learnt {
+    full: BTreeMap<BTreeSet<usize>, u64>,
+    day: BTreeMap<BTreeSet<usize>, u64>,
+}
+
+/// The groups of users for whom `is_in` is true of the bits of their segments.
+fn groups(is_in: impl Fn(usize) -> bool) -> BTreeSet<usize> {
+    (0..1 << NAMES.len())
+        .filter(|group| is_in(*group))
+        .collect()
+}
+
+impl Truth {
+    fn users(&self, groups: &BTreeSet<usize>) -> u64 {
+        groups.iter().filter_map(|group| self.full.get(group)).sum()
+    }
+}
+
+impl Learnt {
+    /// Notes an answer, which is the truth if it is not withheld.
+    fn note(&mut self, truth: &Truth, groups: BTreeSet<usize>, users: &Value) {
+        if let Some(users) = users.as_u64() {
+            assert_eq!(users, truth.users(&groups), "{groups:?}");
+            self.full.insert(groups, users);
+        }
+    }
+
+    /// Checks that no answer, and no difference of two, is about fewer users than the floor.
+    fn check(&self) {
+        for (groups, users) in self.full.iter().chain(&self.day) {
+            assert!(*users >= FLOOR, "{groups:?} has {users}");
+        }
+        for (larger, all) in &self.full {
+            for (smaller, some) in self
+                .full
+                .iter()
+                .filter(|(groups, _)| groups.is_subset(larger))
+            {
+                let apart = all - some;
+                assert!(
+                    apart == 0 || apart >= FLOOR,
+                    "{larger:?} without {smaller:?} has {apart}"
+                );
+            }
+            // Who was seen within a day is among those of two weeks.
+            for (smaller, some) in self
+                .day
+                .iter()
+                .filter(|(groups, _)| groups.is_subset(larger))
+            {
+                let apart = all - some;
+                assert!(
+                    apart == 0 || apart >= FLOOR,
+                    "{larger:?} without {smaller:?} of a day has {apart}"
+                );
+            }
+        }
+    }
+}
+
+/// Every set of one and two segments and many of three, with its groups.
+fn questions() -> Vec<(String, BTreeSet<usize>)> {
+    let has = |name: usize| move |group: usize| group >> name & 1 == 1;
+    let mut all = vec![("*".to_owned(), groups(|_| true))];
+    for (x, a) in NAMES.iter().enumerate() {
+        all.push(((*a).to_owned(), groups(has(x))));
+        all.push((format!("NOT {a}"), groups(|group| !has(x)(group))));
+        for (y, b) in NAMES.iter().enumerate().filter(|(y, _)| *y != x) {
+            let (in_a, in_b) = (has(x), has(y));
+            all.push((format!("{a} AND {b}"), groups(|g| in_a(g) && in_b(g))));
+            all.push((format!("{a} NOT {b}"), groups(|g| in_a(g) && !in_b(g))));
+            all.push((format!("{a} OR {b}"), groups(|g| in_a(g) || in_b(g))));
+            all.push((
+                format!("NOT ({a} OR {b})"),
+                groups(|g| !in_a(g) && !in_b(g)),
+            ));
+            all.push((
+                format!("NOT ({a} AND {b})"),
+                groups(|g| !(in_a(g) && in_b(g))),
+            ));
+            all.push((format!("{a} OR NOT {b}"), groups(|g| in_a(g) || !in_b(g))));
+            all.push((
+                format!("({a} OR {b}) NOT ({a} AND {b})"),
+                groups(|g| in_a(g) != in_b(g)),
+            ));
+            let z = 3 - x - y;
+            let (c, in_c) = (NAMES[z], has(z));
+            all.push((
+                format!("{a} AND {b} AND {c}"),
+                groups(|g| in_a(g) && in_b(g) && in_c(g)),
+            ));
+            all.push((
+                format!("{a} AND {b} NOT {c}"),
+                groups(|g| in_a(g) && in_b(g) && !in_c(g)),
+            ));
+            all.push((
+                format!("{a} OR {b} OR {c}"),
+                groups(|g| in_a(g) || in_b(g) || in_c(g)),
+            ));
+            all.push((
+                format!("{a} AND ({b} OR {c})"),
+                groups(|g| in_a(g) && (in_b(g) || in_c(g))),
+            ));
+            all.push((
+                format!("{a} NOT ({b} OR {c})"),
+                groups(|g| in_a(g) && !in_b(g) && !in_c(g)),
+            ));
+        }
+    }
+    all
+}
+
+fn users() -> impl Strategy<Value = Vec<User>> {
+    // Some groups are large, and others have few users.
+    let sizes = prop_oneof![3 => Just(0_usize), 2 => 1..6_usize, 5 => 4..40_usize];
+    vec((sizes, sizes_of_today()), 1 << NAMES.len()).prop_map(|sizes| {
+        let groups = sizes.into_iter().enumerate();
+        let users = groups
+            .flat_map(|(group, (users, today))| (0..users).map(move |user| (group, user < today)));
+        users.collect()
+    })
+}
+
+fn sizes_of_today() -> impl Strategy<Value = usize> {
+    prop_oneof![Just(0_usize), Just(100), 0..20_usize]
+}
+
+async fn get(app: &App, path: &str, query: &[(&str, &str)]) -> Value {
+    let url = Url::parse_with_params("http://service/", query).unwrap();
+    let target = format!("{path}?{}", url.query().unwrap());
+    let response = app.send(Method::GET, &target).await;
+    assert_eq!(response.status, 200, "{target}: {}", response.json);
+    response.json
+}
+
+async fn attack(users: &[User]) {
+    let floor = FLOOR.to_string();
+    let app = App::start_with(&[("min_users", &floor), ("refresh_windows", "1d")]).await;
+    let mut truth = Truth::default();
+    for is_today in [false, true] {
+        for (number, (group, _)) in users
+            .iter()
+            .enumerate()
+            .filter(|(_, user)| user.1 == is_today)
+        {
+            let user = format!("u{number}");
+            let mut pairs = vec![(user.as_str(), OTHER)];
+            pairs.extend(
+                (0..NAMES.len())
+                    .filter(|name| group >> name & 1 == 1)
+                    .map(|name| (user.as_str(), NAMES[name])),
+            );
+            app.headcount.record(pairs).await.unwrap();
+            *truth.full.entry(*group).or_default() += 1;
+            if is_today {
+                *truth.day.entry(*group).or_default() += 1;
+            }
+        }
+        if !is_today {
+            app.advance(2 * DAY);
+        }
+    }
+    let mut learnt = Learnt::default();
+    for (expr, groups) in questions() {
+        let answer = get(&app, "/v1/count", &[("expr", &expr)]).await;
+        learnt.note(&truth, groups, &answer["users"]);
+    }
+    for (number, name) in NAMES.iter().enumerate() {
+        let groups = groups(|group| group >> number & 1 == 1);
+        let path = format!("/v1/segments/{name}/count");
+        let count = get(&app, &path, &[]).await;
+        assert_eq!(count["withheld"], count["users"].is_null());
+        learnt.note(&truth, groups.clone(), &count["users"]);
+        let day = get(&app, &path, &[("window", "1d")]).await;
+        if let Some(users) = day["users"].as_u64() {
+            learnt.day.insert(groups, users);
+        }
+    }
+    let listed = |list: Value| -> BTreeMap<String, Value> {
+        let rows = list["segments"].as_array().unwrap().iter();
+        rows.map(|row| {
+            (
+                row["segment"].as_str().unwrap().to_owned(),
+                row["users"].clone(),
+            )
+        })
+        .collect()
+    };
+    let full = listed(get(&app, "/v1/segments", &[]).await);
+    let day = listed(get(&app, "/v1/segments", &[("window", "1d"), ("sort", "users")]).await);
+    for (number, name) in NAMES.iter().enumerate() {
+        let groups = groups(|group| group >> number & 1 == 1);
+        learnt.note(
+            &truth,
+            groups.clone(),
+            full.get(*name).unwrap_or(&Value::Null),
+        );
+        if let Some(users) = day.get(*name).and_then(Value::as_u64) {
+            learnt.day.insert(groups, users);
+        }
+    }
+    let named = NAMES.map(|name| ("segment", name));
+    let overlap = get(&app, "/v1/overlap", &named).await;
+    assert_eq!(overlap["everybody"], Value::Null);
+    for x in 0..NAMES.len() {
+        for y in 0..NAMES.len() {
+            let both = groups(|group| group >> x & 1 == 1 && group >> y & 1 == 1);
+            learnt.note(&truth, both, &overlap["both"][x][y]);
+        }
+    }
+    let top = get(&app, "/v1/overlap/top", &[]).await;
+    for pair in top["pairs"].as_array().unwrap() {
+        assert_eq!(pair["lift"], Value::Null);
+        let number = |side: &str| NAMES.iter().position(|name| pair[side] == *name);
+        if let (Some(x), Some(y)) = (number("a"), number("b")) {
+            let both = groups(|group| group >> x & 1 == 1 && group >> y & 1 == 1);
+            learnt.note(&truth, both, &pair["both"]);
+        }
+    }
+    learnt.check();
+    app.stop().await;
+}
+
+#[test]
+fn no_two_answers_tell_a_small_group_apart() {
+    let runtime = Runtime::new().unwrap();
+    let mut runner = TestRunner::new(Config::with_cases(12));
+    runner
+        .run(&users(), |users| {
+            runtime.block_on(attack(&users));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_groups_are_shown_and_other_windows_are_refused() {
+    let app = App::start_with(&[("min_users", "3"), ("refresh_windows", "1d")]).await;
+    let names: Vec<String> = (0..40).map(|user| format!("u{user}")).collect();
+    for (number, user) in names.iter().enumerate() {
+        let mut pairs = vec![(user.as_str(), "all")];
+        pairs.extend((number < 20).then_some((user.as_str(), "news")));
+        pairs.extend((number % 2 == 0).then_some((user.as_str(), "sports")));
+        pairs.extend((number < 2).then_some((user.as_str(), "few")));
+        app.headcount.record(pairs).await.unwrap();
+    }
+    let both = get(&app, "/v1/count", &[("expr", "news AND sports")]).await;
+    assert_eq!(both["users"], 10);
+    let everybody = get(&app, "/v1/count", &[("expr", "*")]).await;
+    assert_eq!(everybody["users"], 40);
+    let few = get(&app, "/v1/segments/few/count", &[]).await;
+    assert_eq!(
+        (&few["users"], &few["withheld"], &few["known"]),
+        (&Value::Null, &json!(true), &json!(true))
+    );
+    // Whoever is not in the set is a group as well.
+    let without = get(&app, "/v1/count", &[("expr", "news NOT few")]).await;
+    assert_eq!(without["users"], Value::Null);
+    let overlap = get(
+        &app,
+        "/v1/overlap",
+        &[("segment", "news"), ("segment", "few")],
+    )
+    .await;
+    assert_eq!(overlap["both"], json!([[20, null], [null, null]]));
+    for target in [
+        "/v1/segments/news/count?window=2d",
+        "/v1/segments?window=2d",
+        "/v1/segments/news/trend?window=2d",
+        "/v1/count?expr=news+AND+sports&window=1d",
+        "/v1/overlap?segment=news&segment=few&window=1d",
+        "/v1/overlap/top?window=1d",
+    ] {
+        let refused = app.send(Method::GET, target).await;
+        assert_eq!(
+            (refused.status, &refused.json["code"]),
+            (400, &json!("invalid_window")),
+            "{target}"
+        );
+    }
+    // A client may ask for less than the service shows, and not for more.
+    let strict = get(
+        &app,
+        "/v1/count",
+        &[("expr", "news AND sports"), ("min_users", "11")],
+    )
+    .await;
+    assert_eq!(strict["users"], Value::Null);
+    let lax = get(
+        &app,
+        "/v1/count",
+        &[("expr", "news NOT few"), ("min_users", "1")],
+    )
+    .await;
+    assert_eq!(lax["users"], Value::Null);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_counts_are_withheld_alike() {
+    let app = App::start_with(&[("min_users", "3"), ("refresh_windows", "1d")]).await;
+    let mut recorded = 0;
+    for users in [2, 5, 6] {
+        for user in recorded..users {
+            let user = format!("u{user}");
+            app.headcount
+                .record([(user.as_str(), "news")])
+                .await
+                .unwrap();
+        }
+        recorded = users;
+        app.headcount.refresh(None).await.unwrap();
+        app.advance(DAY + 3600);
+    }
+    let range = [("from", "2026-11-20T00:00:00Z")];
+    let users = |trend: Value| -> Vec<Value> {
+        let points = trend["points"].as_array().unwrap().iter();
+        points.map(|point| point["users"].clone()).collect()
+    };
+    let full = users(get(&app, "/v1/segments/news/trend", &range).await);
+    assert_eq!(full, [json!(null), json!(5), json!(6)]);
+    // Within the day there were 2, then 3 of 5, then 1 of 6.
+    let query = [range[0], ("window", "1d")];
+    let day = users(get(&app, "/v1/segments/news/trend", &query).await);
+    assert_eq!(day, [json!(null), json!(null), json!(null)]);
+    app.stop().await;
+}
