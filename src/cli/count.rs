@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::Failure;
 use super::args::CountArgs;
 use super::client::{Client, valid};
+use super::coverage::Covered;
 use super::output::{grouped, note, print, print_json, sanitized};
 use super::variables::Variables;
 use domain::text::duration_text;
@@ -21,6 +22,8 @@ struct CountResponse {
     stale: bool,
     /// Whether the service has ever seen the segment; missing in responses of version 0.1.0.
     known: Option<bool>,
+    #[serde(flatten)]
+    covered: Covered,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +53,9 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
     match args.json {
         true => print_json(&document)?,
         false => print(&sentence(segment.as_str(), &response))?,
+    }
+    if let Some(remark) = response.covered.remark() {
+        note(&remark);
     }
     if response.users == 0 && response.known != Some(true) {
         note_never_seen(&client, segment.as_str(), response.known).await;
@@ -136,6 +142,7 @@ mod tests {
             source: "memory".into(),
             stale,
             known: Some(users > 0),
+            covered: Covered::deserialize(serde_json::json!({})).unwrap(),
         }
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cli::Failure;
 use crate::cli::args::{SegmentsArgs, Sort};
 use crate::cli::client::Client;
+use crate::cli::coverage::Covered;
 use crate::cli::output::{grouped, note, print, print_json, sanitized};
 use crate::cli::variables::Variables;
 
@@ -18,6 +19,8 @@ const PAGE: u64 = 1_000;
 struct Page {
     segments: Vec<Value>,
     next: Option<String>,
+    #[serde(flatten)]
+    covered: Covered,
 }
 
 /// A segment of the list.
@@ -34,6 +37,8 @@ struct Row {
 #[derive(Serialize)]
 struct Listing {
     segments: Vec<Value>,
+    #[serde(flatten)]
+    covered: Covered,
 }
 
 pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(), Failure> {
@@ -41,14 +46,16 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
     if args.watch {
         return watch::run(&client, args).await;
     }
-    let segments = all(&client, &args).await?;
-    let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
+    let listing = list(&client, &args).await?;
+    let rows: Result<Vec<Row>, _> = listing.segments.iter().map(Row::deserialize).collect();
     let rows = rows.map_err(|error| client.unexpected(&error))?;
     match args.json {
-        true => print_json(&Listing { segments })?,
+        true => print_json(&listing)?,
         false => print(&table(&rows))?,
     }
-    for remark in remarks(&rows, args.prefix.as_deref(), client.has_token()) {
+    let remarks = remarks(&rows, args.prefix.as_deref(), client.has_token());
+    let incomplete = listing.covered.remark().filter(|_| !rows.is_empty());
+    for remark in remarks.into_iter().chain(incomplete) {
         note(&remark);
     }
     Ok(())
@@ -86,6 +93,10 @@ fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
 
 /// Reads pages until the end of the list or `--limit`.
 pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Value>, Failure> {
+    Ok(list(client, args).await?.segments)
+}
+
+async fn list(client: &Client, args: &SegmentsArgs) -> Result<Listing, Failure> {
     let most = args.limit.unwrap_or(u64::MAX);
     let mut segments = Vec::new();
     let mut cursor: Option<String> = None;
@@ -113,7 +124,10 @@ pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Valu
         segments.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         let done = segments.len() as u64 >= most || page.next.is_none();
         if done {
-            return Ok(segments);
+            return Ok(Listing {
+                segments,
+                covered: page.covered,
+            });
         }
         // An empty page with a next cursor, or an unchanged cursor, would loop forever.
         if received == 0 || page.next == cursor {

@@ -9,6 +9,7 @@ use warp::reply::Response;
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -49,6 +50,8 @@ pub(super) struct CountResponse<'a> {
     stale: bool,
     /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
     known: bool,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
@@ -69,7 +72,8 @@ async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response
         None => app.counts().get(&segment, window, fresh).await?,
     };
     let known = answer.count.users > 0 || app.knows(&segment).await;
-    let document = document(&segment, &answer, known, app.clock().now());
+    let covered = CoveredFields::of(&app, window, answer.count.as_of);
+    let document = document(&segment, &answer, known, covered, app.clock().now());
     app.metrics().counts.age.observe(document.age_seconds);
     Ok(json(&document))
 }
@@ -78,6 +82,7 @@ fn document<'a>(
     segment: &'a Segment,
     answer: &CountResult,
     known: bool,
+    covered: CoveredFields,
     now: Timestamp,
 ) -> CountResponse<'a> {
     // Millisecond precision: finer digits would only be noise.
@@ -93,6 +98,7 @@ fn document<'a>(
         source: answer.source.as_str(),
         stale: answer.stale,
         known,
+        covered,
     }
 }
 
@@ -112,7 +118,8 @@ fn describe() -> Described {
         "The count.",
         serde_json::json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
-            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true
+            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE])

@@ -3,6 +3,7 @@
 
 mod admin;
 mod count;
+mod coverage;
 mod docs;
 pub(super) mod events;
 pub(super) mod health;
@@ -32,7 +33,7 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 19] = [
+static ALL: [&Resource; 20] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -41,6 +42,7 @@ static ALL: [&Resource; 19] = [
     &users::USER,
     &admin::REFRESH,
     &admin::ARCHIVE,
+    &coverage::COVERAGE,
     &health::HEALTH,
     &health::READY,
     &metrics::METRICS,
@@ -77,6 +79,7 @@ impl Routes {
         closing: CancellationToken,
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
+        app.coverage().begin_recording();
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
@@ -86,6 +89,7 @@ impl Routes {
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
             (&admin::ARCHIVE, admin::archive_handler(app)),
+            (&coverage::COVERAGE, coverage::handler(app)),
             (&docs::OPENAPI, docs::document_handler()),
             (&docs::DOCS, docs::page_handler()),
             (&docs::FILE, docs::file_handler()),

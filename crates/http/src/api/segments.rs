@@ -10,6 +10,7 @@ use warp::reply::{Reply, Response};
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::cursor::{Cursor, Sort};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
@@ -43,6 +44,8 @@ pub(super) struct SegmentsResponse<'a> {
     /// The `cursor` of the next page; null after the last.
     #[schema(required)]
     next: Option<String>,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// A segment and its count.
@@ -109,7 +112,10 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
         // The list is sorted by name already, and the sort is stable.
         list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
     }
-    Ok(json(&page(&list, window, sort, after.as_ref(), limit)))
+    let counts = list.iter().filter_map(|listed| listed.count.as_ref());
+    let covered = CoveredFields::of_all(app, window, counts);
+    let page = page(&list, window, sort, after.as_ref(), limit, covered);
+    Ok(json(&page))
 }
 
 /// The sort key by users. A segment without a count comes last.
@@ -123,6 +129,7 @@ fn page<'a>(
     sort: Sort,
     after: Option<&Cursor>,
     limit: usize,
+    covered: CoveredFields,
 ) -> SegmentsResponse<'a> {
     let start = after.map_or(0, |cursor| {
         list.partition_point(|listed| !cursor.is_before(&listed.segment, users(listed)))
@@ -144,6 +151,7 @@ fn page<'a>(
         segments: list[start..end].iter().map(entry).collect(),
         window_seconds: window.seconds(),
         next,
+        covered,
     }
 }
 
@@ -164,7 +172,8 @@ fn describe() -> Described {
         "A page of segments.",
         serde_json::json!({
             "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false}],
-            "window_seconds": 1_209_600, "next": null
+            "window_seconds": 1_209_600, "next": null,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
     )
     .fails(&[codes::INVALID_PARAMETER, codes::INVALID_WINDOW, codes::UNAVAILABLE])
@@ -175,7 +184,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use domain::{Count, Segment, TimeFrame};
+    use domain::{Count, Covered, Segment, TimeFrame};
 
     fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Listed> {
         let as_of = Timestamp::UNIX_EPOCH;
@@ -204,7 +213,8 @@ mod tests {
         let minute = Duration::from_secs(60);
         let frame = TimeFrame::new(minute, minute, minute).unwrap();
         let list: Vec<_> = list.iter().collect();
-        page(&list, frame.full_window(), sort, after, limit)
+        let covered = Covered::default().into();
+        page(&list, frame.full_window(), sort, after, limit, covered)
     }
 
     fn walk(sort: Sort, list: &[Listed], limit: usize) -> Vec<String> {

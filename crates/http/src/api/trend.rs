@@ -10,6 +10,7 @@ use warp::reply::Response;
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -42,6 +43,8 @@ pub(super) struct TrendResponse<'a> {
     points: Vec<Point>,
     /// False if no pair was received within the configured window and no point is kept: perhaps the name is misspelled.
     known: bool,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// A past count.
@@ -86,6 +89,7 @@ async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response
         window_seconds: window.seconds(),
         points: counts.iter().map(point).collect(),
         known: !counts.is_empty() || app.knows(&segment).await,
+        covered: CoveredFields::of_all(&app, window, counts.iter()),
     }))
 }
 
@@ -127,7 +131,8 @@ fn describe() -> Described {
         "The points, oldest first.",
         serde_json::json!({
             "segment": "sports", "window_seconds": 1_209_600,
-            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true
+            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
     )
     .fails(&[

@@ -1,0 +1,47 @@
+//! Since when numbers are complete: two members of every answer with numbers.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::reply::rfc3339_or_null;
+use domain::{Count, Covered, Timestamp, Window};
+use engine::Headcount;
+
+/// Since when there is every pair, and whether the numbers therefore include all of them. Flattened into an answer.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = Covered)]
+pub(crate) struct CoveredFields {
+    /// The store has every pair that was seen since then. Null while it is not known.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    covered_since: Option<Timestamp>,
+    /// False if that is later than the start of the window, so that users may be missing.
+    complete: bool,
+}
+
+impl CoveredFields {
+    /// Those of a count over `window` as of `as_of`.
+    pub(crate) fn of(app: &Headcount, window: Window, as_of: Timestamp) -> Self {
+        app.coverage().of(window, as_of).into()
+    }
+
+    /// Those of many counts together; of none, what holds now.
+    pub(crate) fn of_all<'a>(
+        app: &Headcount,
+        window: Window,
+        counts: impl Iterator<Item = &'a Count>,
+    ) -> Self {
+        let covered = counts.map(|count| app.coverage().of(window, count.as_of));
+        let together = covered.reduce(Covered::and);
+        together.unwrap_or_else(|| app.covered(window)).into()
+    }
+}
+
+impl From<Covered> for CoveredFields {
+    fn from(covered: Covered) -> Self {
+        Self {
+            covered_since: covered.since,
+            complete: covered.complete,
+        }
+    }
+}
