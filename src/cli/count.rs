@@ -1,4 +1,4 @@
-//! `headcount count SEGMENT`.
+//! `headcount count SEGMENT` and `headcount count --expr EXPRESSION`.
 
 use serde::Deserialize;
 
@@ -9,6 +9,7 @@ use super::coverage::Covered;
 use super::output::{grouped, note, print, print_json, sanitized};
 use super::variables::Variables;
 use domain::text::duration_text;
+use domain::{Expression, Segment};
 
 /// The fields of a count response that are displayed.
 #[derive(Deserialize)]
@@ -24,6 +25,9 @@ struct CountResponse {
     known: Option<bool>,
     #[serde(flatten)]
     covered: Covered,
+    /// Names in the expression that the service has never seen.
+    #[serde(default)]
+    unknown: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -38,7 +42,8 @@ struct Named {
 }
 
 pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Failure> {
-    let segment = valid(&args.segment)?;
+    // Before the service is asked, so that a mistake is told without one.
+    let asked = Asked::new(&args)?;
     let client = Client::new(&args.target, variables)?;
     let mut query = Vec::new();
     if let Some(window) = &args.window {
@@ -47,20 +52,62 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
     if args.fresh {
         query.push(("fresh", "true"));
     }
-    let document = client.get_of(&segment, "count", &query).await?;
+    let document = match &asked {
+        Asked::Segment(segment) => client.get_of(segment, "count", &query).await?,
+        Asked::Set(expression) => {
+            let expression = expression.to_string();
+            query.push(("expr", &expression));
+            client.get(&["v1", "count"], &query).await?
+        }
+    };
     let response =
         CountResponse::deserialize(&document).map_err(|error| client.unexpected(&error))?;
     match args.json {
         true => print_json(&document)?,
-        false => print(&sentence(segment.as_str(), &response))?,
+        false => print(&sentence(&asked.to_string(), &response))?,
     }
     if let Some(remark) = response.covered.remark() {
         note(&remark);
     }
-    if response.users == 0 && response.known != Some(true) {
-        note_never_seen(&client, segment.as_str(), response.known).await;
+    match &asked {
+        Asked::Segment(segment) if response.users == 0 && response.known != Some(true) => {
+            note_never_seen(&client, segment.as_str(), response.known).await;
+        }
+        Asked::Segment(_) => {}
+        Asked::Set(_) => {
+            for name in &response.unknown {
+                note_never_seen(&client, name, Some(false)).await;
+            }
+        }
     }
     Ok(())
+}
+
+/// What is counted.
+enum Asked {
+    Segment(Segment),
+    Set(Expression),
+}
+
+impl Asked {
+    fn new(args: &CountArgs) -> Result<Self, Failure> {
+        match (&args.segment, &args.expr) {
+            (Some(segment), _) => Ok(Self::Segment(valid(segment)?)),
+            (None, Some(text)) => Expression::parse(text)
+                .map(Self::Set)
+                .map_err(|error| Failure::usage(error.to_string())),
+            (None, None) => Err(Failure::usage("give a segment, or a set with --expr")),
+        }
+    }
+}
+
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Segment(segment) => f.write_str(segment.as_str()),
+            Self::Set(expression) => expression.fmt(f),
+        }
+    }
 }
 
 /// Notes that `segment` was never seen, and suggests a similar name: a mistyped name has the valid count 0.
@@ -143,6 +190,7 @@ mod tests {
             stale,
             known: Some(users > 0),
             covered: Covered::deserialize(serde_json::json!({})).unwrap(),
+            unknown: Vec::new(),
         }
     }
 

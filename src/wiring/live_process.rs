@@ -7,12 +7,14 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
-use domain::{Count, Membership, Segment, TimeFrame, Timestamp, UserId, Window};
+use domain::{Count, Expression, Membership, Segment, TimeFrame, Timestamp, UserId, Window};
 use engine::{At, Comparison, LiveProcess};
 
 /// A reader has other sources, which are slower by less than this.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longer than a process takes for any answer about sets of users.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(12);
 /// A comparison of all segments may take long.
 const COMPARISON_TIMEOUT: Duration = Duration::from_mins(30);
 /// The largest page of segments.
@@ -31,6 +33,16 @@ struct CountDocument {
     #[serde(deserialize_with = "instant")]
     as_of: Timestamp,
     source: String,
+}
+
+impl CountDocument {
+    /// The count, if it is of the replica.
+    fn live(self) -> Option<Count> {
+        (self.source == "live").then_some(Count {
+            users: self.users,
+            as_of: self.as_of,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -124,10 +136,16 @@ impl LiveProcess for HttpLiveProcess {
         // In the query a name needs no care.
         let query = [("segment", segment.as_str()), ("window", &seconds(window))];
         let document: CountDocument = self.get(at, "/v1/segments/-/count", &query).await?;
-        (document.source == "live").then_some(Count {
-            users: document.users,
-            as_of: document.as_of,
-        })
+        document.live()
+    }
+
+    async fn count_set(&self, at: &At, expression: &Expression, window: Window) -> Option<Count> {
+        let (expr, window) = (expression.to_string(), seconds(window));
+        let request = self
+            .request(at, Method::GET, "/v1/count")
+            .query(&[("expr", &expr), ("window", &window)])
+            .timeout(QUESTION_TIMEOUT);
+        received::<CountDocument>(request).await?.live()
     }
 
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>> {

@@ -75,6 +75,8 @@ fn invalid_arguments_and_settings_exit_with_2() {
         &["frobnicate"][..],
         &["count"],
         &["count", ""],
+        &["count", "--expr", "news AND"],
+        &["count", "x", "--expr", "news"],
         &["count", "x", "--url", "ftp://x"],
         &["check-config", "--window", "13 parsecs"],
         &["check-config", "--config", "missing.toml"],

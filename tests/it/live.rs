@@ -109,6 +109,19 @@ async fn a_count_includes_every_pair_that_was_accepted() {
         (&210.into(), &"live".into())
     );
 
+    for (expr, users) in [
+        ("news%20OR%20sports", 910),
+        ("*%20NOT%20news", 210),
+        ("news%20AND%20sports", 0),
+    ] {
+        let set = service.get(&format!("/v1/count?expr={expr}&fresh")).await;
+        assert_eq!(
+            (&set["users"], &set["source"]),
+            (&users.into(), &"live".into()),
+            "{expr}"
+        );
+    }
+
     // A restart after a crash reads nothing from the store again.
     service.kill();
     let service = live(&url, directory.path()).await;
@@ -138,6 +151,8 @@ async fn a_count_includes_every_pair_that_was_accepted() {
     let without =
         Service::start(tempfile::tempdir().unwrap().path(), &settings_at(&url, &[])).await;
     assert_eq!(without.fresh_count("sports").await, 250);
+    let (status, _) = without.try_get("/v1/count?expr=news%20OR%20sports").await;
+    assert_eq!(status, 501);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -243,6 +243,18 @@ async fn a_misspelled_segment_is_reported_as_never_seen() {
         run.err,
         "`gardening` was never seen; `headcount segments` lists the known segments\n"
     );
+    let run = run_with_url(&["count", "--expr", "(sports OR spotrs) NOT cars"]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(
+        run.out
+            .starts_with("(sports OR spotrs) AND NOT cars: 1 user in the last 14d"),
+        "{run:?}"
+    );
+    assert_eq!(
+        run.err,
+        "`spotrs` was never seen: did you mean `sports`?\n\
+         `cars` was never seen; `headcount segments` lists the known segments\n"
+    );
     let run = run_with_url(&["segments", "--prefix", "x"]);
     assert_eq!(
         (run.code, run.err.as_str()),

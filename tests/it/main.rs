@@ -73,6 +73,7 @@ mod refresh_groups;
 mod refresher;
 mod segment_notes;
 mod serve;
+mod sets;
 mod startup;
 mod store_equivalence;
 mod supervision;

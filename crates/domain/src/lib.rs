@@ -15,6 +15,7 @@ pub mod expression;
 pub mod feed;
 mod fingerprint_key;
 mod hidden;
+pub mod overlap;
 pub mod percent;
 pub mod published;
 mod reach;

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use domain::{Count, Membership, Segment, UserId, Window};
+use domain::{Count, Expression, Membership, Segment, UserId, Window};
 
 /// Asks a live process. `None` is every failure: the caller has other sources.
 #[async_trait]
 pub trait LiveProcess: Send + Sync + std::fmt::Debug {
     /// The count of a segment over any window.
     async fn count(&self, at: &At, segment: &Segment, window: Window) -> Option<Count>;
+
+    /// The number of users in the set that `expression` means, over any window.
+    async fn count_set(&self, at: &At, expression: &Expression, window: Window) -> Option<Count>;
 
     /// Every segment with users, sorted by name.
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>>;

@@ -10,8 +10,8 @@ use futures::stream::BoxStream;
 
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
-    UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, Timestamp,
+    TrendPoint, UserId, Window,
 };
 use telemetry::Metrics;
 
@@ -84,6 +84,16 @@ impl PairStore for ObservedStore {
 
     fn count_now(&self, segment: &Segment, window: Window, as_of: Timestamp) -> Option<Count> {
         self.inner.count_now(segment, window, as_of)
+    }
+
+    async fn count_set(
+        &self,
+        expression: &Expression,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        let counted = self.inner.count_set(expression, window, as_of);
+        self.observe("count_set", counted).await
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {

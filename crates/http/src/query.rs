@@ -8,7 +8,7 @@ use warp::{Filter, Rejection};
 use super::parse::{self, parse_instant};
 use super::problem::Problem;
 use domain::text::nearest;
-use domain::{Segment, TimeFrame, Timestamp, Window};
+use domain::{Expression, Segment, TimeFrame, Timestamp, Window};
 
 /// The decoded query parameters of a request, in order.
 #[derive(Debug, Default)]
@@ -114,6 +114,18 @@ impl Query {
         Segment::new(text)
             .map(Some)
             .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
+    }
+
+    /// A set expression.
+    pub(super) fn expression(&self, name: &str) -> Result<Expression, Problem> {
+        let Some(text) = self.text(name)? else {
+            let detail = "is missing: write a set of segments, such as `news AND sports`, or * for everybody";
+            return Err(Problem::invalid_parameter(name, detail));
+        };
+        Expression::parse(text).map_err(|error| {
+            Problem::bad_request("invalid_expression", error.to_string())
+                .member("position", error.position)
+        })
     }
 
     /// Segments: the parameter may be repeated, up to `maximum` times.

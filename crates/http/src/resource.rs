@@ -59,6 +59,8 @@ pub(super) enum Names {
     InPath(usize),
     /// In its `segment` parameters. Without one the request is about all segments.
     InQuery,
+    /// In its `expr` parameter.
+    InExpression,
     /// In its body or response: the handler accepts or returns only segments within the caller's reach.
     Filtered,
     /// Nowhere: it is about all segments at once.

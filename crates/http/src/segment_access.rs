@@ -33,6 +33,17 @@ pub(super) fn check(names: Names, uri: &Uri, reach: &Reach) -> Result<(), Proble
             // Without a name the request is about all segments.
             named.peek().is_some() && named.all(|(_, name)| reach.covers(&name))
         }
+        Names::InExpression => {
+            let query = Query::parse(uri.query().unwrap_or_default());
+            query.expression("expr").ok().is_none_or(|expression| {
+                // The complement of a set is about all segments.
+                !expression.needs_every_segment()
+                    && expression
+                        .segments()
+                        .into_iter()
+                        .all(|segment| reach.covers(segment.as_str()))
+            })
+        }
         Names::Everything => false,
     };
     match is_within {
@@ -64,6 +75,17 @@ mod tests {
             ("GET", "/segments/-?segment=yours", false),
             ("GET", "/v1/segments/-/count", false),
             ("GET", "/segments/mine%2Fa", true),
+            (
+                "GET",
+                "/v1/count?expr=mine%2Fa+AND+mine%2Fb+NOT+mine%2Fc",
+                true,
+            ),
+            ("GET", "/v1/count?expr=mine%2Fa+AND+yours", false),
+            ("GET", "/v1/count?expr=mine%2Fa+NOT+yours", false),
+            ("GET", "/v1/count?expr=*", false),
+            ("GET", "/v1/count?expr=*+NOT+mine%2Fa", false),
+            ("GET", "/v1/count?expr=mine%2Fa&expr=yours", true),
+            ("GET", "/v1/count?expr=mine%2Fa+AND", true),
             ("GET", "/v1/segments", true),
             ("POST", "/v1/pairs", true),
             ("GET", "/v1/events", true),

@@ -10,7 +10,7 @@ pub const FINGERPRINT_BITS: u32 = 48;
 /// The top 48 bits of a keyed 64-bit hash of a user id.
 ///
 /// `Debug` hides the value, because it identifies a user within one data directory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
@@ -53,7 +53,7 @@ impl fmt::Debug for Fingerprint {
 /// A fingerprint and the low 16 bits of a slot in one word; ordered by fingerprint first.
 ///
 /// A base determines the slot that the 16 bits mean: the latest slot at or before the base that ends in these bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Entry(u64);
 
 impl Entry {

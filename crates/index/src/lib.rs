@@ -9,12 +9,20 @@
 //!
 //! Layout: [`Index`] maps names to [`shared::Shared`] (a lock per segment), which holds
 //! [`members::Members`]: [`pages::Pages`] of sorted entries and a [`tally::Tally`] of users per slot.
+//!
+//! [`set`] counts sets of users, [`overlap`] the users in common of all pairs of segments. Both walk through the pages of many
+//! segments in step, with a [`reader::Reader`].
 
 mod directory;
 mod entry;
+mod grouping;
+#[cfg(test)]
+mod histories;
 mod members;
+mod overlap;
 mod page;
 mod pages;
+mod reader;
 mod ring;
 mod set;
 mod shared;
@@ -34,6 +42,7 @@ use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 use members::Members;
+pub use overlap::{Between, MAX_OVERLAP_SEGMENTS, OverlapError, OverlapRings, Overlaps};
 pub use set::{Cancelled, SetCount};
 use shared::Shared;
 use sweep::Cursor;

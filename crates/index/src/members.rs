@@ -285,4 +285,10 @@ impl InWindow {
     pub(super) fn holds(self, entry: Entry) -> bool {
         self.frame.age(entry) < self.ages
     }
+
+    /// How many slots before `as_of` an entry is; 0 if it is after it.
+    pub(super) fn age(self, entry: Entry, as_of: u64) -> u32 {
+        let after = u32::try_from(self.frame.head.saturating_sub(as_of)).unwrap_or(u32::MAX);
+        self.frame.age(entry).saturating_sub(after)
+    }
 }

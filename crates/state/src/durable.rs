@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::snapshot::{self, Snapshot};
 use super::snapshotter::Snapshotter;
-use super::{State, identity, load};
+use super::{Questions, State, identity, load};
 use domain::store::StoreError;
 use domain::{FingerprintKey, TimeFrame};
 use wal::{Disk, LockedDir, Log, LogError, LogObserver, LogOptions, Recovery, Start, file_numbers};
@@ -36,6 +36,7 @@ pub struct DurableState {
     state: Arc<State>,
     log: Arc<Log>,
     snapshotter: Snapshotter,
+    questions: Questions,
 }
 
 impl DurableState {
@@ -77,6 +78,7 @@ impl DurableState {
         )?;
         Ok(Self {
             key,
+            questions: Questions::new(Arc::clone(&state)),
             state,
             log,
             snapshotter,
@@ -96,6 +98,11 @@ impl DurableState {
     /// The log of the changes.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// Answers questions that take a walk over the index.
+    pub fn questions(&self) -> &Questions {
+        &self.questions
     }
 
     /// Takes snapshots.

@@ -14,6 +14,7 @@ mod following;
 mod fuzz;
 mod identity;
 mod load;
+mod questions;
 mod record;
 mod snapshot;
 mod snapshotter;
@@ -23,6 +24,7 @@ mod trends;
 pub use durable::{DurableOptions, DurableState};
 pub use encode::{check_received, no_later_than, of_user, received, records, stored};
 pub use following::{Following, Reached};
+pub use questions::Questions;
 pub use record::{
     batch, covered, differing, differing_segment, erased, erasure, forget, join, position,
     property, reset, split, trend,

@@ -107,7 +107,11 @@ pub(in crate::cli) struct Target {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CountArgs {
     /// The segment's name
-    pub(in crate::cli) segment: String,
+    #[arg(required_unless_present = "expr", conflicts_with = "expr")]
+    pub(in crate::cli) segment: Option<String>,
+    /// Count the users of a set of segments, such as 'news AND (sports OR "front page") NOT cars'; * is everybody
+    #[arg(long)]
+    pub(in crate::cli) expr: Option<String>,
     /// Count over this window, such as 7d [default: the service's]
     #[arg(long)]
     pub(in crate::cli) window: Option<String>,

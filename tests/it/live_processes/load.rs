@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::Timestamp;
 use parking_lot::Mutex;
+use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -222,6 +223,7 @@ pub async fn expect_exact(site: &Site, ledger: &Mutex<Ledger>) -> u64 {
 pub async fn expect_exact_once_compared(site: &Site, ledger: &Mutex<Ledger>) -> u64 {
     site.wait_until_live().await;
     let healed = site.compare().await;
+    let mut all = Vec::new();
     for (segment, name) in SEGMENTS.into_iter().enumerate() {
         let stored = site.stored(name).await;
         expect_same(&ledger.lock(), segment, &stored);
@@ -234,8 +236,41 @@ pub async fn expect_exact_once_compared(site: &Site, ledger: &Mutex<Ledger>) -> 
                 ledger.lock().statuses()
             );
         }
+        all.push(stored);
     }
+    expect_sets(site, &all).await;
     healed
+}
+
+/// Checks counts of sets of the segments with these users, which services ask of the live process.
+async fn expect_sets(site: &Site, users: &[BTreeSet<String>]) {
+    let [news, front_page, sports] = users else {
+        panic!("{} segments", users.len());
+    };
+    let both = front_page & news;
+    for (expr, users) in [
+        ("news AND \"front page\"", both.len()),
+        (
+            "(news OR sports) NOT \"front page\"",
+            (&(news | sports) - front_page).len(),
+        ),
+        ("news AND sports AND \"front page\"", (&both & sports).len()),
+    ] {
+        let url = Url::parse_with_params("http://service/", [("expr", expr)]).unwrap();
+        for role in &site.services {
+            let path = format!("/v1/count?{}&fresh", url.query().unwrap());
+            let count = poll(async || {
+                let (status, count) = role.service.try_get(&path).await;
+                (status == 200).then_some(count)
+            })
+            .await;
+            assert_eq!(
+                (&count["source"], &count["users"]),
+                (&json!("live"), &json!(users)),
+                "{count}"
+            );
+        }
+    }
 }
 
 /// Checks that InfluxDB has every user of a segment who was accepted, and nobody who was not sent.

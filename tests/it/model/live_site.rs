@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::feed::model::ModelFeed;
 use domain::published::model::ModelPublished;
-use domain::{Clock, Count, Membership, Segment, UserId, Window};
+use domain::{Clock, Count, Expression, Membership, Segment, UserId, Window};
 use engine::counts::Source;
 use engine::refresher::{Outcome, Skip};
 use engine::{At, Comparison, Headcount, LiveParts, LiveProcess, OwedLog};
@@ -116,6 +116,15 @@ impl LiveProcess for Processes {
     async fn count(&self, at: &At, segment: &Segment, window: Window) -> Option<Count> {
         let count = async |headcount: Arc<Headcount>| {
             let counted = headcount.counts().get(segment, window, false).await.ok()?;
+            (counted.source == Source::Live).then_some(counted.count)
+        };
+        self.ask(at, PATIENCE, count).await
+    }
+
+    async fn count_set(&self, at: &At, expression: &Expression, window: Window) -> Option<Count> {
+        let count = async |headcount: Arc<Headcount>| {
+            let counts = headcount.counts();
+            let counted = counts.get_set(expression, window, false).await.ok()?;
             (counted.source == Source::Live).then_some(counted.count)
         };
         self.ask(at, PATIENCE, count).await

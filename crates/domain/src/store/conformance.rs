@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::{PROPERTY_NAME_BYTES, PROPERTY_VALUE_BYTES, PairStore, StoreError};
 use crate::{
-    Batch, BatchBuilder, Count, Erasure, Segment, Slot, TimeFrame, Timestamp, TrendPoint, UserId,
-    Window,
+    Batch, BatchBuilder, Count, Erasure, Expression, Segment, Slot, TimeFrame, Timestamp,
+    TrendPoint, UserId, Window,
 };
 
 /// Creates empty stores for the checks.
@@ -66,6 +66,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_windows(factory).await;
     check_hostile_names(factory).await;
     check_count_many(factory).await;
+    check_sets(factory).await;
     check_memberships_and_forget(factory).await;
     check_erasure_notes(factory).await;
     check_fingerprint_key(factory).await;
@@ -459,6 +460,48 @@ async fn check_counts_of(
             assert!(count.as_of >= now, "{segment} as of an earlier instant");
             let alone = users(store, segment.as_str(), window, now).await;
             assert_eq!(count.users, alone, "users of {segment} over {window:?}");
+        }
+    }
+}
+
+/// A store that counts sets of users counts every user once, as of the window; another one says that it does not.
+pub async fn check_sets(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let slot = frame.resolution().slot_of(now);
+    let seen = [
+        ("u1", "a", slot),
+        ("u2", "a", back(slot, 30)),
+        ("u2", "two words", slot),
+        ("u3", "two words", slot),
+        ("u3", "c", back(slot, 30)),
+        ("u4", "c", slot),
+        ("u4", "a", slot),
+    ];
+    store.record(&batch(seen)).await.unwrap();
+    let counts = async |text: &str, window| {
+        let expression = Expression::parse(text).unwrap();
+        store.count_set(&expression, window, now).await
+    };
+    let (full, short) = (frame.full_window(), minutes(10, &frame));
+    if let Err(StoreError::Unsupported(_)) = counts("*", full).await {
+        return;
+    }
+    for (text, in_full, in_short) in [
+        ("a", 3, 2),
+        ("*", 4, 4),
+        ("unknown", 0, 0),
+        ("a AND \"two words\"", 1, 0),
+        ("a OR \"two words\"", 4, 4),
+        ("a NOT \"two words\"", 2, 2),
+        ("NOT a", 1, 2),
+        ("a AND (c OR \"two words\") NOT unknown", 2, 1),
+    ] {
+        for (window, users) in [(full, in_full), (short, in_short)] {
+            let count = counts(text, window).await.unwrap();
+            assert_eq!(count.users, users, "{text} over {} s", window.seconds());
+            assert!(count.as_of >= now);
         }
     }
 }

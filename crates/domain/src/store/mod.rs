@@ -21,8 +21,8 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::{
-    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
-    UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, Timestamp,
+    TrendPoint, UserId, Window,
 };
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
@@ -90,6 +90,20 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// supports it; every other store always returns `None`.
     fn count_now(&self, _segment: &Segment, _window: Window, _as_of: Timestamp) -> Option<Count> {
         None
+    }
+
+    /// The number of distinct users over `window` in the set that `expression` means. A user who is written or erased
+    /// meanwhile may be counted as before or as after that. A segment without users is an empty set. A store that does
+    /// not have all users in memory always returns [`StoreError::Unsupported`].
+    async fn count_set(
+        &self,
+        _expression: &Expression,
+        _window: Window,
+        _as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        Err(StoreError::Unsupported(
+            "it does not have the users of all segments in memory",
+        ))
     }
 
     /// The segments that have at least one user in the full window, without duplicates, sorted by name.

@@ -2,6 +2,7 @@
 
 mod list;
 mod load;
+mod questions;
 mod result;
 mod sample;
 mod timeouts;

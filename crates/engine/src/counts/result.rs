@@ -1,7 +1,7 @@
 //! The result of a read: a count, its source, and how current it is.
 
 use domain::store::StoreError;
-use domain::{Count, Segment, Window};
+use domain::{Count, Segment, Timestamp, Window};
 
 /// A count, its source, and how current it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,14 @@ impl Source {
 }
 
 impl CountResult {
+    /// How long before `now` the count was exact, in seconds. Millisecond precision: finer digits would only be noise.
+    pub fn age_at(&self, now: Timestamp) -> f64 {
+        let age = now
+            .as_millisecond()
+            .saturating_sub(self.count.as_of.as_millisecond());
+        age.max(0) as f64 / 1000.0
+    }
+
     /// A count of a live store. It includes every acknowledged pair.
     pub(super) fn live(count: Count, window: Window) -> Self {
         Self {

@@ -26,8 +26,8 @@ use crate::sweeper;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{
-    Clock, Covered, InvalidSegment, InvalidWindow, Membership, Segment, TimeFrame, Timestamp,
-    TrendPoint, UserId, Window,
+    Clock, Covered, Expression, InvalidExpression, InvalidSegment, InvalidWindow, Membership,
+    Segment, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use supervisor::Supervisor;
 use telemetry::Metrics;
@@ -87,6 +87,9 @@ pub enum EstimateError {
     /// The segment name is invalid.
     #[error(transparent)]
     Segment(#[from] InvalidSegment),
+    /// The expression is invalid.
+    #[error(transparent)]
+    Expression(#[from] InvalidExpression),
     /// The duration is not a valid window.
     #[error(transparent)]
     Window(#[from] InvalidWindow),
@@ -129,6 +132,16 @@ impl Headcount {
         self.estimate_in(segment, self.frame.window(window)?).await
     }
 
+    /// The number of distinct users in a set of segments over the configured window, such as
+    /// `news AND (sports OR "front page") NOT cars`. See [`domain::expression`] for what can be written.
+    pub async fn estimate_set(&self, expression: &str) -> Result<u64, EstimateError> {
+        let expression = Expression::parse(expression)?;
+        let window = self.frame.full_window();
+        let result = self.counts.get_set(&expression, window, false).await;
+        let result = result.map_err(CountError)?;
+        Ok(result.count.users)
+    }
+
     async fn estimate_in(&self, segment: &str, window: Window) -> Result<u64, EstimateError> {
         let result = self
             .counts
@@ -157,6 +170,12 @@ impl Headcount {
     pub async fn knows(&self, segment: &Segment) -> bool {
         let listed_by_cache = async { self.cache.knows(segment).await.unwrap_or(false) };
         self.ingest.knows(segment) || (!self.is_live() && listed_by_cache.await)
+    }
+
+    /// Whether the segment has users, or any instance recently received pairs of it.
+    pub async fn has_seen(&self, segment: &Segment) -> bool {
+        let counted = self.counts.get_now(segment, self.frame.full_window());
+        counted.is_some_and(|counted| counted.count.users > 0) || self.knows(segment).await
     }
 
     /// The read path.

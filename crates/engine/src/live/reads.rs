@@ -6,7 +6,8 @@ use tokio::time::timeout;
 
 use super::{Live, Side};
 use crate::live_process::{At, Comparison};
-use domain::{Count, Membership, Segment, UserId, Window};
+use domain::store::StoreError;
+use domain::{Count, Expression, Membership, Segment, UserId, Window};
 use live::view::{CurrentTick, View};
 
 /// How long a fresh count waits until the counts include everything. It usually waits for one poll and one tick.
@@ -42,6 +43,41 @@ impl Live {
 
     /// A count that includes everything that was answered before this call. Waits at most two seconds.
     pub(crate) async fn count_fresh(&self, segment: &Segment, window: Window) -> Option<Count> {
+        self.wait_until_fresh().await?;
+        match self.count(segment, window) {
+            Some(count) => Some(count),
+            None => self.ask_count(segment, window).await,
+        }
+    }
+
+    /// The number of users in the set that `expression` means; `None` if that is not known now. A `fresh` count includes
+    /// everything that was answered before this call.
+    pub(crate) async fn count_set(
+        &self,
+        expression: &Expression,
+        window: Window,
+        fresh: bool,
+    ) -> Result<Option<Count>, StoreError> {
+        if fresh && self.wait_until_fresh().await.is_none() {
+            return Ok(None);
+        }
+        match &self.side {
+            Side::Host(host) => match host.replica() {
+                Some(replica) => replica.count_set(expression, window).await,
+                None => Ok(None),
+            },
+            Side::Reader { view, process } => {
+                // The process itself knows which segments it has not read from the store yet.
+                let Some(at) = self.at_if(view, |_| true) else {
+                    return Ok(None);
+                };
+                Ok(process.count_set(&at, expression, window).await)
+            }
+        }
+    }
+
+    /// Waits at most two seconds until counts include everything that was answered before this call.
+    async fn wait_until_fresh(&self) -> Option<()> {
         let waiting = async {
             let now = self.sources.feed_now().await.ok()?;
             match &self.side {
@@ -50,11 +86,7 @@ impl Live {
             }
             Some(())
         };
-        timeout(FRESH_TIMEOUT, waiting).await.ok()??;
-        match self.count(segment, window) {
-            Some(count) => Some(count),
-            None => self.ask_count(segment, window).await,
-        }
+        timeout(FRESH_TIMEOUT, waiting).await.ok()?
     }
 
     /// Every segment with users, sorted by name; `None` if that is not known now.

@@ -85,16 +85,12 @@ fn document<'a>(
     covered: CoveredFields,
     now: Timestamp,
 ) -> CountResponse<'a> {
-    // Millisecond precision: finer digits would only be noise.
-    let age = now
-        .as_millisecond()
-        .saturating_sub(answer.count.as_of.as_millisecond());
     CountResponse {
         segment: segment.as_str(),
         users: answer.count.users,
         window_seconds: answer.window.seconds(),
         as_of: answer.count.as_of,
-        age_seconds: age.max(0) as f64 / 1000.0,
+        age_seconds: answer.age_at(now),
         source: answer.source.as_str(),
         stale: answer.stale,
         known,

@@ -10,6 +10,7 @@ pub(super) mod health;
 mod metrics;
 mod pairs;
 mod segments;
+mod set_count;
 mod trend;
 mod users;
 
@@ -37,6 +38,7 @@ static ALL: [&Resource; 20] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
+    &set_count::SET_COUNT,
     &trend::TREND,
     &events::EVENTS,
     &users::USER,
@@ -84,6 +86,7 @@ impl Routes {
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app)),
             (&trend::TREND, trend::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
@@ -108,6 +111,7 @@ impl Routes {
         let mut routes = vec![
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app)),
             (&users::USER, users::reading_handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
         ];

@@ -29,6 +29,17 @@ pub(crate) const INVALID_SEGMENT: Code = code(
     "invalid_segment",
     "the segment is not a valid segment name",
 );
+pub(crate) const INVALID_EXPRESSION: Code = code(
+    400,
+    "invalid_expression",
+    "the set expression has a mistake at the character `position`, from 1; `detail` says what would be right",
+);
+/// The code of questions about sets of users.
+pub(crate) const NO_SETS: Code = code(
+    501,
+    "unsupported",
+    "neither the store nor live counts have the users of all segments in memory",
+);
 pub(crate) const INVALID_USER_ID: Code = code(400, "invalid_user_id", "the user id is not valid");
 pub(crate) const INVALID_WINDOW: Code = code(
     400,

@@ -42,6 +42,20 @@ pub(crate) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
     in_path("file", "A file of the viewer.", one_of(names))
 }
 
+pub(crate) fn expr() -> Parameter {
+    let mut parameter = query(
+        "expr",
+        "A set of segments: names with `AND`, `OR`, `NOT` and parentheses, in capitals. Names with blanks, quotes or \
+         parentheses are written in double quotes. `*` is everybody in any segment. `NOT` binds tighter than `AND`, and \
+         `AND` tighter than `OR`. At most 4,096 bytes, 64 names, and 32 parentheses within each other.",
+        text()
+            .max_length(Some(4096))
+            .examples([json!("\"front page\" AND (news OR sports)")]),
+    );
+    parameter.required = Required::True;
+    parameter
+}
+
 pub(crate) fn window() -> Parameter {
     query(
         "window",

@@ -16,8 +16,9 @@ use domain::Slot;
 use domain::expression::{Expression, Set};
 
 use super::Index;
+use super::reader::Stop;
 use plan::Plan;
-use walk::{Stop, Walk};
+use walk::Walk;
 
 /// The result of [`Index::count_set`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ impl Index {
                 // The plan may lack a segment whose users were in the window and have expired since.
                 continue;
             }
-            let walk = Walk::new(&self.head, &plan, window, as_of, should_stop);
+            let walk = Walk::new(self, &plan, window, as_of, should_stop);
             match walk.count() {
                 Ok(users) => return Ok(SetCount { users, as_of }),
                 Err(Stop::Cancelled) => return Err(Cancelled),

@@ -47,16 +47,9 @@ pub(super) fn append_candidates(
 
 /// The users in both lists.
 pub(super) fn intersect(some: &[Fingerprint], others: &[Fingerprint]) -> Vec<Fingerprint> {
-    let (low, high) = some.split_at(some.len() / 2);
-    let middle = high
-        .first()
-        .map_or(0, |first| others.partition_point(|other| other < first));
-    let (low_others, high_others) = others.split_at(middle);
+    let (mut low, mut high) = Merge::halves(some, others);
     let mut both = vec![Fingerprint::MIN; some.len()];
-    let (low_found, high_found) = both.split_at_mut(low.len());
-    let mut low = Merge::new(low, low_others);
-    let mut high = Merge::new(high, high_others);
-    // Each step waits for the loads of the step before: two halves at once take little longer than one.
+    let (low_found, high_found) = both.split_at_mut(low.some.len());
     while low.is_open() && high.is_open() {
         low.step(low_found);
         high.step(high_found);
@@ -85,14 +78,22 @@ struct Merge<'a> {
 }
 
 impl<'a> Merge<'a> {
-    fn new(some: &'a [Fingerprint], others: &'a [Fingerprint]) -> Self {
-        Self {
+    /// The parts of two lists before and after the middle of the first one. Each step waits for the loads of the step
+    /// before: two halves at once take little longer than one.
+    fn halves(some: &'a [Fingerprint], others: &'a [Fingerprint]) -> (Self, Self) {
+        let (low, high) = some.split_at(some.len() / 2);
+        let middle = high
+            .first()
+            .map_or(0, |first| others.partition_point(|other| other < first));
+        let (low_others, high_others) = others.split_at(middle);
+        let merge = |some, others| Self {
             some,
             others,
             at: 0,
             at_other: 0,
             found: 0,
-        }
+        };
+        (merge(low, low_others), merge(high, high_others))
     }
 
     fn is_open(&self) -> bool {
@@ -107,6 +108,26 @@ impl<'a> Merge<'a> {
         self.found += usize::from(user == other);
         self.at += usize::from(user <= other);
         self.at_other += usize::from(other <= user);
+    }
+
+    /// As [`step`](Self::step), but keeps every user. `found` is as long as both lists together.
+    #[inline(always)]
+    fn step_either(&mut self, found: &mut [Fingerprint]) {
+        let (user, other) = (self.some[self.at], self.others[self.at_other]);
+        found[self.found] = user.min(other);
+        self.found += 1;
+        self.at += usize::from(user <= other);
+        self.at_other += usize::from(other <= user);
+    }
+
+    fn finish_either(&mut self, found: &mut [Fingerprint]) {
+        while self.is_open() {
+            self.step_either(found);
+        }
+        for rest in [&self.some[self.at..], &self.others[self.at_other..]] {
+            found[self.found..self.found + rest.len()].copy_from_slice(rest);
+            self.found += rest.len();
+        }
     }
 }
 
@@ -129,11 +150,22 @@ pub(super) fn without(users: &[Fingerprint], removed: &[Fingerprint]) -> Vec<Fin
     left
 }
 
-/// Sorts a sequence of ascending runs, and removes repeated users.
-pub(super) fn merge_runs(users: &mut Vec<Fingerprint>) {
-    // The stable sort finds the runs and merges them.
-    users.sort();
-    users.dedup();
+/// The users in at least one of two lists.
+pub(super) fn unite(some: &[Fingerprint], others: &[Fingerprint]) -> Vec<Fingerprint> {
+    let (mut low, mut high) = Merge::halves(some, others);
+    let mut either = vec![Fingerprint::MIN; some.len() + others.len()];
+    let (low_found, high_found) = either.split_at_mut(low.some.len() + low.others.len());
+    while low.is_open() && high.is_open() {
+        low.step_either(low_found);
+        high.step_either(high_found);
+    }
+    low.finish_either(low_found);
+    high.finish_either(high_found);
+    let start = low_found.len();
+    let (found_low, found_high) = (low.found, high.found);
+    either.copy_within(start..start + found_high, found_low);
+    either.truncate(found_low + found_high);
+    either
 }
 
 /// The number of users before `end`, fast if it is small.
@@ -159,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn intersects_removes_and_merges() {
+    fn intersects_removes_and_unites() {
         let some = users([1, 3, 5, 9]);
         assert_eq!(without(&some, &[]), some);
         assert_eq!(without(&some, &users([1, 9])), users([3, 5]));
@@ -169,9 +201,14 @@ mod tests {
         assert_eq!(intersect(&some, &users([0, 3, 4, 9, 10])), users([3, 9]));
         assert_eq!(intersect(&some, &users(2..9)), users([3, 5]));
         assert_eq!(intersect(&users(0..20), &some), some);
-        let mut runs = users([3, 4, 9, 1, 4, 5, 2]);
-        merge_runs(&mut runs);
-        assert_eq!(runs, users([1, 2, 3, 4, 5, 9]));
+        assert_eq!(unite(&some, &[]), some);
+        assert_eq!(unite(&[], &some), some);
+        assert_eq!(unite(&some, &some), some);
+        assert_eq!(
+            unite(&some, &users([0, 3, 4, 20])),
+            users([0, 1, 3, 4, 5, 9, 20])
+        );
+        assert_eq!(unite(&users(4..7), &some), users([1, 3, 4, 5, 6, 9]));
     }
 
     #[test]

@@ -1,66 +1,23 @@
 //! Compares counts of sets with a naive model, also while others write, and times one.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use domain::Slot;
 use domain::expression::{Expression, Set};
-use domain::{Segment, Slot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::histories::{
+    Model, SEGMENTS, come_and_go, fingerprint, let_time_pass, never_stop, play, population,
+    segment, settled, story,
+};
 use crate::members::Members;
 use crate::{Entry, Fingerprint};
 
-const SEGMENTS: [&str; 4] = ["a", "b", "front page", "rare"];
-const USERS: u64 = 4_000;
-
-fn segment(name: &str) -> Segment {
-    Segment::new(name).unwrap()
-}
-
 fn expression(text: &str) -> Expression {
     Expression::parse(text).unwrap()
-}
-
-/// A user's fingerprint: every fifth shares its first bits with others.
-fn fingerprint(user: u64) -> Fingerprint {
-    if user.is_multiple_of(5) {
-        return Fingerprint::from_number(user);
-    }
-    Fingerprint::new((user + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-}
-
-fn never_stop() -> bool {
-    false
-}
-
-/// The slot of the last visit of each user to each segment.
-#[derive(Debug, Default)]
-struct Model(BTreeMap<Fingerprint, BTreeMap<&'static str, u64>>);
-
-impl Model {
-    fn see(&mut self, segment: &'static str, user: Fingerprint, slot: u64) {
-        let visits = self.0.entry(user).or_default();
-        let latest = visits.entry(segment).or_default();
-        *latest = slot.max(*latest);
-    }
-
-    fn erase(&mut self, user: Fingerprint) {
-        self.0.remove(&user);
-    }
-
-    fn count(&self, set: &Set, window: u32, as_of: u64) -> u64 {
-        let mut users = 0;
-        for visits in self.0.values() {
-            let visits = visits.iter();
-            let within = visits.filter(|(_, slot)| **slot + u64::from(window) > as_of);
-            let segments: Vec<&str> = within.map(|(segment, _)| *segment).collect();
-            users += u64::from(!segments.is_empty() && has(set, &segments));
-        }
-        users
-    }
 }
 
 /// Whether a user of these segments is in the set.
@@ -74,27 +31,15 @@ fn has(set: &Set, segments: &[&str]) -> bool {
     }
 }
 
+fn in_model(model: &Model, expression: &Expression, window: u32, as_of: u64) -> u64 {
+    model.count(window, as_of, |segments| has(expression.set(), segments))
+}
+
 fn count(index: &Index, expression: &Expression, window: u32, as_of: u64) -> SetCount {
     let as_of = Slot::new(as_of);
     index
         .count_set(expression, window, as_of, &mut never_stop)
         .unwrap()
-}
-
-#[derive(Debug, Clone)]
-enum Step {
-    /// Every `stride`-th user from `first` on, last seen up to `spread` slots before the head.
-    See {
-        segment: usize,
-        first: u64,
-        users: u64,
-        stride: u64,
-        spread: u64,
-    },
-    Advance(u64),
-    Erase(u64),
-    Sweep(u64),
-    Ask(Expression),
 }
 
 fn any_expression() -> impl Strategy<Value = Expression> {
@@ -114,86 +59,25 @@ fn any_expression() -> impl Strategy<Value = Expression> {
     set.prop_map(|set| expression(&set.to_string()))
 }
 
-fn step(window: u64) -> impl Strategy<Value = Step> {
-    let users = prop_oneof![1..20_u64, 1..400_u64, 1..USERS];
-    let spread = prop_oneof![Just(1), 1..=window + 3];
-    let see = (0..SEGMENTS.len(), 0..USERS, users, 1..6_u64, spread);
-    let see = see.prop_map(|(segment, first, users, stride, spread)| Step::See {
-        segment,
-        first,
-        users,
-        stride,
-        spread,
-    });
-    let slots = prop_oneof![4 => 0..3_u64, 3 => 0..window, 1 => 0..70_000_u64];
-    prop_oneof![
-        6 => see,
-        2 => slots.prop_map(Step::Advance),
-        2 => (0..USERS).prop_map(Step::Erase),
-        1 => (1..3_000_u64).prop_map(Step::Sweep),
-        8 => any_expression().prop_map(Step::Ask),
-    ]
-}
-
-fn story() -> impl Strategy<Value = (u32, Vec<Step>)> {
-    let window = prop_oneof![1..9_u32, 20..400_u32, Just(20_160)];
-    window.prop_flat_map(|window| (Just(window), vec(step(u64::from(window)), 1..40)))
-}
-
 fn ask(index: &Index, model: &Model, asked: &Expression, full: u32, head: u64) {
     for window in [full + 5, full, full / 2, 1] {
         let window = window.max(1);
-        let users = model.count(asked.set(), window.min(full), head);
+        let users = in_model(model, asked, window.min(full), head);
         let as_of = Slot::new(head);
         let counted = count(index, asked, window, head);
         assert_eq!(counted, SetCount { users, as_of }, "{asked}, {window}");
     }
 }
 
-fn run(window: u32, steps: Vec<Step>) {
-    let index = Index::new(window);
-    let mut model = Model::default();
-    let mut head = 100_000;
-    index.advance(Slot::new(head));
-    for step in steps {
-        match step {
-            Step::See {
-                segment: number,
-                first,
-                users,
-                stride,
-                spread,
-            } => {
-                let mut entries = Vec::new();
-                for number_of_user in 0..users {
-                    let user = fingerprint((first + number_of_user * stride) % USERS);
-                    let slot = head - number_of_user % spread;
-                    entries.push(Entry::new(user, Slot::new(slot)));
-                    model.see(SEGMENTS[number], user, slot);
-                }
-                index.upsert(&segment(SEGMENTS[number]), &entries, Slot::new(head));
-            }
-            Step::Advance(slots) => head += slots,
-            Step::Erase(user) => {
-                model.erase(fingerprint(user));
-                index.erase(fingerprint(user), Slot::new(head));
-            }
-            Step::Sweep(limit) => {
-                index.sweep(Slot::new(head), limit);
-            }
-            Step::Ask(asked) => ask(&index, &model, &asked, window, head),
-        }
-    }
-    let last = r#"(a OR rare) AND (b OR NOT "front page") NOT (a AND b) OR unknown"#;
-    ask(&index, &model, &expression(last), window, head);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn agrees_with_the_model((window, steps) in story()) {
-        run(window, steps);
+    fn agrees_with_the_model((window, steps) in story(any_expression())) {
+        let last = r#"(a OR rare) AND (b OR NOT "front page") NOT (a AND b) OR unknown"#;
+        play(window, steps, expression(last), |asked, index, model, head| {
+            ask(index, model, &asked, window, head);
+        });
     }
 }
 
@@ -219,19 +103,6 @@ fn an_answer_has_the_later_of_both_slots() {
             SetCount { users, as_of }
         );
     }
-}
-
-/// Users with random fingerprints, ascending: `shared` that every seed has, and others.
-fn population(seed: u64, shared: u64, others: u64, slot: Slot) -> Vec<Entry> {
-    let mix = |number: u64| (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let hash = |number: u64| mix(mix(number) ^ (mix(number) >> 29));
-    let own = (0..others).map(|user| hash((seed << 32) + user));
-    let hashes = (0..shared).map(hash).chain(own);
-    let mut entries: Vec<Entry> = hashes
-        .map(|hash| Entry::new(Fingerprint::new(hash), slot))
-        .collect();
-    entries.sort_unstable();
-    entries
 }
 
 #[test]
@@ -302,59 +173,6 @@ fn starts_again_when_a_sweep_removed_what_it_needs() {
     }
 }
 
-/// Users who stay as they are, with last visits all over the window, in overlapping parts of three segments; and two
-/// segments that don't change at all, of these users, and of these and others.
-fn settled(index: &Index, window: u64, head: u64) -> Model {
-    let mut model = Model::default();
-    for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let number = number as u64;
-        let users = (0..40_000).filter(|user| (user + number) % 5 < 3);
-        let entries: Vec<Entry> = users
-            .map(|user| {
-                let slot = head - (user * 7 + number * 13) % window;
-                model.see(name, settled_user(user), slot);
-                Entry::new(settled_user(user), Slot::new(slot))
-            })
-            .collect();
-        index.upsert(&segment(name), &entries, Slot::new(head));
-    }
-    for (name, users) in [("settled", 40_000), ("many", 120_000)] {
-        let slot = Slot::new(head);
-        let users = (0..users).map(settled_user);
-        let mut entries: Vec<Entry> = users.map(|user| Entry::new(user, slot)).collect();
-        entries.sort_unstable();
-        for entry in &entries {
-            model.see(name, entry.fingerprint(), head);
-        }
-        index.load_sorted(&segment(name), &entries, slot);
-    }
-    model
-}
-
-fn settled_user(user: u64) -> Fingerprint {
-    Fingerprint::new((2 * user + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-}
-
-fn passing_user(user: u64) -> Fingerprint {
-    Fingerprint::new((2 * user + 2).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-}
-
-/// Fills the segments with passing users and erases them again, so that pages split and join.
-fn come_and_go(index: &Index, stop: &AtomicBool) {
-    let mut round = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let head = index.head();
-        let name = ["a", "b", "c"][round % 3];
-        let users = (0..3_000).map(|user| passing_user((round as u64 * 1_000 + user) % 20_000));
-        let entries: Vec<Entry> = users.map(|user| Entry::new(user, head)).collect();
-        index.upsert(&segment(name), &entries, head);
-        for entry in &entries[..500] {
-            index.erase(entry.fingerprint(), head);
-        }
-        round += 1;
-    }
-}
-
 #[test]
 fn users_who_do_not_change_are_counted_exactly_while_others_do() {
     const WINDOW: u64 = 40;
@@ -373,18 +191,8 @@ fn users_who_do_not_change_are_counted_exactly_while_others_do() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| come_and_go(&index, &stop));
-        scope.spawn(|| {
-            // The time moves on and expired users are removed, but nobody leaves the segments that don't change.
-            for later in 1..WINDOW - 5 {
-                for _ in 0..20 {
-                    index.sweep(Slot::new(head + later), 500);
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
-        });
+        // Nobody leaves the segments that don't change.
+        scope.spawn(|| let_time_pass(&index, WINDOW - 5, &stop));
         let mut wrong = Vec::new();
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(2) {
@@ -392,7 +200,7 @@ fn users_who_do_not_change_are_counted_exactly_while_others_do() {
                 let asked = expression(text);
                 let counted = count(&index, &asked, WINDOW as u32, 0);
                 let as_of = counted.as_of.number();
-                let expected = model.count(asked.set(), WINDOW as u32, as_of);
+                let expected = in_model(&model, &asked, WINDOW as u32, as_of);
                 if counted.users != expected {
                     wrong.push((text, counted, expected));
                 }

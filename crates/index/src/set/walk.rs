@@ -1,68 +1,48 @@
 //! The walk over the pages of a plan's segments.
 
-use std::ops::Range;
-use std::sync::atomic::AtomicU64;
-
 use domain::Slot;
 
 use super::plan::{Part, Plan, Users};
 use super::sorted;
+use crate::Index;
 use crate::entry::{FINGERPRINT_BITS, Fingerprint};
-use crate::members::InWindow;
-use crate::page::Page;
+use crate::grouping::Grouping;
+use crate::reader::{Reader, Stop, Stripe};
 use crate::shared::Shared;
-
-/// Entries between two calls of `should_stop`: about 10 microseconds.
-const CHECKED: usize = 1 << 12;
-
-/// A page takes as long as this many entries, for its lock and cache misses.
-const PAGE_OVERHEAD: usize = 32;
-
-/// Why a walk ends early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    Cancelled,
-    /// Entries of its window may have been removed, because the window of the present head is later.
-    Outrun,
-}
 
 /// Ascending, each user once.
 type Found = Result<Vec<Fingerprint>, Stop>;
 
-/// Fingerprints as numbers.
-type Stripe = Range<u64>;
+/// More lists than this are sorted together instead of being united one after another.
+const UNITED: usize = 3;
 
 pub(super) struct Walk<'a> {
-    head: &'a AtomicU64,
     plan: &'a Plan,
-    window: u32,
-    as_of: Slot,
-    should_stop: &'a mut dyn FnMut() -> bool,
-    /// Entries since `should_stop` was called.
-    unchecked: usize,
+    reader: Reader<'a>,
+    /// The number of bits of a fingerprint that vary within a stripe.
+    bits: u32,
+    grouping: Grouping<Fingerprint>,
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(
-        head: &'a AtomicU64,
+        index: &'a Index,
         plan: &'a Plan,
         window: u32,
         as_of: Slot,
         should_stop: &'a mut dyn FnMut() -> bool,
     ) -> Self {
         Self {
-            head,
             plan,
-            window,
-            as_of,
-            should_stop,
-            unchecked: CHECKED,
+            reader: Reader::new(&index.head, window, as_of, should_stop),
+            bits: plan.range_bits(),
+            grouping: Grouping::default(),
         }
     }
 
     /// The number of users in the set.
     pub(super) fn count(mut self) -> Result<u64, Stop> {
-        let bits = self.plan.range_bits();
+        let bits = self.bits;
         let mut users = 0;
         for number in 0..1_u64 << (FINGERPRINT_BITS - bits) {
             let stripe = number << bits..(number + 1) << bits;
@@ -75,19 +55,31 @@ impl<'a> Walk<'a> {
     fn list(&mut self, part: &Part, stripe: &Stripe) -> Found {
         let mut found = Vec::new();
         match &part.users {
-            Users::Nobody => self.spend(0)?,
+            Users::Nobody => self.reader.spend(0)?,
             Users::Segment(shared) => self.list_segment(shared, stripe, &mut found)?,
+            Users::Everybody if self.plan.all.len() <= UNITED => {
+                for shared in &self.plan.all {
+                    let mut users = Vec::new();
+                    self.list_segment(shared, stripe, &mut users)?;
+                    found = sorted::unite(&found, &users);
+                }
+            }
             Users::Everybody => {
                 for shared in &self.plan.all {
                     self.list_segment(shared, stripe, &mut found)?;
                 }
-                sorted::merge_runs(&mut found);
+                self.sort(&mut found);
+            }
+            Users::Or(parts) if parts.len() <= UNITED => {
+                for part in parts {
+                    found = sorted::unite(&found, &self.list(part, stripe)?);
+                }
             }
             Users::Or(parts) => {
                 for part in parts {
                     found.append(&mut self.list(part, stripe)?);
                 }
-                sorted::merge_runs(&mut found);
+                self.sort(&mut found);
             }
             Users::And { wanted, unwanted } => {
                 let [smallest, others @ ..] = wanted.as_slice() else {
@@ -98,6 +90,17 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// Sorts users of a stripe, and removes repeated ones.
+    fn sort(&mut self, users: &mut Vec<Fingerprint>) {
+        let sorted = self.grouping.sort(users, self.bits);
+        let mut len = 0;
+        for (at, user) in sorted.iter().enumerate() {
+            users[len] = *user;
+            len += usize::from(sorted.get(at + 1) != Some(user));
+        }
+        users.truncate(len);
     }
 
     /// Those of `users` who are in a set.
@@ -149,17 +152,9 @@ impl<'a> Walk<'a> {
         stripe: &Stripe,
         found: &mut Vec<Fingerprint>,
     ) -> Result<(), Stop> {
-        let mut from = Fingerprint::from_number(stripe.start);
-        loop {
-            let next = self.visit(shared, from, |page, in_window| {
-                sorted::append(page.between(from, stripe.end), in_window, found);
-                page.end(from)
-            })?;
-            match next {
-                Some(next) if next.number() < stripe.end => from = next,
-                _ => return Ok(()),
-            }
-        }
+        self.reader.each_page(shared, stripe, |entries, in_window| {
+            sorted::append(entries, in_window, found);
+        })
     }
 
     fn keep_in_segment(&mut self, shared: &Shared, users: &[Fingerprint]) -> Found {
@@ -167,7 +162,7 @@ impl<'a> Walk<'a> {
         let mut rest = users;
         // Pages without one of `users` are not visited.
         while let Some(first) = rest.first() {
-            let done = self.visit(shared, *first, |page, in_window| {
+            let done = self.reader.visit(shared, *first, |page, in_window| {
                 let here = sorted::number_before(rest, page.end(*first));
                 sorted::append_candidates(page, &rest[..here], in_window, &mut candidates);
                 here
@@ -175,37 +170,5 @@ impl<'a> Walk<'a> {
             rest = &rest[done..];
         }
         Ok(sorted::intersect(users, &candidates))
-    }
-
-    /// Calls `act` with the page of `from`, under the lock of the segment.
-    fn visit<T>(
-        &mut self,
-        shared: &Shared,
-        from: Fingerprint,
-        act: impl FnOnce(&Page, InWindow) -> T,
-    ) -> Result<T, Stop> {
-        let (window, as_of) = (self.window, self.as_of.number());
-        let visited = shared.with(self.head, |members| {
-            let in_window = members.in_window(window, as_of)?;
-            let page = members.page(from);
-            Some((page.len(), act(page, in_window)))
-        });
-        // A segment that was removed from the index had lost all its entries.
-        let (len, result) = visited.flatten().ok_or(Stop::Outrun)?;
-        self.spend(len + PAGE_OVERHEAD)?;
-        Ok(result)
-    }
-
-    /// Asks from time to time whether to stop.
-    fn spend(&mut self, entries: usize) -> Result<(), Stop> {
-        self.unchecked += entries;
-        if self.unchecked < CHECKED {
-            return Ok(());
-        }
-        self.unchecked = 0;
-        if (self.should_stop)() {
-            return Err(Stop::Cancelled);
-        }
-        Ok(())
     }
 }

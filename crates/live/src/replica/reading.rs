@@ -1,11 +1,12 @@
-//! What a replica tells: counts, lists and memberships, as of an instant.
+//! What a replica tells: counts of segments and of sets, lists and memberships, as of an instant.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::{Counts, MAX_AGE, MAX_HELD, NEVER, Replica};
-use domain::{Count, Membership, Segment, Slot, Timestamp, UserId, Window};
+use domain::store::StoreError;
+use domain::{Count, Expression, Membership, Segment, Slot, Timestamp, UserId, Window};
 use index::Fingerprint;
 
 impl Replica {
@@ -41,6 +42,45 @@ impl Replica {
         // Afterwards, because the segment may just have been emptied.
         let is_read = self.state().following.lock().has_read(segment);
         is_read.then_some(count)
+    }
+
+    /// The number of users in the set that `expression` means; `None` if the replica can't tell now, because it is not
+    /// current, or did not read each of its segments from the store yet.
+    ///
+    /// # Errors
+    ///
+    /// See [`Questions::count_set`](state::Questions::count_set).
+    pub async fn count_set(
+        &self,
+        expression: &Expression,
+        window: Window,
+    ) -> Result<Option<Count>, StoreError> {
+        let Some(as_of) = self.as_of() else {
+            return Ok(None);
+        };
+        let resets = self.state().following.lock().resets;
+        let questions = self.durable.questions();
+        let counted = questions.count_set(expression, window, self.slot(as_of));
+        let counted = counted.await?;
+        {
+            // Afterwards, because a segment may just have been emptied.
+            let following = self.state().following.lock();
+            let is_read = match expression.needs_every_segment() {
+                true => following.has_read_all(),
+                false => expression
+                    .segments()
+                    .into_iter()
+                    .all(|segment| following.has_read(segment)),
+            };
+            if !is_read || following.resets != resets {
+                return Ok(None);
+            }
+        }
+        let as_of = self.counted_as_of(as_of, counted.as_of);
+        Ok(as_of.map(|as_of| Count {
+            users: counted.users,
+            as_of,
+        }))
     }
 
     /// Every segment with users over `window`, sorted by name; `None` if the replica can't tell now.
@@ -134,11 +174,17 @@ impl Replica {
         let asked = self.slot(as_of);
         let index = &self.state().index;
         let (users, effective) = index.count(segment.as_str(), window.slots(), asked);
-        let as_of = match effective == asked {
-            true => as_of,
-            false if self.is_held() => return None,
-            false => as_of.max(self.frame.resolution().start_of(effective)),
-        };
+        let as_of = self.counted_as_of(as_of, effective)?;
         Some(Count { users, as_of })
+    }
+
+    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one. `None`
+    /// if entries before that slot may be missing.
+    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Option<Timestamp> {
+        match counted == self.slot(asked) {
+            true => Some(asked),
+            false if self.is_held() => None,
+            false => Some(asked.max(self.frame.resolution().start_of(counted))),
+        }
     }
 }

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 pub use self::options::EmbeddedOptions;
 use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
-    Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, TimeFrame, Timestamp,
-    TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, TimeFrame,
+    Timestamp, TrendPoint, UserId, Window,
 };
 use index::Fingerprint;
 use state::{DurableState, State};
@@ -92,6 +92,14 @@ impl EmbeddedStore {
     fn slot(&self, instant: Timestamp) -> Slot {
         self.frame.resolution().slot_of(instant)
     }
+
+    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one.
+    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Timestamp {
+        match counted == self.slot(asked) {
+            true => asked,
+            false => asked.max(self.frame.resolution().start_of(counted)),
+        }
+    }
 }
 
 #[async_trait]
@@ -126,12 +134,24 @@ impl PairStore for EmbeddedStore {
             .state()
             .index
             .count(segment.as_str(), window.slots(), asked);
-        let as_of = if effective == asked {
-            as_of
-        } else {
-            as_of.max(self.frame.resolution().start_of(effective))
-        };
+        let as_of = self.counted_as_of(as_of, effective);
         Some(Count { users, as_of })
+    }
+
+    async fn count_set(
+        &self,
+        expression: &Expression,
+        window: Window,
+        as_of: Timestamp,
+    ) -> Result<Count, StoreError> {
+        self.check_open()?;
+        let asked = self.slot(as_of);
+        let questions = self.durable.questions();
+        let counted = questions.count_set(expression, window, asked).await?;
+        Ok(Count {
+            users: counted.users,
+            as_of: self.counted_as_of(as_of, counted.as_of),
+        })
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {

@@ -1,0 +1,525 @@
+//! Compares overlaps with a naive model, also while others write, and times them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use domain::overlap::{OverlapMatrix, OverlapOrder, PairOverlap, top};
+use domain::{Segment, Slot};
+use proptest::prelude::*;
+
+use super::*;
+use crate::histories::{
+    Model, SEGMENTS, come_and_go, fingerprint, let_time_pass, never_stop, play, population,
+    segment, settled, story,
+};
+use crate::{Entry, Fingerprint};
+
+fn names(names: &[&str]) -> Vec<Segment> {
+    names.iter().map(|name| segment(name)).collect()
+}
+
+/// What a question is about: positions in `SEGMENTS`, one beyond them for a segment that is unknown. `None` for all.
+#[derive(Debug, Clone)]
+struct Question {
+    of: Option<Vec<usize>>,
+    with_everybody: bool,
+    window: u32,
+    step: u32,
+    rings: usize,
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    let some = proptest::collection::vec(0..=SEGMENTS.len(), 0..6);
+    let of = prop_oneof![1 => Just(None), 2 => some.prop_map(Some)];
+    let window = prop_oneof![1..10_u32, 1..500_u32, Just(20_160), Just(u32::MAX)];
+    let step = prop_oneof![0..5_u32, 1..500_u32, Just(u32::MAX)];
+    (of, any::<bool>(), window, step, 0..12_usize).prop_map(
+        |(of, with_everybody, window, step, rings)| Question {
+            of,
+            with_everybody,
+            window,
+            step,
+            rings,
+        },
+    )
+}
+
+/// The names that a question is about, once the unknown ones are known to be all that it lacks.
+fn asked_names(question: &Question, model: &Model, full: u32, head: u64) -> Vec<&'static str> {
+    let Some(of) = &question.of else {
+        let mut all = SEGMENTS.to_vec();
+        all.retain(|name| model.count(full, head, |segments| segments.contains(name)) > 0);
+        return all;
+    };
+    let name = |position: &usize| SEGMENTS.get(*position).copied().unwrap_or("unknown");
+    of.iter().map(name).collect()
+}
+
+fn in_model(model: &Model, names: &[&str], window: u32, head: u64) -> Vec<Vec<u64>> {
+    let mut rows = vec![vec![0; names.len()]; names.len()];
+    model.each(window, head, |segments| {
+        let found = names.iter().map(|name| segments.contains(name));
+        let found: Vec<bool> = found.collect();
+        for (row, is_in_row) in rows.iter_mut().zip(&found) {
+            for (cell, is_in_column) in row.iter_mut().zip(&found) {
+                *cell += u64::from(*is_in_row && *is_in_column);
+            }
+        }
+    });
+    rows
+}
+
+fn ask(index: &Index, model: &Model, question: &Question, full: u32, head: u64) {
+    let listed = asked_names(question, model, full, head);
+    let given = names(&listed);
+    let between = match (&question.of, question.with_everybody) {
+        (None, _) => Between::All,
+        (Some(_), false) => Between::These(&given),
+        (Some(_), true) => Between::TheseAndEverybody(&given),
+    };
+    let has_everybody = question.of.is_none() || question.with_everybody;
+    let everybody =
+        |window| has_everybody.then(|| model.count(window, head, |segments| !segments.is_empty()));
+    let as_of = Slot::new(head);
+    let counted = index
+        .overlaps(between, question.window, as_of, &mut never_stop)
+        .unwrap();
+    let window = question.window.min(full);
+    assert_eq!(counted.as_of, as_of);
+    assert_eq!(counted.matrix.segments(), given);
+    assert_eq!(
+        counted.matrix.rows(),
+        in_model(model, &listed, window, head),
+        "{question:?}"
+    );
+    assert_eq!(counted.matrix.everybody(), everybody(window));
+    ask_rings(index, model, question, (between, &listed), (full, head));
+}
+
+fn ask_rings(
+    index: &Index,
+    model: &Model,
+    question: &Question,
+    (between, listed): (Between<'_>, &[&str]),
+    (full, head): (u32, u64),
+) {
+    let step = question.step.clamp(1, full);
+    let bytes = question.rings * 4 * full.div_ceil(step) as usize;
+    let as_of = Slot::new(head);
+    let rings = index
+        .overlap_rings(between, question.step, bytes, as_of, &mut never_stop)
+        .unwrap();
+    assert_eq!((rings.as_of(), rings.step()), (as_of, step));
+    let longest = in_model(model, listed, full, head);
+    let pairs = listed.len() * listed.len().saturating_sub(1) / 2;
+    for window in [0, step, step * (full / step / 2), full - 1, full, u32::MAX] {
+        if window < full && !window.is_multiple_of(step) {
+            assert_eq!(rings.both("a", "b", window), None);
+            assert_eq!(rings.everybody(window), None);
+            assert!(rings.pairs(window).is_none() && rings.matrix(window).is_none());
+            continue;
+        }
+        let expected = in_model(model, listed, window.min(full), head);
+        let mut kept = BTreeMap::new();
+        for (row, a) in listed.iter().enumerate() {
+            assert_eq!(rings.users(a, window), Some(expected[row][row]));
+            for (column, b) in listed.iter().enumerate().take(row) {
+                let both = rings.both(a, b, window);
+                assert_eq!(both, rings.both(b, a, window));
+                if let Some(both) = both {
+                    assert_eq!(both, expected[row][column], "{a}, {b}, {window}");
+                    kept.insert((row, column), longest[row][column]);
+                } else {
+                    assert!(question.rings < pairs);
+                }
+            }
+        }
+        // A name that is given twice has one ring of its own users, which is not a pair's.
+        if names_are_distinct(listed) {
+            check_kept(&kept, &longest, question.rings);
+            let found = rings.pairs(window).unwrap().map(|pair| pair.both);
+            let shown = kept.keys().map(|(row, column)| expected[*row][*column]);
+            assert_eq!(found.sum::<u64>(), shown.sum::<u64>());
+        }
+        let matrix = rings.matrix(window);
+        assert_eq!(matrix.is_some(), question.rings >= pairs);
+        assert!(matrix.is_none_or(|matrix| matrix.rows() == expected));
+        let has_everybody = !matches!(between, Between::These(_));
+        let everybody = model.count(window.min(full), head, |segments| !segments.is_empty());
+        assert_eq!(rings.everybody(window), has_everybody.then_some(everybody));
+    }
+}
+
+fn names_are_distinct(names: &[&str]) -> bool {
+    names
+        .iter()
+        .all(|name| names.iter().filter(|other| other == &name).count() == 1)
+}
+
+/// The pairs with most users are kept, as many as have capacity.
+fn check_kept(kept: &BTreeMap<(usize, usize), u64>, longest: &[Vec<u64>], capacity: usize) {
+    let mut all = Vec::new();
+    for (row, counts) in longest.iter().enumerate() {
+        all.extend(&counts[..row]);
+    }
+    all.sort_unstable_by(|one: &u64, other| other.cmp(one));
+    let mut kept: Vec<u64> = kept.values().copied().collect();
+    kept.sort_unstable_by(|one, other| other.cmp(one));
+    if capacity < all.len() {
+        all.truncate(capacity);
+        all.retain(|both| *both > 0);
+    }
+    assert_eq!(kept, all);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn agrees_with_the_model((window, steps) in story(question())) {
+        let last = Question {
+            of: None,
+            with_everybody: true,
+            window,
+            step: window / 7,
+            rings: 3,
+        };
+        play(window, steps, last, |asked, index, model, head| {
+            ask(index, model, &asked, window, head);
+        });
+    }
+}
+
+/// Two segments of a thousand users each, 400 of them in both, seen there 30 and 10 slots before 100.
+fn two_segments() -> Index {
+    let index = Index::new(50);
+    let (early, late) = (Slot::new(70), Slot::new(90));
+    index.load_sorted(&segment("a"), &population(1, 400, 600, early), early);
+    index.load_sorted(&segment("b"), &population(2, 400, 600, late), late);
+    index.advance(Slot::new(100));
+    index
+}
+
+#[test]
+fn the_earlier_visit_decides() {
+    let index = two_segments();
+    let slot = Slot::new(100);
+    for (window, row) in [(50, [1000, 400]), (31, [1000, 400]), (30, [0, 0])] {
+        let counted = index.overlaps(Between::All, window, slot, &mut never_stop);
+        let matrix = counted.unwrap().matrix;
+        assert_eq!(matrix.rows()[0], row);
+        assert_eq!(matrix.both(1, 1), 1000);
+    }
+    let rings = index.overlap_rings(Between::All, 10, 0, slot, &mut never_stop);
+    let rings = rings.unwrap();
+    assert_eq!(rings.both("a", "b", 40), None);
+    assert_eq!(rings.users("b", 20), Some(1000));
+    let rings = index.overlap_rings(Between::All, 10, 1_000, slot, &mut never_stop);
+    let rings = rings.unwrap();
+    for (window, both, everybody) in [(10, 0, 0), (20, 0, 1000), (30, 0, 1000), (40, 400, 1600)] {
+        assert_eq!(rings.both("a", "b", window), Some(both));
+        assert_eq!(rings.everybody(window), Some(everybody));
+    }
+    assert_eq!(rings.both("a", "c", 40), None);
+    assert_eq!(rings.both("a", "b", 45), None);
+    let pairs: Vec<PairOverlap> = rings.pairs(40).unwrap().collect();
+    assert_eq!(pairs[0].jaccard(), 0.25);
+}
+
+#[test]
+fn a_named_segment_may_be_unknown_or_repeated() {
+    let index = two_segments();
+    let given = names(&["b", "unknown", "a", "b"]);
+    let slot = Slot::new(100);
+    let counted = index.overlaps(Between::These(&given), 50, slot, &mut never_stop);
+    let matrix = counted.unwrap().matrix;
+    assert_eq!(
+        matrix.rows(),
+        [
+            [1000, 0, 400, 1000],
+            [0, 0, 0, 0],
+            [400, 0, 1000, 400],
+            [1000, 0, 400, 1000]
+        ]
+    );
+    assert_eq!(matrix.everybody(), None);
+    let one = Between::TheseAndEverybody(&given[..1]);
+    let counted = index.overlaps(one, 50, slot, &mut never_stop).unwrap();
+    assert_eq!(counted.matrix.rows(), [[1000]]);
+    assert_eq!(counted.matrix.everybody(), Some(1600));
+    let none = index.overlaps(Between::These(&[]), 50, slot, &mut never_stop);
+    assert_eq!(none.unwrap().matrix.rows(), Vec::<Vec<u64>>::new());
+}
+
+#[test]
+fn too_many_segments_are_an_error_with_the_limit() {
+    let index = Index::new(10);
+    let slot = Slot::new(100);
+    let seen = [Entry::new(fingerprint(1), slot)];
+    let many: Vec<Segment> = (0..=MAX_OVERLAP_SEGMENTS)
+        .map(|number| segment(&format!("s{number}")))
+        .collect();
+    for name in &many[1..] {
+        index.upsert(name, &seen, slot);
+    }
+    let counted = index.overlaps(Between::All, 10, slot, &mut never_stop);
+    let matrix = counted.unwrap().matrix;
+    assert_eq!(
+        (matrix.pairs().count(), matrix.everybody()),
+        (1_999_000, Some(1))
+    );
+    // The first pair by name of those with as many users.
+    let rings = index.overlap_rings(Between::All, 10, 4, slot, &mut never_stop);
+    assert_eq!(rings.unwrap().both("s1", "s10", 10), Some(1));
+    index.upsert(&many[0], &seen, slot);
+    let refused = Err(OverlapError::TooManySegments(2_001));
+    for between in [Between::All, Between::These(&many)] {
+        assert_eq!(index.overlaps(between, 10, slot, &mut never_stop), refused);
+        let rings = index.overlap_rings(between, 1, 0, slot, &mut never_stop);
+        assert_eq!(rings.err(), refused.clone().err());
+    }
+    let message = OverlapError::TooManySegments(2_001).to_string();
+    assert!(message.contains("at most 2000 segments"), "{message}");
+    // Of everybody, any number of segments is read.
+    let few = Between::TheseAndEverybody(&many[..2]);
+    let counted = index.overlaps(few, 10, slot, &mut never_stop).unwrap();
+    assert_eq!(counted.matrix.rows(), [[1, 1], [1, 1]]);
+    assert_eq!(counted.matrix.everybody(), Some(1));
+}
+
+#[test]
+fn stops_when_told_to() {
+    let index = Index::new(10);
+    let slot = Slot::new(100);
+    for (seed, name) in [(1, "a"), (2, "b")] {
+        index.load_sorted(&segment(name), &population(seed, 100, 50_000, slot), slot);
+    }
+    let given = names(&["a", "b"]);
+    let nothing = names(&["x", "y"]);
+    for between in [
+        Between::All,
+        Between::These(&given),
+        Between::These(&nothing),
+        Between::TheseAndEverybody(&nothing),
+    ] {
+        let stopped = index.overlaps(between, 10, slot, &mut || true);
+        assert_eq!(stopped, Err(OverlapError::Cancelled));
+        let stopped = index.overlap_rings(between, 2, 100, slot, &mut || true);
+        assert_eq!(stopped.err(), Some(OverlapError::Cancelled));
+    }
+    // One of these is in the second walk, after the one that finds the pairs to keep.
+    for calls in [2, 5, 20, 60] {
+        let mut left = calls;
+        let mut stop = || {
+            left -= 1;
+            left == 0
+        };
+        let stopped = index.overlap_rings(Between::All, 2, 8, slot, &mut stop);
+        assert_eq!(stopped.err(), Some(OverlapError::Cancelled), "{calls}");
+    }
+}
+
+#[test]
+fn stops_within_a_user_of_many_segments_after_another() {
+    let index = Index::new(10);
+    let slot = Slot::new(100);
+    let users: Vec<Entry> = (0..40)
+        .map(|user| Entry::new(fingerprint(user), slot))
+        .collect();
+    for number in 0..500 {
+        index.upsert(&segment(&format!("s{number}")), &users, slot);
+    }
+    // Forty users are 20,000 entries, but 5 million pairs.
+    let mut asked = 0;
+    let mut ask = || {
+        asked += 1;
+        false
+    };
+    index.overlaps(Between::All, 10, slot, &mut ask).unwrap();
+    assert!(asked > 40, "{asked}");
+}
+
+#[test]
+fn starts_again_when_a_sweep_removed_what_it_needs() {
+    let slot = Slot::new(100);
+    for with_rings in [false, true] {
+        let index = Index::new(10);
+        for (seed, name) in [(1, "a"), (2, "b")] {
+            index.load_sorted(&segment(name), &population(seed, 60_000, 0, slot), slot);
+        }
+        let late = Slot::new(105);
+        index.load_sorted(&segment("a"), &population(1, 10, 0, late), late);
+        index.load_sorted(&segment("b"), &population(2, 10, 0, late), late);
+        let mut asked = 0;
+        // In the middle of the walk, all but a few users expire and are removed.
+        let mut expire = || {
+            asked += 1;
+            if asked == 5 {
+                while !index.sweep(Slot::new(110), 1_000).done {}
+            }
+            false
+        };
+        let expected = (Some(10), Some(10), Slot::new(110));
+        let found = if with_rings {
+            let rings = index.overlap_rings(Between::All, 5, 8, Slot::new(106), &mut expire);
+            let rings = rings.unwrap();
+            (rings.both("a", "b", 10), rings.everybody(10), rings.as_of())
+        } else {
+            let counted = index.overlaps(Between::All, 10, Slot::new(106), &mut expire);
+            let Overlaps { matrix, as_of } = counted.unwrap();
+            (Some(matrix.both(0, 1)), matrix.everybody(), as_of)
+        };
+        assert_eq!(found, expected);
+    }
+}
+
+/// The counts of "settled", "many" and the users whom others share with them: nobody writes to these two.
+fn settled_counts(matrix: &OverlapMatrix) -> Vec<u64> {
+    let rows = matrix.rows();
+    let mut counts = rows[0].clone();
+    counts.push(rows[1][1]);
+    counts
+}
+
+fn is_consistent(matrix: &OverlapMatrix) -> bool {
+    let rows = matrix.rows();
+    let everybody = matrix.everybody().unwrap_or(u64::MAX);
+    let mut cells = rows.iter().enumerate().flat_map(|(row, counts)| {
+        let cells = counts.iter().enumerate();
+        cells.map(move |(column, both)| (row, column, *both))
+    });
+    cells.all(|(row, column, both)| {
+        both <= rows[row][row] && both <= rows[column][column] && both <= everybody
+    })
+}
+
+#[test]
+fn users_who_do_not_change_are_counted_exactly_while_others_do() {
+    const WINDOW: u64 = 40;
+    let index = Index::new(WINDOW as u32);
+    let head = 70_000;
+    let model = settled(&index, WINDOW, head);
+    let listed = ["settled", "many", "a", "b", "c"];
+    let given = names(&listed);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| come_and_go(&index, &stop));
+        scope.spawn(|| let_time_pass(&index, WINDOW - 5, &stop));
+        let mut wrong = Vec::new();
+        let began = Instant::now();
+        let mut rounds = 0;
+        while began.elapsed() < Duration::from_secs(2) || rounds < 2 {
+            rounds += 1;
+            let between = Between::TheseAndEverybody(&given);
+            let counted = index.overlaps(between, WINDOW as u32, Slot::new(0), &mut never_stop);
+            let Overlaps { matrix, as_of } = counted.unwrap();
+            let rings = index.overlap_rings(between, 7, 1 << 20, Slot::new(0), &mut never_stop);
+            let rings = rings.unwrap();
+            for (matrix, as_of) in [
+                (matrix, as_of),
+                (rings.matrix(WINDOW as u32).unwrap(), rings.as_of()),
+            ] {
+                let rows = in_model(&model, &listed, WINDOW as u32, as_of.number());
+                let mut expected = rows[0].clone();
+                expected.push(rows[1][1]);
+                let found = settled_counts(&matrix);
+                if found != expected || !is_consistent(&matrix) {
+                    wrong.push((found, expected, matrix));
+                }
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(wrong, []);
+    });
+}
+
+/// `pairs` draws of a user and a segment, the segments by Zipf's law, with last visits all over a window of two weeks.
+fn zipf(segments: usize, users: u64, pairs: u64) -> Index {
+    let mut shares: Vec<f64> = (1..=segments).map(|rank| 1.0 / rank as f64).collect();
+    let total: f64 = shares.iter().sum();
+    let mut sum = 0.0;
+    for share in &mut shares {
+        sum += *share / total;
+        *share = sum;
+    }
+    let mut state = 7_u64;
+    let mut random = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    };
+    let head = 100_000;
+    let mut groups = vec![Vec::new(); segments];
+    for _ in 0..pairs {
+        let at = (random() >> 11) as f64 / (1_u64 << 53) as f64;
+        let number = shares
+            .partition_point(|share| *share < at)
+            .min(segments - 1);
+        let user = (random() % users + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let slot = Slot::new(head - random() % 20_160);
+        groups[number].push(Entry::new(Fingerprint::new(user), slot));
+    }
+    let index = Index::new(20_160);
+    for (number, mut entries) in groups.into_iter().enumerate() {
+        entries.sort_unstable();
+        let name = segment(&format!("segment {number}"));
+        index.load_sorted(&name, &entries, Slot::new(head));
+    }
+    index
+}
+
+/// The shortest of five times, and the last result.
+fn best<T>(mut act: impl FnMut() -> T) -> (Duration, T) {
+    let mut timed = || {
+        let began = Instant::now();
+        let result = std::hint::black_box(act());
+        (began.elapsed(), result)
+    };
+    let (mut shortest, mut result) = timed();
+    for _ in 1..5 {
+        let (took, again) = timed();
+        shortest = shortest.min(took);
+        result = again;
+    }
+    (shortest, result)
+}
+
+/// `cargo test --release -p headcount-index -- --ignored --nocapture all_overlaps`
+#[test]
+#[ignore = "takes a minute in a release build, and prints times instead of checking them"]
+fn all_overlaps_of_ten_million_pairs() {
+    for (segments, users, drawn) in [
+        (200, 5_000_000, 10_100_000),
+        (200, 2_000_000, 10_600_000),
+        (200, 1_000_000, 11_600_000),
+        (200, 200_000, 25_000_000),
+        (2_000, 2_000_000, 10_000_000),
+    ] {
+        let index = zipf(segments, users, drawn);
+        let pairs = index.stats().pairs;
+        println!("{segments} segments, {users} users, {pairs} pairs");
+        let as_of = index.head();
+        for window in [20_160, 10_080] {
+            let count = || index.overlaps(Between::All, window, as_of, &mut never_stop);
+            let (took, counted) = best(|| count().unwrap());
+            let matrix = counted.matrix;
+            let (picked, top) = best(|| top(matrix.pairs(), OverlapOrder::Lift, 20, 100));
+            println!(
+                "  window {window}: {took:?}, everybody {:?}; the top {} by lift {picked:?}",
+                matrix.everybody(),
+                top.len()
+            );
+        }
+        for max_bytes in [64 << 20, 4 << 20] {
+            let ring = || index.overlap_rings(Between::All, 60, max_bytes, as_of, &mut never_stop);
+            let (took, rings) = best(|| ring().unwrap());
+            let (read, _) = best(|| rings.both("segment 0", "segment 1", 10_080));
+            let mib = rings.bytes() as f64 / f64::from(1 << 20);
+            println!(
+                "  rings of at most {max_bytes} bytes: {took:?}, {mib:.1} MiB, read in {read:?}"
+            );
+        }
+    }
+}

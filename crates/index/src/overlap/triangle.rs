@@ -1,0 +1,84 @@
+//! One counter for each pair of segments.
+
+use domain::overlap::OverlapMatrix;
+
+use super::plan::Plan;
+use super::visit::{self, UserAndSegment, Visit};
+use super::walk::Counters;
+use crate::entry::Entry;
+use crate::members::InWindow;
+
+/// The number of users in both segments of each pair, and of each segment, by the numbers of the plan.
+#[derive(Debug)]
+pub(super) struct Triangle {
+    /// Row by row, each up to the diagonal.
+    cells: Vec<u64>,
+    everybody: u64,
+}
+
+/// The number of cells before the row of a segment: also of all cells, if there are this many segments.
+pub(super) fn row_start(segment: usize) -> usize {
+    segment * (segment + 1) / 2
+}
+
+/// The cell of two segments.
+pub(super) fn cell(some: usize, other: usize) -> usize {
+    row_start(some.max(other)) + some.min(other)
+}
+
+impl Triangle {
+    pub(super) fn new(segments: usize) -> Self {
+        Self {
+            cells: vec![0; row_start(segments)],
+            everybody: 0,
+        }
+    }
+
+    pub(super) fn into_matrix(self, plan: &Plan) -> OverlapMatrix {
+        let everybody = plan.has_everybody.then_some(self.everybody);
+        OverlapMatrix::new(plan.names().to_vec(), everybody, |row, column| {
+            self.cells[cell(plan.number(row), plan.number(column))]
+        })
+    }
+
+    /// The cells of the `limit` pairs that have the most users in both, and at least one. Of as many users, those that are
+    /// first by name.
+    pub(super) fn top_pairs(&self, plan: &Plan, limit: usize) -> Vec<usize> {
+        let mut positions: Vec<usize> = (0..plan.len()).collect();
+        positions.sort_by_key(|position| &plan.names()[*position]);
+        let mut pairs = Vec::new();
+        for (before, some) in positions.iter().enumerate() {
+            for other in &positions[..before] {
+                let cell = cell(plan.number(*some), plan.number(*other));
+                pairs.push(cell);
+            }
+        }
+        pairs.retain(|cell| self.cells[*cell] > 0);
+        // The sort is stable.
+        pairs.sort_by_key(|cell| std::cmp::Reverse(self.cells[*cell]));
+        pairs.truncate(limit);
+        pairs
+    }
+}
+
+impl Counters for Triangle {
+    type Visit = UserAndSegment;
+
+    fn visit(&self, segment: u16, entry: Entry, _: InWindow) -> UserAndSegment {
+        UserAndSegment::new(entry, segment)
+    }
+
+    fn count(&mut self, visits: &[UserAndSegment]) {
+        self.everybody += 1;
+        let visits = visit::numbered(visits);
+        for (before, visit) in visits.iter().enumerate() {
+            let segment = usize::from(visit.segment());
+            let start = row_start(segment);
+            let row = &mut self.cells[start..=start + segment];
+            // Ascending, so all of these are in the row.
+            for other in &visits[..=before] {
+                row[usize::from(other.segment())] += 1;
+            }
+        }
+    }
+}
