@@ -10,6 +10,7 @@ use super::output::{grouped, print, print_json, sanitized};
 use super::variables::Variables;
 
 const PATH: [&str; 2] = ["v1", "coverage"];
+const ADMIN_PATH: [&str; 3] = ["v1", "admin", "coverage"];
 
 /// The two members of every answer with numbers, and a service's response. Version 0.1.0 has neither.
 #[derive(Debug, Deserialize, Serialize)]
@@ -68,7 +69,7 @@ pub(super) async fn run(args: CoverageArgs, variables: &Variables) -> Result<(),
 
 /// States that the store has every pair that was seen since `since`.
 pub(super) async fn state(client: &Client, since: &str) -> Result<Value, ClientError> {
-    client.put(&PATH, &[("since", since)]).await
+    client.put(&ADMIN_PATH, &[("since", since)]).await
 }
 
 fn text(coverage: &Coverage) -> String {

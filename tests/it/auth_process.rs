@@ -373,7 +373,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     );
     assert_eq!(send("POST", "/v1/admin/refresh", &ops).await, 200);
     assert_eq!(send("POST", "/v1/admin/archive", &ops).await, 200);
-    let coverage = "/v1/coverage?since=2026-01-01";
+    let coverage = "/v1/admin/coverage?since=2026-01-01";
     assert_eq!(send("PUT", coverage, &ops).await, 200);
     assert_eq!(send("DELETE", "/v1/users/user-4711", &uss).await, 403);
     // `printf user-4711 | sha256sum`

@@ -36,7 +36,7 @@ async fn count(app: &App) -> (Option<String>, bool) {
 }
 
 async fn put(app: &App, since: &str) -> Response {
-    app.send(Method::PUT, &format!("/v1/coverage?since={since}"))
+    app.send(Method::PUT, &format!("/v1/admin/coverage?since={since}"))
         .await
 }
 
@@ -101,7 +101,7 @@ async fn a_statement_moves_it_back_and_not_for_points_of_before() {
         assert_eq!(refused.problem(), (400, "invalid_parameter"), "{since}");
         assert_eq!(refused.json["parameter"], parameter);
     }
-    let missing = app.send(Method::PUT, "/v1/coverage").await;
+    let missing = app.send(Method::PUT, "/v1/admin/coverage").await;
     assert_eq!(missing.problem(), (400, "invalid_parameter"));
     assert_eq!(count(&app).await, (Some(NOON_TEXT.to_owned()), false));
     app.advance(60);

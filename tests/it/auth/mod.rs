@@ -136,8 +136,8 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ),
     (
         "PUT",
-        "/v1/coverage",
-        "/v1/coverage?since=2026-01-01",
+        "/v1/admin/coverage",
+        "/v1/admin/coverage?since=2026-01-01",
         Some(Scope::Admin),
         200,
     ),

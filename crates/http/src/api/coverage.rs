@@ -1,4 +1,4 @@
-//! `/v1/coverage`: since when the store has every pair, what was lost, and the statement that it has.
+//! `GET /v1/coverage`: since when the store has every pair, and what was lost. `PUT /v1/admin/coverage` states it.
 
 use std::sync::Arc;
 
@@ -24,16 +24,21 @@ use engine::coverage::StateError;
 
 pub(super) static COVERAGE: Resource = Resource {
     template: "/v1/coverage",
+    parameters: &[],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .by_cookie()
+        .described(describe_get)],
+    kind: Kind::Plain,
+};
+
+/// Beside the other operations of `admin`, so that a load balancer can expose the reading one alone.
+pub(super) static STATEMENT: Resource = Resource {
+    template: "/v1/admin/coverage",
     parameters: &["since"],
-    operations: &[
-        Operation::get(Access::Needs(Scope::Read))
-            .by_cookie()
-            .described(describe_get),
-        Operation::put(Access::Needs(Scope::Admin))
-            .names(Names::Everything)
-            .audited(Audited::Coverage)
-            .described(describe_put),
-    ],
+    operations: &[Operation::put(Access::Needs(Scope::Admin))
+        .names(Names::Everything)
+        .audited(Audited::Coverage)
+        .described(describe_put)],
     kind: Kind::Plain,
 };
 
@@ -102,13 +107,19 @@ impl From<&Loss> for LossEntry {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let (reader, stater) = (Arc::clone(app), Arc::clone(app));
-    let get = warp::get().map(move || json(&document(&reader)));
-    let put = warp::put().and(query()).then(move |query: Query| {
-        let app = Arc::clone(&stater);
-        async move { put(&app, &query).await.unwrap_or_else(Reply::into_response) }
-    });
-    get.or(put).unify().boxed()
+    let app = Arc::clone(app);
+    warp::get().map(move || json(&document(&app))).boxed()
+}
+
+pub(super) fn statement_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    warp::put()
+        .and(query())
+        .then(move |query: Query| {
+            let app = Arc::clone(&app);
+            async move { put(&app, &query).await.unwrap_or_else(Reply::into_response) }
+        })
+        .boxed()
 }
 
 async fn put(app: &Headcount, query: &Query) -> Result<Response, Problem> {

@@ -34,7 +34,7 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 20] = [
+static ALL: [&Resource; 22] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -45,6 +45,7 @@ static ALL: [&Resource; 20] = [
     &admin::REFRESH,
     &admin::ARCHIVE,
     &coverage::COVERAGE,
+    &coverage::STATEMENT,
     &health::HEALTH,
     &health::READY,
     &metrics::METRICS,
@@ -93,6 +94,7 @@ impl Routes {
             (&admin::REFRESH, admin::refresh_handler(app)),
             (&admin::ARCHIVE, admin::archive_handler(app)),
             (&coverage::COVERAGE, coverage::handler(app)),
+            (&coverage::STATEMENT, coverage::statement_handler(app)),
             (&docs::OPENAPI, docs::document_handler()),
             (&docs::DOCS, docs::page_handler()),
             (&docs::FILE, docs::file_handler()),
