@@ -1,15 +1,22 @@
-//! `headcount count SEGMENT` and `headcount count --expr EXPRESSION`.
+//! `headcount count SEGMENT...` and `headcount count --expr EXPRESSION`.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::Failure;
-use super::args::CountArgs;
-use super::client::{Client, valid};
+use super::args::{CountArgs, OutputFormat};
+use super::client::{Client, ClientError, valid};
 use super::coverage::Covered;
-use super::output::{grouped, note, print, print_json, sanitized};
+use super::output::{grouped, note, print, print_csv, print_json, sanitized};
 use super::variables::Variables;
 use domain::text::duration_text;
 use domain::{Expression, Segment};
+
+/// Segments that are requested concurrently.
+const CONCURRENT: usize = 8;
+/// The path of counts of sets.
+const SETS: [&str; 2] = ["v1", "count"];
 
 /// The fields of a count response that are displayed.
 #[derive(Deserialize)]
@@ -43,7 +50,7 @@ struct Named {
 
 pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Failure> {
     // Before the service is asked, so that a mistake is told without one.
-    let asked = Asked::new(&args)?;
+    let asked = Asked::all(&args)?;
     let client = Client::new(&args.target, variables)?;
     let mut query = Vec::new();
     if let Some(window) = &args.window {
@@ -52,35 +59,66 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
     if args.fresh {
         query.push(("fresh", "true"));
     }
-    let document = match &asked {
-        Asked::Segment(segment) => client.get_of(segment, "count", &query).await?,
-        Asked::Set(expression) => {
-            let expression = expression.to_string();
-            query.push(("expr", &expression));
-            client.get(&["v1", "count"], &query).await?
-        }
-    };
-    let response =
-        CountResponse::deserialize(&document).map_err(|error| client.unexpected(&error))?;
-    match args.json {
-        true => print_json(&document)?,
-        false => print(&sentence(&asked.to_string(), &response))?,
+    if args.output.format() == OutputFormat::Csv {
+        return csv(&client, &asked, &query).await;
     }
-    if let Some(remark) = response.covered.remark() {
+    let mut documents = stream::iter(&asked)
+        .map(|asked| asked.document(&client, &query))
+        .buffered(CONCURRENT);
+    let mut all = asked.iter();
+    while let (Some(document), Some(asked)) = (documents.try_next().await?, all.next()) {
+        show(&client, asked, &document, &args).await?;
+    }
+    Ok(())
+}
+
+/// Prints a count.
+async fn show(
+    client: &Client,
+    asked: &Asked,
+    document: &Value,
+    args: &CountArgs,
+) -> Result<(), Failure> {
+    let response =
+        CountResponse::deserialize(document).map_err(|error| client.unexpected(&error))?;
+    match args.output.format() {
+        OutputFormat::Json => print_json(document)?,
+        _ => print(&sentence(&asked.to_string(), &response))?,
+    }
+    if let Some(remark) = response.covered.remark().filter(|_| !args.output.quiet) {
         note(&remark);
     }
-    match &asked {
+    match asked {
+        _ if args.output.quiet => {}
         Asked::Segment(segment) if response.users == 0 && response.known != Some(true) => {
-            note_never_seen(&client, segment.as_str(), response.known).await;
+            note_never_seen(client, segment.as_str(), response.known).await;
         }
         Asked::Segment(_) => {}
         Asked::Set(_) => {
             for name in &response.unknown {
-                note_never_seen(&client, name, Some(false)).await;
+                note_never_seen(client, name, Some(false)).await;
             }
         }
     }
     Ok(())
+}
+
+/// Prints one table with all counts.
+async fn csv(client: &Client, asked: &[Asked], query: &[(&str, &str)]) -> Result<(), Failure> {
+    let tables: Vec<String> = stream::iter(asked)
+        .map(|asked| asked.csv(client, query))
+        .buffered(CONCURRENT)
+        .try_collect()
+        .await?;
+    let mut text = String::new();
+    for table in &tables {
+        let (header, rows) = table.split_once('\n').unwrap_or((table, ""));
+        if text.is_empty() {
+            text = format!("{header}\n");
+        }
+        text += rows;
+    }
+    print_csv(&text)
 }
 
 /// What is counted.
@@ -90,15 +128,48 @@ enum Asked {
 }
 
 impl Asked {
-    fn new(args: &CountArgs) -> Result<Self, Failure> {
-        match (&args.segment, &args.expr) {
-            (Some(segment), _) => Ok(Self::Segment(valid(segment)?)),
-            (None, Some(text)) => Expression::parse(text)
-                .map(Self::Set)
-                .map_err(|error| Failure::usage(error.to_string())),
-            (None, None) => Err(Failure::usage("give a segment, or a set with --expr")),
+    fn all(args: &CountArgs) -> Result<Vec<Self>, Failure> {
+        match &args.expr {
+            Some(text) => match Expression::parse(text) {
+                Ok(expression) => Ok(vec![Self::Set(expression)]),
+                Err(error) => Err(Failure::usage(error.to_string())),
+            },
+            None => {
+                let names = args.segments.iter();
+                names.map(|name| valid(name).map(Self::Segment)).collect()
+            }
         }
     }
+
+    async fn document(
+        &self,
+        client: &Client,
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        match self {
+            Self::Segment(segment) => client.get_of(segment, "count", query).await,
+            Self::Set(expression) => {
+                let expression = expression.to_string();
+                client.get(&SETS, &with(query, &expression)).await
+            }
+        }
+    }
+
+    async fn csv(&self, client: &Client, query: &[(&str, &str)]) -> Result<String, ClientError> {
+        match self {
+            Self::Segment(segment) => client.get_csv_of(segment, "count", query).await,
+            Self::Set(expression) => {
+                let expression = expression.to_string();
+                client.get_csv(&SETS, &with(query, &expression)).await
+            }
+        }
+    }
+}
+
+fn with<'a>(query: &[(&'a str, &'a str)], expression: &'a str) -> Vec<(&'a str, &'a str)> {
+    let mut query = query.to_vec();
+    query.push(("expr", expression));
+    query
 }
 
 impl std::fmt::Display for Asked {

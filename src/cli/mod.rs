@@ -28,6 +28,7 @@ mod start_line;
 mod test_server;
 mod token;
 mod token_files;
+mod trend;
 mod variables;
 mod worker;
 
@@ -73,6 +74,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
         Command::Coverage(args) => client_side(coverage::run(args, &variables)),
+        Command::Trend(args) => client_side(trend::run(args, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
         Command::Health(args) => client_side(health::run(args, &variables)),
         Command::Setup(args) => client_side(setup::run(args, variables)),

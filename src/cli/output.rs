@@ -49,6 +49,12 @@ pub(super) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     print(&text)
 }
 
+/// Prints CSV. Line ends are kept, other control characters are replaced as in [`sanitized`].
+pub(super) fn print_csv(text: &str) -> Result<(), Failure> {
+    let lines: Vec<_> = text.split("\r\n").map(sanitized).collect();
+    print(&lines.join("\r\n"))
+}
+
 /// Prints a message to standard error. A closed standard error is ignored.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");

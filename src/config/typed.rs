@@ -8,7 +8,7 @@ use super::settings::{
     StoreKind, StoreSettings,
 };
 use super::table::{Parsed, Values};
-use domain::Secret;
+use domain::{Floor, Secret};
 use engine::SpoolSettings;
 use http::settings::HttpSettings;
 use telemetry::TelemetrySettings;
@@ -32,6 +32,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
             max_body: values.max_body.as_u64(),
             max_connections: values.max_connections,
             max_event_clients: values.max_event_clients,
+            min_users: Floor::of(values.min_users.into()),
             max_event_clients_per_token: values.max_event_clients_per_token,
             session_key: values.session_key.as_deref().map(Secret::new),
             header_timeout: values.header_timeout.0,

@@ -7,7 +7,10 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
-use domain::{Count, Expression, Membership, Segment, TimeFrame, Timestamp, UserId, Window};
+use domain::overlap::{Overlap, OverlapMatrix, PairOverlap, TopOverlaps, TopQuestion};
+use domain::{
+    Count, Expression, Floor, Membership, Segment, SetCount, TimeFrame, Timestamp, UserId, Window,
+};
 use engine::{At, Comparison, LiveProcess};
 
 /// A reader has other sources, which are slower by less than this.
@@ -17,6 +20,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(12);
 /// A comparison of all segments may take long.
 const COMPARISON_TIMEOUT: Duration = Duration::from_mins(30);
+/// The maximum number of pairs of segments.
+const MAX_PAIRS: usize = 1_000;
+/// The source of the answers of a replica.
+const LIVE: &str = "live";
 /// The largest page of segments.
 const PAGE: &str = "1000";
 
@@ -35,14 +42,39 @@ struct CountDocument {
     source: String,
 }
 
-impl CountDocument {
-    /// The count, if it is of the replica.
-    fn live(self) -> Option<Count> {
-        (self.source == "live").then_some(Count {
-            users: self.users,
-            as_of: self.as_of,
-        })
-    }
+#[derive(Deserialize)]
+struct SetCountDocument {
+    users: Option<u64>,
+    #[serde(deserialize_with = "instant")]
+    as_of: Timestamp,
+    source: String,
+}
+
+#[derive(Deserialize)]
+struct OverlapDocument {
+    both: Vec<Vec<u64>>,
+    everybody: Option<u64>,
+    #[serde(deserialize_with = "instant")]
+    as_of: Timestamp,
+    source: String,
+}
+
+#[derive(Deserialize)]
+struct TopDocument {
+    pairs: Vec<PairDocument>,
+    everybody: Option<u64>,
+    #[serde(deserialize_with = "instant")]
+    as_of: Timestamp,
+    source: String,
+}
+
+#[derive(Deserialize)]
+struct PairDocument {
+    a: String,
+    b: String,
+    both: u64,
+    users_a: u64,
+    users_b: u64,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +129,17 @@ impl HttpLiveProcess {
         request.bearer_auth(&at.token)
     }
 
+    /// Asks a question about sets of users.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        at: &At,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Option<T> {
+        let request = self.request(at, Method::GET, path).query(query);
+        received(request.timeout(QUESTION_TIMEOUT)).await
+    }
+
     async fn get<T: DeserializeOwned>(
         &self,
         at: &At,
@@ -136,16 +179,84 @@ impl LiveProcess for HttpLiveProcess {
         // In the query a name needs no care.
         let query = [("segment", segment.as_str()), ("window", &seconds(window))];
         let document: CountDocument = self.get(at, "/v1/segments/-/count", &query).await?;
-        document.live()
+        (document.source == LIVE).then_some(Count {
+            users: document.users,
+            as_of: document.as_of,
+        })
     }
 
-    async fn count_set(&self, at: &At, expression: &Expression, window: Window) -> Option<Count> {
-        let (expr, window) = (expression.to_string(), seconds(window));
-        let request = self
-            .request(at, Method::GET, "/v1/count")
-            .query(&[("expr", &expr), ("window", &window)])
-            .timeout(QUESTION_TIMEOUT);
-        received::<CountDocument>(request).await?.live()
+    async fn count_set(
+        &self,
+        at: &At,
+        expression: &Expression,
+        window: Window,
+        floor: Floor,
+    ) -> Option<SetCount> {
+        let query = [
+            ("expr", expression.to_string()),
+            ("window", seconds(window)),
+            ("min_users", floor.users().to_string()),
+        ];
+        let document: SetCountDocument = self.ask(at, "/v1/count", &query).await?;
+        (document.source == LIVE).then_some(SetCount {
+            users: document.users,
+            as_of: document.as_of,
+        })
+    }
+
+    async fn overlap(
+        &self,
+        at: &At,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+    ) -> Option<Overlap> {
+        let mut query = vec![("window", seconds(window)), ("fresh", fresh.to_string())];
+        let names = segments
+            .iter()
+            .map(|segment| ("segment", segment.to_string()));
+        query.extend(names);
+        let document: OverlapDocument = self.ask(at, "/v1/overlap", &query).await?;
+        let rows = &document.both;
+        let is_whole =
+            rows.len() == segments.len() && rows.iter().all(|row| row.len() == rows.len());
+        let both = |row: usize, column: usize| rows[row][column];
+        (document.source == LIVE && is_whole).then(|| Overlap {
+            matrix: OverlapMatrix::new(segments.to_vec(), document.everybody, both),
+            as_of: document.as_of,
+        })
+    }
+
+    async fn top_overlaps(
+        &self,
+        at: &At,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+    ) -> Option<TopOverlaps> {
+        let query = [
+            ("by", question.order.to_string()),
+            ("limit", question.limit.min(MAX_PAIRS).to_string()),
+            ("at_least", question.at_least.to_string()),
+            ("window", seconds(window)),
+            ("fresh", fresh.to_string()),
+        ];
+        let document: TopDocument = self.ask(at, "/v1/overlap/top", &query).await?;
+        let everybody = document.everybody?;
+        let pairs = document.pairs.into_iter().map(|pair| {
+            let (a, b) = (Segment::new(&pair.a).ok()?, Segment::new(&pair.b).ok()?);
+            Some(PairOverlap::new(
+                (&a, pair.users_a),
+                (&b, pair.users_b),
+                pair.both,
+            ))
+        });
+        let pairs: Vec<_> = pairs.collect::<Option<_>>()?;
+        (document.source == LIVE).then(|| TopOverlaps {
+            pairs: question.answer(pairs, everybody),
+            everybody,
+            as_of: document.as_of,
+        })
     }
 
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>> {

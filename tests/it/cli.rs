@@ -77,6 +77,11 @@ fn invalid_arguments_and_settings_exit_with_2() {
         &["count", ""],
         &["count", "--expr", "news AND"],
         &["count", "x", "--expr", "news"],
+        &["count", "a", " b"],
+        &["count", "a", "--json", "--format", "csv"],
+        &["trend"],
+        &["trend", "a", ""],
+        &["segments", "--watch", "--format", "csv"],
         &["count", "x", "--url", "ftp://x"],
         &["check-config", "--window", "13 parsecs"],
         &["check-config", "--config", "missing.toml"],
@@ -209,6 +214,7 @@ fn an_unreachable_service_exits_with_1_and_a_clear_error() {
     for arguments in [
         &["count", "sports"][..],
         &["segments"],
+        &["trend", "sports"],
         &["refresh"],
         &["archive"],
         &[

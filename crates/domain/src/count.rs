@@ -13,6 +13,15 @@ pub struct Count {
     pub as_of: Timestamp,
 }
 
+/// The number of distinct users in a set of segments, exact as of an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetCount {
+    /// The number of distinct users; `None` if a [`Floor`](super::Floor) withholds it.
+    pub users: Option<u64>,
+    /// The instant for which `users` is exact.
+    pub as_of: Timestamp,
+}
+
 /// A segment that a user is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {

@@ -5,7 +5,11 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use super::Segment;
+use super::{Floor, Segment};
+
+/// The maximum number of segments whose overlaps are counted at once. Their 2 million pairs have 16 MB of counters, about what
+/// the cache of one CPU holds; and a person who asks for more reads none of them.
+pub const MAX_SEGMENTS: usize = 2_000;
 
 /// The users in common of every pair of some segments, exact as of an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,30 @@ pub struct PairOverlap {
     pub users_a: u64,
     /// The number of users of `b`.
     pub users_b: u64,
+}
+
+/// Which pairs of all segments are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopQuestion {
+    /// By what they are ranked.
+    pub order: OverlapOrder,
+    /// The maximum number of pairs.
+    pub limit: usize,
+    /// The least number of users in both.
+    pub at_least: u64,
+    /// Pairs that would tell smaller groups apart are left out.
+    pub floor: Floor,
+}
+
+/// The pairs that rank highest, exact as of an instant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TopOverlaps {
+    /// The pairs, best first.
+    pub pairs: Vec<PairOverlap>,
+    /// The number of distinct users of any segment.
+    pub everybody: u64,
+    /// The instant for which they are exact.
+    pub as_of: Timestamp,
 }
 
 /// By what pairs are ranked, greatest first.
@@ -149,6 +177,20 @@ impl PairOverlap {
         self.both as f64 / either
     }
 
+    /// Whether `floor` allows to show the pair: two segments divide everybody into those in both, in one and not the other, and
+    /// in none.
+    pub fn is_above(&self, floor: Floor, everybody: u64) -> bool {
+        let (only_a, only_b) = (
+            self.users_a.saturating_sub(self.both),
+            self.users_b.saturating_sub(self.both),
+        );
+        let others = everybody
+            .saturating_sub(self.users_a)
+            .saturating_sub(only_b);
+        let groups = [self.both, only_a, only_b, others];
+        !groups.into_iter().any(|users| floor.hides_group(users))
+    }
+
     /// How many times more users are in both than if one segment had nothing to do with the other: 1 if a user of `a` is
     /// as likely in `b` as anybody. `everybody` is the number of distinct users of any segment. `None` if a segment has no
     /// users.
@@ -193,6 +235,19 @@ impl FromStr for OverlapOrder {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named = Self::ALL.into_iter().find(|order| order.as_str() == text);
         named.ok_or(InvalidOverlapOrder)
+    }
+}
+
+impl TopQuestion {
+    /// The answer, given all pairs.
+    pub fn answer(
+        self,
+        pairs: impl IntoIterator<Item = PairOverlap>,
+        everybody: u64,
+    ) -> Vec<PairOverlap> {
+        let shown = pairs.into_iter();
+        let shown = shown.filter(|pair| pair.is_above(self.floor, everybody));
+        top(shown, self.order, self.limit, self.at_least)
     }
 }
 

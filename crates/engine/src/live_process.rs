@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use domain::{Count, Expression, Membership, Segment, UserId, Window};
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
+use domain::{Count, Expression, Floor, Membership, Segment, SetCount, UserId, Window};
 
 /// Asks a live process. `None` is every failure: the caller has other sources.
 #[async_trait]
@@ -12,8 +13,32 @@ pub trait LiveProcess: Send + Sync + std::fmt::Debug {
     /// The count of a segment over any window.
     async fn count(&self, at: &At, segment: &Segment, window: Window) -> Option<Count>;
 
-    /// The number of users in the set that `expression` means, over any window.
-    async fn count_set(&self, at: &At, expression: &Expression, window: Window) -> Option<Count>;
+    /// The number of users in the set that `expression` means, over any window, unless `floor` withholds it.
+    async fn count_set(
+        &self,
+        at: &At,
+        expression: &Expression,
+        window: Window,
+        floor: Floor,
+    ) -> Option<SetCount>;
+
+    /// The users in common of each pair of `segments`.
+    async fn overlap(
+        &self,
+        at: &At,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+    ) -> Option<Overlap>;
+
+    /// The pairs of all segments that are asked for.
+    async fn top_overlaps(
+        &self,
+        at: &At,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+    ) -> Option<TopOverlaps>;
 
     /// Every segment with users, sorted by name.
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>>;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, Timestamp,
-    TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
+    Timestamp, TrendPoint, UserId, Window,
 };
 use telemetry::Metrics;
 
@@ -90,10 +91,33 @@ impl PairStore for ObservedStore {
         &self,
         expression: &Expression,
         window: Window,
+        floor: Floor,
         as_of: Timestamp,
-    ) -> Result<Count, StoreError> {
-        let counted = self.inner.count_set(expression, window, as_of);
+    ) -> Result<SetCount, StoreError> {
+        let counted = self.inner.count_set(expression, window, floor, as_of);
         self.observe("count_set", counted).await
+    }
+
+    async fn overlap(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+        as_of: Timestamp,
+    ) -> Result<Overlap, StoreError> {
+        let counted = self.inner.overlap(segments, window, fresh, as_of);
+        self.observe("overlap", counted).await
+    }
+
+    async fn top_overlaps(
+        &self,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+        as_of: Timestamp,
+    ) -> Result<TopOverlaps, StoreError> {
+        let counted = self.inner.top_overlaps(question, window, fresh, as_of);
+        self.observe("overlap", counted).await
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use warp::http::Method;
 use warp::http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK,
+    ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 
+use super::entity_tag::AS_OF;
 use super::request_id::REQUEST_ID;
 use crate::settings::Cors;
 
@@ -34,8 +36,22 @@ pub(super) fn layer(cors: &Cors) -> Option<CorsLayer> {
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, REQUEST_ID])
-        .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE, REQUEST_ID])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_ENCODING,
+            CONTENT_TYPE,
+            IF_NONE_MATCH,
+            REQUEST_ID,
+        ])
+        .expose_headers([
+            AS_OF,
+            CONTENT_DISPOSITION,
+            ETAG,
+            LINK,
+            RETRY_AFTER,
+            WWW_AUTHENTICATE,
+            REQUEST_ID,
+        ])
         .max_age(MAX_AGE)
         .vary([ORIGIN]);
     Some(layer)

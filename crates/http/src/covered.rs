@@ -8,7 +8,7 @@ use domain::{Count, Covered, Timestamp, Window};
 use engine::Headcount;
 
 /// Since when there is every pair, and whether the numbers therefore include all of them. Flattened into an answer.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[schema(as = Covered)]
 pub(crate) struct CoveredFields {
     /// The store has every pair that was seen since then. Null while it is not known.

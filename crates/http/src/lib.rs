@@ -18,7 +18,9 @@ mod cors;
 mod covered;
 mod cursor;
 mod delivered_body;
+mod document;
 mod encoding;
+mod entity_tag;
 #[cfg(test)]
 mod fuzz;
 mod host;
@@ -34,6 +36,7 @@ mod path;
 mod problem;
 mod query;
 mod reply;
+mod representation;
 mod request_id;
 mod request_timer;
 mod resource;

@@ -8,7 +8,7 @@ use warp::{Filter, Rejection};
 use super::parse::{self, parse_instant};
 use super::problem::Problem;
 use domain::text::nearest;
-use domain::{Expression, Segment, TimeFrame, Timestamp, Window};
+use domain::{Expression, Floor, Segment, TimeFrame, Timestamp, Window};
 
 /// The decoded query parameters of a request, in order.
 #[derive(Debug, Default)]
@@ -34,6 +34,12 @@ pub(super) fn check(known: &[&'static str], query: Option<&str>) -> Result<(), P
         }
     }
     Ok(())
+}
+
+impl FromIterator<(String, String)> for Query {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(parameters: I) -> Self {
+        Self(parameters.into_iter().collect())
+    }
 }
 
 impl Query {
@@ -70,6 +76,39 @@ impl Query {
         number
             .filter(|number| (1..=maximum).contains(number))
             .ok_or_else(|| Problem::invalid_parameter(name, format!("must be from 1 to {maximum}")))
+    }
+
+    /// A number without a maximum.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
+        let wrong = || Problem::invalid_parameter(name, "must be a whole number, 0 or more");
+        text.parse().map(Some).map_err(|_| wrong())
+    }
+
+    /// The smallest group that the response tells apart: the configured one, or `min_users` if that is more.
+    pub(super) fn floor(&self, configured: Floor) -> Result<Floor, Problem> {
+        let asked = self.number("min_users")?.unwrap_or(0);
+        Ok(configured.max(Floor::of(asked)))
+    }
+
+    /// The window of a question about sets of users: with a floor, only the configured one.
+    pub(super) fn window_of_sets(
+        &self,
+        frame: &TimeFrame,
+        floor: Floor,
+    ) -> Result<Window, Problem> {
+        let window = self.window(frame)?;
+        if floor.is_on() && window != frame.full_window() {
+            let detail = format!(
+                "with min_users, sets of users are counted over the configured window only, {} s: two windows may differ by \
+                 fewer users",
+                frame.full_window().seconds()
+            );
+            return Err(Problem::bad_request("invalid_window", detail));
+        }
+        Ok(window)
     }
 
     /// An instant in RFC 3339 or unix seconds.
@@ -144,6 +183,15 @@ impl Query {
                 format!("may be given at most {maximum} times"),
             )),
         }
+    }
+
+    /// The query with another value of `name`, without a question mark.
+    pub(super) fn with(&self, name: &str, value: &str) -> String {
+        let others = self.0.iter().filter(|(key, _)| key != name);
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(others)
+            .append_pair(name, value)
+            .finish()
     }
 
     /// Parses a query without its question mark.

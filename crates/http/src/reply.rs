@@ -27,6 +27,12 @@ pub(super) fn json_with(status: StatusCode, value: &impl Serialize) -> warp::rep
     }
 }
 
+/// How long before `now` an answer was exact. Millisecond precision: finer digits would only be noise.
+pub(super) fn age_seconds(as_of: Timestamp, now: Timestamp) -> f64 {
+    let age = now.as_millisecond().saturating_sub(as_of.as_millisecond());
+    age.max(0) as f64 / 1000.0
+}
+
 /// Serialises an instant in RFC 3339, for `serialize_with`.
 pub(super) fn rfc3339<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)

@@ -44,6 +44,8 @@ pub(super) struct Operation {
     pub(super) names: Names,
     /// Whether the token may come in the cookie of the page. Only reads may: the pages, and what their script requests.
     pub(super) takes_cookie: bool,
+    /// Whether the response may be CSV instead of JSON.
+    pub(super) has_csv: bool,
     /// The action in the audit trail, if each request is recorded there.
     pub(super) audited: Option<Audited>,
     /// Its description in the OpenAPI document. Pages are not in the document.
@@ -61,7 +63,8 @@ pub(super) enum Names {
     InQuery,
     /// In its `expr` parameter.
     InExpression,
-    /// In its body or response: the handler accepts or returns only segments within the caller's reach.
+    /// In its body or response: the handler accepts or returns only segments within the caller's reach. A request that names
+    /// segments in `segment` parameters is refused if one of them is beyond it.
     Filtered,
     /// Nowhere: it is about all segments at once.
     Everything,
@@ -120,6 +123,7 @@ impl Operation {
             access,
             names: Names::Nothing,
             takes_cookie: false,
+            has_csv: false,
             audited: None,
             describe: None,
         }
@@ -132,6 +136,13 @@ impl Operation {
     pub(super) const fn by_cookie(self) -> Self {
         Self {
             takes_cookie: true,
+            ..self
+        }
+    }
+
+    pub(super) const fn also_as_csv(self) -> Self {
+        Self {
+            has_csv: true,
             ..self
         }
     }

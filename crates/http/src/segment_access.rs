@@ -3,6 +3,8 @@
 //! [`Names`] declares where a route names segments. Names in a path or a query are checked here, before any handler
 //! runs. Handlers that return or accept many segments leave out or refuse those beyond the caller's reach.
 
+use std::borrow::Cow;
+
 use warp::http::Uri;
 
 use super::authorization;
@@ -18,7 +20,8 @@ pub(super) fn check(names: Names, uri: &Uri, reach: &Reach) -> Result<(), Proble
         return Ok(());
     }
     let is_within = match names {
-        Names::Nothing | Names::Filtered => true,
+        Names::Nothing => true,
+        Names::Filtered => named(uri).all(|name| reach.covers(&name)),
         Names::InPath(place) => {
             let part = uri.path().split('/').skip(1).nth(place);
             // An invalid name gives access to nothing.
@@ -27,11 +30,9 @@ pub(super) fn check(names: Names, uri: &Uri, reach: &Reach) -> Result<(), Proble
             named.is_none_or(|segment| reach.covers(segment.as_str()))
         }
         Names::InQuery => {
-            let query = uri.query().unwrap_or_default();
-            let pairs = form_urlencoded::parse(query.as_bytes());
-            let mut named = pairs.filter(|(key, _)| key == "segment").peekable();
+            let mut named = named(uri).peekable();
             // Without a name the request is about all segments.
-            named.peek().is_some() && named.all(|(_, name)| reach.covers(&name))
+            named.peek().is_some() && named.all(|name| reach.covers(&name))
         }
         Names::InExpression => {
             let query = Query::parse(uri.query().unwrap_or_default());
@@ -50,6 +51,13 @@ pub(super) fn check(names: Names, uri: &Uri, reach: &Reach) -> Result<(), Proble
         true => Ok(()),
         false => Err(authorization::forbidden_segment()),
     }
+}
+
+/// The names in the `segment` parameters.
+fn named(uri: &Uri) -> impl Iterator<Item = Cow<'_, str>> {
+    let query = uri.query().unwrap_or_default();
+    let pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.filter_map(|(key, name)| (key == "segment").then_some(name))
 }
 
 #[cfg(test)]
@@ -87,6 +95,11 @@ mod tests {
             ("GET", "/v1/count?expr=mine%2Fa&expr=yours", true),
             ("GET", "/v1/count?expr=mine%2Fa+AND", true),
             ("GET", "/v1/segments", true),
+            ("GET", "/v1/segments?segment=mine/a&q=b", true),
+            ("GET", "/v1/segments?segment=mine/a&segment=yours", false),
+            ("GET", "/v1/segments?%73egment=yours", false),
+            ("GET", "/v1/events?segment=yours", false),
+            ("POST", "/v1/trends", true),
             ("POST", "/v1/pairs", true),
             ("GET", "/v1/events", true),
             ("GET", "/v1/users/u1", true),

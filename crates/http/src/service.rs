@@ -20,11 +20,13 @@ use super::api::{self, Routes};
 use super::audit::{AuditEvent, AuditTrail};
 use super::authorization::{Authorizer, Refused};
 use super::client_address;
+use super::entity_tag;
 use super::host;
 use super::origin::OriginPolicy;
 use super::page;
 use super::problem::Problem;
 use super::query;
+use super::representation::Representation;
 use super::request_id;
 use super::resource::{Kind, Resource};
 use super::response_budget::{BudgetedBody, ResponseBudget, WarpBody};
@@ -71,6 +73,8 @@ pub(super) struct Handled {
 /// What admission found out about a request.
 struct Admitted {
     caller: Option<Caller>,
+    /// The representation that the client prefers.
+    representation: Representation,
     /// The response, if no handler may see the request.
     refusal: Option<Response>,
     /// The name of the caller, also of a refused one, if known.
@@ -97,16 +101,18 @@ impl Web {
         let from = client_address::of(peer, request.headers(), &self.trusted_proxies);
         let about = self.audit_trail.about(route, method, request.uri());
         let head = request.method() == Method::HEAD;
+        let known_tags = entity_tag::known_tags(request.headers());
         let shows_page = route.kind == Kind::Page && page::wants_html(request.headers());
         let Admitted {
             caller,
+            representation,
             refusal,
             name,
         } = self.admitted(route, method, shows_page, &request);
         let mut response = match refusal {
             Some(refusal) => refusal,
             None => {
-                self.extend(route, caller.as_ref(), &mut request);
+                self.extend(route, caller.as_ref(), representation, &mut request);
                 if head {
                     // Handled as GET; the body is removed below.
                     *request.method_mut() = Method::GET;
@@ -114,6 +120,10 @@ impl Web {
                 self.route(route, request).await
             }
         };
+        // Most requests have none.
+        if !known_tags.is_empty() && matches!(method, "GET" | "HEAD") {
+            response = entity_tag::unless_known(response, &known_tags);
+        }
         if shows_page {
             response = page::for_people(response);
         }
@@ -150,15 +160,17 @@ impl Web {
         request: &Request<B>,
     ) -> Admitted {
         match self.admit(route, method, request) {
-            Ok(caller) => Admitted {
+            Ok((caller, representation)) => Admitted {
                 name: caller.as_ref().map(|caller| Arc::clone(&caller.name)),
                 caller,
+                representation,
                 refusal: None,
             },
             Err(refused) => {
                 let problem = *refused.problem;
                 Admitted {
                     caller: None,
+                    representation: Representation::Json,
                     refusal: Some(match shows_page {
                         true => page::refused(problem, request.uri()),
                         false => problem.into_response(),
@@ -170,7 +182,13 @@ impl Web {
     }
 
     /// Adds what handlers need to know besides the request itself.
-    fn extend<B>(&self, route: &Resource, caller: Option<&Caller>, request: &mut Request<B>) {
+    fn extend<B>(
+        &self,
+        route: &Resource,
+        caller: Option<&Caller>,
+        representation: Representation,
+        request: &mut Request<B>,
+    ) {
         let details = match route.kind {
             Kind::Probe => Some(self.authorizer.shows_details(request.headers())),
             _ => None,
@@ -186,6 +204,10 @@ impl Web {
             _ => None,
         };
         let extensions = request.extensions_mut();
+        // Handlers return JSON without it.
+        if representation != Representation::Json {
+            extensions.insert(representation);
+        }
         if let Some(caller) = caller {
             // For the handlers that charge pairs to the rate limit, and that filter segments.
             if let Some(limiter) = &caller.limiter {
@@ -202,13 +224,13 @@ impl Web {
     }
 
     /// The caller of the request, unless it is refused before any handler sees it. Which paths exist is no secret, so 404
-    /// needs no token.
+    /// needs no token. With it comes the representation of the response.
     fn admit<B>(
         &self,
         route: &Resource,
         method: &str,
         request: &Request<B>,
-    ) -> Result<Option<Caller>, Refused> {
+    ) -> Result<(Option<Caller>, Representation), Refused> {
         let (uri, headers) = (request.uri(), request.headers());
         host::of(request.version(), uri, headers)?;
         if !route.exists() {
@@ -225,6 +247,10 @@ impl Web {
         let (access, by_cookie) = (operation.access, operation.takes_cookie);
         let caller = self.authorizer.authorize(access, by_cookie, headers)?;
         query::check(route.parameters, uri.query())?;
+        let representation = match operation.has_csv {
+            true => Representation::of(headers)?,
+            false => Representation::Json,
+        };
         if let Some(caller) = &caller {
             let checked = segment_access::check(operation.names, uri, &caller.reach);
             checked.map_err(|problem| {
@@ -232,7 +258,7 @@ impl Web {
                 Refused::of(problem, Some(&caller.name))
             })?;
         }
-        Ok(caller)
+        Ok((caller, representation))
     }
 
     async fn route<B>(&self, route: &'static Resource, request: Request<B>) -> Response

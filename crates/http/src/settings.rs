@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::networks::Networks;
-use domain::Secret;
+use domain::{Floor, Secret};
 
 /// Which other origins may read responses in a browser (CORS).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct HttpSettings {
     pub max_event_clients: usize,
     /// Most clients of /v1/events at once with one token.
     pub max_event_clients_per_token: usize,
+    /// The smallest group of users that responses tell apart.
+    pub min_users: Floor,
     /// The key that encrypts sessions of the page. Without it, each process has a random key.
     pub session_key: Option<Secret>,
     /// Timeout of a request head.

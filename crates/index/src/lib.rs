@@ -42,7 +42,7 @@ use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 use members::Members;
-pub use overlap::{Between, MAX_OVERLAP_SEGMENTS, OverlapError, OverlapRings, Overlaps};
+pub use overlap::{Between, OverlapError, OverlapRings, Overlaps};
 pub use set::{Cancelled, SetCount};
 use shared::Shared;
 use sweep::Cursor;

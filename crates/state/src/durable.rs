@@ -78,7 +78,7 @@ impl DurableState {
         )?;
         Ok(Self {
             key,
-            questions: Questions::new(Arc::clone(&state)),
+            questions: Questions::new(Arc::clone(&state), options.frame),
             state,
             log,
             snapshotter,

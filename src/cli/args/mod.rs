@@ -1,8 +1,10 @@
 //! The command-line interface: commands and their arguments.
 
 mod load;
+mod output;
 mod stores;
 mod token;
+mod trend;
 mod values;
 
 use std::path::PathBuf;
@@ -10,10 +12,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::load::{Format, LoadArgs, TimeUnit};
+pub(super) use self::output::{OutputArgs, OutputFormat};
 pub(super) use self::stores::{AuditArgs, CopyArgs};
 pub(super) use self::token::{
     TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs,
 };
+pub(super) use self::trend::TrendArgs;
 use self::values::day_or_instant;
 use super::setting_flags::SettingFlags;
 
@@ -36,12 +40,14 @@ pub(in crate::cli) enum Command {
     Live(ServeArgs),
     /// Recount all segments in a loop, beside services with `refresh_mode = "off"`
     Worker(ServeArgs),
-    /// Print how many users a segment has
+    /// Print how many users segments have
     Count(CountArgs),
     /// List segments with their users
     Segments(SegmentsArgs),
     /// Print since when counts are complete, or state it
     Coverage(CoverageArgs),
+    /// Print past counts of segments
+    Trend(TrendArgs),
     /// Post pairs from files, standard input or a generator
     Load(LoadArgs),
     /// Check a service or worker; exit code 1 if it is not healthy
@@ -106,9 +112,13 @@ pub(in crate::cli) struct Target {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CountArgs {
-    /// The segment's name
-    #[arg(required_unless_present = "expr", conflicts_with = "expr")]
-    pub(in crate::cli) segment: Option<String>,
+    /// The segments' names
+    #[arg(
+        required_unless_present = "expr",
+        conflicts_with = "expr",
+        value_name = "SEGMENT"
+    )]
+    pub(in crate::cli) segments: Vec<String>,
     /// Count the users of a set of segments, such as 'news AND (sports OR "front page") NOT cars'; * is everybody
     #[arg(long)]
     pub(in crate::cli) expr: Option<String>,
@@ -118,9 +128,8 @@ pub(in crate::cli) struct CountArgs {
     /// Count in the store, bypassing all caches
     #[arg(long)]
     pub(in crate::cli) fresh: bool,
-    /// Print the service's JSON
-    #[arg(long)]
-    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) output: OutputArgs,
     #[command(flatten)]
     pub(in crate::cli) target: Target,
 }
@@ -143,6 +152,9 @@ pub(in crate::cli) struct SegmentsArgs {
     /// Only segments whose name begins with this
     #[arg(long)]
     pub(in crate::cli) prefix: Option<String>,
+    /// Only segments whose name has this part; upper and lower case are the same
+    #[arg(long, value_name = "PART")]
+    pub(in crate::cli) search: Option<String>,
     /// Order: by name, or most users first
     #[arg(long, value_enum)]
     pub(in crate::cli) sort: Option<Sort>,
@@ -152,9 +164,8 @@ pub(in crate::cli) struct SegmentsArgs {
     /// Continue until Ctrl-C: a table on a terminal (20 rows without --limit), a line for each change elsewhere
     #[arg(long)]
     pub(in crate::cli) watch: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(in crate::cli) json: bool,
+    #[command(flatten)]
+    pub(in crate::cli) output: OutputArgs,
     #[command(flatten)]
     pub(in crate::cli) target: Target,
 }
@@ -164,10 +175,11 @@ impl SegmentsArgs {
     pub(in crate::cli) fn everything() -> Self {
         Self {
             prefix: None,
+            search: None,
             sort: None,
             limit: None,
             watch: false,
-            json: true,
+            output: OutputArgs::default(),
             target: Target::default(),
         }
     }

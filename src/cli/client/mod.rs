@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::Deserialize;
 use serde_json::Value;
@@ -114,6 +114,16 @@ impl Client {
         self.json(request).await
     }
 
+    /// The same as CSV.
+    pub(super) async fn get_csv(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<String, ClientError> {
+        let request = self.request(Method::GET, segments).query(query);
+        self.csv(request).await
+    }
+
     /// GETs a resource of `segment`, such as its `count`.
     pub(super) async fn get_of(
         &self,
@@ -121,6 +131,20 @@ impl Client {
         what: &str,
         query: &[(&str, &str)],
     ) -> Result<Value, ClientError> {
+        self.json(self.request_of(segment, what, query)).await
+    }
+
+    /// The same as CSV.
+    pub(super) async fn get_csv_of(
+        &self,
+        segment: &Segment,
+        what: &str,
+        query: &[(&str, &str)],
+    ) -> Result<String, ClientError> {
+        self.csv(self.request_of(segment, what, query)).await
+    }
+
+    fn request_of(&self, segment: &Segment, what: &str, query: &[(&str, &str)]) -> RequestBuilder {
         let name = segment.as_str();
         let mut query = query.to_vec();
         // By RFC 3986 clients and proxies remove these from a path, even if percent-encoded.
@@ -131,7 +155,28 @@ impl Client {
             }
             _ => name,
         };
-        self.get(&["v1", "segments", place, what], &query).await
+        let path = ["v1", "segments", place, what];
+        self.request(Method::GET, &path).query(&query)
+    }
+
+    /// POSTs a question, and returns the JSON of the response.
+    pub(super) async fn post(
+        &self,
+        segments: &[&str],
+        question: &Value,
+    ) -> Result<Value, ClientError> {
+        let request = self.request(Method::POST, segments).json(question);
+        self.json(request).await
+    }
+
+    /// The same as CSV.
+    pub(super) async fn post_for_csv(
+        &self,
+        segments: &[&str],
+        question: &Value,
+    ) -> Result<String, ClientError> {
+        let request = self.request(Method::POST, segments).json(question);
+        self.csv(request).await
     }
 
     /// POSTs an empty body to start work that may take long, and returns the JSON of the response.
@@ -199,20 +244,36 @@ impl Client {
     }
 
     async fn json(&self, request: RequestBuilder) -> Result<Value, ClientError> {
-        let base = || self.base().to_owned();
+        let (_, body) = self.success(request).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected {
+            base: self.base().to_owned(),
+            reason: format!("not JSON ({error})"),
+        })
+    }
+
+    async fn csv(&self, request: RequestBuilder) -> Result<String, ClientError> {
+        let (headers, body) = self.success(request.header(ACCEPT, "text/csv")).await?;
+        let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+        // A service of version 0.1.0 returns JSON.
+        let is_csv = kind.is_some_and(|kind| kind.starts_with(b"text/csv"));
+        match String::from_utf8(body.into()) {
+            Ok(text) if is_csv => Ok(text),
+            _ => Err(self.unexpected(&"not CSV")),
+        }
+    }
+
+    /// The headers and the body of a response with a status of success.
+    async fn success(&self, request: RequestBuilder) -> Result<(HeaderMap, BytesMut), ClientError> {
         let response = request
             .send()
             .await
             .map_err(|error| self.send_error(&error))?;
         let status = response.status();
         let retry_after = retry_after(&response);
-        let location = response.headers().get(reqwest::header::LOCATION).cloned();
+        let headers = response.headers().clone();
         let body = self.body(response).await?;
         if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| ClientError::Unexpected {
-                base: base(),
-                reason: format!("not JSON ({error})"),
-            });
+            return Ok((headers, body));
         }
         let body: Option<Value> = serde_json::from_slice(&body).ok();
         let problem = body
@@ -222,10 +283,11 @@ impl Client {
             Some(problem) => (problem.code, problem.detail.or(problem.title)),
             None => (None, None),
         };
-        let moved = location.as_ref().and_then(|to| to.to_str().ok());
+        let location = headers.get(reqwest::header::LOCATION);
+        let moved = location.and_then(|to| to.to_str().ok());
         let detail = detail.or_else(|| moved.map(|to| format!("it points to {to}; give that URL")));
         Err(ClientError::Refused {
-            base: base(),
+            base: self.base().to_owned(),
             refusal: Box::new(Refusal {
                 status,
                 code: code.map(|code| sanitized(&code)),

@@ -6,14 +6,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::Failure;
-use crate::cli::args::{SegmentsArgs, Sort};
+use crate::cli::args::{OutputFormat, SegmentsArgs, Sort};
 use crate::cli::client::Client;
 use crate::cli::coverage::Covered;
-use crate::cli::output::{grouped, note, print, print_json, sanitized};
+use crate::cli::output::{grouped, note, print, print_csv, print_json, sanitized};
 use crate::cli::variables::Variables;
 
 /// The number of segments per request.
 const PAGE: u64 = 1_000;
+/// The path of the list.
+const LIST: [&str; 2] = ["v1", "segments"];
 
 #[derive(Deserialize)]
 struct Page {
@@ -46,23 +48,32 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
     if args.watch {
         return watch::run(&client, args).await;
     }
+    let format = args.output.format();
+    if format == OutputFormat::Csv {
+        // All segments in one response: a page can't be told from the list.
+        let limit = args.limit.map(|limit| limit.to_string());
+        let query = query(&args, limit.as_deref());
+        return print_csv(&client.get_csv(&LIST, &query).await?);
+    }
     let listing = list(&client, &args).await?;
     let rows: Result<Vec<Row>, _> = listing.segments.iter().map(Row::deserialize).collect();
     let rows = rows.map_err(|error| client.unexpected(&error))?;
-    match args.json {
-        true => print_json(&listing)?,
-        false => print(&table(&rows))?,
+    match format {
+        OutputFormat::Json => print_json(&listing)?,
+        _ => print(&table(&rows))?,
     }
-    let remarks = remarks(&rows, args.prefix.as_deref(), client.has_token());
-    let incomplete = listing.covered.remark().filter(|_| !rows.is_empty());
-    for remark in remarks.into_iter().chain(incomplete) {
-        note(&remark);
+    if !args.output.quiet {
+        let incomplete = listing.covered.remark().filter(|_| !rows.is_empty());
+        let remarks = remarks(&rows, &args, client.has_token());
+        for remark in remarks.into_iter().chain(incomplete) {
+            note(&remark);
+        }
     }
     Ok(())
 }
 
 /// Notes about a list that is empty or has stale or missing counts.
-fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
+fn remarks(rows: &[Row], args: &SegmentsArgs, has_token: bool) -> Vec<String> {
     let mut remarks = Vec::new();
     // A token may be restricted to some segments. The list omits all others.
     let readable = if has_token {
@@ -70,13 +81,18 @@ fn remarks(rows: &[Row], prefix: Option<&str>, has_token: bool) -> Vec<String> {
     } else {
         ""
     };
-    match prefix {
+    match (&args.prefix, &args.search) {
         _ if !rows.is_empty() => {}
-        Some(prefix) => remarks.push(format!(
+        (Some(prefix), None) => remarks.push(format!(
             "no segment{readable} begins with `{}`",
             sanitized(prefix)
         )),
-        None => remarks.push(format!("there are no segments{readable}")),
+        (None, Some(part)) => remarks.push(format!(
+            "no name of a segment{readable} has `{}`",
+            sanitized(part)
+        )),
+        (Some(_), Some(_)) => remarks.push(format!("no segment{readable} matches")),
+        (None, None) => remarks.push(format!("there are no segments{readable}")),
     }
     let stale = rows.iter().filter(|row| row.stale).count();
     if stale > 0 {
@@ -103,21 +119,11 @@ async fn list(client: &Client, args: &SegmentsArgs) -> Result<Listing, Failure> 
     loop {
         let missing = most - segments.len() as u64;
         let limit = missing.min(PAGE).to_string();
-        let mut query = vec![("limit", limit.as_str())];
-        if let Some(prefix) = &args.prefix {
-            query.push(("prefix", prefix));
-        }
-        if let Some(sort) = args.sort {
-            let by = match sort {
-                Sort::Name => "name",
-                Sort::Users => "users",
-            };
-            query.push(("sort", by));
-        }
+        let mut query = query(args, Some(&limit));
         if let Some(cursor) = &cursor {
             query.push(("cursor", cursor));
         }
-        let document = client.get(&["v1", "segments"], &query).await?;
+        let document = client.get(&LIST, &query).await?;
         let page = Page::deserialize(document).map_err(|error| client.unexpected(&error))?;
         let received = page.segments.len();
         segments.extend(page.segments);
@@ -135,6 +141,24 @@ async fn list(client: &Client, args: &SegmentsArgs) -> Result<Listing, Failure> 
         }
         cursor = page.next;
     }
+}
+
+/// The query of the list.
+fn query<'a>(args: &'a SegmentsArgs, limit: Option<&'a str>) -> Vec<(&'static str, &'a str)> {
+    let sort = args.sort.map(|sort| match sort {
+        Sort::Name => "name",
+        Sort::Users => "users",
+    });
+    let parameters = [
+        ("limit", limit),
+        ("prefix", args.prefix.as_deref()),
+        ("q", args.search.as_deref()),
+        ("sort", sort),
+    ];
+    let given = parameters.into_iter();
+    given
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect()
 }
 
 /// Names are the last column and need no padding: their display width is unknown.
@@ -170,7 +194,6 @@ fn users_of(row: &Row) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::Target;
     use crate::cli::test_server::TestServer;
     use serde_json::json;
     use std::collections::HashMap;
@@ -181,13 +204,7 @@ mod tests {
             prefix: Some("a&b".into()),
             sort: Some(Sort::Users),
             limit,
-            watch: false,
-            json: false,
-            target: Target {
-                url: None,
-                token: None,
-                token_file: None,
-            },
+            ..SegmentsArgs::everything()
         }
     }
 
@@ -244,18 +261,22 @@ mod tests {
             as_of: None,
             stale,
         };
-        assert!(remarks(&[row(Some(1), false)], None, false).is_empty());
-        assert_eq!(remarks(&[], None, false), ["there are no segments"]);
+        let every = SegmentsArgs::everything();
+        assert!(remarks(&[row(Some(1), false)], &every, false).is_empty());
+        assert_eq!(remarks(&[], &every, false), ["there are no segments"]);
         assert_eq!(
-            remarks(&[], None, true),
+            remarks(&[], &every, true),
             ["there are no segments that this token may read"]
         );
-        assert_eq!(
-            remarks(&[], Some("x"), false),
-            ["no segment begins with `x`"]
-        );
+        let mut some = SegmentsArgs::everything();
+        some.prefix = Some("x".into());
+        assert_eq!(remarks(&[], &some, false), ["no segment begins with `x`"]);
+        some.search = Some("y".into());
+        assert_eq!(remarks(&[], &some, false), ["no segment matches"]);
+        some.prefix = None;
+        assert_eq!(remarks(&[], &some, false), ["no name of a segment has `y`"]);
         let rows = [row(Some(1), true), row(None, false)];
-        let told = remarks(&rows, None, false).concat();
+        let told = remarks(&rows, &every, false).concat();
         assert!(
             told.contains("1 counts are stale") && told.contains("1 segments can't be counted")
         );

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Row, all, line, table};
 use crate::cli::Failure;
-use crate::cli::args::SegmentsArgs;
+use crate::cli::args::{OutputFormat, SegmentsArgs};
 use crate::cli::client::Client;
 use crate::cli::output::{is_on_screen, note, print_on};
 
@@ -22,7 +22,11 @@ const CLEAR: &str = "\x1b[2J";
 
 /// Shows the list until Ctrl-C: on a terminal as a table that is redrawn, elsewhere as a line for each change.
 pub(super) async fn run(client: &Client, mut args: SegmentsArgs) -> Result<(), Failure> {
-    let on_screen = !args.json && is_on_screen();
+    let format = args.output.format();
+    if format == OutputFormat::Csv {
+        return Err(Failure::usage("--watch prints a table or JSON, and no CSV"));
+    }
+    let on_screen = format == OutputFormat::Table && is_on_screen();
     if on_screen {
         args.limit = args.limit.or(Some(SCREEN));
         print_on(CLEAR)?;
@@ -108,9 +112,9 @@ impl Changes {
             if self.printed.get(&row.segment) == Some(&row.users) {
                 continue;
             }
-            match args.json {
-                true => text += &format!("{document}\n"),
-                false => text += &line(&row, 0, 0),
+            match args.output.format() {
+                OutputFormat::Json => text += &format!("{document}\n"),
+                _ => text += &line(&row, 0, 0),
             }
             self.printed.insert(row.segment, row.users);
         }
@@ -121,16 +125,14 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::args::Target;
+    use crate::cli::args::OutputArgs;
 
-    fn arguments(json: bool, limit: Option<u64>) -> SegmentsArgs {
+    fn arguments(format: OutputFormat, limit: Option<u64>) -> SegmentsArgs {
         SegmentsArgs {
-            prefix: None,
-            sort: None,
             limit,
             watch: true,
-            json,
-            target: Target::default(),
+            output: OutputArgs::in_format(format),
+            ..SegmentsArgs::everything()
         }
     }
 
@@ -142,7 +144,7 @@ mod tests {
     #[test]
     fn only_what_changed_is_told() {
         let client = Client::to("http://127.0.0.1:1", None).unwrap();
-        let args = arguments(false, None);
+        let args = arguments(OutputFormat::Table, None);
         let mut changes = Changes::default();
         let mut lines =
             |users: &[(&str, u64)]| changes.lines(&client, listed(users), &args).unwrap();
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn a_list_that_is_cut_off_empties_nobody() {
         let client = Client::to("http://127.0.0.1:1", None).unwrap();
-        let args = arguments(true, Some(1));
+        let args = arguments(OutputFormat::Json, Some(1));
         let mut changes = Changes::default();
         let mut lines =
             |users: &[(&str, u64)]| changes.lines(&client, listed(users), &args).unwrap();

@@ -59,8 +59,9 @@ async fn cors_allows_only_the_configured_origins() {
             (status, origin),
             "{headers:?}"
         );
-        assert_eq!(
-            response.headers["vary"], "origin",
+        let mut vary = response.headers.get_all("vary").iter();
+        assert!(
+            vary.any(|name| name == "origin"),
             "caches must key on the origin"
         );
     }
@@ -85,10 +86,9 @@ async fn cors_allows_only_the_configured_origins() {
     let app = App::start().await;
     for headers in [&[GOOD][..], &[GOOD, PREFLIGHT]] {
         let response = app.send_with(Method::GET, path, headers).await;
-        assert_eq!(
-            (allowed(&response), response.headers.get("vary")),
-            (None, None)
-        );
+        let mut vary = response.headers.get_all("vary").iter();
+        assert!(vary.all(|name| name != "origin"), "{response:?}");
+        assert_eq!(allowed(&response), None);
     }
     assert_eq!(
         app.send_with(Method::OPTIONS, path, &[GOOD, PREFLIGHT])

@@ -50,6 +50,20 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ),
     (
         "GET",
+        "/v1/count",
+        "/v1/count?expr=a",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/count",
+        "/v1/count?expr=a",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "GET",
         "/v1/segments",
         "/v1/segments",
         Some(Scope::Read),
@@ -76,6 +90,36 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         Some(Scope::Read),
         200,
     ),
+    // The request has no body and no content type.
+    (
+        "GET",
+        "/v1/overlap",
+        "/v1/overlap?segment=a&segment=b",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "GET",
+        "/v1/overlap/top",
+        "/v1/overlap/top",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/overlap",
+        "/v1/overlap?segment=a&segment=b",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/overlap/top",
+        "/v1/overlap/top",
+        Some(Scope::Read),
+        200,
+    ),
+    ("POST", "/v1/trends", "/v1/trends", Some(Scope::Read), 415),
     // An invalid segment name, because a stream would not end.
     (
         "GET",

@@ -35,6 +35,9 @@ async fn assert_bound(app: &App, bearer: &str) {
         ("GET", "/v1/segments/nobodys/count", 403),
         ("GET", "/segments/yours", 403),
         ("GET", "/v1/events?segment=mine&segment=yours", 403),
+        ("GET", "/v1/segments?segment=mine&segment=mine/3", 200),
+        ("GET", "/v1/segments?segment=mine&segment=yours", 403),
+        ("GET", "/v1/segments?segment=nobodys", 403),
         ("DELETE", "/v1/users/u1", 403),
         ("POST", "/v1/admin/refresh", 403),
         ("POST", "/v1/admin/refresh?segment=yours", 403),
@@ -53,6 +56,16 @@ async fn assert_bound(app: &App, bearer: &str) {
     let list = send("GET", "/v1/segments").await;
     assert_eq!(list.json["segments"].as_array().unwrap().len(), 1);
     assert_eq!(list.json["segments"][0]["segment"], "mine");
+    assert_eq!(list.json["total"], 1, "others are not counted either");
+    let trends = async |segments: Value| {
+        let url = format!("http://{}/v1/trends", app.addr);
+        let body = json!({"segments": segments});
+        let request = app.client.post(url).header("authorization", bearer);
+        Response::of(request.json(&body).send().await.unwrap()).await
+    };
+    assert_eq!(trends(json!(["mine", "mine/3"])).await.status, 200);
+    let refused = trends(json!(["mine", "yours"])).await;
+    assert_eq!(refused.problem(), (403, "forbidden_segment"));
     let user = send("GET", "/v1/users/u1").await;
     assert_eq!(
         user.json["segments"].as_array().unwrap().len(),

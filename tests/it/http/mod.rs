@@ -127,7 +127,7 @@ async fn segments_are_listed_in_pages() {
     assert_eq!(names(&all), ["news", "sport", "sport/run", "sport/ski"]);
     assert_eq!(
         all.json["segments"][0],
-        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT, "stale": false})
+        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT, "stale": false, "known": true})
     );
     assert_eq!(all.json["next"], json!(null));
     assert_eq!(all.json["window_seconds"], 1_209_600);

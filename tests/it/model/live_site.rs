@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::feed::model::ModelFeed;
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::published::model::ModelPublished;
-use domain::{Clock, Count, Expression, Membership, Segment, UserId, Window};
+use domain::{Clock, Count, Expression, Floor, Membership, Segment, SetCount, UserId, Window};
 use engine::counts::Source;
 use engine::refresher::{Outcome, Skip};
 use engine::{At, Comparison, Headcount, LiveParts, LiveProcess, OwedLog};
@@ -121,11 +122,64 @@ impl LiveProcess for Processes {
         self.ask(at, PATIENCE, count).await
     }
 
-    async fn count_set(&self, at: &At, expression: &Expression, window: Window) -> Option<Count> {
+    async fn count_set(
+        &self,
+        at: &At,
+        expression: &Expression,
+        window: Window,
+        floor: Floor,
+    ) -> Option<SetCount> {
         let count = async |headcount: Arc<Headcount>| {
             let counts = headcount.counts();
-            let counted = counts.get_set(expression, window, false).await.ok()?;
-            (counted.source == Source::Live).then_some(counted.count)
+            let counted = counts
+                .get_set(expression, window, floor, false)
+                .await
+                .ok()?;
+            (counted.source == Source::Live).then_some(SetCount {
+                users: counted.value,
+                as_of: counted.as_of,
+            })
+        };
+        self.ask(at, PATIENCE, count).await
+    }
+
+    async fn overlap(
+        &self,
+        at: &At,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+    ) -> Option<Overlap> {
+        let count = async |headcount: Arc<Headcount>| {
+            let counted = headcount
+                .counts()
+                .overlap(segments, window, fresh)
+                .await
+                .ok()?;
+            (counted.source == Source::Live).then_some(Overlap {
+                matrix: counted.value,
+                as_of: counted.as_of,
+            })
+        };
+        self.ask(at, PATIENCE, count).await
+    }
+
+    async fn top_overlaps(
+        &self,
+        at: &At,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+    ) -> Option<TopOverlaps> {
+        let count = async |headcount: Arc<Headcount>| {
+            let counts = headcount.counts();
+            let counted = counts.top_overlaps(question, window, fresh).await.ok()?;
+            let (pairs, everybody) = counted.value;
+            (counted.source == Source::Live).then_some(TopOverlaps {
+                pairs,
+                everybody,
+                as_of: counted.as_of,
+            })
         };
         self.ask(at, PATIENCE, count).await
     }

@@ -227,7 +227,7 @@ fn document() -> &'static str {
 }
 
 impl Response {
-    async fn of(response: reqwest::Response) -> Self {
+    pub async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let body = response.bytes().await.unwrap();
         let text = match headers.get("content-encoding") {

@@ -34,6 +34,8 @@ pub struct SwitchableStore {
     lists_fail: AtomicBool,
     trend_unavailable: AtomicBool,
     discards_trend: AtomicBool,
+    running_trends: AtomicUsize,
+    max_running_trends: AtomicUsize,
     during_counts: Mutex<Option<Hook>>,
     /// The noted erasures: the embedded store inside shares them with no other instance.
     erased: Mutex<Vec<Erasure>>,
@@ -45,7 +47,7 @@ impl std::fmt::Debug for SwitchableStore {
     }
 }
 
-/// Decrements the number of running counts, also when a count is dropped.
+/// Decrements the number of running calls, also when a call is dropped.
 struct Running<'a>(&'a AtomicUsize);
 
 impl Drop for Running<'_> {
@@ -73,6 +75,8 @@ impl SwitchableStore {
             lists_fail: AtomicBool::new(false),
             trend_unavailable: AtomicBool::new(false),
             discards_trend: AtomicBool::new(false),
+            running_trends: AtomicUsize::new(0),
+            max_running_trends: AtomicUsize::new(0),
             during_counts: Mutex::default(),
             erased: Mutex::default(),
         }
@@ -166,6 +170,11 @@ impl SwitchableStore {
 
     pub fn fail_lists(&self, fail: bool) {
         self.lists_fail.store(fail, Ordering::SeqCst);
+    }
+
+    /// The most trends that were read at the same time.
+    pub fn max_running_trends(&self) -> usize {
+        self.max_running_trends.load(Ordering::SeqCst)
     }
 
     pub fn set_trend_unavailable(&self, unavailable: bool) {
@@ -324,6 +333,11 @@ impl PairStore for SwitchableStore {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<Count>, StoreError> {
+        let running = self.running_trends.fetch_add(1, Ordering::SeqCst) + 1;
+        let _running = Running(&self.running_trends);
+        self.max_running_trends.fetch_max(running, Ordering::SeqCst);
+        // Other reads begin meanwhile, if the caller lets them.
+        tokio::task::yield_now().await;
         self.reach()?.trend(segment, window, from, to).await
     }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::{PROPERTY_NAME_BYTES, PROPERTY_VALUE_BYTES, PairStore, StoreError};
 use crate::{
-    Batch, BatchBuilder, Count, Erasure, Expression, Segment, Slot, TimeFrame, Timestamp,
+    Batch, BatchBuilder, Count, Erasure, Expression, Floor, Segment, Slot, TimeFrame, Timestamp,
     TrendPoint, UserId, Window,
 };
 
@@ -482,7 +482,9 @@ pub async fn check_sets(factory: &dyn Factory) {
     store.record(&batch(seen)).await.unwrap();
     let counts = async |text: &str, window| {
         let expression = Expression::parse(text).unwrap();
-        store.count_set(&expression, window, now).await
+        store
+            .count_set(&expression, window, Floor::default(), now)
+            .await
     };
     let (full, short) = (frame.full_window(), minutes(10, &frame));
     if let Err(StoreError::Unsupported(_)) = counts("*", full).await {
@@ -500,7 +502,12 @@ pub async fn check_sets(factory: &dyn Factory) {
     ] {
         for (window, users) in [(full, in_full), (short, in_short)] {
             let count = counts(text, window).await.unwrap();
-            assert_eq!(count.users, users, "{text} over {} s", window.seconds());
+            assert_eq!(
+                count.users,
+                Some(users),
+                "{text} over {} s",
+                window.seconds()
+            );
             assert!(count.as_of >= now);
         }
     }

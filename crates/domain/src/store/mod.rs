@@ -20,10 +20,15 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
+use crate::overlap::{Overlap, TopOverlaps, TopQuestion};
 use crate::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, Timestamp,
-    TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
+    Timestamp, TrendPoint, UserId, Window,
 };
+
+/// The response to questions about sets of users of a store that does not have them.
+const NO_USERS: StoreError =
+    StoreError::Unsupported("it does not have the users of all segments in memory");
 
 /// A durable set of (user, segment) pairs, each with the latest slot in which it was seen.
 ///
@@ -92,18 +97,41 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// The number of distinct users over `window` in the set that `expression` means. A user who is written or erased
-    /// meanwhile may be counted as before or as after that. A segment without users is an empty set. A store that does
-    /// not have all users in memory always returns [`StoreError::Unsupported`].
+    /// The number of distinct users over `window` in the set that `expression` means, unless `floor` withholds it. A user who
+    /// is written or erased meanwhile may be counted as before or as after that. A segment without users is an empty set. A
+    /// store that does not have all users in memory always returns [`StoreError::Unsupported`], also for overlaps.
     async fn count_set(
         &self,
         _expression: &Expression,
         _window: Window,
+        _floor: Floor,
         _as_of: Timestamp,
-    ) -> Result<Count, StoreError> {
-        Err(StoreError::Unsupported(
-            "it does not have the users of all segments in memory",
-        ))
+    ) -> Result<SetCount, StoreError> {
+        Err(NO_USERS)
+    }
+
+    /// The number of users over `window` in both segments of each pair of `segments`, and the number of users of any segment.
+    /// Without `fresh` it may be as of a few seconds before `as_of`. More than
+    /// [`MAX_SEGMENTS`](crate::overlap::MAX_SEGMENTS) are [`StoreError::Rejected`].
+    async fn overlap(
+        &self,
+        _segments: &[Segment],
+        _window: Window,
+        _fresh: bool,
+        _as_of: Timestamp,
+    ) -> Result<Overlap, StoreError> {
+        Err(NO_USERS)
+    }
+
+    /// The pairs of all segments that have most in common over `window`. Otherwise as [`overlap`](Self::overlap).
+    async fn top_overlaps(
+        &self,
+        _question: TopQuestion,
+        _window: Window,
+        _fresh: bool,
+        _as_of: Timestamp,
+    ) -> Result<TopOverlaps, StoreError> {
+        Err(NO_USERS)
     }
 
     /// The segments that have at least one user in the full window, without duplicates, sorted by name.

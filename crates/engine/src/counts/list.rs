@@ -90,6 +90,43 @@ impl Counts {
         loaded.map_err(|error: Arc<CountError>| CountError::clone(&error))
     }
 
+    /// The counts of `segments` over `window`, in their order, also of those without users. Each is the one of
+    /// [`get`](Self::get). A segment that can't be counted in time is marked stale and does not affect the others.
+    pub async fn list_of(&self, segments: Vec<Segment>, window: Window) -> Vec<Listed> {
+        let deadline = Instant::now() + READ_TIMEOUT;
+        stream::iter(segments)
+            .map(|segment| self.listed_before(deadline, segment, window))
+            .buffered(CONCURRENT_COUNTS)
+            .collect()
+            .await
+    }
+
+    async fn listed_before(&self, deadline: Instant, segment: Segment, window: Window) -> Listed {
+        let counted = match self.get_now(&segment, window) {
+            Some(result) => Some(result),
+            // A request for a count would go on in the store without a reader.
+            None if Instant::now() >= deadline => None,
+            None => {
+                let counted = timeout_at(deadline, self.get(&segment, window, false)).await;
+                counted.ok().and_then(Result::ok)
+            }
+        };
+        if let Some(result) = counted {
+            return Listed {
+                segment,
+                count: Some(result.count),
+                stale: result.stale,
+            };
+        }
+        let key = (segment, window);
+        let kept = self.parts.refresher.remembered().get(&key);
+        Listed {
+            segment: key.0,
+            count: kept.map(|kept| kept.count),
+            stale: true,
+        }
+    }
+
     /// Queries a live store directly, which is as fast as memory.
     async fn list_live(&self, window: Window) -> Result<Arc<[Listed]>, CountError> {
         let (store, now) = (&self.parts.store, self.parts.clock.now());

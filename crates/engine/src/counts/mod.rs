@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::list::Lists;
-pub use self::result::{CountError, CountResult, Listed, Source};
+pub use self::result::{Answer, CountError, CountResult, Listed, Source};
 pub(crate) use self::sample::Sample;
 use crate::live::Live;
 use crate::refresher::{Key, Refresher};

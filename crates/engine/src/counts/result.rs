@@ -16,6 +16,21 @@ pub struct CountResult {
     pub stale: bool,
 }
 
+/// An answer about sets of users, its source, and how current it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer<T> {
+    /// The answer.
+    pub value: T,
+    /// The instant for which it is exact.
+    pub as_of: Timestamp,
+    /// The window that was counted.
+    pub window: Window,
+    /// The source.
+    pub source: Source,
+    /// Whether no source had a current one, so that this is the last known one.
+    pub stale: bool,
+}
+
 /// The source of a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
@@ -58,14 +73,6 @@ impl Source {
 }
 
 impl CountResult {
-    /// How long before `now` the count was exact, in seconds. Millisecond precision: finer digits would only be noise.
-    pub fn age_at(&self, now: Timestamp) -> f64 {
-        let age = now
-            .as_millisecond()
-            .saturating_sub(self.count.as_of.as_millisecond());
-        age.max(0) as f64 / 1000.0
-    }
-
     /// A count of a live store. It includes every acknowledged pair.
     pub(super) fn live(count: Count, window: Window) -> Self {
         Self {

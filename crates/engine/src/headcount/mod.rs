@@ -26,8 +26,8 @@ use crate::sweeper;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{
-    Clock, Covered, Expression, InvalidExpression, InvalidSegment, InvalidWindow, Membership,
-    Segment, TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Clock, Covered, Expression, Floor, InvalidExpression, InvalidSegment, InvalidWindow,
+    Membership, Segment, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use supervisor::Supervisor;
 use telemetry::Metrics;
@@ -137,9 +137,10 @@ impl Headcount {
     pub async fn estimate_set(&self, expression: &str) -> Result<u64, EstimateError> {
         let expression = Expression::parse(expression)?;
         let window = self.frame.full_window();
-        let result = self.counts.get_set(&expression, window, false).await;
-        let result = result.map_err(CountError)?;
-        Ok(result.count.users)
+        let floor = Floor::default();
+        let counted = self.counts.get_set(&expression, window, floor, false).await;
+        // Without a floor nothing is withheld.
+        Ok(counted.map_err(CountError)?.value.unwrap_or_default())
     }
 
     async fn estimate_in(&self, segment: &str, window: Window) -> Result<u64, EstimateError> {

@@ -5,15 +5,23 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Live, Side};
-use crate::live_process::{At, Comparison};
+use crate::live_process::{At, Comparison, LiveProcess};
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
-use domain::{Count, Expression, Membership, Segment, UserId, Window};
+use domain::{Count, Expression, Floor, Membership, Segment, SetCount, UserId, Window};
+use live::replica::Replica;
 use live::view::{CurrentTick, View};
 
 /// How long a fresh count waits until the counts include everything. It usually waits for one poll and one tick.
 const FRESH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a comparison waits for the first tick that this process reads.
 const FIRST_TICK: Duration = Duration::from_secs(1);
+
+/// Who answers questions about users.
+enum Answering<'a> {
+    Replica(&'a Replica),
+    Process(&'a dyn LiveProcess, At),
+}
 
 impl Live {
     /// The count as of the newest instant that this process knows; `None` if it can't tell now.
@@ -50,28 +58,70 @@ impl Live {
         }
     }
 
-    /// The number of users in the set that `expression` means; `None` if that is not known now. A `fresh` count includes
-    /// everything that was answered before this call.
+    /// The number of users in the set that `expression` means, unless `floor` withholds it; `None` if that is not known now. A
+    /// `fresh` count includes everything that was answered before this call.
     pub(crate) async fn count_set(
         &self,
         expression: &Expression,
         window: Window,
+        floor: Floor,
         fresh: bool,
-    ) -> Result<Option<Count>, StoreError> {
-        if fresh && self.wait_until_fresh().await.is_none() {
-            return Ok(None);
+    ) -> Result<Option<SetCount>, StoreError> {
+        match self.answering(fresh).await {
+            Some(Answering::Replica(replica)) => replica.count_set(expression, window, floor).await,
+            Some(Answering::Process(process, at)) => {
+                Ok(process.count_set(&at, expression, window, floor).await)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The users in common of each pair of `segments`; `None` if that is not known now.
+    pub(crate) async fn overlap(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+    ) -> Result<Option<Overlap>, StoreError> {
+        match self.answering(fresh).await {
+            Some(Answering::Replica(replica)) => replica.overlap(segments, window, fresh).await,
+            Some(Answering::Process(process, at)) => {
+                Ok(process.overlap(&at, segments, window, fresh).await)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The pairs of all segments that are asked for; `None` if that is not known now.
+    pub(crate) async fn top_overlaps(
+        &self,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+    ) -> Result<Option<TopOverlaps>, StoreError> {
+        match self.answering(fresh).await {
+            Some(Answering::Replica(replica)) => {
+                replica.top_overlaps(question, window, fresh).await
+            }
+            Some(Answering::Process(process, at)) => {
+                Ok(process.top_overlaps(&at, question, window, fresh).await)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Who answers questions about users. `None` if nobody can now, or not soon enough with everything that was answered before
+    /// this call.
+    async fn answering(&self, fresh: bool) -> Option<Answering<'_>> {
+        if fresh {
+            self.wait_until_fresh().await?;
         }
         match &self.side {
-            Side::Host(host) => match host.replica() {
-                Some(replica) => replica.count_set(expression, window).await,
-                None => Ok(None),
-            },
+            Side::Host(host) => Some(Answering::Replica(host.replica()?)),
             Side::Reader { view, process } => {
                 // The process itself knows which segments it has not read from the store yet.
-                let Some(at) = self.at_if(view, |_| true) else {
-                    return Ok(None);
-                };
-                Ok(process.count_set(&at, expression, window).await)
+                let at = self.at_if(view, |_| true)?;
+                Some(Answering::Process(&**process, at))
             }
         }
     }

@@ -1,5 +1,7 @@
 //! `GET /v1/segments/{segment}/count`: the count of one segment.
 
+use std::hash::{Hash, Hasher};
+use std::iter;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -10,10 +12,12 @@ use warp::reply::Response;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
+use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::reply::{json, rfc3339};
+use crate::reply::{age_seconds, rfc3339};
+use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Segment, Timestamp};
 use engine::Headcount;
@@ -25,6 +29,7 @@ pub(super) static COUNT: Resource = Resource {
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::InPath(2))
         .by_cookie()
+        .also_as_csv()
         .described(describe)],
     kind: Kind::Plain,
 };
@@ -58,7 +63,78 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     super::of_segment(app, get)
 }
 
-async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response, Problem> {
+/// A row of the CSV.
+#[derive(Serialize)]
+struct Row<'a> {
+    segment: &'a str,
+    users: u64,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    as_of: Timestamp,
+    age_seconds: f64,
+    source: &'static str,
+    stale: bool,
+    known: bool,
+}
+
+/// A count that changes no number has the same tag, whatever its instant, age and source.
+impl Hash for CountResponse<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            segment,
+            users,
+            window_seconds,
+            as_of: _,
+            age_seconds: _,
+            source: _,
+            stale,
+            known,
+            covered,
+        } = self;
+        (segment, users, window_seconds, stale, known, covered).hash(state);
+    }
+}
+
+impl Document for CountResponse<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "segment",
+        "users",
+        "window_seconds",
+        "as_of",
+        "age_seconds",
+        "source",
+        "stale",
+        "known",
+    ];
+
+    fn rows(&self) -> impl Iterator<Item: Serialize> {
+        iter::once(Row {
+            segment: self.segment,
+            users: self.users,
+            window_seconds: self.window_seconds,
+            as_of: self.as_of,
+            age_seconds: self.age_seconds,
+            source: self.source,
+            stale: self.stale,
+            known: self.known,
+        })
+    }
+
+    fn file_name(&self) -> String {
+        format!("count-{}", self.segment)
+    }
+
+    fn as_of(&self) -> Option<Timestamp> {
+        Some(self.as_of)
+    }
+}
+
+async fn get(
+    app: Arc<Headcount>,
+    name: String,
+    query: Query,
+    representation: Representation,
+) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
     let window = query.window(app.frame())?;
     let fresh = query.flag("fresh")?;
@@ -75,7 +151,7 @@ async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response
     let covered = CoveredFields::of(&app, window, answer.count.as_of);
     let document = document(&segment, &answer, known, covered, app.clock().now());
     app.metrics().counts.age.observe(document.age_seconds);
-    Ok(json(&document))
+    tagged(&document, representation)
 }
 
 fn document<'a>(
@@ -90,7 +166,7 @@ fn document<'a>(
         users: answer.count.users,
         window_seconds: answer.window.seconds(),
         as_of: answer.count.as_of,
-        age_seconds: answer.age_at(now),
+        age_seconds: age_seconds(answer.count.as_of, now),
         source: answer.source.as_str(),
         stale: answer.stale,
         known,
@@ -109,14 +185,15 @@ fn describe() -> Described {
     .takes(parameters::segment_beside())
     .takes(parameters::window())
     .takes(parameters::fresh())
-    .answers::<CountResponse<'static>>(
-        200,
+    .answers_tagged::<CountResponse<'static>>(
         "The count.",
         serde_json::json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
             "age_seconds": 0.8, "source": "memory", "stale": false, "known": true,
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
+        "segment,users,window_seconds,as_of,age_seconds,source,stale,known\r\n\
+         sports,123,1209600,2026-11-21T08:00:00Z,0.8,memory,false,true\r\n",
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
 }

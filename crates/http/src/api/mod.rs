@@ -8,10 +8,12 @@ mod docs;
 pub(super) mod events;
 pub(super) mod health;
 mod metrics;
+mod overlap;
 mod pairs;
 mod segments;
 mod set_count;
 mod trend;
+mod trends;
 mod users;
 
 use std::convert::Infallible;
@@ -29,17 +31,22 @@ use crate::openapi::Documented;
 use crate::page;
 use crate::problem::Problem;
 use crate::query::{Query, query};
+use crate::representation::Representation;
 use crate::resource::{Resource, UNKNOWN, part};
 use crate::settings::HttpSettings;
+use domain::Floor;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 22] = [
+static ALL: [&Resource; 25] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
     &set_count::SET_COUNT,
+    &overlap::OVERLAP,
+    &overlap::TOP,
     &trend::TREND,
+    &trends::TRENDS,
     &events::EVENTS,
     &users::USER,
     &admin::REFRESH,
@@ -83,12 +90,16 @@ impl Routes {
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
         app.coverage().begin_recording();
+        let floor = settings.min_users;
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
-            (&set_count::SET_COUNT, set_count::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app, floor)),
+            (&overlap::OVERLAP, overlap::handler(app, floor)),
+            (&overlap::TOP, overlap::top_handler(app, floor)),
             (&trend::TREND, trend::handler(app)),
+            (&trends::TRENDS, trends::handler(app, settings)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
@@ -110,10 +121,14 @@ impl Routes {
         auth: &Arc<Auth>,
         stop: CancellationToken,
     ) -> Self {
+        // Services withhold what they do not show, and say from which number of users on.
+        let floor = Floor::default();
         let mut routes = vec![
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
-            (&set_count::SET_COUNT, set_count::handler(app)),
+            (&set_count::SET_COUNT, set_count::handler(app, floor)),
+            (&overlap::OVERLAP, overlap::handler(app, floor)),
+            (&overlap::TOP, overlap::top_handler(app, floor)),
             (&users::USER, users::reading_handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
         ];
@@ -155,7 +170,7 @@ fn probes(
 /// A handler for GET of a resource of the segment in the path. `get` receives the segment as the client sent it.
 fn of_segment<F>(
     app: &Arc<Headcount>,
-    get: impl Fn(Arc<Headcount>, String, Query) -> F + Clone + Send + Sync + 'static,
+    get: impl Fn(Arc<Headcount>, String, Query, Representation) -> F + Clone + Send + Sync + 'static,
 ) -> BoxedFilter<(Response,)>
 where
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
@@ -164,11 +179,17 @@ where
     warp::get()
         .and(part(2))
         .and(query())
-        .then(move |name, query| {
-            let response = get(Arc::clone(&app), name, query);
+        .and(representation())
+        .then(move |name, query, representation| {
+            let response = get(Arc::clone(&app), name, query, representation);
             async { response.await.unwrap_or_else(Reply::into_response) }
         })
         .boxed()
+}
+
+/// The representation that the client prefers.
+fn representation() -> impl Filter<Extract = (Representation,), Error = Infallible> + Copy {
+    warp::ext::optional().map(|preferred: Option<Representation>| preferred.unwrap_or_default())
 }
 
 /// A handler that refuses nothing: handlers respond with problems themselves.

@@ -1,46 +1,59 @@
-//! `GET /v1/segments`: all segments with their counts, paged.
+//! `GET /v1/segments`: segments with their counts, paged: all of them, or those that the request names.
 
+mod selection;
+
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
+use warp::http::header::LINK;
 use warp::reply::{Reply, Response};
+
+use self::selection::{MAX_SEGMENTS, Row, Selection};
 
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
 use crate::cursor::{Cursor, Sort};
+use crate::document::{self, Document, tagged};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::{Query, query};
-use crate::reply::json;
+use crate::reply::rfc3339_or_null;
+use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::Reach;
-use domain::{Timestamp, Window};
+use domain::{Reach, Timestamp, Window};
 use engine::Headcount;
-use engine::counts::Listed;
 
 pub(super) static SEGMENTS: Resource = Resource {
     template: "/v1/segments",
-    parameters: &["prefix", "window", "sort", "limit", "cursor"],
+    parameters: &[
+        "prefix", "q", "segment", "window", "sort", "limit", "cursor",
+    ],
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::Filtered)
         .by_cookie()
+        .also_as_csv()
         .described(describe)],
     kind: Kind::Plain,
 };
 
 pub(super) const DEFAULT_LIMIT: usize = 100;
 pub(super) const MAX_LIMIT: usize = 1000;
+/// The largest page in CSV, which has no `next` to follow: a spreadsheet has about as many rows.
+const MAX_CSV_LIMIT: usize = 1_000_000;
 
 /// A page of segments.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Hash, ToSchema)]
 #[schema(as = Segments)]
 pub(super) struct SegmentsResponse<'a> {
     segments: Vec<Entry<'a>>,
     window_seconds: u64,
+    /// The number of segments on all pages.
+    total: usize,
     /// The `cursor` of the next page; null after the last.
     #[schema(required)]
     next: Option<String>,
@@ -56,17 +69,68 @@ struct Entry<'a> {
     /// Distinct users, exact as of `as_of`. Null if they could not be counted and no earlier count is known.
     #[schema(required)]
     users: Option<u64>,
-    #[serde(serialize_with = "instant")]
+    #[serde(serialize_with = "rfc3339_or_null")]
     #[schema(required, value_type = Option<String>, format = DateTime)]
     as_of: Option<Timestamp>,
     /// Whether the segment could not be counted now. `users` is then the last known count, or null.
     stale: bool,
+    /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
+    known: bool,
 }
 
-fn instant<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => serializer.collect_str(at),
-        None => serializer.serialize_none(),
+/// A row of the CSV.
+#[derive(Serialize)]
+struct CsvRow<'a> {
+    segment: &'a str,
+    users: Option<u64>,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339_or_null")]
+    as_of: Option<Timestamp>,
+    stale: bool,
+    known: bool,
+}
+
+/// Without the instant of the count, as in the tag of a single one.
+impl Hash for Entry<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            segment,
+            users,
+            as_of: _,
+            stale,
+            known,
+        } = self;
+        (segment, users, stale, known).hash(state);
+    }
+}
+
+impl Document for SegmentsResponse<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "segment",
+        "users",
+        "window_seconds",
+        "as_of",
+        "stale",
+        "known",
+    ];
+
+    fn rows(&self) -> impl Iterator<Item: Serialize> {
+        self.segments.iter().map(|entry| CsvRow {
+            segment: entry.segment,
+            users: entry.users,
+            window_seconds: self.window_seconds,
+            as_of: entry.as_of,
+            stale: entry.stale,
+            known: entry.known,
+        })
+    }
+
+    fn file_name(&self) -> String {
+        "segments".to_owned()
+    }
+
+    fn as_of(&self) -> Option<Timestamp> {
+        self.segments.iter().filter_map(|entry| entry.as_of).min()
     }
 }
 
@@ -75,10 +139,11 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     warp::get()
         .and(query())
         .and(warp::ext::optional())
-        .then(move |query: Query, reach: Option<Reach>| {
+        .and(super::representation())
+        .then(move |query: Query, reach: Option<Reach>, representation| {
             let app = Arc::clone(&app);
             async move {
-                get(&app, &query, &reach.unwrap_or_default())
+                get(&app, &query, &reach.unwrap_or_default(), representation)
                     .await
                     .unwrap_or_else(Reply::into_response)
             }
@@ -86,14 +151,29 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
         .boxed()
 }
 
-async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
-    let prefix = query.text("prefix")?.unwrap_or("");
+async fn get(
+    app: &Headcount,
+    query: &Query,
+    reach: &Reach,
+    representation: Representation,
+) -> Result<Response, Problem> {
+    let selection = Selection::of(query)?;
     let sort = match query.text("sort")? {
         None | Some("name") => Sort::Name,
         Some("users") => Sort::Users,
         Some(_) => return Err(Problem::invalid_parameter("sort", "must be name or users")),
     };
-    let limit = query.limit("limit", MAX_LIMIT, DEFAULT_LIMIT)?;
+    let limit = match representation {
+        Representation::Json => {
+            let default = if selection.is_by_name() {
+                MAX_LIMIT
+            } else {
+                DEFAULT_LIMIT
+            };
+            query.limit("limit", MAX_LIMIT, default)?
+        }
+        Representation::Csv => query.limit("limit", MAX_CSV_LIMIT, MAX_CSV_LIMIT)?,
+    };
     let after = match query.text("cursor")? {
         None | Some("") => None,
         Some(text) => Some(Cursor::parse(text, sort).ok_or_else(|| {
@@ -102,29 +182,25 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
         })?),
     };
     let window = query.window(app.frame())?;
-    let list = app.counts().list(window).await?;
-    let mut list: Vec<&Listed> = list.iter().collect();
-    list.retain(|listed| {
-        let name = listed.segment.as_str();
-        name.starts_with(prefix) && reach.covers(name)
-    });
+    let mut rows = selection.rows(app, window, reach).await?;
     if sort == Sort::Users {
-        // The list is sorted by name already, and the sort is stable.
-        list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
+        // The rows are sorted by name already, and the sort is stable.
+        rows.sort_by_key(|row| std::cmp::Reverse(row.users()));
     }
-    let counts = list.iter().filter_map(|listed| listed.count.as_ref());
+    let counts = rows.iter().filter_map(|row| row.listed.count.as_ref());
     let covered = CoveredFields::of_all(app, window, counts);
-    let page = page(&list, window, sort, after.as_ref(), limit, covered);
-    Ok(json(&page))
-}
-
-/// The sort key by users. A segment without a count comes last.
-fn users(listed: &Listed) -> u64 {
-    listed.count.map_or(0, |count| count.users)
+    let page = page(&rows, window, sort, after.as_ref(), limit, covered);
+    let mut response = tagged(&page, representation)?;
+    // JSON has it in the document.
+    if let (Representation::Csv, Some(next)) = (representation, &page.next) {
+        let link = format!("<?{}>; rel=\"next\"", query.with("cursor", next));
+        document::insert(response.headers_mut(), LINK, link);
+    }
+    Ok(response)
 }
 
 fn page<'a>(
-    list: &[&'a Listed],
+    rows: &'a [Row],
     window: Window,
     sort: Sort,
     after: Option<&Cursor>,
@@ -132,26 +208,32 @@ fn page<'a>(
     covered: CoveredFields,
 ) -> SegmentsResponse<'a> {
     let start = after.map_or(0, |cursor| {
-        list.partition_point(|listed| !cursor.is_before(&listed.segment, users(listed)))
+        rows.partition_point(|row| !cursor.is_before(row.segment(), row.users()))
     });
-    let end = list.len().min(start + limit);
-    let entry = |listed: &&'a Listed| Entry {
-        segment: listed.segment.as_str(),
-        users: listed.count.map(|count| count.users),
-        as_of: listed.count.map(|count| count.as_of),
-        stale: listed.stale,
-    };
-    let next = match list[start..end].last() {
-        Some(listed) if end < list.len() => {
-            Some(Cursor::at(sort, &listed.segment, users(listed)).to_string())
+    let end = rows.len().min(start + limit);
+    let next = match rows[start..end].last() {
+        Some(row) if end < rows.len() => {
+            Some(Cursor::at(sort, row.segment(), row.users()).to_string())
         }
         _ => None,
     };
     SegmentsResponse {
-        segments: list[start..end].iter().map(entry).collect(),
+        segments: rows[start..end].iter().map(entry).collect(),
         window_seconds: window.seconds(),
+        total: rows.len(),
         next,
         covered,
+    }
+}
+
+fn entry(row: &Row) -> Entry<'_> {
+    let Row { listed, known } = row;
+    Entry {
+        segment: listed.segment.as_str(),
+        users: listed.count.map(|count| count.users),
+        as_of: listed.count.map(|count| count.as_of),
+        stale: listed.stale,
+        known: *known,
     }
 }
 
@@ -160,23 +242,27 @@ fn describe() -> Described {
         "getSegments",
         "counts",
         "List segments with their counts",
-        "In pages: repeat the request with `cursor` until `next` is null.",
+        "In pages: repeat the request with `cursor` until `next` is null. With `segment`, the list has exactly the named segments, \
+         also those without users. CSV has all segments in one response, unless there is a `limit`; then the header `link` has the \
+         next page.",
     )
+    .takes(parameters::these_segments(MAX_SEGMENTS))
     .takes(parameters::prefix())
+    .takes(parameters::part_of_name())
     .takes(parameters::window())
     .takes(parameters::sort())
     .takes(parameters::limit(MAX_LIMIT, DEFAULT_LIMIT))
     .takes(parameters::cursor())
-    .answers::<SegmentsResponse<'static>>(
-        200,
+    .answers_tagged::<SegmentsResponse<'static>>(
         "A page of segments.",
         serde_json::json!({
-            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false}],
-            "window_seconds": 1_209_600, "next": null,
+            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false, "known": true}],
+            "window_seconds": 1_209_600, "total": 1, "next": null,
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
+        "segment,users,window_seconds,as_of,stale,known\r\nsports,123,1209600,2026-11-21T08:00:00Z,false,true\r\n",
     )
-    .fails(&[codes::INVALID_PARAMETER, codes::INVALID_WINDOW, codes::UNAVAILABLE])
+    .fails(&[codes::INVALID_SEGMENT, codes::INVALID_PARAMETER, codes::INVALID_WINDOW, codes::UNAVAILABLE])
 }
 
 #[cfg(test)]
@@ -185,42 +271,46 @@ mod tests {
 
     use super::*;
     use domain::{Count, Covered, Segment, TimeFrame};
+    use engine::counts::Listed;
 
-    fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Listed> {
+    fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Row> {
         let as_of = Timestamp::UNIX_EPOCH;
-        let listed = |(name, users): &(&str, u64)| Listed {
-            segment: Segment::new(name).unwrap(),
-            count: (*users > 0).then_some(Count {
-                users: *users,
-                as_of,
-            }),
-            stale: *users == 0,
+        let row = |(name, users): &(&str, u64)| Row {
+            listed: Listed {
+                segment: Segment::new(name).unwrap(),
+                count: (*users > 0).then_some(Count {
+                    users: *users,
+                    as_of,
+                }),
+                stale: *users == 0,
+            },
+            known: true,
         };
-        let mut list: Vec<_> = counts.iter().map(listed).collect();
-        list.sort_by(|left, right| left.segment.cmp(&right.segment));
+        let mut list: Vec<_> = counts.iter().map(row).collect();
+        list.sort_by(|left, right| left.segment().cmp(right.segment()));
         if sort == Sort::Users {
-            list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
+            list.sort_by_key(|row| std::cmp::Reverse(row.users()));
         }
         list
     }
 
     fn page_of<'a>(
-        list: &'a [Listed],
+        list: &'a [Row],
         sort: Sort,
         after: Option<&Cursor>,
         limit: usize,
     ) -> SegmentsResponse<'a> {
         let minute = Duration::from_secs(60);
         let frame = TimeFrame::new(minute, minute, minute).unwrap();
-        let list: Vec<_> = list.iter().collect();
         let covered = Covered::default().into();
-        page(&list, frame.full_window(), sort, after, limit, covered)
+        page(list, frame.full_window(), sort, after, limit, covered)
     }
 
-    fn walk(sort: Sort, list: &[Listed], limit: usize) -> Vec<String> {
+    fn walk(sort: Sort, list: &[Row], limit: usize) -> Vec<String> {
         let (mut names, mut cursor) = (Vec::new(), None);
         loop {
             let page = page_of(list, sort, cursor.as_ref(), limit);
+            assert_eq!(page.total, list.len());
             names.extend(page.segments.iter().map(|entry| entry.segment.to_owned()));
             match page.next {
                 Some(next) => cursor = Some(Cursor::parse(&next, sort).unwrap()),

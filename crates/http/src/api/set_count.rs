@@ -1,32 +1,36 @@
 //! `GET /v1/count`: the count of a set of users.
 
+use std::hash::{Hash, Hasher};
+use std::iter;
 use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
+use super::overlap;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
+use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::{Query, query};
-use crate::reply::{json, rfc3339};
+use crate::reply::{age_seconds, rfc3339};
+use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::Timestamp;
-use domain::store::StoreError;
+use domain::{Floor, Timestamp};
 use engine::Headcount;
 
 pub(super) static SET_COUNT: Resource = Resource {
     template: "/v1/count",
-    parameters: &["expr", "window", "fresh"],
+    parameters: &["expr", "window", "fresh", "min_users"],
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::InExpression)
         .by_cookie()
+        .also_as_csv()
         .described(describe)],
     kind: Kind::Plain,
 };
@@ -37,8 +41,10 @@ pub(super) static SET_COUNT: Resource = Resource {
 struct SetCountResponse<'a> {
     /// The expression in its canonical form.
     expr: String,
-    /// Distinct users, exact as of `as_of`.
-    users: u64,
+    /// Distinct users, exact as of `as_of`. Null if it is withheld, because it would tell a group of fewer than `min_users`
+    /// users apart.
+    #[schema(required)]
+    users: Option<u64>,
     window_seconds: u64,
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
@@ -58,53 +64,119 @@ struct SetCountResponse<'a> {
     covered: CoveredFields,
 }
 
-pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
+/// A row of the CSV.
+#[derive(Serialize)]
+struct Row<'a> {
+    expr: &'a str,
+    users: Option<u64>,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    as_of: Timestamp,
+    age_seconds: f64,
+    source: &'static str,
+    stale: bool,
+    /// The names as a JSON array.
+    unknown: String,
+}
+
+/// Without instant, age and source, as in the tag of a segment's count.
+impl Hash for SetCountResponse<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            expr,
+            users,
+            window_seconds,
+            as_of: _,
+            age_seconds: _,
+            source: _,
+            stale,
+            unknown,
+            covered,
+        } = self;
+        (expr, users, window_seconds, stale, unknown, covered).hash(state);
+    }
+}
+
+impl Document for SetCountResponse<'_> {
+    const COLUMNS: &'static [&'static str] = &[
+        "expr",
+        "users",
+        "window_seconds",
+        "as_of",
+        "age_seconds",
+        "source",
+        "stale",
+        "unknown",
+    ];
+
+    fn rows(&self) -> impl Iterator<Item: Serialize> {
+        iter::once(Row {
+            expr: &self.expr,
+            users: self.users,
+            window_seconds: self.window_seconds,
+            as_of: self.as_of,
+            age_seconds: self.age_seconds,
+            source: self.source,
+            stale: self.stale,
+            unknown: serde_json::Value::from(self.unknown.clone()).to_string(),
+        })
+    }
+
+    fn file_name(&self) -> String {
+        "count".to_owned()
+    }
+
+    fn as_of(&self) -> Option<Timestamp> {
+        Some(self.as_of)
+    }
+}
+
+pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
     let app = Arc::clone(app);
     warp::get()
         .and(query())
-        .then(move |query: Query| {
+        .and(super::representation())
+        .then(move |query: Query, representation| {
             let app = Arc::clone(&app);
-            async move { get(&app, &query).await.unwrap_or_else(Reply::into_response) }
+            async move {
+                let response = get(&app, floor, &query, representation).await;
+                response.unwrap_or_else(Reply::into_response)
+            }
         })
         .boxed()
 }
 
-async fn get(app: &Headcount, query: &Query) -> Result<Response, Problem> {
+async fn get(
+    app: &Headcount,
+    floor: Floor,
+    query: &Query,
+    representation: Representation,
+) -> Result<Response, Problem> {
     let expression = query.expression("expr")?;
-    let window = query.window(app.frame())?;
+    let floor = query.floor(floor)?;
+    let window = query.window_of_sets(app.frame(), floor)?;
     let fresh = query.flag("fresh")?;
-    let counted = app.counts().get_set(&expression, window, fresh).await;
-    let counted = counted.map_err(problem)?;
+    let counts = app.counts();
+    let counted = counts.get_set(&expression, window, floor, fresh).await;
+    let counted = counted.map_err(overlap::problem)?;
     let mut unknown = Vec::new();
     for segment in expression.segments() {
         if !app.has_seen(segment).await {
             unknown.push(segment.as_str());
         }
     }
-    Ok(json(&SetCountResponse {
+    let document = SetCountResponse {
         expr: expression.to_string(),
-        users: counted.count.users,
+        users: counted.value,
         window_seconds: counted.window.seconds(),
-        as_of: counted.count.as_of,
-        age_seconds: counted.age_at(app.clock().now()),
+        as_of: counted.as_of,
+        age_seconds: age_seconds(counted.as_of, app.clock().now()),
         source: counted.source.as_str(),
         stale: counted.stale,
         unknown,
         covered: CoveredFields::of(app, window, counted.count.as_of),
-    }))
-}
-
-/// The problem of a question about sets of users.
-pub(super) fn problem(error: StoreError) -> Problem {
-    match error {
-        StoreError::Unsupported(_) => Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported",
-            "this store can't compare the users of segments; the embedded store can, and so can any other store with live \
-             counts (the setting `live`)",
-        ),
-        error => error.into(),
-    }
+    };
+    tagged(&document, representation)
 }
 
 fn describe() -> Described {
@@ -118,8 +190,8 @@ fn describe() -> Described {
     .takes(parameters::expr())
     .takes(parameters::window())
     .takes(parameters::fresh())
-    .answers::<SetCountResponse<'static>>(
-        200,
+    .takes(parameters::min_users())
+    .answers_tagged::<SetCountResponse<'static>>(
         "The count.",
         serde_json::json!({
             "expr": "\"front page\" AND (news OR sports) AND NOT \"Black Friday\"", "users": 123,
@@ -127,6 +199,8 @@ fn describe() -> Described {
             "stale": false, "unknown": [],
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
+        "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown\r\n\
+         news AND sports,123,1209600,2026-11-21T08:00:00Z,0.8,store,false,[]\r\n",
     )
     .fails(&[codes::INVALID_EXPRESSION, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE, codes::NO_SETS])
 }

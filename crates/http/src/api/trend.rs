@@ -1,6 +1,7 @@
 //! `GET /v1/segments/{segment}/trend`: past counts of one segment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::Serialize;
@@ -11,12 +12,14 @@ use warp::reply::Response;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
+use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::Query;
-use crate::reply::{json, rfc3339};
+use crate::reply::rfc3339;
+use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Count, Timestamp};
+use domain::{Count, Segment, Timestamp, Window};
 use engine::Headcount;
 
 pub(super) static TREND: Resource = Resource {
@@ -25,6 +28,7 @@ pub(super) static TREND: Resource = Resource {
     operations: &[Operation::get(Access::Needs(Scope::Read))
         .names(Names::InPath(2))
         .by_cookie()
+        .also_as_csv()
         .described(describe)],
     kind: Kind::Plain,
 };
@@ -35,12 +39,12 @@ const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 const MAX_POINTS: usize = 10_000;
 
 /// The history of a count, oldest first.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Hash, ToSchema)]
 #[schema(as = Trend)]
 pub(super) struct TrendResponse<'a> {
     segment: &'a str,
     window_seconds: u64,
-    points: Vec<Point>,
+    pub(super) points: Vec<Point>,
     /// False if no pair was received within the configured window and no point is kept: perhaps the name is misspelled.
     known: bool,
     #[serde(flatten)]
@@ -48,49 +52,127 @@ pub(super) struct TrendResponse<'a> {
 }
 
 /// A past count.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Hash, ToSchema)]
 #[schema(as = TrendPoint)]
-struct Point {
+pub(super) struct Point {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
     users: u64,
 }
 
+/// A row of the CSV of one or many trends.
+#[derive(Serialize)]
+struct Row<'a> {
+    segment: &'a str,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    at: Timestamp,
+    users: u64,
+}
+
+/// The columns of [`Row`].
+pub(super) const COLUMNS: &[&str] = &["segment", "window_seconds", "at", "users"];
+
+impl Document for TrendResponse<'_> {
+    const COLUMNS: &'static [&'static str] = COLUMNS;
+
+    fn rows(&self) -> impl Iterator<Item: Serialize> {
+        self.points.iter().map(|point| Row {
+            segment: self.segment,
+            window_seconds: self.window_seconds,
+            at: point.at,
+            users: point.users,
+        })
+    }
+
+    fn file_name(&self) -> String {
+        format!("trend-{}", self.segment)
+    }
+}
+
+/// What is read of a trend: the same for one segment and for many.
+pub(super) struct Range {
+    pub(super) window: Window,
+    from: Timestamp,
+    to: Timestamp,
+    step: Option<Duration>,
+}
+
+impl Range {
+    pub(super) fn of(query: &Query, app: &Headcount) -> Result<Self, Problem> {
+        let window = query.window(app.frame())?;
+        let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
+        let from = match query.instant("from")? {
+            Some(from) => from,
+            None => to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN),
+        };
+        if from > to {
+            return Err(Problem::invalid_parameter("from", "must not be after to"));
+        }
+        let step = query.step("step")?;
+        Ok(Self {
+            window,
+            from,
+            to,
+            step,
+        })
+    }
+
+    /// The trend of `segment`.
+    pub(super) async fn trend<'a>(
+        &self,
+        app: &Headcount,
+        segment: &'a Segment,
+    ) -> Result<TrendResponse<'a>, Problem> {
+        let (window, from, to) = (self.window, self.from, self.to);
+        let counts = app.counts();
+        let counts = counts.trend(segment, window, from, to, self.step).await?;
+        if counts.len() > MAX_POINTS {
+            return Err(too_many_points("the trend", counts.len(), MAX_POINTS));
+        }
+        Ok(TrendResponse {
+            segment: segment.as_str(),
+            window_seconds: window.seconds(),
+            points: counts.iter().map(point).collect(),
+            known: !counts.is_empty() || app.knows(segment).await,
+            covered: CoveredFields::of_all(app, window, counts.iter()),
+        })
+    }
+
+    /// Refuses a window over which no trend is kept. `is_empty` is whether no point was found: there may be points of a time
+    /// when it was.
+    pub(super) fn check_is_kept(&self, app: &Headcount, is_empty: bool) -> Result<(), Problem> {
+        match is_empty && !app.refreshed_windows().contains(&self.window) {
+            true => Err(Problem::bad_request("invalid_window", not_kept(app))),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The problem of more points than a response may have.
+pub(super) fn too_many_points(of: &str, points: usize, limit: usize) -> Problem {
+    let detail = format!(
+        "{of} has {points} points, the limit is {limit}: use a longer step or a shorter time"
+    );
+    Problem::bad_request("too_many_points", detail)
+}
+
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     super::of_segment(app, get)
 }
 
-async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response, Problem> {
+async fn get(
+    app: Arc<Headcount>,
+    name: String,
+    query: Query,
+    representation: Representation,
+) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
-    let window = query.window(app.frame())?;
-    let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
-    let from = match query.instant("from")? {
-        Some(from) => from,
-        None => to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN),
-    };
-    if from > to {
-        return Err(Problem::invalid_parameter("from", "must not be after to"));
-    }
-    let step = query.step("step")?;
-    let counts = app.counts().trend(&segment, window, from, to, step).await?;
-    if counts.len() > MAX_POINTS {
-        let detail = format!(
-            "the trend has {} points, the limit is {MAX_POINTS}: use a longer step or a shorter time",
-            counts.len()
-        );
-        return Err(Problem::bad_request("too_many_points", detail));
-    }
-    if counts.is_empty() && !app.refreshed_windows().contains(&window) {
-        return Err(Problem::bad_request("invalid_window", not_kept(&app)));
-    }
-    Ok(json(&TrendResponse {
-        segment: segment.as_str(),
-        window_seconds: window.seconds(),
-        points: counts.iter().map(point).collect(),
-        known: !counts.is_empty() || app.knows(&segment).await,
-        covered: CoveredFields::of_all(&app, window, counts.iter()),
-    }))
+    let range = Range::of(&query, &app)?;
+    let trend = range.trend(&app, &segment).await?;
+    range.check_is_kept(&app, trend.points.is_empty())?;
+    tagged(&trend, representation)
 }
 
 /// The message for a window without a trend. An empty trend would look like a segment that never had users.
@@ -126,14 +208,14 @@ fn describe() -> Described {
     .takes(parameters::from())
     .takes(parameters::to())
     .takes(parameters::step())
-    .answers::<TrendResponse<'static>>(
-        200,
+    .answers_tagged::<TrendResponse<'static>>(
         "The points, oldest first.",
         serde_json::json!({
             "segment": "sports", "window_seconds": 1_209_600,
             "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true,
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
+        "segment,window_seconds,at,users\r\nsports,1209600,2026-11-21T08:00:00Z,123\r\n",
     )
     .fails(&[
         codes::INVALID_SEGMENT,

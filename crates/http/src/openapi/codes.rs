@@ -51,6 +51,16 @@ pub(crate) const TOO_MANY_POINTS: Code = code(
     "too_many_points",
     "the trend has more than 10,000 points: give a longer step or a shorter range",
 );
+pub(crate) const TOO_MANY_SEGMENTS: Code = code(
+    400,
+    "too_many_segments",
+    "there are more than `limit` segments, so that not all pairs are compared",
+);
+pub(crate) const NOT_ACCEPTABLE: Code = code(
+    406,
+    "not_acceptable",
+    "the `Accept` header allows neither `application/json` nor `text/csv`",
+);
 pub(crate) const NOT_FOUND: Code = code(404, "not_found", "there is nothing at this path");
 pub(crate) const UNAVAILABLE: Code = code(
     503,
@@ -109,6 +119,27 @@ pub(crate) const PAIRS: &[Code] = &[
         "unavailable",
         "the pairs can't be stored now; nothing of the request was stored",
     ),
+];
+
+/// The codes of a JSON body that is a question.
+pub(crate) const JSON_BODY: &[Code] = &[
+    code(
+        400,
+        "malformed",
+        "the body is cut off, not JSON, has an unknown or a missing member, or is not compressed as `content-encoding` says",
+    ),
+    code(408, "timeout", "the body did not arrive in time"),
+    code(
+        413,
+        "too_large",
+        "the body has more than `limit` bytes before or after decompression",
+    ),
+    code(
+        415,
+        "unsupported_media_type",
+        "the content type, the charset or the content encoding is not supported",
+    ),
+    code(429, "busy", "the service is overloaded"),
 ];
 
 pub(crate) const UNKNOWN_SEGMENT: Code = code(

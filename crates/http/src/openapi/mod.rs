@@ -29,6 +29,9 @@ Every response has an `x-request-id`: that of the request if it is valid, else a
 `method_not_allowed` with `Allow`. `HEAD` is supported wherever `GET` is, and returns the same response without a body. A \
 query parameter that an operation does not list is `unknown_parameter`; a repeated one is `invalid_parameter`.
 
+Counts, lists and trends are JSON, or CSV with `Accept: text/csv`. They have an `etag`: a request with `If-None-Match` gets 304 while \
+the numbers are unchanged. No cache may keep a response (`cache-control: no-store`), so a client keeps the tag and the content itself.
+
 Clients and proxies remove `.` and `..` from a path, also percent-encoded. For a segment or user with such a name, send `-` \
 in place of the name in the path, and the name in the parameter `segment` or `user_id`: `/v1/segments/-/count?segment=..`.
 
@@ -139,6 +142,14 @@ fn shared(components: ComponentsBuilder) -> Components {
                 text().min_length(Some(1)).max_length(Some(64)),
                 "The id of the request in the log: its own `x-request-id` if that is 1 to 64 of the characters A-Z a-z 0-9 \
                  . _ -, else a new one.",
+            ),
+        )
+        .header(
+            "EntityTag",
+            header(
+                text(),
+                "The tag of the content, for `If-None-Match`. It is weak: it covers what a client acts on, and not the instant, \
+                 the age and the source of a count.",
             ),
         )
         .header(

@@ -15,9 +15,18 @@ use utoipa::openapi::{
 use warp::http::StatusCode;
 
 use super::codes::{self, Code};
+use super::parameters;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::problem;
+
+const UNCHANGED: &str = "\
+The content has one of the tags in `If-None-Match`: what a client acts on is unchanged. The header `headcount-as-of` of a count \
+or a list has the instant for which that holds.";
+
+const CSV: &str = "\
+RFC 4180, in UTF-8, with a header row. Names are unchanged: one that begins with `=`, `+`, `-` or `@` is a formula to a \
+spreadsheet that does not import the column as text.";
 
 /// The description of an operation by its resource.
 pub(crate) struct Described {
@@ -80,6 +89,53 @@ impl Described {
             response.content(*media, Content::new(Some(text())))
         });
         self.respond(status, response)
+    }
+
+    /// Adds a 200 that is JSON or CSV, as the request prefers, and the code of a request that accepts neither.
+    pub(crate) fn answers_also_as_csv<T: ToSchema>(
+        mut self,
+        about: &str,
+        example: Value,
+        csv: &str,
+    ) -> Self {
+        let response = self.in_two_ways::<T>(about, example, csv);
+        self.respond(200, response).fails(&[codes::NOT_ACCEPTABLE])
+    }
+
+    /// The same with an entity tag, and the 304 for a client that knows it.
+    pub(crate) fn answers_tagged<T: ToSchema>(
+        mut self,
+        about: &str,
+        example: Value,
+        csv: &str,
+    ) -> Self {
+        let tag = || Ref::new("#/components/headers/EntityTag");
+        let response = self.in_two_ways::<T>(about, example, csv);
+        self.takes(parameters::if_none_match())
+            .respond(200, response.header_ref("etag", tag()))
+            .respond(304, plain(UNCHANGED).header_ref("etag", tag()))
+            .fails(&[codes::NOT_ACCEPTABLE])
+    }
+
+    fn in_two_ways<T: ToSchema>(
+        &mut self,
+        about: &str,
+        example: Value,
+        csv: &str,
+    ) -> ResponseBuilder {
+        let schema = self.refer::<T>();
+        let json = ContentBuilder::new()
+            .schema(Some(schema))
+            .example(Some(example));
+        let text = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(CSV));
+        let csv = ContentBuilder::new()
+            .schema(Some(text))
+            .example(Some(csv.into()));
+        plain(about)
+            .content("application/json", json.build())
+            .content("text/csv", csv.build())
     }
 
     fn answer(self, status: u16, about: &str, media: &str, content: Content) -> Self {

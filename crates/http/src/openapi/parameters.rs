@@ -92,7 +92,7 @@ pub(crate) fn sort() -> Parameter {
 pub(crate) fn limit(maximum: usize, default: usize) -> Parameter {
     query(
         "limit",
-        "The maximum number of segments.",
+        "The maximum number of segments. The default is all of the given ones with `segment`, and without it in CSV all.",
         ObjectBuilder::new()
             .schema_type(Type::Integer)
             .minimum(Some(1_u64))
@@ -146,6 +146,52 @@ pub(crate) fn only_segment() -> Parameter {
     query("segment", "Recount only this segment.", schema::segment())
 }
 
+pub(crate) fn compared_segments(most: usize) -> Parameter {
+    let mut parameter = only_segments(most);
+    parameter.required = Required::True;
+    parameter.description = Some(
+        "A segment that is compared with the others; the parameter is given at least twice."
+            .to_owned(),
+    );
+    parameter
+}
+
+pub(crate) fn by() -> Parameter {
+    query(
+        "by",
+        "The order: most users in both first, or the greatest Jaccard index, or the greatest lift.",
+        one_of(["both", "jaccard", "lift"]).default(Some(json!("both"))),
+    )
+}
+
+pub(crate) fn pairs_limit(maximum: usize, default: usize) -> Parameter {
+    let mut parameter = limit(maximum, default);
+    parameter.description = Some("The maximum number of pairs.".to_owned());
+    parameter
+}
+
+pub(crate) fn at_least() -> Parameter {
+    query(
+        "at_least",
+        "Only pairs with so many users in both: two segments of the same single user have the greatest Jaccard index and lift.",
+        number().default(Some(json!(1))),
+    )
+}
+
+pub(crate) fn min_users() -> Parameter {
+    query(
+        "min_users",
+        "Withhold what would tell a group of fewer users apart. The setting `min_users` applies if it is more.",
+        number().default(Some(json!(0))),
+    )
+}
+
+fn number() -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0_u64))
+}
+
 pub(crate) fn only_segments(most: usize) -> Parameter {
     ParameterBuilder::new()
         .name("segment")
@@ -159,6 +205,42 @@ pub(crate) fn only_segments(most: usize) -> Parameter {
                 .items(schema::segment())
                 .max_items(Some(most)),
         ))
+        .build()
+}
+
+pub(crate) fn these_segments(most: usize) -> Parameter {
+    ParameterBuilder::new()
+        .name("segment")
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(
+            "Exactly this segment, also if it has no users. The parameter may be repeated; `prefix` and `q` apply as well.",
+        ))
+        .schema(Some(
+            ArrayBuilder::new()
+                .items(schema::segment())
+                .max_items(Some(most)),
+        ))
+        .build()
+}
+
+pub(crate) fn part_of_name() -> Parameter {
+    query(
+        "q",
+        "Only segments whose name has this part. Upper and lower case are the same.",
+        text().examples([json!("ports")]),
+    )
+}
+
+pub(crate) fn if_none_match() -> Parameter {
+    ParameterBuilder::new()
+        .name("If-None-Match")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some(
+            "The `etag` of the content that the client has, or several, or `*`. The response is 304 if the content has one of them.",
+        ))
+        .schema(Some(text()))
         .build()
 }
 

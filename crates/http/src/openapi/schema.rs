@@ -60,6 +60,15 @@ pub(crate) fn at() -> RefOr<Schema> {
         .into()
 }
 
+/// An optional member of a body that may be a string or a number, as the parameter of a query is.
+pub(crate) fn text_or_number(about: &str, example: serde_json::Value) -> ObjectBuilder {
+    let either = SchemaType::from_iter([Type::String, Type::Number, Type::Null]);
+    ObjectBuilder::new()
+        .schema_type(either)
+        .description(Some(about))
+        .examples([example])
+}
+
 pub(crate) fn source() -> ObjectBuilder {
     one_of([Source::Live, Source::Memory, Source::Cache, Source::Store].map(Source::as_str))
 }

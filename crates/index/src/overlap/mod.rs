@@ -5,6 +5,7 @@
 //! incremented: once in [`triangle`], or in the ring step of the earlier visit by [`ring_counters`]. So each entry is read once, not
 //! once for each pair. [`plan`] finds the segments and numbers them.
 
+mod groups;
 mod increments;
 mod plan;
 mod ring_counters;
@@ -17,7 +18,7 @@ mod walk;
 
 use std::fmt;
 
-use domain::overlap::OverlapMatrix;
+use domain::overlap::{MAX_SEGMENTS, OverlapMatrix};
 use domain::{Segment, Slot};
 
 use super::Index;
@@ -26,10 +27,6 @@ use plan::Plan;
 use ring_counters::RingCounters;
 pub use rings::OverlapRings;
 use triangle::Triangle;
-
-/// The maximum number of segments whose overlaps are counted in one call. Their 2 million pairs have 16 MB of counters,
-/// about what the cache of one CPU holds; and a person who asks for more reads none of them.
-pub const MAX_OVERLAP_SEGMENTS: usize = 2_000;
 
 /// The segments whose overlaps are counted.
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +53,7 @@ pub struct Overlaps {
 pub enum OverlapError {
     /// The caller stopped it.
     Cancelled,
-    /// There are more than [`MAX_OVERLAP_SEGMENTS`] segments: this many. Name those of interest.
+    /// There are more than [`MAX_SEGMENTS`] segments: this many. Name those of interest.
     TooManySegments(usize),
 }
 
@@ -66,7 +63,7 @@ impl fmt::Display for OverlapError {
             Self::Cancelled => f.write_str("the count of overlaps was cancelled"),
             Self::TooManySegments(segments) => write!(
                 f,
-                "overlaps are counted of at most {MAX_OVERLAP_SEGMENTS} segments at once, and these are {segments}"
+                "overlaps are counted of at most {MAX_SEGMENTS} segments at once, and these are {segments}"
             ),
         }
     }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use domain::Segment;
 
-use super::{Between, MAX_OVERLAP_SEGMENTS, OverlapError};
+use super::{Between, OverlapError};
 use crate::Index;
 use crate::entry::FINGERPRINT_BITS;
 use crate::shared::Shared;
+use domain::overlap::MAX_SEGMENTS;
 
 /// The number of all segments whose users are only counted among everybody. It is greater than any other.
 pub(super) const OTHER: u16 = u16::MAX;
@@ -60,7 +61,7 @@ impl Plan {
             entries: 0,
             has_everybody: !matches!(between, Between::These(_)),
         };
-        // Numbers are below `MAX_OVERLAP_SEGMENTS`.
+        // Numbers are below `MAX_SEGMENTS`.
         for (number, position) in (0_u16..).zip(order) {
             plan.numbers[position] = number;
             plan.entries += rows[position].entries;
@@ -144,7 +145,7 @@ fn others(index: &Index, names: &[Segment]) -> Vec<(Arc<Shared>, u64)> {
 }
 
 fn check_number(segments: usize) -> Result<(), OverlapError> {
-    if segments > MAX_OVERLAP_SEGMENTS {
+    if segments > MAX_SEGMENTS {
         return Err(OverlapError::TooManySegments(segments));
     }
     Ok(())

@@ -126,6 +126,11 @@ impl OverlapRings {
         self.as_of
     }
 
+    /// Whether every pair has a ring.
+    pub fn have_every_pair(&self) -> bool {
+        self.rings.places.is_none()
+    }
+
     /// The length of a step in slots.
     pub fn step(&self) -> u32 {
         self.rings.steps.slots

@@ -94,7 +94,25 @@ fn ask(index: &Index, model: &Model, question: &Question, full: u32, head: u64) 
         "{question:?}"
     );
     assert_eq!(counted.matrix.everybody(), everybody(window));
+    if names_are_distinct(&listed) {
+        let smallest = index.smallest_group(&given, question.window, as_of, &mut never_stop);
+        assert_eq!(
+            smallest,
+            Ok(smallest_in_model(model, &listed, window, head))
+        );
+    }
     ask_rings(index, model, question, (between, &listed), (full, head));
+}
+
+/// The size of the smallest group of users with the same of these segments.
+fn smallest_in_model(model: &Model, names: &[&str], window: u32, head: u64) -> u64 {
+    let mut groups = vec![0; 1 << names.len()];
+    model.each(window, head, |segments| {
+        let is_in = |name: &&str| usize::from(segments.contains(name));
+        let group = names.iter().fold(0, |group, name| 2 * group + is_in(name));
+        groups[group] += 1;
+    });
+    groups.into_iter().min().unwrap()
 }
 
 fn ask_rings(
@@ -257,7 +275,7 @@ fn too_many_segments_are_an_error_with_the_limit() {
     let index = Index::new(10);
     let slot = Slot::new(100);
     let seen = [Entry::new(fingerprint(1), slot)];
-    let many: Vec<Segment> = (0..=MAX_OVERLAP_SEGMENTS)
+    let many: Vec<Segment> = (0..=MAX_SEGMENTS)
         .map(|number| segment(&format!("s{number}")))
         .collect();
     for name in &many[1..] {

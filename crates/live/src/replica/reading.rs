@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::{Counts, MAX_AGE, MAX_HELD, NEVER, Replica};
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
-use domain::{Count, Expression, Membership, Segment, Slot, Timestamp, UserId, Window};
+use domain::{
+    Count, Expression, Floor, Membership, Segment, SetCount, Slot, Timestamp, UserId, Window,
+};
 use index::Fingerprint;
+use state::Questions;
 
 impl Replica {
     /// The instant as of which counts are exact; `None` before the end of the feed was reached, and while it was last reached
@@ -44,43 +48,84 @@ impl Replica {
         is_read.then_some(count)
     }
 
-    /// The number of users in the set that `expression` means; `None` if the replica can't tell now, because it is not
-    /// current, or did not read each of its segments from the store yet.
+    /// The number of users in the set that `expression` means, unless `floor` withholds it; `None` if the replica can't tell
+    /// now, because it is not current, or did not read each of the segments from the store yet.
     ///
     /// # Errors
     ///
-    /// See [`Questions::count_set`](state::Questions::count_set).
+    /// See [`Questions`](state::Questions).
     pub async fn count_set(
         &self,
         expression: &Expression,
         window: Window,
-    ) -> Result<Option<Count>, StoreError> {
-        let Some(as_of) = self.as_of() else {
+        floor: Floor,
+    ) -> Result<Option<SetCount>, StoreError> {
+        // A floor compares with everybody.
+        let needs_all = expression.needs_every_segment() || floor.is_on();
+        let segments = expression.segments();
+        let segments = if needs_all { None } else { Some(&segments[..]) };
+        self.answer(
+            segments,
+            |questions, as_of| questions.count_set(expression, window, floor, as_of),
+            |count| count.as_of,
+        )
+        .await
+    }
+
+    /// The users in common of each pair of `segments`; `None` if the replica can't tell now. See [`count_set`](Self::count_set).
+    pub async fn overlap(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+    ) -> Result<Option<Overlap>, StoreError> {
+        self.answer(
+            None,
+            |questions, as_of| questions.overlap(segments, window, fresh, as_of),
+            |overlap| overlap.as_of,
+        )
+        .await
+    }
+
+    /// The pairs of all segments that are asked for; `None` if the replica can't tell now. See [`count_set`](Self::count_set).
+    pub async fn top_overlaps(
+        &self,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+    ) -> Result<Option<TopOverlaps>, StoreError> {
+        self.answer(
+            None,
+            |questions, as_of| questions.top_overlaps(question, window, fresh, as_of),
+            |top| top.as_of,
+        )
+        .await
+    }
+
+    /// The answer to a question about `segments`, or about all of them; `None` if the replica can't tell now.
+    async fn answer<'a, T, F>(
+        &'a self,
+        segments: Option<&[&Segment]>,
+        ask: impl FnOnce(&'a Questions, Timestamp) -> F,
+        as_of: impl Fn(&T) -> Timestamp,
+    ) -> Result<Option<T>, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let Some(asked) = self.as_of() else {
             return Ok(None);
         };
         let resets = self.state().following.lock().resets;
-        let questions = self.durable.questions();
-        let counted = questions.count_set(expression, window, self.slot(as_of));
-        let counted = counted.await?;
-        {
-            // Afterwards, because a segment may just have been emptied.
-            let following = self.state().following.lock();
-            let is_read = match expression.needs_every_segment() {
-                true => following.has_read_all(),
-                false => expression
-                    .segments()
-                    .into_iter()
-                    .all(|segment| following.has_read(segment)),
-            };
-            if !is_read || following.resets != resets {
-                return Ok(None);
-            }
-        }
-        let as_of = self.counted_as_of(as_of, counted.as_of);
-        Ok(as_of.map(|as_of| Count {
-            users: counted.users,
-            as_of,
-        }))
+        let answer = ask(self.durable.questions(), asked).await?;
+        // Afterwards, because a segment may just have been emptied.
+        let following = self.state().following.lock();
+        let is_read = match segments {
+            None => following.has_read_all(),
+            Some(segments) => segments.iter().all(|segment| following.has_read(segment)),
+        };
+        // While entries of the feed are missing, nothing is known of a later slot.
+        let is_ahead = self.slot(as_of(&answer)) > self.slot(asked) && self.is_held();
+        Ok((is_read && following.resets == resets && !is_ahead).then_some(answer))
     }
 
     /// Every segment with users over `window`, sorted by name; `None` if the replica can't tell now.
@@ -174,17 +219,11 @@ impl Replica {
         let asked = self.slot(as_of);
         let index = &self.state().index;
         let (users, effective) = index.count(segment.as_str(), window.slots(), asked);
-        let as_of = self.counted_as_of(as_of, effective)?;
+        let as_of = match effective == asked {
+            true => as_of,
+            false if self.is_held() => return None,
+            false => as_of.max(self.frame.resolution().start_of(effective)),
+        };
         Some(Count { users, as_of })
-    }
-
-    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one. `None`
-    /// if entries before that slot may be missing.
-    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Option<Timestamp> {
-        match counted == self.slot(asked) {
-            true => Some(asked),
-            false if self.is_held() => None,
-            false => Some(asked.max(self.frame.resolution().start_of(counted))),
-        }
     }
 }

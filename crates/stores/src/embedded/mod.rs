@@ -13,10 +13,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::options::EmbeddedOptions;
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, TimeFrame,
-    Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
+    TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use index::Fingerprint;
 use state::{DurableState, State};
@@ -92,14 +93,6 @@ impl EmbeddedStore {
     fn slot(&self, instant: Timestamp) -> Slot {
         self.frame.resolution().slot_of(instant)
     }
-
-    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one.
-    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Timestamp {
-        match counted == self.slot(asked) {
-            true => asked,
-            false => asked.max(self.frame.resolution().start_of(counted)),
-        }
-    }
 }
 
 #[async_trait]
@@ -134,7 +127,11 @@ impl PairStore for EmbeddedStore {
             .state()
             .index
             .count(segment.as_str(), window.slots(), asked);
-        let as_of = self.counted_as_of(as_of, effective);
+        let as_of = if effective == asked {
+            as_of
+        } else {
+            as_of.max(self.frame.resolution().start_of(effective))
+        };
         Some(Count { users, as_of })
     }
 
@@ -142,16 +139,36 @@ impl PairStore for EmbeddedStore {
         &self,
         expression: &Expression,
         window: Window,
+        floor: Floor,
         as_of: Timestamp,
-    ) -> Result<Count, StoreError> {
+    ) -> Result<SetCount, StoreError> {
         self.check_open()?;
-        let asked = self.slot(as_of);
         let questions = self.durable.questions();
-        let counted = questions.count_set(expression, window, asked).await?;
-        Ok(Count {
-            users: counted.users,
-            as_of: self.counted_as_of(as_of, counted.as_of),
-        })
+        questions.count_set(expression, window, floor, as_of).await
+    }
+
+    async fn overlap(
+        &self,
+        segments: &[Segment],
+        window: Window,
+        fresh: bool,
+        as_of: Timestamp,
+    ) -> Result<Overlap, StoreError> {
+        self.check_open()?;
+        let questions = self.durable.questions();
+        questions.overlap(segments, window, fresh, as_of).await
+    }
+
+    async fn top_overlaps(
+        &self,
+        question: TopQuestion,
+        window: Window,
+        fresh: bool,
+        as_of: Timestamp,
+    ) -> Result<TopOverlaps, StoreError> {
+        self.check_open()?;
+        let questions = self.durable.questions();
+        questions.top_overlaps(question, window, fresh, as_of).await
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {

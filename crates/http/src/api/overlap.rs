@@ -1,0 +1,351 @@
+//! `GET /v1/overlap` and `GET /v1/overlap/top`: the users that segments have in common.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::http::StatusCode;
+use warp::reply::{Reply, Response};
+
+use crate::access::Access;
+use crate::auth::Scope;
+use crate::covered::CoveredFields;
+use crate::openapi::{Described, codes, parameters, schema};
+use crate::problem::Problem;
+use crate::query::{Query, query};
+use crate::reply::{age_seconds, json, rfc3339};
+use crate::resource::{Kind, Names, Operation, Resource};
+use domain::overlap::{MAX_SEGMENTS, OverlapMatrix, OverlapOrder, PairOverlap, TopQuestion};
+use domain::store::StoreError;
+use domain::{Floor, Reach, Segment, Timestamp};
+use engine::Headcount;
+use engine::counts::Answer;
+
+/// The maximum number of segments of a matrix: a person does not read a larger one.
+const MAX_NAMED: usize = 100;
+const MAX_PAIRS: usize = 1_000;
+const DEFAULT_PAIRS: usize = 20;
+
+pub(super) static OVERLAP: Resource = Resource {
+    template: "/v1/overlap",
+    parameters: &["segment", "window", "fresh", "min_users"],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .names(Names::InQuery)
+        .by_cookie()
+        .described(describe)],
+    kind: Kind::Plain,
+};
+
+pub(super) static TOP: Resource = Resource {
+    template: "/v1/overlap/top",
+    parameters: &["by", "limit", "at_least", "window", "fresh", "min_users"],
+    operations: &[Operation::get(Access::Needs(Scope::Read))
+        .names(Names::Filtered)
+        .by_cookie()
+        .described(describe_top)],
+    kind: Kind::Plain,
+};
+
+/// The users in common of each pair of segments.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Overlap)]
+struct OverlapResponse<'a> {
+    /// The segments, in the order in which they were asked for.
+    segments: Vec<&'a str>,
+    /// Row by row, the users in both segments; on the diagonal, those of the segment. Null if it is withheld, because it would
+    /// tell a group of fewer than `min_users` users apart.
+    both: Vec<Vec<Option<u64>>>,
+    /// The distinct users of any segment, those that were not asked for included. Null for a token that is bound to segments, and
+    /// with `min_users`.
+    #[schema(required)]
+    everybody: Option<u64>,
+    #[serde(flatten)]
+    certificate: Certificate,
+    /// The segments of which no pair was received within the configured window: perhaps they are misspelled.
+    unknown: Vec<&'a str>,
+}
+
+/// The pairs of segments that have most in common.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TopOverlaps)]
+struct TopResponse<'a> {
+    pairs: Vec<Pair<'a>>,
+    /// The distinct users of any segment. Null for a token that is bound to segments, and with `min_users`.
+    #[schema(required)]
+    everybody: Option<u64>,
+    #[serde(flatten)]
+    certificate: Certificate,
+}
+
+/// Two segments.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PairOverlap)]
+struct Pair<'a> {
+    a: &'a str,
+    b: &'a str,
+    /// The users in both.
+    both: u64,
+    users_a: u64,
+    users_b: u64,
+    /// The share of the users of either segment who are in both, from 0 to 1.
+    #[schema(minimum = 0, maximum = 1)]
+    jaccard: f64,
+    /// How many times more users are in both than if the segments had nothing to do with each other. Null like `everybody`.
+    #[schema(required, minimum = 0)]
+    lift: Option<f64>,
+}
+
+/// What was counted, and how current it is.
+#[derive(Serialize, ToSchema)]
+struct Certificate {
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    as_of: Timestamp,
+    /// How long ago `as_of` was, to the millisecond.
+    #[schema(minimum = 0)]
+    age_seconds: f64,
+    /// Where the numbers came from.
+    #[schema(schema_with = schema::source)]
+    source: &'static str,
+    /// Whether every source failed, so that these are the last known numbers.
+    stale: bool,
+    #[serde(flatten)]
+    covered: CoveredFields,
+}
+
+impl Certificate {
+    fn of<T>(app: &Headcount, answer: &Answer<T>) -> Self {
+        let now = app.clock().now();
+        Self {
+            window_seconds: answer.window.seconds(),
+            as_of: answer.as_of,
+            age_seconds: age_seconds(answer.as_of, now),
+            source: answer.source.as_str(),
+            stale: answer.stale,
+            covered: CoveredFields::of(app, answer.window, answer.as_of),
+        }
+    }
+}
+
+pub(super) fn handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    warp::get()
+        .and(query())
+        .and(warp::ext::optional())
+        .then(move |query: Query, reach: Option<Reach>| {
+            let app = Arc::clone(&app);
+            async move {
+                get(&app, floor, &query, &reach.unwrap_or_default())
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
+}
+
+async fn get(
+    app: &Headcount,
+    floor: Floor,
+    query: &Query,
+    reach: &Reach,
+) -> Result<Response, Problem> {
+    let segments = query.segments("segment", MAX_NAMED)?;
+    let distinct: HashSet<&Segment> = segments.iter().collect();
+    if segments.len() < 2 || distinct.len() < segments.len() {
+        let detail = "must be given for two segments or more, each once";
+        return Err(Problem::invalid_parameter("segment", detail));
+    }
+    let floor = query.floor(floor)?;
+    let window = query.window_of_sets(app.frame(), floor)?;
+    let fresh = query.flag("fresh")?;
+    let counted = app.counts().overlap(&segments, window, fresh).await;
+    let counted = counted.map_err(problem)?;
+    let mut unknown = Vec::new();
+    for segment in &segments {
+        if !app.has_seen(segment).await {
+            unknown.push(segment.as_str());
+        }
+    }
+    let matrix = &counted.value;
+    Ok(json(&OverlapResponse {
+        segments: segments.iter().map(Segment::as_str).collect(),
+        both: shown(matrix, floor),
+        everybody: matrix
+            .everybody()
+            .filter(|_| reach.is_every() && !floor.is_on()),
+        certificate: Certificate::of(app, &counted),
+        unknown,
+    }))
+}
+
+/// The matrix without what `floor` withholds.
+fn shown(matrix: &OverlapMatrix, floor: Floor) -> Vec<Vec<Option<u64>>> {
+    let segments = matrix.segments();
+    let everybody = matrix.everybody().unwrap_or(0);
+    let users = |at| matrix.both(at, at);
+    let cell = |row: usize, column: usize| {
+        let both = matrix.both(row, column);
+        let is_shown = match row == column {
+            true => !floor.hides_group(both),
+            false => PairOverlap::new(
+                (&segments[row], users(row)),
+                (&segments[column], users(column)),
+                both,
+            )
+            .is_above(floor, everybody),
+        };
+        is_shown.then_some(both)
+    };
+    let all = 0..segments.len();
+    all.clone()
+        .map(|row| all.clone().map(|column| cell(row, column)).collect())
+        .collect()
+}
+
+pub(super) fn top_handler(app: &Arc<Headcount>, floor: Floor) -> BoxedFilter<(Response,)> {
+    let app = Arc::clone(app);
+    warp::get()
+        .and(query())
+        .and(warp::ext::optional())
+        .then(move |query: Query, reach: Option<Reach>| {
+            let app = Arc::clone(&app);
+            async move {
+                get_top(&app, floor, &query, &reach.unwrap_or_default())
+                    .await
+                    .unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
+}
+
+async fn get_top(
+    app: &Headcount,
+    floor: Floor,
+    query: &Query,
+    reach: &Reach,
+) -> Result<Response, Problem> {
+    let order = match query.text("by")? {
+        None => OverlapOrder::default(),
+        Some(text) => text
+            .parse()
+            .map_err(|_| Problem::invalid_parameter("by", "must be both, jaccard or lift"))?,
+    };
+    let limit = query.limit("limit", MAX_PAIRS, DEFAULT_PAIRS)?;
+    let at_least = query.number("at_least")?.unwrap_or(1);
+    let floor = query.floor(floor)?;
+    let window = query.window_of_sets(app.frame(), floor)?;
+    let fresh = query.flag("fresh")?;
+    let question = TopQuestion {
+        order,
+        // Which pairs a bound token may see is known here only.
+        limit: if reach.is_every() { limit } else { usize::MAX },
+        at_least,
+        floor,
+    };
+    let counted = app.counts().top_overlaps(question, window, fresh).await;
+    let counted = counted.map_err(problem)?;
+    let (pairs, everybody) = &counted.value;
+    // All segments together are beyond a bound token. A floor would have to be compared with each of them.
+    let shown_everybody = Some(*everybody).filter(|_| reach.is_every() && !floor.is_on());
+    let is_within =
+        |pair: &&PairOverlap| reach.covers(pair.a.as_str()) && reach.covers(pair.b.as_str());
+    let pairs = pairs.iter().filter(is_within).take(limit);
+    let pairs = pairs.map(|pair| Pair {
+        a: pair.a.as_str(),
+        b: pair.b.as_str(),
+        both: pair.both,
+        users_a: pair.users_a,
+        users_b: pair.users_b,
+        jaccard: pair.jaccard(),
+        // It tells the number of everybody.
+        lift: shown_everybody.and_then(|everybody| pair.lift(everybody)),
+    });
+    Ok(json(&TopResponse {
+        pairs: pairs.collect(),
+        everybody: shown_everybody,
+        certificate: Certificate::of(app, &counted),
+    }))
+}
+
+/// The problem of a question about sets of users.
+pub(super) fn problem(error: StoreError) -> Problem {
+    match error {
+        StoreError::Unsupported(_) => Problem::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unsupported",
+            "this store can't compare the users of segments; the embedded store can, and so can any other store with live \
+             counts (the setting `live`)",
+        ),
+        // All pairs were asked for.
+        StoreError::Rejected(_) => Problem::bad_request(
+            "too_many_segments",
+            format!("all pairs are compared of at most {MAX_SEGMENTS} segments: name those of interest in /v1/overlap"),
+        )
+        .member("limit", MAX_SEGMENTS),
+        error => error.into(),
+    }
+}
+
+fn describe() -> Described {
+    Described::new(
+        "getOverlap",
+        "counts",
+        "Count the users that segments have in common",
+        "The users in both segments of each pair: `both[i][j]` for the segments `i` and `j`. It may be of a few seconds ago, \
+         unless it is `fresh`. It needs the embedded store or live counts.",
+    )
+    .takes(parameters::compared_segments(MAX_NAMED))
+    .takes(parameters::window())
+    .takes(parameters::fresh())
+    .takes(parameters::min_users())
+    .answers::<OverlapResponse<'static>>(
+        200,
+        "The overlap of each pair.",
+        serde_json::json!({
+            "segments": ["news", "sports"], "both": [[200, 80], [80, 123]], "everybody": 1000,
+            "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8, "source": "store",
+            "stale": false, "unknown": [],
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
+        }),
+    )
+    .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE, codes::NO_SETS])
+}
+
+fn describe_top() -> Described {
+    Described::new(
+        "getTopOverlaps",
+        "counts",
+        "List the pairs of segments that have most in common",
+        "Of all pairs of segments, those with most users in both, or with the greatest Jaccard index or lift. It may be of a few \
+         seconds ago, unless it is `fresh`. It needs the embedded store or live counts.",
+    )
+    .takes(parameters::by())
+    .takes(parameters::pairs_limit(MAX_PAIRS, DEFAULT_PAIRS))
+    .takes(parameters::at_least())
+    .takes(parameters::window())
+    .takes(parameters::fresh())
+    .takes(parameters::min_users())
+    .answers::<TopResponse<'static>>(
+        200,
+        "The pairs, best first.",
+        serde_json::json!({
+            "pairs": [{
+                "a": "news", "b": "sports", "both": 80, "users_a": 200, "users_b": 123, "jaccard": 0.329, "lift": 3.25
+            }],
+            "everybody": 1000, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8,
+            "source": "store", "stale": false,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
+        }),
+    )
+    .fails(&[
+        codes::INVALID_WINDOW,
+        codes::INVALID_PARAMETER,
+        codes::TOO_MANY_SEGMENTS,
+        codes::UNAVAILABLE,
+        codes::NO_SETS,
+    ])
+}
