@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::Failure;
 use super::args::{CountArgs, OutputFormat};
 use super::client::{Client, ClientError, valid};
+use super::coverage::Covered;
 use super::output::{grouped, note, print, print_csv, print_json, sanitized};
 use super::variables::Variables;
 use domain::text::duration_text;
@@ -30,6 +31,8 @@ struct CountResponse {
     stale: bool,
     /// Whether the service has ever seen the segment; missing in responses of version 0.1.0.
     known: Option<bool>,
+    #[serde(flatten)]
+    covered: Covered,
     /// Names in the expression that the service has never seen.
     #[serde(default)]
     unknown: Vec<String>,
@@ -82,6 +85,9 @@ async fn show(
     match args.output.format() {
         OutputFormat::Json => print_json(document)?,
         _ => print(&sentence(&asked.to_string(), &response))?,
+    }
+    if let Some(remark) = response.covered.remark().filter(|_| !args.output.quiet) {
+        note(&remark);
     }
     match asked {
         _ if args.output.quiet => {}
@@ -256,6 +262,7 @@ mod tests {
             source: "memory".into(),
             stale,
             known: Some(users > 0),
+            covered: Covered::deserialize(serde_json::json!({})).unwrap(),
             unknown: Vec::new(),
         }
     }

@@ -8,6 +8,7 @@ mod client;
 mod completions;
 mod copy;
 mod count;
+mod coverage;
 mod demo;
 mod failure;
 mod health;
@@ -72,6 +73,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
+        Command::Coverage(args) => client_side(coverage::run(args, &variables)),
         Command::Trend(args) => client_side(trend::run(args, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
         Command::Health(args) => client_side(health::run(args, &variables)),

@@ -373,6 +373,8 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     );
     assert_eq!(send("POST", "/v1/admin/refresh", &ops).await, 200);
     assert_eq!(send("POST", "/v1/admin/archive", &ops).await, 200);
+    let coverage = "/v1/admin/coverage?since=2026-01-01";
+    assert_eq!(send("PUT", coverage, &ops).await, 200);
     assert_eq!(send("DELETE", "/v1/users/user-4711", &uss).await, 403);
     // `printf user-4711 | sha256sum`
     let user = "user 85e8cbcc4fab8df4";
@@ -381,6 +383,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
         ("refresh", "segment \"nobodys\"", "unknown_segment"),
         ("refresh", "all segments", "refreshed="),
         ("archive", "all", "removed=0"),
+        ("coverage", "all", "since=2026-01-01T00:00:00Z"),
     ] {
         let lines = trail(&service, &format!("\"action\":\"{action}\""));
         let found = lines.iter().find(|line| {

@@ -226,6 +226,9 @@ async fn a_misspelled_segment_is_reported_as_never_seen() {
         &[],
     );
     let run = run_with_url(&["count", "sports"]);
+    assert!(run.err.starts_with("warning: not complete"), "{run:?}");
+    run_with_url(&["coverage", "--since", "2026-01-01"]);
+    let run = run_with_url(&["count", "sports"]);
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
     let run = run_with_url(&["count", "spotrs"]);
     assert_eq!(run.code, Some(0));

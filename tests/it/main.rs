@@ -20,6 +20,7 @@ mod clients;
 mod clock;
 mod concurrency_limit;
 mod copy;
+mod coverage;
 mod crash;
 mod deploy;
 mod docs;

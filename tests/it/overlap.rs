@@ -46,7 +46,8 @@ async fn each_pair_of_segments_is_counted() {
                 "segments": ["b", "a", "nobody", "c"],
                 "both": [[3, 2, 0, 1], [2, 3, 0, 1], [0, 0, 0, 0], [1, 1, 0, 2]],
                 "everybody": 5, "window_seconds": 1_209_600, "as_of": "2026-11-21T14:00:00Z", "age_seconds": null,
-                "source": "store", "stale": false, "unknown": ["nobody"]
+                "source": "store", "stale": false, "unknown": ["nobody"],
+                "covered_since": "2026-11-21T12:00:00Z", "complete": false
             })
         );
     }

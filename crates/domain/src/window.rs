@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use jiff::Timestamp;
+
 use super::{Resolution, Slot};
 
 /// A whole number of slots, at least one and at most the configured window.
@@ -32,5 +34,16 @@ impl Window {
     pub fn slots_as_of(self, as_of: Slot) -> RangeInclusive<Slot> {
         let first = as_of.number().saturating_sub(u64::from(self.slots) - 1);
         Slot::new(first)..=as_of
+    }
+
+    /// The first instant that a count as of `as_of` covers.
+    pub fn start_as_of(self, as_of: Timestamp) -> Timestamp {
+        let slots = self.slots_as_of(self.resolution.slot_of(as_of));
+        self.resolution.start_of(*slots.start())
+    }
+
+    /// The length of a slot.
+    pub fn resolution(self) -> Resolution {
+        self.resolution
     }
 }

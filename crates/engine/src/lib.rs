@@ -4,6 +4,7 @@
 
 mod clock_watch;
 pub mod counts;
+pub mod coverage;
 pub mod events;
 pub mod headcount;
 pub mod ingest;

@@ -1,5 +1,5 @@
-//! The audit trail: one log line, with level info and target `audit`, for each request that erases, refreshes or archives,
-//! and for each request that is refused because of its token or origin. A line has the caller, the action, the address and
+//! The audit trail: one log line, with level info and target `audit`, for each request that erases, refreshes, archives or
+//! states since when counts are complete, and for each request that is refused because of its token or origin. A line has the caller, the action, the address and
 //! the outcome. It never has a token, and of a user only a hash.
 
 use std::collections::HashMap;
@@ -83,7 +83,7 @@ impl AuditTrail {
                     None => "all segments".to_owned(),
                 })
             }
-            Audited::Archive => None,
+            Audited::Archive | Audited::Coverage => None,
         }
     }
 

@@ -8,6 +8,7 @@ use warp::http::header::{
 };
 use warp::reply::{Reply, Response};
 
+use super::covered::CoveredFields;
 use super::entity_tag::{self, AS_OF};
 use super::path;
 use super::problem::Problem;
@@ -26,6 +27,11 @@ pub(super) trait Document: Serialize + Hash {
 
     /// The name of a CSV file, without its extension.
     fn file_name(&self) -> String;
+
+    /// Since when its numbers are complete; JSON has it in the document, and CSV in headers.
+    fn covered(&self) -> Option<CoveredFields> {
+        None
+    }
 
     /// The earliest instant at which a number of the document was exact.
     fn as_of(&self) -> Option<Timestamp> {
@@ -75,6 +81,9 @@ fn csv_response<D: Document>(document: &D) -> Result<Response, Problem> {
     headers.insert(CONTENT_TYPE, kind);
     let file_name = disposition(&document.file_name());
     insert(headers, CONTENT_DISPOSITION, file_name);
+    if let Some(covered) = document.covered() {
+        covered.insert_into(headers);
+    }
     Ok(response)
 }
 

@@ -15,6 +15,7 @@ mod body;
 mod client_address;
 mod cookie;
 mod cors;
+mod covered;
 mod cursor;
 mod delivered_body;
 mod document;

@@ -142,6 +142,19 @@ impl Query {
         at.map(Some).ok_or_else(wrong)
     }
 
+    /// An instant, or a day, which stands for its start in UTC.
+    pub(super) fn day_or_instant(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
+        match self.text(name)? {
+            Some(text) if text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10 => {
+                let start = format!("{text}T00:00:00Z");
+                let start = start.parse().ok();
+                let wrong = || Problem::invalid_parameter(name, parse::bad_instant(text));
+                start.map(Some).ok_or_else(wrong)
+            }
+            _ => self.instant(name),
+        }
+    }
+
     /// A duration of at least a second.
     pub(super) fn step(&self, name: &str) -> Result<Option<Duration>, Problem> {
         let Some(text) = self.text(name)? else {

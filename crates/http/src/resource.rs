@@ -76,6 +76,7 @@ pub(super) enum Audited {
     Erase,
     Refresh,
     Archive,
+    Coverage,
 }
 
 impl Audited {
@@ -85,6 +86,7 @@ impl Audited {
             Self::Erase => "erase",
             Self::Refresh => "refresh",
             Self::Archive => "archive",
+            Self::Coverage => "coverage",
         }
     }
 }
@@ -105,6 +107,10 @@ impl Operation {
 
     pub(super) const fn post(access: Access) -> Self {
         Self::of("POST", access)
+    }
+
+    pub(super) const fn put(access: Access) -> Self {
+        Self::of("PUT", access)
     }
 
     pub(super) const fn delete(access: Access) -> Self {

@@ -18,6 +18,7 @@ pub(super) use self::token::{
     TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs,
 };
 pub(super) use self::trend::TrendArgs;
+use self::values::day_or_instant;
 use super::setting_flags::SettingFlags;
 
 /// Exact distinct users per segment, now
@@ -43,6 +44,8 @@ pub(in crate::cli) enum Command {
     Count(CountArgs),
     /// List segments with their users
     Segments(SegmentsArgs),
+    /// Print since when counts are complete, or state it
+    Coverage(CoverageArgs),
     /// Print past counts of segments
     Trend(TrendArgs),
     /// Post pairs from files, standard input or a generator
@@ -127,6 +130,19 @@ pub(in crate::cli) struct CountArgs {
     pub(in crate::cli) fresh: bool,
     #[command(flatten)]
     pub(in crate::cli) output: OutputArgs,
+    #[command(flatten)]
+    pub(in crate::cli) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CoverageArgs {
+    /// State that the store has every pair that was seen between this time and now: a day, from its start in UTC, or a time such
+    /// as 2026-11-15T08:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = day_or_instant)]
+    pub(in crate::cli) since: Option<String>,
+    /// Print the service's JSON
+    #[arg(long)]
+    pub(in crate::cli) json: bool,
     #[command(flatten)]
     pub(in crate::cli) target: Target,
 }

@@ -3,6 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff::civil::Date;
+
 use crate::cli::duration;
 use domain::Reach;
 use http::auth::{MAX_RATE, PATTERN};
@@ -12,6 +15,20 @@ pub(super) fn delimiter(text: &str) -> Result<u8, String> {
         b"\\t" => Ok(b'\t'),
         [byte] if byte.is_ascii() && !matches!(byte, b'"' | b'\r' | b'\n') => Ok(*byte),
         _ => Err(r#"give one ASCII character, or \t for a tab"#.into()),
+    }
+}
+
+/// Checks a day or an instant, which the service then reads.
+pub(super) fn day_or_instant(text: &str) -> Result<String, String> {
+    let is_valid = text
+        .parse::<Date>()
+        .is_ok_and(|day| day.to_string() == text)
+        || text.parse::<Timestamp>().is_ok();
+    match is_valid {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("give a day such as 2026-11-15, or a time such as 2026-11-15T08:00:00Z".into())
+        }
     }
 }
 

@@ -189,6 +189,16 @@ impl Client {
         self.json(request.timeout(WORK_TIMEOUT)).await
     }
 
+    /// PUTs an empty body, and returns the JSON of the response.
+    pub(super) async fn put(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let request = self.request(Method::PUT, segments).query(query);
+        self.json(request).await
+    }
+
     /// POSTs lines of pairs.
     pub(super) async fn post_pairs(&self, lines: Bytes) -> Result<Value, ClientError> {
         let request = self

@@ -37,6 +37,7 @@ use tokio::time::Instant;
 use super::Failure;
 use super::args::LoadArgs;
 use super::client::{Client, ClientError};
+use super::coverage;
 use super::output::{grouped, note, print, print_json, sanitized};
 use super::progress::{Progress, Unit};
 use super::variables::Variables;
@@ -56,6 +57,8 @@ pub(super) use times::zone;
 /// The interval between messages about retries while batches fail.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// The code of pairs that are older than the window.
+const EXPIRED: &str = "expired";
 /// The maximum number of errors that a service lists for one request.
 const LISTED: usize = 100;
 
@@ -66,10 +69,37 @@ pub(super) async fn run(args: LoadArgs, variables: &Variables) -> Result<(), Fai
         true => print_json(&report)?,
         false => print(&report.text())?,
     }
-    match failure {
-        Some(failure) => Err(failure),
-        None => outcome(&report, args.strict),
+    if let Some(failure) = failure {
+        return Err(failure);
     }
+    outcome(&report, args.strict)?;
+    match &args.covers_since {
+        Some(since) => state_coverage(&args, variables, &report, since).await,
+        None => Ok(()),
+    }
+}
+
+/// States what the loaded pairs cover. Pairs that are too old for the window are in no count, so they are not missing.
+async fn state_coverage(
+    args: &LoadArgs,
+    variables: &Variables,
+    report: &Report,
+    since: &str,
+) -> Result<(), Failure> {
+    let missing = report.rejected_but(EXPIRED);
+    if missing > 0 {
+        return Err(Failure::failed(format!(
+            "nothing is stated about the time since {since}, because {} pairs were rejected; if they don't matter, run `headcount \
+             coverage --since {since}`",
+            grouped(missing)
+        )));
+    }
+    let client = Client::new(&args.target, variables)?;
+    coverage::state(&client, since).await?;
+    note(&format!(
+        "stated: every pair is counted that was seen since {since}"
+    ));
+    Ok(())
 }
 
 /// The result of a load that read all its input: an error if no pair was accepted, or if `strict` and a pair was rejected.

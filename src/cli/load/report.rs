@@ -112,6 +112,12 @@ impl Report {
             .any(|warning| warning.starts_with(source))
     }
 
+    /// The number of rejected pairs without those of `code`.
+    pub(super) fn rejected_but(&self, code: &str) -> u64 {
+        let of_code = self.rejected_by_code.get(code);
+        self.rejected - of_code.map_or(0, |rejects| rejects.count)
+    }
+
     /// Sets the duration and the rate.
     pub(super) fn finish(&mut self, took: Duration) {
         self.seconds = took.as_secs_f64();

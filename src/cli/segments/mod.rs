@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::cli::Failure;
 use crate::cli::args::{OutputFormat, SegmentsArgs, Sort};
 use crate::cli::client::Client;
+use crate::cli::coverage::Covered;
 use crate::cli::output::{grouped, note, print, print_csv, print_json, sanitized};
 use crate::cli::variables::Variables;
 
@@ -20,6 +21,8 @@ const LIST: [&str; 2] = ["v1", "segments"];
 struct Page {
     segments: Vec<Value>,
     next: Option<String>,
+    #[serde(flatten)]
+    covered: Covered,
 }
 
 /// A segment of the list.
@@ -38,6 +41,8 @@ struct Row {
 #[derive(Serialize)]
 struct Listing {
     segments: Vec<Value>,
+    #[serde(flatten)]
+    covered: Covered,
 }
 
 pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(), Failure> {
@@ -52,15 +57,17 @@ pub(super) async fn run(args: SegmentsArgs, variables: &Variables) -> Result<(),
         let query = query(&args, limit.as_deref());
         return print_csv(&client.get_csv(&LIST, &query).await?);
     }
-    let segments = all(&client, &args).await?;
-    let rows: Result<Vec<Row>, _> = segments.iter().map(Row::deserialize).collect();
+    let listing = list(&client, &args).await?;
+    let rows: Result<Vec<Row>, _> = listing.segments.iter().map(Row::deserialize).collect();
     let rows = rows.map_err(|error| client.unexpected(&error))?;
     match format {
-        OutputFormat::Json => print_json(&Listing { segments })?,
+        OutputFormat::Json => print_json(&listing)?,
         _ => print(&table(&rows))?,
     }
     if !args.output.quiet {
-        for remark in remarks(&rows, &args, client.has_token()) {
+        let incomplete = listing.covered.remark().filter(|_| !rows.is_empty());
+        let remarks = remarks(&rows, &args, client.has_token());
+        for remark in remarks.into_iter().chain(incomplete) {
             note(&remark);
         }
     }
@@ -107,6 +114,10 @@ fn remarks(rows: &[Row], args: &SegmentsArgs, has_token: bool) -> Vec<String> {
 
 /// Reads pages until the end of the list or `--limit`.
 pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Value>, Failure> {
+    Ok(list(client, args).await?.segments)
+}
+
+async fn list(client: &Client, args: &SegmentsArgs) -> Result<Listing, Failure> {
     let most = args.limit.unwrap_or(u64::MAX);
     let mut segments = Vec::new();
     let mut cursor: Option<String> = None;
@@ -124,7 +135,10 @@ pub(super) async fn all(client: &Client, args: &SegmentsArgs) -> Result<Vec<Valu
         segments.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         let done = segments.len() as u64 >= most || page.next.is_none();
         if done {
-            return Ok(segments);
+            return Ok(Listing {
+                segments,
+                covered: page.covered,
+            });
         }
         // An empty page with a next cursor, or an unchanged cursor, would loop forever.
         if received == 0 || page.next == cursor {

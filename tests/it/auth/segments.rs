@@ -43,6 +43,8 @@ async fn assert_bound(app: &App, bearer: &str) {
         ("POST", "/v1/admin/refresh?segment=yours", 403),
         ("POST", "/v1/admin/refresh?segment=mine", 200),
         ("POST", "/v1/admin/archive", 403),
+        ("PUT", "/v1/admin/coverage?since=2026-01-01", 403),
+        ("GET", "/v1/coverage", 200),
     ] {
         let response = send(method, path).await;
         assert_eq!(response.status, status, "{method} {path}: {response:?}");

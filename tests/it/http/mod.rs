@@ -74,6 +74,7 @@ async fn posted_pairs_are_counted() {
         json!({
             "segment": "sports", "users": 3, "window_seconds": 1_209_600, "as_of": NOON_TEXT,
             "age_seconds": 0.0, "source": "store", "stale": false, "known": true,
+            "covered_since": NOON_TEXT, "complete": false,
         })
     );
     assert_eq!(app.users("news").await, 2);
@@ -189,8 +190,10 @@ async fn refreshes_record_the_trend() {
         {"at": NOON_TEXT, "users": 1},
         {"at": "2026-11-21T12:01:00Z", "users": 2},
     ]);
-    let whole =
-        json!({"segment": "a", "window_seconds": 1_209_600, "points": points, "known": true});
+    let whole = json!({
+        "segment": "a", "window_seconds": 1_209_600, "points": points, "known": true,
+        "covered_since": NOON_TEXT, "complete": false,
+    });
     assert_eq!(trend.json, whole);
     let typo = app.get("/v1/segments/aa/trend").await;
     assert_eq!(
@@ -246,7 +249,10 @@ async fn users_are_shown_and_erased() {
     let stay = |segment| json!({"segment": segment, "last_seen": NOON_TEXT, "until": "2026-12-05T12:00:00Z"});
     assert_eq!(
         shown.json,
-        json!({"user_id": "Юля/1", "segments": [stay("a"), stay("b")]})
+        json!({
+            "user_id": "Юля/1", "segments": [stay("a"), stay("b")],
+            "covered_since": NOON_TEXT, "complete": false,
+        })
     );
     let receipt = app.send(Method::DELETE, target).await.json;
     assert_eq!(receipt["erased"], 2);

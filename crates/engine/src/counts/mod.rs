@@ -77,6 +77,11 @@ impl Counts {
         }
     }
 
+    /// The configured window.
+    pub(crate) fn full_window(&self) -> Window {
+        self.parts.frame.full_window()
+    }
+
     /// A count that needs no I/O: from a live store, or from memory for at most `memory_ttl`. `None` if there is none.
     pub fn get_now(&self, segment: &Segment, window: Window) -> Option<CountResult> {
         if let Some(result) = self.count_live(segment, window) {

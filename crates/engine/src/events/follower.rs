@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Events;
 use crate::counts::{Counts, Sample};
+use crate::coverage::KnownCoverage;
 use domain::{Count, Segment};
 
 /// The interval of comparisons with a live store. It returns the counts of a thousand segments in about a millisecond.
@@ -20,7 +21,12 @@ const LIVE_PERIOD: Duration = Duration::from_millis(400);
 const CACHED_PERIOD: Duration = Duration::from_secs(1);
 
 /// Publishes changes to `events` until `stop`. While there are no clients, it waits for one.
-pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: CancellationToken) {
+pub async fn follow(
+    events: Arc<Events>,
+    counts: Arc<Counts>,
+    coverage: Arc<KnownCoverage>,
+    stop: CancellationToken,
+) {
     let period = match counts.is_live() {
         true => LIVE_PERIOD,
         false => CACHED_PERIOD,
@@ -38,7 +44,9 @@ pub async fn follow(events: Arc<Events>, counts: Arc<Counts>, stop: Cancellation
         // A failed call was already logged and counted. The next comparison detects what this one missed.
         if let Some(sample) = sample {
             match &mut known {
-                Some(known) => events.publish(&known.compare(sample)),
+                Some(known) => events.publish(&known.compare(sample), |count| {
+                    coverage.of(counts.full_window(), count.as_of)
+                }),
                 None => {
                     let mut fresh = Known::default();
                     fresh.compare(sample);

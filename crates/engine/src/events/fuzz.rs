@@ -1,7 +1,7 @@
 //! Fuzz target: event ids, as clients send them.
 
 use super::ring::{Filter, ReadResult, Ring};
-use domain::{Count, Segment, Timestamp};
+use domain::{Count, Covered, Segment, Timestamp};
 use fuzzing::spell;
 
 /// A client that reconnects with any id gets every event after it, or learns that it missed some. It never silently gets
@@ -15,7 +15,7 @@ fn positions() {
             let segment = Segment::new("sports").unwrap();
             for users in 0..u64::from(*events) {
                 let as_of = Timestamp::UNIX_EPOCH;
-                ring.push(&segment, &Count { users, as_of });
+                ring.push(&segment, &Count { users, as_of }, Covered::default());
                 if *forgotten && users == 3 {
                     ring.forget();
                 }

@@ -21,7 +21,7 @@ pub use ring::Filter;
 pub use subscription::Subscription;
 
 use self::ring::Ring;
-use domain::{Count, Segment};
+use domain::{Count, Covered, Segment};
 use telemetry::Metrics;
 
 /// The `Retry-After` of a client that is refused because there are too many.
@@ -103,12 +103,13 @@ impl Events {
         }
     }
 
-    fn publish(&self, changes: &[(Segment, Count)]) {
+    /// Adds changes. `covered` tells what holds for a count.
+    fn publish(&self, changes: &[(Segment, Count)], covered: impl Fn(&Count) -> Covered) {
         for part in changes.chunks(PUBLISH_CHUNK) {
             let next = {
                 let mut ring = self.ring.write();
                 part.iter()
-                    .for_each(|(segment, count)| ring.push(segment, count));
+                    .for_each(|(segment, count)| ring.push(segment, count, covered(count)));
                 ring.next()
             };
             self.next.send_replace(next);

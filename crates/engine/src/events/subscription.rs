@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::events::Events;
     use domain::Reach;
-    use domain::{Count, Segment, Timestamp};
+    use domain::{Count, Covered, Segment, Timestamp};
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_says_that_it_lives_and_how_far_it_came() {
@@ -115,7 +115,7 @@ mod tests {
             users: 1,
             as_of: Timestamp::UNIX_EPOCH,
         };
-        events.publish(&[(segment("unheard"), count)]);
+        events.publish(&[(segment("unheard"), count)], |_| Covered::default());
         let mut ids = vec![opening];
         for _ in 0..2 {
             let began = Instant::now();

@@ -13,6 +13,7 @@ use self::erasing::Work;
 pub use self::erasing::{Place, PlaceState, Receipt};
 pub use self::open::OpenError;
 use crate::counts::{CountError, Counts};
+use crate::coverage::KnownCoverage;
 use crate::events::Events;
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::Spool;
@@ -25,8 +26,8 @@ use crate::sweeper;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{
-    Clock, Expression, Floor, InvalidExpression, InvalidSegment, InvalidWindow, Membership,
-    Segment, TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Clock, Covered, Expression, Floor, InvalidExpression, InvalidSegment, InvalidWindow,
+    Membership, Segment, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use supervisor::Supervisor;
 use telemetry::Metrics;
@@ -47,6 +48,7 @@ pub struct Headcount {
     spool: Option<Arc<Spool>>,
     erasures: Arc<Erasures>,
     counts: Arc<Counts>,
+    coverage: Arc<KnownCoverage>,
     refresher: Arc<Refresher>,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
@@ -103,6 +105,7 @@ impl Headcount {
         &self,
         pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<(), RecordError> {
+        self.coverage.begin_recording();
         let mut intake = self.ingest.intake(0);
         for (index, (user_id, segment)) in pairs.into_iter().enumerate() {
             intake
@@ -179,6 +182,16 @@ impl Headcount {
     /// The read path.
     pub fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// Since when the store has every pair, and whether a count over `window` therefore includes all of them now.
+    pub fn covered(&self, window: Window) -> Covered {
+        self.coverage.of(window, self.clock.now())
+    }
+
+    /// Since when the store has every pair, and what was lost.
+    pub fn coverage(&self) -> &KnownCoverage {
+        &self.coverage
     }
 
     /// The events of changed counts.
@@ -312,6 +325,7 @@ impl Headcount {
     /// Ends the background tasks, then closes the spool and the store. Writes in progress are finished first.
     pub async fn shut_down(&self) -> Result<(), StoreError> {
         self.supervisor.end().await;
+        self.coverage.close().await;
         if let Some(spool) = &self.spool {
             spool.close().await?;
         }

@@ -7,6 +7,7 @@ use super::Headcount;
 use super::spool::{keep_delivering, keep_following_erasures, open_spool};
 use crate::clock_watch;
 use crate::counts::{Counts, CountsParts};
+use crate::coverage::{CoverageParts, KnownCoverage};
 use crate::events::{self, Events};
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::DeliveryParts;
@@ -97,8 +98,18 @@ impl Headcount {
         if let Some(live) = &live {
             live.observe(&metrics);
         }
+        let coverage = Arc::new(KnownCoverage::new(CoverageParts {
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            resolution: frame.resolution(),
+            metrics: Arc::clone(&metrics),
+        }));
+        coverage.observe(&metrics, frame.full_window());
+        if store.is_live() {
+            coverage.read().await?;
+        }
         let recorder = Recorder::new(Arc::clone(&store), notes).with_live(live.clone());
-        let recorder = Arc::new(recorder);
+        let recorder = Arc::new(recorder.with_coverage(Arc::clone(&coverage)));
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures.with_live(live.clone()));
         let spool = match &options.spool {
@@ -170,6 +181,7 @@ impl Headcount {
             spool,
             erasures,
             counts,
+            coverage,
             refresher,
             events: Arc::new(events),
             metrics,
@@ -193,9 +205,15 @@ impl Headcount {
             });
         }
         let (events, counts) = (Arc::clone(&self.events), Arc::clone(&self.counts));
-        let until = stop.clone();
+        let (coverage, until) = (Arc::clone(&self.coverage), stop.clone());
         self.supervisor.keep("events", move || {
-            events::follow(Arc::clone(&events), Arc::clone(&counts), until.clone())
+            let (events, counts) = (Arc::clone(&events), Arc::clone(&counts));
+            events::follow(events, counts, Arc::clone(&coverage), until.clone())
+        });
+        let (coverage, until) = (Arc::clone(&self.coverage), stop.clone());
+        self.supervisor.keep("coverage", move || {
+            let (coverage, until) = (Arc::clone(&coverage), until.clone());
+            async move { coverage.keep_reading(until).await }
         });
         let (clock, until) = (Arc::clone(&self.clock), stop.clone());
         self.supervisor.keep("clock", move || {

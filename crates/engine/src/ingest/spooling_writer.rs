@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::spool::{Sink, Spool};
 use super::{Accepted, Durability, SegmentNotes};
+use crate::coverage::KnownCoverage;
 use crate::live::{Delivery, Live};
 use domain::store::{PairStore, Partly, StoreError};
 use domain::{Batch, Clock, Timestamp};
@@ -29,6 +30,8 @@ pub struct Recorder {
     store: Arc<dyn PairStore>,
     notes: Option<SegmentNotes>,
     live: Option<Arc<Live>>,
+    /// Where lost pairs are noted.
+    coverage: Option<Arc<KnownCoverage>>,
 }
 
 impl Recorder {
@@ -38,7 +41,14 @@ impl Recorder {
             store,
             notes,
             live: None,
+            coverage: None,
         }
+    }
+
+    /// The same, which also notes lost pairs.
+    pub(crate) fn with_coverage(mut self, coverage: Arc<KnownCoverage>) -> Self {
+        self.coverage = Some(coverage);
+        self
     }
 
     /// The same, which also appends to the change feed.
@@ -81,7 +91,14 @@ impl Recorder {
 #[async_trait]
 impl Sink for Recorder {
     async fn take(&self, batch: &Batch) -> Result<(), StoreError> {
-        self.record(batch, None).await.0
+        let recorded = self.record(batch, None).await.0;
+        // Refused pairs that the store did not keep elsewhere stay in the spool, and are sent again.
+        if let (Some(coverage), Err(StoreError::Partly(partly))) = (&self.coverage, &recorded)
+            && partly.kept
+        {
+            coverage.refused(batch, &partly.refused);
+        }
+        recorded
     }
 }
 
@@ -127,8 +144,20 @@ impl SpoolingWriter {
         }
     }
 
-    /// Writes `batch` to the store, or to the spool if the store is unavailable.
+    /// Writes `batch` to the store, or to the spool if the store is unavailable. Notes the pairs that neither takes.
     pub(super) async fn write(&self, batch: &Batch) -> Result<Accepted, StoreError> {
+        let written = self.try_write(batch).await;
+        if let Some(coverage) = &self.recorder.coverage {
+            match &written {
+                Ok(accepted) => coverage.refused(batch, &accepted.refused),
+                Err(error) if is_lost(error) => coverage.unavailable(batch),
+                Err(_) => {}
+            }
+        }
+        written
+    }
+
+    async fn try_write(&self, batch: &Batch) -> Result<Accepted, StoreError> {
         let Some(spool) = &self.spool else {
             let (recorded, durability) = self.record(batch).await;
             return match recorded {
@@ -224,6 +253,22 @@ fn is_to_spool(error: &StoreError) -> bool {
         | StoreError::Damaged(_)
         | StoreError::Unsupported(_)
         | StoreError::Closed => false,
+    }
+}
+
+/// Whether pairs may be lost with this error: the client can't expect that sending them again soon will help. A process that
+/// is busy or stops may be followed by one that takes them.
+fn is_lost(error: &StoreError) -> bool {
+    match error {
+        StoreError::Busy(_) | StoreError::Throttled { .. } | StoreError::Closed => false,
+        StoreError::Unavailable(_)
+        | StoreError::Timeout(_)
+        | StoreError::Full(_)
+        | StoreError::NotSetUp(_)
+        | StoreError::Rejected(_)
+        | StoreError::Partly(_)
+        | StoreError::Damaged(_)
+        | StoreError::Unsupported(_) => true,
     }
 }
 

@@ -11,6 +11,7 @@ use warp::reply::Response;
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
@@ -57,10 +58,27 @@ pub(super) struct CountResponse<'a> {
     known: bool,
     /// Whether the count is withheld, because it would tell a group of fewer than `min_users` users apart.
     withheld: bool,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
     super::of_segment(app, get)
+}
+
+/// A row of the CSV.
+#[derive(Serialize)]
+struct Row<'a> {
+    segment: &'a str,
+    users: Option<u64>,
+    window_seconds: u64,
+    #[serde(serialize_with = "rfc3339")]
+    as_of: Timestamp,
+    age_seconds: f64,
+    source: &'static str,
+    stale: bool,
+    known: bool,
+    withheld: bool,
 }
 
 /// A count that changes no number has the same tag, whatever its instant, age and source.
@@ -76,8 +94,18 @@ impl Hash for CountResponse<'_> {
             stale,
             known,
             withheld,
+            covered,
         } = self;
-        (segment, users, window_seconds, stale, known, withheld).hash(state);
+        (
+            segment,
+            users,
+            window_seconds,
+            stale,
+            known,
+            withheld,
+            covered,
+        )
+            .hash(state);
     }
 }
 
@@ -95,7 +123,21 @@ impl Document for CountResponse<'_> {
     ];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        iter::once(self)
+        iter::once(Row {
+            segment: self.segment,
+            users: self.users,
+            window_seconds: self.window_seconds,
+            as_of: self.as_of,
+            age_seconds: self.age_seconds,
+            source: self.source,
+            stale: self.stale,
+            known: self.known,
+            withheld: self.withheld,
+        })
+    }
+
+    fn covered(&self) -> Option<CoveredFields> {
+        Some(self.covered)
     }
 
     fn file_name(&self) -> String {
@@ -127,7 +169,9 @@ async fn get(
     };
     let known = answer.count.users > 0 || app.knows(&segment).await;
     let shown = app.counts().shown(&segment, &answer).await;
-    let document = document(&segment, &answer, shown, known, app.clock().now());
+    let covered = CoveredFields::of(&app, window, answer.count.as_of);
+    let now = app.clock().now();
+    let document = document(&segment, &answer, shown, known, covered, now);
     app.metrics().counts.age.observe(document.age_seconds);
     tagged(&document, representation)
 }
@@ -137,6 +181,7 @@ fn document<'a>(
     answer: &CountResult,
     shown: Option<u64>,
     known: bool,
+    covered: CoveredFields,
     now: Timestamp,
 ) -> CountResponse<'a> {
     CountResponse {
@@ -149,6 +194,7 @@ fn document<'a>(
         stale: answer.stale,
         known,
         withheld: shown.is_none(),
+        covered,
     }
 }
 
@@ -167,10 +213,11 @@ fn describe() -> Described {
         "The count.",
         serde_json::json!({
             "segment": "sports", "users": 123, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z",
-            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true, "withheld": false
+            "age_seconds": 0.8, "source": "memory", "stale": false, "known": true, "withheld": false,
+             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
-        "segment,users,window_seconds,as_of,age_seconds,source,stale,known\r\n\
-         sports,123,1209600,2026-11-21T08:00:00Z,0.8,memory,false,true\r\n",
+        "segment,users,window_seconds,as_of,age_seconds,source,stale,known,withheld\r\n\
+         sports,123,1209600,2026-11-21T08:00:00Z,0.8,memory,false,true,false\r\n",
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
 }

@@ -3,6 +3,7 @@
 
 mod admin;
 mod count;
+mod coverage;
 mod docs;
 pub(super) mod events;
 pub(super) mod health;
@@ -36,7 +37,7 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 23] = [
+static ALL: [&Resource; 25] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -49,6 +50,8 @@ static ALL: [&Resource; 23] = [
     &users::USER,
     &admin::REFRESH,
     &admin::ARCHIVE,
+    &coverage::COVERAGE,
+    &coverage::STATEMENT,
     &health::HEALTH,
     &health::READY,
     &metrics::METRICS,
@@ -85,6 +88,7 @@ impl Routes {
         closing: CancellationToken,
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
+        app.coverage().begin_recording();
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
@@ -98,6 +102,8 @@ impl Routes {
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
             (&admin::ARCHIVE, admin::archive_handler(app)),
+            (&coverage::COVERAGE, coverage::handler(app)),
+            (&coverage::STATEMENT, coverage::statement_handler(app)),
             (&docs::OPENAPI, docs::document_handler()),
             (&docs::DOCS, docs::page_handler()),
             (&docs::FILE, docs::file_handler()),

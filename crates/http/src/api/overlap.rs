@@ -12,6 +12,7 @@ use warp::reply::{Reply, Response};
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
 use crate::query::{Query, query};
@@ -112,16 +113,20 @@ struct Certificate {
     source: &'static str,
     /// Whether every source failed, so that these are the last known numbers.
     stale: bool,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 impl Certificate {
-    fn of<T>(answer: &Answer<T>, now: Timestamp) -> Self {
+    fn of<T>(app: &Headcount, answer: &Answer<T>) -> Self {
+        let now = app.clock().now();
         Self {
             window_seconds: answer.window.seconds(),
             as_of: answer.as_of,
             age_seconds: age_seconds(answer.as_of, now),
             source: answer.source.as_str(),
             stale: answer.stale,
+            covered: CoveredFields::of(app, answer.window, answer.as_of),
         }
     }
 }
@@ -167,7 +172,7 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
         everybody: matrix
             .everybody()
             .filter(|_| reach.is_every() && !floor.is_on()),
-        certificate: Certificate::of(&counted, app.clock().now()),
+        certificate: Certificate::of(app, &counted),
         unknown,
     }))
 }
@@ -252,7 +257,7 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
     Ok(json(&TopResponse {
         pairs: pairs.collect(),
         everybody: shown_everybody,
-        certificate: Certificate::of(&counted, app.clock().now()),
+        certificate: Certificate::of(app, &counted),
     }))
 }
 
@@ -293,7 +298,8 @@ fn describe() -> Described {
         serde_json::json!({
             "segments": ["news", "sports"], "both": [[200, 80], [80, 123]], "everybody": 1000,
             "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8, "source": "store",
-            "stale": false, "unknown": []
+            "stale": false, "unknown": [],
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
     )
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE, codes::NO_SETS])
@@ -321,7 +327,8 @@ fn describe_top() -> Described {
                 "a": "news", "b": "sports", "both": 80, "users_a": 200, "users_b": 123, "jaccard": 0.329, "lift": 3.25
             }],
             "everybody": 1000, "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8,
-            "source": "store", "stale": false
+            "source": "store", "stale": false,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
     )
     .fails(&[

@@ -16,6 +16,7 @@ use self::selection::{MAX_SEGMENTS, Row, Selection};
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::cursor::{Cursor, Sort};
 use crate::document::{self, Document, tagged};
 use crate::openapi::{Described, codes, parameters};
@@ -56,6 +57,8 @@ pub(super) struct SegmentsResponse<'a> {
     /// The `cursor` of the next page; null after the last.
     #[schema(required)]
     next: Option<String>,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// A segment and its count.
@@ -129,6 +132,10 @@ impl Document for SegmentsResponse<'_> {
         })
     }
 
+    fn covered(&self) -> Option<CoveredFields> {
+        Some(self.covered)
+    }
+
     fn file_name(&self) -> String {
         "segments".to_owned()
     }
@@ -191,7 +198,9 @@ async fn get(
         // The rows are sorted by name already, and the sort is stable.
         rows.sort_by_key(|row| std::cmp::Reverse(row.users()));
     }
-    let page = page(&rows, window, sort, after.as_ref(), limit);
+    let counts = rows.iter().filter_map(|row| row.listed.count);
+    let covered = CoveredFields::of_all(app, window, counts.map(|count| count.as_of));
+    let page = page(&rows, window, sort, after.as_ref(), limit, covered);
     let mut response = tagged(&page, representation)?;
     // JSON has it in the document.
     if let (Representation::Csv, Some(next)) = (representation, &page.next) {
@@ -207,6 +216,7 @@ fn page<'a>(
     sort: Sort,
     after: Option<&Cursor>,
     limit: usize,
+    covered: CoveredFields,
 ) -> SegmentsResponse<'a> {
     let start = after.map_or(0, |cursor| {
         rows.partition_point(|row| !cursor.is_before(row.segment(), row.users()))
@@ -223,6 +233,7 @@ fn page<'a>(
         window_seconds: window.seconds(),
         total: rows.len(),
         next,
+        covered,
     }
 }
 
@@ -258,7 +269,8 @@ fn describe() -> Described {
         "A page of segments.",
         serde_json::json!({
             "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false, "known": true, "withheld": false}],
-            "window_seconds": 1_209_600, "total": 1, "next": null
+            "window_seconds": 1_209_600, "total": 1, "next": null,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
         "segment,users,window_seconds,as_of,stale,known,withheld\r\nsports,123,1209600,2026-11-21T08:00:00Z,false,true,false\r\n",
     )
@@ -270,7 +282,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use domain::{Count, Segment, TimeFrame};
+    use domain::{Count, Covered, Segment, TimeFrame};
     use engine::counts::Listed;
 
     fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Row> {
@@ -303,7 +315,8 @@ mod tests {
     ) -> SegmentsResponse<'a> {
         let minute = Duration::from_secs(60);
         let frame = TimeFrame::new(minute, minute, minute).unwrap();
-        page(list, frame.full_window(), sort, after, limit)
+        let covered = Covered::default().into();
+        page(list, frame.full_window(), sort, after, limit, covered)
     }
 
     fn walk(sort: Sort, list: &[Row], limit: usize) -> Vec<String> {

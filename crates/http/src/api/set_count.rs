@@ -13,6 +13,7 @@ use warp::reply::{Reply, Response};
 use super::overlap;
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
@@ -59,6 +60,8 @@ struct SetCountResponse<'a> {
     /// The names in the expression of which no pair was received within the configured window: perhaps they are misspelled.
     /// They are counted as segments without users.
     unknown: Vec<&'a str>,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// A row of the CSV.
@@ -88,8 +91,9 @@ impl Hash for SetCountResponse<'_> {
             source: _,
             stale,
             unknown,
+            covered,
         } = self;
-        (expr, users, window_seconds, stale, unknown).hash(state);
+        (expr, users, window_seconds, stale, unknown, covered).hash(state);
     }
 }
 
@@ -116,6 +120,10 @@ impl Document for SetCountResponse<'_> {
             stale: self.stale,
             unknown: serde_json::Value::from(self.unknown.clone()).to_string(),
         })
+    }
+
+    fn covered(&self) -> Option<CoveredFields> {
+        Some(self.covered)
     }
 
     fn file_name(&self) -> String {
@@ -169,6 +177,7 @@ async fn get(
         source: counted.source.as_str(),
         stale: counted.stale,
         unknown,
+        covered: CoveredFields::of(app, window, counted.as_of),
     };
     tagged(&document, representation)
 }
@@ -190,7 +199,8 @@ fn describe() -> Described {
         serde_json::json!({
             "expr": "\"front page\" AND (news OR sports) AND NOT \"Black Friday\"", "users": 123,
             "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8, "source": "store",
-            "stale": false, "unknown": []
+            "stale": false, "unknown": [],
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
         "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown\r\n\
          news AND sports,123,1209600,2026-11-21T08:00:00Z,0.8,store,false,[]\r\n",

@@ -11,6 +11,7 @@ use warp::reply::Response;
 
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
@@ -47,6 +48,8 @@ pub(super) struct TrendResponse<'a> {
     pub(super) points: Vec<Point>,
     /// False if no pair was received within the configured window and no point is kept: perhaps the name is misspelled.
     known: bool,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// A past count.
@@ -84,6 +87,10 @@ impl Document for TrendResponse<'_> {
             at: point.at,
             users: point.users,
         })
+    }
+
+    fn covered(&self) -> Option<CoveredFields> {
+        Some(self.covered)
     }
 
     fn file_name(&self) -> String {
@@ -138,6 +145,7 @@ impl Range {
             window_seconds: window.seconds(),
             points: counts.iter().map(point).collect(),
             known: !counts.is_empty() || app.knows(segment).await,
+            covered: CoveredFields::of_all(app, window, counts.iter().map(|point| point.as_of)),
         })
     }
 
@@ -213,7 +221,8 @@ fn describe() -> Described {
         "The points, oldest first.",
         serde_json::json!({
             "segment": "sports", "window_seconds": 1_209_600,
-            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true
+            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true,
+            "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
         "segment,window_seconds,at,users\r\nsports,1209600,2026-11-21T08:00:00Z,123\r\n",
     )

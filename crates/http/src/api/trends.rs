@@ -20,6 +20,7 @@ use crate::access::Access;
 use crate::auth::Scope;
 use crate::authorization;
 use crate::body::Limits;
+use crate::covered::CoveredFields;
 use crate::document::{Document, untagged};
 use crate::encoding::Encoding;
 use crate::media::Format;
@@ -89,6 +90,11 @@ impl Document for TrendsResponse<'_> {
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
         self.trends.iter().flat_map(TrendResponse::rows)
+    }
+
+    fn covered(&self) -> Option<CoveredFields> {
+        let covered = self.trends.iter().filter_map(TrendResponse::covered);
+        covered.reduce(CoveredFields::and)
     }
 
     fn file_name(&self) -> String {

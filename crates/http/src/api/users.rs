@@ -11,6 +11,7 @@ use warp::reply::{Reply, Response};
 use crate::access::Access;
 use crate::audit::AuditOutcome;
 use crate::auth::Scope;
+use crate::covered::CoveredFields;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::{Query, query};
@@ -41,6 +42,8 @@ pub(super) static USER: Resource = Resource {
 pub(super) struct Memberships<'a> {
     user_id: &'a str,
     segments: Vec<MembershipEntry<'a>>,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// A segment that a user is in.
@@ -153,6 +156,7 @@ async fn get(app: &Headcount, id: &str, query: &Query, reach: &Reach) -> Result<
     Ok(json(&Memberships {
         user_id: user.as_str(),
         segments: segments.collect(),
+        covered: CoveredFields::of(app, app.frame().full_window(), app.clock().now()),
     }))
 }
 
@@ -190,7 +194,7 @@ fn describe_get() -> Described {
         "The segments that the user is in.",
         serde_json::json!({"user_id": "u104010", "segments": [{
             "segment": "sports", "last_seen": "2026-11-21T08:00:00Z", "until": "2026-12-05T08:00:00Z"
-        }]}),
+        }], "covered_since": "2026-11-01T00:00:00Z", "complete": true}),
     )
     .fails(&[codes::INVALID_USER_ID, codes::INVALID_PARAMETER, codes::UNAVAILABLE])
 }

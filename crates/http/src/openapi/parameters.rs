@@ -109,6 +109,15 @@ pub(crate) fn cursor() -> Parameter {
     )
 }
 
+pub(crate) fn since() -> Parameter {
+    query(
+        "since",
+        "The store has every pair that was seen since then: an instant in RFC 3339 or unix seconds, or a day, which stands for \
+         its start in UTC. It must not be in the future.",
+        text().examples([json!("2026-11-15")]),
+    )
+}
+
 pub(crate) fn from() -> Parameter {
     query(
         "from",

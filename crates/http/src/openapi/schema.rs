@@ -4,6 +4,7 @@ use serde_json::json;
 use utoipa::openapi::schema::{AnyOfBuilder, SchemaFormat, SchemaType};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, Type};
 
+use domain::coverage::LossReason;
 use engine::counts::Source;
 
 /// The pattern of a segment. Its length of 1 to 128 bytes can be expressed only in characters.
@@ -70,6 +71,10 @@ pub(crate) fn text_or_number(about: &str, example: serde_json::Value) -> ObjectB
 
 pub(crate) fn source() -> ObjectBuilder {
     one_of([Source::Live, Source::Memory, Source::Cache, Source::Store].map(Source::as_str))
+}
+
+pub(crate) fn loss_reason() -> ObjectBuilder {
+    one_of(LossReason::ALL.map(LossReason::as_str))
 }
 
 pub(crate) fn durable() -> ObjectBuilder {

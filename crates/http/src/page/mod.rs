@@ -108,6 +108,8 @@ struct Shell {
     events: bool,
     /// Whether the page has a sign-out button.
     signed_in: bool,
+    /// The sentence about counts over the configured window while they are not complete.
+    notice: Option<String>,
 }
 
 /// The page of a problem.
@@ -126,6 +128,7 @@ impl Shell {
             version: &assets::VERSION,
             events: false,
             signed_in: false,
+            notice: None,
         }
     }
 }
@@ -136,7 +139,13 @@ impl Pages {
             version: &assets::VERSION,
             events: true,
             signed_in: self.authorizer.is_on(),
+            notice: self.notice(),
         }
+    }
+
+    fn notice(&self) -> Option<String> {
+        let window = self.app.frame().full_window();
+        self.app.covered(window).notice(window)
     }
 
     /// The readiness of `Headcount`, with the components that are not part of it.

@@ -1,0 +1,71 @@
+//! Since when numbers are complete: two members of every answer with numbers.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::http::header::{HeaderMap, HeaderName};
+
+use crate::document::insert;
+use crate::reply::rfc3339_or_null;
+use domain::{Covered, Timestamp, Window};
+use engine::Headcount;
+
+const COVERED_SINCE: HeaderName = HeaderName::from_static("headcount-covered-since");
+const COMPLETE: HeaderName = HeaderName::from_static("headcount-complete");
+
+/// Since when there is every pair, and whether the numbers therefore include all of them. Flattened into an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+#[schema(as = Covered)]
+pub(crate) struct CoveredFields {
+    /// The store has every pair that was seen since then. Null while it is not known.
+    #[serde(serialize_with = "rfc3339_or_null")]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
+    covered_since: Option<Timestamp>,
+    /// False if that is later than the start of the window, so that users may be missing.
+    complete: bool,
+}
+
+impl CoveredFields {
+    /// Those of a count over `window` as of `as_of`.
+    pub(crate) fn of(app: &Headcount, window: Window, as_of: Timestamp) -> Self {
+        app.coverage().of(window, as_of).into()
+    }
+
+    /// Those of many counts together; of none, what holds now.
+    pub(crate) fn of_all(
+        app: &Headcount,
+        window: Window,
+        instants: impl Iterator<Item = Timestamp>,
+    ) -> Self {
+        let covered = instants.map(|as_of| app.coverage().of(window, as_of));
+        let together = covered.reduce(Covered::and);
+        together.unwrap_or_else(|| app.covered(window)).into()
+    }
+}
+
+impl CoveredFields {
+    /// Those of both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let since = self.covered_since.zip(other.covered_since);
+        Self {
+            covered_since: since.map(|(one, other)| one.max(other)),
+            complete: self.complete && other.complete,
+        }
+    }
+
+    /// As headers, for representations without place for members.
+    pub(crate) fn insert_into(self, headers: &mut HeaderMap) {
+        if let Some(since) = self.covered_since {
+            insert(headers, COVERED_SINCE, since.to_string());
+        }
+        insert(headers, COMPLETE, self.complete.to_string());
+    }
+}
+
+impl From<Covered> for CoveredFields {
+    fn from(covered: Covered) -> Self {
+        Self {
+            covered_since: covered.since,
+            complete: covered.complete,
+        }
+    }
+}
