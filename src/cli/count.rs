@@ -67,27 +67,29 @@ pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Fa
         .map(|asked| asked.document(&client, &query))
         .buffered(CONCURRENT);
     let mut all = asked.iter();
+    // The same for all segments.
+    let mut incomplete = None;
     while let (Some(document), Some(asked)) = (documents.try_next().await?, all.next()) {
-        show(&client, asked, &document, &args).await?;
+        incomplete = show(&client, asked, &document, &args).await?;
+    }
+    if let Some(remark) = incomplete.filter(|_| !args.output.quiet) {
+        note(&remark);
     }
     Ok(())
 }
 
-/// Prints a count.
+/// Prints a count. Returns a remark if it is not complete.
 async fn show(
     client: &Client,
     asked: &Asked,
     document: &Value,
     args: &CountArgs,
-) -> Result<(), Failure> {
+) -> Result<Option<String>, Failure> {
     let response =
         CountResponse::deserialize(document).map_err(|error| client.unexpected(&error))?;
     match args.output.format() {
         OutputFormat::Json => print_json(document)?,
         _ => print(&sentence(&asked.to_string(), &response))?,
-    }
-    if let Some(remark) = response.covered.remark().filter(|_| !args.output.quiet) {
-        note(&remark);
     }
     match asked {
         _ if args.output.quiet => {}
@@ -101,7 +103,7 @@ async fn show(
             }
         }
     }
-    Ok(())
+    Ok(response.covered.remark())
 }
 
 /// Prints one table with all counts.

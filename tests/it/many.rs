@@ -71,7 +71,8 @@ async fn named_segments_are_listed_also_without_users() {
         list.json,
         json!({
             "segments": [row("mispelled", 0, false), row("old", 0, true), row("sports", 1, true)],
-            "window_seconds": 3_600, "total": 3, "next": null
+            "window_seconds": 3_600, "total": 3, "next": null,
+            "covered_since": "2026-11-21T12:00:00Z", "complete": true
         })
     );
     // The other parameters apply as they do to all segments.
