@@ -20,7 +20,11 @@ async fn closed() -> (App, tempfile::TempDir) {
 
 /// A service with more segments than a page has rows, some of them with unusual names.
 async fn filled() -> App {
-    let app = App::start().await;
+    filled_with(&[]).await
+}
+
+async fn filled_with(settings: &[(&str, &str)]) -> App {
+    let app = App::start_with(settings).await;
     let mut lines = Vec::new();
     let mut add = |user: String, segment: &str, ago: i64| {
         let at = NOON - ago;
@@ -38,6 +42,9 @@ async fn filled() -> App {
     }
     for name in ["quotes \"'`&", "שלום עולם", "a/b?c#d%41"] {
         add("u1".into(), name, 60);
+    }
+    for name in ["news/politics", "news/weather"] {
+        add("u2".into(), name, 60);
     }
     for number in 0..80 {
         add("u1".into(), &format!("segment-{number:02}"), 60);
@@ -83,6 +90,10 @@ async fn names_are_escaped_under_a_strict_policy() {
         "/?page=999&sort=x&order=y",
         "/?page=-1",
         "/segments/sports?range=x&window=-1&from=x",
+        "/compare?segment=&range=x&base=y",
+        "/combine?expr=(",
+        "/overlaps?by=x",
+        "/status",
     ] {
         assert_eq!(app.get(odd).await.status, 200, "{odd}");
     }
@@ -222,6 +233,7 @@ async fn a_page_without_counts_shows_only_that() {
         "/?q=sports",
         "/segments/sports",
         "/segments/sports?window=7d",
+        "/compare?segment=sports&segment=news",
     ] {
         let page = sent(browser().get(format!("http://{}{place}", app.addr))).await;
         assert_eq!(page.0, 503, "{place}");
@@ -238,9 +250,14 @@ async fn a_page_without_counts_shows_only_that() {
         for told in ["127.0.0.1", "refused", "os error", "tcp"] {
             assert!(!page.contains(told), "{place} reveals {told}: {page}");
         }
-        assert_eq!(mark(&page, "Store"), "unwell");
-        assert_eq!(mark(&page, "Refresher"), "unwell");
     }
+    let status = app.get("/status").await.text;
+    assert_eq!(mark(&status, "Store"), "unwell");
+    assert_eq!(mark(&status, "Refresher"), "unwell");
+    for told in ["127.0.0.1", "refused", "os error", "tcp"] {
+        assert!(!status.contains(told), "reveals {told}: {status}");
+    }
+    assert_eq!(app.get("/segments.csv").await.status, 503);
     app.stop().await;
 }
 
@@ -280,7 +297,8 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
         cached.text.contains("Counts of the past are not available"),
         "{cached:?}"
     );
-    assert_ne!(mark(&cached.text, "Refresher"), "well");
+    let status = app.get("/status").await.text;
+    assert_ne!(mark(&status, "Refresher"), "well");
     app.advance(3_600);
     let old = app.get("/segments/sports?window=14d").await;
     assert_eq!(old.status, 200);
@@ -294,7 +312,7 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     );
     assert!(
         old.text
-            .contains("1 users in the last 14 days: the last known count"),
+            .contains("1 user in the last 14 days: the last known count"),
         "{old:?}"
     );
     for said in SAID_WITHOUT_KNOWING {
@@ -303,6 +321,186 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     store.set_unavailable(false);
     let again = app.get("/segments/sports").await.text;
     assert!(again.contains("data-kind=\"good\""), "{again}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_keep_the_range_and_the_window() {
+    let app = filled().await;
+    let list = app.get("/?range=1d&window=7d&q=sport").await.text;
+    for link in [
+        "href=\"/segments/sports?range=1d&#38;window=7d\"",
+        "href=\"/?q=sport&#38;sort=name&#38;order=asc&#38;range=1d&#38;window=7d\"",
+        "href=\"/compare?range=1d&#38;window=7d\"",
+    ] {
+        assert!(list.contains(link), "{link}: {list}");
+    }
+    // The third user of the segment was seen ten days ago.
+    assert!(list.contains("<span data-users>2</span>"), "{list}");
+    let segment = app.get("/segments/sports?range=1d&window=7d").await.text;
+    for text in [
+        "href=\"/?range=1d&#38;window=7d\"",
+        "<span class=\"big\" data-users>2</span> users</p>",
+        "In the last 7 days",
+    ] {
+        assert!(segment.contains(text), "{text}: {segment}");
+    }
+    for page in [&list, &segment] {
+        assert!(
+            page.contains("recorded for windows of 14 days only"),
+            "{page}"
+        );
+    }
+    let full = app.get("/segments/sports").await.text;
+    assert!(!full.contains("recorded for windows"), "{full}");
+    assert!(full.contains("data-users>3</span> users</p>"), "{full}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_everybody_only_to_those_who_may_see_every_segment() {
+    let app = filled().await;
+    let list = app.get("/").await.text;
+    // The users of the segments with the longest name list are u0 to u9.
+    assert!(
+        list.contains("<strong>10 users</strong> in any segment"),
+        "{list}"
+    );
+    let segment = app.get("/segments/sports").await.text;
+    assert!(segment.contains("30.0% of everybody"), "{segment}");
+    app.stop().await;
+
+    let mut bound = token("marketer", TOKEN, &Scope::ALL);
+    bound.segments = Some(vec!["sports".to_owned()]);
+    let (app, _folder) = app_with_token(bound).await;
+    let get = async |path: &str| {
+        let request = browser().get(format!("http://{}{path}", app.addr));
+        sent(request.bearer_auth(TOKEN)).await
+    };
+    let pairs =
+        r#"[{"user_id": "u1", "segment": "sports"}, {"user_id": "u2", "segment": "sports"}]"#;
+    let request = browser().post(format!("http://{}/v1/pairs", app.addr));
+    let request = request.header("content-type", "application/json");
+    assert_eq!(sent(request.bearer_auth(TOKEN).body(pairs)).await.0, 200);
+    let (status, _, list) = get("/").await;
+    assert!(status == 200 && !list.contains("in any segment"), "{list}");
+    let (_, _, within) = get("/combine?expr=sports").await;
+    assert!(within.contains("data-users>2</span>"), "{within}");
+    for beyond in ["*", "sports%20OR%20news", "NOT%20sports"] {
+        let (_, _, page) = get(&format!("/combine?expr={beyond}")).await;
+        assert!(page.contains("The token is bound to segments"), "{page}");
+        assert!(!page.contains("data-users"), "{page}");
+    }
+    assert_eq!(get("/compare?segment=sports&segment=news").await.0, 403);
+    assert_eq!(get("/trends.csv?segment=news").await.0, 403);
+    let (_, _, table) = get("/segments.csv").await;
+    assert_eq!(table.lines().count(), 2, "{table}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_groups_are_withheld_on_the_page_too() {
+    let app = filled_with(&[("min_users", "5")]).await;
+    let withheld = app.get("/combine?expr=sports%20NOT%20news").await.text;
+    assert!(withheld.contains("This number is withheld"), "{withheld}");
+    assert!(!withheld.contains("data-users"), "{withheld}");
+    let window = app.get("/combine?expr=sports&window=7d").await.text;
+    assert!(
+        window.contains("over the configured window only"),
+        "{window}"
+    );
+    let list = app.get("/").await.text;
+    assert!(!list.contains("in any segment"), "{list}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_window_is_shown_as_it_was_typed() {
+    let app = filled().await;
+    let page = app.get("/segments/sports?window=1%20fortnight").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("value=\"1 fortnight\""), "{page:?}");
+    assert!(
+        page.text.contains("write a window like 7d, 36h or 1d 6h"),
+        "{page:?}"
+    );
+    let list = app.get("/?window=15d").await.text;
+    assert!(list.contains("up to 14 days"), "{list}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_and_chosen_segments_are_parts_of_the_table() {
+    let app = filled().await;
+    let list = app.get("/?group=news").await.text;
+    assert!(list.contains("2 segments") && list.contains("news/weather"));
+    assert!(!list.contains("data-segment=\"sports\""), "{list}");
+    let chosen = app
+        .get("/?segment=sports&segment=news%2Fweather")
+        .await
+        .text;
+    assert!(chosen.contains("2 segments") && chosen.contains("data-segment=\"sports\""));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_segments_share_a_chart() {
+    let app = filled().await;
+    let page = app
+        .get("/compare?segment=sports&segment=winter%20sports&range=1h")
+        .await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("polyline class=\"s1\""), "{}", page.text);
+    assert!(
+        page.text
+            .contains("href=\"/compare?segment=sports&#38;range=1h\"")
+    );
+    let nobody = app.get("/compare").await;
+    assert!(
+        nobody.text.contains("Choose up to 8 segments"),
+        "{nobody:?}"
+    );
+    assert_eq!(app.get("/compare?segment=%01").await.status, 400);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_and_charts_can_be_downloaded() {
+    let app = filled().await;
+    app.post(
+        "application/json",
+        r#"{"user_id": "u1", "segment": "=cmd, \"x\""}"#,
+    )
+    .await;
+    let table = app.get("/segments.csv?window=7d&sort=name").await;
+    assert_eq!(table.headers["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(
+        table.headers["content-disposition"],
+        "attachment; filename=\"segments.csv\""
+    );
+    let mut lines = table.text.lines();
+    assert_eq!(
+        lines.next(),
+        Some("segment,users,window_seconds,as_of,stale")
+    );
+    assert_eq!(lines.count(), 89, "{}", table.text);
+    assert!(
+        table
+            .text
+            .contains("\nsports,2,604800,2026-11-21T12:03:00Z,false")
+    );
+    assert!(
+        table.text.contains("\n\"'=cmd, \"\"x\"\"\",1,"),
+        "{}",
+        table.text
+    );
+    let trends = app
+        .get("/trends.csv?segment=sports&segment=winter%20sports&range=1h")
+        .await;
+    let lines: Vec<_> = trends.text.lines().collect();
+    assert_eq!(lines[0], "at,sports,winter sports");
+    assert_eq!(lines[1], "2026-11-21T12:00:00Z,3,2");
+    assert_eq!(lines.len(), 4, "{}", trends.text);
     app.stop().await;
 }
 

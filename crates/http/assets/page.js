@@ -14,7 +14,9 @@ const isDark = () => {
   return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
 };
 const nameTheme = () => {
-  theme.textContent = isDark() ? "Light colours" : "Dark colours";
+  theme.textContent = isDark() ? "☀" : "☾";
+  theme.title = isDark() ? "Light colors" : "Dark colors";
+  theme.setAttribute("aria-label", theme.title);
 };
 theme.hidden = false;
 nameTheme();
@@ -32,8 +34,8 @@ theme.addEventListener("click", () => {
 
 // Fetches the page and replaces its parts. The focus is preserved.
 let address = location.pathname + location.search;
-let shownAt = performance.now();
 let latest = 0;
+const opened = new Set();
 async function refresh() {
   const turn = ++latest;
   const signal = AbortSignal.timeout(PATIENCE_MS);
@@ -51,35 +53,36 @@ async function refresh() {
     const now = fresh.getElementById(part.id);
     if (now) replace(part, now);
   }
-  shownAt = performance.now();
-  ahead = clockAhead();
+  document.dispatchEvent(new Event("refreshed"));
 }
 
-// How far the service's clock is ahead of the browser's: ages are relative to the service's clock.
-const clockAhead = () => {
-  const now = document.querySelector("#banner [data-now]")?.dataset.now;
-  return now ? Number(now) - Date.now() : 0;
-};
-let ahead = clockAhead();
+// Tables that the reader has opened stay open.
+document.addEventListener("toggle", ({ target }) => target.id && opened[target.open ? "add" : "delete"](target.id), true);
 
 function replace(part, now) {
   const before = new Map();
   for (const row of part.querySelectorAll("[data-segment]")) {
-    before.set(row.dataset.segment, row.querySelector("[data-users]").textContent);
+    before.set(row.dataset.segment, row.querySelector("[data-users]")?.textContent);
   }
   const held = part.contains(document.activeElement) ? document.activeElement : null;
-  const focused = held && { link: held.getAttribute("href"), text: held.textContent };
+  // What is being typed or read stays.
+  if (held?.matches("input:not([type=checkbox])")) return;
   part.innerHTML = now.innerHTML;
-  if (focused) {
-    const links = [...part.querySelectorAll("a")];
-    const same = links.find((link) => link.getAttribute("href") === focused.link);
-    (same ?? links.find((link) => link.textContent === focused.text))?.focus();
-  }
+  for (const details of part.querySelectorAll("details[id]")) details.open = opened.has(details.id);
+  if (held) refocus(part, held);
   for (const row of part.querySelectorAll("[data-segment]")) {
     const users = row.querySelector("[data-users]");
     const old = before.get(row.dataset.segment);
-    if (old !== undefined && old !== users.textContent) flash(users);
+    if (users && old !== undefined && old !== users.textContent) flash(users);
   }
+}
+
+// Focuses the element that has taken the place of `held`.
+function refocus(part, held) {
+  const same = (attribute) => (other) => other.getAttribute(attribute) === held.getAttribute(attribute);
+  const others = [...part.querySelectorAll(held.localName)].filter(same("name"));
+  const found = others.filter(same("href")).find(same("value")) ?? others.find((other) => other.textContent === held.textContent);
+  found?.focus();
 }
 
 function flash(element) {
@@ -87,21 +90,6 @@ function flash(element) {
   void element.offsetWidth; // restarts the animation
   element.classList.add("changed");
 }
-
-// Ages advance between two requests.
-function words(seconds) {
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 172800) return `${Math.floor(seconds / 3600)} h`;
-  return `${Math.floor(seconds / 86400)} d`;
-}
-setInterval(() => {
-  for (const age of document.querySelectorAll("[data-age]")) {
-    const since = Number(age.dataset.shown ?? shownAt);
-    const text = words(Number(age.dataset.age) + Math.floor((performance.now() - since) / 1000));
-    if (age.textContent !== text) age.textContent = text;
-  }
-}, 1000);
 
 // Polling and events.
 const live = byId("live");
@@ -148,7 +136,7 @@ document.addEventListener("visibilitychange", () => {
   if (isLive && !document.hidden) look();
 });
 
-function counted({ segment, users, as_of }) {
+function counted({ segment, users }) {
   for (const row of document.querySelectorAll("[data-segment]")) {
     if (row.dataset.segment !== segment) continue;
     const cell = row.querySelector("[data-users]");
@@ -156,12 +144,6 @@ function counted({ segment, users, as_of }) {
     if (cell.textContent !== text) {
       cell.textContent = text;
       flash(cell);
-    }
-    const age = row.querySelector("[data-age]");
-    if (age) {
-      const seconds = (Date.now() + ahead - Date.parse(as_of)) / 1000;
-      age.dataset.age = String(Math.max(0, Math.floor(seconds)));
-      age.dataset.shown = String(performance.now());
     }
     return true;
   }
@@ -196,7 +178,7 @@ if (search) {
   search.addEventListener("input", () => {
     clearTimeout(typed);
     typed = setTimeout(() => {
-      const query = new URLSearchParams(new FormData(search.form));
+      const query = new URLSearchParams([...new FormData(search.form)].filter(([, value]) => value !== ""));
       address = `/?${query}`;
       history.replaceState(null, "", address);
       look();
@@ -208,56 +190,4 @@ if (isLive) {
   mark();
   again();
   if (document.documentElement.dataset.events) listen();
-}
-
-// The count of a segment over the window of the slider. The field beside it accepts any other window.
-const slider = byId("slider");
-if (slider) {
-  const form = byId("window-form");
-  const field = byId("window");
-  const result = byId("counted");
-  const spelled = (seconds) => {
-    const units = [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]];
-    const parts = [];
-    for (const [name, unit] of units) {
-      const whole = Math.floor(seconds / unit);
-      if (whole > 0) parts.push(`${whole}${name}`);
-      seconds -= whole * unit;
-    }
-    return parts.join(" ");
-  };
-  let moved;
-  let asked = 0;
-  const say = (text, bad) => {
-    result.textContent = text;
-    result.classList.toggle("down", bad);
-  };
-  const count = async () => {
-    const turn = ++asked;
-    const window = field.value;
-    try {
-      const joint = form.dataset.api.includes("?") ? "&" : "?";
-      const answer = await fetch(`${form.dataset.api}${joint}window=${encodeURIComponent(window)}`, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-      const body = await answer.json();
-      if (turn !== asked) return;
-      const stale = body.stale ? ": the last known count, because no source responds" : "";
-      if (answer.ok) say(`${figures.format(body.users)} users in the last ${window}${stale}`, body.stale);
-      else say(body.detail, true);
-    } catch {
-      if (turn === asked) say("The service can't be reached.", true);
-    }
-  };
-  slider.parentElement.hidden = false;
-  slider.addEventListener("input", () => {
-    const text = spelled(Number(slider.value));
-    byId("length").textContent = text;
-    slider.setAttribute("aria-valuetext", text);
-    field.value = text;
-    clearTimeout(moved);
-    moved = setTimeout(count, 120);
-  });
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    count();
-  });
 }

@@ -187,11 +187,17 @@ impl Query {
         })
     }
 
+    /// All values of `name`, which may be repeated.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let given = self.0.iter().filter(move |(key, _)| key == name);
+        given.map(|(_, value)| value.as_str())
+    }
+
     /// Segments: the parameter may be repeated, up to `maximum` times.
     pub(super) fn segments(&self, name: &str, maximum: usize) -> Result<Vec<Segment>, Problem> {
-        let given = self.0.iter().filter(|(key, _)| key == name);
-        let segments = given
-            .map(|(_, text)| {
+        let segments = self
+            .all(name)
+            .map(|text| {
                 Segment::new(text)
                     .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
             })

@@ -8,7 +8,7 @@ mod docs;
 pub(super) mod events;
 pub(super) mod health;
 mod metrics;
-mod overlap;
+pub(super) mod overlap;
 mod pairs;
 mod segments;
 mod set_count;
@@ -37,7 +37,7 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 25] = [
+static ALL: [&Resource; 31] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -59,7 +59,13 @@ static ALL: [&Resource; 25] = [
     &docs::DOCS,
     &docs::FILE,
     &page::LIST,
+    &page::SEGMENTS_FILE,
     &page::SEGMENT,
+    &page::COMPARE,
+    &page::TRENDS_FILE,
+    &page::COMBINE,
+    &page::OVERLAPS,
+    &page::STATUS,
     &page::SIGN_IN,
     &page::SIGN_OUT,
     &page::ASSET,

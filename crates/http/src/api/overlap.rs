@@ -262,7 +262,7 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
 }
 
 /// The problem of a question about sets of users.
-pub(super) fn problem(error: StoreError) -> Problem {
+pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Unsupported(_) => Problem::new(
             StatusCode::NOT_IMPLEMENTED,

@@ -15,7 +15,7 @@ struct Asset {
     body: &'static str,
 }
 
-const ALL: [Asset; 4] = [
+const ALL: [Asset; 10] = [
     Asset {
         name: "page.css",
         kind: "text/css; charset=utf-8",
@@ -30,6 +30,36 @@ const ALL: [Asset; 4] = [
         name: "page.js",
         kind: "text/javascript; charset=utf-8",
         body: include_str!("../../assets/page.js"),
+    },
+    Asset {
+        name: "times.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/times.js"),
+    },
+    Asset {
+        name: "charts.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/charts.js"),
+    },
+    Asset {
+        name: "tools.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/tools.js"),
+    },
+    Asset {
+        name: "combine.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/combine.js"),
+    },
+    Asset {
+        name: "overlap.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/overlap.js"),
+    },
+    Asset {
+        name: "flow.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/flow.js"),
     },
     Asset {
         name: "icon.svg",

@@ -1,17 +1,18 @@
-//! The history of segments in the table: changes of the count, and a sparkline of the last week.
+//! The history of segments in the table: the change of the count over the range, and a sparkline.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream;
-use jiff::SignedDuration;
 use tokio::time::{Instant, timeout_at};
 
 use super::chart::{self, Point};
+use super::period::Period;
 use domain::text::grouped;
-use domain::{Count, Segment, Timestamp};
+use domain::{Count, Segment, Timestamp, Window};
 use engine::Headcount;
 
 /// How long a history is cached: most services add a point once a minute.
@@ -21,59 +22,27 @@ const CACHE_CAPACITY: u64 = 10_000;
 const PARALLELISM: usize = 8;
 /// How long a page waits for histories. After that it is rendered without the missing ones.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// Seconds per point of the sparkline: 56 points in a week.
-const SPARK_STEP: i64 = 3 * 3_600;
-
-/// A time span over which the table shows the change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Span {
-    Hour,
-    Day,
-    Week,
-}
+/// Points of a sparkline.
+const POINTS: i64 = 56;
+/// How much older than the beginning of the range a count may be: stores downsample old points to one an hour, and
+/// refreshes may be rare. At most half of the range.
+const MIN_TOLERANCE: i64 = 2 * 3_600;
 
 /// The history of one segment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SegmentHistory {
-    before: [Option<u64>; 3],
+    /// The count at the beginning of the range, if it is stored.
+    pub(super) before: Option<u64>,
     line: Vec<Point>,
 }
 
-/// A change in the form of the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
-    /// `+1,234`, `−5`, `0`, or a dash.
-    pub(super) text: String,
-    /// `up`, `down`, `same`, `unknown` if no count of that time is stored, or `failed`.
-    pub(super) kind: &'static str,
-}
+/// A history is identified by its segment, its window, the length of its range, and the end unless that is now.
+type Key = (Segment, Window, i64, Option<i64>);
 
 /// Loads and caches histories.
 #[derive(Debug)]
 pub(super) struct History {
-    cache: moka::sync::Cache<Segment, Arc<SegmentHistory>>,
-}
-
-impl Span {
-    const ALL: [Self; 3] = [Self::Hour, Self::Day, Self::Week];
-
-    fn seconds(self) -> i64 {
-        match self {
-            Self::Hour => 3_600,
-            Self::Day => 86_400,
-            Self::Week => 7 * 86_400,
-        }
-    }
-
-    /// How much older than the span a count may be: stores downsample old points to one an hour, and refreshes may be
-    /// rare.
-    fn tolerance(self) -> i64 {
-        match self {
-            Self::Hour => 1_800,
-            Self::Day => 2 * 3_600,
-            Self::Week => 6 * 3_600,
-        }
-    }
+    cache: moka::sync::Cache<Key, Arc<SegmentHistory>>,
 }
 
 impl Default for History {
@@ -87,20 +56,24 @@ impl Default for History {
 }
 
 impl History {
-    /// The histories of `segments`, without those that can't be loaded in time.
+    /// The histories of `segments` over the range of `period`, without those that can't be loaded in time.
     pub(super) async fn of(
         &self,
         app: &Headcount,
         segments: impl IntoIterator<Item = Segment>,
+        period: &Period,
     ) -> HashMap<Segment, Arc<SegmentHistory>> {
         let deadline = Instant::now() + LOAD_TIMEOUT;
         let mut asked = stream::iter(segments)
             .map(|segment| async move {
-                let history = match self.cache.get(&segment) {
+                let span = &period.span;
+                let end = (!period.ends_now).then_some(span.end);
+                let key = (segment, period.window, span.end - span.start, end);
+                let history = match self.cache.get(&key) {
                     Some(history) => Some(history),
-                    None => self.load(app, &segment).await,
+                    None => self.load(app, &key, period).await,
                 };
-                Some((segment, history?))
+                Some((key.0, history?))
             })
             .buffer_unordered(PARALLELISM);
         let mut found = HashMap::new();
@@ -110,58 +83,68 @@ impl History {
         found
     }
 
-    async fn load(&self, app: &Headcount, segment: &Segment) -> Option<Arc<SegmentHistory>> {
-        let now = app.clock().now();
-        let longest = Span::Week.seconds() + Span::Week.tolerance();
-        let from = now.checked_sub(SignedDuration::from_secs(longest)).ok()?;
-        let window = app.frame().full_window();
+    async fn load(
+        &self,
+        app: &Headcount,
+        key: &Key,
+        period: &Period,
+    ) -> Option<Arc<SegmentHistory>> {
+        let span = &period.span;
+        let at = |seconds| Timestamp::from_second(seconds).ok();
+        let from = at(span.start - tolerance(span))?;
+        let step = Duration::from_secs(step(span).unsigned_abs());
         // A history that can't be loaded is missing, and the table shows that.
         let points = app
             .counts()
-            .trend(segment, window, from, now, None)
+            .trend(&key.0, key.1, from, at(span.end)?, Some(step))
             .await
             .ok()?;
-        let history = Arc::new(SegmentHistory::new(&points, now));
-        self.cache.insert(segment.clone(), Arc::clone(&history));
+        let history = Arc::new(SegmentHistory::new(&points, span));
+        self.cache.insert(key.clone(), Arc::clone(&history));
         Some(history)
     }
 }
 
+fn step(span: &Range<i64>) -> i64 {
+    ((span.end - span.start) / POINTS).max(1)
+}
+
+fn tolerance(span: &Range<i64>) -> i64 {
+    let length = span.end - span.start;
+    (2 * step(span)).max(MIN_TOLERANCE.min(length / 2))
+}
+
 impl SegmentHistory {
-    fn new(points: &[Count], now: Timestamp) -> Self {
-        let before = Span::ALL.map(|span| {
-            let then = now.as_second() - span.seconds();
-            let until = points.partition_point(|point| point.as_of.as_second() <= then);
-            let last = points.get(until.checked_sub(1)?)?;
-            (last.as_of.as_second() >= then - span.tolerance()).then_some(last.users)
-        });
-        let begin = now.as_second() - Span::Week.seconds();
-        let mut line: Vec<Point> = Vec::new();
-        for point in points {
-            let (at, users) = (point.as_of.as_second(), point.users);
-            if at < begin {
-                continue;
-            }
-            match line.last_mut() {
-                Some(last) if last.0 / SPARK_STEP == at / SPARK_STEP => *last = (at, users),
-                _ => line.push((at, users)),
-            }
+    fn new(points: &[Count], span: &Range<i64>) -> Self {
+        let until = points.partition_point(|point| point.as_of.as_second() <= span.start);
+        let last = until.checked_sub(1).and_then(|last| points.get(last));
+        let before = last.filter(|last| last.as_of.as_second() >= span.start - tolerance(span));
+        let line = points.iter().skip(until);
+        let line = line.map(|point| (point.as_of.as_second(), point.users));
+        Self {
+            before: before.map(|before| before.users),
+            line: line.collect(),
         }
-        Self { before, line }
     }
 
-    /// The difference between `users` and the count of `span` ago.
-    pub(super) fn change(&self, span: Span, users: u64) -> Option<i64> {
-        let before = self.before[span as usize]?;
-        i64::try_from(users)
-            .ok()?
-            .checked_sub(i64::try_from(before).ok()?)
+    /// The difference between `users` and the count at the beginning.
+    pub(super) fn change(&self, users: u64) -> Option<i64> {
+        let before = i64::try_from(self.before?).ok()?;
+        i64::try_from(users).ok()?.checked_sub(before)
     }
 
-    /// The line of the last week, up to `users` at `now`.
-    pub(super) fn line(&self, users: u64, now: Timestamp) -> Vec<Point> {
+    /// The change in parts per million of the count at the beginning.
+    pub(super) fn relative_change(&self, users: u64) -> Option<i128> {
+        let before = self.before.filter(|before| *before > 0)?;
+        Some(i128::from(self.change(users)?) * 1_000_000 / i128::from(before))
+    }
+
+    /// The line of the range, up to `users` at its end.
+    pub(super) fn line(&self, users: u64, period: &Period) -> Vec<Point> {
         let mut line = self.line.clone();
-        line.push((now.as_second(), users));
+        if period.ends_now {
+            line.push((period.span.end, users));
+        }
         line
     }
 }
@@ -174,7 +157,7 @@ pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
     }
     let users = || line.iter().map(|(_, users)| *users);
     let label = format!(
-        "last week: from {} to {} users, between {} and {}",
+        "from {} to {} users, between {} and {}",
         grouped(first.1),
         grouped(last.1),
         grouped(users().min()?),
@@ -183,33 +166,12 @@ pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
     Some((chart::spark(line), label))
 }
 
-impl Change {
-    /// The change of a history that could not be loaded.
-    pub(super) fn failed() -> Self {
-        Self {
-            text: "–".to_owned(),
-            kind: "failed",
-        }
-    }
-
-    /// A change as a number, or a dash if it is unknown.
-    pub(super) fn new(change: Option<i64>) -> Self {
-        let (text, kind) = match change {
-            None => ("–".to_owned(), "unknown"),
-            Some(0) => ("0".to_owned(), "same"),
-            Some(more @ 1..) => (format!("+{}", grouped(more.unsigned_abs())), "up"),
-            Some(less) => (format!("−{}", grouped(less.unsigned_abs())), "down"),
-        };
-        Self { text, kind }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_told_where_a_count_of_then_is_known() {
+    fn changes_are_known_where_a_count_of_then_is_stored() {
         let now = 1_795_262_400;
         let count = |ago: i64, users| Count {
             users,
@@ -221,16 +183,12 @@ mod tests {
             count(3_700, 150),
             count(60, 170),
         ];
-        let history = SegmentHistory::new(&points, Timestamp::from_second(now).unwrap());
-        assert_eq!(history.change(Span::Hour, 160), Some(10));
-        assert_eq!(history.change(Span::Day, 90), Some(-10));
-        assert_eq!(
-            history.change(Span::Week, 90),
-            None,
-            "eight days are no week"
-        );
-        assert_eq!(history.line.len(), 2, "one point each three hours");
-        let texts = [None, Some(0), Some(1_234), Some(-5)].map(|change| Change::new(change).text);
-        assert_eq!(texts, ["–", "0", "+1,234", "−5"]);
+        let history = |seconds| SegmentHistory::new(&points, &(now - seconds..now));
+        assert_eq!(history(3_600).change(160), Some(10));
+        assert_eq!(history(86_400).change(90), Some(-10));
+        assert_eq!(history(86_400).relative_change(90), Some(-100_000));
+        let week = history(7 * 86_400);
+        assert_eq!(week.change(90), None, "eight days are no week");
+        assert_eq!(week.line.len(), 3);
     }
 }

@@ -8,45 +8,76 @@ use askama::Template;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
+use super::graph::Moment;
+use super::groups::{Group, group_of, groups};
 use super::health::{Health, Numbers};
-use super::history::{Change, SegmentHistory, Span, drawn};
+use super::history::{SegmentHistory, drawn};
+use super::period::{Choice, Period};
 use super::shown::Shown;
-use super::state::{State, state};
-use super::{Pages, Shell, html};
-use crate::path::{encode, of_segment};
+use super::trends;
+use super::view::{SORTS, Sort, View};
+use super::words::{Change, plural};
+use super::{Pages, Place, Shell, html};
+use crate::path::of_segment;
 use crate::problem::Problem;
 use crate::query::Query;
 use domain::Reach;
 use domain::text::{grouped, rounded};
 use domain::{Count, Segment, Timestamp, shown};
-use engine::counts;
+use engine::counts::{self, CountError};
 
 /// Rows of a page.
 const ROWS: usize = 50;
 /// With more segments than this the table can't be sorted by change, because each change is a query to the store.
 const MAX_SORTED_BY_CHANGE: usize = 1_000;
-/// Longest search string, in characters.
-const MAX_SEARCH: usize = 128;
+/// The groups that are visible without a click.
+const GROUPS: usize = 8;
 
-type Listed = (Segment, Count);
+/// A segment, its count, and whether that is the last known one.
+pub(super) type Listed = (Segment, Count, bool);
 type Histories = HashMap<Segment, Arc<SegmentHistory>>;
 
 #[derive(Template)]
 #[template(path = "list.html")]
-struct Page<'a> {
+struct Page {
     shell: Shell,
     health: Health,
-    state: State,
-    search: &'a str,
     view: View,
+    /// The parameters of the range and the window, for the forms.
+    fields: Vec<(&'static str, String)>,
+    ranges: Vec<Choice>,
+    windows: Vec<Choice>,
+    /// Why the window in the address is invalid.
+    trouble: Option<String>,
+    unrecorded: Option<String>,
+    window: String,
+    range: String,
+    /// The most frequent groups, the others, and the address of all segments.
+    groups: Vec<GroupLink>,
+    more_groups: Vec<GroupLink>,
+    every: String,
+    /// Whether the table has every segment.
+    is_every: bool,
     /// Whether the counts could not be read. The table is then empty, although there may be segments.
     failed: bool,
+    /// The users in any segment, if they are known.
+    everybody: Option<String>,
     columns: Vec<Column>,
     rows: Vec<Row>,
     found: String,
     pages: usize,
     before: Option<String>,
     after: Option<String>,
+    as_of: Option<Moment>,
+    csv: String,
+    curl: String,
+}
+
+struct GroupLink {
+    name: String,
+    segments: String,
+    link: String,
+    current: bool,
 }
 
 struct Column {
@@ -64,177 +95,136 @@ struct Row {
     shown: String,
     link: String,
     users: String,
-    age: String,
-    age_seconds: u64,
-    changes: [(&'static str, Change); 3],
+    /// The age of a count that is the last known one.
+    last_known: Option<String>,
+    change: Change,
     line: Shown<(String, String)>,
 }
 
-/// The search, sort order and page of a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct View {
-    search: String,
-    sort: Sort,
-    descending: bool,
-    /// From 1.
-    page: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Name,
-    Users,
-    Change(Span),
-}
-
-/// Each sort order, its name in addresses, and the title of its column.
-const SORTS: [(Sort, &str, &str); 5] = [
-    (Sort::Name, "name", "Segment"),
-    (Sort::Users, "users", "Users"),
-    (Sort::Change(Span::Hour), "hour", "1 hour"),
-    (Sort::Change(Span::Day), "day", "1 day"),
-    (Sort::Change(Span::Week), "week", "1 week"),
-];
-
-impl View {
-    /// Parses the query. The page ignores invalid values.
-    fn of(query: &Query) -> Result<Self, Problem> {
-        let search = query.text("q")?.unwrap_or("").trim();
-        let sort = query.text("sort")?.unwrap_or("");
-        let sort = SORTS.iter().find(|known| known.1 == sort);
-        let sort = sort.map_or(Sort::Users, |known| known.0);
-        let descending = match query.text("order")? {
-            Some("asc") => false,
-            Some("desc") => true,
-            _ => sort != Sort::Name,
-        };
-        let page = query.text("page")?.and_then(|page| page.parse().ok());
-        Ok(Self {
-            search: search.chars().take(MAX_SEARCH).collect(),
-            sort,
-            descending,
-            page: page.unwrap_or(1).max(1),
-        })
-    }
-
-    fn sort_name(&self) -> &'static str {
-        let known = SORTS.iter().find(|known| known.0 == self.sort);
-        known.map_or("users", |known| known.1)
-    }
-
-    fn order(&self) -> &'static str {
-        if self.descending { "desc" } else { "asc" }
-    }
-
-    fn link(&self) -> String {
-        let search = match self.search.is_empty() {
-            true => String::new(),
-            false => format!("q={}&", encode(&self.search)),
-        };
-        let (sort, order, page) = (self.sort_name(), self.order(), self.page);
-        format!("/?{search}sort={sort}&order={order}&page={page}")
-    }
-
-    fn at(&self, page: usize) -> String {
-        Self {
-            page,
-            ..self.clone()
-        }
-        .link()
-    }
-
-    /// The address of the table sorted by `sort`. If it is sorted so already, in reverse order.
-    fn sorted_by(&self, sort: Sort) -> String {
-        let descending = match self.sort == sort {
-            true => !self.descending,
-            false => sort != Sort::Name,
-        };
-        Self {
-            search: self.search.clone(),
-            sort,
-            descending,
-            page: 1,
-        }
-        .link()
-    }
-
-    fn column(&self, sort: Sort, title: &'static str, sortable: bool) -> Column {
-        Column {
-            title,
-            link: sortable.then(|| self.sorted_by(sort)),
-            sorted: match (self.sort == sort, self.descending) {
-                (false, _) => "none",
-                (true, true) => "descending",
-                (true, false) => "ascending",
-            },
-        }
-    }
+/// The segments of a request, sorted, with what else the page or the file needs.
+pub(super) struct Found {
+    pub(super) list: Vec<Listed>,
+    pub(super) numbers: Numbers,
+    /// Why there are no counts.
+    pub(super) failure: Option<CountError>,
+    groups: Vec<Group>,
+    by_change: bool,
+    histories: Histories,
 }
 
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
     let app = &pages.app;
-    let full = app.frame().full_window();
-    let (listed, readiness) = tokio::join!(app.counts().list(full), pages.readiness());
-    let (status, mut list, numbers) = match listed {
-        Ok(list) => {
-            let numbers = trusted(&list, app.clock().now());
-            let counted = list
-                .iter()
-                .filter_map(|listed| Some((listed.segment.clone(), listed.count?)));
-            (StatusCode::OK, counted.collect(), numbers)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the page has no counts to show");
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            (status, Vec::new(), Numbers::Failed)
-        }
+    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let (found, readiness, everybody) = tokio::join!(
+        found(pages, &mut view, &period, reach),
+        pages.readiness(),
+        pages
+            .everybody
+            .users(app, period.window, reach, pages.floor)
+    );
+    let failed = found.numbers == Numbers::Failed;
+    let status = match failed {
+        false => StatusCode::OK,
+        true => StatusCode::SERVICE_UNAVAILABLE,
     };
-    list.retain(|(segment, _)| reach.covers(segment.as_str()));
-    let failed = numbers == Numbers::Failed;
-    keep_found(&mut list, &view.search);
-    let by_change = list.len() <= MAX_SORTED_BY_CHANGE;
-    if !by_change && matches!(view.sort, Sort::Change(_)) {
-        (view.sort, view.descending) = (Sort::Users, true);
-    }
-    let mut histories = Histories::new();
-    if matches!(view.sort, Sort::Change(_)) {
-        histories = pages.history.of(app, names(&list)).await;
-    }
-    sort(&mut list, &view, &histories);
-    let last = list.len().div_ceil(ROWS).max(1);
+    let last = found.list.len().div_ceil(ROWS).max(1);
     view.page = view.page.min(last);
-    let found = list.len();
-    let shown: Vec<_> = list
+    let number = found.list.len();
+    let shown: Vec<_> = found
+        .list
         .into_iter()
         .skip((view.page - 1) * ROWS)
         .take(ROWS)
         .collect();
-    if !matches!(view.sort, Sort::Change(_)) {
-        histories = pages.history.of(app, names(&shown)).await;
-    }
+    let histories = match view.sort.needs_history() {
+        true => found.histories,
+        false => pages.history.of(app, names(&shown), &period).await,
+    };
     let now = app.clock().now();
     let rows = shown
         .iter()
-        .map(|listed| row(listed, histories.get(&listed.0), now));
+        .map(|listed| row(listed, histories.get(&listed.0), &period, now));
     let columns = SORTS.iter().map(|(sort, _, title)| {
-        view.column(*sort, title, by_change || !matches!(sort, Sort::Change(_)))
+        let sortable = found.by_change || !sort.needs_history();
+        column(&view, &period, *sort, title, sortable)
     });
+    let mut links = group_links(found.groups, &view, &period);
+    let more_groups = links.split_off(GROUPS.min(links.len()));
+    let address = View {
+        page: 1,
+        ..view.clone()
+    };
     let page = Page {
-        shell: pages.shell(),
-        health: Health::of(app, &readiness, numbers),
-        state: state(app, &readiness, !failed),
-        search: &view.search,
+        shell: pages.shell_with(Place::Segments, &period, &readiness, !failed),
+        health: Health::of(app, &readiness, found.numbers),
+        fields: period.fields(),
+        ranges: period.ranges(&address.link()),
+        windows: period.windows(&address.link()),
+        trouble: period.trouble.clone(),
+        unrecorded: trends::unrecorded(app, &period),
+        window: period.window_words(),
+        range: period.range_words(),
+        groups: links,
+        more_groups,
+        every: period.link("/"),
+        is_every: view.is_every(),
         failed,
+        everybody: everybody.map(|users| plural(users, "user")),
         columns: columns.collect(),
+        as_of: shown
+            .iter()
+            .map(|listed| listed.1.as_of.as_second())
+            .min()
+            .map(Moment::of),
         rows: rows.collect(),
-        found: grouped(found as u64),
+        found: plural(number as u64, "segment"),
         pages: last,
-        before: (view.page > 1).then(|| view.at(view.page - 1)),
-        after: (view.page < last).then(|| view.at(view.page + 1)),
-        view: view.clone(),
+        before: (view.page > 1).then(|| period.link(&view.at(view.page - 1))),
+        after: (view.page < last).then(|| period.link(&view.at(view.page + 1))),
+        csv: period.link(&address.link_to("/segments.csv")),
+        curl: format!("/v1/segments?sort=users&window={}", period.window.seconds()),
+        view,
     };
     html(status, &page)
+}
+
+/// The segments that `view` asks for, sorted. It changes the sort order of `view` if that needs too many histories.
+pub(super) async fn found(pages: &Pages, view: &mut View, period: &Period, reach: &Reach) -> Found {
+    let app = &pages.app;
+    let (mut list, numbers, failure) = match app.counts().list(period.window).await {
+        Ok(list) => {
+            let numbers = trusted(&list, app.clock().now());
+            let counted = list
+                .iter()
+                .filter_map(|one| Some((one.segment.clone(), one.count?, one.stale)));
+            (counted.collect(), numbers, None)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the page has no counts to show");
+            (Vec::new(), Numbers::Failed, Some(error))
+        }
+    };
+    list.retain(|(segment, ..): &Listed| reach.covers(segment.as_str()));
+    let groups = groups(list.iter().map(|listed| &listed.0));
+    list.retain(|(segment, ..)| view.includes(segment, group_of(segment)));
+    let by_change = list.len() <= MAX_SORTED_BY_CHANGE;
+    if !by_change && view.sort.needs_history() {
+        (view.sort, view.descending) = (Sort::Users, true);
+    }
+    let histories = match view.sort.needs_history() {
+        true => pages.history.of(app, names(&list), period).await,
+        false => Histories::new(),
+    };
+    sort(&mut list, view, &histories);
+    Found {
+        list,
+        numbers,
+        failure,
+        groups,
+        by_change,
+        histories,
+    }
 }
 
 /// The state of a list, by the segments that could not be counted now.
@@ -249,62 +239,76 @@ fn trusted(list: &[counts::Listed], now: Timestamp) -> Numbers {
     })
 }
 
-/// Keeps the segments whose name contains `search`, ignoring case.
-fn keep_found(list: &mut Vec<Listed>, search: &str) {
-    if search.is_empty() {
-        return;
-    }
-    let search = search.to_lowercase();
-    list.retain(|(segment, _)| segment.as_str().to_lowercase().contains(&search));
-}
-
 fn names(list: &[Listed]) -> Vec<Segment> {
-    list.iter().map(|(segment, _)| segment.clone()).collect()
+    list.iter().map(|(segment, ..)| segment.clone()).collect()
 }
 
 /// Sorts a list that is sorted by name.
 fn sort(list: &mut [Listed], view: &View, histories: &Histories) {
+    // Unknown changes come last in both directions.
+    let directed = |change: Option<i128>| {
+        let change = change.map(|change| if view.descending { -change } else { change });
+        (change.is_none(), change)
+    };
     match view.sort {
         Sort::Name if view.descending => list.reverse(),
         Sort::Name => {}
         Sort::Users if view.descending => {
-            list.sort_by_key(|(_, count)| std::cmp::Reverse(count.users));
+            list.sort_by_key(|(_, count, _)| std::cmp::Reverse(count.users));
         }
-        Sort::Users => list.sort_by_key(|(_, count)| count.users),
-        Sort::Change(span) => list.sort_by_cached_key(|(segment, count)| {
+        Sort::Users => list.sort_by_key(|(_, count, _)| count.users),
+        Sort::Change => list.sort_by_cached_key(|(segment, count, _)| {
             let history = histories.get(segment);
-            let change = history.and_then(|history| history.change(span, count.users));
-            // Unknown changes come last in both directions.
-            let directed = change.map(|change| match view.descending {
-                true => change.saturating_neg(),
-                false => change,
-            });
-            (directed.is_none(), directed)
+            directed(history.and_then(|history| history.change(count.users).map(i128::from)))
+        }),
+        Sort::Percent => list.sort_by_cached_key(|(segment, count, _)| {
+            let history = histories.get(segment);
+            directed(history.and_then(|history| history.relative_change(count.users)))
         }),
     }
 }
 
-fn row((segment, count): &Listed, history: Option<&Arc<SegmentHistory>>, now: Timestamp) -> Row {
-    let age = now.duration_since(count.as_of);
-    let age = std::time::Duration::try_from(age).unwrap_or_default();
-    let change = |span| match history {
-        Some(history) => Change::new(history.change(span, count.users)),
-        None => Change::failed(),
+fn column(view: &View, period: &Period, sort: Sort, title: &'static str, sortable: bool) -> Column {
+    Column {
+        title,
+        link: sortable.then(|| period.link(&view.sorted_by(sort))),
+        sorted: match (view.sort == sort, view.descending) {
+            (false, _) => "none",
+            (true, true) => "descending",
+            (true, false) => "ascending",
+        },
+    }
+}
+
+fn group_links(groups: Vec<Group>, view: &View, period: &Period) -> Vec<GroupLink> {
+    let link = |group: Group| GroupLink {
+        link: period.link(&view.of_group(&group.name)),
+        current: view.group == group.name,
+        segments: grouped(group.segments as u64),
+        name: group.name,
     };
+    groups.into_iter().map(link).collect()
+}
+
+fn row(
+    (segment, count, stale): &Listed,
+    history: Option<&Arc<SegmentHistory>>,
+    period: &Period,
+    now: Timestamp,
+) -> Row {
+    let age = now.duration_since(count.as_of).unsigned_abs();
     Row {
         name: segment.to_string(),
         shown: shown(segment.as_str()),
-        link: of_segment("/segments", segment.as_str(), ""),
+        link: period.link(&of_segment("/segments", segment.as_str(), "")),
         users: grouped(count.users),
-        age: rounded(age),
-        age_seconds: age.as_secs(),
-        changes: [
-            ("1 hour", change(Span::Hour)),
-            ("1 day", change(Span::Day)),
-            ("1 week", change(Span::Week)),
-        ],
+        last_known: stale.then(|| rounded(age)),
+        change: match history {
+            Some(history) => Change::between(history.before, count.users),
+            None => Change::failed(),
+        },
         line: match history {
-            Some(history) => drawn(&history.line(count.users, now)).into(),
+            Some(history) => drawn(&history.line(count.users, period)).into(),
             None => Shown::Failed,
         },
     }
@@ -314,52 +318,24 @@ fn row((segment, count): &Listed, history: Option<&Arc<SegmentHistory>>, now: Ti
 mod tests {
     use super::*;
 
-    fn list(counts: &[(&str, u64)]) -> Vec<Listed> {
+    #[test]
+    fn a_list_is_sorted_both_ways() {
         let as_of = Timestamp::UNIX_EPOCH;
-        let one = |(name, users): &(&str, u64)| {
-            let users = *users;
-            (Segment::new(name).unwrap(), Count { users, as_of })
+        let one = |(name, users)| (Segment::new(name).unwrap(), Count { users, as_of }, false);
+        let mut list = [("a", 5), ("b", 3), ("c", 4)].map(one);
+        let mut first = |by, descending| {
+            list.sort_by(|left, right| left.0.cmp(&right.0));
+            let view = View {
+                sort: by,
+                descending,
+                ..View::of(&Query::default()).unwrap()
+            };
+            sort(&mut list, &view, &Histories::new());
+            list[0].0.to_string()
         };
-        counts.iter().map(one).collect()
-    }
-
-    fn view(sort: Sort, descending: bool) -> View {
-        View {
-            search: "a&b".into(),
-            sort,
-            descending,
-            page: 3,
-        }
-    }
-
-    #[test]
-    fn names_are_found_in_any_case_and_sorted_both_ways() {
-        let mut found = list(&[("Ärzte", 3), ("sports", 5), ("Winter Sports", 4)]);
-        keep_found(&mut found, "SPORT");
-        let mut order = |sort_by, descending| {
-            found.sort_by(|left, right| left.0.cmp(&right.0));
-            sort(&mut found, &view(sort_by, descending), &Histories::new());
-            found[0].0.to_string()
-        };
-        assert_eq!(order(Sort::Users, true), "sports");
-        assert_eq!(order(Sort::Users, false), "Winter Sports");
-        assert_eq!(order(Sort::Name, true), "sports");
-        keep_found(&mut found, "ä");
-        assert!(found.is_empty());
-    }
-
-    #[test]
-    fn links_keep_what_was_searched_for() {
-        let view = view(Sort::Users, true);
-        assert_eq!(view.at(4), "/?q=a%26b&sort=users&order=desc&page=4");
-        assert_eq!(
-            view.sorted_by(Sort::Users),
-            "/?q=a%26b&sort=users&order=asc&page=1"
-        );
-        assert_eq!(
-            view.sorted_by(Sort::Name),
-            "/?q=a%26b&sort=name&order=asc&page=1"
-        );
-        assert_eq!(view.column(Sort::Users, "", true).sorted, "descending");
+        assert_eq!(first(Sort::Users, true), "a");
+        assert_eq!(first(Sort::Users, false), "b");
+        assert_eq!(first(Sort::Name, true), "c");
+        assert_eq!(first(Sort::Change, true), "a", "without histories by name");
     }
 }

@@ -5,13 +5,28 @@
 
 mod assets;
 mod chart;
+mod combine;
+mod compare;
+mod everybody;
+mod expiring;
+mod export;
+mod graph;
+mod groups;
 mod health;
 mod history;
 mod list;
+mod look;
+mod overlaps;
+mod period;
 mod segment;
 mod shown;
 mod sign_in;
+mod slider;
 mod state;
+mod status;
+mod trends;
+mod view;
+mod words;
 
 use std::sync::Arc;
 
@@ -24,7 +39,9 @@ use warp::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
 
+use self::everybody::Everybody;
 use self::history::History;
+use self::period::Period;
 use super::authorization::Authorizer;
 use super::body::Limits;
 use super::problem::{Detail, Problem};
@@ -33,21 +50,66 @@ use super::resource::{Kind, Names, Operation, Resource, part};
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::settings::HttpSettings;
-use domain::Reach;
+use domain::{Floor, Reach, Window};
 use engine::Headcount;
 use engine::readiness::Readiness;
 
 pub(super) static LIST: Resource = Resource {
     template: "/",
-    parameters: &["q", "sort", "order", "page"],
+    parameters: &[
+        "q", "group", "segment", "sort", "order", "page", "range", "from", "to", "window",
+    ],
     operations: &[Operation::get(READ).names(Names::Filtered).by_cookie()],
     kind: Kind::Page,
 };
 
+/// The table as a file.
+pub(super) static SEGMENTS_FILE: Resource = Resource {
+    template: "/segments.csv",
+    kind: Kind::Plain,
+    ..LIST
+};
+
 pub(super) static SEGMENT: Resource = Resource {
     template: "/segments/{segment}",
-    parameters: &["window", "range", "from", "to", "segment"],
+    parameters: &["range", "from", "to", "window", "before", "base", "segment"],
     operations: &[Operation::get(READ).names(Names::InPath(1)).by_cookie()],
+    kind: Kind::Page,
+};
+
+pub(super) static COMPARE: Resource = Resource {
+    template: "/compare",
+    parameters: &["segment", "range", "from", "to", "window", "base"],
+    operations: &[Operation::get(READ).names(Names::Filtered).by_cookie()],
+    kind: Kind::Page,
+};
+
+/// The points of a chart as a file.
+pub(super) static TRENDS_FILE: Resource = Resource {
+    template: "/trends.csv",
+    parameters: &["segment", "range", "from", "to", "window"],
+    operations: &[Operation::get(READ).names(Names::InQuery).by_cookie()],
+    kind: Kind::Plain,
+};
+
+pub(super) static COMBINE: Resource = Resource {
+    template: "/combine",
+    parameters: &["expr", "range", "from", "to", "window"],
+    operations: &[Operation::get(READ).by_cookie()],
+    kind: Kind::Page,
+};
+
+pub(super) static OVERLAPS: Resource = Resource {
+    template: "/overlaps",
+    parameters: &["by", "range", "from", "to", "window"],
+    operations: &[Operation::get(READ).by_cookie()],
+    kind: Kind::Page,
+};
+
+pub(super) static STATUS: Resource = Resource {
+    template: "/status",
+    parameters: &["range", "from", "to", "window"],
+    operations: &[Operation::get(READ).by_cookie()],
     kind: Kind::Page,
 };
 
@@ -96,6 +158,9 @@ const HEADERS: [(HeaderName, &str); 5] = [
 struct Pages {
     app: Arc<Headcount>,
     history: History,
+    everybody: Everybody,
+    /// The smallest group of users that answers tell apart.
+    floor: Floor,
     authorizer: Authorizer,
     /// The limits of form bodies.
     forms: Limits,
@@ -108,9 +173,40 @@ struct Shell {
     events: bool,
     /// Whether the page has a sign-out button.
     signed_in: bool,
-    /// The sentence about counts over the configured window while they are not complete.
+    /// The sentence about counts over the window of the page while they are not complete.
     notice: Option<String>,
+    nav: Vec<NavLink>,
+    /// Whether the page may have more than the form that it has.
+    has_tools: bool,
+    /// A summary of the service's state: its kind and its words.
+    state: Option<(&'static str, &'static str)>,
+    /// The parameters that links to other pages keep.
+    kept: String,
 }
+
+/// A page of the site. Each is in its navigation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Segments,
+    Compare,
+    Combine,
+    Overlaps,
+    Status,
+}
+
+struct NavLink {
+    title: &'static str,
+    link: String,
+    current: bool,
+}
+
+/// The pages in the navigation, with their titles and addresses.
+const NAV: [(Place, &str, &str); 4] = [
+    (Place::Segments, "Segments", "/"),
+    (Place::Compare, "Compare", "/compare"),
+    (Place::Combine, "Combine", "/combine"),
+    (Place::Overlaps, "Overlaps", "/overlaps"),
+];
 
 /// The page of a problem.
 #[derive(Template)]
@@ -129,22 +225,43 @@ impl Shell {
             events: false,
             signed_in: false,
             notice: None,
+            nav: Vec::new(),
+            has_tools: false,
+            state: None,
+            kept: String::new(),
         }
     }
 }
 
 impl Pages {
-    fn shell(&self) -> Shell {
+    /// The shell of the page at `place`. `has_counts` is whether the page has counts to show.
+    fn shell_with(
+        &self,
+        place: Place,
+        period: &Period,
+        readiness: &Readiness,
+        has_counts: bool,
+    ) -> Shell {
+        let state = state::state(&self.app, readiness, has_counts);
+        let nav = NAV.into_iter().map(|(page, title, address)| NavLink {
+            title,
+            link: period.link(address),
+            current: page == place,
+        });
         Shell {
             version: &assets::VERSION,
-            events: true,
+            // Events have the counts of the configured window.
+            events: period.is_full_window(),
             signed_in: self.authorizer.is_on(),
-            notice: self.notice(),
+            notice: self.notice(period.window),
+            nav: nav.collect(),
+            has_tools: true,
+            state: Some((state.kind, state.summary)),
+            kept: period.link(""),
         }
     }
 
-    fn notice(&self) -> Option<String> {
-        let window = self.app.frame().full_window();
+    fn notice(&self, window: Window) -> Option<String> {
         self.app.covered(window).notice(window)
     }
 
@@ -163,30 +280,25 @@ pub(super) fn handlers(
     app: &Arc<Headcount>,
     settings: &HttpSettings,
     authorizer: Authorizer,
-) -> [(&'static Resource, BoxedFilter<(warp::reply::Response,)>); 5] {
+) -> Vec<(&'static Resource, BoxedFilter<(warp::reply::Response,)>)> {
     let pages = Arc::new(Pages {
         app: Arc::clone(app),
         history: History::default(),
+        everybody: Everybody::default(),
+        floor: settings.min_users,
         authorizer,
         forms: Limits::new(sign_in::MAX_FORM, settings.header_timeout),
     });
-    let [listing, naming, entering, leaving] = [(); 4].map(|()| Arc::clone(&pages));
-    let list = warp::get().and(query()).and(warp::ext::optional()).then(
-        move |query: Query, reach: Option<Reach>| {
-            let pages = Arc::clone(&listing);
-            async move {
-                let page = list::get(&pages, &query, &reach.unwrap_or_default()).await;
-                page.unwrap_or_else(Reply::into_response)
-            }
-        },
-    );
+    let [naming, entering, leaving, of_segment] = [(); 4].map(|()| Arc::clone(&pages));
     let segment = warp::get()
         .and(part(1))
         .and(query())
-        .then(move |name: String, query: Query| {
-            let pages = Arc::clone(&pages);
+        .and(warp::ext::optional())
+        .then(move |name: String, query: Query, reach: Option<Reach>| {
+            let pages = Arc::clone(&of_segment);
             async move {
-                let page = segment::get(&pages, &name, &query).await;
+                let reach = reach.unwrap_or_default();
+                let page = segment::get(&pages, &name, &query, &reach).await;
                 page.unwrap_or_else(Reply::into_response)
             }
         });
@@ -213,13 +325,55 @@ pub(super) fn handlers(
     let asset = warp::get()
         .and(part(1))
         .map(|name: String| assets::get(&name));
-    [
-        (&LIST, list.boxed()),
+    vec![
+        (&LIST, queried(&pages, Queried::List)),
+        (&SEGMENTS_FILE, queried(&pages, Queried::SegmentsFile)),
         (&SEGMENT, segment.boxed()),
+        (&COMPARE, queried(&pages, Queried::Compare)),
+        (&TRENDS_FILE, queried(&pages, Queried::TrendsFile)),
+        (&COMBINE, queried(&pages, Queried::Combine)),
+        (&OVERLAPS, queried(&pages, Queried::Overlaps)),
+        (&STATUS, queried(&pages, Queried::Status)),
         (&SIGN_IN, form.or(enter).unify().boxed()),
         (&SIGN_OUT, leave.boxed()),
         (&ASSET, asset.boxed()),
     ]
+}
+
+/// A page or a file that its query alone determines.
+#[derive(Debug, Clone, Copy)]
+enum Queried {
+    List,
+    SegmentsFile,
+    Compare,
+    TrendsFile,
+    Combine,
+    Overlaps,
+    Status,
+}
+
+fn queried(pages: &Arc<Pages>, which: Queried) -> BoxedFilter<(warp::reply::Response,)> {
+    let pages = Arc::clone(pages);
+    warp::get()
+        .and(query())
+        .and(warp::ext::optional())
+        .then(move |query: Query, reach: Option<Reach>| {
+            let pages = Arc::clone(&pages);
+            async move {
+                let reach = reach.unwrap_or_default();
+                let page = match which {
+                    Queried::List => list::get(&pages, &query, &reach).await,
+                    Queried::SegmentsFile => export::segments(&pages, &query, &reach).await,
+                    Queried::Compare => compare::get(&pages, &query, &reach).await,
+                    Queried::TrendsFile => export::trends(&pages, &query).await,
+                    Queried::Combine => combine::get(&pages, &query, &reach).await,
+                    Queried::Overlaps => overlaps::get(&pages, &query).await,
+                    Queried::Status => status::get(&pages, &query).await,
+                };
+                page.unwrap_or_else(Reply::into_response)
+            }
+        })
+        .boxed()
 }
 
 /// The response to a browser whose request for a page was refused: a redirect to the sign-in form if a sign-in may help.

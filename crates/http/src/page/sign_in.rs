@@ -56,21 +56,12 @@ pub(super) fn form(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     if !pages.authorizer.is_on() {
         return Ok(see(&next));
     }
-    shown(pages, StatusCode::OK, next, None)
+    shown(StatusCode::OK, next, None)
 }
 
-fn shown(
-    pages: &Pages,
-    status: StatusCode,
-    next: String,
-    trouble: Option<String>,
-) -> Result<Response, Problem> {
-    let shell = Shell {
-        signed_in: false,
-        ..pages.shell()
-    };
+fn shown(status: StatusCode, next: String, trouble: Option<String>) -> Result<Response, Problem> {
     let page = Page {
-        shell,
+        shell: Shell::plain(),
         next,
         trouble,
     };
@@ -104,7 +95,7 @@ pub(super) async fn enter<B: Buf, E>(
         }
         Err(problem) if wants_html(headers) => {
             let trouble = problem.detail().to_owned();
-            shown(pages, StatusCode::FORBIDDEN, next, Some(trouble))
+            shown(StatusCode::FORBIDDEN, next, Some(trouble))
         }
         Err(problem) => Err(problem),
     }

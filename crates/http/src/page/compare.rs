@@ -1,0 +1,258 @@
+//! `GET /compare`: several segments in one chart, and which users they share.
+
+use askama::Template;
+use futures::future::join_all;
+use warp::http::StatusCode;
+use warp::reply::Response;
+
+use super::chart::Base;
+use super::graph::{Graph, Series};
+use super::health::{Health, Numbers};
+use super::look::Look;
+use super::period::{Choice, Period};
+use super::segment::Toggle;
+use super::shown::Shown;
+use super::trends::{self, Trend};
+use super::words::{Change, plural};
+use super::{Pages, Place, Shell, html};
+use crate::path::{encode, of_segment};
+use crate::problem::Problem;
+use crate::query::Query;
+use domain::Reach;
+use domain::text::grouped;
+use domain::{Segment, shown};
+use engine::counts::CountResult;
+
+/// Most segments of a chart: as many colours as can be told apart.
+pub(super) const MAX_COMPARED: usize = 8;
+/// The segments that are offered.
+const OFFERED: usize = 12;
+
+#[derive(Template)]
+#[template(path = "compare.html")]
+struct Page {
+    shell: Shell,
+    health: Health,
+    compared: Vec<Compared>,
+    /// The largest segments that are not compared yet: name and address.
+    offered: Vec<(String, String)>,
+    is_full: bool,
+    limit: usize,
+    ranges: Vec<Choice>,
+    windows: Vec<Choice>,
+    trouble: Option<String>,
+    unrecorded: Option<String>,
+    fields: Vec<(&'static str, String)>,
+    range: String,
+    window: String,
+    base: Toggle,
+    trend: Shown<Graph>,
+    csv: String,
+    curl: String,
+    /// What the page's script asks for the users that the segments share.
+    overlap: String,
+}
+
+/// A segment of the chart.
+struct Compared {
+    class: String,
+    name: String,
+    shown: String,
+    link: String,
+    /// The address without it.
+    without: String,
+    users: Option<String>,
+    change: Change,
+}
+
+pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+    let app = &pages.app;
+    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let look = Look::of(query)?;
+    let mut segments = Vec::new();
+    for segment in given(query)? {
+        if !segments.contains(&segment) {
+            segments.push(segment);
+        }
+    }
+    if segments
+        .iter()
+        .any(|segment| !reach.covers(segment.as_str()))
+    {
+        return Err(crate::authorization::forbidden_segment());
+    }
+    segments.truncate(MAX_COMPARED);
+    let counted = join_all(
+        segments
+            .iter()
+            .map(|segment| app.counts().get(segment, period.window, false)),
+    );
+    let (counts, readiness) = tokio::join!(counted, pages.readiness());
+    let counts: Vec<Option<CountResult>> = counts.into_iter().map(Result::ok).collect();
+    let users = |count: &Option<CountResult>| count.as_ref().map(|count| count.count.users);
+    let trends = join_all(
+        segments
+            .iter()
+            .zip(&counts)
+            .map(|(segment, count)| trends::trend(app, segment, &period, users(count), false)),
+    );
+    let trends: Result<Vec<Trend>, _> = trends.await.into_iter().collect();
+    let numbers = numbers(&counts, trends.is_err(), app.clock().now());
+    let address = look.link(&link(&segments));
+    let without = |place: usize| {
+        let mut others = segments.clone();
+        others.remove(place);
+        period.link(&look.link(&link(&others)))
+    };
+    let changes: Vec<Change> = match &trends {
+        Ok(trends) => trends.iter().map(change).collect(),
+        Err(_) => Vec::new(),
+    };
+    let compared = segments
+        .iter()
+        .enumerate()
+        .map(|(place, segment)| Compared {
+            class: format!("s{place}"),
+            name: segment.to_string(),
+            shown: shown(segment.as_str()),
+            link: period.link(&of_segment("/segments", segment.as_str(), "")),
+            without: without(place),
+            users: counts.get(place).and_then(users).map(grouped),
+            change: changes.get(place).cloned().unwrap_or_else(Change::failed),
+        });
+    let compared: Vec<_> = compared.collect();
+    let failed = numbers == Numbers::Failed;
+    let page = Page {
+        shell: pages.shell_with(Place::Compare, &period, &readiness, !failed),
+        health: Health::of(app, &readiness, numbers),
+        compared,
+        offered: offered(pages, &period, &look, &segments, reach).await,
+        is_full: segments.len() == MAX_COMPARED,
+        limit: MAX_COMPARED,
+        ranges: period.ranges(&address),
+        windows: period.windows(&address),
+        trouble: period.trouble.clone(),
+        unrecorded: trends::unrecorded(app, &period),
+        fields: period.fields(),
+        range: period.range_words(),
+        window: period.window_words(),
+        base: Toggle {
+            on: look.base == Base::Lowest,
+            link: period.link(&look.with_other_base().link(&link(&segments))),
+        },
+        trend: match trends {
+            Ok(trends) => drawn(&segments, trends, &period, look).into(),
+            Err(error) => {
+                tracing::warn!(%error, "the page has no trends to show");
+                Shown::Failed
+            }
+        },
+        csv: period.link(&to("/trends.csv", &segments)),
+        curl: crate::path::with(
+            &to("/v1/overlap", &segments),
+            &format!("window={}", period.window.seconds()),
+        ),
+        overlap: crate::path::with(
+            &to("/v1/overlap", &segments),
+            &format!("window={}", period.window.seconds()),
+        ),
+    };
+    let status = match failed {
+        true => StatusCode::SERVICE_UNAVAILABLE,
+        false => StatusCode::OK,
+    };
+    html(status, &page)
+}
+
+/// The segments of the query. An empty field of the form is ignored.
+fn given(query: &Query) -> Result<Vec<Segment>, Problem> {
+    let names = query.all("segment").filter(|name| !name.trim().is_empty());
+    names
+        .map(|name| {
+            Segment::new(name.trim())
+                .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
+        })
+        .collect()
+}
+
+fn numbers(counts: &[Option<CountResult>], partly: bool, now: domain::Timestamp) -> Numbers {
+    let known = || counts.iter().flatten();
+    if !counts.is_empty() && known().next().is_none() {
+        return Numbers::Failed;
+    }
+    let stale = known().filter(|count| count.stale);
+    if let Some(oldest) = stale.map(|count| count.count.as_of).min() {
+        return Numbers::Old(now.duration_since(oldest).unsigned_abs());
+    }
+    match partly || counts.contains(&None) {
+        true => Numbers::Partly,
+        false => Numbers::Good,
+    }
+}
+
+fn change(trend: &Trend) -> Change {
+    let (Some(first), Some(last)) = (trend.points.first(), trend.points.last()) else {
+        return Change::between(None, 0);
+    };
+    Change::between((trend.points.len() > 1).then_some(first.1), last.1)
+}
+
+fn drawn(segments: &[Segment], trends: Vec<Trend>, period: &Period, look: Look) -> Option<Graph> {
+    let series = segments.iter().zip(trends).enumerate();
+    let series = series.map(|(place, (segment, trend))| Series {
+        class: format!("s{place}"),
+        name: shown(segment.as_str()),
+        points: trend.points,
+    });
+    let step = trends::step(&period.span);
+    Graph::draw("trend", series.collect(), &period.span, step, look.base)
+}
+
+fn link(segments: &[Segment]) -> String {
+    to("/compare", segments)
+}
+
+fn to(path: &str, segments: &[Segment]) -> String {
+    let names = segments.iter();
+    let names = names.map(|segment| format!("segment={}", encode(segment.as_str())));
+    match segments.is_empty() {
+        true => path.to_owned(),
+        false => format!("{path}?{}", names.collect::<Vec<_>>().join("&")),
+    }
+}
+
+/// The largest segments that are not compared yet: name and address.
+async fn offered(
+    pages: &Pages,
+    period: &Period,
+    look: &Look,
+    segments: &[Segment],
+    reach: &Reach,
+) -> Vec<(String, String)> {
+    let Ok(list) = pages.app.counts().list(period.window).await else {
+        return Vec::new();
+    };
+    let mut others: Vec<_> = list
+        .iter()
+        .filter(|listed| reach.covers(listed.segment.as_str()))
+        .filter(|listed| !segments.contains(&listed.segment))
+        .collect();
+    others.sort_by_key(|listed| std::cmp::Reverse(listed.count.map_or(0, |count| count.users)));
+    let offer = |segment: &Segment| {
+        let mut more = segments.to_vec();
+        more.push(segment.clone());
+        (
+            shown(segment.as_str()),
+            period.link(&look.link(&link(&more))),
+        )
+    };
+    let others = others.into_iter().take(OFFERED);
+    others.map(|listed| offer(&listed.segment)).collect()
+}
+
+impl Page {
+    /// `3 segments`.
+    fn number(&self) -> String {
+        plural(self.compared.len() as u64, "segment")
+    }
+}

@@ -1,0 +1,50 @@
+//! The number of distinct users in any segment: the whole of which a segment is a share.
+
+use std::time::Duration;
+
+use domain::{Expression, Floor, Reach, Window};
+use engine::Headcount;
+
+/// How long the number is reused. It takes a walk over all users, and pages are fetched every few seconds.
+const CACHE_TTL: Duration = Duration::from_secs(15);
+/// The windows that pages offer are few.
+const CACHE_CAPACITY: u64 = 32;
+
+/// Counts everybody, and caches the number.
+#[derive(Debug)]
+pub(super) struct Everybody {
+    cache: moka::future::Cache<Window, Option<u64>>,
+}
+
+impl Default for Everybody {
+    fn default() -> Self {
+        let cache = moka::future::Cache::builder()
+            .max_capacity(CACHE_CAPACITY)
+            .time_to_live(CACHE_TTL)
+            .build();
+        Self { cache }
+    }
+}
+
+impl Everybody {
+    /// The distinct users in any segment over `window`. `None` if the store can't count them, if the caller may not see every
+    /// segment, or with a `floor`, which would have to be compared with each of them.
+    pub(super) async fn users(
+        &self,
+        app: &Headcount,
+        window: Window,
+        reach: &Reach,
+        floor: Floor,
+    ) -> Option<u64> {
+        if !reach.is_every() || floor.is_on() {
+            return None;
+        }
+        let count = async {
+            let everybody = Expression::parse("*").ok()?;
+            let counts = app.counts();
+            let counted = counts.get_set(&everybody, window, floor, false).await;
+            counted.ok()?.value
+        };
+        self.cache.get_with(window, count).await
+    }
+}
