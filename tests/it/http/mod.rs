@@ -73,7 +73,7 @@ async fn posted_pairs_are_counted() {
         count.json,
         json!({
             "segment": "sports", "users": 3, "window_seconds": 1_209_600, "as_of": NOON_TEXT,
-            "age_seconds": 0.0, "source": "store", "stale": false, "known": true,
+            "age_seconds": 0.0, "source": "store", "stale": false, "known": true, "withheld": false,
             "covered_since": NOON_TEXT, "complete": false,
         })
     );
@@ -127,7 +127,7 @@ async fn segments_are_listed_in_pages() {
     assert_eq!(names(&all), ["news", "sport", "sport/run", "sport/ski"]);
     assert_eq!(
         all.json["segments"][0],
-        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT, "stale": false, "known": true})
+        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT, "stale": false, "known": true, "withheld": false})
     );
     assert_eq!(all.json["next"], json!(null));
     assert_eq!(all.json["window_seconds"], 1_209_600);

@@ -285,7 +285,7 @@ pub(super) fn handlers(
         app: Arc::clone(app),
         history: History::default(),
         everybody: Everybody::default(),
-        floor: settings.min_users,
+        floor: app.counts().floor(),
         authorizer,
         forms: Limits::new(sign_in::MAX_FORM, settings.header_timeout),
     });
