@@ -160,7 +160,8 @@ impl Flows {
     }
 
     fn restored(layout: FlowLayout, saved: &SavedFlows) -> Self {
-        let mut flows = Self::new(layout, saved.head, saved.since);
+        let head = saved.head.min(super::MAX_HEAD);
+        let mut flows = Self::new(layout, head, saved.since);
         for (steps, by_age) in [
             (&mut flows.slots, &saved.slots),
             (&mut flows.steps, &saved.steps),
@@ -236,6 +237,16 @@ impl Index {
         }
     }
 
+    /// Segments to come have had no users since `since`, as far as is known; before that they may have had.
+    pub fn begin_flows(&self, since: Slot) {
+        self.former.lock().restart(since.number());
+    }
+
+    /// The slot since which users of any segment that comes are counted.
+    pub fn flows_since(&self) -> Slot {
+        Slot::new(self.former.lock().since())
+    }
+
     /// A copy of all counters: those of each segment, those of segments that were removed, and the slot since which other
     /// segments are known to have had no users.
     pub fn flows(&self) -> (Vec<(Segment, Flows)>, Slot) {
@@ -253,9 +264,8 @@ impl Index {
         self.restart_flows(since);
         let mut head = 0;
         for (segment, saved) in all {
-            let saved_head = saved.head.min(super::MAX_HEAD);
-            head = head.max(saved_head);
             let flows = Flows::restored(self.layout, saved);
+            head = head.max(flows.head);
             match self.find(segment.as_str()) {
                 Some(shared) => {
                     let restore = |members: &mut Members| members.restore_flows(flows);

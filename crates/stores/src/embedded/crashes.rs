@@ -75,10 +75,16 @@ fn count(store: &EmbeddedStore, name: &str) -> u64 {
         .users
 }
 
-/// Takes a snapshot now, on this thread.
+/// Takes a snapshot now.
 async fn snapshot(store: &EmbeddedStore) -> Result<(), LogError> {
     let next = store.log().rotate().await?;
-    store.durable.snapshotter().take_before(next)
+    take_before(store, next)
+}
+
+/// Takes a snapshot that covers the log files before `next`, on a thread that may block.
+fn take_before(store: &EmbeddedStore, next: u64) -> Result<(), LogError> {
+    let take = || store.durable.snapshotter().take_before(next);
+    std::thread::scope(|scope| scope.spawn(take).join().unwrap())
 }
 
 #[tokio::test]
@@ -215,11 +221,11 @@ async fn a_snapshot_that_fails_takes_nothing_away() {
     ];
     for faults in faults {
         bench.disk.set_faults(faults);
-        store.durable.snapshotter().take_before(next).unwrap_err();
+        take_before(&store, next).unwrap_err();
         assert_eq!(bench.names(), before);
     }
     bench.disk.set_faults(Faults::default());
-    store.durable.snapshotter().take_before(next).unwrap();
+    take_before(&store, next).unwrap();
     assert!(bench.names().len() <= before.len());
     drop(store);
     assert_eq!(count(&bench.open().unwrap(), "s"), 100);
@@ -432,7 +438,7 @@ impl Life {
                 Step::Begin => begun = Some(store.log().rotate().await.unwrap()),
                 Step::Take => {
                     if let Some(next) = begun.take() {
-                        store.durable.snapshotter().take_before(next).unwrap();
+                        take_before(&store, next).unwrap();
                     }
                 }
                 Step::Crash(_) | Step::Kill => {

@@ -100,7 +100,7 @@ impl PairStore for EmbeddedStore {
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
         self.check_open()?;
         for record in state::records(batch, self.durable.key()) {
-            self.log().append(record).await?;
+            self.durable.append(record).await?;
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl PairStore for EmbeddedStore {
         // Pairs that have expired by then do not count as erased.
         self.state().index.advance(self.slot(as_of));
         // Written even if there is nothing to erase: a pair of the user may be waiting in the log's queue.
-        let at = self.log().append(state::forget(fingerprint)).await?;
+        let at = self.durable.append(state::forget(fingerprint)).await?;
         Ok(self.state().take_erased(at))
     }
 
@@ -259,7 +259,7 @@ impl PairStore for EmbeddedStore {
         self.check_open()?;
         // At most about 150 bytes a point: a record stays far below the limit of the log.
         for points in points.chunks(1 << 16) {
-            self.log().append(state::trend(points)).await?;
+            self.durable.append(state::trend(points)).await?;
         }
         Ok(())
     }
