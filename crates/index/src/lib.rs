@@ -44,7 +44,7 @@ use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 use flow::Former;
-pub use flow::{FlowLayout, Flows, SavedFlows};
+pub use flow::{FlowLayout, Flows, SavedFlows, TotalFlow};
 use members::Members;
 pub use overlap::{Between, OverlapError, OverlapRings, Overlaps};
 pub use set::{Cancelled, SetCount};

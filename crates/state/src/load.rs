@@ -8,8 +8,7 @@ use super::following;
 use super::record;
 use super::snapshot::{
     COVERED, END, ENTRIES, ERASURES, FLOW, MARK, POSITION, PROPERTY, RESET, START, Snapshot, TREND,
-    VERSION,
-    name,
+    VERSION, name,
 };
 use super::state::State;
 use super::trends::Point;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::flows::FlowState;
 use super::following::{self, Following};
 use super::record::{
-    self, BATCH, COUNTING, COVERED, ERASED, FORGET, HEAD, MARK, PAIRS, POSITION, PROPERTY, RECEIVED,
-    RESET, STORED, TREND,
+    self, BATCH, COUNTING, COVERED, ERASED, FORGET, HEAD, MARK, PAIRS, POSITION, PROPERTY,
+    RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};

@@ -62,6 +62,17 @@ pub struct SavedFlows {
     pub steps: Vec<(u32, Flow)>,
 }
 
+/// The result of [`Index::total_flow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TotalFlow {
+    /// The number of users in the full window.
+    pub users: u64,
+    /// Who entered and left.
+    pub flow: Flow,
+    /// The slot as of which that is.
+    pub as_of: Slot,
+}
+
 impl FlowLayout {
     pub(super) fn new(window: u32) -> Self {
         let step = window.div_ceil(STEPS);
@@ -214,10 +225,16 @@ impl Index {
         })
     }
 
-    /// The number of users of `segment` in the full window as of the head, and how many entered and left since the index
-    /// has its counters in memory, both at the same instant. `None` for a segment that the index does not have.
-    pub fn total_flow(&self, segment: &str) -> Option<(u64, Flow)> {
-        let total = |members: &mut Members| (members.live(), members.flows().total);
+    /// The count of `segment` over the full window as of `as_of`, or the head if that is later, and how many users entered and
+    /// left since the index has its counters in memory. `None` for a segment that the index does not have. Advances the
+    /// head to `as_of`.
+    pub fn total_flow(&self, segment: &str, as_of: Slot) -> Option<TotalFlow> {
+        self.advance(as_of);
+        let total = |members: &mut Members| TotalFlow {
+            users: members.live(),
+            flow: members.flows().total,
+            as_of: Slot::new(members.head()),
+        };
         self.find(segment)?.with(&self.head, total)
     }
 

@@ -376,13 +376,15 @@ fn counters_of_removed_segments_are_bounded_and_say_what_they_forgot() {
 #[test]
 fn totals_grow_with_every_change() {
     let index = Index::new(10);
-    assert_eq!(index.total_flow("a"), None);
+    let as_of = Slot::new(111);
+    assert_eq!(index.total_flow("a", Slot::new(99)), None);
     see(&index, 1, 100, 100);
     see(&index, 2, 105, 105);
-    index.advance(Slot::new(111));
-    let total = Flow {
+    let flow = Flow {
         entered: 2,
         left: 1,
     };
-    assert_eq!(index.total_flow("a"), Some((1, total)));
+    let users = 1;
+    let expected = TotalFlow { users, flow, as_of };
+    assert_eq!(index.total_flow("a", as_of), Some(expected));
 }

@@ -7,6 +7,7 @@ mod options;
 mod user_key;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ pub use self::options::EmbeddedOptions;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
-    TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Flow, Membership, Segment, SetCount,
+    Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use index::Fingerprint;
 use state::{DurableState, State};
@@ -169,6 +170,26 @@ impl PairStore for EmbeddedStore {
         self.check_open()?;
         let questions = self.durable.questions();
         questions.top_overlaps(question, window, fresh, as_of).await
+    }
+
+    fn flow(
+        &self,
+        segment: &Segment,
+        spans: &[Range<Slot>],
+        as_of: Timestamp,
+    ) -> Result<Vec<Option<Flow>>, StoreError> {
+        self.check_open()?;
+        let as_of = self.slot(as_of);
+        Ok(self.state().index.flow(segment.as_str(), spans, as_of))
+    }
+
+    fn total_flow(&self, segment: &Segment, as_of: Timestamp) -> Option<(Count, Flow)> {
+        self.check_open().ok()?;
+        let index = &self.state().index;
+        let total = index.total_flow(segment.as_str(), self.slot(as_of))?;
+        let as_of = self.counted_as_of(as_of, total.as_of);
+        let users = total.users;
+        Some((Count { users, as_of }, total.flow))
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
