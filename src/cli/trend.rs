@@ -27,6 +27,9 @@ struct Point {
     at: String,
     /// Missing if the service withholds it.
     users: Option<u64>,
+    /// Missing if it is not known.
+    entered: Option<u64>,
+    left: Option<u64>,
 }
 
 const PATH: [&str; 2] = ["v1", "trends"];
@@ -83,8 +86,9 @@ fn remark(trend: &Trend) -> Option<String> {
     }
 }
 
-fn users_of(point: &Point) -> String {
-    point.users.map_or("-".into(), grouped)
+/// A number, or a dash.
+fn shown(number: Option<u64>) -> String {
+    number.map_or("-".into(), grouped)
 }
 
 /// Names are the last column and need no padding: their display width is unknown.
@@ -92,14 +96,27 @@ fn table(trends: &[Trend]) -> String {
     let points = || trends.iter().flat_map(|trend| &trend.points);
     let at = points().map(|point| point.at.chars().count());
     let at = at.max().unwrap_or(0).max("AT".len());
-    let users = points().map(|point| users_of(point).len());
-    let users = users.max().unwrap_or(0).max("USERS".len());
-    let mut text = format!("{:at$}  {:>users$}  SEGMENT\n", "AT", "USERS");
+    let width = |name: &str, number: fn(&Point) -> Option<u64>| {
+        let widths = points().map(|point| shown(number(point)).len());
+        widths.max().unwrap_or(0).max(name.len())
+    };
+    let users = width("USERS", |point| point.users);
+    let entered = width("ENTERED", |point| point.entered);
+    let left = width("LEFT", |point| point.left);
+    let mut text = format!(
+        "{:at$}  {:>users$}  {:>entered$}  {:>left$}  SEGMENT\n",
+        "AT", "USERS", "ENTERED", "LEFT"
+    );
     for trend in trends {
         let segment = sanitized(&trend.segment);
         for point in &trend.points {
-            let (instant, number) = (sanitized(&point.at), users_of(point));
-            text += &format!("{instant:at$}  {number:>users$}  {segment}\n");
+            text += &format!(
+                "{:at$}  {:>users$}  {:>entered$}  {:>left$}  {segment}\n",
+                sanitized(&point.at),
+                shown(point.users),
+                shown(point.entered),
+                shown(point.left),
+            );
         }
     }
     text
@@ -137,6 +154,8 @@ mod tests {
         let point = |at: &str, users| Point {
             at: at.to_owned(),
             users: Some(users),
+            entered: (users > 5).then_some(1_000),
+            left: (users > 5).then_some(7),
         };
         let trend = |segment: &str, points, known| Trend {
             segment: segment.to_owned(),
@@ -150,7 +169,9 @@ mod tests {
         ];
         assert_eq!(
             table(&trends),
-            "AT     USERS  SEGMENT\n08:00  1,234  a\n09:00      5  a\n"
+            "AT     USERS  ENTERED  LEFT  SEGMENT\n\
+             08:00  1,234    1,000     7  a\n\
+             09:00      5        -     -  a\n"
         );
         let remarks: Vec<_> = trends.iter().filter_map(remark).collect();
         assert_eq!(

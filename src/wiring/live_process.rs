@@ -9,8 +9,10 @@ use serde::{Deserialize, Deserializer};
 
 use domain::overlap::{Overlap, OverlapMatrix, PairOverlap, TopOverlaps, TopQuestion};
 use domain::{
-    Count, Expression, Floor, Membership, Segment, SetCount, TimeFrame, Timestamp, UserId, Window,
+    Count, Expression, Floor, Flow, Membership, Segment, SetCount, TimeFrame, Timestamp, UserId,
+    Window,
 };
+use engine::counts::FlowSteps;
 use engine::{At, Comparison, LiveProcess};
 
 /// A reader has other sources, which are slower by less than this.
@@ -88,6 +90,17 @@ struct Entry {
     segment: String,
     users: Option<u64>,
     as_of: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct FlowDocument {
+    steps: Vec<FlowEntry>,
+}
+
+#[derive(Deserialize)]
+struct FlowEntry {
+    entered: Option<u64>,
+    left: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -257,6 +270,28 @@ impl LiveProcess for HttpLiveProcess {
             everybody,
             as_of: document.as_of,
         })
+    }
+
+    async fn flow(
+        &self,
+        at: &At,
+        segment: &Segment,
+        steps: &FlowSteps,
+    ) -> Option<Vec<Option<Flow>>> {
+        let begin = steps.begin();
+        let (from, to) = (begin.start().to_string(), begin.end().to_string());
+        let query = [
+            ("segment", segment.as_str()),
+            ("from", &from),
+            ("to", &to),
+            ("step", &format!("{}s", steps.length().as_secs())),
+        ];
+        let document: FlowDocument = self.get(at, "/v1/segments/-/flow", &query).await?;
+        let flow = |entry: FlowEntry| {
+            let (entered, left) = (entry.entered?, entry.left?);
+            Some(Flow { entered, left })
+        };
+        Some(document.steps.into_iter().map(flow).collect())
     }
 
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>> {

@@ -28,6 +28,7 @@ mod erasure;
 mod events;
 mod events_multi_instance;
 mod events_slow_clients;
+mod flow;
 mod formats;
 mod full_disk;
 mod http;

@@ -213,7 +213,7 @@ async fn counts_lists_and_trends_are_csv_for_clients_that_prefer_it() {
         ),
         (
             "/v1/segments/%3D1%2B1/trend",
-            "segment,window_seconds,at,users\r\n=1+1,1209600,2026-11-21T12:00:00Z,1\r\n",
+            "segment,window_seconds,at,users,entered,left\r\n=1+1,1209600,2026-11-21T12:00:00Z,1,1,0\r\n",
             "trend-=1+1",
         ),
     ] {
@@ -445,9 +445,9 @@ async fn many_trends_are_those_of_single_segments() {
     let csv = post_trends(&app, &[CSV], &body).await;
     assert_eq!(
         csv.text,
-        "segment,window_seconds,at,users\r\n\
-         b,1209600,2026-11-21T12:30:00Z,9\r\n\
-         a,1209600,2026-11-21T12:30:00Z,2\r\n"
+        "segment,window_seconds,at,users,entered,left\r\n\
+         b,1209600,2026-11-21T12:30:00Z,9,9,0\r\n\
+         a,1209600,2026-11-21T12:30:00Z,2,2,0\r\n"
     );
     assert!(header(&csv, "content-disposition").contains("\"trends.csv\""));
     // A POST is not conditional: nothing says what its response would replace.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::counts::FlowSteps;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
-use domain::{Count, Expression, Floor, Membership, Segment, SetCount, UserId, Window};
+use domain::{Count, Expression, Floor, Flow, Membership, Segment, SetCount, UserId, Window};
 
 /// Asks a live process. `None` is every failure: the caller has other sources.
 #[async_trait]
@@ -39,6 +40,14 @@ pub trait LiveProcess: Send + Sync + std::fmt::Debug {
         window: Window,
         fresh: bool,
     ) -> Option<TopOverlaps>;
+
+    /// How many users entered and left a segment in each of `steps`.
+    async fn flow(
+        &self,
+        at: &At,
+        segment: &Segment,
+        steps: &FlowSteps,
+    ) -> Option<Vec<Option<Flow>>>;
 
     /// Every segment with users, sorted by name.
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>>;

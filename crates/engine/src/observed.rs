@@ -1,7 +1,7 @@
 //! A decorator that measures the calls of a store.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,8 @@ use futures::stream::BoxStream;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::{Archived, PairStore, Remains, StoreError};
 use domain::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
-    Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Flow, Membership, Segment, SetCount,
+    Slot, Timestamp, TrendPoint, UserId, Window,
 };
 use telemetry::Metrics;
 
@@ -118,6 +118,19 @@ impl PairStore for ObservedStore {
     ) -> Result<TopOverlaps, StoreError> {
         let counted = self.inner.top_overlaps(question, window, fresh, as_of);
         self.observe("overlap", counted).await
+    }
+
+    fn flow(
+        &self,
+        segment: &Segment,
+        spans: &[Range<Slot>],
+        as_of: Timestamp,
+    ) -> Result<Vec<Option<Flow>>, StoreError> {
+        self.inner.flow(segment, spans, as_of)
+    }
+
+    fn total_flow(&self, segment: &Segment, as_of: Timestamp) -> Option<(Count, Flow)> {
+        self.inner.total_flow(segment, as_of)
     }
 
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {

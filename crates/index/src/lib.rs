@@ -8,13 +8,15 @@
 //! a walk over pages during writes may be replayed on top of those writes.
 //!
 //! Layout: [`Index`] maps names to [`shared::Shared`] (a lock per segment), which holds
-//! [`members::Members`]: [`pages::Pages`] of sorted entries and a [`tally::Tally`] of users per slot.
+//! [`members::Members`]: [`pages::Pages`] of sorted entries, a [`tally::Tally`] of users per slot, and [`flow`]: who entered
+//! and who left.
 //!
 //! [`set`] counts sets of users, [`overlap`] the users in common of all pairs of segments. Both walk through the pages of many
 //! segments in step, with a [`reader::Reader`].
 
 mod directory;
 mod entry;
+mod flow;
 mod grouping;
 #[cfg(test)]
 mod histories;
@@ -41,6 +43,8 @@ use parking_lot::{Mutex, RwLock};
 use domain::{Segment, Slot};
 
 pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
+use flow::Former;
+pub use flow::{FlowLayout, Flows, SavedFlows, TotalFlow};
 use members::Members;
 pub use overlap::{Between, OverlapError, OverlapRings, Overlaps};
 pub use set::{Cancelled, SetCount};
@@ -61,6 +65,9 @@ pub struct Index {
     head: AtomicU64,
     segments: RwLock<HashMap<Segment, Arc<Shared>>>,
     cursor: Mutex<Cursor>,
+    layout: FlowLayout,
+    /// Locked after `segments`.
+    former: Mutex<Former>,
 }
 
 /// The result of [`Index::read_page`].
@@ -86,11 +93,14 @@ pub struct Stats {
 impl Index {
     /// Creates an empty index. `full_window` is its full window in slots, clamped to 1..=32,768.
     pub fn new(full_window: u32) -> Self {
+        let window = full_window.clamp(1, MAX_WINDOW);
         Self {
-            window: full_window.clamp(1, MAX_WINDOW),
+            window,
             head: AtomicU64::new(0),
             segments: RwLock::default(),
             cursor: Mutex::default(),
+            layout: FlowLayout::new(window),
+            former: Mutex::default(),
         }
     }
 
@@ -182,12 +192,10 @@ impl Index {
         erased.len() as u64
     }
 
-    /// Removes every user of a segment.
+    /// Removes every user of a segment. They count as having left.
     pub fn reset(&self, segment: &str) {
         if let Some(shared) = self.find(segment) {
-            let empty =
-                |members: &mut Members| *members = Members::new(self.window, members.head());
-            shared.with(&self.head, empty);
+            shared.with(&self.head, Members::clear);
         }
     }
 
@@ -259,9 +267,13 @@ impl Index {
         }
         let head = self.head.load(Ordering::Acquire);
         let mut segments = self.segments.write();
-        let shared = segments
-            .entry(segment.clone())
-            .or_insert_with(|| Arc::new(Shared::new(self.window, head)));
+        let shared = segments.entry(segment.clone()).or_insert_with(|| {
+            let mut former = self.former.lock();
+            let flows = former.take(segment.as_str(), self.layout, head);
+            // A segment that was removed a moment ago may be ahead.
+            let members = Members::new(self.window, flows.head(), flows);
+            Arc::new(Shared::new(members))
+        });
         Arc::clone(shared)
     }
 

@@ -1,6 +1,7 @@
 //! The users of one segment, each with the slot in which the user was last seen there.
 
 use super::entry::{Entry, Fingerprint};
+use super::flow::Flows;
 use super::page::Page;
 use super::pages::Pages;
 use super::tally::{Frame, Tally};
@@ -16,6 +17,7 @@ const SPAN: u64 = 1 << 16;
 pub(super) struct Members {
     pages: Pages,
     tally: Tally,
+    flows: Flows,
     frame: Frame,
     /// A lower bound of the slots of all entries. It is less than [`SPAN`] behind the head, so that the 16 bits of an
     /// entry stay unambiguous.
@@ -46,10 +48,12 @@ pub(super) struct Step {
 }
 
 impl Members {
-    pub(super) fn new(window: u32, head: u64) -> Self {
+    /// No users, as of `head`, which is that of `flows`.
+    pub(super) fn new(window: u32, head: u64, flows: Flows) -> Self {
         Self {
             pages: Pages::new(),
             tally: Tally::new(),
+            flows,
             frame: Frame { window, head },
             floor: head.saturating_sub(u64::from(window) - 1),
             kept_from: 0,
@@ -66,13 +70,45 @@ impl Members {
         self.tally.live()
     }
 
+    /// Who entered and who left.
+    pub(super) fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    pub(super) fn flows_mut(&mut self) -> &mut Flows {
+        &mut self.flows
+    }
+
+    pub(super) fn into_flows(self) -> Flows {
+        self.flows
+    }
+
+    /// Restores who entered and who left until a head that is not before that of these members. If it is, nobody knows who left
+    /// in between.
+    pub(super) fn restore_flows(&mut self, flows: Flows) {
+        let is_behind = flows.head() < self.frame.head;
+        self.advance(flows.head());
+        self.flows = flows;
+        if is_behind {
+            self.flows.advance(self.frame.head);
+            self.flows.restart(self.frame.head + 1);
+        }
+    }
+
+    /// Removes every user. They leave.
+    pub(super) fn clear(&mut self) {
+        self.flows.leave(self.frame.head, self.tally.live());
+        let flows = self.flows.clone();
+        *self = Self::new(self.frame.window, self.frame.head, flows);
+    }
+
     /// The number of stored entries, expired ones included.
     pub(super) fn held(&self) -> u64 {
         self.pages.len() as u64
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.pages.bytes() + self.tally.bytes()
+        size_of::<Self>() + self.pages.bytes() + self.tally.bytes() + self.flows.bytes()
     }
 
     /// The number of users in the latest `window` slots.
@@ -92,6 +128,10 @@ impl Members {
         };
         let before = self.frame;
         self.frame.head = head;
+        self.flows.advance(head);
+        let flows = &mut self.flows;
+        let leave = |slot, users| flows.leave(slot, users);
+        self.tally.leaving(&self.pages, before, slots, leave);
         if head - self.floor >= SPAN {
             if slots >= u64::from(before.window) {
                 self.pages = Pages::new();
@@ -109,6 +149,7 @@ impl Members {
     /// Adds entries whose slots are relative to `base`, which is not after the head.
     pub(super) fn upsert(&mut self, entries: &[Entry], base: u64) {
         let lag = self.frame.head.saturating_sub(base);
+        let before = self.live();
         for block in entries.chunks(BLOCK) {
             self.pages.prefetch(block);
             for entry in block {
@@ -117,18 +158,21 @@ impl Members {
                 }
             }
         }
+        self.flows.enter(self.live() - before);
         self.tally.adapt(&self.pages, self.frame);
     }
 
     /// The same as [`Members::upsert`], faster for many entries of ascending fingerprints.
     pub(super) fn load(&mut self, mut sorted: &[Entry], base: u64) {
         let lag = self.frame.head.saturating_sub(base);
+        let before = self.live();
         while let Some((number, count)) = self.pages.prepare(sorted) {
             let (run, rest) = sorted.split_at(count);
             self.merge(number, run, base, lag);
             sorted = rest;
             self.tally.adapt(&self.pages, self.frame);
         }
+        self.flows.enter(self.live() - before);
     }
 
     /// The last-seen slot of a user, if it is in the window.
@@ -146,6 +190,7 @@ impl Members {
         let was_counted = self.frame.holds(entry);
         if was_counted {
             self.tally.remove(self.frame.age(entry));
+            self.flows.leave(self.frame.head, 1);
         }
         was_counted
     }

@@ -6,7 +6,7 @@ const CHUNK: usize = 256;
 /// The counters of a window that ends at the head and moves with it.
 ///
 /// A slot is identified by its **age**, its distance before the head: from 0 to the length of the window less one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ring {
     chunks: Vec<Chunk>,
     window: usize,
@@ -15,7 +15,7 @@ pub(super) struct Ring {
     live: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Chunk {
     /// The sum of the chunk's counters, so that a count adds up chunks instead of slots.
     total: u64,
@@ -23,7 +23,7 @@ struct Chunk {
 }
 
 /// Most counters of most segments are small: they take a byte each until one of the chunk overflows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 enum Counters {
     #[default]
     Absent,
@@ -57,9 +57,20 @@ impl Ring {
 
     /// Adds a user who was last seen `age` slots ago, and was not in the window.
     pub(super) fn add(&mut self, age: u32) {
+        self.add_many(age, 1);
+    }
+
+    /// Adds to the counter of a slot.
+    pub(super) fn add_many(&mut self, age: u32, users: u64) {
         let position = self.position(age);
-        self.chunks[position / CHUNK].add(position % CHUNK);
-        self.live += 1;
+        self.chunks[position / CHUNK].add(position % CHUNK, users);
+        self.live += users;
+    }
+
+    /// The counter of a slot.
+    pub(super) fn at(&self, age: u32) -> u64 {
+        let position = self.position(age);
+        self.chunks[position / CHUNK].at(position % CHUNK)
     }
 
     /// Removes a user who was last seen `age` slots ago.
@@ -118,21 +129,33 @@ impl Ring {
 }
 
 impl Chunk {
-    fn add(&mut self, place: usize) {
-        self.total += 1;
+    fn add(&mut self, place: usize, users: u64) {
+        self.total += users;
+        if let Counters::Absent = self.counters {
+            self.counters = Counters::Small(Box::new([0; CHUNK]));
+        }
         match &mut self.counters {
-            Counters::Large(counters) => counters[place] += 1,
-            Counters::Small(counters) if counters[place] < u8::MAX => counters[place] += 1,
+            Counters::Large(counters) => counters[place] += users,
             Counters::Small(counters) => {
-                let mut large = Box::new(counters.map(u64::from));
-                large[place] += 1;
-                self.counters = Counters::Large(large);
+                let sum = u64::from(counters[place]) + users;
+                match u8::try_from(sum) {
+                    Ok(sum) => counters[place] = sum,
+                    Err(_) => {
+                        let mut large = Box::new(counters.map(u64::from));
+                        large[place] = sum;
+                        self.counters = Counters::Large(large);
+                    }
+                }
             }
-            Counters::Absent => {
-                let mut counters = Box::new([0; CHUNK]);
-                counters[place] = 1;
-                self.counters = Counters::Small(counters);
-            }
+            Counters::Absent => {}
+        }
+    }
+
+    fn at(&self, place: usize) -> u64 {
+        match &self.counters {
+            Counters::Large(counters) => counters[place],
+            Counters::Small(counters) => u64::from(counters[place]),
+            Counters::Absent => 0,
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::flow::Flows;
 use super::members::Members;
 
 /// Marks a count that is being replaced. No head has this value.
@@ -20,11 +21,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(window: u32, head: u64) -> Self {
+    pub(super) fn new(members: Members) -> Self {
         Self {
             as_of: AtomicU64::new(UNPUBLISHED),
             live: AtomicU64::new(0),
-            members: Mutex::new(Some(Members::new(window, head))),
+            members: Mutex::new(Some(members)),
         }
     }
 
@@ -55,14 +56,11 @@ impl Shared {
         Some(result)
     }
 
-    /// Retires the segment if it has no members. Returns whether it is retired.
-    pub(super) fn retire(&self) -> bool {
+    /// Retires the segment if it has no members. Returns who entered and left if it is retired.
+    pub(super) fn retire(&self) -> Option<Flows> {
         let mut guard = self.members.lock();
-        if guard.as_ref().is_some_and(|members| members.held() > 0) {
-            return false;
-        }
-        *guard = None;
-        true
+        let retired = guard.take_if(|members| members.held() == 0)?;
+        Some(retired.into_flows())
     }
 
     fn publish(&self, members: &Members) {

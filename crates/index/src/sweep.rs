@@ -87,8 +87,9 @@ impl Index {
         let is_listed = segments
             .get(segment.as_str())
             .is_some_and(|listed| Arc::ptr_eq(listed, shared));
-        if is_listed && shared.retire() {
+        if is_listed && let Some(flows) = shared.retire() {
             segments.remove(segment.as_str());
+            self.former.lock().put(segment.clone(), flows);
         }
     }
 }

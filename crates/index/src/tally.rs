@@ -108,6 +108,39 @@ impl Tally {
         }
     }
 
+    /// Calls `leave` with each slot in which users leave the window while the head advances by `slots` from that of
+    /// `before`, and their number. Call it before [`advance`](Self::advance).
+    pub(super) fn leaving(
+        &self,
+        pages: &Pages,
+        before: Frame,
+        slots: u64,
+        mut leave: impl FnMut(u64, u64),
+    ) {
+        let window = u64::from(before.window);
+        let leaves_at = |age: u32| before.head + window - u64::from(age);
+        match self {
+            Self::Few(0) => {}
+            Self::Few(_) => {
+                for entry in pages.runs().flatten() {
+                    let age = before.age(*entry);
+                    if before.holds(*entry) && leaves_at(age) <= before.head + slots {
+                        leave(leaves_at(age), 1);
+                    }
+                }
+            }
+            Self::Many(ring) => {
+                let oldest = before.window - slots.min(window) as u32;
+                for age in (oldest..before.window).rev() {
+                    match ring.at(age) {
+                        0 => {}
+                        users => leave(leaves_at(age), users),
+                    }
+                }
+            }
+        }
+    }
+
     /// Follows the head, which advanced by `slots` to `frame.head`. No entry of `pages` may be older than 65,535 slots.
     pub(super) fn advance(&mut self, pages: &Pages, frame: Frame, slots: u64) {
         match self {

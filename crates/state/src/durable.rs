@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::snapshot::{self, Snapshot};
 use super::snapshotter::Snapshotter;
-use super::{Questions, State, identity, load};
+use super::{Questions, State, identity, load, record};
 use domain::store::StoreError;
 use domain::{FingerprintKey, TimeFrame};
-use wal::{Disk, LockedDir, Log, LogError, LogObserver, LogOptions, Recovery, Start, file_numbers};
+use wal::{
+    Disk, LockedDir, Log, LogError, LogObserver, LogOptions, Position, Recovery, Start,
+    file_numbers,
+};
 
 /// The options of a [`DurableState`].
 #[derive(Debug, Clone)]
@@ -37,6 +41,10 @@ pub struct DurableState {
     log: Arc<Log>,
     snapshotter: Snapshotter,
     questions: Questions,
+    /// The head of the index, as the log has it.
+    logged_head: AtomicU64,
+    /// Whether the log has since when users who enter and leave are counted.
+    notes_counting: AtomicBool,
 }
 
 impl DurableState {
@@ -76,12 +84,16 @@ impl DurableState {
             Arc::clone(&log),
             newest,
         )?;
+        let logged_head = AtomicU64::new(state.index.head().number());
+        let notes_counting = AtomicBool::new(state.flows.lock().notes_counting());
         Ok(Self {
             key,
             questions: Questions::new(Arc::clone(&state), options.frame),
             state,
             log,
             snapshotter,
+            logged_head,
+            notes_counting,
         })
     }
 
@@ -93,6 +105,24 @@ impl DurableState {
     /// The state.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// Appends a record to the log, after what a replay must know before it. See [`Log::append`].
+    pub async fn append(&self, record: Vec<u8>) -> Result<Position, LogError> {
+        let index = &self.state.index;
+        let (head, mut first) = (index.head(), Vec::new());
+        if !self.notes_counting.load(Ordering::Acquire) {
+            let window = index.flow_layout().window;
+            first.push(record::counting(index.flows_since(), window));
+        }
+        if head.number() > self.logged_head.load(Ordering::Acquire) {
+            first.push(record::head(head));
+        }
+        let at = self.log.append(record::after(&first, record)).await?;
+        // Not before: what was not logged precedes the next record.
+        self.notes_counting.store(true, Ordering::Release);
+        self.logged_head.fetch_max(head.number(), Ordering::AcqRel);
+        Ok(at)
     }
 
     /// The log of the changes.

@@ -3,11 +3,12 @@
 use bolero::TypeGenerator;
 
 use super::blocks::BlockWriter;
+use super::snapshot::Calls;
 use super::{Point, Reached, State, load, record, snapshot};
 use domain::feed::{Cursor, FeedId, Token};
 use domain::store::conformance::frame;
 use domain::{Segment, Slot};
-use index::{Entry, Fingerprint};
+use index::{Entry, Fingerprint, SavedFlows};
 use wal::testing::MemDisk;
 use wal::{Disk, Fields, Position};
 
@@ -42,6 +43,11 @@ enum Record {
     },
     Trend(Vec<(u8, u64, i64, u64)>),
     Property(u8, Option<u8>),
+    Head(u64),
+    /// Time that passes, as in reality.
+    Ahead(u16),
+    Counting(u64, u32),
+    Mark,
 }
 
 impl Record {
@@ -113,6 +119,10 @@ impl Record {
                 let value = value.map(|value| value.to_string());
                 record::property(names[usize::from(*number) % names.len()], value.as_deref())
             }
+            Self::Head(slot) => record::head(Slot::new(*slot)),
+            Self::Ahead(slots) => record::head(Slot::new(present + u64::from(*slots))),
+            Self::Counting(since, window) => record::counting(Slot::new(*since), *window),
+            Self::Mark => record::mark(),
             Self::Forget(number) => record::forget(Fingerprint::from_number(*number)),
             Self::Trend(points) => {
                 let mut out = vec![record::TREND];
@@ -145,6 +155,15 @@ fn known(state: &State) -> (Vec<(Segment, u64)>, Vec<Series>) {
     (counts, points.collect())
 }
 
+/// Who entered and left each segment.
+fn flows(state: &State) -> (Vec<(Segment, SavedFlows)>, Slot) {
+    let (flows, since) = state.index.flows();
+    let flows = flows.into_iter();
+    let mut flows: Vec<_> = flows.map(|(name, it)| (name, it.saved())).collect();
+    flows.sort_by(|a, b| a.0.cmp(&b.0));
+    (flows, since)
+}
+
 /// A snapshot restores the state that any records lead to, and no record causes a panic.
 #[test]
 fn records() {
@@ -152,6 +171,7 @@ fn records() {
         .with_type::<Vec<Record>>()
         .for_each(|records| {
             let state = State::new(frame(60));
+            state.end_replay();
             let mut scratch = Vec::new();
             for (offset, record) in (0..).zip(records) {
                 let at = Position { file: 1, offset };
@@ -160,11 +180,26 @@ fn records() {
             }
             let disk = MemDisk::default();
             let dir = std::path::Path::new("/");
-            snapshot::write(&disk, dir, 7, &state, &|| false)
+            let at = Position { file: 7, offset: 9 };
+            let mark = |state: &State| {
+                let applied = state.apply(at, &record::mark(), &mut Vec::new());
+                applied.unwrap();
+            };
+            let calls = Calls {
+                stopped: &|| false,
+                mark: &|| {
+                    mark(&state);
+                    Ok(state.flows.lock().take_marked(at))
+                },
+            };
+            snapshot::write(&disk, dir, 7, &state, calls)
                 .unwrap()
                 .unwrap();
             let loaded = State::new(frame(60));
             load::load(&disk, dir, 7, &loaded).unwrap();
+            mark(&loaded);
+            loaded.end_replay();
+            assert_eq!(flows(&loaded), flows(&state));
             assert_eq!(loaded.newest(), state.newest());
             assert_eq!(known(&loaded), known(&state));
             let following = |state: &State| {
@@ -207,7 +242,12 @@ fn blocks() {
             drop(file);
             let state = State::new(frame(60));
             if load::load(&disk, path.parent().unwrap(), 7, &state).is_ok() {
+                let marked = state.flows.lock().loaded_mut().map(|marked| marked.at);
+                if let Some(at) = marked {
+                    state.apply(at, &record::mark(), &mut Vec::new()).unwrap();
+                }
                 known(&state);
+                flows(&state);
             }
             for body in bodies {
                 let mut fields = Fields::of(body);

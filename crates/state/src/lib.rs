@@ -9,6 +9,7 @@
 mod blocks;
 mod durable;
 mod encode;
+mod flows;
 mod following;
 #[cfg(test)]
 mod fuzz;

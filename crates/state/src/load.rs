@@ -3,17 +3,18 @@
 use std::path::Path;
 
 use super::blocks::{BlockReader, damaged};
+use super::flows::{self, MarkedFlows};
 use super::following;
 use super::record;
 use super::snapshot::{
-    COVERED, END, ENTRIES, ERASURES, POSITION, PROPERTY, RESET, START, Snapshot, TREND, VERSION,
-    name,
+    COVERED, END, ENTRIES, ERASURES, FLOW, MARK, POSITION, PROPERTY, RESET, START, Snapshot, TREND,
+    VERSION, name,
 };
 use super::state::State;
 use super::trends::Point;
 use domain::{Segment, Slot, Timestamp};
-use index::{Entry, Fingerprint};
-use wal::{Disk, Fields, LogError};
+use index::{Entry, Fingerprint, FlowLayout, SavedFlows};
+use wal::{Disk, Fields, LogError, Position};
 
 /// Entries of a segment that are loaded at once. More make loading faster, fewer take less memory.
 const LOAD_ENTRIES: usize = 4 << 20;
@@ -76,6 +77,8 @@ impl Loader<'_> {
                 let (name, value) = record::property_of(&mut fields)?;
                 self.state.set_property(name, value);
             }
+            MARK => self.mark(&mut fields)?,
+            FLOW => self.flow(&mut fields)?,
             POSITION => {
                 let position = following::position(&mut fields)?;
                 self.state.following.lock().position = Some(position);
@@ -111,7 +114,7 @@ impl Loader<'_> {
 
     fn start(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
         let version = fields.u32()?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(format!("unknown snapshot version {version}"));
         }
         if fields.u64()? != self.next {
@@ -145,6 +148,33 @@ impl Loader<'_> {
                 self.pending = Some((segment, base, entries));
             }
         }
+        Ok(())
+    }
+
+    fn mark(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let (file, offset) = (fields.u64()?, fields.u64()?);
+        let (window, step) = (fields.u32()?, fields.u32()?);
+        let since = Slot::new(fields.u64()?);
+        self.state.flows.lock().load(MarkedFlows {
+            at: Position { file, offset },
+            layout: FlowLayout { window, step },
+            since,
+            segments: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn flow(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let segment = record::segment(fields)?;
+        let saved = SavedFlows {
+            since: fields.u64()?,
+            head: fields.u64()?,
+            slots: flows::by_age(fields)?,
+            steps: flows::by_age(fields)?,
+        };
+        let mut flows = self.state.flows.lock();
+        let marked = flows.loaded_mut().ok_or("counters precede their mark")?;
+        marked.segments.push((segment, saved));
         Ok(())
     }
 

@@ -4,7 +4,10 @@
 //! - pairs: `1 u8 | base slot u64 | groups u32 | (segment, entries u32, entry u64 *)*`
 //! - forget: `2 u8 | fingerprint u64`
 //! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
-//!
+//! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
+//! - head: `13 u8 | slot u64`, the head of the index when the next record was appended
+//! - counting: `14 u8 | since slot u64 | window slots u32`, who enters and leaves is counted since that slot
+//! - mark: `15 u8`, a snapshot has these counters as of here
 //! - property: `12 u8 | name length u16, name | is set u8 | value length u32, value`
 //!
 //! Those of a replica:
@@ -16,13 +19,12 @@
 //! - position: `6 u8 | feed u64 | number u64 | token u64 | server u64`
 //! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
 //! - reset: `9 u8 | segment`, removes the users of a segment, which is then read from the store again
-//! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
 //!
 //! In a feed only:
 //! - differing: `11 u8 | segment`, a replica found that the segment differs from the store
 
 use super::following::{self, Reached};
-use domain::{Segment, Timestamp, TrendPoint};
+use domain::{Segment, Slot, Timestamp, TrendPoint};
 use index::{Entry, Fingerprint};
 use wal::Fields;
 
@@ -38,6 +40,9 @@ pub(super) const RESET: u8 = 9;
 pub(super) const STORED: u8 = 10;
 const DIFFERING: u8 = 11;
 pub(super) const PROPERTY: u8 = 12;
+pub(super) const HEAD: u8 = 13;
+pub(super) const COUNTING: u8 = 14;
+pub(super) const MARK: u8 = 15;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -160,6 +165,40 @@ pub fn reset(segment: &Segment) -> Vec<u8> {
 /// A record of several records, which are applied together. It has none yet: [`join`] adds them.
 pub fn batch() -> Vec<u8> {
     vec![BATCH]
+}
+
+/// The record of the head of the index.
+pub(super) fn head(head: Slot) -> Vec<u8> {
+    let mut out = vec![HEAD];
+    out.extend_from_slice(&head.number().to_le_bytes());
+    out
+}
+
+/// The record that who enters and leaves over `window` slots is counted since `since`.
+pub(super) fn counting(since: Slot, window: u32) -> Vec<u8> {
+    let mut out = vec![COUNTING];
+    out.extend_from_slice(&since.number().to_le_bytes());
+    out.extend_from_slice(&window.to_le_bytes());
+    out
+}
+
+/// The record that a snapshot has the counters of who entered and left as of here.
+pub(super) fn mark() -> Vec<u8> {
+    vec![MARK]
+}
+
+/// One record of `first` and then `record`.
+pub(super) fn after(first: &[Vec<u8>], record: Vec<u8>) -> Vec<u8> {
+    if first.is_empty() {
+        return record;
+    }
+    let mut out = batch();
+    first.iter().for_each(|first| join(&mut out, first));
+    match record.split_first() {
+        Some((&BATCH, joined)) => out.extend_from_slice(joined),
+        _ => join(&mut out, &record),
+    }
+    out
 }
 
 /// Appends a record to joined records: `length u32 | record`.

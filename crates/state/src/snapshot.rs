@@ -8,12 +8,17 @@
 //! - property: `9 u8`, then as in its record
 //! - end: `4 u8 | blocks before u64`
 //!
+//! Who entered and left, since version 2, which reads version 1:
+//! - mark: `10 u8 | log file u64 | offset u64 | window slots u32 | slots of a step u32 | since slot u64`, then for each segment
+//! - flow: `11 u8 | segment | since slot u64 | head slot u64 | slots by age | steps by age`, as in [`flows`](super::flows)
+//!
 //! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | noted ever u64 | erasures u32 |
 //! (fingerprint u64, at i64, number u64)*`, covered `7 u8`, reset `8 u8 | segment`.
 
 use std::path::Path;
 
 use super::blocks::BlockWriter;
+use super::flows::{MarkedFlows, push_by_age};
 use super::following;
 use super::record::{length, push_property, push_segment};
 use super::state::State;
@@ -31,7 +36,9 @@ pub(super) const ERASURES: u8 = 6;
 pub(super) const COVERED: u8 = 7;
 pub(super) const RESET: u8 = 8;
 pub(super) const PROPERTY: u8 = 9;
-pub(super) const VERSION: u32 = 1;
+pub(super) const MARK: u8 = 10;
+pub(super) const FLOW: u8 = 11;
+pub(super) const VERSION: u32 = 2;
 
 /// Entries of one block: half a mebibyte.
 const BLOCK_ENTRIES: usize = 64 << 10;
@@ -103,6 +110,14 @@ fn remove(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
         .map_err(|error| LogError::io("remove", path, &error))
 }
 
+/// What the writer of a snapshot calls.
+pub(super) struct Calls<'a> {
+    /// Whether to abandon the snapshot.
+    pub(super) stopped: &'a dyn Fn() -> bool,
+    /// Appends a mark to the log, and returns the counters as of the mark; `None` if they can't be known.
+    pub(super) mark: &'a dyn Fn() -> Result<Option<MarkedFlows>, LogError>,
+}
+
 /// Writes the state as the snapshot with which replay continues at log file `next`. Writers continue meanwhile: only the
 /// copy of each page holds the lock of its segment. Returns `None` if `stopped` returned true.
 pub(super) fn write(
@@ -110,7 +125,7 @@ pub(super) fn write(
     dir: &Path,
     next: u64,
     state: &State,
-    stopped: &dyn Fn() -> bool,
+    calls: Calls<'_>,
 ) -> Result<Option<Snapshot>, LogError> {
     let path = dir.join(name(next));
     let begun = Timestamp::now();
@@ -119,7 +134,7 @@ pub(super) fn write(
         let mut writer = Writer {
             blocks: BlockWriter::new(file, &path),
             state,
-            stopped,
+            calls: &calls,
         };
         writer.all(next, begun)?;
         bytes = writer.blocks.bytes();
@@ -135,7 +150,7 @@ pub(super) fn write(
 struct Writer<'a> {
     blocks: BlockWriter<'a>,
     state: &'a State,
-    stopped: &'a dyn Fn() -> bool,
+    calls: &'a Calls<'a>,
 }
 
 impl Writer<'_> {
@@ -150,6 +165,7 @@ impl Writer<'_> {
         for segment in self.state.index.segment_names() {
             self.segment(&segment)?;
         }
+        self.flows()?;
         self.state.trends.lock().drop_ended();
         let series = self.state.trends.lock().keys();
         for (segment, window) in series {
@@ -214,7 +230,7 @@ impl Writer<'_> {
 
     /// Fails if the snapshot must be abandoned.
     fn go_on(&self) -> Result<(), LogError> {
-        if (self.stopped)() {
+        if (self.calls.stopped)() {
             return Err(LogError::Closed);
         }
         Ok(())
@@ -263,6 +279,33 @@ impl Writer<'_> {
             body.extend_from_slice(&entry.to_bits().to_le_bytes());
         }
         self.blocks.write(&body)
+    }
+
+    /// Writes who entered and left. After all entries: what is counted after the mark must not be in them.
+    fn flows(&mut self) -> Result<(), LogError> {
+        self.go_on()?;
+        let Some(marked) = (self.calls.mark)()? else {
+            return Ok(());
+        };
+        let mut body = vec![MARK];
+        body.extend_from_slice(&marked.at.file.to_le_bytes());
+        body.extend_from_slice(&marked.at.offset.to_le_bytes());
+        body.extend_from_slice(&marked.layout.window.to_le_bytes());
+        body.extend_from_slice(&marked.layout.step.to_le_bytes());
+        body.extend_from_slice(&marked.since.number().to_le_bytes());
+        self.blocks.write(&body)?;
+        for (segment, flows) in &marked.segments {
+            self.go_on()?;
+            body.clear();
+            body.push(FLOW);
+            push_segment(&mut body, segment);
+            body.extend_from_slice(&flows.since.to_le_bytes());
+            body.extend_from_slice(&flows.head.to_le_bytes());
+            push_by_age(&mut body, &flows.slots);
+            push_by_age(&mut body, &flows.steps);
+            self.blocks.write(&body)?;
+        }
+        Ok(())
     }
 
     fn series(&mut self, segment: &Segment, window: u64, points: &[Point]) -> Result<(), LogError> {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use parking_lot::Mutex;
 
-use super::snapshot::{self, Snapshot};
+use super::flows::MarkedFlows;
+use super::record;
+use super::snapshot::{self, Calls, Snapshot};
 use super::state::State;
 use domain::Timestamp;
 use wal::{Disk, Log, LogError};
@@ -184,9 +186,11 @@ impl Work {
             // Nothing was logged since the last snapshot.
             return Ok(());
         }
-        let stopped = || self.stopped.load(Ordering::Acquire);
-        let Some(taken) = snapshot::write(&*self.disk, &self.dir, next, &self.state, &stopped)?
-        else {
+        let calls = Calls {
+            stopped: &|| self.stopped.load(Ordering::Acquire),
+            mark: &|| self.mark(),
+        };
+        let Some(taken) = snapshot::write(&*self.disk, &self.dir, next, &self.state, calls)? else {
             return Ok(());
         };
         *self.newest.lock() = Some(taken);
@@ -196,5 +200,18 @@ impl Work {
         self.state.covered(next);
         tracing::info!(bytes = taken.bytes, next, "snapshot taken");
         Ok(())
+    }
+
+    /// The counters of who entered and left, as of a mark in the log. A log that takes no records must not prevent a snapshot,
+    /// which frees space: then the counters begin again at the next start.
+    fn mark(&self) -> Result<Option<MarkedFlows>, LogError> {
+        match self.log.append_blocking(record::mark()) {
+            Ok(at) => Ok(self.state.flows.lock().take_marked(at)),
+            Err(LogError::Closed) => Err(LogError::Closed),
+            Err(error) => {
+                tracing::warn!(%error, "the snapshot does not have who entered and left");
+                Ok(None)
+            }
+        }
     }
 }

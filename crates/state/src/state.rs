@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::flows::FlowState;
 use super::following::{self, Following};
 use super::record::{
-    self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, PROPERTY, RECEIVED, RESET, STORED, TREND,
+    self, BATCH, COUNTING, COVERED, ERASED, FORGET, HEAD, MARK, PAIRS, POSITION, PROPERTY,
+    RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
@@ -29,6 +31,7 @@ pub struct State {
     pub properties: Mutex<BTreeMap<String, String>>,
     /// What a replica knows of the feed that it follows.
     pub following: Mutex<Following>,
+    pub(super) flows: Mutex<FlowState>,
     /// The newest slot of all pairs. The head of the index may be later, because counts advance it.
     newest: AtomicU64,
     /// The number of segments from which the record at a position erased its user.
@@ -50,10 +53,11 @@ impl State {
     /// An empty state.
     pub fn new(frame: TimeFrame) -> Self {
         Self {
-            index: Index::new(frame.full_window().slots()),
+            index: Index::new(frame.full_window().slots()).with_flow_steps(flow_step(frame)),
             trends: Mutex::default(),
             properties: Mutex::default(),
             following: Mutex::default(),
+            flows: Mutex::default(),
             newest: AtomicU64::new(0),
             erased: Mutex::default(),
             uncovered: Mutex::default(),
@@ -74,8 +78,9 @@ impl State {
         self.erased.lock().remove(&at).unwrap_or(0)
     }
 
-    /// Drops the results of replayed erasures, which have no caller.
+    /// Drops the results of replayed erasures, which have no caller. From now on records are applied for the first time.
     pub(super) fn end_replay(&self) {
+        self.flows.lock().end_replay(self.newest(), &self.index);
         *self.erased.lock() = HashMap::new();
         if let Some(uncovered) = &mut *self.uncovered.lock() {
             uncovered.since = None;
@@ -138,7 +143,14 @@ impl State {
                 let position = following::position(&mut fields)?;
                 self.following.lock().position = Some(position);
             }
-            COVERED => following::covered(&mut fields, &mut self.following.lock())?,
+            COVERED => self.apply_covered(&mut fields)?,
+            HEAD => self.index.advance(Slot::new(fields.u64()?)),
+            COUNTING => {
+                let (since, window) = (Slot::new(fields.u64()?), fields.u32()?);
+                let mut flows = self.flows.lock();
+                flows.note_counting(since, window, &self.index);
+            }
+            MARK => self.flows.lock().mark(at, &self.index),
             RESET => {
                 let segment = record::segment(&mut fields)?;
                 {
@@ -204,6 +216,26 @@ impl State {
         Ok(())
     }
 
+    /// Who enters and leaves a segment counts once its users of before are known.
+    fn apply_covered(&self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let mut following = self.following.lock();
+        let names = self.index.segment_names();
+        let names = names.into_iter();
+        let unread: Vec<_> = names.filter(|name| !following.has_read(name)).collect();
+        let was_complete = following.is_complete;
+        following::covered(fields, &mut following)?;
+        let since = Slot::new(self.index.head().number() + 1);
+        if following.is_complete && !was_complete {
+            self.index.begin_flows(since);
+        }
+        for segment in unread {
+            if following.has_read(&segment) {
+                self.index.restart_flow(segment.as_str(), since);
+            }
+        }
+        Ok(())
+    }
+
     fn forget(&self, at: Position, fingerprint: Fingerprint) {
         let erased = self.index.erase(fingerprint, Slot::new(0));
         let mut uncovered = self.uncovered.lock();
@@ -229,5 +261,52 @@ impl State {
             trends.add(&segment, window, point);
         }
         Ok(())
+    }
+}
+
+/// Seconds of a step, the longest first. Steps longer than an hour would not end with the hours of a day.
+const STEPS: [u64; 14] = [
+    3_600, 1_800, 1_200, 900, 600, 300, 120, 60, 30, 20, 15, 10, 5, 2,
+];
+/// The least number of steps in the window. Two weeks have 336 hours.
+const MIN_STEPS: u64 = 300;
+
+/// The length of the steps in which users who entered and left are counted, in slots.
+fn flow_step(frame: TimeFrame) -> u32 {
+    let (window, slot) = (frame.full_window(), u64::from(frame.resolution().seconds()));
+    let is_wanted =
+        |step: &&u64| step.is_multiple_of(slot) && window.seconds() / **step >= MIN_STEPS;
+    let slots = match STEPS.iter().find(is_wanted) {
+        Some(step) => step / slot,
+        // A resolution of an odd number of seconds, or a short window.
+        None => u64::from(window.slots()).div_ceil(MIN_STEPS),
+    };
+    u32::try_from(slots).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_hours_where_that_is_fine_enough() {
+        let step = |window: u64, slot: u64| {
+            let seconds = Duration::from_secs;
+            let frame = TimeFrame::new(seconds(window), seconds(slot), seconds(300)).unwrap();
+            u64::from(flow_step(frame)) * slot
+        };
+        const DAY: u64 = 86_400;
+        for (window, slot, expected) in [
+            (14 * DAY, 60, 3_600),
+            (30 * DAY, 120, 3_600),
+            (7 * DAY, 60, 1_800),
+            (DAY, 60, 120),
+            (9 * 3_600, 1, 60),
+            (14 * DAY, 3_600, 3_600),
+            (70 * 400, 70, 140),
+            (60, 1, 1),
+        ] {
+            assert_eq!(step(window, slot), expected, "{window} s of {slot} s");
+        }
     }
 }

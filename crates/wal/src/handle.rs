@@ -87,6 +87,15 @@ impl Log {
             .await
     }
 
+    /// The same as [`append`](Self::append), for a thread outside an async runtime.
+    pub fn append_blocking(&self, payload: impl Into<Bytes>) -> Result<Position, LogError> {
+        let payload = payload.into();
+        if payload.is_empty() || payload.len() > MAX_PAYLOAD {
+            return Err(LogError::Size(payload.len()));
+        }
+        self.send_blocking(|responder| Request::Append { payload, responder })
+    }
+
     /// Starts a new file, unless the active one is empty. Returns the number of the active file. Every record in the
     /// files before it has been applied.
     pub async fn rotate(&self) -> Result<u64, LogError> {
@@ -95,11 +104,7 @@ impl Log {
 
     /// The same as [`rotate`](Self::rotate), for a thread outside an async runtime.
     pub fn rotate_blocking(&self) -> Result<u64, LogError> {
-        let (responder, response) = oneshot::channel();
-        self.sender()?
-            .blocking_send(Request::Rotate { responder })
-            .map_err(|_| self.unavailable())?;
-        response.blocking_recv().map_err(|_| self.unavailable())?
+        self.send_blocking(|responder| Request::Rotate { responder })
     }
 
     /// Removes the files before `number`, except the active one. Returns the number of removed bytes. It blocks on the
@@ -204,6 +209,17 @@ impl Log {
             .await
             .map_err(|_| self.unavailable())?;
         response.await.map_err(|_| self.unavailable())?
+    }
+
+    fn send_blocking<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, LogError>>) -> Request,
+    ) -> Result<T, LogError> {
+        let (responder, response) = oneshot::channel();
+        self.sender()?
+            .blocking_send(request(responder))
+            .map_err(|_| self.unavailable())?;
+        response.blocking_recv().map_err(|_| self.unavailable())?
     }
 
     fn sender(&self) -> Result<&mpsc::Sender<Request>, LogError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::store::{PairStore, StoreError};
-use domain::{Batch, Clock, Timestamp};
+use domain::{Batch, BatchBuilder, Clock, Flow, Slot, Timestamp};
 use engine::ingest::erasures::Erasures;
 use engine::ingest::spool::{DeliveryParts, Sink, Spool, deliver};
 use parking_lot::Mutex;
@@ -65,6 +65,39 @@ async fn a_recorded_embedded_store_directory_is_readable() {
         store.snapshot().await.unwrap();
         store.close().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_without_counters_counts_who_enters_from_now_on() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&recorded("embedded"), dir.path());
+    let slot = two_weeks().resolution().slot_of(now());
+    let later = |slots: u64| Slot::new(slot.number() + slots);
+    let (name, at) = (
+        content::segment(SEGMENTS[0]),
+        now() + Duration::from_mins(3),
+    );
+    let flow = |store: &EmbeddedStore| {
+        let spans = [slot..later(1), later(1)..later(2), later(1)..later(4)];
+        store.flow(&name, &spans, at).unwrap()
+    };
+    let entered = |entered| Some(Flow { entered, left: 0 });
+    let store = embedded(dir.path());
+    assert_eq!(flow(&store), [None, entered(0), entered(0)]);
+    let mut pairs = BatchBuilder::default();
+    for (user, slot) in [("new", later(3)), (USERS[1], later(3))] {
+        let user = content::user(user);
+        pairs.push_pair(&user, SEGMENTS[0], slot).unwrap();
+    }
+    store.record(&pairs.finish()).await.unwrap();
+    let expected = [None, entered(0), entered(1)];
+    assert_eq!(flow(&store), expected);
+    drop(store);
+    let store = embedded(dir.path());
+    assert_eq!(flow(&store), expected, "after a kill");
+    store.snapshot().await.unwrap();
+    store.close().await.unwrap();
+    assert_eq!(flow(&embedded(dir.path())), expected, "after a snapshot");
 }
 
 #[derive(Debug)]

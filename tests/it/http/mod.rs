@@ -187,8 +187,8 @@ async fn refreshes_record_the_trend() {
     assert_eq!(one.json["refreshed"], 1);
     let trend = app.get("/v1/segments/a/trend").await;
     let points = json!([
-        {"at": NOON_TEXT, "users": 1},
-        {"at": "2026-11-21T12:01:00Z", "users": 2},
+        {"at": NOON_TEXT, "users": 1, "entered": 1, "left": 0},
+        {"at": "2026-11-21T12:01:00Z", "users": 2, "entered": 1, "left": 0},
     ]);
     let whole = json!({
         "segment": "a", "window_seconds": 1_209_600, "points": points, "known": true,
@@ -207,7 +207,7 @@ async fn refreshes_record_the_trend() {
     let exact = format!("/v1/segments/a/trend?from={NOON}&to=2026-11-21T12:00:30Z");
     assert_eq!(
         app.get(&exact).await.json["points"],
-        json!([{"at": NOON_TEXT, "users": 1}])
+        json!([{"at": NOON_TEXT, "users": 1, "entered": 1, "left": 0}])
     );
     for bad in ["from=noon", "to=", "step=0s", "step=x", "from=2&to=1"] {
         let response = app.get(&format!("/v1/segments/a/trend?{bad}")).await;

@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use domain::feed::model::ModelFeed;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::published::model::ModelPublished;
-use domain::{Clock, Count, Expression, Floor, Membership, Segment, SetCount, UserId, Window};
-use engine::counts::Source;
+use domain::{
+    Clock, Count, Expression, Floor, Flow, Membership, Segment, SetCount, UserId, Window,
+};
+use engine::counts::{FlowSteps, Source};
 use engine::refresher::{Outcome, Skip};
 use engine::{At, Comparison, Headcount, LiveParts, LiveProcess, OwedLog};
 use parking_lot::Mutex;
@@ -182,6 +184,19 @@ impl LiveProcess for Processes {
             })
         };
         self.ask(at, PATIENCE, count).await
+    }
+
+    async fn flow(
+        &self,
+        at: &At,
+        segment: &Segment,
+        steps: &FlowSteps,
+    ) -> Option<Vec<Option<Flow>>> {
+        let flow = async |headcount: Arc<Headcount>| {
+            let flow = headcount.counts().flow(segment, steps).await.ok()?;
+            Some(flow.iter().map(|step| step.flow).collect())
+        };
+        self.ask(at, PATIENCE, flow).await
     }
 
     async fn list(&self, at: &At, window: Window) -> Option<Vec<(Segment, Count)>> {

@@ -13,7 +13,7 @@ pub use set_up::{Change, IssuedToken, SetUp, Step};
 pub use steps::last_of_each;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,8 +22,8 @@ use futures::stream::BoxStream;
 
 use crate::overlap::{Overlap, TopOverlaps, TopQuestion};
 use crate::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
-    Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Flow, Membership, Segment, SetCount,
+    Slot, Timestamp, TrendPoint, UserId, Window,
 };
 
 /// The response to questions about sets of users of a store that does not have them.
@@ -132,6 +132,28 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         _as_of: Timestamp,
     ) -> Result<TopOverlaps, StoreError> {
         Err(NO_USERS)
+    }
+
+    /// How many users entered and left `segment` over the full window in each of `spans`, from the start of its first slot to the
+    /// start of the slot after it, as of `as_of`; see [`Flow`]. `None` for a span that is not known: it begins before the
+    /// store counts, or it is long ago and does not begin and end with an hour. What has not happened yet is 0. Synchronous
+    /// and without I/O. A store that does not count it always returns [`StoreError::Unsupported`].
+    fn flow(
+        &self,
+        _segment: &Segment,
+        _spans: &[Range<Slot>],
+        _as_of: Timestamp,
+    ) -> Result<Vec<Option<Flow>>, StoreError> {
+        Err(StoreError::Unsupported(
+            "it does not count who enters and leaves",
+        ))
+    }
+
+    /// The count of `segment` over the full window, and how many users entered and left it since the store has it in
+    /// memory, to compare with a later total; both at the same instant. `None` for an unknown segment, and from a store that
+    /// does not count it.
+    fn total_flow(&self, _segment: &Segment, _as_of: Timestamp) -> Option<(Count, Flow)> {
+        None
     }
 
     /// The segments that have at least one user in the full window, without duplicates, sorted by name.

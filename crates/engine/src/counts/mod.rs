@@ -1,6 +1,7 @@
 //! The read path of counts: process memory, then the cache, then the store, with one load per key at a time.
 
 mod floor;
+mod flow;
 mod list;
 mod load;
 mod questions;
@@ -12,6 +13,7 @@ mod trend;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::flow::{FlowStep, FlowSteps};
 use self::list::Lists;
 pub use self::result::{Answer, CountError, CountResult, Listed, PastCount, Source};
 pub(crate) use self::sample::Sample;

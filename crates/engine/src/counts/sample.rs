@@ -1,11 +1,16 @@
 //! A snapshot of all counts, for the events of changed counts.
 
+use std::collections::HashMap;
+
 use super::Counts;
-use domain::{Count, Segment, Timestamp};
+use domain::{Count, Flow, Segment, Timestamp};
 
 /// A snapshot of all counts of the full window.
 pub(crate) struct Sample {
     pub(crate) counts: Vec<(Segment, Count)>,
+    /// How many users entered and left each segment since it is in memory, when it was counted. Empty without the embedded store or
+    /// a replica in this process.
+    pub(crate) flows: HashMap<Segment, Flow>,
     /// Whether the snapshot is complete, so that a missing segment has no users.
     pub(crate) is_complete: bool,
     pub(crate) at: Timestamp,
@@ -27,16 +32,19 @@ impl Counts {
                 let count = store.count_now(&segment, window, at)?;
                 Some((segment, count))
             });
+            let mut counts: Vec<_> = counted.collect();
             return Some(Sample {
-                counts: counted.collect(),
+                flows: self.with_flows(&mut counts),
+                counts,
                 is_complete: true,
                 at,
             });
         }
         if let Some(live) = &self.parts.live
-            && let Some(counts) = live.list(window).await
+            && let Some(mut counts) = live.list(window).await
         {
             return Some(Sample {
+                flows: self.with_flows(&mut counts),
                 counts,
                 is_complete: true,
                 at,
@@ -54,8 +62,21 @@ impl Counts {
         }
         Some(Sample {
             counts,
+            flows: HashMap::new(),
             is_complete,
             at,
         })
+    }
+
+    /// Replaces counts by those of an instant at which it is known how many users entered and left, and returns that.
+    fn with_flows(&self, counts: &mut [(Segment, Count)]) -> HashMap<Segment, Flow> {
+        let mut flows = HashMap::with_capacity(counts.len());
+        for (segment, count) in counts {
+            if let Some((counted, flow)) = self.total_flow(segment) {
+                *count = counted;
+                flows.insert(segment.clone(), flow);
+            }
+        }
+        flows
     }
 }

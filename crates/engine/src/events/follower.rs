@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Events;
+use super::{Change, Events};
 use crate::counts::{Counts, Sample};
 use crate::coverage::KnownCoverage;
-use domain::{Count, Segment};
+use domain::{Count, Flow, Segment};
 
 /// The interval of comparisons with a live store. It returns the counts of a thousand segments in about a millisecond.
 const LIVE_PERIOD: Duration = Duration::from_millis(400);
@@ -43,13 +43,14 @@ pub async fn follow(
         };
         // A failed call was already logged and counted. The next comparison detects what this one missed.
         if let Some(sample) = sample {
+            let flow = |gone: &Segment| counts.total_flow(gone).map(|(_, flow)| flow);
             match &mut known {
-                Some(known) => events.publish(&known.compare(sample), |count| {
+                Some(known) => events.publish(&known.compare(sample, flow), |count| {
                     coverage.of(counts.full_window(), count.as_of)
                 }),
                 None => {
                     let mut fresh = Known::default();
-                    fresh.compare(sample);
+                    fresh.compare(sample, flow);
                     known = Some(fresh);
                     // Clients that did not wait for this comparison may have missed changes.
                     events.reset();
@@ -64,28 +65,56 @@ pub async fn follow(
     }
 }
 
-/// The number of users of each segment in the last comparison.
+/// Each segment at its last change.
 #[derive(Debug, Default)]
-struct Known(HashMap<Segment, u64>);
+struct Known(HashMap<Segment, Last>);
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Last {
+    users: u64,
+    /// How many users entered and left since the segment is in memory, if that was known.
+    flow: Option<Flow>,
+}
+
+impl Last {
+    /// Who entered and left since then, if that leads to `users`.
+    fn flow_to(self, users: u64, flow: Option<Flow>) -> Option<Flow> {
+        let since = flow?.since(self.flow?)?;
+        let expected = (self.users + since.entered).checked_sub(since.left);
+        (expected == Some(users)).then_some(since)
+    }
+}
 
 impl Known {
-    /// The changes since the previous sample.
-    fn compare(&mut self, sample: Sample) -> Vec<(Segment, Count)> {
+    /// The changes since the previous sample. `flow` returns how many users entered and left a segment that is gone.
+    fn compare(&mut self, sample: Sample, flow: impl Fn(&Segment) -> Option<Flow>) -> Vec<Change> {
         let mut changes = Vec::new();
         let gone = sample.is_complete.then(|| self.missing_in(&sample));
         for (segment, count) in sample.counts {
             // A new segment without users is no change.
-            let before = self.0.get(&segment).copied().unwrap_or(0);
-            if before != count.users {
-                self.0.insert(segment.clone(), count.users);
-                changes.push((segment, count));
+            let before = self.0.get(&segment).copied().unwrap_or(Last {
+                users: 0,
+                flow: Some(Flow::default()),
+            });
+            let (users, flow) = (count.users, sample.flows.get(&segment).copied());
+            if before.users != users {
+                self.0.insert(segment.clone(), Last { users, flow });
+                changes.push(Change {
+                    flow: before.flow_to(users, flow),
+                    segment,
+                    count,
+                });
             }
         }
         for segment in gone.into_iter().flatten() {
-            let users = self.0.remove(&segment);
-            if users != Some(0) {
+            let before = self.0.remove(&segment).unwrap_or_default();
+            if before.users != 0 {
                 let (users, as_of) = (0, sample.at);
-                changes.push((segment, Count { users, as_of }));
+                changes.push(Change {
+                    flow: before.flow_to(users, flow(&segment)),
+                    count: Count { users, as_of },
+                    segment,
+                });
             }
         }
         changes
@@ -117,6 +146,7 @@ mod tests {
         });
         Sample {
             counts: counts.collect(),
+            flows: HashMap::new(),
             is_complete,
             at,
         }
@@ -126,10 +156,10 @@ mod tests {
     fn only_changes_are_told() {
         let mut known = Known::default();
         let mut changes = |counts: &[(&str, u64)], is_complete| -> Vec<(String, u64)> {
-            let changes = known.compare(sample(counts, is_complete));
+            let changes = known.compare(sample(counts, is_complete), |_| None);
             changes
                 .iter()
-                .map(|(segment, count)| (segment.as_str().to_owned(), count.users))
+                .map(|change| (change.segment.as_str().to_owned(), change.count.users))
                 .collect()
         };
         let owned = |name: &str, users| (name.to_owned(), users);
@@ -145,5 +175,32 @@ mod tests {
         assert_eq!(changes(&[("b", 3)], true), [owned("b", 3), owned("a", 0)]);
         assert_eq!(changes(&[("b", 0)], true), [owned("b", 0)]);
         assert_eq!(changes(&[], true), []);
+    }
+
+    #[test]
+    fn a_change_tells_who_entered_and_left_if_that_leads_to_it() {
+        let mut known = Known::default();
+        let flow = |entered, left| Flow { entered, left };
+        let mut flows = |users, total: Option<Flow>, gone: Option<Flow>| {
+            let mut sample = match users {
+                0 => sample(&[], true),
+                users => sample(&[("a", users)], true),
+            };
+            let segment = Segment::new("a").unwrap();
+            sample.flows.extend(total.map(|total| (segment, total)));
+            let changes = known.compare(sample, |_| gone);
+            changes.first().map(|change| change.flow)
+        };
+        assert_eq!(flows(3, Some(flow(3, 0)), None), Some(Some(flow(3, 0))));
+        // As many enter as leave.
+        assert_eq!(flows(3, Some(flow(5, 2)), None), None);
+        assert_eq!(flows(4, Some(flow(7, 3)), None), Some(Some(flow(4, 3))));
+        // Not in memory for a moment.
+        assert_eq!(flows(5, None, None), Some(None));
+        assert_eq!(flows(6, Some(flow(9, 3)), None), Some(None));
+        assert_eq!(flows(7, Some(flow(10, 3)), None), Some(Some(flow(1, 0))));
+        // A sample and a total that do not belong together.
+        assert_eq!(flows(8, Some(flow(12, 3)), None), Some(None));
+        assert_eq!(flows(0, None, Some(flow(12, 11))), Some(Some(flow(0, 8))));
     }
 }

@@ -1,5 +1,6 @@
 //! Fuzz target: event ids, as clients send them.
 
+use super::Change;
 use super::ring::{Filter, ReadResult, Ring};
 use domain::{Count, Covered, Segment, Timestamp};
 use fuzzing::spell;
@@ -15,7 +16,12 @@ fn positions() {
             let segment = Segment::new("sports").unwrap();
             for users in 0..u64::from(*events) {
                 let as_of = Timestamp::UNIX_EPOCH;
-                ring.push(&segment, &Count { users, as_of }, Covered::default());
+                let change = Change {
+                    segment: segment.clone(),
+                    count: Count { users, as_of },
+                    flow: None,
+                };
+                ring.push(&change, Covered::default());
                 if *forgotten && users == 3 {
                     ring.forget();
                 }

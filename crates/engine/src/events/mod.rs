@@ -21,7 +21,7 @@ pub use ring::Filter;
 pub use subscription::Subscription;
 
 use self::ring::Ring;
-use domain::{Count, Covered, Segment};
+use domain::{Count, Covered, Flow, Segment};
 use telemetry::Metrics;
 
 /// The `Retry-After` of a client that is refused because there are too many.
@@ -46,6 +46,15 @@ pub struct Events {
     max_clients: usize,
     client_joined: Notify,
     metrics: Arc<Metrics>,
+}
+
+/// A changed count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Change {
+    segment: Segment,
+    count: Count,
+    /// Who entered and left since the change before; `None` if that is not known.
+    flow: Option<Flow>,
 }
 
 /// The maximum number of clients is reached. Contains the maximum.
@@ -104,12 +113,12 @@ impl Events {
     }
 
     /// Adds changes. `covered` tells what holds for a count.
-    fn publish(&self, changes: &[(Segment, Count)], covered: impl Fn(&Count) -> Covered) {
+    fn publish(&self, changes: &[Change], covered: impl Fn(&Count) -> Covered) {
         for part in changes.chunks(PUBLISH_CHUNK) {
             let next = {
                 let mut ring = self.ring.write();
                 part.iter()
-                    .for_each(|(segment, count)| ring.push(segment, count, covered(count)));
+                    .for_each(|change| ring.push(change, covered(&change.count)));
                 ring.next()
             };
             self.next.send_replace(next);

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use domain::Reach;
-use domain::{Count, Covered, Segment};
+use super::Change;
+use domain::{Covered, Reach, Segment};
 
 /// The maximum number of events, at about 150 bytes each. It is three times the default of `max_segments`, so that the
 /// events of one comparison fit even if all segments changed.
@@ -55,6 +55,10 @@ struct Data<'a> {
     as_of: String,
     covered_since: Option<String>,
     complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entered: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<u64>,
 }
 
 /// The result of a read at a client's position.
@@ -82,7 +86,8 @@ impl Ring {
         self.first + self.events.len() as u64
     }
 
-    pub(super) fn push(&mut self, segment: &Segment, count: &Count, covered: Covered) {
+    pub(super) fn push(&mut self, change: &Change, covered: Covered) {
+        let (segment, count) = (&change.segment, &change.count);
         let id = self.id(self.next());
         let data = Data {
             segment: segment.as_str(),
@@ -90,6 +95,8 @@ impl Ring {
             as_of: count.as_of.to_string(),
             covered_since: covered.since.map(|since| since.to_string()),
             complete: covered.complete,
+            entered: change.flow.map(|flow| flow.entered),
+            left: change.flow.map(|flow| flow.left),
         };
         // A map from strings to strings and numbers always serialises.
         let data = serde_json::to_string(&data).unwrap_or_default();
@@ -157,16 +164,18 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::Timestamp;
+    use domain::{Count, Flow, Timestamp};
 
     fn segment(name: &str) -> Segment {
         Segment::new(name).unwrap()
     }
 
-    fn count(users: u64) -> Count {
-        Count {
-            users,
-            as_of: Timestamp::UNIX_EPOCH,
+    fn change(name: &str, users: u64) -> Change {
+        let as_of = Timestamp::UNIX_EPOCH;
+        Change {
+            segment: segment(name),
+            count: Count { users, as_of },
+            flow: None,
         }
     }
 
@@ -187,13 +196,20 @@ mod tests {
     fn an_event_is_told_once_under_its_id() {
         let mut ring = Ring::new(0xab);
         let mut position = ring.next();
-        ring.push(&segment("a \"b\""), &count(3), Covered::default());
+        let entered_and_left = Change {
+            flow: Some(Flow {
+                entered: 5,
+                left: 2,
+            }),
+            ..change("a \"b\"", 3)
+        };
+        ring.push(&entered_and_left, Covered::default());
         assert_eq!(
             ring.read(&mut position, &Filter::default()),
             ReadResult::Events(
                 "id: 00000000000000ab-1\nevent: count\n\
                  data: {\"segment\":\"a \\\"b\\\"\",\"users\":3,\"as_of\":\"1970-01-01T00:00:00Z\",\
-                 \"covered_since\":null,\"complete\":false}\n\n"
+                 \"covered_since\":null,\"complete\":false,\"entered\":5,\"left\":2}\n\n"
                     .into()
             )
         );
@@ -206,7 +222,7 @@ mod tests {
     #[test]
     fn who_was_here_goes_on_where_they_were_and_others_are_lost() {
         let mut ring = Ring::new(7);
-        (1..=5).for_each(|n| ring.push(&segment("a"), &count(n), Covered::default()));
+        (1..=5).for_each(|n| ring.push(&change("a", n), Covered::default()));
         let all = Filter::default();
         let mut position = ring.after("0000000000000007-2");
         assert_eq!(users(&ring, &mut position, &all), [3, 4, 5]);
@@ -229,16 +245,16 @@ mod tests {
         let mut ring = Ring::new(7);
         let (all, mut slow, mut lost) = (Filter::default(), ring.next(), ring.next());
         for n in 0..CAPACITY as u64 {
-            ring.push(&segment("a"), &count(n), Covered::default());
+            ring.push(&change("a", n), Covered::default());
         }
         assert_eq!(users(&ring, &mut slow, &all).len(), CAPACITY);
-        ring.push(&segment("a"), &count(1), Covered::default());
+        ring.push(&change("a", 1), Covered::default());
         assert_eq!(ring.events.len(), CAPACITY);
         assert_eq!(users(&ring, &mut slow, &all), [1]);
         assert_eq!(ring.read(&mut lost, &all), ReadResult::Lost);
         ring.forget();
         assert_eq!(ring.read(&mut slow, &all), ReadResult::Lost);
-        ring.push(&segment("a"), &count(2), Covered::default());
+        ring.push(&change("a", 2), Covered::default());
         assert_eq!(users(&ring, &mut slow, &all), [2]);
         assert_eq!(ring.read(&mut lost, &all), ReadResult::Lost);
     }
@@ -248,7 +264,7 @@ mod tests {
         let mut ring = Ring::new(7);
         let mut position = ring.next();
         for (name, n) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
-            ring.push(&segment(name), &count(n), Covered::default());
+            ring.push(&change(name, n), Covered::default());
         }
         let requested = vec![segment("c"), segment("a"), segment("c")];
         let filter = Filter::new(requested, Reach::every());
@@ -266,8 +282,8 @@ mod tests {
     fn texts_are_short() {
         let mut ring = Ring::new(7);
         let mut position = ring.next();
-        (0..1000)
-            .for_each(|n| ring.push(&segment(&"\"".repeat(128)), &count(n), Covered::default()));
+        let name = "\"".repeat(128);
+        (0..1000).for_each(|n| ring.push(&change(&name, n), Covered::default()));
         while let ReadResult::Events(chunk) = ring.read(&mut position, &Filter::default()) {
             assert!(chunk.len() < CHUNK_BYTES + 512);
         }

@@ -100,7 +100,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::events::Events;
+    use crate::events::{Change, Events};
     use domain::Reach;
     use domain::{Count, Covered, Segment, Timestamp};
 
@@ -115,7 +115,12 @@ mod tests {
             users: 1,
             as_of: Timestamp::UNIX_EPOCH,
         };
-        events.publish(&[(segment("unheard"), count)], |_| Covered::default());
+        let change = Change {
+            segment: segment("unheard"),
+            count,
+            flow: None,
+        };
+        events.publish(&[change], |_| Covered::default());
         let mut ids = vec![opening];
         for _ in 0..2 {
             let began = Instant::now();

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Live, Side};
+use crate::counts::FlowSteps;
 use crate::live_process::{At, Comparison, LiveProcess};
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
-use domain::{Count, Expression, Floor, Membership, Segment, SetCount, UserId, Window};
+use domain::{Count, Expression, Floor, Flow, Membership, Segment, SetCount, UserId, Window};
 use live::replica::Replica;
 use live::view::{CurrentTick, View};
 
@@ -123,6 +124,31 @@ impl Live {
                 let at = self.at_if(view, |_| true)?;
                 Some(Answering::Process(&**process, at))
             }
+        }
+    }
+
+    /// How many users entered and left a segment in each of `steps`; `None` if that is not known now.
+    pub(crate) async fn flow(
+        &self,
+        segment: &Segment,
+        steps: &FlowSteps,
+    ) -> Option<Vec<Option<Flow>>> {
+        match &self.side {
+            Side::Host(host) => host.replica()?.flow(segment, &steps.spans()),
+            Side::Reader { view, process } => {
+                // The process itself knows whether it has read the segment.
+                let at = self.at_if(view, |_| true)?;
+                process.flow(&at, segment, steps).await
+            }
+        }
+    }
+
+    /// The count of a segment over the full window, and how many users entered and left it since the replica in this process
+    /// has it in memory.
+    pub(crate) fn total_flow(&self, segment: &Segment) -> Option<(Count, Flow)> {
+        match &self.side {
+            Side::Host(host) => host.replica()?.total_flow(segment),
+            Side::Reader { .. } => None,
         }
     }
 

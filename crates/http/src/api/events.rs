@@ -261,7 +261,8 @@ fn describe() -> Described {
         "Stream changes of counts",
         "Server-sent events. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
          \"as_of\": \"2026-11-21T08:00:00Z\", \"covered_since\": \"2026-11-01T00:00:00Z\", \"complete\": true}`, over the \
-         configured window. `event: reset` means that changes were missed: \
+         configured window, and with the embedded store or a replica in the process also `entered` and `left`: the users who \
+         entered and left since the change before of this segment. `event: reset` means that changes were missed: \
          read `/v1/segments` again. A line `:` keeps the connection open. Open the stream first, then read \
          `/v1/segments`: the stream has every change after that.",
     )

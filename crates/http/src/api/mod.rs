@@ -6,6 +6,7 @@ mod count;
 mod coverage;
 mod docs;
 pub(super) mod events;
+mod flow;
 pub(super) mod health;
 mod metrics;
 pub(super) mod overlap;
@@ -37,7 +38,7 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 31] = [
+static ALL: [&Resource; 32] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -46,6 +47,7 @@ static ALL: [&Resource; 31] = [
     &overlap::TOP,
     &trend::TREND,
     &trends::TRENDS,
+    &flow::FLOW,
     &events::EVENTS,
     &users::USER,
     &admin::REFRESH,
@@ -104,6 +106,7 @@ impl Routes {
             (&overlap::TOP, overlap::top_handler(app)),
             (&trend::TREND, trend::handler(app)),
             (&trends::TRENDS, trends::handler(app, settings)),
+            (&flow::FLOW, flow::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
@@ -131,6 +134,7 @@ impl Routes {
             (&set_count::SET_COUNT, set_count::handler(app)),
             (&overlap::OVERLAP, overlap::handler(app)),
             (&overlap::TOP, overlap::top_handler(app)),
+            (&flow::FLOW, flow::handler(app)),
             (&users::USER, users::reading_handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
         ];

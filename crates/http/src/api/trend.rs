@@ -19,7 +19,7 @@ use crate::query::Query;
 use crate::reply::rfc3339;
 use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Segment, Timestamp, Window};
+use domain::{Flow, Segment, Timestamp, Window};
 use engine::Headcount;
 use engine::counts::PastCount;
 
@@ -62,6 +62,15 @@ pub(super) struct Point {
     /// Null if the count is withheld, because it would tell a group of fewer than `min_users` users apart.
     #[schema(required)]
     users: Option<u64>,
+    /// How many users entered the segment since the point before; for the first point, in its own step. Without `step`, a slot
+    /// of the resolution is a step. Null if it is not known: over another window than the configured one, before the
+    /// counters began, without a store that counts it, with `min_users`, if an old step is not of whole hours, or for the second
+    /// point in a step.
+    #[schema(required)]
+    entered: Option<u64>,
+    /// How many users left the segment in that time, or were erased. Null as `entered`.
+    #[schema(required)]
+    left: Option<u64>,
 }
 
 /// A row of the CSV of one or many trends.
@@ -72,10 +81,19 @@ struct Row<'a> {
     #[serde(serialize_with = "rfc3339")]
     at: Timestamp,
     users: Option<u64>,
+    entered: Option<u64>,
+    left: Option<u64>,
 }
 
 /// The columns of [`Row`].
-pub(super) const COLUMNS: &[&str] = &["segment", "window_seconds", "at", "users"];
+pub(super) const COLUMNS: &[&str] = &[
+    "segment",
+    "window_seconds",
+    "at",
+    "users",
+    "entered",
+    "left",
+];
 
 impl Document for TrendResponse<'_> {
     const COLUMNS: &'static [&'static str] = COLUMNS;
@@ -86,6 +104,8 @@ impl Document for TrendResponse<'_> {
             window_seconds: self.window_seconds,
             at: point.at,
             users: point.users,
+            entered: point.entered,
+            left: point.left,
         })
     }
 
@@ -133,17 +153,19 @@ impl Range {
         segment: &'a Segment,
     ) -> Result<TrendResponse<'a>, Problem> {
         let (window, from, to) = (self.window, self.from, self.to);
-        let counts = app.counts();
-        let counts = counts
+        let counted = app.counts();
+        let counts = counted
             .past_counts(segment, window, from, to, self.step)
             .await?;
         if counts.len() > MAX_POINTS {
             return Err(too_many_points("the trend", counts.len(), MAX_POINTS));
         }
+        let flows = counted.flow_of_trend(segment, window, &counts, self.step);
+        let flows = flows.await;
         Ok(TrendResponse {
             segment: segment.as_str(),
             window_seconds: window.seconds(),
-            points: counts.iter().map(point).collect(),
+            points: counts.iter().zip(flows).map(point).collect(),
             known: !counts.is_empty() || app.knows(segment).await,
             covered: CoveredFields::of_all(app, window, counts.iter().map(|point| point.as_of)),
         })
@@ -196,10 +218,12 @@ fn not_kept(app: &Headcount) -> String {
     )
 }
 
-fn point(count: &PastCount) -> Point {
+fn point((count, flow): (&PastCount, Option<Flow>)) -> Point {
     Point {
         at: count.as_of,
         users: count.users,
+        entered: flow.map(|flow| flow.entered),
+        left: flow.map(|flow| flow.left),
     }
 }
 
@@ -221,10 +245,10 @@ fn describe() -> Described {
         "The points, oldest first.",
         serde_json::json!({
             "segment": "sports", "window_seconds": 1_209_600,
-            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true,
+            "points": [{"at": "2026-11-21T08:00:00Z", "users": 123, "entered": 7, "left": 4}], "known": true,
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
-        "segment,window_seconds,at,users\r\nsports,1209600,2026-11-21T08:00:00Z,123\r\n",
+        "segment,window_seconds,at,users,entered,left\r\nsports,1209600,2026-11-21T08:00:00Z,123,7,4\r\n",
     )
     .fails(&[
         codes::INVALID_SEGMENT,

@@ -40,6 +40,17 @@ pub(crate) const NO_SETS: Code = code(
     "unsupported",
     "neither the store nor live counts have the users of all segments in memory",
 );
+/// The code of the question who entered and left.
+pub(crate) const NO_FLOW: Code = code(
+    501,
+    "unsupported",
+    "neither the store nor live counts count who enters and leaves",
+);
+pub(crate) const TOO_MANY_STEPS: Code = code(
+    400,
+    "too_many_points",
+    "there are more than 10,000 steps: give a longer step or a shorter range",
+);
 pub(crate) const INVALID_USER_ID: Code = code(400, "invalid_user_id", "the user id is not valid");
 pub(crate) const INVALID_WINDOW: Code = code(
     400,

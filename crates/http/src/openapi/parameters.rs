@@ -142,6 +142,14 @@ pub(crate) fn step() -> Parameter {
     )
 }
 
+pub(crate) fn flow_step() -> Parameter {
+    query(
+        "step",
+        "The length of a step: a duration such as `1h`, a multiple of the resolution. The default is an hour.",
+        text().examples([json!("1h")]),
+    )
+}
+
 pub(crate) fn only_segment() -> Parameter {
     query("segment", "Recount only this segment.", schema::segment())
 }

@@ -101,7 +101,7 @@ impl Follower<'_> {
                 Ok(at) => {
                     let reached = Reached { at, server: 0 };
                     let record = state::position(&reached);
-                    match self.replica.durable.log().append(record).await {
+                    match self.replica.durable.append(record).await {
                         Ok(_) => {
                             self.durable = Some(reached);
                             return at;

@@ -272,6 +272,8 @@ impl Replica {
     fn reached(&self, as_of: Timestamp, began: i64, is_held: bool) {
         self.held.store(is_held, Ordering::Release);
         if !is_held {
+            // Who enters from now on does so in this slot.
+            self.state().index.advance(self.slot(as_of));
             self.as_of.send_if_modified(|known| {
                 let is_later = as_of.as_microsecond() > *known;
                 *known = as_of.as_microsecond().max(*known);
@@ -284,7 +286,7 @@ impl Replica {
 
     /// Applies a record, durably.
     async fn apply(&self, record: Vec<u8>) -> Result<(), LogError> {
-        self.durable.log().append(record).await?;
+        self.durable.append(record).await?;
         self.version.fetch_add(1, Ordering::Release);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What a replica tells: counts of segments and of sets, lists and memberships, as of an instant.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use super::{Counts, MAX_AGE, MAX_HELD, NEVER, Replica};
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
 use domain::{
-    Count, Expression, Floor, Membership, Segment, SetCount, Slot, Timestamp, UserId, Window,
+    Count, Expression, Floor, Flow, Membership, Segment, SetCount, Slot, Timestamp, UserId, Window,
 };
 use index::Fingerprint;
 use state::Questions;
@@ -128,6 +129,30 @@ impl Replica {
         Ok((is_read && following.resets == resets && !is_ahead).then_some(answer))
     }
 
+    /// How many users entered and left a segment in each of `spans`; see [`PairStore::flow`](domain::store::PairStore::flow).
+    /// `None` if the replica can't tell now.
+    pub fn flow(&self, segment: &Segment, spans: &[Range<Slot>]) -> Option<Vec<Option<Flow>>> {
+        let as_of = self.slot(self.as_of()?);
+        let flow = self.state().index.flow(segment.as_str(), spans, as_of);
+        self.has_read(segment).then_some(flow)
+    }
+
+    /// The count of a segment over the full window, and how many users entered and left it since the replica has it in memory;
+    /// `None` if the replica can't tell now.
+    pub fn total_flow(&self, segment: &Segment) -> Option<(Count, Flow)> {
+        let as_of = self.as_of()?;
+        let index = &self.state().index;
+        let total = index.total_flow(segment.as_str(), self.slot(as_of))?;
+        let as_of = self.counted_as_of(as_of, total.as_of)?;
+        let users = total.users;
+        self.has_read(segment)
+            .then_some((Count { users, as_of }, total.flow))
+    }
+
+    fn has_read(&self, segment: &Segment) -> bool {
+        self.state().following.lock().has_read(segment)
+    }
+
     /// Every segment with users over `window`, sorted by name; `None` if the replica can't tell now.
     pub fn list(&self, window: Window) -> Option<Vec<(Segment, Count)>> {
         let counts = self.counts(&[window]).filter(|counts| counts.complete)?;
@@ -219,11 +244,17 @@ impl Replica {
         let asked = self.slot(as_of);
         let index = &self.state().index;
         let (users, effective) = index.count(segment.as_str(), window.slots(), asked);
-        let as_of = match effective == asked {
-            true => as_of,
-            false if self.is_held() => return None,
-            false => as_of.max(self.frame.resolution().start_of(effective)),
-        };
+        let as_of = self.counted_as_of(as_of, effective)?;
         Some(Count { users, as_of })
+    }
+
+    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one. `None`
+    /// if entries before that slot may be missing.
+    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Option<Timestamp> {
+        match counted == self.slot(asked) {
+            true => Some(asked),
+            false if self.is_held() => None,
+            false => Some(asked.max(self.frame.resolution().start_of(counted))),
+        }
     }
 }

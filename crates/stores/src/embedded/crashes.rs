@@ -75,10 +75,16 @@ fn count(store: &EmbeddedStore, name: &str) -> u64 {
         .users
 }
 
-/// Takes a snapshot now, on this thread.
+/// Takes a snapshot now.
 async fn snapshot(store: &EmbeddedStore) -> Result<(), LogError> {
     let next = store.log().rotate().await?;
-    store.durable.snapshotter().take_before(next)
+    take_before(store, next)
+}
+
+/// Takes a snapshot that covers the log files before `next`, on a thread that may block.
+fn take_before(store: &EmbeddedStore, next: u64) -> Result<(), LogError> {
+    let take = || store.durable.snapshotter().take_before(next);
+    std::thread::scope(|scope| scope.spawn(take).join().unwrap())
 }
 
 #[tokio::test]
@@ -215,11 +221,11 @@ async fn a_snapshot_that_fails_takes_nothing_away() {
     ];
     for faults in faults {
         bench.disk.set_faults(faults);
-        store.durable.snapshotter().take_before(next).unwrap_err();
+        take_before(&store, next).unwrap_err();
         assert_eq!(bench.names(), before);
     }
     bench.disk.set_faults(Faults::default());
-    store.durable.snapshotter().take_before(next).unwrap();
+    take_before(&store, next).unwrap();
     assert!(bench.names().len() <= before.len());
     drop(store);
     assert_eq!(count(&bench.open().unwrap(), "s"), 100);
@@ -349,6 +355,84 @@ async fn a_damaged_snapshot_is_refused_unless_the_log_makes_up_for_it() {
     assert!(matches!(bench.open(), Err(StoreError::Damaged(text)) if text.contains("missing")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_entered_counts_once_when_a_snapshot_is_taken_during_writes() {
+    let bench = Bench::new();
+    let mut store = Arc::new(bench.open().unwrap());
+    let (now, span) = (
+        present().number(),
+        present()..Slot::new(present().number() + 1),
+    );
+    for round in 0..6 {
+        let writing = Arc::clone(&store);
+        let writer = tokio::spawn(async move {
+            for part in 0..60 {
+                let names: Vec<String> = (0..300).map(|n| format!("{round} {part} {n}")).collect();
+                // Late pairs of users who are new, and a user who is erased and comes back.
+                let slot = |n: usize| Slot::new(now - n as u64 % 50);
+                let new = names
+                    .iter()
+                    .enumerate()
+                    .map(|(n, name)| (name.as_str(), "s", slot(n)));
+                writing.record(&batch(new)).await.unwrap();
+                writing.forget(&user("back"), start()).await.unwrap();
+                writing
+                    .record(&batch([("back", "s", present())]))
+                    .await
+                    .unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            snapshot(&store).await.unwrap();
+        }
+        writer.await.unwrap();
+        let flow = |store: &EmbeddedStore| {
+            let flow = store.flow(&segment("s"), std::slice::from_ref(&span), start());
+            flow.unwrap()[0].unwrap()
+        };
+        let expected = Flow {
+            entered: (round + 1) * 60 * 301,
+            left: (round + 1) * 60 - 1,
+        };
+        assert_eq!(flow(&store), expected, "round {round}");
+        assert_eq!(count(&store, "s"), expected.entered - expected.left);
+        drop(store);
+        store = Arc::new(bench.open().unwrap());
+        assert_eq!(flow(&store), expected, "after a restart in round {round}");
+    }
+}
+
+#[tokio::test]
+async fn another_window_begins_to_count_anew() {
+    let mut bench = Bench::new();
+    let flow = |store: &EmbeddedStore| {
+        let span = present()..Slot::new(present().number() + 1);
+        let flow = store.flow(&segment("s"), &[span], start());
+        flow.unwrap()[0].map(|flow| flow.entered)
+    };
+    let store = bench.open().unwrap();
+    put(&store, "u1", "s").await.unwrap();
+    snapshot(&store).await.unwrap();
+    put(&store, "u2", "s").await.unwrap();
+    assert_eq!(flow(&store), Some(2));
+    drop(store);
+    bench.frame = frame(120);
+    let store = bench.open().unwrap();
+    assert_eq!(flow(&store), None);
+    put(&store, "u3", "s").await.unwrap();
+    drop(store);
+    let store = bench.open().unwrap();
+    assert_eq!((flow(&store), count(&store, "s")), (None, 3));
+    let next = Slot::new(present().number() + 1);
+    let later = batch([("u4", "s", next)]);
+    store.record(&later).await.unwrap();
+    drop(store);
+    let store = bench.open().unwrap();
+    let span = next..Slot::new(next.number() + 1);
+    let entered = store.flow(&segment("s"), &[span], start()).unwrap();
+    assert_eq!(entered[0].map(|flow| flow.entered), Some(1));
+}
+
 /// A step of a random history of a store.
 #[derive(Debug, Clone)]
 enum Step {
@@ -403,6 +487,8 @@ struct Life {
     bench: Bench,
     now: Slot,
     pairs: BTreeMap<(String, String), Slot>,
+    /// Who entered and left each segment in each slot.
+    flow: BTreeMap<(String, u64), Flow>,
     trend: BTreeMap<i64, u64>,
 }
 
@@ -412,6 +498,7 @@ impl Life {
             bench: Bench::new(),
             now: present(),
             pairs: BTreeMap::new(),
+            flow: BTreeMap::new(),
             trend: BTreeMap::new(),
         }
     }
@@ -424,6 +511,32 @@ impl Life {
         slot.number() + 60 > self.now.number()
     }
 
+    fn enter(&mut self, segment: &str) {
+        let key = (segment.to_owned(), self.now.number());
+        self.flow.entry(key).or_default().entered += 1;
+    }
+
+    fn leave(&mut self, segment: &str, slot: u64) {
+        let key = (segment.to_owned(), slot);
+        self.flow.entry(key).or_default().left += 1;
+    }
+
+    fn wait(&mut self, slots: u64) {
+        let (before, after) = (self.now.number(), self.now.number() + slots);
+        let leaves = self
+            .pairs
+            .iter()
+            .map(|((_, s), slot)| (s, slot.number() + 60));
+        let leave: Vec<_> = leaves
+            .filter(|(_, at)| (before + 1..=after).contains(at))
+            .map(|(segment, at)| (segment.clone(), at))
+            .collect();
+        leave
+            .iter()
+            .for_each(|(segment, at)| self.leave(segment, *at));
+        self.now = Slot::new(after);
+    }
+
     async fn live(mut self, steps: Vec<Step>) {
         let mut store = self.bench.open().unwrap();
         let mut begun = None;
@@ -432,7 +545,7 @@ impl Life {
                 Step::Begin => begun = Some(store.log().rotate().await.unwrap()),
                 Step::Take => {
                     if let Some(next) = begun.take() {
-                        store.durable.snapshotter().take_before(next).unwrap();
+                        take_before(&store, next).unwrap();
                     }
                 }
                 Step::Crash(_) | Step::Kill => {
@@ -444,7 +557,7 @@ impl Life {
                     drop(store);
                     store = self.bench.open().unwrap();
                 }
-                Step::Wait(slots) => self.now = Slot::new(self.now.number() + u64::from(slots)),
+                Step::Wait(slots) => self.wait(u64::from(slots)),
                 other => self.work(&store, other).await,
             }
             self.compare(&store).await;
@@ -468,8 +581,13 @@ impl Life {
                     .map(|(u, s, slot)| (u.as_str(), s.as_str(), *slot));
                 store.record(&batch(pairs)).await.unwrap();
                 for (name, segment, slot) in given {
-                    let latest = self.pairs.entry((name, segment)).or_insert(slot);
-                    *latest = slot.max(*latest);
+                    let key = (name, segment);
+                    let known = self.pairs.get(&key).copied();
+                    if !known.is_some_and(|known| self.is_counted(known)) {
+                        self.enter(&key.1);
+                    }
+                    self.pairs
+                        .insert(key, known.map_or(slot, |known| known.max(slot)));
                 }
             }
             Step::Forget(number) => {
@@ -478,6 +596,11 @@ impl Life {
                 let expected = of_user.filter(|(_, slot)| self.is_counted(**slot)).count();
                 let erased = store.forget(&user(&name), as_of).await.unwrap();
                 assert_eq!(erased, expected as u64);
+                let counted = self.pairs.iter().filter(|((u, _), _)| *u == name);
+                let counted = counted.filter(|(_, slot)| self.is_counted(**slot));
+                let segments: Vec<_> = counted.map(|((_, s), _)| s.clone()).collect();
+                let now = self.now.number();
+                segments.iter().for_each(|segment| self.leave(segment, now));
                 self.pairs.retain(|(u, _), _| *u != name);
             }
             Step::Trend(users) => {
@@ -523,6 +646,23 @@ impl Life {
                 counted.users,
                 expected.get(name).copied().unwrap_or(0),
                 "{name}"
+            );
+        }
+        let slots = present().number()..self.now.number() + 1;
+        for name in ["s0", "s1", "s2"] {
+            let spans: Vec<_> = slots
+                .clone()
+                .map(|slot| Slot::new(slot)..Slot::new(slot + 1))
+                .collect();
+            let flow = store.flow(&segment(name), &spans, as_of).unwrap();
+            let expected = slots.clone().map(|slot| {
+                let flow = self.flow.get(&(name.to_owned(), slot));
+                Some(flow.copied().unwrap_or_default())
+            });
+            assert!(
+                flow.iter().copied().eq(expected.clone()),
+                "{name}: {flow:?}, not {:?}",
+                expected.collect::<Vec<_>>()
             );
         }
         let points = store

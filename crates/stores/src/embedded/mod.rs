@@ -7,6 +7,7 @@ mod options;
 mod user_key;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ pub use self::options::EmbeddedOptions;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
-    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Membership, Segment, SetCount, Slot,
-    TimeFrame, Timestamp, TrendPoint, UserId, Window,
+    Batch, Count, Erasure, Expression, FingerprintKey, Floor, Flow, Membership, Segment, SetCount,
+    Slot, TimeFrame, Timestamp, TrendPoint, UserId, Window,
 };
 use index::Fingerprint;
 use state::{DurableState, State};
@@ -93,6 +94,14 @@ impl EmbeddedStore {
     fn slot(&self, instant: Timestamp) -> Slot {
         self.frame.resolution().slot_of(instant)
     }
+
+    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one.
+    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Timestamp {
+        match counted == self.slot(asked) {
+            true => asked,
+            false => asked.max(self.frame.resolution().start_of(counted)),
+        }
+    }
 }
 
 #[async_trait]
@@ -100,7 +109,7 @@ impl PairStore for EmbeddedStore {
     async fn record(&self, batch: &Batch) -> Result<(), StoreError> {
         self.check_open()?;
         for record in state::records(batch, self.durable.key()) {
-            self.log().append(record).await?;
+            self.durable.append(record).await?;
         }
         Ok(())
     }
@@ -127,11 +136,7 @@ impl PairStore for EmbeddedStore {
             .state()
             .index
             .count(segment.as_str(), window.slots(), asked);
-        let as_of = if effective == asked {
-            as_of
-        } else {
-            as_of.max(self.frame.resolution().start_of(effective))
-        };
+        let as_of = self.counted_as_of(as_of, effective);
         Some(Count { users, as_of })
     }
 
@@ -171,6 +176,26 @@ impl PairStore for EmbeddedStore {
         questions.top_overlaps(question, window, fresh, as_of).await
     }
 
+    fn flow(
+        &self,
+        segment: &Segment,
+        spans: &[Range<Slot>],
+        as_of: Timestamp,
+    ) -> Result<Vec<Option<Flow>>, StoreError> {
+        self.check_open()?;
+        let as_of = self.slot(as_of);
+        Ok(self.state().index.flow(segment.as_str(), spans, as_of))
+    }
+
+    fn total_flow(&self, segment: &Segment, as_of: Timestamp) -> Option<(Count, Flow)> {
+        self.check_open().ok()?;
+        let index = &self.state().index;
+        let total = index.total_flow(segment.as_str(), self.slot(as_of))?;
+        let as_of = self.counted_as_of(as_of, total.as_of);
+        let users = total.users;
+        Some((Count { users, as_of }, total.flow))
+    }
+
     async fn segments(&self, as_of: Timestamp) -> Result<Vec<Segment>, StoreError> {
         self.check_open()?;
         let held = self.state().index.segments(self.slot(as_of));
@@ -200,7 +225,7 @@ impl PairStore for EmbeddedStore {
         // Pairs that have expired by then do not count as erased.
         self.state().index.advance(self.slot(as_of));
         // Written even if there is nothing to erase: a pair of the user may be waiting in the log's queue.
-        let at = self.log().append(state::forget(fingerprint)).await?;
+        let at = self.durable.append(state::forget(fingerprint)).await?;
         Ok(self.state().take_erased(at))
     }
 
@@ -259,7 +284,7 @@ impl PairStore for EmbeddedStore {
         self.check_open()?;
         // At most about 150 bytes a point: a record stays far below the limit of the log.
         for points in points.chunks(1 << 16) {
-            self.log().append(state::trend(points)).await?;
+            self.durable.append(state::trend(points)).await?;
         }
         Ok(())
     }

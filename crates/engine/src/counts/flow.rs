@@ -1,0 +1,268 @@
+//! Who entered and left a segment, in steps of time and between the points of a trend.
+
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use super::{Counts, PastCount};
+use domain::store::StoreError;
+use domain::{Count, Flow, Resolution, Segment, Slot, Timestamp, Window};
+
+/// Consecutive steps of time, aligned to the epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowSteps {
+    resolution: Resolution,
+    /// Slots of a step.
+    slots: u64,
+    /// The numbers of the first step and of the last.
+    numbers: RangeInclusive<u64>,
+}
+
+/// Who entered and left in a step of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowStep {
+    /// The start of the step.
+    pub at: Timestamp,
+    /// `None` if it is not known.
+    pub flow: Option<Flow>,
+}
+
+impl FlowSteps {
+    /// The most steps of one question: more than the pixels of a chart.
+    pub const MAX: u64 = 10_000;
+
+    /// The steps from the one of `from` to the one of `to`, without the first ones if there are more than [`MAX`](Self::MAX).
+    /// `None` if a step is not a multiple of the resolution.
+    pub fn new(
+        from: Timestamp,
+        to: Timestamp,
+        step: Duration,
+        resolution: Resolution,
+    ) -> Option<Self> {
+        let slot = u64::from(resolution.seconds());
+        let seconds = step.as_secs();
+        let is_whole = step.subsec_nanos() == 0 && seconds > 0 && seconds.is_multiple_of(slot);
+        let steps = |slots| Self {
+            resolution,
+            slots,
+            numbers: 0..=0,
+        };
+        let mut steps = is_whole.then(|| steps(seconds / slot))?;
+        let last = steps.number(to);
+        let first = steps.number(from).max((last + 1).saturating_sub(Self::MAX));
+        steps.numbers = first..=last;
+        Some(steps)
+    }
+
+    /// Whether the step of `from` is left out, because there are too many.
+    pub fn omits(&self, from: Timestamp) -> bool {
+        self.number(from) < *self.numbers.start()
+    }
+
+    /// The number of the step of an instant.
+    fn number(&self, at: Timestamp) -> u64 {
+        self.resolution.slot_of(at).number() / self.slots
+    }
+
+    fn start_of(&self, number: u64) -> Timestamp {
+        let first = number.saturating_mul(self.slots);
+        self.resolution.start_of(Slot::new(first))
+    }
+
+    /// The starts of the first step and of the last.
+    pub fn begin(&self) -> RangeInclusive<Timestamp> {
+        self.start_of(*self.numbers.start())..=self.start_of(*self.numbers.end())
+    }
+
+    /// The length of a step.
+    pub fn length(&self) -> Duration {
+        Duration::from_secs(self.slots * u64::from(self.resolution.seconds()))
+    }
+
+    /// The slots of each step.
+    pub(crate) fn spans(&self) -> Vec<Range<Slot>> {
+        let start = |number: u64| Slot::new(number.saturating_mul(self.slots));
+        let numbers = self.numbers.clone();
+        numbers
+            .map(|number| start(number)..start(number + 1))
+            .collect()
+    }
+
+    /// What happened after the step of `before`, until the end of that of `at`, or in the step of `at` alone; `None` if
+    /// that is not known, or if both are in one step.
+    fn between(
+        &self,
+        flows: &[Option<Flow>],
+        before: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Option<Flow> {
+        let last = self.number(at);
+        let first = before.map_or(last, |before| self.number(before) + 1);
+        let position = |number: u64| {
+            let position = number.checked_sub(*self.numbers.start())?;
+            usize::try_from(position).ok()
+        };
+        let steps = flows.get(position(first)?..=position(last)?)?;
+        let mut steps = steps.iter().copied();
+        let first = steps.next()??;
+        steps.try_fold(first, |sum, flow| Some(sum.and(flow?)))
+    }
+}
+
+impl Counts {
+    /// Who entered and left `segment` over the configured window, in each of `steps`. The step of now has what happened until
+    /// now, later ones nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unsupported`] if neither the store nor live counts count it, and [`StoreError::Unavailable`] while
+    /// live counts can't tell.
+    pub async fn flow(
+        &self,
+        segment: &Segment,
+        steps: &FlowSteps,
+    ) -> Result<Vec<FlowStep>, StoreError> {
+        let flows = self.flows(segment, steps).await?;
+        let numbers = steps.numbers.clone();
+        Ok(numbers
+            .zip(flows)
+            .map(|(number, flow)| FlowStep {
+                at: steps.start_of(number),
+                flow,
+            })
+            .collect())
+    }
+
+    /// Who entered and left `segment` up to each of `points` of a trend, since the point before it: after the step of that
+    /// point, until the end of its own step. The first point has its own step only. Without a `step`, each slot is one.
+    /// `None` for a point if that is not known.
+    pub async fn flow_of_trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        points: &[PastCount],
+        step: Option<Duration>,
+    ) -> Vec<Option<Flow>> {
+        let known = self.known_flow_of_trend(segment, window, points, step);
+        known.await.unwrap_or_else(|| vec![None; points.len()])
+    }
+
+    async fn known_flow_of_trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        points: &[PastCount],
+        step: Option<Duration>,
+    ) -> Option<Vec<Option<Flow>>> {
+        let (first, last) = (points.first()?, points.last()?);
+        if window != self.parts.frame.full_window() {
+            return None;
+        }
+        let resolution = self.parts.frame.resolution();
+        let slot = Duration::from_secs(u64::from(resolution.seconds()));
+        let steps = FlowSteps::new(first.as_of, last.as_of, step.unwrap_or(slot), resolution)?;
+        // A trend without it is better than none.
+        let flows = self.flows(segment, &steps).await.ok()?;
+        let before = points.iter().map(|point| Some(point.as_of));
+        let before = std::iter::once(None).chain(before);
+        Some(
+            points
+                .iter()
+                .zip(before)
+                .map(|(point, before)| steps.between(&flows, before, point.as_of))
+                .collect(),
+        )
+    }
+
+    /// The count of `segment` over the configured window, and how many users entered and left it since it is in memory, both
+    /// at the same instant. `None` without the embedded store or a replica in this process, and with a floor.
+    pub(crate) fn total_flow(&self, segment: &Segment) -> Option<(Count, Flow)> {
+        if self.floor().is_on() {
+            return None;
+        }
+        match &self.parts.live {
+            Some(live) => live.total_flow(segment),
+            None => {
+                let now = self.parts.clock.now();
+                self.parts.store.total_flow(segment, now)
+            }
+        }
+    }
+
+    async fn flows(
+        &self,
+        segment: &Segment,
+        steps: &FlowSteps,
+    ) -> Result<Vec<Option<Flow>>, StoreError> {
+        if self.floor().is_on() {
+            // Small groups would follow by subtraction: of steps, and of counts.
+            return Ok(vec![None; steps.spans().len()]);
+        }
+        let Some(live) = &self.parts.live else {
+            let now = self.parts.clock.now();
+            return self.parts.store.flow(segment, &steps.spans(), now);
+        };
+        let flows = live.flow(segment, steps).await;
+        flows.ok_or_else(|| {
+            StoreError::Unavailable(
+                "live counts are not current, or did not read this segment yet".to_owned(),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::TimeFrame;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn resolution() -> Resolution {
+        let minute = Duration::from_mins(1);
+        let frame = TimeFrame::new(24 * HOUR, minute, minute).unwrap();
+        frame.resolution()
+    }
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap()
+    }
+
+    #[test]
+    fn steps_are_aligned_and_the_last_ones_win() {
+        let steps = FlowSteps::new(at(59), at(121), HOUR, resolution()).unwrap();
+        assert_eq!(steps.begin(), at(0)..=at(120));
+        assert_eq!(steps.length(), HOUR);
+        let spans = steps.spans();
+        let starts = spans.iter().map(|span| span.start.number() % 60);
+        assert!(starts.eq([0, 0, 0]), "{spans:?}");
+        assert!(spans.windows(2).all(|two| two[0].end == two[1].start));
+        let ages = FlowSteps::new(Timestamp::UNIX_EPOCH, at(0), HOUR, resolution()).unwrap();
+        assert_eq!(ages.spans().len() as u64, FlowSteps::MAX);
+        assert_eq!(*ages.begin().end(), at(0));
+        for odd in [90, 59, 0] {
+            let step = Duration::from_secs(odd);
+            assert_eq!(FlowSteps::new(at(0), at(9), step, resolution()), None);
+        }
+    }
+
+    #[test]
+    fn each_step_belongs_to_one_point() {
+        let steps = FlowSteps::new(at(0), at(300), HOUR, resolution()).unwrap();
+        let flow = |entered| Flow { entered, left: 1 };
+        let flows = [1, 2, 4, 8, 16, 32].map(|entered| Some(flow(entered)));
+        let between = |before: Option<i64>, until| {
+            let found = steps.between(&flows, before.map(at), at(until));
+            found.map(|flow| (flow.entered, flow.left))
+        };
+        assert_eq!(between(None, 59), Some((1, 1)));
+        assert_eq!(between(Some(59), 119), Some((2, 1)));
+        assert_eq!(between(Some(59), 60), Some((2, 1)));
+        assert_eq!(between(Some(60), 119), None, "both are in one step");
+        assert_eq!(between(Some(119), 300), Some((60, 4)));
+        assert_eq!(between(Some(119), 360), None, "it is after the last step");
+        assert_eq!(between(Some(-120), 59), None, "it is before the first step");
+        let unknown = [None, Some(flow(1))];
+        assert_eq!(steps.between(&unknown, None, at(60)), Some(flow(1)));
+        assert_eq!(steps.between(&unknown, Some(at(-1)), at(60)), None);
+    }
+}
