@@ -76,9 +76,9 @@ async fn postgres_schemas_of_earlier_versions_get_a_key_by_setup() {
     };
     let client = server.client().await;
     // What the migrations since then have made is undone.
-    let version_2 = "alter table frame drop column fingerprint_key; \
+    let version_2 = "drop table properties; alter table frame drop column fingerprint_key; \
         delete from schema_history where version > 2";
-    let version_1 = "drop table erasures; \
+    let version_1 = "drop table properties; drop table erasures; \
         alter table frame drop column fingerprint_key, drop column user_key; \
         delete from schema_history where version > 1";
     for (schema, undone, version) in [("one", version_1, 1), ("two", version_2, 2)] {

@@ -50,7 +50,7 @@ async fn a_running_service_reloads_the_tokens_file() {
     );
 
     // The web page reports the problem as well.
-    let page = app.send_with(Method::GET, "/", &reader).await.text;
+    let page = app.send_with(Method::GET, "/status", &reader).await.text;
     assert!(
         page.contains("revocations have no effect") && !page.contains("Everything works"),
         "{page}"
