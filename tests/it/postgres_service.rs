@@ -254,7 +254,7 @@ async fn setup_check_config_refresh_and_archive_from_a_terminal() {
     assert_eq!(
         first.out,
         "created    schema \"headcount\"\n\
-         created    tables of version 3\n\
+         created    tables of version 4\n\
          created    slots of 60 s\n\
          created    the installation's key\n"
     );

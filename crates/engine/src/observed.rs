@@ -1,5 +1,6 @@
 //! A decorator that measures the calls of a store.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -131,6 +132,16 @@ impl PairStore for ObservedStore {
 
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         self.inner.fingerprint_key().await
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.observe("properties", self.inner.properties(prefix))
+            .await
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.observe("set_property", self.inner.set_property(name, value))
+            .await
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -41,6 +41,7 @@ enum Record {
         groups: Vec<(u8, Vec<(u64, u8)>)>,
     },
     Trend(Vec<(u8, u64, i64, u64)>),
+    Property(u8, Option<u8>),
 }
 
 impl Record {
@@ -108,6 +109,10 @@ impl Record {
                 out.extend_from_slice(&pairs(present, groups)[1..]);
                 out
             }
+            Self::Property(number, value) => {
+                let value = value.map(|value| value.to_string());
+                record::property(names[usize::from(*number) % names.len()], value.as_deref())
+            }
             Self::Forget(number) => record::forget(Fingerprint::from_number(*number)),
             Self::Trend(points) => {
                 let mut out = vec![record::TREND];
@@ -169,6 +174,7 @@ fn records() {
                 (following.position, following.is_complete, read, erasures)
             };
             assert_eq!(following(&loaded), following(&state));
+            assert_eq!(*loaded.properties.lock(), *state.properties.lock());
         });
 }
 

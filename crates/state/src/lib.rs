@@ -26,8 +26,8 @@ pub use encode::{check_received, no_later_than, of_user, received, records, stor
 pub use following::{Following, Reached};
 pub use questions::Questions;
 pub use record::{
-    batch, covered, differing, differing_segment, erased, erasure, forget, join, position, reset,
-    split, trend,
+    batch, covered, differing, differing_segment, erased, erasure, forget, join, position,
+    property, reset, split, trend,
 };
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};
 pub use state::State;

@@ -6,7 +6,8 @@ use super::blocks::{BlockReader, damaged};
 use super::following;
 use super::record;
 use super::snapshot::{
-    COVERED, END, ENTRIES, ERASURES, POSITION, RESET, START, Snapshot, TREND, VERSION, name,
+    COVERED, END, ENTRIES, ERASURES, POSITION, PROPERTY, RESET, START, Snapshot, TREND, VERSION,
+    name,
 };
 use super::state::State;
 use super::trends::Point;
@@ -71,6 +72,10 @@ impl Loader<'_> {
             START => self.start(&mut fields)?,
             ENTRIES => self.entries(&mut fields)?,
             TREND => self.trend(&mut fields)?,
+            PROPERTY => {
+                let (name, value) = record::property_of(&mut fields)?;
+                self.state.set_property(name, value);
+            }
             POSITION => {
                 let position = following::position(&mut fields)?;
                 self.state.following.lock().position = Some(position);

@@ -5,6 +5,8 @@
 //! - forget: `2 u8 | fingerprint u64`
 //! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
 //!
+//! - property: `12 u8 | name length u16, name | is set u8 | value length u32, value`
+//!
 //! Those of a replica:
 //! - received: `4 u8 | received at unix milliseconds i64`, then as pairs from the base on; pairs of users who were erased since are
 //!   not applied
@@ -35,6 +37,7 @@ pub(super) const BATCH: u8 = 8;
 pub(super) const RESET: u8 = 9;
 pub(super) const STORED: u8 = 10;
 const DIFFERING: u8 = 11;
+pub(super) const PROPERTY: u8 = 12;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -54,6 +57,38 @@ pub fn trend(points: &[TrendPoint]) -> Vec<u8> {
         out.extend_from_slice(&point.count.users.to_le_bytes());
     }
     out
+}
+
+/// The record that sets a property of the installation, or removes it.
+pub fn property(name: &str, value: Option<&str>) -> Vec<u8> {
+    let mut out = vec![PROPERTY];
+    push_property(&mut out, name, value);
+    out
+}
+
+pub(super) fn push_property(out: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    // A name has at most 256 bytes.
+    let bytes = u16::try_from(name.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&bytes.to_le_bytes());
+    out.extend_from_slice(name.as_bytes());
+    out.push(u8::from(value.is_some()));
+    let value = value.unwrap_or_default();
+    out.extend_from_slice(&length(value.len()));
+    out.extend_from_slice(value.as_bytes());
+}
+
+/// Reads the name and the value of a property; `None` for one that is removed.
+pub(super) fn property_of(fields: &mut Fields<'_>) -> Result<(String, Option<String>), String> {
+    let text = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).map(str::to_owned);
+        text.map_err(|_| "a property is not UTF-8".to_owned())
+    };
+    let bytes = usize::from(fields.u16()?);
+    let name = text(fields.bytes(bytes)?)?;
+    let is_set = fields.u8()? != 0;
+    let bytes = fields.u32()? as usize;
+    let value = text(fields.bytes(bytes)?)?;
+    Ok((name, is_set.then_some(value)))
 }
 
 /// The record that erases a user, and every pair of the user that was received until `at`.

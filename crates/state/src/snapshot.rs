@@ -5,6 +5,7 @@
 //! - start: `1 u8 | version u32 | log file u64 | newest slot u64 | unix seconds when begun u64`
 //! - entries: `2 u8 | segment | base slot u64 | entries u32, entry u64 *`, ascending within a segment
 //! - trend: `3 u8 | segment | window seconds u64 | points u32, (at u32, users u32)*`
+//! - property: `9 u8`, then as in its record
 //! - end: `4 u8 | blocks before u64`
 //!
 //! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | noted ever u64 | erasures u32 |
@@ -14,7 +15,7 @@ use std::path::Path;
 
 use super::blocks::BlockWriter;
 use super::following;
-use super::record::{length, push_segment};
+use super::record::{length, push_property, push_segment};
 use super::state::State;
 use super::trends::Point;
 use domain::{Segment, Slot, Timestamp};
@@ -29,6 +30,7 @@ pub(super) const POSITION: u8 = 5;
 pub(super) const ERASURES: u8 = 6;
 pub(super) const COVERED: u8 = 7;
 pub(super) const RESET: u8 = 8;
+pub(super) const PROPERTY: u8 = 9;
 pub(super) const VERSION: u32 = 1;
 
 /// Entries of one block: half a mebibyte.
@@ -156,10 +158,21 @@ impl Writer<'_> {
             let points = self.state.trends.lock().points(&segment, window);
             self.series(&segment, window, &points)?;
         }
+        self.properties()?;
         self.following()?;
         let mut body = vec![END];
         body.extend_from_slice(&self.blocks.blocks().to_le_bytes());
         self.blocks.write(&body)
+    }
+
+    fn properties(&mut self) -> Result<(), LogError> {
+        let properties = self.state.properties.lock().clone();
+        for (name, value) in &properties {
+            let mut body = vec![PROPERTY];
+            push_property(&mut body, name, Some(value));
+            self.blocks.write(&body)?;
+        }
+        Ok(())
     }
 
     /// Writes what a replica knows. The index may be ahead of it, which changes nothing: entries can be applied again.

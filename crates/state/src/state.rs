@@ -1,6 +1,6 @@
 //! The state that results from the records of the log: the index and the trends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::following::{self, Following};
 use super::record::{
-    self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, RECEIVED, RESET, STORED, TREND,
+    self, BATCH, COVERED, ERASED, FORGET, PAIRS, POSITION, PROPERTY, RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
@@ -25,6 +25,8 @@ pub struct State {
     pub index: Index,
     /// The past counts.
     pub trends: Mutex<Trends>,
+    /// The properties of the installation.
+    pub properties: Mutex<BTreeMap<String, String>>,
     /// What a replica knows of the feed that it follows.
     pub following: Mutex<Following>,
     /// The newest slot of all pairs. The head of the index may be later, because counts advance it.
@@ -50,6 +52,7 @@ impl State {
         Self {
             index: Index::new(frame.full_window().slots()),
             trends: Mutex::default(),
+            properties: Mutex::default(),
             following: Mutex::default(),
             newest: AtomicU64::new(0),
             erased: Mutex::default(),
@@ -145,10 +148,22 @@ impl State {
                 }
                 self.index.reset(segment.as_str());
             }
+            PROPERTY => {
+                let (name, value) = record::property_of(&mut fields)?;
+                self.set_property(name, value);
+            }
             BATCH => return self.apply_batch(at, fields.rest(), scratch),
             other => return Err(format!("unknown record kind {other}")),
         }
         fields.end()
+    }
+
+    pub(super) fn set_property(&self, name: String, value: Option<String>) {
+        let mut properties = self.properties.lock();
+        match value {
+            Some(value) => drop(properties.insert(name, value)),
+            None => drop(properties.remove(&name)),
+        }
     }
 
     fn apply_batch(

@@ -232,6 +232,16 @@ impl PairStore for WiredStore {
         self.inner().fingerprint_key().await
     }
 
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        let read = |store: &EmbeddedStore| block_on(store.properties(prefix));
+        self.via(Call::Other, read, nothing).await
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        let set = |store: &EmbeddedStore| block_on(store.set_property(name, value));
+        self.via(Call::Other, set, nothing).await
+    }
+
     async fn export(
         &self,
         segment: &Segment,

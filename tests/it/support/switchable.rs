@@ -1,7 +1,7 @@
 //! A real store behind a switch. It is not live, so that the read path uses the caches, and it can be made unavailable.
 //! It records its calls and can block them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -293,6 +293,14 @@ impl PairStore for SwitchableStore {
         let mut erased = self.erased.lock().clone();
         erased.retain(|erasure| erasure.at() >= since);
         Ok(erased)
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.reach()?.properties(prefix).await
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.reach()?.set_property(name, value).await
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{PairStore, StoreError};
+use super::{PROPERTY_NAME_BYTES, PROPERTY_VALUE_BYTES, PairStore, StoreError};
 use crate::{
     Batch, BatchBuilder, Count, Erasure, Expression, Segment, Slot, TimeFrame, Timestamp,
     TrendPoint, UserId, Window,
@@ -70,6 +70,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_memberships_and_forget(factory).await;
     check_erasure_notes(factory).await;
     check_fingerprint_key(factory).await;
+    check_properties(factory).await;
     check_archive_changes_no_count(factory).await;
     check_trend(factory).await;
     check_export(factory).await;
@@ -257,6 +258,84 @@ pub async fn check_fingerprint_key(factory: &dyn Factory) {
         Err(error) => panic!("a store that works has a key or none: {error}"),
     }
     store.close().await.unwrap();
+}
+
+/// Properties are returned by prefix, replaced, and removed. Archiving keeps them. Invalid ones are refused.
+pub async fn check_properties(factory: &dyn Factory) {
+    let store = factory.empty(frame(60)).await;
+    let found = match store.properties("").await {
+        Err(StoreError::Unsupported(_)) => {
+            let refused = store.set_property("a", Some("1")).await;
+            assert!(
+                matches!(refused, Err(StoreError::Unsupported(_))),
+                "a store without properties never has one, not {refused:?}"
+            );
+            return store.close().await.unwrap();
+        }
+        found => found.unwrap(),
+    };
+    assert_eq!(found, BTreeMap::new(), "an empty store has no properties");
+    let mut expected = BTreeMap::new();
+    for name in HOSTILE_NAMES {
+        for prefix in ["p/", "p%", "q_"] {
+            let value = format!("{{\"of\":{name:?}}}");
+            let name = format!("{prefix}{name}");
+            store.set_property(&name, Some(&value)).await.unwrap();
+            expected.insert(name, value);
+        }
+    }
+    let long = "n".repeat(PROPERTY_NAME_BYTES);
+    let longest = "é".repeat(PROPERTY_VALUE_BYTES / 2);
+    for value in ["", " ", &longest] {
+        store.set_property(&long, Some(value)).await.unwrap();
+    }
+    expected.insert(long.clone(), longest.clone());
+    check_properties_of(&*store, &expected).await;
+
+    for name in ["p/plain", "p/plain", "p/never set"] {
+        store.set_property(name, None).await.unwrap();
+        expected.remove(name);
+    }
+    store.archive(factory.start(), 100).await.unwrap();
+    check_properties_of(&*store, &expected).await;
+    store.set_property("p/plain", Some("again")).await.unwrap();
+    expected.insert("p/plain".to_owned(), "again".to_owned());
+
+    let too_long = "n".repeat(PROPERTY_NAME_BYTES + 1);
+    let too_large = "v".repeat(PROPERTY_VALUE_BYTES + 1);
+    for (name, value) in [
+        ("", "v"),
+        (too_long.as_str(), "v"),
+        ("n", too_large.as_str()),
+        ("line\n", "v"),
+        ("n", "nul\0"),
+    ] {
+        let refused = store.set_property(name, Some(value)).await;
+        assert!(
+            matches!(refused, Err(StoreError::Rejected(_))),
+            "{name:?} = {value:?} gives {refused:?}"
+        );
+    }
+    let writes = ["1", "2", "3"].map(|value| store.set_property("at once", Some(value)));
+    for written in futures::future::join_all(writes).await {
+        written.unwrap();
+    }
+    let won = store.properties("at once").await.unwrap();
+    assert_eq!(won.len(), 1, "one value remains: {won:?}");
+    store.set_property("at once", None).await.unwrap();
+    check_properties_of(&*store, &expected).await;
+    store.close().await.unwrap();
+    let closed = store.set_property("n", Some("v")).await;
+    assert!(matches!(closed, Err(StoreError::Closed)), "{closed:?}");
+}
+
+async fn check_properties_of(store: &dyn PairStore, expected: &BTreeMap<String, String>) {
+    for prefix in ["", "p", "p/", "p%", "q_", "q_Спорт", "n", "\\", "P"] {
+        let mut within = expected.clone();
+        within.retain(|name, _| name.starts_with(prefix));
+        let found = store.properties(prefix).await.unwrap();
+        assert_eq!(found, within, "the properties under {prefix:?}");
+    }
 }
 
 /// A pair counts if and only if `slot(T) - N < s <= slot(T)`.

@@ -4,12 +4,15 @@
 pub mod conformance;
 #[cfg(feature = "conformance")]
 pub mod model;
+mod property;
 mod set_up;
 mod steps;
 
+pub use property::{PROPERTY_NAME_BYTES, PROPERTY_VALUE_BYTES, check_property};
 pub use set_up::{Change, IssuedToken, SetUp, Step};
 pub use steps::last_of_each;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -140,6 +143,19 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// store without one always returns [`StoreError::Unsupported`].
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         Err(StoreError::Unsupported("it has no key for fingerprints"))
+    }
+
+    /// The properties of the installation whose name begins with `prefix`: small documents that all instances on this store
+    /// share. A store without them always returns [`StoreError::Unsupported`].
+    async fn properties(&self, _prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        Err(StoreError::Unsupported("it keeps no properties"))
+    }
+
+    /// Durably sets a property, or removes it if `value` is `None`. It stays until it is set again, regardless of the
+    /// retention of pairs. The last writer wins. [`check_property`] has the limits; beyond them, the call is
+    /// [`StoreError::Rejected`].
+    async fn set_property(&self, _name: &str, _value: Option<&str>) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported("it keeps no properties"))
     }
 
     /// Removes about `limit` pairs that no window as of `as_of` or later can reach. No count changes. Writers are

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::conformance::frame;
-use super::{Archived, PairStore, StoreError};
+use super::{Archived, PairStore, StoreError, check_property};
 use crate::{
     Batch, BatchBuilder, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp,
     TrendPoint, UserId, Window,
@@ -36,6 +36,8 @@ pub struct Model {
     pub live: Mutex<Vec<Batch>>,
     /// The recorded erasures.
     pub erased: Mutex<Vec<Erasure>>,
+    /// The properties of the installation.
+    pub properties: Mutex<BTreeMap<String, String>>,
 }
 
 impl Model {
@@ -155,6 +157,24 @@ impl PairStore for Model {
 
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         Ok(FingerprintKey::new([7; 16]))
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.reach()?;
+        let mut found = self.properties.lock().clone();
+        found.retain(|name, _| name.starts_with(prefix));
+        Ok(found)
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        check_property(name, value)?;
+        self.reach()?;
+        let mut properties = self.properties.lock();
+        match value {
+            Some(value) => drop(properties.insert(name.to_owned(), value.to_owned())),
+            None => drop(properties.remove(name)),
+        }
+        Ok(())
     }
 
     async fn archive(&self, _: Timestamp, _: u64) -> Result<Archived, StoreError> {

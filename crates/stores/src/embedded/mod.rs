@@ -6,13 +6,14 @@ mod open;
 mod options;
 mod user_key;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use self::options::EmbeddedOptions;
-use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
     Batch, Count, Erasure, Expression, FingerprintKey, Membership, Segment, Slot, TimeFrame,
     Timestamp, TrendPoint, UserId, Window,
@@ -209,6 +210,23 @@ impl PairStore for EmbeddedStore {
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         self.check_open()?;
         Ok(self.durable.key())
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.check_open()?;
+        let properties = self.state().properties.lock();
+        let found = properties.range(prefix.to_owned()..);
+        let found = found.take_while(|(name, _)| name.starts_with(prefix));
+        Ok(found
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect())
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        check_property(name, value)?;
+        self.check_open()?;
+        self.log().append(state::property(name, value)).await?;
+        Ok(())
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::line::{
-    ERASED, INSTALLATION, MARK, PAIR, RECORD, SENTINEL, TREND, USER, USER_ERASED, USERS,
-    stored_tag, window_tag,
+    DOCUMENT, ERASED, INSTALLATION, MARK, PAIR, PROPERTY, RECORD, SENTINEL, TREND, USER,
+    USER_ERASED, USERS, stored_tag, window_tag,
 };
 use domain::{Resolution, Segment, Slot, Timestamp, UserId, Window};
 
@@ -232,6 +232,16 @@ pub(super) fn installation(bucket: &str) -> String {
         "from(bucket: {})\n|> range(start: 1970-01-01T00:00:00Z, stop: 2200-01-01T00:00:00Z)\
          \n|> filter(fn: (r) => r._measurement == \"{INSTALLATION}\" and r._field == \"{RECORD}\")\
          \n|> keep(columns: [\"id\", \"_time\", \"_value\"])",
+        string_literal(bucket),
+    )
+}
+
+/// The latest point of each property of the installation: rows with `_time` and `_value`.
+pub(super) fn properties(bucket: &str) -> String {
+    format!(
+        "from(bucket: {})\n|> range(start: 1970-01-01T00:00:00Z, stop: 2200-01-01T00:00:00Z)\
+         \n|> filter(fn: (r) => r._measurement == \"{PROPERTY}\" and r._field == \"{DOCUMENT}\")\
+         \n|> last()\n|> keep(columns: [\"_time\", \"_value\"])",
         string_literal(bucket),
     )
 }

@@ -25,6 +25,10 @@ pub(super) const TREND: &str = "segment_users";
 pub(super) const INSTALLATION: &str = "installation";
 /// The string field of an installation's record.
 pub(super) const RECORD: &str = "record";
+/// The measurement of the installation's properties.
+pub(super) const PROPERTY: &str = "property";
+/// The string field of a property.
+pub(super) const DOCUMENT: &str = "document";
 /// The integer field of a trend point.
 pub(super) const USERS: &str = "users";
 
@@ -107,6 +111,15 @@ pub(super) fn installation(id: &str, record: &str, nanos: Option<i64>) -> String
     let record = record.replace('\\', "\\\\").replace('"', "\\\"");
     let nanos = nanos.map_or_else(String::new, |nanos| format!(" {nanos}"));
     format!("{INSTALLATION},id={id} {RECORD}=\"{record}\"{nanos}\n")
+}
+
+/// The line of a property. Its series is that of the bucket and the name, as hexadecimal digits.
+pub(super) fn property(bucket: &str, name: &str, document: &str, nanos: i64) -> String {
+    let digits =
+        |text: &str| -> String { text.bytes().map(|byte| format!("{byte:02x}")).collect() };
+    let id = format!("{}-{}", digits(bucket), digits(name));
+    let document = document.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("{PROPERTY},id={id} {DOCUMENT}=\"{document}\" {nanos}\n")
 }
 
 /// The tag value of a window: its length, as in `1209600s`.

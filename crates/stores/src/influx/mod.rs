@@ -29,6 +29,7 @@ mod lines;
 mod model;
 mod options;
 mod plan;
+mod properties;
 mod query;
 mod refusal;
 mod retention;
@@ -65,7 +66,9 @@ use self::server::Server;
 use self::setup::shard_length;
 use self::stats::Counters;
 use self::writer::Writer;
-use domain::store::{Archived, Change, PairStore, Remains, StoreError, last_of_each};
+use domain::store::{
+    Archived, Change, PairStore, Remains, StoreError, check_property, last_of_each,
+};
 use domain::{
     Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
     UserId, Window,
@@ -491,6 +494,17 @@ impl PairStore for InfluxStore {
 
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         self.installation.key().await
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.check_agreed().await?;
+        properties::read(self, prefix).await
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        check_property(name, value)?;
+        self.check_agreed().await?;
+        properties::set(self, name, value).await
     }
 
     /// The server drops points that are older than the bucket's retention, and every query states its range. What

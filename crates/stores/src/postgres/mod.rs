@@ -13,6 +13,7 @@ mod setup;
 mod stats;
 mod trend;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -29,13 +30,16 @@ pub use setup::set_up;
 pub use stats::PostgresStats;
 
 use self::error::Error;
-use self::queries::{COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, SEGMENTS};
+use self::queries::{
+    COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, PROPERTIES, REMOVE_PROPERTY,
+    SEGMENTS, SET_PROPERTY,
+};
 use self::record::with_retries;
 use self::rows::number;
 use self::session::Sessions;
 use self::stats::Counters;
 use crate::installation_key::KnownKey;
-use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
     Batch, BatchBuilder, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp,
     TrendPoint, UserId, Window,
@@ -257,6 +261,33 @@ impl PairStore for PostgresStore {
     async fn fingerprint_key(&self) -> Result<FingerprintKey, StoreError> {
         let _call = self.begin()?;
         key::key(self).await
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        let _call = self.begin()?;
+        let mut properties = BTreeMap::new();
+        let mut session = self.writes.session().await?;
+        session
+            .each_row(PROPERTIES, &[&prefix], |row| {
+                properties.insert(row.try_get(0)?, row.try_get(1)?);
+                Ok(())
+            })
+            .await?;
+        Ok(properties)
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        check_property(name, value)?;
+        let _call = self.begin()?;
+        let set = || async {
+            let mut session = self.writes.session().await?;
+            match value {
+                Some(value) => session.execute(SET_PROPERTY, &[&name, &value]).await,
+                None => session.execute(REMOVE_PROPERTY, &[&name]).await,
+            }
+        };
+        with_retries(self, set).await?;
+        Ok(())
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

@@ -30,6 +30,14 @@ pub(super) const PRUNE_ERASURES: &str = "delete from erasures where at_us < $1";
 pub(super) const EXPORT: &str = "select user_id, seen_slot from pairs \
     where segment_id = (select id from segments where name = $1) and seen_slot between $2 and $3";
 
+pub(super) const PROPERTIES: &str =
+    "select name, value from properties where starts_with(name, $1)";
+
+pub(super) const SET_PROPERTY: &str = "insert into properties (name, value) values ($1, $2) \
+    on conflict (name) do update set value = excluded.value";
+
+pub(super) const REMOVE_PROPERTY: &str = "delete from properties where name = $1";
+
 // Also the query of a ping.
 pub(super) const KEY: &str = "select fingerprint_key from frame";
 

@@ -29,6 +29,10 @@ const MIGRATIONS: &[(&str, &str)] = &[
         "V3__fingerprint_key",
         include_str!("migrations/V3__fingerprint_key.sql"),
     ),
+    (
+        "V4__properties",
+        include_str!("migrations/V4__properties.sql"),
+    ),
 ];
 
 /// The statement timeout of a set-up, and so the maximum wait for a concurrent set-up. A migration of large tables may

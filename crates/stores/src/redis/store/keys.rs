@@ -8,6 +8,7 @@
 //! | `P:{S}:trend:W:hours:B` | hash: second and users of the last point of each hour, for the ten days B |
 //! | `P:{store}:segments` | sorted set: segments, by when pairs were last announced for them |
 //! | `P:{store}:erased` | sorted set: marks of erased users, by the microsecond of the erasure |
+//! | `P:{store}:properties` | hash: the properties of the installation, such as the settings of a segment |
 //! | `P:{store}:meta` | hash: the resolution of the slots, a digest of `user_key`, the installation's key, and the format version of all keys |
 //!
 //! P is the prefix, S the segment with braces percent-encoded. The braces are a hash tag: a cluster keeps the keys of
@@ -22,6 +23,7 @@ pub(super) struct Keys {
     prefix: String,
     pub(super) segments: String,
     pub(super) erased: String,
+    pub(super) properties: String,
     pub(super) meta: String,
 }
 
@@ -32,6 +34,7 @@ impl Keys {
             prefix: prefix.to_owned(),
             segments: format!("{prefix}:{{store}}:segments"),
             erased: format!("{prefix}:{{store}}:erased"),
+            properties: format!("{prefix}:{{store}}:properties"),
             meta: format!("{prefix}:{{store}}:meta"),
         }
     }
@@ -58,6 +61,7 @@ mod tests {
             assert!(seen.insert(keys.segments.clone()));
             assert!(seen.insert(keys.meta.clone()));
             assert!(seen.insert(keys.erased.clone()));
+            assert!(seen.insert(keys.properties.clone()));
             // The key that the cache uses beside them.
             assert!(seen.insert(format!("{prefix}:segments")));
             for name in ["store", "{store}", "}:pairs", "%7Bstore%7D", "a"] {

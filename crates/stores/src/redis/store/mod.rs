@@ -21,6 +21,7 @@ mod setup;
 mod survey;
 mod trend;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +42,7 @@ use self::requests::Requests;
 use self::trend::Buckets;
 use crate::installation_key::KnownKey;
 use crate::redis::{Client, Request};
-use domain::store::{Archived, PairStore, Remains, StoreError};
+use domain::store::{Archived, PairStore, Remains, StoreError, check_property};
 use domain::{
     Batch, Count, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint,
     UserId, Window,
@@ -259,6 +260,22 @@ impl PairStore for RedisStore {
         self.ready().await?;
         let (key, _) = self.agreed_key().await?;
         Ok(key)
+    }
+
+    async fn properties(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.ready().await?;
+        let mut properties: BTreeMap<String, String> =
+            self.query(self.requests.properties()).await?;
+        properties.retain(|name, _| name.starts_with(prefix));
+        Ok(properties)
+    }
+
+    async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        check_property(name, value)?;
+        self.ready().await?;
+        self.query::<u64>(self.requests.set_property(name, value))
+            .await?;
+        Ok(())
     }
 
     async fn archive(&self, as_of: Timestamp, limit: u64) -> Result<Archived, StoreError> {

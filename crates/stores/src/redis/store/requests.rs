@@ -56,6 +56,18 @@ impl Requests {
         Request::command("HSETNX", (&self.keys.meta, KEY_FIELD, key.to_hex()))
     }
 
+    pub(super) fn properties(&self) -> Request<'static> {
+        Request::command("HGETALL", &self.keys.properties)
+    }
+
+    /// Sets a property, or removes it.
+    pub(super) fn set_property(&self, name: &str, value: Option<&str>) -> Request<'static> {
+        match value {
+            Some(value) => Request::command("HSET", (&self.keys.properties, name, value)),
+            None => Request::command("HDEL", (&self.keys.properties, name)),
+        }
+    }
+
     /// Adds segments to the list, or renews the time at which they were last in use.
     pub(super) fn announce(&self, segments: &[Segment]) -> Vec<Request<'static>> {
         let now = Timestamp::now().as_millisecond();
