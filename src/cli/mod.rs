@@ -18,6 +18,7 @@ mod openapi;
 mod output;
 mod process;
 mod progress;
+mod segment;
 mod segments;
 mod serve;
 mod setting_flags;
@@ -71,6 +72,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
+        Command::Segment(command) => client_side(segment::run(command, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
         Command::Health(args) => client_side(health::run(args, &variables)),
         Command::Setup(args) => client_side(setup::run(args, variables)),

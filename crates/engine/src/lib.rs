@@ -4,6 +4,7 @@
 
 mod clock_watch;
 pub mod counts;
+mod erasing;
 pub mod events;
 pub mod headcount;
 pub mod ingest;
@@ -15,6 +16,7 @@ mod options;
 pub mod readiness;
 pub mod refresher;
 pub mod rounds;
+pub mod segments;
 mod sweeper;
 
 pub use ::live::writer::OwedLog;

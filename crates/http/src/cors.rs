@@ -33,7 +33,13 @@ pub(super) fn layer(cors: &Cors) -> Option<CorsLayer> {
     };
     let layer = CorsLayer::new()
         .allow_origin(origins)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
+        .allow_methods([
+            Method::GET,
+            Method::HEAD,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+        ])
         .allow_headers([AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, REQUEST_ID])
         .expose_headers([RETRY_AFTER, WWW_AUTHENTICATE, REQUEST_ID])
         .max_age(MAX_AGE)

@@ -150,20 +150,25 @@ impl Query {
 
     /// The window of a count; by default the configured window.
     pub(super) fn window(&self, frame: &TimeFrame) -> Result<Window, Problem> {
+        let given = self.given_window(frame)?;
+        Ok(given.unwrap_or_else(|| frame.full_window()))
+    }
+
+    /// The window of a count, if the query has one.
+    pub(super) fn given_window(&self, frame: &TimeFrame) -> Result<Option<Window>, Problem> {
         let Some(text) = self.text("window")? else {
-            return Ok(frame.full_window());
+            return Ok(None);
         };
         let invalid = |detail: String| Problem::bad_request("invalid_window", detail);
         let length = duration(text)
             .ok_or_else(|| invalid("window must be a duration like 7d or 90m".into()))?;
-        frame
-            .window(length)
-            .map_err(|error| invalid(error.to_string()))
+        let window = frame.window(length);
+        window.map(Some).map_err(|error| invalid(error.to_string()))
     }
 }
 
 /// Parses a duration such as `1d 6h`. A bare number is in seconds, as in `window_seconds`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().map(Duration::from_secs);
     }
@@ -199,6 +204,7 @@ mod tests {
             assert_eq!(seconds(text).unwrap(), expected);
         }
         assert_eq!(of(&[]).window(&frame()).unwrap(), frame().full_window());
+        assert_eq!(of(&[]).given_window(&frame()).unwrap(), None);
         for bad in [
             "",
             "0",

@@ -73,6 +73,9 @@ pub(super) enum Audited {
     Erase,
     Refresh,
     Archive,
+    SetSegment,
+    DeleteSegment,
+    EraseFromSegment,
 }
 
 impl Audited {
@@ -82,6 +85,9 @@ impl Audited {
             Self::Erase => "erase",
             Self::Refresh => "refresh",
             Self::Archive => "archive",
+            Self::SetSegment => "set_segment",
+            Self::DeleteSegment => "delete_segment",
+            Self::EraseFromSegment => "erase_from_segment",
         }
     }
 }
@@ -102,6 +108,10 @@ impl Operation {
 
     pub(super) const fn post(access: Access) -> Self {
         Self::of("POST", access)
+    }
+
+    pub(super) const fn put(access: Access) -> Self {
+        Self::of("PUT", access)
     }
 
     pub(super) const fn delete(access: Access) -> Self {

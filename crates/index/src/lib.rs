@@ -182,13 +182,27 @@ impl Index {
         erased.len() as u64
     }
 
-    /// Removes every user of a segment.
-    pub fn reset(&self, segment: &str) {
-        if let Some(shared) = self.find(segment) {
-            let empty =
-                |members: &mut Members| *members = Members::new(self.window, members.head());
-            shared.with(&self.head, empty);
-        }
+    /// Erases a user from one segment. Returns whether the segment had the user in the full window.
+    pub fn erase_in(&self, segment: &str, fingerprint: Fingerprint, as_of: Slot) -> bool {
+        self.advance(as_of);
+        let Some(shared) = self.find(segment) else {
+            return false;
+        };
+        let erase = |members: &mut Members| members.erase(fingerprint);
+        shared.with(&self.head, erase).is_some_and(|erased| erased)
+    }
+
+    /// Removes every user of a segment. Returns the number of its users in the full window.
+    pub fn reset(&self, segment: &str) -> u64 {
+        let Some(shared) = self.find(segment) else {
+            return 0;
+        };
+        let empty = |members: &mut Members| {
+            let users = members.live();
+            *members = Members::new(self.window, members.head());
+            users
+        };
+        shared.with(&self.head, empty).unwrap_or(0)
     }
 
     /// Returns the current statistics.

@@ -1,6 +1,7 @@
 //! The command-line interface: commands and their arguments.
 
 mod load;
+mod segment;
 mod stores;
 mod token;
 mod values;
@@ -10,6 +11,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::load::{Format, LoadArgs, TimeUnit};
+pub(super) use self::segment::{
+    SegmentCommand, SegmentDeleteArgs, SegmentSetArgs, SegmentShowArgs,
+};
 pub(super) use self::stores::{AuditArgs, CopyArgs};
 pub(super) use self::token::{
     TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs,
@@ -39,6 +43,9 @@ pub(in crate::cli) enum Command {
     Count(CountArgs),
     /// List segments with their users
     Segments(SegmentsArgs),
+    /// Show, change and erase one segment
+    #[command(subcommand)]
+    Segment(SegmentCommand),
     /// Post pairs from files, standard input or a generator
     Load(LoadArgs),
     /// Check a service or worker; exit code 1 if it is not healthy
@@ -109,7 +116,7 @@ pub(in crate::cli) struct CountArgs {
     /// Count the users of a set of segments, such as 'news AND (sports OR "front page") NOT cars'; * is everybody
     #[arg(long)]
     pub(in crate::cli) expr: Option<String>,
-    /// Count over this window, such as 7d [default: the service's]
+    /// Count over this window, such as 7d [default: the segment's own, or the service's]
     #[arg(long)]
     pub(in crate::cli) window: Option<String>,
     /// Count in the store, bypassing all caches

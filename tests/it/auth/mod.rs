@@ -76,6 +76,42 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         Some(Scope::Read),
         200,
     ),
+    (
+        "GET",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Read),
+        200,
+    ),
+    // The request has no body and no content type.
+    (
+        "PUT",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Admin),
+        415,
+    ),
+    (
+        "DELETE",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Admin),
+        200,
+    ),
+    (
+        "DELETE",
+        "/v1/segments/{segment}/users/{user_id}",
+        "/v1/segments/a/users/u1",
+        Some(Scope::Admin),
+        200,
+    ),
     // An invalid segment name, because a stream would not end.
     (
         "GET",

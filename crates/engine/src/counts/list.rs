@@ -15,7 +15,7 @@ use domain::{Count, Segment, Timestamp, Window};
 
 /// Counts that a list requests concurrently. The refresher bounds the counts that run; this limit keeps lists from filling
 /// the queue of single counts.
-const CONCURRENT_COUNTS: usize = 16;
+pub(super) const CONCURRENT_COUNTS: usize = 16;
 /// The maximum number of windows whose lists are cached.
 const MAX_WINDOWS: u64 = 8;
 /// The longest time for which the result of a load is shared, if the caller that should remove it was cancelled.
@@ -60,6 +60,7 @@ impl Counts {
         {
             let listed = list.into_iter().map(|(segment, count)| Listed {
                 segment,
+                window,
                 count: Some(count),
                 stale: false,
             });
@@ -98,6 +99,7 @@ impl Counts {
             let count = store.count_now(&segment, window, now);
             Listed {
                 segment,
+                window,
                 count,
                 stale: false,
             }
@@ -139,6 +141,7 @@ impl Counts {
                 };
                 Listed {
                     segment: segment.clone(),
+                    window,
                     stale,
                     count: counted.or(known),
                 }
@@ -182,6 +185,6 @@ impl Counts {
 }
 
 /// Whether the segment belongs on the list. Segments without users do not.
-fn has_users(listed: &Listed) -> bool {
+pub(super) fn has_users(listed: &Listed) -> bool {
     listed.count.is_none_or(|count| count.users > 0)
 }

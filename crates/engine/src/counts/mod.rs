@@ -2,6 +2,7 @@
 
 mod list;
 mod load;
+mod own;
 mod questions;
 mod result;
 mod sample;
@@ -16,6 +17,7 @@ pub use self::result::{CountError, CountResult, Listed, Source};
 pub(crate) use self::sample::Sample;
 use crate::live::Live;
 use crate::refresher::{Key, Refresher};
+use crate::segments::SegmentCatalog;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
@@ -50,6 +52,8 @@ pub struct CountsParts {
     pub live: Option<Arc<Live>>,
     /// Requests counts from the store; the only writer of cached counts.
     pub refresher: Arc<Refresher>,
+    /// The settings of segments.
+    pub segments: Arc<SegmentCatalog>,
     /// The metrics, with counters of fallbacks.
     pub metrics: Arc<Metrics>,
     /// A count older than this is recounted, whatever its source.

@@ -34,6 +34,8 @@ pub enum Source {
 pub struct Listed {
     /// The segment.
     pub segment: Segment,
+    /// The window that was counted.
+    pub window: Window,
     /// The count; `None` if counting failed and no earlier count is known.
     pub count: Option<Count>,
     /// Whether counting failed, so that the count, if there is one, is the last known one.

@@ -57,7 +57,8 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 
 async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
-    let window = query.window(app.frame())?;
+    let window = query.given_window(app.frame())?;
+    let window = window.unwrap_or_else(|| app.counts().window_of(&segment));
     let fresh = query.flag("fresh")?;
     let at_once = if fresh {
         None

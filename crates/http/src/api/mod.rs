@@ -8,6 +8,8 @@ pub(super) mod events;
 pub(super) mod health;
 mod metrics;
 mod pairs;
+mod segment;
+mod segment_user;
 mod segments;
 mod set_count;
 mod trend;
@@ -33,12 +35,14 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 20] = [
+static ALL: [&Resource; 22] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
     &set_count::SET_COUNT,
     &trend::TREND,
+    &segment::SEGMENT,
+    &segment_user::SEGMENT_USER,
     &events::EVENTS,
     &users::USER,
     &admin::REFRESH,
@@ -85,6 +89,8 @@ impl Routes {
             (&segments::SEGMENTS, segments::handler(app)),
             (&set_count::SET_COUNT, set_count::handler(app)),
             (&trend::TREND, trend::handler(app)),
+            (&segment::SEGMENT, segment::handler(app, settings)),
+            (&segment_user::SEGMENT_USER, segment_user::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
@@ -230,6 +236,9 @@ mod tests {
             ("/v1/pairs", "/v1/pairs"),
             ("/v1/segments/a%2Fb/count", "/v1/segments/{segment}/count"),
             ("/v1/segments/count/trend", "/v1/segments/{segment}/trend"),
+            ("/v1/segments/a%2Fb", "/v1/segments/{segment}"),
+            ("/v1/segments/count", "/v1/segments/{segment}"),
+            ("/v1/segments/", "unknown"),
             ("/v1/users/u1", "/v1/users/{user_id}"),
             ("/healthz", "/healthz"),
             ("/v1/segments//count", "unknown"),

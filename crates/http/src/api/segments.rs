@@ -17,9 +17,10 @@ use crate::query::{Query, query};
 use crate::reply::json;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::Reach;
-use domain::{Timestamp, Window};
+use domain::{Segment, Timestamp, Window};
 use engine::Headcount;
 use engine::counts::Listed;
+use engine::segments::SegmentCatalog;
 
 pub(super) static SEGMENTS: Resource = Resource {
     template: "/v1/segments",
@@ -39,6 +40,7 @@ pub(super) const MAX_LIMIT: usize = 1000;
 #[schema(as = Segments)]
 pub(super) struct SegmentsResponse<'a> {
     segments: Vec<Entry<'a>>,
+    /// The window of the request, or else the configured one.
     window_seconds: u64,
     /// The `cursor` of the next page; null after the last.
     #[schema(required)]
@@ -50,6 +52,16 @@ pub(super) struct SegmentsResponse<'a> {
 #[schema(as = SegmentCount)]
 struct Entry<'a> {
     segment: &'a str,
+    /// The window that was counted.
+    window_seconds: u64,
+    /// As it was set for the segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    description: Option<String>,
+    /// As it was set for the segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    group: Option<String>,
     /// Distinct users, exact as of `as_of`. Null if they could not be counted and no earlier count is known.
     #[schema(required)]
     users: Option<u64>,
@@ -98,8 +110,12 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
             Problem::invalid_parameter("cursor", detail)
         })?),
     };
-    let window = query.window(app.frame())?;
-    let list = app.counts().list(window).await?;
+    let window = query.given_window(app.frame())?;
+    let list = match window {
+        Some(window) => app.counts().list(window).await?,
+        None => app.counts().list_own().await?,
+    };
+    let window = window.unwrap_or_else(|| app.frame().full_window());
     let mut list: Vec<&Listed> = list.iter().collect();
     list.retain(|listed| {
         let name = listed.segment.as_str();
@@ -109,7 +125,9 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
         // The list is sorted by name already, and the sort is stable.
         list.sort_by_key(|listed| std::cmp::Reverse(users(listed)));
     }
-    Ok(json(&page(&list, window, sort, after.as_ref(), limit)))
+    let mut page = page(&list, window, sort, after.as_ref(), limit);
+    page.describe(app.segments());
+    Ok(json(&page))
 }
 
 /// The sort key by users. A segment without a count comes last.
@@ -130,6 +148,9 @@ fn page<'a>(
     let end = list.len().min(start + limit);
     let entry = |listed: &&'a Listed| Entry {
         segment: listed.segment.as_str(),
+        window_seconds: listed.window.seconds(),
+        description: None,
+        group: None,
         users: listed.count.map(|count| count.users),
         as_of: listed.count.map(|count| count.as_of),
         stale: listed.stale,
@@ -147,12 +168,27 @@ fn page<'a>(
     }
 }
 
+impl SegmentsResponse<'_> {
+    /// Adds what was set for the segments.
+    fn describe(&mut self, catalog: &SegmentCatalog) {
+        for entry in &mut self.segments {
+            let Ok(segment) = Segment::new(entry.segment) else {
+                continue;
+            };
+            let settings = catalog.settings(&segment);
+            entry.description = settings.description().map(str::to_owned);
+            entry.group = settings.group().map(str::to_owned);
+        }
+    }
+}
+
 fn describe() -> Described {
     Described::new(
         "getSegments",
         "counts",
         "List segments with their counts",
-        "In pages: repeat the request with `cursor` until `next` is null.",
+        "In pages: repeat the request with `cursor` until `next` is null. Without `window`, each segment is counted over its own \
+         window, if it has one.",
     )
     .takes(parameters::prefix())
     .takes(parameters::window())
@@ -163,7 +199,7 @@ fn describe() -> Described {
         200,
         "A page of segments.",
         serde_json::json!({
-            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false}],
+            "segments": [{"segment": "sports", "window_seconds": 1_209_600, "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false}],
             "window_seconds": 1_209_600, "next": null
         }),
     )
@@ -175,12 +211,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use domain::{Count, Segment, TimeFrame};
+    use domain::{Count, TimeFrame};
 
     fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Listed> {
         let as_of = Timestamp::UNIX_EPOCH;
+        let minute = Duration::from_secs(60);
+        let frame = TimeFrame::new(minute, minute, minute).unwrap();
         let listed = |(name, users): &(&str, u64)| Listed {
             segment: Segment::new(name).unwrap(),
+            window: frame.full_window(),
             count: (*users > 0).then_some(Count {
                 users: *users,
                 as_of,

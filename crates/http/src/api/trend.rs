@@ -15,7 +15,7 @@ use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply::{json, rfc3339};
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Count, Timestamp};
+use domain::{Count, Timestamp, Window};
 use engine::Headcount;
 
 pub(super) static TREND: Resource = Resource {
@@ -60,7 +60,8 @@ pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
 
 async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
-    let window = query.window(app.frame())?;
+    let window = query.given_window(app.frame())?;
+    let window = window.unwrap_or_else(|| app.counts().window_of(&segment));
     let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
     let from = match query.instant("from")? {
         Some(from) => from,
@@ -78,8 +79,9 @@ async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response
         );
         return Err(Problem::bad_request("too_many_points", detail));
     }
-    if counts.is_empty() && !app.refreshed_windows().contains(&window) {
-        return Err(Problem::bad_request("invalid_window", not_kept(&app)));
+    if counts.is_empty() && !app.refreshed_windows(&segment).contains(&window) {
+        let kept = app.refreshed_windows(&segment);
+        return Err(Problem::bad_request("invalid_window", not_kept(&kept)));
     }
     Ok(json(&TrendResponse {
         segment: segment.as_str(),
@@ -90,9 +92,9 @@ async fn get(app: Arc<Headcount>, name: String, query: Query) -> Result<Response
 }
 
 /// The message for a window without a trend. An empty trend would look like a segment that never had users.
-fn not_kept(app: &Headcount) -> String {
-    let windows = app.refreshed_windows().iter();
+fn not_kept(windows: &[Window]) -> String {
     let windows: Vec<_> = windows
+        .iter()
         .map(|window| format!("{} s", window.seconds()))
         .collect();
     format!(

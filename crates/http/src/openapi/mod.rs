@@ -70,6 +70,7 @@ fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::Op
     for operation in operations {
         let (method, described) = match operation.method {
             "POST" => (HttpMethod::Post, operation.described.fails(codes::UNSAFE)),
+            "PUT" => (HttpMethod::Put, operation.described.fails(codes::UNSAFE)),
             "DELETE" => (HttpMethod::Delete, operation.described.fails(codes::UNSAFE)),
             _ => (HttpMethod::Get, operation.described),
         };

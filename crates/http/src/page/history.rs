@@ -114,7 +114,7 @@ impl History {
         let now = app.clock().now();
         let longest = Span::Week.seconds() + Span::Week.tolerance();
         let from = now.checked_sub(SignedDuration::from_secs(longest)).ok()?;
-        let window = app.frame().full_window();
+        let window = app.counts().window_of(segment);
         // A history that can't be loaded is missing, and the table shows that.
         let points = app
             .counts()

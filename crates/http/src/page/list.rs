@@ -174,8 +174,7 @@ impl View {
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
     let app = &pages.app;
-    let full = app.frame().full_window();
-    let (listed, readiness) = tokio::join!(app.counts().list(full), pages.readiness());
+    let (listed, readiness) = tokio::join!(app.counts().list_own(), pages.readiness());
     let (status, mut list, numbers) = match listed {
         Ok(list) => {
             let numbers = trusted(&list, app.clock().now());

@@ -108,12 +108,12 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
     let segment = path::segment(name, query)?;
     let now = app.clock().now();
     let (chosen_range, span) = span(query, now)?;
-    let full = app.frame().full_window();
+    let own = app.counts().window_of(&segment);
     let asked = query.text("window")?.map(str::trim);
     let asked = asked.filter(|text| !text.is_empty());
     let window = asked.map(|text| window(app.frame(), text));
     let (now_count, readiness, trend, chosen) = tokio::join!(
-        app.counts().get(&segment, full, false),
+        app.counts().get(&segment, own, false),
         pages.readiness(),
         trend(app, &segment, &span),
         chosen(app, &segment, window.as_ref()),
@@ -135,7 +135,7 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
         Err(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let link = path::of_segment("/segments", segment.as_str(), "");
-    let value = window.and_then(Result::ok).unwrap_or(full);
+    let value = window.and_then(Result::ok).unwrap_or(own);
     let health = Health::of(app, &readiness, numbers);
     let page = Page {
         shell: pages.shell(),
@@ -164,7 +164,7 @@ pub(super) async fn get(pages: &Pages, name: &str, query: &Query) -> Result<Resp
         trend,
         leaving: leaving(&staying),
         staying: staying.and_then(|staying| drawn_staying(&staying, now)),
-        window: length(full.seconds()),
+        window: length(own.seconds()),
         health,
     };
     html(status, &page)
@@ -275,7 +275,7 @@ async fn points(
     let (from, to) = (at(span.start), at(span.end));
     let length = span.end.saturating_sub(span.start).unsigned_abs();
     let step = Duration::from_secs((length / POINTS).max(1));
-    let window = app.frame().full_window();
+    let window = app.counts().window_of(segment);
     let mut points = app
         .counts()
         .trend(segment, window, from, to, Some(step))
@@ -310,13 +310,13 @@ fn drawn_trend(points: &[Point], span: &Range<i64>) -> Option<Drawing> {
 /// the window. Nothing for an empty segment.
 async fn staying(app: &Headcount, segment: &Segment, now: Option<&CountResult>) -> Shown<Staying> {
     let frame = app.frame();
-    let (full, step) = (
-        frame.full_window().seconds(),
-        u64::from(frame.resolution().seconds()),
-    );
     let Some(now) = now else {
         return Shown::Failed;
     };
+    let (full, step) = (
+        now.window.seconds(),
+        u64::from(frame.resolution().seconds()),
+    );
     if now.count.users == 0 {
         return Shown::Nothing;
     }
