@@ -19,6 +19,7 @@ mod openapi;
 mod output;
 mod process;
 mod progress;
+mod segment;
 mod segments;
 mod serve;
 mod setting_flags;
@@ -75,6 +76,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Segments(args) => client_side(segments::run(args, &variables)),
         Command::Coverage(args) => client_side(coverage::run(args, &variables)),
         Command::Trend(args) => client_side(trend::run(args, &variables)),
+        Command::Segment(command) => client_side(segment::run(command, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
         Command::Health(args) => client_side(health::run(args, &variables)),
         Command::Setup(args) => client_side(setup::run(args, variables)),

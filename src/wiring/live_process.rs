@@ -12,7 +12,7 @@ use domain::{
     Count, Expression, Floor, Flow, Membership, Segment, SetCount, TimeFrame, Timestamp, UserId,
     Window,
 };
-use engine::counts::FlowSteps;
+use engine::FlowSteps;
 use engine::{At, Comparison, LiveProcess};
 
 /// A reader has other sources, which are slower by less than this.

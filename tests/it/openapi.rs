@@ -191,6 +191,18 @@ async fn real_responses_match_the_document() {
         assert_eq!(answer.status, status, "{answer:?}");
         assert_documented(&document, "post", pairs, &answer);
     }
+    let settings = "/v1/segments/{segment}";
+    for (body, status) in [
+        (r#"{"window": "7d", "description": "d", "group": "g"}"#, 200),
+        ("{", 400),
+        (r#"{"window": "1y"}"#, 400),
+    ] {
+        let answer = app
+            .send_body(Method::PUT, "/v1/segments/sports", JSON, body)
+            .await;
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_documented(&document, "put", settings, &answer);
+    }
     for (method, template, target, status) in [
         (
             "GET",
@@ -257,6 +269,23 @@ async fn real_responses_match_the_document() {
             "/v1/segments/sports/trend?from=2&to=1",
             400,
         ),
+        ("GET", "/v1/segments/{segment}", "/v1/segments/sports", 200),
+        ("GET", "/v1/segments/{segment}", "/v1/segments/%20", 400),
+        ("PUT", "/v1/segments/{segment}", "/v1/segments/sports", 415),
+        (
+            "DELETE",
+            "/v1/segments/{segment}/users/{user_id}",
+            "/v1/segments/sports/users/1",
+            200,
+        ),
+        (
+            "DELETE",
+            "/v1/segments/{segment}/users/{user_id}",
+            "/v1/segments/sports/users/%00",
+            400,
+        ),
+        ("DELETE", "/v1/segments/{segment}", "/v1/segments/a", 200),
+        ("DELETE", "/v1/segments/{segment}", "/v1/segments/%20", 400),
         ("GET", "/v1/events", "/v1/events?segment=%20", 400),
         ("GET", "/v1/users/{user_id}", "/v1/users/u1", 200),
         ("GET", "/v1/users/{user_id}", "/v1/users/%00", 400),

@@ -34,7 +34,7 @@ pub use clock::{Clock, ManualClock, SteadyClock};
 pub use collisions::hidden_at_most;
 pub use count::{Count, Membership, SetCount, TrendPoint};
 pub use coverage::{Coverage, Covered};
-pub use erasure::Erasure;
+pub use erasure::{Erasure, ErasureScope};
 pub use expression::{Expression, InvalidExpression};
 pub use fingerprint_key::FingerprintKey;
 pub use floor::Floor;
@@ -49,4 +49,4 @@ pub use time_frame::{
     InvalidInstant, InvalidTimeFrame, InvalidWindow, Resolution, Slot, TimeFrame,
 };
 pub use user_id::{InvalidUserId, UserId};
-pub use window::Window;
+pub use window::{OwnWindows, Window};

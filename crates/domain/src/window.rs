@@ -1,10 +1,15 @@
 //! The window of a count.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Resolution, Slot};
+use super::{Resolution, Segment, Slot};
+
+/// The windows of the segments that have one of their own. Cloning is cheap.
+pub type OwnWindows = Arc<HashMap<Segment, Window>>;
 
 /// A whole number of slots, at least one and at most the configured window.
 ///

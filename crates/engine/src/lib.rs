@@ -5,6 +5,7 @@
 mod clock_watch;
 pub mod counts;
 pub mod coverage;
+mod erasing;
 pub mod events;
 pub mod headcount;
 pub mod ingest;
@@ -16,9 +17,12 @@ mod options;
 pub mod readiness;
 pub mod refresher;
 pub mod rounds;
+pub mod segments;
 mod sweeper;
+mod time_steps;
 
 pub use ::live::writer::OwedLog;
 pub use headcount::Headcount;
 pub use live_process::{At, Comparison, LiveProcess};
 pub use options::{Backends, EngineOptions, LiveParts, Opened, SpoolSettings};
+pub use time_steps::FlowSteps;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::counts::FlowSteps;
+use crate::time_steps::FlowSteps;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::{Count, Expression, Floor, Flow, Membership, Segment, SetCount, UserId, Window};
 

@@ -150,6 +150,26 @@ impl PairStore for ObservedStore {
         self.observe("forget", self.inner.forget(user, as_of)).await
     }
 
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.observe("forget_in", self.inner.forget_in(segment, user, as_of))
+            .await
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        windows: &[Window],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let dropped = self.inner.drop_segment(segment, windows, as_of);
+        self.observe("drop_segment", dropped).await
+    }
+
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         self.observe("note_erasure", self.inner.note_erasure(erasure))
             .await

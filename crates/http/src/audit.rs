@@ -1,4 +1,4 @@
-//! The audit trail: one log line, with level info and target `audit`, for each request that erases, refreshes, archives or
+//! The audit trail: one log line, with level info and target `audit`, for each request that erases, refreshes, archives, changes settings or
 //! states since when counts are complete, and for each request that is refused because of its token or origin. A line has the caller, the action, the address and
 //! the outcome. It never has a token, and of a user only a hash.
 
@@ -64,13 +64,7 @@ impl AuditTrail {
     pub(super) fn about(&self, route: &Resource, method: &str, uri: &Uri) -> Option<String> {
         match action(route, method)? {
             Audited::Erase => {
-                let part = uri.path().rsplit('/').next()?;
-                let query = Query::parse(uri.query().unwrap_or_default());
-                let user = path::user(part, &query).ok()?;
-                let app = self.app.as_ref()?;
-                let stored = app.ingest().identity().of(user);
-                let mut hash = Digest::of(stored.as_str().as_bytes()).to_string();
-                hash.truncate(HASH_DIGITS);
+                let hash = self.user_hash(uri)?;
                 Some(format!("user {hash}"))
             }
             Audited::Refresh => {
@@ -83,8 +77,28 @@ impl AuditTrail {
                     None => "all segments".to_owned(),
                 })
             }
+            Audited::SetSegment | Audited::DeleteSegment => {
+                let segment = segment_of(uri)?;
+                Some(format!("segment {segment}"))
+            }
+            Audited::EraseFromSegment => {
+                let (segment, hash) = (segment_of(uri)?, self.user_hash(uri)?);
+                Some(format!("segment {segment} user {hash}"))
+            }
             Audited::Archive | Audited::Coverage => None,
         }
+    }
+
+    /// A hash of the user in the last part of a path.
+    fn user_hash(&self, uri: &Uri) -> Option<String> {
+        let part = uri.path().rsplit('/').next()?;
+        let query = Query::parse(uri.query().unwrap_or_default());
+        let user = path::user(part, &query).ok()?;
+        let app = self.app.as_ref()?;
+        let stored = app.ingest().identity().of(user);
+        let mut hash = Digest::of(stored.as_str().as_bytes()).to_string();
+        hash.truncate(HASH_DIGITS);
+        Some(hash)
     }
 
     /// Writes the line of a request with its response, if the request is recorded.
@@ -133,6 +147,14 @@ impl AuditTrail {
             "refused"
         );
     }
+}
+
+/// The segment in the path of a request, quoted.
+fn segment_of(uri: &Uri) -> Option<String> {
+    let part = uri.path().split('/').nth(3)?;
+    let query = Query::parse(uri.query().unwrap_or_default());
+    let segment = path::segment(part, &query).ok()?;
+    Some(format!("{:?}", segment.as_str()))
 }
 
 /// The `action` of a request that is recorded.

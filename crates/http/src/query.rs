@@ -94,23 +94,25 @@ impl Query {
         Ok(configured.max(Floor::of(asked)))
     }
 
-    /// The window of counts of segments: with a floor, one of those that are known in advance.
-    pub(super) fn window_of_counts(&self, app: &Headcount) -> Result<Window, Problem> {
-        let window = self.window(app.frame())?;
-        let Some(windows) = app.counts().windows() else {
-            return Ok(window);
-        };
-        if windows.contains(&window) {
-            return Ok(window);
+    /// The window of a count of `segment`; by default its own. With a floor it is one of those that are known in advance.
+    pub(super) fn window_of_count(
+        &self,
+        app: &Headcount,
+        segment: &Segment,
+    ) -> Result<Window, Problem> {
+        let own = app.counts().window_of(segment);
+        let given = self.given_window(app.frame())?;
+        match given.filter(|given| *given != own) {
+            Some(given) => is_known(app, given),
+            None => Ok(own),
         }
-        let known = windows
-            .iter()
-            .map(|window| format!("{} s", window.seconds()));
-        let known = known.collect::<Vec<_>>().join(", ");
-        let detail = format!(
-            "with min_users, counts are over {known} (setting refresh_windows): two windows may differ by fewer users"
-        );
-        Err(Problem::bad_request("invalid_window", detail))
+    }
+
+    /// The window of counts of many segments, if the query has one. With a floor it is one of those that are known in
+    /// advance.
+    pub(super) fn window_of_counts(&self, app: &Headcount) -> Result<Option<Window>, Problem> {
+        let given = self.given_window(app.frame())?;
+        given.map(|given| is_known(app, given)).transpose()
     }
 
     /// The window of a question about sets of users: with a floor, only the configured one.
@@ -237,20 +239,43 @@ impl Query {
 
     /// The window of a count; by default the configured window.
     pub(super) fn window(&self, frame: &TimeFrame) -> Result<Window, Problem> {
+        let given = self.given_window(frame)?;
+        Ok(given.unwrap_or_else(|| frame.full_window()))
+    }
+
+    /// The window of a count, if the query has one.
+    pub(super) fn given_window(&self, frame: &TimeFrame) -> Result<Option<Window>, Problem> {
         let Some(text) = self.text("window")? else {
-            return Ok(frame.full_window());
+            return Ok(None);
         };
         let invalid = |detail: String| Problem::bad_request("invalid_window", detail);
         let length = duration(text)
             .ok_or_else(|| invalid("window must be a duration like 7d or 90m".into()))?;
-        frame
-            .window(length)
-            .map_err(|error| invalid(error.to_string()))
+        let window = frame.window(length);
+        window.map(Some).map_err(|error| invalid(error.to_string()))
     }
 }
 
+/// Refuses a window that a floor does not allow.
+fn is_known(app: &Headcount, window: Window) -> Result<Window, Problem> {
+    let Some(windows) = app.counts().windows() else {
+        return Ok(window);
+    };
+    if windows.contains(&window) {
+        return Ok(window);
+    }
+    let known = windows
+        .iter()
+        .map(|window| format!("{} s", window.seconds()));
+    let known = known.collect::<Vec<_>>().join(", ");
+    let detail = format!(
+        "with min_users, counts are over {known} (setting refresh_windows): two windows may differ by fewer users"
+    );
+    Err(Problem::bad_request("invalid_window", detail))
+}
+
 /// Parses a duration such as `1d 6h`. A bare number is in seconds, as in `window_seconds`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok().map(Duration::from_secs);
     }
@@ -286,6 +311,7 @@ mod tests {
             assert_eq!(seconds(text).unwrap(), expected);
         }
         assert_eq!(of(&[]).window(&frame()).unwrap(), frame().full_window());
+        assert_eq!(of(&[]).given_window(&frame()).unwrap(), None);
         for bad in [
             "",
             "0",

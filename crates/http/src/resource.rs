@@ -77,6 +77,9 @@ pub(super) enum Audited {
     Refresh,
     Archive,
     Coverage,
+    SetSegment,
+    DeleteSegment,
+    EraseFromSegment,
 }
 
 impl Audited {
@@ -87,6 +90,9 @@ impl Audited {
             Self::Refresh => "refresh",
             Self::Archive => "archive",
             Self::Coverage => "coverage",
+            Self::SetSegment => "set_segment",
+            Self::DeleteSegment => "delete_segment",
+            Self::EraseFromSegment => "erase_from_segment",
         }
     }
 }

@@ -192,11 +192,27 @@ impl Index {
         erased.len() as u64
     }
 
-    /// Removes every user of a segment. They count as having left.
-    pub fn reset(&self, segment: &str) {
-        if let Some(shared) = self.find(segment) {
-            shared.with(&self.head, Members::clear);
-        }
+    /// Erases a user from one segment. Returns whether the segment had the user in the full window.
+    pub fn erase_in(&self, segment: &str, fingerprint: Fingerprint, as_of: Slot) -> bool {
+        self.advance(as_of);
+        let Some(shared) = self.find(segment) else {
+            return false;
+        };
+        let erase = |members: &mut Members| members.erase(fingerprint);
+        shared.with(&self.head, erase).is_some_and(|erased| erased)
+    }
+
+    /// Removes every user of a segment. They count as having left. Returns the number of its users in the full window.
+    pub fn reset(&self, segment: &str) -> u64 {
+        let Some(shared) = self.find(segment) else {
+            return 0;
+        };
+        let empty = |members: &mut Members| {
+            let users = members.live();
+            members.clear();
+            users
+        };
+        shared.with(&self.head, empty).unwrap_or(0)
     }
 
     /// Returns the current statistics.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::publisher::{Publisher, PublisherParts, Role};
 use crate::replica::Replica;
-use crate::testing::{Bench, SEGMENTS, frozen, pause};
+use crate::testing::{Bench, Erasing, SEGMENTS, frozen, pause};
 use crate::view::View;
 use crate::writer::{Delivery, FeedWriter};
 use domain::feed::{Append, ChangeFeed, WriterId};
@@ -17,6 +17,7 @@ use domain::published::PublishedCounts;
 use domain::store::conformance::frame;
 use domain::{Clock, Segment, Timestamp, UserId, Window};
 use supervisor::Supervisor;
+use tokio::sync::watch;
 
 const USERS: u64 = 60;
 
@@ -91,6 +92,7 @@ impl Process {
             replica: Arc::clone(&replica),
             published: Arc::clone(&bench.published) as Arc<dyn PublishedCounts>,
             windows: vec![full(), frame(60).window(Duration::from_mins(7)).unwrap()],
+            own_windows: watch::Sender::default().subscribe(),
             address: directory.clone(),
         };
         Self {
@@ -170,15 +172,16 @@ impl Site {
         }
     }
 
-    async fn erase(&mut self, service: usize, user: u64) {
-        for sent in self.sent.iter_mut().filter(|sent| sent.user == user) {
+    async fn erase(&mut self, service: usize, erasing: Erasing) {
+        let is_erased = |sent: &&mut Sent| erasing.removes(sent.segment, sent.user);
+        for sent in self.sent.iter_mut().filter(is_erased) {
             sent.may_be_erased = true;
         }
         self.services[service].has_erased = true;
         let writer = &self.services[service].writer;
-        self.bench.erase_with(writer, user).await;
+        self.bench.erase_from(writer, erasing).await;
         let now = self.now().await;
-        for sent in self.sent.iter_mut().filter(|sent| sent.user == user) {
+        for sent in self.sent.iter_mut().filter(is_erased) {
             sent.erased = sent.erased.or(now);
         }
     }
@@ -288,14 +291,16 @@ impl Site {
             .map(|_| random.u64(0..USERS))
             .collect();
         let first = users[0];
-        let kind = random.u32(0..30);
+        let kind = random.u32(0..32);
         self.trace(format!("{kind} {service} {users:?} {segment}"));
         match kind {
             0..12 => {
                 self.write(service, &users, segment, random.u64(0..50))
                     .await
             }
-            12..14 => self.erase(service, first).await,
+            12..14 => self.erase(service, Erasing::User(first)).await,
+            30 => self.erase(service, Erasing::Segment(segment)).await,
+            31 => self.erase(service, Erasing::Pair(segment, first)).await,
             14 => {
                 self.may_resend = true;
                 let end = self.bench.feed.end().await.map_or(0, |end| end.number);

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::replica::Replica;
 use domain::published::{BoardError, Fence, PublishError, PublishedCounts, Tick, UsersPerWindow};
-use domain::{Segment, Slot, Timestamp, Window};
+use domain::{OwnWindows, Segment, Slot, Timestamp, Window};
 use supervisor::Supervisor;
 
 /// The interval of ticks.
@@ -33,8 +34,10 @@ pub struct PublisherParts {
     pub replica: Arc<Replica>,
     /// Where they are published.
     pub published: Arc<dyn PublishedCounts>,
-    /// The windows that are published.
+    /// The windows that are published of every segment.
     pub windows: Vec<Window>,
+    /// The segments that are also published over a window of their own.
+    pub own_windows: watch::Receiver<OwnWindows>,
     /// Where this process answers other questions; empty if it does not.
     pub address: String,
 }
@@ -110,6 +113,7 @@ struct Work {
 struct Former {
     as_of: Timestamp,
     version: (u64, Slot),
+    own_windows: OwnWindows,
     complete: bool,
     users: HashMap<Segment, UsersPerWindow>,
 }
@@ -201,17 +205,23 @@ impl Work {
     fn tick(&mut self, as_of: Timestamp) -> Option<(Tick, Former)> {
         let replica = &self.parts.replica;
         let version = replica.version(as_of);
+        let own_windows = OwnWindows::clone(&self.parts.own_windows.borrow());
         let former = self.former.take();
         let replaces_all = former.is_none();
         let (as_of, changed, next) = match former {
             // What arrives now is not complete.
             Some(former) if replica.is_held() => (former.as_of, Vec::new(), former),
-            Some(former) if former.version == version => (as_of, Vec::new(), former),
+            Some(former)
+                if former.version == version && Arc::ptr_eq(&former.own_windows, &own_windows) =>
+            {
+                (as_of, Vec::new(), former)
+            }
             former => {
-                let counts = replica.counts(&self.parts.windows)?;
+                let counts = replica.counts_with(&self.parts.windows, &own_windows)?;
                 let next = Former {
                     as_of: counts.as_of,
                     version,
+                    own_windows,
                     complete: counts.complete,
                     users: counts.users,
                 };

@@ -16,10 +16,29 @@ use domain::{
     UserId, Window,
 };
 use index::Fingerprint;
+use state::Subject;
 use supervisor::Supervisor;
 use wal::testing::MemDisk;
 
 pub(crate) const SEGMENTS: [&str; 3] = ["news", "sports", "weather"];
+
+/// What an erasure removes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Erasing {
+    User(u64),
+    Segment(&'static str),
+    Pair(&'static str, u64),
+}
+
+impl Erasing {
+    pub(crate) fn removes(self, segment: &str, user: u64) -> bool {
+        match self {
+            Self::User(erased) => erased == user,
+            Self::Segment(erased) => erased == segment,
+            Self::Pair(of, erased) => (of, erased) == (segment, user),
+        }
+    }
+}
 
 pub(crate) struct Bench {
     pub(crate) feed: Arc<ModelFeed>,
@@ -142,10 +161,36 @@ impl Bench {
     }
 
     pub(crate) async fn erase_with(&self, writer: &FeedWriter, user: u64) {
-        let user = UserId::new(format!("u{user}")).unwrap();
+        self.erase_from(writer, Erasing::User(user)).await;
+    }
+
+    /// The record of an erasure at `at`, which the store has done.
+    pub(crate) async fn erased(&self, erasing: Erasing, at: Timestamp) -> Vec<u8> {
+        let user = |number: u64| UserId::new(format!("u{number}")).unwrap();
+        let fingerprint = |number| Fingerprint::of(&user(number), self.key);
+        let segment = |name| Segment::new(name).unwrap();
+        let subject = match erasing {
+            Erasing::User(number) => {
+                self.store.forget(&user(number), at).await.unwrap();
+                Subject::User(fingerprint(number))
+            }
+            Erasing::Segment(name) => {
+                let segment = segment(name);
+                self.store.drop_segment(&segment, &[], at).await.unwrap();
+                Subject::Segment(segment)
+            }
+            Erasing::Pair(name, number) => {
+                let (segment, user) = (segment(name), user(number));
+                self.store.forget_in(&segment, &user, at).await.unwrap();
+                Subject::Pair(segment, fingerprint(number))
+            }
+        };
+        state::erased(&subject, at)
+    }
+
+    pub(crate) async fn erase_from(&self, writer: &FeedWriter, erasing: Erasing) {
         let at = self.clock.now();
-        self.store.forget(&user, at).await.unwrap();
-        let record = state::erased(Fingerprint::of(&user, self.key), at);
+        let record = self.erased(erasing, at).await;
         while frozen(writer.append_now(record.clone())).await.is_err() {
             pause().await;
         }

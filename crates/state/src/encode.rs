@@ -1,5 +1,6 @@
 //! Encodes a batch as records of the log.
 
+use super::Subject;
 use super::record::{self, PAIRS, RECEIVED, STORED, length, push_segment};
 use domain::{Batch, FingerprintKey, Slot, Timestamp};
 use index::{Entry, Fingerprint};
@@ -110,13 +111,13 @@ pub fn no_later_than(record: &[u8], latest: Slot) -> Result<Option<(Vec<u8>, Slo
     Ok(Some((out, base)))
 }
 
-/// The pairs of one user in a record of pairs that were received after `after`, in unix milliseconds, as a record; `None` if
+/// The pairs of `subject` in a record of pairs that were received after `after`, in unix milliseconds, as a record; `None` if
 /// there are none.
 ///
 /// # Errors
 ///
 /// The bytes are no such record.
-pub fn of_user(record: &[u8], user: Fingerprint, after: i64) -> Result<Option<Vec<u8>>, String> {
+pub fn pairs_of(record: &[u8], subject: &Subject, after: i64) -> Result<Option<Vec<u8>>, String> {
     let mut fields = Fields::of(record);
     if fields.u8()? != RECEIVED || fields.i64()? <= after {
         return Ok(None);
@@ -126,7 +127,7 @@ pub fn of_user(record: &[u8], user: Fingerprint, after: i64) -> Result<Option<Ve
     for _ in 0..fields.u32()? {
         let segment = record::segment(&mut fields)?;
         record::entries(&mut fields, &mut entries)?;
-        entries.retain(|entry| entry.fingerprint() == user);
+        entries.retain(|entry| subject.has(&segment, entry.fingerprint()));
         if entries.is_empty() {
             continue;
         }
@@ -192,7 +193,7 @@ fn in_reach(slot: Slot, base: Slot) -> Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{BatchBuilder, UserId};
+    use domain::{BatchBuilder, Segment, UserId};
 
     #[test]
     fn the_pairs_of_one_user_are_found_in_a_record() {
@@ -205,7 +206,8 @@ mod tests {
         }
         let at = Timestamp::from_millisecond(5_000).unwrap();
         let record = &received(&batch.finish(), key, at)[0];
-        let found = |n: u32, after: i64| of_user(record, Fingerprint::of(&user(n), key), after);
+        let subject = |n: u32| Subject::User(Fingerprint::of(&user(n), key));
+        let found = |n: u32, after: i64| pairs_of(record, &subject(n), after);
 
         let mut alone = BatchBuilder::default();
         alone.push_pair(&user(2), "a", Slot::new(91)).unwrap();
@@ -226,15 +228,27 @@ mod tests {
         assert_eq!(found(2, 5_000), Ok(None), "it was not received later");
         assert_eq!(found(4, 0), Ok(None), "an unknown user");
         assert_eq!(
-            of_user(
-                &crate::erased(Fingerprint::of(&user(2), key), at),
-                Fingerprint::of(&user(2), key),
-                0
-            ),
+            pairs_of(&crate::erased(&subject(2), at), &subject(2), 0),
             Ok(None)
         );
         let cut = &record[..record.len() - 3];
-        assert!(of_user(cut, Fingerprint::of(&user(2), key), 0).is_err());
+        assert!(pairs_of(cut, &subject(2), 0).is_err());
+
+        let only = |segment: &str, users: &[(u32, u64)]| {
+            let mut pairs = BatchBuilder::default();
+            for (n, slot) in users {
+                let slot = Slot::new(*slot);
+                pairs.push_pair(&user(*n), segment, slot).unwrap();
+            }
+            state(&received(&pairs.finish(), key, at)[0])
+        };
+        let a = Segment::new("a").unwrap();
+        let of_segment = pairs_of(record, &Subject::Segment(a.clone()), 0);
+        let expected = only("a", &[(1, 90), (2, 91)]);
+        assert_eq!(state(&of_segment.unwrap().unwrap()), expected);
+        let pair = Subject::Pair(a, Fingerprint::of(&user(2), key));
+        let of_pair = pairs_of(record, &pair, 0).unwrap().unwrap();
+        assert_eq!(state(&of_pair), only("a", &[(2, 91)]));
     }
 
     use domain::store::conformance::frame;

@@ -8,13 +8,14 @@ use domain::Segment;
 use domain::feed::{Cursor, FeedId, Token};
 use index::Fingerprint;
 
+use super::Subject;
 use super::record::{length, push_segment, segment};
 use wal::Fields;
 
 /// How long an erasure is remembered, in milliseconds: longer than any pair that was received before it can be on its way.
 const KEEP_ERASURES: i64 = 48 * 3_600 * 1_000;
-/// Erasures from which the old ones are looked for.
-const MANY_ERASURES: usize = 1_000;
+/// Erasures after which old ones are looked for.
+const MANY_ERASURES: u64 = 1_000;
 
 /// A position in a feed, and the server that the entries before it came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +39,40 @@ pub struct Following {
     pub reset: HashSet<Segment>,
     /// How often a segment was reset since the start.
     pub resets: u64,
-    erasures: HashMap<Fingerprint, Erased>,
+    users: HashMap<Fingerprint, Erased>,
+    segments: HashMap<Segment, ErasedIn>,
     /// The number of erasures that were noted ever.
     noted: u64,
 }
 
-/// The last erasure of a user.
+/// The last erasures in one segment.
+#[derive(Debug, Default)]
+struct ErasedIn {
+    /// That of all its users.
+    all: Option<Erased>,
+    users: HashMap<Fingerprint, Erased>,
+}
+
+/// The erasures that may concern the pairs of a segment.
+pub(super) struct ErasuresIn<'a> {
+    users: &'a HashMap<Fingerprint, Erased>,
+    segment: Option<&'a ErasedIn>,
+}
+
+impl ErasuresIn<'_> {
+    /// Whether one of the erasures of a pair is as wanted.
+    pub(super) fn any(&self, user: Fingerprint, is_wanted: impl Fn(&Erased) -> bool) -> bool {
+        let segment = self.segment;
+        let of_pair = segment.and_then(|erased| erased.users.get(&user));
+        let of_segment = segment.and_then(|erased| erased.all.as_ref());
+        let mut all = [self.users.get(&user), of_segment, of_pair]
+            .into_iter()
+            .flatten();
+        all.any(is_wanted)
+    }
+}
+
+/// The last erasure of a subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Erased {
     /// In unix milliseconds.
@@ -64,11 +93,20 @@ impl Following {
         self.is_complete && self.reset.is_empty()
     }
 
-    /// Whether an erasure of the user at `at` or later is known.
-    pub fn knows_erasure(&self, fingerprint: Fingerprint, at: i64) -> bool {
-        self.erasures
-            .get(&fingerprint)
-            .is_some_and(|erased| erased.at >= at)
+    /// Whether an erasure of the subject at `at` or later is known.
+    pub fn knows_erasure(&self, subject: &Subject, at: i64) -> bool {
+        let erased = match subject {
+            Subject::User(user) => self.users.get(user),
+            Subject::Segment(segment) => self
+                .segments
+                .get(segment)
+                .and_then(|erased| erased.all.as_ref()),
+            Subject::Pair(segment, user) => self
+                .segments
+                .get(segment)
+                .and_then(|erased| erased.users.get(user)),
+        };
+        erased.is_some_and(|erased| erased.at >= at)
     }
 
     /// The number of erasures that were noted ever. The store erases a user first, so a read that begins now returns no pairs of
@@ -77,43 +115,74 @@ impl Following {
         self.noted
     }
 
-    /// Whether the user was erased after `number` erasures had been noted.
-    pub(super) fn is_erased_since(&self, fingerprint: Fingerprint, number: u64) -> bool {
-        self.erasures
-            .get(&fingerprint)
-            .is_some_and(|erased| erased.number > number)
+    /// The erasures that may concern pairs of `segment`; `None` if there are none.
+    pub(super) fn erasures_in(&self, segment: &Segment) -> Option<ErasuresIn<'_>> {
+        let erasures = ErasuresIn {
+            users: &self.users,
+            segment: self.segments.get(segment),
+        };
+        (!self.users.is_empty() || erasures.segment.is_some()).then_some(erasures)
     }
 
-    pub(super) fn has_erasures(&self) -> bool {
-        !self.erasures.is_empty()
-    }
-
-    pub(super) fn note_erasure(&mut self, fingerprint: Fingerprint, at: i64) {
+    pub(super) fn note_erasure(&mut self, subject: Subject, at: i64) {
         // Replay repeats erasures.
-        if self.knows_erasure(fingerprint, at) {
+        if self.knows_erasure(&subject, at) {
             return;
         }
         self.noted += 1;
         let number = self.noted;
-        self.erasures.insert(fingerprint, Erased { at, number });
+        self.restore_erasure(subject, Erased { at, number });
         // Relative to erasures and not to a clock, so that replay leads to the same state.
-        if self.erasures.len().is_multiple_of(MANY_ERASURES) {
-            let newest = self.erasures.values().map(|it| it.at).max().unwrap_or(at);
-            self.erasures
-                .retain(|_, it| newest.saturating_sub(it.at) <= KEEP_ERASURES);
+        if number.is_multiple_of(MANY_ERASURES) {
+            self.drop_old_erasures(at);
         }
     }
 
-    /// The erasures, as they are written to a snapshot.
+    fn drop_old_erasures(&mut self, at: i64) {
+        let newest = self.users.values().map(|it| it.at).max().unwrap_or(at);
+        let is_kept = |it: &Erased| newest.max(at).saturating_sub(it.at) <= KEEP_ERASURES;
+        self.users.retain(|_, it| is_kept(it));
+        self.segments.retain(|_, erased| {
+            erased.all = erased.all.filter(is_kept);
+            erased.users.retain(|_, it| is_kept(it));
+            erased.all.is_some() || !erased.users.is_empty()
+        });
+    }
+
+    /// The erasures of users, as they are written to a snapshot.
     pub(super) fn erasures(&self) -> Vec<(Fingerprint, Erased)> {
-        let mut erasures: Vec<_> = self.erasures.iter().map(|(f, it)| (*f, *it)).collect();
+        let mut erasures: Vec<_> = self.users.iter().map(|(f, it)| (*f, *it)).collect();
+        erasures.sort_unstable();
+        erasures
+    }
+
+    /// The erasures in segments, as they are written to a snapshot: of a whole segment without a user.
+    pub(super) fn erasures_in_segments(&self) -> Vec<(Segment, Option<Fingerprint>, Erased)> {
+        let of_segment = |(segment, erased): (&Segment, &ErasedIn)| {
+            let all = erased.all.map(|it| (segment.clone(), None, it));
+            let users = erased.users.iter();
+            let users = users.map(|(user, it)| (segment.clone(), Some(*user), *it));
+            all.into_iter().chain(users).collect::<Vec<_>>()
+        };
+        let mut erasures: Vec<_> = self.segments.iter().flat_map(of_segment).collect();
         erasures.sort_unstable();
         erasures
     }
 
     /// Restores an erasure of a snapshot.
-    pub(super) fn restore_erasure(&mut self, fingerprint: Fingerprint, erased: Erased) {
-        self.erasures.insert(fingerprint, erased);
+    pub(super) fn restore_erasure(&mut self, subject: Subject, erased: Erased) {
+        match subject {
+            Subject::User(user) => {
+                self.users.insert(user, erased);
+            }
+            Subject::Segment(segment) => {
+                self.segments.entry(segment).or_default().all = Some(erased);
+            }
+            Subject::Pair(segment, user) => {
+                let of_segment = self.segments.entry(segment).or_default();
+                of_segment.users.insert(user, erased);
+            }
+        }
     }
 
     /// Restores the number of erasures that were noted.

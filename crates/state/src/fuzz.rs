@@ -48,6 +48,10 @@ enum Record {
     Ahead(u16),
     Counting(u64, u32),
     Mark,
+    Drop(u8),
+    ForgetIn(u8, u64),
+    Dropped(u8, i64),
+    ErasedIn(u8, u64, i64),
 }
 
 impl Record {
@@ -113,6 +117,30 @@ impl Record {
                 let mut out = vec![record::RECEIVED];
                 out.extend_from_slice(&at.to_le_bytes());
                 out.extend_from_slice(&pairs(present, groups)[1..]);
+                out
+            }
+            Self::Drop(number) => {
+                let mut out = vec![record::DROP];
+                name(&mut out, *number);
+                out
+            }
+            Self::ForgetIn(number, user) => {
+                let mut out = vec![record::FORGET_IN];
+                out.extend_from_slice(&Fingerprint::from_number(*user).number().to_le_bytes());
+                name(&mut out, *number);
+                out
+            }
+            Self::Dropped(number, at) => {
+                let mut out = vec![record::DROPPED];
+                name(&mut out, *number);
+                out.extend_from_slice(&at.to_le_bytes());
+                out
+            }
+            Self::ErasedIn(number, user, at) => {
+                let mut out = vec![record::ERASED_IN];
+                name(&mut out, *number);
+                out.extend_from_slice(&Fingerprint::from_number(*user).number().to_le_bytes());
+                out.extend_from_slice(&at.to_le_bytes());
                 out
             }
             Self::Property(number, value) => {
@@ -205,7 +233,12 @@ fn records() {
             let following = |state: &State| {
                 let following = state.following.lock();
                 let read = (following.covered.clone(), following.reset.clone());
-                let erasures = (following.noted_erasures(), following.erasures());
+                let in_segments = following.erasures_in_segments();
+                let erasures = (
+                    following.noted_erasures(),
+                    following.erasures(),
+                    in_segments,
+                );
                 (following.position, following.is_complete, read, erasures)
             };
             assert_eq!(following(&loaded), following(&state));

@@ -20,16 +20,18 @@ mod record;
 mod snapshot;
 mod snapshotter;
 mod state;
+mod subject;
 mod trends;
 
 pub use durable::{DurableOptions, DurableState};
-pub use encode::{check_received, no_later_than, of_user, received, records, stored};
+pub use encode::{check_received, no_later_than, pairs_of, received, records, stored};
 pub use following::{Following, Reached};
 pub use questions::Questions;
 pub use record::{
-    batch, covered, differing, differing_segment, erased, erasure, forget, join, position,
-    property, reset, split, trend,
+    batch, covered, differing, differing_segment, drop_segment, erased, erasure, forget, forget_in,
+    join, position, property, reset, split, trend,
 };
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};
 pub use state::State;
+pub use subject::Subject;
 pub use trends::{Point, Trends};

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use super::Subject;
 use super::blocks::{BlockReader, damaged};
 use super::flows::{self, MarkedFlows};
 use super::following;
 use super::record;
 use super::snapshot::{
-    COVERED, END, ENTRIES, ERASURES, FLOW, MARK, POSITION, PROPERTY, RESET, START, Snapshot, TREND,
-    VERSION, name,
+    COVERED, END, ENTRIES, ERASED_IN, ERASURES, FLOW, MARK, POSITION, PROPERTY, RESET, START,
+    Snapshot, TREND, VERSION, name,
 };
 use super::state::State;
 use super::trends::Point;
@@ -92,8 +93,24 @@ impl Loader<'_> {
                         at: fields.i64()?,
                         number: fields.u64()?,
                     };
-                    following.restore_erasure(fingerprint, erased);
+                    following.restore_erasure(Subject::User(fingerprint), erased);
                 }
+            }
+            ERASED_IN => {
+                let mut following = self.state.following.lock();
+                following.restore_noted(fields.u64()?);
+                let segment = record::segment(&mut fields)?;
+                let has_user = fields.u8()? != 0;
+                let user = Fingerprint::from_number(fields.u64()?);
+                let erased = following::Erased {
+                    at: fields.i64()?,
+                    number: fields.u64()?,
+                };
+                let subject = match has_user {
+                    true => Subject::Pair(segment, user),
+                    false => Subject::Segment(segment),
+                };
+                following.restore_erasure(subject, erased);
             }
             COVERED => following::covered(&mut fields, &mut self.state.following.lock())?,
             RESET => {

@@ -8,6 +8,8 @@
 //! - head: `13 u8 | slot u64`, the head of the index when the next record was appended
 //! - counting: `14 u8 | since slot u64 | window slots u32`, who enters and leaves is counted since that slot
 //! - mark: `15 u8`, a snapshot has these counters as of here
+//! - drop: `16 u8 | segment`, removes the users and the trends of a segment
+//! - forget in: `17 u8 | fingerprint u64 | segment`
 //! - property: `12 u8 | name length u16, name | is set u8 | value length u32, value`
 //!
 //! Those of a replica:
@@ -15,7 +17,8 @@
 //!   not applied
 //! - stored: `10 u8 | erasures u64`, then as pairs from the base on: pairs from the store, read when this number of erasures was
 //!   known; pairs of users with a later one are not applied
-//! - erased: `5 u8 | fingerprint u64 | at unix milliseconds i64`
+//! - erased: `5 u8 | fingerprint u64 | at unix milliseconds i64`; of a segment, `18 u8 | segment | at i64`; of a user in a segment,
+//!   `19 u8 | segment | fingerprint u64 | at i64`
 //! - position: `6 u8 | feed u64 | number u64 | token u64 | server u64`
 //! - covered: `7 u8 | complete u8 | segments u32 | segment*`, segments that were read from the store
 //! - reset: `9 u8 | segment`, removes the users of a segment, which is then read from the store again
@@ -23,6 +26,7 @@
 //! In a feed only:
 //! - differing: `11 u8 | segment`, a replica found that the segment differs from the store
 
+use super::Subject;
 use super::following::{self, Reached};
 use domain::{Segment, Slot, Timestamp, TrendPoint};
 use index::{Entry, Fingerprint};
@@ -43,6 +47,10 @@ pub(super) const PROPERTY: u8 = 12;
 pub(super) const HEAD: u8 = 13;
 pub(super) const COUNTING: u8 = 14;
 pub(super) const MARK: u8 = 15;
+pub(super) const DROP: u8 = 16;
+pub(super) const FORGET_IN: u8 = 17;
+pub(super) const DROPPED: u8 = 18;
+pub(super) const ERASED_IN: u8 = 19;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -96,27 +104,71 @@ pub(super) fn property_of(fields: &mut Fields<'_>) -> Result<(String, Option<Str
     Ok((name, is_set.then_some(value)))
 }
 
-/// The record that erases a user, and every pair of the user that was received until `at`.
-pub fn erased(fingerprint: Fingerprint, at: Timestamp) -> Vec<u8> {
-    let mut out = vec![ERASED];
+/// The record that erases a user from one segment.
+pub fn forget_in(segment: &Segment, fingerprint: Fingerprint) -> Vec<u8> {
+    let mut out = vec![FORGET_IN];
     out.extend_from_slice(&fingerprint.number().to_le_bytes());
+    push_segment(&mut out, segment);
+    out
+}
+
+/// The record that removes the users and the trends of a segment.
+pub fn drop_segment(segment: &Segment) -> Vec<u8> {
+    let mut out = vec![DROP];
+    push_segment(&mut out, segment);
+    out
+}
+
+/// The record that erases every pair of `subject` that was received until `at`.
+pub fn erased(subject: &Subject, at: Timestamp) -> Vec<u8> {
+    let mut out = match subject {
+        Subject::User(_) => vec![ERASED],
+        Subject::Segment(_) => vec![DROPPED],
+        Subject::Pair(..) => vec![ERASED_IN],
+    };
+    push_subject(&mut out, subject);
     out.extend_from_slice(&at.as_millisecond().to_le_bytes());
     out
 }
 
-/// The user and the instant of a record that [`erased`] made, in unix milliseconds; `None` for another record.
+/// What a record that [`erased`] made removes, and its instant in unix milliseconds; `None` for another record.
 ///
 /// # Errors
 ///
 /// The bytes are no record.
-pub fn erasure(record: &[u8]) -> Result<Option<(Fingerprint, i64)>, String> {
+pub fn erasure(record: &[u8]) -> Result<Option<(Subject, i64)>, String> {
     let mut fields = Fields::of(record);
-    if fields.u8()? != ERASED {
+    let Some(subject) = subject(fields.u8()?, &mut fields)? else {
         return Ok(None);
-    }
-    let erased = (Fingerprint::from_number(fields.u64()?), fields.i64()?);
+    };
+    let at = fields.i64()?;
     fields.end()?;
-    Ok(Some(erased))
+    Ok(Some((subject, at)))
+}
+
+fn push_subject(out: &mut Vec<u8>, subject: &Subject) {
+    let (segment, user) = match subject {
+        Subject::User(user) => (None, Some(user)),
+        Subject::Segment(segment) => (Some(segment), None),
+        Subject::Pair(segment, user) => (Some(segment), Some(user)),
+    };
+    if let Some(segment) = segment {
+        push_segment(out, segment);
+    }
+    if let Some(user) = user {
+        out.extend_from_slice(&user.number().to_le_bytes());
+    }
+}
+
+/// Reads the subject of an erasure record of this kind; `None` for a record of another kind.
+pub(super) fn subject(kind: u8, fields: &mut Fields<'_>) -> Result<Option<Subject>, String> {
+    let user = |fields: &mut Fields<'_>| Ok::<_, String>(Fingerprint::from_number(fields.u64()?));
+    Ok(Some(match kind {
+        ERASED => Subject::User(user(fields)?),
+        DROPPED => Subject::Segment(segment(fields)?),
+        ERASED_IN => Subject::Pair(segment(fields)?, user(fields)?),
+        _ => return Ok(None),
+    }))
 }
 
 /// The record that tells other replicas that a segment differed from the store. It is for the feed, and in no log.

@@ -13,7 +13,8 @@
 //! - flow: `11 u8 | segment | since slot u64 | head slot u64 | slots by age | steps by age`, as in [`flows`](super::flows)
 //!
 //! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | noted ever u64 | erasures u32 |
-//! (fingerprint u64, at i64, number u64)*`, covered `7 u8`, reset `8 u8 | segment`.
+//! (fingerprint u64, at i64, number u64)*`, erasures in a segment `12 u8 | noted ever u64 | segment | has user u8 | fingerprint u64 |
+//! at i64 | number u64`, covered `7 u8`, reset `8 u8 | segment`.
 
 use std::path::Path;
 
@@ -38,6 +39,7 @@ pub(super) const RESET: u8 = 8;
 pub(super) const PROPERTY: u8 = 9;
 pub(super) const MARK: u8 = 10;
 pub(super) const FLOW: u8 = 11;
+pub(super) const ERASED_IN: u8 = 12;
 pub(super) const VERSION: u32 = 2;
 
 /// Entries of one block: half a mebibyte.
@@ -210,6 +212,17 @@ impl Writer<'_> {
                     body.extend_from_slice(&erased.at.to_le_bytes());
                     body.extend_from_slice(&erased.number.to_le_bytes());
                 }
+                blocks.push(body);
+            }
+            for (segment, user, erased) in following.erasures_in_segments() {
+                let mut body = vec![ERASED_IN];
+                body.extend_from_slice(&following.noted_erasures().to_le_bytes());
+                push_segment(&mut body, &segment);
+                body.push(u8::from(user.is_some()));
+                let user = user.unwrap_or(Fingerprint::MIN);
+                body.extend_from_slice(&user.number().to_le_bytes());
+                body.extend_from_slice(&erased.at.to_le_bytes());
+                body.extend_from_slice(&erased.number.to_le_bytes());
                 blocks.push(body);
             }
             if following.is_complete || !following.covered.is_empty() {

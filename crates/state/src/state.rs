@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::Subject;
 use super::flows::FlowState;
-use super::following::{self, Following};
+use super::following::{self, Erased, Following};
 use super::record::{
-    self, BATCH, COUNTING, COVERED, ERASED, FORGET, HEAD, MARK, PAIRS, POSITION, PROPERTY,
-    RECEIVED, RESET, STORED, TREND,
+    self, BATCH, COUNTING, COVERED, DROP, DROPPED, ERASED, ERASED_IN, FORGET, FORGET_IN, HEAD,
+    MARK, PAIRS, POSITION, PROPERTY, RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
@@ -34,7 +35,7 @@ pub struct State {
     pub(super) flows: Mutex<FlowState>,
     /// The newest slot of all pairs. The head of the index may be later, because counts advance it.
     newest: AtomicU64,
-    /// The number of segments from which the record at a position erased its user.
+    /// What the record at a position erased: the segments of a user, or the users of a segment.
     erased: Mutex<HashMap<Position, u64>>,
     /// Erasures in the log that no snapshot covers yet.
     uncovered: Mutex<Option<Uncovered>>,
@@ -73,7 +74,7 @@ impl State {
         self.newest.fetch_max(slot.number(), Ordering::AcqRel);
     }
 
-    /// Takes the number of segments from which the record at `at` erased its user.
+    /// Takes the number of segments from which the record at `at` erased its user, or that of the users of its segment.
     pub fn take_erased(&self, at: Position) -> u64 {
         self.erased.lock().remove(&at).unwrap_or(0)
     }
@@ -116,28 +117,39 @@ impl State {
     ) -> Result<(), String> {
         let mut fields = Fields::of(record);
         match fields.u8()? {
-            PAIRS => self.apply_pairs(&mut fields, scratch, |_, _| false)?,
+            PAIRS => self.apply_pairs(&mut fields, scratch, |_| false)?,
             RECEIVED => {
                 let at = fields.i64()?;
-                let is_erased = |following: &Following, user| following.knows_erasure(user, at);
-                self.apply_pairs(&mut fields, scratch, is_erased)?;
+                self.apply_pairs(&mut fields, scratch, |erased| erased.at >= at)?;
             }
             STORED => {
                 let number = fields.u64()?;
-                let is_erased =
-                    |following: &Following, user| following.is_erased_since(user, number);
-                self.apply_pairs(&mut fields, scratch, is_erased)?;
+                self.apply_pairs(&mut fields, scratch, |erased| erased.number > number)?;
             }
             FORGET => {
                 let fingerprint = Fingerprint::from_number(fields.u64()?);
-                self.forget(at, fingerprint);
+                self.forget(at, &Subject::User(fingerprint));
             }
             TREND => self.apply_trend(&mut fields)?,
-            ERASED => {
+            FORGET_IN => {
                 let fingerprint = Fingerprint::from_number(fields.u64()?);
+                let segment = record::segment(&mut fields)?;
+                self.forget(at, &Subject::Pair(segment, fingerprint));
+            }
+            DROP => {
+                let segment = record::segment(&mut fields)?;
+                self.trends.lock().remove(&segment);
+                self.forget(at, &Subject::Segment(segment));
+            }
+            kind @ (ERASED | DROPPED | ERASED_IN) => {
+                let subject = record::subject(kind, &mut fields)?;
                 let erased_at = fields.i64()?;
-                self.following.lock().note_erasure(fingerprint, erased_at);
-                self.forget(at, fingerprint);
+                if let Some(subject) = subject {
+                    // First noted: a read of the store that begins now knows of it.
+                    let noted = subject.clone();
+                    self.following.lock().note_erasure(noted, erased_at);
+                    self.forget(at, &subject);
+                }
             }
             POSITION => {
                 let position = following::position(&mut fields)?;
@@ -193,12 +205,12 @@ impl State {
         })
     }
 
-    /// Applies pairs, without those of erased users.
+    /// Applies pairs, without those that were erased.
     fn apply_pairs(
         &self,
         fields: &mut Fields<'_>,
         scratch: &mut Vec<Entry>,
-        is_erased: impl Fn(&Following, Fingerprint) -> bool,
+        is_erased: impl Fn(&Erased) -> bool,
     ) -> Result<(), String> {
         let base = Slot::new(fields.u64()?);
         for _ in 0..fields.u32()? {
@@ -206,8 +218,8 @@ impl State {
             record::entries(fields, scratch)?;
             {
                 let following = self.following.lock();
-                if following.has_erasures() {
-                    scratch.retain(|entry| !is_erased(&following, entry.fingerprint()));
+                if let Some(erasures) = following.erasures_in(&segment) {
+                    scratch.retain(|entry| !erasures.any(entry.fingerprint(), &is_erased));
                 }
             }
             self.index.upsert(&segment, scratch, base);
@@ -236,8 +248,15 @@ impl State {
         Ok(())
     }
 
-    fn forget(&self, at: Position, fingerprint: Fingerprint) {
-        let erased = self.index.erase(fingerprint, Slot::new(0));
+    fn forget(&self, at: Position, subject: &Subject) {
+        let first = Slot::new(0);
+        let erased = match subject {
+            Subject::User(user) => self.index.erase(*user, first),
+            Subject::Segment(segment) => self.index.reset(segment.as_str()),
+            Subject::Pair(segment, user) => {
+                u64::from(self.index.erase_in(segment.as_str(), *user, first))
+            }
+        };
         let mut uncovered = self.uncovered.lock();
         let since = uncovered.map_or_else(|| Some(Instant::now()), |uncovered| uncovered.since);
         *uncovered = Some(Uncovered {

@@ -65,6 +65,11 @@ impl Trends {
             .collect()
     }
 
+    /// Removes the points of a segment over all windows.
+    pub(super) fn remove(&mut self, segment: &Segment) {
+        self.series.retain(|(of, _), _| of != segment);
+    }
+
     /// Every segment and window that has points.
     pub(super) fn keys(&self) -> Vec<(Segment, u64)> {
         self.series.keys().cloned().collect()

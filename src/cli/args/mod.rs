@@ -2,6 +2,7 @@
 
 mod load;
 mod output;
+mod segment;
 mod stores;
 mod token;
 mod trend;
@@ -13,6 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::load::{Format, LoadArgs, TimeUnit};
 pub(super) use self::output::{OutputArgs, OutputFormat};
+pub(super) use self::segment::{
+    SegmentCommand, SegmentDeleteArgs, SegmentSetArgs, SegmentShowArgs,
+};
 pub(super) use self::stores::{AuditArgs, CopyArgs};
 pub(super) use self::token::{
     TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs,
@@ -48,6 +52,9 @@ pub(in crate::cli) enum Command {
     Coverage(CoverageArgs),
     /// Print past counts of segments
     Trend(TrendArgs),
+    /// Show, change and erase one segment
+    #[command(subcommand)]
+    Segment(SegmentCommand),
     /// Post pairs from files, standard input or a generator
     Load(LoadArgs),
     /// Check a service or worker; exit code 1 if it is not healthy
@@ -122,7 +129,7 @@ pub(in crate::cli) struct CountArgs {
     /// Count the users of a set of segments, such as 'news AND (sports OR "front page") NOT cars'; * is everybody
     #[arg(long)]
     pub(in crate::cli) expr: Option<String>,
-    /// Count over this window, such as 7d [default: the service's]
+    /// Count over this window, such as 7d [default: the segment's own, or the service's]
     #[arg(long)]
     pub(in crate::cli) window: Option<String>,
     /// Count in the store, bypassing all caches

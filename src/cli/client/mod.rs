@@ -179,6 +179,35 @@ impl Client {
         self.csv(request).await
     }
 
+    /// Sends a request about `segment` itself, or about what is at `path` below it, and returns the JSON of the response.
+    pub(super) async fn on(
+        &self,
+        method: Method,
+        segment: &Segment,
+        path: &[&str],
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let mut query = Vec::new();
+        let mut place = |name: &'static str, value| match value {
+            "." | ".." => {
+                query.push((name, value));
+                "-"
+            }
+            _ => value,
+        };
+        let mut whole = vec!["v1", "segments", place("segment", segment.as_str())];
+        if let [collection, user] = path {
+            whole.extend([collection, place("user_id", user)]);
+        }
+        let mut request = self.request(method, &whole).query(&query);
+        if let Some(body) = body {
+            request = request
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.to_string());
+        }
+        self.json(request).await
+    }
+
     /// POSTs an empty body to start work that may take long, and returns the JSON of the response.
     pub(super) async fn post_work(
         &self,

@@ -92,6 +92,20 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ),
     (
         "GET",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "HEAD",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Read),
+        200,
+    ),
+    (
+        "GET",
         "/v1/segments/{segment}/flow",
         "/v1/segments/a/flow",
         Some(Scope::Read),
@@ -169,6 +183,28 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         200,
     ),
     ("POST", "/v1/trends", "/v1/trends", Some(Scope::Read), 415),
+    // The request has no body and no content type.
+    (
+        "PUT",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Admin),
+        415,
+    ),
+    (
+        "DELETE",
+        "/v1/segments/{segment}",
+        "/v1/segments/a",
+        Some(Scope::Admin),
+        200,
+    ),
+    (
+        "DELETE",
+        "/v1/segments/{segment}/users/{user_id}",
+        "/v1/segments/a/users/u1",
+        Some(Scope::Admin),
+        200,
+    ),
     // An invalid segment name, because a stream would not end.
     (
         "GET",

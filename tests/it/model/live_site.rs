@@ -12,7 +12,8 @@ use domain::published::model::ModelPublished;
 use domain::{
     Clock, Count, Expression, Floor, Flow, Membership, Segment, SetCount, UserId, Window,
 };
-use engine::counts::{FlowSteps, Source};
+use engine::FlowSteps;
+use engine::counts::Source;
 use engine::refresher::{Outcome, Skip};
 use engine::{At, Comparison, Headcount, LiveParts, LiveProcess, OwedLog};
 use parking_lot::Mutex;

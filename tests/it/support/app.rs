@@ -150,6 +150,20 @@ impl App {
         Response::of(request.send().await.unwrap()).await
     }
 
+    /// A request with a body.
+    pub async fn send_body(
+        &self,
+        method: Method,
+        target: &str,
+        kind: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
+        let url = format!("http://{}{target}", self.addr);
+        let request = self.client.request(method, url);
+        let request = request.header("content-type", kind).body(body);
+        Response::of(request.send().await.unwrap()).await
+    }
+
     /// GET.
     pub async fn get(&self, target: &str) -> Response {
         self.send(Method::GET, target).await

@@ -9,6 +9,7 @@ use domain::{BatchBuilder, Clock, ManualClock, Segment, TimeFrame, Timestamp, Us
 use engine::counts::{CountResult, Counts, CountsParts, Listed};
 use engine::ingest::SegmentGuard;
 use engine::refresher::{Outcome, Refresher, RefresherParts};
+use engine::segments::SegmentCatalog;
 use headcount::config::Settings;
 use headcount::wiring;
 use supervisor::Supervisor;
@@ -85,8 +86,11 @@ impl Rig {
         let metrics = Arc::<Metrics>::default();
         let cache = Arc::new(SharedCache::on(backend));
         let supervisor = Supervisor::new(metrics.runtime.panic_counter());
+        let catalog = SegmentCatalog::new(store.clone(), frame, 10_000);
+        let catalog = Arc::new(catalog);
         let refresher = Arc::new(Refresher::new(RefresherParts {
             live: None,
+            segments: catalog.clone(),
             frame,
             clock: clock.clone(),
             store: store.clone(),
@@ -99,6 +103,7 @@ impl Rig {
         }));
         let counts = Arc::new(Counts::new(CountsParts {
             live: None,
+            segments: catalog,
             frame,
             clock: clock.clone(),
             store: store.clone(),

@@ -291,6 +291,24 @@ impl PairStore for SwitchableStore {
         self.reach()?.forget(user, as_of).await
     }
 
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.reach()?.forget_in(segment, user, as_of).await
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        windows: &[Window],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.reach()?.drop_segment(segment, windows, as_of).await
+    }
+
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         self.reach()?;
         self.erased.lock().push(*erasure);

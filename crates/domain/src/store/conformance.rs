@@ -68,6 +68,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_count_many(factory).await;
     check_sets(factory).await;
     check_memberships_and_forget(factory).await;
+    check_forget_in_and_drop(factory).await;
     check_erasure_notes(factory).await;
     check_fingerprint_key(factory).await;
     check_properties(factory).await;
@@ -214,6 +215,8 @@ pub async fn check_erasure_notes(factory: &dyn Factory) {
     let mut noted: Vec<Erasure> = [("u1", 0), ("u2", 10), ("u3", 10), ("u1", 20)]
         .map(|(name, second)| Erasure::of(&user(name), at(second)))
         .to_vec();
+    noted.push(Erasure::of_segment(&segment("s"), at(15)));
+    noted.push(Erasure::of_pair(&segment("s"), &user("u1"), at(15)));
     for erasure in &noted {
         store.note_erasure(erasure).await.unwrap();
     }
@@ -568,6 +571,107 @@ pub async fn check_memberships_and_forget(factory: &dyn Factory) {
         "seen again, counted again"
     );
     assert_eq!(users(&*store, "a", frame.full_window(), now).await, 2);
+    store.close().await.unwrap();
+}
+
+/// A user is erased from one segment, or a segment from the store, and nothing else changes. Later pairs count again. A store
+/// that does not support this always reports that.
+pub async fn check_forget_in_and_drop(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let (full, short) = (frame.full_window(), minutes(5, &frame));
+    let windows = [full, short];
+    match store.drop_segment(&segment("none"), &windows, now).await {
+        Err(StoreError::Unsupported(_)) => {
+            let refused = store.forget_in(&segment("s"), &user("u"), now).await;
+            assert!(
+                matches!(refused, Err(StoreError::Unsupported(_))),
+                "a store that can't drop a segment can't erase from one, not {refused:?}"
+            );
+            return store.close().await.unwrap();
+        }
+        dropped => assert_eq!(dropped.unwrap(), 0, "an unknown segment has no users"),
+    }
+    let names = ["u1", "u2", "u3", HOSTILE_NAMES[3]];
+    let pairs: Vec<_> = HOSTILE_NAMES
+        .iter()
+        .flat_map(|segment| {
+            names
+                .iter()
+                .zip(0..)
+                .map(move |(name, age)| (*name, *segment, back(present, 9 * age)))
+        })
+        .collect();
+    store.record(&batch(pairs.iter().copied())).await.unwrap();
+    let second = Timestamp::from_second(now.as_second()).unwrap();
+    let points = HOSTILE_NAMES.iter().flat_map(|name| {
+        windows.map(|window| TrendPoint {
+            segment: segment(name),
+            window,
+            count: Count {
+                users: 4,
+                as_of: second,
+            },
+        })
+    });
+    store
+        .record_trend(&points.collect::<Vec<_>>())
+        .await
+        .unwrap();
+
+    for (index, name) in HOSTILE_NAMES.iter().enumerate() {
+        let forget = async |who: &str| -> bool {
+            store
+                .forget_in(&segment(name), &user(who), now)
+                .await
+                .unwrap()
+        };
+        assert!(forget(names[3]).await, "{name:?} had the user");
+        assert!(!forget(names[3]).await, "the user is erased already");
+        assert!(!forget("nobody").await);
+        assert_eq!(users(&*store, name, full, now).await, 3, "{name:?}");
+        let found = store.memberships(&user(names[3]), now).await.unwrap();
+        assert_eq!(found.len(), HOSTILE_NAMES.len() - index - 1);
+    }
+    let again = (names[3], HOSTILE_NAMES[0], back(present, 27));
+    store.record(&batch([again])).await.unwrap();
+    assert_eq!(users(&*store, HOSTILE_NAMES[0], full, now).await, 4);
+    assert!(
+        store
+            .forget_in(&segment(HOSTILE_NAMES[0]), &user(names[3]), now)
+            .await
+            .unwrap()
+    );
+
+    let trend = async |name: &str, window| -> usize {
+        let found = store.trend(&segment(name), window, second, now).await;
+        found.unwrap().len()
+    };
+    for (index, name) in HOSTILE_NAMES.iter().enumerate() {
+        let dropped = store.drop_segment(&segment(name), &windows, now).await;
+        assert_eq!(dropped.unwrap(), 3, "users of {name:?}");
+        let dropped = store.drop_segment(&segment(name), &windows, now).await;
+        assert_eq!(dropped.unwrap(), 0, "{name:?} is gone already");
+        for window in [full, short] {
+            assert_eq!(users(&*store, name, window, now).await, 0, "{name:?}");
+            assert_eq!(trend(name, window).await, 0, "the trend of {name:?}");
+        }
+        for other in &HOSTILE_NAMES[index + 1..] {
+            assert_eq!(users(&*store, other, full, now).await, 3, "{other:?}");
+        }
+        if let Some(other) = HOSTILE_NAMES.get(index + 1) {
+            assert_eq!(trend(other, short).await, 1, "the trend of {other:?}");
+        }
+    }
+    assert_eq!(store.segments(now).await.unwrap(), []);
+    assert_eq!(store.memberships(&user("u1"), now).await.unwrap(), []);
+    // The same pairs again.
+    store.record(&batch(pairs.iter().copied())).await.unwrap();
+    for name in HOSTILE_NAMES {
+        assert_eq!(users(&*store, name, full, now).await, 4, "{name:?} again");
+    }
     store.close().await.unwrap();
 }
 

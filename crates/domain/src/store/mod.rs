@@ -170,6 +170,31 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// user was erased. Pairs recorded later count again.
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError>;
 
+    /// Durably erases `user` from one segment. Returns whether the user was in it, within the full window. A pair recorded later
+    /// counts again. A store that can't do this always returns [`StoreError::Unsupported`].
+    async fn forget_in(
+        &self,
+        _segment: &Segment,
+        _user: &UserId<'_>,
+        _as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        Err(StoreError::Unsupported(
+            "it can't erase a user from one segment",
+        ))
+    }
+
+    /// Durably removes every pair of `segment`, and its trend over `windows`; a store may remove it over all windows. Returns
+    /// the number of users that the segment had within the full window, which may be too low if the call had failed before.
+    /// Pairs recorded later count again. A store that can't do this always returns [`StoreError::Unsupported`].
+    async fn drop_segment(
+        &self,
+        _segment: &Segment,
+        _windows: &[Window],
+        _as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        Err(StoreError::Unsupported("it can't remove a segment"))
+    }
+
     /// Durably records, for all instances that share the store, that a user is being erased. The store keeps this note
     /// for at least the full window. A live store is not shared, so it may ignore the call.
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError>;

@@ -142,6 +142,30 @@ impl PairStore for Model {
         Ok((before - pairs.len()) as u64)
     }
 
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        _: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.reach()?;
+        let key = (segment.as_str().to_owned(), user.as_str().to_owned());
+        Ok(self.pairs.lock().remove(&key).is_some())
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        _: &[Window],
+        _: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.reach()?;
+        let mut pairs = self.pairs.lock();
+        let before = pairs.len();
+        pairs.retain(|(name, _), _| name != segment.as_str());
+        Ok((before - pairs.len()) as u64)
+    }
+
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         self.reach()?;
         self.erased.lock().push(*erasure);

@@ -13,6 +13,11 @@ impl Counts {
         self.parts.floor
     }
 
+    /// The windows over which every segment is recounted and has a trend, the longest first.
+    pub fn refreshed_windows(&self) -> &[Window] {
+        self.parts.refresher.windows()
+    }
+
     /// The windows over which segments can be counted, the longest first. `None` if every window can.
     pub fn windows(&self) -> Option<&[Window]> {
         self.parts
@@ -24,7 +29,7 @@ impl Counts {
     /// The number of users of a count of [`get`](Self::get) for people; `None` if it is withheld.
     pub async fn shown(&self, segment: &Segment, counted: &CountResult) -> Option<u64> {
         let users = self.parts.floor.shown(counted.count.users)?;
-        for longer in self.longer(counted.window) {
+        for longer in self.longer(segment, counted.window) {
             // Without the other count, nothing is known of the difference.
             let other = self.get(segment, longer, false).await.ok()?;
             if self.parts.floor.hides_beside(users, other.count.users) {
@@ -48,7 +53,7 @@ impl Counts {
     ) -> Result<Vec<PastCount>, StoreError> {
         let floor = self.parts.floor;
         let mut longer = Vec::new();
-        for window in self.longer(window) {
+        for window in self.longer(segment, window) {
             let points = self.parts.store.trend(segment, window, from, to).await?;
             let users: HashMap<Timestamp, u64> = points
                 .iter()
@@ -81,7 +86,8 @@ impl Counts {
             return Ok(list);
         }
         let mut longer = Vec::new();
-        for window in self.longer(window) {
+        let windows = self.windows().unwrap_or_default().iter().copied();
+        for window in windows.filter(|other| *other > window) {
             let list = self.list_all(window).await?;
             let users = list.iter().map(|listed| {
                 let users = listed.count.map(|count| count.users);
@@ -118,10 +124,13 @@ impl Counts {
         }
     }
 
-    /// The known windows that are longer; none without a floor.
-    fn longer(&self, window: Window) -> impl Iterator<Item = Window> {
-        let windows = self.windows().unwrap_or_default().iter().copied();
-        windows.filter(move |other| *other > window)
+    /// The windows over which `segment` is counted that are longer; none without a floor.
+    fn longer(&self, segment: &Segment, window: Window) -> impl Iterator<Item = Window> {
+        let known = self.windows();
+        let own = known.map(|_| self.window_of(segment));
+        let known = known.unwrap_or_default().iter().copied();
+        let others = known.filter(move |known| Some(*known) != own);
+        others.chain(own).filter(move |other| *other > window)
     }
 }
 

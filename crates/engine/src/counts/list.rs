@@ -15,7 +15,7 @@ use domain::{Count, Segment, Timestamp, Window};
 
 /// Counts that a list requests concurrently. The refresher bounds the counts that run; this limit keeps lists from filling
 /// the queue of single counts.
-const CONCURRENT_COUNTS: usize = 16;
+pub(super) const CONCURRENT_COUNTS: usize = 16;
 /// The maximum number of windows whose lists are cached.
 const MAX_WINDOWS: u64 = 8;
 /// The longest time for which the result of a load is shared, if the caller that should remove it was cancelled.
@@ -66,6 +66,7 @@ impl Counts {
         {
             let listed = list.into_iter().map(|(segment, count)| Listed {
                 segment,
+                window,
                 count: Some(count),
                 withheld: false,
                 stale: false,
@@ -97,12 +98,13 @@ impl Counts {
         loaded.map_err(|error: Arc<CountError>| CountError::clone(&error))
     }
 
-    /// The counts of `segments` over `window`, in their order, also of those without users. Each is the one of
+    /// The counts of `segments` over `window`, or else each over its own, in their order, also of those without users. Each is the one of
     /// [`get`](Self::get). A segment that can't be counted in time is marked stale and does not affect the others.
-    pub async fn list_of(&self, segments: Vec<Segment>, window: Window) -> Vec<Listed> {
+    pub async fn list_of(&self, segments: Vec<Segment>, window: Option<Window>) -> Vec<Listed> {
         let deadline = Instant::now() + READ_TIMEOUT;
         stream::iter(segments)
             .map(|segment| async move {
+                let window = window.unwrap_or_else(|| self.window_of(&segment));
                 let listed = self.listed_before(deadline, segment, window).await;
                 self.withhold_one(listed, window).await
             })
@@ -124,6 +126,7 @@ impl Counts {
         if let Some(result) = counted {
             return Listed {
                 segment,
+                window,
                 count: Some(result.count),
                 withheld: false,
                 stale: result.stale,
@@ -133,6 +136,7 @@ impl Counts {
         let kept = self.parts.refresher.remembered().get(&key);
         Listed {
             segment: key.0,
+            window,
             count: kept.map(|kept| kept.count),
             withheld: false,
             stale: true,
@@ -147,6 +151,7 @@ impl Counts {
             let count = store.count_now(&segment, window, now);
             Listed {
                 segment,
+                window,
                 count,
                 withheld: false,
                 stale: false,
@@ -190,6 +195,7 @@ impl Counts {
                 Listed {
                     segment: segment.clone(),
                     withheld: false,
+                    window,
                     stale,
                     count: counted.or(known),
                 }
@@ -233,6 +239,6 @@ impl Counts {
 }
 
 /// Whether the segment belongs on the list. Segments without users do not.
-fn has_users(listed: &Listed) -> bool {
+pub(super) fn has_users(listed: &Listed) -> bool {
     listed.count.is_none_or(|count| count.users > 0)
 }

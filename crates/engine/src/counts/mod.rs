@@ -4,6 +4,7 @@ mod floor;
 mod flow;
 mod list;
 mod load;
+mod own;
 mod questions;
 mod result;
 mod sample;
@@ -13,12 +14,13 @@ mod trend;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::flow::{FlowStep, FlowSteps};
+pub use self::flow::FlowStep;
 use self::list::Lists;
 pub use self::result::{Answer, CountError, CountResult, Listed, PastCount, Source};
 pub(crate) use self::sample::Sample;
 use crate::live::Live;
 use crate::refresher::{Key, Refresher};
+use crate::segments::SegmentCatalog;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Floor, Segment, TimeFrame, Timestamp, Window};
@@ -53,6 +55,8 @@ pub struct CountsParts {
     pub live: Option<Arc<Live>>,
     /// Requests counts from the store; the only writer of cached counts.
     pub refresher: Arc<Refresher>,
+    /// The settings of segments.
+    pub segments: Arc<SegmentCatalog>,
     /// The metrics, with counters of fallbacks.
     pub metrics: Arc<Metrics>,
     /// A count older than this is recounted, whatever its source.

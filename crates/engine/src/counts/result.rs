@@ -49,6 +49,8 @@ pub enum Source {
 pub struct Listed {
     /// The segment.
     pub segment: Segment,
+    /// The window that was counted.
+    pub window: Window,
     /// The count; `None` if counting failed and no earlier count is known, or if it is withheld.
     pub count: Option<Count>,
     /// Whether the count is withheld because of [`Floor`](domain::Floor).

@@ -1,4 +1,4 @@
-//! Erases a user and reports the result as a receipt.
+//! Erases a user, a segment, or a user from one segment, and reports the result as a receipt.
 
 use std::time::Duration;
 
@@ -6,23 +6,24 @@ use jiff::SignedDuration;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::erasing::Target;
 use crate::ingest::erasures::{Erasures, FOLLOW_EVERY};
 use crate::ingest::spool::Spool;
 use crate::live::Live;
 use domain::store::{PairStore, StoreError};
-use domain::{Timestamp, UserId};
+use domain::{Timestamp, Window};
 
 /// How long a client waits for the search of the spool's files. The search continues after that.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The result of an erasure: where the user was erased, and which data remain until when.
+/// The result of an erasure: where the pairs were erased, and which data remain until when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// The number of segments that the user was in.
+    /// The number of segments that the user was in, or of users that the segment had.
     pub erased: u64,
     /// The instant of the erasure by this instance's clock. Pairs received until then are erased; later pairs count.
     pub at: Timestamp,
-    /// Every place that had, or may have, data of the user.
+    /// Every place that had, or may have, these data.
     pub places: Vec<Place>,
 }
 
@@ -57,31 +58,39 @@ pub(super) struct Work<'a> {
     pub(super) live: Option<&'a Live>,
     pub(super) spool: Option<&'a Spool>,
     pub(super) erasures: &'a Erasures,
+    /// The windows over which a segment may have a trend.
+    pub(super) windows: &'a [Window],
     pub(super) now: Timestamp,
     /// Ends the search of the spool's files.
     pub(super) stop: &'a CancellationToken,
 }
 
 impl Work<'_> {
-    pub(super) async fn erase(&self, user: &UserId<'_>) -> Result<Receipt, StoreError> {
-        // The note comes first, so that no spool sends pairs of the user afterwards.
+    pub(super) async fn erase(&self, target: &Target<'_>) -> Result<Receipt, StoreError> {
+        let what = match target {
+            Target::User(_) => "the user",
+            Target::Segment(_) => "the segment",
+            Target::Pair(..) => "the user in this segment",
+        };
+        // The note comes first, so that no spool sends these pairs afterwards.
         let at = match self.spool {
             Some(spool) => spool.erasure_at(self.now).await,
             None => self.now,
         };
-        let erasure = self.erasures.note(user, at).await?;
+        let erasure = self.erasures.note_erasure(target.erasure(at)).await?;
         let learnt = self.erasures.learnt();
         if let Some(spool) = self.spool {
             spool.settle().await;
         }
         // For the replicas, pairs that the spool has just sent were received when it sent them.
         let sent_until = self.live.map(|live| live.now().max(erasure.at()));
-        let erased = self.store.forget(user, erasure.at()).await?;
+        let erased = target.erase_from(self.store, self.windows, erasure.at());
+        let erased = erased.await?;
         if let (Some(live), Some(at)) = (self.live, sent_until) {
-            live.erase(user, at).await?;
+            live.erase(target, at).await?;
         }
         let at = erasure.at();
-        let mut places = vec![erased_from("store", "every pair of the user".to_owned())];
+        let mut places = vec![erased_from("store", format!("every pair of {what}"))];
         if let Some(spool) = self.spool {
             let refused = self.store.erase_refused(&[erasure]).await;
             places.extend(refused_pairs(refused));
@@ -97,8 +106,9 @@ impl Work<'_> {
                     name: "spool",
                     state: PlaceState::Pending,
                     until: None,
-                    note: "this instance's files are still being searched; no pair of the user is sent from them"
-                        .to_owned(),
+                    note: format!(
+                        "this instance's files are still being searched; no pair of {what} is sent from them"
+                    ),
                 },
             });
         }
@@ -125,7 +135,7 @@ impl Work<'_> {
             note: remains.what,
         }));
         if !self.store.is_live() {
-            places.extend(self.elsewhere(at));
+            places.extend(self.elsewhere(at, what));
         }
         places.push(Place {
             name: "copies",
@@ -137,24 +147,26 @@ impl Work<'_> {
     }
 
     /// What other instances still have, and the note that informs them.
-    fn elsewhere(&self, at: Timestamp) -> [Place; 2] {
+    fn elsewhere(&self, at: Timestamp, what: &str) -> [Place; 2] {
         let follow = SignedDuration::try_from(FOLLOW_EVERY).unwrap_or(SignedDuration::ZERO);
         [
             Place {
                 name: "other_instances",
                 state: PlaceState::Pending,
                 until: at.checked_add(follow).ok(),
-                note: "each instance erases the user from its spool and its refused pairs; an instance that is stopped, or can't \
-                       reach the store, does so later, before it sends any pair"
-                    .to_owned(),
+                note: format!(
+                    "each instance erases {what} from its spool and its refused pairs; an instance that is stopped, or can't \
+                     reach the store, does so later, before it sends any pair"
+                ),
             },
             Place {
                 name: "erasure_note",
                 state: PlaceState::Remains,
                 until: self.erasures.matters_until(at),
-                note: "a salted hash of the user id in the store, by which other instances recognise the user's pairs; \
-                       after that time it expires, or the next archive run removes it"
-                    .to_owned(),
+                note: format!(
+                    "a salted hash in the store, by which other instances recognise the pairs of {what}; after that time it \
+                     expires, or the next archive run removes it"
+                ),
             },
         ]
     }

@@ -14,6 +14,7 @@ pub use self::erasing::{Place, PlaceState, Receipt};
 pub use self::open::OpenError;
 use crate::counts::{CountError, Counts};
 use crate::coverage::KnownCoverage;
+use crate::erasing::Target;
 use crate::events::Events;
 use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::Spool;
@@ -22,6 +23,7 @@ use crate::live::Live;
 use crate::readiness::{Probed, Readiness};
 use crate::refresher::{Outcome, Refresher};
 use crate::rounds::Rounds;
+use crate::segments::{SegmentCatalog, SegmentSettings, SettingsError};
 use crate::sweeper;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
@@ -49,6 +51,8 @@ pub struct Headcount {
     erasures: Arc<Erasures>,
     counts: Arc<Counts>,
     coverage: Arc<KnownCoverage>,
+    /// The settings of segments.
+    catalog: Arc<SegmentCatalog>,
     refresher: Arc<Refresher>,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
@@ -118,9 +122,10 @@ impl Headcount {
         }
     }
 
-    /// The number of distinct users in `segment` over the configured window.
+    /// The number of distinct users in `segment` over its window: its own, or the configured one.
     pub async fn estimate(&self, segment: &str) -> Result<u64, EstimateError> {
-        self.estimate_in(segment, self.frame.full_window()).await
+        let window = self.catalog.window_of(&Segment::new(segment)?);
+        self.estimate_in(segment, window).await
     }
 
     /// The number of distinct users in `segment` over a shorter window, a multiple of the resolution.
@@ -224,9 +229,14 @@ impl Headcount {
         self.rounds.as_deref().map(Rounds::interval)
     }
 
-    /// The windows that are recounted and have a trend. The first is the full window.
-    pub fn refreshed_windows(&self) -> &[Window] {
-        self.refresher.windows()
+    /// The windows over which a segment is recounted and has a trend. The first is the full window.
+    pub fn refreshed_windows(&self, segment: &Segment) -> Vec<Window> {
+        self.refresher.windows_of(segment)
+    }
+
+    /// The settings of segments.
+    pub fn segments(&self) -> &SegmentCatalog {
+        &self.catalog
     }
 
     /// The segments that a user is in.
@@ -244,15 +254,45 @@ impl Headcount {
     /// be partly done and must be repeated.
     pub async fn forget(&self, user: UserId<'_>) -> Result<Receipt, StoreError> {
         let user = self.ingest.identity().of(user);
+        self.erase(&Target::User(&user), &[]).await
+    }
+
+    /// The same, from one segment. The user stays in the others.
+    pub async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: UserId<'_>,
+    ) -> Result<Receipt, StoreError> {
+        let user = self.ingest.identity().of(user);
+        let receipt = self.erase(&Target::Pair(segment, &user), &[]).await?;
+        self.refresher.count_again(segment).await;
+        Ok(receipt)
+    }
+
+    /// Erases every pair of a segment, its trend and its settings. Pairs that are received afterwards count. After an error the
+    /// segment may be partly erased, and the call must be repeated.
+    pub async fn delete_segment(&self, segment: &Segment) -> Result<Receipt, SettingsError> {
+        let windows = self.refresher.windows_of(segment);
+        let receipt = self.erase(&Target::Segment(segment), &windows).await?;
+        self.catalog
+            .put(segment, SegmentSettings::default())
+            .await?;
+        self.refresher.count_again(segment).await;
+        self.refresher.names().forget(segment);
+        Ok(receipt)
+    }
+
+    async fn erase(&self, target: &Target<'_>, windows: &[Window]) -> Result<Receipt, StoreError> {
         let work = Work {
             store: &*self.store,
             live: self.live.as_deref(),
             spool: self.spool.as_deref(),
             erasures: &self.erasures,
+            windows,
             now: self.clock.now(),
             stop: self.supervisor.stop(),
         };
-        work.erase(&user).await
+        work.erase(target).await
     }
 
     /// The token with which services ask this live process; `None` while the installation's key is unknown, and without live

@@ -18,6 +18,7 @@ use crate::observed::ObservedStore;
 use crate::options::{Backends, EngineOptions, Opened};
 use crate::refresher::{Refresher, RefresherParts};
 use crate::rounds::Rounds;
+use crate::segments::SegmentCatalog;
 use crate::sweeper;
 use domain::cache::{self, CountCache};
 use domain::store::{PairStore, StoreError};
@@ -77,6 +78,14 @@ impl Headcount {
             clock: Arc::clone(&clock),
         };
         known_segments::begin(&supervisor, &guard, sources).await;
+        let catalog = SegmentCatalog::new(Arc::clone(&store), frame, options.max_segments);
+        let catalog = Arc::new(catalog);
+        catalog.begin().await;
+        let following = Arc::clone(&catalog);
+        supervisor.keep_until_stop("segment settings", move || {
+            let catalog = Arc::clone(&following);
+            async move { catalog.keep_following().await }
+        });
         let notes =
             (!store.is_live()).then(|| SegmentNotes::start(Arc::clone(&cache), &supervisor));
         let identity = match &options.user_key {
@@ -88,6 +97,7 @@ impl Headcount {
             let around = Surroundings {
                 frame,
                 windows: &options.refresh_windows,
+                own_windows: catalog.subscribe(),
                 cache_ttl: options.cache_ttl,
                 store: &store,
                 clock: &clock,
@@ -147,6 +157,7 @@ impl Headcount {
             guard,
             metrics: Arc::clone(&metrics),
             windows: options.refresh_windows.clone(),
+            segments: Arc::clone(&catalog),
             parallelism: options.refresh_parallelism,
             supervisor: supervisor.clone(),
             live: live.clone(),
@@ -158,6 +169,7 @@ impl Headcount {
             cache: Arc::clone(&cache),
             live: live.clone(),
             refresher: Arc::clone(&refresher),
+            segments: Arc::clone(&catalog),
             metrics: Arc::clone(&metrics),
             cache_ttl: options.cache_ttl,
             memory_ttl: options.memory_ttl,
@@ -182,6 +194,7 @@ impl Headcount {
             erasures,
             counts,
             coverage,
+            catalog,
             refresher,
             events: Arc::new(events),
             metrics,

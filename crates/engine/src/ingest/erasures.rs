@@ -1,9 +1,10 @@
-//! The erasures of users, as far as they affect pairs on this instance's disk.
+//! The erasures of users and segments, as far as they affect pairs on this instance's disk.
 //!
 //! An instance that erases a user first writes a note to the store. Every instance reads these notes before it sends
 //! anything from its spool, and once a minute. A pair that was received before its user was erased is never sent, and
 //! is removed from the disk.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::spool::Spool;
+use crate::erasing::Target;
 use crate::live::Live;
 use domain::store::{PairStore, StoreError};
-use domain::{Clock, Erasure, TimeFrame, Timestamp, UserId};
+use domain::{Clock, Erasure, ErasureScope, Pair, TimeFrame, Timestamp, UserId};
 
 /// The interval at which the notes are read when nothing is sent.
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(60);
@@ -79,7 +81,11 @@ impl Erasures {
     /// Writes a note to the store that `user` is erased as of `at`. `user` is the stored id. With a spool, `at` must
     /// come from [`Spool::erasure_at`].
     pub async fn note(&self, user: &UserId<'_>, at: Timestamp) -> Result<Erasure, StoreError> {
-        let erasure = Erasure::of(user, at);
+        self.note_erasure(Erasure::of(user, at)).await
+    }
+
+    /// The same for any erasure.
+    pub(crate) async fn note_erasure(&self, erasure: Erasure) -> Result<Erasure, StoreError> {
         self.store.note_erasure(&erasure).await?;
         self.learn([erasure], true, Timestamp::MAX);
         Ok(erasure)
@@ -173,15 +179,34 @@ impl Erasures {
         new.map(|it| it.erasure).collect()
     }
 
-    /// Erases a user from the store again, because pairs of the user may have arrived there after another instance erased
-    /// them.
-    pub(super) async fn erase_again(&self, user: &UserId<'_>) -> Result<(), StoreError> {
-        let at = self.clock.now();
-        self.store.forget(user, at).await?;
-        if let Some(live) = &self.live
-            && let Err(error) = live.erase(user, at).await
-        {
-            tracing::debug!(%error, "an erasure waits on this instance for the change feed");
+    /// Erases pairs from the store again that arrived there after another instance erased them, as `erasure` notes.
+    pub(super) async fn erase_again(
+        &self,
+        erasure: &Erasure,
+        pairs: &[Pair<'_>],
+    ) -> Result<(), StoreError> {
+        let mut erased = HashSet::new();
+        for pair in pairs {
+            // Of a segment only these pairs, because others may have come since.
+            let target = match erasure.scope() {
+                ErasureScope::User => Target::User(&pair.user),
+                ErasureScope::Segment | ErasureScope::Pair => {
+                    Target::Pair(pair.segment, &pair.user)
+                }
+            };
+            if !erased.insert((pair.segment, pair.user.as_str())) {
+                continue;
+            }
+            let at = self.clock.now();
+            target.erase_from(&*self.store, &[], at).await?;
+            if let Some(live) = &self.live
+                && let Err(error) = live.erase(&target, at).await
+            {
+                tracing::debug!(%error, "an erasure waits on this instance for the change feed");
+            }
+            if erasure.scope() == ErasureScope::User {
+                break;
+            }
         }
         Ok(())
     }

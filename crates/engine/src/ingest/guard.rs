@@ -53,6 +53,11 @@ impl SegmentGuard {
         self.segments.read().known.contains_key(segment)
     }
 
+    /// Removes a segment that was deleted from the known ones.
+    pub(crate) fn forget(&self, segment: &Segment) {
+        self.segments.write().known.remove(segment);
+    }
+
     /// Begins a listing, and returns its number. Segments that are confirmed from now on survive the
     /// [`settle`](Self::settle) that ends it.
     pub(crate) fn begin_listing(&self) -> u64 {

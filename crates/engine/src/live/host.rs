@@ -5,10 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use domain::published::PublishedCounts;
 use domain::store::StoreError;
-use domain::{FingerprintKey, TimeFrame, Window};
+use domain::{FingerprintKey, OwnWindows, TimeFrame, Window};
 use live::publisher::{Publisher, PublisherParts, Role};
 use live::replica::{Replica, ReplicaOptions, Sources};
 use supervisor::Supervisor;
+use tokio::sync::watch;
 
 use super::Duty;
 
@@ -26,6 +27,7 @@ pub(super) struct Host {
 pub(super) struct Publishing {
     pub(super) published: Arc<dyn PublishedCounts>,
     pub(super) windows: Vec<Window>,
+    pub(super) own_windows: watch::Receiver<OwnWindows>,
     pub(super) address: String,
 }
 
@@ -53,6 +55,7 @@ impl Host {
                 replica: Arc::clone(&replica),
                 published: Arc::clone(&publishing.published),
                 windows: publishing.windows.clone(),
+                own_windows: publishing.own_windows.clone(),
                 address: publishing.address.clone(),
             };
             Publisher::start(parts, supervisor)

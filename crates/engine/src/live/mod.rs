@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use backon::BackoffBuilder;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::sleep;
 
 use self::host::{Host, Publishing};
+use crate::erasing::Target;
 use crate::live_process::LiveProcess;
 use crate::options::LiveParts;
 use domain::feed::ChangeFeed;
 use domain::store::{PairStore, StoreError};
-use domain::{Batch, Clock, FingerprintKey, TimeFrame, Timestamp, UserId, Window};
+use domain::{Batch, Clock, FingerprintKey, OwnWindows, TimeFrame, Timestamp, Window};
 use index::Fingerprint;
+use live::Subject;
 use live::replica::Sources;
 use live::view::View;
 use live::writer::{FeedWriter, OwedLog, WriterParts};
@@ -75,6 +77,7 @@ pub(crate) enum Duty {
 pub(crate) struct Surroundings<'a> {
     pub(crate) frame: TimeFrame,
     pub(crate) windows: &'a [Window],
+    pub(crate) own_windows: watch::Receiver<OwnWindows>,
     pub(crate) cache_ttl: Duration,
     pub(crate) store: &'a Arc<dyn PairStore>,
     pub(crate) clock: &'a Arc<dyn Clock>,
@@ -118,6 +121,7 @@ impl Live {
                 let publishing = Publishing {
                     published,
                     windows: around.windows.to_vec(),
+                    own_windows: around.own_windows.clone(),
                     address,
                 };
                 (feed, None, host(dir, Some(publishing)))
@@ -207,13 +211,20 @@ impl Live {
         delivery
     }
 
-    /// Erases a user from the replicas, with all pairs that were received until `at`, after the store has.
-    pub(crate) async fn erase(&self, user: &UserId<'_>, at: Timestamp) -> Result<(), StoreError> {
+    /// Erases all pairs of `target` from the replicas that were received until `at`, after the store has.
+    pub(crate) async fn erase(&self, target: &Target<'_>, at: Timestamp) -> Result<(), StoreError> {
         let Some(writer) = &self.writer else {
             return Err(StoreError::Unsupported("a live process erases nobody"));
         };
-        let fingerprint = Fingerprint::of(user, self.key().await?);
-        let record = live::erased(fingerprint, at);
+        let key = self.key().await?;
+        let subject = match *target {
+            Target::User(user) => Subject::User(Fingerprint::of(user, key)),
+            Target::Segment(segment) => Subject::Segment(segment.clone()),
+            Target::Pair(segment, user) => {
+                Subject::Pair(segment.clone(), Fingerprint::of(user, key))
+            }
+        };
+        let record = live::erased(&subject, at);
         let appended = writer.append_now(record).await;
         appended.map_err(|error| StoreError::Unavailable(error.to_string()))
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::{Live, Side};
-use crate::counts::FlowSteps;
 use crate::live_process::{At, Comparison, LiveProcess};
+use crate::time_steps::FlowSteps;
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
 use domain::{Count, Expression, Floor, Flow, Membership, Segment, SetCount, UserId, Window};

@@ -7,6 +7,7 @@ use futures::future::{BoxFuture, join_all};
 use super::names::Names;
 use super::permits::Lane;
 use super::remembered::Remembered;
+use crate::segments::SegmentCatalog;
 use domain::cache::{CacheError, CountCache};
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Count, Segment, TimeFrame, Window};
@@ -26,8 +27,10 @@ pub(super) struct Counter {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) store: Arc<dyn PairStore>,
     pub(super) cache: Arc<dyn CountCache>,
-    /// The windows whose counts go to the cache.
+    /// The windows whose counts go to the cache, of every segment.
     pub(super) windows: Vec<Window>,
+    /// The window of a segment, whose count goes to the cache too.
+    pub(super) segments: Arc<SegmentCatalog>,
     pub(super) names: Arc<Names>,
     pub(super) remembered: Arc<Remembered>,
     pub(super) metrics: Arc<Metrics>,
@@ -58,7 +61,8 @@ impl Counter {
     }
 
     async fn keep(&self, segment: &Segment, window: Window, count: Count, lane: Lane) -> Recount {
-        if !self.windows.contains(&window) || !self.names.is_known_or_cached(segment).await {
+        let is_usual = self.windows.contains(&window) || self.segments.window_of(segment) == window;
+        if !is_usual || !self.names.is_known_or_cached(segment).await {
             self.remembered.keep_other(segment, window, count);
             return Recount {
                 count,

@@ -34,6 +34,21 @@ impl Refresher {
             });
             self.trend.add(points.collect()).await;
         }
+        let mut points = Vec::new();
+        for (segment, &window) in self.parts.segments.own_windows().iter() {
+            if self.parts.windows.contains(&window) {
+                continue;
+            }
+            let Some(count) = live.count(segment, window) else {
+                continue;
+            };
+            points.push(TrendPoint {
+                segment: segment.clone(),
+                window,
+                count,
+            });
+        }
+        self.trend.add(points).await;
         if let Err(error) = self.trend.flush().await {
             tracing::warn!(%error, "the store takes no trend points; they are retried at the next interval");
         }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::Mutex;
 
 use self::counter::Counter;
@@ -28,6 +29,7 @@ use self::trend::Trend;
 use crate::ingest::SegmentGuard;
 use crate::live::Live;
 use crate::live_process::Comparison;
+use crate::segments::SegmentCatalog;
 use domain::cache::CountCache;
 use domain::store::{PairStore, StoreError};
 use domain::{Clock, Segment, TimeFrame, Timestamp, Window};
@@ -39,6 +41,9 @@ pub(crate) use self::names::Names;
 pub(crate) use self::permits::Lane;
 pub(crate) use self::recounts::{Recounts, Ticket};
 pub(crate) use self::remembered::{Key, Remembered};
+
+/// How long an erasure waits for the counts that follow it. They continue afterwards.
+const COUNTED_AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Recounts segments.
 #[derive(Debug)]
@@ -69,8 +74,10 @@ pub struct RefresherParts {
     pub guard: Arc<SegmentGuard>,
     /// The metrics of runs and counts.
     pub metrics: Arc<Metrics>,
-    /// The windows that are counted, including the full window.
+    /// The windows that are counted of every segment, including the full window.
     pub windows: Vec<Window>,
+    /// The segments that are also counted over a window of their own.
+    pub segments: Arc<SegmentCatalog>,
     /// The maximum number of concurrent counts, including those for readers.
     pub parallelism: usize,
     /// Runs the tasks that count. Its stop ends a run early; counts that are done by then are kept.
@@ -148,6 +155,7 @@ impl Refresher {
             store: Arc::clone(&parts.store),
             cache: Arc::clone(&parts.cache),
             windows: parts.windows.clone(),
+            segments: Arc::clone(&parts.segments),
             names: Arc::clone(&names),
             remembered: Arc::clone(&remembered),
             metrics: Arc::clone(&parts.metrics),
@@ -177,14 +185,51 @@ impl Refresher {
         self.names.has(segment).await
     }
 
+    /// Counts a segment from which pairs were erased, so that neither the cache nor the memory keeps an older count. Waits for
+    /// a short time only: a reader may get the older count for as long as any other.
+    pub(crate) async fn count_again(&self, segment: &Segment) {
+        if self.parts.store.is_live() {
+            return;
+        }
+        let mut windows = self.windows_of(segment);
+        windows.push(self.parts.frame.full_window());
+        windows.sort_unstable();
+        windows.dedup();
+        let counts = windows.into_iter().map(|window| async move {
+            let lane = self.lane_of(segment, window);
+            let key = (segment.clone(), window);
+            let mut ticket = self.recounts.request_fresh(&key, lane);
+            ticket.recount().await
+        });
+        let counted = tokio::time::timeout(COUNTED_AGAIN_WITHIN, join_all(counts)).await;
+        if counted.is_err() {
+            tracing::debug!(%segment, "a segment is still being counted after an erasure");
+        }
+    }
+
     /// The counts in progress.
     pub(crate) fn recounts(&self) -> &Arc<Recounts> {
         &self.recounts
     }
 
-    /// The windows that are counted.
+    /// The windows over which all segments are recounted, the full window first.
     pub(crate) fn windows(&self) -> &[Window] {
         &self.parts.windows
+    }
+
+    /// The windows that are counted of a segment.
+    pub(crate) fn windows_of(&self, segment: &Segment) -> Vec<Window> {
+        let own = self.parts.segments.window_of(segment);
+        let mut windows = self.parts.windows.clone();
+        if !windows.contains(&own) {
+            windows.push(own);
+        }
+        windows
+    }
+
+    /// Whether a segment is counted over `window`.
+    fn counts_over(&self, segment: &Segment, window: Window) -> bool {
+        self.parts.windows.contains(&window) || self.parts.segments.window_of(segment) == window
     }
 
     /// The list of segments.
@@ -199,7 +244,7 @@ impl Refresher {
 
     /// The lane of a read of this segment and window.
     pub(crate) fn lane_of(&self, segment: &Segment, window: Window) -> Lane {
-        match self.parts.windows.contains(&window) && self.names.knows(segment) {
+        match self.counts_over(segment, window) && self.names.knows(segment) {
             true => Lane::Usual,
             false => Lane::Other,
         }

@@ -55,6 +55,14 @@ impl Names {
         self.guard.knows(segment) || self.last.read().binary_search(segment).is_ok()
     }
 
+    /// Removes a segment that was deleted. It is known again once pairs of it are received or listed.
+    pub(crate) fn forget(&self, segment: &Segment) {
+        self.guard.forget(segment);
+        let mut last = self.last.write();
+        let others = last.iter().filter(|listed| *listed != segment);
+        *last = others.cloned().collect();
+    }
+
     /// Whether this process or the cache knows `segment`.
     pub(super) async fn is_known_or_cached(&self, segment: &Segment) -> bool {
         self.knows(segment) || self.cache.knows(segment).await.unwrap_or(false)

@@ -233,10 +233,22 @@ impl Refresher {
             (name, counted)
         };
         let mut left: Vec<_> = group.into_iter().map(begin).collect();
-        for &window in &self.parts.windows {
-            let names: Vec<Segment> = left.iter().map(|(name, _)| name.clone()).collect();
+        let mut windows = self.parts.windows.clone();
+        let own_windows = left
+            .iter()
+            .map(|(name, _)| self.parts.segments.window_of(name));
+        windows.extend(own_windows);
+        windows.sort_unstable();
+        windows.dedup();
+        for window in windows.into_iter().rev() {
+            let all = std::mem::take(&mut left);
+            let (requested, others) = all
+                .into_iter()
+                .partition(|(name, _)| self.counts_over(name, window));
+            left = others;
+            let requested: Vec<(Segment, Counted)> = requested;
+            let names: Vec<Segment> = requested.iter().map(|(name, _)| name.clone()).collect();
             let tickets = self.recounts.request_together(&names, window);
-            let requested = std::mem::take(&mut left);
             for ((segment, mut counted), mut ticket) in requested.into_iter().zip(tickets) {
                 match ticket.recount().await {
                     Err(error) => results.push(Err(error)),

@@ -156,7 +156,7 @@ async fn get(
     representation: Representation,
 ) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
-    let window = query.window_of_counts(&app)?;
+    let window = query.window_of_count(&app, &segment)?;
     let fresh = query.flag("fresh")?;
     let at_once = if fresh {
         None

@@ -22,8 +22,9 @@ use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::Timestamp;
 use domain::store::StoreError;
+use engine::FlowSteps;
 use engine::Headcount;
-use engine::counts::{FlowStep, FlowSteps};
+use engine::counts::FlowStep;
 
 pub(super) static FLOW: Resource = Resource {
     template: "/v1/segments/{segment}/flow",

@@ -11,6 +11,8 @@ pub(super) mod health;
 mod metrics;
 pub(super) mod overlap;
 mod pairs;
+mod segment;
+mod segment_user;
 mod segments;
 mod set_count;
 mod trend;
@@ -38,7 +40,7 @@ use crate::settings::HttpSettings;
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 32] = [
+static ALL: [&Resource; 34] = [
     &pairs::PAIRS,
     &count::COUNT,
     &segments::SEGMENTS,
@@ -48,6 +50,8 @@ static ALL: [&Resource; 32] = [
     &trend::TREND,
     &trends::TRENDS,
     &flow::FLOW,
+    &segment::SEGMENT,
+    &segment_user::SEGMENT_USER,
     &events::EVENTS,
     &users::USER,
     &admin::REFRESH,
@@ -107,6 +111,8 @@ impl Routes {
             (&trend::TREND, trend::handler(app)),
             (&trends::TRENDS, trends::handler(app, settings)),
             (&flow::FLOW, flow::handler(app)),
+            (&segment::SEGMENT, segment::handler(app, settings)),
+            (&segment_user::SEGMENT_USER, segment_user::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&admin::REFRESH, admin::refresh_handler(app)),
@@ -263,6 +269,9 @@ mod tests {
             ("/v1/pairs", "/v1/pairs"),
             ("/v1/segments/a%2Fb/count", "/v1/segments/{segment}/count"),
             ("/v1/segments/count/trend", "/v1/segments/{segment}/trend"),
+            ("/v1/segments/a%2Fb", "/v1/segments/{segment}"),
+            ("/v1/segments/count", "/v1/segments/{segment}"),
+            ("/v1/segments/", "unknown"),
             ("/v1/users/u1", "/v1/users/{user_id}"),
             ("/healthz", "/healthz"),
             ("/v1/segments//count", "unknown"),

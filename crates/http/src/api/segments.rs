@@ -25,8 +25,9 @@ use crate::query::{Query, query};
 use crate::reply::rfc3339_or_null;
 use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Reach, Timestamp, Window};
+use domain::{Reach, Segment, Timestamp, Window};
 use engine::Headcount;
+use engine::segments::SegmentCatalog;
 
 pub(super) static SEGMENTS: Resource = Resource {
     template: "/v1/segments",
@@ -51,6 +52,7 @@ const MAX_CSV_LIMIT: usize = 1_000_000;
 #[schema(as = Segments)]
 pub(super) struct SegmentsResponse<'a> {
     segments: Vec<Entry<'a>>,
+    /// The window of the request, or else the configured one.
     window_seconds: u64,
     /// The number of segments on all pages.
     total: usize,
@@ -66,6 +68,16 @@ pub(super) struct SegmentsResponse<'a> {
 #[schema(as = SegmentCount)]
 struct Entry<'a> {
     segment: &'a str,
+    /// The window that was counted.
+    window_seconds: u64,
+    /// As it was set for the segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    description: Option<String>,
+    /// As it was set for the segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    group: Option<String>,
     /// Distinct users, exact as of `as_of`. Null if they could not be counted and no earlier count is known, or
     /// if they are withheld.
     #[schema(required)]
@@ -99,13 +111,17 @@ impl Hash for Entry<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             segment,
+            window_seconds,
+            description,
+            group,
             users,
             as_of: _,
             stale,
             known,
             withheld,
         } = self;
-        (segment, users, stale, known, withheld).hash(state);
+        let settings = (window_seconds, description, group);
+        (segment, settings, users, stale, known, withheld).hash(state);
     }
 }
 
@@ -124,7 +140,7 @@ impl Document for SegmentsResponse<'_> {
         self.segments.iter().map(|entry| CsvRow {
             segment: entry.segment,
             users: entry.users,
-            window_seconds: self.window_seconds,
+            window_seconds: entry.window_seconds,
             as_of: entry.as_of,
             stale: entry.stale,
             known: entry.known,
@@ -194,13 +210,15 @@ async fn get(
     };
     let window = query.window_of_counts(app)?;
     let mut rows = selection.rows(app, window, reach).await?;
+    let window = window.unwrap_or_else(|| app.frame().full_window());
     if sort == Sort::Users {
         // The rows are sorted by name already, and the sort is stable.
         rows.sort_by_key(|row| std::cmp::Reverse(row.users()));
     }
     let counts = rows.iter().filter_map(|row| row.listed.count);
     let covered = CoveredFields::of_all(app, window, counts.map(|count| count.as_of));
-    let page = page(&rows, window, sort, after.as_ref(), limit, covered);
+    let mut page = page(&rows, window, sort, after.as_ref(), limit, covered);
+    page.describe(app.segments());
     let mut response = tagged(&page, representation)?;
     // JSON has it in the document.
     if let (Representation::Csv, Some(next)) = (representation, &page.next) {
@@ -241,6 +259,9 @@ fn entry(row: &Row) -> Entry<'_> {
     let Row { listed, known } = row;
     Entry {
         segment: listed.segment.as_str(),
+        window_seconds: listed.window.seconds(),
+        description: None,
+        group: None,
         users: listed.count.map(|count| count.users),
         as_of: listed.count.map(|count| count.as_of),
         stale: listed.stale,
@@ -249,12 +270,27 @@ fn entry(row: &Row) -> Entry<'_> {
     }
 }
 
+impl SegmentsResponse<'_> {
+    /// Adds what was set for the segments.
+    fn describe(&mut self, catalog: &SegmentCatalog) {
+        for entry in &mut self.segments {
+            let Ok(segment) = Segment::new(entry.segment) else {
+                continue;
+            };
+            let settings = catalog.settings(&segment);
+            entry.description = settings.description().map(str::to_owned);
+            entry.group = settings.group().map(str::to_owned);
+        }
+    }
+}
+
 fn describe() -> Described {
     Described::new(
         "getSegments",
         "counts",
         "List segments with their counts",
-        "In pages: repeat the request with `cursor` until `next` is null. With `segment`, the list has exactly the named segments, \
+        "In pages: repeat the request with `cursor` until `next` is null. Without `window`, each segment is counted over its \
+         own window, if it has one. With `segment`, the list has exactly the named segments, \
          also those without users. CSV has all segments in one response, unless there is a `limit`; then the header `link` has the \
          next page.",
     )
@@ -268,7 +304,7 @@ fn describe() -> Described {
     .answers_tagged::<SegmentsResponse<'static>>(
         "A page of segments.",
         serde_json::json!({
-            "segments": [{"segment": "sports", "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false, "known": true, "withheld": false}],
+            "segments": [{"segment": "sports", "window_seconds": 1_209_600, "users": 123, "as_of": "2026-11-21T08:00:00Z", "stale": false, "known": true, "withheld": false}],
             "window_seconds": 1_209_600, "total": 1, "next": null,
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
@@ -282,14 +318,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use domain::{Count, Covered, Segment, TimeFrame};
+    use domain::{Count, Covered, TimeFrame};
     use engine::counts::Listed;
 
     fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Row> {
         let as_of = Timestamp::UNIX_EPOCH;
+        let minute = Duration::from_secs(60);
+        let frame = TimeFrame::new(minute, minute, minute).unwrap();
         let row = |(name, users): &(&str, u64)| Row {
             listed: Listed {
                 segment: Segment::new(name).unwrap(),
+                window: frame.full_window(),
                 count: (*users > 0).then_some(Count {
                     users: *users,
                     as_of,

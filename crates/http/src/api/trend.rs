@@ -120,7 +120,8 @@ impl Document for TrendResponse<'_> {
 
 /// What is read of a trend: the same for one segment and for many.
 pub(super) struct Range {
-    pub(super) window: Window,
+    /// Without one, each segment's own.
+    pub(super) window: Option<Window>,
     from: Timestamp,
     to: Timestamp,
     step: Option<Duration>,
@@ -152,7 +153,8 @@ impl Range {
         app: &Headcount,
         segment: &'a Segment,
     ) -> Result<TrendResponse<'a>, Problem> {
-        let (window, from, to) = (self.window, self.from, self.to);
+        let (from, to) = (self.from, self.to);
+        let window = self.window_of(app, segment);
         let counted = app.counts();
         let counts = counted
             .past_counts(segment, window, from, to, self.step)
@@ -171,13 +173,24 @@ impl Range {
         })
     }
 
-    /// Refuses a window over which no trend is kept. `is_empty` is whether no point was found: there may be points of a time
-    /// when it was.
-    pub(super) fn check_is_kept(&self, app: &Headcount, is_empty: bool) -> Result<(), Problem> {
-        match is_empty && !app.refreshed_windows().contains(&self.window) {
-            true => Err(Problem::bad_request("invalid_window", not_kept(app))),
+    /// Refuses a window over which no trend of `segment` is kept. `is_empty` is whether no point was found: there may be points
+    /// of a time when it was.
+    pub(super) fn check_is_kept(
+        &self,
+        app: &Headcount,
+        segment: &Segment,
+        is_empty: bool,
+    ) -> Result<(), Problem> {
+        let kept = app.refreshed_windows(segment);
+        match is_empty && !kept.contains(&self.window_of(app, segment)) {
+            true => Err(Problem::bad_request("invalid_window", not_kept(&kept))),
             false => Ok(()),
         }
+    }
+
+    fn window_of(&self, app: &Headcount, segment: &Segment) -> Window {
+        let own = || app.counts().window_of(segment);
+        self.window.unwrap_or_else(own)
     }
 }
 
@@ -202,14 +215,14 @@ async fn get(
     let segment = crate::path::segment(&name, &query)?;
     let range = Range::of(&query, &app)?;
     let trend = range.trend(&app, &segment).await?;
-    range.check_is_kept(&app, trend.points.is_empty())?;
+    range.check_is_kept(&app, &segment, trend.points.is_empty())?;
     tagged(&trend, representation)
 }
 
 /// The message for a window without a trend. An empty trend would look like a segment that never had users.
-fn not_kept(app: &Headcount) -> String {
-    let windows = app.refreshed_windows().iter();
+fn not_kept(windows: &[Window]) -> String {
     let windows: Vec<_> = windows
+        .iter()
         .map(|window| format!("{} s", window.seconds()))
         .collect();
     format!(

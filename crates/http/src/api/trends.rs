@@ -222,7 +222,9 @@ async fn post(
         }
         trends.push(trend);
     }
-    range.check_is_kept(app, points == 0)?;
+    if let Some(segment) = segments.first() {
+        range.check_is_kept(app, segment, points == 0)?;
+    }
     untagged(&TrendsResponse { trends }, representation)
 }
 

@@ -20,7 +20,7 @@ use crate::resource::{Audited, Kind, Names, Operation, Resource, part};
 use domain::Reach;
 use domain::{Membership, TimeFrame, Timestamp};
 use engine::Headcount;
-use engine::headcount::{Place, PlaceState};
+use engine::headcount::{Place, PlaceState, Receipt};
 
 pub(super) static USER: Resource = Resource {
     template: "/v1/users/{user_id}",
@@ -64,7 +64,7 @@ struct MembershipEntry<'a> {
 /// The receipt of an erasure.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Erased {
-    /// The number of segments that the user was in.
+    /// The number of segments from which the user was erased.
     erased: u64,
     /// The instant of the erasure. Pairs that were received before it are erased; later ones count.
     #[serde(serialize_with = "rfc3339")]
@@ -74,13 +74,13 @@ pub(super) struct Erased {
     places: Vec<ErasedFrom>,
 }
 
-/// A place that held, or may hold, data of an erased user.
+/// A place that held, or may hold, erased data.
 #[derive(Serialize, ToSchema)]
-struct ErasedFrom {
+pub(super) struct ErasedFrom {
     /// `store`, `spool`, `refused_pairs`, `other_instances`, `erasure_note`, `copies`, or the files of the store's server.
     place: &'static str,
     state: ErasedState,
-    /// When data of the user is gone at the latest. Null if it is gone already, or if headcount does not control the place.
+    /// When the data is gone at the latest. Null if it is gone already, or if headcount does not control the place.
     #[serde(serialize_with = "rfc3339_or_null")]
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
@@ -88,7 +88,7 @@ struct ErasedFrom {
     note: String,
 }
 
-/// `erased`: no data of the user is left. `pending`: it will be erased. `remains`: some data stays.
+/// `erased`: no such data is left. `pending`: it will be erased. `remains`: some data stays.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum ErasedState {
@@ -170,14 +170,21 @@ fn entry<'a>(membership: &'a Membership, frame: &TimeFrame) -> MembershipEntry<'
 
 async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Problem> {
     let receipt = app.forget(crate::path::user(id, query)?).await?;
-    let done = AuditOutcome(format!("erased={}", receipt.erased));
-    let mut response = json(&Erased {
-        erased: receipt.erased,
-        erased_at: receipt.at,
-        places: receipt.places.into_iter().map(ErasedFrom::from).collect(),
-    });
-    response.extensions_mut().insert(done);
-    Ok(response)
+    Ok(Erased::of(receipt))
+}
+
+impl Erased {
+    /// The response with a receipt, and the outcome for the audit trail.
+    pub(super) fn of(receipt: Receipt) -> Response {
+        let done = AuditOutcome(format!("erased={}", receipt.erased));
+        let mut response = json(&Self {
+            erased: receipt.erased,
+            erased_at: receipt.at,
+            places: receipt.places.into_iter().map(ErasedFrom::from).collect(),
+        });
+        response.extensions_mut().insert(done);
+        response
+    }
 }
 
 fn describe_get() -> Described {

@@ -153,6 +153,35 @@ pub(crate) const JSON_BODY: &[Code] = &[
     code(429, "busy", "the service is overloaded"),
 ];
 
+/// The codes of settings that can't be stored.
+pub(crate) const SETTINGS: &[Code] = &[
+    code(
+        400,
+        "malformed",
+        "the body is not a JSON object of settings, or has an unknown field",
+    ),
+    code(
+        400,
+        "invalid_settings",
+        "the description or the group is not valid",
+    ),
+    code(408, "timeout", "the body did not arrive in time"),
+    code(
+        409,
+        "too_many_segments",
+        "as many segments as `max_segments` have settings",
+    ),
+    code(413, "too_large", "the body has more than `limit` bytes"),
+    code(
+        415,
+        "unsupported_media_type",
+        "the content type, the charset or the content encoding is not supported",
+    ),
+    code(429, "busy", "too many bodies are in flight"),
+];
+
+pub(crate) const UNSUPPORTED: Code = code(501, "unsupported", "the configured store can't do this");
+
 pub(crate) const UNKNOWN_SEGMENT: Code = code(
     404,
     "unknown_segment",

@@ -60,7 +60,8 @@ pub(crate) fn window() -> Parameter {
     query(
         "window",
         "The window of the counts: a duration such as `7d` or `90m`, or a number of seconds. It must be a multiple of the \
-         resolution, and at most the configured window, which is the default.",
+         resolution, and at most the configured window. The default is the segment's own window, if it has one, or else the \
+         configured one.",
         text().examples([json!("7d")]),
     )
 }

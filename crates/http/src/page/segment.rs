@@ -202,7 +202,7 @@ pub(super) async fn get(
             }
         },
         flow: app
-            .refreshed_windows()
+            .refreshed_windows(&segment)
             .contains(&period.window)
             .then(|| flow(&api("/trend"), &period)),
         expiring: expiring::expiring(&remaining),

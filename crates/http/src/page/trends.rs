@@ -55,7 +55,7 @@ pub(super) async fn trend(
 
 /// Why there is no past of the window: only those of some windows are recorded. `None` if there may be one.
 pub(super) fn unrecorded(app: &Headcount, period: &Period) -> Option<String> {
-    let recorded = app.refreshed_windows();
+    let recorded = app.counts().refreshed_windows();
     if recorded.contains(&period.window) {
         return None;
     }

@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use super::recent::Recent;
 use domain::feed::Entry;
 use domain::{Segment, Slot, Timestamp};
-use index::Fingerprint;
-use state::Following;
+use state::{Following, Subject};
 
 /// What is unusual in entries.
 #[derive(Debug, Default)]
@@ -19,6 +18,8 @@ pub(super) struct Unusual {
     pub(super) foreign: Option<String>,
     /// Segments that another replica found to differ from the store.
     pub(super) differing: Vec<Segment>,
+    /// Whether a segment is erased, whose later pairs are added again.
+    pub(super) drops: bool,
     /// The earliest erasure, in unix milliseconds, that may remove pairs which came after it and can't be added again.
     pub(super) late_erasure: Option<i64>,
 }
@@ -33,7 +34,7 @@ pub(super) struct Collector<'a> {
     following: &'a Following,
     recent: &'a mut Recent,
     /// Erasures among the records.
-    erasures: HashSet<(Fingerprint, i64)>,
+    erasures: HashSet<(Subject, i64)>,
     unusual: Unusual,
 }
 
@@ -67,8 +68,8 @@ impl<'a> Collector<'a> {
     }
 
     fn add(&mut self, record: &[u8]) -> Result<(), String> {
-        if let Some((user, at)) = state::erasure(record)? {
-            return self.erase(record, user, at);
+        if let Some((subject, at)) = state::erasure(record)? {
+            return self.erase(record, &subject, at);
         }
         if let Some(segment) = state::differing_segment(record)? {
             self.unusual.differing.push(segment);
@@ -90,17 +91,19 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    fn erase(&mut self, record: &[u8], user: Fingerprint, at: i64) -> Result<(), String> {
+    fn erase(&mut self, record: &[u8], subject: &Subject, at: i64) -> Result<(), String> {
         if !self.recent.has_all_after(at) {
             let earliest = self.unusual.late_erasure.unwrap_or(at);
             self.unusual.late_erasure = Some(earliest.min(at));
         }
         // An erasure that is appended again must not remove what came since.
-        if self.following.knows_erasure(user, at) || !self.erasures.insert((user, at)) {
+        if self.following.knows_erasure(subject, at) || !self.erasures.insert((subject.clone(), at))
+        {
             return Ok(());
         }
+        self.unusual.drops |= matches!(subject, Subject::Segment(_));
         state::join(&mut self.out, record);
-        for later in self.recent.of_user(user, at)? {
+        for later in self.recent.of(subject, at)? {
             state::join(&mut self.out, &later);
         }
         Ok(())

@@ -174,6 +174,10 @@ impl Follower<'_> {
             );
             self.lost_entries();
         }
+        if unusual.drops {
+            // Until the later pairs of the segment are added again, its count is too low.
+            self.replica.held.store(true, Ordering::Release);
+        }
         let is_held = Instant::now() < self.hold_until
             || self.replica.waits_for_repair()
             || unusual.late_erasure.is_some();

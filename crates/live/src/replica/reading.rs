@@ -9,7 +9,8 @@ use super::{Counts, MAX_AGE, MAX_HELD, NEVER, Replica};
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
 use domain::{
-    Count, Expression, Floor, Flow, Membership, Segment, SetCount, Slot, Timestamp, UserId, Window,
+    Count, Expression, Floor, Flow, Membership, OwnWindows, Segment, SetCount, Slot, Timestamp,
+    UserId, Window,
 };
 use index::Fingerprint;
 use state::Questions;
@@ -169,6 +170,11 @@ impl Replica {
     /// What was counted over each of `windows` for every segment that has users and was read from the store; `None` if the
     /// replica can't tell now.
     pub fn counts(&self, windows: &[Window]) -> Option<Counts> {
+        self.counts_with(windows, &OwnWindows::default())
+    }
+
+    /// The same, also over the window that a segment has in `own`.
+    pub fn counts_with(&self, windows: &[Window], own: &OwnWindows) -> Option<Counts> {
         // First the instant: what is applied meanwhile may be counted too.
         let as_of = self.as_of()?;
         let (complete, resets) = {
@@ -191,7 +197,8 @@ impl Replica {
         }
         let mut counted_as_of = as_of;
         for (segment, counts) in &mut users {
-            for window in windows {
+            let own = own.get(segment).filter(|own| !windows.contains(own));
+            for window in windows.iter().chain(own) {
                 let count = self.counted(segment, *window, as_of)?;
                 counted_as_of = counted_as_of.max(count.as_of);
                 counts.push((window.seconds(), count.users));

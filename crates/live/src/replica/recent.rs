@@ -1,4 +1,4 @@
-//! The pairs of the last minutes, for erasures that arrive after later pairs of their users.
+//! The pairs of the last minutes, for erasures that arrive after later pairs of their users or segments.
 //!
 //! An erasure reaches the feed after the store has erased the user, and after a loss it is appended again. Meanwhile another
 //! instance may have received the user again. The index keeps no time of receipt, so an erasure removes these pairs too, and
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use domain::Timestamp;
-use index::Fingerprint;
+use state::Subject;
 
 /// Longer than writers keep what they append again after a loss.
 const KEEP: Duration = Duration::from_mins(3);
@@ -53,11 +53,11 @@ impl Recent {
         self.since.as_millisecond().saturating_add(clocks) <= at
     }
 
-    /// The records of the user's pairs that were received after `after`, in unix milliseconds.
-    pub(super) fn of_user(&self, user: Fingerprint, after: i64) -> Result<Vec<Vec<u8>>, String> {
+    /// The records of the subject's pairs that were received after `after`, in unix milliseconds.
+    pub(super) fn of(&self, subject: &Subject, after: i64) -> Result<Vec<Vec<u8>>, String> {
         let records = self.records.iter();
         records
-            .filter_map(|(_, record)| state::of_user(record, user, after).transpose())
+            .filter_map(|(_, record)| state::pairs_of(record, subject, after).transpose())
             .collect()
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::testing::{Bench, SEGMENTS, pause};
+use crate::testing::{Bench, Erasing, SEGMENTS, pause};
 use crate::writer::Delivery;
 use domain::feed::{Append, WriterId};
 use domain::store::conformance::frame;
 use domain::{BatchBuilder, UserId};
 use index::Fingerprint;
+use state::Subject;
 
 /// The users of a segment over the full window.
 fn counted(replica: &Replica, segment: &str) -> Option<u64> {
@@ -87,6 +88,70 @@ async fn an_erased_user_stays_erased_when_older_pairs_come_later() {
     running.end().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_deleted_segment_stays_deleted_when_older_pairs_come_later() {
+    for erasing in [Erasing::Segment("news"), Erasing::Pair("news", 3)] {
+        let bench = Bench::new();
+        let running = bench.start();
+        let batch = bench.batch(0..10, "news", 0);
+        let late = state::received(&batch, bench.key, bench.clock.now());
+        bench.clock.advance(Duration::from_secs(5));
+        for segment in ["news", "sports"] {
+            bench
+                .record(&running, &bench.batch(0..10, segment, 1))
+                .await;
+        }
+        bench.expect_equal(&running).await;
+        bench.erase_from(&running.writer, erasing).await;
+        for record in late {
+            running.writer.append(record).await;
+        }
+        bench.expect_equal(&running).await;
+        assert_eq!(counted(&running.replica, "sports"), Some(10));
+        // They come again.
+        bench.clock.advance(Duration::from_secs(5));
+        bench.record(&running, &bench.batch(3..6, "news", 0)).await;
+        bench.expect_equal(&running).await;
+        // A restart from the snapshot and from the log knows the deletion as well.
+        running.end().await;
+        let running = bench.start();
+        for record in state::received(
+            &batch,
+            bench.key,
+            bench.clock.now() - Duration::from_secs(60),
+        ) {
+            running.writer.append(record).await;
+        }
+        bench.expect_equal(&running).await;
+        running.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_comes_late_removes_nothing_that_came_since() {
+    for (restarts, erasing) in [
+        (false, Erasing::Segment("news")),
+        (true, Erasing::Segment("news")),
+        (false, Erasing::Pair("news", 3)),
+        (true, Erasing::Pair("news", 3)),
+    ] {
+        let bench = Bench::new();
+        let mut running = bench.start();
+        bench.record(&running, &bench.batch(0..10, "news", 0)).await;
+        bench.expect_equal(&running).await;
+        let erasure = bench.erased(erasing, bench.clock.now()).await;
+        bench.pass(Duration::from_secs(20));
+        bench.record(&running, &bench.batch(3..5, "news", 0)).await;
+        if restarts {
+            running.end().await;
+            running = bench.start();
+        }
+        running.writer.append_now(erasure).await.unwrap();
+        bench.expect_equal(&running).await;
+        running.end().await;
+    }
+}
+
 /// The index keeps no time of receipt, so a late erasure removed what came since and was no longer kept in memory.
 #[tokio::test(start_paused = true)]
 async fn an_erasure_that_comes_late_removes_nothing_that_came_since() {
@@ -112,7 +177,7 @@ async fn an_erasure_that_comes_late_removes_nothing_that_came_since() {
             }
         }
         bench.expect_equal(&running).await;
-        let erasure = state::erased(Fingerprint::of(&user, bench.key), at);
+        let erasure = state::erased(&Subject::User(Fingerprint::of(&user, bench.key)), at);
         running.writer.append_now(erasure).await.unwrap();
         running.wait_for_repair().await;
         bench.expect_equal(&running).await;
@@ -311,7 +376,10 @@ async fn foreign_entries_are_skipped() {
         bench.clock.now(),
     );
     let whole = whole.pop().unwrap();
-    let erasure = state::erased(Fingerprint::from_number(7), bench.clock.now());
+    let erasure = state::erased(
+        &Subject::User(Fingerprint::from_number(7)),
+        bench.clock.now(),
+    );
     let joined = |record: &[u8]| {
         let mut joined = Vec::new();
         state::join(&mut joined, record);

@@ -229,6 +229,32 @@ impl PairStore for EmbeddedStore {
         Ok(self.state().take_erased(at))
     }
 
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.check_open()?;
+        let fingerprint = Fingerprint::of(user, self.durable.key());
+        self.state().index.advance(self.slot(as_of));
+        let record = state::forget_in(segment, fingerprint);
+        let at = self.log().append(record).await?;
+        Ok(self.state().take_erased(at) > 0)
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        _windows: &[Window],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.check_open()?;
+        self.state().index.advance(self.slot(as_of));
+        let at = self.log().append(state::drop_segment(segment)).await?;
+        Ok(self.state().take_erased(at))
+    }
+
     /// Does nothing: no other instance has pairs that wait for this store.
     async fn note_erasure(&self, _erasure: &Erasure) -> Result<(), StoreError> {
         self.check_open()

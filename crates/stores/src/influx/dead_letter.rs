@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::line::user_of;
+use super::line::pair_of;
 use domain::Erasure;
 use wal::{LogError, OsDisk, replace_file};
 
@@ -65,9 +65,9 @@ impl DeadLetter {
             if let Some(at) = time_of_comment(&line) {
                 refused_at = at;
             }
-            let is_erased = user_of(&line).is_some_and(|user| {
+            let is_erased = pair_of(&line).is_some_and(|(segment, user)| {
                 let mut after = erasures.iter().filter(|erasure| refused_at <= erasure.at());
-                after.any(|erasure| erasure.is_of(&user))
+                after.any(|erasure| erasure.removes(&segment, &user))
             });
             erased += u64::from(is_erased);
             if !is_erased {
@@ -152,11 +152,19 @@ mod tests {
         assert_eq!(file.erase(&erasures).unwrap(), 1);
         let kept = std::fs::read(&path).unwrap();
         let users: Vec<_> = line_ranges(&kept)
-            .filter_map(|range| Some(user_of(&kept[range])?.into_owned()))
+            .filter_map(|range| Some(pair_of(&kept[range])?.1.into_owned()))
             .collect();
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
         assert_eq!(users, ["stays", "gone", "stays", "a\"b\\ c"]);
         assert_eq!(file.erase(&erasures).unwrap(), 0);
+        let segments = ["s", "t u"].map(|name| domain::Segment::new(name).unwrap());
+        let now = Timestamp::now();
+        let of_pair = Erasure::of_pair(&segments[1], &UserId::new("gone").unwrap(), now);
+        assert_eq!(file.erase(&[of_pair]).unwrap(), 0, "in another segment");
+        let of_segment = Erasure::of_segment(&segments[1], now);
+        assert_eq!(file.erase(&[of_segment]).unwrap(), 1);
+        let of_segment = Erasure::of_segment(&segments[0], now);
+        assert_eq!(file.erase(&[of_segment]).unwrap(), 1);
         let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
         assert_eq!(names.len(), 1, "nothing beside it");
     }

@@ -1,4 +1,4 @@
-//! Deletes single points.
+//! Deletes single points, and all points of a segment.
 //!
 //! The predicate of a delete supports only tags and the measurement, and the user is a field. But a time range of one
 //! nanosecond and the segment identify one point: the point of the user, or of another user whose point has the same
@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::InfluxStore;
 use super::error::Error;
-use super::line::{PAIR, stored_tag};
+use super::line::{PAIR, TREND, stored_tag};
 use super::server::{refusal, send};
 use domain::Segment;
+use domain::store::StoreError;
 
 /// Concurrent deletes. Two hide the network latency: one is queued at the server while the other is in transit.
 const AT_ONCE: usize = 2;
@@ -64,32 +65,70 @@ async fn delete_one(
     }
     let at = Timestamp::from_nanosecond(i128::from(*nanos))
         .map_err(|_| Error::InvalidResponse("a timestamp out of range".into()))?;
-    // Both ends of the range are inclusive.
-    let body = json!({
-        "start": at.to_string(),
-        "stop": at.to_string(),
-        "predicate": predicate(segment),
-    });
-    let request = store
-        .server
-        .org_request(Method::POST, "api/v2/delete")
-        .query(&[("bucket", store.options.bucket.as_str())])
-        .json(&body);
-    let within = left.min(TIMEOUT);
-    let response = send(request, within).await?;
-    if response.status().as_u16() == 204 {
-        return Ok(());
-    }
-    let refused = tokio::time::timeout(within, refusal(response)).await;
-    Err(refused.unwrap_or(Error::TimedOut(within)))
+    let deletion = Deletion {
+        bucket: &store.options.bucket,
+        range: (at, at),
+        measurement: PAIR,
+        segment,
+    };
+    deletion.send(store, left.min(TIMEOUT)).await
 }
 
-/// Selects the points of pairs of `segment`. A quoted string of InfluxQL has two escapes.
-fn predicate(segment: &Segment) -> String {
+/// Deletes all points of a segment in the two buckets that may exist until `stop`.
+pub(super) async fn delete_segment(
+    store: &InfluxStore,
+    segment: &Segment,
+    stop: Timestamp,
+) -> Result<(), StoreError> {
+    let options = &store.options;
+    for (bucket, measurement) in [(&options.bucket, PAIR), (&options.trend_bucket, TREND)] {
+        let deletion = Deletion {
+            bucket,
+            range: (Timestamp::UNIX_EPOCH, stop),
+            measurement,
+            segment,
+        };
+        deletion.send(store, options.query_timeout).await?;
+    }
+    Ok(())
+}
+
+/// The points of a segment within a range, both ends inclusive.
+struct Deletion<'a> {
+    bucket: &'a str,
+    range: (Timestamp, Timestamp),
+    measurement: &'static str,
+    segment: &'a Segment,
+}
+
+impl Deletion<'_> {
+    async fn send(&self, store: &InfluxStore, within: Duration) -> Result<(), Error> {
+        let (start, stop) = self.range;
+        let body = json!({
+            "start": start.to_string(),
+            "stop": stop.to_string(),
+            "predicate": predicate(self.measurement, self.segment),
+        });
+        let request = store
+            .server
+            .org_request(Method::POST, "api/v2/delete")
+            .query(&[("bucket", self.bucket)])
+            .json(&body);
+        let response = send(request, within).await?;
+        if response.status().as_u16() == 204 {
+            return Ok(());
+        }
+        let refused = tokio::time::timeout(within, refusal(response)).await;
+        Err(refused.unwrap_or(Error::TimedOut(within)))
+    }
+}
+
+/// Selects the points of `segment`. A quoted string of InfluxQL has two escapes.
+fn predicate(measurement: &str, segment: &Segment) -> String {
     let tag = stored_tag(segment)
         .replace('\\', "\\\\")
         .replace('"', "\\\"");
-    format!("_measurement=\"{PAIR}\" AND segment=\"{tag}\"")
+    format!("_measurement=\"{measurement}\" AND segment=\"{tag}\"")
 }
 
 #[cfg(test)]
@@ -100,7 +139,7 @@ mod tests {
     fn a_name_can_not_leave_its_literal() {
         let segment = |name| Segment::new(name).unwrap();
         assert_eq!(
-            predicate(&segment(r#"a"b\c AND"#)),
+            predicate(PAIR, &segment(r#"a"b\c AND"#)),
             r#"_measurement="pair" AND segment="a\"b\\c AND""#
         );
     }

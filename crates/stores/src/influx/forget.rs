@@ -57,16 +57,17 @@ impl Erasures {
     }
 }
 
-/// Erases `user` and returns the number of affected segments within the full window.
+/// Erases `user`, from `segments` if they are given, and returns the number of affected segments within the full window.
 pub(super) async fn forget(
     store: &InfluxStore,
     user: &UserId<'_>,
+    segments: Option<&[Segment]>,
     as_of: Timestamp,
 ) -> Result<u64, StoreError> {
     let deadline = Instant::now() + store.options.delete_deadline;
     let resolution = store.options.frame.resolution();
     let counted = store.full_range(as_of);
-    let points = find_points(store, user, searched(store, counted), None).await?;
+    let points = find_points(store, user, searched(store, counted), segments).await?;
     let is_counted = |nanos: i64| {
         let start = resolution.start_of(slot_at(nanos, resolution));
         counted.start <= start && start < counted.stop
@@ -97,6 +98,21 @@ pub(super) async fn forget(
         .collect();
     check_gone(store, user, &deleted).await?;
     Ok(lost)
+}
+
+/// Removes a segment from both buckets. Returns the number of its users within the full window.
+pub(super) async fn drop_segment(
+    store: &InfluxStore,
+    segment: &Segment,
+    as_of: Timestamp,
+) -> Result<u64, StoreError> {
+    let counted = store.full_range(as_of);
+    let users = store
+        .count_users(std::slice::from_ref(segment), counted)
+        .await?;
+    let stop = searched(store, counted).stop;
+    erase::delete_segment(store, segment, stop).await?;
+    Ok(users.get(segment).copied().unwrap_or(0))
 }
 
 /// Deletes about `limit` points whose user was overwritten, within the deadline of one erasure. Returns how many it

@@ -171,8 +171,8 @@ fn push_pair(lines: &mut Lines, head: &str, user: &str, nanos: i64) {
     });
 }
 
-/// The user in a pair's line, as [`push_pair`] writes it; `None` for any other line.
-pub(super) fn user_of(line: &[u8]) -> Option<UserId<'static>> {
+/// The segment and the user in a pair's line, as [`push_pair`] writes it; `None` for any other line.
+pub(super) fn pair_of(line: &[u8]) -> Option<(Segment, UserId<'static>)> {
     let line = std::str::from_utf8(line).ok()?;
     let tag = line.strip_prefix(PAIR)?.strip_prefix(",segment=")?;
     // The first unescaped space ends the tags. In lines of this program, no backslash precedes an escape.
@@ -192,7 +192,23 @@ pub(super) fn user_of(line: &[u8]) -> Option<UserId<'static>> {
             c => user.push(c),
         }
     }
-    UserId::new(user).ok()
+    Some((
+        segment_of_tag(&unescaped(&tag[..end]))?,
+        UserId::new(user).ok()?,
+    ))
+}
+
+/// The tag value in a line, without escapes.
+fn unescaped(tag: &str) -> String {
+    let mut value = String::with_capacity(tag.len());
+    let mut chars = tag.chars().peekable();
+    while let Some(c) = chars.next() {
+        let is_escape = c == '\\' && chars.peek().is_some_and(|next| ", =".contains(*next));
+        if !is_escape {
+            value.push(c);
+        }
+    }
+    value
 }
 
 /// Appends a string field's value. Only quotes and backslashes need an escape.

@@ -463,7 +463,30 @@ impl PairStore for InfluxStore {
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         self.check_agreed().await?;
         let _permit = self.lookup_permit().await?;
-        forget::forget(self, user, as_of).await
+        forget::forget(self, user, None, as_of).await
+    }
+
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.check_agreed().await?;
+        let _permit = self.lookup_permit().await?;
+        let segments = std::slice::from_ref(segment);
+        let erased = forget::forget(self, user, Some(segments), as_of).await?;
+        Ok(erased > 0)
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        _windows: &[Window],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.check_agreed().await?;
+        forget::drop_segment(self, segment, as_of).await
     }
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {

@@ -1,6 +1,7 @@
 //! The Postgres store: one row per (segment, user) with the latest slot. An index on (segment, slot) serves the counts.
 
 mod archive;
+mod drop;
 mod error;
 mod key;
 mod options;
@@ -31,8 +32,8 @@ pub use stats::PostgresStats;
 
 use self::error::Error;
 use self::queries::{
-    COUNT, ERASURES, EXPORT, FORGET, MEMBERSHIPS, NOTE_ERASURE, PROPERTIES, REMOVE_PROPERTY,
-    SEGMENTS, SET_PROPERTY,
+    COUNT, ERASURES, EXPORT, FORGET, FORGET_IN, MEMBERSHIPS, NOTE_ERASURE, PROPERTIES,
+    REMOVE_PROPERTY, SEGMENTS, SET_PROPERTY,
 };
 use self::record::with_retries;
 use self::rows::number;
@@ -139,8 +140,13 @@ fn single(rows: &[tokio_postgres::Row]) -> Result<u64, Error> {
     let [row] = rows else {
         return Err(invalid());
     };
-    let count: i64 = row.try_get(0)?;
-    u64::try_from(count).map_err(|_| invalid())
+    number_of(row, 0)
+}
+
+/// A number that is not negative.
+fn number_of(row: &tokio_postgres::Row, column: usize) -> Result<u64, Error> {
+    let number: i64 = row.try_get(column)?;
+    u64::try_from(number).map_err(|_| Error::InvalidResponse("a negative number".to_owned()))
 }
 
 fn segment_of(name: &str) -> Result<Segment, Error> {
@@ -221,6 +227,34 @@ impl PairStore for PostgresStore {
             }
         };
         Ok(with_retries(self, erase).await??)
+    }
+
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let _call = self.begin()?;
+        let (first, last) = self.full_bounds(as_of);
+        let mut session = self.writes.session().await?;
+        let rows = session
+            .query(
+                FORGET_IN,
+                &[&segment.as_str(), &user.as_str(), &first, &last],
+            )
+            .await?;
+        Ok(single(&rows)? > 0)
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        _windows: &[Window],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let _call = self.begin()?;
+        Ok(drop::segment(self, segment, self.full_bounds(as_of)).await?)
     }
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {

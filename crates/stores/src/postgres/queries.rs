@@ -20,6 +20,21 @@ pub(super) const FORGET: &str = "with gone as (delete from pairs \
         returning seen_slot) \
     select count(*) from gone where seen_slot between $2 and $3";
 
+pub(super) const FORGET_IN: &str = "with gone as (delete from pairs \
+        where segment_id = (select id from segments where name = $1) and user_id = $2 \
+        returning seen_slot) \
+    select count(*) from gone where seen_slot between $3 and $4";
+
+// In steps, so that no transaction is long. The row of the segment stays: an id never changes its meaning.
+pub(super) const DROP_PAIRS: &str = "with gone as (delete from pairs where ctid = any (array( \
+            select ctid from pairs where segment_id = (select id from segments where name = $1) limit $2)) \
+        and segment_id = (select id from segments where name = $1) \
+        returning seen_slot) \
+    select count(*), count(*) filter (where seen_slot between $3 and $4) from gone";
+
+pub(super) const DROP_TREND: &str =
+    "delete from trend where segment_id = (select id from segments where name = $1)";
+
 pub(super) const NOTE_ERASURE: &str =
     "insert into erasures (at_us, mark) values ($1, $2) on conflict do nothing";
 

@@ -13,7 +13,7 @@ use super::delivery::Delivery;
 use super::schedule::Entry;
 use crate::ingest::erasures::Erasures;
 use domain::store::StoreError;
-use domain::{Batch, BatchBuilder, UserId};
+use domain::{Batch, BatchBuilder, Segment, UserId};
 
 /// The delay of a retry after a failure. The disk may be full until something is delivered.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -73,8 +73,8 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// Erases a user from the store again if another instance erased them while a batch with earlier pairs of theirs
-    /// was being sent.
+    /// Erases pairs from the store again if another instance erased their user or their segment while a batch with them was
+    /// being sent.
     pub(super) async fn erase_again(&self) -> Result<(), StoreError> {
         let Some((entries, known)) = &self.sent else {
             return Ok(());
@@ -88,10 +88,10 @@ impl Delivery<'_> {
         let sent = sent.collect::<Result<Vec<_>, StoreError>>()?;
         for erasure in new {
             let before = sent.iter().filter(|(at, _)| *at <= erasure.at());
-            let mut pairs = before.flat_map(|(_, batch)| batch.pairs());
-            if let Some(pair) = pairs.find(|pair| erasure.is_of(&pair.user)) {
-                erasures.erase_again(&pair.user).await?;
-            }
+            let pairs = before.flat_map(|(_, batch)| batch.pairs());
+            let pairs = pairs.filter(|pair| erasure.removes(pair.segment, &pair.user));
+            let pairs: Vec<_> = pairs.collect();
+            erasures.erase_again(&erasure, &pairs).await?;
         }
         Ok(())
     }
@@ -123,20 +123,22 @@ impl Entry {
         erasures: &Erasures,
     ) -> Result<(), StoreError> {
         let erased = erasures.since(self.received);
-        self.decode_without(batch, |user| erased.iter().any(|it| it.is_of(user)))
+        self.decode_without(batch, |segment, user| {
+            erased.iter().any(|it| it.removes(segment, user))
+        })
     }
 
     /// Decodes all pairs, including those of erased users.
     fn decode(&self) -> Result<Batch, StoreError> {
         let mut batch = BatchBuilder::default();
-        self.decode_without(&mut batch, |_| false)?;
+        self.decode_without(&mut batch, |_, _| false)?;
         Ok(batch.finish())
     }
 
     fn decode_without(
         &self,
         batch: &mut BatchBuilder,
-        is_left_out: impl Fn(&UserId<'_>) -> bool,
+        is_left_out: impl Fn(&Segment, &UserId<'_>) -> bool,
     ) -> Result<(), StoreError> {
         let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
         if let Record::Pairs(pairs) = Record::read(&self.payload).map_err(damaged)? {

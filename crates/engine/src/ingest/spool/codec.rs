@@ -125,28 +125,28 @@ fn pairs(mut fields: Fields<'_>, failures: u32, due: Timestamp) -> Result<Pairs<
 }
 
 impl Pairs<'_> {
-    /// Appends the pairs to `batch`, except those whose user `skip` returns `true` for.
+    /// Appends the pairs to `batch`, except those that `skip` returns `true` for.
     pub(super) fn decode_into(
         self,
         batch: &mut BatchBuilder,
-        skip: impl Fn(&UserId<'_>) -> bool,
+        skip: impl Fn(&Segment, &UserId<'_>) -> bool,
     ) -> Result<(), String> {
         let mut fields = self.rest;
         let segments = fields.u32()?;
         let mut indices = Vec::new();
         for _ in 0..segments {
             let segment = Segment::new(string(&mut fields)?).map_err(|error| error.to_string())?;
-            indices.push(batch.admit(segment));
+            indices.push((batch.admit(segment.clone()), segment));
         }
         for _ in 0..self.count {
             let segment = fields.u32()? as usize;
             let slot = Slot::new(fields.u64()?);
             let user = UserId::new(string(&mut fields)?).map_err(|error| error.to_string())?;
-            let Some(segment) = indices.get(segment) else {
+            let Some((index, segment)) = indices.get(segment) else {
                 return Err(invalid());
             };
-            if !skip(&user) {
-                batch.push(&user, *segment, slot);
+            if !skip(segment, &user) {
+                batch.push(&user, *index, slot);
             }
         }
         fields.end()
@@ -197,7 +197,7 @@ mod tests {
                     panic!("a record of pairs");
                 };
                 assert_eq!(pairs.received, received);
-                pairs.decode_into(&mut decoded, |_| false).unwrap();
+                pairs.decode_into(&mut decoded, |_, _| false).unwrap();
             }
             assert_eq!(strings(&decoded.finish()), strings(&batch()));
         }
@@ -218,7 +218,7 @@ mod tests {
                 (pairs.failures, pairs.due, pairs.received),
                 (7, due, received)
             );
-            pairs.decode_into(&mut decoded, |_| false).unwrap();
+            pairs.decode_into(&mut decoded, |_, _| false).unwrap();
         }
         assert_eq!(strings(&decoded.finish()), strings(&batch()));
     }
@@ -235,7 +235,7 @@ mod tests {
             panic!("a record of pairs");
         };
         pairs
-            .decode_into(&mut decoded, |user| user.as_str() == "u1")
+            .decode_into(&mut decoded, |_, user| user.as_str() == "u1")
             .unwrap();
         assert_eq!(decoded.len(), 2);
         let record = Record::erased(&UserId::new("u1").unwrap());
@@ -249,7 +249,7 @@ mod tests {
     fn every_cut_and_every_stranger_is_an_error() {
         let whole = encode(&batch(), Timestamp::UNIX_EPOCH, 100).remove(0);
         let decode = |payload: &[u8]| match Record::read(payload)? {
-            Record::Pairs(pairs) => pairs.decode_into(&mut BatchBuilder::default(), |_| false),
+            Record::Pairs(pairs) => pairs.decode_into(&mut BatchBuilder::default(), |_, _| false),
             Record::Erased(_) => Ok(()),
         };
         for end in 0..whole.len() {

@@ -12,7 +12,7 @@ use super::*;
 use crate::ingest::erasures::Erasures;
 use domain::store::model::Model;
 use domain::store::{PairStore, Partly};
-use domain::{BatchBuilder, Clock, Erasure, Slot, TimeFrame, UserId};
+use domain::{BatchBuilder, Clock, Erasure, Segment, Slot, TimeFrame, UserId};
 
 type OnTake = Box<dyn Fn(&Batch) + Send>;
 
@@ -475,6 +475,42 @@ async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again() {
 #[tokio::test(start_paused = true)]
 async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again_whoever_learns_of_it_first() {
     erases_again(true).await;
+}
+
+/// Of a deleted segment only the pairs that were on their way are erased again.
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_is_deleted_while_its_pairs_are_on_their_way_keeps_what_came_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = Arc::new(Model::default());
+    let spool = open(dir.path());
+    let sink = Arc::new(Taken::default());
+    let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
+    {
+        let (notes, erased) = (Arc::clone(&notes), AtomicU64::new(0));
+        *sink.on_take.lock() = Some(Box::new(move |batch| {
+            if erased.fetch_add(1, Ordering::SeqCst) == 0 {
+                let segment = Segment::new("s").unwrap();
+                let note = Erasure::of_segment(&segment, received(5));
+                notes.erased.lock().push(note);
+                // Another instance receives this one after the deletion.
+                notes.put(&one("later"));
+            }
+            notes.put(batch);
+        }));
+    }
+    spool
+        .append(&pairs(["a".into(), "b".into()]), received(1))
+        .await
+        .unwrap();
+    until(|| notes.pairs.lock().len() == 1).await;
+    let left: Vec<_> = notes.pairs.lock().keys().cloned().collect();
+    assert_eq!(left, [("s".to_owned(), "later".to_owned())]);
+    spool.append(&one("new"), received(9)).await.unwrap();
+    drained(&spool).await;
+    let left: Vec<_> = notes.pairs.lock().keys().cloned().collect();
+    let expected = ["later", "new"].map(|user| ("s".to_owned(), user.to_owned()));
+    assert_eq!(left, expected);
+    delivering.stop().await;
 }
 
 async fn erases_again(another_task_reads_first: bool) {

@@ -62,7 +62,7 @@ impl Selection {
     pub(super) async fn rows(
         &self,
         app: &Headcount,
-        window: Window,
+        window: Option<Window>,
         reach: &Reach,
     ) -> Result<Vec<Row>, Problem> {
         if self.is_by_name() {
@@ -70,7 +70,10 @@ impl Selection {
             let named = self.named.iter().filter(|segment| self.has(segment, reach));
             return Ok(rows_of(app, named.cloned().collect(), window).await);
         }
-        let list = app.counts().list(window).await?;
+        let list = match window {
+            Some(window) => app.counts().list(window).await?,
+            None => app.counts().list_own().await?,
+        };
         let selected = list
             .iter()
             .filter(|listed| self.has(&listed.segment, reach));
@@ -91,7 +94,7 @@ impl Selection {
 }
 
 /// The rows of `segments`, also of those without users.
-async fn rows_of(app: &Headcount, segments: Vec<Segment>, window: Window) -> Vec<Row> {
+async fn rows_of(app: &Headcount, segments: Vec<Segment>, window: Option<Window>) -> Vec<Row> {
     let listed = app.counts().list_of(segments, window).await;
     stream::iter(listed)
         .map(|listed| async move {

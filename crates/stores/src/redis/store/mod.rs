@@ -227,6 +227,42 @@ impl PairStore for RedisStore {
         Ok(erased)
     }
 
+    async fn forget_in(
+        &self,
+        segment: &Segment,
+        user: &UserId<'_>,
+        as_of: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.ready().await?;
+        let slots = self.full_window_as_of(as_of);
+        let request = self.requests.forget(segment, user);
+        // Not retried here: a retry would not find a pair that the first attempt erased.
+        let slot: Option<u64> = parse_one(self.client.send(&[request]).await?)?;
+        Ok(slot.is_some_and(|slot| slots.contains(&Slot::new(slot))))
+    }
+
+    async fn drop_segment(
+        &self,
+        segment: &Segment,
+        windows: &[Window],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.ready().await?;
+        let slots = self.full_window_as_of(as_of);
+        let request = self.requests.drop_pairs(segment, &slots);
+        // Not retried here: a retry would return no users.
+        let users = parse_one(self.client.send(&[request]).await?)?;
+        for window in windows {
+            let newest = self.requests.newest_point(segment, *window);
+            let newest: Option<u64> = self.query(newest).await?;
+            if let Some(newest) = newest {
+                let request = self.requests.drop_trend(segment, *window, newest);
+                self.query::<u64>(request).await?;
+            }
+        }
+        Ok(users)
+    }
+
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         self.ready().await?;
         let first = *self.full_window_as_of(erasure.at()).start();

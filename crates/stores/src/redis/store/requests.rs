@@ -127,6 +127,31 @@ impl Requests {
         Request::Run(&self.scripts.forget, vec![self.keys.pairs(segment)], args)
     }
 
+    /// Removes all pairs of a segment. The segment stays in the list until it is archived: a writer may have announced it.
+    pub(super) fn drop_pairs(
+        &self,
+        segment: &Segment,
+        slots: &RangeInclusive<Slot>,
+    ) -> Request<'_> {
+        let args = [slots.start(), slots.end()].map(|slot| slot.number().to_string());
+        Request::Run(
+            &self.scripts.drop_pairs,
+            vec![self.keys.pairs(segment)],
+            args.to_vec(),
+        )
+    }
+
+    /// Removes the trend of a segment over a window, whose newest point is at `newest`.
+    pub(super) fn drop_trend(
+        &self,
+        segment: &Segment,
+        window: Window,
+        newest: u64,
+    ) -> Request<'static> {
+        let keys = Buckets::of(self.keys.trend(segment, window)).keys(newest);
+        Request::command("UNLINK", keys)
+    }
+
     /// Records an erasure, and removes erasures before `reached`, which no window reaches any more.
     pub(super) fn note_erasure(
         &self,

@@ -9,6 +9,7 @@ pub(super) struct Scripts {
     pub(super) meta: Script,
     pub(super) archive: Script,
     pub(super) drop_empty: Script,
+    pub(super) drop_pairs: Script,
     pub(super) forget: Script,
     pub(super) page: Script,
     pub(super) trend: Script,
@@ -20,6 +21,7 @@ impl Scripts {
             meta: Script::new(META),
             archive: Script::new(ARCHIVE),
             drop_empty: Script::new(DROP_EMPTY),
+            drop_pairs: Script::new(DROP_PAIRS),
             forget: Script::new(FORGET),
             page: Script::new(PAGE),
             trend: Script::new(TREND),
@@ -54,6 +56,14 @@ const DROP_EMPTY: &str = r"
 local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
 return redis.call('ZREM', KEYS[1], ARGV[1])
+";
+
+/// Key: the pairs of a segment. Arguments: the first and the last slot. Removes all pairs, and returns how many had a slot within
+/// these. The server frees their memory in the background.
+const DROP_PAIRS: &str = r"
+local users = redis.call('ZCOUNT', KEYS[1], ARGV[1], ARGV[2])
+redis.call('UNLINK', KEYS[1])
+return users
 ";
 
 /// Key: the pairs of a segment. Argument: a user. Removes the user and returns their slot, or nil if there is none.

@@ -54,6 +54,18 @@ impl Buckets {
 
     /// The requests for every bucket with points in `seconds` that can exist when the newest point is at `newest`.
     pub(super) fn read(&self, seconds: &RangeInclusive<u64>, newest: u64) -> Vec<Request<'static>> {
+        let keys = self.buckets(seconds, newest).into_iter();
+        keys.map(|key| Request::command("HGETALL", key)).collect()
+    }
+
+    /// Every key that can exist when the newest point is at `newest`.
+    pub(super) fn keys(&self, newest: u64) -> Vec<String> {
+        let mut keys = self.buckets(&(0..=newest), newest);
+        keys.push(self.base.clone());
+        keys
+    }
+
+    fn buckets(&self, seconds: &RangeInclusive<u64>, newest: u64) -> Vec<String> {
         let last = newest.min(*seconds.end());
         let first = |keep: u64, bucket: u64| {
             let kept_from = newest.saturating_sub(keep + bucket);
@@ -65,7 +77,7 @@ impl Buckets {
         let keys = hours
             .map(|bucket| self.hours(bucket))
             .chain(fine.map(|bucket| self.fine(bucket)));
-        keys.map(|key| Request::command("HGETALL", key)).collect()
+        keys.collect()
     }
 
     fn fine(&self, bucket: u64) -> String {
