@@ -121,7 +121,7 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::TimeFrame;
+    use domain::{Resolution, TimeFrame};
 
     const HOUR: Duration = Duration::from_hours(1);
 
