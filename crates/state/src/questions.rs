@@ -157,7 +157,6 @@ impl Questions {
         let (window, slot, kept_as_of) = (window.slots(), self.slot(as_of), kept.as_of);
         let counted = self.answer(move |index, should_stop| {
             if let Some(everybody) = kept.rings.everybody(window)
-                && kept.rings.have_every_pair()
                 && let Some(pairs) = kept.rings.pairs(window)
             {
                 return Ok(Ok((question.answer(pairs, everybody), everybody, None)));
