@@ -32,7 +32,8 @@ impl<T: OfUser> Grouping<T> {
         if self.sorted.len() < items.len() {
             self.sorted.resize(items.len(), T::default());
         }
-        let bucket_bits = items.len().next_power_of_two().ilog2().max(1);
+        // Most users have several items.
+        let bucket_bits = (items.len() / 2).next_power_of_two().ilog2().max(1);
         let bucket = |item: T| {
             let varying = item.key() << (FINGERPRINT_BITS - bits);
             (varying >> (u64::BITS - bucket_bits)) as usize

@@ -112,9 +112,7 @@ impl Index {
     /// whose earlier visit of the two is in that step. At a step of an hour, two weeks of 200 segments take 27 MB, and an
     /// eighth more during the call.
     ///
-    /// The rings of the pairs get at most `max_bytes`. Of more pairs than fit, those are kept that have the most users in both
-    /// over the full window, which a walk before counts; of as many users, the first by name. The rings of the segments
-    /// themselves and of everybody are kept in any case. A counter has 32 bits, and stays at its maximum: an index with as many
+    /// If the rings of the pairs would take more than `max_bytes`, the step is the full window. A counter has 32 bits, and stays at its maximum: an index with as many
     /// users in one segment has 50 GB. Otherwise it is as [`overlaps`](Self::overlaps).
     pub fn overlap_rings(
         &self,
@@ -126,15 +124,13 @@ impl Index {
     ) -> Result<OverlapRings, OverlapError> {
         let steps = rings::Steps::new(step, self.window);
         self.sweep_overlaps(between, as_of, |plan, as_of| {
-            let mut reader = Reader::new(&self.head, self.window, as_of, should_stop);
-            let kept = if steps.bytes_of_pairs(plan.len()) <= max_bytes {
-                None
-            } else {
-                let mut counters = Triangle::new(plan.len());
-                walk::run(plan, &mut reader, &mut counters)?;
-                Some(counters.top_pairs(plan, steps.rings_in(max_bytes)))
+            let fits = steps.bytes_of_pairs(plan.len()) <= max_bytes;
+            let steps = match fits {
+                true => steps,
+                false => rings::Steps::new(self.window, self.window),
             };
-            let mut counters = RingCounters::new(plan.len(), steps, kept, as_of);
+            let mut reader = Reader::new(&self.head, self.window, as_of, should_stop);
+            let mut counters = RingCounters::new(plan.len(), steps, as_of);
             walk::run(plan, &mut reader, &mut counters)?;
             Ok(counters.into_rings(plan))
         })

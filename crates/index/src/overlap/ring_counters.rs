@@ -4,8 +4,8 @@ use domain::Slot;
 
 use super::increments::Increments;
 use super::plan::Plan;
-use super::rings::{ABSENT, OverlapRings, Rings, Steps};
-use super::triangle::{cell, row_start};
+use super::rings::{OverlapRings, Rings, Steps};
+use super::triangle::row_start;
 use super::visit::{self, UserAndSegment, Visit};
 use super::walk::Counters;
 use crate::entry::Entry;
@@ -41,29 +41,11 @@ impl Visit for SteppedVisit {
 }
 
 impl RingCounters {
-    /// Rings of the pairs whose cells are `kept`, or of all, and of the segments.
-    pub(super) fn new(
-        segments: usize,
-        steps: Steps,
-        kept: Option<Vec<usize>>,
-        as_of: Slot,
-    ) -> Self {
-        let cells = row_start(segments);
-        let rings = kept.as_ref().map_or(cells, |kept| segments + kept.len());
-        let places = kept.map(|kept| {
-            let diagonal = (0..segments).map(|segment| cell(segment, segment));
-            let mut places = vec![ABSENT; cells];
-            // There are at most 2 million cells.
-            for (place, cell) in (0_u32..).zip(diagonal.chain(kept)) {
-                places[cell] = place;
-            }
-            places
-        });
-        let counters = rings * steps.number;
+    pub(super) fn new(segments: usize, steps: Steps, as_of: Slot) -> Self {
+        let counters = row_start(segments) * steps.number;
         Self {
             rings: Rings {
                 steps,
-                places,
                 counters: vec![0; counters],
             },
             increments: Increments::new(counters),
@@ -102,12 +84,10 @@ impl Counters for RingCounters {
         for (before, visit) in visits.iter().enumerate() {
             let row = row_start(usize::from(visit.segment()));
             for other in &visits[..=before] {
-                let cell = row + usize::from(other.segment());
-                if let Some(range) = self.rings.range(cell) {
-                    let earlier = visit.step.max(other.step) as usize;
-                    let position = range.start + earlier;
-                    self.increments.add(&mut self.rings.counters, position);
-                }
+                let ring = self.rings.start(row + usize::from(other.segment()));
+                let earlier = visit.step.max(other.step) as usize;
+                self.increments
+                    .add(&mut self.rings.counters, ring + earlier);
             }
         }
     }

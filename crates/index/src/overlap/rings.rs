@@ -7,9 +7,6 @@ use domain::{Segment, Slot};
 use super::plan::Plan;
 use super::triangle::{cell, row_start};
 
-/// Marks a pair without a ring.
-pub(super) const ABSENT: u32 = u32::MAX;
-
 /// How the full window is divided. The last step is shorter if the window is not a multiple of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Steps {
@@ -37,8 +34,6 @@ pub struct OverlapRings {
 #[derive(Debug)]
 pub(super) struct Rings {
     pub(super) steps: Steps,
-    /// The ring of each cell, if not every cell has its own.
-    pub(super) places: Option<Vec<u32>>,
     /// Ring by ring: at first the users of each step, at last those of the step and the later ones.
     pub(super) counters: Vec<u32>,
 }
@@ -60,11 +55,6 @@ impl Steps {
         pairs.saturating_mul(self.number * size_of::<u32>())
     }
 
-    /// The number of rings that fit.
-    pub(super) fn rings_in(self, bytes: usize) -> usize {
-        bytes / (self.number * size_of::<u32>())
-    }
-
     /// The number of steps of a window, if it ends at one.
     fn of(self, window: u32) -> Option<usize> {
         if window >= self.window {
@@ -76,22 +66,14 @@ impl Steps {
 }
 
 impl Rings {
-    pub(super) fn range(&self, cell: usize) -> Option<std::ops::Range<usize>> {
-        let ring = match &self.places {
-            None => cell,
-            Some(places) => match places[cell] {
-                ABSENT => return None,
-                place => place as usize,
-            },
-        };
-        let start = ring * self.steps.number;
-        Some(start..start + self.steps.number)
+    /// The position of the first counter of a cell.
+    pub(super) fn start(&self, cell: usize) -> usize {
+        cell * self.steps.number
     }
 
     /// The users of a cell in the latest `steps`, once the counters are sums.
-    fn read(&self, cell: usize, steps: usize) -> Option<u64> {
-        let ring = &self.counters[self.range(cell)?];
-        Some(sum_of(ring, steps))
+    fn read(&self, cell: usize, steps: usize) -> u64 {
+        sum_of(&self.counters[self.start(cell)..], steps)
     }
 }
 
@@ -126,11 +108,6 @@ impl OverlapRings {
         self.as_of
     }
 
-    /// Whether every pair has a ring.
-    pub fn have_every_pair(&self) -> bool {
-        self.rings.places.is_none()
-    }
-
     /// The length of a step in slots.
     pub fn step(&self) -> u32 {
         self.rings.steps.slots
@@ -138,17 +115,16 @@ impl OverlapRings {
 
     /// The estimated memory, in bytes.
     pub fn bytes(&self) -> usize {
-        let places = self.rings.places.as_ref().map_or(0, Vec::capacity);
         let everybody = self.everybody.as_ref().map_or(0, Vec::capacity);
-        (self.rings.counters.capacity() + places + everybody) * size_of::<u32>()
+        (self.rings.counters.capacity() + everybody) * size_of::<u32>()
     }
 
     /// The number of users in both segments in the latest `window` slots. `None` if that is neither a multiple of the step nor
-    /// the full window, or if the pair has no ring: [`Index::overlaps`](crate::Index::overlaps) counts it.
+    /// the full window, or for other segments: [`Index::overlaps`](crate::Index::overlaps) counts it.
     pub fn both(&self, a: &str, b: &str, window: u32) -> Option<u64> {
         let steps = self.rings.steps.of(window)?;
         let cell = cell(self.number(a)?, self.number(b)?);
-        self.rings.read(cell, steps)
+        Some(self.rings.read(cell, steps))
     }
 
     /// The number of users of a segment in the latest `window` slots. `None` for other windows and segments.
@@ -163,35 +139,30 @@ impl OverlapRings {
         Some(sum_of(self.everybody.as_deref()?, steps))
     }
 
-    /// All pairs that have a ring, and a user in both segments in the latest `window` slots. `None` for other windows.
+    /// All pairs that have a user in both segments in the latest `window` slots. `None` for other windows.
     pub fn pairs(&self, window: u32) -> Option<impl Iterator<Item = PairOverlap>> {
         let steps = self.rings.steps.of(window)?;
-        let users = self.numbers.iter().map(|number| {
-            let users = self.rings.read(cell(*number, *number), steps);
-            users.unwrap_or(0)
-        });
+        let users = self.numbers.iter();
+        let users = users.map(|number| self.rings.read(cell(*number, *number), steps));
         let users: Vec<u64> = users.collect();
         let all =
             (0..self.segments.len()).flat_map(|row| (0..row).map(move |column| (row, column)));
         Some(all.filter_map(move |(row, column)| {
             let both = self
                 .rings
-                .read(cell(self.numbers[row], self.numbers[column]), steps)?;
+                .read(cell(self.numbers[row], self.numbers[column]), steps);
             let [one, other] = [column, row].map(|at| (&self.segments[at], users[at]));
             (both > 0).then(|| PairOverlap::new(one, other, both))
         }))
     }
 
-    /// All overlaps in the latest `window` slots. `None` for other windows, or if not every pair has a ring.
+    /// All overlaps in the latest `window` slots. `None` for other windows.
     pub fn matrix(&self, window: u32) -> Option<OverlapMatrix> {
         let steps = self.rings.steps.of(window)?;
-        if self.rings.places.is_some() {
-            return None;
-        }
         let everybody = self.everybody(window);
         let matrix = OverlapMatrix::new(self.segments.clone(), everybody, |row, column| {
             let cell = cell(self.numbers[row], self.numbers[column]);
-            self.rings.read(cell, steps).unwrap_or(0)
+            self.rings.read(cell, steps)
         });
         Some(matrix)
     }

@@ -40,25 +40,6 @@ impl Triangle {
             self.cells[cell(plan.number(row), plan.number(column))]
         })
     }
-
-    /// The cells of the `limit` pairs that have the most users in both, and at least one. Of as many users, those that are
-    /// first by name.
-    pub(super) fn top_pairs(&self, plan: &Plan, limit: usize) -> Vec<usize> {
-        let mut positions: Vec<usize> = (0..plan.len()).collect();
-        positions.sort_by_key(|position| &plan.names()[*position]);
-        let mut pairs = Vec::new();
-        for (before, some) in positions.iter().enumerate() {
-            for other in &positions[..before] {
-                let cell = cell(plan.number(*some), plan.number(*other));
-                pairs.push(cell);
-            }
-        }
-        pairs.retain(|cell| self.cells[*cell] > 0);
-        // The sort is stable.
-        pairs.sort_by_key(|cell| std::cmp::Reverse(self.cells[*cell]));
-        pairs.truncate(limit);
-        pairs
-    }
 }
 
 impl Counters for Triangle {
