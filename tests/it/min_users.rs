@@ -356,3 +356,90 @@ async fn past_counts_are_withheld_alike() {
     assert_eq!(day, [json!(null), json!(null), json!(null)]);
     app.stop().await;
 }
+
+/// What no page may show with a floor of 2,000: the users of `few`, and those of `big` within a day, who are as many users fewer
+/// than in two weeks.
+const SECRETS: [&str; 4] = ["1237", "1,237", "7377", "7,377"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_page_shows_a_small_group() {
+    let app = App::start_with(&[("min_users", "2000"), ("refresh_windows", "1d")]).await;
+    let users: Vec<String> = (0..8_614).map(|user| format!("u{user}")).collect();
+    let record = async |users: &[String], segment: &str| {
+        for users in users.chunks(1_000) {
+            let pairs = users.iter().map(|user| (user.as_str(), segment));
+            app.headcount.record(pairs).await.unwrap();
+        }
+    };
+    record(&users[..1_237], "big").await;
+    app.advance(2 * DAY);
+    record(&users[1_237..], "big").await;
+    record(&users[..1_237], "few").await;
+    for _ in 0..3 {
+        app.headcount.refresh(None).await.unwrap();
+        app.advance(60);
+    }
+    let mut pages = BTreeMap::new();
+    for target in [
+        "/",
+        "/?sort=users&order=asc",
+        "/?sort=change",
+        "/?window=1d",
+        "/?window=2d",
+        "/segments/few",
+        "/segments/few?window=1d",
+        "/segments/big",
+        "/segments/big?window=1d",
+        "/segments/big?window=2d",
+        "/segments/few?before=on&base=lowest&range=1h",
+        "/compare?segment=few&segment=big",
+        "/compare?segment=few&segment=big&window=1d",
+        "/combine?expr=few",
+        "/combine?expr=big&window=1d",
+        "/combine?expr=big%20NOT%20few",
+        "/overlaps",
+        "/status",
+        "/segments.csv",
+        "/segments.csv?window=1d",
+        "/trends.csv?segment=few&segment=big",
+        "/trends.csv?segment=few&segment=big&window=1d",
+    ] {
+        let page = app.get(target).await;
+        assert_eq!(page.status, 200, "{target}: {page:?}");
+        for secret in SECRETS {
+            assert!(
+                !page.text.contains(secret),
+                "{target} shows {secret}: {page:?}"
+            );
+        }
+        pages.insert(target, page.text);
+    }
+    let has = |target: &str, text: &str| {
+        assert!(pages[target].contains(text), "{target}: {}", pages[target]);
+    };
+    for target in ["/", "/segments/few", "/compare?segment=few&segment=big"] {
+        has(target, "Fewer than 2,000 users");
+        // That is no failure.
+        has(target, "data-kind=\"good\"");
+    }
+    let differs = "Withheld: it would tell a group of fewer than 2,000 users apart";
+    for target in ["/?window=1d", "/segments/big?window=1d"] {
+        has(target, differs);
+    }
+    has(
+        "/segments/big?window=2d",
+        "only windows of 14 days, 24 hours are counted here",
+    );
+    has("/segments/big", "data-users>8,614</span>");
+    has(
+        "/segments/big",
+        "Not shown: they would tell groups of fewer than 2,000 users apart",
+    );
+    has("/segments.csv", "\nfew,,1209600,,false");
+    for target in ["/", "/?sort=users&order=asc"] {
+        let place = |segment: &str| pages[target].find(&format!("data-segment=\"{segment}\""));
+        assert!(place("big").unwrap() < place("few").unwrap(), "{target}");
+        assert!(!pages[target].contains("window=7d"), "{}", pages[target]);
+    }
+    app.stop().await;
+}

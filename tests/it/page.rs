@@ -406,7 +406,7 @@ async fn small_groups_are_withheld_on_the_page_too() {
     assert!(!withheld.contains("data-users"), "{withheld}");
     let window = app.get("/combine?expr=sports&window=7d").await.text;
     assert!(
-        window.contains("over the configured window only"),
+        window.contains("only windows of 14 days are counted here"),
         "{window}"
     );
     let list = app.get("/").await.text;

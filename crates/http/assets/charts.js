@@ -63,6 +63,8 @@
     const lines = [...chart.querySelectorAll(".area polyline")].map((line) => line.getAttribute("class"));
     const classes = chart.dataset.classes?.split(" ") ?? lines;
     const [from, to] = [Number(chart.dataset.from), Number(chart.dataset.to)];
+    // From the start of a bar to its middle.
+    const half = Number(chart.dataset.bar ?? 0) / 2;
     rule.hidden = tip.hidden = true;
     reader.type = "range";
     reader.min = 0;
@@ -77,7 +79,7 @@
       const row = data.rows[index];
       if (!row) return;
       const width = chart.clientWidth - LEFT - RIGHT;
-      const x = LEFT + ((row.at - from) / (to - from)) * width;
+      const x = LEFT + ((row.at + half - from) / (to - from)) * width;
       const when = long.format(new Date(row.at * 1000));
       const lines = row.users.map((users, place) => {
         const line = element("div", `value ${classes[place]}`);
@@ -100,7 +102,7 @@
     };
     const nearest = (fraction) => {
       load();
-      const at = from + fraction * (to - from);
+      const at = from + fraction * (to - from) - half;
       let best = 0;
       data.rows.forEach((row, index) => {
         if (Math.abs(row.at - at) < Math.abs(data.rows[best].at - at)) best = index;

@@ -6,6 +6,8 @@
   const [WIDTH, HEIGHT, TOP, BOTTOM] = [1000, 200, 10, 26]; // as in charts that the service draws
   const numbers = new Intl.NumberFormat("en-US");
   const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+  const TICKS = [60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 345600, 604800, 1209600, 2592000];
+  const MAX_TICKS = 8;
   const section = document.getElementById("flow");
 
   function element(name, className, ...content) {
@@ -26,8 +28,9 @@
     return Math.max(2, [1, 2, 4, 6, 8, 10].map((digit) => digit * power).find((candidate) => candidate >= number));
   }
 
-  // Entered above the line in the middle, left below it.
-  function chart(points, from, to, seconds) {
+  // Entered above the line in the middle, left below it. A bar is for the `seconds` after its time.
+  function chart(points, seconds) {
+    const [from, to] = [points[0].at, points.at(-1).at + seconds];
     const most = nice(Math.max(...points.flatMap(({ entered, left }) => [entered, left])));
     const axes = drawn("svg", { class: "axes", width: "100%", height: TOP + HEIGHT + BOTTOM, overflow: "visible" });
     const area = drawn("svg", { class: "area", y: TOP, width: "100%", height: HEIGHT, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" });
@@ -36,9 +39,10 @@
       axes.append(drawn("text", { class: "y", x: -8, y: TOP + y + 4 }, short.format(Math.abs((most * (2 - row)) / 2))));
       area.append(drawn("line", { x1: 0, x2: WIDTH, y1: y, y2: y }));
     }
+    const step = TICKS.find((tick) => (to - from) / tick <= MAX_TICKS) ?? TICKS.at(-1);
     const bar = (WIDTH * seconds) / (to - from);
     for (const { at, entered, left } of points) {
-      const x = Math.max(0, ((at - from) / (to - from)) * WIDTH - bar * 0.9);
+      const x = ((at - from) / (to - from)) * WIDTH + bar * 0.1;
       const tall = (users) => ((users / most) * HEIGHT) / 2;
       area.append(drawn("rect", { class: "entered", x, width: bar * 0.8, y: HEIGHT / 2 - tall(entered), height: tall(entered) }));
       area.append(drawn("rect", { class: "left", x, width: bar * 0.8, y: HEIGHT / 2, height: tall(left) }));
@@ -50,7 +54,7 @@
     const label = `${numbers.format(sum(({ entered }) => entered))} entered, ${numbers.format(sum(({ left }) => left))} left`;
     picture.setAttribute("aria-label", `${label}. The table has the numbers of each time.`);
     const made = element("div", "chart", picture);
-    Object.assign(made.dataset, { from, to, step: section.dataset.tick, table: "flow-points", classes: "entered left" });
+    Object.assign(made.dataset, { from, to, bar: seconds, step, table: "flow-points", classes: "entered left" });
     return [element("p", "notes", `${label} over this range.`), made];
   }
 
@@ -84,16 +88,13 @@
     if (place.contains(document.activeElement) || document.hidden) return;
     const answer = await fetch(section.dataset.api, { cache: "no-store", signal: AbortSignal.timeout(15000) });
     if (!answer.ok) return;
-    const { points } = await answer.json();
-    const known = points
+    const { steps, step_seconds: seconds } = await answer.json();
+    const known = steps
       .filter(({ entered, left }) => entered != null && left != null)
       .map(({ at, entered, left }) => ({ at: Date.parse(at) / 1000, entered, left }));
     if (known.length === 0) return;
-    const [from, to, seconds] = ["from", "to", "seconds"].map((name) => Number(section.dataset[name]));
-    // A young service has no empty chart.
-    const begin = known[0].at - from > (to - from) / 8 ? known[0].at - seconds : from;
     const wasOpen = document.getElementById("flow-points")?.open;
-    place.replaceChildren(...chart(known, begin, to, seconds), table(known));
+    place.replaceChildren(...chart(known, seconds), table(known));
     document.getElementById("flow-points").open = Boolean(wasOpen);
     section.hidden = false;
     document.dispatchEvent(new Event("refreshed"));

@@ -140,6 +140,8 @@ function counted({ segment, users }) {
   for (const row of document.querySelectorAll("[data-segment]")) {
     if (row.dataset.segment !== segment) continue;
     const cell = row.querySelector("[data-users]");
+    // The service words what is withheld.
+    if (users === null || !cell) return users === null && !cell;
     const text = figures.format(users);
     if (cell.textContent !== text) {
       cell.textContent = text;

@@ -57,7 +57,7 @@ enum Answer {
 
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period_of_sets(query)?;
     let expression = query.text("expr")?.unwrap_or("").to_owned();
     let (readiness, answer) = tokio::join!(
         pages.readiness(),
@@ -108,10 +108,6 @@ async fn answer(pages: &Pages, text: &str, period: &Period, reach: &Reach) -> An
         return Answer::Failed(sentence(crate::authorization::forbidden_segment().detail()));
     }
     let (app, floor, window) = (&pages.app, pages.floor, period.window);
-    if floor.is_on() && !period.is_full_window() {
-        let words = "With min_users, sets of users are counted over the configured window only.";
-        return Answer::Failed(words.to_owned());
-    }
     let counted = app
         .counts()
         .get_set(&expression, window, floor, false)

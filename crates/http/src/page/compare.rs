@@ -13,7 +13,7 @@ use super::period::{Choice, Period};
 use super::segment::Toggle;
 use super::shown::Shown;
 use super::trends::{self, Trend};
-use super::words::{Change, plural};
+use super::words::{Change, length, plural};
 use super::{Pages, Place, Shell, html};
 use crate::path::{encode, of_segment};
 use crate::problem::Problem;
@@ -51,6 +51,10 @@ struct Page {
     curl: String,
     /// What the page's script asks for the users that the segments share.
     overlap: String,
+    /// The window of those users, if it is another one.
+    overlap_window: Option<String>,
+    /// Why a count is withheld.
+    withheld: String,
 }
 
 /// A segment of the chart.
@@ -62,12 +66,13 @@ struct Compared {
     /// The address without it.
     without: String,
     users: Option<String>,
+    is_withheld: bool,
     change: Change,
 }
 
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period(query)?;
     let look = Look::of(query)?;
     let mut segments = Vec::new();
     for segment in given(query)? {
@@ -89,12 +94,16 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     );
     let (counts, readiness) = tokio::join!(counted, pages.readiness());
     let counts: Vec<Option<CountResult>> = counts.into_iter().map(Result::ok).collect();
-    let users = |count: &Option<CountResult>| count.as_ref().map(|count| count.count.users);
+    let shown_users = join_all(segments.iter().zip(&counts).map(async |(segment, count)| {
+        let counts = app.counts();
+        counts.shown(segment, count.as_ref()?).await
+    }));
+    let shown_users = shown_users.await;
     let trends = join_all(
         segments
             .iter()
-            .zip(&counts)
-            .map(|(segment, count)| trends::trend(app, segment, &period, users(count), false)),
+            .zip(&shown_users)
+            .map(|(segment, users)| trends::trend(app, segment, &period, *users, false)),
     );
     let trends: Result<Vec<Trend>, _> = trends.await.into_iter().collect();
     let numbers = numbers(&counts, trends.is_err(), app.clock().now());
@@ -103,6 +112,10 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         let mut others = segments.clone();
         others.remove(place);
         period.link(&look.link(&link(&others)))
+    };
+    let is_withheld = |place: usize| {
+        let users = shown_users.get(place).copied().flatten();
+        counts.get(place).is_some_and(Option::is_some) && users.is_none()
     };
     let changes: Vec<Change> = match &trends {
         Ok(trends) => trends.iter().map(change).collect(),
@@ -117,11 +130,25 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             shown: shown(segment.as_str()),
             link: period.link(&of_segment("/segments", segment.as_str(), "")),
             without: without(place),
-            users: counts.get(place).and_then(users).map(grouped),
-            change: changes.get(place).cloned().unwrap_or_else(Change::failed),
+            users: shown_users.get(place).copied().flatten().map(grouped),
+            is_withheld: is_withheld(place),
+            change: match (is_withheld(place), changes.get(place)) {
+                (true, _) => Change::withheld(),
+                (false, Some(change)) => change.clone(),
+                (false, None) => Change::failed(),
+            },
         });
     let compared: Vec<_> = compared.collect();
     let failed = numbers == Numbers::Failed;
+    // With a floor, sets of users are counted over the configured window.
+    let overlap_window = match pages.floor.is_on() {
+        true => app.frame().full_window(),
+        false => period.window,
+    };
+    let overlap = crate::path::with(
+        &to("/v1/overlap", &segments),
+        &format!("window={}", overlap_window.seconds()),
+    );
     let page = Page {
         shell: pages.shell_with(Place::Compare, &period, &readiness, !failed),
         health: Health::of(app, &readiness, numbers),
@@ -148,14 +175,10 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             }
         },
         csv: period.link(&to("/trends.csv", &segments)),
-        curl: crate::path::with(
-            &to("/v1/overlap", &segments),
-            &format!("window={}", period.window.seconds()),
-        ),
-        overlap: crate::path::with(
-            &to("/v1/overlap", &segments),
-            &format!("window={}", period.window.seconds()),
-        ),
+        curl: overlap.clone(),
+        overlap,
+        overlap_window: (overlap_window != period.window).then(|| length(overlap_window.seconds())),
+        withheld: pages.withheld(&period),
     };
     let status = match failed {
         true => StatusCode::SERVICE_UNAVAILABLE,

@@ -8,7 +8,6 @@ use warp::reply::{Reply, Response};
 use super::Pages;
 use super::compare::MAX_COMPARED;
 use super::list;
-use super::period::Period;
 use super::trends::{self, Trend};
 use super::view::View;
 use crate::problem::Problem;
@@ -25,20 +24,21 @@ pub(super) async fn segments(
     reach: &Reach,
 ) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
-    let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period(query)?;
     let found = list::found(pages, &mut view, &period, reach).await;
     if let Some(error) = found.failure {
         return Err(error.into());
     }
     let mut rows = vec![["segment", "users", "window_seconds", "as_of", "stale"].map(String::from)];
-    for (segment, count, stale) in &found.list {
+    for listed in &found.list {
+        // A count that is withheld is an empty value.
+        let count = listed.count;
         rows.push([
-            cell(segment.as_str()),
-            count.users.to_string(),
+            cell(listed.segment.as_str()),
+            count.map_or(String::new(), |count| count.users.to_string()),
             period.window.seconds().to_string(),
-            count.as_of.to_string(),
-            stale.to_string(),
+            count.map_or(String::new(), |count| count.as_of.to_string()),
+            listed.stale.to_string(),
         ]);
     }
     file("segments.csv", rows)
@@ -47,7 +47,7 @@ pub(super) async fn segments(
 /// The history of one or more segments: a row for each time, a column for each segment.
 pub(super) async fn trends(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period(query)?;
     let segments = query.segments("segment", MAX_COMPARED)?;
     let step = i64::try_from(trends::step(&period.span)).unwrap_or(1);
     let mut rows: BTreeMap<i64, (i64, Vec<String>)> = BTreeMap::new();

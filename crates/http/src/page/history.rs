@@ -140,9 +140,11 @@ impl SegmentHistory {
     }
 
     /// The line of the range, up to `users` at its end.
-    pub(super) fn line(&self, users: u64, period: &Period) -> Vec<Point> {
+    pub(super) fn line(&self, users: Option<u64>, period: &Period) -> Vec<Point> {
         let mut line = self.line.clone();
-        if period.ends_now {
+        if let Some(users) = users
+            && period.ends_now
+        {
             line.push((period.span.end, users));
         }
         line

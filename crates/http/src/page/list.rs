@@ -23,8 +23,8 @@ use crate::problem::Problem;
 use crate::query::Query;
 use domain::Reach;
 use domain::text::{grouped, rounded};
-use domain::{Count, Segment, Timestamp, shown};
-use engine::counts::{self, CountError};
+use domain::{Segment, Timestamp, shown};
+use engine::counts::{CountError, Listed};
 
 /// Rows of a page.
 const ROWS: usize = 50;
@@ -33,8 +33,6 @@ const MAX_SORTED_BY_CHANGE: usize = 1_000;
 /// The groups that are visible without a click.
 const GROUPS: usize = 8;
 
-/// A segment, its count, and whether that is the last known one.
-pub(super) type Listed = (Segment, Count, bool);
 type Histories = HashMap<Segment, Arc<SegmentHistory>>;
 
 #[derive(Template)]
@@ -58,6 +56,8 @@ struct Page {
     every: String,
     /// Whether the table has every segment.
     is_every: bool,
+    /// Why a count is withheld.
+    withheld: String,
     /// Whether the counts could not be read. The table is then empty, although there may be segments.
     failed: bool,
     /// The users in any segment, if they are known.
@@ -94,14 +94,15 @@ struct Row {
     /// The name with invisible characters escaped.
     shown: String,
     link: String,
-    users: String,
+    /// `None` if the count is withheld.
+    users: Option<String>,
     /// The age of a count that is the last known one.
     last_known: Option<String>,
     change: Change,
     line: Shown<(String, String)>,
 }
 
-/// The segments of a request, sorted, with what else the page or the file needs.
+/// The segments of a request that have a count or whose count is withheld, sorted, with what else the page or the file needs.
 pub(super) struct Found {
     pub(super) list: Vec<Listed>,
     pub(super) numbers: Numbers,
@@ -115,7 +116,7 @@ pub(super) struct Found {
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let mut view = View::of(query)?;
     let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period(query)?;
     let (found, readiness, everybody) = tokio::join!(
         found(pages, &mut view, &period, reach),
         pages.readiness(),
@@ -144,7 +145,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     let now = app.clock().now();
     let rows = shown
         .iter()
-        .map(|listed| row(listed, histories.get(&listed.0), &period, now));
+        .map(|listed| row(listed, histories.get(&listed.segment), &period, now));
     let columns = SORTS.iter().map(|(sort, _, title)| {
         let sortable = found.by_change || !sort.needs_history();
         column(&view, &period, *sort, title, sortable)
@@ -169,12 +170,13 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         more_groups,
         every: period.link("/"),
         is_every: view.is_every(),
+        withheld: pages.withheld(&period),
         failed,
         everybody: everybody.map(|users| plural(users, "user")),
         columns: columns.collect(),
         as_of: shown
             .iter()
-            .map(|listed| listed.1.as_of.as_second())
+            .filter_map(|listed| Some(listed.count?.as_of.as_second()))
             .min()
             .map(Moment::of),
         rows: rows.collect(),
@@ -192,22 +194,23 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
 /// The segments that `view` asks for, sorted. It changes the sort order of `view` if that needs too many histories.
 pub(super) async fn found(pages: &Pages, view: &mut View, period: &Period, reach: &Reach) -> Found {
     let app = &pages.app;
-    let (mut list, numbers, failure) = match app.counts().list(period.window).await {
-        Ok(list) => {
-            let numbers = trusted(&list, app.clock().now());
-            let counted = list
-                .iter()
-                .filter_map(|one| Some((one.segment.clone(), one.count?, one.stale)));
-            (counted.collect(), numbers, None)
-        }
-        Err(error) => {
-            tracing::warn!(%error, "the page has no counts to show");
-            (Vec::new(), Numbers::Failed, Some(error))
-        }
-    };
-    list.retain(|(segment, ..): &Listed| reach.covers(segment.as_str()));
-    let groups = groups(list.iter().map(|listed| &listed.0));
-    list.retain(|(segment, ..)| view.includes(segment, group_of(segment)));
+    let (mut list, numbers, failure): (Vec<Listed>, _, _) =
+        match app.counts().list(period.window).await {
+            Ok(list) => {
+                let numbers = trusted(&list, app.clock().now());
+                let known = list
+                    .iter()
+                    .filter(|listed| listed.count.is_some() || listed.withheld);
+                (known.cloned().collect(), numbers, None)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the page has no counts to show");
+                (Vec::new(), Numbers::Failed, Some(error))
+            }
+        };
+    list.retain(|listed| reach.covers(listed.segment.as_str()));
+    let groups = groups(list.iter().map(|listed| &listed.segment));
+    list.retain(|listed| view.includes(&listed.segment, group_of(&listed.segment)));
     let by_change = list.len() <= MAX_SORTED_BY_CHANGE;
     if !by_change && view.sort.needs_history() {
         (view.sort, view.descending) = (Sort::Users, true);
@@ -228,8 +231,9 @@ pub(super) async fn found(pages: &Pages, view: &mut View, period: &Period, reach
 }
 
 /// The state of a list, by the segments that could not be counted now.
-fn trusted(list: &[counts::Listed], now: Timestamp) -> Numbers {
-    if list.iter().any(|listed| listed.count.is_none()) {
+fn trusted(list: &[Listed], now: Timestamp) -> Numbers {
+    let mut listed = list.iter();
+    if listed.any(|listed| listed.count.is_none() && !listed.withheld) {
         return Numbers::Partly;
     }
     let stale = list.iter().filter(|listed| listed.stale);
@@ -240,30 +244,32 @@ fn trusted(list: &[counts::Listed], now: Timestamp) -> Numbers {
 }
 
 fn names(list: &[Listed]) -> Vec<Segment> {
-    list.iter().map(|(segment, ..)| segment.clone()).collect()
+    list.iter().map(|listed| listed.segment.clone()).collect()
 }
 
 /// Sorts a list that is sorted by name.
 fn sort(list: &mut [Listed], view: &View, histories: &Histories) {
-    // Unknown changes come last in both directions.
-    let directed = |change: Option<i128>| {
-        let change = change.map(|change| if view.descending { -change } else { change });
-        (change.is_none(), change)
+    // What is unknown or withheld comes last in both directions, by name.
+    let directed = |number: Option<i128>| {
+        let number = number.map(|number| if view.descending { -number } else { number });
+        (number.is_none(), number)
     };
+    let users = |listed: &Listed| listed.count.map(|count| count.users);
     match view.sort {
         Sort::Name if view.descending => list.reverse(),
         Sort::Name => {}
-        Sort::Users if view.descending => {
-            list.sort_by_key(|(_, count, _)| std::cmp::Reverse(count.users));
-        }
-        Sort::Users => list.sort_by_key(|(_, count, _)| count.users),
-        Sort::Change => list.sort_by_cached_key(|(segment, count, _)| {
-            let history = histories.get(segment);
-            directed(history.and_then(|history| history.change(count.users).map(i128::from)))
+        Sort::Users => list.sort_by_key(|listed| directed(users(listed).map(i128::from))),
+        Sort::Change => list.sort_by_cached_key(|listed| {
+            let change = || histories.get(&listed.segment)?.change(users(listed)?);
+            directed(change().map(i128::from))
         }),
-        Sort::Percent => list.sort_by_cached_key(|(segment, count, _)| {
-            let history = histories.get(segment);
-            directed(history.and_then(|history| history.relative_change(count.users)))
+        Sort::Percent => list.sort_by_cached_key(|listed| {
+            let change = || {
+                histories
+                    .get(&listed.segment)?
+                    .relative_change(users(listed)?)
+            };
+            directed(change())
         }),
     }
 }
@@ -291,24 +297,28 @@ fn group_links(groups: Vec<Group>, view: &View, period: &Period) -> Vec<GroupLin
 }
 
 fn row(
-    (segment, count, stale): &Listed,
+    listed: &Listed,
     history: Option<&Arc<SegmentHistory>>,
     period: &Period,
     now: Timestamp,
 ) -> Row {
-    let age = now.duration_since(count.as_of).unsigned_abs();
+    let segment = &listed.segment;
+    let users = listed.count.map(|count| count.users);
+    let stale = listed.count.filter(|_| listed.stale);
+    let age = stale.map(|count| now.duration_since(count.as_of).unsigned_abs());
     Row {
         name: segment.to_string(),
         shown: shown(segment.as_str()),
         link: period.link(&of_segment("/segments", segment.as_str(), "")),
-        users: grouped(count.users),
-        last_known: stale.then(|| rounded(age)),
-        change: match history {
-            Some(history) => Change::between(history.before, count.users),
-            None => Change::failed(),
+        users: users.map(grouped),
+        last_known: age.map(rounded),
+        change: match (history, users) {
+            (Some(history), Some(users)) => Change::between(history.before, users),
+            (_, None) => Change::withheld(),
+            (None, _) => Change::failed(),
         },
         line: match history {
-            Some(history) => drawn(&history.line(count.users, period)).into(),
+            Some(history) => drawn(&history.line(users, period)).into(),
             None => Shown::Failed,
         },
     }
@@ -317,25 +327,42 @@ fn row(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::Count;
 
     #[test]
     fn a_list_is_sorted_both_ways() {
         let as_of = Timestamp::UNIX_EPOCH;
-        let one = |(name, users)| (Segment::new(name).unwrap(), Count { users, as_of }, false);
-        let mut list = [("a", 5), ("b", 3), ("c", 4)].map(one);
-        let mut first = |by, descending| {
-            list.sort_by(|left, right| left.0.cmp(&right.0));
+        let one = |(name, users): (&str, Option<u64>)| Listed {
+            segment: Segment::new(name).unwrap(),
+            count: users.map(|users| Count { users, as_of }),
+            withheld: users.is_none(),
+            stale: false,
+        };
+        let counts = [("a", Some(5)), ("b", Some(3)), ("c", Some(4)), ("d", None)];
+        let mut list = counts.map(one);
+        let mut sorted = |by, descending| {
+            list.sort_by(|left, right| left.segment.cmp(&right.segment));
             let view = View {
                 sort: by,
                 descending,
                 ..View::of(&Query::default()).unwrap()
             };
             sort(&mut list, &view, &Histories::new());
-            list[0].0.to_string()
+            list.each_ref()
+                .map(|listed| listed.segment.to_string())
+                .concat()
         };
-        assert_eq!(first(Sort::Users, true), "a");
-        assert_eq!(first(Sort::Users, false), "b");
-        assert_eq!(first(Sort::Name, true), "c");
-        assert_eq!(first(Sort::Change, true), "a", "without histories by name");
+        // The count of `d` is withheld.
+        assert_eq!(sorted(Sort::Users, true), "acbd");
+        assert_eq!(sorted(Sort::Users, false), "bcad");
+        assert_eq!(sorted(Sort::Name, true), "dcba");
+        assert_eq!(
+            sorted(Sort::Change, true),
+            "abcd",
+            "without histories by name"
+        );
+        assert_eq!(trusted(&list, as_of), Numbers::Good);
+        list[0].count = None;
+        assert_eq!(trusted(&list, as_of), Numbers::Partly);
     }
 }

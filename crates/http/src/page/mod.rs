@@ -50,6 +50,7 @@ use super::resource::{Kind, Names, Operation, Resource, part};
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::settings::HttpSettings;
+use domain::text::grouped;
 use domain::{Floor, Reach, Window};
 use engine::Headcount;
 use engine::readiness::Readiness;
@@ -258,6 +259,35 @@ impl Pages {
             has_tools: true,
             state: Some((state.kind, state.summary)),
             kept: period.link(""),
+        }
+    }
+
+    /// The range and the window of a page about counts of segments.
+    fn period(&self, query: &Query) -> Result<Period, Problem> {
+        let app = &self.app;
+        Period::of(
+            query,
+            app.frame(),
+            app.counts().windows(),
+            app.clock().now(),
+        )
+    }
+
+    /// The range and the window of a page about sets of segments. With a floor, they are counted over the configured window.
+    fn period_of_sets(&self, query: &Query) -> Result<Period, Problem> {
+        let app = &self.app;
+        let full = [app.frame().full_window()];
+        let known = self.floor.is_on().then_some(&full[..]);
+        Period::of(query, app.frame(), known, app.clock().now())
+    }
+
+    /// Why a count over the window of `period` is not shown.
+    fn withheld(&self, period: &Period) -> String {
+        let few = format!("ewer than {} users", grouped(self.floor.users()));
+        match period.is_full_window() {
+            true => format!("F{few}"),
+            // It may differ by too few users from a count over a longer window.
+            false => format!("Withheld: it would tell a group of f{few} apart"),
         }
     }
 

@@ -5,7 +5,7 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::health::{Health, Numbers};
-use super::period::{Choice, Period};
+use super::period::Choice;
 use super::{Pages, Place, Shell, html};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -35,7 +35,7 @@ struct Page {
 /// The pairs of segments that share the most users.
 pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period_of_sets(query)?;
     let readiness = pages.readiness().await;
     let numbers = match readiness.reads {
         true => Numbers::Good,

@@ -42,6 +42,8 @@ pub(super) struct Period {
     pub(super) typed: String,
     /// Why the window is invalid. The configured window is used instead.
     pub(super) trouble: Option<String>,
+    /// The only windows, if there are only some.
+    known: Option<Vec<Window>>,
     frame: TimeFrame,
 }
 
@@ -57,13 +59,18 @@ pub(super) struct Choice {
 }
 
 impl Period {
-    /// Parses the query. An unknown range is ignored.
-    pub(super) fn of(query: &Query, frame: &TimeFrame, now: Timestamp) -> Result<Self, Problem> {
+    /// Parses the query. An unknown range is ignored. `known` are the only windows, if there are only some.
+    pub(super) fn of(
+        query: &Query,
+        frame: &TimeFrame,
+        known: Option<&[Window]>,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
         let now = now.as_second();
         let typed = query.text("window")?.unwrap_or("").trim().to_owned();
         let (window, trouble) = match typed.is_empty() {
             true => (frame.full_window(), None),
-            false => match window(frame, &typed) {
+            false => match window(frame, known, &typed) {
                 Ok(window) => (window, None),
                 Err(words) => (frame.full_window(), Some(words)),
             },
@@ -87,6 +94,7 @@ impl Period {
             window,
             typed,
             trouble,
+            known: known.map(<[Window]>::to_vec),
             frame: *frame,
         })
     }
@@ -165,10 +173,13 @@ impl Period {
     /// The picker of windows, for the page at `address`.
     pub(super) fn windows(&self, address: &str) -> Vec<Choice> {
         let full = self.frame.full_window();
-        let offered = WINDOWS
-            .into_iter()
-            .filter_map(|seconds| self.frame.window(Duration::from_secs(seconds)).ok());
-        let mut windows: Vec<_> = offered.chain([self.window, full]).collect();
+        let usual = WINDOWS.into_iter();
+        let usual =
+            usual.filter_map(|seconds| self.frame.window(Duration::from_secs(seconds)).ok());
+        let mut windows = match &self.known {
+            Some(known) => known.clone(),
+            None => usual.chain([self.window, full]).collect(),
+        };
         windows.sort_unstable();
         windows.dedup();
         let choice = |window: Window| Choice {
@@ -217,7 +228,7 @@ fn for_input(seconds: i64) -> String {
     at.strftime("%Y-%m-%dT%H:%M").to_string()
 }
 
-fn window(frame: &TimeFrame, text: &str) -> Result<Window, String> {
+fn window(frame: &TimeFrame, known: Option<&[Window]>, text: &str) -> Result<Window, String> {
     let whole = text.bytes().all(|byte| byte.is_ascii_digit());
     let length = match whole {
         // As the API: a bare number is in seconds.
@@ -225,13 +236,26 @@ fn window(frame: &TimeFrame, text: &str) -> Result<Window, String> {
         false => humantime::parse_duration(text).ok(),
     };
     let length = length.ok_or("write a window like 7d, 36h or 1d 6h")?;
-    frame.window(length).map_err(|_| {
+    let window = frame.window(length).map_err(|_| {
         format!(
             "a window is a multiple of {}, up to {}",
             super::words::length(u64::from(frame.resolution().seconds())),
             super::words::length(frame.full_window().seconds())
         )
-    })
+    })?;
+    match known {
+        Some(known) if !known.contains(&window) => Err(format!(
+            "with min_users, only windows of {} are counted here",
+            lengths(known)
+        )),
+        _ => Ok(window),
+    }
+}
+
+/// `14 days, 24 hours`.
+pub(super) fn lengths(windows: &[Window]) -> String {
+    let lengths = windows.iter().map(|window| length(window.seconds()));
+    lengths.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -244,7 +268,25 @@ mod tests {
         let [window, minute] = [14 * 86_400, 60].map(Duration::from_secs);
         let frame = TimeFrame::new(window, minute, minute).unwrap();
         let now = Timestamp::from_second(NOON).unwrap();
-        Period::of(&Query::of(query), &frame, now).unwrap()
+        Period::of(&Query::of(query), &frame, None, now).unwrap()
+    }
+
+    #[test]
+    fn with_a_floor_only_known_windows_are_offered() {
+        let [full, day, minute] = [14 * 86_400, 86_400, 60].map(Duration::from_secs);
+        let frame = TimeFrame::new(full, minute, minute).unwrap();
+        let known = [frame.full_window(), frame.window(day).unwrap()];
+        let of = |window| {
+            let query = Query::of(&[("window", window)]);
+            Period::of(&query, &frame, Some(&known), Timestamp::UNIX_EPOCH).unwrap()
+        };
+        let offered = of("1d").windows("/");
+        let offered: Vec<_> = offered.iter().map(|choice| choice.short.as_str()).collect();
+        assert_eq!(offered, ["24h", "14d"]);
+        let other = of("2d");
+        assert!(other.is_full_window() && other.windows("/").len() == 2);
+        let trouble = other.trouble.unwrap();
+        assert!(trouble.contains("14 days, 24 hours"), "{trouble}");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `GET /segments/{segment}`: the count of one segment, its history, its count over any window, and its expiring users.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use askama::Template;
 use warp::http::StatusCode;
 use warp::reply::Response;
 
-use super::chart::{Base, step as tick};
+use super::chart::Base;
 use super::expiring::{self, Part};
 use super::graph::{Graph, Moment, Series};
 use super::health::{Health, Numbers};
@@ -24,8 +25,14 @@ use domain::text::{grouped, rounded};
 use domain::{Reach, Timestamp, shown};
 use engine::counts::CountResult;
 
-/// Bars of the chart of users who entered and left.
-const BARS: i64 = 56;
+/// Most bars of the chart of users who entered and left.
+const BARS: i64 = 60;
+/// The possible seconds of a bar.
+const BAR_SECONDS: [i64; 12] = [
+    60, 300, 600, 1_800, HOUR, 10_800, 21_600, 43_200, DAY, 172_800, 604_800, 2_592_000,
+];
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
 
 #[derive(Template)]
 #[template(path = "segment.html")]
@@ -41,6 +48,10 @@ struct Page {
     beside: bool,
     link: String,
     now: Option<Now>,
+    /// Why the count is withheld, if it is.
+    withheld: String,
+    /// The smallest group of users that answers tell apart, if there is one.
+    floor: Option<String>,
     /// Whether no pair named the segment within the window, so that the name may be a typo.
     never_seen: bool,
     change: Option<ChangeTile>,
@@ -66,28 +77,18 @@ struct Page {
     no_before: bool,
     base: Toggle,
     trend: Shown<Graph>,
-    /// Only for windows of which the past is stored.
-    flow: Option<FlowRequest>,
+    /// What the page's script asks for who entered and left. Only for the configured window.
+    flow: Option<String>,
     expiring: Shown<Vec<Part>>,
     remaining: Shown<Graph>,
     csv: String,
     curl: String,
 }
 
-/// What the page's script asks the API for: who entered and left, in about as many steps as bars fit.
-struct FlowRequest {
-    api: String,
-    /// The range in unix seconds.
-    from: i64,
-    to: i64,
-    /// The seconds of a bar, and those between labels.
-    seconds: i64,
-    tick: i64,
-}
-
 /// The count of now.
 struct Now {
-    users: String,
+    /// `None` if the count is withheld.
+    users: Option<String>,
     noun: &'static str,
     as_of: Moment,
     /// The share of the users in any segment, if that is known.
@@ -125,18 +126,33 @@ pub(super) async fn get(
     let app = &pages.app;
     let segment = path::segment(name, query)?;
     let now = app.clock().now();
-    let period = Period::of(query, app.frame(), now)?;
+    let period = pages.period(query)?;
     let look = Look::of(query)?;
     let (count, readiness) = tokio::join!(
         app.counts().get(&segment, period.window, false),
         pages.readiness(),
     );
     let count = count.ok();
-    let users = count.as_ref().map(|answer| answer.count.users);
+    let users = match &count {
+        Some(answer) => app.counts().shown(&segment, answer).await,
+        None => None,
+    };
+    let has_floor = pages.floor.is_on();
     let (trend, remaining, last_seen, all) = tokio::join!(
         trends::trend(app, &segment, &period, users, look.before),
-        expiring::remaining(app, &segment, period.window, count.as_ref()),
-        expiring::last_seen(app, &segment, period.window, users.unwrap_or(0)),
+        async {
+            match has_floor {
+                // Counts over many windows tell small groups apart.
+                true => Shown::Nothing,
+                false => expiring::remaining(app, &segment, period.window, count.as_ref()).await,
+            }
+        },
+        async {
+            match users.filter(|_| !has_floor) {
+                Some(users) => expiring::last_seen(app, &segment, period.window, users).await,
+                None => Vec::new(),
+            }
+        },
         pages
             .everybody
             .users(app, period.window, reach, pages.floor),
@@ -171,10 +187,17 @@ pub(super) async fn get(
         shown: shown(segment.as_str()),
         api: api("/count"),
         beside: path::needs_a_query(segment.as_str()),
-        now: count.as_ref().map(|answer| of_now(answer, all, now)),
+        now: count.as_ref().map(|answer| of_now(answer, users, all, now)),
+        withheld: pages.withheld(&period),
+        floor: has_floor.then(|| grouped(pages.floor.users())),
         // While the store does not respond, the store may know a name that is unknown here.
         never_seen: never_seen && health.kind == "good",
-        change: trend.as_ref().ok().and_then(|trend| change(trend, &period)),
+        change: match (&trend, &count, users) {
+            // The last point is not the count of now.
+            (_, Some(_), None) => None,
+            (Ok(trend), ..) => change(trend, &period),
+            (Err(_), ..) => None,
+        },
         average: trend.as_ref().ok().and_then(average),
         expiring_today: expiring::expiring_today(&remaining),
         slider: Slider::of(app.frame(), period.window),
@@ -201,10 +224,10 @@ pub(super) async fn get(
                 Shown::Failed
             }
         },
-        flow: app
-            .refreshed_windows(&segment)
-            .contains(&period.window)
-            .then(|| flow(&api("/trend"), &period)),
+        flow: (period.is_full_window() && !has_floor).then(|| {
+            let resolution = i64::from(app.frame().resolution().seconds());
+            flow(&api("/flow"), &period, resolution, now)
+        }),
         expiring: expiring::expiring(&remaining),
         remaining: remaining.and_then(|remaining| drawn_remaining(&remaining, now).into()),
         csv: period.link(&format!("/trends.csv?{named}")),
@@ -218,20 +241,29 @@ pub(super) async fn get(
     html(status, &page)
 }
 
-fn flow(api: &str, period: &Period) -> FlowRequest {
-    let (from, to) = (period.span.start, period.span.end);
-    let seconds = ((to - from) / BARS).max(60);
-    let query = format!(
-        "from={from}&to={to}&step={seconds}s&window={}",
-        period.window.seconds()
-    );
-    FlowRequest {
-        api: path::with(api, &query),
-        from,
-        to,
-        seconds,
-        tick: tick(to - from),
+impl Page {
+    fn is_withheld(&self) -> bool {
+        self.now.as_ref().is_some_and(|now| now.users.is_none())
     }
+}
+
+/// The request for who entered and left, in about as many steps as bars fit.
+fn flow(api: &str, period: &Period, resolution: i64, now: Timestamp) -> String {
+    let (from, to) = (period.span.start, period.span.end);
+    let seconds = bar_seconds(&period.span, resolution, now);
+    path::with(api, &format!("from={from}&to={to}&step={seconds}s"))
+}
+
+/// The seconds of a bar: a multiple of the resolution, and whole hours for what is older than a day, of which minutes are not
+/// known.
+fn bar_seconds(span: &Range<i64>, resolution: i64, now: Timestamp) -> i64 {
+    let is_old = span.start < now.as_second() - DAY;
+    let shortest = if is_old { HOUR } else { resolution };
+    let shortest = shortest.max((span.end - span.start) / BARS);
+    let mut possible = BAR_SECONDS.into_iter();
+    let seconds = possible.find(|seconds| *seconds >= shortest);
+    let seconds = seconds.unwrap_or(shortest);
+    (seconds + resolution - 1) / resolution * resolution
 }
 
 fn age(answer: &CountResult, now: Timestamp) -> Duration {
@@ -239,16 +271,12 @@ fn age(answer: &CountResult, now: Timestamp) -> Duration {
     Duration::try_from(age).unwrap_or_default()
 }
 
-fn of_now(answer: &CountResult, all: Option<u64>, now: Timestamp) -> Now {
-    let users = answer.count.users;
+fn of_now(answer: &CountResult, users: Option<u64>, all: Option<u64>, now: Timestamp) -> Now {
+    let share = |users| percent(users, all?).filter(|_| all.is_some_and(|all| users <= all));
     Now {
-        share: all.and_then(|all| percent(users, all).filter(|_| users <= all)),
-        users: grouped(answer.count.users),
-        noun: if answer.count.users == 1 {
-            "user"
-        } else {
-            "users"
-        },
+        share: users.and_then(share),
+        users: users.map(grouped),
+        noun: if users == Some(1) { "user" } else { "users" },
         as_of: Moment::of(answer.count.as_of.as_second()),
         last_known: answer.stale.then(|| rounded(age(answer, now))),
     }
@@ -310,4 +338,25 @@ fn drawn_remaining(remaining: &[(u64, u64)], now: Timestamp) -> Option<Graph> {
         points,
     };
     Graph::draw("remaining", vec![series], &span, 1, Base::Zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_multiples_of_the_resolution() {
+        let now = Timestamp::from_second(2_000 * DAY).unwrap();
+        let bar = |from: i64, to: i64, resolution| {
+            let end = now.as_second();
+            bar_seconds(&(end - from..end - to), resolution, now)
+        };
+        assert_eq!(bar(HOUR, 0, 60), 60);
+        assert_eq!(bar(DAY, 0, 60), 1_800);
+        assert_eq!(bar(14 * DAY, 0, 60), 21_600);
+        assert_eq!(bar(90 * DAY, 0, 60), 172_800);
+        assert_eq!(bar(8 * DAY, 7 * DAY, 60), HOUR, "minutes are not known");
+        assert_eq!(bar(HOUR, 0, 7), 63);
+        assert_eq!(bar(9_999 * DAY, 0, 60) % 60, 0);
+    }
 }

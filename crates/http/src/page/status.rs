@@ -5,7 +5,6 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::health::{Health, Numbers};
-use super::period::Period;
 use super::state::{State, state};
 use super::{Pages, Place, Shell, html};
 use crate::problem::Problem;
@@ -21,7 +20,7 @@ struct Page {
 
 pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     let app = &pages.app;
-    let period = Period::of(query, app.frame(), app.clock().now())?;
+    let period = pages.period(query)?;
     let (readiness, counts) = tokio::join!(
         pages.readiness(),
         app.counts().list(app.frame().full_window())

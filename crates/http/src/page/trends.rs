@@ -4,8 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::chart::Point;
-use super::period::Period;
-use super::words::length;
+use super::period::{Period, lengths};
 use domain::store::StoreError;
 use domain::{Segment, Timestamp, Window};
 use engine::Headcount;
@@ -59,10 +58,9 @@ pub(super) fn unrecorded(app: &Headcount, period: &Period) -> Option<String> {
     if recorded.contains(&period.window) {
         return None;
     }
-    let lengths = recorded.iter().map(|window| length(window.seconds()));
     Some(format!(
         "Changes and charts are recorded for windows of {} only (setting refresh_windows).",
-        lengths.collect::<Vec<_>>().join(", ")
+        lengths(recorded)
     ))
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Change {
     pub(super) users: String,
     /// `+3.2%`. Empty if the earlier count is unknown or zero.
     pub(super) percent: String,
-    /// `up`, `down`, `same`, `unknown` if no count of that time is stored, or `failed`.
+    /// `up`, `down`, `same`, `unknown` if no count of that time is stored, `withheld` or `failed`.
     pub(super) kind: &'static str,
 }
 
@@ -82,6 +82,11 @@ impl Change {
     /// A change whose history could not be loaded.
     pub(super) fn failed() -> Self {
         Self::without_numbers("failed")
+    }
+
+    /// A change of a count that is withheld.
+    pub(super) fn withheld() -> Self {
+        Self::without_numbers("withheld")
     }
 
     fn without_numbers(kind: &'static str) -> Self {
