@@ -11,6 +11,7 @@ use stores::postgres::set_up;
 use crate::support::app::App;
 use crate::support::events::Listener;
 use crate::support::postgres::Postgres;
+use crate::support::program::headcount;
 use crate::support::redis::Redis;
 use crate::support::service::{Service, poll};
 
@@ -276,7 +277,8 @@ async fn live_counts_in_the_service_tell_who_enters() {
 }
 
 fn run(command: &str, directory: &Path, settings: &[(&str, &str)]) -> Service {
-    Service::launch(directory, settings, &[command, "--listen", "127.0.0.1:0"])
+    let arguments = [command, "--listen", "127.0.0.1:0"];
+    Service::run(directory, &mut headcount(directory, settings, &arguments))
 }
 
 #[tokio::test(flavor = "multi_thread")]

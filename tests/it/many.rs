@@ -64,7 +64,7 @@ async fn named_segments_are_listed_also_without_users() {
         .await;
     let row = |segment: &str, users: u64, known: bool| {
         json!({
-            "segment": segment, "users": users, "as_of": "2026-11-21T14:00:00Z", "stale": false, "known": known, "withheld": false
+            "segment": segment, "window_seconds": 3_600, "users": users, "as_of": "2026-11-21T14:00:00Z", "stale": false, "known": known, "withheld": false
         })
     };
     assert_eq!(
@@ -165,7 +165,7 @@ async fn named_segments_keep_their_last_count_while_the_store_is_unavailable() {
     store.set_unavailable(true);
     app.advance(86_400);
     let list = app.get(target).await;
-    let row = |segment: &str, users: Value, as_of: Value, known: bool| json!({"segment": segment, "users": users, "as_of": as_of, "stale": true, "known": known, "withheld": false});
+    let row = |segment: &str, users: Value, as_of: Value, known: bool| json!({"segment": segment, "window_seconds": 1_209_600, "users": users, "as_of": as_of, "stale": true, "known": known, "withheld": false});
     assert_eq!(
         list.json["segments"],
         json!([

@@ -51,6 +51,10 @@ impl PairStore for ObservedStore {
         self.observe("record", self.inner.record(batch)).await
     }
 
+    fn advance(&self, now: Timestamp) {
+        self.inner.advance(now);
+    }
+
     async fn count(
         &self,
         segment: &Segment,

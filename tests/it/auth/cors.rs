@@ -25,7 +25,7 @@ async fn cors_allows_only_the_configured_origins() {
         "without a token"
     );
     let methods = &response.headers["access-control-allow-methods"];
-    assert_eq!(methods, "GET,HEAD,POST,DELETE");
+    assert_eq!(methods, "GET,HEAD,POST,PUT,DELETE");
     assert!(
         response.headers["access-control-allow-headers"]
             .to_str()

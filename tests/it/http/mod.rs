@@ -127,7 +127,7 @@ async fn segments_are_listed_in_pages() {
     assert_eq!(names(&all), ["news", "sport", "sport/run", "sport/ski"]);
     assert_eq!(
         all.json["segments"][0],
-        json!({"segment": "news", "users": 5, "as_of": NOON_TEXT, "stale": false, "known": true, "withheld": false})
+        json!({"segment": "news", "window_seconds": 1_209_600, "users": 5, "as_of": NOON_TEXT, "stale": false, "known": true, "withheld": false})
     );
     assert_eq!(all.json["next"], json!(null));
     assert_eq!(all.json["window_seconds"], 1_209_600);
@@ -310,7 +310,7 @@ async fn health_metrics_and_refusals() {
         "/v1",
         "/v2/pairs",
         "/v1/pairs/",
-        "/v1/segments/a",
+        "/v1/segments/",
         "/v1/users/",
         "//",
         "/v1/segments//count",

@@ -49,6 +49,10 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// The call has no timeout of its own. A caller with a deadline drops the future.
     async fn record(&self, batch: &Batch) -> Result<(), StoreError>;
 
+    /// Tells a store that has all users in memory the time, as of which later pairs arrive: who enters and leaves is counted by
+    /// it. Other stores ignore it.
+    fn advance(&self, _now: Timestamp) {}
+
     /// The number of distinct users of `segment` whose slot lies in
     /// [`window.slots_as_of(slot(as_of))`](Window::slots_as_of). The count of an unknown segment is 0.
     async fn count(

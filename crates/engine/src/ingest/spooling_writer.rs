@@ -219,6 +219,7 @@ impl SpoolingWriter {
 
     /// Records in the store, with the timeout for requests.
     async fn record(&self, batch: &Batch) -> (Result<(), StoreError>, Durability) {
+        self.recorder.store.advance(self.clock.now());
         self.recorder.record(batch, self.write_timeout).await
     }
 

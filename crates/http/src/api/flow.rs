@@ -118,7 +118,8 @@ async fn get(
 ) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
     let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
-    let from = match query.instant("from")? {
+    let given = query.instant("from")?;
+    let from = match given {
         Some(from) => from,
         None => to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN),
     };
@@ -132,7 +133,8 @@ async fn get(
         let detail = format!("must be a multiple of the resolution, {resolution} s");
         return Err(Problem::invalid_parameter("step", detail));
     };
-    if steps.omits(from) {
+    // The default is shorter if it has too many.
+    if given.is_some() && steps.omits(from) {
         let detail = format!(
             "there are more than {} steps: use a longer step or a shorter time",
             FlowSteps::MAX

@@ -326,14 +326,21 @@ fn row(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use domain::Count;
+    use domain::{Count, TimeFrame};
 
     #[test]
     fn a_list_is_sorted_both_ways() {
         let as_of = Timestamp::UNIX_EPOCH;
+        let minute = Duration::from_mins(1);
+        let window = TimeFrame::new(minute, minute, minute)
+            .unwrap()
+            .full_window();
         let one = |(name, users): (&str, Option<u64>)| Listed {
             segment: Segment::new(name).unwrap(),
+            window,
             count: users.map(|users| Count { users, as_of }),
             withheld: users.is_none(),
             stale: false,

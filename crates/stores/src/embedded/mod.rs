@@ -114,6 +114,10 @@ impl PairStore for EmbeddedStore {
         Ok(())
     }
 
+    fn advance(&self, now: Timestamp) {
+        self.state().index.advance(self.slot(now));
+    }
+
     async fn count(
         &self,
         segment: &Segment,
