@@ -346,19 +346,23 @@ const tests = {
   },
   async "users who entered and left"() {
     const { context, page, errors } = await open({ bypassCSP: true, timezoneId: "UTC" });
-    const points = [[9, 10, 4], [10, 20, 40], [11, null, null]].map(([hour, entered, left]) => ({
-      at: new Date(Date.UTC(2026, 10, 21, hour)).toISOString(), users: 5, entered, left,
+    const steps = [[9, 10, 4], [10, 20, 40], [11, null, null]].map(([hour, entered, left]) => ({
+      at: new Date(Date.UTC(2026, 10, 21, hour)).toISOString(), entered, left,
     }));
-    await page.route("**/v1/segments/sports/trend?*", (route) => route.fulfill({ json: { points } }));
+    await page.route("**/v1/segments/sports/flow?*", (route) => route.fulfill({ json: { steps, step_seconds: 3600 } }));
     await page.goto(`${url}/segments/sports?range=1d`);
     await page.locator("#flow").waitFor();
     assert.match(await page.locator("#flow .notes").textContent(), /30 entered, 44 left/);
     const heights = await page.locator("#flow rect").evaluateAll((bars) => bars.map((bar) => bar.height.baseVal.value));
-    assert.equal(heights.length, 4, "a point without numbers has no bar");
+    assert.equal(heights.length, 4, "a step without numbers has no bar");
     assert.equal(heights[3] / heights[2], 2, "heights are in proportion");
     await page.locator("#flow .reader").focus();
     assert.match(await page.locator("#flow .tip").textContent(), /10:00\s*20 Entered\s*40 Left/);
     await assertAccessible(page, "entered and left");
+    await page.unrouteAll();
+    await page.goto(`${url}/segments/sports?range=1d`);
+    await page.locator("#flow").waitFor();
+    assert.match(await page.locator("#flow .notes").textContent(), /^[1-9]\d* entered, 0 left over this range/, "the API has it");
     assert.deepEqual(errors, []);
     await context.close();
   },

@@ -5,9 +5,11 @@
   const POLL_MS = 30000;
   const [WIDTH, HEIGHT, TOP, BOTTOM] = [1000, 200, 10, 26]; // as in charts that the service draws
   const numbers = new Intl.NumberFormat("en-US");
-  const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+  const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+  const short = { format: (number) => compact.format(number).replace("K", "k") };
   const TICKS = [60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 345600, 604800, 1209600, 2592000];
   const MAX_TICKS = 8;
+  const MAX_LARGER = 10;
   const section = document.getElementById("flow");
 
   function element(name, className, ...content) {
@@ -31,7 +33,10 @@
   // Entered above the line in the middle, left below it. A bar is for the `seconds` after its time.
   function chart(points, seconds) {
     const [from, to] = [points[0].at, points.at(-1).at + seconds];
-    const most = nice(Math.max(...points.flatMap(({ entered, left }) => [entered, left])));
+    const [largest, next] = points.flatMap(({ entered, left }) => [entered, left]).toSorted((a, b) => b - a);
+    // History that was loaded entered in one step, which would hide all others.
+    const isCut = largest > MAX_LARGER * next && next > 0;
+    const most = nice(isCut ? 2 * next : largest);
     const axes = drawn("svg", { class: "axes", width: "100%", height: TOP + HEIGHT + BOTTOM, overflow: "visible" });
     const area = drawn("svg", { class: "area", y: TOP, width: "100%", height: HEIGHT, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none" });
     for (const row of [0, 1, 2, 3, 4]) {
@@ -43,7 +48,7 @@
     const bar = (WIDTH * seconds) / (to - from);
     for (const { at, entered, left } of points) {
       const x = ((at - from) / (to - from)) * WIDTH + bar * 0.1;
-      const tall = (users) => ((users / most) * HEIGHT) / 2;
+      const tall = (users) => ((Math.min(users, most) / most) * HEIGHT) / 2;
       area.append(drawn("rect", { class: "entered", x, width: bar * 0.8, y: HEIGHT / 2 - tall(entered), height: tall(entered) }));
       area.append(drawn("rect", { class: "left", x, width: bar * 0.8, y: HEIGHT / 2, height: tall(left) }));
     }
@@ -55,7 +60,8 @@
     picture.setAttribute("aria-label", `${label}. The table has the numbers of each time.`);
     const made = element("div", "chart", picture);
     Object.assign(made.dataset, { from, to, bar: seconds, step, table: "flow-points", classes: "entered left" });
-    return [element("p", "notes", `${label} over this range.`), made];
+    const cut = isCut ? ` The largest bar is cut off: ${numbers.format(largest)} users.` : "";
+    return [element("p", "notes", `${label} over this range.${cut}`), made];
   }
 
   function table(points) {

@@ -130,6 +130,10 @@ async fn fill(app: &Headcount, crowd: &mut Crowd) -> Result<usize, Failure> {
     }
     let trend = app.record_trend(&crowd.trend()).await;
     trend.map_err(|error| Failure::failed(error.to_string()))?;
+    // The visits are all that were made within the window.
+    let since = app.frame().full_window().start_as_of(app.clock().now());
+    let stated = app.coverage().state(since).await;
+    stated.map_err(|error| Failure::failed(error.to_string()))?;
     crowd.forget_past();
     Ok(visits.len())
 }
