@@ -86,7 +86,7 @@ async fn a_trend_tells_who_entered_and_left_between_its_points() {
     // When the window has passed all have left, and the hours of the window are still known.
     app.advance(14 * 24 * HOUR - 2 * HOUR);
     add_point(&app).await;
-    app.advance(3 * HOUR);
+    app.advance(2 * HOUR);
     let flow = "/v1/segments/news/flow?step=1h&from=2026-11-21T13:00:00Z";
     let response = app.get(flow).await.json;
     let steps = steps(&response);

@@ -14,8 +14,14 @@ use crate::support::service::Service;
 use crate::support::{program, servers};
 
 /// Pages for people with a browser. Their resources have no `described`, so the document omits them.
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 11] = [
     "/",
+    "/combine",
+    "/compare",
+    "/overlaps",
+    "/segments.csv",
+    "/status",
+    "/trends.csv",
     "/segments/{segment}",
     "/sign-in",
     "/sign-out",

@@ -243,10 +243,10 @@ fn describe() -> Described {
             "The trends, in the order of the request.",
             json!({"trends": [{
                 "segment": "sports", "window_seconds": 1_209_600,
-                "points": [{"at": "2026-11-21T08:00:00Z", "users": 123}], "known": true,
+                "points": [{"at": "2026-11-21T08:00:00Z", "users": 123, "entered": 5, "left": 2}], "known": true,
                 "covered_since": "2026-11-01T00:00:00Z", "complete": true
             }]}),
-            "segment,window_seconds,at,users\r\nsports,1209600,2026-11-21T08:00:00Z,123\r\n",
+            "segment,window_seconds,at,users,entered,left\r\nsports,1209600,2026-11-21T08:00:00Z,123,5,2\r\n",
         )
         .fails(codes::JSON_BODY)
         .fails(&[

@@ -44,6 +44,8 @@ pub(super) struct Period {
     pub(super) trouble: Option<String>,
     /// The only windows, if there are only some.
     known: Option<Vec<Window>>,
+    /// The window of a page without the parameter.
+    usual: Window,
     frame: TimeFrame,
 }
 
@@ -95,8 +97,22 @@ impl Period {
             typed,
             trouble,
             known: known.map(<[Window]>::to_vec),
+            usual: frame.full_window(),
             frame: *frame,
         })
+    }
+
+    /// The same for a segment with a window of its own, which is shown unless the reader wants another one.
+    pub(super) fn with_own(mut self, own: Window, query: &Query) -> Result<Self, Problem> {
+        let is_given = query
+            .text("window")?
+            .is_some_and(|text| !text.trim().is_empty());
+        if !is_given {
+            self.window = own;
+            self.typed = duration_text(own.seconds());
+        }
+        self.usual = own;
+        Ok(self)
     }
 
     /// The length of the range in seconds.
@@ -136,10 +152,10 @@ impl Period {
         fields
     }
 
-    /// The field of the window, unless it is the configured one.
+    /// The field of the window, unless it is the usual one.
     pub(super) fn window_field(&self) -> Option<(&'static str, String)> {
         let window = duration_text(self.window.seconds());
-        (!self.is_full_window()).then_some(("window", window))
+        (self.window != self.usual).then_some(("window", window))
     }
 
     /// The fields of the range, unless it is the default.
@@ -176,8 +192,8 @@ impl Period {
         let usual = WINDOWS.into_iter();
         let usual =
             usual.filter_map(|seconds| self.frame.window(Duration::from_secs(seconds)).ok());
-        let mut windows = match &self.known {
-            Some(known) => known.clone(),
+        let mut windows: Vec<Window> = match &self.known {
+            Some(known) => known.iter().copied().chain([self.usual]).collect(),
             None => usual.chain([self.window, full]).collect(),
         };
         windows.sort_unstable();
@@ -204,7 +220,7 @@ impl Period {
         if !range.is_empty() && range != format!("range={}", USUAL.0) {
             address = path::with(&address, &range);
         }
-        if window != self.frame.full_window() {
+        if window != self.usual {
             let window = duration_text(window.seconds());
             address = path::with(&address, &format!("window={window}"));
         }

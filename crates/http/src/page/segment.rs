@@ -126,7 +126,8 @@ pub(super) async fn get(
     let app = &pages.app;
     let segment = path::segment(name, query)?;
     let now = app.clock().now();
-    let period = pages.period(query)?;
+    let own = app.counts().window_of(&segment);
+    let period = pages.period(query)?.with_own(own, query)?;
     let look = Look::of(query)?;
     let (count, readiness) = tokio::join!(
         app.counts().get(&segment, period.window, false),
