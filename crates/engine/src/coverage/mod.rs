@@ -24,6 +24,8 @@ use domain::store::{PairStore, StoreError};
 use domain::{Batch, Clock, Coverage, Covered, Resolution, Slot, Timestamp, Window};
 use telemetry::Metrics;
 
+/// How long the list of segments may take, which is for a warning only.
+const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The interval at which a change by another instance is read.
 const READ_EVERY: Duration = Duration::from_secs(10);
 /// The interval before the first response of the store.
@@ -250,8 +252,11 @@ impl KnownCoverage {
             false => self.opened,
         };
         self.write(began(at)).await?;
-        let segments = self.parts.store.segments(self.parts.clock.now()).await;
-        if !is_emptied && segments.is_ok_and(|segments| !segments.is_empty()) {
+        // Only for the warning: a store that does not respond must not delay the end of the process.
+        let segments = self.parts.store.segments(self.parts.clock.now());
+        let segments = tokio::time::timeout(LIST_TIMEOUT, segments).await;
+        let has_pairs = matches!(segments, Ok(Ok(segments)) if !segments.is_empty());
+        if !is_emptied && has_pairs {
             tracing::warn!(
                 "the store has pairs, but no record since when it has every pair: counts are marked incomplete for one window; if \
                  they are complete, state it with `headcount coverage --since TIME`"
