@@ -55,7 +55,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// See [`Questions`](state::Questions).
+    /// See [`Questions`].
     pub async fn count_set(
         &self,
         expression: &Expression,
