@@ -36,6 +36,8 @@ pub(super) struct MarkedFlows {
     pub(super) layout: FlowLayout,
     /// Since when other segments have had no users.
     pub(super) since: Slot,
+    /// The head of the index. The log before the mark, which may have it, is removed.
+    pub(super) head: Slot,
     /// The counters of each segment.
     pub(super) segments: Vec<(Segment, SavedFlows)>,
 }
@@ -63,6 +65,7 @@ impl FlowState {
                 index.restore_flows(&loaded.segments, loaded.since);
                 self.counting = Some(loaded.since);
             }
+            index.advance(loaded.head);
         } else if self.is_live {
             let (segments, since) = index.flows();
             let segments = segments.into_iter();
@@ -70,6 +73,7 @@ impl FlowState {
                 at,
                 layout: index.flow_layout(),
                 since,
+                head: index.head(),
                 segments: segments
                     .map(|(name, flows)| (name, flows.saved()))
                     .collect(),

@@ -171,11 +171,12 @@ impl Loader<'_> {
     fn mark(&mut self, fields: &mut Fields<'_>) -> Result<(), String> {
         let (file, offset) = (fields.u64()?, fields.u64()?);
         let (window, step) = (fields.u32()?, fields.u32()?);
-        let since = Slot::new(fields.u64()?);
+        let (since, head) = (Slot::new(fields.u64()?), Slot::new(fields.u64()?));
         self.state.flows.lock().load(MarkedFlows {
             at: Position { file, offset },
             layout: FlowLayout { window, step },
             since,
+            head,
             segments: Vec::new(),
         });
         Ok(())

@@ -9,7 +9,7 @@
 //! - end: `4 u8 | blocks before u64`
 //!
 //! Who entered and left, since version 2, which reads version 1:
-//! - mark: `10 u8 | log file u64 | offset u64 | window slots u32 | slots of a step u32 | since slot u64`, then for each segment
+//! - mark: `10 u8 | log file u64 | offset u64 | window slots u32 | slots of a step u32 | since slot u64 | head slot u64`, then for each segment
 //! - flow: `11 u8 | segment | since slot u64 | head slot u64 | slots by age | steps by age`, as in [`flows`](super::flows)
 //!
 //! Those of a replica, as in its records: position `5 u8`, erasures `6 u8 | noted ever u64 | erasures u32 |
@@ -306,6 +306,7 @@ impl Writer<'_> {
         body.extend_from_slice(&marked.layout.window.to_le_bytes());
         body.extend_from_slice(&marked.layout.step.to_le_bytes());
         body.extend_from_slice(&marked.since.number().to_le_bytes());
+        body.extend_from_slice(&marked.head.number().to_le_bytes());
         self.blocks.write(&body)?;
         for (segment, flows) in &marked.segments {
             self.go_on()?;
