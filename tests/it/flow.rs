@@ -217,6 +217,28 @@ async fn wait_until_counting(service: &Service) {
     .await;
 }
 
+/// Waits for a point of the trend from which on it is known who enters.
+async fn wait_for_point(service: &Service) {
+    poll(async || {
+        let trend = service.get("/v1/segments/news/trend").await;
+        points(&trend).last()?[1].map(|_| ())
+    })
+    .await;
+}
+
+/// Waits until the trend ends with `users`, and as many entered in its known points as one of `expected` says.
+async fn expect_in_trend(service: &Service, users: u64, expected: &[u64]) {
+    poll(async || {
+        let trend = service.get("/v1/segments/news/trend").await;
+        let points = points(&trend);
+        let entered = points.iter().filter_map(|point| point[1]).sum();
+        // A slot may end after its point.
+        let is_counted = points.last()?[0] == Some(users);
+        (is_counted && expected.contains(&entered)).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_loses_nobody_and_counts_nobody_twice() {
     let directory = tempfile::tempdir().unwrap();
@@ -259,18 +281,11 @@ async fn live_counts_in_the_service_tell_who_enters() {
     let settings = [&settings[..], &live].concat();
     let mut service = Service::start(directory.path(), &settings).await;
     wait_until_counting(&service).await;
+    wait_for_point(&service).await;
     assert_eq!(service.post(&names("old", 35), "news").await, 200);
     // Those whom the replica read from the store did not enter.
     expect(&service, [5, 0]).await;
-    poll(async || {
-        let trend = service.get("/v1/segments/news/trend").await;
-        let entered = points(&trend)
-            .iter()
-            .filter_map(|point| point[1])
-            .sum::<u64>();
-        (entered == 5).then_some(())
-    })
-    .await;
+    expect_in_trend(&service, 35, &[5]).await;
     service.kill();
     let service = Service::start(directory.path(), &settings).await;
     expect(&service, [5, 0]).await;
@@ -301,23 +316,18 @@ async fn a_service_asks_the_live_process() {
     let service = run("serve", service.path(), &settings);
     let mut live_process = run("live", live.path(), &settings);
     wait_until_counting(&service).await;
+    assert_eq!(service.post(&names("old", 2), "news").await, 200);
+    wait_for_point(&service).await;
     assert_eq!(service.post(&names("u", 25), "news").await, 200);
-    expect(&service, [25, 0]).await;
-    poll(async || {
-        let trend = service.get("/v1/segments/news/trend").await;
-        let entered = points(&trend)
-            .iter()
-            .filter_map(|point| point[1])
-            .sum::<u64>();
-        (entered == 25).then_some(())
-    })
-    .await;
+    expect(&service, [27, 0]).await;
+    // The first two entered before the first point, or in its second.
+    expect_in_trend(&service, 27, &[25, 27]).await;
     // Without the live process the points are still there.
     live_process.kill();
     poll(async || {
         let trend = service.get("/v1/segments/news/trend").await;
         let points = points(&trend);
-        let is_unknown = |point: &[Option<u64>; 3]| point[0] == Some(25) && point[1].is_none();
+        let is_unknown = |point: &[Option<u64>; 3]| point[0] == Some(27) && point[1].is_none();
         points.last().is_some_and(is_unknown).then_some(())
     })
     .await;
