@@ -489,9 +489,6 @@ struct Life {
     pairs: BTreeMap<(String, String), Slot>,
     /// Who entered and left each segment in each slot.
     flow: BTreeMap<(String, u64), Flow>,
-    /// Whether who entered and left is known to be exact: not yet after a restart from a snapshot, which may lack those who
-    /// entered in the slot of the snapshot.
-    is_flow_exact: bool,
     trend: BTreeMap<i64, u64>,
 }
 
@@ -502,7 +499,6 @@ impl Life {
             now: present(),
             pairs: BTreeMap::new(),
             flow: BTreeMap::new(),
-            is_flow_exact: true,
             trend: BTreeMap::new(),
         }
     }
@@ -550,7 +546,6 @@ impl Life {
                 Step::Take => {
                     if let Some(next) = begun.take() {
                         take_before(&store, next).unwrap();
-                        self.is_flow_exact = false;
                     }
                 }
                 Step::Crash(_) | Step::Kill => {
@@ -655,10 +650,7 @@ impl Life {
             );
         }
         let slots = present().number()..self.now.number() + 1;
-        for name in ["s0", "s1", "s2"]
-            .into_iter()
-            .filter(|_| self.is_flow_exact)
-        {
+        for name in ["s0", "s1", "s2"] {
             let spans: Vec<_> = slots
                 .clone()
                 .map(|slot| Slot::new(slot)..Slot::new(slot + 1))
