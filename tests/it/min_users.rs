@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use crate::support::app::App;
+use crate::support::events::Listener;
 
 const FLOOR: u64 = 4;
 /// Those that expressions name. Everybody else is in another segment.
@@ -441,5 +442,42 @@ async fn no_page_shows_a_small_group() {
         assert!(place("big").unwrap() < place("few").unwrap(), "{target}");
         assert!(!pages[target].contains("window=7d"), "{}", pages[target]);
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_withhold_small_counts() {
+    let app = App::start_with(&[("min_users", "3")]).await;
+    let record = async |users: std::ops::Range<u32>| {
+        let names: Vec<_> = users.map(|user| format!("u{user}")).collect();
+        let pairs = names.iter().map(|user| (user.as_str(), "news"));
+        app.headcount.record(pairs).await.unwrap();
+    };
+    record(0..1).await;
+    let url = format!("http://{}/v1/events", app.addr);
+    let mut listener = Listener::open(&url, None).await;
+    // One that is withheld before and after is no event.
+    record(1..2).await;
+    app.headcount.record([("u1", "other")]).await.unwrap();
+    record(2..4).await;
+    let shown = listener.event().await.data;
+    assert_eq!(
+        (&shown["segment"], &shown["users"], shown.get("entered")),
+        (&json!("news"), &json!(4), None),
+        "{shown}"
+    );
+    for user in ["u0", "u1"] {
+        app.send(Method::DELETE, &format!("/v1/users/{user}")).await;
+    }
+    let mut users = Vec::new();
+    while users.last() != Some(&Value::Null) {
+        let data = listener.event().await.data;
+        assert_eq!(data["segment"], "news", "{data}");
+        users.push(data["users"].clone());
+    }
+    assert!(
+        [vec![Value::Null], vec![json!(3), Value::Null]].contains(&users),
+        "{users:?}"
+    );
     app.stop().await;
 }

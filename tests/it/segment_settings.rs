@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use stores::influx::set_up;
 
 use crate::support::app::{App, Response};
+use crate::support::events::Listener;
 use crate::support::influxd::{Influxd, settings_at};
 use crate::support::service::{Service, poll};
 use crate::support::two_weeks;
@@ -92,6 +93,22 @@ async fn a_segment_is_counted_over_its_own_window_everywhere() {
         page.contains("2 hours"),
         "the page shows the window: {page}"
     );
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_count_over_the_own_window() {
+    let app = App::start_with(&[("window", "14d")]).await;
+    record(&app, "short").await;
+    put(&app, "short", json!({"window": "2h"})).await;
+    let url = format!("http://{}/v1/events", app.addr);
+    let mut listener = Listener::open(&url, None).await;
+    app.headcount.record([("new", "short")]).await.unwrap();
+    let data = listener.event().await.data;
+    assert_eq!((&data["users"], data.get("entered")), (&json!(3), None));
+    // The one of 90 minutes ago leaves the window of the segment, and not the configured one.
+    app.advance(3_600);
+    assert_eq!(listener.event().await.data["users"], json!(2));
     app.stop().await;
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{CountError, CountResult, Counts, Listed, PastCount};
+use super::{CountError, CountResult, Counts, Listed, ShownCount};
 use domain::store::StoreError;
 use domain::{Count, Floor, Segment, Timestamp, Window};
 
@@ -50,7 +50,7 @@ impl Counts {
         window: Window,
         points: Vec<Count>,
         (from, to): (Timestamp, Timestamp),
-    ) -> Result<Vec<PastCount>, StoreError> {
+    ) -> Result<Vec<ShownCount>, StoreError> {
         let floor = self.parts.floor;
         let mut longer = Vec::new();
         for window in self.longer(segment, window) {
@@ -67,7 +67,7 @@ impl Counts {
             let is_shown = beside
                 .into_iter()
                 .all(|other| other.is_some_and(|other| !floor.hides_beside(point.users, *other)));
-            PastCount {
+            ShownCount {
                 users: floor.shown(point.users).filter(|_| is_shown),
                 as_of: point.as_of,
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Counts, PastCount};
+use super::{Counts, ShownCount};
 use crate::time_steps::FlowSteps;
 use domain::store::StoreError;
 use domain::{Count, Flow, Segment, Timestamp, Window};
@@ -47,7 +47,7 @@ impl Counts {
         &self,
         segment: &Segment,
         window: Window,
-        points: &[PastCount],
+        points: &[ShownCount],
         step: Option<Duration>,
     ) -> Vec<Option<Flow>> {
         let known = self.known_flow_of_trend(segment, window, points, step);
@@ -58,7 +58,7 @@ impl Counts {
         &self,
         segment: &Segment,
         window: Window,
-        points: &[PastCount],
+        points: &[ShownCount],
         step: Option<Duration>,
     ) -> Option<Vec<Option<Flow>>> {
         let (first, last) = (points.first()?, points.last()?);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use self::flow::FlowStep;
 use self::list::Lists;
-pub use self::result::{Answer, CountError, CountResult, Listed, PastCount, Source};
+pub use self::result::{Answer, CountError, CountResult, Listed, ShownCount, Source};
 pub(crate) use self::sample::Sample;
 use crate::live::Live;
 use crate::refresher::{Key, Refresher};

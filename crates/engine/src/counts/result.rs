@@ -59,9 +59,9 @@ pub struct Listed {
     pub stale: bool,
 }
 
-/// A point of a trend.
+/// A count for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PastCount {
+pub struct ShownCount {
     /// The number of users; `None` if it is withheld.
     pub users: Option<u64>,
     /// The instant for which it was exact.

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::Counts;
+use super::{CountResult, Counts, ShownCount};
 use domain::{Count, Flow, Segment, Timestamp};
 
 /// A snapshot of all counts.
 pub(crate) struct Sample {
-    pub(crate) counts: Vec<(Segment, Count)>,
+    pub(crate) counts: Vec<(Segment, ShownCount)>,
     /// How many users entered and left each segment since it is in memory, when it was counted. Empty without the embedded store or
     /// a replica in this process.
     pub(crate) flows: HashMap<Segment, Flow>,
@@ -36,7 +36,7 @@ impl Counts {
             let mut counts: Vec<_> = counted.collect();
             return Some(Sample {
                 flows: self.with_flows(&mut counts),
-                counts,
+                counts: self.for_people(counts).await,
                 is_complete: true,
                 at,
             });
@@ -60,7 +60,7 @@ impl Counts {
             }
             return Some(Sample {
                 flows: self.with_flows(&mut counts),
-                counts,
+                counts: self.for_people(counts).await,
                 is_complete,
                 at,
             });
@@ -82,17 +82,39 @@ impl Counts {
             }
         }
         Some(Sample {
-            counts,
+            counts: self.for_people(counts).await,
             flows: HashMap::new(),
             is_complete,
             at,
         })
     }
 
-    /// Replaces counts by those of an instant at which it is known how many users entered and left, and returns that.
+    /// The counts without what a floor withholds.
+    async fn for_people(&self, counts: Vec<(Segment, Count)>) -> Vec<(Segment, ShownCount)> {
+        let mut shown = Vec::with_capacity(counts.len());
+        for (segment, count) in counts {
+            let users = match self.floor().is_on() {
+                false => Some(count.users),
+                true => {
+                    let counted = CountResult::cached(count, self.window_of(&segment));
+                    self.shown(&segment, &counted).await
+                }
+            };
+            let as_of = count.as_of;
+            shown.push((segment, ShownCount { users, as_of }));
+        }
+        shown
+    }
+
+    /// Replaces counts by those of an instant at which it is known how many users entered and left, and returns that. It is
+    /// known of the configured window only.
     fn with_flows(&self, counts: &mut [(Segment, Count)]) -> HashMap<Segment, Flow> {
         let mut flows = HashMap::with_capacity(counts.len());
-        for (segment, count) in counts {
+        let own_windows = self.own_windows();
+        let with_full = counts
+            .iter_mut()
+            .filter(|(segment, _)| !own_windows.contains_key(segment));
+        for (segment, count) in with_full {
             if let Some((counted, flow)) = self.total_flow(segment) {
                 *count = counted;
                 flows.insert(segment.clone(), flow);

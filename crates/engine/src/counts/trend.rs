@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Counts, PastCount};
+use super::{Counts, ShownCount};
 use domain::store::StoreError;
 use domain::{Count, Segment, Timestamp, Window};
 
@@ -21,10 +21,12 @@ impl Counts {
         step: Option<Duration>,
     ) -> Result<Vec<Count>, StoreError> {
         let points = self.past_counts(segment, window, from, to, step).await?;
-        let shown = points.into_iter().filter_map(|PastCount { users, as_of }| {
-            let users = users?;
-            Some(Count { users, as_of })
-        });
+        let shown = points
+            .into_iter()
+            .filter_map(|ShownCount { users, as_of }| {
+                let users = users?;
+                Some(Count { users, as_of })
+            });
         Ok(shown.collect())
     }
 
@@ -41,7 +43,7 @@ impl Counts {
         from: Timestamp,
         to: Timestamp,
         step: Option<Duration>,
-    ) -> Result<Vec<PastCount>, StoreError> {
+    ) -> Result<Vec<ShownCount>, StoreError> {
         let store = &self.parts.store;
         let points = match step {
             Some(step) => store.trend_in_steps(segment, window, from, to, step).await,

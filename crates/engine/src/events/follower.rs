@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Change, Events};
-use crate::counts::{Counts, Sample};
+use crate::counts::{Counts, Sample, ShownCount};
 use crate::coverage::KnownCoverage;
-use domain::{Count, Flow, Segment};
+use domain::{Flow, Segment};
 
 /// The interval of comparisons with a live store. It returns the counts of a thousand segments in about a millisecond.
 const LIVE_PERIOD: Duration = Duration::from_millis(400);
@@ -31,6 +31,7 @@ pub async fn follow(
         true => LIVE_PERIOD,
         false => CACHED_PERIOD,
     };
+    let nobody = counts.floor().shown(0);
     let mut known: Option<Known> = None;
     loop {
         tokio::select! {
@@ -45,11 +46,11 @@ pub async fn follow(
         if let Some(sample) = sample {
             let flow = |gone: &Segment| counts.total_flow(gone).map(|(_, flow)| flow);
             match &mut known {
-                Some(known) => events.publish(&known.compare(sample, flow), |count| {
-                    coverage.of(counts.full_window(), count.as_of)
+                Some(known) => events.publish(&known.compare(sample, flow), |as_of| {
+                    coverage.of(counts.full_window(), as_of)
                 }),
                 None => {
-                    let mut fresh = Known::default();
+                    let mut fresh = Known::new(nobody);
                     fresh.compare(sample, flow);
                     known = Some(fresh);
                     // Clients that did not wait for this comparison may have missed changes.
@@ -66,54 +67,67 @@ pub async fn follow(
 }
 
 /// Each segment at its last change.
-#[derive(Debug, Default)]
-struct Known(HashMap<Segment, Last>);
+#[derive(Debug)]
+struct Known {
+    segments: HashMap<Segment, Last>,
+    /// What is shown of a segment without users.
+    nobody: Option<u64>,
+}
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Last {
-    users: u64,
+    /// `None` while the count is withheld.
+    users: Option<u64>,
     /// How many users entered and left since the segment is in memory, if that was known.
     flow: Option<Flow>,
 }
 
 impl Last {
     /// Who entered and left since then, if that leads to `users`.
-    fn flow_to(self, users: u64, flow: Option<Flow>) -> Option<Flow> {
+    fn flow_to(self, users: Option<u64>, flow: Option<Flow>) -> Option<Flow> {
         let since = flow?.since(self.flow?)?;
-        let expected = (self.users + since.entered).checked_sub(since.left);
-        (expected == Some(users)).then_some(since)
+        let expected = (self.users? + since.entered).checked_sub(since.left);
+        (expected == users).then_some(since)
     }
 }
 
 impl Known {
+    fn new(nobody: Option<u64>) -> Self {
+        Self {
+            segments: HashMap::new(),
+            nobody,
+        }
+    }
+
     /// The changes since the previous sample. `flow` returns how many users entered and left a segment that is gone.
     fn compare(&mut self, sample: Sample, flow: impl Fn(&Segment) -> Option<Flow>) -> Vec<Change> {
         let mut changes = Vec::new();
         let gone = sample.is_complete.then(|| self.missing_in(&sample));
-        for (segment, count) in sample.counts {
+        for (segment, ShownCount { users, as_of }) in sample.counts {
             // A new segment without users is no change.
-            let before = self.0.get(&segment).copied().unwrap_or(Last {
-                users: 0,
+            let before = self.segments.get(&segment).copied().unwrap_or(Last {
+                users: self.nobody,
                 flow: Some(Flow::default()),
             });
-            let (users, flow) = (count.users, sample.flows.get(&segment).copied());
+            let flow = sample.flows.get(&segment).copied();
             if before.users != users {
-                self.0.insert(segment.clone(), Last { users, flow });
+                self.segments.insert(segment.clone(), Last { users, flow });
                 changes.push(Change {
                     flow: before.flow_to(users, flow),
                     segment,
-                    count,
+                    users,
+                    as_of,
                 });
             }
         }
         for segment in gone.into_iter().flatten() {
-            let before = self.0.remove(&segment).unwrap_or_default();
-            if before.users != 0 {
-                let (users, as_of) = (0, sample.at);
+            let before = self.segments.remove(&segment);
+            if let Some(before) = before.filter(|before| before.users != self.nobody) {
                 changes.push(Change {
-                    flow: before.flow_to(users, flow(&segment)),
-                    count: Count { users, as_of },
+                    flow: before.flow_to(self.nobody, flow(&segment)),
                     segment,
+                    users: self.nobody,
+                    as_of: sample.at,
                 });
             }
         }
@@ -122,7 +136,7 @@ impl Known {
 
     fn missing_in(&self, sample: &Sample) -> Vec<Segment> {
         let present: HashSet<&Segment> = sample.counts.iter().map(|(segment, _)| segment).collect();
-        let known = self.0.keys();
+        let known = self.segments.keys();
         known
             .filter(|segment| !present.contains(segment))
             .cloned()
@@ -136,9 +150,17 @@ mod tests {
     use domain::Timestamp;
 
     fn sample(counts: &[(&str, u64)], is_complete: bool) -> Sample {
+        let shown: Vec<_> = counts
+            .iter()
+            .map(|(name, users)| (*name, Some(*users)))
+            .collect();
+        shown_sample(&shown, is_complete)
+    }
+
+    fn shown_sample(counts: &[(&str, Option<u64>)], is_complete: bool) -> Sample {
         let at = Timestamp::UNIX_EPOCH;
         let counts = counts.iter().map(|(name, users)| {
-            let count = Count {
+            let count = ShownCount {
                 users: *users,
                 as_of: at,
             };
@@ -154,12 +176,12 @@ mod tests {
 
     #[test]
     fn only_changes_are_told() {
-        let mut known = Known::default();
+        let mut known = Known::new(Some(0));
         let mut changes = |counts: &[(&str, u64)], is_complete| -> Vec<(String, u64)> {
             let changes = known.compare(sample(counts, is_complete), |_| None);
             changes
                 .iter()
-                .map(|change| (change.segment.as_str().to_owned(), change.count.users))
+                .map(|change| (change.segment.as_str().to_owned(), change.users.unwrap()))
                 .collect()
         };
         let owned = |name: &str, users| (name.to_owned(), users);
@@ -178,8 +200,28 @@ mod tests {
     }
 
     #[test]
+    fn changes_of_withheld_counts_are_not_told() {
+        let mut known = Known::new(None);
+        let mut changes = |counts: &[(&str, Option<u64>)]| -> Vec<(String, Option<u64>)> {
+            let changes = known.compare(shown_sample(counts, true), |_| None);
+            let changes = changes.into_iter();
+            changes
+                .map(|change| (change.segment.as_str().to_owned(), change.users))
+                .collect()
+        };
+        let of_a = |users| vec![("a".to_owned(), users)];
+        assert_eq!(changes(&[("a", None), ("b", None)]), []);
+        assert_eq!(changes(&[("a", Some(12)), ("b", None)]), of_a(Some(12)));
+        assert_eq!(changes(&[("a", Some(13))]), of_a(Some(13)));
+        assert_eq!(changes(&[("a", None)]), of_a(None));
+        assert_eq!(changes(&[("a", Some(10))]), of_a(Some(10)));
+        assert_eq!(changes(&[]), of_a(None), "as a count that is too small");
+        assert_eq!(changes(&[]), []);
+    }
+
+    #[test]
     fn a_change_tells_who_entered_and_left_if_that_leads_to_it() {
-        let mut known = Known::default();
+        let mut known = Known::new(Some(0));
         let flow = |entered, left| Flow { entered, left };
         let mut flows = |users, total: Option<Flow>, gone: Option<Flow>| {
             let mut sample = match users {

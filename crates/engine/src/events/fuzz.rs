@@ -2,7 +2,7 @@
 
 use super::Change;
 use super::ring::{Filter, ReadResult, Ring};
-use domain::{Count, Covered, Segment, Timestamp};
+use domain::{Covered, Segment, Timestamp};
 use fuzzing::spell;
 
 /// A client that reconnects with any id gets every event after it, or learns that it missed some. It never silently gets
@@ -15,10 +15,10 @@ fn positions() {
             let mut ring = Ring::new(0xabc);
             let segment = Segment::new("sports").unwrap();
             for users in 0..u64::from(*events) {
-                let as_of = Timestamp::UNIX_EPOCH;
                 let change = Change {
                     segment: segment.clone(),
-                    count: Count { users, as_of },
+                    users: Some(users),
+                    as_of: Timestamp::UNIX_EPOCH,
                     flow: None,
                 };
                 ring.push(&change, Covered::default());

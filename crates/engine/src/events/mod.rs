@@ -21,7 +21,7 @@ pub use ring::Filter;
 pub use subscription::Subscription;
 
 use self::ring::Ring;
-use domain::{Count, Covered, Flow, Segment};
+use domain::{Covered, Flow, Segment, Timestamp};
 use telemetry::Metrics;
 
 /// The `Retry-After` of a client that is refused because there are too many.
@@ -52,7 +52,9 @@ pub struct Events {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Change {
     segment: Segment,
-    count: Count,
+    /// The number of users; `None` if it is withheld.
+    users: Option<u64>,
+    as_of: Timestamp,
     /// Who entered and left since the change before; `None` if that is not known.
     flow: Option<Flow>,
 }
@@ -113,12 +115,12 @@ impl Events {
     }
 
     /// Adds changes. `covered` tells what holds for a count.
-    fn publish(&self, changes: &[Change], covered: impl Fn(&Count) -> Covered) {
+    fn publish(&self, changes: &[Change], covered: impl Fn(Timestamp) -> Covered) {
         for part in changes.chunks(PUBLISH_CHUNK) {
             let next = {
                 let mut ring = self.ring.write();
                 part.iter()
-                    .for_each(|change| ring.push(change, covered(&change.count)));
+                    .for_each(|change| ring.push(change, covered(change.as_of)));
                 ring.next()
             };
             self.next.send_replace(next);

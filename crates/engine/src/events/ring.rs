@@ -51,7 +51,7 @@ pub(super) struct Ring {
 #[derive(Serialize)]
 struct Data<'a> {
     segment: &'a str,
-    users: u64,
+    users: Option<u64>,
     as_of: String,
     covered_since: Option<String>,
     complete: bool,
@@ -87,12 +87,12 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, change: &Change, covered: Covered) {
-        let (segment, count) = (&change.segment, &change.count);
+        let segment = &change.segment;
         let id = self.id(self.next());
         let data = Data {
             segment: segment.as_str(),
-            users: count.users,
-            as_of: count.as_of.to_string(),
+            users: change.users,
+            as_of: change.as_of.to_string(),
             covered_since: covered.since.map(|since| since.to_string()),
             complete: covered.complete,
             entered: change.flow.map(|flow| flow.entered),
@@ -164,17 +164,17 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{Count, Flow, Timestamp};
+    use domain::{Flow, Timestamp};
 
     fn segment(name: &str) -> Segment {
         Segment::new(name).unwrap()
     }
 
     fn change(name: &str, users: u64) -> Change {
-        let as_of = Timestamp::UNIX_EPOCH;
         Change {
             segment: segment(name),
-            count: Count { users, as_of },
+            users: Some(users),
+            as_of: Timestamp::UNIX_EPOCH,
             flow: None,
         }
     }

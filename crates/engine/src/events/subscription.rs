@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::events::{Change, Events};
     use domain::Reach;
-    use domain::{Count, Covered, Segment, Timestamp};
+    use domain::{Covered, Segment, Timestamp};
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_stream_says_that_it_lives_and_how_far_it_came() {
@@ -111,13 +111,10 @@ mod tests {
         let filter = Filter::new(vec![segment("heard")], Reach::every());
         let mut subscription = events.subscribe(None, filter).await.unwrap();
         let opening = subscription.next().await;
-        let count = Count {
-            users: 1,
-            as_of: Timestamp::UNIX_EPOCH,
-        };
         let change = Change {
             segment: segment("unheard"),
-            count,
+            users: Some(1),
+            as_of: Timestamp::UNIX_EPOCH,
             flow: None,
         };
         events.publish(&[change], |_| Covered::default());

@@ -261,8 +261,9 @@ fn describe() -> Described {
         "Stream changes of counts",
         "Server-sent events. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
          \"as_of\": \"2026-11-21T08:00:00Z\", \"covered_since\": \"2026-11-01T00:00:00Z\", \"complete\": true}`, over the \
-         configured window, and with the embedded store or a replica in the process also `entered` and `left`: the users who \
-         entered and left since the change before of this segment. `event: reset` means that changes were missed: \
+         segment's own window, or else the configured one. `users` is null if it is withheld, because it would tell a group of \
+         fewer than `min_users` users apart. Over the configured window, with the embedded store or a replica in the process, it \
+         also has `entered` and `left`: the users who entered and left since the segment's last change. `event: reset` means that changes were missed: \
          read `/v1/segments` again. A line `:` keeps the connection open. Open the stream first, then read \
          `/v1/segments`: the stream has every change after that.",
     )

@@ -21,7 +21,7 @@ use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Flow, Segment, Timestamp, Window};
 use engine::Headcount;
-use engine::counts::PastCount;
+use engine::counts::ShownCount;
 
 pub(super) static TREND: Resource = Resource {
     template: "/v1/segments/{segment}/trend",
@@ -231,7 +231,7 @@ fn not_kept(windows: &[Window]) -> String {
     )
 }
 
-fn point((count, flow): (&PastCount, Option<Flow>)) -> Point {
+fn point((count, flow): (&ShownCount, Option<Flow>)) -> Point {
     Point {
         at: count.as_of,
         users: count.users,
