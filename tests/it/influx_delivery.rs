@@ -226,6 +226,7 @@ async fn a_slow_server_receives_each_line_at_most_three_times() {
         assert!(matches!(response.status, 200 | 202), "{response:?}");
     }
     until("the spool is empty", async || {
+        app.advance(1);
         app.metric("headcount_spool_pairs").await == 0.0
     })
     .await;

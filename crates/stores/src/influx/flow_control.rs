@@ -10,6 +10,8 @@ use domain::store::StoreError;
 
 /// The upper limit of the timeout of a write, however slow the server has been so far.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The factor by which a timeout above the first one gets shorter with each response.
+const TIMEOUT_DECAY: f64 = 0.9;
 /// The lower limit of the body size. Below it, most of the cost of a write is the request itself.
 const LEAST_LINES: usize = 500;
 /// The upper limit of a pause from the server's `Retry-After`, so that an absurd value does not stop writes to a server
@@ -106,12 +108,13 @@ impl FlowControl {
         self.state.lock().lines
     }
 
-    /// Records a write whose response came after `elapsed`. A server that was slow once may be slow again, so the
-    /// timeout stays at twice that time.
+    /// Records a write whose response came after `elapsed`. The timeout is at least twice that time. A server that was slow
+    /// once may be slow again, so a longer timeout gets shorter by a tenth only.
     pub(super) fn responded(&self, lines: usize, elapsed: Duration) {
         let mut state = self.state.lock();
         let longest = LONGEST_TIMEOUT.max(self.base_timeout);
-        state.timeout = (elapsed * 2).clamp(self.base_timeout, longest);
+        let timeout = (elapsed * 2).max(state.timeout.mul_f64(TIMEOUT_DECAY));
+        state.timeout = timeout.clamp(self.base_timeout, longest);
         if elapsed * 2 < self.base_timeout {
             state.lines = (state.lines * 2).min(self.batch_lines);
         }
@@ -174,8 +177,8 @@ mod tests {
         }
         assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 30, 500));
         flow.responded(500, SECOND * 12);
-        assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 24, 500));
-        for _ in 0..9 {
+        assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 27, 500));
+        for _ in 0..10 {
             flow.responded(5_000, SECOND);
         }
         assert_eq!((flow.timeout(), flow.batch_lines()), (SECOND * 10, 5_000));
