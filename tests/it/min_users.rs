@@ -18,22 +18,20 @@ const NAMES: [&str; 3] = ["a", "b", "c"];
 const OTHER: &str = "other";
 const DAY: u64 = 86_400;
 
-/// The segments of a user, by bits, and whether the user was seen within the last day.
-type User = (usize, bool);
+/// The segments of a user, by bits, and when the user was seen: an index of [`WINDOWS`].
+type User = (usize, usize);
 
-/// The users of a history, by the segments that they are in: a question is about a set of these groups.
-#[derive(Debug, Default)]
-struct Truth {
-    full: BTreeMap<usize, u64>,
-    day: BTreeMap<usize, u64>,
-}
+/// The shortest window that includes the user: a day, the own window of the first segment, or the configured window.
+const WINDOWS: [&str; 3] = ["1d", "3d", "14d"];
+const FULL: usize = 2;
 
-/// What the attacker has learnt: the number of users in some groups, over the configured window or the last day.
+/// The number of users by window and by the segments that they are in: a question is about a set of these groups.
 #[derive(Debug, Default)]
-struct Learnt {
-    full: BTreeMap<BTreeSet<usize>, u64>,
-    day: BTreeMap<BTreeSet<usize>, u64>,
-}
+struct Truth([BTreeMap<usize, u64>; WINDOWS.len()]);
+
+/// What the attacker has learnt: by window, the number of users in some groups.
+#[derive(Debug, Default)]
+struct Learnt([BTreeMap<BTreeSet<usize>, u64>; WINDOWS.len()]);
 
 /// The groups of users for whom `is_in` is true of the bits of their segments.
 fn groups(is_in: impl Fn(usize) -> bool) -> BTreeSet<usize> {
@@ -43,48 +41,42 @@ fn groups(is_in: impl Fn(usize) -> bool) -> BTreeSet<usize> {
 }
 
 impl Truth {
-    fn users(&self, groups: &BTreeSet<usize>) -> u64 {
-        groups.iter().filter_map(|group| self.full.get(group)).sum()
+    fn users(&self, window: usize, groups: &BTreeSet<usize>) -> u64 {
+        let counted = &self.0[window];
+        groups.iter().filter_map(|group| counted.get(group)).sum()
     }
 }
 
 impl Learnt {
     /// Notes an answer, which is the truth if it is not withheld.
-    fn note(&mut self, truth: &Truth, groups: BTreeSet<usize>, users: &Value) {
+    fn note(&mut self, truth: &Truth, window: usize, groups: BTreeSet<usize>, users: &Value) {
         if let Some(users) = users.as_u64() {
-            assert_eq!(users, truth.users(&groups), "{groups:?}");
-            self.full.insert(groups, users);
+            assert_eq!(users, truth.users(window, &groups), "{groups:?}");
+            self.0[window].insert(groups, users);
         }
     }
 
     /// Checks that no answer, and no difference of two, is about fewer users than the floor.
     fn check(&self) {
-        for (groups, users) in self.full.iter().chain(&self.day) {
+        for (groups, users) in self.0.iter().flatten() {
             assert!(*users >= FLOOR, "{groups:?} has {users}");
         }
-        for (larger, all) in &self.full {
-            for (smaller, some) in self
-                .full
-                .iter()
-                .filter(|(groups, _)| groups.is_subset(larger))
-            {
-                let apart = all - some;
-                assert!(
-                    apart == 0 || apart >= FLOOR,
-                    "{larger:?} without {smaller:?} has {apart}"
-                );
-            }
-            // Who was seen within a day is among those of two weeks.
-            for (smaller, some) in self
-                .day
-                .iter()
-                .filter(|(groups, _)| groups.is_subset(larger))
-            {
-                let apart = all - some;
-                assert!(
-                    apart == 0 || apart >= FLOOR,
-                    "{larger:?} without {smaller:?} of a day has {apart}"
-                );
+        for (longer, window) in self.0.iter().zip(WINDOWS) {
+            for (larger, all) in longer {
+                // Who was seen within a shorter window is among those of a longer one.
+                for (shorter, inner) in self.0.iter().zip(WINDOWS) {
+                    let parts = shorter.iter().filter(|(part, _)| part.is_subset(larger));
+                    for (smaller, some) in parts {
+                        let apart = all - some;
+                        assert!(
+                            apart == 0 || apart >= FLOOR,
+                            "{larger:?} over {window} without {smaller:?} over {inner} has {apart}"
+                        );
+                    }
+                    if inner == window {
+                        break;
+                    }
+                }
             }
         }
     }
@@ -145,15 +137,25 @@ fn questions() -> Vec<(String, BTreeSet<usize>)> {
 fn users() -> impl Strategy<Value = Vec<User>> {
     // Some groups are large, and others have few users.
     let sizes = prop_oneof![3 => Just(0_usize), 2 => 1..6_usize, 5 => 4..40_usize];
-    vec((sizes, sizes_of_today()), 1 << NAMES.len()).prop_map(|sizes| {
+    let seen = (
+        part_of_users(),
+        prop_oneof![4 => Just(0_usize), 1 => 1..4_usize, 1 => part_of_users()],
+    );
+    vec((sizes, seen), 1 << NAMES.len()).prop_map(|sizes| {
         let groups = sizes.into_iter().enumerate();
-        let users = groups
-            .flat_map(|(group, (users, today))| (0..users).map(move |user| (group, user < today)));
+        let users = groups.flat_map(|(group, (users, (today, own)))| {
+            let seen = move |user| match user {
+                user if user < today => 0,
+                user if user < today + own => 1,
+                _ => FULL,
+            };
+            (0..users).map(move |user| (group, seen(user)))
+        });
         users.collect()
     })
 }
 
-fn sizes_of_today() -> impl Strategy<Value = usize> {
+fn part_of_users() -> impl Strategy<Value = usize> {
     prop_oneof![Just(0_usize), Just(100), 0..20_usize]
 }
 
@@ -169,12 +171,12 @@ async fn attack(users: &[User]) {
     let floor = FLOOR.to_string();
     let app = App::start_with(&[("min_users", &floor), ("refresh_windows", "1d")]).await;
     let mut truth = Truth::default();
-    for is_today in [false, true] {
-        for (number, (group, _)) in users
-            .iter()
-            .enumerate()
-            .filter(|(_, user)| user.1 == is_today)
-        {
+    let path = format!("/v1/segments/{}", NAMES[0]);
+    let settings = json!({ "window": WINDOWS[1] }).to_string();
+    let set = app.send_body(Method::PUT, &path, "application/json", settings);
+    assert_eq!(set.await.status, 200);
+    for seen in (0..WINDOWS.len()).rev() {
+        for (number, (group, _)) in users.iter().enumerate().filter(|(_, user)| user.1 == seen) {
             let user = format!("u{number}");
             let mut pairs = vec![(user.as_str(), OTHER)];
             pairs.extend(
@@ -183,29 +185,29 @@ async fn attack(users: &[User]) {
                     .map(|name| (user.as_str(), NAMES[name])),
             );
             app.headcount.record(pairs).await.unwrap();
-            *truth.full.entry(*group).or_default() += 1;
-            if is_today {
-                *truth.day.entry(*group).or_default() += 1;
+            for counted in &mut truth.0[seen..] {
+                *counted.entry(*group).or_default() += 1;
             }
         }
-        if !is_today {
+        if seen > 0 {
             app.advance(2 * DAY);
         }
     }
     let mut learnt = Learnt::default();
     for (expr, groups) in questions() {
         let answer = get(&app, "/v1/count", &[("expr", &expr)]).await;
-        learnt.note(&truth, groups, &answer["users"]);
+        learnt.note(&truth, FULL, groups, &answer["users"]);
     }
+    let usual = |number| if number == 0 { 1 } else { FULL };
     for (number, name) in NAMES.iter().enumerate() {
         let groups = groups(|group| group >> number & 1 == 1);
         let path = format!("/v1/segments/{name}/count");
         let count = get(&app, &path, &[]).await;
         assert_eq!(count["withheld"], count["users"].is_null());
-        learnt.note(&truth, groups.clone(), &count["users"]);
-        let day = get(&app, &path, &[("window", "1d")]).await;
-        if let Some(users) = day["users"].as_u64() {
-            learnt.day.insert(groups, users);
+        learnt.note(&truth, usual(number), groups.clone(), &count["users"]);
+        for window in [0, FULL] {
+            let count = get(&app, &path, &[("window", WINDOWS[window])]).await;
+            learnt.note(&truth, window, groups.clone(), &count["users"]);
         }
     }
     let listed = |list: Value| -> BTreeMap<String, Value> {
@@ -218,26 +220,29 @@ async fn attack(users: &[User]) {
         })
         .collect()
     };
-    let full = listed(get(&app, "/v1/segments", &[]).await);
-    let day = listed(get(&app, "/v1/segments", &[("window", "1d"), ("sort", "users")]).await);
-    for (number, name) in NAMES.iter().enumerate() {
-        let groups = groups(|group| group >> number & 1 == 1);
-        learnt.note(
-            &truth,
-            groups.clone(),
-            full.get(*name).unwrap_or(&Value::Null),
-        );
-        if let Some(users) = day.get(*name).and_then(Value::as_u64) {
-            learnt.day.insert(groups, users);
+    let named = NAMES.map(|name| ("segment", name));
+    let lists: [(Option<usize>, &[(&str, &str)]); 5] = [
+        (None, &[]),
+        (None, &named),
+        (Some(0), &[("window", "1d"), ("sort", "users")]),
+        (Some(0), &[named[0], ("window", "1d")]),
+        (Some(FULL), &[("window", "14d")]),
+    ];
+    for (window, query) in lists {
+        let list = listed(get(&app, "/v1/segments", query).await);
+        for (number, name) in NAMES.iter().enumerate() {
+            let groups = groups(|group| group >> number & 1 == 1);
+            let window = window.unwrap_or_else(|| usual(number));
+            let users = list.get(*name).unwrap_or(&Value::Null);
+            learnt.note(&truth, window, groups, users);
         }
     }
-    let named = NAMES.map(|name| ("segment", name));
     let overlap = get(&app, "/v1/overlap", &named).await;
     assert_eq!(overlap["everybody"], Value::Null);
     for x in 0..NAMES.len() {
         for y in 0..NAMES.len() {
             let both = groups(|group| group >> x & 1 == 1 && group >> y & 1 == 1);
-            learnt.note(&truth, both, &overlap["both"][x][y]);
+            learnt.note(&truth, FULL, both, &overlap["both"][x][y]);
         }
     }
     let top = get(&app, "/v1/overlap/top", &[]).await;
@@ -246,17 +251,24 @@ async fn attack(users: &[User]) {
         let number = |side: &str| NAMES.iter().position(|name| pair[side] == *name);
         if let (Some(x), Some(y)) = (number("a"), number("b")) {
             let both = groups(|group| group >> x & 1 == 1 && group >> y & 1 == 1);
-            learnt.note(&truth, both, &pair["both"]);
+            learnt.note(&truth, FULL, both, &pair["both"]);
         }
     }
     learnt.check();
     app.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_difference_to_the_own_window_is_withheld() {
+    let sizes = [(0, 20), (1, 2), (FULL, 20)].into_iter();
+    let users = sizes.flat_map(|(seen, users)| (0..users).map(move |_| (1, seen)));
+    attack(&users.collect::<Vec<_>>()).await;
+}
+
 #[test]
 fn no_two_answers_tell_a_small_group_apart() {
     let runtime = Runtime::new().unwrap();
-    let mut runner = TestRunner::new(Config::with_cases(12));
+    let mut runner = TestRunner::new(Config::with_cases(24));
     runner
         .run(&users(), |users| {
             runtime.block_on(attack(&users));

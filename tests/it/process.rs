@@ -191,17 +191,15 @@ fn a_damaged_log_prevents_the_start_and_names_file_and_offset() {
     });
     let log = find_log(directory.path());
     let mut bytes = std::fs::read(&log).unwrap();
-    bytes[80] ^= 1;
+    // In the first group, after the header of the file.
+    bytes[40] ^= 1;
     std::fs::write(&log, bytes).unwrap();
     let refused = run(directory.path(), &[], &["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(refused.code, Some(1));
     let said = refused.err;
     let name = log.file_name().unwrap().to_str().unwrap();
-    let place = said.split_once("damaged at byte ");
-    let place = place.and_then(|(_, rest)| rest.split(':').next()?.parse::<usize>().ok());
-    // The place is the start of the damaged group.
     assert!(
-        said.contains(name) && place.is_some_and(|place| (32..=80).contains(&place)),
+        said.contains(name) && said.contains("damaged at byte 32:"),
         "{said}"
     );
 }

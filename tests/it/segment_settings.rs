@@ -108,7 +108,18 @@ async fn events_count_over_the_own_window() {
     assert_eq!((&data["users"], data.get("entered")), (&json!(3), None));
     // The one of 90 minutes ago leaves the window of the segment, and not the configured one.
     app.advance(3_600);
-    assert_eq!(listener.event().await.data["users"], json!(2));
+    let data = listener.event().await.data;
+    assert_eq!(
+        (&data["users"], &data["complete"]),
+        (&json!(2), &json!(false))
+    );
+    // The store has every pair of the segment's window now, and not of the configured one.
+    app.advance(7_200);
+    let data = listener.event().await.data;
+    assert_eq!(
+        (&data["users"], &data["complete"]),
+        (&json!(0), &json!(true))
+    );
     app.stop().await;
 }
 

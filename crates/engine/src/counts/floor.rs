@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
+
 use super::{CountError, CountResult, Counts, Listed, ShownCount};
 use domain::store::StoreError;
 use domain::{Count, Floor, Segment, Timestamp, Window};
@@ -52,21 +54,23 @@ impl Counts {
         (from, to): (Timestamp, Timestamp),
     ) -> Result<Vec<ShownCount>, StoreError> {
         let floor = self.parts.floor;
+        // Windows may be counted one after another.
+        let apart = SignedDuration::try_from(self.parts.renew_after).unwrap_or(SignedDuration::MAX);
+        let from = from.checked_sub(apart).unwrap_or(Timestamp::MIN);
+        let to = to.checked_add(apart).unwrap_or(Timestamp::MAX);
         let mut longer = Vec::new();
         for window in self.longer(segment, window) {
-            let points = self.parts.store.trend(segment, window, from, to).await?;
-            let users: HashMap<Timestamp, u64> = points
-                .iter()
-                .map(|point| (point.as_of, point.users))
-                .collect();
-            longer.push(users);
+            longer.push(self.parts.store.trend(segment, window, from, to).await?);
         }
         let shown = points.into_iter().map(|point| {
-            let beside = longer.iter().map(|users| users.get(&point.as_of));
-            // A point without one over the longer window tells nothing of the difference.
-            let is_shown = beside
-                .into_iter()
-                .all(|other| other.is_some_and(|other| !floor.hides_beside(point.users, *other)));
+            let is_shown = longer.iter().all(|beside| {
+                // Without the other count, nothing is known of the difference.
+                let other = nearest(beside, point.as_of);
+                other.is_some_and(|other| {
+                    let is_near = other.as_of.duration_since(point.as_of).abs() <= apart;
+                    is_near && !floor.hides_beside(point.users, other.users)
+                })
+            });
             ShownCount {
                 users: floor.shown(point.users).filter(|_| is_shown),
                 as_of: point.as_of,
@@ -81,35 +85,60 @@ impl Counts {
         list: Arc<[Listed]>,
         window: Window,
     ) -> Result<Arc<[Listed]>, CountError> {
-        let floor = self.parts.floor;
-        if !floor.is_on() {
+        if !self.parts.floor.is_on() {
             return Ok(list);
         }
         let mut longer = Vec::new();
-        let windows = self.windows().unwrap_or_default().iter().copied();
-        for window in windows.filter(|other| *other > window) {
-            let list = self.list_all(window).await?;
+        let windows = self.refreshed_windows().iter().copied();
+        for other in windows.filter(|other| *other > window) {
+            let list = self.list_all(other).await?;
             let users = list.iter().map(|listed| {
                 let users = listed.count.map(|count| count.users);
                 (listed.segment.clone(), users)
             });
-            longer.push(users.collect::<HashMap<Segment, Option<u64>>>());
+            longer.push((other, users.collect()));
         }
-        let shown = list.iter().cloned().map(|listed| {
-            let Some(count) = listed.count else {
-                return listed;
-            };
-            let beside = longer.iter().map(|users| users.get(&listed.segment));
-            let is_shown = beside.into_iter().all(|other| {
-                let other = other.copied().flatten();
-                other.is_some_and(|other| !floor.hides_beside(count.users, other))
+        let (beside, own) = (Beside { longer }, self.own_windows());
+        let mut shown = Vec::with_capacity(list.len());
+        for listed in list.iter().cloned() {
+            let own = own.get(&listed.segment).copied();
+            shown.push(match listed.count {
+                None => listed,
+                Some(_) if own.is_some_and(|own| own > window) => {
+                    self.withhold_one(listed, window).await
+                }
+                Some(count) => {
+                    match beside.shown(self.parts.floor, &listed.segment, window, count.users) {
+                        Some(_) => listed,
+                        None => withheld(listed),
+                    }
+                }
             });
-            match floor.hides_group(count.users) || !is_shown {
-                true => withheld(listed),
-                false => listed,
-            }
+        }
+        Ok(shown.into())
+    }
+
+    /// Counts, each over the window of its segment, for people. Reads from where [`sample`](Self::sample) does. `None` while
+    /// that is unavailable.
+    pub(super) async fn withhold_all(
+        &self,
+        counts: Vec<(Segment, Count)>,
+    ) -> Option<Vec<(Segment, ShownCount)>> {
+        let mut longer = Vec::new();
+        let windows = self.windows().unwrap_or_default().iter().copied();
+        for window in windows {
+            let names: Vec<Segment> = counts.iter().map(|(segment, _)| segment.clone()).collect();
+            let counted = self.known_counts(&names, window).await?.into_iter();
+            let users = counted.map(|count| count.map(|count| count.users));
+            longer.push((window, names.into_iter().zip(users).collect()));
+        }
+        let beside = Beside { longer };
+        let shown = counts.into_iter().map(|(segment, Count { users, as_of })| {
+            let window = self.window_of(&segment);
+            let users = beside.shown(self.parts.floor, &segment, window, users);
+            (segment, ShownCount { users, as_of })
         });
-        Ok(shown.collect())
+        Some(shown.collect())
     }
 
     /// A segment of a list for people.
@@ -134,10 +163,58 @@ impl Counts {
     }
 }
 
+/// The users of segments over the windows over which all segments are counted; `None` where they are not known.
+struct Beside {
+    longer: Vec<(Window, HashMap<Segment, Option<u64>>)>,
+}
+
+impl Beside {
+    /// `users` of a count over `window`; `None` if it is withheld.
+    fn shown(&self, floor: Floor, segment: &Segment, window: Window, users: u64) -> Option<u64> {
+        let mut longer = self.longer.iter().filter(|(other, _)| *other > window);
+        let is_shown = longer.all(|(_, beside)| {
+            // Without the other count, nothing is known of the difference.
+            let other = beside.get(segment).copied().flatten();
+            other.is_some_and(|other| !floor.hides_beside(users, other))
+        });
+        floor.shown(users).filter(|_| is_shown)
+    }
+}
+
+/// The point of a trend that is nearest to `at`. `points` are in order.
+fn nearest(points: &[Count], at: Timestamp) -> Option<&Count> {
+    let next = points.partition_point(|point| point.as_of < at);
+    let around = points.get(next.saturating_sub(1)..points.len().min(next + 1))?;
+    around
+        .iter()
+        .min_by_key(|point| point.as_of.duration_since(at).abs())
+}
+
 fn withheld(listed: Listed) -> Listed {
     Listed {
         count: None,
         withheld: true,
         ..listed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_point_is_found() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let point = |second| Count {
+            users: 0,
+            as_of: at(second),
+        };
+        let points = [point(10), point(20), point(40)];
+        let found = |second| nearest(&points, at(second)).map(|point| point.as_of.as_second());
+        assert_eq!(
+            [0, 14, 16, 20, 29, 99].map(found),
+            [10, 10, 20, 20, 20, 40].map(Some)
+        );
+        assert_eq!(nearest(&[], at(0)), None);
     }
 }

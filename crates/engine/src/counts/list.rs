@@ -15,7 +15,7 @@ use domain::{Count, Segment, Timestamp, Window};
 
 /// Counts that a list requests concurrently. The refresher bounds the counts that run; this limit keeps lists from filling
 /// the queue of single counts.
-pub(super) const CONCURRENT_COUNTS: usize = 16;
+const CONCURRENT_COUNTS: usize = 16;
 /// The maximum number of windows whose lists are cached.
 const MAX_WINDOWS: u64 = 8;
 /// The longest time for which the result of a load is shared, if the caller that should remove it was cancelled.
@@ -64,13 +64,9 @@ impl Counts {
         if let Some(live) = &self.parts.live
             && let Some(list) = live.list(window).await
         {
-            let listed = list.into_iter().map(|(segment, count)| Listed {
-                segment,
-                window,
-                count: Some(count),
-                withheld: false,
-                stale: false,
-            });
+            let listed = list
+                .into_iter()
+                .map(|(segment, count)| Listed::new(segment, window, Some(count), false));
             return Ok(listed.collect());
         }
         if let Some(recent) = self.lists.recent.get(&window)
@@ -124,23 +120,11 @@ impl Counts {
             }
         };
         if let Some(result) = counted {
-            return Listed {
-                segment,
-                window,
-                count: Some(result.count),
-                withheld: false,
-                stale: result.stale,
-            };
+            return Listed::new(segment, window, Some(result.count), result.stale);
         }
         let key = (segment, window);
         let kept = self.parts.refresher.remembered().get(&key);
-        Listed {
-            segment: key.0,
-            window,
-            count: kept.map(|kept| kept.count),
-            withheld: false,
-            stale: true,
-        }
+        Listed::new(key.0, window, kept.map(|kept| kept.count), true)
     }
 
     /// Queries a live store directly, which is as fast as memory.
@@ -149,13 +133,7 @@ impl Counts {
         let names = store.segments(now).await.map_err(CountError)?;
         let listed = names.into_iter().map(|segment| {
             let count = store.count_now(&segment, window, now);
-            Listed {
-                segment,
-                window,
-                count,
-                withheld: false,
-                stale: false,
-            }
+            Listed::new(segment, window, count, false)
         });
         Ok(listed.filter(has_users).collect())
     }
@@ -192,13 +170,7 @@ impl Counts {
                     Some(count) => self.is_old(count.as_of),
                     None => !is_recent(&known),
                 };
-                Listed {
-                    segment: segment.clone(),
-                    withheld: false,
-                    window,
-                    stale,
-                    count: counted.or(known),
-                }
+                Listed::new(segment.clone(), window, counted.or(known), stale)
             })
             .filter(has_users)
             .collect();

@@ -59,6 +59,18 @@ pub struct Listed {
     pub stale: bool,
 }
 
+impl Listed {
+    pub(super) fn new(segment: Segment, window: Window, count: Option<Count>, stale: bool) -> Self {
+        Self {
+            segment,
+            window,
+            count,
+            withheld: false,
+            stale,
+        }
+    }
+}
+
 /// A count for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShownCount {

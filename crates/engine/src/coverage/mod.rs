@@ -15,8 +15,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep, timeout};
 
 use self::losses::OwnLosses;
 use domain::coverage::{Loss, LossReason, PREFIX, Statement, began, is_running};
@@ -26,9 +25,11 @@ use telemetry::Metrics;
 
 /// How long the list of segments may take, which is for a warning only.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the end of a process waits for its last notes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The interval at which a change by another instance is read.
 const READ_EVERY: Duration = Duration::from_secs(10);
-/// The interval before the first response of the store.
+/// The interval before the first response of the store, and between a loss and its note.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The interval of the notes that this process is running, and of removing what is no longer needed.
 const NOTE_EVERY: Duration = Duration::from_mins(5);
@@ -234,7 +235,6 @@ impl KnownCoverage {
         self.check_pause(&coverage);
         *self.stored.lock() = Some(coverage.clone());
         self.show();
-        self.write_losses().await?;
         let is_due = noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY);
         if is_due && self.records() {
             self.write(is_running(self.now())).await?;
@@ -254,7 +254,7 @@ impl KnownCoverage {
         self.write(began(at)).await?;
         // Only for the warning: a store that does not respond must not delay the end of the process.
         let segments = self.parts.store.segments(self.parts.clock.now());
-        let segments = tokio::time::timeout(LIST_TIMEOUT, segments).await;
+        let segments = timeout(LIST_TIMEOUT, segments).await;
         let has_pairs = matches!(segments, Ok(Ok(segments)) if !segments.is_empty());
         if !is_emptied && has_pairs {
             tracing::warn!(
@@ -323,7 +323,12 @@ impl KnownCoverage {
                 false => Ok(()),
             }
         };
-        if let Err(error) = written.await {
+        let written = timeout(CLOSE_TIMEOUT, written).await;
+        let written = written.unwrap_or_else(|_| {
+            let reason = format!("not written within {CLOSE_TIMEOUT:?}");
+            Err(StoreError::Timeout(reason))
+        });
+        if let Err(error) = written {
             let losses = self.own.lock().unwritten();
             match losses.is_empty() {
                 true => tracing::debug!(%error, "can't note that this process was running"),
@@ -334,8 +339,8 @@ impl KnownCoverage {
         }
     }
 
-    /// Reads and writes until `stop`.
-    pub(crate) async fn keep_reading(&self, stop: CancellationToken) {
+    /// Reads and writes, until it is dropped.
+    pub(crate) async fn keep_reading(&self) {
         let mut is_failing = false;
         loop {
             match self.read().await {
@@ -352,9 +357,9 @@ impl KnownCoverage {
                 None => FIRST_RETRY,
             };
             tokio::select! {
-                () = stop.cancelled() => return,
                 () = sleep(pause) => {}
-                () = self.changed.notified(), if !is_failing => {}
+                // What is lost during the pause is written together.
+                () = self.changed.notified(), if !is_failing => sleep(FIRST_RETRY).await,
             }
         }
     }

@@ -46,8 +46,8 @@ pub async fn follow(
         if let Some(sample) = sample {
             let flow = |gone: &Segment| counts.total_flow(gone).map(|(_, flow)| flow);
             match &mut known {
-                Some(known) => events.publish(&known.compare(sample, flow), |as_of| {
-                    coverage.of(counts.full_window(), as_of)
+                Some(known) => events.publish(&known.compare(sample, flow), |change| {
+                    coverage.of(counts.window_of(&change.segment), change.as_of)
                 }),
                 None => {
                     let mut fresh = Known::new(nobody);

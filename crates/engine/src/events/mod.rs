@@ -114,13 +114,15 @@ impl Events {
         }
     }
 
-    /// Adds changes. `covered` tells what holds for a count.
-    fn publish(&self, changes: &[Change], covered: impl Fn(Timestamp) -> Covered) {
+    /// Adds changes. `covered` tells what holds for a change.
+    fn publish(&self, changes: &[Change], covered: impl Fn(&Change) -> Covered) {
         for part in changes.chunks(PUBLISH_CHUNK) {
+            let covered: Vec<Covered> = part.iter().map(&covered).collect();
             let next = {
                 let mut ring = self.ring.write();
-                part.iter()
-                    .for_each(|change| ring.push(change, covered(change.as_of)));
+                for (change, covered) in part.iter().zip(covered) {
+                    ring.push(change, covered);
+                }
                 ring.next()
             };
             self.next.send_replace(next);

@@ -274,10 +274,11 @@ impl Headcount {
     pub async fn delete_segment(&self, segment: &Segment) -> Result<Receipt, SettingsError> {
         let windows = self.refresher.windows_of(segment);
         let receipt = self.erase(&Target::Segment(segment), &windows).await?;
+        // While its own window is known, so that no count over it stays in the cache.
+        self.refresher.count_again(segment).await;
         self.catalog
             .put(segment, SegmentSettings::default())
             .await?;
-        self.refresher.count_again(segment).await;
         self.refresher.names().forget(segment);
         Ok(receipt)
     }

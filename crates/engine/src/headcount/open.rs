@@ -116,7 +116,8 @@ impl Headcount {
         }));
         coverage.observe(&metrics, frame.full_window());
         if store.is_live() {
-            coverage.read().await?;
+            // An error is logged by the task that reads it from now on.
+            let _ = coverage.read().await;
         }
         let recorder = Recorder::new(Arc::clone(&store), notes).with_live(live.clone());
         let recorder = Arc::new(recorder.with_coverage(Arc::clone(&coverage)));
@@ -223,10 +224,10 @@ impl Headcount {
             let (events, counts) = (Arc::clone(&events), Arc::clone(&counts));
             events::follow(events, counts, Arc::clone(&coverage), until.clone())
         });
-        let (coverage, until) = (Arc::clone(&self.coverage), stop.clone());
-        self.supervisor.keep("coverage", move || {
-            let (coverage, until) = (Arc::clone(&coverage), until.clone());
-            async move { coverage.keep_reading(until).await }
+        let coverage = Arc::clone(&self.coverage);
+        self.supervisor.keep_until_stop("coverage", move || {
+            let coverage = Arc::clone(&coverage);
+            async move { coverage.keep_reading().await }
         });
         let (clock, until) = (Arc::clone(&self.clock), stop.clone());
         self.supervisor.keep("clock", move || {

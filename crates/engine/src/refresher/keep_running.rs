@@ -39,7 +39,9 @@ impl Refresher {
             if self.parts.windows.contains(&window) {
                 continue;
             }
-            let Some(count) = live.count(segment, window) else {
+            // A list has no segments without users either.
+            let counted = live.count(segment, window);
+            let Some(count) = counted.filter(|count| count.users > 0) else {
                 continue;
             };
             points.push(TrendPoint {
