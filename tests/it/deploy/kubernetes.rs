@@ -114,7 +114,7 @@ fn ours(overlay: &str, documents: &[Value]) -> Vec<Container> {
 }
 
 #[test]
-fn the_ingress_exposes_only_read_and_write_routes() {
+fn the_ingress_exposes_pairs_counts_and_segments() {
     let Some(overlays) = overlays() else { return };
     for (overlay, documents) in &overlays {
         let ingress = references::find(documents, "Ingress", "headcount");
@@ -132,7 +132,7 @@ fn the_ingress_exposes_only_read_and_write_routes() {
         for (method, template, scope) in http::resources() {
             let expected =
                 template.starts_with("/v1/") && matches!(scope, Some(Scope::Read | Scope::Write));
-            // An Ingress can't tell methods apart: those that change a segment need a token with scope `admin`.
+            // An Ingress does not distinguish methods, so it also exposes those that change a segment: scope `admin`.
             let is_of_segment = template.starts_with("/v1/segments/");
             let expected = expected || is_of_segment && scope == Some(Scope::Admin);
             assert_eq!(
