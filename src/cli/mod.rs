@@ -17,6 +17,7 @@ mod load;
 mod man;
 mod openapi;
 mod output;
+mod overlap;
 mod process;
 mod progress;
 mod segment;
@@ -74,6 +75,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Worker(args) => worker::run(args, variables),
         Command::Count(args) => client_side(count::run(args, &variables)),
         Command::Segments(args) => client_side(segments::run(args, &variables)),
+        Command::Overlap(args) => client_side(overlap::run(args, &variables)),
         Command::Coverage(args) => client_side(coverage::run(args, &variables)),
         Command::Trend(args) => client_side(trend::run(args, &variables)),
         Command::Segment(command) => client_side(segment::run(command, &variables)),

@@ -1,4 +1,4 @@
-//! `headcount count`, `segments` and `trend` against a running service: several segments, and every format.
+//! `headcount count`, `segments`, `overlap` and `trend` against a running service: several segments, and every format.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -118,4 +118,41 @@ async fn trends_are_printed_in_every_format() {
     let refused = site.try_run(&["trend", "sports", "--window", "90s"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("400 invalid_window"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlaps_are_of_named_segments_or_of_the_top_pairs() {
+    let site = Site::start().await;
+    let more = json!([{"user_id": 1, "segment": "news"}, {"user_id": 3, "segment": "news"}]);
+    site.service.post_body(more.to_string()).await;
+    let done = site.run(&["overlap", "sports", "news", "sprots"]);
+    assert_eq!(
+        done.out,
+        "BOTH  ONLY A  ONLY B  JACCARD   LIFT  A  B\n   \
+         1       1       1    0.333  0.750  sports  news\n   \
+         0       2       0    0.000      -  sports  sprots\n   \
+         0       2       0    0.000      -  news  sprots\n"
+    );
+    assert!(done.err.starts_with("of 3 users in the last 14d as of "));
+    assert!(done.err.contains("`sprots` was never seen\n"), "{done:?}");
+
+    let done = site.run(&["overlap", "--by", "jaccard", "--limit", "3", "--fresh"]);
+    let pairs: Vec<_> = done.out.lines().skip(1).collect();
+    assert_eq!(
+        pairs,
+        [
+            "   2       0       0    1.000  1.500  =1  a, b",
+            "   2       0       0    1.000  1.500  =1  sports",
+            "   2       0       0    1.000  1.500  a, b  sports",
+        ]
+    );
+    let done = site.run(&["overlap", "sports", "news", "--json", "--window", "7d"]);
+    let document: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(document["both"], json!([[2, 1], [1, 2]]));
+    assert_eq!(document["window_seconds"], 604_800);
+    let one = site.try_run(&["overlap", "sports"]);
+    assert!(
+        one.code == Some(2) && one.err.contains("two segments or more"),
+        "{one:?}"
+    );
 }

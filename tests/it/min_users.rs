@@ -25,6 +25,9 @@ type User = (usize, usize);
 const WINDOWS: [&str; 3] = ["1d", "3d", "14d"];
 const FULL: usize = 2;
 
+/// The query of a request.
+type Parameters<'a> = &'a [(&'a str, &'a str)];
+
 /// The number of users by window and by the segments that they are in: a question is about a set of these groups.
 #[derive(Debug, Default)]
 struct Truth([BTreeMap<usize, u64>; WINDOWS.len()]);
@@ -221,7 +224,7 @@ async fn attack(users: &[User]) {
         .collect()
     };
     let named = NAMES.map(|name| ("segment", name));
-    let lists: [(Option<usize>, &[(&str, &str)]); 5] = [
+    let lists: [(Option<usize>, Parameters<'_>); 5] = [
         (None, &[]),
         (None, &named),
         (Some(0), &[("window", "1d"), ("sort", "users")]),

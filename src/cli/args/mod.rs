@@ -2,6 +2,7 @@
 
 mod load;
 mod output;
+mod overlap;
 mod segment;
 mod stores;
 mod token;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(super) use self::load::{Format, LoadArgs, TimeUnit};
 pub(super) use self::output::{OutputArgs, OutputFormat};
+pub(super) use self::overlap::OverlapArgs;
 pub(super) use self::segment::{
     SegmentCommand, SegmentDeleteArgs, SegmentSetArgs, SegmentShowArgs,
 };
@@ -48,6 +50,8 @@ pub(in crate::cli) enum Command {
     Count(CountArgs),
     /// List segments with their users
     Segments(SegmentsArgs),
+    /// Print how many users segments have in common
+    Overlap(OverlapArgs),
     /// Print since when counts are complete, or state it
     Coverage(CoverageArgs),
     /// Print past counts of segments

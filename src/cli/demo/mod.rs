@@ -63,6 +63,10 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     let app = Arc::new(app);
+    // Before there are pairs, so that the service knows where they come from.
+    app.coverage().begin_recording();
+    let known = app.coverage().read().await;
+    known.map_err(|error| failed(&error))?;
     note("Generating two weeks of visits ...");
     let mut crowd = Crowd::new(app.clock().now(), *app.frame(), fastrand::Rng::new());
     let stop = signals.stop();
