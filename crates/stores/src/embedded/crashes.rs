@@ -433,12 +433,35 @@ async fn another_window_begins_to_count_anew() {
     assert_eq!(entered[0].map(|flow| flow.entered), Some(1));
 }
 
+#[tokio::test]
+async fn who_left_by_an_erasure_left_at_that_time_after_a_restart_too() {
+    for step in [Step::ForgetIn(1, 0), Step::DropSegment(0), Step::Forget(1)] {
+        let mut life = Life::new();
+        let store = life.bench.open().unwrap();
+        life.pairs.insert(("u1".into(), "s0".into()), present());
+        life.enter("s0");
+        store
+            .record(&batch([("u1", "s0", present())]))
+            .await
+            .unwrap();
+        life.wait(3);
+        life.work(&store, step).await;
+        life.compare(&store).await;
+        drop(store);
+        life.wait(2);
+        life.compare(&life.bench.open().unwrap()).await;
+    }
+}
+
 /// A step of a random history of a store.
 #[derive(Debug, Clone)]
 enum Step {
     /// Records this number of pairs, from this seed.
     Record(usize, u64),
     Forget(u8),
+    /// Erases a user from a segment.
+    ForgetIn(u8, u8),
+    DropSegment(u8),
     Trend(u8),
     /// Starts a snapshot: rotates the log.
     Begin,
@@ -459,6 +482,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         10 => (1..40_usize, any::<u64>()).prop_map(|(pairs, seed)| Step::Record(pairs, seed)),
         4 => (0..20_u8).prop_map(Step::Forget),
+        4 => (0..20_u8, 0..3_u8).prop_map(|(user, segment)| Step::ForgetIn(user, segment)),
+        1 => (0..3_u8).prop_map(Step::DropSegment),
         2 => any::<u8>().prop_map(Step::Trend),
         2 => Just(Step::Begin),
         3 => Just(Step::Take),
@@ -519,6 +544,22 @@ impl Life {
     fn leave(&mut self, segment: &str, slot: u64) {
         let key = (segment.to_owned(), slot);
         self.flow.entry(key).or_default().left += 1;
+    }
+
+    /// Erases the pairs for which `is_erased` is true. Returns the number of those that counted.
+    fn erase(&mut self, is_erased: impl Fn(&str, &str) -> bool) -> u64 {
+        let pairs = std::mem::take(&mut self.pairs).into_iter();
+        let (erased, kept) = pairs.partition(|((user, segment), _)| is_erased(user, segment));
+        self.pairs = kept;
+        let erased: BTreeMap<(String, String), Slot> = erased;
+        let mut counted = 0;
+        for ((_, segment), slot) in erased {
+            if self.is_counted(slot) {
+                self.leave(&segment, self.now.number());
+                counted += 1;
+            }
+        }
+        counted
     }
 
     fn wait(&mut self, slots: u64) {
@@ -593,16 +634,21 @@ impl Life {
             }
             Step::Forget(number) => {
                 let name = format!("u{number}");
-                let of_user = self.pairs.iter().filter(|((u, _), _)| *u == name);
-                let expected = of_user.filter(|(_, slot)| self.is_counted(**slot)).count();
+                let expected = self.erase(|user, _| user == name);
                 let erased = store.forget(&user(&name), as_of).await.unwrap();
-                assert_eq!(erased, expected as u64);
-                let counted = self.pairs.iter().filter(|((u, _), _)| *u == name);
-                let counted = counted.filter(|(_, slot)| self.is_counted(**slot));
-                let segments: Vec<_> = counted.map(|((_, s), _)| s.clone()).collect();
-                let now = self.now.number();
-                segments.iter().for_each(|segment| self.leave(segment, now));
-                self.pairs.retain(|(u, _), _| *u != name);
+                assert_eq!(erased, expected);
+            }
+            Step::ForgetIn(number, of) => {
+                let (name, of) = (format!("u{number}"), format!("s{of}"));
+                let expected = self.erase(|user, segment| (user, segment) == (&name, &of));
+                let erased = store.forget_in(&segment(&of), &user(&name), as_of).await;
+                assert_eq!(erased.unwrap(), expected > 0);
+            }
+            Step::DropSegment(number) => {
+                let of = format!("s{number}");
+                let expected = self.erase(|_, segment| segment == of);
+                let erased = store.drop_segment(&segment(&of), &[], as_of).await;
+                assert_eq!(erased.unwrap(), expected);
             }
             Step::Trend(users) => {
                 let users = u64::from(users);

@@ -243,7 +243,7 @@ impl PairStore for EmbeddedStore {
         let fingerprint = Fingerprint::of(user, self.durable.key());
         self.state().index.advance(self.slot(as_of));
         let record = state::forget_in(segment, fingerprint);
-        let at = self.log().append(record).await?;
+        let at = self.durable.append(record).await?;
         Ok(self.state().take_erased(at) > 0)
     }
 
@@ -255,7 +255,7 @@ impl PairStore for EmbeddedStore {
     ) -> Result<u64, StoreError> {
         self.check_open()?;
         self.state().index.advance(self.slot(as_of));
-        let at = self.log().append(state::drop_segment(segment)).await?;
+        let at = self.durable.append(state::drop_segment(segment)).await?;
         Ok(self.state().take_erased(at))
     }
 
@@ -297,7 +297,7 @@ impl PairStore for EmbeddedStore {
     async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
         check_property(name, value)?;
         self.check_open()?;
-        self.log().append(state::property(name, value)).await?;
+        self.durable.append(state::property(name, value)).await?;
         Ok(())
     }
 
