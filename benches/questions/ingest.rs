@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use domain::overlap::{OverlapOrder, TopQuestion};
 use domain::store::PairStore;
-use domain::{Batch, Expression, Floor, Timestamp};
+use domain::{Batch, Expression, Floor, Reach, Timestamp};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio::runtime::Runtime;
 
@@ -92,6 +92,7 @@ async fn ask(store: Arc<EmbeddedStore>, stop: Arc<AtomicBool>) -> u64 {
         limit: 20,
         at_least: 100,
         floor: Floor::default(),
+        reach: Reach::default(),
     };
     let mut asked = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -104,7 +105,10 @@ async fn ask(store: Arc<EmbeddedStore>, stop: Arc<AtomicBool>) -> u64 {
             asked += 1;
         }
         let now = Timestamp::now();
-        store.top_overlaps(top, window, true, now).await.unwrap();
+        store
+            .top_overlaps(top.clone(), window, true, now)
+            .await
+            .unwrap();
         asked += 1;
     }
     asked

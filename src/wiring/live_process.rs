@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer};
 
 use domain::overlap::{Overlap, OverlapMatrix, PairOverlap, TopOverlaps, TopQuestion};
 use domain::{
-    Count, Expression, Floor, Flow, Membership, Segment, SetCount, TimeFrame, Timestamp, UserId,
-    Window,
+    Count, Expression, Floor, Flow, Membership, Reach, Segment, SetCount, TimeFrame, Timestamp,
+    UserId, Window,
 };
 use engine::FlowSteps;
 use engine::{At, Comparison, LiveProcess};
@@ -24,6 +24,8 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(12);
 const COMPARISON_TIMEOUT: Duration = Duration::from_mins(30);
 /// The maximum number of pairs of segments.
 const MAX_PAIRS: usize = 1_000;
+/// The maximum number of segments of a matrix.
+const MAX_NAMED: usize = 100;
 /// The source of the answers of a replica.
 const LIVE: &str = "live";
 /// The largest page of segments.
@@ -55,7 +57,7 @@ struct SetCountDocument {
 #[derive(Deserialize)]
 struct OverlapDocument {
     both: Vec<Vec<u64>>,
-    everybody: Option<u64>,
+    everybody: u64,
     #[serde(deserialize_with = "instant")]
     as_of: Timestamp,
     source: String,
@@ -64,7 +66,7 @@ struct OverlapDocument {
 #[derive(Deserialize)]
 struct TopDocument {
     pairs: Vec<PairDocument>,
-    everybody: Option<u64>,
+    everybody: u64,
     #[serde(deserialize_with = "instant")]
     as_of: Timestamp,
     source: String,
@@ -151,6 +153,18 @@ impl HttpLiveProcess {
     ) -> Option<T> {
         let request = self.request(at, Method::GET, path).query(query);
         received(request.timeout(QUESTION_TIMEOUT)).await
+    }
+
+    /// The segments with users that are within `reach`, if it is bound and they are few enough for a matrix. Their pairs may be
+    /// far below the highest of all.
+    async fn within(&self, at: &At, reach: &Reach, window: Window) -> Option<Vec<Segment>> {
+        if reach.is_every() {
+            return None;
+        }
+        let names = self.list(at, window).await?.into_iter();
+        let names = names.map(|(segment, _)| segment);
+        let own: Vec<Segment> = names.filter(|name| reach.covers(name.as_str())).collect();
+        (2..=MAX_NAMED).contains(&own.len()).then_some(own)
     }
 
     async fn get<T: DeserializeOwned>(
@@ -247,15 +261,32 @@ impl LiveProcess for HttpLiveProcess {
         window: Window,
         fresh: bool,
     ) -> Option<TopOverlaps> {
+        if let Some(own) = self.within(at, &question.reach, window).await {
+            let overlap = self.overlap(at, &own, window, fresh).await?;
+            let everybody = overlap.matrix.everybody();
+            return Some(TopOverlaps {
+                pairs: question.answer(overlap.matrix.pairs(), everybody),
+                everybody,
+                as_of: overlap.as_of,
+            });
+        }
+        // The process has no floor, and this one may leave out some of the pairs. None of fewer users than the floor is left.
+        let leaves_out = question.floor.is_on() || !question.reach.is_every();
+        let limit = if leaves_out {
+            MAX_PAIRS
+        } else {
+            question.limit
+        };
+        let at_least = question.at_least.max(question.floor.users());
         let query = [
             ("by", question.order.to_string()),
-            ("limit", question.limit.min(MAX_PAIRS).to_string()),
-            ("at_least", question.at_least.to_string()),
+            ("limit", limit.min(MAX_PAIRS).to_string()),
+            ("at_least", at_least.to_string()),
             ("window", seconds(window)),
             ("fresh", fresh.to_string()),
         ];
         let document: TopDocument = self.ask(at, "/v1/overlap/top", &query).await?;
-        let everybody = document.everybody?;
+        let everybody = document.everybody;
         let pairs = document.pairs.into_iter().map(|pair| {
             let (a, b) = (Segment::new(&pair.a).ok()?, Segment::new(&pair.b).ok()?);
             Some(PairOverlap::new(

@@ -1,10 +1,19 @@
 //! The users that segments have in common, over HTTP.
 
-use http::auth::{Scope, Token};
+use std::path::Path;
+use std::time::Duration;
+
+use domain::TimeFrame;
+use http::auth::{self, Scope, Token};
 use reqwest::Method;
 use serde_json::{Value, json};
+use stores::postgres::set_up;
 
 use crate::support::app::App;
+use crate::support::postgres::Postgres;
+use crate::support::program::headcount;
+use crate::support::redis::Redis;
+use crate::support::service::{Service, poll};
 use crate::support::tokens::{app_with_token, token};
 
 async fn record(app: &App, pairs: &[(&str, &str)]) {
@@ -178,4 +187,59 @@ async fn a_bound_token_compares_its_own_segments() {
         )
     );
     app.stop().await;
+}
+
+fn run(command: &str, directory: &Path, settings: &[(&str, &str)]) -> Service {
+    let arguments = [command, "--listen", "127.0.0.1:0"];
+    Service::run(directory, &mut headcount(directory, settings, &arguments))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bound_token_finds_its_pairs_far_below_the_highest_of_a_live_process() {
+    let (Some(server), Some(redis)) = (Postgres::start().await, Redis::start().await) else {
+        return;
+    };
+    let [window, second] = [3_600, 1].map(Duration::from_secs);
+    let frame = TimeFrame::new(window, second, second).unwrap();
+    set_up(&server.options("headcount", frame)).await.unwrap();
+    let (url, redis_url) = (server.url(), redis.url());
+    let settings = [
+        ("store", "postgres"),
+        ("postgres_url", &*url),
+        ("cache", "redis"),
+        ("redis_url", &*redis_url),
+        ("live", "redis"),
+        ("window", "1h"),
+        ("resolution", "1s"),
+    ];
+    let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let tokens = folders[0].path().join("tokens.toml");
+    let own = Token {
+        segments: Some(vec!["own *".into()]),
+        ..token("bound", "secret", &[Scope::Read])
+    };
+    auth::edit(&tokens, |tokens| tokens.add(own)).unwrap();
+    let bound = [&settings[..], &[("tokens_file", tokens.to_str().unwrap())]].concat();
+    let bound = run("serve", folders[0].path(), &bound);
+    let service = run("serve", folders[1].path(), &settings);
+    let _live_process = run("live", folders[2].path(), &settings);
+    // More than a thousand pairs have more users than the one of the token.
+    let users = ["u1", "u2", "u3"].map(str::to_owned);
+    for number in 0..47 {
+        assert_eq!(service.post(&users, &format!("s{number}")).await, 200);
+    }
+    for segment in ["own 1", "own 2"] {
+        assert_eq!(service.post(&users[..2], segment).await, 200);
+    }
+    let client = reqwest::Client::new();
+    let pair = poll(async || {
+        let url = format!("{}/v1/overlap/top?limit=1&fresh", bound.url());
+        let response = client.get(url).bearer_auth("secret").send().await.ok()?;
+        let top: Value = response.json().await.ok()?;
+        top["pairs"].get(0).cloned()
+    });
+    assert_eq!(
+        pair.await,
+        json!({"a": "own 1", "b": "own 2", "both": 2, "users_a": 2, "users_b": 2, "jaccard": 1.0, "lift": null})
+    );
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use super::{Floor, Segment};
+use super::{Floor, Reach, Segment};
 
 /// The maximum number of segments whose overlaps are counted at once. Their 2 million pairs have 16 MB of counters, about what
 /// the cache of one CPU holds; and a person who asks for more reads none of them.
@@ -25,7 +25,7 @@ pub struct Overlap {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlapMatrix {
     segments: Vec<Segment>,
-    everybody: Option<u64>,
+    everybody: u64,
     /// Row by row, each up to the diagonal.
     cells: Vec<u64>,
 }
@@ -46,16 +46,20 @@ pub struct PairOverlap {
 }
 
 /// Which pairs of all segments are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopQuestion {
     /// By what they are ranked.
     pub order: OverlapOrder,
     /// The maximum number of pairs.
     pub limit: usize,
-    /// The least number of users in both.
+    /// The least number of users in both. It is for lift and Jaccard: two segments of one user, the same one, have the greatest
+    /// Jaccard index there is and the greatest lift. How many users make a pair worth showing depends on the number of users that
+    /// a site has, which only the caller knows; 1 shows every pair.
     pub at_least: u64,
     /// Pairs that would tell smaller groups apart are left out.
     pub floor: Floor,
+    /// Pairs with a segment that is not in it are left out.
+    pub reach: Reach,
 }
 
 /// The pairs that rank highest, exact as of an instant.
@@ -88,10 +92,10 @@ pub struct InvalidOverlapOrder;
 
 impl OverlapMatrix {
     /// Creates the matrix of `segments`. `both` returns the number of users in the segments at two positions, the first of
-    /// them at or after the second; `everybody` is the number of distinct users of any segment, these and others, if known.
+    /// them at or after the second; `everybody` is the number of distinct users of any segment, these and others.
     pub fn new(
         segments: Vec<Segment>,
-        everybody: Option<u64>,
+        everybody: u64,
         mut both: impl FnMut(usize, usize) -> u64,
     ) -> Self {
         let mut cells = Vec::with_capacity(segments.len() * (segments.len() + 1) / 2);
@@ -110,8 +114,8 @@ impl OverlapMatrix {
         &self.segments
     }
 
-    /// The number of distinct users of any segment, including those without a row here. `None` if it was not counted.
-    pub fn everybody(&self) -> Option<u64> {
+    /// The number of distinct users of any segment, including those without a row here.
+    pub fn everybody(&self) -> u64 {
         self.everybody
     }
 
@@ -239,49 +243,41 @@ impl FromStr for OverlapOrder {
 }
 
 impl TopQuestion {
-    /// The answer, given all pairs.
+    /// The answer, given all pairs: those that rank highest, best first. Pairs of the same rank are in the order of their names, so
+    /// that the same counts always give the same list.
     pub fn answer(
-        self,
+        &self,
         pairs: impl IntoIterator<Item = PairOverlap>,
         everybody: u64,
     ) -> Vec<PairOverlap> {
-        let shown = pairs.into_iter();
-        let shown = shown.filter(|pair| pair.is_above(self.floor, everybody));
-        top(shown, self.order, self.limit, self.at_least)
+        let mut best: Vec<(f64, PairOverlap)> = Vec::new();
+        let better = |one: &(f64, PairOverlap), other: &(f64, PairOverlap)| {
+            let by_rank = other.0.total_cmp(&one.0);
+            by_rank.then_with(|| (&one.1.a, &one.1.b).cmp(&(&other.1.a, &other.1.b)))
+        };
+        for pair in pairs {
+            if !self.asks_for(&pair, everybody) {
+                continue;
+            }
+            best.push((self.order.rank(&pair), pair));
+            // Memory for two lists, and each pair is compared a few times only.
+            if best.len() > self.limit.saturating_mul(2).max(KEPT_AT_LEAST) {
+                best.select_nth_unstable_by(self.limit, better);
+                best.truncate(self.limit);
+            }
+        }
+        best.sort_unstable_by(better);
+        best.truncate(self.limit);
+        best.into_iter().map(|(_, pair)| pair).collect()
     }
-}
 
-/// The `limit` pairs that rank highest, best first, of those with at least `at_least` users in both. Pairs of the same rank
-/// are in the order of their names, so that the same counts always give the same list.
-///
-/// `at_least` is for lift and Jaccard: two segments of one user, the same one, have the greatest Jaccard index there is and
-/// the greatest lift. How many users make a pair worth showing depends on the number of users that a site has, which only the
-/// caller knows; 1 shows every pair.
-pub fn top(
-    pairs: impl IntoIterator<Item = PairOverlap>,
-    order: OverlapOrder,
-    limit: usize,
-    at_least: u64,
-) -> Vec<PairOverlap> {
-    let mut best: Vec<(f64, PairOverlap)> = Vec::new();
-    let better = |one: &(f64, PairOverlap), other: &(f64, PairOverlap)| {
-        let by_rank = other.0.total_cmp(&one.0);
-        by_rank.then_with(|| (&one.1.a, &one.1.b).cmp(&(&other.1.a, &other.1.b)))
-    };
-    for pair in pairs {
-        if pair.both < at_least {
-            continue;
-        }
-        best.push((order.rank(&pair), pair));
-        // Memory for two lists, and each pair is compared a few times only.
-        if best.len() > limit.saturating_mul(2).max(KEPT_AT_LEAST) {
-            best.select_nth_unstable_by(limit, better);
-            best.truncate(limit);
-        }
+    fn asks_for(&self, pair: &PairOverlap, everybody: u64) -> bool {
+        let is_within = |segment: &Segment| self.reach.covers(segment.as_str());
+        pair.both >= self.at_least
+            && is_within(&pair.a)
+            && is_within(&pair.b)
+            && pair.is_above(self.floor, everybody)
     }
-    best.sort_unstable_by(better);
-    best.truncate(limit);
-    best.into_iter().map(|(_, pair)| pair).collect()
 }
 
 /// A short list is cut this seldom, because a cut looks at all of it.
@@ -293,6 +289,16 @@ mod tests {
 
     fn segment(name: &str) -> Segment {
         Segment::new(name).unwrap()
+    }
+
+    fn question(order: OverlapOrder, limit: usize, at_least: u64) -> TopQuestion {
+        TopQuestion {
+            order,
+            limit,
+            at_least,
+            floor: Floor::default(),
+            reach: Reach::default(),
+        }
     }
 
     fn pair(a: &str, b: &str, users: [u64; 2], both: u64) -> PairOverlap {
@@ -320,7 +326,7 @@ mod tests {
     #[test]
     fn a_matrix_is_symmetric() {
         let segments = ["b", "a", "c"].map(segment).to_vec();
-        let matrix = OverlapMatrix::new(segments, Some(9), |row, column| {
+        let matrix = OverlapMatrix::new(segments, 9, |row, column| {
             assert!(column <= row);
             [[5, 0, 0], [3, 4, 0], [0, 1, 2]][row][column]
         });
@@ -331,7 +337,7 @@ mod tests {
             pairs,
             [pair("a", "b", [4, 5], 3), pair("a", "c", [4, 2], 1)]
         );
-        let none = OverlapMatrix::new(Vec::new(), None, |_, _| 0);
+        let none = OverlapMatrix::new(Vec::new(), 0, |_, _| 0);
         assert_eq!((none.rows().len(), none.pairs().count()), (0, 0));
     }
 
@@ -355,7 +361,7 @@ mod tests {
             pair("p", "q", [10, 10], 0),
         ];
         let names = |order, limit, at_least| {
-            let found = top(pairs.clone(), order, limit, at_least);
+            let found = question(order, limit, at_least).answer(pairs.clone(), 1_000);
             let names = found.iter().map(|pair| format!("{}{}", pair.a, pair.b));
             names.collect::<Vec<String>>().join(" ")
         };
@@ -369,6 +375,21 @@ mod tests {
     }
 
     #[test]
+    fn pairs_beyond_the_reach_take_no_place() {
+        let pairs = [
+            pair("a", "b", [90, 90], 90),
+            pair("a", "own 1", [90, 80], 70),
+            pair("own 1", "own 2", [80, 60], 3),
+            pair("own 2", "own 3", [60, 60], 2),
+        ];
+        let question = TopQuestion {
+            reach: Reach::of(["own*"]).unwrap(),
+            ..question(OverlapOrder::Both, 1, 1)
+        };
+        assert_eq!(question.answer(pairs.clone(), 100), pairs[2..3]);
+    }
+
+    #[test]
     fn the_top_of_many_is_that_of_a_sorted_list() {
         let names: Vec<Segment> = (0..150).map(|n| segment(&format!("s{n:03}"))).collect();
         let mut mixed = 1_u64;
@@ -379,7 +400,7 @@ mod tests {
             (mixed >> 33) % most
         };
         let users: Vec<u64> = names.iter().map(|_| 40 + number(60)).collect();
-        let matrix = OverlapMatrix::new(names, None, |row, column| match row == column {
+        let matrix = OverlapMatrix::new(names, 1_000, |row, column| match row == column {
             true => users[row],
             false => number(40),
         });
@@ -391,7 +412,7 @@ mod tests {
                 by_rank.then_with(|| (&one.a, &one.b).cmp(&(&other.a, &other.b)))
             });
             for limit in [1, 100, 2_000] {
-                let found = top(matrix.pairs(), order, limit, 1);
+                let found = question(order, limit, 1).answer(matrix.pairs(), 1_000);
                 assert_eq!(found, expected[..limit]);
             }
         }

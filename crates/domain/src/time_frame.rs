@@ -49,6 +49,14 @@ impl Resolution {
         Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX)
     }
 
+    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one.
+    pub fn counted_as_of(self, asked: Timestamp, counted: Slot) -> Timestamp {
+        match counted == self.slot_of(asked) {
+            true => asked,
+            false => asked.max(self.start_of(counted)),
+        }
+    }
+
     /// The last instant of `slot`, to the microsecond.
     pub fn end_of(self, slot: Slot) -> Timestamp {
         let next = self.start_of(Slot(slot.0.saturating_add(1)));

@@ -46,7 +46,7 @@ pub use entry::{Entry, FINGERPRINT_BITS, Fingerprint};
 use flow::Former;
 pub use flow::{FlowLayout, Flows, SavedFlows, TotalFlow};
 use members::Members;
-pub use overlap::{Between, OverlapError, OverlapRings, Overlaps};
+pub use overlap::{Between, GroupSizes, OverlapError, OverlapRings, Overlaps};
 pub use set::{Cancelled, SetCount};
 use shared::Shared;
 use sweep::Cursor;

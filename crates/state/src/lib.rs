@@ -22,6 +22,7 @@ mod snapshotter;
 mod state;
 mod subject;
 mod trends;
+mod walks;
 
 pub use durable::{DurableOptions, DurableState};
 pub use encode::{check_received, no_later_than, pairs_of, received, records, stored};

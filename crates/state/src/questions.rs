@@ -1,23 +1,17 @@
 //! Questions that take a walk over the index: counts of sets of users, and overlaps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout_at};
 
 use super::State;
-use domain::overlap::{Overlap, OverlapMatrix, TopOverlaps, TopQuestion};
+use super::walks::{Walks, busy};
+use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::StoreError;
 use domain::{Expression, Floor, Segment, SetCount, Slot, TimeFrame, Timestamp, Window};
-use index::{Between, Cancelled, Index, OverlapError, OverlapRings};
-
-/// The longest time for one answer, with the wait for other questions. Far more than a walk over a hundred million pairs takes.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use index::{Between, Index, OverlapError, OverlapRings};
 
 /// How long the rings of overlaps are used after they were counted, if that took little time.
 const RINGS_KEPT: Duration = Duration::from_secs(10);
@@ -27,16 +21,17 @@ const RINGS_KEPT_TIMES: u32 = 10;
 /// of hours and days.
 const RING_STEPS: [u32; 3] = [3_600, 86_400, 604_800];
 /// The maximum memory of the rings: hours of two weeks for 400 segments, and days for 2,000.
-const MAX_RING_BYTES: usize = 128 << 20;
+const MAX_RING_BYTES: u64 = 128 << 20;
 
-/// Answers questions on threads for blocking work. At most half of the cores work on them, so that pairs and counts
-/// are taken and served meanwhile.
+/// Answers questions on threads of their own.
 #[derive(Debug)]
 pub struct Questions {
     state: Arc<State>,
     frame: TimeFrame,
-    permits: Arc<Semaphore>,
+    walks: Walks,
     rings: Mutex<Option<Kept>>,
+    /// Locked while the rings are counted.
+    counting: tokio::sync::Mutex<()>,
 }
 
 /// The overlaps of all pairs over many windows, and until when they are used.
@@ -44,29 +39,21 @@ pub struct Questions {
 struct Kept {
     rings: Arc<OverlapRings>,
     as_of: Timestamp,
+    /// They have every pair that was recorded before.
+    began: Instant,
     until: Instant,
     /// How many segments a replica had emptied before, because it lacked some of their users.
     resets: u64,
 }
 
-/// Tells the walk to stop, once the caller has gone.
-#[derive(Debug)]
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Questions {
     pub(super) fn new(state: Arc<State>, frame: TimeFrame) -> Self {
-        let cores = available_parallelism().map_or(1, usize::from);
         Self {
+            walks: Walks::new(Arc::clone(&state)),
             state,
             frame,
-            permits: Arc::new(Semaphore::new(cores.div_ceil(2))),
             rings: Mutex::default(),
+            counting: tokio::sync::Mutex::default(),
         }
     }
 
@@ -85,16 +72,18 @@ impl Questions {
     ) -> Result<SetCount, StoreError> {
         let expression = expression.clone();
         let (window, slot) = (window.slots(), self.slot(as_of));
-        let counted = self.answer(move |index, should_stop| {
-            let counted = index.count_set(&expression, window, slot, should_stop)?;
-            let is_shown =
-                !floor.is_on() || is_shown(index, &expression, window, floor, should_stop)?;
-            Ok((is_shown.then_some(counted.users), counted.as_of))
-        });
+        let counted = self
+            .walks
+            .run(Walks::deadline(), move |index, should_stop| {
+                let counted = index.count_set(&expression, window, slot, should_stop)?;
+                let is_shown =
+                    !floor.is_on() || is_shown(index, &expression, window, floor, should_stop)?;
+                Ok((is_shown.then_some(counted.users), counted.as_of))
+            });
         let (users, counted) = counted.await?;
         Ok(SetCount {
             users,
-            as_of: self.counted_as_of(as_of, counted),
+            as_of: self.frame.resolution().counted_as_of(as_of, counted),
         })
     }
 
@@ -115,29 +104,26 @@ impl Questions {
         let (window, slot) = (window.slots(), self.slot(as_of));
         if !fresh
             && let Some(kept) = self.kept()
-            && let Some(matrix) = read(&kept.rings, segments, window)
+            && let Some(matrix) = kept.rings.matrix_of(segments, window)
         {
             let as_of = kept.as_of;
             return Ok(Overlap { matrix, as_of });
         }
         let segments = segments.to_vec();
-        let counted = self.answer(move |index, should_stop| {
-            tolerated(index.overlaps(
-                Between::TheseAndEverybody(&segments),
-                window,
-                slot,
-                should_stop,
-            ))
-        });
-        let counted = counted.await??;
+        let counted = self
+            .walks
+            .run(Walks::deadline(), move |index, should_stop| {
+                index.overlaps(Between::These(&segments), window, slot, should_stop)
+            });
+        let counted = counted.await?;
         Ok(Overlap {
             matrix: counted.matrix,
-            as_of: self.counted_as_of(as_of, counted.as_of),
+            as_of: self.frame.resolution().counted_as_of(as_of, counted.as_of),
         })
     }
 
-    /// The pairs of all segments that are asked for. The overlaps of all pairs and windows are counted at once, and kept for a few
-    /// seconds; with `fresh` they are counted anew.
+    /// The pairs of all segments that are asked for. The overlaps of all pairs and of windows of whole hours are counted at once, and
+    /// kept for a few seconds; with `fresh` they are counted anew. For another window they are counted each time.
     ///
     /// # Errors
     ///
@@ -149,47 +135,66 @@ impl Questions {
         fresh: bool,
         as_of: Timestamp,
     ) -> Result<TopOverlaps, StoreError> {
-        let kept = if fresh { None } else { self.kept() };
-        let kept = match kept {
-            Some(kept) => kept,
-            None => self.count_rings(as_of).await?,
+        let (deadline, slot, resolution) =
+            (Walks::deadline(), self.slot(as_of), self.frame.resolution());
+        let step = ring_step(self.state.index.stats().segments, &self.frame);
+        let has_ring = window == self.frame.full_window() || window.slots().is_multiple_of(step);
+        let kept = match has_ring {
+            true => Some(self.rings(step, fresh, as_of, deadline).await?),
+            false => None,
         };
-        let (window, slot, kept_as_of) = (window.slots(), self.slot(as_of), kept.as_of);
-        let counted = self.answer(move |index, should_stop| {
-            if let Some(everybody) = kept.rings.everybody(window)
-                && let Some(pairs) = kept.rings.pairs(window)
-            {
-                return Ok(Ok((question.answer(pairs, everybody), everybody, None)));
-            }
-            let counted = tolerated(index.overlaps(Between::All, window, slot, should_stop))?;
-            Ok(counted.map(|counted| {
-                let everybody = counted.matrix.everybody().unwrap_or(0);
-                let pairs = question.answer(counted.matrix.pairs(), everybody);
-                (pairs, everybody, Some(counted.as_of))
-            }))
+        let answered = self.walks.run(deadline, move |index, should_stop| {
+            let window = window.slots();
+            let read = kept.and_then(|kept| Some((kept.rings.matrix(window)?, kept.as_of)));
+            let (matrix, as_of) = match read {
+                Some(read) => read,
+                None => {
+                    let counted = index.overlaps(Between::All, window, slot, should_stop)?;
+                    let as_of = resolution.counted_as_of(as_of, counted.as_of);
+                    (counted.matrix, as_of)
+                }
+            };
+            let everybody = matrix.everybody();
+            let pairs = question.answer(matrix.pairs(), everybody);
+            Ok(TopOverlaps {
+                pairs,
+                everybody,
+                as_of,
+            })
         });
-        let (pairs, everybody, counted) = counted.await??;
-        Ok(TopOverlaps {
-            pairs,
-            everybody,
-            as_of: counted.map_or(kept_as_of, |counted| self.counted_as_of(as_of, counted)),
-        })
+        answered.await
     }
 
-    async fn count_rings(&self, as_of: Timestamp) -> Result<Kept, StoreError> {
+    /// The rings: those that were counted a few seconds ago, or for a `fresh` answer since this call. Concurrent calls share them.
+    async fn rings(
+        &self,
+        step: u32,
+        fresh: bool,
+        as_of: Timestamp,
+        deadline: Instant,
+    ) -> Result<Kept, StoreError> {
+        let asked = Instant::now();
+        let usable = || self.kept().filter(|kept| !fresh || kept.began >= asked);
+        if let Some(kept) = usable() {
+            return Ok(kept);
+        }
+        let Ok(_counting) = timeout_at(deadline, self.counting.lock()).await else {
+            return Err(busy());
+        };
+        if let Some(kept) = usable() {
+            return Ok(kept);
+        }
+        let (began, slot) = (Instant::now(), self.slot(as_of));
         let resets = self.state.following.lock().resets;
-        let (frame, slot) = (self.frame, self.slot(as_of));
-        let counted = self.answer(move |index, should_stop| {
-            let began = Instant::now();
-            let step = ring_step(index.stats().segments, &frame);
-            let rings = index.overlap_rings(Between::All, step, MAX_RING_BYTES, slot, should_stop);
-            Ok(tolerated(rings)?.map(|rings| (rings, began.elapsed())))
+        let counted = self.walks.run(deadline, move |index, should_stop| {
+            index.overlap_rings(step, slot, should_stop)
         });
-        let (rings, took) = counted.await??;
+        let rings = counted.await?;
         let kept = Kept {
-            as_of: self.counted_as_of(as_of, rings.as_of()),
+            as_of: self.frame.resolution().counted_as_of(as_of, rings.as_of()),
             rings: Arc::new(rings),
-            until: Instant::now() + RINGS_KEPT.max(took * RINGS_KEPT_TIMES),
+            began,
+            until: Instant::now() + RINGS_KEPT.max(began.elapsed() * RINGS_KEPT_TIMES),
             resets,
         };
         *self.rings.lock() = Some(kept.clone());
@@ -200,58 +205,12 @@ impl Questions {
     fn kept(&self) -> Option<Kept> {
         let resets = self.state.following.lock().resets;
         let mut kept = self.rings.lock();
-        let is_usable = kept
-            .as_ref()
-            .is_some_and(|kept| kept.resets == resets && Instant::now() < kept.until);
-        if !is_usable {
-            *kept = None;
-        }
+        drop(kept.take_if(|kept| kept.resets != resets || Instant::now() >= kept.until));
         kept.clone()
     }
 
     fn slot(&self, instant: Timestamp) -> Slot {
         self.frame.resolution().slot_of(instant)
-    }
-
-    /// The instant of an answer that was asked for as of `asked`, and is as of `counted`, the same slot or a later one.
-    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Timestamp {
-        match counted == self.slot(asked) {
-            true => asked,
-            false => asked.max(self.frame.resolution().start_of(counted)),
-        }
-    }
-
-    /// Runs `walk` on a thread of its own. It stops soon after this future is dropped, or at the timeout.
-    async fn answer<T, W>(&self, walk: W) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        W: FnOnce(&Index, &mut dyn FnMut() -> bool) -> Result<T, Cancelled> + Send + 'static,
-    {
-        let deadline = Instant::now() + TIMEOUT;
-        let permit = timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else {
-            return Err(StoreError::Busy(
-                "other questions about sets of users take all the time".to_owned(),
-            ));
-        };
-        let stopped = Arc::new(AtomicBool::new(false));
-        let stop = StopOnDrop(Arc::clone(&stopped));
-        let state = Arc::clone(&self.state);
-        let walking = spawn_blocking(move || {
-            let _permit = permit;
-            let mut should_stop = || stopped.load(Ordering::Relaxed) || Instant::now() >= deadline;
-            walk(&state.index, &mut should_stop)
-        });
-        let walked = walking.await;
-        drop(stop);
-        match walked {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Cancelled)) => Err(StoreError::Timeout(format!(
-                "the question takes more than {} s",
-                TIMEOUT.as_secs()
-            ))),
-            Err(error) => Err(StoreError::Unavailable(error.to_string())),
-        }
     }
 }
 
@@ -262,45 +221,20 @@ fn is_shown(
     window: u32,
     floor: Floor,
     should_stop: &mut dyn FnMut() -> bool,
-) -> Result<bool, Cancelled> {
+) -> Result<bool, OverlapError> {
     let segments: Vec<Segment> = expression.segments().into_iter().cloned().collect();
     let head = index.head();
-    let smallest = index.smallest_group(&segments, window, head, should_stop)?;
-    if floor.hides_group(smallest) {
+    let Some(groups) = index.group_sizes(&segments, window, head, should_stop)? else {
         return Ok(false);
-    }
-    if !expression.needs_every_segment() {
-        return Ok(true);
+    };
+    if floor.hides_group(groups.smallest) || !expression.needs_every_segment() {
+        return Ok(!floor.hides_group(groups.smallest));
     }
     // Everybody without the users of a segment whose count is shown.
-    let everybody = index.smallest_group(&[], window, head, should_stop)?;
-    let counts = index.segments(head).into_iter();
-    let mut shown = counts.filter(|(_, users)| !floor.hides_group(*users));
-    Ok(shown.all(|(_, users)| !floor.hides_beside(users, everybody)))
-}
-
-/// Tells a question that is refused from one that was cancelled.
-fn tolerated<T>(counted: Result<T, OverlapError>) -> Result<Result<T, StoreError>, Cancelled> {
-    match counted {
-        Ok(counted) => Ok(Ok(counted)),
-        Err(OverlapError::Cancelled) => Err(Cancelled),
-        Err(error @ OverlapError::TooManySegments(_)) => {
-            Ok(Err(StoreError::Rejected(error.to_string())))
-        }
-    }
-}
-
-/// What was counted for all segments, for these. `None` if a segment or the window is not among it.
-fn read(rings: &OverlapRings, segments: &[Segment], window: u32) -> Option<OverlapMatrix> {
-    let everybody = rings.everybody(window)?;
-    let mut rows = Vec::with_capacity(segments.len());
-    for (number, segment) in segments.iter().enumerate() {
-        let others = segments.iter().take(number + 1);
-        let row = others.map(|other| rings.both(segment.as_str(), other.as_str(), window));
-        rows.push(row.collect::<Option<Vec<u64>>>()?);
-    }
-    let both = |row: usize, column: usize| rows[row][column];
-    Some(OverlapMatrix::new(segments.to_vec(), Some(everybody), both))
+    let names = index.segment_names().into_iter();
+    let counts = names.map(|name| index.count(name.as_str(), window, head).0);
+    let mut shown = counts.filter(|users| !floor.hides_group(*users));
+    Ok(shown.all(|users| !floor.hides_beside(users, groups.everybody)))
 }
 
 /// The length of a step in slots.
@@ -310,7 +244,7 @@ fn ring_step(segments: u64, frame: &TimeFrame) -> u32 {
     let steps = RING_STEPS.map(|seconds| seconds.div_ceil(frame.resolution().seconds()));
     let fitting = steps.into_iter().find(|step| {
         let counters = u64::from(window.div_ceil(*step)).saturating_mul(pairs);
-        counters.saturating_mul(size_of::<u32>() as u64) <= MAX_RING_BYTES as u64
+        counters.saturating_mul(size_of::<u32>() as u64) <= MAX_RING_BYTES
     });
     fitting.unwrap_or(window)
 }
@@ -318,6 +252,105 @@ fn ring_step(segments: u64, frame: &TimeFrame) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::overlap::OverlapOrder;
+    use index::{Entry, Fingerprint};
+
+    const HEAD: u64 = 100_000;
+
+    /// Questions about two weeks of minutes. Each segment has these users, and a slot before the head in which they were seen.
+    fn questions(segments: &[(&str, std::ops::Range<u64>, u64)]) -> Questions {
+        let [window, slot] = [14 * 86_400, 60].map(Duration::from_secs);
+        let frame = TimeFrame::new(window, slot, slot).unwrap();
+        let questions = Questions::new(Arc::new(State::new(frame)), frame);
+        for (name, users, ago) in segments {
+            record(&questions, name, users.clone(), *ago);
+        }
+        questions
+    }
+
+    fn record(questions: &Questions, segment: &str, users: std::ops::Range<u64>, ago: u64) {
+        let slot = Slot::new(HEAD - ago);
+        let entry = |user: u64| Entry::new(Fingerprint::new(user << 16), slot);
+        let entries: Vec<Entry> = users.map(entry).collect();
+        let segment = Segment::new(segment).unwrap();
+        questions.state.index.upsert(&segment, &entries, slot);
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(HEAD as i64 * 60).unwrap()
+    }
+
+    fn minutes(questions: &Questions, minutes: u64) -> Window {
+        let window = Duration::from_secs(minutes * 60);
+        questions.frame.window(window).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_floor_compares_counts_over_the_window_of_the_question() {
+        // Over a day, all but 5 of 105 users are in "a"; over two weeks, 300 more.
+        let questions = questions(&[
+            ("a", 0..400, 10_000),
+            ("a", 0..100, 10),
+            ("b", 400..405, 10),
+        ]);
+        let everybody: Expression = "*".parse().unwrap();
+        let full = questions.frame.full_window();
+        for (window, floor, users) in [
+            (minutes(&questions, 1_440), 5, Some(105)),
+            (minutes(&questions, 1_440), 6, None),
+            (full, 6, None),
+            (full, 5, Some(405)),
+        ] {
+            let counted = questions.count_set(&everybody, window, Floor::of(floor), now());
+            assert_eq!(counted.await.unwrap().users, users, "{floor}");
+        }
+    }
+
+    fn top() -> TopQuestion {
+        TopQuestion {
+            order: OverlapOrder::Both,
+            limit: 10,
+            at_least: 1,
+            floor: Floor::default(),
+            reach: domain::Reach::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn rings_are_counted_for_the_windows_that_they_have_only() {
+        let questions = questions(&[("a", 0..10, 70), ("b", 0..8, 10)]);
+        for (window, both, is_kept) in [
+            (75, 8, false),
+            (65, 0, false),
+            (60, 0, true),
+            (120, 8, true),
+        ] {
+            let window = minutes(&questions, window);
+            let answered = questions.top_overlaps(top(), window, false, now());
+            let pairs = answered.await.unwrap().pairs;
+            assert_eq!(pairs.first().map_or(0, |pair| pair.both), both);
+            assert_eq!(questions.kept().is_some(), is_kept, "{window:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn concurrent_questions_share_rings_that_are_fresh_enough() {
+        let questions = questions(&[("a", 0..10, 0), ("b", 0..8, 0)]);
+        let full = questions.frame.full_window();
+        let rings = async |fresh| {
+            let counted = questions.rings(60, fresh, now(), Walks::deadline());
+            counted.await.unwrap().rings
+        };
+        let (one, two) = tokio::join!(rings(false), rings(false));
+        assert!(Arc::ptr_eq(&one, &two));
+        record(&questions, "b", 8..10, 0);
+        // The rings of the first may lack what was recorded before the others asked.
+        let (first, second, third) = tokio::join!(rings(true), rings(true), rings(true));
+        assert!(!Arc::ptr_eq(&one, &first) && !Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &third) && Arc::ptr_eq(&third, &rings(false).await));
+        let matrix = third.matrix(full.slots()).unwrap();
+        assert_eq!(matrix.both(0, 1), 10);
+    }
 
     #[test]
     fn rings_fit_into_memory() {

@@ -176,7 +176,10 @@ impl LiveProcess for Processes {
     ) -> Option<TopOverlaps> {
         let count = async |headcount: Arc<Headcount>| {
             let counts = headcount.counts();
-            let counted = counts.top_overlaps(question, window, fresh).await.ok()?;
+            let counted = counts
+                .top_overlaps(question.clone(), window, fresh)
+                .await
+                .ok()?;
             let (pairs, everybody) = counted.value;
             (counted.source == Source::Live).then_some(TopOverlaps {
                 pairs,

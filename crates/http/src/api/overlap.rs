@@ -169,9 +169,7 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
     Ok(json(&OverlapResponse {
         segments: segments.iter().map(Segment::as_str).collect(),
         both: shown(matrix, floor),
-        everybody: matrix
-            .everybody()
-            .filter(|_| reach.is_every() && !floor.is_on()),
+        everybody: Some(matrix.everybody()).filter(|_| reach.is_every() && !floor.is_on()),
         certificate: Certificate::of(app, &counted),
         unknown,
     }))
@@ -180,7 +178,7 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
 /// The matrix without what `floor` withholds.
 fn shown(matrix: &OverlapMatrix, floor: Floor) -> Vec<Vec<Option<u64>>> {
     let segments = matrix.segments();
-    let everybody = matrix.everybody().unwrap_or(0);
+    let everybody = matrix.everybody();
     let users = |at| matrix.both(at, at);
     let cell = |row: usize, column: usize| {
         let both = matrix.both(row, column);
@@ -231,20 +229,17 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
     let fresh = query.flag("fresh")?;
     let question = TopQuestion {
         order,
-        // Which pairs a bound token may see is known here only.
-        limit: if reach.is_every() { limit } else { usize::MAX },
+        limit,
         at_least,
         floor,
+        reach: reach.clone(),
     };
     let counted = app.counts().top_overlaps(question, window, fresh).await;
     let counted = counted.map_err(problem)?;
     let (pairs, everybody) = &counted.value;
     // All segments together are beyond a bound token. A floor would have to be compared with each of them.
     let shown_everybody = Some(*everybody).filter(|_| reach.is_every() && !floor.is_on());
-    let is_within =
-        |pair: &&PairOverlap| reach.covers(pair.a.as_str()) && reach.covers(pair.b.as_str());
-    let pairs = pairs.iter().filter(is_within).take(limit);
-    let pairs = pairs.map(|pair| Pair {
+    let pairs = pairs.iter().map(|pair| Pair {
         a: pair.a.as_str(),
         b: pair.b.as_str(),
         both: pair.both,

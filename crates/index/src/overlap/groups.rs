@@ -11,7 +11,6 @@ use crate::Index;
 use crate::entry::Entry;
 use crate::members::InWindow;
 use crate::reader::Reader;
-use crate::set::Cancelled;
 
 /// The number of users in each group that has any, by the segments that the group is in.
 #[derive(Debug, Default)]
@@ -31,41 +30,47 @@ impl Counters for Groups {
     }
 }
 
+/// The result of [`Index::group_sizes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupSizes {
+    /// The number of users in the smallest group; 0 if a group has nobody.
+    pub smallest: u64,
+    /// The number of distinct users of any segment.
+    pub everybody: u64,
+}
+
 impl Index {
-    /// The number of users in the smallest of the groups into which `segments` (each once) divide the users of any segment,
-    /// those who are in none of them included. 0 if a group has nobody, and always for 64 segments or more, which have more
-    /// groups than there are users. `window`, `as_of`, `should_stop` and concurrent writes are as in
-    /// [`overlaps`](Self::overlaps).
-    pub fn smallest_group(
+    /// The sizes of the groups into which `segments` (each once) divide the users of any segment, those who are in none of them
+    /// included. `None` for 64 segments or more, which have more groups than there are users. `window`, `as_of`, `should_stop`
+    /// and concurrent writes are as in [`overlaps`](Self::overlaps).
+    pub fn group_sizes(
         &self,
         segments: &[Segment],
         window: u32,
         as_of: Slot,
         should_stop: &mut dyn FnMut() -> bool,
-    ) -> Result<u64, Cancelled> {
+    ) -> Result<Option<GroupSizes>, OverlapError> {
         let Some(groups) = u32::try_from(segments.len())
             .ok()
             .and_then(|segments| 1_u64.checked_shl(segments))
         else {
-            return Ok(0);
+            return Ok(None);
         };
         let window = window.min(self.window);
-        let counted = self.sweep_overlaps(
-            Between::TheseAndEverybody(segments),
-            as_of,
-            |plan, as_of| {
-                let mut reader = Reader::new(&self.head, window, as_of, should_stop);
-                let mut counters = Groups::default();
-                walk::run(plan, &mut reader, &mut counters)?;
-                Ok(counters.0)
-            },
-        );
-        match counted {
-            Ok(counted) if (counted.len() as u64) < groups => Ok(0),
-            Ok(counted) => Ok(counted.into_values().min().unwrap_or(0)),
-            Err(OverlapError::Cancelled) => Err(Cancelled),
-            // Never: there are fewer than 64.
-            Err(OverlapError::TooManySegments(_)) => Ok(0),
-        }
+        self.sweep_overlaps(Between::These(segments), as_of, |plan, as_of| {
+            let mut reader = Reader::new(&self.head, window, as_of, should_stop);
+            let mut counters = Groups::default();
+            walk::run(plan, &mut reader, &mut counters)?;
+            let sizes = counters.0.into_values();
+            let has_all = sizes.len() as u64 == groups;
+            let (smallest, everybody) = sizes.fold((u64::MAX, 0), |(smallest, sum), size| {
+                (size.min(smallest), sum + size)
+            });
+            let smallest = if has_all { smallest } else { 0 };
+            Ok(Some(GroupSizes {
+                smallest,
+                everybody,
+            }))
+        })
     }
 }

@@ -23,6 +23,8 @@ use domain::{Segment, Slot};
 
 use super::Index;
 use super::reader::{Reader, Stop};
+use super::set::Cancelled;
+pub use groups::GroupSizes;
 use plan::Plan;
 use ring_counters::RingCounters;
 pub use rings::OverlapRings;
@@ -31,12 +33,10 @@ use triangle::Triangle;
 /// The segments whose overlaps are counted.
 #[derive(Debug, Clone, Copy)]
 pub enum Between<'a> {
-    /// All that have users in the full window, sorted by name. The number of distinct users of any segment comes with it.
+    /// All that have users in the full window, sorted by name.
     All,
-    /// These. One that the index does not have has no users.
+    /// These. One that the index does not have has no users. The others are read as well, for the users of any segment.
     These(&'a [Segment]),
-    /// These, and the number of distinct users of any segment, which lift needs: it takes as long as to read all segments.
-    TheseAndEverybody(&'a [Segment]),
 }
 
 /// The result of [`Index::overlaps`].
@@ -48,7 +48,7 @@ pub struct Overlaps {
     pub as_of: Slot,
 }
 
-/// Why there is no result of [`Index::overlaps`] or [`Index::overlap_rings`].
+/// Why there is no answer about the users of segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OverlapError {
     /// The caller stopped it.
@@ -70,6 +70,12 @@ impl fmt::Display for OverlapError {
 }
 
 impl std::error::Error for OverlapError {}
+
+impl From<Cancelled> for OverlapError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
 
 impl Index {
     /// The number of users in both segments of every pair, where a user is in a segment if seen there in the latest `window`
@@ -112,23 +118,16 @@ impl Index {
     /// whose earlier visit of the two is in that step. At a step of an hour, two weeks of 200 segments take 27 MB, and an
     /// eighth more during the call.
     ///
-    /// If the rings of the pairs would take more than `max_bytes`, the step is the full window. A counter has 32 bits, and stays at its maximum: an index with as many
-    /// users in one segment has 50 GB. Otherwise it is as [`overlaps`](Self::overlaps).
+    /// A counter has 32 bits, and stays at its maximum: an index with as many users in one segment has 50 GB. Otherwise it is as
+    /// [`overlaps`](Self::overlaps) of all segments.
     pub fn overlap_rings(
         &self,
-        between: Between<'_>,
         step: u32,
-        max_bytes: usize,
         as_of: Slot,
         should_stop: &mut dyn FnMut() -> bool,
     ) -> Result<OverlapRings, OverlapError> {
         let steps = rings::Steps::new(step, self.window);
-        self.sweep_overlaps(between, as_of, |plan, as_of| {
-            let fits = steps.bytes_of_pairs(plan.len()) <= max_bytes;
-            let steps = match fits {
-                true => steps,
-                false => rings::Steps::new(self.window, self.window),
-            };
+        self.sweep_overlaps(Between::All, as_of, |plan, as_of| {
             let mut reader = Reader::new(&self.head, self.window, as_of, should_stop);
             let mut counters = RingCounters::new(plan.len(), steps, as_of);
             walk::run(plan, &mut reader, &mut counters)?;

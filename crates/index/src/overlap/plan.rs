@@ -31,8 +31,6 @@ pub(super) struct Plan {
     /// Where to read, with the number.
     pub(super) sources: Vec<(u16, Arc<Shared>)>,
     entries: u64,
-    /// Whether the users of every segment are read.
-    pub(super) has_everybody: bool,
 }
 
 /// A segment of the result. One that the index does not have has no source.
@@ -44,13 +42,9 @@ struct Row {
 
 impl Plan {
     pub(super) fn new(index: &Index, between: Between<'_>) -> Result<Self, OverlapError> {
-        let mut rows = match between {
-            Between::All => all_rows(index)?,
-            Between::These(names) | Between::TheseAndEverybody(names) => named_rows(index, names)?,
-        };
-        let others = match between {
-            Between::All | Between::These(_) => Vec::new(),
-            Between::TheseAndEverybody(names) => others(index, names),
+        let (mut rows, others) = match between {
+            Between::All => (all_rows(index)?, Vec::new()),
+            Between::These(names) => (named_rows(index, names)?, others(index, names)),
         };
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|position| Reverse(rows[*position].entries));
@@ -59,7 +53,6 @@ impl Plan {
             numbers: vec![0; rows.len()],
             sources: Vec::with_capacity(rows.len() + others.len()),
             entries: 0,
-            has_everybody: !matches!(between, Between::These(_)),
         };
         // Numbers are below `MAX_SEGMENTS`.
         for (number, position) in (0_u16..).zip(order) {

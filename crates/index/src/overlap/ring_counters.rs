@@ -60,8 +60,7 @@ impl RingCounters {
             add_up(ring);
         }
         add_up(&mut self.everybody);
-        let everybody = plan.has_everybody.then_some(self.everybody);
-        OverlapRings::new(plan, self.rings, everybody, Slot::new(self.as_of))
+        OverlapRings::new(plan, self.rings, self.everybody, Slot::new(self.as_of))
     }
 }
 

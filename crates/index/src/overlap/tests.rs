@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use domain::overlap::{OverlapMatrix, OverlapOrder, PairOverlap, top};
-use domain::{Segment, Slot};
+use domain::overlap::{OverlapMatrix, OverlapOrder, PairOverlap, TopQuestion};
+use domain::{Floor, Reach, Segment, Slot};
 use proptest::prelude::*;
 
 use super::*;
@@ -22,10 +22,8 @@ fn names(names: &[&str]) -> Vec<Segment> {
 #[derive(Debug, Clone)]
 struct Question {
     of: Option<Vec<usize>>,
-    with_everybody: bool,
     window: u32,
     step: u32,
-    rings: usize,
 }
 
 fn question() -> impl Strategy<Value = Question> {
@@ -33,26 +31,22 @@ fn question() -> impl Strategy<Value = Question> {
     let of = prop_oneof![1 => Just(None), 2 => some.prop_map(Some)];
     let window = prop_oneof![1..10_u32, 1..500_u32, Just(20_160), Just(u32::MAX)];
     let step = prop_oneof![0..5_u32, 1..500_u32, Just(u32::MAX)];
-    (of, any::<bool>(), window, step, 0..12_usize).prop_map(
-        |(of, with_everybody, window, step, rings)| Question {
-            of,
-            with_everybody,
-            window,
-            step,
-            rings,
-        },
-    )
+    (of, window, step).prop_map(|(of, window, step)| Question { of, window, step })
 }
 
 /// The names that a question is about, once the unknown ones are known to be all that it lacks.
 fn asked_names(question: &Question, model: &Model, full: u32, head: u64) -> Vec<&'static str> {
     let Some(of) = &question.of else {
-        let mut all = SEGMENTS.to_vec();
-        all.retain(|name| model.count(full, head, |segments| segments.contains(name)) > 0);
-        return all;
+        return all_names(model, full, head);
     };
     let name = |position: &usize| SEGMENTS.get(*position).copied().unwrap_or("unknown");
     of.iter().map(name).collect()
+}
+
+fn all_names(model: &Model, full: u32, head: u64) -> Vec<&'static str> {
+    let mut all = SEGMENTS.to_vec();
+    all.retain(|name| model.count(full, head, |segments| segments.contains(name)) > 0);
+    all
 }
 
 fn in_model(model: &Model, names: &[&str], window: u32, head: u64) -> Vec<Vec<u64>> {
@@ -72,14 +66,11 @@ fn in_model(model: &Model, names: &[&str], window: u32, head: u64) -> Vec<Vec<u6
 fn ask(index: &Index, model: &Model, question: &Question, full: u32, head: u64) {
     let listed = asked_names(question, model, full, head);
     let given = names(&listed);
-    let between = match (&question.of, question.with_everybody) {
-        (None, _) => Between::All,
-        (Some(_), false) => Between::These(&given),
-        (Some(_), true) => Between::TheseAndEverybody(&given),
+    let between = match &question.of {
+        None => Between::All,
+        Some(_) => Between::These(&given),
     };
-    let has_everybody = question.of.is_none() || question.with_everybody;
-    let everybody =
-        |window| has_everybody.then(|| model.count(window, head, |segments| !segments.is_empty()));
+    let everybody = |window| model.count(window, head, |segments| !segments.is_empty());
     let as_of = Slot::new(head);
     let counted = index
         .overlaps(between, question.window, as_of, &mut never_stop)
@@ -94,13 +85,14 @@ fn ask(index: &Index, model: &Model, question: &Question, full: u32, head: u64) 
     );
     assert_eq!(counted.matrix.everybody(), everybody(window));
     if names_are_distinct(&listed) {
-        let smallest = index.smallest_group(&given, question.window, as_of, &mut never_stop);
-        assert_eq!(
-            smallest,
-            Ok(smallest_in_model(model, &listed, window, head))
-        );
+        let sizes = index.group_sizes(&given, question.window, as_of, &mut never_stop);
+        let expected = GroupSizes {
+            smallest: smallest_in_model(model, &listed, window, head),
+            everybody: everybody(window),
+        };
+        assert_eq!(sizes, Ok(Some(expected)));
     }
-    ask_rings(index, model, question, (between, &listed), (full, head));
+    ask_rings(index, model, question, &listed, (full, head));
 }
 
 /// The size of the smallest group of users with the same of these segments.
@@ -118,42 +110,32 @@ fn ask_rings(
     index: &Index,
     model: &Model,
     question: &Question,
-    (between, listed): (Between<'_>, &[&str]),
+    listed: &[&str],
     (full, head): (u32, u64),
 ) {
     let step = question.step.clamp(1, full);
-    let bytes = question.rings * 4 * full.div_ceil(step) as usize;
     let as_of = Slot::new(head);
     let rings = index
-        .overlap_rings(between, question.step, bytes, as_of, &mut never_stop)
+        .overlap_rings(question.step, as_of, &mut never_stop)
         .unwrap();
-    let pairs = listed.len() * listed.len().saturating_sub(1) / 2;
-    let step = if question.rings < pairs { full } else { step };
-    assert_eq!((rings.as_of(), rings.step()), (as_of, step));
+    assert_eq!(rings.as_of(), as_of);
+    let all = all_names(model, full, head);
     for window in [0, step, step * (full / step / 2), full - 1, full, u32::MAX] {
-        if window < full && !window.is_multiple_of(step) {
-            assert_eq!(rings.both("a", "b", window), None);
-            assert_eq!(rings.everybody(window), None);
-            assert!(rings.pairs(window).is_none() && rings.matrix(window).is_none());
-            continue;
-        }
-        let expected = in_model(model, listed, window.min(full), head);
-        let mut in_both = 0;
-        for (row, a) in listed.iter().enumerate() {
-            assert_eq!(rings.users(a, window), Some(expected[row][row]));
-            for (column, b) in listed.iter().enumerate().take(row) {
-                let both = expected[row][column];
-                assert_eq!(rings.both(a, b, window), Some(both), "{a}, {b}, {window}");
-                assert_eq!(rings.both(b, a, window), Some(both), "{a}, {b}, {window}");
-                in_both += both;
+        for listed in [&all, listed] {
+            let given = names(listed);
+            let matrix = rings.matrix_of(&given, window);
+            let has_ring = window >= full || window.is_multiple_of(step);
+            if !has_ring || listed.iter().any(|name| !all.contains(name)) {
+                assert_eq!(matrix, None, "{given:?}, {window}");
+                continue;
             }
+            let (matrix, window) = (matrix.unwrap(), window.min(full));
+            assert_eq!(matrix.segments(), given);
+            assert_eq!(matrix.rows(), in_model(model, listed, window, head));
+            let everybody = model.count(window, head, |segments| !segments.is_empty());
+            assert_eq!(matrix.everybody(), everybody);
         }
-        let found = rings.pairs(window).unwrap().map(|pair| pair.both);
-        assert_eq!(found.sum::<u64>(), in_both);
-        assert_eq!(rings.matrix(window).unwrap().rows(), expected);
-        let has_everybody = !matches!(between, Between::These(_));
-        let everybody = model.count(window.min(full), head, |segments| !segments.is_empty());
-        assert_eq!(rings.everybody(window), has_everybody.then_some(everybody));
+        assert_eq!(rings.matrix(window), rings.matrix_of(&names(&all), window));
     }
 }
 
@@ -170,10 +152,8 @@ proptest! {
     fn agrees_with_the_model((window, steps) in story(question())) {
         let last = Question {
             of: None,
-            with_everybody: true,
             window,
             step: window / 7,
-            rings: 3,
         };
         play(window, steps, last, |asked, index, model, head| {
             ask(index, model, &asked, window, head);
@@ -201,21 +181,15 @@ fn the_earlier_visit_decides() {
         assert_eq!(matrix.rows()[0], row);
         assert_eq!(matrix.both(1, 1), 1000);
     }
-    // Five steps of one pair take 20 bytes.
-    let rings = index.overlap_rings(Between::All, 10, 19, slot, &mut never_stop);
-    let rings = rings.unwrap();
-    assert_eq!(rings.both("a", "b", 40), None);
-    assert_eq!(rings.both("a", "b", 50), Some(400));
-    assert_eq!(rings.users("b", 50), Some(1000));
-    let rings = index.overlap_rings(Between::All, 10, 1_000, slot, &mut never_stop);
-    let rings = rings.unwrap();
+    let rings = index.overlap_rings(10, slot, &mut never_stop).unwrap();
     for (window, both, everybody) in [(10, 0, 0), (20, 0, 1000), (30, 0, 1000), (40, 400, 1600)] {
-        assert_eq!(rings.both("a", "b", window), Some(both));
-        assert_eq!(rings.everybody(window), Some(everybody));
+        let matrix = rings.matrix(window).unwrap();
+        assert_eq!((matrix.both(0, 1), matrix.everybody()), (both, everybody));
     }
-    assert_eq!(rings.both("a", "c", 40), None);
-    assert_eq!(rings.both("a", "b", 45), None);
-    let pairs: Vec<PairOverlap> = rings.pairs(40).unwrap().collect();
+    assert_eq!(rings.matrix(45), None);
+    assert_eq!(rings.matrix_of(&names(&["a", "c"]), 40), None);
+    let matrix = rings.matrix_of(&names(&["b", "a"]), 40).unwrap();
+    let pairs: Vec<PairOverlap> = matrix.pairs().collect();
     assert_eq!(pairs[0].jaccard(), 0.25);
 }
 
@@ -235,11 +209,11 @@ fn a_named_segment_may_be_unknown_or_repeated() {
             [1000, 0, 400, 1000]
         ]
     );
-    assert_eq!(matrix.everybody(), None);
-    let one = Between::TheseAndEverybody(&given[..1]);
+    assert_eq!(matrix.everybody(), 1600);
+    let one = Between::These(&given[..1]);
     let counted = index.overlaps(one, 50, slot, &mut never_stop).unwrap();
     assert_eq!(counted.matrix.rows(), [[1000]]);
-    assert_eq!(counted.matrix.everybody(), Some(1600));
+    assert_eq!(counted.matrix.everybody(), 1600);
     let none = index.overlaps(Between::These(&[]), 50, slot, &mut never_stop);
     assert_eq!(none.unwrap().matrix.rows(), Vec::<Vec<u64>>::new());
 }
@@ -257,24 +231,21 @@ fn too_many_segments_are_an_error_with_the_limit() {
     }
     let counted = index.overlaps(Between::All, 10, slot, &mut never_stop);
     let matrix = counted.unwrap().matrix;
-    assert_eq!(
-        (matrix.pairs().count(), matrix.everybody()),
-        (1_999_000, Some(1))
-    );
+    assert_eq!((matrix.pairs().count(), matrix.everybody()), (1_999_000, 1));
     index.upsert(&many[0], &seen, slot);
     let refused = Err(OverlapError::TooManySegments(2_001));
     for between in [Between::All, Between::These(&many)] {
         assert_eq!(index.overlaps(between, 10, slot, &mut never_stop), refused);
-        let rings = index.overlap_rings(between, 1, 0, slot, &mut never_stop);
-        assert_eq!(rings.err(), refused.clone().err());
     }
+    let rings = index.overlap_rings(1, slot, &mut never_stop);
+    assert_eq!(rings.err(), refused.err());
     let message = OverlapError::TooManySegments(2_001).to_string();
     assert!(message.contains("at most 2000 segments"), "{message}");
     // Of everybody, any number of segments is read.
-    let few = Between::TheseAndEverybody(&many[..2]);
+    let few = Between::These(&many[..2]);
     let counted = index.overlaps(few, 10, slot, &mut never_stop).unwrap();
     assert_eq!(counted.matrix.rows(), [[1, 1], [1, 1]]);
-    assert_eq!(counted.matrix.everybody(), Some(1));
+    assert_eq!(counted.matrix.everybody(), 1);
 }
 
 #[test]
@@ -290,20 +261,17 @@ fn stops_when_told_to() {
         Between::All,
         Between::These(&given),
         Between::These(&nothing),
-        Between::TheseAndEverybody(&nothing),
     ] {
         let stopped = index.overlaps(between, 10, slot, &mut || true);
         assert_eq!(stopped, Err(OverlapError::Cancelled));
-        let stopped = index.overlap_rings(between, 2, 100, slot, &mut || true);
-        assert_eq!(stopped.err(), Some(OverlapError::Cancelled));
     }
-    for calls in [2, 5, 20] {
+    for calls in [1, 2, 5, 20] {
         let mut left = calls;
         let mut stop = || {
             left -= 1;
             left == 0
         };
-        let stopped = index.overlap_rings(Between::All, 2, 8, slot, &mut stop);
+        let stopped = index.overlap_rings(2, slot, &mut stop);
         assert_eq!(stopped.err(), Some(OverlapError::Cancelled), "{calls}");
     }
 }
@@ -348,16 +316,17 @@ fn starts_again_when_a_sweep_removed_what_it_needs() {
             }
             false
         };
-        let expected = (Some(10), Some(10), Slot::new(110));
-        let found = if with_rings {
-            let rings = index.overlap_rings(Between::All, 5, 8, Slot::new(106), &mut expire);
+        let expected = (10, 10, Slot::new(110));
+        let (matrix, as_of) = if with_rings {
+            let rings = index.overlap_rings(5, Slot::new(106), &mut expire);
             let rings = rings.unwrap();
-            (rings.both("a", "b", 10), rings.everybody(10), rings.as_of())
+            (rings.matrix(10).unwrap(), rings.as_of())
         } else {
             let counted = index.overlaps(Between::All, 10, Slot::new(106), &mut expire);
             let Overlaps { matrix, as_of } = counted.unwrap();
-            (Some(matrix.both(0, 1)), matrix.everybody(), as_of)
+            (matrix, as_of)
         };
+        let found = (matrix.both(0, 1), matrix.everybody(), as_of);
         assert_eq!(found, expected);
     }
 }
@@ -372,7 +341,7 @@ fn settled_counts(matrix: &OverlapMatrix) -> Vec<u64> {
 
 fn is_consistent(matrix: &OverlapMatrix) -> bool {
     let rows = matrix.rows();
-    let everybody = matrix.everybody().unwrap_or(u64::MAX);
+    let everybody = matrix.everybody();
     let mut cells = rows.iter().enumerate().flat_map(|(row, counts)| {
         let cells = counts.iter().enumerate();
         cells.map(move |(column, both)| (row, column, *both))
@@ -399,14 +368,17 @@ fn users_who_do_not_change_are_counted_exactly_while_others_do() {
         let mut rounds = 0;
         while began.elapsed() < Duration::from_secs(2) || rounds < 2 {
             rounds += 1;
-            let between = Between::TheseAndEverybody(&given);
+            let between = Between::These(&given);
             let counted = index.overlaps(between, WINDOW as u32, Slot::new(0), &mut never_stop);
             let Overlaps { matrix, as_of } = counted.unwrap();
-            let rings = index.overlap_rings(between, 7, 1 << 20, Slot::new(0), &mut never_stop);
+            let rings = index.overlap_rings(7, Slot::new(0), &mut never_stop);
             let rings = rings.unwrap();
             for (matrix, as_of) in [
                 (matrix, as_of),
-                (rings.matrix(WINDOW as u32).unwrap(), rings.as_of()),
+                (
+                    rings.matrix_of(&given, WINDOW as u32).unwrap(),
+                    rings.as_of(),
+                ),
             ] {
                 let rows = in_model(&model, &listed, WINDOW as u32, as_of.number());
                 let mut expected = rows[0].clone();
@@ -478,6 +450,13 @@ fn best<T>(mut act: impl FnMut() -> T) -> (Duration, T) {
 #[test]
 #[ignore = "takes a minute in a release build, and prints times instead of checking them"]
 fn all_overlaps_of_ten_million_pairs() {
+    let top = TopQuestion {
+        order: OverlapOrder::Lift,
+        limit: 20,
+        at_least: 100,
+        floor: Floor::default(),
+        reach: Reach::default(),
+    };
     for (segments, users, drawn) in [
         (200, 5_000_000, 10_100_000),
         (200, 2_000_000, 10_600_000),
@@ -493,21 +472,17 @@ fn all_overlaps_of_ten_million_pairs() {
             let count = || index.overlaps(Between::All, window, as_of, &mut never_stop);
             let (took, counted) = best(|| count().unwrap());
             let matrix = counted.matrix;
-            let (picked, top) = best(|| top(matrix.pairs(), OverlapOrder::Lift, 20, 100));
+            let (picked, top) = best(|| top.answer(matrix.pairs(), matrix.everybody()));
             println!(
-                "  window {window}: {took:?}, everybody {:?}; the top {} by lift {picked:?}",
+                "  window {window}: {took:?}, everybody {}; the top {} by lift {picked:?}",
                 matrix.everybody(),
                 top.len()
             );
         }
-        for max_bytes in [64 << 20, 4 << 20] {
-            let ring = || index.overlap_rings(Between::All, 60, max_bytes, as_of, &mut never_stop);
-            let (took, rings) = best(|| ring().unwrap());
-            let (read, _) = best(|| rings.both("segment 0", "segment 1", 10_080));
-            let mib = rings.bytes() as f64 / f64::from(1 << 20);
-            println!(
-                "  rings of at most {max_bytes} bytes: {took:?}, {mib:.1} MiB, read in {read:?}"
-            );
+        for step in [60, 20_160] {
+            let (took, rings) = best(|| index.overlap_rings(step, as_of, &mut never_stop).unwrap());
+            let (read, _) = best(|| rings.matrix_of(&names(&["segment 0", "segment 1"]), 20_160));
+            println!("  rings of {step} slots a step: {took:?}, read in {read:?}");
         }
     }
 }

@@ -35,8 +35,7 @@ impl Triangle {
     }
 
     pub(super) fn into_matrix(self, plan: &Plan) -> OverlapMatrix {
-        let everybody = plan.has_everybody.then_some(self.everybody);
-        OverlapMatrix::new(plan.names().to_vec(), everybody, |row, column| {
+        OverlapMatrix::new(plan.names().to_vec(), self.everybody, |row, column| {
             self.cells[cell(plan.number(row), plan.number(column))]
         })
     }

@@ -258,10 +258,7 @@ impl Replica {
     /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one. `None`
     /// if entries before that slot may be missing.
     fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Option<Timestamp> {
-        match counted == self.slot(asked) {
-            true => Some(asked),
-            false if self.is_held() => None,
-            false => Some(asked.max(self.frame.resolution().start_of(counted))),
-        }
+        let is_known = counted == self.slot(asked) || !self.is_held();
+        is_known.then(|| self.frame.resolution().counted_as_of(asked, counted))
     }
 }

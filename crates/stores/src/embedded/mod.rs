@@ -94,14 +94,6 @@ impl EmbeddedStore {
     fn slot(&self, instant: Timestamp) -> Slot {
         self.frame.resolution().slot_of(instant)
     }
-
-    /// The instant of a count that was asked for as of `asked`, and is as of `counted`, the same slot or a later one.
-    fn counted_as_of(&self, asked: Timestamp, counted: Slot) -> Timestamp {
-        match counted == self.slot(asked) {
-            true => asked,
-            false => asked.max(self.frame.resolution().start_of(counted)),
-        }
-    }
 }
 
 #[async_trait]
@@ -140,7 +132,7 @@ impl PairStore for EmbeddedStore {
             .state()
             .index
             .count(segment.as_str(), window.slots(), asked);
-        let as_of = self.counted_as_of(as_of, effective);
+        let as_of = self.frame.resolution().counted_as_of(as_of, effective);
         Some(Count { users, as_of })
     }
 
@@ -195,7 +187,7 @@ impl PairStore for EmbeddedStore {
         self.check_open().ok()?;
         let index = &self.state().index;
         let total = index.total_flow(segment.as_str(), self.slot(as_of))?;
-        let as_of = self.counted_as_of(as_of, total.as_of);
+        let as_of = self.frame.resolution().counted_as_of(as_of, total.as_of);
         let users = total.users;
         Some((Count { users, as_of }, total.flow))
     }
