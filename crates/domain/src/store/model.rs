@@ -30,6 +30,8 @@ pub struct Model {
     pub is_gone: AtomicBool,
     /// The user whose pairs it accepts and drops.
     pub drops: Option<&'static str>,
+    /// The segment whose counts fail.
+    pub uncountable: Mutex<Option<&'static str>>,
     /// How long each export takes.
     pub export_takes: Duration,
     /// Batches to record, one after each export, like concurrent writes.
@@ -82,6 +84,9 @@ impl PairStore for Model {
         as_of: Timestamp,
     ) -> Result<Count, StoreError> {
         self.reach()?;
+        if *self.uncountable.lock() == Some(segment.as_str()) {
+            return Err(StoreError::Unavailable("not countable".into()));
+        }
         let slots = window.slots_as_of(frame(60).resolution().slot_of(as_of));
         let pairs = self.pairs.lock();
         let counted = pairs

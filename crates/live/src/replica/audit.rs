@@ -128,18 +128,20 @@ impl Hydration<'_> {
         }
     }
 
-    /// Compares what another replica found to differ, until it could be compared.
+    /// Compares what another replica found to differ. What can't be compared is tried again after everything else.
     async fn audit_suspected(&self) {
         loop {
             self.replica.audit_requested.notified().await;
-            while let Some(segment) = self.replica.next_suspected() {
-                match self.audit(&segment).await {
-                    Ok(Audited::Equal | Audited::Healed) => {}
-                    Ok(Audited::Unknown) | Err(_) => {
-                        self.replica.request_audit(&[segment]);
-                        sleep(MIN_PAUSE).await;
-                    }
+            let suspected = std::mem::take(&mut *self.replica.suspected.lock());
+            let mut again = Vec::new();
+            for segment in suspected {
+                if let Ok(Audited::Unknown) | Err(_) = self.audit(&segment).await {
+                    again.push(segment);
                 }
+            }
+            if !again.is_empty() {
+                self.replica.request_audit(&again);
+                sleep(MIN_PAUSE).await;
             }
         }
     }

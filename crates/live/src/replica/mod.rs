@@ -309,10 +309,6 @@ impl Replica {
         }
     }
 
-    fn next_suspected(&self) -> Option<Segment> {
-        self.suspected.lock().pop_first()
-    }
-
     /// Requests that the pairs since shortly before `slot` are read from the store again.
     fn request_repair(&self, slot: Slot) {
         let from = Slot::new(slot.number().saturating_sub(REPAIR_SLOTS));
