@@ -99,7 +99,7 @@ impl Index {
             head: AtomicU64::new(0),
             segments: RwLock::default(),
             cursor: Mutex::default(),
-            layout: FlowLayout::new(window),
+            layout: FlowLayout { window, step: 1 },
             former: Mutex::default(),
         }
     }

@@ -131,7 +131,7 @@ impl Members {
         self.flows.advance(head);
         let flows = &mut self.flows;
         let leave = |slot, users| flows.leave(slot, users);
-        self.tally.leaving(&self.pages, before, slots, leave);
+        self.tally.advance(&self.pages, before, slots, leave);
         if head - self.floor >= SPAN {
             if slots >= u64::from(before.window) {
                 self.pages = Pages::new();
@@ -142,7 +142,6 @@ impl Members {
             self.floor = self.window_start();
             self.kept_from = self.floor;
         }
-        self.tally.advance(&self.pages, self.frame, slots);
         self.tally.adapt(&self.pages, self.frame);
     }
 

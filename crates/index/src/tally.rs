@@ -108,10 +108,10 @@ impl Tally {
         }
     }
 
-    /// Calls `leave` with each slot in which users leave the window while the head advances by `slots` from that of
-    /// `before`, and their number. Call it before [`advance`](Self::advance).
-    pub(super) fn leaving(
-        &self,
+    /// Follows the head, which advances by `slots` from that of `before`. Calls `leave` with each slot in which users leave the window,
+    /// and their number. No entry of `pages` may be older than 65,535 slots.
+    pub(super) fn advance(
+        &mut self,
         pages: &Pages,
         before: Frame,
         slots: u64,
@@ -121,11 +121,12 @@ impl Tally {
         let leaves_at = |age: u32| before.head + window - u64::from(age);
         match self {
             Self::Few(0) => {}
-            Self::Few(_) => {
+            Self::Few(live) => {
                 for entry in pages.runs().flatten() {
                     let age = before.age(*entry);
                     if before.holds(*entry) && leaves_at(age) <= before.head + slots {
                         leave(leaves_at(age), 1);
+                        *live -= 1;
                     }
                 }
             }
@@ -137,16 +138,11 @@ impl Tally {
                         users => leave(leaves_at(age), users),
                     }
                 }
+                match slots < window {
+                    true => ring.advance(slots),
+                    false => *ring = Ring::new(before.window),
+                }
             }
-        }
-    }
-
-    /// Follows the head, which advanced by `slots` to `frame.head`. No entry of `pages` may be older than 65,535 slots.
-    pub(super) fn advance(&mut self, pages: &Pages, frame: Frame, slots: u64) {
-        match self {
-            Self::Few(live) => *live = frame.count(pages, frame.window),
-            Self::Many(ring) if slots >= u64::from(frame.window) => *ring = Ring::new(frame.window),
-            Self::Many(ring) => ring.advance(slots),
         }
     }
 

@@ -290,7 +290,7 @@ fn nobody_sweeps_for_years() {
 #[test]
 fn time_passes_in_the_middle_of_a_sweep() {
     let window = 100;
-    let flows = Flows::new(FlowLayout::new(window), 1000, 0);
+    let flows = Flows::new(FlowLayout { window, step: 1 }, 1000, 0);
     let mut members = Members::new(window, 1000, flows);
     let users: Vec<Entry> = (0..2000)
         .map(|user| Entry::new(fingerprint(user), Slot::new(1000 - u64::from(user % 50))))

@@ -11,7 +11,7 @@
 //! before the next one.
 
 use domain::{Flow, Segment, Slot};
-use index::{FlowLayout, Index, SavedFlows};
+use index::{FlowLayout, Flows, Index, SavedFlows};
 use wal::{Fields, Position};
 
 /// The state of the counters, beside those in the index.
@@ -22,14 +22,14 @@ pub(super) struct FlowState {
     /// Since when everything is counted, if the log or the snapshot says so.
     counting: Option<Slot>,
     /// Those of the snapshot that was loaded, until the replay reaches their position.
-    loaded: Option<MarkedFlows>,
+    loaded: Option<MarkedFlows<SavedFlows>>,
     /// Those of the last mark.
-    marked: Option<MarkedFlows>,
+    marked: Option<MarkedFlows<Flows>>,
 }
 
 /// The counters as of a position of the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MarkedFlows {
+#[derive(Debug)]
+pub(super) struct MarkedFlows<F> {
     /// The position of the mark.
     pub(super) at: Position,
     /// What the counters cover.
@@ -39,22 +39,22 @@ pub(super) struct MarkedFlows {
     /// The head of the index. The log before the mark, which may have it, is removed.
     pub(super) head: Slot,
     /// The counters of each segment.
-    pub(super) segments: Vec<(Segment, SavedFlows)>,
+    pub(super) segments: Vec<(Segment, F)>,
 }
 
 impl FlowState {
     /// Notes the counters of a snapshot. They are for a mark in the log.
-    pub(super) fn load(&mut self, loaded: MarkedFlows) {
+    pub(super) fn load(&mut self, loaded: MarkedFlows<SavedFlows>) {
         self.loaded = Some(loaded);
     }
 
     /// The counters that were loaded and not restored yet.
-    pub(super) fn loaded_mut(&mut self) -> Option<&mut MarkedFlows> {
+    pub(super) fn loaded_mut(&mut self) -> Option<&mut MarkedFlows<SavedFlows>> {
         self.loaded.as_mut()
     }
 
     /// Takes the counters of the mark at this position.
-    pub(super) fn take_marked(&mut self, at: Position) -> Option<MarkedFlows> {
+    pub(super) fn take_marked(&mut self, at: Position) -> Option<MarkedFlows<Flows>> {
         self.marked.take_if(|marked| marked.at == at)
     }
 
@@ -68,15 +68,12 @@ impl FlowState {
             index.advance(loaded.head);
         } else if self.is_live {
             let (segments, since) = index.flows();
-            let segments = segments.into_iter();
             self.marked = Some(MarkedFlows {
                 at,
                 layout: index.flow_layout(),
                 since,
                 head: index.head(),
-                segments: segments
-                    .map(|(name, flows)| (name, flows.saved()))
-                    .collect(),
+                segments,
             });
         }
     }

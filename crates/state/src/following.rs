@@ -45,6 +45,14 @@ pub struct Following {
     noted: u64,
 }
 
+/// What was read from the store.
+#[derive(Debug)]
+pub(super) struct Covered {
+    /// Whether that is every segment.
+    pub(super) is_complete: bool,
+    pub(super) segments: Vec<Segment>,
+}
+
 /// The last erasures in one segment.
 #[derive(Debug, Default)]
 struct ErasedIn {
@@ -91,6 +99,18 @@ impl Following {
     /// Whether every segment was read from the store.
     pub fn has_read_all(&self) -> bool {
         self.is_complete && self.reset.is_empty()
+    }
+
+    /// Notes what was read from the store.
+    pub(super) fn cover(&mut self, read: Covered) {
+        for segment in &read.segments {
+            self.reset.remove(segment);
+        }
+        self.is_complete |= read.is_complete;
+        match self.is_complete {
+            true => self.covered = HashSet::new(),
+            false => self.covered.extend(read.segments),
+        }
     }
 
     /// Whether an erasure of the subject at `at` or later is known.
@@ -228,17 +248,12 @@ pub(super) fn push_covered<'a>(
     }
 }
 
-/// Reads what was read from the store into `following`.
-pub(super) fn covered(fields: &mut Fields<'_>, following: &mut Following) -> Result<(), String> {
+/// Reads what was read from the store.
+pub(super) fn covered(fields: &mut Fields<'_>) -> Result<Covered, String> {
     let is_complete = fields.u8()? != 0;
-    for _ in 0..fields.u32()? {
-        let segment = segment(fields)?;
-        following.reset.remove(&segment);
-        following.covered.insert(segment);
-    }
-    following.is_complete |= is_complete;
-    if following.is_complete {
-        following.covered = HashSet::new();
-    }
-    Ok(())
+    let segments = (0..fields.u32()?).map(|_| segment(fields));
+    Ok(Covered {
+        is_complete,
+        segments: segments.collect::<Result<_, _>>()?,
+    })
 }

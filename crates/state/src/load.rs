@@ -112,7 +112,10 @@ impl Loader<'_> {
                 };
                 following.restore_erasure(subject, erased);
             }
-            COVERED => following::covered(&mut fields, &mut self.state.following.lock())?,
+            COVERED => {
+                let covered = following::covered(&mut fields)?;
+                self.state.following.lock().cover(covered);
+            }
             RESET => {
                 let segment = record::segment(&mut fields)?;
                 self.state.following.lock().reset.insert(segment);

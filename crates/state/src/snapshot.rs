@@ -25,7 +25,7 @@ use super::record::{length, push_property, push_segment};
 use super::state::State;
 use super::trends::Point;
 use domain::{Segment, Slot, Timestamp};
-use index::{Entry, Fingerprint};
+use index::{Entry, Fingerprint, Flows};
 use wal::{Disk, LogError, UNFINISHED, replace_file};
 
 pub(super) const START: u8 = 1;
@@ -117,7 +117,7 @@ pub(super) struct Calls<'a> {
     /// Whether to abandon the snapshot.
     pub(super) stopped: &'a dyn Fn() -> bool,
     /// Appends a mark to the log, and returns the counters as of the mark; `None` if they can't be known.
-    pub(super) mark: &'a dyn Fn() -> Result<Option<MarkedFlows>, LogError>,
+    pub(super) mark: &'a dyn Fn() -> Result<Option<MarkedFlows<Flows>>, LogError>,
 }
 
 /// Writes the state as the snapshot with which replay continues at log file `next`. Writers continue meanwhile: only the
@@ -310,6 +310,7 @@ impl Writer<'_> {
         self.blocks.write(&body)?;
         for (segment, flows) in &marked.segments {
             self.go_on()?;
+            let flows = flows.saved();
             body.clear();
             body.push(FLOW);
             push_segment(&mut body, segment);

@@ -16,6 +16,7 @@ use super::record;
 use super::snapshot::{self, Calls, Snapshot};
 use super::state::State;
 use domain::Timestamp;
+use index::Flows;
 use wal::{Disk, Log, LogError};
 
 /// How often the thread checks whether a snapshot is due. The log grows by about 12 MB/s at full load, so once a second
@@ -204,7 +205,7 @@ impl Work {
 
     /// The counters of who entered and left, as of a mark in the log. A log that takes no records must not prevent a snapshot,
     /// which frees space: then the counters begin again at the next start.
-    fn mark(&self) -> Result<Option<MarkedFlows>, LogError> {
+    fn mark(&self) -> Result<Option<MarkedFlows<Flows>>, LogError> {
         match self.log.append_blocking(record::mark()) {
             Ok(at) => Ok(self.state.flows.lock().take_marked(at)),
             Err(LogError::Closed) => Err(LogError::Closed),

@@ -10,8 +10,8 @@ use super::Subject;
 use super::flows::FlowState;
 use super::following::{self, Erased, Following};
 use super::record::{
-    self, BATCH, COUNTING, COVERED, DROP, DROPPED, ERASED, ERASED_IN, FORGET, FORGET_IN, HEAD,
-    MARK, PAIRS, POSITION, PROPERTY, RECEIVED, RESET, STORED, TREND,
+    self, BATCH, COUNTING, COVERED, DROP, FORGET, FORGET_IN, HEAD, MARK, PAIRS, POSITION, PROPERTY,
+    RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
 use domain::{Slot, TimeFrame};
@@ -141,16 +141,6 @@ impl State {
                 self.trends.lock().remove(&segment);
                 self.forget(at, &Subject::Segment(segment));
             }
-            kind @ (ERASED | DROPPED | ERASED_IN) => {
-                let subject = record::subject(kind, &mut fields)?;
-                let erased_at = fields.i64()?;
-                if let Some(subject) = subject {
-                    // First noted: a read of the store that begins now knows of it.
-                    let noted = subject.clone();
-                    self.following.lock().note_erasure(noted, erased_at);
-                    self.forget(at, &subject);
-                }
-            }
             POSITION => {
                 let position = following::position(&mut fields)?;
                 self.following.lock().position = Some(position);
@@ -177,7 +167,14 @@ impl State {
                 self.set_property(name, value);
             }
             BATCH => return self.apply_batch(at, fields.rest(), scratch),
-            other => return Err(format!("unknown record kind {other}")),
+            other => {
+                let subject = record::subject(other, &mut fields)?;
+                let subject = subject.ok_or_else(|| format!("unknown record kind {other}"))?;
+                // First noted: a read of the store that begins now knows of it.
+                let noted = subject.clone();
+                self.following.lock().note_erasure(noted, fields.i64()?);
+                self.forget(at, &subject);
+            }
         }
         fields.end()
     }
@@ -228,22 +225,23 @@ impl State {
         Ok(())
     }
 
-    /// Who enters and leaves a segment counts once its users of before are known.
+    /// Entries and departures of a segment are counted only after its earlier users were read from the store.
     fn apply_covered(&self, fields: &mut Fields<'_>) -> Result<(), String> {
+        let covered = following::covered(fields)?;
         let mut following = self.following.lock();
-        let names = self.index.segment_names();
-        let names = names.into_iter();
-        let unread: Vec<_> = names.filter(|name| !following.has_read(name)).collect();
-        let was_complete = following.is_complete;
-        following::covered(fields, &mut following)?;
+        let completes = covered.is_complete && !following.is_complete;
+        let mut read = covered.segments.clone();
+        if completes {
+            read.extend(self.index.segment_names());
+        }
+        read.retain(|segment| !following.has_read(segment));
+        following.cover(covered);
         let since = Slot::new(self.index.head().number() + 1);
-        if following.is_complete && !was_complete {
+        if completes {
             self.index.begin_flows(since);
         }
-        for segment in unread {
-            if following.has_read(&segment) {
-                self.index.restart_flow(segment.as_str(), since);
-            }
+        for segment in read.iter().filter(|segment| following.has_read(segment)) {
+            self.index.restart_flow(segment.as_str(), since);
         }
         Ok(())
     }

@@ -24,8 +24,6 @@ use steps::Steps;
 
 /// Slots with counters of their own: a day of minutes.
 const SLOTS: u32 = 1_440;
-/// Steps of the full window, if the caller of the index does not set their length: two weeks of hours.
-const STEPS: u32 = 336;
 
 /// What the counters cover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +72,6 @@ pub struct TotalFlow {
 }
 
 impl FlowLayout {
-    pub(super) fn new(window: u32) -> Self {
-        let step = window.div_ceil(STEPS);
-        Self { window, step }
-    }
-
     /// Steps of the full window, and the one that the head is in.
     fn steps(self) -> u32 {
         self.window.div_ceil(self.step) + 1
@@ -186,8 +179,8 @@ impl Flows {
 }
 
 impl Index {
-    /// Sets the length of the steps in which users who entered and left are counted over the full window, in slots. It drops
-    /// all counters.
+    /// Sets the length of the steps in which users who entered and left are counted over the full window, in slots: at first it is
+    /// a slot. It drops all counters.
     #[must_use]
     pub fn with_flow_steps(mut self, slots: u32) -> Self {
         let step = slots.clamp(1, self.window);
@@ -248,9 +241,11 @@ impl Index {
 
     /// The same, for all segments and those to come.
     pub fn restart_flows(&self, since: Slot) {
-        self.former.lock().restart(since.number());
-        for segment in self.segment_names() {
-            self.restart_flow(segment.as_str(), since);
+        self.begin_flows(since);
+        let all: Vec<_> = self.segments.read().values().cloned().collect();
+        for shared in all {
+            let restart = |members: &mut Members| members.flows_mut().restart(since.number());
+            shared.with(&self.head, restart);
         }
     }
 
