@@ -1,7 +1,5 @@
 //! The smallest group of users that answers tell apart.
 
-use std::num::NonZeroU64;
-
 /// The smallest group of users that answers tell apart: the setting `min_users`. Counts below it are withheld, and so are
 /// counts from which a smaller group follows by subtraction.
 ///
@@ -17,22 +15,22 @@ use std::num::NonZeroU64;
 /// of the other for logical reasons: by Craig's interpolation theorem there is a set between them that is made of the segments
 /// that both have, so the difference consists of whole groups of either answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Floor(Option<NonZeroU64>);
+pub struct Floor(u64);
 
 impl Floor {
     /// A floor of `users`; 0 and 1 hide nothing.
     pub fn of(users: u64) -> Self {
-        Self(NonZeroU64::new(users).filter(|users| users.get() > 1))
+        Self(if users > 1 { users } else { 0 })
     }
 
     /// Whether anything is withheld.
     pub fn is_on(self) -> bool {
-        self.0.is_some()
+        self.0 > 0
     }
 
     /// The smallest group; 0 if nothing is withheld.
     pub fn users(self) -> u64 {
-        self.0.map_or(0, NonZeroU64::get)
+        self.0
     }
 
     /// Whether a group of `users` is too small, also if nobody is in it.

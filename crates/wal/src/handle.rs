@@ -79,20 +79,14 @@ impl Log {
     ///
     /// After [`LogError::Full`] and [`LogError::Io`] the record is not in the log; after [`LogError::Failed`] it may be.
     pub async fn append(&self, payload: impl Into<Bytes>) -> Result<Position, LogError> {
-        let payload = payload.into();
-        if payload.is_empty() || payload.len() > MAX_PAYLOAD {
-            return Err(LogError::Size(payload.len()));
-        }
+        let payload = checked(payload.into())?;
         self.send(|responder| Request::Append { payload, responder })
             .await
     }
 
     /// The same as [`append`](Self::append), for a thread outside an async runtime.
     pub fn append_blocking(&self, payload: impl Into<Bytes>) -> Result<Position, LogError> {
-        let payload = payload.into();
-        if payload.is_empty() || payload.len() > MAX_PAYLOAD {
-            return Err(LogError::Size(payload.len()));
-        }
+        let payload = checked(payload.into())?;
         self.send_blocking(|responder| Request::Append { payload, responder })
     }
 
@@ -240,6 +234,14 @@ impl Log {
         {
             tracing::error!("the log's writer has crashed");
         }
+    }
+}
+
+/// `payload`, if a record may have its size.
+fn checked(payload: Bytes) -> Result<Bytes, LogError> {
+    match payload.len() {
+        1..=MAX_PAYLOAD => Ok(payload),
+        other => Err(LogError::Size(other)),
     }
 }
 

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use reqwest::Method;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -21,7 +20,7 @@ use super::lines::{Lines, count_lines, line_ranges, timestamp};
 use super::options::InfluxOptions;
 use super::plan::{Part, Plan};
 use super::refusal::{Refusal, Verdict};
-use super::server::{Server, refusal, send};
+use super::server::Server;
 use super::setup::shard_length;
 use super::stats::Counters;
 use domain::Erasure;
@@ -47,19 +46,7 @@ pub(super) trait Wire: std::fmt::Debug + Send + Sync {
 #[async_trait]
 impl Wire for Server {
     async fn write(&self, bucket: &str, body: Bytes, within: Duration) -> Result<(), Error> {
-        let request = self
-            .org_request(Method::POST, "api/v2/write")
-            .query(&[("bucket", bucket), ("precision", "ns")])
-            .body(body);
-        let written = async {
-            let response = send(request, within).await?;
-            if response.status().as_u16() == 204 {
-                return Ok(());
-            }
-            Err(refusal(response).await)
-        };
-        let written = tokio::time::timeout(within, written).await;
-        written.unwrap_or(Err(Error::TimedOut(within)))
+        Self::write(self, bucket, body, within).await
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::InfluxStore;
 use super::error::Error;
 use super::line::{PAIR, TREND, stored_tag};
-use super::server::{refusal, send};
+use super::server::expect_no_content;
 use domain::Segment;
 use domain::store::StoreError;
 
@@ -114,12 +114,7 @@ impl Deletion<'_> {
             .org_request(Method::POST, "api/v2/delete")
             .query(&[("bucket", self.bucket)])
             .json(&body);
-        let response = send(request, within).await?;
-        if response.status().as_u16() == 204 {
-            return Ok(());
-        }
-        let refused = tokio::time::timeout(within, refusal(response)).await;
-        Err(refused.unwrap_or(Error::TimedOut(within)))
+        expect_no_content(request, within).await
     }
 }
 

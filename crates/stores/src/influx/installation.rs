@@ -15,16 +15,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::error::Error;
 use super::flux;
 use super::line;
 use super::options::InfluxOptions;
 use super::query;
-use super::server::{Server, refusal, send};
+use super::server::Server;
 use crate::user_key;
 use domain::store::{Change, StoreError};
 use domain::{FingerprintKey, Timestamp};
@@ -378,17 +376,8 @@ impl Installation {
     async fn write(&self, noted: &StoredRecord, at: Option<i64>) -> Result<(), StoreError> {
         let record = serde_json::to_string(&noted.record)
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let request = self
-            .server
-            .org_request(Method::POST, "api/v2/write")
-            .query(&[("bucket", self.trend_bucket.as_str()), ("precision", "ns")])
-            .body(line::installation(&noted.id, &record, at));
-        let response = send(request, TIMEOUT).await?;
-        if response.status().as_u16() == 204 {
-            return Ok(());
-        }
-        let refused = tokio::time::timeout(TIMEOUT, refusal(response)).await;
-        Err(refused.unwrap_or(Error::TimedOut(TIMEOUT)).into())
+        let line = line::installation(&noted.id, &record, at);
+        Ok(self.server.write(&self.trend_bucket, line, TIMEOUT).await?)
     }
 }
 

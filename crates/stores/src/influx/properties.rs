@@ -7,15 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use reqwest::Method;
 use serde::{Deserialize, Serialize};
 
 use super::InfluxStore;
-use super::error::Error;
 use super::flux;
 use super::line;
 use super::query;
-use super::server::{refusal, send};
 use domain::Timestamp;
 use domain::store::StoreError;
 
@@ -51,15 +48,16 @@ pub(super) async fn read(
     store: &InfluxStore,
     prefix: &str,
 ) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut found = BTreeMap::new();
+    let (mut found, mut may_write) = (BTreeMap::new(), true);
     for (document, at) in latest(store).await? {
         let Some(value) = document.value.clone() else {
             continue;
         };
-        if nanos(RENEW_AFTER) < now().saturating_sub(at) {
-            // Best effort: with a token that may only read, another instance renews it.
+        if may_write && nanos(RENEW_AFTER) < now().saturating_sub(at) {
+            // Best effort: with a token that may only read, another instance renews it and the others.
             if let Err(error) = write(store, &document, now() - nanos(RENEWED_AT)).await {
-                tracing::debug!(%error, "a property was not renewed");
+                tracing::debug!(%error, "properties were not renewed");
+                may_write = false;
             }
         }
         if document.name.starts_with(prefix) {
@@ -98,20 +96,9 @@ async fn latest(store: &InfluxStore) -> Result<Vec<(Document, i64)>, StoreError>
 async fn write(store: &InfluxStore, document: &Document, at: i64) -> Result<(), StoreError> {
     let text = serde_json::to_string(document)
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-    let request = store
-        .server
-        .org_request(Method::POST, "api/v2/write")
-        .query(&[
-            ("bucket", store.options.trend_bucket.as_str()),
-            ("precision", "ns"),
-        ])
-        .body(line::property(&document.bucket, &document.name, &text, at));
-    let response = send(request, TIMEOUT).await?;
-    if response.status().as_u16() == 204 {
-        return Ok(());
-    }
-    let refused = tokio::time::timeout(TIMEOUT, refusal(response)).await;
-    Err(refused.unwrap_or(Error::TimedOut(TIMEOUT)).into())
+    let line = line::property(&document.bucket, &document.name, &text, at);
+    let bucket = &store.options.trend_bucket;
+    Ok(store.server.write(bucket, line, TIMEOUT).await?)
 }
 
 fn now() -> i64 {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 
 use super::error::{Error, ErrorResponse};
 use super::options::InfluxOptions;
@@ -66,6 +66,20 @@ impl Server {
         self.request(method, path)
             .query(&[("org", self.org.as_str())])
     }
+
+    /// Writes lines to `bucket`. Waits at most `within` for the response.
+    pub(super) async fn write(
+        &self,
+        bucket: &str,
+        lines: impl Into<Body>,
+        within: Duration,
+    ) -> Result<(), Error> {
+        let request = self
+            .org_request(Method::POST, "api/v2/write")
+            .query(&[("bucket", bucket), ("precision", "ns")])
+            .body(lines);
+        expect_no_content(request, within).await
+    }
 }
 
 /// Parses `influx_url`.
@@ -109,6 +123,22 @@ pub(super) async fn send(request: RequestBuilder, within: Duration) -> Result<Re
         Ok(sent) => Ok(sent?),
         Err(_) => Err(Error::TimedOut(within)),
     }
+}
+
+/// Sends a request whose response has no content if it succeeds. Waits at most `within` for the response.
+pub(super) async fn expect_no_content(
+    request: RequestBuilder,
+    within: Duration,
+) -> Result<(), Error> {
+    let done = async {
+        let response = send(request, within).await?;
+        match response.status().as_u16() {
+            204 => Ok(()),
+            _ => Err(refusal(response).await),
+        }
+    };
+    let done = tokio::time::timeout(within, done).await;
+    done.unwrap_or(Err(Error::TimedOut(within)))
 }
 
 /// Converts an error response to an error.

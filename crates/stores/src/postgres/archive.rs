@@ -1,10 +1,10 @@
 //! Removes pairs that no window reaches, and thins the trend, in short steps that do not block writers.
 
-use super::PostgresStore;
 use super::error::Error;
 use super::queries::PRUNE_ERASURES;
 use super::rows::number;
 use super::session::Session;
+use super::{PostgresStore, only};
 use domain::Timestamp;
 use domain::store::Archived;
 
@@ -81,12 +81,7 @@ pub(super) async fn archive(
 
 async fn any_left(session: &mut Session, first: i64) -> Result<bool, Error> {
     let rows = session.query(ANY_LEFT, &[&first]).await?;
-    match &rows[..] {
-        [row] => Ok(row.try_get(0)?),
-        _ => Err(Error::InvalidResponse(
-            "no row for whether pairs are left".to_owned(),
-        )),
-    }
+    Ok(only(&rows)?.try_get(0)?)
 }
 
 /// Prunes and thins the trend. Returns whether nothing is left to do.

@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::queries::{DROP_PAIRS, DROP_TREND};
 use super::record::with_retries;
-use super::{PostgresStore, number_of};
+use super::{PostgresStore, number_of, only};
 use domain::Segment;
 
 /// Pairs that one statement removes: a few hundred milliseconds.
@@ -23,11 +23,7 @@ pub(super) async fn segment(
             let rows = session
                 .query(DROP_PAIRS, &[&segment.as_str(), &AT_ONCE, &first, &last])
                 .await?;
-            let [row] = &rows[..] else {
-                return Err(Error::InvalidResponse(
-                    "expected exactly one row of counts".to_owned(),
-                ));
-            };
+            let row = only(&rows)?;
             Ok((number_of(row, 0)?, number_of(row, 1)?))
         });
         let (removed, counted) = step.await?;

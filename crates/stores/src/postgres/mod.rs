@@ -134,13 +134,19 @@ impl PostgresStore {
     }
 }
 
+/// The row of a result that has exactly one.
+fn only(rows: &[tokio_postgres::Row]) -> Result<&tokio_postgres::Row, Error> {
+    match rows {
+        [row] => Ok(row),
+        _ => Err(Error::InvalidResponse(
+            "expected exactly one row".to_owned(),
+        )),
+    }
+}
+
 /// The number in a result of exactly one row.
 fn single(rows: &[tokio_postgres::Row]) -> Result<u64, Error> {
-    let invalid = || Error::InvalidResponse("expected exactly one count".to_owned());
-    let [row] = rows else {
-        return Err(invalid());
-    };
-    number_of(row, 0)
+    number_of(only(rows)?, 0)
 }
 
 /// A number that is not negative.

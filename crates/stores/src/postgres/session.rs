@@ -9,6 +9,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, Row};
 
 use super::error::Error;
+use super::only;
 use super::options::PostgresOptions;
 use super::setup::schema_version;
 use domain::store::StoreError;
@@ -172,10 +173,7 @@ impl Sessions {
         );
         let ours = self.options.user_key_noted();
         let rows = session.query(&noted, &[&ours]).await?;
-        let row = rows.first();
-        let row =
-            row.ok_or_else(|| Error::InvalidResponse("the table frame has no row".to_owned()))?;
-        Ok(row.try_get(0)?)
+        Ok(only(&rows)?.try_get(0)?)
     }
 
     /// The current use of the pool.
