@@ -9,8 +9,8 @@ use crate::reply::rfc3339_or_null;
 use domain::{Covered, Timestamp, Window};
 use engine::Headcount;
 
-const COVERED_SINCE: HeaderName = HeaderName::from_static("headcount-covered-since");
-const COMPLETE: HeaderName = HeaderName::from_static("headcount-complete");
+pub(crate) const COVERED_SINCE: HeaderName = HeaderName::from_static("headcount-covered-since");
+pub(crate) const COMPLETE: HeaderName = HeaderName::from_static("headcount-complete");
 
 /// Since when there is every pair, and whether the numbers therefore include all of them. Flattened into an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
