@@ -474,7 +474,11 @@ async fn a_question_for_trends_that_can_t_be_answered_says_why() {
             "malformed",
             "the body",
         ),
-        (json!(["a"]), "malformed", "the body"),
+        (
+            json!([["a"], null, null, null, null]),
+            "malformed",
+            "must be a JSON object",
+        ),
         (json!({"segments": []}), "invalid_parameter", "1 to 1000"),
         (json!({"segments": names}), "invalid_parameter", "1 to 1000"),
         (

@@ -373,6 +373,41 @@ async fn past_counts_are_withheld_alike() {
     app.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_own_window_of_a_segment_has_a_trend() {
+    let app = App::start_with(&[("min_users", "3"), ("refresh_windows", "1d")]).await;
+    let put = async |segment: &str, window: &str| {
+        let path = format!("/v1/segments/{segment}");
+        let body = json!({"window": window}).to_string();
+        let response = app.send_body(Method::PUT, &path, "application/json", body);
+        assert_eq!(response.await.status, 200);
+    };
+    put("news", "2h").await;
+    for user in ["u1", "u2", "u3", "u4"] {
+        let pairs = [(user, "news"), (user, "sports")];
+        app.headcount.record(pairs).await.unwrap();
+    }
+    app.headcount.refresh(None).await.unwrap();
+    for query in ["", "?window=2h"] {
+        let target = format!("/v1/segments/news/trend{query}");
+        let trend = app.get(&target).await;
+        assert_eq!(trend.status, 200, "{target}: {trend:?}");
+        assert_eq!(trend.json["window_seconds"], 7_200);
+        assert_eq!(trend.json["points"][0]["users"], 4, "{trend:?}");
+    }
+    let trends = async |segments: Value| {
+        let body = json!({"segments": segments, "window": "2h"}).to_string();
+        let response = app.send_body(Method::POST, "/v1/trends", "application/json", body);
+        response.await
+    };
+    let own = trends(json!(["news"])).await;
+    assert_eq!(own.json["trends"][0]["points"][0]["users"], 4, "{own:?}");
+    // It is the own window of one of them only.
+    let other = trends(json!(["news", "sports"])).await;
+    assert_eq!(other.problem(), (400, "invalid_window"));
+    app.stop().await;
+}
+
 /// What no page may show with a floor of 2,000: the users of `few`, and those of `big` within a day, who are as many users fewer
 /// than in two weeks.
 const SECRETS: [&str; 4] = ["1237", "1,237", "7377", "7,377"];

@@ -139,6 +139,11 @@ impl Problem {
         )
     }
 
+    /// 501: neither the store nor live counts can do what is asked for.
+    pub(super) fn not_implemented(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported", detail)
+    }
+
     /// 429: too much work is in flight.
     pub(super) fn busy(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).retry_after(retry_after)
@@ -246,11 +251,9 @@ impl From<StoreError> for Problem {
             StoreError::Throttled { retry_after, .. } => {
                 Self::unavailable("the store is busy", *retry_after)
             }
-            StoreError::Unsupported(_) => Self::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "unsupported",
-                "the configured store can't do that",
-            ),
+            StoreError::Unsupported(_) => {
+                Self::not_implemented("the configured store can't do that")
+            }
             StoreError::Rejected(_) | StoreError::Partly(_) | StoreError::Damaged(_) => {
                 Self::internal()
             }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use humantime_serde::re::humantime;
+use jiff::SignedDuration;
 use warp::{Filter, Rejection};
 
 use super::parse::{self, parse_instant};
@@ -20,6 +21,8 @@ pub(super) fn query() -> impl Filter<Extract = (Query,), Error = Rejection> + Co
     warp::query::<Vec<(String, String)>>().map(Query)
 }
 
+/// The length of a time range without `from`.
+const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// Below this similarity, two names share little more than a word: not a useful suggestion.
 const ALIKE: f64 = 0.7;
 
@@ -142,6 +145,17 @@ impl Query {
         let at = parse_instant(text).or_else(|| parse_instant(&text.replace(' ', "+")));
         let wrong = || Problem::invalid_parameter(name, parse::bad_instant(text));
         at.map(Some).ok_or_else(wrong)
+    }
+
+    /// The time from `from` to `to`: by default the day until `now`.
+    pub(super) fn time_range(&self, now: Timestamp) -> Result<(Timestamp, Timestamp), Problem> {
+        let to = self.instant("to")?.unwrap_or(now);
+        let day_before = || to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN);
+        let from = self.instant("from")?.unwrap_or_else(day_before);
+        match from > to {
+            true => Err(Problem::invalid_parameter("from", "must not be after to")),
+            false => Ok((from, to)),
+        }
     }
 
     /// An instant, or a day, which stands for its start in UTC.

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
-use warp::http::StatusCode;
 use warp::reply::Response;
 
 use crate::access::Access;
@@ -37,8 +35,6 @@ pub(super) static FLOW: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// The time without `from`.
-const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// The length of a step without `step`.
 const DEFAULT_STEP: u64 = 3_600;
 
@@ -117,15 +113,7 @@ async fn get(
     representation: Representation,
 ) -> Result<Response, Problem> {
     let segment = crate::path::segment(&name, &query)?;
-    let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
-    let given = query.instant("from")?;
-    let from = match given {
-        Some(from) => from,
-        None => to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN),
-    };
-    if from > to {
-        return Err(Problem::invalid_parameter("from", "must not be after to"));
-    }
+    let (from, to) = query.time_range(app.clock().now())?;
     let resolution = u64::from(app.frame().resolution().seconds());
     let default = Duration::from_secs(DEFAULT_STEP.next_multiple_of(resolution));
     let step = query.step("step")?.unwrap_or(default);
@@ -134,7 +122,7 @@ async fn get(
         return Err(Problem::invalid_parameter("step", detail));
     };
     // The default is shorter if it has too many.
-    if given.is_some() && steps.omits(from) {
+    if query.text("from")?.is_some() && steps.omits(from) {
         let detail = format!(
             "there are more than {} steps: use a longer step or a shorter time",
             FlowSteps::MAX
@@ -164,12 +152,11 @@ fn shown(step: &FlowStep) -> Step {
 
 fn problem(error: StoreError) -> Problem {
     match error {
-        StoreError::Unsupported(_) => Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported",
+        StoreError::Unsupported(_) => Problem::not_implemented(
             "this store does not count who enters and leaves a segment; the embedded store does, and so does any other store with \
              live counts (the setting `live`)",
-        ),
+        )
+        .caused_by(&error),
         error => error.into(),
     }
 }

@@ -7,7 +7,6 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
 use crate::access::Access;
@@ -237,7 +236,7 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
         floor,
     };
     let counted = app.counts().top_overlaps(question, window, fresh).await;
-    let counted = counted.map_err(problem)?;
+    let counted = counted.map_err(top_problem)?;
     let (pairs, everybody) = &counted.value;
     // All segments together are beyond a bound token. A floor would have to be compared with each of them.
     let shown_everybody = Some(*everybody).filter(|_| reach.is_every() && !floor.is_on());
@@ -264,19 +263,25 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
 /// The problem of a question about sets of users.
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
-        StoreError::Unsupported(_) => Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported",
+        StoreError::Unsupported(_) => Problem::not_implemented(
             "this store can't compare the users of segments; the embedded store can, and so can any other store with live \
              counts (the setting `live`)",
-        ),
-        // All pairs were asked for.
+        )
+        .caused_by(&error),
+        error => error.into(),
+    }
+}
+
+/// The problem of the question about all pairs.
+fn top_problem(error: StoreError) -> Problem {
+    match error {
         StoreError::Rejected(_) => Problem::bad_request(
             "too_many_segments",
             format!("all pairs are compared of at most {MAX_SEGMENTS} segments: name those of interest in /v1/overlap"),
         )
-        .member("limit", MAX_SEGMENTS),
-        error => error.into(),
+        .member("limit", MAX_SEGMENTS)
+        .caused_by(&error),
+        error => problem(error),
     }
 }
 
@@ -288,8 +293,11 @@ fn describe() -> Described {
         "The users in both segments of each pair: `both[i][j]` for the segments `i` and `j`. It may be of a few seconds ago, \
          unless it is `fresh`. It needs the embedded store or live counts.",
     )
-    .takes(parameters::compared_segments(MAX_NAMED))
-    .takes(parameters::window())
+    .takes(parameters::required(parameters::segments(
+        "A segment that is compared with the others; the parameter is given at least twice.",
+        MAX_NAMED,
+    )))
+    .takes(parameters::window_of_sets())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
     .answers::<OverlapResponse<'static>>(
@@ -314,9 +322,9 @@ fn describe_top() -> Described {
          seconds ago, unless it is `fresh`. It needs the embedded store or live counts.",
     )
     .takes(parameters::by())
-    .takes(parameters::pairs_limit(MAX_PAIRS, DEFAULT_PAIRS))
+    .takes(parameters::limit("The maximum number of pairs. The default is 20.", MAX_PAIRS))
     .takes(parameters::at_least())
-    .takes(parameters::window())
+    .takes(parameters::window_of_sets())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
     .answers::<TopResponse<'static>>(
@@ -338,4 +346,27 @@ fn describe_top() -> Described {
         codes::UNAVAILABLE,
         codes::NO_SETS,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Cause;
+
+    #[test]
+    fn only_the_question_about_all_pairs_has_too_many_segments() {
+        let rejected = || StoreError::Rejected("why".to_owned());
+        assert_eq!(
+            top_problem(rejected()).summary(),
+            (400, "too_many_segments")
+        );
+        assert_eq!(problem(rejected()).summary(), (500, "internal"));
+        let unsupported = || StoreError::Unsupported("why");
+        assert_eq!(top_problem(unsupported()).summary(), (501, "unsupported"));
+        for problem in [top_problem(rejected()), problem(unsupported())] {
+            let response = problem.into_response();
+            let cause = response.extensions().get::<Cause>();
+            assert!(cause.is_some_and(|cause| cause.0.contains("why")));
+        }
+    }
 }

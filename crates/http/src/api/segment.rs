@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
-use futures::Stream;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{ContentBuilder, Required};
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
 use super::users::ErasedFrom;
@@ -19,8 +17,6 @@ use crate::access::Access;
 use crate::audit::AuditOutcome;
 use crate::auth::Scope;
 use crate::body::Limits;
-use crate::encoding::Encoding;
-use crate::media::Format;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::{Query, duration, query};
@@ -116,7 +112,7 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
             async move {
                 let put = async {
                     let segment = crate::path::segment(&name, &query)?;
-                    let body = read(&limits, &headers, body).await?;
+                    let body = limits.read_object(&headers, body).await?;
                     put(&app, &segment, body).await
                 };
                 put.await.unwrap_or_else(Reply::into_response)
@@ -149,28 +145,6 @@ async fn get(
     let segment = crate::path::segment(&name, &query)?;
     let settings = app.segments().settings(&segment);
     Ok(document(&app, &segment, &settings))
-}
-
-async fn read<B: Buf, E>(
-    limits: &Limits,
-    headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, E>>,
-) -> Result<Body, Problem> {
-    let is_plain = Format::of(headers).is_ok_and(|format| format == Format::Json)
-        && Encoding::of(headers).is_ok_and(|encoding| encoding == Encoding::Identity);
-    let body = limits.read(headers, body).await?;
-    if !is_plain {
-        let detail = "send the settings as application/json, without a content-encoding";
-        return Err(Problem::unsupported(detail));
-    }
-    if !body.bytes.trim_ascii_start().starts_with(b"{") {
-        let detail = "the body must be an object with settings";
-        return Err(Problem::bad_request("malformed", detail));
-    }
-    serde_json::from_slice(&body.bytes).map_err(|error| {
-        let detail = format!("the body must be an object with settings: {error}");
-        Problem::bad_request("malformed", detail)
-    })
 }
 
 async fn put(app: &Headcount, segment: &Segment, body: Body) -> Result<Response, Problem> {
