@@ -211,11 +211,9 @@ async fn a_history_is_loaded_stated_and_kept_through_a_kill() {
     let since = long_ago.strftime("%Y-%m-%d").to_string();
     let line = |user: &str, at| format!("{}\n", json!({"user_id": user, "segment": "s", "at": at}));
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-    // A pair that is too old for the window is missing from no count.
-    write(
-        "history",
-        line("u1", lately.to_string()) + &line("u2", long_ago.to_string()),
-    );
+    // Pairs that are too old for the window are missing from no count, also if there are more than a response lists.
+    let old = line("u2", long_ago.to_string()).repeat(250);
+    write("history", line("u1", lately.to_string()) + &old);
     write("broken", line("u3", lately.to_string()) + "{\n");
     let broken = load(&["broken", "--covers-since", &since]);
     assert_eq!(broken.code, Some(1), "{broken:?}");

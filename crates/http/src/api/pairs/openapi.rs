@@ -38,9 +38,18 @@ pub(super) fn describe() -> Described {
             "errors",
             ArrayBuilder::new().items(error).max_items(Some(100)),
         )
+        .property(
+            "codes",
+            ObjectBuilder::new().additional_properties(Some(
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(0_u64)),
+            )),
+        )
         .required("accepted")
         .required("rejected")
-        .required("errors");
+        .required("errors")
+        .required("codes");
     described
         .body(pairs_body(pair))
         .answers::<PairsResponse<'static>>(
@@ -50,7 +59,7 @@ pub(super) fn describe() -> Described {
                 "index": 1,
                 "code": "invalid_segment",
                 "message": "segment begins or ends with white space"
-            }]}),
+            }], "codes": {"invalid_segment": 1}}),
         )
         .answers::<PairsResponse<'static>>(
             202,
