@@ -294,12 +294,18 @@ fn describe() -> Described {
          also those without users. CSV has all segments in one response, unless there is a `limit`; then the header `link` has the \
          next page.",
     )
-    .takes(parameters::these_segments(MAX_SEGMENTS))
+    .takes(parameters::segments(
+        "Exactly this segment, also if it has no users. The parameter may be repeated; `prefix` and `q` apply as well.",
+        MAX_SEGMENTS,
+    ))
     .takes(parameters::prefix())
     .takes(parameters::part_of_name())
     .takes(parameters::window())
     .takes(parameters::sort())
-    .takes(parameters::limit(MAX_LIMIT, DEFAULT_LIMIT))
+    .takes(parameters::limit(
+        "The maximum number of segments. JSON: at most 1,000; the default is 100, or with `segment` 1,000. CSV: the default is all.",
+        MAX_CSV_LIMIT,
+    ))
     .takes(parameters::cursor())
     .answers_tagged::<SegmentsResponse<'static>>(
         "A page of segments.",

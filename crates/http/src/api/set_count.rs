@@ -191,7 +191,7 @@ fn describe() -> Described {
          live counts.",
     )
     .takes(parameters::expr())
-    .takes(parameters::window())
+    .takes(parameters::window_of_sets())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
     .answers_tagged::<SetCountResponse<'static>>(
