@@ -22,7 +22,7 @@ pub(super) trait Document: Serialize + Hash {
     /// The header row of the CSV.
     const COLUMNS: &'static [&'static str];
 
-    /// The rows of the CSV: structs whose fields are the columns.
+    /// The rows of the CSV: tuples of the columns' values.
     fn rows(&self) -> impl Iterator<Item: Serialize>;
 
     /// The name of a CSV file, without its extension.

@@ -10,6 +10,7 @@ use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
 
 use domain::store::StoreError;
+use domain::{InvalidSegment, InvalidUserId};
 use engine::counts::CountError;
 use engine::ingest::IngestError;
 
@@ -243,6 +244,18 @@ impl Reply for Problem {
 /// `Retry-After` while the store is unavailable. It is shorter while the store is only busy.
 pub(super) const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 const RETRY_BUSY: Duration = Duration::from_secs(1);
+
+impl From<InvalidSegment> for Problem {
+    fn from(error: InvalidSegment) -> Self {
+        Self::bad_request("invalid_segment", error.to_string())
+    }
+}
+
+impl From<InvalidUserId> for Problem {
+    fn from(error: InvalidUserId) -> Self {
+        Self::bad_request("invalid_user_id", error.to_string())
+    }
+}
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {

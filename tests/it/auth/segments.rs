@@ -38,6 +38,20 @@ async fn assert_bound(app: &App, bearer: &str) {
         ("GET", "/v1/segments?segment=mine&segment=mine/3", 200),
         ("GET", "/v1/segments?segment=mine&segment=yours", 403),
         ("GET", "/v1/segments?segment=nobodys", 403),
+        ("GET", "/v1/segments/mine/flow", 200),
+        ("GET", "/v1/segments/yours/flow", 403),
+        ("GET", "/v1/segments/mine", 200),
+        ("GET", "/v1/segments/yours", 403),
+        ("PUT", "/v1/segments/yours", 403),
+        ("DELETE", "/v1/segments/yours", 403),
+        ("DELETE", "/v1/segments/mine/users/u9", 200),
+        ("DELETE", "/v1/segments/yours/users/u1", 403),
+        ("GET", "/v1/count?expr=mine+NOT+mine%2F3", 200),
+        ("GET", "/v1/count?expr=mine+NOT+yours", 403),
+        ("GET", "/v1/count?expr=*", 403),
+        ("GET", "/v1/overlap?segment=mine&segment=mine%2F3", 200),
+        ("GET", "/v1/overlap?segment=mine&segment=yours", 403),
+        ("GET", "/v1/overlap/top", 200),
         ("DELETE", "/v1/users/u1", 403),
         ("POST", "/v1/admin/refresh", 403),
         ("POST", "/v1/admin/refresh?segment=yours", 403),
@@ -57,6 +71,9 @@ async fn assert_bound(app: &App, bearer: &str) {
     assert_eq!(list.json["segments"].as_array().unwrap().len(), 1);
     assert_eq!(list.json["segments"][0]["segment"], "mine");
     assert_eq!(list.json["total"], 1, "others are not counted either");
+    let top = send("GET", "/v1/overlap/top?at_least=0").await;
+    assert!(!top.text.contains("yours"), "{top:?}");
+    assert_eq!(top.json["everybody"], Value::Null);
     let trends = async |segments: Value| {
         let url = format!("http://{}/v1/trends", app.addr);
         let body = json!({"segments": segments});

@@ -83,17 +83,17 @@ struct Client {
 }
 
 fn client() -> impl warp::Filter<Extract = (Client,), Error = Infallible> + Copy {
-    let parts = warp::ext::optional().and(warp::ext::optional());
-    parts.and(warp::ext::optional()).map(
-        |context: Option<RequestContext>, reach: Option<Reach>, subscriber: Option<Subscriber>| {
-            Client {
+    let parts = warp::ext::optional().and(super::extension());
+    parts
+        .and(warp::ext::optional())
+        .map(
+            |context: Option<RequestContext>, reach, subscriber| Client {
                 // The stream outlasts its handler.
                 activity: context.map(|context| context.connection.activity),
-                reach: reach.unwrap_or_default(),
+                reach,
                 subscriber,
-            }
-        },
-    )
+            },
+        )
 }
 
 /// Counts the streams of each token, so that one token can't take all places.

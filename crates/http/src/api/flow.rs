@@ -8,15 +8,14 @@ use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
 use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::Query;
 use crate::reply::rfc3339;
-use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::Timestamp;
 use domain::store::StoreError;
@@ -69,27 +68,13 @@ struct Step {
     left: Option<u64>,
 }
 
-/// A row of the CSV.
-#[derive(Serialize)]
-struct Row<'a> {
-    segment: &'a str,
-    step_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    at: Timestamp,
-    entered: Option<u64>,
-    left: Option<u64>,
-}
-
 impl Document for FlowResponse<'_> {
     const COLUMNS: &'static [&'static str] = &["segment", "step_seconds", "at", "entered", "left"];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        self.steps.iter().map(|step| Row {
-            segment: self.segment,
-            step_seconds: self.step_seconds,
-            at: step.at,
-            entered: step.entered,
-            left: step.left,
+        self.steps.iter().map(|step| {
+            let at = step.at.to_string();
+            (self.segment, self.step_seconds, at, step.entered, step.left)
         })
     }
 
@@ -103,16 +88,12 @@ impl Document for FlowResponse<'_> {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    super::of_segment(app, get)
+    super::on(warp::get(), app, get)
 }
 
-async fn get(
-    app: Arc<Headcount>,
-    name: String,
-    query: Query,
-    representation: Representation,
-) -> Result<Response, Problem> {
-    let segment = crate::path::segment(&name, &query)?;
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let query = &request.query;
+    let segment = request.segment()?;
     let (from, to) = query.time_range(app.clock().now())?;
     let resolution = u64::from(app.frame().resolution().seconds());
     let default = Duration::from_secs(DEFAULT_STEP.next_multiple_of(resolution));
@@ -137,9 +118,9 @@ async fn get(
         step_seconds: steps.length().as_secs(),
         steps: flow.iter().map(shown).collect(),
         known: app.knows(&segment).await,
-        covered: CoveredFields::of_all(&app, window, std::iter::once(to)),
+        covered: CoveredFields::of(&app, window, to),
     };
-    tagged(&response, representation)
+    tagged(&response, request.representation)
 }
 
 fn shown(step: &FlowStep) -> Step {

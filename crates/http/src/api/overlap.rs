@@ -5,23 +5,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::certificate::Certificate;
 use crate::covered::CoveredFields;
-use crate::openapi::{Described, codes, parameters, schema};
+use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
-use crate::reply::{age_seconds, json, rfc3339};
+use crate::reply::json;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::overlap::{MAX_SEGMENTS, OverlapMatrix, OverlapOrder, PairOverlap, TopQuestion};
 use domain::store::StoreError;
-use domain::{Floor, Reach, Segment, Timestamp};
+use domain::{Floor, Segment};
 use engine::Headcount;
-use engine::counts::Answer;
 
 /// The maximum number of segments of a matrix: a person does not read a larger one.
 const MAX_NAMED: usize = 100;
@@ -65,6 +64,8 @@ struct OverlapResponse<'a> {
     certificate: Certificate,
     /// The segments of which no pair was received within the configured window: perhaps they are misspelled.
     unknown: Vec<&'a str>,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// The pairs of segments that have most in common.
@@ -77,6 +78,8 @@ struct TopResponse<'a> {
     everybody: Option<u64>,
     #[serde(flatten)]
     certificate: Certificate,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// Two segments.
@@ -97,56 +100,12 @@ struct Pair<'a> {
     lift: Option<f64>,
 }
 
-/// What was counted, and how current it is.
-#[derive(Serialize, ToSchema)]
-struct Certificate {
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    as_of: Timestamp,
-    /// How long ago `as_of` was, to the millisecond.
-    #[schema(minimum = 0)]
-    age_seconds: f64,
-    /// Where the numbers came from.
-    #[schema(schema_with = schema::source)]
-    source: &'static str,
-    /// Whether every source failed, so that these are the last known numbers.
-    stale: bool,
-    #[serde(flatten)]
-    covered: CoveredFields,
-}
-
-impl Certificate {
-    fn of<T>(app: &Headcount, answer: &Answer<T>) -> Self {
-        let now = app.clock().now();
-        Self {
-            window_seconds: answer.window.seconds(),
-            as_of: answer.as_of,
-            age_seconds: age_seconds(answer.as_of, now),
-            source: answer.source.as_str(),
-            stale: answer.stale,
-            covered: CoveredFields::of(app, answer.window, answer.as_of),
-        }
-    }
-}
-
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |query: Query, reach: Option<Reach>| {
-            let app = Arc::clone(&app);
-            async move {
-                get(&app, &query, &reach.unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get)
 }
 
-async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let Request { query, reach, .. } = &request;
     let segments = query.segments("segment", MAX_NAMED)?;
     let distinct: HashSet<&Segment> = segments.iter().collect();
     if segments.len() < 2 || distinct.len() < segments.len() {
@@ -158,12 +117,7 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
     let fresh = query.flag("fresh")?;
     let counted = app.counts().overlap(&segments, window, fresh).await;
     let counted = counted.map_err(problem)?;
-    let mut unknown = Vec::new();
-    for segment in &segments {
-        if !app.has_seen(segment).await {
-            unknown.push(segment.as_str());
-        }
-    }
+    let unknown = app.unseen(&segments).await;
     let matrix = &counted.value;
     Ok(json(&OverlapResponse {
         segments: segments.iter().map(Segment::as_str).collect(),
@@ -171,8 +125,9 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
         everybody: matrix
             .everybody()
             .filter(|_| reach.is_every() && !floor.is_on()),
-        certificate: Certificate::of(app, &counted),
-        unknown,
+        certificate: Certificate::of(&counted, app.clock().now()),
+        unknown: unknown.into_iter().map(Segment::as_str).collect(),
+        covered: CoveredFields::of(&app, window, counted.as_of),
     }))
 }
 
@@ -201,22 +156,11 @@ fn shown(matrix: &OverlapMatrix, floor: Floor) -> Vec<Vec<Option<u64>>> {
 }
 
 pub(super) fn top_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |query: Query, reach: Option<Reach>| {
-            let app = Arc::clone(&app);
-            async move {
-                get_top(&app, &query, &reach.unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get_top)
 }
 
-async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+async fn get_top(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let Request { query, reach, .. } = &request;
     let order = match query.text("by")? {
         None => OverlapOrder::default(),
         Some(text) => text
@@ -256,7 +200,8 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
     Ok(json(&TopResponse {
         pairs: pairs.collect(),
         everybody: shown_everybody,
-        certificate: Certificate::of(app, &counted),
+        certificate: Certificate::of(&counted, app.clock().now()),
+        covered: CoveredFields::of(&app, window, counted.as_of),
     }))
 }
 
@@ -352,6 +297,7 @@ fn describe_top() -> Described {
 mod tests {
     use super::*;
     use crate::problem::Cause;
+    use warp::reply::Reply;
 
     #[test]
     fn only_the_question_about_all_pairs_has_too_many_segments() {

@@ -118,12 +118,9 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
 }
 
 fn caller() -> impl Filter<Extract = (Caller,), Error = Infallible> + Copy {
-    warp::ext::optional().and(warp::ext::optional()).map(
-        |limiter: Option<Arc<Limiter>>, reach: Option<Reach>| Caller {
-            limiter,
-            reach: reach.unwrap_or_default(),
-        },
-    )
+    warp::ext::optional()
+        .and(super::extension())
+        .map(|limiter, reach| Caller { limiter, reach })
 }
 
 impl Pairs {

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
@@ -16,7 +17,6 @@ use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply::rfc3339;
-use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Flow, Segment, Timestamp, Window};
 use engine::Headcount;
@@ -70,19 +70,7 @@ pub(super) struct Point {
     left: Option<u64>,
 }
 
-/// A row of the CSV of one or many trends.
-#[derive(Serialize)]
-struct Row<'a> {
-    segment: &'a str,
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    at: Timestamp,
-    users: Option<u64>,
-    entered: Option<u64>,
-    left: Option<u64>,
-}
-
-/// The columns of [`Row`].
+/// The columns of the CSV of one or many trends.
 pub(super) const COLUMNS: &[&str] = &[
     "segment",
     "window_seconds",
@@ -96,13 +84,15 @@ impl Document for TrendResponse<'_> {
     const COLUMNS: &'static [&'static str] = COLUMNS;
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        self.points.iter().map(|point| Row {
-            segment: self.segment,
-            window_seconds: self.window_seconds,
-            at: point.at,
-            users: point.users,
-            entered: point.entered,
-            left: point.left,
+        self.points.iter().map(|point| {
+            let Point {
+                at,
+                users,
+                entered,
+                left,
+            } = point;
+            let window = self.window_seconds;
+            (self.segment, window, at.to_string(), users, entered, left)
         })
     }
 
@@ -178,23 +168,18 @@ pub(super) fn too_many_points(of: &str, points: usize, limit: usize) -> Problem 
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    super::of_segment(app, get)
+    super::on(warp::get(), app, get)
 }
 
-async fn get(
-    app: Arc<Headcount>,
-    name: String,
-    query: Query,
-    representation: Representation,
-) -> Result<Response, Problem> {
-    let segment = crate::path::segment(&name, &query)?;
-    let window = query.window_of_count(&app, &segment)?;
-    let range = Range::of(&query, &app)?;
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let segment = request.segment()?;
+    let window = request.query.window_of_count(&app, &segment)?;
+    let range = Range::of(&request.query, &app)?;
     let trend = range.trend(&app, &segment, window).await?;
     if trend.points.is_empty() {
         check_is_kept(&app, &segment, window)?;
     }
-    tagged(&trend, representation)
+    tagged(&trend, request.representation)
 }
 
 /// The message for a window without a trend. An empty trend would look like a segment that never had users.

@@ -1,6 +1,5 @@
 //! `POST /v1/trends`: past counts of many segments. It is a POST because names of a thousand segments don't fit a URL.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -108,8 +107,7 @@ impl TrendsRequest {
         let mut segments = Vec::with_capacity(self.segments.len());
         let mut seen = std::collections::HashSet::new();
         for name in &self.segments {
-            let segment = Segment::new(name)
-                .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))?;
+            let segment = Segment::new(name)?;
             if seen.insert(name) {
                 segments.push(segment);
             }
@@ -142,10 +140,10 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
     let limits = Arc::new(Limits::new(max_body, settings.header_timeout));
     warp::post()
         .and(warp::header::headers_cloned())
-        .and(reach())
-        .and(super::representation())
+        .and(super::extension())
+        .and(super::extension())
         .and(warp::body::stream())
-        .then(move |headers, reach, representation, body| {
+        .then(move |headers, reach: Reach, representation, body| {
             let (app, limits) = (Arc::clone(&app), Arc::clone(&limits));
             async move {
                 let post = async {
@@ -156,10 +154,6 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
             }
         })
         .boxed()
-}
-
-fn reach() -> impl Filter<Extract = (Reach,), Error = Infallible> + Copy {
-    warp::ext::optional().map(|reach: Option<Reach>| reach.unwrap_or_default())
 }
 
 async fn post(
@@ -225,7 +219,8 @@ fn describe() -> Described {
             }]}),
             "segment,window_seconds,at,users,entered,left\r\nsports,1209600,2026-11-21T08:00:00Z,123,5,2\r\n",
         )
-        .fails(codes::JSON_BODY)
+        .fails(codes::OBJECT)
+        .fails(codes::BODY)
         .fails(&[
             codes::INVALID_SEGMENT,
             codes::INVALID_WINDOW,

@@ -7,8 +7,7 @@ use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required, Type};
 
 use super::PairsResponse;
-use crate::openapi::codes::PAIRS;
-use crate::openapi::{Described, schema};
+use crate::openapi::{Described, codes, schema};
 use crate::parse::{Fields, ItemError};
 
 pub(super) fn describe() -> Described {
@@ -69,7 +68,8 @@ pub(super) fn describe() -> Described {
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
         )
         .problem_with(422, refused)
-        .fails(PAIRS)
+        .fails(codes::PAIRS)
+        .fails(codes::BODY)
 }
 
 fn pairs_body(pair: Ref) -> RequestBody {
