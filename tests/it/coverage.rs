@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Response};
+use crate::support::app::{App, NOON_TEXT, Response};
 use crate::support::events::Listener;
 use crate::support::postgres::Postgres;
 use crate::support::program;
@@ -11,7 +11,6 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, poll};
 use crate::support::wait::until;
 
-const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
 const DAY: u64 = 86_400;
 
 async fn post(app: &App) -> Response {

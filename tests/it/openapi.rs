@@ -372,9 +372,7 @@ async fn real_responses_match_the_document() {
         (JSON, "{", 400),
         ("text/plain", "{}", 415),
     ] {
-        let request = app.client.post(format!("http://{}/v1/trends", app.addr));
-        let request = request.header("content-type", kind).body(body);
-        let answer = Response::of(request.send().await.unwrap()).await;
+        let answer = app.send_body(Method::POST, "/v1/trends", kind, body).await;
         assert_eq!(answer.status, status, "{body} {answer:?}");
         assert_documented(&document, "post", "/v1/trends", &answer);
     }
