@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, Response};
+use crate::support::app::{App, NOON_TEXT, Response};
 use crate::support::events::Listener;
 use crate::support::postgres::Postgres;
 use crate::support::program;
@@ -11,7 +11,6 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, poll};
 use crate::support::wait::until;
 
-const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
 const DAY: u64 = 86_400;
 
 async fn post(app: &App) -> Response {
@@ -211,11 +210,9 @@ async fn a_history_is_loaded_stated_and_kept_through_a_kill() {
     let since = long_ago.strftime("%Y-%m-%d").to_string();
     let line = |user: &str, at| format!("{}\n", json!({"user_id": user, "segment": "s", "at": at}));
     let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
-    // A pair that is too old for the window is missing from no count.
-    write(
-        "history",
-        line("u1", lately.to_string()) + &line("u2", long_ago.to_string()),
-    );
+    // Pairs that are too old for the window are missing from no count, also if there are more than a response lists.
+    let old = line("u2", long_ago.to_string()).repeat(250);
+    write("history", line("u1", lately.to_string()) + &old);
     write("broken", line("u3", lately.to_string()) + "{\n");
     let broken = load(&["broken", "--covers-since", &since]);
     assert_eq!(broken.code, Some(1), "{broken:?}");

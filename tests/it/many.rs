@@ -3,11 +3,10 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{App, NOON, Response};
+use crate::support::app::{App, NOON, NOON_TEXT, Response};
 
 const JSON: &str = "application/json";
 const CSV: (&str, &str) = ("accept", "text/csv");
-const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
 
 /// Posts one pair for each user from 0.
 async fn seed(app: &App, segments: &[(&str, usize)]) {
@@ -26,15 +25,6 @@ async fn refresh(app: &App) {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// The name and the users of each segment.
-fn rows(answer: &Response) -> Vec<(&str, Option<u64>)> {
-    let rows = answer.json["segments"].as_array();
-    let rows = rows.unwrap_or_else(|| panic!("{answer:?}"));
-    rows.iter()
-        .map(|row| (row["segment"].as_str().unwrap(), row["users"].as_u64()))
-        .collect()
-}
-
 fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
     let value = answer.headers.get(name);
     value.map_or("", |value| value.to_str().unwrap())
@@ -45,12 +35,10 @@ async fn get_with(app: &App, target: &str, headers: &[(&'static str, &str)]) -> 
 }
 
 async fn post_trends(app: &App, headers: &[(&'static str, &str)], body: &Value) -> Response {
-    let url = format!("http://{}/v1/trends", app.addr);
-    let mut request = app.client.post(url).json(body);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    Response::of(request.send().await.unwrap()).await
+    let headers = [headers, &[("content-type", JSON)]].concat();
+    let body = body.to_string();
+    app.send_body_with(Method::POST, "/v1/trends", &headers, body)
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,19 +66,19 @@ async fn named_segments_are_listed_also_without_users() {
     // The other parameters apply as they do to all segments.
     let some = "/v1/segments?segment=sports&segment=news&segment=old&segment=x";
     let list = app.get(&format!("{some}&sort=users&limit=2")).await;
-    assert_eq!(rows(&list), [("sports", Some(3)), ("old", Some(2))]);
+    assert_eq!(list.rows(), [("sports", Some(3)), ("old", Some(2))]);
     assert_eq!(list.json["total"], 4);
     let next = list.json["next"].as_str().unwrap();
     let list = app
         .get(&format!("{some}&sort=users&limit=2&cursor={next}"))
         .await;
-    assert_eq!(rows(&list), [("news", Some(1)), ("x", Some(0))]);
+    assert_eq!(list.rows(), [("news", Some(1)), ("x", Some(0))]);
     assert_eq!(
         (&list.json["total"], &list.json["next"]),
         (&json!(4), &json!(null))
     );
     let list = app.get(&format!("{some}&q=S&prefix=s")).await;
-    assert_eq!(rows(&list), [("sports", Some(3))]);
+    assert_eq!(list.rows(), [("sports", Some(3))]);
     app.stop().await;
 }
 
@@ -103,10 +91,10 @@ async fn a_thousand_segments_come_in_one_response_and_one_more_is_refused() {
     let query = |names: &[String]| format!("/v1/segments?segment={}", names.join("&segment="));
     let list = app.get(&query(&names[..1_000])).await;
     assert_eq!(
-        (rows(&list).len(), &list.json["next"]),
+        (list.rows().len(), &list.json["next"]),
         (1_000, &json!(null))
     );
-    assert!(rows(&list).iter().all(|(_, users)| *users == Some(1)));
+    assert!(list.rows().iter().all(|(_, users)| *users == Some(1)));
     let refused = app.get(&query(&names)).await;
     assert_eq!(refused.problem(), (400, "invalid_parameter"));
     assert_eq!(refused.json["parameter"], "segment");
@@ -116,7 +104,7 @@ async fn a_thousand_segments_come_in_one_response_and_one_more_is_refused() {
     // Without names a page has a hundred, and CSV has all.
     let list = app.get("/v1/segments").await;
     assert_eq!(
-        (rows(&list).len(), &list.json["total"]),
+        (list.rows().len(), &list.json["total"]),
         (100, &json!(1_001))
     );
     let csv = get_with(&app, "/v1/segments", &[CSV]).await;
@@ -147,12 +135,12 @@ async fn a_search_ignores_case_and_counts_its_matches() {
         ("q=", &["Winter Sports", "news", "sports", "ÜBER"]),
     ] {
         let list = app.get(&format!("/v1/segments?{query}")).await;
-        let names: Vec<_> = rows(&list).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = list.rows().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, expected, "{query}");
         assert_eq!(list.json["total"], expected.len(), "{query}");
     }
     let page = app.get("/v1/segments?q=sport&limit=1").await;
-    assert_eq!((rows(&page).len(), &page.json["total"]), (1, &json!(2)));
+    assert_eq!((page.rows().len(), &page.json["total"]), (1, &json!(2)));
     app.stop().await;
 }
 
@@ -175,7 +163,7 @@ async fn named_segments_keep_their_last_count_while_the_store_is_unavailable() {
     );
     store.set_unavailable(false);
     let list = app.get(target).await;
-    assert_eq!(rows(&list), [("a", Some(2)), ("never", Some(0))]);
+    assert_eq!(list.rows(), [("a", Some(2)), ("never", Some(0))]);
     assert_eq!(list.json["segments"][0]["stale"], false);
     app.stop().await;
 }
@@ -354,7 +342,7 @@ async fn a_304_says_for_which_instant_the_number_holds() {
     seed(&app, &[("a", 3)]).await;
     let (changed, listed) = (poll(count, &tags[0]).await, poll(list, &tags[1]).await);
     assert_eq!((changed.status, &changed.json["users"]), (200, &json!(3)));
-    assert_eq!(rows(&listed), [("a", Some(3))]);
+    assert_eq!(listed.rows(), [("a", Some(3))]);
     // The number is the same over another window, and the question is another one.
     let hour = poll(
         "/v1/segments/a/count?window=1h",
@@ -474,7 +462,11 @@ async fn a_question_for_trends_that_can_t_be_answered_says_why() {
             "malformed",
             "the body",
         ),
-        (json!(["a"]), "malformed", "the body"),
+        (
+            json!([["a"], null, null, null, null]),
+            "malformed",
+            "must be a JSON object",
+        ),
         (json!({"segments": []}), "invalid_parameter", "1 to 1000"),
         (json!({"segments": names}), "invalid_parameter", "1 to 1000"),
         (
@@ -513,14 +505,9 @@ async fn a_question_for_trends_that_can_t_be_answered_says_why() {
         let detail = refused.json["detail"].as_str().unwrap();
         assert!(detail.contains(part), "{body}: {detail}");
     }
-    let url = format!("http://{}/v1/trends", app.addr);
     let post = async |kind: &str, body: String| {
-        let request = app
-            .client
-            .post(&url)
-            .header("content-type", kind)
-            .body(body);
-        Response::of(request.send().await.unwrap()).await
+        let target = "/v1/trends";
+        app.send_body(Method::POST, target, kind, body).await
     };
     let good = json!({"segments": ["a"]}).to_string();
     assert_eq!(post(JSON, good.clone()).await.status, 200);

@@ -187,7 +187,7 @@ async fn attack(users: &[User]) {
                     .filter(|name| group >> name & 1 == 1)
                     .map(|name| (user.as_str(), NAMES[name])),
             );
-            app.headcount.record(pairs).await.unwrap();
+            app.record(pairs).await;
             for counted in &mut truth.0[seen..] {
                 *counted.entry(*group).or_default() += 1;
             }
@@ -289,7 +289,7 @@ async fn large_groups_are_shown_and_other_windows_are_refused() {
         pairs.extend((number < 20).then_some((user.as_str(), "news")));
         pairs.extend((number % 2 == 0).then_some((user.as_str(), "sports")));
         pairs.extend((number < 2).then_some((user.as_str(), "few")));
-        app.headcount.record(pairs).await.unwrap();
+        app.record(pairs).await;
     }
     let both = get(&app, "/v1/count", &[("expr", "news AND sports")]).await;
     assert_eq!(both["users"], 10);
@@ -373,6 +373,41 @@ async fn past_counts_are_withheld_alike() {
     app.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_own_window_of_a_segment_has_a_trend() {
+    let app = App::start_with(&[("min_users", "3"), ("refresh_windows", "1d")]).await;
+    let put = async |segment: &str, window: &str| {
+        let path = format!("/v1/segments/{segment}");
+        let body = json!({"window": window}).to_string();
+        let response = app.send_body(Method::PUT, &path, "application/json", body);
+        assert_eq!(response.await.status, 200);
+    };
+    put("news", "2h").await;
+    for user in ["u1", "u2", "u3", "u4"] {
+        let pairs = [(user, "news"), (user, "sports")];
+        app.record(pairs).await;
+    }
+    app.headcount.refresh(None).await.unwrap();
+    for query in ["", "?window=2h"] {
+        let target = format!("/v1/segments/news/trend{query}");
+        let trend = app.get(&target).await;
+        assert_eq!(trend.status, 200, "{target}: {trend:?}");
+        assert_eq!(trend.json["window_seconds"], 7_200);
+        assert_eq!(trend.json["points"][0]["users"], 4, "{trend:?}");
+    }
+    let trends = async |segments: Value| {
+        let body = json!({"segments": segments, "window": "2h"}).to_string();
+        let response = app.send_body(Method::POST, "/v1/trends", "application/json", body);
+        response.await
+    };
+    let own = trends(json!(["news"])).await;
+    assert_eq!(own.json["trends"][0]["points"][0]["users"], 4, "{own:?}");
+    // It is the own window of one of them only.
+    let other = trends(json!(["news", "sports"])).await;
+    assert_eq!(other.problem(), (400, "invalid_window"));
+    app.stop().await;
+}
+
 /// What no page may show with a floor of 2,000: the users of `few`, and those of `big` within a day, who are as many users fewer
 /// than in two weeks.
 const SECRETS: [&str; 4] = ["1237", "1,237", "7377", "7,377"];
@@ -384,7 +419,7 @@ async fn no_page_shows_a_small_group() {
     let record = async |users: &[String], segment: &str| {
         for users in users.chunks(1_000) {
             let pairs = users.iter().map(|user| (user.as_str(), segment));
-            app.headcount.record(pairs).await.unwrap();
+            app.record(pairs).await;
         }
     };
     record(&users[..1_237], "big").await;
@@ -466,14 +501,14 @@ async fn events_withhold_small_counts() {
     let record = async |users: std::ops::Range<u32>| {
         let names: Vec<_> = users.map(|user| format!("u{user}")).collect();
         let pairs = names.iter().map(|user| (user.as_str(), "news"));
-        app.headcount.record(pairs).await.unwrap();
+        app.record(pairs).await;
     };
     record(0..1).await;
     let url = format!("http://{}/v1/events", app.addr);
     let mut listener = Listener::open(&url, None).await;
     // One that is withheld before and after is no event.
     record(1..2).await;
-    app.headcount.record([("u1", "other")]).await.unwrap();
+    app.record([("u1", "other")]).await;
     record(2..4).await;
     let shown = listener.event().await.data;
     assert_eq!(

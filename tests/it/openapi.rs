@@ -39,7 +39,7 @@ fn document() -> Value {
 
 /// Members of a problem that the description of `Problem` mentions and its schema does not list. Each belongs to one or
 /// two codes.
-const MEMBERS_OF_CODES: [&str; 4] = ["parameter", "nearest", "limit", "scope"];
+const MEMBERS_OF_CODES: [&str; 5] = ["parameter", "nearest", "limit", "scope", "position"];
 
 /// Fails unless the document defines `answer` for this operation.
 fn assert_documented(document: &Value, method: &str, template: &str, answer: &Response) {
@@ -275,6 +275,30 @@ async fn real_responses_match_the_document() {
             "/v1/segments/sports/trend?from=2&to=1",
             400,
         ),
+        (
+            "GET",
+            "/v1/segments/{segment}/flow",
+            "/v1/segments/sports/flow",
+            200,
+        ),
+        (
+            "GET",
+            "/v1/segments/{segment}/flow",
+            "/v1/segments/sports/flow?step=90s",
+            400,
+        ),
+        ("GET", "/v1/count", "/v1/count?expr=sports+NOT+x", 200),
+        ("GET", "/v1/count", "/v1/count?expr=sports+NOT", 400),
+        ("GET", "/v1/count", "/v1/count", 400),
+        (
+            "GET",
+            "/v1/overlap",
+            "/v1/overlap?segment=sports&segment=x",
+            200,
+        ),
+        ("GET", "/v1/overlap", "/v1/overlap?segment=sports", 400),
+        ("GET", "/v1/overlap/top", "/v1/overlap/top?at_least=0", 200),
+        ("GET", "/v1/overlap/top", "/v1/overlap/top?by=name", 400),
         ("GET", "/v1/segments/{segment}", "/v1/segments/sports", 200),
         ("GET", "/v1/segments/{segment}", "/v1/segments/%20", 400),
         ("PUT", "/v1/segments/{segment}", "/v1/segments/sports", 415),
@@ -329,6 +353,8 @@ async fn real_responses_match_the_document() {
         ("/v1/segments/{segment}/count", "/v1/segments/sports/count"),
         ("/v1/segments", "/v1/segments"),
         ("/v1/segments/{segment}/trend", "/v1/segments/sports/trend"),
+        ("/v1/segments/{segment}/flow", "/v1/segments/sports/flow"),
+        ("/v1/count", "/v1/count?expr=sports"),
     ] {
         for (header, status) in [
             (("accept", "text/csv"), 200),
@@ -346,9 +372,7 @@ async fn real_responses_match_the_document() {
         (JSON, "{", 400),
         ("text/plain", "{}", 415),
     ] {
-        let request = app.client.post(format!("http://{}/v1/trends", app.addr));
-        let request = request.header("content-type", kind).body(body);
-        let answer = Response::of(request.send().await.unwrap()).await;
+        let answer = app.send_body(Method::POST, "/v1/trends", kind, body).await;
         assert_eq!(answer.status, status, "{body} {answer:?}");
         assert_documented(&document, "post", "/v1/trends", &answer);
     }

@@ -16,10 +16,6 @@ use crate::support::redis::Redis;
 use crate::support::service::{Service, poll};
 use crate::support::tokens::{app_with_token, token};
 
-async fn record(app: &App, pairs: &[(&str, &str)]) {
-    app.headcount.record(pairs.iter().copied()).await.unwrap();
-}
-
 async fn get(app: &App, target: &str) -> Value {
     let response = app.send(Method::GET, target).await;
     assert_eq!(response.status, 200, "{target}: {}", response.json);
@@ -29,7 +25,7 @@ async fn get(app: &App, target: &str) -> Value {
 /// `a` has u1, u2, u3, `b` has u2, u3, u4, and `c` u3 and u5; u1 and u2 were there two hours before the others.
 async fn filled() -> App {
     let app = App::start().await;
-    record(&app, &[("u1", "a"), ("u2", "a"), ("u2", "b")]).await;
+    app.record([("u1", "a"), ("u2", "a"), ("u2", "b")]).await;
     app.advance(7200);
     let later = [
         ("u3", "a"),
@@ -38,7 +34,7 @@ async fn filled() -> App {
         ("u3", "c"),
         ("u5", "c"),
     ];
-    record(&app, &later).await;
+    app.record(later).await;
     app
 }
 
@@ -84,7 +80,7 @@ async fn the_best_pairs_of_all_are_listed() {
     );
     // From what was counted before: the answer says of when it is, also over another window.
     app.advance(5);
-    record(&app, &[("u5", "a")]).await;
+    app.record([("u5", "a")]).await;
     let kept = get(&app, "/v1/overlap/top?window=1h&by=lift&limit=1").await;
     assert_eq!(
         kept["pairs"],
@@ -152,16 +148,13 @@ async fn a_bound_token_compares_its_own_segments() {
         ..token("bound", "secret", &[Scope::Read])
     };
     let (app, _folder) = app_with_token(bound).await;
-    record(
-        &app,
-        &[
-            ("u1", "a"),
-            ("u1", "b"),
-            ("u1", "c"),
-            ("u2", "c"),
-            ("u2", "b"),
-        ],
-    )
+    app.record([
+        ("u1", "a"),
+        ("u1", "b"),
+        ("u1", "c"),
+        ("u2", "c"),
+        ("u2", "b"),
+    ])
     .await;
     let get = async |target| {
         let header = [("authorization", "Bearer secret")];

@@ -473,10 +473,13 @@ async fn tables_and_charts_can_be_downloaded() {
     )
     .await;
     let table = app.get("/segments.csv?window=7d&sort=name").await;
-    assert_eq!(table.headers["content-type"], "text/csv; charset=utf-8");
+    assert_eq!(
+        table.headers["content-type"],
+        "text/csv; charset=utf-8; header=present"
+    );
     assert_eq!(
         table.headers["content-disposition"],
-        "attachment; filename=\"segments.csv\""
+        "attachment; filename=\"segments.csv\"; filename*=UTF-8''segments.csv"
     );
     let mut lines = table.text.lines();
     assert_eq!(
@@ -490,7 +493,7 @@ async fn tables_and_charts_can_be_downloaded() {
             .contains("\nsports,2,604800,2026-11-21T12:03:00Z,false")
     );
     assert!(
-        table.text.contains("\n\"'=cmd, \"\"x\"\"\",1,"),
+        table.text.contains("\n\"=cmd, \"\"x\"\"\",1,"),
         "{}",
         table.text
     );

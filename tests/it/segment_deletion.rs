@@ -24,15 +24,10 @@ async fn post(app: &App, users: &[&str], segment: &str) {
 }
 
 async fn listed(app: &App) -> Vec<(String, u64)> {
-    let list = app.get("/v1/segments").await.json;
-    let rows = list["segments"].as_array().unwrap().iter();
-    rows.map(|row| {
-        (
-            row["segment"].as_str().unwrap().to_owned(),
-            row["users"].as_u64().unwrap(),
-        )
-    })
-    .collect()
+    let list = app.get("/v1/segments").await;
+    let rows = list.rows().into_iter();
+    rows.map(|(name, users)| (name.to_owned(), users.unwrap()))
+        .collect()
 }
 
 fn owned(rows: &[(&str, u64)]) -> Vec<(String, u64)> {

@@ -6,14 +6,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use stores::influx::set_up;
 
-use crate::support::app::{App, Response};
+use crate::support::app::{App, NOON_TEXT, Response};
 use crate::support::events::Listener;
 use crate::support::influxd::{Influxd, settings_at};
 use crate::support::service::{Service, poll};
 use crate::support::two_weeks;
 
 const JSON: &str = "application/json";
-const NOON: &str = "2026-11-21T12:00:00Z";
 
 async fn put(app: &App, segment: &str, settings: Value) -> Response {
     let path = format!("/v1/segments/{segment}");
@@ -24,7 +23,7 @@ async fn put(app: &App, segment: &str, settings: Value) -> Response {
 /// One user now, one 90 minutes ago, one two days ago.
 async fn record(app: &App, segment: &str) {
     let at = |hours: f64| {
-        let noon: domain::Timestamp = NOON.parse().unwrap();
+        let noon: domain::Timestamp = NOON_TEXT.parse().unwrap();
         noon - Duration::from_secs_f64(hours * 3_600.0)
     };
     let pairs: Vec<_> = [0.0, 1.5, 48.0]

@@ -11,33 +11,23 @@ async fn get(app: &App, expr: &str, more: &str) -> Response {
     app.send(Method::GET, &target).await
 }
 
-async fn record(app: &App, pairs: &[(&str, &str)]) {
-    app.headcount.record(pairs.iter().copied()).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sets_are_counted_over_any_window() {
     let app = App::start().await;
-    record(
-        &app,
-        &[
-            ("u1", "news"),
-            ("u2", "news"),
-            ("u2", "front page"),
-            ("u3", "cars"),
-        ],
-    )
+    app.record([
+        ("u1", "news"),
+        ("u2", "news"),
+        ("u2", "front page"),
+        ("u3", "cars"),
+    ])
     .await;
     app.advance(7200);
-    record(
-        &app,
-        &[
-            ("u2", "news"),
-            ("u3", "sports"),
-            ("u4", "front page"),
-            ("u4", "sports"),
-        ],
-    )
+    app.record([
+        ("u2", "news"),
+        ("u3", "sports"),
+        ("u4", "front page"),
+        ("u4", "sports"),
+    ])
     .await;
     for (expr, canonical, users, last_hour) in [
         ("news", "news", 2, 1),
@@ -82,7 +72,7 @@ async fn sets_are_counted_over_any_window() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_was_never_seen_is_an_empty_segment() {
     let app = App::start().await;
-    record(&app, &[("u1", "news")]).await;
+    app.record([("u1", "news")]).await;
     let document = get(&app, "news OR newz OR (newz AND \"x y\")", "")
         .await
         .json;
@@ -142,7 +132,7 @@ async fn mistakes_have_a_position() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_users_in_memory_says_what_would_have_them() {
     let (app, _) = App::start_switchable(&[]).await;
-    record(&app, &[("u1", "news")]).await;
+    app.record([("u1", "news")]).await;
     let refused = get(&app, "news AND sports", "").await;
     let problem: Value = refused.json;
     assert_eq!(

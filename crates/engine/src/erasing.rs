@@ -9,7 +9,11 @@ pub(crate) enum Target<'a> {
     /// Every pair of a user.
     User(&'a UserId<'a>),
     /// Every pair of a segment.
-    Segment(&'a Segment),
+    Segment {
+        segment: &'a Segment,
+        /// The windows over which it may have a trend.
+        windows: &'a [Window],
+    },
     /// The pair of a segment and a user.
     Pair(&'a Segment, &'a UserId<'a>),
 }
@@ -19,22 +23,21 @@ impl Target<'_> {
     pub(crate) fn erasure(&self, at: Timestamp) -> Erasure {
         match self {
             Self::User(user) => Erasure::of(user, at),
-            Self::Segment(segment) => Erasure::of_segment(segment, at),
+            Self::Segment { segment, .. } => Erasure::of_segment(segment, at),
             Self::Pair(segment, user) => Erasure::of_pair(segment, user, at),
         }
     }
 
-    /// Erases it from the store, a segment with its trend over `windows`. Returns the number of segments that had the user, or
+    /// Erases it from the store, a segment with its trend. Returns the number of segments that had the user, or
     /// of users that the segment had.
     pub(crate) async fn erase_from(
         &self,
         store: &dyn PairStore,
-        windows: &[Window],
         as_of: Timestamp,
     ) -> Result<u64, StoreError> {
         match self {
             Self::User(user) => store.forget(user, as_of).await,
-            Self::Segment(segment) => store.drop_segment(segment, windows, as_of).await,
+            Self::Segment { segment, windows } => store.drop_segment(segment, windows, as_of).await,
             Self::Pair(segment, user) => {
                 let erased = store.forget_in(segment, user, as_of).await?;
                 Ok(u64::from(erased))

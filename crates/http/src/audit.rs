@@ -32,6 +32,14 @@ const HASH_DIGITS: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct AuditOutcome(pub(super) String);
 
+impl AuditOutcome {
+    /// Adds the outcome to `response`.
+    pub(super) fn on(mut response: Response, outcome: String) -> Response {
+        response.extensions_mut().insert(Self(outcome));
+        response
+    }
+}
+
 /// Writes the audit trail. Cloning is cheap.
 #[derive(Clone)]
 pub(super) struct AuditTrail {

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use serde::de::DeserializeOwned;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, timeout_at};
 use warp::http::StatusCode;
 use warp::http::header::{CONTENT_LENGTH, EXPECT, HeaderMap};
 
+use super::encoding::Encoding;
+use super::media::Format;
 use super::problem::Problem;
 
 /// The budget of all bodies in flight, as a number of bodies of the largest size: 256 MiB at the default of 8 MiB.
@@ -98,6 +101,30 @@ impl Limits {
             self.discard(body, deadline).await;
         }
         result
+    }
+
+    /// Reads a JSON object. Its members have at most `max_body` bytes after decompression, too.
+    pub(super) async fn read_object<T: DeserializeOwned, B: Buf, E>(
+        &self,
+        headers: &HeaderMap,
+        body: impl Stream<Item = Result<B, E>>,
+    ) -> Result<T, Problem> {
+        let (format, encoding) = (Format::of(headers), Encoding::of(headers));
+        let body = self.read(headers, body).await?;
+        if format? != Format::Json {
+            let detail = "content-type must be application/json";
+            return Err(Problem::unsupported(detail));
+        }
+        let bytes = match encoding? {
+            Encoding::Identity => body.bytes.clone(),
+            encoding => Bytes::from(encoding.decode(&body.bytes, self.max_body)?),
+        };
+        let malformed = |problem: String| Problem::bad_request("malformed", problem);
+        // An array of the members in order would be read as well.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return Err(malformed("the body must be a JSON object".to_owned()));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| malformed(format!("the body: {error}")))
     }
 
     async fn gather<B: Buf, E>(

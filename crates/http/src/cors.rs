@@ -12,6 +12,7 @@ use warp::http::header::{
     ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 
+use super::covered::{COMPLETE, COVERED_SINCE};
 use super::entity_tag::AS_OF;
 use super::request_id::REQUEST_ID;
 use crate::settings::Cors;
@@ -51,6 +52,8 @@ pub(super) fn layer(cors: &Cors) -> Option<CorsLayer> {
         ])
         .expose_headers([
             AS_OF,
+            COMPLETE,
+            COVERED_SINCE,
             CONTENT_DISPOSITION,
             ETAG,
             LINK,

@@ -9,8 +9,8 @@ use crate::reply::rfc3339_or_null;
 use domain::{Covered, Timestamp, Window};
 use engine::Headcount;
 
-const COVERED_SINCE: HeaderName = HeaderName::from_static("headcount-covered-since");
-const COMPLETE: HeaderName = HeaderName::from_static("headcount-complete");
+pub(crate) const COVERED_SINCE: HeaderName = HeaderName::from_static("headcount-covered-since");
+pub(crate) const COMPLETE: HeaderName = HeaderName::from_static("headcount-complete");
 
 /// Since when there is every pair, and whether the numbers therefore include all of them. Flattened into an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
@@ -36,20 +36,17 @@ impl CoveredFields {
         window: Window,
         instants: impl Iterator<Item = Timestamp>,
     ) -> Self {
+        // Most counts of a list are of the same instant.
+        let mut last = None;
+        let instants = instants.filter(|as_of| last.replace(*as_of) != Some(*as_of));
         let covered = instants.map(|as_of| app.coverage().of(window, as_of));
         let together = covered.reduce(Covered::and);
         together.unwrap_or_else(|| app.covered(window)).into()
     }
-}
 
-impl CoveredFields {
     /// Those of both together.
     pub(crate) fn and(self, other: Self) -> Self {
-        let since = self.covered_since.zip(other.covered_since);
-        Self {
-            covered_since: since.map(|(one, other)| one.max(other)),
-            complete: self.complete && other.complete,
-        }
+        Covered::from(self).and(other.into()).into()
     }
 
     /// As headers, for representations without place for members.
@@ -58,6 +55,15 @@ impl CoveredFields {
             insert(headers, COVERED_SINCE, since.to_string());
         }
         insert(headers, COMPLETE, self.complete.to_string());
+    }
+}
+
+impl From<CoveredFields> for Covered {
+    fn from(fields: CoveredFields) -> Self {
+        Self {
+            since: fields.covered_since,
+            complete: fields.complete,
+        }
     }
 }
 

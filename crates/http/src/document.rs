@@ -22,7 +22,7 @@ pub(super) trait Document: Serialize + Hash {
     /// The header row of the CSV.
     const COLUMNS: &'static [&'static str];
 
-    /// The rows of the CSV: structs whose fields are the columns.
+    /// The rows of the CSV: tuples of the columns' values.
     fn rows(&self) -> impl Iterator<Item: Serialize>;
 
     /// The name of a CSV file, without its extension.
@@ -66,35 +66,45 @@ pub(super) fn untagged<D: Document>(
 ) -> Result<Response, Problem> {
     let mut response = match representation {
         Representation::Json => json(document),
-        Representation::Csv => csv_response(document)?,
+        Representation::Csv => {
+            let mut response = csv_file(&document.file_name(), D::COLUMNS, document.rows())?;
+            if let Some(covered) = document.covered() {
+                covered.insert_into(response.headers_mut());
+            }
+            response
+        }
     };
     let accept = HeaderValue::from_static("accept");
     response.headers_mut().insert(VARY, accept);
     Ok(response)
 }
 
-fn csv_response<D: Document>(document: &D) -> Result<Response, Problem> {
-    let body = csv(document).map_err(|error| Problem::internal().caused_by(&error))?;
+/// 200 with a CSV file. `name` is without the extension.
+pub(super) fn csv_file(
+    name: &str,
+    columns: impl IntoIterator<Item: AsRef<[u8]>>,
+    rows: impl Iterator<Item: Serialize>,
+) -> Result<Response, Problem> {
+    let body = csv(columns, rows).map_err(|error| Problem::internal().caused_by(&error))?;
     let mut response = warp::http::Response::new(body).into_response();
     let kind = HeaderValue::from_static(Representation::Csv.content_type());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, kind);
-    let file_name = disposition(&document.file_name());
-    insert(headers, CONTENT_DISPOSITION, file_name);
-    if let Some(covered) = document.covered() {
-        covered.insert_into(headers);
-    }
+    insert(headers, CONTENT_DISPOSITION, disposition(name));
     Ok(response)
 }
 
-/// The document as RFC 4180 defines CSV: a header row, lines that end with CR and LF, quotes where a value needs them.
-fn csv<D: Document>(document: &D) -> Result<Vec<u8>, csv::Error> {
+/// CSV as RFC 4180 defines it: a header row, lines that end with CR and LF, quotes where a value needs them.
+fn csv(
+    columns: impl IntoIterator<Item: AsRef<[u8]>>,
+    rows: impl Iterator<Item: Serialize>,
+) -> Result<Vec<u8>, csv::Error> {
     let mut writer = csv::WriterBuilder::new()
         .has_headers(false)
         .terminator(csv::Terminator::CRLF)
         .from_writer(Vec::new());
-    writer.write_record(D::COLUMNS)?;
-    for row in document.rows() {
+    writer.write_record(columns)?;
+    for row in rows {
         writer.serialize(row)?;
     }
     let written = writer.into_inner();
@@ -129,41 +139,21 @@ pub(super) fn insert(headers: &mut HeaderMap, name: HeaderName, value: String) {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
-
-    #[derive(Serialize, Hash)]
-    struct Names(Vec<&'static str>);
-
-    #[derive(Serialize)]
-    struct Row {
-        segment: &'static str,
-        users: Option<u64>,
-    }
-
-    impl Document for Names {
-        const COLUMNS: &'static [&'static str] = &["segment", "users"];
-
-        fn rows(&self) -> impl Iterator<Item: Serialize> {
-            let names = self.0.iter();
-            names.map(|segment| Row {
-                segment,
-                users: None,
-            })
-        }
-
-        fn file_name(&self) -> String {
-            "names".to_owned()
-        }
-    }
 
     #[test]
     fn values_are_quoted_where_they_need_it() {
-        let names = Names(vec!["a", "a,b", "say \"hi\"", "=1+1", "Ünited 🏀", " x"]);
+        let columns = ["segment", "users"];
+        let names = ["a", "a,b", "say \"hi\"", "=1+1", "Ünited 🏀", " x"];
+        let rows = names.iter().map(|name| (name, None::<u64>));
         assert_eq!(
-            String::from_utf8(csv(&names).unwrap()).unwrap(),
+            String::from_utf8(csv(columns, rows).unwrap()).unwrap(),
             "segment,users\r\na,\r\n\"a,b\",\r\n\"say \"\"hi\"\"\",\r\n=1+1,\r\nÜnited 🏀,\r\n x,\r\n"
         );
-        assert_eq!(csv(&Names(Vec::new())).unwrap(), b"segment,users\r\n");
+        let none = iter::empty::<(&str, u64)>();
+        assert_eq!(csv(columns, none).unwrap(), b"segment,users\r\n");
     }
 
     #[test]

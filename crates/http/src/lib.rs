@@ -12,6 +12,7 @@ mod audit;
 pub mod auth;
 mod authorization;
 mod body;
+mod certificate;
 mod client_address;
 mod cookie;
 mod cors;

@@ -23,8 +23,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// The segment of a request: in its path, or in the parameter `segment`.
 pub(super) fn segment(raw: &str, query: &Query) -> Result<Segment, Problem> {
     match from_query(raw, query, "segment")? {
-        Some(name) => Segment::new(name)
-            .map_err(|error| Problem::bad_request("invalid_segment", error.to_string())),
+        Some(name) => Ok(Segment::new(name)?),
         None => segment_in_path(raw),
     }
 }
@@ -32,8 +31,7 @@ pub(super) fn segment(raw: &str, query: &Query) -> Result<Segment, Problem> {
 /// The user of a request: in its path, or in the parameter `user_id`.
 pub(super) fn user(raw: &str, query: &Query) -> Result<UserId<'static>, Problem> {
     match from_query(raw, query, "user_id")? {
-        Some(id) => UserId::new(id.to_owned())
-            .map_err(|error| Problem::bad_request("invalid_user_id", error.to_string())),
+        Some(id) => Ok(UserId::new(id.to_owned())?),
         None => user_in_path(raw),
     }
 }
@@ -73,14 +71,14 @@ pub(super) fn with(address: &str, parameter: &str) -> String {
 fn segment_in_path(raw: &str) -> Result<Segment, Problem> {
     let invalid = |detail: String| Problem::bad_request("invalid_segment", detail);
     let name = decode(raw).map_err(|error| invalid(format!("segment {error}")))?;
-    Segment::new(&name).map_err(|error| invalid(error.to_string()))
+    Ok(Segment::new(&name)?)
 }
 
 /// The user in a part of a path.
 fn user_in_path(raw: &str) -> Result<UserId<'static>, Problem> {
     let invalid = |detail: String| Problem::bad_request("invalid_user_id", detail);
     let id = decode(raw).map_err(|error| invalid(format!("user_id {error}")))?;
-    UserId::new(id.into_owned()).map_err(|error| invalid(error.to_string()))
+    Ok(UserId::new(id.into_owned())?)
 }
 
 /// Percent-encodes everything but unreserved characters, since a name may have slashes and question marks.

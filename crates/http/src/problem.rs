@@ -10,6 +10,7 @@ use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
 
 use domain::store::StoreError;
+use domain::{InvalidSegment, InvalidUserId};
 use engine::counts::CountError;
 use engine::ingest::IngestError;
 
@@ -139,6 +140,11 @@ impl Problem {
         )
     }
 
+    /// 501: neither the store nor live counts can do what is asked for.
+    pub(super) fn not_implemented(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "unsupported", detail)
+    }
+
     /// 429: too much work is in flight.
     pub(super) fn busy(detail: impl Into<String>, retry_after: Duration) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail).retry_after(retry_after)
@@ -239,6 +245,18 @@ impl Reply for Problem {
 pub(super) const RETRY_UNAVAILABLE: Duration = Duration::from_secs(5);
 const RETRY_BUSY: Duration = Duration::from_secs(1);
 
+impl From<InvalidSegment> for Problem {
+    fn from(error: InvalidSegment) -> Self {
+        Self::bad_request("invalid_segment", error.to_string())
+    }
+}
+
+impl From<InvalidUserId> for Problem {
+    fn from(error: InvalidUserId) -> Self {
+        Self::bad_request("invalid_user_id", error.to_string())
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let problem = match &error {
@@ -246,11 +264,9 @@ impl From<StoreError> for Problem {
             StoreError::Throttled { retry_after, .. } => {
                 Self::unavailable("the store is busy", *retry_after)
             }
-            StoreError::Unsupported(_) => Self::new(
-                StatusCode::NOT_IMPLEMENTED,
-                "unsupported",
-                "the configured store can't do that",
-            ),
+            StoreError::Unsupported(_) => {
+                Self::not_implemented("the configured store can't do that")
+            }
             StoreError::Rejected(_) | StoreError::Partly(_) | StoreError::Damaged(_) => {
                 Self::internal()
             }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use humantime_serde::re::humantime;
+use jiff::SignedDuration;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use warp::{Filter, Rejection};
 
 use super::parse::{self, parse_instant};
 use super::problem::Problem;
 use domain::text::nearest;
-use domain::{Expression, Floor, Segment, TimeFrame, Timestamp, Window};
+use domain::{Expression, Floor, InvalidWindow, Segment, TimeFrame, Timestamp, Window};
 use engine::Headcount;
 
 /// The decoded query parameters of a request, in order.
@@ -20,6 +23,8 @@ pub(super) fn query() -> impl Filter<Extract = (Query,), Error = Rejection> + Co
     warp::query::<Vec<(String, String)>>().map(Query)
 }
 
+/// The length of a time range without `from`.
+const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// Below this similarity, two names share little more than a word: not a useful suggestion.
 const ALIKE: f64 = 0.7;
 
@@ -144,16 +149,27 @@ impl Query {
         at.map(Some).ok_or_else(wrong)
     }
 
+    /// The time from `from` to `to`: by default the day until `now`.
+    pub(super) fn time_range(&self, now: Timestamp) -> Result<(Timestamp, Timestamp), Problem> {
+        let to = self.instant("to")?.unwrap_or(now);
+        let day_before = || to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN);
+        let from = self.instant("from")?.unwrap_or_else(day_before);
+        match from > to {
+            true => Err(Problem::invalid_parameter("from", "must not be after to")),
+            false => Ok((from, to)),
+        }
+    }
+
     /// An instant, or a day, which stands for its start in UTC.
     pub(super) fn day_or_instant(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
-        match self.text(name)? {
-            Some(text) if text.parse::<jiff::civil::Date>().is_ok() && text.len() == 10 => {
-                let start = format!("{text}T00:00:00Z");
-                let start = start.parse().ok();
-                let wrong = || Problem::invalid_parameter(name, parse::bad_instant(text));
-                start.map(Some).ok_or_else(wrong)
-            }
-            _ => self.instant(name),
+        let day = self.text(name)?.filter(|text| text.len() == 10);
+        let start = |day: &str| {
+            let day: Date = day.parse().ok()?;
+            TimeZone::UTC.to_timestamp(day.into()).ok()
+        };
+        match day.and_then(start) {
+            Some(start) => Ok(Some(start)),
+            None => self.instant(name),
         }
     }
 
@@ -169,12 +185,8 @@ impl Query {
 
     /// A segment.
     pub(super) fn segment(&self, name: &str) -> Result<Option<Segment>, Problem> {
-        let Some(text) = self.text(name)? else {
-            return Ok(None);
-        };
-        Segment::new(text)
-            .map(Some)
-            .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
+        let text = self.text(name)?;
+        Ok(text.map(Segment::new).transpose()?)
     }
 
     /// A set expression.
@@ -197,13 +209,8 @@ impl Query {
 
     /// Segments: the parameter may be repeated, up to `maximum` times.
     pub(super) fn segments(&self, name: &str, maximum: usize) -> Result<Vec<Segment>, Problem> {
-        let segments = self
-            .all(name)
-            .map(|text| {
-                Segment::new(text)
-                    .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let segments = self.all(name).map(Segment::new);
+        let segments = segments.collect::<Result<Vec<_>, _>>()?;
         match segments.len() <= maximum {
             true => Ok(segments),
             false => Err(Problem::invalid_parameter(
@@ -248,11 +255,10 @@ impl Query {
         let Some(text) = self.text("window")? else {
             return Ok(None);
         };
-        let invalid = |detail: String| Problem::bad_request("invalid_window", detail);
-        let length = duration(text)
-            .ok_or_else(|| invalid("window must be a duration like 7d or 90m".into()))?;
-        let window = frame.window(length);
-        window.map(Some).map_err(|error| invalid(error.to_string()))
+        let window = frame.window(window_length(text)?);
+        let invalid =
+            |error: InvalidWindow| Problem::bad_request("invalid_window", error.to_string());
+        window.map(Some).map_err(invalid)
     }
 }
 
@@ -272,6 +278,14 @@ fn is_known(app: &Headcount, window: Window) -> Result<Window, Problem> {
         "with min_users, counts are over {known} (setting refresh_windows): two windows may differ by fewer users"
     );
     Err(Problem::bad_request("invalid_window", detail))
+}
+
+/// Parses the length of a window.
+pub(super) fn window_length(text: &str) -> Result<Duration, Problem> {
+    duration(text).ok_or_else(|| {
+        let detail = "window must be a duration like 7d or 90m";
+        Problem::bad_request("invalid_window", detail)
+    })
 }
 
 /// Parses a duration such as `1d 6h`. A bare number is in seconds, as in `window_seconds`.

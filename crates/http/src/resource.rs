@@ -211,8 +211,10 @@ impl Resource {
 pub(super) fn part(
     index: usize,
 ) -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Copy {
-    warp::path::full().map(move |path: FullPath| {
-        let part = path.as_str().split('/').nth(index + 1);
-        part.unwrap_or_default().to_owned()
-    })
+    warp::path::full().map(move |path: FullPath| part_of(&path, index).to_owned())
+}
+
+/// The part of `path` with this index, from 0, as the client sent it.
+pub(super) fn part_of(path: &FullPath, index: usize) -> &str {
+    path.as_str().split('/').nth(index + 1).unwrap_or_default()
 }

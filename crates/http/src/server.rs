@@ -60,6 +60,7 @@ pub async fn serve(
     let closing = CancellationToken::new();
     let sessions = Sessions::new(settings.session_key.as_ref());
     let authorizer = Authorizer::new(auth, sessions, Arc::clone(app.metrics()));
+    app.coverage().begin_recording();
     let routes = Routes::of_service(
         &app,
         settings,

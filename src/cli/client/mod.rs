@@ -131,7 +131,8 @@ impl Client {
         what: &str,
         query: &[(&str, &str)],
     ) -> Result<Value, ClientError> {
-        self.json(self.request_of(segment, what, query)).await
+        let request = self.request_of(Method::GET, segment, &[what]);
+        self.json(request.query(query)).await
     }
 
     /// The same as CSV.
@@ -141,22 +142,24 @@ impl Client {
         what: &str,
         query: &[(&str, &str)],
     ) -> Result<String, ClientError> {
-        self.csv(self.request_of(segment, what, query)).await
+        let request = self.request_of(Method::GET, segment, &[what]);
+        self.csv(request.query(query)).await
     }
 
-    fn request_of(&self, segment: &Segment, what: &str, query: &[(&str, &str)]) -> RequestBuilder {
-        let name = segment.as_str();
-        let mut query = query.to_vec();
+    /// A request about `segment` itself, or about what is at `path` below it, such as one of its users.
+    fn request_of(&self, method: Method, segment: &Segment, path: &[&str]) -> RequestBuilder {
+        let mut query = Vec::new();
         // By RFC 3986 clients and proxies remove these from a path, even if percent-encoded.
-        let place = match name {
+        let mut place = |name, value| match value {
             "." | ".." => {
-                query.push(("segment", name));
+                query.push((name, value));
                 "-"
             }
-            _ => name,
+            _ => value,
         };
-        let path = ["v1", "segments", place, what];
-        self.request(Method::GET, &path).query(&query)
+        let mut whole = vec!["v1", "segments", place("segment", segment.as_str())];
+        whole.extend(path.iter().map(|part| place("user_id", part)));
+        self.request(method, &whole).query(&query)
     }
 
     /// POSTs a question, and returns the JSON of the response.
@@ -187,25 +190,12 @@ impl Client {
         path: &[&str],
         body: Option<&Value>,
     ) -> Result<Value, ClientError> {
-        let mut query = Vec::new();
-        let mut place = |name: &'static str, value| match value {
-            "." | ".." => {
-                query.push((name, value));
-                "-"
-            }
-            _ => value,
-        };
-        let mut whole = vec!["v1", "segments", place("segment", segment.as_str())];
-        if let [collection, user] = path {
-            whole.extend([collection, place("user_id", user)]);
-        }
-        let mut request = self.request(method, &whole).query(&query);
-        if let Some(body) = body {
-            request = request
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.to_string());
-        }
-        self.json(request).await
+        let request = self.request_of(method, segment, path);
+        self.json(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
     }
 
     /// POSTs an empty body to start work that may take long, and returns the JSON of the response.

@@ -1,5 +1,6 @@
 //! Delivery of one batch, with retries and exponential backoff up to a time limit.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -18,6 +19,9 @@ pub(super) struct PairsResponse {
     pub(super) rejected: u64,
     #[serde(default)]
     pub(super) errors: Vec<ItemError>,
+    /// The number of rejected pairs by code, also of those that are not in `errors`. Version 0.1.0 does not return it.
+    #[serde(default)]
+    pub(super) codes: BTreeMap<String, u64>,
     /// Warnings about accepted pairs that were probably not meant as the service understands them.
     #[serde(default)]
     pub(super) warnings: Vec<String>,

@@ -41,6 +41,9 @@ impl DryRun {
             },
         );
         let rejected = report.rejected() as u64;
+        let codes = report.rejected.iter();
+        let codes = codes.map(|(code, pairs)| ((*code).to_owned(), *pairs as u64));
+        let codes = codes.collect();
         let error = |error: parse::ItemError| ItemError {
             index: error.index,
             code: error.code.to_owned(),
@@ -49,6 +52,7 @@ impl DryRun {
         PairsResponse {
             accepted,
             rejected,
+            codes,
             errors: report.errors.into_iter().map(error).collect(),
             warnings: report.warnings,
             durable: None,

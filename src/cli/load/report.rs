@@ -17,7 +17,7 @@ const MAX_INPUTS: usize = 10;
 
 /// The error code of lines that could not be sent.
 pub(super) const UNREADABLE: &str = "unreadable";
-/// The error code of rejected pairs that the service counted but did not list.
+/// The error code of rejected pairs that a service of version 0.1.0 counted but did not list.
 const UNNAMED: &str = "not_listed";
 
 /// The totals so far.
@@ -82,14 +82,22 @@ impl Report {
             let line = batch.lines.get(error.index).copied().unwrap_or_default();
             self.reject(&error.code, batch, line, &error.message);
         }
-        let unnamed = response
+        let mut unlisted = response
             .rejected
             .saturating_sub(response.errors.len() as u64);
-        if unnamed > 0 {
-            self.rejected_by_code
-                .entry(UNNAMED.to_owned())
-                .or_default()
-                .count += unnamed;
+        for (code, pairs) in &response.codes {
+            let listed = response.errors.iter().filter(|error| error.code == *code);
+            let more = pairs.saturating_sub(listed.count() as u64);
+            unlisted = unlisted.saturating_sub(more);
+            self.count(code, more);
+        }
+        self.count(UNNAMED, unlisted);
+    }
+
+    fn count(&mut self, code: &str, more: u64) {
+        if more > 0 {
+            let rejects = self.rejected_by_code.entry(sanitized(code)).or_default();
+            rejects.count += more;
         }
     }
 

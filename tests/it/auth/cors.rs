@@ -1,6 +1,7 @@
 //! CORS: web pages of other origins.
 
 use super::*;
+use reqwest::header::HeaderName;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cors_allows_only_the_configured_origins() {
@@ -65,6 +66,25 @@ async fn cors_allows_only_the_configured_origins() {
             "caches must key on the origin"
         );
     }
+    // A script reads a header only if it is exposed.
+    let headers = [
+        GOOD,
+        ("authorization", &authorization),
+        ("accept", "text/csv"),
+    ];
+    let response = app.send_with(Method::GET, path, &headers).await;
+    let exposed = &response.headers["access-control-expose-headers"];
+    let exposed: Vec<_> = exposed.to_str().unwrap().split(',').collect();
+    let names = response.headers.keys().map(HeaderName::as_str);
+    let ours: Vec<_> = names
+        .filter(|name| name.starts_with("headcount-"))
+        .collect();
+    assert!(ours.contains(&"headcount-complete"), "{response:?}");
+    assert!(
+        ours.iter().all(|name| exposed.contains(name)),
+        "{ours:?} of {exposed:?}"
+    );
+    assert!(exposed.contains(&"headcount-covered-since"));
     let evil = ("origin", "https://evil.example");
     let response = app
         .send_with(Method::OPTIONS, path, &[evil, PREFLIGHT])

@@ -38,6 +38,20 @@ async fn assert_bound(app: &App, bearer: &str) {
         ("GET", "/v1/segments?segment=mine&segment=mine/3", 200),
         ("GET", "/v1/segments?segment=mine&segment=yours", 403),
         ("GET", "/v1/segments?segment=nobodys", 403),
+        ("GET", "/v1/segments/mine/flow", 200),
+        ("GET", "/v1/segments/yours/flow", 403),
+        ("GET", "/v1/segments/mine", 200),
+        ("GET", "/v1/segments/yours", 403),
+        ("PUT", "/v1/segments/yours", 403),
+        ("DELETE", "/v1/segments/yours", 403),
+        ("DELETE", "/v1/segments/mine/users/u9", 200),
+        ("DELETE", "/v1/segments/yours/users/u1", 403),
+        ("GET", "/v1/count?expr=mine+NOT+mine%2F3", 200),
+        ("GET", "/v1/count?expr=mine+NOT+yours", 403),
+        ("GET", "/v1/count?expr=*", 403),
+        ("GET", "/v1/overlap?segment=mine&segment=mine%2F3", 200),
+        ("GET", "/v1/overlap?segment=mine&segment=yours", 403),
+        ("GET", "/v1/overlap/top", 200),
         ("DELETE", "/v1/users/u1", 403),
         ("POST", "/v1/admin/refresh", 403),
         ("POST", "/v1/admin/refresh?segment=yours", 403),
@@ -54,14 +68,19 @@ async fn assert_bound(app: &App, bearer: &str) {
         }
     }
     let list = send("GET", "/v1/segments").await;
-    assert_eq!(list.json["segments"].as_array().unwrap().len(), 1);
-    assert_eq!(list.json["segments"][0]["segment"], "mine");
+    assert_eq!(list.rows(), [("mine", Some(1))]);
     assert_eq!(list.json["total"], 1, "others are not counted either");
+    let top = send("GET", "/v1/overlap/top?at_least=0").await;
+    assert!(!top.text.contains("yours"), "{top:?}");
+    assert_eq!(top.json["everybody"], Value::Null);
     let trends = async |segments: Value| {
-        let url = format!("http://{}/v1/trends", app.addr);
-        let body = json!({"segments": segments});
-        let request = app.client.post(url).header("authorization", bearer);
-        Response::of(request.json(&body).send().await.unwrap()).await
+        let headers = [
+            ("authorization", bearer),
+            ("content-type", "application/json"),
+        ];
+        let body = json!({"segments": segments}).to_string();
+        app.send_body_with(Method::POST, "/v1/trends", &headers, body)
+            .await
     };
     assert_eq!(trends(json!(["mine", "mine/3"])).await.status, 200);
     let refused = trends(json!(["mine", "yours"])).await;

@@ -14,11 +14,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::app::{App, NOON};
+use crate::support::app::{App, NOON, NOON_TEXT};
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
-const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
 
 /// Waits until the service has closed or reset the connection.
 async fn wait_until_closed(stream: &mut TcpStream) {

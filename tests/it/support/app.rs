@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The initial time of the clock: 2026-11-21T12:00:00Z.
 pub const NOON: i64 = 1_795_262_400;
+pub const NOON_TEXT: &str = "2026-11-21T12:00:00Z";
 
 use super::switchable::SwitchableStore;
 
@@ -129,10 +130,7 @@ impl App {
 
     /// A request without a body.
     pub async fn send(&self, method: Method, target: &str) -> Response {
-        let request = self
-            .client
-            .request(method, format!("http://{}{target}", self.addr));
-        Response::of(request.send().await.unwrap()).await
+        self.send_with(method, target, &[]).await
     }
 
     /// A request with headers.
@@ -158,9 +156,23 @@ impl App {
         kind: &str,
         body: impl Into<reqwest::Body>,
     ) -> Response {
+        let headers = [("content-type", kind)];
+        self.send_body_with(method, target, &headers, body).await
+    }
+
+    /// A request with headers and a body.
+    pub async fn send_body_with(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&'static str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Response {
         let url = format!("http://{}{target}", self.addr);
-        let request = self.client.request(method, url);
-        let request = request.header("content-type", kind).body(body);
+        let mut request = self.client.request(method, url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         Response::of(request.send().await.unwrap()).await
     }
 
@@ -180,14 +192,13 @@ impl App {
         headers: &[(&'static str, &str)],
         body: impl Into<reqwest::Body>,
     ) -> Response {
-        let mut request = self
-            .client
-            .post(format!("http://{}/v1/pairs", self.addr))
-            .body(body);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        Response::of(request.send().await.unwrap()).await
+        self.send_body_with(Method::POST, "/v1/pairs", headers, body)
+            .await
+    }
+
+    /// Records pairs of a user and a segment, seen now.
+    pub async fn record<'a>(&self, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        self.headcount.record(pairs).await.unwrap();
     }
 
     /// The users of a segment, given by its percent-encoded name.
@@ -281,6 +292,15 @@ impl Response {
     /// The status and the code of a problem.
     pub fn problem(&self) -> (u16, &str) {
         (self.status, self.json["code"].as_str().unwrap_or(""))
+    }
+
+    /// The name and the users of each segment in a list.
+    pub fn rows(&self) -> Vec<(&str, Option<u64>)> {
+        let rows = self.json["segments"].as_array();
+        let rows = rows.unwrap_or_else(|| panic!("{self:?}"));
+        rows.iter()
+            .map(|row| (row["segment"].as_str().unwrap(), row["users"].as_u64()))
+            .collect()
     }
 
     /// The index and the code of each item's error.

@@ -43,7 +43,6 @@ impl Counts {
             return Ok(answer(read(counted), window, Source::Store));
         };
         let counted = live.count_set(expression, window, floor, fresh).await?;
-        let counted = counted.ok_or_else(not_current)?;
         Ok(answer(read(counted), window, Source::Live))
     }
 
@@ -66,7 +65,6 @@ impl Counts {
             return Ok(answer(read(counted), window, Source::Store));
         };
         let counted = live.overlap(segments, window, fresh).await?;
-        let counted = counted.ok_or_else(not_current)?;
         Ok(answer(read(counted), window, Source::Live))
     }
 
@@ -90,7 +88,6 @@ impl Counts {
             return Ok(answer(read(counted.await?), window, Source::Store));
         };
         let counted = live.top_overlaps(question, window, fresh).await?;
-        let counted = counted.ok_or_else(not_current)?;
         Ok(answer(read(counted), window, Source::Live))
     }
 
@@ -107,10 +104,4 @@ fn answer<T>((value, as_of): (T, Timestamp), window: Window, source: Source) -> 
         source,
         stale: false,
     }
-}
-
-fn not_current() -> StoreError {
-    StoreError::Unavailable(
-        "live counts are not current, or did not read all of these segments yet".to_owned(),
-    )
 }

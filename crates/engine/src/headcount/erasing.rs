@@ -10,8 +10,8 @@ use crate::erasing::Target;
 use crate::ingest::erasures::{Erasures, FOLLOW_EVERY};
 use crate::ingest::spool::Spool;
 use crate::live::Live;
+use domain::Timestamp;
 use domain::store::{PairStore, StoreError};
-use domain::{Timestamp, Window};
 
 /// How long a client waits for the search of the spool's files. The search continues after that.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,8 +58,6 @@ pub(super) struct Work<'a> {
     pub(super) live: Option<&'a Live>,
     pub(super) spool: Option<&'a Spool>,
     pub(super) erasures: &'a Erasures,
-    /// The windows over which a segment may have a trend.
-    pub(super) windows: &'a [Window],
     pub(super) now: Timestamp,
     /// Ends the search of the spool's files.
     pub(super) stop: &'a CancellationToken,
@@ -69,7 +67,7 @@ impl Work<'_> {
     pub(super) async fn erase(&self, target: &Target<'_>) -> Result<Receipt, StoreError> {
         let what = match target {
             Target::User(_) => "the user",
-            Target::Segment(_) => "the segment",
+            Target::Segment { .. } => "the segment",
             Target::Pair(..) => "the user in this segment",
         };
         // The note comes first, so that no spool sends these pairs afterwards.
@@ -84,8 +82,7 @@ impl Work<'_> {
         }
         // For the replicas, pairs that the spool has just sent were received when it sent them.
         let sent_until = self.live.map(|live| live.now().max(erasure.at()));
-        let erased = target.erase_from(self.store, self.windows, erasure.at());
-        let erased = erased.await?;
+        let erased = target.erase_from(self.store, erasure.at()).await?;
         if let (Some(live), Some(at)) = (self.live, sent_until) {
             live.erase(target, at).await?;
         }
@@ -116,15 +113,16 @@ impl Work<'_> {
             name: "replica_files",
             state: PlaceState::Remains,
             until: at.checked_add(live::REMAINS).ok(),
-            note: "a hash of the user id under the installation's key, in the log and the newest snapshot of live counts, until the \
-                   next snapshot"
-                .to_owned(),
+            note: format!(
+                "the pairs of {what}, with hashes under the installation's key in place of user ids, in the log and the newest snapshot \
+                 of live counts, until the next snapshot"
+            ),
         }));
         places.extend(self.live.map(|_| Place {
             name: "change_feed",
             state: PlaceState::Remains,
             until: None,
-            note: "the same hash, in entries of the change feed and in those that wait for it on the disks of services, until every \
+            note: "the same, in entries of the change feed and in those that wait for it on the disks of services, until every \
                    replica has applied them: usually for ten seconds"
                 .to_owned(),
         }));

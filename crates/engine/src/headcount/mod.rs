@@ -7,6 +7,7 @@ mod spool;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt, future, stream};
 use tokio::task::JoinError;
 
 use self::erasing::Work;
@@ -33,6 +34,9 @@ use domain::{
 };
 use supervisor::Supervisor;
 use telemetry::Metrics;
+
+/// Names that are looked up in the cache's list concurrently.
+const CONCURRENT_LOOKUPS: usize = 16;
 
 /// A running headcount: the whole service except HTTP.
 ///
@@ -184,6 +188,19 @@ impl Headcount {
         counted.is_some_and(|counted| counted.count.users > 0) || self.knows(segment).await
     }
 
+    /// Those of `segments` that were not seen, in the same order.
+    pub async fn unseen<'a>(
+        &self,
+        segments: impl IntoIterator<Item = &'a Segment>,
+    ) -> Vec<&'a Segment> {
+        let segments = segments.into_iter();
+        let looking: Vec<_> = segments
+            .map(async |segment| (!self.has_seen(segment).await).then_some(segment))
+            .collect();
+        let found = stream::iter(looking).buffered(CONCURRENT_LOOKUPS);
+        found.filter_map(future::ready).collect().await
+    }
+
     /// The read path.
     pub fn counts(&self) -> &Counts {
         &self.counts
@@ -254,7 +271,7 @@ impl Headcount {
     /// be partly done and must be repeated.
     pub async fn forget(&self, user: UserId<'_>) -> Result<Receipt, StoreError> {
         let user = self.ingest.identity().of(user);
-        self.erase(&Target::User(&user), &[]).await
+        self.erase(&Target::User(&user)).await
     }
 
     /// The same, from one segment. The user stays in the others.
@@ -264,7 +281,7 @@ impl Headcount {
         user: UserId<'_>,
     ) -> Result<Receipt, StoreError> {
         let user = self.ingest.identity().of(user);
-        let receipt = self.erase(&Target::Pair(segment, &user), &[]).await?;
+        let receipt = self.erase(&Target::Pair(segment, &user)).await?;
         self.refresher.count_again(segment).await;
         Ok(receipt)
     }
@@ -272,8 +289,8 @@ impl Headcount {
     /// Erases every pair of a segment, its trend and its settings. Pairs that are received afterwards count. After an error the
     /// segment may be partly erased, and the call must be repeated.
     pub async fn delete_segment(&self, segment: &Segment) -> Result<Receipt, SettingsError> {
-        let windows = self.refresher.windows_of(segment);
-        let receipt = self.erase(&Target::Segment(segment), &windows).await?;
+        let windows = &self.refresher.windows_of(segment);
+        let receipt = self.erase(&Target::Segment { segment, windows }).await?;
         // While its own window is known, so that no count over it stays in the cache.
         self.refresher.count_again(segment).await;
         self.catalog
@@ -283,13 +300,12 @@ impl Headcount {
         Ok(receipt)
     }
 
-    async fn erase(&self, target: &Target<'_>, windows: &[Window]) -> Result<Receipt, StoreError> {
+    async fn erase(&self, target: &Target<'_>) -> Result<Receipt, StoreError> {
         let work = Work {
             store: &*self.store,
             live: self.live.as_deref(),
             spool: self.spool.as_deref(),
             erasures: &self.erasures,
-            windows,
             now: self.clock.now(),
             stop: self.supervisor.stop(),
         };

@@ -198,7 +198,7 @@ impl Erasures {
                 continue;
             }
             let at = self.clock.now();
-            target.erase_from(&*self.store, &[], at).await?;
+            target.erase_from(&*self.store, at).await?;
             if let Some(live) = &self.live
                 && let Err(error) = live.erase(&target, at).await
             {

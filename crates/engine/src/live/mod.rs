@@ -219,7 +219,7 @@ impl Live {
         let key = self.key().await?;
         let subject = match *target {
             Target::User(user) => Subject::User(Fingerprint::of(user, key)),
-            Target::Segment(segment) => Subject::Segment(segment.clone()),
+            Target::Segment { segment, .. } => Subject::Segment((*segment).clone()),
             Target::Pair(segment, user) => {
                 Subject::Pair(segment.clone(), Fingerprint::of(user, key))
             }

@@ -59,72 +59,69 @@ impl Live {
         }
     }
 
-    /// The number of users in the set that `expression` means, unless `floor` withholds it; `None` if that is not known now. A
-    /// `fresh` count includes everything that was answered before this call.
+    /// The number of users in the set that `expression` means, unless `floor` withholds it. A `fresh` count includes everything
+    /// that was answered before this call.
     pub(crate) async fn count_set(
         &self,
         expression: &Expression,
         window: Window,
         floor: Floor,
         fresh: bool,
-    ) -> Result<Option<SetCount>, StoreError> {
-        match self.answering(fresh).await {
-            Some(Answering::Replica(replica)) => replica.count_set(expression, window, floor).await,
-            Some(Answering::Process(process, at)) => {
-                Ok(process.count_set(&at, expression, window, floor).await)
+    ) -> Result<SetCount, StoreError> {
+        let counted = match self.answering(fresh).await? {
+            Answering::Replica(replica) => replica.count_set(expression, window, floor).await?,
+            Answering::Process(process, at) => {
+                process.count_set(&at, expression, window, floor).await
             }
-            None => Ok(None),
-        }
+        };
+        counted.ok_or_else(not_current)
     }
 
-    /// The users in common of each pair of `segments`; `None` if that is not known now.
+    /// The users in common of each pair of `segments`.
     pub(crate) async fn overlap(
         &self,
         segments: &[Segment],
         window: Window,
         fresh: bool,
-    ) -> Result<Option<Overlap>, StoreError> {
-        match self.answering(fresh).await {
-            Some(Answering::Replica(replica)) => replica.overlap(segments, window, fresh).await,
-            Some(Answering::Process(process, at)) => {
-                Ok(process.overlap(&at, segments, window, fresh).await)
-            }
-            None => Ok(None),
-        }
+    ) -> Result<Overlap, StoreError> {
+        let counted = match self.answering(fresh).await? {
+            Answering::Replica(replica) => replica.overlap(segments, window, fresh).await?,
+            Answering::Process(process, at) => process.overlap(&at, segments, window, fresh).await,
+        };
+        counted.ok_or_else(not_current)
     }
 
-    /// The pairs of all segments that are asked for; `None` if that is not known now.
+    /// The pairs of all segments that are asked for.
     pub(crate) async fn top_overlaps(
         &self,
         question: TopQuestion,
         window: Window,
         fresh: bool,
-    ) -> Result<Option<TopOverlaps>, StoreError> {
-        match self.answering(fresh).await {
-            Some(Answering::Replica(replica)) => {
-                replica.top_overlaps(question, window, fresh).await
+    ) -> Result<TopOverlaps, StoreError> {
+        let counted = match self.answering(fresh).await? {
+            Answering::Replica(replica) => replica.top_overlaps(question, window, fresh).await?,
+            Answering::Process(process, at) => {
+                process.top_overlaps(&at, question, window, fresh).await
             }
-            Some(Answering::Process(process, at)) => {
-                Ok(process.top_overlaps(&at, question, window, fresh).await)
-            }
-            None => Ok(None),
-        }
+        };
+        counted.ok_or_else(not_current)
     }
 
-    /// Who answers questions about users. `None` if nobody can now, or not soon enough with everything that was answered before
-    /// this call.
-    async fn answering(&self, fresh: bool) -> Option<Answering<'_>> {
+    /// Who answers questions about users: an error if nobody can now, or not soon enough with everything that was answered
+    /// before this call.
+    async fn answering(&self, fresh: bool) -> Result<Answering<'_>, StoreError> {
         if fresh {
-            self.wait_until_fresh().await?;
+            self.wait_until_fresh().await.ok_or_else(not_current)?;
         }
-        match &self.side {
-            Side::Host(host) => Some(Answering::Replica(host.replica()?)),
+        let answering = match &self.side {
+            Side::Host(host) => host.replica().map(|replica| Answering::Replica(replica)),
+            // The process itself knows which segments it has not read from the store yet.
             Side::Reader { view, process } => {
-                // The process itself knows which segments it has not read from the store yet.
-                let at = self.at_if(view, |_| true)?;
-                Some(Answering::Process(&**process, at))
+                let at = self.at_if(view, |_| true);
+                at.map(|at| Answering::Process(&**process, at))
             }
-        }
+        };
+        answering.ok_or_else(not_current)
     }
 
     /// How many users entered and left a segment in each of `steps`; `None` if that is not known now.
@@ -223,4 +220,10 @@ impl Live {
         let address = tick.address;
         (!address.is_empty()).then_some(At { address, token })
     }
+}
+
+fn not_current() -> StoreError {
+    StoreError::Unavailable(
+        "live counts are not current, or did not read all of these segments yet".to_owned(),
+    )
 }

@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::audit::AuditOutcome;
 use crate::auth::Scope;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::{Problem, RETRY_UNAVAILABLE};
-use crate::query::{Query, query};
 use crate::reply::json;
 use crate::resource::{Audited, Kind, Names, Operation, Resource};
 use engine::Headcount;
@@ -68,32 +67,15 @@ pub(super) struct Removed {
 }
 
 pub(super) fn refresh_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::post()
-        .and(query())
-        .then(move |query: Query| {
-            let app = Arc::clone(&app);
-            async move {
-                refresh(&app, &query)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::post(), app, refresh)
 }
 
 pub(super) fn archive_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::post()
-        .then(move || {
-            let app = Arc::clone(&app);
-            async move { archive(&app).await.unwrap_or_else(Reply::into_response) }
-        })
-        .boxed()
+    super::on(warp::post(), app, archive)
 }
 
-async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
-    let only = query.segment("segment")?;
+async fn refresh(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let only = request.query.segment("segment")?;
     let refreshed = match app.refresh(only.as_ref()).await? {
         Outcome::Skipped(Skip::NoCache) => {
             let detail = "nothing was recounted: the cache is unavailable";
@@ -129,21 +111,13 @@ async fn refresh(app: &Headcount, query: &Query) -> Result<Response, Problem> {
     if let Some(differences) = refreshed.differences {
         done.push_str(&format!(" differences={differences}"));
     }
-    Ok(with(json(&refreshed), done))
+    Ok(AuditOutcome::on(json(&refreshed), done))
 }
 
-async fn archive(app: &Headcount) -> Result<Response, Problem> {
+async fn archive(app: Arc<Headcount>, _: Request) -> Result<Response, Problem> {
     let removed = app.archive().await?;
-    Ok(with(
-        json(&Removed { removed }),
-        format!("removed={removed}"),
-    ))
-}
-
-/// The response, with its outcome for the audit trail.
-fn with(mut response: Response, done: String) -> Response {
-    response.extensions_mut().insert(AuditOutcome(done));
-    response
+    let done = format!("removed={removed}");
+    Ok(AuditOutcome::on(json(&Removed { removed }), done))
 }
 
 fn describe_refresh() -> Described {

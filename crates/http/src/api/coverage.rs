@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::audit::AuditOutcome;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
 use crate::openapi::{Described, codes, parameters, schema};
 use crate::problem::Problem;
-use crate::query::{Query, query};
 use crate::reply::{json, rfc3339, rfc3339_or_null};
 use crate::resource::{Audited, Kind, Names, Operation, Resource};
 use domain::Timestamp;
@@ -107,23 +106,19 @@ impl From<&Loss> for LossEntry {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get().map(move || json(&document(&app))).boxed()
+    super::on(warp::get(), app, get)
+}
+
+async fn get(app: Arc<Headcount>, _: Request) -> Result<Response, Problem> {
+    Ok(json(&document(&app)))
 }
 
 pub(super) fn statement_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::put()
-        .and(query())
-        .then(move |query: Query| {
-            let app = Arc::clone(&app);
-            async move { put(&app, &query).await.unwrap_or_else(Reply::into_response) }
-        })
-        .boxed()
+    super::on(warp::put(), app, put)
 }
 
-async fn put(app: &Headcount, query: &Query) -> Result<Response, Problem> {
-    let Some(since) = query.day_or_instant("since")? else {
+async fn put(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let Some(since) = request.query.day_or_instant("since")? else {
         return Err(Problem::invalid_parameter("since", "is missing"));
     };
     match app.coverage().state(since).await {
@@ -133,10 +128,8 @@ async fn put(app: &Headcount, query: &Query) -> Result<Response, Problem> {
         }
         Err(StateError::Store(error)) => return Err(error.into()),
     }
-    let mut response = json(&document(app));
-    let done = AuditOutcome(format!("since={since}"));
-    response.extensions_mut().insert(done);
-    Ok(response)
+    let response = json(&document(&app));
+    Ok(AuditOutcome::on(response, format!("since={since}")))
 }
 
 fn document(app: &Headcount) -> CoverageResponse {

@@ -83,17 +83,17 @@ struct Client {
 }
 
 fn client() -> impl warp::Filter<Extract = (Client,), Error = Infallible> + Copy {
-    let parts = warp::ext::optional().and(warp::ext::optional());
-    parts.and(warp::ext::optional()).map(
-        |context: Option<RequestContext>, reach: Option<Reach>, subscriber: Option<Subscriber>| {
-            Client {
+    let parts = warp::ext::optional().and(super::extension());
+    parts
+        .and(warp::ext::optional())
+        .map(
+            |context: Option<RequestContext>, reach, subscriber| Client {
                 // The stream outlasts its handler.
                 activity: context.map(|context| context.connection.activity),
-                reach: reach.unwrap_or_default(),
+                reach,
                 subscriber,
-            }
-        },
-    )
+            },
+        )
 }
 
 /// Counts the streams of each token, so that one token can't take all places.
@@ -263,11 +263,11 @@ fn describe() -> Described {
          \"as_of\": \"2026-11-21T08:00:00Z\", \"covered_since\": \"2026-11-01T00:00:00Z\", \"complete\": true}`, over the \
          segment's own window, or else the configured one. `users` is null if it is withheld, because it would tell a group of \
          fewer than `min_users` users apart. Over the configured window, with the embedded store or a replica in the process, it \
-         also has `entered` and `left`: the users who entered and left since the segment's last change. `event: reset` means that changes were missed: \
+         also has `entered` and `left`: the users who entered and left since the segment's previous change. `event: reset` means that changes were missed: \
          read `/v1/segments` again. A line `:` keeps the connection open. Open the stream first, then read \
          `/v1/segments`: the stream has every change after that.",
     )
-    .takes(parameters::only_segments(MAX_SEGMENTS))
+    .takes(parameters::segments("Only changes of this segment. The parameter may be repeated.", MAX_SEGMENTS))
     .takes(parameters::last_event_id())
     .answers_with(200, "A stream of events.", &["text/event-stream"])
     .fails(&[codes::INVALID_SEGMENT, codes::INVALID_PARAMETER, codes::TOKEN_STREAM_LIMIT, codes::STREAM_LIMIT])

@@ -3,22 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
-use warp::http::StatusCode;
 use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
 use crate::document::{Document, tagged};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::Query;
 use crate::reply::rfc3339;
-use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::Timestamp;
 use domain::store::StoreError;
@@ -37,8 +34,6 @@ pub(super) static FLOW: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// The time without `from`.
-const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// The length of a step without `step`.
 const DEFAULT_STEP: u64 = 3_600;
 
@@ -73,27 +68,13 @@ struct Step {
     left: Option<u64>,
 }
 
-/// A row of the CSV.
-#[derive(Serialize)]
-struct Row<'a> {
-    segment: &'a str,
-    step_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    at: Timestamp,
-    entered: Option<u64>,
-    left: Option<u64>,
-}
-
 impl Document for FlowResponse<'_> {
     const COLUMNS: &'static [&'static str] = &["segment", "step_seconds", "at", "entered", "left"];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        self.steps.iter().map(|step| Row {
-            segment: self.segment,
-            step_seconds: self.step_seconds,
-            at: step.at,
-            entered: step.entered,
-            left: step.left,
+        self.steps.iter().map(|step| {
+            let at = step.at.to_string();
+            (self.segment, self.step_seconds, at, step.entered, step.left)
         })
     }
 
@@ -107,25 +88,13 @@ impl Document for FlowResponse<'_> {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    super::of_segment(app, get)
+    super::on(warp::get(), app, get)
 }
 
-async fn get(
-    app: Arc<Headcount>,
-    name: String,
-    query: Query,
-    representation: Representation,
-) -> Result<Response, Problem> {
-    let segment = crate::path::segment(&name, &query)?;
-    let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
-    let given = query.instant("from")?;
-    let from = match given {
-        Some(from) => from,
-        None => to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN),
-    };
-    if from > to {
-        return Err(Problem::invalid_parameter("from", "must not be after to"));
-    }
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let query = &request.query;
+    let segment = request.segment()?;
+    let (from, to) = query.time_range(app.clock().now())?;
     let resolution = u64::from(app.frame().resolution().seconds());
     let default = Duration::from_secs(DEFAULT_STEP.next_multiple_of(resolution));
     let step = query.step("step")?.unwrap_or(default);
@@ -134,7 +103,7 @@ async fn get(
         return Err(Problem::invalid_parameter("step", detail));
     };
     // The default is shorter if it has too many.
-    if given.is_some() && steps.omits(from) {
+    if query.text("from")?.is_some() && steps.omits(from) {
         let detail = format!(
             "there are more than {} steps: use a longer step or a shorter time",
             FlowSteps::MAX
@@ -149,9 +118,9 @@ async fn get(
         step_seconds: steps.length().as_secs(),
         steps: flow.iter().map(shown).collect(),
         known: app.knows(&segment).await,
-        covered: CoveredFields::of_all(&app, window, std::iter::once(to)),
+        covered: CoveredFields::of(&app, window, to),
     };
-    tagged(&response, representation)
+    tagged(&response, request.representation)
 }
 
 fn shown(step: &FlowStep) -> Step {
@@ -164,12 +133,11 @@ fn shown(step: &FlowStep) -> Step {
 
 fn problem(error: StoreError) -> Problem {
     match error {
-        StoreError::Unsupported(_) => Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported",
+        StoreError::Unsupported(_) => Problem::not_implemented(
             "this store does not count who enters and leaves a segment; the embedded store does, and so does any other store with \
              live counts (the setting `live`)",
-        ),
+        )
+        .caused_by(&error),
         error => error.into(),
     }
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use warp::filters::BoxedFilter;
+use warp::filters::path::FullPath;
 use warp::reply::{Reply, Response};
 use warp::{Filter, Rejection};
 
@@ -32,11 +33,13 @@ use crate::auth::{Auth, Scope};
 use crate::authorization::Authorizer;
 use crate::openapi::Documented;
 use crate::page;
+use crate::path;
 use crate::problem::Problem;
 use crate::query::{Query, query};
 use crate::representation::Representation;
-use crate::resource::{Resource, UNKNOWN, part};
+use crate::resource::{Resource, UNKNOWN, part_of};
 use crate::settings::HttpSettings;
+use domain::{Reach, Segment, UserId};
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
@@ -100,7 +103,6 @@ impl Routes {
         closing: CancellationToken,
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
-        app.coverage().begin_recording();
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(app, settings)),
             (&count::COUNT, count::handler(app)),
@@ -179,29 +181,62 @@ fn probes(
     ]
 }
 
-/// A handler for GET of a resource of the segment in the path. `get` receives the segment as the client sent it.
-fn of_segment<F>(
+/// A request without a body.
+struct Request {
+    path: FullPath,
+    query: Query,
+    /// The segments that the caller may use.
+    reach: Reach,
+    /// The representation that the client prefers.
+    representation: Representation,
+}
+
+impl Request {
+    /// The segment in the path.
+    fn segment(&self) -> Result<Segment, Problem> {
+        path::segment(part_of(&self.path, 2), &self.query)
+    }
+
+    /// The user in the part of the path with this index, from 0.
+    fn user(&self, index: usize) -> Result<UserId<'static>, Problem> {
+        path::user(part_of(&self.path, index), &self.query)
+    }
+}
+
+/// A handler for requests of one `method` without a body.
+fn on<F>(
+    method: impl Filter<Extract = (), Error = Rejection> + Clone + Send + Sync + 'static,
     app: &Arc<Headcount>,
-    get: impl Fn(Arc<Headcount>, String, Query, Representation) -> F + Clone + Send + Sync + 'static,
+    respond: impl Fn(Arc<Headcount>, Request) -> F + Clone + Send + Sync + 'static,
 ) -> BoxedFilter<(Response,)>
 where
     F: Future<Output = Result<Response, Problem>> + Send + 'static,
 {
     let app = Arc::clone(app);
-    warp::get()
-        .and(part(2))
+    method
+        .and(warp::path::full())
         .and(query())
-        .and(representation())
-        .then(move |name, query, representation| {
-            let response = get(Arc::clone(&app), name, query, representation);
+        .and(extension())
+        .and(extension())
+        .then(move |path, query, reach, representation| {
+            let request = Request {
+                path,
+                query,
+                reach,
+                representation,
+            };
+            let response = respond(Arc::clone(&app), request);
             async { response.await.unwrap_or_else(Reply::into_response) }
         })
         .boxed()
 }
 
-/// The representation that the client prefers.
-fn representation() -> impl Filter<Extract = (Representation,), Error = Infallible> + Copy {
-    warp::ext::optional().map(|preferred: Option<Representation>| preferred.unwrap_or_default())
+/// An extension of the request, or its default if the request has none.
+fn extension<T>() -> impl Filter<Extract = (T,), Error = Infallible> + Copy
+where
+    T: Default + Clone + Send + Sync + 'static,
+{
+    warp::ext::optional().map(Option::<T>::unwrap_or_default)
 }
 
 /// A handler that refuses nothing: handlers respond with problems themselves.

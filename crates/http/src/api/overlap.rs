@@ -5,24 +5,22 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::StatusCode;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::certificate::Certificate;
 use crate::covered::CoveredFields;
-use crate::openapi::{Described, codes, parameters, schema};
+use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
-use crate::reply::{age_seconds, json, rfc3339};
+use crate::reply::json;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::overlap::{MAX_SEGMENTS, OverlapMatrix, OverlapOrder, PairOverlap, TopQuestion};
 use domain::store::StoreError;
-use domain::{Floor, Reach, Segment, Timestamp};
+use domain::{Floor, Segment};
 use engine::Headcount;
-use engine::counts::Answer;
 
 /// The maximum number of segments of a matrix: a person does not read a larger one.
 const MAX_NAMED: usize = 100;
@@ -66,6 +64,8 @@ struct OverlapResponse<'a> {
     certificate: Certificate,
     /// The segments of which no pair was received within the configured window: perhaps they are misspelled.
     unknown: Vec<&'a str>,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// The pairs of segments that have most in common.
@@ -78,6 +78,8 @@ struct TopResponse<'a> {
     everybody: Option<u64>,
     #[serde(flatten)]
     certificate: Certificate,
+    #[serde(flatten)]
+    covered: CoveredFields,
 }
 
 /// Two segments.
@@ -98,56 +100,12 @@ struct Pair<'a> {
     lift: Option<f64>,
 }
 
-/// What was counted, and how current it is.
-#[derive(Serialize, ToSchema)]
-struct Certificate {
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    as_of: Timestamp,
-    /// How long ago `as_of` was, to the millisecond.
-    #[schema(minimum = 0)]
-    age_seconds: f64,
-    /// Where the numbers came from.
-    #[schema(schema_with = schema::source)]
-    source: &'static str,
-    /// Whether every source failed, so that these are the last known numbers.
-    stale: bool,
-    #[serde(flatten)]
-    covered: CoveredFields,
-}
-
-impl Certificate {
-    fn of<T>(app: &Headcount, answer: &Answer<T>) -> Self {
-        let now = app.clock().now();
-        Self {
-            window_seconds: answer.window.seconds(),
-            as_of: answer.as_of,
-            age_seconds: age_seconds(answer.as_of, now),
-            source: answer.source.as_str(),
-            stale: answer.stale,
-            covered: CoveredFields::of(app, answer.window, answer.as_of),
-        }
-    }
-}
-
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |query: Query, reach: Option<Reach>| {
-            let app = Arc::clone(&app);
-            async move {
-                get(&app, &query, &reach.unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get)
 }
 
-async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let Request { query, reach, .. } = &request;
     let segments = query.segments("segment", MAX_NAMED)?;
     let distinct: HashSet<&Segment> = segments.iter().collect();
     if segments.len() < 2 || distinct.len() < segments.len() {
@@ -159,19 +117,15 @@ async fn get(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, 
     let fresh = query.flag("fresh")?;
     let counted = app.counts().overlap(&segments, window, fresh).await;
     let counted = counted.map_err(problem)?;
-    let mut unknown = Vec::new();
-    for segment in &segments {
-        if !app.has_seen(segment).await {
-            unknown.push(segment.as_str());
-        }
-    }
+    let unknown = app.unseen(&segments).await;
     let matrix = &counted.value;
     Ok(json(&OverlapResponse {
         segments: segments.iter().map(Segment::as_str).collect(),
         both: shown(matrix, floor),
         everybody: Some(matrix.everybody()).filter(|_| reach.is_every() && !floor.is_on()),
-        certificate: Certificate::of(app, &counted),
-        unknown,
+        certificate: Certificate::of(&counted, app.clock().now()),
+        unknown: unknown.into_iter().map(Segment::as_str).collect(),
+        covered: CoveredFields::of(&app, window, counted.as_of),
     }))
 }
 
@@ -200,22 +154,11 @@ fn shown(matrix: &OverlapMatrix, floor: Floor) -> Vec<Vec<Option<u64>>> {
 }
 
 pub(super) fn top_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |query: Query, reach: Option<Reach>| {
-            let app = Arc::clone(&app);
-            async move {
-                get_top(&app, &query, &reach.unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get_top)
 }
 
-async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Response, Problem> {
+async fn get_top(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let Request { query, reach, .. } = &request;
     let order = match query.text("by")? {
         None => OverlapOrder::default(),
         Some(text) => text
@@ -235,7 +178,7 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
         reach: reach.clone(),
     };
     let counted = app.counts().top_overlaps(question, window, fresh).await;
-    let counted = counted.map_err(problem)?;
+    let counted = counted.map_err(top_problem)?;
     let (pairs, everybody) = &counted.value;
     // All segments together are beyond a bound token. A floor would have to be compared with each of them.
     let shown_everybody = Some(*everybody).filter(|_| reach.is_every() && !floor.is_on());
@@ -252,26 +195,33 @@ async fn get_top(app: &Headcount, query: &Query, reach: &Reach) -> Result<Respon
     Ok(json(&TopResponse {
         pairs: pairs.collect(),
         everybody: shown_everybody,
-        certificate: Certificate::of(app, &counted),
+        certificate: Certificate::of(&counted, app.clock().now()),
+        covered: CoveredFields::of(&app, window, counted.as_of),
     }))
 }
 
 /// The problem of a question about sets of users.
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
-        StoreError::Unsupported(_) => Problem::new(
-            StatusCode::NOT_IMPLEMENTED,
-            "unsupported",
+        StoreError::Unsupported(_) => Problem::not_implemented(
             "this store can't compare the users of segments; the embedded store can, and so can any other store with live \
              counts (the setting `live`)",
-        ),
-        // All pairs were asked for.
+        )
+        .caused_by(&error),
+        error => error.into(),
+    }
+}
+
+/// The problem of the question about all pairs.
+fn top_problem(error: StoreError) -> Problem {
+    match error {
         StoreError::Rejected(_) => Problem::bad_request(
             "too_many_segments",
             format!("all pairs are compared of at most {MAX_SEGMENTS} segments: name those of interest in /v1/overlap"),
         )
-        .member("limit", MAX_SEGMENTS),
-        error => error.into(),
+        .member("limit", MAX_SEGMENTS)
+        .caused_by(&error),
+        error => problem(error),
     }
 }
 
@@ -283,8 +233,11 @@ fn describe() -> Described {
         "The users in both segments of each pair: `both[i][j]` for the segments `i` and `j`. It may be of a few seconds ago, \
          unless it is `fresh`. It needs the embedded store or live counts.",
     )
-    .takes(parameters::compared_segments(MAX_NAMED))
-    .takes(parameters::window())
+    .takes(parameters::required(parameters::segments(
+        "A segment that is compared with the others; the parameter is given at least twice.",
+        MAX_NAMED,
+    )))
+    .takes(parameters::window_of_sets())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
     .answers::<OverlapResponse<'static>>(
@@ -309,9 +262,9 @@ fn describe_top() -> Described {
          seconds ago, unless it is `fresh`. It needs the embedded store or live counts.",
     )
     .takes(parameters::by())
-    .takes(parameters::pairs_limit(MAX_PAIRS, DEFAULT_PAIRS))
+    .takes(parameters::limit("The maximum number of pairs. The default is 20.", MAX_PAIRS))
     .takes(parameters::at_least())
-    .takes(parameters::window())
+    .takes(parameters::window_of_sets())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
     .answers::<TopResponse<'static>>(
@@ -333,4 +286,28 @@ fn describe_top() -> Described {
         codes::UNAVAILABLE,
         codes::NO_SETS,
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::Cause;
+    use warp::reply::Reply;
+
+    #[test]
+    fn only_the_question_about_all_pairs_has_too_many_segments() {
+        let rejected = || StoreError::Rejected("why".to_owned());
+        assert_eq!(
+            top_problem(rejected()).summary(),
+            (400, "too_many_segments")
+        );
+        assert_eq!(problem(rejected()).summary(), (500, "internal"));
+        let unsupported = || StoreError::Unsupported("why");
+        assert_eq!(top_problem(unsupported()).summary(), (501, "unsupported"));
+        for problem in [top_problem(rejected()), problem(unsupported())] {
+            let response = problem.into_response();
+            let cause = response.extensions().get::<Cause>();
+            assert!(cause.is_some_and(|cause| cause.0.contains("why")));
+        }
+    }
 }

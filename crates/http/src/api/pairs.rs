@@ -2,6 +2,7 @@
 
 mod openapi;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread;
@@ -89,6 +90,10 @@ pub(super) struct PairsResponse<'a> {
     durable: Option<&'static str>,
     /// Why items were rejected: the first hundred errors.
     errors: &'a [ItemError],
+    /// The number of rejected items by code, also of those that `errors` does not list.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    codes: BTreeMap<&'static str, usize>,
     /// Warnings about accepted items that are probably wrong, such as a time in another field than `at`.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[schema(required = false)]
@@ -113,12 +118,9 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
 }
 
 fn caller() -> impl Filter<Extract = (Caller,), Error = Infallible> + Copy {
-    warp::ext::optional().and(warp::ext::optional()).map(
-        |limiter: Option<Arc<Limiter>>, reach: Option<Reach>| Caller {
-            limiter,
-            reach: reach.unwrap_or_default(),
-        },
-    )
+    warp::ext::optional()
+        .and(super::extension())
+        .map(|limiter, reach| Caller { limiter, reach })
 }
 
 impl Pairs {
@@ -260,9 +262,14 @@ impl Taken {
             rejected,
             durable,
             errors: &self.report.errors,
+            codes: self.codes(),
             warnings: &self.report.warnings,
         };
         json_with(status, &answer)
+    }
+
+    fn codes(&self) -> BTreeMap<&'static str, usize> {
+        self.report.rejected.iter().copied().collect()
     }
 
     fn refusal(self, rejected: usize) -> Problem {
@@ -275,9 +282,11 @@ impl Taken {
             )
         };
         let errors = serde_json::to_value(&self.report.errors).unwrap_or_default();
+        let codes = serde_json::to_value(self.codes()).unwrap_or_default();
         Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             .member("accepted", 0)
             .member("rejected", rejected)
             .member("errors", errors)
+            .member("codes", codes)
     }
 }

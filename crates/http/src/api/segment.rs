@@ -1,31 +1,26 @@
 //! `/v1/segments/{segment}`: the settings of one segment, and its removal.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Buf;
-use futures::Stream;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{ContentBuilder, Required};
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::{HeaderMap, StatusCode};
+use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
+use super::Request;
 use super::users::ErasedFrom;
 use crate::access::Access;
 use crate::audit::AuditOutcome;
 use crate::auth::Scope;
 use crate::body::Limits;
-use crate::encoding::Encoding;
-use crate::media::Format;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, duration, query};
+use crate::query::{Query, query, window_length};
 use crate::reply::{json, rfc3339};
-use crate::representation::Representation;
 use crate::resource::{Audited, Kind, Names, Operation, Resource, part};
 use crate::settings::HttpSettings;
 use domain::text::duration_text;
@@ -116,95 +111,45 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
             async move {
                 let put = async {
                     let segment = crate::path::segment(&name, &query)?;
-                    let body = read(&limits, &headers, body).await?;
+                    let body = limits.read_object(&headers, body).await?;
                     put(&app, &segment, body).await
                 };
                 put.await.unwrap_or_else(Reply::into_response)
             }
         });
-    let removed = Arc::clone(app);
-    let delete =
-        warp::delete()
-            .and(part(2))
-            .and(query())
-            .then(move |name: String, query: Query| {
-                let app = Arc::clone(&removed);
-                async move {
-                    delete(&app, &name, &query)
-                        .await
-                        .unwrap_or_else(Reply::into_response)
-                }
-            });
+    let delete = super::on(warp::delete(), app, delete);
     let changes = put.or(delete).unify();
-    super::of_segment(app, get).or(changes).unify().boxed()
+    let get = super::on(warp::get(), app, get);
+    get.or(changes).unify().boxed()
 }
 
-/// The settings are JSON only.
-async fn get(
-    app: Arc<Headcount>,
-    name: String,
-    query: Query,
-    _: Representation,
-) -> Result<Response, Problem> {
-    let segment = crate::path::segment(&name, &query)?;
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let segment = request.segment()?;
     let settings = app.segments().settings(&segment);
     Ok(document(&app, &segment, &settings))
 }
 
-async fn read<B: Buf, E>(
-    limits: &Limits,
-    headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, E>>,
-) -> Result<Body, Problem> {
-    let is_plain = Format::of(headers).is_ok_and(|format| format == Format::Json)
-        && Encoding::of(headers).is_ok_and(|encoding| encoding == Encoding::Identity);
-    let body = limits.read(headers, body).await?;
-    if !is_plain {
-        let detail = "send the settings as application/json, without a content-encoding";
-        return Err(Problem::unsupported(detail));
-    }
-    if !body.bytes.trim_ascii_start().starts_with(b"{") {
-        let detail = "the body must be an object with settings";
-        return Err(Problem::bad_request("malformed", detail));
-    }
-    serde_json::from_slice(&body.bytes).map_err(|error| {
-        let detail = format!("the body must be an object with settings: {error}");
-        Problem::bad_request("malformed", detail)
-    })
-}
-
 async fn put(app: &Headcount, segment: &Segment, body: Body) -> Result<Response, Problem> {
-    let window = body.window.as_deref().map(window).transpose()?;
+    let window = body.window.as_deref().map(window_length).transpose()?;
     let settings = SegmentSettings::new(app.frame(), window, body.description, body.group)?;
     app.segments().put(segment, settings.clone()).await?;
-    let mut response = document(app, segment, &settings);
-    let done = format!(
-        "window_seconds={}",
-        app.segments().window_of(segment).seconds()
-    );
-    response.extensions_mut().insert(AuditOutcome(done));
-    Ok(response)
+    let response = document(app, segment, &settings);
+    let window = app.segments().window_of(segment).seconds();
+    let done = format!("window_seconds={window}");
+    Ok(AuditOutcome::on(response, done))
 }
 
-async fn delete(app: &Headcount, name: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = crate::path::segment(name, query)?;
+async fn delete(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let segment = request.segment()?;
     let receipt = app.delete_segment(&segment).await?;
-    let mut response = json(&DeletedSegment {
+    let response = json(&DeletedSegment {
         segment: segment.as_str(),
         users: receipt.erased,
         deleted_at: receipt.at,
         places: receipt.places.into_iter().map(ErasedFrom::from).collect(),
     });
-    let done = AuditOutcome(format!("users={}", receipt.erased));
-    response.extensions_mut().insert(done);
-    Ok(response)
-}
-
-fn window(text: &str) -> Result<Duration, Problem> {
-    duration(text).ok_or_else(|| {
-        let detail = "window must be a duration like 7d or 90m";
-        Problem::bad_request("invalid_window", detail)
-    })
+    let done = format!("users={}", receipt.erased);
+    Ok(AuditOutcome::on(response, done))
 }
 
 fn document(app: &Headcount, segment: &Segment, settings: &SegmentSettings) -> Response {
@@ -319,5 +264,7 @@ fn describe_put() -> Described {
             codes::INVALID_WINDOW,
             codes::UNAVAILABLE,
         ])
+        .fails(codes::OBJECT)
         .fails(codes::SETTINGS)
+        .fails(codes::BODY)
 }

@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
+use super::Request;
 use super::users::Erased;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
-use crate::resource::{Audited, Kind, Names, Operation, Resource, part};
+use crate::resource::{Audited, Kind, Names, Operation, Resource};
 use engine::Headcount;
 
 pub(super) static SEGMENT_USER: Resource = Resource {
@@ -26,25 +25,11 @@ pub(super) static SEGMENT_USER: Resource = Resource {
 };
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::delete()
-        .and(part(2))
-        .and(part(4))
-        .and(query())
-        .then(move |name: String, id: String, query: Query| {
-            let app = Arc::clone(&app);
-            async move {
-                delete(&app, &name, &id, &query)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::delete(), app, delete)
 }
 
-async fn delete(app: &Headcount, name: &str, id: &str, query: &Query) -> Result<Response, Problem> {
-    let segment = crate::path::segment(name, query)?;
-    let user = crate::path::user(id, query)?;
+async fn delete(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let (segment, user) = (request.segment()?, request.user(4)?);
     let receipt = app.forget_in(&segment, user).await?;
     Ok(Erased::of(receipt))
 }

@@ -2,18 +2,18 @@
 
 mod selection;
 
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::LINK;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
-use self::selection::{MAX_SEGMENTS, Row, Selection};
-
+use self::selection::{MAX_SEGMENTS, Selection, users};
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
@@ -21,12 +21,12 @@ use crate::cursor::{Cursor, Sort};
 use crate::document::{self, Document, tagged};
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
 use crate::reply::rfc3339_or_null;
 use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::{Reach, Segment, Timestamp, Window};
+use domain::Timestamp;
 use engine::Headcount;
+use engine::counts::Listed;
 use engine::segments::SegmentCatalog;
 
 pub(super) static SEGMENTS: Resource = Resource {
@@ -93,19 +93,6 @@ struct Entry<'a> {
     withheld: bool,
 }
 
-/// A row of the CSV.
-#[derive(Serialize)]
-struct CsvRow<'a> {
-    segment: &'a str,
-    users: Option<u64>,
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339_or_null")]
-    as_of: Option<Timestamp>,
-    stale: bool,
-    known: bool,
-    withheld: bool,
-}
-
 /// Without the instant of the count, as in the tag of a single one.
 impl Hash for Entry<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -137,14 +124,16 @@ impl Document for SegmentsResponse<'_> {
     ];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        self.segments.iter().map(|entry| CsvRow {
-            segment: entry.segment,
-            users: entry.users,
-            window_seconds: entry.window_seconds,
-            as_of: entry.as_of,
-            stale: entry.stale,
-            known: entry.known,
-            withheld: entry.withheld,
+        self.segments.iter().map(|entry| {
+            (
+                entry.segment,
+                entry.users,
+                entry.window_seconds,
+                entry.as_of.map(|as_of| as_of.to_string()),
+                entry.stale,
+                entry.known,
+                entry.withheld,
+            )
         })
     }
 
@@ -162,28 +151,12 @@ impl Document for SegmentsResponse<'_> {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(query())
-        .and(warp::ext::optional())
-        .and(super::representation())
-        .then(move |query: Query, reach: Option<Reach>, representation| {
-            let app = Arc::clone(&app);
-            async move {
-                get(&app, &query, &reach.unwrap_or_default(), representation)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get)
 }
 
-async fn get(
-    app: &Headcount,
-    query: &Query,
-    reach: &Reach,
-    representation: Representation,
-) -> Result<Response, Problem> {
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let Request { query, reach, .. } = &request;
+    let representation = request.representation;
     let selection = Selection::of(query)?;
     let sort = match query.text("sort")? {
         None | Some("name") => Sort::Name,
@@ -208,17 +181,34 @@ async fn get(
             Problem::invalid_parameter("cursor", detail)
         })?),
     };
-    let window = query.window_of_counts(app)?;
-    let mut rows = selection.rows(app, window, reach).await?;
+    let window = query.window_of_counts(&app)?;
+    let list = selection.list(&app, window, reach).await?;
+    let mut rows = selection.rows(&list, reach);
     let window = window.unwrap_or_else(|| app.frame().full_window());
     if sort == Sort::Users {
         // The rows are sorted by name already, and the sort is stable.
-        rows.sort_by_key(|row| std::cmp::Reverse(row.users()));
+        rows.sort_by_key(|row| std::cmp::Reverse(users(row)));
     }
-    let counts = rows.iter().filter_map(|row| row.listed.count);
-    let covered = CoveredFields::of_all(app, window, counts.map(|count| count.as_of));
-    let mut page = page(&rows, window, sort, after.as_ref(), limit, covered);
-    page.describe(app.segments());
+    let counts = rows.iter().filter_map(|row| row.count);
+    let covered = CoveredFields::of_all(&app, window, counts.map(|count| count.as_of));
+    let (shown, next) = page(&rows, sort, after.as_ref(), limit);
+    // A list of all segments has only known ones.
+    let named = shown
+        .iter()
+        .filter(|row| selection.is_by_name() && !row.withheld);
+    let without_users = named.filter(|row| users(row) == 0);
+    let unseen = app.unseen(without_users.map(|row| &row.segment)).await;
+    let unseen: HashSet<_> = unseen.into_iter().collect();
+    let entries = shown
+        .iter()
+        .map(|row| entry(row, !unseen.contains(&row.segment), app.segments()));
+    let page = SegmentsResponse {
+        segments: entries.collect(),
+        window_seconds: window.seconds(),
+        total: rows.len(),
+        next,
+        covered,
+    };
     let mut response = tagged(&page, representation)?;
     // JSON has it in the document.
     if let (Representation::Csv, Some(next)) = (representation, &page.next) {
@@ -228,59 +218,35 @@ async fn get(
     Ok(response)
 }
 
-fn page<'a>(
-    rows: &'a [Row],
-    window: Window,
+/// The rows of a page, and the cursor of the next one.
+fn page<'a, 'b>(
+    rows: &'a [&'b Listed],
     sort: Sort,
     after: Option<&Cursor>,
     limit: usize,
-    covered: CoveredFields,
-) -> SegmentsResponse<'a> {
+) -> (&'a [&'b Listed], Option<String>) {
     let start = after.map_or(0, |cursor| {
-        rows.partition_point(|row| !cursor.is_before(row.segment(), row.users()))
+        rows.partition_point(|row| !cursor.is_before(&row.segment, users(row)))
     });
     let end = rows.len().min(start + limit);
-    let next = match rows[start..end].last() {
-        Some(row) if end < rows.len() => {
-            Some(Cursor::at(sort, row.segment(), row.users()).to_string())
-        }
-        _ => None,
-    };
-    SegmentsResponse {
-        segments: rows[start..end].iter().map(entry).collect(),
-        window_seconds: window.seconds(),
-        total: rows.len(),
-        next,
-        covered,
-    }
+    let page = &rows[start..end];
+    let last = page.last().filter(|_| end < rows.len());
+    let next = last.map(|row| Cursor::at(sort, &row.segment, users(row)).to_string());
+    (page, next)
 }
 
-fn entry(row: &Row) -> Entry<'_> {
-    let Row { listed, known } = row;
+fn entry<'a>(listed: &'a Listed, known: bool, catalog: &SegmentCatalog) -> Entry<'a> {
+    let settings = catalog.settings(&listed.segment);
     Entry {
         segment: listed.segment.as_str(),
         window_seconds: listed.window.seconds(),
-        description: None,
-        group: None,
+        description: settings.description().map(str::to_owned),
+        group: settings.group().map(str::to_owned),
         users: listed.count.map(|count| count.users),
         as_of: listed.count.map(|count| count.as_of),
         stale: listed.stale,
-        known: *known,
+        known,
         withheld: listed.withheld,
-    }
-}
-
-impl SegmentsResponse<'_> {
-    /// Adds what was set for the segments.
-    fn describe(&mut self, catalog: &SegmentCatalog) {
-        for entry in &mut self.segments {
-            let Ok(segment) = Segment::new(entry.segment) else {
-                continue;
-            };
-            let settings = catalog.settings(&segment);
-            entry.description = settings.description().map(str::to_owned);
-            entry.group = settings.group().map(str::to_owned);
-        }
     }
 }
 
@@ -294,12 +260,18 @@ fn describe() -> Described {
          also those without users. CSV has all segments in one response, unless there is a `limit`; then the header `link` has the \
          next page.",
     )
-    .takes(parameters::these_segments(MAX_SEGMENTS))
+    .takes(parameters::segments(
+        "Exactly this segment, also if it has no users. The parameter may be repeated; `prefix` and `q` apply as well.",
+        MAX_SEGMENTS,
+    ))
     .takes(parameters::prefix())
     .takes(parameters::part_of_name())
     .takes(parameters::window())
     .takes(parameters::sort())
-    .takes(parameters::limit(MAX_LIMIT, DEFAULT_LIMIT))
+    .takes(parameters::limit(
+        "The maximum number of segments. JSON: at most 1,000; the default is 100, or with `segment` 1,000. CSV: the default is all.",
+        MAX_CSV_LIMIT,
+    ))
     .takes(parameters::cursor())
     .answers_tagged::<SegmentsResponse<'static>>(
         "A page of segments.",
@@ -318,53 +290,49 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use domain::{Count, Covered, TimeFrame};
-    use engine::counts::Listed;
+    use domain::{Count, Segment, TimeFrame};
 
-    fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Row> {
+    fn list(sort: Sort, counts: &[(&str, u64)]) -> Vec<Listed> {
         let as_of = Timestamp::UNIX_EPOCH;
         let minute = Duration::from_secs(60);
         let frame = TimeFrame::new(minute, minute, minute).unwrap();
-        let row = |(name, users): &(&str, u64)| Row {
-            listed: Listed {
-                segment: Segment::new(name).unwrap(),
-                window: frame.full_window(),
-                count: (*users > 0).then_some(Count {
-                    users: *users,
-                    as_of,
-                }),
-                withheld: false,
-                stale: *users == 0,
-            },
-            known: true,
+        let row = |(name, users): &(&str, u64)| Listed {
+            segment: Segment::new(name).unwrap(),
+            window: frame.full_window(),
+            count: (*users > 0).then_some(Count {
+                users: *users,
+                as_of,
+            }),
+            withheld: false,
+            stale: *users == 0,
         };
         let mut list: Vec<_> = counts.iter().map(row).collect();
-        list.sort_by(|left, right| left.segment().cmp(right.segment()));
+        list.sort_by(|left, right| left.segment.cmp(&right.segment));
         if sort == Sort::Users {
-            list.sort_by_key(|row| std::cmp::Reverse(row.users()));
+            list.sort_by_key(|row| std::cmp::Reverse(users(row)));
         }
         list
     }
 
-    fn page_of<'a>(
-        list: &'a [Row],
+    /// The names of a page, and the cursor of the next one.
+    fn page_of(
+        list: &[Listed],
         sort: Sort,
         after: Option<&Cursor>,
         limit: usize,
-    ) -> SegmentsResponse<'a> {
-        let minute = Duration::from_secs(60);
-        let frame = TimeFrame::new(minute, minute, minute).unwrap();
-        let covered = Covered::default().into();
-        page(list, frame.full_window(), sort, after, limit, covered)
+    ) -> (Vec<String>, Option<String>) {
+        let rows: Vec<_> = list.iter().collect();
+        let (page, next) = page(&rows, sort, after, limit);
+        let names = page.iter().map(|row| row.segment.as_str().to_owned());
+        (names.collect(), next)
     }
 
-    fn walk(sort: Sort, list: &[Row], limit: usize) -> Vec<String> {
+    fn walk(sort: Sort, list: &[Listed], limit: usize) -> Vec<String> {
         let (mut names, mut cursor) = (Vec::new(), None);
         loop {
-            let page = page_of(list, sort, cursor.as_ref(), limit);
-            assert_eq!(page.total, list.len());
-            names.extend(page.segments.iter().map(|entry| entry.segment.to_owned()));
-            match page.next {
+            let (page, next) = page_of(list, sort, cursor.as_ref(), limit);
+            names.extend(page);
+            match next {
                 Some(next) => cursor = Some(Cursor::parse(&next, sort).unwrap()),
                 None => return names,
             }
@@ -397,13 +365,12 @@ mod tests {
     #[test]
     fn a_change_between_pages_moves_only_what_changed() {
         let before = list(Sort::Users, &[("a", 9), ("b", 8), ("c", 7), ("d", 6)]);
-        let first = page_of(&before, Sort::Users, None, 2);
-        let cursor = Cursor::parse(&first.next.unwrap(), Sort::Users).unwrap();
+        let (_, next) = page_of(&before, Sort::Users, None, 2);
+        let cursor = Cursor::parse(&next.unwrap(), Sort::Users).unwrap();
         // The segment at the cursor has grown, and one before it is no longer listed.
         let after = list(Sort::Users, &[("b", 10), ("c", 7), ("d", 6)]);
-        let second = page_of(&after, Sort::Users, Some(&cursor), 2);
-        let names: Vec<_> = second.segments.iter().map(|entry| entry.segment).collect();
+        let (names, next) = page_of(&after, Sort::Users, Some(&cursor), 2);
         assert_eq!(names, ["c", "d"]);
-        assert_eq!(second.next, None);
+        assert_eq!(next, None);
     }
 }

@@ -1,27 +1,23 @@
 //! `GET /v1/count`: the count of a set of users.
 
-use std::hash::{Hash, Hasher};
 use std::iter;
 use std::sync::Arc;
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
-use super::overlap;
+use super::{Request, overlap};
 use crate::access::Access;
 use crate::auth::Scope;
+use crate::certificate::Certificate;
 use crate::covered::CoveredFields;
 use crate::document::{Document, tagged};
-use crate::openapi::{Described, codes, parameters, schema};
+use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
-use crate::reply::{age_seconds, rfc3339};
-use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::Timestamp;
+use domain::{Segment, Timestamp};
 use engine::Headcount;
 
 pub(super) static SET_COUNT: Resource = Resource {
@@ -36,7 +32,7 @@ pub(super) static SET_COUNT: Resource = Resource {
 };
 
 /// The count of a set of users, with its age and its source.
-#[derive(Serialize, ToSchema)]
+#[derive(Serialize, Hash, ToSchema)]
 #[schema(as = SetCount)]
 struct SetCountResponse<'a> {
     /// The expression in its canonical form.
@@ -45,56 +41,13 @@ struct SetCountResponse<'a> {
     /// users apart.
     #[schema(required)]
     users: Option<u64>,
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    as_of: Timestamp,
-    /// How long ago `as_of` was, to the millisecond.
-    #[schema(minimum = 0)]
-    age_seconds: f64,
-    /// Where the number came from.
-    #[schema(schema_with = schema::source)]
-    source: &'static str,
-    /// Whether every source failed, so that this is the last known count.
-    stale: bool,
+    #[serde(flatten)]
+    certificate: Certificate,
     /// The names in the expression of which no pair was received within the configured window: perhaps they are misspelled.
     /// They are counted as segments without users.
     unknown: Vec<&'a str>,
     #[serde(flatten)]
     covered: CoveredFields,
-}
-
-/// A row of the CSV.
-#[derive(Serialize)]
-struct Row<'a> {
-    expr: &'a str,
-    users: Option<u64>,
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    as_of: Timestamp,
-    age_seconds: f64,
-    source: &'static str,
-    stale: bool,
-    /// The names as a JSON array.
-    unknown: String,
-}
-
-/// Without instant, age and source, as in the tag of a segment's count.
-impl Hash for SetCountResponse<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self {
-            expr,
-            users,
-            window_seconds,
-            as_of: _,
-            age_seconds: _,
-            source: _,
-            stale,
-            unknown,
-            covered,
-        } = self;
-        (expr, users, window_seconds, stale, unknown, covered).hash(state);
-    }
 }
 
 impl Document for SetCountResponse<'_> {
@@ -110,16 +63,18 @@ impl Document for SetCountResponse<'_> {
     ];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        iter::once(Row {
-            expr: &self.expr,
-            users: self.users,
-            window_seconds: self.window_seconds,
-            as_of: self.as_of,
-            age_seconds: self.age_seconds,
-            source: self.source,
-            stale: self.stale,
-            unknown: serde_json::Value::from(self.unknown.clone()).to_string(),
-        })
+        let certificate = &self.certificate;
+        iter::once((
+            &self.expr,
+            self.users,
+            certificate.window_seconds,
+            certificate.as_of.to_string(),
+            certificate.age_seconds,
+            certificate.source,
+            certificate.stale,
+            // A JSON array.
+            serde_json::Value::from(self.unknown.clone()).to_string(),
+        ))
     }
 
     fn covered(&self) -> Option<CoveredFields> {
@@ -131,30 +86,16 @@ impl Document for SetCountResponse<'_> {
     }
 
     fn as_of(&self) -> Option<Timestamp> {
-        Some(self.as_of)
+        Some(self.certificate.as_of)
     }
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let app = Arc::clone(app);
-    warp::get()
-        .and(query())
-        .and(super::representation())
-        .then(move |query: Query, representation| {
-            let app = Arc::clone(&app);
-            async move {
-                let response = get(&app, &query, representation).await;
-                response.unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get)
 }
 
-async fn get(
-    app: &Headcount,
-    query: &Query,
-    representation: Representation,
-) -> Result<Response, Problem> {
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let query = &request.query;
     let expression = query.expression("expr")?;
     let floor = query.floor(app.counts().floor())?;
     let window = query.window_of_sets(app.frame(), floor)?;
@@ -162,24 +103,15 @@ async fn get(
     let counts = app.counts();
     let counted = counts.get_set(&expression, window, floor, fresh).await;
     let counted = counted.map_err(overlap::problem)?;
-    let mut unknown = Vec::new();
-    for segment in expression.segments() {
-        if !app.has_seen(segment).await {
-            unknown.push(segment.as_str());
-        }
-    }
+    let unknown = app.unseen(expression.segments()).await;
     let document = SetCountResponse {
         expr: expression.to_string(),
         users: counted.value,
-        window_seconds: counted.window.seconds(),
-        as_of: counted.as_of,
-        age_seconds: age_seconds(counted.as_of, app.clock().now()),
-        source: counted.source.as_str(),
-        stale: counted.stale,
-        unknown,
-        covered: CoveredFields::of(app, window, counted.as_of),
+        certificate: Certificate::of(&counted, app.clock().now()),
+        unknown: unknown.into_iter().map(Segment::as_str).collect(),
+        covered: CoveredFields::of(&app, window, counted.as_of),
     };
-    tagged(&document, representation)
+    tagged(&document, request.representation)
 }
 
 fn describe() -> Described {
@@ -191,7 +123,7 @@ fn describe() -> Described {
          live counts.",
     )
     .takes(parameters::expr())
-    .takes(parameters::window())
+    .takes(parameters::window_of_sets())
     .takes(parameters::fresh())
     .takes(parameters::min_users())
     .answers_tagged::<SetCountResponse<'static>>(

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
@@ -17,7 +17,6 @@ use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::reply::rfc3339;
-use crate::representation::Representation;
 use crate::resource::{Kind, Names, Operation, Resource};
 use domain::{Flow, Segment, Timestamp, Window};
 use engine::Headcount;
@@ -34,8 +33,6 @@ pub(super) static TREND: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// The length of a trend without `from`.
-const DEFAULT_LENGTH: SignedDuration = SignedDuration::from_hours(24);
 /// Most points of a response: more than the pixels of a chart. Without a limit, a year of minutes would be 30 MB.
 const MAX_POINTS: usize = 10_000;
 
@@ -73,19 +70,7 @@ pub(super) struct Point {
     left: Option<u64>,
 }
 
-/// A row of the CSV of one or many trends.
-#[derive(Serialize)]
-struct Row<'a> {
-    segment: &'a str,
-    window_seconds: u64,
-    #[serde(serialize_with = "rfc3339")]
-    at: Timestamp,
-    users: Option<u64>,
-    entered: Option<u64>,
-    left: Option<u64>,
-}
-
-/// The columns of [`Row`].
+/// The columns of the CSV of one or many trends.
 pub(super) const COLUMNS: &[&str] = &[
     "segment",
     "window_seconds",
@@ -99,13 +84,15 @@ impl Document for TrendResponse<'_> {
     const COLUMNS: &'static [&'static str] = COLUMNS;
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
-        self.points.iter().map(|point| Row {
-            segment: self.segment,
-            window_seconds: self.window_seconds,
-            at: point.at,
-            users: point.users,
-            entered: point.entered,
-            left: point.left,
+        self.points.iter().map(|point| {
+            let Point {
+                at,
+                users,
+                entered,
+                left,
+            } = point;
+            let window = self.window_seconds;
+            (self.segment, window, at.to_string(), users, entered, left)
         })
     }
 
@@ -120,8 +107,6 @@ impl Document for TrendResponse<'_> {
 
 /// What is read of a trend: the same for one segment and for many.
 pub(super) struct Range {
-    /// Without one, each segment's own.
-    pub(super) window: Option<Window>,
     from: Timestamp,
     to: Timestamp,
     step: Option<Duration>,
@@ -129,32 +114,19 @@ pub(super) struct Range {
 
 impl Range {
     pub(super) fn of(query: &Query, app: &Headcount) -> Result<Self, Problem> {
-        let window = query.window_of_counts(app)?;
-        let to = query.instant("to")?.unwrap_or_else(|| app.clock().now());
-        let from = match query.instant("from")? {
-            Some(from) => from,
-            None => to.checked_sub(DEFAULT_LENGTH).unwrap_or(Timestamp::MIN),
-        };
-        if from > to {
-            return Err(Problem::invalid_parameter("from", "must not be after to"));
-        }
+        let (from, to) = query.time_range(app.clock().now())?;
         let step = query.step("step")?;
-        Ok(Self {
-            window,
-            from,
-            to,
-            step,
-        })
+        Ok(Self { from, to, step })
     }
 
-    /// The trend of `segment`.
+    /// The trend of `segment` over `window`.
     pub(super) async fn trend<'a>(
         &self,
         app: &Headcount,
         segment: &'a Segment,
+        window: Window,
     ) -> Result<TrendResponse<'a>, Problem> {
         let (from, to) = (self.from, self.to);
-        let window = self.window_of(app, segment);
         let counted = app.counts();
         let counts = counted
             .past_counts(segment, window, from, to, self.step)
@@ -172,25 +144,18 @@ impl Range {
             covered: CoveredFields::of_all(app, window, counts.iter().map(|point| point.as_of)),
         })
     }
+}
 
-    /// Refuses a window over which no trend of `segment` is kept. `is_empty` is whether no point was found: there may be points
-    /// of a time when it was.
-    pub(super) fn check_is_kept(
-        &self,
-        app: &Headcount,
-        segment: &Segment,
-        is_empty: bool,
-    ) -> Result<(), Problem> {
-        let kept = app.refreshed_windows(segment);
-        match is_empty && !kept.contains(&self.window_of(app, segment)) {
-            true => Err(Problem::bad_request("invalid_window", not_kept(&kept))),
-            false => Ok(()),
-        }
-    }
-
-    fn window_of(&self, app: &Headcount, segment: &Segment) -> Window {
-        let own = || app.counts().window_of(segment);
-        self.window.unwrap_or_else(own)
+/// Refuses a window over which no trend of `segment` is kept, if no point was found: there may be points of a time when it was.
+pub(super) fn check_is_kept(
+    app: &Headcount,
+    segment: &Segment,
+    window: Window,
+) -> Result<(), Problem> {
+    let kept = app.refreshed_windows(segment);
+    match kept.contains(&window) {
+        true => Ok(()),
+        false => Err(Problem::bad_request("invalid_window", not_kept(&kept))),
     }
 }
 
@@ -203,20 +168,18 @@ pub(super) fn too_many_points(of: &str, points: usize, limit: usize) -> Problem 
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    super::of_segment(app, get)
+    super::on(warp::get(), app, get)
 }
 
-async fn get(
-    app: Arc<Headcount>,
-    name: String,
-    query: Query,
-    representation: Representation,
-) -> Result<Response, Problem> {
-    let segment = crate::path::segment(&name, &query)?;
-    let range = Range::of(&query, &app)?;
-    let trend = range.trend(&app, &segment).await?;
-    range.check_is_kept(&app, &segment, trend.points.is_empty())?;
-    tagged(&trend, representation)
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let segment = request.segment()?;
+    let window = request.query.window_of_count(&app, &segment)?;
+    let range = Range::of(&request.query, &app)?;
+    let trend = range.trend(&app, &segment, window).await?;
+    if trend.points.is_empty() {
+        check_is_kept(&app, &segment, window)?;
+    }
+    tagged(&trend, request.representation)
 }
 
 /// The message for a window without a trend. An empty trend would look like a segment that never had users.

@@ -1,10 +1,8 @@
 //! `POST /v1/trends`: past counts of many segments. It is a POST because names of a thousand segments don't fit a URL.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::Buf;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -12,18 +10,15 @@ use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required};
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::http::HeaderMap;
 use warp::reply::{Reply, Response};
 
-use super::trend::{COLUMNS, Range, TrendResponse, too_many_points};
+use super::trend::{COLUMNS, Range, TrendResponse, check_is_kept, too_many_points};
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::authorization;
 use crate::body::Limits;
 use crate::covered::CoveredFields;
 use crate::document::{Document, untagged};
-use crate::encoding::Encoding;
-use crate::media::Format;
 use crate::openapi::{Described, codes, schema};
 use crate::problem::Problem;
 use crate::query::Query;
@@ -103,11 +98,6 @@ impl Document for TrendsResponse<'_> {
 }
 
 impl TrendsRequest {
-    fn parse(body: &[u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(body)
-            .map_err(|error| Problem::bad_request("malformed", format!("the body: {error}")))
-    }
-
     /// The segments, each once, in order.
     fn segments(&self) -> Result<Vec<Segment>, Problem> {
         if !(1..=MAX_SEGMENTS).contains(&self.segments.len()) {
@@ -117,8 +107,7 @@ impl TrendsRequest {
         let mut segments = Vec::with_capacity(self.segments.len());
         let mut seen = std::collections::HashSet::new();
         for name in &self.segments {
-            let segment = Segment::new(name)
-                .map_err(|error| Problem::bad_request("invalid_segment", error.to_string()))?;
+            let segment = Segment::new(name)?;
             if seen.insert(name) {
                 segments.push(segment);
             }
@@ -151,44 +140,20 @@ pub(super) fn handler(app: &Arc<Headcount>, settings: &HttpSettings) -> BoxedFil
     let limits = Arc::new(Limits::new(max_body, settings.header_timeout));
     warp::post()
         .and(warp::header::headers_cloned())
-        .and(reach())
-        .and(super::representation())
+        .and(super::extension())
+        .and(super::extension())
         .and(warp::body::stream())
-        .then(move |headers, reach, representation, body| {
+        .then(move |headers, reach: Reach, representation, body| {
             let (app, limits) = (Arc::clone(&app), Arc::clone(&limits));
             async move {
-                let request = received(&limits, &headers, body).await;
-                let response = match request {
-                    Ok(request) => post(&app, &request, &reach, representation).await,
-                    Err(problem) => Err(problem),
+                let post = async {
+                    let request = limits.read_object(&headers, body).await?;
+                    post(&app, &request, &reach, representation).await
                 };
-                response.unwrap_or_else(Reply::into_response)
+                post.await.unwrap_or_else(Reply::into_response)
             }
         })
         .boxed()
-}
-
-fn reach() -> impl Filter<Extract = (Reach,), Error = Infallible> + Copy {
-    warp::ext::optional().map(|reach: Option<Reach>| reach.unwrap_or_default())
-}
-
-async fn received<B: Buf, E>(
-    limits: &Limits,
-    headers: &HeaderMap,
-    body: impl Stream<Item = Result<B, E>>,
-) -> Result<TrendsRequest, Problem> {
-    let format = Format::of(headers);
-    let encoding = Encoding::of(headers);
-    let body = limits.read(headers, body).await?;
-    if format? != Format::Json {
-        return Err(Problem::unsupported(
-            "content-type must be application/json",
-        ));
-    }
-    match encoding? {
-        Encoding::Identity => TrendsRequest::parse(&body.bytes),
-        encoding => TrendsRequest::parse(&encoding.decode(&body.bytes, limits.max_body)?),
-    }
 }
 
 async fn post(
@@ -204,10 +169,16 @@ async fn post(
     {
         return Err(authorization::forbidden_segment());
     }
-    let range = Range::of(&request.query(), app)?;
+    let query = request.query();
+    let range = Range::of(&query, app)?;
+    let windows = segments
+        .iter()
+        .map(|segment| query.window_of_count(app, segment))
+        .collect::<Result<Vec<_>, _>>()?;
     let reading: Vec<_> = segments
         .iter()
-        .map(|segment| range.trend(app, segment))
+        .zip(&windows)
+        .map(|(segment, window)| range.trend(app, segment, *window))
         .collect();
     let mut reading = stream::iter(reading).buffered(CONCURRENT_TRENDS);
     let (mut trends, mut points) = (Vec::with_capacity(segments.len()), 0);
@@ -222,8 +193,8 @@ async fn post(
         }
         trends.push(trend);
     }
-    if let Some(segment) = segments.first() {
-        range.check_is_kept(app, segment, points == 0)?;
+    if let (Some(segment), Some(window), 0) = (segments.first(), windows.first(), points) {
+        check_is_kept(app, segment, *window)?;
     }
     untagged(&TrendsResponse { trends }, representation)
 }
@@ -248,7 +219,8 @@ fn describe() -> Described {
             }]}),
             "segment,window_seconds,at,users,entered,left\r\nsports,1209600,2026-11-21T08:00:00Z,123,5,2\r\n",
         )
-        .fails(codes::JSON_BODY)
+        .fails(codes::OBJECT)
+        .fails(codes::BODY)
         .fails(&[
             codes::INVALID_SEGMENT,
             codes::INVALID_WINDOW,
@@ -267,7 +239,8 @@ fn segments_schema() -> ArrayBuilder {
 }
 
 fn window_schema() -> ObjectBuilder {
-    let about = "The window of the counts: a duration such as `7d`, or a number of seconds. The default is the configured window.";
+    let about = "The window of the counts: a duration such as `7d`, or a number of seconds. The default is each segment's own window, if it has \
+                 one, or else the configured one.";
     schema::text_or_number(about, json!("7d"))
 }
 

@@ -6,18 +6,17 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use warp::Filter;
 use warp::filters::BoxedFilter;
-use warp::reply::{Reply, Response};
+use warp::reply::Response;
 
+use super::Request;
 use crate::access::Access;
 use crate::audit::AuditOutcome;
 use crate::auth::Scope;
 use crate::covered::CoveredFields;
 use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
-use crate::query::{Query, query};
 use crate::reply::{json, rfc3339, rfc3339_or_null};
-use crate::resource::{Audited, Kind, Names, Operation, Resource, part};
-use domain::Reach;
+use crate::resource::{Audited, Kind, Names, Operation, Resource};
 use domain::{Membership, TimeFrame, Timestamp};
 use engine::Headcount;
 use engine::headcount::{Place, PlaceState, Receipt};
@@ -113,50 +112,26 @@ impl From<Place> for ErasedFrom {
 }
 
 pub(super) fn handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let eraser = Arc::clone(app);
-    let delete = warp::delete()
-        .and(part(2))
-        .and(query())
-        .then(move |id: String, query: Query| {
-            let app = Arc::clone(&eraser);
-            async move {
-                delete(&app, &id, &query)
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        });
+    let delete = super::on(warp::delete(), app, delete);
     reading_handler(app).or(delete).unify().boxed()
 }
 
 /// Without erasures.
 pub(super) fn reading_handler(app: &Arc<Headcount>) -> BoxedFilter<(Response,)> {
-    let reader = Arc::clone(app);
-    warp::get()
-        .and(part(2))
-        .and(query())
-        .and(warp::ext::optional())
-        .then(move |id: String, query: Query, reach: Option<Reach>| {
-            let app = Arc::clone(&reader);
-            async move {
-                get(&app, &id, &query, &reach.unwrap_or_default())
-                    .await
-                    .unwrap_or_else(Reply::into_response)
-            }
-        })
-        .boxed()
+    super::on(warp::get(), app, get)
 }
 
-async fn get(app: &Headcount, id: &str, query: &Query, reach: &Reach) -> Result<Response, Problem> {
-    let user = crate::path::user(id, query)?;
+async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let user = request.user(2)?;
     let memberships = app.memberships(user.clone()).await?;
     let segments = memberships
         .iter()
-        .filter(|membership| reach.covers(membership.segment.as_str()))
+        .filter(|membership| request.reach.covers(membership.segment.as_str()))
         .map(|membership| entry(membership, app.frame()));
     Ok(json(&Memberships {
         user_id: user.as_str(),
         segments: segments.collect(),
-        covered: CoveredFields::of(app, app.frame().full_window(), app.clock().now()),
+        covered: CoveredFields::of(&app, app.frame().full_window(), app.clock().now()),
     }))
 }
 
@@ -168,22 +143,21 @@ fn entry<'a>(membership: &'a Membership, frame: &TimeFrame) -> MembershipEntry<'
     }
 }
 
-async fn delete(app: &Headcount, id: &str, query: &Query) -> Result<Response, Problem> {
-    let receipt = app.forget(crate::path::user(id, query)?).await?;
+async fn delete(app: Arc<Headcount>, request: Request) -> Result<Response, Problem> {
+    let receipt = app.forget(request.user(2)?).await?;
     Ok(Erased::of(receipt))
 }
 
 impl Erased {
     /// The response with a receipt, and the outcome for the audit trail.
     pub(super) fn of(receipt: Receipt) -> Response {
-        let done = AuditOutcome(format!("erased={}", receipt.erased));
-        let mut response = json(&Self {
+        let done = format!("erased={}", receipt.erased);
+        let response = json(&Self {
             erased: receipt.erased,
             erased_at: receipt.at,
             places: receipt.places.into_iter().map(ErasedFrom::from).collect(),
         });
-        response.extensions_mut().insert(done);
-        response
+        AuditOutcome::on(response, done)
     }
 }
 
@@ -225,7 +199,7 @@ fn describe_delete() -> Described {
             "places": [
                 {"place": "store", "state": "erased", "until": null, "note": "every pair of the user"},
                 {"place": "embedded_files", "state": "remains", "until": "2026-11-29T13:00:00.25Z",
-                 "note": "a hash of the user id under this directory's key, until the next snapshot"}
+                 "note": "the erased pairs, with hashes in place of user ids, until the next snapshot"}
             ]
         }),
     )

@@ -86,13 +86,8 @@ pub(crate) const TOKEN_STREAM_LIMIT: Code = code(
 );
 pub(crate) const STREAM_LIMIT: Code = code(503, "unavailable", "the limit of clients is reached");
 
-/// The codes of `POST /v1/pairs`: invalid bodies, and pairs that can't be stored.
-pub(crate) const PAIRS: &[Code] = &[
-    code(
-        400,
-        "malformed",
-        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as `content-encoding` says",
-    ),
+/// The codes of every body.
+pub(crate) const BODY: &[Code] = &[
     code(408, "timeout", "the body did not arrive in time"),
     code(
         413,
@@ -100,14 +95,23 @@ pub(crate) const PAIRS: &[Code] = &[
         "the body has more than `limit` bytes before or after decompression",
     ),
     code(
-        413,
-        "too_many_pairs",
-        "the body has more pairs than the token may send in a second, which is `limit`",
-    ),
-    code(
         415,
         "unsupported_media_type",
         "the content type, the charset or the content encoding is not supported",
+    ),
+];
+
+/// The codes of `POST /v1/pairs`, beside those of every body.
+pub(crate) const PAIRS: &[Code] = &[
+    code(
+        400,
+        "malformed",
+        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as `content-encoding` says",
+    ),
+    code(
+        413,
+        "too_many_pairs",
+        "the body has more pairs than the token may send in a second, which is `limit`",
     ),
     code(422, "empty", "the body is well-formed, but has no pairs"),
     code(
@@ -132,52 +136,29 @@ pub(crate) const PAIRS: &[Code] = &[
     ),
 ];
 
-/// The codes of a JSON body that is a question.
-pub(crate) const JSON_BODY: &[Code] = &[
+/// The codes of a body that is a JSON object, beside those of every body.
+pub(crate) const OBJECT: &[Code] = &[
     code(
         400,
         "malformed",
-        "the body is cut off, not JSON, has an unknown or a missing member, or is not compressed as `content-encoding` says",
+        "the body is cut off, not a JSON object, has an unknown or a missing member, or is not compressed as `content-encoding` \
+         says",
     ),
-    code(408, "timeout", "the body did not arrive in time"),
-    code(
-        413,
-        "too_large",
-        "the body has more than `limit` bytes before or after decompression",
-    ),
-    code(
-        415,
-        "unsupported_media_type",
-        "the content type, the charset or the content encoding is not supported",
-    ),
-    code(429, "busy", "the service is overloaded"),
+    code(429, "busy", "too many bodies are in flight"),
 ];
 
 /// The codes of settings that can't be stored.
 pub(crate) const SETTINGS: &[Code] = &[
     code(
         400,
-        "malformed",
-        "the body is not a JSON object of settings, or has an unknown field",
-    ),
-    code(
-        400,
         "invalid_settings",
         "the description or the group is not valid",
     ),
-    code(408, "timeout", "the body did not arrive in time"),
     code(
         409,
         "too_many_segments",
         "as many segments as `max_segments` have settings",
     ),
-    code(413, "too_large", "the body has more than `limit` bytes"),
-    code(
-        415,
-        "unsupported_media_type",
-        "the content type, the charset or the content encoding is not supported",
-    ),
-    code(429, "busy", "too many bodies are in flight"),
 ];
 
 pub(crate) const UNSUPPORTED: Code = code(501, "unsupported", "the configured store can't do this");

@@ -43,7 +43,7 @@ pub(crate) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
 }
 
 pub(crate) fn expr() -> Parameter {
-    let mut parameter = query(
+    required(query(
         "expr",
         "A set of segments: names with `AND`, `OR`, `NOT` and parentheses, in capitals. Names with blanks, quotes or \
          parentheses are written in double quotes. `*` is everybody in any segment. `NOT` binds tighter than `AND`, and \
@@ -51,9 +51,7 @@ pub(crate) fn expr() -> Parameter {
         text()
             .max_length(Some(4096))
             .examples([json!("\"front page\" AND (news OR sports)")]),
-    );
-    parameter.required = Required::True;
-    parameter
+    ))
 }
 
 pub(crate) fn window() -> Parameter {
@@ -62,6 +60,16 @@ pub(crate) fn window() -> Parameter {
         "The window of the counts: a duration such as `7d` or `90m`, or a number of seconds. It must be a multiple of the \
          resolution, and at most the configured window. The default is the segment's own window, if it has one, or else the \
          configured one.",
+        text().examples([json!("7d")]),
+    )
+}
+
+/// Segments have no window of their own in a question about sets of users.
+pub(crate) fn window_of_sets() -> Parameter {
+    query(
+        "window",
+        "The window of the counts: a duration such as `7d` or `90m`, or a number of seconds. It must be a multiple of the \
+         resolution, and at most the configured window, which is the default. The own windows of segments do not apply.",
         text().examples([json!("7d")]),
     )
 }
@@ -90,16 +98,9 @@ pub(crate) fn sort() -> Parameter {
     )
 }
 
-pub(crate) fn limit(maximum: usize, default: usize) -> Parameter {
-    query(
-        "limit",
-        "The maximum number of segments. The default is all of the given ones with `segment`, and without it in CSV all.",
-        ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .minimum(Some(1_u64))
-            .maximum(Some(maximum as u64))
-            .default(Some(json!(default))),
-    )
+pub(crate) fn limit(about: &str, maximum: usize) -> Parameter {
+    let number = number().minimum(Some(1_u64));
+    query("limit", about, number.maximum(Some(maximum as u64)))
 }
 
 pub(crate) fn cursor() -> Parameter {
@@ -111,12 +112,12 @@ pub(crate) fn cursor() -> Parameter {
 }
 
 pub(crate) fn since() -> Parameter {
-    query(
+    required(query(
         "since",
         "The store has every pair that was seen since then: an instant in RFC 3339 or unix seconds, or a day, which stands for \
          its start in UTC. It must not be in the future.",
         text().examples([json!("2026-11-15")]),
-    )
+    ))
 }
 
 pub(crate) fn from() -> Parameter {
@@ -155,28 +156,12 @@ pub(crate) fn only_segment() -> Parameter {
     query("segment", "Recount only this segment.", schema::segment())
 }
 
-pub(crate) fn compared_segments(most: usize) -> Parameter {
-    let mut parameter = only_segments(most);
-    parameter.required = Required::True;
-    parameter.description = Some(
-        "A segment that is compared with the others; the parameter is given at least twice."
-            .to_owned(),
-    );
-    parameter
-}
-
 pub(crate) fn by() -> Parameter {
     query(
         "by",
         "The order: most users in both first, or the greatest Jaccard index, or the greatest lift.",
         one_of(["both", "jaccard", "lift"]).default(Some(json!("both"))),
     )
-}
-
-pub(crate) fn pairs_limit(maximum: usize, default: usize) -> Parameter {
-    let mut parameter = limit(maximum, default);
-    parameter.description = Some("The maximum number of pairs.".to_owned());
-    parameter
 }
 
 pub(crate) fn at_least() -> Parameter {
@@ -201,36 +186,23 @@ fn number() -> ObjectBuilder {
         .minimum(Some(0_u64))
 }
 
-pub(crate) fn only_segments(most: usize) -> Parameter {
+/// Segments: the parameter may be repeated, up to `most` times.
+pub(crate) fn segments(about: &str, most: usize) -> Parameter {
+    let several = ArrayBuilder::new()
+        .items(schema::segment())
+        .max_items(Some(most));
     ParameterBuilder::new()
         .name("segment")
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
-        .description(Some(
-            "Only changes of this segment. The parameter may be repeated.",
-        ))
-        .schema(Some(
-            ArrayBuilder::new()
-                .items(schema::segment())
-                .max_items(Some(most)),
-        ))
+        .description(Some(about))
+        .schema(Some(several))
         .build()
 }
 
-pub(crate) fn these_segments(most: usize) -> Parameter {
-    ParameterBuilder::new()
-        .name("segment")
-        .parameter_in(ParameterIn::Query)
-        .required(Required::False)
-        .description(Some(
-            "Exactly this segment, also if it has no users. The parameter may be repeated; `prefix` and `q` apply as well.",
-        ))
-        .schema(Some(
-            ArrayBuilder::new()
-                .items(schema::segment())
-                .max_items(Some(most)),
-        ))
-        .build()
+pub(crate) fn required(mut parameter: Parameter) -> Parameter {
+    parameter.required = Required::True;
+    parameter
 }
 
 pub(crate) fn part_of_name() -> Parameter {

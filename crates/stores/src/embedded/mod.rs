@@ -264,8 +264,8 @@ impl PairStore for EmbeddedStore {
     fn remains(&self, at: Timestamp) -> Vec<Remains> {
         vec![Remains {
             place: "embedded_files",
-            what: "a hash of the user id under this directory's key, in the log and the newest snapshot, until the next \
-                   snapshot"
+            what: "the erased pairs, with hashes under this directory's key in place of user ids, in the log and the newest \
+                   snapshot, until the next snapshot"
                 .to_owned(),
             until: at.checked_add(state::AFTER_ERASURE).ok(),
         }]

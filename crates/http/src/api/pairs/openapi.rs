@@ -7,8 +7,7 @@ use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required, Type};
 
 use super::PairsResponse;
-use crate::openapi::codes::PAIRS;
-use crate::openapi::{Described, schema};
+use crate::openapi::{Described, codes, schema};
 use crate::parse::{Fields, ItemError};
 
 pub(super) fn describe() -> Described {
@@ -38,9 +37,18 @@ pub(super) fn describe() -> Described {
             "errors",
             ArrayBuilder::new().items(error).max_items(Some(100)),
         )
+        .property(
+            "codes",
+            ObjectBuilder::new().additional_properties(Some(
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(0_u64)),
+            )),
+        )
         .required("accepted")
         .required("rejected")
-        .required("errors");
+        .required("errors")
+        .required("codes");
     described
         .body(pairs_body(pair))
         .answers::<PairsResponse<'static>>(
@@ -50,7 +58,7 @@ pub(super) fn describe() -> Described {
                 "index": 1,
                 "code": "invalid_segment",
                 "message": "segment begins or ends with white space"
-            }]}),
+            }], "codes": {"invalid_segment": 1}}),
         )
         .answers::<PairsResponse<'static>>(
             202,
@@ -60,7 +68,8 @@ pub(super) fn describe() -> Described {
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
         )
         .problem_with(422, refused)
-        .fails(PAIRS)
+        .fails(codes::PAIRS)
+        .fails(codes::BODY)
 }
 
 fn pairs_body(pair: Ref) -> RequestBody {

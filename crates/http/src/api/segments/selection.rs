@@ -1,8 +1,7 @@
 //! Which segments a list has: all with users, or exactly the named ones; and of these, those whose names match.
 
 use std::collections::BTreeSet;
-
-use futures::{StreamExt, stream};
+use std::sync::Arc;
 
 use crate::problem::Problem;
 use crate::query::Query;
@@ -12,8 +11,6 @@ use engine::counts::Listed;
 
 /// Most `segment` parameters of a request.
 pub(super) const MAX_SEGMENTS: usize = 1_000;
-/// Names that are looked up in the cache's list concurrently.
-const CONCURRENT_LOOKUPS: usize = 16;
 
 /// The segments that a request selects.
 pub(super) struct Selection {
@@ -24,23 +21,9 @@ pub(super) struct Selection {
     part: String,
 }
 
-/// A segment of the list.
-#[derive(Debug)]
-pub(super) struct Row {
-    pub(super) listed: Listed,
-    /// Whether a pair of this segment was received within the configured window.
-    pub(super) known: bool,
-}
-
-impl Row {
-    pub(super) fn segment(&self) -> &Segment {
-        &self.listed.segment
-    }
-
-    /// The sort key by users. A segment without a count comes last.
-    pub(super) fn users(&self) -> u64 {
-        self.listed.count.map_or(0, |count| count.users)
-    }
+/// The sort key by users. A segment without a count comes last.
+pub(super) fn users(listed: &Listed) -> u64 {
+    listed.count.map_or(0, |count| count.users)
 }
 
 impl Selection {
@@ -58,30 +41,30 @@ impl Selection {
         !self.named.is_empty()
     }
 
-    /// The selected segments within `reach`, sorted by name.
-    pub(super) async fn rows(
+    /// The counts among which the selected ones are, sorted by name.
+    pub(super) async fn list(
         &self,
         app: &Headcount,
         window: Option<Window>,
         reach: &Reach,
-    ) -> Result<Vec<Row>, Problem> {
+    ) -> Result<Arc<[Listed]>, Problem> {
         if self.is_by_name() {
             // Names beyond reach are refused before.
             let named = self.named.iter().filter(|segment| self.has(segment, reach));
-            return Ok(rows_of(app, named.cloned().collect(), window).await);
+            let counted = app.counts().list_of(named.cloned().collect(), window);
+            return Ok(counted.await.into());
         }
-        let list = match window {
-            Some(window) => app.counts().list(window).await?,
-            None => app.counts().list_own().await?,
-        };
-        let selected = list
-            .iter()
-            .filter(|listed| self.has(&listed.segment, reach));
-        let rows = selected.map(|listed| Row {
-            listed: listed.clone(),
-            known: true,
-        });
-        Ok(rows.collect())
+        match window {
+            Some(window) => Ok(app.counts().list(window).await?),
+            None => Ok(app.counts().list_own().await?),
+        }
+    }
+
+    /// Those of `list` that are selected, and within `reach`.
+    pub(super) fn rows<'a>(&self, list: &'a [Listed], reach: &Reach) -> Vec<&'a Listed> {
+        let rows = list.iter();
+        rows.filter(|listed| self.has(&listed.segment, reach))
+            .collect()
     }
 
     fn has(&self, segment: &Segment, reach: &Reach) -> bool {
@@ -91,20 +74,6 @@ impl Selection {
             // Most lists are not searched.
             && (self.part.is_empty() || name.to_lowercase().contains(&self.part))
     }
-}
-
-/// The rows of `segments`, also of those without users.
-async fn rows_of(app: &Headcount, segments: Vec<Segment>, window: Option<Window>) -> Vec<Row> {
-    let listed = app.counts().list_of(segments, window).await;
-    stream::iter(listed)
-        .map(|listed| async move {
-            let has_users = listed.withheld || listed.count.is_some_and(|count| count.users > 0);
-            let known = has_users || app.has_seen(&listed.segment).await;
-            Row { listed, known }
-        })
-        .buffered(CONCURRENT_LOOKUPS)
-        .collect()
-        .await
 }
 
 #[cfg(test)]
