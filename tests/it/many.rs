@@ -195,8 +195,8 @@ async fn counts_lists_and_trends_are_csv_for_clients_that_prefer_it() {
         ),
         (
             "/v1/count?expr=%3D1%2B1%20OR%20x",
-            "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown\r\n\
-             =1+1 OR x,1,1209600,2026-11-21T12:00:00Z,0.0,store,false,\"[\"\"x\"\"]\"\r\n",
+            "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown,withheld\r\n\
+             =1+1 OR x,1,1209600,2026-11-21T12:00:00Z,0.0,store,false,\"[\"\"x\"\"]\",false\r\n",
             "count",
         ),
         (

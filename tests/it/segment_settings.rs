@@ -119,6 +119,12 @@ async fn events_count_over_the_own_window() {
         (&data["users"], &data["complete"]),
         (&json!(0), &json!(true))
     );
+    let complete = async |target: &str| app.get(target).await.json["complete"].clone();
+    let listed = [
+        complete("/v1/segments?segment=short").await,
+        complete("/v1/segments?segment=short&window=14d").await,
+    ];
+    assert_eq!(listed, [json!(true), json!(false)]);
     app.stop().await;
 }
 

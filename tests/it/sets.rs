@@ -55,7 +55,7 @@ async fn sets_are_counted_over_any_window() {
             assert_eq!(
                 document,
                 json!({
-                    "expr": canonical, "users": users, "window_seconds": window, "as_of": "2026-11-21T14:00:00Z",
+                    "expr": canonical, "users": users, "withheld": false, "window_seconds": window, "as_of": "2026-11-21T14:00:00Z",
                     "age_seconds": null, "source": "store", "stale": false, "unknown": [],
                     "covered_since": "2026-11-21T12:00:00Z", "complete": window == 3_600
                 })

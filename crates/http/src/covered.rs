@@ -30,18 +30,18 @@ impl CoveredFields {
         app.coverage().of(window, as_of).into()
     }
 
-    /// Those of many counts together; of none, what holds now.
+    /// Those of many counts together, each with its window and instant. Of none, what holds now for the configured window.
     pub(crate) fn of_all(
         app: &Headcount,
-        window: Window,
-        instants: impl Iterator<Item = Timestamp>,
+        counts: impl Iterator<Item = (Window, Timestamp)>,
     ) -> Self {
-        // Most counts of a list are of the same instant.
+        // Most counts of a list are over the same window and of the same instant.
         let mut last = None;
-        let instants = instants.filter(|as_of| last.replace(*as_of) != Some(*as_of));
-        let covered = instants.map(|as_of| app.coverage().of(window, as_of));
+        let counts = counts.filter(|count| last.replace(*count) != Some(*count));
+        let covered = counts.map(|(window, as_of)| app.coverage().of(window, as_of));
         let together = covered.reduce(Covered::and);
-        together.unwrap_or_else(|| app.covered(window)).into()
+        let now = || app.covered(app.frame().full_window());
+        together.unwrap_or_else(now).into()
     }
 
     /// Those of both together.

@@ -189,8 +189,10 @@ async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem>
         // The rows are sorted by name already, and the sort is stable.
         rows.sort_by_key(|row| std::cmp::Reverse(users(row)));
     }
-    let counts = rows.iter().filter_map(|row| row.count);
-    let covered = CoveredFields::of_all(&app, window, counts.map(|count| count.as_of));
+    let counts = rows
+        .iter()
+        .filter_map(|row| Some((row.window, row.count?.as_of)));
+    let covered = CoveredFields::of_all(&app, counts);
     let (shown, next) = page(&rows, sort, after.as_ref(), limit);
     // A list of all segments has only known ones.
     let named = shown

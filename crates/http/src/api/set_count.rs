@@ -41,6 +41,8 @@ struct SetCountResponse<'a> {
     /// users apart.
     #[schema(required)]
     users: Option<u64>,
+    /// Whether it is withheld.
+    withheld: bool,
     #[serde(flatten)]
     certificate: Certificate,
     /// The names in the expression of which no pair was received within the configured window: perhaps they are misspelled.
@@ -60,6 +62,7 @@ impl Document for SetCountResponse<'_> {
         "source",
         "stale",
         "unknown",
+        "withheld",
     ];
 
     fn rows(&self) -> impl Iterator<Item: Serialize> {
@@ -74,6 +77,7 @@ impl Document for SetCountResponse<'_> {
             certificate.stale,
             // A JSON array.
             serde_json::Value::from(self.unknown.clone()).to_string(),
+            self.withheld,
         ))
     }
 
@@ -107,6 +111,7 @@ async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem>
     let document = SetCountResponse {
         expr: expression.to_string(),
         users: counted.value,
+        withheld: counted.value.is_none(),
         certificate: Certificate::of(&counted, app.clock().now()),
         unknown: unknown.into_iter().map(Segment::as_str).collect(),
         covered: CoveredFields::of(&app, window, counted.as_of),
@@ -129,13 +134,13 @@ fn describe() -> Described {
     .answers_tagged::<SetCountResponse<'static>>(
         "The count.",
         serde_json::json!({
-            "expr": "\"front page\" AND (news OR sports) AND NOT \"Black Friday\"", "users": 123,
+            "expr": "\"front page\" AND (news OR sports) AND NOT \"Black Friday\"", "users": 123, "withheld": false,
             "window_seconds": 1_209_600, "as_of": "2026-11-21T08:00:00Z", "age_seconds": 0.8, "source": "store",
             "stale": false, "unknown": [],
             "covered_since": "2026-11-01T00:00:00Z", "complete": true
         }),
-        "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown\r\n\
-         news AND sports,123,1209600,2026-11-21T08:00:00Z,0.8,store,false,[]\r\n",
+        "expr,users,window_seconds,as_of,age_seconds,source,stale,unknown,withheld\r\n\
+         news AND sports,123,1209600,2026-11-21T08:00:00Z,0.8,store,false,[],false\r\n",
     )
     .fails(&[codes::INVALID_EXPRESSION, codes::INVALID_WINDOW, codes::INVALID_PARAMETER, codes::UNAVAILABLE, codes::NO_SETS])
 }

@@ -141,7 +141,7 @@ impl Range {
             window_seconds: window.seconds(),
             points: counts.iter().zip(flows).map(point).collect(),
             known: !counts.is_empty() || app.knows(segment).await,
-            covered: CoveredFields::of_all(app, window, counts.iter().map(|point| point.as_of)),
+            covered: CoveredFields::of_all(app, counts.iter().map(|point| (window, point.as_of))),
         })
     }
 }
