@@ -67,6 +67,8 @@ struct Compared {
     without: String,
     users: Option<String>,
     is_withheld: bool,
+    /// Whether events have its count over another window, its own.
+    has_other_window: bool,
     change: Change,
 }
 
@@ -132,6 +134,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             without: without(place),
             users: shown_users.get(place).copied().flatten().map(grouped),
             is_withheld: is_withheld(place),
+            has_other_window: app.counts().window_of(segment) != period.window,
             change: match (is_withheld(place), changes.get(place)) {
                 (true, _) => Change::withheld(),
                 (false, Some(change)) => change.clone(),
@@ -159,7 +162,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         ranges: period.ranges(&address),
         windows: period.windows(&address),
         trouble: period.trouble.clone(),
-        unrecorded: trends::unrecorded(app, &period),
+        unrecorded: trends::unrecorded(app.counts().refreshed_windows(), &period),
         fields: period.fields(),
         range: period.range_words(),
         window: period.window_words(),
@@ -214,10 +217,10 @@ fn numbers(counts: &[Option<CountResult>], partly: bool, now: domain::Timestamp)
 }
 
 fn change(trend: &Trend) -> Change {
-    let (Some(first), Some(last)) = (trend.points.first(), trend.points.last()) else {
+    let (Some(first), Some(last)) = (trend.points().first(), trend.points().last()) else {
         return Change::between(None, 0);
     };
-    Change::between((trend.points.len() > 1).then_some(first.1), last.1)
+    Change::between((trend.points().len() > 1).then_some(first.1), last.1)
 }
 
 fn drawn(segments: &[Segment], trends: Vec<Trend>, period: &Period, look: Look) -> Option<Graph> {
@@ -225,7 +228,7 @@ fn drawn(segments: &[Segment], trends: Vec<Trend>, period: &Period, look: Look) 
     let series = series.map(|(place, (segment, trend))| Series {
         class: format!("s{place}"),
         name: shown(segment.as_str()),
-        points: trend.points,
+        track: trend.track,
     });
     let step = trends::step(&period.span);
     Graph::draw("trend", series.collect(), &period.span, step, look.base)

@@ -47,6 +47,9 @@ struct Page {
     /// Whether forms need the segment as a parameter, because it can't be in their path.
     beside: bool,
     link: String,
+    description: Option<String>,
+    /// The name of its group, and the address of the segments of that.
+    group: Option<(String, String)>,
     now: Option<Now>,
     /// Why the count is withheld, if it is.
     withheld: String,
@@ -127,7 +130,7 @@ pub(super) async fn get(
     let segment = path::segment(name, query)?;
     let now = app.clock().now();
     let own = app.counts().window_of(&segment);
-    let period = pages.period(query)?.with_own(own, query)?;
+    let period = pages.period_with(own, query)?;
     let look = Look::of(query)?;
     let (count, readiness) = tokio::join!(
         app.counts().get(&segment, period.window, false),
@@ -180,6 +183,11 @@ pub(super) async fn get(
     };
     let api = |after| path::of_segment("/v1/segments", segment.as_str(), after);
     let named = format!("segment={}", path::encode(segment.as_str()));
+    let settings = app.segments().settings(&segment);
+    let group = settings.group().map(|name| {
+        let link = period.link(&format!("/?group={}", path::encode(name)));
+        (name.to_owned(), link)
+    });
     let health = Health::of(app, &readiness, numbers);
     let (from, to) = period.inputs();
     let page = Page {
@@ -187,6 +195,8 @@ pub(super) async fn get(
         name: segment.to_string(),
         shown: shown(segment.as_str()),
         api: api("/count"),
+        description: settings.description().map(str::to_owned),
+        group,
         beside: path::needs_a_query(segment.as_str()),
         now: count.as_ref().map(|answer| of_now(answer, users, all, now)),
         withheld: pages.withheld(&period),
@@ -204,7 +214,7 @@ pub(super) async fn get(
         slider: Slider::of(app.frame(), period.window),
         typed: period.typed.clone(),
         trouble: period.trouble.clone(),
-        unrecorded: trends::unrecorded(app, &period),
+        unrecorded: trends::unrecorded(&app.refreshed_windows(&segment), &period),
         last_seen,
         ranges: period.ranges(&address),
         windows: period.windows(&address),
@@ -215,7 +225,10 @@ pub(super) async fn get(
         fields: period.fields(),
         range: period.range_words(),
         window: period.window_words(),
-        no_before: look.before && trend.as_ref().is_ok_and(|trend| trend.before.is_empty()),
+        no_before: look.before
+            && trend
+                .as_ref()
+                .is_ok_and(|trend| trend.before.points.is_empty()),
         before: toggle(look.before, look.with_other_before()),
         base: toggle(look.base == Base::Lowest, look.with_other_base()),
         trend: match trend {
@@ -231,7 +244,7 @@ pub(super) async fn get(
         }),
         expiring: expiring::expiring(&remaining),
         remaining: remaining.and_then(|remaining| drawn_remaining(&remaining, now).into()),
-        csv: period.link(&format!("/trends.csv?{named}")),
+        csv: period.link_of_window(&format!("/trends.csv?{named}")),
         curl: path::with(
             &api("/count"),
             &format!("window={}", period.window.seconds()),
@@ -284,8 +297,9 @@ fn of_now(answer: &CountResult, users: Option<u64>, all: Option<u64>, now: Times
 }
 
 fn change(trend: &Trend, period: &Period) -> Option<ChangeTile> {
-    let (first, last) = (trend.points.first()?, trend.points.last()?);
-    if trend.points.len() < 2 {
+    let points = trend.points();
+    let (first, last) = (points.first()?, points.last()?);
+    if points.len() < 2 {
         return None;
     }
     let late = first.0 - period.span.start;
@@ -297,9 +311,9 @@ fn change(trend: &Trend, period: &Period) -> Option<ChangeTile> {
 }
 
 fn average(trend: &Trend) -> Option<AverageTile> {
-    let users = || trend.points.iter().map(|point| point.1);
-    let now = mean(&trend.points)?;
-    let before = mean(&trend.before);
+    let users = || trend.points().iter().map(|point| point.1);
+    let now = mean(trend.points())?;
+    let before = mean(&trend.before.points);
     Some(AverageTile {
         users: grouped(now),
         lowest: grouped(users().min()?),
@@ -312,13 +326,13 @@ fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
     let mut series = vec![Series {
         class: "s0".to_owned(),
         name: "Users".to_owned(),
-        points: trend.points,
+        track: trend.track,
     }];
-    if !trend.before.is_empty() {
+    if !trend.before.points.is_empty() {
         series.push(Series {
             class: "before".to_owned(),
             name: format!("{} before", period.range_words()),
-            points: trend.before,
+            track: trend.before,
         });
     }
     Graph::draw(
@@ -331,12 +345,12 @@ fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
 }
 
 fn drawn_remaining(remaining: &[(u64, u64)], now: Timestamp) -> Option<Graph> {
-    let points = expiring::line(remaining, now);
-    let span = points.first()?.0..points.last()?.0;
+    let track = expiring::line(remaining, now);
+    let span = track.points.first()?.0..track.points.last()?.0;
     let series = Series {
         class: "s0".to_owned(),
         name: "Users who remain".to_owned(),
-        points,
+        track,
     };
     Graph::draw("remaining", vec![series], &span, 1, Base::Zero)
 }
