@@ -448,6 +448,34 @@ async fn a_line_has_a_gap_where_a_count_is_withheld() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_page_shows_the_same_change() {
+    let app = App::start().await;
+    let record = async |user: &str| {
+        let pair = serde_json::json!({ "user_id": user, "segment": "sports" });
+        let response = app.post("application/json", pair.to_string()).await;
+        assert_eq!(response.status, 200, "{response:?}");
+    };
+    record("u1").await;
+    app.headcount.refresh(None).await.unwrap();
+    app.advance(3_660);
+    record("u2").await;
+    for _ in 0..2 {
+        app.headcount.refresh(None).await.unwrap();
+        app.advance(30);
+    }
+    for place in ["/", "/segments/sports", "/compare?segment=sports"] {
+        let joint = if place.contains('?') { '&' } else { '?' };
+        let page = app.get(&format!("{place}{joint}range=1h")).await.text;
+        assert!(page.contains("+100.0%"), "{place}: {page}");
+        assert!(
+            !page.contains("Counts are recorded since"),
+            "{place}: {page}"
+        );
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_pages_with_counts_of_segments_wait_for_events() {
     let app = filled().await;
     for (place, waits) in [

@@ -384,6 +384,9 @@ const tests = {
     const cells = (table, row) => page.locator("#overlap-result table").nth(table).locator("tbody tr").nth(row).locator("th, td").allTextContents();
     assert.deepEqual((await cells(0, 0)).slice(0, 2), ["all three", "1"], "user 2 is in all of them");
     assert.deepEqual((await cells(2, 0)).slice(0, 3), ["sports and winter sports", "2", "1"]);
+    await page.goto(`${url}/compare?segment=sports&segment=winter+sports&segment=news%2Fpolitics&segment=news%2Fweather`);
+    await page.getByText("Each pair", { exact: true }).click();
+    assert.equal(await page.locator("#pairs tbody tr").count(), 6);
     await page.goto(`${url}/overlaps?by=jaccard`);
     await page.locator("#top-result tbody tr").first().waitFor();
     assert.ok((await page.locator("#top-result tbody tr").count()) > 10);
@@ -442,6 +445,9 @@ const tests = {
     });
     await until("the chart is loaded again", () => bounds.includes("1795270000"));
     await page.unrouteAll();
+    await page.goto(`${url}/segments/typo?range=1d`);
+    await page.getByText("No user entered or left in this range.").waitFor();
+    assert.match(await page.locator("#now .tile").last().textContent(), /This segment has no users now/);
     await page.goto(`${url}/segments/sports?range=1d`);
     await page.locator("#flow").waitFor();
     const [entered, left] = await page.locator("#flow .legend li").allTextContents();
@@ -541,12 +547,18 @@ const tests = {
   },
   async "pages fit on a phone"() {
     const { context, page } = await open({ viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true, bypassCSP: true });
+    const described = { description: "A description that is longer than a phone is wide, so that it is cut off" };
+    assert.equal((await context.request.put(`${url}/v1/segments/sports`, { data: described })).status(), 200);
     for (const path of ["/", "/segments/sports", "/compare?segment=sports&segment=winter%20sports", "/combine", "/overlaps", "/status"]) {
       await page.goto(url + path);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       assert.ok(overflow <= 0, `${path} is ${overflow} pixels too wide`);
+      const outside = await page.locator("main *").evaluateAll((all) =>
+        all.filter((one) => !one.closest(".wide, .scroll, .hushed, .spark") && one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML));
+      assert.deepEqual(outside, [], `${path} is cut off`);
       await assertAccessible(page, `a phone, ${path}`);
     }
+    await context.request.put(`${url}/v1/segments/sports`, { data: {} });
     await context.close();
   },
   async "signing in and out"() {

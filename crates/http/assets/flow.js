@@ -82,6 +82,11 @@
       .filter(({ entered, left }) => entered != null && left != null)
       .map(({ at, entered, left }) => ({ at: Date.parse(at) / 1000, entered, left }));
     if (known.length === 0) return;
+    if (known.every(({ entered, left }) => entered + left === 0)) {
+      place.replaceChildren(element("p", "quiet", "No user entered or left in this range."));
+      section.hidden = false;
+      return;
+    }
     const wasOpen = byId("flow-points")?.open;
     place.replaceChildren(...chart(known, seconds), table(known));
     byId("flow-points").open = Boolean(wasOpen);

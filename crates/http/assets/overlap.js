@@ -184,7 +184,14 @@
           blocks.push(element("div", "drawing", drawing(names, own, both), rows ? partsTable(rows) : ""));
         }
         if (names.length > 2) blocks.push(matrix(names, own, both));
-        blocks.push(pairs(names, own, both, everybody));
+        const each = pairs(names, own, both, everybody);
+        if (names.length <= 3) blocks.push(each);
+        else {
+          const details = element("details", "points", element("summary", "", "Each pair"), each);
+          details.id = "pairs";
+          details.open = opened.has(details.id);
+          blocks.push(details);
+        }
         place.replaceChildren(...blocks);
       } catch (error) {
         failed(place, error);

@@ -115,7 +115,7 @@ function mark() {
   if (!reachable) tell("Not connected; retrying", "bad");
   else if (kind() === "failed") tell("Counts not available; retrying", "bad");
   else if (kind() !== "good") tell("May be out of date", "old");
-  else tell(pushed ? "Live" : "Updated every few seconds", "good");
+  else tell(pushed ? "Live" : "Up to date", "good");
   offline.hidden = reachable;
   const text = reachable ? "" : `The service can't be reached. These are the numbers of ${reachedAt.toLocaleTimeString()}.`;
   if (offline.textContent !== text) offline.textContent = text;

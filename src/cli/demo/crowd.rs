@@ -17,9 +17,8 @@ const FINE_STEP: i64 = 600;
 const FINE_PAST: i64 = 2 * DAY;
 /// The length of the generated past in days.
 const PAST_DAYS: i64 = 28;
-/// The seconds of a step in which past visits are recorded together, before and within the last `FINE_PAST` seconds.
-const STEP: i64 = HOUR;
-const SHORT_STEP: i64 = 300;
+/// The ages of past visits that are recorded in steps of some seconds, and these seconds: shorter ones where people look closer.
+const STEPS: [(i64, i64); 3] = [(2 * HOUR, 60), (FINE_PAST, 300), (i64::MAX, HOUR)];
 
 /// The parameters of a segment.
 struct Habit {
@@ -202,8 +201,8 @@ impl Crowd {
     /// The step in which past visits at `at` are recorded.
     pub(super) fn step_of(&self, at: Timestamp) -> i64 {
         let at = at.as_second();
-        let is_old = at < self.now - FINE_PAST;
-        at.div_euclid(if is_old { STEP } else { SHORT_STEP })
+        let step = STEPS.iter().find(|(age, _)| self.now - at <= *age);
+        at.div_euclid(step.map_or(HOUR, |(_, seconds)| *seconds))
     }
 
     /// The counts of the last two weeks.

@@ -79,13 +79,15 @@ impl Moment {
 }
 
 impl Graph {
-    /// Draws `series` over `span`; `None` if none has two points. `step` is the seconds of a row of the table.
+    /// Draws `series` over `span`; `None` if none has two points. `step` is the seconds of a row of the table, and `is_older`
+    /// whether there are counts from before `span`.
     pub(super) fn draw(
         id: &'static str,
         series: Vec<Series>,
         span: &Range<i64>,
         step: u64,
         base: Base,
+        is_older: bool,
     ) -> Option<Self> {
         if series.iter().all(|line| line.track.points.len() < 2) {
             return None;
@@ -93,7 +95,7 @@ impl Graph {
         let firsts = series.iter().filter_map(|line| line.track.points.first());
         let first = firsts.map(|point| point.0).min()?;
         let empty = first - span.start;
-        let is_young = empty > (span.end - span.start) / MAX_EMPTY;
+        let is_young = !is_older && empty > (span.end - span.start) / MAX_EMPTY;
         let drawn = match is_young {
             true => first..span.end,
             false => span.clone(),
@@ -211,8 +213,13 @@ mod tests {
     #[test]
     fn a_young_service_has_no_empty_chart() {
         let month = NOON - 30 * 86_400..NOON;
-        let draw =
-            |points: &[Point]| Graph::draw("g", vec![series("a", points)], &month, 60, Base::Zero);
+        let drawn = |points: &[Point], is_older| {
+            let series = vec![series("a", points)];
+            Graph::draw("g", series, &month, 60, Base::Zero, is_older)
+        };
+        let draw = |points: &[Point]| drawn(points, false);
+        let rare = drawn(&[(NOON - 600, 1), (NOON, 2)], true).unwrap();
+        assert!(rare.since.is_none() && rare.span == month);
         let young = draw(&[(NOON - 600, 1), (NOON, 2)]).unwrap();
         assert_eq!(young.span, NOON - 600..NOON);
         assert_eq!(young.since.as_ref().unwrap().words, "21 Nov 2026, 11:50");

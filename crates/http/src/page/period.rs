@@ -114,6 +114,13 @@ impl Period {
         length(self.seconds())
     }
 
+    /// `7 days before`, `hour before`.
+    pub(super) fn before_words(&self) -> String {
+        let range = self.range_words();
+        let range = range.strip_prefix("1 ").unwrap_or(&range);
+        format!("{range} before")
+    }
+
     /// `14 days`.
     pub(super) fn window_words(&self) -> String {
         length(self.window.seconds())
@@ -360,6 +367,13 @@ mod tests {
             let current = windows.iter().find(|choice| choice.current).unwrap();
             assert_eq!(current.short, name);
         }
+    }
+
+    #[test]
+    fn the_range_before_is_named() {
+        let words = |range| period(&[("range", range)]).before_words();
+        let named = ["1h", "1d", "14d"].map(words);
+        assert_eq!(named, ["hour before", "24 hours before", "14 days before"]);
     }
 
     #[test]

@@ -74,6 +74,7 @@ struct Page {
     window_field: Option<(&'static str, String)>,
     fields: Vec<(&'static str, String)>,
     range: String,
+    before_words: String,
     window: String,
     before: Toggle,
     /// Whether the period before is asked for and has no points.
@@ -142,8 +143,11 @@ pub(super) async fn get(
         None => None,
     };
     let has_floor = pages.floor.is_on();
-    let (trend, remaining, last_seen, all) = tokio::join!(
+    let (trend, history, remaining, last_seen, all) = tokio::join!(
         trends::trend(app, &segment, &period, users, look.before),
+        pages
+            .history
+            .of(app, [(segment.clone(), period.window)], &period),
         async {
             match has_floor {
                 // Counts over many windows tell small groups apart.
@@ -161,6 +165,7 @@ pub(super) async fn get(
             .everybody
             .users(app, period.window, reach, pages.floor),
     );
+    let begin = history.get(&segment).and_then(|history| history.before);
     let never_seen = match &count {
         Some(answer) => answer.count.users == 0 && !app.knows(&segment).await,
         None => false,
@@ -206,7 +211,7 @@ pub(super) async fn get(
         change: match (&trend, &count, users) {
             // The last point is not the count of now.
             (_, Some(_), None) => None,
-            (Ok(trend), ..) => change(trend, &period),
+            (Ok(trend), ..) => change(trend, begin, &period),
             (Err(_), ..) => None,
         },
         average: trend.as_ref().ok().and_then(average),
@@ -224,6 +229,7 @@ pub(super) async fn get(
         window_field: period.window_field(),
         fields: period.fields(),
         range: period.range_words(),
+        before_words: period.before_words(),
         window: period.window_words(),
         no_before: look.before
             && trend
@@ -232,7 +238,7 @@ pub(super) async fn get(
         before: toggle(look.before, look.with_other_before()),
         base: toggle(look.base == Base::Lowest, look.with_other_base()),
         trend: match trend {
-            Ok(trend) => drawn(trend, &period, look).into(),
+            Ok(trend) => drawn(trend, begin.is_some(), &period, look).into(),
             Err(error) => {
                 tracing::warn!(%error, "the page has no trend to show");
                 Shown::Failed
@@ -296,9 +302,16 @@ fn of_now(answer: &CountResult, users: Option<u64>, all: Option<u64>, now: Times
     }
 }
 
-fn change(trend: &Trend, period: &Period) -> Option<ChangeTile> {
+/// The change since the count at the beginning of the range, `begin`, as in the table of segments.
+fn change(trend: &Trend, begin: Option<u64>, period: &Period) -> Option<ChangeTile> {
     let points = trend.points();
     let (first, last) = (points.first()?, points.last()?);
+    if begin.is_some() {
+        return Some(ChangeTile {
+            change: Change::between(begin, last.1),
+            since: None,
+        });
+    }
     if points.len() < 2 {
         return None;
     }
@@ -312,6 +325,9 @@ fn change(trend: &Trend, period: &Period) -> Option<ChangeTile> {
 
 fn average(trend: &Trend) -> Option<AverageTile> {
     let users = || trend.points().iter().map(|point| point.1);
+    if trend.points().len() < 2 {
+        return None;
+    }
     let now = mean(trend.points())?;
     let before = mean(&trend.before.points);
     Some(AverageTile {
@@ -322,7 +338,7 @@ fn average(trend: &Trend) -> Option<AverageTile> {
     })
 }
 
-fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
+fn drawn(trend: Trend, is_older: bool, period: &Period, look: Look) -> Option<Graph> {
     let mut series = vec![Series {
         class: "s0".to_owned(),
         name: "Users".to_owned(),
@@ -331,7 +347,7 @@ fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
     if !trend.before.points.is_empty() {
         series.push(Series {
             class: "before".to_owned(),
-            name: format!("{} before", period.range_words()),
+            name: format!("The {}", period.before_words()),
             track: trend.before,
         });
     }
@@ -341,6 +357,7 @@ fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
         &period.span,
         trends::step(&period.span),
         look.base,
+        is_older,
     )
 }
 
@@ -352,7 +369,7 @@ fn drawn_remaining(remaining: &[(u64, u64)], now: Timestamp) -> Option<Graph> {
         name: "Users who remain".to_owned(),
         track,
     };
-    Graph::draw("remaining", vec![series], &span, 1, Base::Zero)
+    Graph::draw("remaining", vec![series], &span, 1, Base::Zero, false)
 }
 
 #[cfg(test)]
