@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(svg.matches("<polyline").count(), 3, "{svg}");
         assert_eq!(svg.matches("<polygon").count(), 3, "{svg}");
         assert!(
-            svg.contains("points=\"1000.0,0.0 1000.0,0.0\""),
+            svg.contains("points=\"1000.0,33.3 1000.0,33.3\""),
             "a dot: {svg}"
         );
     }

@@ -57,7 +57,6 @@ enum Answer {
 }
 
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
-    let app = &pages.app;
     let period = pages.period_of_sets(query)?;
     let expression = query.text("expr")?.unwrap_or("").to_owned();
     let (readiness, answer) = tokio::join!(
@@ -74,7 +73,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     };
     let page = Page {
         shell: pages.shell_with(Place::Combine, &period, &readiness, readiness.reads),
-        health: Health::of(app, &readiness, numbers),
+        health: Health::of(&readiness, numbers),
         windows: period.windows(&address),
         trouble: period.trouble.clone(),
         window: period.window_words(),

@@ -162,7 +162,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     );
     let page = Page {
         shell: pages.shell_with(Place::Compare, &period, &readiness, !failed),
-        health: Health::of(app, &readiness, numbers),
+        health: Health::of(&readiness, numbers),
         compared,
         offered: offered(pages, &period, &look, &segments, reach).await,
         is_full: segments.len() == MAX_COMPARED,

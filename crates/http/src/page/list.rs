@@ -168,7 +168,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     };
     let page = Page {
         shell: pages.shell_with(Place::Segments, &period, &readiness, !failed),
-        health: Health::of(app, &readiness, found.numbers),
+        health: Health::of(&readiness, found.numbers),
         fields: period.fields(),
         ranges: period.ranges(&address.link()),
         windows: period.windows(&address.link()),

@@ -193,7 +193,7 @@ pub(super) async fn get(
         let link = period.link(&format!("/?group={}", path::encode(name)));
         (name.to_owned(), link)
     });
-    let health = Health::of(app, &readiness, numbers);
+    let health = Health::of(&readiness, numbers);
     let (from, to) = period.inputs();
     let page = Page {
         shell: pages.shell_with(Place::Segments, &period, &readiness, count.is_some()),
