@@ -61,6 +61,7 @@ mod outages;
 mod overlap;
 mod overload;
 mod page;
+mod page_settings;
 mod postgres;
 mod postgres_faults;
 mod postgres_service;

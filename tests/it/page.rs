@@ -392,6 +392,8 @@ async fn a_page_shows_everybody_only_to_those_who_may_see_every_segment() {
         assert!(!page.contains("data-users"), "{page}");
     }
     assert_eq!(get("/compare?segment=sports&segment=news").await.0, 403);
+    // A form that was sent without a name.
+    assert_eq!(get("/compare?segment=sports&segment=").await.0, 200);
     assert_eq!(get("/trends.csv?segment=news").await.0, 403);
     let (_, _, table) = get("/segments.csv").await;
     assert_eq!(table.lines().count(), 2, "{table}");
@@ -411,6 +413,85 @@ async fn small_groups_are_withheld_on_the_page_too() {
     );
     let list = app.get("/").await.text;
     assert!(!list.contains("in any segment"), "{list}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_has_a_gap_where_a_count_is_withheld() {
+    let app = App::start_with(&[("min_users", "3")]).await;
+    let record = async |users: &[&str]| {
+        let pairs: Vec<_> = users
+            .iter()
+            .map(|user| serde_json::json!({ "user_id": user, "segment": "sports" }))
+            .collect();
+        let pairs = serde_json::Value::from(pairs).to_string();
+        assert_eq!(app.post("application/json", pairs).await.status, 200);
+    };
+    let refresh_twice = async || {
+        for _ in 0..2 {
+            app.headcount.refresh(None).await.unwrap();
+            app.advance(60);
+        }
+    };
+    record(&["u1", "u2", "u3"]).await;
+    refresh_twice().await;
+    app.send(reqwest::Method::DELETE, "/v1/users/u1").await;
+    refresh_twice().await;
+    record(&["u1"]).await;
+    refresh_twice().await;
+    let page = app.get("/segments/sports?range=1h").await.text;
+    assert_eq!(page.matches("<polyline").count(), 2, "{page}");
+    assert!(page.contains("The line is interrupted"), "{page}");
+    let list = app.get("/?range=1h").await.text;
+    assert_eq!(list.matches("<polyline").count(), 2, "{list}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_shows_the_same_change() {
+    let app = App::start().await;
+    let record = async |user: &str| {
+        let pair = serde_json::json!({ "user_id": user, "segment": "sports" });
+        let response = app.post("application/json", pair.to_string()).await;
+        assert_eq!(response.status, 200, "{response:?}");
+    };
+    record("u1").await;
+    app.headcount.refresh(None).await.unwrap();
+    app.advance(3_660);
+    record("u2").await;
+    for _ in 0..2 {
+        app.headcount.refresh(None).await.unwrap();
+        app.advance(30);
+    }
+    for place in ["/", "/segments/sports", "/compare?segment=sports"] {
+        let joint = if place.contains('?') { '&' } else { '?' };
+        let page = app.get(&format!("{place}{joint}range=1h")).await.text;
+        assert!(page.contains("+100.0%"), "{place}: {page}");
+        assert!(
+            !page.contains("Counts are recorded since"),
+            "{place}: {page}"
+        );
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_pages_with_counts_of_segments_wait_for_events() {
+    let app = filled().await;
+    for (place, waits) in [
+        ("/", true),
+        ("/segments/sports", true),
+        ("/compare?segment=sports", true),
+        // Events have the counts over the usual window.
+        ("/?window=7d", false),
+        ("/segments/sports?window=7d", false),
+        ("/combine?expr=sports", false),
+        ("/overlaps", false),
+        ("/status", false),
+    ] {
+        let page = app.get(place).await.text;
+        assert_eq!(page.contains("data-events"), waits, "{place}");
+    }
     app.stop().await;
 }
 

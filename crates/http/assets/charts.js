@@ -4,12 +4,12 @@
 {
   const LEFT = 52; // the room for labels on the left, as in the drawing
   const RIGHT = 12;
-  const SVG = "http://www.w3.org/2000/svg";
   const long = new Intl.DateTimeFormat("en-GB", {
     weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", hourCycle: "h23",
   });
   const dayLabel = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
   const timeLabel = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  let shown; // the chart whose values are shown, and what hides them
   let pointed; // the chart under the pointer, and where: it stays so when the chart is replaced
 
   // Labels at whole hours and days of the reader's time zone.
@@ -26,14 +26,10 @@
       if (at > to) break;
       const place = ((at - from) / (to - from)) * 100;
       if (place < 2 || place > 98) continue;
-      const label = document.createElementNS(SVG, "text");
       const date = new Date(at * 1000);
       const isMidnight = date.getHours() === 0 && date.getMinutes() === 0;
-      label.textContent = (isMidnight ? dayLabel : timeLabel).format(date);
-      label.setAttribute("class", number % 2 === 0 ? "even" : "odd");
-      label.setAttribute("x", `${place.toFixed(2)}%`);
-      label.setAttribute("y", "18");
-      labels.push(label);
+      const text = (isMidnight ? dayLabel : timeLabel).format(date);
+      labels.push(drawn("text", { class: number % 2 === 0 ? "even" : "odd", x: `${place.toFixed(2)}%`, y: 18 }, text));
     }
     ticks.replaceChildren(...labels);
   }
@@ -48,20 +44,12 @@
     return { names, rows };
   }
 
-  function element(name, className, text) {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
   function setUp(chart) {
     relabel(chart);
     const rule = element("div", "rule");
     const tip = element("div", "tip");
     const reader = element("input", "reader");
-    const lines = [...chart.querySelectorAll(".area polyline")].map((line) => line.getAttribute("class"));
-    const classes = chart.dataset.classes?.split(" ") ?? lines;
+    const classes = chart.dataset.classes.split(" ");
     const [from, to] = [Number(chart.dataset.from), Number(chart.dataset.to)];
     // From the start of a bar to its middle.
     const half = Number(chart.dataset.bar ?? 0) / 2;
@@ -88,6 +76,7 @@
       });
       tip.replaceChildren(element("div", "when", when), ...lines);
       rule.hidden = tip.hidden = false;
+      shown = { chart, hide };
       rule.style.left = `${x}px`;
       // Beside the rule, where it hides less of the lines.
       const room = chart.clientWidth - tip.offsetWidth;
@@ -119,7 +108,6 @@
     chart.addEventListener("pointerdown", point);
     // A finger that is lifted leaves the values to be read; the next tap elsewhere hides them.
     chart.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hide());
-    document.addEventListener("pointerdown", (event) => !chart.contains(event.target) && hide());
     reader.addEventListener("focus", () => {
       load();
       if (tip.hidden) reader.value = reader.max;
@@ -133,6 +121,9 @@
     for (const chart of document.querySelectorAll(".chart")) if (!chart.querySelector(".reader")) setUp(chart);
   };
   setUpAll();
+  document.addEventListener("pointerdown", ({ target }) => {
+    if (shown && !shown.chart.contains(target)) shown.hide();
+  });
   document.addEventListener("refreshed", setUpAll);
 
   // A chart as a PNG file of twice its size, drawn as it is styled on the page.

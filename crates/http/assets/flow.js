@@ -1,33 +1,20 @@
 // The users who entered and left a segment over time, where the store knows them.
 "use strict";
 {
-  const SVG = "http://www.w3.org/2000/svg";
-  const POLL_MS = 30000;
+  const RELOAD_MS = 10000; // the least time between two requests
   const [WIDTH, HEIGHT, TOP, BOTTOM] = [1000, 200, 10, 26]; // as in charts that the service draws
-  const numbers = new Intl.NumberFormat("en-US");
   const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
   const short = { format: (number) => compact.format(number).replace("K", "k") };
   const TICKS = [60, 300, 600, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 345600, 604800, 1209600, 2592000];
   const MAX_TICKS = 8;
   const MAX_LARGER = 10;
-  const section = document.getElementById("flow");
+  const section = byId("flow");
 
-  function element(name, className, ...content) {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    made.append(...content);
-    return made;
-  }
-  function drawn(name, attributes, text) {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
   // The next number that is easy to read, and can be halved.
   function nice(number) {
     const power = 10 ** Math.floor(Math.log10(Math.max(number, 2)));
-    return Math.max(2, [1, 2, 4, 6, 8, 10].map((digit) => digit * power).find((candidate) => candidate >= number));
+    const candidates = [1, 1.2, 1.6, 2, 3, 4, 6, 8, 10].map((digit) => Math.round(digit * power));
+    return candidates.find((candidate) => candidate >= number && candidate % 2 === 0);
   }
 
   // Entered above the line in the middle, left below it. A bar is for the `seconds` after its time.
@@ -56,57 +43,59 @@
     const picture = element("div", "drawn", axes);
     picture.setAttribute("role", "img");
     const sum = (of) => points.reduce((all, point) => all + of(point), 0);
-    const label = `${numbers.format(sum(({ entered }) => entered))} entered, ${numbers.format(sum(({ left }) => left))} left`;
-    picture.setAttribute("aria-label", `${label}. The table has the numbers of each time.`);
+    const [entered, left] = [sum(({ entered }) => entered), sum(({ left }) => left)].map((number) => figures.format(number));
+    picture.setAttribute("aria-label", `${entered} entered, ${left} left. The table has the numbers of each time.`);
+    const legend = element("ul", "legend");
+    legend.append(element("li", "entered", "Entered ", element("strong", "", entered)), element("li", "left", "Left ", element("strong", "", left)));
     const made = element("div", "chart", picture);
     Object.assign(made.dataset, { from, to, bar: seconds, step, table: "flow-points", classes: "entered left" });
-    const cut = isCut ? ` The largest bar is cut off: ${numbers.format(largest)} users.` : "";
-    return [element("p", "notes", `${label} over this range.${cut}`), made];
+    const cut = isCut ? [element("p", "notes", `The largest bar is cut off: ${users(largest)}.`)] : [];
+    return [legend, ...cut, made];
   }
 
   function table(points) {
-    const head = element("tr");
-    for (const [text, className] of [["Time", ""], ["Entered", "figure"], ["Left", "figure"]]) {
-      const cell = element("th", className, text);
-      cell.scope = "col";
-      head.append(cell);
-    }
     const body = element("tbody");
     for (const { at, entered, left } of points.toReversed()) {
       const time = element("time");
       time.dateTime = new Date(at * 1000).toISOString();
-      const cell = element("th", "", time);
-      cell.scope = "row";
-      body.append(element("tr", "", cell, element("td", "figure", numbers.format(entered)), element("td", "figure", numbers.format(left))));
+      body.append(tableRow(time, figure(figures.format(entered)), figure(figures.format(left))));
     }
-    const scroll = element("div", "scroll", element("table", "", element("thead", "", head), body));
-    scroll.tabIndex = 0;
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", "Table of users who entered and left");
-    const details = element("details", "points", element("summary", "", "Table of points"), scroll);
+    const content = element("table", "", header([["Time", false], ["Entered", true], ["Left", true]]), body);
+    const details = element("details", "points", element("summary", "", "Table of points"));
+    details.append(scrolling("scroll", "Table of users who entered and left", content));
     details.id = "flow-points";
     return details;
   }
 
+  let loadedAt = 0;
   async function load() {
-    const place = document.getElementById("flow-chart");
+    const place = byId("flow-chart");
     // What is being read stays.
-    if (place.contains(document.activeElement) || document.hidden) return;
-    const answer = await fetch(section.dataset.api, { cache: "no-store", signal: AbortSignal.timeout(15000) });
+    if (place.contains(document.activeElement) || document.hidden || Date.now() < loadedAt + RELOAD_MS) return;
+    loadedAt = Date.now();
+    // The page is refreshed with the range of now.
+    const { api } = byId("flow-request").firstElementChild.dataset;
+    const answer = await fetch(api, { cache: "no-store", signal: AbortSignal.timeout(15000) });
     if (!answer.ok) return;
     const { steps, step_seconds: seconds } = await answer.json();
     const known = steps
       .filter(({ entered, left }) => entered != null && left != null)
       .map(({ at, entered, left }) => ({ at: Date.parse(at) / 1000, entered, left }));
     if (known.length === 0) return;
-    const wasOpen = document.getElementById("flow-points")?.open;
+    if (known.every(({ entered, left }) => entered + left === 0)) {
+      place.replaceChildren(element("p", "quiet", "No user entered or left in this range."));
+      section.hidden = false;
+      return;
+    }
+    const wasOpen = byId("flow-points")?.open;
     place.replaceChildren(...chart(known, seconds), table(known));
-    document.getElementById("flow-points").open = Boolean(wasOpen);
+    byId("flow-points").open = Boolean(wasOpen);
     section.hidden = false;
     document.dispatchEvent(new Event("refreshed"));
   }
-  if (section) again();
-  function again() {
-    load().catch(() => undefined).finally(() => setTimeout(again, POLL_MS));
+  if (section) {
+    const reload = () => load().catch(() => undefined);
+    document.addEventListener("refreshed", reload);
+    reload();
   }
 }

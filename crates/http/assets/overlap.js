@@ -1,31 +1,10 @@
 // The users that segments share: a drawing of circles, a matrix, and the pairs that share the most.
 "use strict";
 {
-  const SVG = "http://www.w3.org/2000/svg";
-  const numbers = new Intl.NumberFormat("en-US");
   const POLL_MS = 10000;
 
-  function element(name, className, ...content) {
-    const made = document.createElement(name);
-    if (className) made.className = className;
-    made.append(...content);
-    return made;
-  }
-  function drawn(name, attributes) {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    return made;
-  }
   const named = (name) => element("bdi", "", name);
-  const plural = (number) => `${numbers.format(number)} ${number === 1 ? "user" : "users"}`;
-  function percent(part, whole) {
-    if (whole === 0) return "–";
-    const share = (part / whole) * 100;
-    if (part > 0 && share < 0.1) return "<0.1%";
-    if (part < whole && share > 99.9) return ">99.9%";
-    return part === whole ? "100%" : `${share.toFixed(1)}%`;
-  }
-  const times = (lift) => `${lift >= 10 ? numbers.format(Math.round(lift)) : lift.toFixed(1)}×`;
+  const times = (lift) => `${lift >= 10 ? figures.format(Math.round(lift)) : lift.toFixed(1)}×`;
   // Lift in words.
   const likely = (lift) => (lift > 1.05 || lift < 0.95 ? `${times(lift)} as many as by chance` : "as many as by chance");
 
@@ -103,7 +82,7 @@
       ? "Areas are in proportion to users."
       : "Circles, and what they share two by two, are in proportion to users as far as circles allow. The area that all three share is an approximation; the table has exact numbers.";
     const legend = element("ul", "legend");
-    names.forEach((name, place) => legend.append(element("li", `s${place}`, named(name), " ", element("strong", "", numbers.format(own[place])))));
+    names.forEach((name, place) => legend.append(element("li", `s${place}`, named(name), " ", element("strong", "", figures.format(own[place])))));
     return element("figure", "venn", svg, legend, element("figcaption", "notes", note));
   }
 
@@ -124,41 +103,32 @@
     return [["all three", all], pair(0, 1), pair(0, 2), pair(1, 2), single(0, 1, 2), single(1, 0, 2), single(2, 0, 1)];
   }
 
-  function table(caption, heads, rows, className = "parts") {
-    const made = element("table", className, element("caption", "", caption));
-    const head = element("tr");
-    for (const [text, isFigure] of heads) {
-      const cell = element("th", isFigure ? "figure" : "", text);
-      cell.scope = "col";
-      head.append(cell);
+  // A table under its title. It may be wider than a phone. With class `stack`, each row is a block of its own there, which
+  // takes the roles from the elements.
+  const ROLES = { table: "table", thead: "rowgroup", tbody: "rowgroup", tr: "row", td: "cell" };
+  function table(caption, columns, rows, className = "parts") {
+    const body = element("tbody", "", ...rows.map((cells) => tableRow(...cells)));
+    const made = element("table", className, header(columns), body);
+    made.setAttribute("aria-label", caption);
+    for (const row of body.rows) [...row.cells].forEach((cell, place) => (cell.dataset.column = columns[place][0]));
+    for (const part of [made, ...made.querySelectorAll("*")]) {
+      const role = part.localName === "th" ? `${part.scope === "col" ? "column" : "row"}header` : ROLES[part.localName];
+      if (role) part.setAttribute("role", role);
     }
-    const body = element("tbody");
-    for (const [first, ...others] of rows) {
-      const cell = element("th", "", first);
-      cell.scope = "row";
-      body.append(element("tr", "", cell, ...others));
-    }
-    made.append(element("thead", "", head), body);
-    const wide = element("div", "wide", made);
-    // It may be wider than a phone: then it scrolls, also with the keyboard.
-    wide.tabIndex = 0;
-    wide.setAttribute("role", "region");
-    wide.setAttribute("aria-label", caption);
-    return wide;
+    return element("div", "", element("p", "caption", caption), scrolling("wide", caption, made));
   }
-  const figure = (text) => element("td", "figure", text);
 
   function partsTable(rows) {
     const all = rows.reduce((sum, [, users]) => sum + users, 0);
-    const lines = rows.map(([name, users]) => [name, figure(numbers.format(users)), figure(percent(users, all))]);
-    return table(`${plural(all)} in at least one of them`, [["Users in", false], ["Users", true], ["Share", true]], lines);
+    const lines = rows.map(([name, users]) => [name, figure(figures.format(users)), figure(percent(users, all))]);
+    return table(`${users(all)} in at least one of them`, [["Users in", false], ["Users", true], ["Share", true]], lines);
   }
 
   function matrix(names, own, both) {
     const rows = names.map((name, row) => [
       named(name),
       ...names.map((_, column) => {
-        const cell = figure(both[row][column] === null ? "–" : numbers.format(both[row][column]));
+        const cell = figure(both[row][column] === null ? "–" : figures.format(both[row][column]));
         if (both[row][column] === null || own[row] === null) return cell;
         if (row !== column) {
           cell.append(element("small", "", percent(both[row][column], own[row])));
@@ -182,16 +152,16 @@
         const lift = everybody > 0 && own[i] > 0 && own[j] > 0 ? (shared * everybody) / (own[i] * own[j]) : undefined;
         rows.push([
           element("span", "", named(names[i]), " and ", named(names[j])),
-          figure(numbers.format(shared)),
-          figure(numbers.format(own[i] - shared)),
-          figure(numbers.format(own[j] - shared)),
+          figure(figures.format(shared)),
+          figure(figures.format(own[i] - shared)),
+          figure(figures.format(own[j] - shared)),
           figure(percent(shared, own[i] + own[j] - shared)),
           figure(lift === undefined ? "–" : likely(lift)),
         ]);
       }
     }
     const heads = [["Pair", false], ["In both", true], ["Only the first", true], ["Only the second", true], ["Similarity", true], ["Lift", true]];
-    return table("Each pair. Similarity (Jaccard) is the share of the users of either who are in both.", heads, rows);
+    return table("Each pair. Similarity (Jaccard) is the share of the users of either who are in both.", heads, rows, "parts stack");
   }
 
   const overlap = document.getElementById("overlap");
@@ -214,7 +184,14 @@
           blocks.push(element("div", "drawing", drawing(names, own, both), rows ? partsTable(rows) : ""));
         }
         if (names.length > 2) blocks.push(matrix(names, own, both));
-        blocks.push(pairs(names, own, both, everybody));
+        const each = pairs(names, own, both, everybody);
+        if (names.length <= 3) blocks.push(each);
+        else {
+          const details = element("details", "points", element("summary", "", "Each pair"), each);
+          details.id = "pairs";
+          details.open = opened.has(details.id);
+          blocks.push(details);
+        }
         place.replaceChildren(...blocks);
       } catch (error) {
         failed(place, error);
@@ -236,7 +213,7 @@
         const rows = found.map(({ a, b, both, jaccard, lift }) => {
           const link = element("a", "", named(a), " and ", named(b));
           link.href = `/compare?segment=${encodeURIComponent(a)}&segment=${encodeURIComponent(b)}${kept}`;
-          return [link, figure(numbers.format(both)), figure(percent(jaccard, 1)), figure(lift == null ? "–" : times(lift))];
+          return [link, figure(figures.format(both)), figure(percent(jaccard, 1)), figure(lift == null ? "–" : times(lift))];
         });
         const focused = document.activeElement?.getAttribute("href");
         const heads = [["Pair", false], ["In both", true], ["Similarity", true], ["Lift", true]];

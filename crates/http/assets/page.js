@@ -1,11 +1,10 @@
 // Keeps the page current. Everything on it is rendered by the service and works without this script.
 "use strict";
 
-const POLL_MS = 3000; // the polling interval without events
+// The polling interval without events. A page whose numbers take a walk over all users has a longer one.
+const POLL_MS = Number(document.documentElement.dataset.poll ?? 3) * 1000;
 const SLOW_POLL_MS = 30000; // the polling interval with events, which do not include changes and trend lines
 const PATIENCE_MS = 15000; // the timeout of a request
-const figures = new Intl.NumberFormat("en-US");
-const byId = (id) => document.getElementById(id);
 
 // The colour theme.
 const theme = byId("theme");
@@ -49,27 +48,33 @@ async function refresh() {
   const fresh = new DOMParser().parseFromString(text, "text/html");
   // Every page of the service contains its state, also with a 503. An error page of a proxy does not.
   if (!fresh.querySelector("#banner [data-kind]")) throw new Error("no page");
+  const held = document.activeElement;
+  const place = held?.closest("[data-part]");
   for (const part of document.querySelectorAll("[data-part]")) {
     const now = fresh.getElementById(part.id);
     if (now) replace(part, now);
   }
   document.dispatchEvent(new Event("refreshed"));
+  // Afterwards, because other scripts show what needs them.
+  if (place && !held.isConnected) refocus(place, held);
 }
 
 // Tables that the reader has opened stay open.
 document.addEventListener("toggle", ({ target }) => target.id && opened[target.open ? "add" : "delete"](target.id), true);
 
+const received = new Map(); // the last content of each part
 function replace(part, now) {
+  // What is being typed or read stays.
+  if (part.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox])")) return;
+  // A live region that is replaced by the same is announced again.
+  if (received.get(part.id) === now.innerHTML) return;
+  received.set(part.id, now.innerHTML);
   const before = new Map();
   for (const row of part.querySelectorAll("[data-segment]")) {
     before.set(row.dataset.segment, row.querySelector("[data-users]")?.textContent);
   }
-  const held = part.contains(document.activeElement) ? document.activeElement : null;
-  // What is being typed or read stays.
-  if (held?.matches("input:not([type=checkbox])")) return;
   part.innerHTML = now.innerHTML;
   for (const details of part.querySelectorAll("details[id]")) details.open = opened.has(details.id);
-  if (held) refocus(part, held);
   for (const row of part.querySelectorAll("[data-segment]")) {
     const users = row.querySelector("[data-users]");
     const old = before.get(row.dataset.segment);
@@ -81,8 +86,9 @@ function replace(part, now) {
 function refocus(part, held) {
   const same = (attribute) => (other) => other.getAttribute(attribute) === held.getAttribute(attribute);
   const others = [...part.querySelectorAll(held.localName)].filter(same("name"));
-  const found = others.filter(same("href")).find(same("value")) ?? others.find((other) => other.textContent === held.textContent);
-  found?.focus();
+  const names = ["id", "href", "value", "data-star", "data-curl"].filter((name) => held.hasAttribute(name));
+  const found = names.length > 0 && others.find((other) => names.every((name) => same(name)(other)));
+  (found || others.find((other) => other.textContent === held.textContent))?.focus();
 }
 
 function flash(element) {
@@ -109,7 +115,7 @@ function mark() {
   if (!reachable) tell("Not connected; retrying", "bad");
   else if (kind() === "failed") tell("Counts not available; retrying", "bad");
   else if (kind() !== "good") tell("May be out of date", "old");
-  else tell(pushed ? "Live" : "Updated every few seconds", "good");
+  else tell(pushed ? "Live" : "Up to date", "good");
   offline.hidden = reachable;
   const text = reachable ? "" : `The service can't be reached. These are the numbers of ${reachedAt.toLocaleTimeString()}.`;
   if (offline.textContent !== text) offline.textContent = text;
@@ -117,6 +123,12 @@ function mark() {
 function again() {
   clearTimeout(timer);
   timer = setTimeout(look, pushed && reachable && kind() === "good" ? SLOW_POLL_MS : POLL_MS);
+}
+// Shows another address of the same page.
+function show(other) {
+  address = other;
+  history.replaceState(null, "", address);
+  return look();
 }
 async function look() {
   clearTimeout(timer);
@@ -139,6 +151,8 @@ document.addEventListener("visibilitychange", () => {
 function counted({ segment, users }) {
   for (const row of document.querySelectorAll("[data-segment]")) {
     if (row.dataset.segment !== segment) continue;
+    // The event has the count over the segment's own window: the page is fetched instead.
+    if ("otherWindow" in row.dataset) return false;
     const cell = row.querySelector("[data-users]");
     // The service words what is withheld.
     if (users === null || !cell) return users === null && !cell;
@@ -181,9 +195,7 @@ if (search) {
     clearTimeout(typed);
     typed = setTimeout(() => {
       const query = new URLSearchParams([...new FormData(search.form)].filter(([, value]) => value !== ""));
-      address = `/?${query}`;
-      history.replaceState(null, "", address);
-      look();
+      show(`/?${query}`);
     }, 200);
   });
 }

@@ -2,10 +2,8 @@
 // from, and the slider over windows.
 "use strict";
 {
-  const one = (id) => document.getElementById(id);
   const all = (selector) => document.querySelectorAll(selector);
   const kept = document.querySelector(".brand").search;
-  const numbers = new Intl.NumberFormat("en-US");
 
   function stored(name, otherwise) {
     try {
@@ -33,15 +31,6 @@
     button.title = is ? "Remove from favorites" : "Add to favorites";
   }
   function showFavorites() {
-    for (const row of all(".segments tr[data-segment]")) {
-      const head = row.querySelector("th");
-      if (!head.querySelector(".star")) {
-        const button = document.createElement("button");
-        Object.assign(button, { type: "button", className: "star" });
-        button.dataset.star = row.dataset.segment;
-        head.prepend(button);
-      }
-    }
     for (const button of all("[data-star]")) {
       button.hidden = false;
       star(button, button.dataset.star);
@@ -49,12 +38,10 @@
     const link = document.querySelector("[data-favourites]");
     if (!link) return;
     const query = new URLSearchParams(kept);
-    const known = query.toString();
     for (const name of favorites.slice(0, 100)) query.append("segment", name);
     link.href = `/?${query}`;
     link.hidden = favorites.length === 0;
     if (new URLSearchParams(location.search).has("segment")) link.setAttribute("aria-current", "true");
-    return known;
   }
   showFavorites();
   document.addEventListener("refreshed", showFavorites);
@@ -67,9 +54,9 @@
   });
 
   // Segments that are selected for a comparison. They stay selected on other pages of a search.
-  const compare = one("compare");
+  const compare = byId("compare");
   if (compare) {
-    const button = one("compare-button");
+    const button = byId("compare-button");
     const selected = new Set();
     const boxes = () => [...compare.querySelectorAll("input[type=checkbox]")];
     const showSelected = () => {
@@ -105,25 +92,29 @@
     document.execCommand("copy");
     field.remove();
   }
-  for (const button of all("[data-curl]")) button.hidden = button.dataset.curl === "";
+  function showCommands() {
+    for (const button of all("[data-curl]")) button.hidden = false;
+  }
+  showCommands();
+  document.addEventListener("refreshed", showCommands);
   document.addEventListener("click", async ({ target }) => {
     const path = target.dataset?.curl;
     if (!path) return;
     const token = "signedIn" in document.documentElement.dataset ? '-H "Authorization: Bearer $HEADCOUNT_TOKEN" ' : "";
-    const before = target.textContent;
+    const label = (target.dataset.label ??= target.textContent);
     try {
       await copy(`curl ${token}'${location.origin}${path.replaceAll("'", "%27")}'`);
       target.textContent = "Copied";
     } catch {
       target.textContent = "Can't copy here";
     }
-    setTimeout(() => (target.textContent = before), 2000);
+    setTimeout(() => (target.textContent = label), 2000);
   });
 
   // Names to choose from.
   let names;
   document.addEventListener("focusin", async ({ target }) => {
-    const list = target.dataset?.names && one(target.dataset.names);
+    const list = target.dataset?.names && byId(target.dataset.names);
     if (!list) return;
     names ??= fetch("/v1/segments?sort=users&limit=1000")
       .then((answer) => answer.json())
@@ -134,13 +125,13 @@
   });
 
   // Shortcuts.
-  const dialog = one("shortcuts");
-  const single = one("single-keys");
-  const search = one("q");
+  const dialog = byId("shortcuts");
+  const single = byId("single-keys");
+  const search = byId("q");
   single.checked = stored("single-keys", true) !== false;
   single.addEventListener("change", () => store("single-keys", single.checked));
-  one("help").hidden = false;
-  one("help").addEventListener("click", () => dialog.showModal());
+  byId("help").hidden = false;
+  byId("help").addEventListener("click", () => dialog.showModal());
   if (location.hash === "#q") search?.focus();
   const actions = {
     "/": () => (search ? (search.focus(), search.select()) : location.assign(`/${kept}#q`)),
@@ -158,11 +149,11 @@
   });
 
   // The count of a segment over the window of the slider. The field beside it accepts any other window.
-  const slider = one("slider");
+  const slider = byId("slider");
   if (slider) {
-    const form = one("window-form");
-    const field = one("window");
-    const result = one("counted");
+    const form = byId("window-form");
+    const field = byId("window");
+    const result = byId("counted");
     const stops = slider.dataset.stops.split(" ").map(Number);
     const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
     const unit = (seconds) => units.find(([, length]) => seconds % length === 0);
@@ -187,9 +178,8 @@
         const answer = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(15000) });
         const body = await answer.json();
         if (turn !== asked) return;
-        const noun = body.users === 1 ? "user" : "users";
         const stale = body.stale ? ": the last known count, because no source responds" : "";
-        if (answer.ok) say(`${numbers.format(body.users)} ${noun} in the last ${spelled(seconds)}${stale}`, body.stale);
+        if (answer.ok) say(`${users(body.users)} in the last ${spelled(seconds)}${stale}`, body.stale);
         else say(body.detail, true);
       } catch {
         if (turn === asked) say("The service can't be reached.", true);
@@ -197,7 +187,7 @@
     };
     const show = () => {
       const seconds = stops[Number(slider.value)];
-      one("length").textContent = spelled(seconds);
+      byId("length").textContent = spelled(seconds);
       slider.setAttribute("aria-valuetext", spelled(seconds));
       return seconds;
     };

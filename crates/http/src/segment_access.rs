@@ -53,11 +53,12 @@ pub(super) fn check(names: Names, uri: &Uri, reach: &Reach) -> Result<(), Proble
     }
 }
 
-/// The names in the `segment` parameters.
+/// The names in the `segment` parameters. An empty one is what a form sends for a field that was not filled in: it names
+/// nothing.
 fn named(uri: &Uri) -> impl Iterator<Item = Cow<'_, str>> {
     let query = uri.query().unwrap_or_default();
     let pairs = form_urlencoded::parse(query.as_bytes());
-    pairs.filter_map(|(key, name)| (key == "segment").then_some(name))
+    pairs.filter_map(|(key, name)| (key == "segment" && !name.trim().is_empty()).then_some(name))
 }
 
 #[cfg(test)]
@@ -99,6 +100,9 @@ mod tests {
             ("GET", "/v1/segments?segment=mine/a&segment=yours", false),
             ("GET", "/v1/segments?%73egment=yours", false),
             ("GET", "/v1/events?segment=yours", false),
+            ("GET", "/compare?segment=mine/a&segment=", true),
+            ("GET", "/compare?segment=+&segment=yours", false),
+            ("GET", "/trends.csv?segment=", false),
             ("POST", "/v1/trends", true),
             ("POST", "/v1/pairs", true),
             ("GET", "/v1/events", true),

@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use domain::{Count, Segment, TimeFrame, Timestamp, TrendPoint};
+use engine::segments::SegmentSettings;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -15,11 +16,15 @@ const DAY: i64 = 24 * HOUR;
 const FINE_STEP: i64 = 600;
 const FINE_PAST: i64 = 2 * DAY;
 /// The length of the generated past in days.
-const PAST_DAYS: f64 = 28.0;
+const PAST_DAYS: i64 = 28;
+/// The ages of past visits that are recorded in steps of some seconds, and these seconds: shorter ones where people look closer.
+const STEPS: [(i64, i64); 3] = [(2 * HOUR, 60), (FINE_PAST, 300), (i64::MAX, HOUR)];
 
 /// The parameters of a segment.
 struct Habit {
     name: &'static str,
+    group: &'static str,
+    description: &'static str,
     /// The number of users in four weeks.
     users: u32,
     /// The mean number of days until a user returns.
@@ -32,19 +37,29 @@ struct Habit {
 
 #[rustfmt::skip]
 const HABITS: [Habit; 12] = [
-    Habit { name: "front page", users: 190_000, again: 4.0, loyalty: 0.6, growth: 1.1 },
-    Habit { name: "sports", users: 105_000, again: 3.0, loyalty: 0.7, growth: 1.3 },
-    Habit { name: "news", users: 87_500, again: 2.0, loyalty: 0.7, growth: 1.0 },
-    Habit { name: "music", users: 49_000, again: 5.0, loyalty: 0.5, growth: 0.9 },
-    Habit { name: "travel", users: 32_000, again: 6.0, loyalty: 0.4, growth: 0.7 },
-    Habit { name: "Black Friday", users: 26_000, again: 1.0, loyalty: 0.5, growth: 4.0 },
-    Habit { name: "newsletter readers", users: 20_500, again: 7.0, loyalty: 0.9, growth: 1.0 },
-    Habit { name: "premium trial", users: 11_500, again: 2.0, loyalty: 0.6, growth: 1.6 },
-    Habit { name: "cart left behind", users: 7_250, again: 3.0, loyalty: 0.3, growth: 1.2 },
-    Habit { name: "summer sale", users: 9_500, again: 2.0, loyalty: 0.3, growth: 0.3 },
-    Habit { name: "night owls", users: 3_100, again: 1.5, loyalty: 0.8, growth: 1.0 },
-    Habit { name: "VIP", users: 700, again: 2.0, loyalty: 0.9, growth: 1.1 },
+    Habit { name: "front page", group: "content", description: "Opened the front page", users: 190_000, again: 4.0, loyalty: 0.6, growth: 1.1 },
+    Habit { name: "sports", group: "content", description: "Read an article about sports", users: 105_000, again: 3.0, loyalty: 0.7, growth: 1.3 },
+    Habit { name: "news", group: "content", description: "Read the news", users: 87_500, again: 2.0, loyalty: 0.7, growth: 1.0 },
+    Habit { name: "music", group: "content", description: "Listened to a song", users: 49_000, again: 5.0, loyalty: 0.5, growth: 0.9 },
+    Habit { name: "travel", group: "content", description: "Read about a place to go to", users: 32_000, again: 6.0, loyalty: 0.4, growth: 0.7 },
+    Habit { name: "Black Friday", group: "campaigns", description: "Looked at an offer of Black Friday", users: 26_000, again: 1.0, loyalty: 0.5, growth: 4.0 },
+    Habit { name: "newsletter readers", group: "campaigns", description: "Opened a newsletter", users: 20_500, again: 7.0, loyalty: 0.9, growth: 1.0 },
+    Habit { name: "premium trial", group: "customers", description: "Tries the premium plan", users: 11_500, again: 2.0, loyalty: 0.6, growth: 1.6 },
+    Habit { name: "cart left behind", group: "customers", description: "Left something in the cart", users: 7_250, again: 3.0, loyalty: 0.3, growth: 1.2 },
+    Habit { name: "summer sale", group: "campaigns", description: "Looked at an offer of the summer sale", users: 9_500, again: 2.0, loyalty: 0.3, growth: 0.3 },
+    Habit { name: "night owls", group: "customers", description: "Seen after midnight", users: 3_100, again: 1.5, loyalty: 0.8, growth: 1.0 },
+    Habit { name: "VIP", group: "customers", description: "Pays for the premium plan", users: 700, again: 2.0, loyalty: 0.9, growth: 1.1 },
 ];
+
+/// The segments with their settings.
+pub(super) fn settings(frame: &TimeFrame) -> impl Iterator<Item = (Segment, SegmentSettings)> {
+    HABITS.iter().filter_map(|habit| {
+        let [description, group] =
+            [habit.description, habit.group].map(|text| Some(text.to_owned()));
+        let settings = SegmentSettings::new(frame, None, description, group).ok()?;
+        Some((Segment::new(habit.name).ok()?, settings))
+    })
+}
 
 /// One user seen in one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +98,11 @@ enum Who {
 }
 
 impl Crowd {
+    /// The beginning of the past of a crowd as of `now`.
+    pub(super) fn begin(now: Timestamp) -> Timestamp {
+        Timestamp::from_second(now.as_second() - PAST_DAYS * DAY).unwrap_or(now)
+    }
+
     /// Creates a crowd with four weeks of past visits as of `now`.
     pub(super) fn new(now: Timestamp, frame: TimeFrame, rng: fastrand::Rng) -> Self {
         let mut crowd = Self {
@@ -106,9 +126,9 @@ impl Crowd {
     /// The past visits of one user. Schedules the next visit, if there is one.
     fn life(&mut self, segment: usize, user: u32) -> Vec<i64> {
         let habit = &HABITS[segment];
-        let begin = self.now - (PAST_DAYS * DAY as f64) as i64;
+        let length = PAST_DAYS * DAY;
         let share = self.rng.f64().powf(1.0 / habit.growth);
-        let first = begin + (share * PAST_DAYS * DAY as f64) as i64;
+        let first = self.now - length + (share * length as f64) as i64;
         let mut at = self.awake(first);
         let mut visits = Vec::new();
         while at <= self.now {
@@ -136,7 +156,7 @@ impl Crowd {
     /// the slope of the distribution of `share` in `life` at its end.
     fn expect_newcomer(&mut self, segment: usize, at: i64) {
         let habit = &HABITS[segment];
-        let days = PAST_DAYS / (f64::from(habit.users) * habit.growth);
+        let days = PAST_DAYS as f64 / (f64::from(habit.users) * habit.growth);
         let gap = self.gap(days);
         self.next.push(Reverse((at + gap, segment, Who::Newcomer)));
     }
@@ -160,14 +180,12 @@ impl Crowd {
         hour < 6 && self.rng.u8(..10) < 5
     }
 
-    /// The past visits within the window.
+    /// The past visits in order of time.
     pub(super) fn visits(&self) -> Vec<Visit> {
-        let begin = self.now - self.window();
         let mut visits = Vec::new();
         for (users, habit) in self.past.iter().zip(&HABITS) {
             for (user, seen) in (0..).zip(users) {
-                let within = seen.iter().filter(|at| **at > begin);
-                visits.extend(within.filter_map(|at| {
+                visits.extend(seen.iter().filter_map(|at| {
                     Some(Visit {
                         user,
                         segment: habit.name,
@@ -176,7 +194,15 @@ impl Crowd {
                 }));
             }
         }
+        visits.sort_unstable_by_key(|visit| visit.at);
         visits
+    }
+
+    /// The step in which past visits at `at` are recorded.
+    pub(super) fn step_of(&self, at: Timestamp) -> i64 {
+        let at = at.as_second();
+        let step = STEPS.iter().find(|(age, _)| self.now - at <= *age);
+        at.div_euclid(step.map_or(HOUR, |(_, seconds)| *seconds))
     }
 
     /// The counts of the last two weeks.
@@ -292,7 +318,7 @@ mod tests {
         for habit in &HABITS {
             let users: std::collections::HashSet<u32> = visits
                 .iter()
-                .filter(|visit| visit.segment == habit.name)
+                .filter(|visit| visit.segment == habit.name && visit.at > now - weeks)
                 .map(|visit| visit.user)
                 .collect();
             let last = trend

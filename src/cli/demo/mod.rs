@@ -1,6 +1,7 @@
 //! `headcount demo`: a service in a temporary directory, with simulated users.
 
 mod crowd;
+mod replay;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,12 +13,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::crowd::{Crowd, Visit};
+use self::replay::ReplayClock;
 use super::Failure;
 use super::args::DemoArgs;
 use super::output::{grouped, note, print};
 use super::process::unless_stopped;
 use crate::config::Settings;
 use crate::shutdown::Signals;
+use domain::Timestamp;
 use engine::Headcount;
 use http;
 use http::auth::Auth;
@@ -59,7 +62,11 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     let signals = Signals::listen_and(last).map_err(|error| failed(&error))?;
     let listener = listener(port).await?;
     let address = listener.local_addr().map_err(|error| failed(&error))?;
-    let Some(app) = unless_stopped(&signals.stop(), Headcount::open(&settings)).await? else {
+    let now = Timestamp::now();
+    let clock = Arc::new(ReplayClock::at(Crowd::begin(now)));
+    let opening =
+        Headcount::open_with(&settings, Arc::<ReplayClock>::clone(&clock), Arc::default());
+    let Some(app) = unless_stopped(&signals.stop(), opening).await? else {
         return Ok(());
     };
     let app = Arc::new(app);
@@ -67,15 +74,15 @@ async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     app.coverage().begin_recording();
     let known = app.coverage().read().await;
     known.map_err(|error| failed(&error))?;
-    note("Generating two weeks of visits ...");
-    let mut crowd = Crowd::new(app.clock().now(), *app.frame(), fastrand::Rng::new());
+    note("Generating four weeks of visits ...");
+    let mut crowd = Crowd::new(now, *app.frame(), fastrand::Rng::new());
     let stop = signals.stop();
     let pairs = tokio::select! {
         () = stop.cancelled() => return app.shut_down().await.map_err(|error| failed(&error)),
-        filled = fill(&app, &mut crowd) => filled?,
+        filled = fill(&app, &clock, &mut crowd) => filled?,
     };
     print(&format!(
-        "\n  http://{address}/\n\n{} pairs of two weeks are loaded, and more keep coming. Ctrl-C stops the demo and removes \
+        "\n  http://{address}/\n\n{} pairs of four weeks are loaded, and more keep coming. Ctrl-C stops the demo and removes \
          its data.\n",
         grouped(pairs as u64)
     ))?;
@@ -126,19 +133,27 @@ async fn listener(port: Option<u16>) -> Result<TcpListener, Failure> {
     }
 }
 
-/// Records the past visits of the crowd and their trend. Returns the number of pairs.
-async fn fill(app: &Headcount, crowd: &mut Crowd) -> Result<usize, Failure> {
+/// Records the past visits of the crowd, in order of time, their trend, and the settings of the segments. Returns the number of
+/// pairs.
+async fn fill(app: &Headcount, clock: &ReplayClock, crowd: &mut Crowd) -> Result<usize, Failure> {
     let visits = crowd.visits();
-    for batch in visits.chunks(BATCH) {
-        record(app, batch).await?;
+    let steps = visits.chunk_by(|one, next| crowd.step_of(one.at) == crowd.step_of(next.at));
+    for step in steps {
+        if let Some(last) = step.last() {
+            clock.go_to(last.at);
+        }
+        for batch in step.chunks(BATCH) {
+            record(app, batch).await?;
+        }
     }
+    clock.catch_up();
     let trend = app.record_trend(&crowd.trend()).await;
     trend.map_err(|error| Failure::failed(error.to_string()))?;
-    // The visits are all that were made within the window.
-    let since = app.frame().full_window().start_as_of(app.clock().now());
-    let stated = app.coverage().state(since).await;
-    stated.map_err(|error| Failure::failed(error.to_string()))?;
     crowd.forget_past();
+    for (segment, settings) in crowd::settings(app.frame()) {
+        let set = app.segments().put(&segment, settings).await;
+        set.map_err(|error| Failure::failed(error.to_string()))?;
+    }
     Ok(visits.len())
 }
 

@@ -15,7 +15,7 @@ struct Asset {
     body: &'static str,
 }
 
-const ALL: [Asset; 10] = [
+const ALL: [Asset; 11] = [
     Asset {
         name: "page.css",
         kind: "text/css; charset=utf-8",
@@ -25,6 +25,11 @@ const ALL: [Asset; 10] = [
         name: "theme.js",
         kind: "text/javascript; charset=utf-8",
         body: include_str!("../../assets/theme.js"),
+    },
+    Asset {
+        name: "common.js",
+        kind: "text/javascript; charset=utf-8",
+        body: include_str!("../../assets/common.js"),
     },
     Asset {
         name: "page.js",

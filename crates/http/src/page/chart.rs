@@ -27,12 +27,37 @@ const MAX_LABELS: i64 = 8;
 const ROWS: f64 = 4.0;
 const SPARK: (f64, f64) = (120.0, 32.0);
 
+/// The counts of a line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Track {
+    /// In order of time.
+    pub(super) points: Vec<Point>,
+    /// The times of counts that are withheld, in order. The line is interrupted there.
+    pub(super) gaps: Vec<i64>,
+}
+
 /// A line of a chart.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
     /// Its class in the stylesheet: `s0` to `s7`, or `before`.
     pub(super) class: String,
-    pub(super) points: Vec<Point>,
+    pub(super) track: Track,
+}
+
+impl Track {
+    /// A line without gaps.
+    pub(super) fn of(points: Vec<Point>) -> Self {
+        let gaps = Vec::new();
+        Self { points, gaps }
+    }
+
+    /// The uninterrupted parts of the line.
+    fn parts(&self) -> impl Iterator<Item = &[Point]> {
+        self.points.chunk_by(|before, after| {
+            let next = self.gaps.partition_point(|gap| *gap <= before.0);
+            self.gaps.get(next).is_none_or(|gap| *gap >= after.0)
+        })
+    }
 }
 
 /// The beginning of the vertical axis.
@@ -53,7 +78,8 @@ struct Scale {
 }
 
 /// A sparkline: a line without axes, as high as a line of text.
-pub(super) fn spark(points: &[Point]) -> String {
+pub(super) fn spark(track: &Track) -> String {
+    let points = &track.points;
     let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return String::new();
     };
@@ -66,17 +92,29 @@ pub(super) fn spark(points: &[Point]) -> String {
     let height = (highest - lowest).max(highest / 10.0).max(1.0);
     let middle = f64::midpoint(highest, lowest);
     let length = (last.0 - first.0).max(1) as f64;
-    let mut line = String::new();
-    for (at, users) in points {
+    let place = |(at, users): &Point| {
         let x = 2.0 + (at - first.0) as f64 / length * (SPARK.0 - 4.0);
         let y = SPARK.1 / 2.0 - (*users as f64 - middle) / height * (SPARK.1 - 6.0);
-        let _ = write!(line, "{x:.1},{y:.1} ");
-    }
+        format!("{x:.1},{y:.1}")
+    };
     let (width, height) = SPARK;
-    format!(
-        "<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\"><polyline points=\"{}\"/></svg>",
-        line.trim_end()
-    )
+    let mut svg =
+        format!("<svg viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\">");
+    for part in track.parts() {
+        let path = joined(part.iter().map(place));
+        let _ = write!(svg, "<polyline points=\"{path}\"/>");
+    }
+    svg.push_str("</svg>");
+    svg
+}
+
+/// The corners of a path. A path without length is a dot, because its ends are round.
+fn joined(corners: impl Iterator<Item = String>) -> String {
+    let mut corners: Vec<_> = corners.collect();
+    if let [only] = &corners[..] {
+        corners.push(only.clone());
+    }
+    corners.join(" ")
 }
 
 /// Lines with axes over `span`.
@@ -84,7 +122,7 @@ pub(super) fn chart(lines: &[Line], span: &Range<i64>, base: Base) -> String {
     let users = || {
         lines
             .iter()
-            .flat_map(|line| &line.points)
+            .flat_map(|line| &line.track.points)
             .map(|point| point.1)
     };
     let scale = Scale::of(users().min().unwrap_or(0), users().max().unwrap_or(0), base);
@@ -114,7 +152,9 @@ pub(super) fn chart(lines: &[Line], span: &Range<i64>, base: Base) -> String {
     );
     let filled = base == Base::Zero && lines.len() == 1;
     for line in lines {
-        svg.push_str(&drawn(line, span, scale, filled));
+        for part in line.track.parts() {
+            svg.push_str(&drawn(&line.class, part, span, scale, filled));
+        }
     }
     let _ = write!(
         svg,
@@ -126,24 +166,15 @@ pub(super) fn chart(lines: &[Line], span: &Range<i64>, base: Base) -> String {
     svg
 }
 
-fn drawn(line: &Line, span: &Range<i64>, scale: Scale, filled: bool) -> String {
-    let mut path = String::new();
-    for (at, users) in &line.points {
-        let _ = write!(
-            path,
-            "{:.1},{:.1} ",
-            x(*at, span),
-            scale.height_of(*users as f64)
-        );
-    }
-    let (Some(first), Some(last)) = (line.points.first(), line.points.last()) else {
+fn drawn(class: &str, points: &[Point], span: &Range<i64>, scale: Scale, filled: bool) -> String {
+    let place = |(at, users): &Point| {
+        let (x, y) = (x(*at, span), scale.height_of(*users as f64));
+        format!("{x:.1},{y:.1}")
+    };
+    let path = joined(points.iter().map(place));
+    let (Some(first), Some(last)) = (points.first(), points.last()) else {
         return String::new();
     };
-    if line.points.len() == 1 {
-        // A line without length is a dot, because its ends are round.
-        path = path.repeat(2);
-    }
-    let (class, path) = (&line.class, path.trim_end());
     let area = match filled {
         true => format!(
             "<polygon class=\"{class}\" points=\"{:.1},{bottom} {path} {:.1},{bottom}\"/>",
@@ -251,8 +282,32 @@ mod tests {
     fn line(points: Vec<Point>) -> Line {
         Line {
             class: "s0".to_owned(),
-            points,
+            track: Track::of(points),
         }
+    }
+
+    #[test]
+    fn a_line_is_interrupted_where_a_count_is_withheld() {
+        let track = Track {
+            points: [0, 60, 180, 240, 360]
+                .map(|after| (NOON + after, 10))
+                .to_vec(),
+            gaps: [-60, 120, 300, 420].map(|after| NOON + after).to_vec(),
+        };
+        let lengths: Vec<_> = track.parts().map(<[Point]>::len).collect();
+        assert_eq!(lengths, [2, 2, 1]);
+        assert_eq!(spark(&track).matches("<polyline").count(), 3);
+        let line = Line {
+            class: "s0".to_owned(),
+            track,
+        };
+        let svg = chart(&[line], &(NOON..NOON + 360), Base::Zero);
+        assert_eq!(svg.matches("<polyline").count(), 3, "{svg}");
+        assert_eq!(svg.matches("<polygon").count(), 3, "{svg}");
+        assert!(
+            svg.contains("points=\"1000.0,33.3 1000.0,33.3\""),
+            "a dot: {svg}"
+        );
     }
 
     #[test]
@@ -295,9 +350,9 @@ mod tests {
     #[test]
     fn drawings_hold_nothing_that_a_strict_policy_refuses() {
         for svg in [
-            spark(&[]),
-            spark(&[(NOON, 5)]),
-            spark(&[(NOON, 5), (NOON + 60, 6)]),
+            spark(&Track::default()),
+            spark(&Track::of(vec![(NOON, 5)])),
+            spark(&Track::of(vec![(NOON, 5), (NOON + 60, 6)])),
             chart(&[], &(NOON..NOON + 60), Base::Lowest),
             chart(&[line(vec![(NOON, 0)])], &(NOON..NOON), Base::Zero),
         ] {

@@ -1,4 +1,4 @@
-//! `GET /combine`: the number of users of an expression over segments. The page's script asks the API while it is typed.
+//! `GET /combine`: the number of users of an expression over segments. The page's script fetches it while it is typed.
 
 use askama::Template;
 use warp::http::StatusCode;
@@ -12,13 +12,14 @@ use crate::api::overlap;
 use crate::path::{encode, with};
 use crate::problem::Problem;
 use crate::query::Query;
+use domain::expression::Set;
 use domain::text::grouped;
 use domain::{Expression, Reach};
 use engine::Headcount;
 
 /// The characters that are shown on each side of a mistake.
 const AROUND: usize = 30;
-/// Why a number is not shown. The page's script says the same.
+/// Why a number is not shown.
 const WITHHELD: &str =
     "This number is withheld: it would tell a group of fewer users apart than this service shows.";
 
@@ -32,7 +33,7 @@ struct Page {
     windows: Vec<Choice>,
     trouble: Option<String>,
     window: String,
-    window_seconds: u64,
+    curl: Option<String>,
     fields: Vec<(&'static str, String)>,
 }
 
@@ -56,7 +57,6 @@ enum Answer {
 }
 
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
-    let app = &pages.app;
     let period = pages.period_of_sets(query)?;
     let expression = query.text("expr")?.unwrap_or("").to_owned();
     let (readiness, answer) = tokio::join!(
@@ -73,13 +73,16 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     };
     let page = Page {
         shell: pages.shell_with(Place::Combine, &period, &readiness, readiness.reads),
-        health: Health::of(app, &readiness, numbers),
-        answer,
+        health: Health::of(&readiness, numbers),
         windows: period.windows(&address),
         trouble: period.trouble.clone(),
         window: period.window_words(),
-        window_seconds: period.window.seconds(),
+        curl: (answer != Answer::Empty).then(|| {
+            let counted = format!("/v1/count?expr={}", encode(expression.trim()));
+            with(&counted, &format!("window={}", period.window.seconds()))
+        }),
         fields: period.fields(),
+        answer,
         expression,
     };
     html(StatusCode::OK, &page)
@@ -119,7 +122,10 @@ async fn answer(pages: &Pages, text: &str, period: &Period, reach: &Reach) -> An
     let Some(users) = users else {
         return Answer::Failed(WITHHELD.to_owned());
     };
-    let all = pages.everybody.users(app, window, reach, floor).await;
+    let all = match expression.set() {
+        Set::Everybody => Some(users),
+        _ => pages.everybody.users(app, window, reach, floor).await,
+    };
     Answer::Counted {
         users: grouped(users),
         noun: if users == 1 { "user" } else { "users" },

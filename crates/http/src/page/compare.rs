@@ -67,6 +67,8 @@ struct Compared {
     without: String,
     users: Option<String>,
     is_withheld: bool,
+    /// Whether events have its count over another window, its own.
+    has_other_window: bool,
     change: Change,
 }
 
@@ -105,7 +107,11 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             .zip(&shown_users)
             .map(|(segment, users)| trends::trend(app, segment, &period, *users, false)),
     );
-    let trends: Result<Vec<Trend>, _> = trends.await.into_iter().collect();
+    let keys = segments.iter().cloned();
+    let keys: Vec<_> = keys.map(|segment| (segment, period.window)).collect();
+    let (trends, histories) = tokio::join!(trends, pages.history.of(app, keys, &period));
+    let trends: Result<Vec<Trend>, _> = trends.into_iter().collect();
+    let begin = |segment: &Segment| histories.get(segment).and_then(|history| history.before);
     let numbers = numbers(&counts, trends.is_err(), app.clock().now());
     let address = look.link(&link(&segments));
     let without = |place: usize| {
@@ -118,7 +124,11 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         counts.get(place).is_some_and(Option::is_some) && users.is_none()
     };
     let changes: Vec<Change> = match &trends {
-        Ok(trends) => trends.iter().map(change).collect(),
+        Ok(trends) => {
+            let each = segments.iter().zip(trends);
+            each.map(|(segment, trend)| change(trend, begin(segment)))
+                .collect()
+        }
         Err(_) => Vec::new(),
     };
     let compared = segments
@@ -132,6 +142,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             without: without(place),
             users: shown_users.get(place).copied().flatten().map(grouped),
             is_withheld: is_withheld(place),
+            has_other_window: app.counts().window_of(segment) != period.window,
             change: match (is_withheld(place), changes.get(place)) {
                 (true, _) => Change::withheld(),
                 (false, Some(change)) => change.clone(),
@@ -151,7 +162,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     );
     let page = Page {
         shell: pages.shell_with(Place::Compare, &period, &readiness, !failed),
-        health: Health::of(app, &readiness, numbers),
+        health: Health::of(&readiness, numbers),
         compared,
         offered: offered(pages, &period, &look, &segments, reach).await,
         is_full: segments.len() == MAX_COMPARED,
@@ -159,7 +170,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         ranges: period.ranges(&address),
         windows: period.windows(&address),
         trouble: period.trouble.clone(),
-        unrecorded: trends::unrecorded(app, &period),
+        unrecorded: trends::unrecorded(app.counts().refreshed_windows(), &period),
         fields: period.fields(),
         range: period.range_words(),
         window: period.window_words(),
@@ -168,7 +179,10 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             link: period.link(&look.with_other_base().link(&link(&segments))),
         },
         trend: match trends {
-            Ok(trends) => drawn(&segments, trends, &period, look).into(),
+            Ok(trends) => {
+                let is_older = segments.iter().any(|segment| begin(segment).is_some());
+                drawn(&segments, trends, is_older, &period, look).into()
+            }
             Err(error) => {
                 tracing::warn!(%error, "the page has no trends to show");
                 Shown::Failed
@@ -213,22 +227,31 @@ fn numbers(counts: &[Option<CountResult>], partly: bool, now: domain::Timestamp)
     }
 }
 
-fn change(trend: &Trend) -> Change {
-    let (Some(first), Some(last)) = (trend.points.first(), trend.points.last()) else {
+/// The change since the count at the beginning of the range, `begin`, or else since the first one.
+fn change(trend: &Trend, begin: Option<u64>) -> Change {
+    let (Some(first), Some(last)) = (trend.points().first(), trend.points().last()) else {
         return Change::between(None, 0);
     };
-    Change::between((trend.points.len() > 1).then_some(first.1), last.1)
+    let first = (trend.points().len() > 1).then_some(first.1);
+    Change::between(begin.or(first), last.1)
 }
 
-fn drawn(segments: &[Segment], trends: Vec<Trend>, period: &Period, look: Look) -> Option<Graph> {
+fn drawn(
+    segments: &[Segment],
+    trends: Vec<Trend>,
+    is_older: bool,
+    period: &Period,
+    look: Look,
+) -> Option<Graph> {
     let series = segments.iter().zip(trends).enumerate();
     let series = series.map(|(place, (segment, trend))| Series {
         class: format!("s{place}"),
         name: shown(segment.as_str()),
-        points: trend.points,
+        track: trend.track,
     });
     let step = trends::step(&period.span);
-    Graph::draw("trend", series.collect(), &period.span, step, look.base)
+    let series = series.collect();
+    Graph::draw("trend", series, &period.span, step, look.base, is_older)
 }
 
 fn link(segments: &[Segment]) -> String {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::chart::Point;
+use super::chart::Track;
 use super::shown::Shown;
 use super::words::{length, percent};
 use domain::text::grouped;
@@ -111,11 +111,11 @@ pub(super) fn expiring_today(remaining: &Shown<Remaining>) -> Option<Part> {
 }
 
 /// The points of the line of remaining users.
-pub(super) fn line(remaining: &[(u64, u64)], now: Timestamp) -> Vec<Point> {
+pub(super) fn line(remaining: &[(u64, u64)], now: Timestamp) -> Track {
     let begin = now.as_second();
     let at = |after: u64| begin + i64::try_from(after).unwrap_or(0);
     let points = remaining.iter();
-    points.map(|(after, users)| (at(*after), *users)).collect()
+    Track::of(points.map(|(after, users)| (at(*after), *users)).collect())
 }
 
 /// How many users were last seen within some time. Only with a store that counts at no cost.

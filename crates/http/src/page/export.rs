@@ -34,7 +34,7 @@ pub(super) async fn segments(
         (
             listed.segment.as_str(),
             count.map(|count| count.users),
-            period.window.seconds(),
+            listed.window.seconds(),
             count.map(|count| count.as_of.to_string()),
             listed.stale,
         )
@@ -50,8 +50,8 @@ pub(super) async fn trends(pages: &Pages, query: &Query) -> Result<Response, Pro
     let step = i64::try_from(trends::step(&period.span)).unwrap_or(1);
     let mut rows: BTreeMap<i64, (i64, Vec<Option<u64>>)> = BTreeMap::new();
     for (column, segment) in segments.iter().enumerate() {
-        let Trend { points, .. } = trends::trend(app, segment, &period, None, false).await?;
-        for (at, users) in points {
+        let Trend { track, .. } = trends::trend(app, segment, &period, None, false).await?;
+        for (at, users) in track.points {
             let empty = || (at, vec![None; segments.len()]);
             let row = rows.entry(at.div_euclid(step)).or_insert_with(empty);
             row.0 = row.0.max(at);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use askama::Template;
 
-use super::chart::{self, Base, Line, Point, chart};
+use super::chart::{self, Base, Line, Track, chart};
 use super::words::plural;
 use domain::Timestamp;
 use domain::text::grouped;
@@ -31,6 +31,8 @@ pub(super) struct Graph {
     since: Option<Moment>,
     /// Whether heights are not in proportion to users.
     is_cut: bool,
+    /// Whether a line is interrupted.
+    has_gaps: bool,
     /// Whether the lines need names.
     has_legend: bool,
     /// Whether the time zone is named: once on a page is enough.
@@ -59,11 +61,11 @@ struct Row {
     users: Vec<String>,
 }
 
-/// A line of a graph before it is drawn: its class, its name and its points.
+/// A line of a graph before it is drawn.
 pub(super) struct Series {
     pub(super) class: String,
     pub(super) name: String,
-    pub(super) points: Vec<Point>,
+    pub(super) track: Track,
 }
 
 impl Moment {
@@ -77,21 +79,23 @@ impl Moment {
 }
 
 impl Graph {
-    /// Draws `series` over `span`; `None` if none has two points. `step` is the seconds of a row of the table.
+    /// Draws `series` over `span`; `None` if none has two points. `step` is the seconds of a row of the table, and `is_older`
+    /// whether there are counts from before `span`.
     pub(super) fn draw(
         id: &'static str,
         series: Vec<Series>,
         span: &Range<i64>,
         step: u64,
         base: Base,
+        is_older: bool,
     ) -> Option<Self> {
-        if series.iter().all(|line| line.points.len() < 2) {
+        if series.iter().all(|line| line.track.points.len() < 2) {
             return None;
         }
-        let firsts = series.iter().filter_map(|line| line.points.first());
+        let firsts = series.iter().filter_map(|line| line.track.points.first());
         let first = firsts.map(|point| point.0).min()?;
         let empty = first - span.start;
-        let is_young = empty > (span.end - span.start) / MAX_EMPTY;
+        let is_young = !is_older && empty > (span.end - span.start) / MAX_EMPTY;
         let drawn = match is_young {
             true => first..span.end,
             false => span.clone(),
@@ -102,6 +106,7 @@ impl Graph {
             .collect::<Vec<_>>()
             .join(" ");
         let rows = rows(&series, i64::try_from(step).unwrap_or(1).max(1));
+        let has_gaps = series.iter().any(|line| !line.track.gaps.is_empty());
         // A comparison has a table of its lines.
         let has_legend = series.iter().any(|line| line.class == "before");
         let (lines, named) = series.into_iter().map(named).unzip::<_, _, Vec<_>, _>();
@@ -115,14 +120,23 @@ impl Graph {
             rows,
             since: is_young.then(|| Moment::of(first)),
             is_cut: base == Base::Lowest,
+            has_gaps,
             has_legend,
             names_zone: id == "trend",
         })
     }
 }
 
+impl Graph {
+    /// The classes of the lines, for the page's script.
+    fn classes(&self) -> String {
+        let classes = self.lines.iter().map(|line| line.class.as_str());
+        classes.collect::<Vec<_>>().join(" ")
+    }
+}
+
 fn named(series: Series) -> (Line, Named) {
-    let last = series.points.last().map_or(0, |point| point.1);
+    let last = series.track.points.last().map_or(0, |point| point.1);
     let named = Named {
         class: series.class.clone(),
         name: series.name,
@@ -130,18 +144,19 @@ fn named(series: Series) -> (Line, Named) {
     };
     let line = Line {
         class: series.class,
-        points: series.points,
+        track: series.track,
     };
     (line, named)
 }
 
 fn described(series: &Series) -> Option<String> {
-    let users = || series.points.iter().map(|(_, users)| *users);
+    let points = &series.track.points;
+    let users = || points.iter().map(|(_, users)| *users);
     Some(format!(
         "{}: from {} to {}, between {} and {}.",
         series.name,
-        grouped(series.points.first()?.1),
-        plural(series.points.last()?.1, "user"),
+        grouped(points.first()?.1),
+        plural(points.last()?.1, "user"),
         grouped(users().min()?),
         grouped(users().max()?)
     ))
@@ -151,7 +166,7 @@ fn described(series: &Series) -> Option<String> {
 fn rows(series: &[Series], step: i64) -> Vec<Row> {
     let mut rows: BTreeMap<i64, (i64, Vec<String>)> = BTreeMap::new();
     for (column, line) in series.iter().enumerate() {
-        for (at, users) in &line.points {
+        for (at, users) in &line.track.points {
             let empty = || (*at, vec![String::new(); series.len()]);
             let row = rows.entry(at.div_euclid(step)).or_insert_with(empty);
             row.0 = row.0.max(*at);
@@ -170,6 +185,7 @@ fn rows(series: &[Series], step: i64) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page::chart::Point;
 
     const NOON: i64 = 1_795_262_400;
 
@@ -177,7 +193,7 @@ mod tests {
         Series {
             class: "s0".to_owned(),
             name: name.to_owned(),
-            points: points.to_vec(),
+            track: Track::of(points.to_vec()),
         }
     }
 
@@ -197,8 +213,13 @@ mod tests {
     #[test]
     fn a_young_service_has_no_empty_chart() {
         let month = NOON - 30 * 86_400..NOON;
-        let draw =
-            |points: &[Point]| Graph::draw("g", vec![series("a", points)], &month, 60, Base::Zero);
+        let drawn = |points: &[Point], is_older| {
+            let series = vec![series("a", points)];
+            Graph::draw("g", series, &month, 60, Base::Zero, is_older)
+        };
+        let draw = |points: &[Point]| drawn(points, false);
+        let rare = drawn(&[(NOON - 600, 1), (NOON, 2)], true).unwrap();
+        assert!(rare.since.is_none() && rare.span == month);
         let young = draw(&[(NOON - 600, 1), (NOON, 2)]).unwrap();
         assert_eq!(young.span, NOON - 600..NOON);
         assert_eq!(young.since.as_ref().unwrap().words, "21 Nov 2026, 11:50");

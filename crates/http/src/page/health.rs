@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use domain::text::rounded;
-use engine::Headcount;
 use engine::readiness::Readiness;
 
 /// The content of the banner of a page.
@@ -13,8 +12,6 @@ pub(super) struct Health {
     pub(super) kind: &'static str,
     /// The text for readers: what is unavailable or out of date. It has no host names and no error messages.
     pub(super) words: Option<String>,
-    /// The service's clock in unix milliseconds, from which the page computes ages.
-    pub(super) now: i64,
 }
 
 /// The state of the numbers of a page.
@@ -31,13 +28,9 @@ pub(super) enum Numbers {
 }
 
 impl Health {
-    pub(super) fn of(app: &Headcount, readiness: &Readiness, numbers: Numbers) -> Self {
+    pub(super) fn of(readiness: &Readiness, numbers: Numbers) -> Self {
         let (kind, words) = judge(readiness, numbers);
-        Self {
-            kind,
-            words,
-            now: app.clock().now().as_millisecond(),
-        }
+        Self { kind, words }
     }
 }
 

@@ -9,11 +9,12 @@ use futures::StreamExt;
 use futures::stream;
 use tokio::time::{Instant, timeout_at};
 
-use super::chart::{self, Point};
+use super::chart::{self, Track};
 use super::period::Period;
 use domain::text::grouped;
-use domain::{Count, Segment, Timestamp, Window};
+use domain::{Segment, Timestamp, Window};
 use engine::Headcount;
+use engine::counts::ShownCount;
 
 /// How long a history is cached: most services add a point once a minute.
 const CACHE_TTL: Duration = Duration::from_secs(60);
@@ -33,7 +34,7 @@ const MIN_TOLERANCE: i64 = 2 * 3_600;
 pub(super) struct SegmentHistory {
     /// The count at the beginning of the range, if it is stored.
     pub(super) before: Option<u64>,
-    line: Vec<Point>,
+    track: Track,
 }
 
 /// A history is identified by its segment, its window, the length of its range, and the end unless that is now.
@@ -56,19 +57,20 @@ impl Default for History {
 }
 
 impl History {
-    /// The histories of `segments` over the range of `period`, without those that can't be loaded in time.
+    /// The histories of segments, each over its window, over the range of `period`. Those that can't be loaded in time are
+    /// missing.
     pub(super) async fn of(
         &self,
         app: &Headcount,
-        segments: impl IntoIterator<Item = Segment>,
+        segments: impl IntoIterator<Item = (Segment, Window)>,
         period: &Period,
     ) -> HashMap<Segment, Arc<SegmentHistory>> {
         let deadline = Instant::now() + LOAD_TIMEOUT;
         let mut asked = stream::iter(segments)
-            .map(|segment| async move {
+            .map(|(segment, window)| async move {
                 let span = &period.span;
                 let end = (!period.ends_now).then_some(span.end);
-                let key = (segment, period.window, span.end - span.start, end);
+                let key = (segment, window, span.end - span.start, end);
                 let history = match self.cache.get(&key) {
                     Some(history) => Some(history),
                     None => self.load(app, &key, period).await,
@@ -96,7 +98,7 @@ impl History {
         // A history that can't be loaded is missing, and the table shows that.
         let points = app
             .counts()
-            .trend(&key.0, key.1, from, at(span.end)?, Some(step))
+            .past_counts(&key.0, key.1, from, at(span.end)?, Some(step))
             .await
             .ok()?;
         let history = Arc::new(SegmentHistory::new(&points, span));
@@ -115,15 +117,13 @@ fn tolerance(span: &Range<i64>) -> i64 {
 }
 
 impl SegmentHistory {
-    fn new(points: &[Count], span: &Range<i64>) -> Self {
-        let until = points.partition_point(|point| point.as_of.as_second() <= span.start);
-        let last = until.checked_sub(1).and_then(|last| points.get(last));
+    fn new(counts: &[ShownCount], span: &Range<i64>) -> Self {
+        let until = counts.partition_point(|count| count.as_of.as_second() <= span.start);
+        let last = until.checked_sub(1).and_then(|last| counts.get(last));
         let before = last.filter(|last| last.as_of.as_second() >= span.start - tolerance(span));
-        let line = points.iter().skip(until);
-        let line = line.map(|point| (point.as_of.as_second(), point.users));
         Self {
-            before: before.map(|before| before.users),
-            line: line.collect(),
+            before: before.and_then(|before| before.users),
+            track: counts.iter().skip(until).copied().collect(),
         }
     }
 
@@ -140,19 +140,20 @@ impl SegmentHistory {
     }
 
     /// The line of the range, up to `users` at its end.
-    pub(super) fn line(&self, users: Option<u64>, period: &Period) -> Vec<Point> {
-        let mut line = self.line.clone();
+    pub(super) fn line(&self, users: Option<u64>, period: &Period) -> Track {
+        let mut track = self.track.clone();
         if let Some(users) = users
             && period.ends_now
         {
-            line.push((period.span.end, users));
+            track.points.push((period.span.end, users));
         }
-        line
+        track
     }
 }
 
 /// The sparkline, and a text alternative for screen readers. `None` for fewer than three points.
-pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
+pub(super) fn drawn(track: &Track) -> Option<(String, String)> {
+    let line = &track.points;
     let (first, last) = (line.first()?, line.last()?);
     if line.len() < 3 {
         return None;
@@ -165,7 +166,7 @@ pub(super) fn drawn(line: &[Point]) -> Option<(String, String)> {
         grouped(users().min()?),
         grouped(users().max()?),
     );
-    Some((chart::spark(line), label))
+    Some((chart::spark(track), label))
 }
 
 #[cfg(test)]
@@ -175,8 +176,8 @@ mod tests {
     #[test]
     fn changes_are_known_where_a_count_of_then_is_stored() {
         let now = 1_795_262_400;
-        let count = |ago: i64, users| Count {
-            users,
+        let count = |ago: i64, users| ShownCount {
+            users: Some(users),
             as_of: Timestamp::from_second(now - ago).unwrap(),
         };
         let points = [
@@ -191,6 +192,6 @@ mod tests {
         assert_eq!(history(86_400).relative_change(90), Some(-100_000));
         let week = history(7 * 86_400);
         assert_eq!(week.change(90), None, "eight days are no week");
-        assert_eq!(week.line.len(), 3);
+        assert_eq!(week.track.points.len(), 3);
     }
 }

@@ -9,21 +9,21 @@ use warp::http::StatusCode;
 use warp::reply::Response;
 
 use super::graph::Moment;
-use super::groups::{Group, group_of, groups};
+use super::groups::{Group, SizedGroup, sized};
 use super::health::{Health, Numbers};
 use super::history::{SegmentHistory, drawn};
 use super::period::{Choice, Period};
 use super::shown::Shown;
 use super::trends;
 use super::view::{SORTS, Sort, View};
-use super::words::{Change, plural};
+use super::words::{Change, length, plural};
 use super::{Pages, Place, Shell, html};
 use crate::path::of_segment;
 use crate::problem::Problem;
 use crate::query::Query;
 use domain::Reach;
 use domain::text::{grouped, rounded};
-use domain::{Segment, Timestamp, shown};
+use domain::{Segment, Timestamp, Window, shown};
 use engine::counts::{CountError, Listed};
 
 /// Rows of a page.
@@ -50,6 +50,8 @@ struct Page {
     unrecorded: Option<String>,
     window: String,
     range: String,
+    /// Whether a row has a window of its own.
+    has_own: bool,
     /// The most frequent groups, the others, and the address of all segments.
     groups: Vec<GroupLink>,
     more_groups: Vec<GroupLink>,
@@ -94,6 +96,9 @@ struct Row {
     /// The name with invisible characters escaped.
     shown: String,
     link: String,
+    description: Option<String>,
+    /// The window of the count, if it is not the one of the table.
+    own_window: Option<String>,
     /// `None` if the count is withheld.
     users: Option<String>,
     /// The age of a count that is the last known one.
@@ -108,7 +113,7 @@ pub(super) struct Found {
     pub(super) numbers: Numbers,
     /// Why there are no counts.
     pub(super) failure: Option<CountError>,
-    groups: Vec<Group>,
+    groups: Vec<SizedGroup>,
     by_change: bool,
     histories: Histories,
 }
@@ -140,12 +145,17 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
         .collect();
     let histories = match view.sort.needs_history() {
         true => found.histories,
-        false => pages.history.of(app, names(&shown), &period).await,
+        false => pages.history.of(app, keys(&shown), &period).await,
     };
     let now = app.clock().now();
-    let rows = shown
+    let rows: Vec<_> = shown
         .iter()
-        .map(|listed| row(listed, histories.get(&listed.segment), &period, now));
+        .map(|listed| {
+            let history = histories.get(&listed.segment);
+            let settings = app.segments().settings(&listed.segment);
+            row(listed, history, settings.description(), &period, now)
+        })
+        .collect();
     let columns = SORTS.iter().map(|(sort, _, title)| {
         let sortable = found.by_change || !sort.needs_history();
         column(&view, &period, *sort, title, sortable)
@@ -158,14 +168,15 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     };
     let page = Page {
         shell: pages.shell_with(Place::Segments, &period, &readiness, !failed),
-        health: Health::of(app, &readiness, found.numbers),
+        health: Health::of(&readiness, found.numbers),
         fields: period.fields(),
         ranges: period.ranges(&address.link()),
         windows: period.windows(&address.link()),
         trouble: period.trouble.clone(),
-        unrecorded: trends::unrecorded(app, &period),
+        unrecorded: trends::unrecorded(app.counts().refreshed_windows(), &period),
         window: period.window_words(),
         range: period.range_words(),
+        has_own: rows.iter().any(|row| row.own_window.is_some()),
         groups: links,
         more_groups,
         every: period.link("/"),
@@ -179,7 +190,7 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             .filter_map(|listed| Some(listed.count?.as_of.as_second()))
             .min()
             .map(Moment::of),
-        rows: rows.collect(),
+        rows,
         found: plural(number as u64, "segment"),
         pages: last,
         before: (view.page > 1).then(|| period.link(&view.at(view.page - 1))),
@@ -194,29 +205,42 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
 /// The segments that `view` asks for, sorted. It changes the sort order of `view` if that needs too many histories.
 pub(super) async fn found(pages: &Pages, view: &mut View, period: &Period, reach: &Reach) -> Found {
     let app = &pages.app;
-    let (mut list, numbers, failure): (Vec<Listed>, _, _) =
-        match app.counts().list(period.window).await {
-            Ok(list) => {
-                let numbers = trusted(&list, app.clock().now());
-                let known = list
-                    .iter()
-                    .filter(|listed| listed.count.is_some() || listed.withheld);
-                (known.cloned().collect(), numbers, None)
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the page has no counts to show");
-                (Vec::new(), Numbers::Failed, Some(error))
-            }
-        };
+    let counted = match period.is_usual_window() {
+        true => app.counts().list_own().await,
+        false => app.counts().list(period.window).await,
+    };
+    let (mut list, numbers, failure): (Vec<Listed>, _, _) = match counted {
+        Ok(list) => {
+            let numbers = trusted(&list, app.clock().now());
+            let known = list
+                .iter()
+                .filter(|listed| listed.count.is_some() || listed.withheld);
+            (known.cloned().collect(), numbers, None)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the page has no counts to show");
+            (Vec::new(), Numbers::Failed, Some(error))
+        }
+    };
     list.retain(|listed| reach.covers(listed.segment.as_str()));
-    let groups = groups(list.iter().map(|listed| &listed.segment));
-    list.retain(|listed| view.includes(&listed.segment, group_of(&listed.segment)));
+    let group = |listed: &Listed| {
+        let settings = app.segments().settings(&listed.segment);
+        Group::of(&listed.segment, &settings)
+    };
+    let of_segments: Vec<Option<Group>> = list.iter().map(group).collect();
+    let groups = sized(of_segments.iter().flatten());
+    let mut of_segments = of_segments.into_iter();
+    list.retain(|listed| {
+        let group = of_segments.next().flatten();
+        let group = group.as_ref().map(|group| group.name.as_str());
+        view.includes(&listed.segment, group)
+    });
     let by_change = list.len() <= MAX_SORTED_BY_CHANGE;
     if !by_change && view.sort.needs_history() {
         (view.sort, view.descending) = (Sort::Users, true);
     }
     let histories = match view.sort.needs_history() {
-        true => pages.history.of(app, names(&list), period).await,
+        true => pages.history.of(app, keys(&list), period).await,
         false => Histories::new(),
     };
     sort(&mut list, view, &histories);
@@ -243,8 +267,11 @@ fn trusted(list: &[Listed], now: Timestamp) -> Numbers {
     })
 }
 
-fn names(list: &[Listed]) -> Vec<Segment> {
-    list.iter().map(|listed| listed.segment.clone()).collect()
+fn keys(list: &[Listed]) -> Vec<(Segment, Window)> {
+    let listed = list.iter();
+    listed
+        .map(|listed| (listed.segment.clone(), listed.window))
+        .collect()
 }
 
 /// Sorts a list that is sorted by name.
@@ -286,8 +313,8 @@ fn column(view: &View, period: &Period, sort: Sort, title: &'static str, sortabl
     }
 }
 
-fn group_links(groups: Vec<Group>, view: &View, period: &Period) -> Vec<GroupLink> {
-    let link = |group: Group| GroupLink {
+fn group_links(groups: Vec<SizedGroup>, view: &View, period: &Period) -> Vec<GroupLink> {
+    let link = |group: SizedGroup| GroupLink {
         link: period.link(&view.of_group(&group.name)),
         current: view.group == group.name,
         segments: grouped(group.segments as u64),
@@ -299,6 +326,7 @@ fn group_links(groups: Vec<Group>, view: &View, period: &Period) -> Vec<GroupLin
 fn row(
     listed: &Listed,
     history: Option<&Arc<SegmentHistory>>,
+    description: Option<&str>,
     period: &Period,
     now: Timestamp,
 ) -> Row {
@@ -310,6 +338,8 @@ fn row(
         name: segment.to_string(),
         shown: shown(segment.as_str()),
         link: period.link(&of_segment("/segments", segment.as_str(), "")),
+        description: description.map(str::to_owned),
+        own_window: (listed.window != period.window).then(|| length(listed.window.seconds())),
         users: users.map(grouped),
         last_known: age.map(rounded),
         change: match (history, users) {

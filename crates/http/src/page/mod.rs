@@ -172,6 +172,8 @@ struct Shell {
     version: &'static str,
     /// Whether the page's script subscribes to `/v1/events`.
     events: bool,
+    /// Whether the page takes a walk over many users, so that it is fetched less often.
+    is_slow: bool,
     /// Whether the page has a sign-out button.
     signed_in: bool,
     /// The sentence about counts over the window of the page while they are not complete.
@@ -193,6 +195,13 @@ enum Place {
     Combine,
     Overlaps,
     Status,
+}
+
+impl Place {
+    /// Whether the page shows counts of segments, which events bring up to date.
+    fn has_counts_of_segments(self) -> bool {
+        matches!(self, Self::Segments | Self::Compare)
+    }
 }
 
 struct NavLink {
@@ -224,6 +233,7 @@ impl Shell {
         Self {
             version: &assets::VERSION,
             events: false,
+            is_slow: false,
             signed_in: false,
             notice: None,
             nav: Vec::new(),
@@ -251,8 +261,9 @@ impl Pages {
         });
         Shell {
             version: &assets::VERSION,
-            // Events have the counts of the configured window.
-            events: period.is_full_window(),
+            // Events have the counts of each segment over its usual window.
+            events: place.has_counts_of_segments() && period.is_usual_window(),
+            is_slow: place == Place::Combine,
             signed_in: self.authorizer.is_on(),
             notice: self.notice(period.window),
             nav: nav.collect(),
@@ -264,21 +275,21 @@ impl Pages {
 
     /// The range and the window of a page about counts of segments.
     fn period(&self, query: &Query) -> Result<Period, Problem> {
-        let app = &self.app;
-        Period::of(
-            query,
-            app.frame(),
-            app.counts().windows(),
-            app.clock().now(),
-        )
+        self.period_with(self.app.frame().full_window(), query)
+    }
+
+    /// The same for a page whose window is `usual` unless the reader wants another one.
+    fn period_with(&self, usual: Window, query: &Query) -> Result<Period, Problem> {
+        let (app, known) = (&self.app, self.app.counts().windows());
+        Period::of(query, app.frame(), usual, known, app.clock().now())
     }
 
     /// The range and the window of a page about sets of segments. With a floor, they are counted over the configured window.
     fn period_of_sets(&self, query: &Query) -> Result<Period, Problem> {
         let app = &self.app;
-        let full = [app.frame().full_window()];
-        let known = self.floor.is_on().then_some(&full[..]);
-        Period::of(query, app.frame(), known, app.clock().now())
+        let full = app.frame().full_window();
+        let known = self.floor.is_on().then_some(std::slice::from_ref(&full));
+        Period::of(query, app.frame(), full, known, app.clock().now())
     }
 
     /// Why a count over the window of `period` is not shown.

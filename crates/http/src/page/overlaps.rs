@@ -34,7 +34,6 @@ struct Page {
 
 /// The pairs of segments that share the most users.
 pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Problem> {
-    let app = &pages.app;
     let period = pages.period_of_sets(query)?;
     let readiness = pages.readiness().await;
     let numbers = match readiness.reads {
@@ -56,7 +55,7 @@ pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Proble
     });
     let page = Page {
         shell: pages.shell_with(Place::Overlaps, &period, &readiness, readiness.reads),
-        health: Health::of(app, &readiness, numbers),
+        health: Health::of(&readiness, numbers),
         orders: orders.collect(),
         order,
         windows: period.windows(&address(order)),

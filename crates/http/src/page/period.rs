@@ -44,7 +44,7 @@ pub(super) struct Period {
     pub(super) trouble: Option<String>,
     /// The only windows, if there are only some.
     known: Option<Vec<Window>>,
-    /// The window of a page without the parameter.
+    /// The window without the parameter.
     usual: Window,
     frame: TimeFrame,
 }
@@ -61,23 +61,25 @@ pub(super) struct Choice {
 }
 
 impl Period {
-    /// Parses the query. An unknown range is ignored. `known` are the only windows, if there are only some.
+    /// Parses the query. An unknown range is ignored, and no range ends later than now. `known` are the only windows besides
+    /// `usual`, if there are only some.
     pub(super) fn of(
         query: &Query,
         frame: &TimeFrame,
+        usual: Window,
         known: Option<&[Window]>,
         now: Timestamp,
     ) -> Result<Self, Problem> {
         let now = now.as_second();
         let typed = query.text("window")?.unwrap_or("").trim().to_owned();
         let (window, trouble) = match typed.is_empty() {
-            true => (frame.full_window(), None),
-            false => match window(frame, known, &typed) {
+            true => (usual, None),
+            false => match window(frame, usual, known, &typed) {
                 Ok(window) => (window, None),
-                Err(words) => (frame.full_window(), Some(words)),
+                Err(words) => (usual, Some(words)),
             },
         };
-        let to = instant(query.text("to")?).unwrap_or(now);
+        let to = instant(query.text("to")?).map_or(now, |to| to.min(now));
         let from = instant(query.text("from")?).filter(|from| *from < to);
         let name = query.text("range")?.unwrap_or(USUAL.0);
         let (range, seconds) = RANGES
@@ -97,22 +99,9 @@ impl Period {
             typed,
             trouble,
             known: known.map(<[Window]>::to_vec),
-            usual: frame.full_window(),
+            usual,
             frame: *frame,
         })
-    }
-
-    /// The same for a segment with a window of its own, which is shown unless the reader wants another one.
-    pub(super) fn with_own(mut self, own: Window, query: &Query) -> Result<Self, Problem> {
-        let is_given = query
-            .text("window")?
-            .is_some_and(|text| !text.trim().is_empty());
-        if !is_given {
-            self.window = own;
-            self.typed = duration_text(own.seconds());
-        }
-        self.usual = own;
-        Ok(self)
     }
 
     /// The length of the range in seconds.
@@ -125,6 +114,13 @@ impl Period {
         length(self.seconds())
     }
 
+    /// `7 days before`, `hour before`.
+    pub(super) fn before_words(&self) -> String {
+        let range = self.range_words();
+        let range = range.strip_prefix("1 ").unwrap_or(&range);
+        format!("{range} before")
+    }
+
     /// `14 days`.
     pub(super) fn window_words(&self) -> String {
         length(self.window.seconds())
@@ -132,6 +128,11 @@ impl Period {
 
     pub(super) fn is_full_window(&self) -> bool {
         self.window == self.frame.full_window()
+    }
+
+    /// Whether it is the window that a request without the parameter is about.
+    pub(super) fn is_usual_window(&self) -> bool {
+        self.window == self.usual
     }
 
     /// The range of the same length before this one.
@@ -145,6 +146,12 @@ impl Period {
         self.with(address, self.range_parameters(), self.window)
     }
 
+    /// `address`, which may be of a page with another usual window, with the parameters of this period.
+    pub(super) fn link_of_window(&self, address: &str) -> String {
+        let address = self.with(address, self.range_parameters(), self.usual);
+        path::with(&address, &format!("window={}", self.window_text()))
+    }
+
     /// The parameters of this period as hidden fields of a form: name and value.
     pub(super) fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = self.range_fields();
@@ -154,8 +161,7 @@ impl Period {
 
     /// The field of the window, unless it is the usual one.
     pub(super) fn window_field(&self) -> Option<(&'static str, String)> {
-        let window = duration_text(self.window.seconds());
-        (self.window != self.usual).then_some(("window", window))
+        (!self.is_usual_window()).then(|| ("window", self.window_text()))
     }
 
     /// The fields of the range, unless it is the default.
@@ -178,7 +184,7 @@ impl Period {
     /// The picker of ranges, for the page at `address`.
     pub(super) fn ranges(&self, address: &str) -> Vec<Choice> {
         let choice = |(name, seconds): (&'static str, u64)| Choice {
-            short: name.replace("1d", "24h"),
+            short: short(name),
             title: length(seconds),
             link: self.with(address, format!("range={name}"), self.window),
             current: self.range == Some(name),
@@ -194,17 +200,21 @@ impl Period {
             usual.filter_map(|seconds| self.frame.window(Duration::from_secs(seconds)).ok());
         let mut windows: Vec<Window> = match &self.known {
             Some(known) => known.iter().copied().chain([self.usual]).collect(),
-            None => usual.chain([self.window, full]).collect(),
+            None => usual.chain([self.window, self.usual, full]).collect(),
         };
         windows.sort_unstable();
         windows.dedup();
         let choice = |window: Window| Choice {
-            short: duration_text(window.seconds()).replace("1d", "24h"),
+            short: short(&duration_text(window.seconds())),
             title: length(window.seconds()),
             link: self.with(address, self.range_parameters(), window),
             current: window == self.window,
         };
         windows.into_iter().map(choice).collect()
+    }
+
+    fn window_text(&self) -> String {
+        duration_text(self.window.seconds())
     }
 
     fn range_parameters(&self) -> String {
@@ -244,7 +254,18 @@ fn for_input(seconds: i64) -> String {
     at.strftime("%Y-%m-%dT%H:%M").to_string()
 }
 
-fn window(frame: &TimeFrame, known: Option<&[Window]>, text: &str) -> Result<Window, String> {
+/// The name of a range or a window: a day is `24h`.
+fn short(name: &str) -> String {
+    let name = if name == "1d" { "24h" } else { name };
+    name.to_owned()
+}
+
+fn window(
+    frame: &TimeFrame,
+    usual: Window,
+    known: Option<&[Window]>,
+    text: &str,
+) -> Result<Window, String> {
     let whole = text.bytes().all(|byte| byte.is_ascii_digit());
     let length = match whole {
         // As the API: a bare number is in seconds.
@@ -260,10 +281,16 @@ fn window(frame: &TimeFrame, known: Option<&[Window]>, text: &str) -> Result<Win
         )
     })?;
     match known {
-        Some(known) if !known.contains(&window) => Err(format!(
-            "with min_users, only windows of {} are counted here",
-            lengths(known)
-        )),
+        Some(known) if window != usual && !known.contains(&window) => {
+            let mut counted = known.to_vec();
+            if !counted.contains(&usual) {
+                counted.push(usual);
+            }
+            Err(format!(
+                "with min_users, only windows of {} are counted here",
+                lengths(&counted)
+            ))
+        }
         _ => Ok(window),
     }
 }
@@ -284,7 +311,7 @@ mod tests {
         let [window, minute] = [14 * 86_400, 60].map(Duration::from_secs);
         let frame = TimeFrame::new(window, minute, minute).unwrap();
         let now = Timestamp::from_second(NOON).unwrap();
-        Period::of(&Query::of(query), &frame, None, now).unwrap()
+        Period::of(&Query::of(query), &frame, frame.full_window(), None, now).unwrap()
     }
 
     #[test]
@@ -294,7 +321,8 @@ mod tests {
         let known = [frame.full_window(), frame.window(day).unwrap()];
         let of = |window| {
             let query = Query::of(&[("window", window)]);
-            Period::of(&query, &frame, Some(&known), Timestamp::UNIX_EPOCH).unwrap()
+            let now = Timestamp::UNIX_EPOCH;
+            Period::of(&query, &frame, known[0], Some(&known), now).unwrap()
         };
         let offered = of("1d").windows("/");
         let offered: Vec<_> = offered.iter().map(|choice| choice.short.as_str()).collect();
@@ -303,6 +331,58 @@ mod tests {
         assert!(other.is_full_window() && other.windows("/").len() == 2);
         let trouble = other.trouble.unwrap();
         assert!(trouble.contains("14 days, 24 hours"), "{trouble}");
+    }
+
+    #[test]
+    fn a_segment_has_its_own_window_with_a_floor_too() {
+        let [full, week, minute] = [14 * 86_400, 7 * 86_400, 60].map(Duration::from_secs);
+        let frame = TimeFrame::new(full, minute, minute).unwrap();
+        let own = frame.window(week).unwrap();
+        for known in [None, Some(&[frame.full_window()][..])] {
+            let of = |query: &[(&str, &str)]| {
+                let now = Timestamp::from_second(NOON).unwrap();
+                Period::of(&Query::of(query), &frame, own, known, now).unwrap()
+            };
+            for query in [&[][..], &[("window", "7d")], &[("window", " ")]] {
+                let period = of(query);
+                assert_eq!((period.window, &period.trouble), (own, &None));
+                assert!(period.is_usual_window() && !period.is_full_window());
+                assert_eq!(period.link("/a"), "/a");
+                assert_eq!(period.link_of_window("/a?b=c"), "/a?b=c&window=7d");
+            }
+            let full = of(&[("window", "14d"), ("range", "1d")]);
+            assert!(full.is_full_window() && !full.is_usual_window());
+            assert_eq!(full.link_of_window("/a"), "/a?range=1d&window=14d");
+        }
+        let known = [frame.full_window()];
+        let query = Query::of(&[("window", "1d")]);
+        let day = Period::of(&query, &frame, own, Some(&known), Timestamp::UNIX_EPOCH).unwrap();
+        assert!(day.trouble.unwrap().contains("14 days, 7 days"));
+    }
+
+    #[test]
+    fn only_a_day_is_named_in_hours() {
+        for (window, name) in [("1d", "24h"), ("11d", "11d"), ("36h", "36h")] {
+            let windows = period(&[("window", window)]).windows("/");
+            let current = windows.iter().find(|choice| choice.current).unwrap();
+            assert_eq!(current.short, name);
+        }
+    }
+
+    #[test]
+    fn the_range_before_is_named() {
+        let words = |range| period(&[("range", range)]).before_words();
+        let named = ["1h", "1d", "14d"].map(words);
+        assert_eq!(named, ["hour before", "24 hours before", "14 days before"]);
+    }
+
+    #[test]
+    fn no_range_ends_in_the_future() {
+        let begun = period(&[("from", "2026-11-21T11:00"), ("to", "2026-11-22T12:00")]);
+        assert_eq!(begun.span, NOON - 3_600..NOON);
+        assert!(begun.ends_now);
+        let later = period(&[("from", "2026-11-21T13:00"), ("to", "2026-11-22T12:00")]);
+        assert_eq!(later.span, NOON - 7 * 86_400..NOON, "it is the usual one");
     }
 
     #[test]

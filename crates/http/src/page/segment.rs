@@ -47,6 +47,9 @@ struct Page {
     /// Whether forms need the segment as a parameter, because it can't be in their path.
     beside: bool,
     link: String,
+    description: Option<String>,
+    /// The name of its group, and the address of the segments of that.
+    group: Option<(String, String)>,
     now: Option<Now>,
     /// Why the count is withheld, if it is.
     withheld: String,
@@ -71,6 +74,7 @@ struct Page {
     window_field: Option<(&'static str, String)>,
     fields: Vec<(&'static str, String)>,
     range: String,
+    before_words: String,
     window: String,
     before: Toggle,
     /// Whether the period before is asked for and has no points.
@@ -127,7 +131,7 @@ pub(super) async fn get(
     let segment = path::segment(name, query)?;
     let now = app.clock().now();
     let own = app.counts().window_of(&segment);
-    let period = pages.period(query)?.with_own(own, query)?;
+    let period = pages.period_with(own, query)?;
     let look = Look::of(query)?;
     let (count, readiness) = tokio::join!(
         app.counts().get(&segment, period.window, false),
@@ -139,8 +143,11 @@ pub(super) async fn get(
         None => None,
     };
     let has_floor = pages.floor.is_on();
-    let (trend, remaining, last_seen, all) = tokio::join!(
+    let (trend, history, remaining, last_seen, all) = tokio::join!(
         trends::trend(app, &segment, &period, users, look.before),
+        pages
+            .history
+            .of(app, [(segment.clone(), period.window)], &period),
         async {
             match has_floor {
                 // Counts over many windows tell small groups apart.
@@ -158,6 +165,7 @@ pub(super) async fn get(
             .everybody
             .users(app, period.window, reach, pages.floor),
     );
+    let begin = history.get(&segment).and_then(|history| history.before);
     let never_seen = match &count {
         Some(answer) => answer.count.users == 0 && !app.knows(&segment).await,
         None => false,
@@ -180,13 +188,20 @@ pub(super) async fn get(
     };
     let api = |after| path::of_segment("/v1/segments", segment.as_str(), after);
     let named = format!("segment={}", path::encode(segment.as_str()));
-    let health = Health::of(app, &readiness, numbers);
+    let settings = app.segments().settings(&segment);
+    let group = settings.group().map(|name| {
+        let link = period.link(&format!("/?group={}", path::encode(name)));
+        (name.to_owned(), link)
+    });
+    let health = Health::of(&readiness, numbers);
     let (from, to) = period.inputs();
     let page = Page {
         shell: pages.shell_with(Place::Segments, &period, &readiness, count.is_some()),
         name: segment.to_string(),
         shown: shown(segment.as_str()),
         api: api("/count"),
+        description: settings.description().map(str::to_owned),
+        group,
         beside: path::needs_a_query(segment.as_str()),
         now: count.as_ref().map(|answer| of_now(answer, users, all, now)),
         withheld: pages.withheld(&period),
@@ -196,7 +211,7 @@ pub(super) async fn get(
         change: match (&trend, &count, users) {
             // The last point is not the count of now.
             (_, Some(_), None) => None,
-            (Ok(trend), ..) => change(trend, &period),
+            (Ok(trend), ..) => change(trend, begin, &period),
             (Err(_), ..) => None,
         },
         average: trend.as_ref().ok().and_then(average),
@@ -204,7 +219,7 @@ pub(super) async fn get(
         slider: Slider::of(app.frame(), period.window),
         typed: period.typed.clone(),
         trouble: period.trouble.clone(),
-        unrecorded: trends::unrecorded(app, &period),
+        unrecorded: trends::unrecorded(&app.refreshed_windows(&segment), &period),
         last_seen,
         ranges: period.ranges(&address),
         windows: period.windows(&address),
@@ -214,12 +229,16 @@ pub(super) async fn get(
         window_field: period.window_field(),
         fields: period.fields(),
         range: period.range_words(),
+        before_words: period.before_words(),
         window: period.window_words(),
-        no_before: look.before && trend.as_ref().is_ok_and(|trend| trend.before.is_empty()),
+        no_before: look.before
+            && trend
+                .as_ref()
+                .is_ok_and(|trend| trend.before.points.is_empty()),
         before: toggle(look.before, look.with_other_before()),
         base: toggle(look.base == Base::Lowest, look.with_other_base()),
         trend: match trend {
-            Ok(trend) => drawn(trend, &period, look).into(),
+            Ok(trend) => drawn(trend, begin.is_some(), &period, look).into(),
             Err(error) => {
                 tracing::warn!(%error, "the page has no trend to show");
                 Shown::Failed
@@ -231,7 +250,7 @@ pub(super) async fn get(
         }),
         expiring: expiring::expiring(&remaining),
         remaining: remaining.and_then(|remaining| drawn_remaining(&remaining, now).into()),
-        csv: period.link(&format!("/trends.csv?{named}")),
+        csv: period.link_of_window(&format!("/trends.csv?{named}")),
         curl: path::with(
             &api("/count"),
             &format!("window={}", period.window.seconds()),
@@ -283,9 +302,17 @@ fn of_now(answer: &CountResult, users: Option<u64>, all: Option<u64>, now: Times
     }
 }
 
-fn change(trend: &Trend, period: &Period) -> Option<ChangeTile> {
-    let (first, last) = (trend.points.first()?, trend.points.last()?);
-    if trend.points.len() < 2 {
+/// The change since the count at the beginning of the range, `begin`, as in the table of segments.
+fn change(trend: &Trend, begin: Option<u64>, period: &Period) -> Option<ChangeTile> {
+    let points = trend.points();
+    let (first, last) = (points.first()?, points.last()?);
+    if begin.is_some() {
+        return Some(ChangeTile {
+            change: Change::between(begin, last.1),
+            since: None,
+        });
+    }
+    if points.len() < 2 {
         return None;
     }
     let late = first.0 - period.span.start;
@@ -297,9 +324,12 @@ fn change(trend: &Trend, period: &Period) -> Option<ChangeTile> {
 }
 
 fn average(trend: &Trend) -> Option<AverageTile> {
-    let users = || trend.points.iter().map(|point| point.1);
-    let now = mean(&trend.points)?;
-    let before = mean(&trend.before);
+    let users = || trend.points().iter().map(|point| point.1);
+    if trend.points().len() < 2 {
+        return None;
+    }
+    let now = mean(trend.points())?;
+    let before = mean(&trend.before.points);
     Some(AverageTile {
         users: grouped(now),
         lowest: grouped(users().min()?),
@@ -308,17 +338,17 @@ fn average(trend: &Trend) -> Option<AverageTile> {
     })
 }
 
-fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
+fn drawn(trend: Trend, is_older: bool, period: &Period, look: Look) -> Option<Graph> {
     let mut series = vec![Series {
         class: "s0".to_owned(),
         name: "Users".to_owned(),
-        points: trend.points,
+        track: trend.track,
     }];
-    if !trend.before.is_empty() {
+    if !trend.before.points.is_empty() {
         series.push(Series {
             class: "before".to_owned(),
-            name: format!("{} before", period.range_words()),
-            points: trend.before,
+            name: format!("The {}", period.before_words()),
+            track: trend.before,
         });
     }
     Graph::draw(
@@ -327,18 +357,19 @@ fn drawn(trend: Trend, period: &Period, look: Look) -> Option<Graph> {
         &period.span,
         trends::step(&period.span),
         look.base,
+        is_older,
     )
 }
 
 fn drawn_remaining(remaining: &[(u64, u64)], now: Timestamp) -> Option<Graph> {
-    let points = expiring::line(remaining, now);
-    let span = points.first()?.0..points.last()?.0;
+    let track = expiring::line(remaining, now);
+    let span = track.points.first()?.0..track.points.last()?.0;
     let series = Series {
         class: "s0".to_owned(),
         name: "Users who remain".to_owned(),
-        points,
+        track,
     };
-    Graph::draw("remaining", vec![series], &span, 1, Base::Zero)
+    Graph::draw("remaining", vec![series], &span, 1, Base::Zero, false)
 }
 
 #[cfg(test)]

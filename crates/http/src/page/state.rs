@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::graph::Moment;
+use domain::Covered;
 use domain::text::rounded;
 use engine::Headcount;
 use engine::readiness::{Component, Readiness};
@@ -47,6 +49,7 @@ pub(super) fn state(app: &Headcount, readiness: &Readiness, has_counts: bool) ->
         (true, false) => Err("No recount was completed for too long."),
         (true, true) => Ok(()),
     };
+    parts.push(completeness(app.covered(app.frame().full_window())));
     parts.push(refresher(since, app.refresh_interval(), can_recount));
     State {
         summary,
@@ -125,6 +128,29 @@ fn part(component: &Component, store_responds: bool) -> Part {
     }
 }
 
+/// Whether counts over the configured window include every pair.
+fn completeness(covered: Covered) -> Part {
+    let since = covered
+        .since
+        .map(|since| Moment::of(since.as_second()).words);
+    let (kind, words) = match (since, covered.complete) {
+        (Some(since), true) => ("well", format!("Every pair since {since} UTC is counted.")),
+        (Some(since), false) => (
+            "unknown",
+            format!("Pairs from before {since} UTC may be missing."),
+        ),
+        (None, _) => (
+            "unknown",
+            "Since when every pair is counted is not known.".to_owned(),
+        ),
+    };
+    Part {
+        name: "Completeness",
+        kind,
+        words,
+    }
+}
+
 /// The refresher. `since` is the time since this process last recounted every segment without a failure. `interval` is the
 /// refresh interval of this process, if it refreshes by itself.
 fn refresher(
@@ -175,6 +201,23 @@ mod tests {
         ] {
             let part = refresher(since, interval, can_recount);
             assert_eq!(part.kind, kind, "{since:?} {interval:?} {can_recount:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_complete_only_if_that_is_known() {
+        let since = domain::Timestamp::from_second(1_795_262_400).ok();
+        for (since, complete, kind) in [
+            (since, true, "well"),
+            (since, false, "unknown"),
+            (None, false, "unknown"),
+        ] {
+            let part = completeness(Covered { since, complete });
+            assert_eq!(part.kind, kind);
+            assert_eq!(
+                part.words.contains("21 Nov 2026, 12:00 UTC"),
+                since.is_some()
+            );
         }
     }
 

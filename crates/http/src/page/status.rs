@@ -31,7 +31,7 @@ pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Proble
     };
     let page = Page {
         shell: pages.shell_with(Place::Status, &period, &readiness, counts.is_ok()),
-        health: Health::of(app, &readiness, numbers),
+        health: Health::of(&readiness, numbers),
         state: state(app, &readiness, counts.is_ok()),
     };
     html(StatusCode::OK, &page)

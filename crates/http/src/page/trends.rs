@@ -3,21 +3,28 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::chart::Point;
+use super::chart::{Point, Track};
 use super::period::{Period, lengths};
 use domain::store::StoreError;
 use domain::{Segment, Timestamp, Window};
 use engine::Headcount;
+use engine::counts::ShownCount;
 
 /// Most points of a line: a screen can't show more.
 const POINTS: u64 = 360;
 
-/// The points of a segment, and those of the period before.
+/// The counts of a segment over a period, and those of the period before.
 #[derive(Debug, Default)]
 pub(super) struct Trend {
-    pub(super) points: Vec<Point>,
+    pub(super) track: Track,
     /// At the times of this period.
-    pub(super) before: Vec<Point>,
+    pub(super) before: Track,
+}
+
+impl Trend {
+    pub(super) fn points(&self) -> &[Point] {
+        &self.track.points
+    }
 }
 
 /// The points of `segment`. The count of now, `users`, is the last one of a period that ends now.
@@ -28,7 +35,8 @@ pub(super) async fn trend(
     users: Option<u64>,
     with_before: bool,
 ) -> Result<Trend, StoreError> {
-    let mut points = points(app, segment, period.window, &period.span).await?;
+    let mut track = track(app, segment, period.window, &period.span).await?;
+    let points = &mut track.points;
     // Without any point of the past there is nothing to compare.
     if let Some(users) = users
         && period.ends_now
@@ -41,20 +49,18 @@ pub(super) async fn trend(
         true => {
             let before = period.before();
             let length = before.end - before.start;
-            let points = self::points(app, segment, period.window, &before).await?;
-            points
-                .into_iter()
-                .map(|(at, users)| (at + length, users))
-                .collect()
+            let mut track = self::track(app, segment, period.window, &before).await?;
+            let times = track.points.iter_mut().map(|point| &mut point.0);
+            times.chain(&mut track.gaps).for_each(|at| *at += length);
+            track
         }
-        false => Vec::new(),
+        false => Track::default(),
     };
-    Ok(Trend { points, before })
+    Ok(Trend { track, before })
 }
 
-/// Why there is no past of the window: only those of some windows are recorded. `None` if there may be one.
-pub(super) fn unrecorded(app: &Headcount, period: &Period) -> Option<String> {
-    let recorded = app.counts().refreshed_windows();
+/// Why there is no past of the window: only those of the windows in `recorded` are recorded. `None` if there may be one.
+pub(super) fn unrecorded(recorded: &[Window], period: &Period) -> Option<String> {
     if recorded.contains(&period.window) {
         return None;
     }
@@ -69,25 +75,38 @@ pub(super) fn step(span: &Range<i64>) -> u64 {
     (span.end.abs_diff(span.start) / POINTS).max(1)
 }
 
-async fn points(
+async fn track(
     app: &Headcount,
     segment: &Segment,
     window: Window,
     span: &Range<i64>,
-) -> Result<Vec<Point>, StoreError> {
+) -> Result<Track, StoreError> {
     let at = |seconds| Timestamp::from_second(seconds).unwrap_or_default();
     let (from, to) = (at(span.start), at(span.end));
     let step = Duration::from_secs(step(span));
     let counts = app.counts();
-    let mut points = counts.trend(segment, window, from, to, Some(step)).await?;
-    if points.len() < 2 {
+    let mut past = counts
+        .past_counts(segment, window, from, to, Some(step))
+        .await?;
+    if past.len() < 2 {
         // A new service has its few points within one step.
-        points = counts.trend(segment, window, from, to, None).await?;
+        past = counts.past_counts(segment, window, from, to, None).await?;
     }
-    let points = points.iter();
-    Ok(points
-        .map(|count| (count.as_of.as_second(), count.users))
-        .collect())
+    Ok(past.into_iter().collect())
+}
+
+impl FromIterator<ShownCount> for Track {
+    fn from_iter<I: IntoIterator<Item = ShownCount>>(counts: I) -> Self {
+        let mut track = Self::default();
+        for ShownCount { users, as_of } in counts {
+            let at = as_of.as_second();
+            match users {
+                Some(users) => track.points.push((at, users)),
+                None => track.gaps.push(at),
+            }
+        }
+        track
+    }
 }
 
 /// The mean of the users of `points`; `None` without points.
