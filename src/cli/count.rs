@@ -50,7 +50,7 @@ struct Named {
 }
 
 pub(super) async fn run(args: CountArgs, variables: &Variables) -> Result<(), Failure> {
-    // Before the service is asked, so that a mistake is told without one.
+    // Parsed before the request, so that a mistake is reported without a service.
     let asked = Asked::all(&args)?;
     let client = Client::new(&args.target, variables)?;
     let mut query = Vec::new();

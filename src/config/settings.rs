@@ -24,7 +24,7 @@ pub struct Settings {
     pub auth: AuthSettings,
     /// Limits of the HTTP server.
     pub http: HttpSettings,
-    /// The smallest group of users that answers tell apart.
+    /// The privacy floor.
     pub min_users: Floor,
     /// Window, resolution, and how far in the future a pair may be.
     pub frame: TimeFrame,

@@ -68,7 +68,7 @@ settings! {
         max_event_clients_per_token: usize = "500", 1..=1_000_000,
             "maximum number of clients of /v1/events with one token; the response to further ones is 429";
         min_users: u32 = "0", 0..=1_000_000_000,
-            "privacy floor: counts below it are withheld, and so are answers from which a smaller group of users follows; 0: off";
+            "privacy floor: counts below it are withheld, and so are counts that would reveal a smaller group of users; 0: off";
         session_key: Option<String> = secret, KEY,
             "key of the sessions of the page, the same on all instances behind one name; without it, a session is valid in one process only";
         header_timeout: Time = "10s", Time::millis(100)..=Time::hours(1),

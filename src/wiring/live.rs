@@ -52,7 +52,7 @@ impl Backends for LiveBackends<'_> {
             user_key: None,
             spool: None,
             refreshes: true,
-            // Services withhold what they do not show.
+            // Services apply the privacy floor, and a live process returns every count to them.
             min_users: Floor::default(),
             ..self.settings.into()
         }

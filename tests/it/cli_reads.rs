@@ -82,7 +82,7 @@ async fn the_list_is_searched_and_printed_in_every_format() {
     assert!(table.starts_with("USERS  AS OF") && table.ends_with("  sports\n"));
     assert_eq!(table.lines().count(), 2, "{table}");
     let none = site.run(&["segments", "--search", "x"]);
-    assert_eq!(none.err, "no name of a segment has `x`\n");
+    assert_eq!(none.err, "no segment has `x` in its name\n");
     assert_eq!(site.run(&["segments", "--search", "x", "-q"]).err, "");
     let json = site.run(&["segments", "--format", "json"]).json();
     assert_eq!(json["segments"].as_array().unwrap().len(), 3);

@@ -473,7 +473,7 @@ async fn no_page_shows_a_small_group() {
         // That is no failure.
         has(target, "data-kind=\"good\"");
     }
-    let differs = "Withheld: it would tell a group of fewer than 2,000 users apart";
+    let differs = "Withheld: it would reveal a group of fewer than 2,000 users";
     for target in ["/?window=1d", "/segments/big?window=1d"] {
         has(target, differs);
     }
@@ -484,7 +484,7 @@ async fn no_page_shows_a_small_group() {
     has("/segments/big", "data-users>8,614</span>");
     has(
         "/segments/big",
-        "Not shown: they would tell groups of fewer than 2,000 users apart",
+        "Not shown: they would reveal groups of fewer than 2,000 users",
     );
     has("/segments.csv", "\nfew,,1209600,,false");
     for target in ["/", "/?sort=users&order=asc"] {

@@ -1,19 +1,19 @@
-//! The smallest group of users that answers tell apart.
+//! The privacy floor: the smallest group of users that a result may reveal.
 
-/// The smallest group of users that answers tell apart: the setting `min_users`. Counts below it are withheld, and so are
-/// counts from which a smaller group follows by subtraction.
+/// The privacy floor, which is the setting `min_users`: the smallest group of users that a result may reveal. Counts below
+/// it are withheld, and so are counts that would reveal a smaller group by subtraction.
 ///
-/// It is about one instant: a count that is asked twice shows by how much it changed meanwhile.
+/// It holds for one instant: two requests at different times show by how much a count has changed.
 ///
-/// **Windows.** A user who was last seen within 14 days and not within one day is in a group that follows from two counts of
-/// one segment. So counts are over a few windows that are known in advance, and one over a shorter window is withheld if it
-/// differs by a smaller group from one over a longer window ([`hides_beside`](Self::hides_beside)).
+/// **Windows.** The difference of the counts of one segment over 14 days and over one day is a group, too. Therefore only a
+/// few windows, which are known in advance, can be requested, and a count over a shorter window is withheld if it differs
+/// from one over a longer window by a smaller group ([`hides_beside`](Self::hides_beside)).
 ///
 /// **Sets of segments.** Segments divide all users into groups: those in all of them, those in all but the last, and so on
 /// to those in none. The answer for a set is shown only if each of the groups of its segments has enough users
-/// ([`hides_group`](Self::hides_group)). Then no two answers differ by a smaller group, if the users of one are among those
-/// of the other for logical reasons: by Craig's interpolation theorem there is a set between them that is made of the segments
-/// that both have, so the difference consists of whole groups of either answer.
+/// ([`hides_group`](Self::hides_group)). Then two counts never differ by a smaller group if one set is part of the other by
+/// their definitions: by Craig's interpolation theorem, a set that uses only segments of both lies between them, so the
+/// difference consists of whole groups of either set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Floor(u64);
 
@@ -33,12 +33,12 @@ impl Floor {
         self.0
     }
 
-    /// Whether a group of `users` is too small, also if nobody is in it.
+    /// Whether a group of `users` is too small. An empty group is too small as well.
     pub fn hides_group(self, users: u64) -> bool {
         users < self.users()
     }
 
-    /// `users`, unless so few are a group that is too small.
+    /// `users`, or `None` if such a group is too small.
     pub fn shown(self, users: u64) -> Option<u64> {
         (!self.hides_group(users)).then_some(users)
     }

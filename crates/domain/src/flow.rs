@@ -1,10 +1,10 @@
-//! Who entered and who left a segment.
+//! How many users entered and left a segment.
 
 /// The number of times that a user entered and left a segment over the configured window, in a span of time.
 ///
-/// A user who was not counted **enters** when a pair of theirs is counted: in the slot in which it is taken in, however late it
-/// is. A user who was counted **leaves** when the slot of their last visit leaves the window, or when they are erased. So the
-/// count at the end of a span is the count at its start, plus `entered`, less `left`.
+/// A user who is not counted **enters** when a pair makes them counted: in the slot in which the pair is received, however
+/// late it is. A user who is counted **leaves** when the slot of their last visit drops out of the window, or when they are
+/// erased. So the count at the end of a span is the count at its start, plus `entered`, minus `left`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Flow {
     /// Users who entered. A user who entered twice counts twice.
@@ -14,7 +14,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// What happened in both spans.
+    /// The sum of two spans.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -23,7 +23,7 @@ impl Flow {
         }
     }
 
-    /// What happened since `before`, where both are totals since the same instant; `None` if they are not.
+    /// The difference to an earlier total; `None` if the two do not begin at the same instant.
     #[must_use]
     pub fn since(self, before: Self) -> Option<Self> {
         Some(Self {

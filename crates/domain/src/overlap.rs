@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::{Floor, Reach, Segment};
 
-/// The maximum number of segments whose overlaps are counted at once. Their 2 million pairs have 16 MB of counters, about what
-/// the cache of one CPU holds; and a person who asks for more reads none of them.
+/// The maximum number of segments whose overlaps are counted at once. Their 2 million pairs have 16 MB of counters, about as
+/// much as the cache of a CPU.
 pub const MAX_SEGMENTS: usize = 2_000;
 
 /// The users in common of every pair of some segments, exact as of an instant.
@@ -45,10 +45,10 @@ pub struct PairOverlap {
     pub users_b: u64,
 }
 
-/// Which pairs of all segments are asked for.
+/// Which of the pairs of all segments to return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopQuestion {
-    /// By what they are ranked.
+    /// Their order.
     pub order: OverlapOrder,
     /// The maximum number of pairs.
     pub limit: usize,
@@ -56,7 +56,7 @@ pub struct TopQuestion {
     /// Jaccard index there is and the greatest lift. How many users make a pair worth showing depends on the number of users that
     /// a site has, which only the caller knows; 1 shows every pair.
     pub at_least: u64,
-    /// Pairs that would tell smaller groups apart are left out.
+    /// Pairs that would reveal a smaller group are left out.
     pub floor: Floor,
     /// Pairs with a segment that is not in it are left out.
     pub reach: Reach,
@@ -73,7 +73,7 @@ pub struct TopOverlaps {
     pub as_of: Timestamp,
 }
 
-/// By what pairs are ranked, greatest first.
+/// The value by which pairs are ranked, greatest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OverlapOrder {
     /// The number of users in both.
@@ -169,8 +169,8 @@ impl PairOverlap {
         }
     }
 
-    /// The Jaccard index: the share of the users of either segment who are in both. From 0 to 1, and 0 if neither segment
-    /// has users.
+    /// The Jaccard index: the users in both segments, divided by the users in at least one. From 0 to 1, and 0 if neither
+    /// segment has users.
     pub fn jaccard(&self) -> f64 {
         // Not subtracted from the sum: that may exceed 64 bits.
         let only_a = self.users_a.saturating_sub(self.both);
@@ -181,8 +181,8 @@ impl PairOverlap {
         self.both as f64 / either
     }
 
-    /// Whether `floor` allows to show the pair: two segments divide everybody into those in both, in one and not the other, and
-    /// in none.
+    /// Whether `floor` allows the pair: two segments divide all users into those in both, only in the one, only in the
+    /// other, and in neither.
     pub fn is_above(&self, floor: Floor, everybody: u64) -> bool {
         let (only_a, only_b) = (
             self.users_a.saturating_sub(self.both),
@@ -195,9 +195,9 @@ impl PairOverlap {
         !groups.into_iter().any(|users| floor.hides_group(users))
     }
 
-    /// How many times more users are in both than if one segment had nothing to do with the other: 1 if a user of `a` is
-    /// as likely in `b` as anybody. `everybody` is the number of distinct users of any segment. `None` if a segment has no
-    /// users.
+    /// The lift: how many times more users are in both than if the segments were independent. It is 1 if a user of `a` is as
+    /// likely to be in `b` as any user. `everybody` is the number of distinct users of any segment. `None` if a segment has
+    /// no users.
     pub fn lift(&self, everybody: u64) -> Option<f64> {
         let independent = self.users_a as f64 * self.users_b as f64;
         (independent > 0.0).then(|| self.both as f64 * everybody as f64 / independent)

@@ -103,7 +103,7 @@ pub struct EngineOptions {
     pub memory_ttl: Duration,
     /// The maximum number of concurrent event clients.
     pub max_event_clients: usize,
-    /// The smallest group of users that answers tell apart.
+    /// The privacy floor.
     pub min_users: Floor,
 }
 

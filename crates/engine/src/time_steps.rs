@@ -16,11 +16,11 @@ pub struct FlowSteps {
 }
 
 impl FlowSteps {
-    /// The most steps of one question: more than the pixels of a chart.
+    /// The maximum number of steps of a request: more than the pixels of a chart.
     pub const MAX: u64 = 10_000;
 
-    /// The steps from the one of `from` to the one of `to`, without the first ones if there are more than [`MAX`](Self::MAX).
-    /// `None` if a step is not a multiple of the resolution.
+    /// The steps from that of `from` to that of `to`. If there are more than [`MAX`](Self::MAX), the first ones are left
+    /// out. `None` if a step is not a multiple of the resolution.
     pub fn new(
         from: Timestamp,
         to: Timestamp,
@@ -76,8 +76,8 @@ impl FlowSteps {
             .collect()
     }
 
-    /// What happened after the step of `before`, until the end of that of `at`, or in the step of `at` alone; `None` if
-    /// that is not known, or if both are in one step.
+    /// The users who entered and left after the step of `before`, until the end of the step of `at`. Without `before`, those
+    /// in the step of `at`. `None` if that is not known, or if both are in one step.
     pub(crate) fn between(
         &self,
         flows: &[Option<Flow>],

@@ -175,7 +175,7 @@
         const blocks = [];
         const isKnown = both.flat().every((users) => users !== null);
         if (!isKnown) {
-          const text = "Numbers that would tell a group of fewer users apart than this service shows are withheld.";
+          const text = "Numbers that would reveal a smaller group of users than this service shows are withheld.";
           blocks.push(element("p", "quiet", text));
         }
         const drawable = isKnown && names.length <= 3 && own.every((users) => users > 0);

@@ -1,4 +1,4 @@
-//! Since when numbers are complete: two members of every answer with numbers.
+//! Completeness: two members of every response with numbers.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,7 +12,7 @@ use engine::Headcount;
 pub(crate) const COVERED_SINCE: HeaderName = HeaderName::from_static("headcount-covered-since");
 pub(crate) const COMPLETE: HeaderName = HeaderName::from_static("headcount-complete");
 
-/// Since when there is every pair, and whether the numbers therefore include all of them. Flattened into an answer.
+/// Since when the store has every pair, and whether the numbers are complete. Flattened into a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[schema(as = Covered)]
 pub(crate) struct CoveredFields {
@@ -49,7 +49,7 @@ impl CoveredFields {
         Covered::from(self).and(other.into()).into()
     }
 
-    /// As headers, for representations without place for members.
+    /// As headers, for CSV.
     pub(crate) fn insert_into(self, headers: &mut HeaderMap) {
         if let Some(since) = self.covered_since {
             insert(headers, COVERED_SINCE, since.to_string());

@@ -52,7 +52,7 @@ pub(super) fn unless_known(response: Response, known: &[HeaderValue]) -> Respons
     not_modified
 }
 
-/// Whether `given` is `*`, or lists `tag`. The comparison is weak. What is no tag equals none.
+/// Whether `given` is `*`, or lists `tag`. The comparison is weak. A string that is not a tag matches nothing.
 fn names(given: &HeaderValue, tag: &str) -> bool {
     let given = given.to_str().unwrap_or_default();
     let opaque = |tag| str::strip_prefix(tag, "W/").unwrap_or(tag);

@@ -93,7 +93,7 @@ impl Query {
         text.parse().map(Some).map_err(|_| wrong())
     }
 
-    /// The smallest group that the response tells apart: the configured one, or `min_users` if that is more.
+    /// The privacy floor of the response: the configured one, or `min_users` if that is higher.
     pub(super) fn floor(&self, configured: Floor) -> Result<Floor, Problem> {
         let asked = self.number("min_users")?.unwrap_or(0);
         Ok(configured.max(Floor::of(asked)))
@@ -120,7 +120,7 @@ impl Query {
         given.map(|given| is_known(app, given)).transpose()
     }
 
-    /// The window of a question about sets of users: with a floor, only the configured one.
+    /// The window of a request about sets of users: with a floor, only the configured one.
     pub(super) fn window_of_sets(
         &self,
         frame: &TimeFrame,
@@ -275,7 +275,7 @@ fn is_known(app: &Headcount, window: Window) -> Result<Window, Problem> {
         .map(|window| format!("{} s", window.seconds()));
     let known = known.collect::<Vec<_>>().join(", ");
     let detail = format!(
-        "with min_users, counts are over {known} (setting refresh_windows): two windows may differ by fewer users"
+        "with the setting min_users, the windows are {known} (setting refresh_windows), because other windows may differ by fewer users"
     );
     Err(Problem::bad_request("invalid_window", detail))
 }

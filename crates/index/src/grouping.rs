@@ -1,11 +1,11 @@
-//! Brings what belongs to the same user together: a sort by the bits of the fingerprint that vary within a range.
+//! Groups items by user: a sort by the bits of the fingerprint that vary within a range.
 
 use super::entry::{FINGERPRINT_BITS, Fingerprint};
 
 /// A bucket with more items is sorted by the standard library, which is faster for many.
 const MANY: usize = 24;
 
-/// Something of a user.
+/// An item that belongs to a user.
 pub(super) trait OfUser: Copy + Default {
     /// What to sort by. Its first 48 bits are the fingerprint.
     fn key(self) -> u64;

@@ -83,8 +83,8 @@ impl Members {
         self.flows
     }
 
-    /// Restores who entered and who left until a head that is not before that of these members. If it is, nobody knows who left
-    /// in between.
+    /// Restores the counters of users who entered and left, up to a head that is not before that of these members. If it is
+    /// before, it is unknown how many users left in between.
     pub(super) fn restore_flows(&mut self, flows: Flows) {
         let is_behind = flows.head() < self.frame.head;
         self.advance(flows.head());

@@ -13,7 +13,7 @@ use super::shared::Shared;
 /// Entries between two calls of `should_stop`: about 10 microseconds.
 const CHECKED: usize = 1 << 12;
 
-/// A page takes as long as this many entries, for its lock and cache misses.
+/// The cost of a page, as a number of entries: its lock and cache misses.
 const PAGE_OVERHEAD: usize = 32;
 
 /// Why a walk ends early.

@@ -1,4 +1,4 @@
-//! Keeps the counters of who entered and who left over a restart, so that each event counts once.
+//! Keeps the counters of users who entered and left across restarts, so that each is counted once.
 //!
 //! The counters change when a record is applied, and with time. So they are exact again after a replay if it begins with the
 //! counters and the entries of one position of the log, and if the head is where it was at each record:
@@ -97,7 +97,7 @@ impl FlowState {
         if is_lost || self.counting.is_none() {
             self.counting = None;
             let head = index.head().max(newest).number();
-            // An empty state has had no users ever.
+            // An empty state has never had users.
             let since = Slot::new(if head == 0 { 0 } else { head + 1 });
             index.restart_flows(since);
         }
@@ -109,7 +109,7 @@ impl FlowState {
     }
 }
 
-/// Encodes what happened by age: `steps u32 | (age before the last one, entered, left)*`, as numbers of variable length.
+/// Encodes counters by age: `steps u32 | (age before the last one, entered, left)*`, as numbers of variable length.
 pub(super) fn push_by_age(out: &mut Vec<u8>, by_age: &[(u32, Flow)]) {
     out.extend_from_slice(&super::record::length(by_age.len()));
     let mut before = 0;
@@ -121,7 +121,7 @@ pub(super) fn push_by_age(out: &mut Vec<u8>, by_age: &[(u32, Flow)]) {
     }
 }
 
-/// Reads what happened by age.
+/// Decodes counters by age.
 pub(super) fn by_age(fields: &mut Fields<'_>) -> Result<Vec<(u32, Flow)>, String> {
     let (mut read, mut age) = (Vec::new(), 0_u32);
     for _ in 0..fields.u32()? {

@@ -14,7 +14,7 @@ use wal::Fields;
 
 /// How long an erasure is remembered, in milliseconds: longer than any pair that was received before it can be on its way.
 const KEEP_ERASURES: i64 = 48 * 3_600 * 1_000;
-/// Erasures after which old ones are looked for.
+/// The number of erasures after which old ones are removed.
 const MANY_ERASURES: u64 = 1_000;
 
 /// A position in a feed, and the server that the entries before it came from.
@@ -56,7 +56,7 @@ pub(super) struct Covered {
 /// The last erasures in one segment.
 #[derive(Debug, Default)]
 struct ErasedIn {
-    /// That of all its users.
+    /// The erasure of the whole segment.
     all: Option<Erased>,
     users: HashMap<Fingerprint, Erased>,
 }
@@ -68,7 +68,7 @@ pub(super) struct ErasuresIn<'a> {
 }
 
 impl ErasuresIn<'_> {
-    /// Whether one of the erasures of a pair is as wanted.
+    /// Whether `is_wanted` holds for one of the erasures that concern a pair.
     pub(super) fn any(&self, user: Fingerprint, is_wanted: impl Fn(&Erased) -> bool) -> bool {
         let segment = self.segment;
         let of_pair = segment.and_then(|erased| erased.users.get(&user));

@@ -15,7 +15,7 @@ use index::{Between, Index, OverlapError, OverlapRings};
 
 /// How long the rings of overlaps are used after they were counted, if that took little time.
 const RINGS_KEPT: Duration = Duration::from_secs(10);
-/// Otherwise this many times as long as it took, so that at most a part of one core in so many counts them.
+/// Otherwise, they are used for this many times as long as the count took, which bounds the CPU time of counting them.
 const RINGS_KEPT_TIMES: u32 = 10;
 /// The steps of rings, in seconds: the first is used with which the rings of all pairs fit into memory. People ask for windows
 /// of hours and days.
@@ -61,7 +61,7 @@ impl Questions {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Busy`] if other questions take all the time, and [`StoreError::Timeout`] if this one takes longer
+    /// [`StoreError::Busy`] if too many other requests are running, and [`StoreError::Timeout`] if this one takes longer
     /// than ten seconds.
     pub async fn count_set(
         &self,
@@ -214,7 +214,7 @@ impl Questions {
     }
 }
 
-/// Whether `floor` allows to show the answer for a set: see [`Floor`].
+/// Whether `floor` allows the count of a set: see [`Floor`].
 fn is_shown(
     index: &Index,
     expression: &Expression,

@@ -6,8 +6,8 @@
 //! - trend: `3 u8 | points u32 | (segment, window seconds u64, at unix seconds i64, users u64)*`
 //! - batch: `8 u8 | (length u32, record)*`, records of the other kinds
 //! - head: `13 u8 | slot u64`, the head of the index when the next record was appended
-//! - counting: `14 u8 | since slot u64 | window slots u32`, who enters and leaves is counted since that slot
-//! - mark: `15 u8`, a snapshot has these counters as of here
+//! - counting: `14 u8 | since slot u64 | window slots u32`, users who enter and leave are counted since that slot
+//! - mark: `15 u8`, the position to which the counters of a snapshot belong
 //! - drop: `16 u8 | segment`, removes the users and the trends of a segment
 //! - forget in: `17 u8 | fingerprint u64 | segment`
 //! - property: `12 u8 | name length u16, name | is set u8 | value length u32, value`
@@ -226,7 +226,7 @@ pub(super) fn head(head: Slot) -> Vec<u8> {
     out
 }
 
-/// The record that who enters and leaves over `window` slots is counted since `since`.
+/// The record which says that users who enter and leave over `window` slots are counted since `since`.
 pub(super) fn counting(since: Slot, window: u32) -> Vec<u8> {
     let mut out = vec![COUNTING];
     out.extend_from_slice(&since.number().to_le_bytes());
@@ -234,7 +234,7 @@ pub(super) fn counting(since: Slot, window: u32) -> Vec<u8> {
     out
 }
 
-/// The record that a snapshot has the counters of who entered and left as of here.
+/// The record at the position to which the counters of a snapshot belong.
 pub(super) fn mark() -> Vec<u8> {
     vec![MARK]
 }

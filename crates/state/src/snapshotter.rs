@@ -203,14 +203,14 @@ impl Work {
         Ok(())
     }
 
-    /// The counters of who entered and left, as of a mark in the log. A log that takes no records must not prevent a snapshot,
-    /// which frees space: then the counters begin again at the next start.
+    /// The counters of who entered and left, as of a mark in the log. A log that can't be written must not prevent a
+    /// snapshot, which frees space. Then the counters begin again at the next start.
     fn mark(&self) -> Result<Option<MarkedFlows<Flows>>, LogError> {
         match self.log.append_blocking(record::mark()) {
             Ok(at) => Ok(self.state.flows.lock().take_marked(at)),
             Err(LogError::Closed) => Err(LogError::Closed),
             Err(error) => {
-                tracing::warn!(%error, "the snapshot does not have who entered and left");
+                tracing::warn!(%error, "the snapshot lacks the counters of users who entered and left");
                 Ok(None)
             }
         }

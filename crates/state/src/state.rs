@@ -170,7 +170,7 @@ impl State {
             other => {
                 let subject = record::subject(other, &mut fields)?;
                 let subject = subject.ok_or_else(|| format!("unknown record kind {other}"))?;
-                // First noted: a read of the store that begins now knows of it.
+                // Noted before the pairs are removed, so that a read of the store that begins now takes it into account.
                 let noted = subject.clone();
                 self.following.lock().note_erasure(noted, fields.i64()?);
                 self.forget(at, &subject);

@@ -69,8 +69,8 @@ pub(in crate::cli) struct LoadArgs {
     /// Write rejected pairs with the reason to this file, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) rejects: Option<PathBuf>,
-    /// Afterwards, unless a pair was rejected that is not too old, state that the store has every pair that was seen between TIME
-    /// and now: a day, from its start in UTC, or a time such as 2026-11-15T08:00:00Z
+    /// After the load, state that the store has every pair that was seen between TIME and now, unless a pair was rejected
+    /// for another reason than its age. TIME is a day, from its start in UTC, or a time such as 2026-11-15T08:00:00Z
     #[arg(long, value_name = "TIME", value_parser = day_or_instant, conflicts_with_all = ["dry_run", "generate"])]
     pub(in crate::cli) covers_since: Option<String>,
     /// Print JSON

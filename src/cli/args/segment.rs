@@ -30,7 +30,7 @@ pub(in crate::cli) struct SegmentShowArgs {
 pub(in crate::cli) struct SegmentSetArgs {
     /// The segment's name
     pub(in crate::cli) segment: String,
-    /// Window of counts that state none, such as 7d; empty for the service's
+    /// Default window of its counts, such as 7d; empty for the service's
     #[arg(long, group = "change")]
     pub(in crate::cli) window: Option<String>,
     /// Description for people; empty for none

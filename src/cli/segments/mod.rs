@@ -90,7 +90,7 @@ fn remarks(rows: &[Row], args: &SegmentsArgs, has_token: bool) -> Vec<String> {
             sanitized(prefix)
         )),
         (None, Some(part)) => remarks.push(format!(
-            "no name of a segment{readable} has `{}`",
+            "no segment{readable} has `{}` in its name",
             sanitized(part)
         )),
         (Some(_), Some(_)) => remarks.push(format!("no segment{readable} matches")),
@@ -280,7 +280,10 @@ mod tests {
         some.search = Some("y".into());
         assert_eq!(remarks(&[], &some, false), ["no segment matches"]);
         some.prefix = None;
-        assert_eq!(remarks(&[], &some, false), ["no name of a segment has `y`"]);
+        assert_eq!(
+            remarks(&[], &some, false),
+            ["no segment has `y` in its name"]
+        );
         let rows = [row(Some(1), true), row(None, false)];
         let told = remarks(&rows, &every, false).concat();
         assert!(

@@ -1,10 +1,10 @@
-//! What an answer says about its completeness.
+//! The completeness of a count.
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::Window;
 
-/// Since when there is every pair, and whether a count over a window therefore includes all of them.
+/// Since when the store has every pair, and whether a count over a window is complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Covered {
     /// The store has every pair that was seen since then; `None` if it is not known.
@@ -14,7 +14,7 @@ pub struct Covered {
 }
 
 impl Covered {
-    /// What holds for two counts together.
+    /// The completeness of two counts together.
     pub fn and(self, other: Self) -> Self {
         Self {
             since: self

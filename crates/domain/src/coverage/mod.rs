@@ -16,17 +16,17 @@ pub const MAX_LOSSES: usize = 100;
 
 /// The history of what a store covers. It is kept as properties of the store, so all instances share it.
 ///
-/// It is a history, because a count is judged by what held when it was made: pairs that are loaded later are not in a trend
-/// point that was recorded before.
+/// It is a history, because a count is judged by the statements and losses that were known when it was made: a trend point
+/// does not include pairs that were loaded later.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Coverage {
     /// When a process first began to record pairs in the store. Without a statement nothing is known of the time before.
     pub began: Option<Timestamp>,
-    /// What operators stated, oldest first.
+    /// The statements of operators, oldest first.
     pub statements: Vec<Statement>,
     /// Intervals whose pairs may be missing, in any order.
     pub losses: Vec<Loss>,
-    /// When a process that records pairs last noted that it runs.
+    /// The last heartbeat of a process that records pairs.
     pub running: Option<Timestamp>,
 }
 
@@ -39,14 +39,14 @@ pub struct Statement {
     pub since: Timestamp,
 }
 
-/// Pairs that are known to be missing, or that may be.
+/// Pairs that are missing, or may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loss {
     /// Identifies it in the store.
     pub id: u64,
     /// The instant of the first pair.
     pub from: Timestamp,
-    /// From this instant on no pair is missing.
+    /// The end: no pair from this instant on is missing.
     pub until: Timestamp,
     /// When it was last noted. A later statement includes it.
     pub noted: Timestamp,
@@ -82,7 +82,7 @@ impl LossReason {
 }
 
 impl Coverage {
-    /// Since when the store has every pair, as it was for a count as of `as_of`; `None` if nothing is known.
+    /// Since when the store had every pair, for a count as of `as_of`; `None` if nothing is known.
     pub fn since(&self, as_of: Timestamp) -> Option<Timestamp> {
         let stated = self.statement(as_of);
         let since = stated.map(|stated| stated.since).or(self.began)?;
@@ -94,7 +94,7 @@ impl Coverage {
         Some(since.max(lost))
     }
 
-    /// Whether a count over `window` as of `as_of` includes every pair, and since when there is every pair.
+    /// Since when the store has every pair, and whether a count over `window` as of `as_of` is complete.
     pub fn of(&self, window: Window, as_of: Timestamp) -> Covered {
         let since = self.since(as_of);
         Covered {

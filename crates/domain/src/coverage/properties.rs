@@ -41,7 +41,7 @@ impl Coverage {
     ///
     /// # Errors
     ///
-    /// One of them has an unknown name or value. Without it, more might be claimed than is known.
+    /// One of them has an unknown name or value. Ignoring it could report counts as complete that are not.
     pub fn from_properties(properties: &BTreeMap<String, String>) -> Result<Self, InvalidCoverage> {
         let mut coverage = Self::default();
         for (name, value) in properties {
@@ -72,8 +72,9 @@ impl Coverage {
         Some(())
     }
 
-    /// A property to set, and then those to remove, so that the history stays short: statements that no count as of `oldest` or
-    /// later needs are removed, and losses noted before, or too many, become one. Nothing more is claimed afterwards.
+    /// The changes that keep the history short: a property to set, and then properties to remove. Statements that no count
+    /// as of `oldest` or later needs are removed. Losses that were noted before, or that are too many, are merged into one.
+    /// No count becomes complete by this.
     pub fn shortened(&self, oldest: Timestamp) -> (Option<Property>, Vec<String>) {
         let needed = self.statement(oldest).map(|stated| stated.at);
         let statements = self.statements.iter();

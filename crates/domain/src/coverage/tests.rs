@@ -111,7 +111,7 @@ proptest! {
             (start..=now).all(|second| flags[usize::try_from(second).unwrap()])
         };
         let is_complete = flags.as_ref().is_some_and(in_window);
-        // A loss in the future of the count moves its instant, too: no more is claimed.
+        // A loss in the future of the count moves its instant, too, so that it is not reported as complete.
         prop_assert!(is_complete || !answer.complete, "{answer:?} claims too much");
         let ends_later = |loss: &Loss| loss.until > at(now);
         if !history.losses.iter().any(ends_later) {
@@ -147,7 +147,7 @@ proptest! {
         prop_assert!(after >= before, "{after:?} is before {before:?}");
         let has_old = history.losses.iter().any(|loss| loss.noted < at(oldest));
         if history.losses.len() <= MAX_LOSSES && !has_old {
-            prop_assert_eq!(before, after, "something that is needed was removed");
+            prop_assert_eq!(before, after, "a statement or a loss that is still needed was removed");
         }
     }
 

@@ -467,7 +467,7 @@ async fn check_counts_of(
     }
 }
 
-/// A store that counts sets of users counts every user once, as of the window; another one says that it does not.
+/// A store that counts sets of users counts every user once, within the window; any other store returns `Unsupported`.
 pub async fn check_sets(factory: &dyn Factory) {
     let frame = frame(60);
     let store = factory.empty(frame).await;

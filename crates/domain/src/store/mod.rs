@@ -26,7 +26,7 @@ use crate::{
     Slot, Timestamp, TrendPoint, UserId, Window,
 };
 
-/// The response to questions about sets of users of a store that does not have them.
+/// The error of a store that can't count sets of users.
 const NO_USERS: StoreError =
     StoreError::Unsupported("it does not have the users of all segments in memory");
 
@@ -49,8 +49,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     /// The call has no timeout of its own. A caller with a deadline drops the future.
     async fn record(&self, batch: &Batch) -> Result<(), StoreError>;
 
-    /// Tells a store that has all users in memory the time, as of which later pairs arrive: who enters and leaves is counted by
-    /// it. Other stores ignore it.
+    /// Moves the time on in a store that has all users in memory. Users of pairs that are recorded later enter at this time.
+    /// Other stores ignore it.
     fn advance(&self, _now: Timestamp) {}
 
     /// The number of distinct users of `segment` whose slot lies in
@@ -140,8 +140,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
 
     /// How many users entered and left `segment` over the full window in each of `spans`, from the start of its first slot to the
     /// start of the slot after it, as of `as_of`; see [`Flow`]. `None` for a span that is not known: it begins before the
-    /// store counts, or it is long ago and does not begin and end with an hour. What has not happened yet is 0. Synchronous
-    /// and without I/O. A store that does not count it always returns [`StoreError::Unsupported`].
+    /// store began to count, or it is old and not of whole hours. A span in the future has zero. Synchronous and without
+    /// I/O. A store that does not count it always returns [`StoreError::Unsupported`].
     fn flow(
         &self,
         _segment: &Segment,
@@ -188,8 +188,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
     }
 
     /// Durably removes every pair of `segment`, and its trend over `windows`; a store may remove it over all windows. Returns
-    /// the number of users that the segment had within the full window, which may be too low if the call had failed before.
-    /// Pairs recorded later count again. A store that can't do this always returns [`StoreError::Unsupported`].
+    /// the number of users that the segment had within the full window, which may be too low after a call that failed. Pairs
+    /// recorded later count again. A store that can't do this always returns [`StoreError::Unsupported`].
     async fn drop_segment(
         &self,
         _segment: &Segment,

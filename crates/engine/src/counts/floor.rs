@@ -1,4 +1,4 @@
-//! What [`Floor`] withholds of counts.
+//! Withholds counts below the [`Floor`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use domain::store::StoreError;
 use domain::{Count, Floor, Segment, Timestamp, Window};
 
 impl Counts {
-    /// The smallest group of users that answers tell apart.
+    /// The privacy floor.
     pub fn floor(&self) -> Floor {
         self.parts.floor
     }
@@ -32,7 +32,7 @@ impl Counts {
     pub async fn shown(&self, segment: &Segment, counted: &CountResult) -> Option<u64> {
         let users = self.parts.floor.shown(counted.count.users)?;
         for longer in self.longer(segment, counted.window) {
-            // Without the other count, nothing is known of the difference.
+            // Without the other count the difference is unknown.
             let other = self.get(segment, longer, false).await.ok()?;
             if self.parts.floor.hides_beside(users, other.count.users) {
                 return None;
@@ -64,7 +64,7 @@ impl Counts {
         }
         let shown = points.into_iter().map(|point| {
             let is_shown = longer.iter().all(|beside| {
-                // Without the other count, nothing is known of the difference.
+                // Without the other count the difference is unknown.
                 let other = nearest(beside, point.as_of);
                 other.is_some_and(|other| {
                     let is_near = other.as_of.duration_since(point.as_of).abs() <= apart;
@@ -118,8 +118,8 @@ impl Counts {
         Ok(shown.into())
     }
 
-    /// Counts, each over the window of its segment, for people. Reads from where [`sample`](Self::sample) does. `None` while
-    /// that is unavailable.
+    /// Counts for people, each over the window of its segment, from the same source as [`sample`](Self::sample). `None`
+    /// while that is unavailable.
     pub(super) async fn withhold_all(
         &self,
         counts: Vec<(Segment, Count)>,
@@ -173,7 +173,7 @@ impl Beside {
     fn shown(&self, floor: Floor, segment: &Segment, window: Window, users: u64) -> Option<u64> {
         let mut longer = self.longer.iter().filter(|(other, _)| *other > window);
         let is_shown = longer.all(|(_, beside)| {
-            // Without the other count, nothing is known of the difference.
+            // Without the other count the difference is unknown.
             let other = beside.get(segment).copied().flatten();
             other.is_some_and(|other| !floor.hides_beside(users, other))
         });

@@ -1,4 +1,4 @@
-//! Who entered and left a segment, in steps of time and between the points of a trend.
+//! How many users entered and left a segment, in steps of time and between the points of a trend.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::time_steps::FlowSteps;
 use domain::store::StoreError;
 use domain::{Count, Flow, Segment, Timestamp, Window};
 
-/// Who entered and left in a step of time.
+/// How many users entered and left in a step of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowStep {
     /// The start of the step.
@@ -17,13 +17,13 @@ pub struct FlowStep {
 }
 
 impl Counts {
-    /// Who entered and left `segment` over the configured window, in each of `steps`. The step of now has what happened until
-    /// now, later ones nothing.
+    /// How many users entered and left `segment` over the configured window, in each of `steps`. The current step has the
+    /// users until now, later steps have 0.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unsupported`] if neither the store nor live counts count it, and [`StoreError::Unavailable`] while
-    /// live counts can't tell.
+    /// live counts are not current.
     pub async fn flow(
         &self,
         segment: &Segment,
@@ -40,9 +40,9 @@ impl Counts {
             .collect())
     }
 
-    /// Who entered and left `segment` up to each of `points` of a trend, since the point before it: after the step of that
-    /// point, until the end of its own step. The first point has its own step only. Without a `step`, each slot is one.
-    /// `None` for a point if that is not known.
+    /// How many users entered and left `segment` between the points of a trend: for each of `points`, from the end of the
+    /// previous point's step to the end of its own step. For the first point, only its own step. Without a `step`, each slot
+    /// is a step. `None` for a point if it is not known.
     pub async fn flow_of_trend(
         &self,
         segment: &Segment,
@@ -68,7 +68,7 @@ impl Counts {
         let resolution = self.parts.frame.resolution();
         let slot = Duration::from_secs(u64::from(resolution.seconds()));
         let steps = FlowSteps::new(first.as_of, last.as_of, step.unwrap_or(slot), resolution)?;
-        // A trend without it is better than none.
+        // The trend is returned without these numbers.
         let flows = self.flows(segment, &steps).await.ok()?;
         let before = points.iter().map(|point| Some(point.as_of));
         let before = std::iter::once(None).chain(before);
@@ -102,7 +102,7 @@ impl Counts {
         steps: &FlowSteps,
     ) -> Result<Vec<Option<Flow>>, StoreError> {
         if self.floor().is_on() {
-            // Small groups would follow by subtraction: of steps, and of counts.
+            // The difference of two steps, or of two counts, may be a small group.
             return Ok(vec![None; steps.spans().len()]);
         }
         let Some(live) = &self.parts.live else {
@@ -112,7 +112,7 @@ impl Counts {
         let flows = live.flow(segment, steps).await;
         flows.ok_or_else(|| {
             StoreError::Unavailable(
-                "live counts are not current, or did not read this segment yet".to_owned(),
+                "live counts are not current, or have not read this segment yet".to_owned(),
             )
         })
     }

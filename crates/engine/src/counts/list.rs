@@ -94,8 +94,9 @@ impl Counts {
         loaded.map_err(|error: Arc<CountError>| CountError::clone(&error))
     }
 
-    /// The counts of `segments` over `window`, or else each over its own, in their order, also of those without users. Each is the one of
-    /// [`get`](Self::get). A segment that can't be counted in time is marked stale and does not affect the others.
+    /// The counts of `segments` over `window`, or of each over its own window, in their order. Segments without users are
+    /// included. Each count is that of [`get`](Self::get). A segment that can't be counted in time is marked stale and does
+    /// not affect the others.
     pub async fn list_of(&self, segments: Vec<Segment>, window: Option<Window>) -> Vec<Listed> {
         let deadline = Instant::now() + READ_TIMEOUT;
         stream::iter(segments)
@@ -112,7 +113,7 @@ impl Counts {
     async fn listed_before(&self, deadline: Instant, segment: Segment, window: Window) -> Listed {
         let counted = match self.get_now(&segment, window) {
             Some(result) => Some(result),
-            // A request for a count would go on in the store without a reader.
+            // No time is left: a count would continue in the store although no reader waits for it.
             None if Instant::now() >= deadline => None,
             None => {
                 let counted = timeout_at(deadline, self.get(&segment, window, false)).await;

@@ -66,7 +66,7 @@ pub struct CountsParts {
     pub memory_ttl: Duration,
     /// The age from which a remembered count that the cache lacks is recounted, although it is still served.
     pub renew_after: Duration,
-    /// The smallest group of users that answers tell apart.
+    /// The privacy floor.
     pub floor: Floor,
 }
 

@@ -1,4 +1,4 @@
-//! Counts over the window that each segment has.
+//! Counts of each segment over its own window.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use super::{CountError, Counts, Listed};
 use domain::{OwnWindows, Segment, Window};
 
 impl Counts {
-    /// The window of counts of `segment` that state none.
+    /// The default window of counts of `segment`.
     pub fn window_of(&self, segment: &Segment) -> Window {
         self.parts.segments.window_of(segment)
     }
 
-    /// The windows of segments that are not the configured one.
+    /// The own windows of segments that differ from the configured one.
     pub fn own_windows(&self) -> OwnWindows {
         self.parts.segments.own_windows()
     }

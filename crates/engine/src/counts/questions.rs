@@ -7,13 +7,13 @@ use domain::store::StoreError;
 use domain::{Expression, Floor, Segment, SetCount, Timestamp, Window};
 
 impl Counts {
-    /// The number of distinct users over `window` in the set that `expression` means; `None` if `floor` withholds it. A single
-    /// segment without a floor is counted by every store, as [`get`](Self::get) does.
+    /// The number of distinct users over `window` in the set `expression`; `None` if `floor` withholds it. A single segment
+    /// without a floor is counted by every store, as [`get`](Self::get) does.
     ///
     /// # Errors
     ///
     /// [`StoreError::Unsupported`] if neither the store nor live counts have all users in memory, and
-    /// [`StoreError::Unavailable`] while live counts can't tell.
+    /// [`StoreError::Unavailable`] while live counts are not current.
     pub async fn get_set(
         &self,
         expression: &Expression,
@@ -46,8 +46,8 @@ impl Counts {
         Ok(answer(read(counted), window, Source::Live))
     }
 
-    /// The number of users over `window` in both segments of each pair of `segments`, and of any segment. Without `fresh` it may
-    /// be of a few seconds ago.
+    /// The number of users over `window` in both segments of each pair of `segments`, and of all segments together. Without
+    /// `fresh` it may be a few seconds old.
     ///
     /// # Errors
     ///
@@ -68,8 +68,8 @@ impl Counts {
         Ok(answer(read(counted), window, Source::Live))
     }
 
-    /// The pairs of all segments that have most in common over `window`, and the number of users of any segment. Without
-    /// `fresh` it may be of a few seconds ago.
+    /// The pairs of all segments that have most in common over `window`, and the number of users of all segments together.
+    /// Without `fresh` it may be a few seconds old.
     ///
     /// # Errors
     ///

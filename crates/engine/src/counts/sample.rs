@@ -31,7 +31,7 @@ impl Counts {
         let (mut counts, mut flows) = (Vec::with_capacity(names.len()), HashMap::new());
         for segment in names {
             let window = own.get(&segment).copied();
-            // It is known of the configured window only.
+            // These numbers exist for the configured window only.
             let with_flow = window
                 .is_none()
                 .then(|| self.total_flow(&segment))

@@ -46,7 +46,7 @@ impl OwnLosses {
         }
     }
 
-    /// No loss grows any longer, because a statement was made that includes them.
+    /// A statement includes all losses so far, so that none of them grows any more.
     pub(super) fn close(&mut self) {
         let growing = std::mem::take(&mut self.growing);
         for own in growing.into_values() {

@@ -1,8 +1,8 @@
-//! Since when the store has every pair, as this process knows it. Every answer with a number carries it.
+//! Since when the store has every pair, as far as this process knows. Every response with a number contains it.
 //!
-//! The store keeps it for all instances ([`domain::coverage`]). One task reads it, and writes what this process has to add:
-//! that the store was opened, that pairs were lost, that the process is running. While the store is unavailable, answers carry
-//! what was last known.
+//! The store keeps it for all instances ([`domain::coverage`]). One task reads it, and writes the facts that this process
+//! adds: the store was opened, pairs were lost, the process is running. While the store is unavailable, responses contain
+//! the last known state.
 
 mod losses;
 #[cfg(test)]
@@ -27,19 +27,19 @@ use telemetry::Metrics;
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the end of a process waits for its last notes.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The interval at which a change by another instance is read.
+/// The interval of reads: a change by another instance is known after this time.
 const READ_EVERY: Duration = Duration::from_secs(10);
 /// The interval before the first response of the store, and between a loss and its note.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The interval of the notes that this process is running, and of removing what is no longer needed.
+/// The interval of heartbeats, and of removing old entries.
 const NOTE_EVERY: Duration = Duration::from_mins(5);
-/// If no process noted that it is running for longer than this before a start, pairs may be missing. Clients repeat requests
-/// for as long as a deployment takes, and a process that was killed made its last note up to [`NOTE_EVERY`] before.
+/// If the last heartbeat before a start is older than this, pairs may be missing. Clients retry requests for as long as a
+/// deployment takes, and the last heartbeat of a process that was killed may be [`NOTE_EVERY`] before its end.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(15);
 /// How long the history is kept: as long as the points of trends.
 const KEPT: SignedDuration = SignedDuration::from_hours(400 * 24);
 
-/// What this process knows about the coverage of its store.
+/// The coverage of the store, as far as this process knows.
 #[derive(Debug)]
 pub struct KnownCoverage {
     parts: CoverageParts,
@@ -53,11 +53,11 @@ pub struct KnownCoverage {
     /// What the store returned last; `None` before its first response.
     stored: Mutex<Option<Coverage>>,
     own: Mutex<OwnLosses>,
-    /// What answers carry: both together.
+    /// What responses contain: `stored` and `own` together.
     shown: RwLock<Option<Arc<Coverage>>>,
     /// Signals that there is something to write.
     changed: Notify,
-    /// Held by the one that reads and writes. When this process last noted that it is running.
+    /// The last heartbeat of this process. Locked while the history is read or written.
     noted: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -77,7 +77,7 @@ pub struct CoverageParts {
 /// Why a statement was not recorded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StateError {
-    /// It is about the future.
+    /// Its time is in the future.
     #[error("the store can't have every pair since a time in the future")]
     InFuture,
     /// The store failed.
@@ -86,7 +86,7 @@ pub enum StateError {
 }
 
 impl KnownCoverage {
-    /// Knows nothing before the first [`read`](Self::read).
+    /// Nothing is known before the first [`read`](Self::read).
     pub fn new(parts: CoverageParts) -> Self {
         Self {
             opened: whole_microseconds(parts.clock.now()),
@@ -102,8 +102,8 @@ impl KnownCoverage {
         }
     }
 
-    /// From now on this process records pairs, and notes that it is running. If no other one was running for a while before it
-    /// started, pairs may be missing.
+    /// Notes that this process records pairs from now on, and starts its heartbeats. If no other process was running for a
+    /// while before it started, pairs may be missing.
     pub fn begin_recording(&self) {
         if self.records.swap(true, Ordering::AcqRel) {
             return;
@@ -124,7 +124,7 @@ impl KnownCoverage {
         self.shown.read().clone()
     }
 
-    /// What holds for a count over `window` as of `as_of`.
+    /// The completeness of a count over `window` as of `as_of`.
     pub fn of(&self, window: Window, as_of: Timestamp) -> Covered {
         let shown = self.shown.read();
         shown
@@ -198,7 +198,7 @@ impl KnownCoverage {
         whole_microseconds(self.parts.clock.now())
     }
 
-    /// Renews what answers carry.
+    /// Updates the state that responses contain.
     fn show(&self) {
         let mut coverage = self.stored.lock().clone();
         if let Some(coverage) = &mut coverage {
@@ -209,7 +209,7 @@ impl KnownCoverage {
         *self.shown.write() = coverage.map(Arc::new);
     }
 
-    /// Reads the history from the store, after writing what this process has to add.
+    /// Writes what this process adds to the history, and reads the history from the store.
     pub async fn read(&self) -> Result<(), StoreError> {
         self.read_with(&mut *self.noted.lock().await).await
     }
@@ -219,7 +219,7 @@ impl KnownCoverage {
         let mut coverage = match self.parts.store.properties(PREFIX).await {
             Ok(properties) => Coverage::from_properties(&properties)
                 .map_err(|error| StoreError::Damaged(error.to_string()))?,
-            // Such a store is known only as long as this process runs.
+            // This store keeps no properties, so the history lasts only as long as this process.
             Err(StoreError::Unsupported(_)) => Coverage {
                 began: Some(self.opened),
                 ..Coverage::default()
@@ -244,7 +244,8 @@ impl KnownCoverage {
         Ok(())
     }
 
-    /// Notes since when pairs are recorded in the store: since this process opened it, or since now if it was emptied meanwhile.
+    /// Notes since when pairs are recorded in the store: from when this process opened it, or from now if it was emptied
+    /// meanwhile.
     async fn begin(&self) -> Result<Timestamp, StoreError> {
         let is_emptied = self.has_begun.load(Ordering::Acquire);
         let at = match is_emptied {
@@ -333,7 +334,7 @@ impl KnownCoverage {
             match losses.is_empty() {
                 true => tracing::debug!(%error, "can't note that this process was running"),
                 false => {
-                    tracing::error!(%error, ?losses, "lost pairs can't be noted in the store: counts claim to be complete without them")
+                    tracing::error!(%error, ?losses, "lost pairs can't be noted in the store: counts will be reported as complete without them")
                 }
             }
         }
@@ -346,7 +347,7 @@ impl KnownCoverage {
             match self.read().await {
                 Ok(()) => is_failing = false,
                 Err(error) if !std::mem::replace(&mut is_failing, true) => {
-                    tracing::warn!(%error, "can't read since when the store has every pair; answers carry what was last known");
+                    tracing::warn!(%error, "can't read since when the store has every pair; responses contain the last known state");
                 }
                 Err(error) => {
                     tracing::debug!(%error, "still can't read since when the store has every pair")

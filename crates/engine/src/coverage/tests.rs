@@ -42,7 +42,7 @@ impl Site {
         process
     }
 
-    /// Since when there is every pair as `process` knows it now, in seconds after noon, and whether the window is complete.
+    /// The `covered_since` of `process` now, in seconds after noon, and whether the window is complete.
     fn now(&self, process: &KnownCoverage) -> (Option<i64>, bool) {
         let covered = process.of(self.frame.full_window(), self.clock.now());
         let since = covered.since.map(|since| since.as_second() - NOON);
@@ -91,7 +91,7 @@ async fn a_store_begins_when_a_process_first_records_pairs() {
     assert_eq!(
         site.now(&first),
         (Some(0), false),
-        "pairs were taken since it was opened"
+        "the store has every pair since it was opened"
     );
     site.pass(8 * 60);
     assert_eq!(site.now(&first), (Some(0), true));
@@ -142,7 +142,7 @@ async fn a_statement_moves_it_back_for_every_process() {
     assert_eq!(
         before.since,
         Some(at(0)),
-        "a count of before does not have what was loaded"
+        "a count made before the statement does not include pairs that were loaded later"
     );
 }
 
@@ -156,7 +156,7 @@ async fn lost_pairs_move_it_forward_until_a_statement_includes_them() {
     assert_eq!(
         site.now(&first),
         (Some(3600 - 60), false),
-        "at once, though it is not written"
+        "a loss matters at once, before it is written to the store"
     );
     first.read().await.unwrap();
     second.read().await.unwrap();
@@ -220,7 +220,7 @@ async fn an_outage_is_one_loss_however_many_requests_fail() {
         (loss.from.as_second(), loss.until.as_second()),
         (NOON + 60, NOON + 6000)
     );
-    // Two hours later it is another one.
+    // Two hours later it is another loss.
     site.pass(7200);
     process.unavailable(&site.seen(&[0]));
     process.read().await.unwrap();
@@ -259,7 +259,7 @@ async fn a_time_without_any_process_is_named() {
     assert_eq!(
         site.now(&second),
         (Some(7800), false),
-        "it is known before the first request"
+        "the pause is known before the first request"
     );
     second.read().await.unwrap();
     reader.read().await.unwrap();

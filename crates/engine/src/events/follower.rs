@@ -83,7 +83,7 @@ struct Last {
 }
 
 impl Last {
-    /// Who entered and left since then, if that leads to `users`.
+    /// How many users entered and left since then, if that adds up to `users`.
     fn flow_to(self, users: Option<u64>, flow: Option<Flow>) -> Option<Flow> {
         let since = flow?.since(self.flow?)?;
         let expected = (self.users? + since.entered).checked_sub(since.left);
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(flows(5, None, None), Some(None));
         assert_eq!(flows(6, Some(flow(9, 3)), None), Some(None));
         assert_eq!(flows(7, Some(flow(10, 3)), None), Some(Some(flow(1, 0))));
-        // A sample and a total that do not belong together.
+        // A sample and a total of different instants.
         assert_eq!(flows(8, Some(flow(12, 3)), None), Some(None));
         assert_eq!(flows(0, None, Some(flow(12, 11))), Some(Some(flow(0, 8))));
     }

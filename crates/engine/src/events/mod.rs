@@ -55,7 +55,7 @@ struct Change {
     /// The number of users; `None` if it is withheld.
     users: Option<u64>,
     as_of: Timestamp,
-    /// Who entered and left since the change before; `None` if that is not known.
+    /// How many users entered and left since the previous change; `None` if that is not known.
     flow: Option<Flow>,
 }
 
@@ -114,7 +114,7 @@ impl Events {
         }
     }
 
-    /// Adds changes. `covered` tells what holds for a change.
+    /// Adds changes. `covered` returns the completeness of a change.
     fn publish(&self, changes: &[Change], covered: impl Fn(&Change) -> Covered) {
         for part in changes.chunks(PUBLISH_CHUNK) {
             let covered: Vec<Covered> = part.iter().map(&covered).collect();

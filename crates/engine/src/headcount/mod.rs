@@ -206,7 +206,7 @@ impl Headcount {
         &self.counts
     }
 
-    /// Since when the store has every pair, and whether a count over `window` therefore includes all of them now.
+    /// Since when the store has every pair, and whether a count over `window` is complete now.
     pub fn covered(&self, window: Window) -> Covered {
         self.coverage.of(window, self.clock.now())
     }

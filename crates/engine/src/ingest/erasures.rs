@@ -179,7 +179,7 @@ impl Erasures {
         new.map(|it| it.erasure).collect()
     }
 
-    /// Erases pairs from the store again that arrived there after another instance erased them, as `erasure` notes.
+    /// Erases pairs again that reached the store after another instance had erased them, as noted in `erasure`.
     pub(super) async fn erase_again(
         &self,
         erasure: &Erasure,
@@ -187,7 +187,7 @@ impl Erasures {
     ) -> Result<(), StoreError> {
         let mut erased = HashSet::new();
         for pair in pairs {
-            // Of a segment only these pairs, because others may have come since.
+            // Only these pairs of a segment, because others may have been received since.
             let target = match erasure.scope() {
                 ErasureScope::User => Target::User(&pair.user),
                 ErasureScope::Segment | ErasureScope::Pair => {

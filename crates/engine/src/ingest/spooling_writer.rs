@@ -257,8 +257,8 @@ fn is_to_spool(error: &StoreError) -> bool {
     }
 }
 
-/// Whether pairs may be lost with this error: the client can't expect that sending them again soon will help. A process that
-/// is busy or stops may be followed by one that takes them.
+/// Whether this error may lose pairs, because an immediate retry would probably fail too. After an error of a busy or
+/// stopping process, a retry may succeed.
 fn is_lost(error: &StoreError) -> bool {
     match error {
         StoreError::Busy(_) | StoreError::Throttled { .. } | StoreError::Closed => false,

@@ -211,7 +211,7 @@ impl Live {
         delivery
     }
 
-    /// Erases all pairs of `target` from the replicas that were received until `at`, after the store has.
+    /// Erases from the replicas all pairs of `target` that were received until `at`. The store has erased them before.
     pub(crate) async fn erase(&self, target: &Target<'_>, at: Timestamp) -> Result<(), StoreError> {
         let Some(writer) = &self.writer else {
             return Err(StoreError::Unsupported("a live process erases nobody"));

@@ -59,8 +59,8 @@ impl Live {
         }
     }
 
-    /// The number of users in the set that `expression` means, unless `floor` withholds it. A `fresh` count includes everything
-    /// that was answered before this call.
+    /// The number of users in the set that `expression` means, unless `floor` withholds it. A `fresh` count includes every
+    /// pair that was acknowledged before this call.
     pub(crate) async fn count_set(
         &self,
         expression: &Expression,
@@ -115,7 +115,7 @@ impl Live {
         }
         let answering = match &self.side {
             Side::Host(host) => host.replica().map(|replica| Answering::Replica(replica)),
-            // The process itself knows which segments it has not read from the store yet.
+            // The live process checks whether it has read the segments from the store.
             Side::Reader { view, process } => {
                 let at = self.at_if(view, |_| true);
                 at.map(|at| Answering::Process(&**process, at))
@@ -133,7 +133,7 @@ impl Live {
         match &self.side {
             Side::Host(host) => host.replica()?.flow(segment, &steps.spans()),
             Side::Reader { view, process } => {
-                // The process itself knows whether it has read the segment.
+                // The live process checks whether it has read the segment.
                 let at = self.at_if(view, |_| true)?;
                 process.flow(&at, segment, steps).await
             }
@@ -149,7 +149,7 @@ impl Live {
         }
     }
 
-    /// Waits at most two seconds until counts include everything that was answered before this call.
+    /// Waits at most two seconds until counts include every pair that was acknowledged before this call.
     async fn wait_until_fresh(&self) -> Option<()> {
         let waiting = async {
             let now = self.sources.feed_now().await.ok()?;

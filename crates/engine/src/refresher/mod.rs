@@ -42,7 +42,7 @@ pub(crate) use self::permits::Lane;
 pub(crate) use self::recounts::{Recounts, Ticket};
 pub(crate) use self::remembered::{Key, Remembered};
 
-/// How long an erasure waits for the counts that follow it. They continue afterwards.
+/// How long an erasure waits for the recounts that it starts. They continue afterwards.
 const COUNTED_AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Recounts segments.

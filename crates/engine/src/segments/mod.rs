@@ -14,7 +14,7 @@ pub use self::settings::{InvalidSettings, SegmentSettings};
 use domain::store::{PairStore, StoreError};
 use domain::{OwnWindows, Segment, TimeFrame, Window};
 
-/// Before the name of the segment in the name of the property.
+/// The prefix of the name of a property. The name of the segment follows.
 const PREFIX: &str = "segment/";
 /// The longest time after which another instance has new settings.
 pub const FOLLOW_EVERY: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub struct SegmentCatalog {
     maximum: usize,
     known: RwLock<HashMap<Segment, SegmentSettings>>,
     windows: watch::Sender<OwnWindows>,
-    /// Held during a change and during a read, so that no read that began before a change replaces it.
+    /// Locked during a change and during a read, so that a read that began before a change does not overwrite it.
     using_store: tokio::sync::Mutex<()>,
 }
 
@@ -73,7 +73,7 @@ impl SegmentCatalog {
         }
     }
 
-    /// Reads the settings again and again, until it is dropped.
+    /// Reads the settings periodically, until it is dropped.
     pub(crate) async fn keep_following(&self) {
         let mut is_failing = false;
         loop {
@@ -97,7 +97,7 @@ impl SegmentCatalog {
         self.known.read().get(segment).cloned().unwrap_or_default()
     }
 
-    /// The window of counts of a segment that state none.
+    /// The default window of counts of a segment.
     pub fn window_of(&self, segment: &Segment) -> Window {
         let own = self.windows.borrow().get(segment).copied();
         own.unwrap_or_else(|| self.frame.full_window())
@@ -249,6 +249,6 @@ mod tests {
         catalog.put(&segment("b"), none).await.unwrap();
         catalog.put(&segment("c"), over(60)).await.unwrap();
         let own: Vec<_> = catalog.own_windows().keys().cloned().collect();
-        assert_eq!(own, [segment("a")], "the configured window is no own one");
+        assert_eq!(own, [segment("a")], "the configured window is left out");
     }
 }

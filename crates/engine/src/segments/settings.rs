@@ -30,7 +30,7 @@ pub enum InvalidSettings {
     #[error("description has a control character")]
     ControlCharacter,
     /// The group is not valid as a name.
-    #[error("group: a group's name follows the rules of a segment's name, and {0}")]
+    #[error("group must follow the rules of a segment's name: {0}")]
     Group(InvalidSegment),
 }
 
@@ -74,7 +74,7 @@ impl SegmentSettings {
         })
     }
 
-    /// The window of counts that state none; `None` for the configured one.
+    /// The default window of counts; `None` for the configured one.
     pub fn window(&self) -> Option<Window> {
         self.window
     }

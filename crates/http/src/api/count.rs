@@ -43,7 +43,7 @@ pub(super) struct CountResponse<'a> {
     certificate: Certificate,
     /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
     known: bool,
-    /// Whether the count is withheld, because it would tell a group of fewer than `min_users` users apart.
+    /// Whether the count is withheld, because it would reveal a group of fewer than `min_users` users.
     withheld: bool,
     #[serde(flatten)]
     covered: CoveredFields,

@@ -30,7 +30,7 @@ pub(super) static COVERAGE: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// Beside the other operations of `admin`, so that a load balancer can expose the reading one alone.
+/// Below `/v1/admin`, so that a load balancer can expose only the route that reads.
 pub(super) static STATEMENT: Resource = Resource {
     template: "/v1/admin/coverage",
     parameters: &["since"],
@@ -41,7 +41,7 @@ pub(super) static STATEMENT: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// Since when the store has every pair, and why.
+/// Since when the store has every pair, and the reasons.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Coverage)]
 pub(super) struct CoverageResponse {
@@ -60,7 +60,7 @@ pub(super) struct CoverageResponse {
     #[serde(serialize_with = "rfc3339_or_null")]
     #[schema(required, value_type = Option<String>, format = DateTime)]
     stated_at: Option<Timestamp>,
-    /// What was stated then.
+    /// The time that was stated: the store has every pair that was seen since then.
     #[serde(serialize_with = "rfc3339_or_null")]
     #[schema(required, value_type = Option<String>, format = DateTime)]
     stated_since: Option<Timestamp>,

@@ -179,7 +179,7 @@ async fn get(
     query: &Query,
     closing: CancellationToken,
 ) -> Result<Response, Problem> {
-    // Names beyond the reach are refused before, and changes beyond it are left out.
+    // A request that names segments beyond the reach was refused before. Changes of such segments are left out.
     let segments = query.segments("segment", MAX_SEGMENTS)?;
     let filter = Filter::new(segments, client.reach);
     let slot = match &client.subscriber {
@@ -261,8 +261,8 @@ fn describe() -> Described {
         "Stream changes of counts",
         "Server-sent events. `event: count` has the data `{\"segment\": \"sports\", \"users\": 123, \
          \"as_of\": \"2026-11-21T08:00:00Z\", \"covered_since\": \"2026-11-01T00:00:00Z\", \"complete\": true}`, over the \
-         segment's own window, or else the configured one. `users` is null if it is withheld, because it would tell a group of \
-         fewer than `min_users` users apart. Over the configured window, with the embedded store or a replica in the process, it \
+         segment's own window, or else the configured one. `users` is null if it is withheld, because it would reveal a group of \
+         fewer than `min_users` users. Over the configured window, with the embedded store or a replica in the process, it \
          also has `entered` and `left`: the users who entered and left since the segment's previous change. `event: reset` means that changes were missed: \
          read `/v1/segments` again. A line `:` keeps the connection open. Open the stream first, then read \
          `/v1/segments`: the stream has every change after that.",

@@ -1,4 +1,4 @@
-//! `GET /v1/segments/{segment}/flow`: who entered and left one segment.
+//! `GET /v1/segments/{segment}/flow`: how many users entered and left one segment.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,10 +34,10 @@ pub(super) static FLOW: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// The length of a step without `step`.
+/// The default length of a step.
 const DEFAULT_STEP: u64 = 3_600;
 
-/// Who entered and left a segment over the configured window, in steps of time, oldest first.
+/// How many users entered and left a segment over the configured window, in steps of time, oldest first.
 #[derive(Serialize, Hash, ToSchema)]
 #[schema(as = Flow)]
 struct FlowResponse<'a> {
@@ -51,7 +51,7 @@ struct FlowResponse<'a> {
     covered: CoveredFields,
 }
 
-/// Who entered and left in a step. The count at its end is the count at its start, plus `entered`, less `left`.
+/// How many users entered and left in a step. The count at its end is the count at its start, plus `entered`, minus `left`.
 #[derive(Serialize, Hash, ToSchema)]
 #[schema(as = FlowStep)]
 struct Step {
@@ -59,11 +59,11 @@ struct Step {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// How many users entered; null if that is not known: before the counters began, long ago in a step that is not of whole hours,
+    /// How many users entered; null if that is not known: before counting began, in an old step that is not of whole hours,
     /// or with `min_users`.
     #[schema(required)]
     entered: Option<u64>,
-    /// How many users left, or were erased; null as `entered`.
+    /// How many users left, or were erased; null under the same conditions as `entered`.
     #[schema(required)]
     left: Option<u64>,
 }
@@ -102,7 +102,7 @@ async fn get(app: Arc<Headcount>, request: Request) -> Result<Response, Problem>
         let detail = format!("must be a multiple of the resolution, {resolution} s");
         return Err(Problem::invalid_parameter("step", detail));
     };
-    // The default is shorter if it has too many.
+    // The default range is shorter if it has too many steps.
     if query.text("from")?.is_some() && steps.omits(from) {
         let detail = format!(
             "there are more than {} steps: use a longer step or a shorter time",
@@ -146,7 +146,7 @@ fn describe() -> Described {
     Described::new(
         "getFlow",
         "counts",
-        "List who entered and left",
+        "List how many users entered and left",
         "How many users entered and left a segment over the configured window, in each step of time from `from` to `to`. Steps are \
          aligned to the unix epoch. It needs the embedded store or live counts. Every slot of the resolution is known for 1,440 \
          slots, a day by default; after that, steps of whole hours for the length of the window.",

@@ -22,7 +22,7 @@ use domain::store::StoreError;
 use domain::{Floor, Segment};
 use engine::Headcount;
 
-/// The maximum number of segments of a matrix: a person does not read a larger one.
+/// The maximum number of segments of a matrix. People can't read a larger one.
 const MAX_NAMED: usize = 100;
 const MAX_PAIRS: usize = 1_000;
 const DEFAULT_PAIRS: usize = 20;
@@ -53,11 +53,11 @@ pub(super) static TOP: Resource = Resource {
 struct OverlapResponse<'a> {
     /// The segments, in the order in which they were asked for.
     segments: Vec<&'a str>,
-    /// Row by row, the users in both segments; on the diagonal, those of the segment. Null if it is withheld, because it would
-    /// tell a group of fewer than `min_users` users apart.
+    /// Row by row, the users in both segments; on the diagonal, those of the segment. Null if it is withheld, because it
+    /// would reveal a group of fewer than `min_users` users.
     both: Vec<Vec<Option<u64>>>,
-    /// The distinct users of any segment, those that were not asked for included. Null for a token that is bound to segments, and
-    /// with `min_users`.
+    /// The distinct users of all segments, not only of the named ones. Null for a token that is bound to segments, and with
+    /// `min_users`.
     #[schema(required)]
     everybody: Option<u64>,
     #[serde(flatten)]
@@ -73,7 +73,7 @@ struct OverlapResponse<'a> {
 #[schema(as = TopOverlaps)]
 struct TopResponse<'a> {
     pairs: Vec<Pair<'a>>,
-    /// The distinct users of any segment. Null for a token that is bound to segments, and with `min_users`.
+    /// The distinct users of all segments. Null for a token that is bound to segments, and with `min_users`.
     #[schema(required)]
     everybody: Option<u64>,
     #[serde(flatten)]
@@ -92,10 +92,10 @@ struct Pair<'a> {
     both: u64,
     users_a: u64,
     users_b: u64,
-    /// The share of the users of either segment who are in both, from 0 to 1.
+    /// The Jaccard index: the users in both, divided by the users in at least one; from 0 to 1.
     #[schema(minimum = 0, maximum = 1)]
     jaccard: f64,
-    /// How many times more users are in both than if the segments had nothing to do with each other. Null like `everybody`.
+    /// The lift: how many times more users are in both than if the segments were independent. Null if `everybody` is null.
     #[schema(required, minimum = 0)]
     lift: Option<f64>,
 }
@@ -180,7 +180,7 @@ async fn get_top(app: Arc<Headcount>, request: Request) -> Result<Response, Prob
     let counted = app.counts().top_overlaps(question, window, fresh).await;
     let counted = counted.map_err(top_problem)?;
     let (pairs, everybody) = &counted.value;
-    // All segments together are beyond a bound token. A floor would have to be compared with each of them.
+    // A bound token may not see the number of all users. With a floor, it would have to be compared with each segment.
     let shown_everybody = Some(*everybody).filter(|_| reach.is_every() && !floor.is_on());
     let pairs = pairs.iter().map(|pair| Pair {
         a: pair.a.as_str(),
@@ -189,7 +189,7 @@ async fn get_top(app: Arc<Headcount>, request: Request) -> Result<Response, Prob
         users_a: pair.users_a,
         users_b: pair.users_b,
         jaccard: pair.jaccard(),
-        // It tells the number of everybody.
+        // It would reveal the number of all users.
         lift: shown_everybody.and_then(|everybody| pair.lift(everybody)),
     });
     Ok(json(&TopResponse {
@@ -200,7 +200,7 @@ async fn get_top(app: Arc<Headcount>, request: Request) -> Result<Response, Prob
     }))
 }
 
-/// The problem of a question about sets of users.
+/// The problem of a request about sets of users.
 pub(crate) fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Unsupported(_) => Problem::not_implemented(
@@ -217,7 +217,7 @@ fn top_problem(error: StoreError) -> Problem {
     match error {
         StoreError::Rejected(_) => Problem::bad_request(
             "too_many_segments",
-            format!("all pairs are compared of at most {MAX_SEGMENTS} segments: name those of interest in /v1/overlap"),
+            format!("at most {MAX_SEGMENTS} segments are compared with each other: name the segments of interest in /v1/overlap"),
         )
         .member("limit", MAX_SEGMENTS)
         .caused_by(&error),

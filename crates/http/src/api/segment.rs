@@ -48,7 +48,7 @@ pub(super) static SEGMENT: Resource = Resource {
     kind: Kind::Plain,
 };
 
-/// Most bytes of the settings of a segment. The longest description and group take 1,200.
+/// The maximum size of the settings of a segment in bytes. The longest description and group take 1,200.
 const MAX_BODY: u64 = 16 * 1024;
 
 /// The settings of a segment. What is left out or null has its default.
@@ -56,8 +56,8 @@ const MAX_BODY: u64 = 16 * 1024;
 #[serde(deny_unknown_fields)]
 #[schema(as = SettingsOfSegment)]
 pub(super) struct Body {
-    /// The window of counts that state none: a duration such as `7d`, a multiple of the resolution, and at most the configured
-    /// window, which is the default.
+    /// The default window of the segment's counts: a duration such as `7d`, a multiple of the resolution, and at most the
+    /// configured window, which is the default.
     #[schema(examples("7d"))]
     window: Option<String>,
     /// A description for people: at most 1,000 bytes without control characters.

@@ -89,7 +89,7 @@ struct Entry<'a> {
     stale: bool,
     /// False if no pair of this segment was received within the configured window: perhaps the name is misspelled.
     known: bool,
-    /// Whether the count is withheld, because it would tell a group of fewer than `min_users` users apart.
+    /// Whether the count is withheld, because it would reveal a group of fewer than `min_users` users.
     withheld: bool,
 }
 

@@ -37,8 +37,8 @@ pub(super) static SET_COUNT: Resource = Resource {
 struct SetCountResponse<'a> {
     /// The expression in its canonical form.
     expr: String,
-    /// Distinct users, exact as of `as_of`. Null if it is withheld, because it would tell a group of fewer than `min_users`
-    /// users apart.
+    /// Distinct users, exact as of `as_of`. Null if it is withheld, because it would reveal a group of fewer than
+    /// `min_users` users.
     #[schema(required)]
     users: Option<u64>,
     /// Whether it is withheld.

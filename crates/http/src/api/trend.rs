@@ -56,16 +56,16 @@ pub(super) struct Point {
     #[serde(serialize_with = "rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
-    /// Null if the count is withheld, because it would tell a group of fewer than `min_users` users apart.
+    /// Null if the count is withheld, because it would reveal a group of fewer than `min_users` users.
     #[schema(required)]
     users: Option<u64>,
-    /// How many users entered the segment since the point before; for the first point, in its own step. Without `step`, a slot
-    /// of the resolution is a step. Null if it is not known: over another window than the configured one, before the
-    /// counters began, without a store that counts it, with `min_users`, if an old step is not of whole hours, or for the second
-    /// point in a step.
+    /// How many users entered the segment since the previous point; for the first point, in its own step. Without `step`, a
+    /// slot of the resolution is a step. Null if it is not known: over another window than the configured one, before
+    /// counting began, with a store that does not count it, with `min_users`, for an old step that is not of whole hours, or
+    /// for the second point in a step.
     #[schema(required)]
     entered: Option<u64>,
-    /// How many users left the segment in that time, or were erased. Null as `entered`.
+    /// How many users left the segment in that time, or were erased. Null under the same conditions as `entered`.
     #[schema(required)]
     left: Option<u64>,
 }

@@ -34,17 +34,17 @@ pub(crate) const INVALID_EXPRESSION: Code = code(
     "invalid_expression",
     "the set expression has a mistake at the character `position`, from 1; `detail` says what would be right",
 );
-/// The code of questions about sets of users.
+/// The code of requests about sets of users, if no store can count them.
 pub(crate) const NO_SETS: Code = code(
     501,
     "unsupported",
     "neither the store nor live counts have the users of all segments in memory",
 );
-/// The code of the question who entered and left.
+/// The code of requests for users who entered and left, if no store counts them.
 pub(crate) const NO_FLOW: Code = code(
     501,
     "unsupported",
-    "neither the store nor live counts count who enters and leaves",
+    "neither the store nor live counts count the users who enter and leave",
 );
 pub(crate) const TOO_MANY_STEPS: Code = code(
     400,
@@ -65,7 +65,7 @@ pub(crate) const TOO_MANY_POINTS: Code = code(
 pub(crate) const TOO_MANY_SEGMENTS: Code = code(
     400,
     "too_many_segments",
-    "there are more than `limit` segments, so that not all pairs are compared",
+    "there are more than `limit` segments, so their pairs are not compared",
 );
 pub(crate) const NOT_ACCEPTABLE: Code = code(
     406,

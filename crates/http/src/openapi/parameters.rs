@@ -167,7 +167,7 @@ pub(crate) fn by() -> Parameter {
 pub(crate) fn at_least() -> Parameter {
     query(
         "at_least",
-        "Only pairs with so many users in both: two segments of the same single user have the greatest Jaccard index and lift.",
+        "Only pairs with at least this many users in both. Without it, two segments with the same single user come first by Jaccard index and lift.",
         number().default(Some(json!(1))),
     )
 }
@@ -175,7 +175,7 @@ pub(crate) fn at_least() -> Parameter {
 pub(crate) fn min_users() -> Parameter {
     query(
         "min_users",
-        "Withhold what would tell a group of fewer users apart. The setting `min_users` applies if it is more.",
+        "Withhold every number that would reveal a group of fewer users. A higher setting `min_users` takes precedence.",
         number().default(Some(json!(0))),
     )
 }

@@ -21,7 +21,7 @@ use engine::Headcount;
 const AROUND: usize = 30;
 /// Why a number is not shown.
 const WITHHELD: &str =
-    "This number is withheld: it would tell a group of fewer users apart than this service shows.";
+    "This number is withheld: it would reveal a smaller group of users than this service shows.";
 
 #[derive(Template)]
 #[template(path = "combine.html")]

@@ -160,7 +160,7 @@ struct Pages {
     app: Arc<Headcount>,
     history: History,
     everybody: Everybody,
-    /// The smallest group of users that answers tell apart.
+    /// The privacy floor.
     floor: Floor,
     authorizer: Authorizer,
     /// The limits of form bodies.
@@ -298,7 +298,7 @@ impl Pages {
         match period.is_full_window() {
             true => format!("F{few}"),
             // It may differ by too few users from a count over a longer window.
-            false => format!("Withheld: it would tell a group of f{few} apart"),
+            false => format!("Withheld: it would reveal a group of f{few}"),
         }
     }
 

@@ -53,7 +53,7 @@ struct Page {
     now: Option<Now>,
     /// Why the count is withheld, if it is.
     withheld: String,
-    /// The smallest group of users that answers tell apart, if there is one.
+    /// The privacy floor, if there is one.
     floor: Option<String>,
     /// Whether no pair named the segment within the window, so that the name may be a typo.
     never_seen: bool,
@@ -150,7 +150,7 @@ pub(super) async fn get(
             .of(app, [(segment.clone(), period.window)], &period),
         async {
             match has_floor {
-                // Counts over many windows tell small groups apart.
+                // Counts over many windows would reveal small groups.
                 true => Shown::Nothing,
                 false => expiring::remaining(app, &segment, period.window, count.as_ref()).await,
             }

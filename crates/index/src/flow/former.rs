@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::{FlowLayout, Flows};
 use domain::Segment;
 
-/// Segments whose counters are kept. If more are removed, the first of them begin again.
+/// The maximum number of removed segments whose counters are kept. Beyond it, the counters of those removed first are
+/// dropped.
 const KEPT: usize = 1_000;
 
 /// The counters of former segments.

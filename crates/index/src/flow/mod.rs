@@ -1,10 +1,10 @@
-//! Who entered and who left a segment: counters beside the ring of last visits.
+//! Counters of users who entered and left a segment, beside the ring of last visits.
 //!
-//! A user enters in the slot that is the head when their pair is taken in, and leaves in the slot whose head no longer has
-//! their last visit in the full window. So a count as of one slot and a count as of a later one differ by exactly those
-//! who entered and left in the slots after the one, up to the other.
+//! A user enters in the slot that is the head when their pair is recorded. A user leaves in the first slot as of which their
+//! last visit is not in the full window any more. So two counts, as of two slots, differ by exactly the users who entered
+//! and left in the slots after the first one, up to the second one.
 //!
-//! Each slot of the latest ones has counters of its own, as has each step of the full window.
+//! Each of the latest slots has counters of its own, and so has each step of the full window.
 
 mod former;
 mod steps;
@@ -43,7 +43,7 @@ pub struct Flows {
     head: u64,
     slots: Steps,
     steps: Steps,
-    /// Everything since the counters are in memory.
+    /// The total since the counters are in memory.
     total: Flow,
 }
 
@@ -54,9 +54,9 @@ pub struct SavedFlows {
     pub since: u64,
     /// The slot that ages are relative to.
     pub head: u64,
-    /// What happened in slots, by their age.
+    /// Users who entered and left in slots, by age of the slot.
     pub slots: Vec<(u32, Flow)>,
-    /// What happened in steps, by their age.
+    /// Users who entered and left in steps, by age of the step.
     pub steps: Vec<(u32, Flow)>,
 }
 
@@ -132,7 +132,7 @@ impl Flows {
         }
     }
 
-    /// What happened from the start of slot `from` to the start of slot `to`; `None` if that is not known.
+    /// The users who entered and left from the start of slot `from` to the start of slot `to`; `None` if that is not known.
     fn between(&self, from: u64, to: u64) -> Option<Flow> {
         if from < self.since {
             return None;
@@ -198,7 +198,7 @@ impl Index {
     }
 
     /// How many users entered and left `segment` over the full window in each of `spans`, from the start of its first slot to the
-    /// start of the slot after it. What has not happened as of `as_of`, or the head if that is later, is 0. `None` for a span
+    /// start of the slot after it. Slots after `as_of`, or after the head if that is later, have zero. `None` for a span
     /// that begins before the counters do, or whose slots share their counters with others. A segment that the index does
     /// not have had no users. Advances the head to `as_of`.
     pub fn flow(&self, segment: &str, spans: &[Range<Slot>], as_of: Slot) -> Vec<Option<Flow>> {
@@ -249,12 +249,12 @@ impl Index {
         }
     }
 
-    /// Segments to come have had no users since `since`, as far as is known; before that they may have had.
+    /// A segment that is added later had no users since `since`. Whether it had users before is unknown.
     pub fn begin_flows(&self, since: Slot) {
         self.former.lock().restart(since.number());
     }
 
-    /// The slot since which users of any segment that comes are counted.
+    /// For segments that are added later: the slot since which their users are counted.
     pub fn flows_since(&self) -> Slot {
         Slot::new(self.former.lock().since())
     }
@@ -270,8 +270,8 @@ impl Index {
         (all, Slot::new(former.since()))
     }
 
-    /// Restores counters that [`flows`](Self::flows) returned in a former process, when the entries are those of that
-    /// instant, and the head is not later. Advances the head to theirs.
+    /// Restores counters that [`flows`](Self::flows) returned in an earlier process. The entries must be those of that
+    /// instant, and the head must not be later. Advances the head to that of the counters.
     pub fn restore_flows(&self, all: &[(Segment, SavedFlows)], since: Slot) {
         self.restart_flows(since);
         let mut head = 0;

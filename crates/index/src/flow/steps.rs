@@ -1,4 +1,4 @@
-//! Who entered and who left in each of the latest steps of time.
+//! How many users entered and left in each of the latest steps of time.
 
 use super::super::ring::Ring;
 use domain::Flow;
@@ -47,13 +47,13 @@ impl Steps {
         }
     }
 
-    /// Counts what happened in a slot at or before the head, if its step is among the latest ones.
+    /// Counts users who entered and left in a slot at or before the head, if its step is among the latest ones.
     pub(super) fn add(&mut self, slot: u64, flow: Flow) {
         let age = self.latest.saturating_sub(slot / self.length);
         self.add_at(age, flow);
     }
 
-    /// Counts what happened in the step of this age.
+    /// Counts users who entered and left in the step of this age.
     pub(super) fn add_at(&mut self, age: u64, flow: Flow) {
         let Some(age) = u32::try_from(age).ok().filter(|age| *age < self.count) else {
             return;
@@ -66,8 +66,8 @@ impl Steps {
         }
     }
 
-    /// What happened from slot `from` up to slot `to`, which is not included. `end` is the slot after the head: what comes
-    /// later has not happened, so that it ends every step. `None` if the steps are gone, or do not begin and end there.
+    /// The users who entered and left from slot `from` up to slot `to`, exclusive. `end` is the slot after the head, which
+    /// ends the current step. `None` if the steps are not kept any more, or do not begin and end at these slots.
     pub(super) fn between(&self, from: u64, to: u64, end: u64) -> Option<Flow> {
         let is_whole = |slot: u64| slot.is_multiple_of(self.length);
         if !is_whole(from) || !(is_whole(to) || to == end) {

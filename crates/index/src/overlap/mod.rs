@@ -118,7 +118,7 @@ impl Index {
     /// whose earlier visit of the two is in that step. At a step of an hour, two weeks of 200 segments take 27 MB, and an
     /// eighth more during the call.
     ///
-    /// A counter has 32 bits, and stays at its maximum: an index with as many users in one segment has 50 GB. Otherwise it is as
+    /// A counter has 32 bits and saturates: an index with as many users in one segment has 50 GB. Otherwise it is as
     /// [`overlaps`](Self::overlaps) of all segments.
     pub fn overlap_rings(
         &self,

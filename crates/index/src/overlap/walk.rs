@@ -7,10 +7,10 @@ use crate::grouping::{self, Grouping};
 use crate::members::InWindow;
 use crate::reader::{Reader, Stop};
 
-/// A user takes as long as this many counters that are incremented.
+/// The cost of a user, as a number of increments.
 const USER_OVERHEAD: usize = 4;
 
-/// So many counters are incremented in the time that reading an entry takes.
+/// The number of increments that take as long as reading an entry.
 const INCREMENTS_PER_ENTRY: usize = 4;
 
 /// What a walk counts.
@@ -62,7 +62,7 @@ fn append<C: Counters>(
 ) {
     let held = entries.iter().filter(|entry| in_window.holds(**entry));
     if held.count() == entries.len() {
-        // Most pages for most windows.
+        // The usual case: all entries of the page are in the window.
         let all = entries.iter();
         visits.extend(all.map(|entry| counters.visit(segment, *entry, in_window)));
         return;

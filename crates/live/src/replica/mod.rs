@@ -272,7 +272,7 @@ impl Replica {
     fn reached(&self, as_of: Timestamp, began: i64, is_held: bool) {
         self.held.store(is_held, Ordering::Release);
         if !is_held {
-            // Who enters from now on does so in this slot.
+            // Users who enter from now on enter in this slot.
             self.state().index.advance(self.slot(as_of));
             self.as_of.send_if_modified(|known| {
                 let is_later = as_of.as_microsecond() > *known;

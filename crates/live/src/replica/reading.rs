@@ -1,4 +1,4 @@
-//! What a replica tells: counts of segments and of sets, lists and memberships, as of an instant.
+//! Reads of a replica: counts of segments and of sets, lists and memberships, as of an instant.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -50,8 +50,8 @@ impl Replica {
         is_read.then_some(count)
     }
 
-    /// The number of users in the set that `expression` means, unless `floor` withholds it; `None` if the replica can't tell
-    /// now, because it is not current, or did not read each of the segments from the store yet.
+    /// The number of users in the set that `expression` means, unless `floor` withholds it; `None` if the replica is not
+    /// current, or has not read each of the segments from the store yet.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Replica {
         window: Window,
         floor: Floor,
     ) -> Result<Option<SetCount>, StoreError> {
-        // A floor compares with everybody.
+        // With a floor, the answer depends on all users.
         let needs_all = expression.needs_every_segment() || floor.is_on();
         let segments = expression.segments();
         let segments = if needs_all { None } else { Some(&segments[..]) };
@@ -125,7 +125,7 @@ impl Replica {
             None => following.has_read_all(),
             Some(segments) => segments.iter().all(|segment| following.has_read(segment)),
         };
-        // While entries of the feed are missing, nothing is known of a later slot.
+        // While entries of the feed are missing, counts of a later slot are unknown.
         let is_ahead = self.slot(as_of(&answer)) > self.slot(asked) && self.is_held();
         Ok((is_read && following.resets == resets && !is_ahead).then_some(answer))
     }

@@ -477,7 +477,7 @@ async fn who_is_erased_while_their_pair_is_on_its_way_is_erased_again_whoever_le
     erases_again(true).await;
 }
 
-/// Of a deleted segment only the pairs that were on their way are erased again.
+/// Only the pairs of a deleted segment that were in flight are erased again.
 #[tokio::test(start_paused = true)]
 async fn a_segment_that_is_deleted_while_its_pairs_are_on_their_way_keeps_what_came_since() {
     let dir = tempfile::tempdir().unwrap();
