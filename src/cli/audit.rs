@@ -181,8 +181,8 @@ async fn open(
 ) -> Result<Arc<dyn PairStore>, Failure> {
     let opened = wiring::open_store_of(settings, kind, &Arc::<Metrics>::default()).await;
     let opened = opened.map_err(|error| Failure::failed(error.to_string()))?;
-    if let Some(newest) = opened.newest {
-        clock.not_before(settings.frame.resolution().start_of(newest));
+    if let Some(head) = opened.head {
+        clock.not_before(settings.frame.resolution().start_of(head));
     }
     Ok(opened.store)
 }

@@ -121,7 +121,7 @@ async fn open_influx(options: InfluxOptions, metrics: &Arc<Metrics>) -> Result<O
     });
     Ok(Opened {
         store,
-        newest: None,
+        head: None,
         live: None,
     })
 }
@@ -142,7 +142,7 @@ async fn open_postgres(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
     });
     Ok(Opened {
         store,
-        newest: None,
+        head: None,
         live: None,
     })
 }
@@ -157,7 +157,7 @@ async fn open_redis(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Opene
     });
     Ok(Opened {
         store,
-        newest: None,
+        head: None,
         live: None,
     })
 }
@@ -190,7 +190,7 @@ async fn open_embedded(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Op
     });
     Ok(Opened {
         live: None,
-        newest: Some(store.newest_slot()),
+        head: Some(store.head()),
         store,
     })
 }

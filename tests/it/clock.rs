@@ -55,9 +55,9 @@ impl SystemClock {
         std::fs::rename(new, path).unwrap();
     }
 
-    /// Resets `latest` for a new process, which knows only the instant of the newest pair.
-    fn forget(&mut self, newest: i64) {
-        self.latest = newest;
+    /// Resets `latest` for a new process, which knows only the instants of the newest pair and of the last request with pairs.
+    fn forget(&mut self, known: i64) {
+        self.latest = known;
     }
 
     /// The latest second that the process may have seen by now.
@@ -90,6 +90,8 @@ struct Story {
     seen: Vec<i64>,
     /// The latest second that the service's clock is known to have reached.
     reached: i64,
+    /// The same at the last request with pairs.
+    posted: i64,
 }
 
 impl Story {
@@ -145,11 +147,12 @@ impl Story {
             ),
         }
         self.seen.push(at);
+        self.posted = self.clock.latest();
     }
 
     fn note_restart(&mut self) {
         let newest = self.seen.iter().max().copied().unwrap_or(0);
-        self.clock.forget(newest);
+        self.clock.forget(newest.max(self.posted));
         self.reached = newest;
     }
 }
@@ -167,6 +170,7 @@ async fn counts_are_exact_while_the_clock_steps_by_hours_and_across_restarts() {
         clock,
         seen: Vec::new(),
         reached: 0,
+        posted: 0,
     };
     let mut server = story.clock.start(folder.path());
     story.check(&server).await;
@@ -203,6 +207,7 @@ async fn a_clock_set_back_keeps_all_users_until_it_catches_up() {
         clock,
         seen: Vec::new(),
         reached: 0,
+        posted: 0,
     };
     let mut server = story.clock.start(folder.path());
     story.check(&server).await;
@@ -241,6 +246,7 @@ async fn a_clock_that_was_years_ahead_is_reported_by_readyz_log_and_metrics() {
         clock,
         seen: Vec::new(),
         reached: 0,
+        posted: 0,
     };
     let server = story.clock.start(folder.path());
     story.check(&server).await;

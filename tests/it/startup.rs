@@ -61,7 +61,7 @@ async fn a_store_that_does_not_list_its_segments_delays_neither_start_nor_shutdo
     store.hold_lists();
     let opened = Opened {
         store: store.clone(),
-        newest: None,
+        head: None,
         live: None,
     };
     let cache = Arc::<MemoryCache>::default();
@@ -178,7 +178,7 @@ async fn a_spool_is_unlocked_when_shut_down_returns_and_soon_after_a_drop() {
         store.set_unavailable(true);
         let opened = Opened {
             store: Arc::new(store),
-            newest: None,
+            head: None,
             live: None,
         };
         let (cache, clock) = (Arc::<MemoryCache>::default(), Arc::<SteadyClock>::default());

@@ -39,7 +39,7 @@ impl Rig {
         let panics = Arc::<AtomicU64>::default();
         let opened = Opened {
             store: Arc::new(store(&settings, clock.now(), Arc::clone(&panics))),
-            newest: None,
+            head: None,
             live: None,
         };
         let cache = Arc::<MemoryCache>::default();

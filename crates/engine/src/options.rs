@@ -34,8 +34,8 @@ pub trait Backends: Send + Sync {
 pub struct Opened {
     /// The store.
     pub store: Arc<dyn PairStore>,
-    /// The newest slot in the store; `None` if the store does not track it.
-    pub newest: Option<Slot>,
+    /// The slot as of which the store counts at least; `None` if it counts as of any.
+    pub head: Option<Slot>,
     /// What live counts need; `None` without them, and for a store in this process.
     pub live: Option<LiveParts>,
 }

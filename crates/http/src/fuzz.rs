@@ -99,7 +99,7 @@ impl Bench {
         let store = EmbeddedStore::open(EmbeddedOptions::new(root.path().join("data"), frame));
         let opened = Opened {
             store: Arc::new(store.unwrap()),
-            newest: None,
+            head: None,
             live: None,
         };
         let options = EngineOptions {

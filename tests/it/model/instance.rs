@@ -128,7 +128,7 @@ impl Instance {
                     live,
                     store: Arc::new(WiredStore::new(store_backend, &store, is_live)),
                     // A store on the network can't tell, and a clock may go back between two runs of an instance.
-                    newest: is_live.then(|| store_backend.store.lock().newest_slot()),
+                    head: is_live.then(|| store_backend.store.lock().head()),
                 };
                 let cached = Arc::new(WiredCache::new(cache_backend, &cache));
                 let setup = Setup {

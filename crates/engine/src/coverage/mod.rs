@@ -55,8 +55,10 @@ pub struct KnownCoverage {
     own: Mutex<OwnLosses>,
     /// What responses contain: `stored` and `own` together.
     shown: RwLock<Option<Arc<Coverage>>>,
-    /// Signals that there is something to write.
-    changed: Notify,
+    /// Signals that this process begins to record pairs.
+    begins: Notify,
+    /// Signals that there is a loss to note.
+    lost: Notify,
     /// The last heartbeat of this process. Locked while the history is read or written.
     noted: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -97,7 +99,8 @@ impl KnownCoverage {
             records: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             has_checked_pause: AtomicBool::new(false),
-            changed: Notify::new(),
+            begins: Notify::new(),
+            lost: Notify::new(),
             noted: tokio::sync::Mutex::default(),
         }
     }
@@ -116,7 +119,7 @@ impl KnownCoverage {
             self.check_pause(coverage);
         }
         self.show();
-        self.changed.notify_one();
+        self.begins.notify_one();
     }
 
     /// The history as it is known; `None` if the store has not responded yet.
@@ -187,7 +190,7 @@ impl KnownCoverage {
     fn add(&self, loss: Loss) {
         self.own.lock().add(loss);
         self.show();
-        self.changed.notify_one();
+        self.lost.notify_one();
     }
 
     fn records(&self) -> bool {
@@ -359,8 +362,9 @@ impl KnownCoverage {
             };
             tokio::select! {
                 () = sleep(pause) => {}
+                () = self.begins.notified() => {}
                 // What is lost during the pause is written together.
-                () = self.changed.notified(), if !is_failing => sleep(FIRST_RETRY).await,
+                () = self.lost.notified(), if !is_failing => sleep(FIRST_RETRY).await,
             }
         }
     }

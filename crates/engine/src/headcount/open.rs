@@ -64,9 +64,10 @@ impl Headcount {
     ) -> Result<Self, OpenError> {
         let options = options.into();
         let frame = options.frame;
-        if let Some(newest) = opened.newest {
-            // If the system clock was set back since the last run, previously recorded pairs must still count.
-            clock.not_before(frame.resolution().start_of(newest));
+        if let Some(head) = opened.head {
+            // If the system clock was set back since the last run, previously recorded pairs must still count, and times
+            // that requests give are judged by the same clock as counts.
+            clock.not_before(frame.resolution().start_of(head));
         }
         let store: Arc<dyn PairStore> =
             Arc::new(ObservedStore::new(opened.store, Arc::clone(&metrics)));

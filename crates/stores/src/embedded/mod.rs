@@ -50,9 +50,10 @@ pub struct EmbeddedStats {
 }
 
 impl EmbeddedStore {
-    /// The newest slot of all pairs, or 0.
-    pub fn newest_slot(&self) -> Slot {
-        self.state().newest()
+    /// The slot as of which counts are at least: of the newest pair, or the time of the latest change or snapshot if that is
+    /// later. Later counts move it.
+    pub fn head(&self) -> Slot {
+        self.state().index.head()
     }
 
     /// Returns the current statistics.
@@ -289,7 +290,10 @@ impl PairStore for EmbeddedStore {
     async fn set_property(&self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
         check_property(name, value)?;
         self.check_open()?;
-        self.durable.append(state::property(name, value)).await?;
+        self.durable
+            .log()
+            .append(state::property(name, value))
+            .await?;
         Ok(())
     }
 
@@ -306,7 +310,7 @@ impl PairStore for EmbeddedStore {
         self.check_open()?;
         // At most about 150 bytes a point: a record stays far below the limit of the log.
         for points in points.chunks(1 << 16) {
-            self.durable.append(state::trend(points)).await?;
+            self.durable.log().append(state::trend(points)).await?;
         }
         Ok(())
     }
