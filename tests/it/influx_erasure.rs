@@ -118,8 +118,8 @@ async fn points_of_an_erased_user_are_anonymized_at_once_and_removed_by_archive(
     let options = server.options("b", two_weeks());
     set_up(&options, false).await.unwrap();
     let store = InfluxStore::open(InfluxOptions {
-        // Long enough to delete only some of the points.
-        delete_deadline: Duration::from_millis(300),
+        // Too short to delete all points.
+        delete_deadline: Duration::from_millis(1),
         ..options.clone()
     });
     let store = store.unwrap();
