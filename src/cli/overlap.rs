@@ -9,6 +9,7 @@ use super::client::{Client, valid};
 use super::coverage::Covered;
 use super::output::{grouped, note, print, print_json, sanitized};
 use super::variables::Variables;
+use domain::overlap::{jaccard, lift};
 use domain::text::duration_text;
 
 /// What both responses have.
@@ -35,6 +36,7 @@ struct Matrix {
 #[derive(Deserialize)]
 struct Top {
     pairs: Vec<TopPair>,
+    everybody: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -44,12 +46,9 @@ struct TopPair {
     both: u64,
     users_a: u64,
     users_b: u64,
-    jaccard: f64,
-    lift: Option<f64>,
 }
 
 /// A pair as people read it. A number is missing if the service withholds it or one that it follows from.
-#[derive(Debug, PartialEq)]
 struct Row {
     both: Option<u64>,
     only_a: Option<u64>,
@@ -116,53 +115,56 @@ fn query(args: &OverlapArgs) -> Vec<(&'static str, String)> {
 /// The pairs in a response, and the names in it that the service has never seen.
 fn rows(document: &Value, is_named: bool) -> Result<(Vec<Row>, Vec<String>), serde_json::Error> {
     if is_named {
-        let matrix = Matrix::deserialize(document)?;
-        return Ok((matrix.rows(), matrix.unknown));
+        let mut matrix = Matrix::deserialize(document)?;
+        let unknown = std::mem::take(&mut matrix.unknown);
+        return Ok((matrix.rows(), unknown));
     }
-    let top = Top::deserialize(document)?;
-    Ok((top.pairs.into_iter().map(Row::from).collect(), Vec::new()))
+    Ok((Top::deserialize(document)?.rows(), Vec::new()))
 }
 
 impl Matrix {
-    fn rows(&self) -> Vec<Row> {
+    fn rows(self) -> Vec<Row> {
         let cell = |row: usize, column: usize| *self.both.get(row)?.get(column)?;
         let mut rows = Vec::new();
         for (at_a, a) in self.segments.iter().enumerate() {
             for (at_b, b) in self.segments.iter().enumerate().skip(at_a + 1) {
-                let both = cell(at_a, at_b);
                 let users = cell(at_a, at_a).zip(cell(at_b, at_b));
-                let of_all = both.zip(users);
-                let either = of_all.map(|(both, (a, b))| (a + b).saturating_sub(both));
-                let share = |both: u64, of: u64| both as f64 / of as f64;
-                let expected = users.zip(self.everybody);
-                let expected = expected.map(|((a, b), all)| a as f64 * b as f64 / all as f64);
-                rows.push(Row {
-                    both,
-                    only_a: of_all.map(|(both, (a, _))| a.saturating_sub(both)),
-                    only_b: of_all.map(|(both, (_, b))| b.saturating_sub(both)),
-                    jaccard: both.zip(either).map(|(both, either)| share(both, either)),
-                    lift: both
-                        .zip(expected)
-                        .map(|(both, expected)| both as f64 / expected),
-                    a: a.clone(),
-                    b: b.clone(),
-                });
+                let names = (a.clone(), b.clone());
+                rows.push(Row::of(names, cell(at_a, at_b), users, self.everybody));
             }
         }
         rows
     }
 }
 
-impl From<TopPair> for Row {
-    fn from(pair: TopPair) -> Self {
+impl Top {
+    fn rows(self) -> Vec<Row> {
+        let pairs = self.pairs.into_iter().map(|pair| {
+            let users = Some((pair.users_a, pair.users_b));
+            Row::of((pair.a, pair.b), Some(pair.both), users, self.everybody)
+        });
+        pairs.collect()
+    }
+}
+
+impl Row {
+    fn of(
+        (a, b): (String, String),
+        both: Option<u64>,
+        users: Option<(u64, u64)>,
+        everybody: Option<u64>,
+    ) -> Self {
+        let all = both.zip(users);
         Self {
-            both: Some(pair.both),
-            only_a: Some(pair.users_a.saturating_sub(pair.both)),
-            only_b: Some(pair.users_b.saturating_sub(pair.both)),
-            jaccard: Some(pair.jaccard),
-            lift: pair.lift,
-            a: pair.a,
-            b: pair.b,
+            both,
+            only_a: all.map(|(both, (a, _))| a.saturating_sub(both)),
+            only_b: all.map(|(both, (_, b))| b.saturating_sub(both)),
+            jaccard: all.and_then(|(both, (a, b))| jaccard(both, a, b)),
+            lift: all
+                .zip(everybody)
+                .and_then(|((both, (a, b)), everybody)| lift(both, a, b, everybody)),
+            a,
+            b,
         }
     }
 }
@@ -171,11 +173,7 @@ impl From<TopPair> for Row {
 fn table(rows: &[Row]) -> String {
     const HEADS: [&str; 5] = ["BOTH", "ONLY A", "ONLY B", "JACCARD", "LIFT"];
     let number = |number: Option<u64>| number.map_or("-".to_owned(), grouped);
-    // Of two segments without users there is no ratio.
-    let ratio = |ratio: Option<f64>| match ratio.filter(|ratio| ratio.is_finite()) {
-        Some(ratio) => format!("{ratio:.3}"),
-        None => "-".to_owned(),
-    };
+    let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
     let cells = |row: &Row| {
         [
             number(row.both),

@@ -7,7 +7,9 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
-use domain::overlap::{Overlap, OverlapMatrix, PairOverlap, TopOverlaps, TopQuestion};
+use domain::overlap::{
+    MAX_NAMED, MAX_PAIRS, Overlap, OverlapMatrix, PairOverlap, TopOverlaps, TopQuestion,
+};
 use domain::{
     Count, Expression, Floor, Flow, Membership, Reach, Segment, SetCount, TimeFrame, Timestamp,
     UserId, Window,
@@ -22,10 +24,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(12);
 /// A comparison of all segments may take long.
 const COMPARISON_TIMEOUT: Duration = Duration::from_mins(30);
-/// The maximum number of pairs of segments.
-const MAX_PAIRS: usize = 1_000;
-/// The maximum number of segments of a matrix.
-const MAX_NAMED: usize = 100;
 /// The source of the answers of a replica.
 const LIVE: &str = "live";
 /// The largest page of segments.

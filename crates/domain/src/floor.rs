@@ -48,6 +48,19 @@ impl Floor {
         let apart = longer.abs_diff(users);
         apart != 0 && self.hides_group(apart)
     }
+
+    /// `users`, or `None` if they are withheld, also beside the counts of the same segment over `longer` windows. Where one of these
+    /// is unknown, the difference is, too.
+    pub fn shown_beside(
+        self,
+        users: u64,
+        longer: impl IntoIterator<Item = Option<u64>>,
+    ) -> Option<u64> {
+        let is_shown =
+            |other: Option<u64>| other.is_some_and(|other| !self.hides_beside(users, other));
+        self.shown(users)
+            .filter(|_| longer.into_iter().all(is_shown))
+    }
 }
 
 #[cfg(test)]

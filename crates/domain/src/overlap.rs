@@ -10,6 +10,10 @@ use super::{Floor, Reach, Segment};
 /// The maximum number of segments whose overlaps are counted at once. Their 2 million pairs have 16 MB of counters, about as
 /// much as the cache of a CPU.
 pub const MAX_SEGMENTS: usize = 2_000;
+/// The maximum number of segments of one request for a matrix. People can't read a larger one.
+pub const MAX_NAMED: usize = 100;
+/// The maximum number of pairs of one request for the pairs that rank highest.
+pub const MAX_PAIRS: usize = 1_000;
 
 /// The users in common of every pair of some segments, exact as of an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,13 +176,7 @@ impl PairOverlap {
     /// The Jaccard index: the users in both segments, divided by the users in at least one. From 0 to 1, and 0 if neither
     /// segment has users.
     pub fn jaccard(&self) -> f64 {
-        // Not subtracted from the sum: that may exceed 64 bits.
-        let only_a = self.users_a.saturating_sub(self.both);
-        let either = self.users_b as f64 + only_a as f64;
-        if either == 0.0 {
-            return 0.0;
-        }
-        self.both as f64 / either
+        jaccard(self.both, self.users_a, self.users_b).unwrap_or(0.0)
     }
 
     /// Whether `floor` allows the pair: two segments divide all users into those in both, only in the one, only in the
@@ -199,9 +197,21 @@ impl PairOverlap {
     /// likely to be in `b` as any user. `everybody` is the number of distinct users of any segment. `None` if a segment has
     /// no users.
     pub fn lift(&self, everybody: u64) -> Option<f64> {
-        let independent = self.users_a as f64 * self.users_b as f64;
-        (independent > 0.0).then(|| self.both as f64 * everybody as f64 / independent)
+        lift(self.both, self.users_a, self.users_b, everybody)
     }
+}
+
+/// [`PairOverlap::jaccard`] of numbers of users; `None` if neither segment has users.
+pub fn jaccard(both: u64, users_a: u64, users_b: u64) -> Option<f64> {
+    // Not subtracted from the sum: that may exceed 64 bits.
+    let either = users_b as f64 + users_a.saturating_sub(both) as f64;
+    (either > 0.0).then(|| both as f64 / either)
+}
+
+/// [`PairOverlap::lift`] of numbers of users.
+pub fn lift(both: u64, users_a: u64, users_b: u64, everybody: u64) -> Option<f64> {
+    let independent = users_a as f64 * users_b as f64;
+    (independent > 0.0).then(|| both as f64 * everybody as f64 / independent)
 }
 
 impl OverlapOrder {

@@ -30,8 +30,13 @@ impl Counts {
 
     /// The number of users of a count of [`get`](Self::get) for people; `None` if it is withheld.
     pub async fn shown(&self, segment: &Segment, counted: &CountResult) -> Option<u64> {
-        let users = self.parts.floor.shown(counted.count.users)?;
-        for longer in self.longer(segment, counted.window) {
+        self.shown_over(segment, counted.window, counted.count.users)
+            .await
+    }
+
+    async fn shown_over(&self, segment: &Segment, window: Window, users: u64) -> Option<u64> {
+        let users = self.parts.floor.shown(users)?;
+        for longer in self.longer(segment, window) {
             // Without the other count the difference is unknown.
             let other = self.get(segment, longer, false).await.ok()?;
             if self.parts.floor.hides_beside(users, other.count.users) {
@@ -63,16 +68,13 @@ impl Counts {
             longer.push(self.parts.store.trend(segment, window, from, to).await?);
         }
         let shown = points.into_iter().map(|point| {
-            let is_shown = longer.iter().all(|beside| {
-                // Without the other count the difference is unknown.
-                let other = nearest(beside, point.as_of);
-                other.is_some_and(|other| {
-                    let is_near = other.as_of.duration_since(point.as_of).abs() <= apart;
-                    is_near && !floor.hides_beside(point.users, other.users)
-                })
+            let beside = longer.iter().map(|beside| {
+                let other = nearest(beside, point.as_of)?;
+                let is_near = other.as_of.duration_since(point.as_of).abs() <= apart;
+                is_near.then_some(other.users)
             });
             ShownCount {
-                users: floor.shown(point.users).filter(|_| is_shown),
+                users: floor.shown_beside(point.users, beside),
                 as_of: point.as_of,
             }
         });
@@ -104,9 +106,7 @@ impl Counts {
             let own = own.get(&listed.segment).copied();
             shown.push(match listed.count {
                 None => listed,
-                Some(_) if own.is_some_and(|own| own > window) => {
-                    self.withhold_one(listed, window).await
-                }
+                Some(_) if own.is_some_and(|own| own > window) => self.withhold_one(listed).await,
                 Some(count) => {
                     match beside.shown(self.parts.floor, &listed.segment, window, count.users) {
                         Some(_) => listed,
@@ -142,12 +142,12 @@ impl Counts {
     }
 
     /// A segment of a list for people.
-    pub(super) async fn withhold_one(&self, listed: Listed, window: Window) -> Listed {
+    pub(super) async fn withhold_one(&self, listed: Listed) -> Listed {
         let Some(count) = listed.count.filter(|_| self.parts.floor.is_on()) else {
             return listed;
         };
-        let counted = CountResult::cached(count, window);
-        match self.shown(&listed.segment, &counted).await {
+        let shown = self.shown_over(&listed.segment, listed.window, count.users);
+        match shown.await {
             Some(_) => listed,
             None => withheld(listed),
         }
@@ -171,13 +171,9 @@ struct Beside {
 impl Beside {
     /// `users` of a count over `window`; `None` if it is withheld.
     fn shown(&self, floor: Floor, segment: &Segment, window: Window, users: u64) -> Option<u64> {
-        let mut longer = self.longer.iter().filter(|(other, _)| *other > window);
-        let is_shown = longer.all(|(_, beside)| {
-            // Without the other count the difference is unknown.
-            let other = beside.get(segment).copied().flatten();
-            other.is_some_and(|other| !floor.hides_beside(users, other))
-        });
-        floor.shown(users).filter(|_| is_shown)
+        let longer = self.longer.iter().filter(|(other, _)| *other > window);
+        let beside = longer.map(|(_, beside)| beside.get(segment).copied().flatten());
+        floor.shown_beside(users, beside)
     }
 }
 

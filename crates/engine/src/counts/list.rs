@@ -103,7 +103,7 @@ impl Counts {
             .map(|segment| async move {
                 let window = window.unwrap_or_else(|| self.window_of(&segment));
                 let listed = self.listed_before(deadline, segment, window).await;
-                self.withhold_one(listed, window).await
+                self.withhold_one(listed).await
             })
             .buffered(CONCURRENT_COUNTS)
             .collect()

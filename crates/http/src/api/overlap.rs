@@ -17,14 +17,13 @@ use crate::openapi::{Described, codes, parameters};
 use crate::problem::Problem;
 use crate::reply::json;
 use crate::resource::{Kind, Names, Operation, Resource};
-use domain::overlap::{MAX_SEGMENTS, OverlapMatrix, OverlapOrder, PairOverlap, TopQuestion};
+use domain::overlap::{
+    MAX_NAMED, MAX_PAIRS, MAX_SEGMENTS, OverlapMatrix, OverlapOrder, PairOverlap, TopQuestion,
+};
 use domain::store::StoreError;
 use domain::{Floor, Segment};
 use engine::Headcount;
 
-/// The maximum number of segments of a matrix. People can't read a larger one.
-const MAX_NAMED: usize = 100;
-const MAX_PAIRS: usize = 1_000;
 const DEFAULT_PAIRS: usize = 20;
 
 pub(super) static OVERLAP: Resource = Resource {
