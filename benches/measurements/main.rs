@@ -20,6 +20,7 @@ mod counting_peers;
 mod document;
 mod duckdb;
 mod filled;
+mod formats;
 mod ingest;
 mod machine;
 mod memory;
@@ -61,11 +62,16 @@ struct Section {
     measure: fn(&Run) -> Report,
 }
 
-const SECTIONS: [Section; 7] = [
+const SECTIONS: [Section; 8] = [
     Section {
         name: "ingest",
         title: "Durable ingest over HTTP",
         measure: ingest::measure,
+    },
+    Section {
+        name: "formats",
+        title: "Ingest in formats of other programs",
+        measure: formats::measure,
     },
     Section {
         name: "reads",

@@ -9,6 +9,7 @@ use super::settings::{
 };
 use super::table::{REDIS_URL, Values};
 use domain::{InvalidTimeFrame, Secret, TimeFrame, Window};
+use http::settings::{LineNames, MessageRules, PairNames, SegmentSource};
 use stores::influx::{self, INFLUX_URL};
 use stores::postgres::{POSTGRES_URL, PostgresServer};
 use stores::redis::{Prefix, RedisServer};
@@ -102,6 +103,28 @@ impl Check<'_> {
         windows.sort_unstable_by(|a, b| b.cmp(a));
         windows.dedup();
         Ok(windows)
+    }
+
+    pub(super) fn pair_names(&self) -> Result<PairNames, ConfigError> {
+        let values = self.values;
+        let given = values.event_segment.iter().flatten();
+        let sources = given.map(|name| {
+            let known = SegmentSource::ALL.iter();
+            let mut known = known.filter(|(known, _)| *known == name.trim());
+            known.next().map(|(_, source)| *source)
+        });
+        let sources: Option<Vec<_>> = sources.collect();
+        Ok(PairNames {
+            lines: LineNames {
+                measurement: values.line_protocol_measurement.clone(),
+                segment: values.line_protocol_segment_tag.clone(),
+                user: values.line_protocol_user_field.clone(),
+            },
+            messages: MessageRules {
+                segment: sources.ok_or_else(|| self.layers.unexpected("event_segment"))?,
+                merges: values.event_merges,
+            },
+        })
     }
 
     pub(super) fn influx(&self) -> Result<Option<InfluxSettings>, ConfigError> {

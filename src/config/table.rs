@@ -26,6 +26,14 @@ const INFLUX_TOKEN: Checked = Checked(
     "a token of InfluxDB that may read and write both buckets, in printable ASCII characters without blanks",
 );
 
+const A_NAME: &str = "a name without line breaks";
+const EVENT_SEGMENT: &str =
+    "some of properties.segment, event, groupId and name, with commas between";
+
+fn is_a_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['\n', '\r'])
+}
+
 // The greatest durations keep `Instant + duration` far from overflow, which would panic.
 settings! {
     "Address" {
@@ -79,6 +87,18 @@ settings! {
             "how long the service continues after SIGTERM while /readyz reports draining, so that load balancers can remove it";
         shutdown_grace: Time = "10s", Time::millis(0)..=Time::hours(1),
             "timeout for requests in progress after SIGTERM";
+    }
+    "Clients of other programs" {
+        line_protocol_measurement: String = "pair", Checked(is_a_name, A_NAME),
+            "measurement of the points in InfluxDB's line protocol that are pairs; others are ignored";
+        line_protocol_segment_tag: String = "segment", Checked(is_a_name, A_NAME),
+            "tag of such a point that has the segment";
+        line_protocol_user_field: String = "user", Checked(is_a_name, A_NAME),
+            "field of such a point that has the user: a string or an integer";
+        event_segment: Option<Vec<String>> = "properties.segment,event", EVENT_SEGMENT,
+            "where the segment is in a message of an analytics library: the first of these that a message has; a message without any is ignored";
+        event_merges: bool = "true", "true or false",
+            "whether `identify` and `alias` of analytics libraries merge the two users that they name";
     }
     "Window" {
         window: Time = "14d", DURATION,

@@ -29,6 +29,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
         http: HttpSettings {
             cors: check.cors(&auth)?,
             trusted_proxies: check.trusted_proxies()?,
+            pair_names: check.pair_names()?,
             max_body: values.max_body.as_u64(),
             max_connections: values.max_connections,
             max_event_clients: values.max_event_clients,

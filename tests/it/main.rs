@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and no other crate uses its items"
 )]
 
+mod adopted;
 mod archive;
 mod audit;
 mod auth;

@@ -11,4 +11,6 @@ pub(super) enum Access {
     Metrics,
     /// A token with this scope.
     Needs(Scope),
+    /// A token with scope `write`, which may also be in the body: then the handler checks it.
+    InBody,
 }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use warp::http::StatusCode;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use warp::http::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use warp::http::{StatusCode, Uri};
 
 use super::access::Access;
 use super::cookie;
 use super::problem::Problem;
+use super::resource::Operation;
 use super::session::Sessions;
 use crate::auth::{Auth, Caller, Invalid, Limited, Scope};
 use domain::Reach;
@@ -84,6 +87,8 @@ enum Presented<'a> {
     Nothing,
     /// A well-formed token.
     Token(&'a str),
+    /// A well-formed token that a client of another program sent in its own way.
+    ClientToken(String),
     /// A bearer token that is not well-formed.
     Malformed,
     /// More than one `Authorization` header.
@@ -133,7 +138,10 @@ impl Authorizer {
         let credential = match presented(headers, true) {
             Presented::Token(token) => Credential::Token(token.to_owned()),
             Presented::Session(text) => Credential::Session(text.to_owned()),
-            Presented::Nothing | Presented::Malformed | Presented::Twice => return None,
+            Presented::ClientToken(_)
+            | Presented::Nothing
+            | Presented::Malformed
+            | Presented::Twice => return None,
         };
         Some(Grant {
             authorizer: self.clone(),
@@ -148,26 +156,35 @@ impl Authorizer {
         session.map(|session| session.token)
     }
 
-    /// Authorizes the request and charges it to the rate limit of its caller. `None` if no token is required. With
-    /// `by_cookie` the page's cookie is used if there is no header.
+    /// Authorizes the request and charges it to the rate limit of its caller. `None` if no token is required.
     pub(super) fn authorize(
         &self,
-        access: Access,
-        by_cookie: bool,
+        operation: &Operation,
+        uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Option<Caller>, Refused> {
-        let scope = match access {
+        let scope = match operation.access {
             Access::Open => return Ok(None),
             Access::Metrics if self.auth.metrics_are_open() => return Ok(None),
             Access::Metrics => Scope::Read,
             Access::Needs(scope) => scope,
+            Access::InBody => Scope::Write,
         };
         if !self.auth.is_on() {
             return Ok(None);
         }
         let session_token;
-        let token = match presented(headers, by_cookie) {
+        let client_token;
+        let presented = match operation.takes_client_token {
+            true => presented_by_client(headers, uri.query()),
+            false => presented(headers, operation.takes_cookie),
+        };
+        let token = match presented {
             Presented::Token(token) => token,
+            Presented::ClientToken(token) => {
+                client_token = token;
+                &client_token
+            }
             Presented::Session(text) => {
                 session_token = self.session_token(text);
                 // An ended session counts as no session: the browser is redirected to the sign-in form.
@@ -175,10 +192,29 @@ impl Authorizer {
                     .as_deref()
                     .ok_or_else(|| self.refuse("missing", missing(scope)))?
             }
+            Presented::Nothing if operation.access == Access::InBody => return Ok(None),
             Presented::Nothing => return Err(self.refuse("missing", missing(scope)).into()),
             Presented::Malformed => return Err(self.refuse("malformed", malformed()).into()),
             Presented::Twice => return Err(self.refuse("malformed", twice()).into()),
         };
+        self.charged(token, scope).map(Some)
+    }
+
+    /// Authorizes a request whose token is in its body, and charges it to the rate limit of its caller.
+    pub(super) fn authorize_by_body(&self, token: Option<&str>) -> Result<Caller, Problem> {
+        let scope = Scope::Write;
+        let Some(token) = token else {
+            return Err(self.refuse("missing", missing(scope)));
+        };
+        match fit(token.as_bytes()) {
+            Presented::Token(token) => self
+                .charged(token, scope)
+                .map_err(|refused| *refused.problem),
+            _ => Err(self.refuse("malformed", malformed())),
+        }
+    }
+
+    fn charged(&self, token: &str, scope: Scope) -> Result<Caller, Refused> {
         let caller = self.check(token, scope)?;
         if let Some(limiter) = &caller.limiter {
             let charged = limiter.request();
@@ -187,7 +223,7 @@ impl Authorizer {
                 Refused::of(problem, Some(&caller.name))
             })?;
         }
-        Ok(Some(caller))
+        Ok(caller)
     }
 
     /// Whether the caller may see internal details: with scope `read` or `admin`, or if no token is required.
@@ -263,22 +299,67 @@ fn presented(headers: &HeaderMap, by_cookie: bool) -> Presented<'_> {
     }
 }
 
-/// The scheme is case-insensitive (RFC 9110, section 11.1).
 fn in_header(headers: &HeaderMap) -> Presented<'_> {
+    match scheme(headers) {
+        Ok(Some((scheme, token))) if scheme.eq_ignore_ascii_case(b"bearer") => fit(token),
+        Ok(_) => Presented::Nothing,
+        Err(twice) => twice,
+    }
+}
+
+/// The token as clients of InfluxDB, Segment and RudderStack send it. Without a header, clients of InfluxDB 1 have it in the query.
+fn presented_by_client<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Presented<'h> {
+    let (scheme, value) = match scheme(headers) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+            let mut passwords = parameters.filter(|(name, _)| name == "p");
+            return passwords
+                .next()
+                .map_or(Presented::Nothing, |(_, value)| client_token(&value));
+        }
+        Err(twice) => return twice,
+    };
+    let is = |name: &[u8]| scheme.eq_ignore_ascii_case(name);
+    if is(b"bearer") || is(b"token") {
+        return fit(value);
+    }
+    if !is(b"basic") {
+        return Presented::Nothing;
+    }
+    let decoded = BASE64_STANDARD.decode(value).ok();
+    let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+    match text.as_deref().and_then(|text| text.split_once(':')) {
+        // A write key is the user name, without a password.
+        Some((name, "")) => client_token(name),
+        Some((_, password)) => client_token(password),
+        None => Presented::Malformed,
+    }
+}
+
+fn client_token(token: &str) -> Presented<'static> {
+    match fit(token.as_bytes()) {
+        Presented::Token(token) => Presented::ClientToken(token.to_owned()),
+        _ => Presented::Malformed,
+    }
+}
+
+/// An authentication scheme, and what follows it.
+type Credentials<'h> = (&'h [u8], &'h [u8]);
+
+/// The scheme and the rest of the only `Authorization` header. The scheme is case-insensitive (RFC 9110, section 11.1).
+fn scheme(headers: &HeaderMap) -> Result<Option<Credentials<'_>>, Presented<'_>> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = given.next() else {
-        return Presented::Nothing;
+        return Ok(None);
     };
     if given.next().is_some() {
-        return Presented::Twice;
+        return Err(Presented::Twice);
     }
     let value = value.as_bytes().trim_ascii();
     let end = value.iter().position(|byte| *byte == b' ');
-    let (scheme, token) = value.split_at(end.unwrap_or(value.len()));
-    if !scheme.eq_ignore_ascii_case(b"bearer") {
-        return Presented::Nothing;
-    }
-    fit(token.trim_ascii())
+    let (scheme, rest) = value.split_at(end.unwrap_or(value.len()));
+    Ok(Some((scheme, rest.trim_ascii())))
 }
 
 fn fit(token: &[u8]) -> Presented<'_> {

@@ -121,6 +121,7 @@ impl Bench {
         let settings = HttpSettings {
             cors: Cors::Off,
             trusted_proxies: Networks::default(),
+            pair_names: crate::settings::PairNames::default(),
             max_body: 8 << 20,
             max_connections: 100,
             max_event_clients: 100,

@@ -1,16 +1,27 @@
-//! The content types of `POST /v1/pairs`.
+//! The formats of bodies with pairs, and the content types of `POST /v1/pairs`.
 
 use warp::http::header::{CONTENT_TYPE, HeaderMap};
 
 use super::problem::Problem;
+use crate::parse::cloud_events::Attributes;
+use crate::parse::line_protocol::Precision;
+use crate::parse::messages::Dialect;
 
 /// The format of a body of pairs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Format {
     /// One object, or an array of them.
     Json,
     /// One object a line (NDJSON).
     Lines,
+    /// InfluxDB's line protocol, with timestamps of this precision.
+    LineProtocol(Precision),
+    /// Messages of an analytics library.
+    Messages(Dialect),
+    /// The data of a CloudEvent with these attributes.
+    EventData(Attributes),
+    /// A CloudEvent in structured mode, or an array of them.
+    Events,
 }
 
 impl Format {
@@ -27,8 +38,11 @@ impl Format {
         if !parameters.split(';').all(is_utf8) {
             return Err(Problem::unsupported("the charset must be utf-8"));
         }
+        if is("application/cloudevents+json") || is("application/cloudevents-batch+json") {
+            return Ok(Self::Events);
+        }
         if is("application/json") {
-            return Ok(Self::Json);
+            return Ok(Attributes::of(headers).map_or(Self::Json, Self::EventData));
         }
         if is("application/x-ndjson")
             || is("application/ndjson")
@@ -43,8 +57,8 @@ impl Format {
             "is missing"
         };
         Err(Problem::unsupported(format!(
-            "content-type {found}: give application/json for an object or an array, or \
-             application/x-ndjson for one object per line"
+            "content-type {found}: give application/json for an object or an array, \
+             application/x-ndjson for one object per line, or application/cloudevents+json"
         )))
     }
 }
@@ -90,6 +104,12 @@ mod tests {
             "application/jsonl; charset=\"utf-8\"",
         ] {
             assert_eq!(of(lines), Ok(Format::Lines));
+        }
+        for events in [
+            "application/cloudevents+json; charset=utf-8",
+            "application/cloudevents-batch+json",
+        ] {
+            assert_eq!(of(events), Ok(Format::Events));
         }
         for bad in [
             "",

@@ -202,6 +202,11 @@ impl Problem {
         self
     }
 
+    /// The same with another status.
+    pub(super) fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
     /// Sets `Retry-After`.
     pub(super) fn retry_after(self, after: Duration) -> Self {
         // Whole seconds, rounded up: 0 would allow an immediate retry.

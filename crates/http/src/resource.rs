@@ -44,6 +44,9 @@ pub(super) struct Operation {
     pub(super) names: Names,
     /// Whether the token may come in the cookie of the page. Only reads may: the pages, and what their script requests.
     pub(super) takes_cookie: bool,
+    /// Whether the token may come as clients of other programs send it: as `Authorization: Token`, as the user name or password of
+    /// Basic authentication, or in the query parameter `p`.
+    pub(super) takes_client_token: bool,
     /// Whether the response may be CSV instead of JSON.
     pub(super) has_csv: bool,
     /// The action in the audit trail, if each request is recorded there.
@@ -129,6 +132,7 @@ impl Operation {
             access,
             names: Names::Nothing,
             takes_cookie: false,
+            takes_client_token: false,
             has_csv: false,
             audited: None,
             describe: None,
@@ -142,6 +146,13 @@ impl Operation {
     pub(super) const fn by_cookie(self) -> Self {
         Self {
             takes_cookie: true,
+            ..self
+        }
+    }
+
+    pub(super) const fn by_client_token(self) -> Self {
+        Self {
+            takes_client_token: true,
             ..self
         }
     }

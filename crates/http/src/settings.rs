@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::networks::Networks;
+pub use crate::parse::line_protocol::LineNames;
+pub use crate::parse::messages::{MessageRules, SegmentSource};
 use domain::Secret;
 
 /// Which other origins may read responses in a browser (CORS).
@@ -16,6 +18,31 @@ pub enum Cors {
     Of(Vec<String>),
 }
 
+/// What pairs are called in the formats of other programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairNames {
+    /// In InfluxDB's line protocol.
+    pub lines: LineNames,
+    /// In messages of analytics libraries.
+    pub messages: MessageRules,
+}
+
+impl Default for PairNames {
+    fn default() -> Self {
+        Self {
+            lines: LineNames {
+                measurement: "pair".to_owned(),
+                segment: "segment".to_owned(),
+                user: "user".to_owned(),
+            },
+            messages: MessageRules {
+                segment: vec![SegmentSource::Property, SegmentSource::Event],
+                merges: true,
+            },
+        }
+    }
+}
+
 /// Options of the HTTP server.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
@@ -23,6 +50,8 @@ pub struct HttpSettings {
     pub cors: Cors,
     /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Networks,
+    /// What pairs are called in the formats of other programs.
+    pub pair_names: PairNames,
     /// Most bytes of a request body, as received and after decompression.
     pub max_body: u64,
     /// Most connections open at once.

@@ -16,7 +16,7 @@ async fn post_pair(app: &App, headers: &[(&'static str, &str)]) -> Response {
 #[tokio::test(flavor = "multi_thread")]
 async fn dns_rebinding_reads_nothing() {
     let app = App::start().await;
-    for (method, template, path, _, _) in ROUTES {
+    for (method, template, path, _, status) in ROUTES {
         let response = app
             .send_with(
                 method.parse().unwrap(),
@@ -24,8 +24,8 @@ async fn dns_rebinding_reads_nothing() {
                 &[("host", "evil.example:8080")],
             )
             .await;
-        let is_probe = matches!(*template, "/healthz" | "/readyz");
-        let expected = if is_probe { 200 } else { 421 };
+        let is_probe = matches!(*template, "/healthz" | "/readyz" | "/health" | "/ping");
+        let expected = if is_probe { *status } else { 421 };
         assert_eq!(response.status, expected, "{method} {template}");
         if !is_probe && *method != "HEAD" {
             assert_eq!(response.problem(), (421, "misdirected"));

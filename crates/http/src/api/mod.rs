@@ -8,6 +8,9 @@ mod docs;
 pub(super) mod events;
 mod flow;
 pub(super) mod health;
+mod influx;
+mod intake;
+mod messages;
 mod metrics;
 pub(super) mod overlap;
 mod pairs;
@@ -43,8 +46,11 @@ use domain::{Reach, Segment, UserId};
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 34] = [
+static ALL: [&Resource; 48] = [
     &pairs::PAIRS,
+    &influx::WRITE,
+    &influx::WRITE_1,
+    &messages::BATCH,
     &count::COUNT,
     &segments::SEGMENTS,
     &set_count::SET_COUNT,
@@ -64,6 +70,17 @@ static ALL: [&Resource; 34] = [
     &health::HEALTH,
     &health::READY,
     &metrics::METRICS,
+    &messages::IMPORT,
+    &messages::TRACK,
+    &messages::IDENTIFY,
+    &messages::PAGE,
+    &messages::SCREEN,
+    &messages::GROUP,
+    &messages::ALIAS,
+    &messages::POSTHOG,
+    &messages::SNOWPLOW,
+    &influx::PING,
+    &influx::HEALTH,
     &docs::OPENAPI,
     &docs::DOCS,
     &docs::FILE,
@@ -103,8 +120,13 @@ impl Routes {
         closing: CancellationToken,
     ) -> Self {
         let auth = Arc::clone(authorizer.auth());
+        let intake = Arc::new(intake::Intake::new(app, settings, authorizer.clone()));
         let mut routes = vec![
-            (&pairs::PAIRS, pairs::handler(app, settings)),
+            (&pairs::PAIRS, pairs::handler(&intake)),
+            (&influx::WRITE, influx::handler(&intake)),
+            (&influx::WRITE_1, influx::handler(&intake)),
+            (&influx::PING, influx::ping_handler()),
+            (&influx::HEALTH, influx::health_handler()),
             (&count::COUNT, count::handler(app)),
             (&segments::SEGMENTS, segments::handler(app)),
             (&set_count::SET_COUNT, set_count::handler(app)),
@@ -125,6 +147,7 @@ impl Routes {
             (&docs::DOCS, docs::page_handler()),
             (&docs::FILE, docs::file_handler()),
         ];
+        routes.extend(messages::handlers(&intake));
         routes.extend(page::handlers(app, settings, authorizer));
         routes.extend(probes(app, &auth, health::Role::Service, stop));
         Self(routes.into_iter().map(closed).collect())
@@ -256,6 +279,7 @@ pub(super) fn operations() -> impl Iterator<Item = (&'static str, &'static str, 
             let operation = resource.operation(method);
             let scope = match operation.map(|operation| operation.access) {
                 Some(Access::Needs(scope)) => Some(scope),
+                Some(Access::InBody) => Some(Scope::Write),
                 Some(Access::Open | Access::Metrics) | None => None,
             };
             (method, resource.template, scope)

@@ -136,6 +136,40 @@ pub(crate) const PAIRS: &[Code] = &[
     ),
 ];
 
+/// The codes of bodies in formats of other programs, beside those of every body.
+pub(crate) const FOREIGN: &[Code] = &[
+    code(
+        400,
+        "malformed",
+        "the body is empty, not in the format that the path expects, or not compressed as `content-encoding` says",
+    ),
+    code(
+        400,
+        "nothing_accepted",
+        "the body has pairs, and none of them was accepted",
+    ),
+    code(
+        413,
+        "too_many_pairs",
+        "the body has more pairs than the token may send in a second, which is `limit`",
+    ),
+    code(
+        429,
+        "busy",
+        "the service or the store is overloaded; nothing of the request was stored",
+    ),
+    code(
+        500,
+        "store_refused",
+        "the store refuses the pairs until an operator repairs it",
+    ),
+    code(
+        503,
+        "unavailable",
+        "the pairs can't be stored now; nothing of the request was stored",
+    ),
+];
+
 /// The codes of a body that is a JSON object, beside those of every body.
 pub(crate) const OBJECT: &[Code] = &[
     code(

@@ -100,6 +100,10 @@ fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::Op
 fn tags() -> impl Iterator<Item = utoipa::openapi::Tag> {
     [
         ("pairs", "Sending pairs"),
+        (
+            "clients of other programs",
+            "Pairs from clients of InfluxDB, Segment, RudderStack, PostHog and Snowplow, unchanged",
+        ),
         ("counts", "Reading counts"),
         ("users", "One user at a time"),
         (

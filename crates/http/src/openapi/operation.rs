@@ -36,6 +36,8 @@ pub(crate) struct Described {
     codes: Vec<Code>,
     /// By status, the members of its problems besides the common ones.
     more: BTreeMap<u16, RefOr<Schema>>,
+    /// The schema of errors from the handler, if they are JSON in the form of another service.
+    foreign_error: Option<Ref>,
 }
 
 impl Described {
@@ -51,6 +53,7 @@ impl Described {
             schemas: Vec::new(),
             codes: Vec::new(),
             more: BTreeMap::new(),
+            foreign_error: None,
         };
         described.refer::<problem::ProblemDocument<'static>>();
         described
@@ -159,12 +162,19 @@ impl Described {
         self
     }
 
+    /// Says that errors may also be JSON as another service sends it.
+    pub(crate) fn fails_also_as<T: ToSchema>(mut self) -> Self {
+        self.foreign_error = Some(self.refer::<T>());
+        self
+    }
+
     /// The complete operation, with the security requirement and error responses of `access`.
     pub(crate) fn operation(mut self, access: Access) -> Operation {
         self.codes.extend_from_slice(codes::EVERYWHERE);
         let (scope, asks_always) = match access {
             Access::Open => (None, true),
             Access::Metrics => (Some(Scope::Read), false),
+            Access::InBody => (Some(Scope::Write), false),
             Access::Needs(scope) => (Some(scope), true),
         };
         if let Some(scope) = scope {
@@ -180,7 +190,13 @@ impl Described {
             by_status.entry(code.status).or_default().push(code);
         }
         for (status, codes) in by_status {
-            let response = problem(status, &codes, self.more.remove(&status));
+            let mut response = problem(status, &codes, self.more.remove(&status));
+            if let Some(schema) = &self.foreign_error {
+                let content = RefOr::T(Content::new(Some(schema.clone())));
+                response
+                    .content
+                    .insert("application/json".to_owned(), content);
+            }
             self.operation = self.operation.response(status.to_string(), response);
         }
         let mut operation = self.operation.build();

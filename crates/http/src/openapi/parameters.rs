@@ -54,6 +54,27 @@ pub(crate) fn expr() -> Parameter {
     ))
 }
 
+/// A parameter of another service, which has no effect.
+pub(crate) fn without_effect(name: &str) -> Parameter {
+    query(name, "Accepted, and without effect.", text())
+}
+
+pub(crate) fn precision(names: [&'static str; 8]) -> Parameter {
+    query(
+        "precision",
+        "The unit of timestamps: nanoseconds by default.",
+        one_of(names),
+    )
+}
+
+pub(crate) fn client_password() -> Parameter {
+    query(
+        "p",
+        "The token, for a client that sends it neither as `Authorization: Token` nor as the password of Basic authentication.",
+        text(),
+    )
+}
+
 pub(crate) fn window() -> Parameter {
     query(
         "window",

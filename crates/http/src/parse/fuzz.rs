@@ -1,4 +1,5 @@
-//! Fuzz targets: bodies of `POST /v1/pairs`, compared with a reference parser that shares only the JSON parser.
+//! Fuzz targets: bodies of `POST /v1/pairs`, compared with a reference parser that shares only the JSON parser, and bodies of other
+//! formats.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -6,8 +7,9 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::*;
+use crate::parse::messages::Dialect;
 use domain::{Segment, UserId};
-use fuzzing::spell;
+use fuzzing::{Edit, edit, spell};
 
 const WORDS: &[&str] = &[
     "{\"user_id\":\"u\",\"segment\":\"s\"}",
@@ -345,4 +347,50 @@ fn instants() {
             assert_eq!(parse_instant(&text), decimal(&text), "{text}");
         }
     });
+}
+
+/// Bodies of formats of other programs: nothing panics, and each item is a pair or an error.
+#[test]
+fn foreign_formats() {
+    const BODIES: [&str; 6] = [
+        "pair,segment=a user=\"u\" 5\npair,segment=b user=7i\n",
+        "{\"batch\": [{\"type\": \"track\", \"userId\": \"u\", \"event\": \"e\", \"timestamp\": \"2026-11-21T12:00:00Z\"}], \"sentAt\": null}",
+        "{\"api_key\": \"k\", \"batch\": [{\"event\": \"e\", \"distinct_id\": 1, \"properties\": {\"segment\": \"a\"}}]}",
+        "{\"data\": [{\"e\": \"se\", \"se_ca\": \"segment\", \"se_ac\": \"a\", \"uid\": \"u\", \"dtm\": \"5\", \"aid\": \"k\"}]}",
+        "[{\"subject\": \"u\", \"time\": \"2026-11-21T12:00:00Z\", \"data\": {\"segment\": \"a\"}}]",
+        "{\"segment\": \"a\"}",
+    ];
+    let names = crate::settings::PairNames::default();
+    bolero::check!()
+        .with_type::<(u8, Vec<Edit>)>()
+        .for_each(move |(which, edits)| {
+            let mut body = BODIES[usize::from(*which) % BODIES.len()]
+                .as_bytes()
+                .to_vec();
+            edit(&mut body, edits);
+            let lines = |mut push: Pushed<'_>| {
+                let precision = line_protocol::Precision::Seconds;
+                Ok::<_, BadBody>(line_protocol::lines(
+                    &body,
+                    &names.lines,
+                    precision,
+                    &mut push,
+                ))
+            };
+            parsed(lines).unwrap();
+            for dialect in [
+                Dialect::Message("track"),
+                Dialect::Batch,
+                Dialect::PostHog,
+                Dialect::Snowplow,
+            ] {
+                let (rules, now) = (&names.messages, Timestamp::UNIX_EPOCH);
+                let _ = messages::token(&body, dialect);
+                let _ =
+                    parsed(|mut push| messages::messages(&body, dialect, rules, now, &mut push));
+            }
+            let _ = parsed(|mut push| cloud_events::structured(&body, &mut push));
+            let attributes = cloud_events::Attributes::default();
+            let _ = parsed(|mut push| cloud_events::binary(&body, &attributes, &mut push));
+        });
 }

@@ -1,10 +1,8 @@
 //! One item: a JSON object with a user id, a segment and optionally a time.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -136,15 +134,7 @@ impl<'a> Fields<'a> {
 
     fn user_id(&self) -> Result<Cow<'a, str>, InvalidField<'a>> {
         let raw = self.user_id.ok_or(InvalidField::NoUser)?.get();
-        if let Some(text) = string(raw) {
-            return Ok(text);
-        }
-        let digits = raw.strip_prefix('-').unwrap_or(raw);
-        match digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            true if raw == "-0" => Ok(Cow::Borrowed("0")),
-            true => Ok(Cow::Borrowed(raw)),
-            false => Err(InvalidField::UserKind(raw)),
-        }
+        text_or_integer(raw).ok_or(InvalidField::UserKind(raw))
     }
 
     fn segment(&self) -> Result<Cow<'a, str>, InvalidField<'a>> {
@@ -164,6 +154,16 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The value of a JSON string or the digits of an integer; `None` if `raw` is neither.
+fn text_or_integer(raw: &str) -> Option<Cow<'_, str>> {
+    if let Some(text) = string(raw) {
+        return Some(text);
+    }
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    let is_integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_integer.then(|| Cow::Borrowed(if raw == "-0" { "0" } else { raw }))
+}
+
 /// The value of a JSON string; `None` if `raw` is not a string or has a lone surrogate.
 fn string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
@@ -171,25 +171,4 @@ fn string(raw: &str) -> Option<Cow<'_, str>> {
         return serde_json::from_str(raw).ok().map(Cow::Owned);
     }
     Some(Cow::Borrowed(inner))
-}
-
-/// Takes each element of an array as an item.
-pub(super) struct Each<'p, P> {
-    pub(super) push: &'p mut P,
-    pub(super) report: &'p mut Report,
-}
-
-impl<'de, P: Push> Visitor<'de> for Each<'_, P> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of pairs")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while let Some(item) = items.next_element::<&RawValue>()? {
-            take(item.get(), self.push, self.report);
-        }
-        Ok(())
-    }
 }

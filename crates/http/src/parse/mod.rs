@@ -1,11 +1,18 @@
-//! The parser of `POST /v1/pairs` bodies. Items are parsed one by one, and a bad item does not affect the others.
+//! The parsers of bodies with pairs, one per format. Items are parsed one by one, and a bad item does not affect the others.
 
+pub mod cloud_events;
 pub mod hints;
 mod instant;
 mod item;
+pub mod line_protocol;
+pub mod messages;
 mod plain;
 mod report;
+mod scalar;
 
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use domain::Timestamp;
@@ -80,34 +87,52 @@ fn one_line(line: &str, push: &mut impl Push, report: &mut Report) {
 ///
 /// If the whole body is not JSON. Pairs that were pushed before must then be discarded.
 pub fn json(body: &[u8], push: &mut impl Push) -> Result<Report, BadBody> {
-    let text = std::str::from_utf8(without_bom(body))
-        .map_err(|error| BadBody::NotUtf8(error.valid_up_to()))?;
+    let text = text_of(body)?;
     let mut report = Report::default();
+    each_object(text, |object| item::take(object, push, &mut report))?;
+    Ok(report)
+}
+
+/// Passes the object in `text`, or each element of the array in it, to `take`.
+fn each_object(text: &str, mut take: impl FnMut(&str)) -> Result<(), BadBody> {
     match text.trim_ascii_start().as_bytes().first() {
-        None => return Err(BadBody::Empty),
         Some(b'{') => {
             let object: &RawValue = match serde_json::from_str(text) {
                 Ok(object) => object,
                 Err(_) if is_several(text) => return Err(BadBody::Lines),
                 Err(error) => return Err(error.into()),
             };
-            item::take(object.get(), push, &mut report);
+            take(object.get());
         }
         Some(b'[') => {
             let mut items = serde_json::Deserializer::from_str(text);
-            let each = item::Each {
-                push,
-                report: &mut report,
-            };
-            serde::Deserializer::deserialize_seq(&mut items, each)?;
+            serde::Deserializer::deserialize_seq(&mut items, Each(take))?;
             items.end()?;
         }
-        Some(_) => {
+        _ => {
             serde_json::from_str::<&RawValue>(text)?;
             return Err(BadBody::Shape);
         }
     }
-    Ok(report)
+    Ok(())
+}
+
+/// Passes each element of an array to a function.
+struct Each<F>(F);
+
+impl<'de, F: FnMut(&str)> Visitor<'de> for Each<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(item) = items.next_element::<&RawValue>()? {
+            (self.0)(item.get());
+        }
+        Ok(())
+    }
 }
 
 /// Whether `text` begins with two objects.
@@ -118,6 +143,15 @@ fn is_several(text: &str) -> bool {
         next.is_some_and(|object| object.get().starts_with('{'))
     };
     next_is_object() && next_is_object()
+}
+
+/// The text of a body of JSON.
+fn text_of(body: &[u8]) -> Result<&str, BadBody> {
+    let body = without_bom(body);
+    if body.trim_ascii().is_empty() {
+        return Err(BadBody::Empty);
+    }
+    std::str::from_utf8(body).map_err(|error| BadBody::NotUtf8(error.valid_up_to()))
 }
 
 /// Removes a byte order mark, which some programs write.

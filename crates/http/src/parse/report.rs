@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::messages::Merge;
 use crate::openapi::schema;
 
 /// Errors beyond this number are counted, but not listed.
@@ -17,6 +18,10 @@ pub struct Report {
     pub items: usize,
     /// The first hundred errors, in order.
     pub errors: Vec<ItemError>,
+    /// The number of items that are about something else than pairs.
+    pub ignored: usize,
+    /// The users who have another id from now on.
+    pub merges: Vec<Merge>,
     /// The number of refused items by code.
     pub rejected: Vec<(&'static str, usize)>,
     /// Warnings about accepted items that probably mean something else than their sender intends.

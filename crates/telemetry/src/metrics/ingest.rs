@@ -1,6 +1,6 @@
 use prometheus_client::metrics::histogram::exponential_buckets;
 
-use super::kinds::{Buckets, Counters, Gauge, Histogram, area};
+use super::kinds::{Buckets, Counter, Counters, Gauge, Histogram, area};
 
 area! {
     /// Pairs that clients send.
@@ -9,6 +9,8 @@ area! {
         request_pairs: Histogram = "request_pairs",
             "Accepted pairs per request", Buckets::plain(exponential_buckets(1.0, 4.0, 10));
         pub rejected: Counters<1> = "pairs_rejected", "Rejected pairs, by error code", ["code"];
+        pub ignored: Counter = "items_ignored",
+            "Items that are about something else than pairs: points of other measurements, messages without a segment";
         pub queue_pairs: Gauge = "queue_pairs", "Pairs received and not yet durable";
     }
 }
