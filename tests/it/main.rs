@@ -88,4 +88,5 @@ mod store_equivalence;
 mod supervision;
 mod support;
 mod unknown_names;
+mod unmodified_clients;
 mod watch;
