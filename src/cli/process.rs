@@ -18,7 +18,8 @@ pub(super) fn run(
     work: impl AsyncFnOnce(&Settings) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut settings = loaded.settings;
-    telemetry::init(&settings.telemetry).map_err(|error| Failure::usage(error.to_string()))?;
+    let telemetry = telemetry::init(&settings.telemetry, role)
+        .map_err(|error| Failure::usage(error.to_string()))?;
     start_line::log(&settings, role);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -27,6 +28,7 @@ pub(super) fn run(
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))?;
     let worked = runtime.block_on(work(&settings));
+    telemetry.end();
     // If a signal cancelled the opening of the store, a thread may still be reading its directory.
     runtime.shutdown_background();
     worked

@@ -1,6 +1,7 @@
-//! The first log line of a process: version, role and the main settings.
+//! The first log line of a process: version, role and the main settings. Programs read it, so its fields keep their names.
 
-use crate::config::{CacheKind, Settings, StoreKind};
+use crate::config::{CacheKind, LiveMode, Settings, StoreKind};
+use domain::text::duration_text;
 use http::auth::AuthMode;
 use telemetry::version::{COMMIT, VERSION};
 
@@ -10,8 +11,12 @@ pub(super) fn log(settings: &Settings, role: &str) {
         version = VERSION,
         commit = COMMIT,
         role,
+        pid = std::process::id(),
+        listen = listen(settings, role),
         store = store(settings.store.kind),
         cache = cache(settings.cache.kind),
+        live = live(settings.live.mode),
+        window = duration_text(settings.frame.full_window().seconds()),
         auth = match role {
             // Only services, with a token from the key of the installation.
             "live" => "services",
@@ -19,6 +24,23 @@ pub(super) fn log(settings: &Settings, role: &str) {
         },
         "headcount starts"
     );
+}
+
+/// The configured address; the line "listening" has the port that the system chose.
+fn listen(settings: &Settings, role: &str) -> String {
+    let address = match role {
+        "worker" => settings.refresh.worker_listen,
+        _ => Some(settings.listen),
+    };
+    address.map_or_else(|| "-".to_owned(), |address| address.to_string())
+}
+
+fn live(mode: LiveMode) -> &'static str {
+    match mode {
+        LiveMode::Off => "off",
+        LiveMode::Here => "here",
+        LiveMode::Redis => "redis",
+    }
 }
 
 fn store(kind: StoreKind) -> &'static str {
@@ -52,6 +74,15 @@ fn auth(settings: &Settings) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_listens_elsewhere_or_nowhere() {
+        let settings = Settings::with([]).unwrap();
+        assert_eq!(listen(&settings, "serve"), "127.0.0.1:8080");
+        assert_eq!(listen(&settings, "worker"), "-");
+        let settings = Settings::with([("worker_listen", "127.0.0.1:81")]).unwrap();
+        assert_eq!(listen(&settings, "worker"), "127.0.0.1:81");
+    }
 
     #[test]
     fn auth_is_told_in_words() {

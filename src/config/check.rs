@@ -13,6 +13,7 @@ use http::settings::{LineNames, MessageRules, PairNames, SegmentSource};
 use stores::influx::{self, INFLUX_URL};
 use stores::postgres::{POSTGRES_URL, PostgresServer};
 use stores::redis::{Prefix, RedisServer};
+use telemetry::traces::TraceSettings;
 
 /// The checks; errors name the layer that gave the value.
 pub(super) struct Check<'a> {
@@ -67,6 +68,20 @@ impl Check<'_> {
         match is_base {
             true => Ok(Some(address.trim_end_matches('/').to_owned())),
             false => Err(self.layers.unexpected("live_address")),
+        }
+    }
+
+    pub(super) fn traces(&self) -> Result<Option<TraceSettings>, ConfigError> {
+        let Some(endpoint) = &self.values.otlp_endpoint else {
+            return Ok(None);
+        };
+        // The rules for the URL of InfluxDB: credentials do not belong into it either.
+        match influx::parse_url(endpoint) {
+            Ok(_) => Ok(Some(TraceSettings {
+                endpoint: endpoint.clone(),
+                ratio: self.values.otlp_ratio,
+            })),
+            Err(_) => Err(self.layers.unexpected("otlp_endpoint")),
         }
     }
 

@@ -90,6 +90,10 @@ impl Ranged for usize {
     const KIND: &'static str = "a whole number";
 }
 
+impl Ranged for f64 {
+    const KIND: &'static str = "a number";
+}
+
 impl Ranged for ByteSize {
     const KIND: &'static str = "a size";
 }

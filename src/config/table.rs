@@ -17,6 +17,8 @@ use telemetry::LogFormat;
 
 const DURATION: &str = "a duration such as 500ms, 10s, 5m, 1h or 14d";
 pub(super) const REDIS_URL: &str = "a URL such as redis://user:password@host:6379/0, rediss://host or redis+cluster://a:6379,b:6379";
+const OTLP_ENDPOINT: &str =
+    "a base URL such as http://localhost:4318, without user, query and fragment";
 const FILTER: &str =
     "a level (error, warn, info, debug, trace) or directives such as info,headcount=debug";
 /// A key must not be guessable: the values that it protects, such as user ids, are often few and regular.
@@ -197,5 +199,11 @@ settings! {
             "format of log lines: text or json";
         log: String = "info", Checked(is_filter, FILTER),
             "what is logged";
+    }
+    "Traces" {
+        otlp_endpoint: Option<String> = "", OTLP_ENDPOINT,
+            "OpenTelemetry collector that takes traces of requests over OTLP/HTTP; without it there are no traces";
+        otlp_ratio: f64 = "1", 0.0..=1.0,
+            "share of the traces that begin here and are sent; a `traceparent` of the client decides about its own trace";
     }
 }

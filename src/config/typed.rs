@@ -88,6 +88,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
         telemetry: TelemetrySettings {
             log_format: values.log_format,
             log: values.log.clone(),
+            traces: check.traces()?,
         },
         frame,
     })

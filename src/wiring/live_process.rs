@@ -139,7 +139,11 @@ impl HttpLiveProcess {
 
     fn request(&self, at: &At, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", at.address));
-        request.bearer_auth(&at.token)
+        let mut request = request.bearer_auth(&at.token);
+        for (name, value) in telemetry::traces::outgoing() {
+            request = request.header(name, value);
+        }
+        request
     }
 
     /// Asks a question about sets of users.

@@ -238,6 +238,7 @@ pub(super) fn influx_options(settings: &Settings) -> Result<InfluxOptions, Store
     options.queue_pairs = settings.ingest.queue_pairs;
     // Refused lines stay in the spool's directory until someone inspects them.
     let spool = settings.ingest.spool.as_ref();
+    options.trace_headers = telemetry::traces::outgoing;
     options.dead_letter = spool.map(|spool| spool.dir.join("refused.lp"));
     Ok(options)
 }

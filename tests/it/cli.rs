@@ -1,9 +1,10 @@
 //! The program: exit codes, standard output and standard error.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::closed_port::ClosedPort;
-use crate::support::program::{headcount, output_of};
+use crate::support::program::{finish, headcount, output_of};
+use crate::support::servers;
 use crate::support::service::Service;
 
 #[test]
@@ -47,13 +48,39 @@ fn completions_and_man_pages_have_every_command() {
         for part in ["check-config", "refresh", "watch", "influx-url"] {
             assert!(out.contains(part), "{shell}: {part}");
         }
+        // The shell itself reads the script, and runs none of it.
+        if let Some(program) = servers::find(shell, "HEADCOUNT_TEST_SHELL") {
+            let script = folder.path().join(shell);
+            std::fs::write(&script, &out).unwrap();
+            let read = finish(Command::new(program).arg("-n").arg(&script));
+            assert_eq!((read.code, read.err.as_str()), (Some(0), ""), "{shell}");
+        }
     }
     let (code, out, err) = output_of(&mut headcount(folder.path(), &[], &["man", "new/pages"]));
     assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
     for page in ["headcount.1", "headcount-serve.1", "headcount-token-new.1"] {
         let path = folder.path().join("new/pages").join(page);
         let text = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(text.contains(".TH headcount"), "{page}: {text}");
+        let title = format!(".TH {} 1 ", page.trim_end_matches(".1"));
+        assert!(text.contains(&title), "{page}: {text}");
+        assert!(text.contains(env!("CARGO_PKG_VERSION")), "{page}: {text}");
+    }
+    let pages = std::fs::read_dir(folder.path().join("new/pages")).unwrap();
+    let pages: Vec<_> = pages.map(|page| page.unwrap().path()).collect();
+    if let Some(mandoc) = servers::find("mandoc", "HEADCOUNT_TEST_MANDOC") {
+        let linted = finish(
+            Command::new(mandoc)
+                .args(["-Tlint", "-Wwarning"])
+                .args(&pages),
+        );
+        // The generator writes needless line breaks, and the version in place of a date.
+        let accepted = ["skipping paragraph macro", "cannot parse date"];
+        let told: Vec<_> = linted
+            .out
+            .lines()
+            .filter(|line| !accepted.iter().any(|part| line.contains(part)))
+            .collect();
+        assert!(told.is_empty(), "{told:?}");
     }
     // A file exists where the directory should be.
     let (code, _, err) = output_of(&mut headcount(

@@ -53,6 +53,7 @@ mod many;
 mod metrics;
 mod min_users;
 mod model;
+mod observability;
 mod open_loop;
 #[path = "../../benches/support/open_loop.rs"]
 #[allow(dead_code, reason = "a test uses part of it")]
@@ -87,6 +88,7 @@ mod startup;
 mod store_equivalence;
 mod supervision;
 mod support;
+mod traces;
 mod unknown_names;
 mod unmodified_clients;
 mod watch;

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use domain::overlap::{Overlap, TopOverlaps, TopQuestion};
 use domain::store::{Archived, PairStore, Remains, StoreError};
@@ -14,7 +16,7 @@ use domain::{
     Batch, Count, Erasure, Expression, FingerprintKey, Floor, Flow, Membership, Segment, SetCount,
     Slot, Timestamp, TrendPoint, UserId, Window,
 };
-use telemetry::Metrics;
+use telemetry::{Metrics, traces};
 
 /// Counts and times the calls of the inner store. Calls without I/O, streamed exports, the removal of refused pairs and
 /// `close` pass through unmeasured. It changes no result.
@@ -36,8 +38,11 @@ impl ObservedStore {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let started = Instant::now();
-        let result = call.await;
+        let span =
+            tracing::debug_span!(target: traces::TARGET, "store", operation, outcome = Empty);
+        let result = call.instrument(span.clone()).await;
         let outcome = result.as_ref().map_or_else(StoreError::name, |_| "ok");
+        span.record("outcome", outcome);
         let took = started.elapsed();
         self.metrics.store.call(operation, outcome, took);
         result

@@ -10,8 +10,9 @@ use warp::http::{Request, Response};
 
 use super::problem::Cause;
 use super::request_id::{self, REQUEST_ID};
+use super::resource::Kind;
 use super::service::{Handled, RequestContext, name_of};
-use telemetry::Metrics;
+use telemetry::{Metrics, traces};
 
 /// Records each response. Cloning is cheap.
 #[derive(Clone)]
@@ -22,14 +23,26 @@ pub(super) struct AccessLog {
 /// The span of `request`, which has the extensions [`RequestContext`] and [`RequestId`].
 pub(super) fn span<B>(request: &Request<B>) -> Span {
     let extensions = request.extensions();
-    tracing::debug_span!(
-        "request",
-        request_id = request_id::as_str(extensions.get::<RequestId>().map(RequestId::header_value)),
-        method = name_of(request.method()),
-        route = extensions
-            .get()
-            .map_or("", |context: &RequestContext| context.route.template),
-    )
+    let request_id = extensions.get().map(RequestId::header_value);
+    let request_id = request_id::as_str(request_id);
+    let method = name_of(request.method());
+    let route = extensions.get::<RequestContext>().map(|it| it.route);
+    let template = route.map_or("", |route| route.template);
+    // Probes would be most of the traces.
+    if !traces::are_on() || route.is_some_and(|route| route.kind == Kind::Probe) {
+        return tracing::debug_span!("request", request_id, method, route = template);
+    }
+    let span = tracing::debug_span!(
+        target: traces::TARGET,
+        traces::REQUEST,
+        request_id,
+        method,
+        route = template,
+        trace_id = tracing::field::Empty,
+    );
+    let header = |name| request.headers().get(name)?.to_str().ok();
+    traces::begin_request(&span, header("traceparent"), header("tracestate"));
+    span
 }
 
 impl AccessLog {
@@ -39,7 +52,7 @@ impl AccessLog {
 }
 
 impl<B> OnResponse<B> for AccessLog {
-    fn on_response(self, response: &Response<B>, took: Duration, _: &Span) {
+    fn on_response(self, response: &Response<B>, took: Duration, span: &Span) {
         let handled = response.extensions().get::<Handled>();
         // The CORS layer responds to preflights on its own.
         let (route, method) = handled.map_or(("preflight", "OPTIONS"), |handled| {
@@ -47,6 +60,7 @@ impl<B> OnResponse<B> for AccessLog {
         });
         let status = response.status().as_u16();
         self.metrics.http.request(route, method, status, took);
+        traces::answered(span, status);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let request_id = request_id::as_str(response.headers().get(REQUEST_ID));
         let caller = handled.and_then(|handled| handled.caller.as_deref());

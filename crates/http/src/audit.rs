@@ -2,16 +2,15 @@
 //! states since when counts are complete, and for each request that is refused because of its token or origin. A line has the caller, the action, the address and
 //! the outcome. It never has a token, and of a user only a hash.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use warp::http::{StatusCode, Uri};
 use warp::reply::Response;
 
+use super::line_limit::LineLimit;
 use super::path;
 use super::problem::Code;
 use super::query::Query;
@@ -19,12 +18,6 @@ use super::resource::{Audited, Resource};
 use crate::auth::Digest;
 use engine::Headcount;
 
-/// The period of the limits on lines for refusals.
-const PERIOD: Duration = Duration::from_secs(60);
-/// Lines per period for refusals of one address.
-const PER_ADDRESS: u32 = 10;
-/// Lines per period for refusals of all addresses: at most 36 MB a day with 250 bytes a line. Metrics count all refusals.
-const FOR_ALL: u32 = 100;
 /// Hexadecimal digits of a user's hash: 64 bits tell users apart, and a short string is easier to read.
 const HASH_DIGITS: usize = 16;
 
@@ -45,7 +38,7 @@ impl AuditOutcome {
 pub(super) struct AuditTrail {
     /// For the ids that users have in the store. `None` in a process whose routes name no user.
     app: Option<Arc<Headcount>>,
-    refusals: Arc<Mutex<Refusals>>,
+    refusals: Arc<Mutex<LineLimit>>,
 }
 
 /// A request as the audit trail records it.
@@ -64,7 +57,7 @@ impl AuditTrail {
     pub(super) fn new(app: Option<Arc<Headcount>>) -> Self {
         Self {
             app,
-            refusals: Arc::new(Mutex::new(Refusals::new(Instant::now()))),
+            refusals: Arc::new(Mutex::new(LineLimit::new(Instant::now()))),
         }
     }
 
@@ -171,7 +164,7 @@ fn action(route: &Resource, method: &str) -> Option<Audited> {
 }
 
 /// Whether the request was refused because of its token or origin. A full queue is no refusal.
-fn is_refusal(status: StatusCode, code: &str) -> bool {
+pub(super) fn is_refusal(status: StatusCode, code: &str) -> bool {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => true,
         StatusCode::TOO_MANY_REQUESTS => code == "rate_limited",
@@ -179,85 +172,9 @@ fn is_refusal(status: StatusCode, code: &str) -> bool {
     }
 }
 
-/// Limits the lines for refusals: a flood must neither fill a disk nor hide the refusals of other clients.
-struct Refusals {
-    since: Instant,
-    by_address: HashMap<IpAddr, u32>,
-    lines: u32,
-    /// Refusals without a line since the last line.
-    left_out: u64,
-}
-
-impl Refusals {
-    fn new(since: Instant) -> Self {
-        Self {
-            since,
-            by_address: HashMap::new(),
-            lines: 0,
-            left_out: 0,
-        }
-    }
-
-    /// Whether a refusal of `from` gets a line: if so, the number of refusals without a line before it.
-    fn next(&mut self, from: IpAddr, now: Instant) -> Option<u64> {
-        if now.saturating_duration_since(self.since) >= PERIOD {
-            *self = Self {
-                left_out: self.left_out,
-                ..Self::new(now)
-            };
-        }
-        // The total is checked first, so that an address without a line takes no memory.
-        if self.lines >= FOR_ALL {
-            self.left_out += 1;
-            return None;
-        }
-        let of_address = self.by_address.entry(from).or_default();
-        if *of_address >= PER_ADDRESS {
-            self.left_out += 1;
-            return None;
-        }
-        *of_address += 1;
-        self.lines += 1;
-        Some(std::mem::take(&mut self.left_out))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
-    }
-
-    #[test]
-    fn a_flood_of_refusals_is_cut_and_counted() {
-        let began = Instant::now();
-        let mut refusals = Refusals::new(began);
-        let flood = (0..1_000).filter(|_| refusals.next(address(1), began).is_some());
-        assert_eq!(flood.count(), PER_ADDRESS as usize);
-        assert_eq!(
-            refusals.next(address(2), began),
-            Some(990),
-            "other addresses still get lines"
-        );
-        let many: usize = (3..=250)
-            .map(|last| {
-                (0..5)
-                    .filter(|_| refusals.next(address(last), began).is_some())
-                    .count()
-            })
-            .sum();
-        assert_eq!(many, (FOR_ALL - PER_ADDRESS - 1) as usize);
-        assert!(refusals.by_address.len() <= FOR_ALL as usize);
-        let later = began + PERIOD;
-        assert!(
-            refusals
-                .next(address(1), later)
-                .is_some_and(|left_out| left_out > 1_000)
-        );
-        assert_eq!(refusals.next(address(1), later), Some(0));
-    }
 
     #[test]
     fn a_full_queue_is_no_refusal() {

@@ -25,6 +25,7 @@ mod entity_tag;
 #[cfg(test)]
 mod fuzz;
 mod host;
+mod line_limit;
 mod media;
 mod middleware;
 mod monitored_stream;
@@ -36,6 +37,7 @@ pub mod parse;
 mod path;
 mod problem;
 mod query;
+mod refusal_log;
 mod reply;
 mod representation;
 mod request_id;

@@ -23,6 +23,7 @@ use super::cors;
 use super::middleware::{self, ConnectionService, Stack};
 use super::monitored_stream::MonitoredStream;
 use super::origin::OriginPolicy;
+use super::refusal_log::RefusalLog;
 use super::request_timer::Timeouts;
 use super::response_budget::ResponseBudget;
 use super::service::{ConnectionInfo, Web};
@@ -163,6 +164,7 @@ async fn serve_routes(
         authorizer,
         metrics: Arc::clone(&metrics),
         audit_trail,
+        refusal_log: RefusalLog::new(),
         trusted_proxies: settings.trusted_proxies.clone(),
         response_budget: ResponseBudget::new(),
     };

@@ -26,6 +26,7 @@ use super::origin::OriginPolicy;
 use super::page;
 use super::problem::Problem;
 use super::query;
+use super::refusal_log::RefusalLog;
 use super::representation::Representation;
 use super::request_id;
 use super::resource::{Kind, Resource};
@@ -42,6 +43,7 @@ pub(super) struct Web {
     pub(super) origin_policy: OriginPolicy,
     pub(super) metrics: Arc<Metrics>,
     pub(super) audit_trail: AuditTrail,
+    pub(super) refusal_log: RefusalLog,
     pub(super) trusted_proxies: Networks,
     pub(super) response_budget: ResponseBudget,
 }
@@ -99,6 +101,7 @@ impl Web {
         let method = name_of(request.method());
         let request_id = request.extensions().get::<RequestId>().cloned();
         let from = client_address::of(peer, request.headers(), &self.trusted_proxies);
+        let unknown_path = (!route.exists()).then(|| request.uri().path().to_owned());
         let about = self.audit_trail.about(route, method, request.uri());
         let head = request.method() == Method::HEAD;
         let known_tags = entity_tag::known_tags(request.headers());
@@ -144,6 +147,8 @@ impl Web {
             about: about.as_deref(),
         };
         self.audit_trail.write(&event, &response);
+        let unknown_path = unknown_path.as_deref().unwrap_or_default();
+        self.refusal_log.write(&event, unknown_path, &response);
         response.extensions_mut().insert(Handled {
             route,
             method,

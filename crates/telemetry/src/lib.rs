@@ -1,9 +1,10 @@
-//! Logs, metrics, and the version of the build.
+//! Logs, metrics, traces, and the version of the build.
 
 mod logs;
 pub mod metrics;
 mod panics;
+pub mod traces;
 pub mod version;
 
-pub use logs::{InitError, LogFormat, TelemetrySettings, init};
+pub use logs::{InitError, LogFormat, Telemetry, TelemetrySettings, init};
 pub use metrics::Metrics;

@@ -1,21 +1,26 @@
-//! Logs to standard error, as text for people or as JSON for machines.
+//! Logs to standard error, as text for people or as JSON for machines; and the start of traces beside them.
 
 use std::io::IsTerminal;
 
 use serde::Deserialize;
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing::{Dispatch, Metadata};
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::{EnvFilter, filter};
+use tracing_subscriber::{EnvFilter, Layer, filter};
 
-/// The settings of the logs.
+use crate::traces::{self, TraceSettings, Traces, TracesError};
+
+/// The settings of the logs and traces.
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
     /// The format of log lines.
     pub log_format: LogFormat,
     /// Which events are logged: directives for `tracing_subscriber::EnvFilter`.
     pub log: String,
+    /// Where traces go; `None`: no traces.
+    pub traces: Option<TraceSettings>,
 }
 
 /// The format of log lines.
@@ -37,17 +42,44 @@ pub enum InitError {
     /// Logging was started before.
     #[error(transparent)]
     Twice(#[from] SetGlobalDefaultError),
+    /// Traces can't be sent.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
 }
 
-/// Starts logging according to the settings, including panics. Once per process.
-pub fn init(settings: &TelemetrySettings) -> Result<(), InitError> {
+/// The logs and traces of this process.
+#[must_use]
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<Traces>,
+}
+
+impl Telemetry {
+    /// Sends the last traces. Blocks for three seconds at most.
+    pub fn end(self) {
+        if let Some(traces) = self.traces {
+            traces.end();
+        }
+    }
+}
+
+/// Starts logging and tracing according to the settings, including panics. Once per process, whose `role` traces have.
+pub fn init(settings: &TelemetrySettings, role: &str) -> Result<Telemetry, InitError> {
     let colours = std::io::stderr().is_terminal();
-    let dispatch = dispatch(settings, std::io::stderr, colours)?;
+    let traces = match &settings.traces {
+        Some(traces) => Some(Traces::open(traces, role)?),
+        None => None,
+    };
+    let dispatch = match &traces {
+        Some(traces) => traced_dispatch(settings, traces, std::io::stderr, colours)?,
+        None => dispatch(settings, std::io::stderr, colours)?,
+    };
     tracing::dispatcher::set_global_default(dispatch)?;
     super::panics::watch();
-    Ok(())
+    Ok(Telemetry { traces })
 }
 
+/// Logs alone: one filter for everything, so that disabled spans and events cost next to nothing.
 fn dispatch<W>(
     settings: &TelemetrySettings,
     writer: W,
@@ -65,6 +97,30 @@ where
         LogFormat::Json => {
             let lines = lines.json().flatten_event(true).with_span_list(false);
             Dispatch::new(wanted.with(lines))
+        }
+    })
+}
+
+/// Logs and traces, each with its own filter. Log lines within a request have the fields of its span.
+fn traced_dispatch<W>(
+    settings: &TelemetrySettings,
+    traces: &Traces,
+    writer: W,
+    colours: bool,
+) -> Result<Dispatch, filter::ParseError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let logged = EnvFilter::try_new(&settings.log)?
+        .and(filter::filter_fn(names_no_user))
+        .or(filter::filter_fn(traces::is_request));
+    let spans = tracing_subscriber::registry().with(traces.layer());
+    let lines = fmt::layer().with_writer(writer).with_ansi(colours);
+    Ok(match settings.log_format {
+        LogFormat::Text => Dispatch::new(spans.with(lines.with_filter(logged))),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true).with_span_list(false);
+            Dispatch::new(spans.with(lines.with_filter(logged)))
         }
     })
 }
@@ -100,6 +156,7 @@ mod tests {
         let settings = TelemetrySettings {
             log_format,
             log: log.to_owned(),
+            traces: None,
         };
         let lines = Lines::default();
         let writer = lines.clone();

@@ -55,7 +55,8 @@ pub(super) fn run(args: DemoArgs) -> Result<(), Failure> {
 async fn demo(port: Option<u16>, folder: &Path) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
     let settings = settings(folder)?;
-    telemetry::init(&settings.telemetry).map_err(|error| failed(&error))?;
+    // Without traces, nothing is left to send at the end.
+    let _ = telemetry::init(&settings.telemetry, "demo").map_err(|error| failed(&error))?;
     let left = folder.to_owned();
     // If the removal fails, the files stay in the system's temporary directory.
     let last = move || drop(remove(&left));

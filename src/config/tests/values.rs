@@ -46,6 +46,18 @@ fn a_bad_value_is_shown_with_its_place_and_what_is_right() {
         ("refresh_windows", "15d", "from 60 s to 1209600 s"),
         ("redis_prefix", "a{b", "1 to 64 printable ASCII characters"),
         ("log_format", "xml", "text or json"),
+        (
+            "otlp_endpoint",
+            "localhost:4318",
+            "a base URL such as http://localhost:4318",
+        ),
+        (
+            "otlp_endpoint",
+            "http://a:b@localhost",
+            "a base URL such as",
+        ),
+        ("otlp_ratio", "1.5", "a number from 0 to 1"),
+        ("otlp_ratio", "NaN", "a number from 0 to 1"),
         ("log", "inof", "a level (error, warn"),
         ("log", "headcount=loud", "a level (error, warn"),
     ];

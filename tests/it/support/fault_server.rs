@@ -13,6 +13,8 @@ use tokio::task::{JoinHandle, JoinSet};
 pub struct Request {
     /// Path and query.
     pub target: String,
+    /// The request line and the headers.
+    pub head: String,
     /// The body.
     pub body: Vec<u8>,
 }
@@ -21,6 +23,15 @@ impl Request {
     /// The body as a string.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The value of the header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(':'));
+        let mut found = lines
+            .filter(|(given, _)| given.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim());
+        found.next_back()
     }
 }
 
@@ -202,6 +213,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<(String, Request)> {
     }
     let request = Request {
         target: text.split(' ').nth(1)?.to_owned(),
+        head: text.clone(),
         body: bytes[head..].to_vec(),
     };
     Some((text, request))

@@ -1,12 +1,14 @@
 //! Counts that need I/O: from the cache or from the store.
 
 use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
 
 use super::timeouts::{MAX_READ_TIMEOUT, QUICK_READ_TIMEOUT, READ_TIMEOUT};
 use super::{CountError, CountResult, Counts, Source};
 use crate::refresher::{Key, Ticket};
 use domain::Count;
 use domain::store::StoreError;
+use telemetry::traces;
 
 impl Counts {
     /// The count of the cache if it is recent, else the count of the store, or the last known one after a timeout.
@@ -17,7 +19,9 @@ impl Counts {
             return Ok(CountResult::replica(count, key.1));
         }
         self.remember_published(key);
-        let cached = self.parts.cache.get(&key.0, key.1).await;
+        let reading = tracing::debug_span!(target: traces::TARGET, "cache", operation = "get");
+        let cached = self.parts.cache.get(&key.0, key.1);
+        let cached = cached.instrument(reading).await;
         if let Ok(Some(cached)) = cached {
             let remembered = self.parts.refresher.remembered();
             remembered.keep(&key.0, key.1, cached);

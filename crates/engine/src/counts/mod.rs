@@ -14,6 +14,8 @@ mod trend;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument;
+
 pub use self::flow::FlowStep;
 use self::list::Lists;
 pub use self::result::{Answer, CountError, CountResult, Listed, ShownCount, Source};
@@ -24,7 +26,7 @@ use crate::segments::SegmentCatalog;
 use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Floor, Segment, TimeFrame, Timestamp, Window};
-use telemetry::Metrics;
+use telemetry::{Metrics, traces};
 
 /// The maximum number of loads in flight that requests can join.
 const MAX_LOADS: u64 = 100_000;
@@ -140,7 +142,9 @@ impl Counts {
         if let Some(result) = self.get_now(segment, window) {
             return Ok(result);
         }
-        let loaded = self.loads.try_get_with_by_ref(&key, self.load(&key)).await;
+        let loading = tracing::debug_span!(target: traces::TARGET, "count");
+        let load = self.load(&key).instrument(loading);
+        let loaded = self.loads.try_get_with_by_ref(&key, load).await;
         // The result is shared only with requests that joined the load. Later requests use the memory, which has its
         // own TTL.
         self.loads.invalidate(&key).await;

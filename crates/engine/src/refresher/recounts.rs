@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::counter::{Counter, Recount};
 use super::permits::{Lane, Permit, Permits};
@@ -18,6 +19,7 @@ use super::remembered::Key;
 use domain::store::StoreError;
 use domain::{Segment, Window};
 use supervisor::Supervisor;
+use telemetry::traces;
 
 /// How long a count that timed out is not retried for readers that have an earlier count.
 const TIMEOUT_PAUSE: Duration = Duration::from_secs(2);
@@ -178,8 +180,11 @@ impl Recounts {
 
     fn begin(self: &Arc<Self>, key: Key, permit: Option<Permit>) {
         let all = Arc::clone(self);
+        // In the trace of the first request: later ones only wait.
+        let span = tracing::debug_span!(target: traces::TARGET, parent: None, "recount");
+        traces::continue_elsewhere(&span);
         let run = async move { all.run(key, permit).await };
-        drop(self.supervisor.begin("count", run));
+        drop(self.supervisor.begin("count", run.instrument(span)));
     }
 
     /// Whether a count of `key` timed out in the last two seconds.

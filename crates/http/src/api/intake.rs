@@ -8,6 +8,7 @@ use std::thread;
 use bytes::{Buf, Bytes};
 use futures::Stream;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::HeaderMap;
@@ -26,6 +27,7 @@ use crate::settings::{HttpSettings, PairNames};
 use domain::{Reach, Timestamp};
 use engine::Headcount;
 use engine::ingest::{Admitted, Durability, PairError};
+use telemetry::traces;
 
 /// A body above this size is parsed on a blocking thread, because it takes longer than a millisecond. A smaller body is
 /// not worth the change of thread.
@@ -118,7 +120,9 @@ impl Intake {
         }
         // Checked before parsing, so that a full queue spends no CPU on a body that it would refuse.
         self.app.ingest().check_capacity()?;
-        let (batch, mut report, limiter) = self.parse(format, encoding, body, caller).await?;
+        let parsing = tracing::debug_span!(target: traces::TARGET, "parse", bytes = body.bytes.len());
+        let parsed = self.parse(format, encoding, body, caller);
+        let (batch, mut report, limiter) = parsed.instrument(parsing).await?;
         if let Some(limiter) = limiter {
             // Bad items are charged too, because they cost as much to parse.
             let charged = limiter.pairs(report.items);

@@ -1,5 +1,6 @@
 //! Options of the InfluxDB store.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub struct InfluxOptions {
     pub dead_letter: Option<PathBuf>,
     /// The maximum size of that file.
     pub dead_letter_max_bytes: u64,
+    /// Headers of each request that continue the caller's trace.
+    pub trace_headers: fn() -> HashMap<String, String>,
 }
 
 impl InfluxOptions {
@@ -88,6 +91,7 @@ impl InfluxOptions {
             delete_deadline: Duration::from_secs(10),
             dead_letter: None,
             dead_letter_max_bytes: 64 * 1024 * 1024,
+            trace_headers: HashMap::new,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP requests to an InfluxDB server: URLs, authorisation, timeouts and error responses.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ pub(super) struct Server {
     client: Client,
     base: Url,
     org: String,
+    trace_headers: fn() -> HashMap<String, String>,
 }
 
 impl Server {
@@ -48,6 +50,7 @@ impl Server {
             client,
             base,
             org: options.org.clone(),
+            trace_headers: options.trace_headers,
         })
     }
 
@@ -58,7 +61,11 @@ impl Server {
             "{}/{path}",
             self.base.path().trim_end_matches('/')
         ));
-        self.client.request(method, url)
+        let mut request = self.client.request(method, url);
+        for (name, value) in (self.trace_headers)() {
+            request = request.header(name, value);
+        }
+        request
     }
 
     /// A request to `path` in the store's organisation.

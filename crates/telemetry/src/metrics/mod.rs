@@ -15,6 +15,7 @@ mod refresh;
 mod runtime;
 mod spool;
 mod store;
+mod traces;
 mod wal;
 
 use std::fmt;
@@ -39,6 +40,7 @@ pub use refresh::Refresh;
 pub use runtime::Runtime;
 pub use spool::Spool;
 pub use store::Store;
+pub use traces::Traces;
 pub use wal::Wal;
 
 type Hook = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -60,6 +62,7 @@ pub struct Metrics {
     pub runtime: Runtime,
     pub spool: Spool,
     pub store: Store,
+    pub traces: Traces,
     pub wal: Wal,
 }
 
@@ -78,6 +81,7 @@ impl Default for Metrics {
             runtime: Runtime::register(&mut registry),
             spool: Spool::register(&mut registry),
             store: Store::register(&mut registry),
+            traces: Traces::register(&mut registry),
             wal: Wal::register(&mut registry),
             process: Process::default(),
             hooks: Mutex::default(),
@@ -100,6 +104,7 @@ impl Metrics {
     /// Renders all metrics as OpenMetrics text.
     pub fn render(&self) -> Result<String, fmt::Error> {
         self.runtime.update();
+        self.traces.update();
         for hook in self.hooks.lock().iter() {
             hook(self);
         }
