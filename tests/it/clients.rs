@@ -94,26 +94,32 @@ impl Page {
         std::fs::write(folder.path().join(self.file), self.program()).unwrap();
         let mut command = Command::new(runner);
         command.args(self.arguments).arg(self.file);
-        command.current_dir(folder.path());
         command.env("HEADCOUNT_URL", url);
         command.env_remove("HEADCOUNT_TOKEN");
         if let Some(token) = token {
             command.env("HEADCOUNT_TOKEN", token);
         }
-        // Python uses a proxy for loopback addresses too.
-        command.env("no_proxy", "*");
-        // The first compile of Go's packages takes minutes on a busy machine. Later runs use the cache in Cargo's folder.
-        let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/go");
-        command.env("GOCACHE", cache).env("GOPATH", cache);
-        command.env("GOTMPDIR", folder.path());
-        command.env("GOFLAGS", "").env("GOENV", "off");
-        command.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
-        // One at a time, so that Go compiles its packages once.
-        static TURN: Mutex<()> = Mutex::const_new(());
+        settle(&mut command, folder.path());
         let _turn = TURN.lock().await;
         let run = tokio::task::spawn_blocking(move || finish(&mut command));
         run.await.unwrap()
     }
+}
+
+/// Held by the program that runs, so that Go compiles its packages once.
+pub static TURN: Mutex<()> = Mutex::const_new(());
+
+/// Runs `command` in `folder`, whatever variables are set here.
+pub fn settle(command: &mut Command, folder: &Path) {
+    command.current_dir(folder);
+    // Python uses a proxy for loopback addresses too.
+    command.env("no_proxy", "*");
+    // The first compile of Go's packages takes minutes on a busy machine. Later runs use the cache in Cargo's folder.
+    let cache = concat!(env!("CARGO_TARGET_TMPDIR"), "/go");
+    command.env("GOCACHE", cache).env("GOPATH", cache);
+    command.env("GOTMPDIR", folder);
+    command.env("GOFLAGS", "").env("GOENV", "off");
+    command.env("GOTOOLCHAIN", "local").env("CGO_ENABLED", "0");
 }
 
 async fn sends_and_counts(page: &Page) {

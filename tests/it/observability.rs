@@ -105,6 +105,14 @@ async fn refused_requests_are_logged_without_what_the_client_sent() {
         ),
         (
             Method::POST,
+            "/write?u=somebody&p=hunter2&db=x",
+            TOKEN,
+            400,
+            "nothing_accepted",
+            "/write",
+        ),
+        (
+            Method::POST,
             "/v9/x/u104010?p=hunter2",
             TOKEN,
             404,

@@ -120,7 +120,8 @@ impl Intake {
         }
         // Checked before parsing, so that a full queue spends no CPU on a body that it would refuse.
         self.app.ingest().check_capacity()?;
-        let parsing = tracing::debug_span!(target: traces::TARGET, "parse", bytes = body.bytes.len());
+        let parsing =
+            tracing::debug_span!(target: traces::TARGET, "parse", bytes = body.bytes.len());
         let parsed = self.parse(format, encoding, body, caller);
         let (batch, mut report, limiter) = parsed.instrument(parsing).await?;
         if let Some(limiter) = limiter {
