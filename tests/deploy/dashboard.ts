@@ -1,6 +1,6 @@
 // Grafana's published type of a dashboard, with the options of each panel type. tests/it/deploy/grafana.rs appends
 // `export const dashboard: Strict = {...}` and runs the compiler.
-import type { Dashboard, FieldConfig, FieldConfigSource, Panel, RowPanel } from "@grafana/schema";
+import type { AnnotationQuery, Dashboard, FieldConfig, FieldConfigSource, Panel, RowPanel } from "@grafana/schema";
 import type * as BarGauge from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
 import type * as Stat from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
 import type * as Table from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
@@ -31,4 +31,15 @@ type AnyPanel =
   | Kind<"bargauge", BarGauge.Options, Record<string, never>>
   | Kind<"table", Table.Options, Table.FieldConfig>;
 
-type Strict = Plain<Omit<Dashboard, "panels"> & { panels: AnyPanel[] }>;
+// The data source's own members of an annotation, which are not published.
+type PrometheusAnnotation = Omit<AnnotationQuery, "target"> & {
+  target: { refId: string; expr: string; interval: string; range: boolean; instant: boolean };
+  titleFormat: string;
+  textFormat: string;
+  tagKeys: string;
+  useValueForTime?: boolean;
+};
+
+type Strict = Plain<
+  Omit<Dashboard, "panels" | "annotations"> & { panels: AnyPanel[]; annotations: { list: PrometheusAnnotation[] } }
+>;

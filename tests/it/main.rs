@@ -81,6 +81,7 @@ mod redis_store_faults;
 mod refresh_groups;
 mod refresher;
 mod segment_deletion;
+mod segment_metrics;
 mod segment_notes;
 mod segment_settings;
 mod serve;

@@ -1,5 +1,6 @@
 //! Fuzz targets: requests other than pairs, and the reading and decompression of bodies.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use engine::{EngineOptions, Headcount, Opened};
 use fuzzing::{Edit, edit, spell};
 use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use stores::memory::MemoryCache;
+use telemetry::{LeftOut, SegmentMetrics, SegmentSample};
 
 /// What a path can't have.
 const NOT_IN_PATHS: &AsciiSet = &CONTROLS.add(b' ');
@@ -37,6 +39,7 @@ const WORDS: &[&str] = &[
     "/v1/events",
     "/segments/",
     "/metrics",
+    "/metrics/segments",
     "/readyz",
     "?",
     "&",
@@ -230,6 +233,67 @@ fn cursors() {
                 }
             }
         });
+}
+
+/// Any names of segments are read back from both formats as they are, and add no sample.
+#[test]
+fn segment_metrics() {
+    bolero::check!()
+        .with_type::<(Vec<Vec<u8>>, u64)>()
+        .for_each(|(inputs, users)| {
+            let names = inputs.iter().map(|name| String::from_utf8_lossy(name));
+            let names: BTreeSet<String> = names
+                .filter_map(|name| Segment::new(&name).ok())
+                .map(|segment| segment.as_str().to_owned())
+                .collect();
+            let metrics = SegmentMetrics {
+                segments: names.iter().map(|name| sample(name, *users)).collect(),
+                windows: Vec::new(),
+                full_window: "14d".to_owned(),
+                left_out: LeftOut::default(),
+            };
+            let open = metrics.clone().render().unwrap();
+            assert!(open.ends_with("# EOF\n"));
+            for text in [open, metrics.render_plain().unwrap()] {
+                let lines = text.split('\n').filter_map(read_sample);
+                let read: BTreeSet<(String, String)> = lines.collect();
+                let value = users.to_string();
+                let expected = names.iter().map(|name| (name.clone(), value.clone()));
+                assert_eq!(read, expected.collect());
+            }
+        });
+}
+
+fn sample(segment: &str, users: u64) -> SegmentSample {
+    SegmentSample {
+        segment: segment.to_owned(),
+        window: "14d".to_owned(),
+        users,
+        as_of: 0.0,
+        flow: None,
+    }
+}
+
+/// The name and the value of a line with the users of a segment, read character by character.
+fn read_sample(line: &str) -> Option<(String, String)> {
+    let rest = line.strip_prefix("headcount_segment_users{segment=\"")?;
+    let (mut name, mut characters) = (String::new(), rest.chars());
+    loop {
+        match characters
+            .next()
+            .expect("the value of the label has no end")
+        {
+            '"' => break,
+            '\\' => name.push(match characters.next() {
+                Some('n') => '\n',
+                Some(escaped @ ('"' | '\\')) => escaped,
+                other => panic!("{other:?} is no escape: {line}"),
+            }),
+            other => name.push(other),
+        }
+    }
+    let value = characters.as_str().strip_prefix(",window=\"14d\"} ");
+    Some((name, value.expect("something follows the label").to_owned()))
 }
 
 const LIMIT: u64 = 1 << 16;

@@ -118,6 +118,9 @@ mod tests {
                 false,
             ),
             ("POST", "/v1/admin/refresh?segment=yours", false),
+            ("GET", "/metrics/segments", true),
+            ("GET", "/metrics/segments?segment=mine/a", true),
+            ("GET", "/metrics/segments?segment=yours", false),
             ("GET", "/healthz", true),
         ] {
             let uri: Uri = target.parse().unwrap();

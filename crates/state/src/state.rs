@@ -82,6 +82,7 @@ impl State {
     /// Drops the results of replayed erasures, which have no caller. From now on records are applied for the first time.
     pub(super) fn end_replay(&self) {
         self.flows.lock().end_replay(self.newest(), &self.index);
+        self.index.begin_totals();
         *self.erased.lock() = HashMap::new();
         if let Some(uncovered) = &mut *self.uncovered.lock() {
             uncovered.since = None;

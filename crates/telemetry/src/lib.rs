@@ -7,4 +7,4 @@ pub mod traces;
 pub mod version;
 
 pub use logs::{InitError, LogFormat, Telemetry, TelemetrySettings, init};
-pub use metrics::Metrics;
+pub use metrics::{LeftOut, Metrics, SegmentMetrics, SegmentSample, WindowSample};

@@ -7,11 +7,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::names::check_expression;
-use super::prometheus::RUNBOOK;
+use super::prometheus::check_runbook;
 use super::tools::{items, read, run, string, tool, tools_folder, yaml};
 
 /// The dashboards, by file name.
-pub const DASHBOARDS: [&str; 2] = ["segments", "operations"];
+pub const DASHBOARDS: [&str; 3] = ["segments", "segments-prometheus", "operations"];
 
 /// Reads a dashboard.
 pub fn dashboard(name: &str) -> Value {
@@ -80,11 +80,29 @@ fn dashboards_match_the_published_types() {
     }
 }
 
+/// The data sources that a dashboard may name: its variables, each of which begins with a provisioned one.
+fn chosen_sources(name: &str, dashboard: &Value) -> BTreeSet<String> {
+    let provisioned = data_sources();
+    let variables = items(&dashboard["templating"]["list"]);
+    let chosen = variables.filter(|variable| variable["type"] == "datasource");
+    chosen
+        .map(|variable| {
+            let first = string(&variable["current"]["value"]);
+            assert!(provisioned.contains(first), "{name}: {variable}");
+            format!("${{{}}}", string(&variable["name"]))
+        })
+        .collect()
+}
+
 #[test]
-fn panels_query_known_sources_and_existing_metrics() {
-    let sources = data_sources();
+fn panels_query_chosen_sources_and_existing_metrics_and_explain_themselves() {
     for name in DASHBOARDS {
         let dashboard = dashboard(name);
+        let sources = chosen_sources(name, &dashboard);
+        let check_source = |place: &str, of: &Value| {
+            let uid = string(&of["datasource"]["uid"]);
+            assert!(sources.contains(uid), "{place}: {uid}");
+        };
         let mut ids = BTreeSet::new();
         for panel in items(&dashboard["panels"]) {
             let place = format!("{name}: {}", panel["title"]);
@@ -93,16 +111,57 @@ fn panels_query_known_sources_and_existing_metrics() {
                 continue;
             }
             assert!(!string(&panel["description"]).is_empty(), "{place}");
+            let shown = &panel["fieldConfig"]["defaults"];
+            assert!(!string(&shown["unit"]).is_empty(), "{place}");
+            assert!(items(&shown["thresholds"]["steps"]).count() > 0, "{place}");
+            check_source(&place, panel);
             assert!(items(&panel["targets"]).count() > 0, "{place}");
             for target in items(&panel["targets"]) {
-                assert!(
-                    sources.contains(string(&target["datasource"]["uid"])),
-                    "{place}"
-                );
+                check_source(&place, target);
                 if let Some(expression) = target["expr"].as_str() {
                     check_expression(&place, expression);
+                    // `vector(0)` is the only part without a selector.
+                    assert!(expression.contains("job=~\"$job\""), "{place}");
                 }
             }
+        }
+        let marks: Vec<_> = items(&dashboard["annotations"]["list"]).collect();
+        assert_eq!(marks.len(), 3, "{name}");
+        for mark in marks {
+            let place = format!("{name}: annotation {}", mark["name"]);
+            check_source(&place, mark);
+            check_expression(&place, string(&mark["target"]["expr"]));
+        }
+        for variable in items(&dashboard["templating"]["list"]) {
+            if variable["type"] == "query" {
+                check_source(&format!("{name}: {}", variable["name"]), variable);
+            }
+        }
+    }
+}
+
+#[test]
+fn dashboards_of_segments_begin_with_ten_and_link_to_their_pages() {
+    for name in ["segments", "segments-prometheus"] {
+        let dashboard = dashboard(name);
+        let named = |wanted: &str| {
+            let mut variables = items(&dashboard["templating"]["list"]);
+            variables.find(|it| it["name"] == wanted).unwrap()
+        };
+        assert_eq!(named("top")["current"]["value"], "10", "{name}");
+        assert_eq!(named("prefix")["current"]["value"], "", "{name}");
+        for kind in ["timeseries", "bargauge", "table"] {
+            let mut panels = items(&dashboard["panels"]);
+            let first = panels.find(|it| it["type"] == kind).unwrap();
+            let properties = items(&first["fieldConfig"]["overrides"])
+                .flat_map(|it| items(&it["properties"]))
+                .filter(|it| it["id"] == "links");
+            let urls: Vec<_> = properties
+                .map(|it| string(&it["value"][0]["url"]))
+                .collect();
+            assert_eq!(urls.len(), 1, "{name}: {kind}");
+            assert!(urls[0].starts_with("${page:raw}/segments/-?segment=${__"));
+            assert!(urls[0].ends_with(":percentencode}"), "{}", urls[0]);
         }
     }
 }
@@ -149,10 +208,6 @@ fn alert_rules_are_consistent() {
             known.insert(id);
         }
         assert!(known.contains(string(&rule["condition"])), "{uid}");
-        let runbook = string(&rule["annotations"]["runbook"]);
-        let (file, anchor) = runbook.split_once('#').unwrap();
-        assert_eq!(file, RUNBOOK, "{uid}");
-        let page = read(RUNBOOK).to_lowercase();
-        assert!(page.contains(&format!("### {anchor}\n")), "{uid}");
+        check_runbook(uid, rule);
     }
 }

@@ -7,7 +7,7 @@ use http::auth::Scope;
 use serde_json::Value;
 
 use super::names::{Container, check_expression, metrics_in};
-use super::references;
+use super::references::{self, has_port, pod_labels, selects};
 use super::tools::{entries, items, read, run, stdout_of, string, tool, yaml};
 
 /// The newest version that the schemas cover, and an older version that is still in use.
@@ -219,5 +219,35 @@ fn the_autoscaler_uses_an_existing_metric() {
         let target = references::find(documents, string(&target["kind"]), string(&target["name"]));
         // With `replicas`, each apply would undo the autoscaler.
         assert!(target["spec"]["replicas"].is_null(), "{overlay}");
+    }
+}
+
+#[test]
+fn prometheus_scrapes_segments_through_the_service() {
+    let Some(overlays) = overlays() else { return };
+    let jobs = &yaml(&read("k8s/prometheus-scrape.yaml"))[0]["scrape_configs"];
+    let job = items(jobs).find(|job| job["job_name"] == "headcount-segments");
+    let operator = yaml(&read("k8s/prometheus-operator.yaml"));
+    let scrape = &references::find(&operator, "ScrapeConfig", "headcount-segments")["spec"];
+    let job = job.unwrap();
+    assert_eq!(job["static_configs"], scrape["staticConfigs"]);
+    assert_eq!(job["metrics_path"], scrape["metricsPath"]);
+    assert_eq!(job["sample_limit"], scrape["sampleLimit"]);
+    let (_, production) = overlays
+        .iter()
+        .find(|(name, _)| *name == "production")
+        .unwrap();
+    let target = string(&job["static_configs"][0]["targets"][0]);
+    let service = references::find(production, "Service", "headcount");
+    let namespace = string(&service["metadata"]["namespace"]);
+    let port = &service["spec"]["ports"][0]["port"];
+    assert_eq!(target, format!("headcount.{namespace}.svc:{port}"));
+    let monitor = &references::find(&operator, "PodMonitor", "headcount")["spec"];
+    assert_eq!(monitor["namespaceSelector"]["matchNames"][0], namespace);
+    let endpoint = &monitor["podMetricsEndpoints"][0];
+    for name in ["headcount", "headcount-live"] {
+        let set = references::find(production, "StatefulSet", name);
+        assert!(selects(&monitor["selector"], pod_labels(set)), "{name}");
+        assert!(has_port(references::pod(set), &endpoint["port"]), "{name}");
     }
 }

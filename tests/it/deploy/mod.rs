@@ -15,4 +15,5 @@ mod redis;
 mod references;
 mod rehearsal;
 mod secrets;
+mod segment_dashboard;
 mod tools;

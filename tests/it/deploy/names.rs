@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use headcount::config;
-use telemetry::Metrics;
+use telemetry::{Metrics, SegmentMetrics};
 
 use super::tools::{root, run};
 use crate::support::program::headcount;
@@ -101,9 +101,9 @@ pub fn metrics() -> BTreeSet<String> {
     metrics.auth.file_broken.with(["tokens_file"]);
     let text = metrics.render().unwrap();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
-    samples
-        .map(|line| line.split(['{', ' ']).next().unwrap().to_owned())
-        .collect()
+    let samples = samples.map(|line| line.split(['{', ' ']).next().unwrap());
+    let all = samples.chain(SegmentMetrics::NAMES);
+    all.map(str::to_owned).collect()
 }
 
 /// The metrics of headcount that a PromQL expression names.
@@ -121,7 +121,7 @@ pub fn check_expression(place: &str, expression: &str) {
     let exported = metrics();
     let named = metrics_in(expression);
     assert!(
-        !named.is_empty() || expression.contains("up{"),
+        !named.is_empty() || expression.contains("up{") || expression.contains("process_"),
         "{place}: no metric in {expression}"
     );
     for name in named {

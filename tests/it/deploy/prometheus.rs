@@ -8,12 +8,21 @@ use super::names::check_expression;
 use super::tools::{items, read, run, string, tool, yaml};
 
 const RULES: &str = "deploy/prometheus/rules.yml";
+/// Examples, which an installation copies.
+pub const SEGMENT_RULES: &str = "deploy/prometheus/segment_rules.yml";
 /// The page with the actions for each alert.
-pub const RUNBOOK: &str = "docs/operate/runbook.md";
+const RUNBOOK: &str = "docs/operate/runbook.md";
+/// Where the book is published, in the links of alerts: an installation puts its own there.
+const BOOK: &str = "https://docs.example.com/headcount/";
 
 /// The alerts of the Prometheus rules.
 pub fn alerts() -> Vec<Value> {
-    let file = yaml(&read(RULES)).remove(0);
+    alerts_of(RULES)
+}
+
+/// The alerts of a file of rules.
+pub fn alerts_of(rules: &str) -> Vec<Value> {
+    let file = yaml(&read(rules)).remove(0);
     let groups = items(&file["groups"]);
     groups
         .flat_map(|group| items(&group["rules"]))
@@ -26,10 +35,14 @@ fn promtool_accepts_the_files_and_the_rule_tests_pass() {
     let Some(promtool) = tool("promtool") else {
         return;
     };
+    let config = "deploy/prometheus/prometheus.yml";
+    let segment_tests = "deploy/prometheus/segment_rules_test.yml";
     for arguments in [
-        ["check", "config", "deploy/prometheus/prometheus.yml"],
-        ["check", "rules", RULES],
-        ["test", "rules", "deploy/prometheus/rules_test.yml"],
+        // The token is a file of the container.
+        &["check", "config", "--syntax-only", config][..],
+        &["check", "rules", RULES, SEGMENT_RULES],
+        &["test", "rules", "deploy/prometheus/rules_test.yml"],
+        &["test", "rules", segment_tests],
     ] {
         let (ok, output) = run(Command::new(&promtool).args(arguments));
         assert!(ok, "{output}");
@@ -45,7 +58,9 @@ fn promtool_accepts_the_files_and_the_rule_tests_pass() {
     )
     .unwrap();
     let mut command = Command::new(&promtool);
-    let (ok, output) = run(command.args(["check", "config"]).arg(known.path()));
+    let (ok, output) = run(command
+        .args(["check", "config", "--syntax-only"])
+        .arg(known.path()));
     assert!(ok, "{output}");
     let wrong = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(wrong.path(), read(RULES).replace("rate(", "rats(")).unwrap();
@@ -55,20 +70,33 @@ fn promtool_accepts_the_files_and_the_rule_tests_pass() {
 
 #[test]
 fn every_alert_uses_real_metrics_and_has_a_test_and_a_runbook_entry() {
-    let tests = read("deploy/prometheus/rules_test.yml");
-    let page = read(RUNBOOK);
-    for alert in alerts() {
-        let name = string(&alert["alert"]);
-        check_expression(name, string(&alert["expr"]));
-        let tested = tests.contains(&format!("alertname: {name}\n"));
-        assert!(tested, "{name} has no test in rules_test.yml");
-        let runbook = string(&alert["annotations"]["runbook"]);
-        let (file, anchor) = runbook.split_once('#').unwrap();
-        assert_eq!(file, RUNBOOK, "{name}");
-        let heading = page
-            .lines()
-            .filter_map(|line| line.strip_prefix("### "))
-            .any(|heading| heading.to_lowercase() == anchor);
-        assert!(heading, "{name}: no heading for #{anchor}");
+    for (rules, tests) in [
+        (RULES, "deploy/prometheus/rules_test.yml"),
+        (SEGMENT_RULES, "deploy/prometheus/segment_rules_test.yml"),
+    ] {
+        let tests = read(tests);
+        for alert in alerts_of(rules) {
+            let name = string(&alert["alert"]);
+            check_expression(name, string(&alert["expr"]));
+            // An alert that is expected not to fire tests nothing alone.
+            let tested = tests.contains(&format!("alertname: {name}\n"));
+            assert!(tested, "{name} has no test");
+            check_runbook(name, &alert);
+        }
     }
+}
+
+/// Fails unless an alert links to a heading of the runbook.
+pub fn check_runbook(name: &str, alert: &Value) {
+    let link = string(&alert["annotations"]["runbook_url"]);
+    let page = link
+        .strip_prefix(BOOK)
+        .and_then(|page| page.split_once('#'));
+    let (page, anchor) = page.unwrap_or_else(|| panic!("{name}: {link}"));
+    let file = format!("docs/{}", page.replace(".html", ".md"));
+    assert_eq!(file, RUNBOOK, "{name}");
+    let text = read(RUNBOOK);
+    let mut headings = text.lines().filter_map(|line| line.strip_prefix("### "));
+    let found = headings.any(|heading| heading.to_lowercase() == anchor);
+    assert!(found, "{name}: no heading for #{anchor}");
 }

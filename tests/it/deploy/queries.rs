@@ -22,7 +22,8 @@ impl Servers {
         let mut queried = (0, 0);
         for name in DASHBOARDS {
             let dashboard = dashboard(name);
-            for variable in items(&dashboard["templating"]["list"]) {
+            let variables = items(&dashboard["templating"]["list"]);
+            for variable in variables.filter(|it| it["type"] == "query") {
                 let place = format!("{name}: variable {}", variable["name"]);
                 let query = string(&variable["query"]["query"]);
                 if let Some(arguments) = query.strip_prefix("label_values(") {
@@ -42,8 +43,19 @@ impl Servers {
                         queried.1 += 1;
                         self.promql(&place, string(&target["expr"])).await
                     };
-                    assert!(found > 0, "{place}: no rows");
+                    // There is no history in Prometheus, and services don't count who enters.
+                    let expression = target["expr"].as_str().unwrap_or_default();
+                    let is_missing = name == "segments-prometheus"
+                        && ["offset", "_entered_", "_left_total"]
+                            .iter()
+                            .any(|part| expression.contains(part));
+                    assert!(found > 0 || is_missing, "{place}: no rows");
                 }
+            }
+            for mark in items(&dashboard["annotations"]["list"]) {
+                let place = format!("{name}: annotation {}", mark["name"]);
+                let found = self.promql(&place, string(&mark["target"]["expr"])).await;
+                assert!(found > 0 || mark["name"] != "Starts", "{place}");
             }
         }
         assert!(queried.0 >= 7 && queried.1 >= 30, "{queried:?}");
@@ -86,21 +98,38 @@ impl Servers {
 
     /// The number of series that a PromQL expression returns.
     async fn promql(&self, place: &str, expression: &str) -> usize {
-        let expression = expression
-            .replace("$__rate_interval", "5m")
-            .replace("$instance", ".*");
-        assert!(!expression.contains('$'), "{place}: {expression}");
-        let response = self
-            .client
-            .get(format!("{}/api/v1/query", self.prometheus))
-            .query(&[("query", &expression)])
-            .send()
+        promql(&self.client, &self.prometheus, place, expression)
             .await
-            .unwrap();
-        let response: Value = response.json().await.unwrap();
-        assert_eq!(response["status"], "success", "{place}: {response}");
-        items(&response["data"]["result"]).count()
+            .len()
     }
+}
+
+/// The series that a PromQL expression returns, with Grafana's variables substituted.
+pub async fn promql(
+    client: &reqwest::Client,
+    prometheus: &str,
+    place: &str,
+    expression: &str,
+) -> Vec<Value> {
+    let mut query = expression.to_owned();
+    for (variable, value) in [
+        ("$__rate_interval", "5m"),
+        ("$instance", ".*"),
+        ("$job", "headcount.*"),
+        ("$processes", "headcount.*"),
+        ("$window", "14d"),
+        ("$top", "10"),
+        ("${segment:regex}", ".*"),
+        ("${prefix:regex}", ""),
+    ] {
+        query = query.replace(variable, value);
+    }
+    assert!(!query.contains('$'), "{place}: {query}");
+    let request = client.get(format!("{prometheus}/api/v1/query"));
+    let response = request.query(&[("query", &query)]).send().await.unwrap();
+    let response: Value = response.json().await.unwrap();
+    assert_eq!(response["status"], "success", "{place}: {response}");
+    items(&response["data"]["result"]).cloned().collect()
 }
 
 /// Substitutes the variables as Grafana does, for the last hour and all segments.
@@ -114,6 +143,8 @@ fn substitute_variables(query: &str) -> String {
         ("v.organization", "\"headcount\""),
         ("${window}", "1209600s"),
         ("${segment:regex}", "(s00|s0\\/1|.*)"),
+        ("${prefix:regex}", "s"),
+        ("${top}", "10"),
     ] {
         query = query.replace(variable, value);
     }

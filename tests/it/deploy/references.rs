@@ -14,7 +14,7 @@ pub fn pod(document: &Value) -> &Value {
     }
 }
 
-fn pod_labels(document: &Value) -> &Value {
+pub fn pod_labels(document: &Value) -> &Value {
     match document["kind"].as_str() {
         Some("CronJob") => {
             &document["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
@@ -34,7 +34,7 @@ pub fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> &'a Value {
 }
 
 /// Whether a label selector matches these labels. Supports `matchLabels` and `matchExpressions` with `In`.
-fn selects(selector: &Value, labels: &Value) -> bool {
+pub fn selects(selector: &Value, labels: &Value) -> bool {
     entries(&selector["matchLabels"]).all(|(key, value)| labels[key] == *value)
         && items(&selector["matchExpressions"]).all(|expression| {
             assert_eq!(expression["operator"], "In");
@@ -47,7 +47,7 @@ fn pods(documents: &[Value]) -> impl Iterator<Item = &Value> {
     documents.iter().filter(|document| !pod(document).is_null())
 }
 
-fn has_port(pod: &Value, port: &Value) -> bool {
+pub fn has_port(pod: &Value, port: &Value) -> bool {
     items(&pod["containers"]).any(|container| {
         items(&container["ports"])
             .any(|open| open["name"] == *port || open["containerPort"] == *port)

@@ -51,6 +51,9 @@ async fn the_rehearsal_passes_its_queries_return_data_and_ctrl_c_cleans_up() {
     rehearsal
         .wait_for_metric(&servers, "headcount_pairs_rejected_total")
         .await;
+    rehearsal
+        .wait_for_metric(&servers, "headcount_segment_users")
+        .await;
     servers.run_all_queries().await;
     rehearsal.interrupt();
     assert!(!Path::new(&directory).exists(), "{directory} is left");

@@ -19,10 +19,9 @@ async fn metric_names_and_types_are_unchanged() {
     let app = App::start().await;
     let body = r#"{"user_id": "u", "segment": "s"}"#;
     assert_eq!(app.post("application/json", body).await.status, 200);
-    let mut kinds: Vec<String> = app
-        .get("/metrics")
-        .await
-        .text
+    let text_of = async |path| app.get(path).await.text;
+    let metrics = text_of("/metrics").await + &text_of("/metrics/segments").await;
+    let mut kinds: Vec<String> = metrics
         .lines()
         .filter(|line| line.starts_with("# TYPE "))
         .map(|line| format!("{line}\n"))

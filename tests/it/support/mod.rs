@@ -10,6 +10,7 @@ pub mod influxd;
 pub mod jwt;
 pub mod postgres;
 pub mod program;
+pub mod prometheus;
 pub mod proxy;
 pub mod redis;
 pub mod rig;

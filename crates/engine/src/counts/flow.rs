@@ -83,7 +83,7 @@ impl Counts {
 
     /// The count of `segment` over the configured window, and how many users entered and left it since it is in memory, both
     /// at the same instant. `None` without the embedded store or a replica in this process, and with a floor.
-    pub(crate) fn total_flow(&self, segment: &Segment) -> Option<(Count, Flow)> {
+    pub fn total_flow(&self, segment: &Segment) -> Option<(Count, Flow)> {
         if self.floor().is_on() {
             return None;
         }

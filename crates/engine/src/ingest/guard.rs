@@ -39,6 +39,11 @@ pub struct Reservation {
 }
 
 impl SegmentGuard {
+    /// The maximum number of segments.
+    pub fn maximum(&self) -> usize {
+        self.maximum
+    }
+
     /// Creates a guard that admits at most `maximum` segments.
     pub fn new(maximum: usize) -> Self {
         Self {

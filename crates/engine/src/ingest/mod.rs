@@ -181,6 +181,11 @@ impl Ingest {
         self.guard.knows(segment)
     }
 
+    /// The maximum number of segments.
+    pub fn max_segments(&self) -> usize {
+        self.guard.maximum()
+    }
+
     /// Fails if the queue has no capacity for even one pair, so that a request can be refused before its body is read.
     pub fn check_capacity(&self) -> Result<(), IngestError> {
         match self.capacity.available_permits() {

@@ -1,5 +1,6 @@
 //! `/metrics`, for Prometheus and compatible scrapers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use warp::Filter;
@@ -22,7 +23,7 @@ pub(super) static METRICS: Resource = Resource {
 
 /// An exposition format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exposition {
+pub(super) enum Exposition {
     /// OpenMetrics 1.0.0.
     OpenMetrics,
     /// Prometheus text format 0.0.4.
@@ -42,30 +43,33 @@ fn get(app: &Headcount, headers: &HeaderMap) -> Response {
     let form = wanted(headers);
     let metrics = app.metrics();
     metrics.ingest.queue_pairs.set(queued as u64);
-    let rendered = match form {
+    form.respond(match form {
         Exposition::OpenMetrics => metrics.render(),
         Exposition::Plain => metrics.render_plain(),
-    };
-    match rendered {
-        Ok(text) => {
-            let mut response = warp::http::Response::new(text).into_response();
-            let kind = match form {
-                Exposition::OpenMetrics => {
-                    "application/openmetrics-text; version=1.0.0; charset=utf-8"
-                }
-                Exposition::Plain => "text/plain; version=0.0.4; charset=utf-8",
-            };
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-            headers.insert(VARY, HeaderValue::from_static("accept"));
-            response
-        }
-        Err(error) => Problem::internal().caused_by(&error).into_response(),
+    })
+}
+
+impl Exposition {
+    /// 200 with what was rendered in this format.
+    pub(super) fn respond(self, rendered: Result<String, fmt::Error>) -> Response {
+        let text = match rendered {
+            Ok(text) => text,
+            Err(error) => return Problem::internal().caused_by(&error).into_response(),
+        };
+        let mut response = warp::http::Response::new(text).into_response();
+        let kind = match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        };
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(VARY, HeaderValue::from_static("accept"));
+        response
     }
 }
 
 /// The format that the client prefers. OpenMetrics only if `Accept` names it, because every scraper reads the other.
-fn wanted(headers: &HeaderMap) -> Exposition {
+pub(super) fn wanted(headers: &HeaderMap) -> Exposition {
     let (mut open, mut plain) = (0.0_f32, 0.0_f32);
     let given = headers.get_all(ACCEPT).iter();
     let given = given.filter_map(|value| value.to_str().ok());

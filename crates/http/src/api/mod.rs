@@ -15,6 +15,7 @@ mod metrics;
 pub(super) mod overlap;
 mod pairs;
 mod segment;
+mod segment_metrics;
 mod segment_user;
 mod segments;
 mod set_count;
@@ -46,7 +47,7 @@ use domain::{Reach, Segment, UserId};
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 48] = [
+static ALL: [&Resource; 49] = [
     &pairs::PAIRS,
     &influx::WRITE,
     &influx::WRITE_1,
@@ -81,6 +82,7 @@ static ALL: [&Resource; 48] = [
     &messages::SNOWPLOW,
     &influx::PING,
     &influx::HEALTH,
+    &segment_metrics::SEGMENT_METRICS,
     &docs::OPENAPI,
     &docs::DOCS,
     &docs::FILE,
@@ -143,6 +145,10 @@ impl Routes {
             (&admin::ARCHIVE, admin::archive_handler(app)),
             (&coverage::COVERAGE, coverage::handler(app)),
             (&coverage::STATEMENT, coverage::statement_handler(app)),
+            (
+                &segment_metrics::SEGMENT_METRICS,
+                segment_metrics::handler(app),
+            ),
             (&docs::OPENAPI, docs::document_handler()),
             (&docs::DOCS, docs::page_handler()),
             (&docs::FILE, docs::file_handler()),

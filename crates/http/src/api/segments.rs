@@ -1,6 +1,6 @@
 //! `GET /v1/segments`: segments with their counts, paged: all of them, or those that the request names.
 
-mod selection;
+pub(super) mod selection;
 
 use std::collections::HashSet;
 use std::hash::{Hash, Hasher};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{FlowLayout, Flows};
-use domain::Segment;
+use domain::{Flow, Segment};
 
 /// The maximum number of removed segments whose counters are kept. Beyond it, the counters of those removed first are
 /// dropped.
@@ -37,6 +37,12 @@ impl Former {
             self.since = self.since.max(head + 1);
         }
         self.flows.insert(segment, flows);
+    }
+
+    pub(crate) fn begin_totals(&mut self) {
+        for flows in self.flows.values_mut() {
+            flows.total = Flow::default();
+        }
     }
 
     /// The counters with which a segment begins as of `head`.

@@ -219,7 +219,7 @@ impl Index {
     }
 
     /// The count of `segment` over the full window as of `as_of`, or the head if that is later, and how many users entered and
-    /// left since the index has its counters in memory. `None` for a segment that the index does not have. Advances the
+    /// left since the index has its counters in memory, or since [`begin_totals`](Self::begin_totals). `None` for a segment that the index does not have. Advances the
     /// head to `as_of`.
     pub fn total_flow(&self, segment: &str, as_of: Slot) -> Option<TotalFlow> {
         self.advance(as_of);
@@ -229,6 +229,16 @@ impl Index {
             as_of: Slot::new(members.head()),
         };
         self.find(segment)?.with(&self.head, total)
+    }
+
+    /// Begins the totals of [`total_flow`](Self::total_flow) at 0: those of a log that was replayed belong to a former process.
+    pub fn begin_totals(&self) {
+        self.former.lock().begin_totals();
+        let all: Vec<_> = self.segments.read().values().cloned().collect();
+        for shared in all {
+            let begin = |members: &mut Members| members.flows_mut().total = Flow::default();
+            shared.with(&self.head, begin);
+        }
     }
 
     /// Forgets who entered and left `segment` before the start of `since`.

@@ -387,4 +387,8 @@ fn totals_grow_with_every_change() {
     let users = 1;
     let expected = TotalFlow { users, flow, as_of };
     assert_eq!(index.total_flow("a", as_of), Some(expected));
+    index.begin_totals();
+    let flow = Flow::default();
+    let expected = TotalFlow { users, flow, as_of };
+    assert_eq!(index.total_flow("a", as_of), Some(expected));
 }

@@ -1,5 +1,5 @@
 //! All metrics. The name, help, kind and labels of a metric are one row of a table in the file of its area. Names end in
-//! their unit, and no label contains a user or a segment.
+//! their unit, and no label contains a user. Only [`SegmentMetrics`] have a segment as a label; they are not in the registry.
 
 mod auth;
 mod counts;
@@ -13,6 +13,7 @@ mod live;
 mod process;
 mod refresh;
 mod runtime;
+mod segments;
 mod spool;
 mod store;
 mod traces;
@@ -38,6 +39,7 @@ pub use live::Live;
 use process::Process;
 pub use refresh::Refresh;
 pub use runtime::Runtime;
+pub use segments::{LeftOut, SegmentMetrics, SegmentSample, WindowSample};
 pub use spool::Spool;
 pub use store::Store;
 pub use traces::Traces;

@@ -10,10 +10,10 @@ use engine::Headcount;
 use engine::counts::Listed;
 
 /// Most `segment` parameters of a request.
-pub(super) const MAX_SEGMENTS: usize = 1_000;
+pub(in crate::api) const MAX_SEGMENTS: usize = 1_000;
 
 /// The segments that a request selects.
-pub(super) struct Selection {
+pub(in crate::api) struct Selection {
     /// In order. Empty if the request names none.
     named: BTreeSet<Segment>,
     prefix: String,
@@ -22,12 +22,12 @@ pub(super) struct Selection {
 }
 
 /// The sort key by users. A segment without a count comes last.
-pub(super) fn users(listed: &Listed) -> u64 {
+pub(in crate::api) fn users(listed: &Listed) -> u64 {
     listed.count.map_or(0, |count| count.users)
 }
 
 impl Selection {
-    pub(super) fn of(query: &Query) -> Result<Self, Problem> {
+    pub(in crate::api) fn of(query: &Query) -> Result<Self, Problem> {
         let named = query.segments("segment", MAX_SEGMENTS)?;
         Ok(Self {
             named: named.into_iter().collect(),
@@ -37,12 +37,12 @@ impl Selection {
     }
 
     /// Whether the request names the segments.
-    pub(super) fn is_by_name(&self) -> bool {
+    pub(in crate::api) fn is_by_name(&self) -> bool {
         !self.named.is_empty()
     }
 
     /// The counts among which the selected ones are, sorted by name.
-    pub(super) async fn list(
+    pub(in crate::api) async fn list(
         &self,
         app: &Headcount,
         window: Option<Window>,
@@ -61,7 +61,7 @@ impl Selection {
     }
 
     /// Those of `list` that are selected, and within `reach`.
-    pub(super) fn rows<'a>(&self, list: &'a [Listed], reach: &Reach) -> Vec<&'a Listed> {
+    pub(in crate::api) fn rows<'a>(&self, list: &'a [Listed], reach: &Reach) -> Vec<&'a Listed> {
         let rows = list.iter();
         rows.filter(|listed| self.has(&listed.segment, reach))
             .collect()
