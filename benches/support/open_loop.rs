@@ -352,7 +352,9 @@ impl Connection {
         let length = head
             .lines()
             .find_map(|line| line.strip_prefix("content-length:"))
-            .and_then(|length| length.trim().parse::<usize>().ok());
+            .and_then(|length| length.trim().parse::<usize>().ok())
+            // 204 has neither a body nor a length.
+            .or((status == Some(204)).then_some(0));
         let (Some(status), Some(length)) = (status, length) else {
             return Err(io::Error::other(format!(
                 "a response without a status or a content length: {head}"
