@@ -4,6 +4,7 @@
 //! configured; a message without a segment is ignored. If the clock of the sender is off, as the time of sending shows, the time is
 //! corrected.
 
+mod body;
 mod posthog;
 mod segment;
 mod snowplow;
@@ -12,7 +13,6 @@ use std::borrow::Cow;
 
 use jiff::SignedDuration;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::instant::parse_rfc3339;
 use super::scalar::Scalar;
@@ -77,6 +77,9 @@ pub struct Merge {
     pub into: String,
 }
 
+/// When a message was made and sent. The error is the name of the member that is no instant.
+type Times = Result<(Option<Timestamp>, Option<Timestamp>), &'static str>;
+
 /// What a message says, in every dialect.
 #[derive(Debug)]
 struct Message<'a> {
@@ -85,8 +88,7 @@ struct Message<'a> {
     event: Option<Cow<'a, str>>,
     group_id: Option<Cow<'a, str>>,
     name: Option<Cow<'a, str>>,
-    /// When it was made and sent. The error is the name of the member that is no instant.
-    times: Result<(Option<Timestamp>, Option<Timestamp>), &'static str>,
+    times: Times,
     /// The id that its user had before.
     merge_from: Option<Cow<'a, str>>,
 }
@@ -96,8 +98,18 @@ trait Written<'a>: Deserialize<'a> {
     /// What the members of a user's id are called.
     const USER: &'static str;
 
-    /// `sent` is when the batch was sent.
-    fn read(self, sent: Option<&Scalar<'a>>) -> Message<'a>;
+    fn read(self) -> Message<'a>;
+}
+
+/// What matters of a message by the rules.
+#[derive(Debug)]
+struct Taken<'a> {
+    user: Option<Cow<'a, str>>,
+    /// What the members of the user's id are called.
+    user_is_called: &'static str,
+    segment: Option<Cow<'a, str>>,
+    times: Times,
+    merge_from: Option<Cow<'a, str>>,
 }
 
 /// Parses a body, and pushes its pairs. Messages without a segment are ignored, and merges reported.
@@ -113,24 +125,58 @@ pub fn messages(
     push: &mut impl Push,
 ) -> Result<Report, BadBody> {
     let text = text_of(body)?;
-    let mut reader = Reader {
-        rules,
-        now,
-        push,
-        report: Report::default(),
-    };
-    match dialect {
-        Dialect::Message(kind) => {
-            let message: &RawValue = serde_json::from_str(text)?;
-            reader.one(message.get(), None, |message: &mut segment::Written| {
-                message.is_of_kind(kind);
-            });
+    let found = match dialect {
+        Dialect::Message(kind) => body::one(text, rules, |message: &mut segment::Written| {
+            message.is_of_kind(kind);
+        }),
+        Dialect::Batch => body::batch::<segment::Written>(text, rules),
+        Dialect::PostHog => body::batch::<posthog::Written>(text, rules),
+        Dialect::Snowplow => body::batch::<snowplow::Written>(text, rules),
+    }?;
+    let mut report = Report::default();
+    report.ignored = found.ignored;
+    for entry in found.entries {
+        match entry {
+            Ok(message) => take(message, found.sent, now, push, &mut report),
+            Err(error) => report.reject("malformed", || format!("not a message: {error}")),
         }
-        Dialect::Batch => reader.batch::<segment::Written>(text)?,
-        Dialect::PostHog => reader.batch::<posthog::Written>(text)?,
-        Dialect::Snowplow => reader.batch::<snowplow::Written>(text)?,
     }
-    Ok(reader.report)
+    Ok(report)
+}
+
+fn take(
+    message: Taken<'_>,
+    batch_sent: Option<Timestamp>,
+    now: Timestamp,
+    push: &mut impl Push,
+    report: &mut Report,
+) {
+    if let (Some(into), Some(from)) = (&message.user, message.merge_from) {
+        report.merges.push(Merge {
+            from: from.into_owned(),
+            into: into.clone().into_owned(),
+        });
+    }
+    let Some(segment) = message.segment else {
+        report.ignored += 1;
+        return;
+    };
+    let Some(user) = message.user else {
+        let name = message.user_is_called;
+        return report.reject("invalid_user_id", || {
+            format!("{name} must be a string or an integer")
+        });
+    };
+    let at = match message.times {
+        Ok((made, sent)) => corrected(made, sent.or(batch_sent), now),
+        Err(name) => {
+            return report.reject("invalid_at", || format!("{name} is not an instant"));
+        }
+    };
+    match push(&user, &segment, at) {
+        Ok(()) => report.accept(),
+        Err(error) => report.reject(error.code(), || error.to_string()),
+    }
 }
 
 /// The token that a body of `dialect` has, for libraries that send it nowhere else.
@@ -147,90 +193,26 @@ pub fn token(body: &[u8], dialect: Dialect) -> Result<Option<String>, BadBody> {
     })
 }
 
-/// A body with a list of messages. They are parsed one by one, so that a bad one does not affect the others.
-#[derive(Deserialize)]
-struct Batch<'a> {
-    #[serde(borrow, alias = "data")]
-    batch: Vec<&'a RawValue>,
-    #[serde(borrow, alias = "sentAt")]
-    sent_at: Option<Scalar<'a>>,
-}
-
-struct Reader<'r, P> {
-    rules: &'r MessageRules,
-    now: Timestamp,
-    push: &'r mut P,
-    report: Report,
-}
-
-impl<P: Push> Reader<'_, P> {
-    fn batch<'a, M: Written<'a>>(&mut self, text: &'a str) -> Result<(), BadBody> {
-        let Batch { batch, sent_at } = serde_json::from_str(text)?;
-        for message in batch {
-            self.one(message.get(), sent_at.as_ref(), |_: &mut M| {});
-        }
-        Ok(())
-    }
-
-    fn one<'a, M: Written<'a>>(
-        &mut self,
-        text: &'a str,
-        sent: Option<&Scalar<'a>>,
-        complete: impl FnOnce(&mut M),
-    ) {
-        match serde_json::from_str::<M>(text) {
-            Ok(mut message) => {
-                complete(&mut message);
-                self.take::<M>(message.read(sent));
-            }
-            Err(error) => {
-                self.report
-                    .reject("malformed", || format!("not a message: {error}"));
-            }
-        }
-    }
-
-    fn take<'a, M: Written<'a>>(&mut self, message: Message<'_>) {
-        let (report, merge) = (&mut self.report, &message.merge_from);
-        if let (true, Some(into), Some(from)) = (self.rules.merges, &message.user, merge)
-            && from != into
-        {
-            report.merges.push(Merge {
-                from: from.clone().into_owned(),
-                into: into.clone().into_owned(),
-            });
-        }
-        let mut sources = self.rules.segment.iter();
-        let Some(segment) = sources.find_map(|source| message.segment(*source)) else {
-            report.ignored += 1;
-            return;
-        };
-        let Some(user) = &message.user else {
-            return report.reject("invalid_user_id", || {
-                format!("{} must be a string or an integer", M::USER)
-            });
-        };
-        let at = match message.times {
-            Ok((made, sent)) => corrected(made, sent, self.now),
-            Err(name) => {
-                return report.reject("invalid_at", || format!("{name} is not an instant"));
-            }
-        };
-        match (self.push)(user, segment, at) {
-            Ok(()) => report.accept(),
-            Err(error) => report.reject(error.code(), || error.to_string()),
-        }
-    }
-}
-
-impl Message<'_> {
-    fn segment(&self, source: SegmentSource) -> Option<&str> {
-        match source {
-            SegmentSource::Property => self.property.as_deref(),
-            SegmentSource::Event => self.event.as_deref(),
-            SegmentSource::GroupId => self.group_id.as_deref(),
-            SegmentSource::Name => self.name.as_deref(),
-        }
+impl<'a> Message<'a> {
+    /// What matters of it; `None` if it has neither a segment nor a merge.
+    fn by(self, rules: &MessageRules, user_is_called: &'static str) -> Option<Taken<'a>> {
+        let merge_from = self.merge_from.filter(|_| rules.merges);
+        let merge_from = merge_from.filter(|from| Some(from) != self.user.as_ref());
+        let (mut property, mut event) = (self.property, self.event);
+        let (mut group_id, mut name) = (self.group_id, self.name);
+        let segment = rules.segment.iter().find_map(|source| match source {
+            SegmentSource::Property => property.take(),
+            SegmentSource::Event => event.take(),
+            SegmentSource::GroupId => group_id.take(),
+            SegmentSource::Name => name.take(),
+        });
+        (segment.is_some() || merge_from.is_some()).then_some(Taken {
+            user: self.user,
+            user_is_called,
+            segment,
+            times: self.times,
+            merge_from,
+        })
     }
 }
 

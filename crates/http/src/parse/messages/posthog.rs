@@ -44,9 +44,8 @@ struct Keys<'a> {
 impl<'a> super::Written<'a> for Written<'a> {
     const USER: &'static str = "distinct_id";
 
-    fn read(self, sent: Option<&Scalar<'a>>) -> Message<'a> {
+    fn read(self) -> Message<'a> {
         let made = instant(self.timestamp.as_ref(), "timestamp");
-        let sent = instant(sent, "sent_at");
         let properties = self.properties.unwrap_or_default();
         let event = non_empty(self.event);
         let merge_from = match event.as_deref() {
@@ -60,7 +59,7 @@ impl<'a> super::Written<'a> for Written<'a> {
             event: event.filter(|name| !name.starts_with('$')),
             group_id: non_empty(properties.group_key),
             name: non_empty(properties.screen),
-            times: made.and_then(|made| Ok((made, sent?))),
+            times: made.map(|made| (made, None)),
             merge_from,
         }
     }

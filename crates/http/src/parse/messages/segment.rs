@@ -52,12 +52,12 @@ impl Written<'_> {
 impl<'a> super::Written<'a> for Written<'a> {
     const USER: &'static str = "userId, or else anonymousId,";
 
-    fn read(self, sent: Option<&Scalar<'a>>) -> Message<'a> {
+    fn read(self) -> Message<'a> {
         let made = match instant(self.timestamp.as_ref(), "timestamp") {
             Ok(None) => instant(self.original_timestamp.as_ref(), "originalTimestamp"),
             made => made,
         };
-        let sent = instant(self.sent_at.as_ref().or(sent), "sentAt");
+        let sent = instant(self.sent_at.as_ref(), "sentAt");
         let user_id = non_empty(self.user_id);
         let merge_from = match self.kind.as_ref().and_then(Scalar::text) {
             Some("alias") => non_empty(self.previous_id),

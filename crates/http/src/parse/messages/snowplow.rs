@@ -54,7 +54,7 @@ struct Application<'a> {
 impl<'a> super::Written<'a> for Written<'a> {
     const USER: &'static str = "uid, or else duid or nuid,";
 
-    fn read(self, _: Option<&Scalar<'a>>) -> Message<'a> {
+    fn read(self) -> Message<'a> {
         // What the site says is right already.
         let times = match milliseconds(self.ttm.as_ref(), "ttm") {
             Ok(Some(made)) => Ok((Some(made), None)),
