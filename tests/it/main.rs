@@ -32,6 +32,7 @@ mod events_slow_clients;
 mod flow;
 mod formats;
 mod full_disk;
+mod generated;
 mod http;
 mod influx;
 mod influx_cli;

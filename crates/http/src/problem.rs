@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
 use warp::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use warp::http::{Response, StatusCode};
 use warp::reply::Reply;
 
+use crate::openapi::codes;
 use domain::store::StoreError;
 use domain::{InvalidSegment, InvalidUserId};
 use engine::counts::CountError;
@@ -37,20 +37,17 @@ pub(super) struct Cause(pub(super) String);
 #[derive(Debug, Clone)]
 pub(super) struct Detail(pub(super) String);
 
-/// Why a request failed (RFC 9457). Some codes have further members, such as `parameter` or `limit`.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub(super) struct ProblemDocument<'a> {
+/// Why a request failed (RFC 9457). Its schema, with the members of all codes, is [`schema::problem`](crate::openapi::schema::problem).
+#[derive(Serialize)]
+struct ProblemDocument<'a> {
     title: &'a str,
     /// The HTTP status of the response.
-    #[schema(minimum = 400, maximum = 599)]
     status: u16,
     /// For programs; never changes.
     code: &'a str,
     /// For people.
     detail: &'a str,
     #[serde(flatten)]
-    #[schema(ignore)]
     members: &'a Map<String, Value>,
 }
 
@@ -117,7 +114,11 @@ impl Problem {
     /// 405, with the allowed methods.
     pub(super) fn method_not_allowed(allow: &str) -> Self {
         let detail = format!("this resource supports {allow}");
-        let problem = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail);
+        let problem = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            codes::METHOD_NOT_ALLOWED,
+            detail,
+        );
         match HeaderValue::try_from(allow) {
             Ok(allow) => problem.header(ALLOW, allow),
             // Names of methods always fit.

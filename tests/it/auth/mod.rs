@@ -36,6 +36,13 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ("POST", "/v1/pairs", "/v1/pairs", Some(Scope::Write), 415),
     (
         "POST",
+        "/v1/pairs/ndjson",
+        "/v1/pairs/ndjson",
+        Some(Scope::Write),
+        400,
+    ),
+    (
+        "POST",
         "/api/v2/write",
         "/api/v2/write",
         Some(Scope::Write),

@@ -1,6 +1,7 @@
 //! `/openapi.json` and `/docs`: the OpenAPI document, and a viewer for it.
 //!
-//! Both need no token: they have no data, and nothing that is not in the public source.
+//! Both need no token: they have no data, and nothing that is not in the public source. The viewer is not in the document, because
+//! no program calls it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use warp::http::header::{
 use warp::reply::{Reply, Response};
 
 use crate::access::Access;
-use crate::openapi::{self, Described, codes, parameters};
+use crate::openapi::{self, Described};
 use crate::problem::Problem;
 use crate::resource::{Kind, Operation, Resource, part};
 
@@ -30,19 +31,20 @@ pub(super) static OPENAPI: Resource = Resource {
 pub(super) static DOCS: Resource = Resource {
     template: "/docs",
     parameters: &[],
-    operations: &[Operation::get(Access::Open).described(describe_page)],
+    operations: &[Operation::get(Access::Open)],
     kind: Kind::Plain,
 };
 
 pub(super) static FILE: Resource = Resource {
     template: "/docs/{file}",
     parameters: &[],
-    operations: &[Operation::get(Access::Open).described(describe_file)],
+    operations: &[Operation::get(Access::Open)],
     kind: Kind::Plain,
 };
 
 /// The files of the viewer: three of Swagger UI, and a start script of our own.
-pub(super) const FILES: [&str; 4] = [
+#[cfg(test)]
+const FILES: [&str; 4] = [
     "swagger-ui.css",
     "swagger-ui-bundle.js",
     "favicon-32x32.png",
@@ -133,32 +135,6 @@ fn describe_document() -> Described {
         "The same document as `headcount openapi` prints. It contains no data and needs no token.",
     )
     .answers_with(200, "An OpenAPI 3.1 document.", &["application/json"])
-}
-
-fn describe_page() -> Described {
-    Described::new(
-        "getDocs",
-        "operations",
-        "Show this document as a web page",
-        "A viewer that loads nothing from other hosts.",
-    )
-    .answers_with(200, "A page.", &["text/html"])
-}
-
-fn describe_file() -> Described {
-    Described::new(
-        "getDocsFile",
-        "operations",
-        "Get a file of the viewer",
-        "A file that the page at /docs loads.",
-    )
-    .takes(parameters::file(FILES))
-    .answers_with(
-        200,
-        "The file.",
-        &["text/css", "text/javascript", "image/png"],
-    )
-    .fails(&[codes::NOT_FOUND])
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::{ContentBuilder, ObjectBuilder, Required, Type};
+use utoipa::openapi::{ContentBuilder, Required};
 use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
@@ -19,7 +19,7 @@ use super::pairs::refusal;
 use crate::access::Access;
 use crate::auth::Scope;
 use crate::media::Format;
-use crate::openapi::{Described, codes};
+use crate::openapi::{Described, codes, schema};
 use crate::parse::messages::Dialect;
 use crate::problem::Problem;
 use crate::reply::json as json_response;
@@ -172,7 +172,7 @@ fn described(id: &str, summary: &str, about: &str, example: Value) -> Described 
 
 fn body(example: Value) -> RequestBody {
     let content = ContentBuilder::new()
-        .schema(Some(ObjectBuilder::new().schema_type(Type::Object)))
+        .schema(Some(schema::any_object()))
         .example(Some(example));
     RequestBodyBuilder::new()
         .description(Some(

@@ -49,6 +49,7 @@ use engine::Headcount;
 /// All resources. The busiest come first, because a path is compared with them in this order.
 static ALL: [&Resource; 49] = [
     &pairs::PAIRS,
+    &pairs::NDJSON,
     &influx::WRITE,
     &influx::WRITE_1,
     &messages::BATCH,
@@ -125,6 +126,7 @@ impl Routes {
         let intake = Arc::new(intake::Intake::new(app, settings, authorizer.clone()));
         let mut routes = vec![
             (&pairs::PAIRS, pairs::handler(&intake)),
+            (&pairs::NDJSON, pairs::ndjson_handler(&intake)),
             (&influx::WRITE, influx::handler(&intake)),
             (&influx::WRITE_1, influx::handler(&intake)),
             (&influx::PING, influx::ping_handler()),

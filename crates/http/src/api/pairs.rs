@@ -1,4 +1,4 @@
-//! `POST /v1/pairs`: ingestion of pairs.
+//! `POST /v1/pairs` and `/v1/pairs/ndjson`: ingestion of pairs.
 
 mod openapi;
 
@@ -31,6 +31,16 @@ pub(super) static PAIRS: Resource = Resource {
     kind: Kind::Plain,
 };
 
+/// NDJSON with any content type: clients that are generated from the document can't send two kinds of body to one path.
+pub(super) static NDJSON: Resource = Resource {
+    template: "/v1/pairs/ndjson",
+    parameters: &[],
+    operations: &[Operation::post(Access::Needs(Scope::Write))
+        .names(Names::Filtered)
+        .described(openapi::describe_ndjson)],
+    kind: Kind::Plain,
+};
+
 /// The result of storing the pairs of a request.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Accepted)]
@@ -57,16 +67,18 @@ pub(super) struct PairsResponse<'a> {
 }
 
 pub(super) fn handler(intake: &Arc<Intake>) -> BoxedFilter<(Response,)> {
-    intake.handler(
-        |headers: &_, _: &_| Format::of(headers),
-        |taken: Result<Taken, Problem>| match taken {
-            Ok(taken) => respond(&taken),
-            Err(problem) => problem.into_response(),
-        },
-    )
+    intake.handler(|headers: &_, _: &_| Format::of(headers), respond)
 }
 
-fn respond(taken: &Taken) -> Response {
+pub(super) fn ndjson_handler(intake: &Arc<Intake>) -> BoxedFilter<(Response,)> {
+    intake.handler(|_: &_, _: &_| Ok(Format::Lines), respond)
+}
+
+fn respond(taken: Result<Taken, Problem>) -> Response {
+    taken.map_or_else(Problem::into_response, |taken| report(&taken))
+}
+
+fn report(taken: &Taken) -> Response {
     let report = &taken.report;
     if taken.accepted == 0 {
         return refusal(taken).into_response();

@@ -49,7 +49,7 @@ const MAX_CSV_LIMIT: usize = 1_000_000;
 
 /// A page of segments.
 #[derive(Serialize, Hash, ToSchema)]
-#[schema(as = Segments)]
+#[schema(as = SegmentList)]
 pub(super) struct SegmentsResponse<'a> {
     segments: Vec<Entry<'a>>,
     /// The window of the request, or else the configured one.

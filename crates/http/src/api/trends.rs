@@ -75,7 +75,7 @@ enum Scalar {
 
 /// Trends, in the order of the request.
 #[derive(Serialize, Hash, ToSchema)]
-#[schema(as = Trends)]
+#[schema(as = TrendList)]
 struct TrendsResponse<'a> {
     trends: Vec<TrendResponse<'a>>,
 }

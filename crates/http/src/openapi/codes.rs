@@ -230,6 +230,8 @@ pub(crate) const UNSAFE: &[Code] = &[code(
     "the service requires no tokens, and a web page of another site sent the request",
 )];
 pub(crate) const CROSS_SITE: &str = "cross_site";
+/// The code of a method that the resource does not have.
+pub(crate) const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
 
 /// The codes of every operation that needs a token.
 pub(crate) const WITH_A_TOKEN: &[Code] = &[

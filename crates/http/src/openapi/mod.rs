@@ -5,11 +5,14 @@
 //! [`operation`].
 
 pub(crate) mod codes;
+mod names;
 mod operation;
 pub(crate) mod parameters;
 pub(crate) mod schema;
 
 pub(crate) use operation::Described;
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -25,7 +28,7 @@ How many distinct users are in a segment now? `POST /v1/pairs` receives pairs of
 segment for a window after they were last seen there. Counts are exact, and each has the instant at which it was exact.
 
 Every response has an `x-request-id`: that of the request if it is valid, else a new one. Errors are problem documents (RFC \
-9457) whose `code` never changes. A path that is not listed gets 404 `not_found`. A method that is not listed gets 405 \
+9457), the schema `Problem`, whose `code` never changes. A path that is not listed gets 404 `not_found`. A method that is not listed gets 405 \
 `method_not_allowed` with `Allow`. `HEAD` is supported wherever `GET` is, and returns the same response without a body. A \
 query parameter that an operation does not list is `unknown_parameter`; a repeated one is `invalid_parameter`.
 
@@ -49,11 +52,12 @@ segments, and other segments are `forbidden_segment`.";
 ///
 /// # Errors
 ///
-/// Never in practice: the document has only strings and numbers.
+/// Two different schemas have the same name, which a test rules out.
 pub(crate) fn text(
     operations: impl Iterator<Item = Documented>,
 ) -> Result<String, serde_json::Error> {
     let mut document = serde_json::to_value(document(operations))?;
+    names::name_shared(&mut document)?;
     require_headers(&mut document);
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
@@ -71,6 +75,8 @@ pub(crate) struct Documented {
 fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::OpenApi {
     let mut components = ComponentsBuilder::new();
     let mut paths = PathsBuilder::new().build();
+    // Those of paths and methods that do not exist belong to no operation.
+    let mut codes = BTreeSet::from([codes::NOT_FOUND.code, codes::METHOD_NOT_ALLOWED]);
     for operation in operations {
         let (method, described) = match operation.method {
             "POST" => (HttpMethod::Post, operation.described.fails(codes::UNSAFE)),
@@ -79,7 +85,7 @@ fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::Op
             _ => (HttpMethod::Get, operation.described),
         };
         components = components.schemas_from_iter(described.schemas.clone());
-        let described = described.operation(operation.access);
+        let described = described.operation(operation.access, &mut codes);
         paths.add_path_operation(operation.template, vec![method], described);
     }
     OpenApiBuilder::new()
@@ -93,7 +99,11 @@ fn document(operations: impl Iterator<Item = Documented>) -> utoipa::openapi::Op
         )
         .tags(Some(tags()))
         .paths(paths)
-        .components(Some(shared(components)))
+        .components(Some(shared(
+            components
+                .schema(schema::PROBLEM, schema::problem())
+                .schema(schema::ERROR_CODE, schema::error_code(codes)),
+        )))
         .build()
 }
 

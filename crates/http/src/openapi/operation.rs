@@ -1,13 +1,12 @@
 //! One operation: the description of its resource, and what all operations have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter};
 use utoipa::openapi::request_body::RequestBody;
-use utoipa::openapi::schema::AllOfBuilder;
 use utoipa::openapi::{
     Content, ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
     SecurityRequirement, Type,
@@ -15,10 +14,9 @@ use utoipa::openapi::{
 use warp::http::StatusCode;
 
 use super::codes::{self, Code};
-use super::parameters;
+use super::{parameters, schema};
 use crate::access::Access;
 use crate::auth::Scope;
-use crate::problem;
 
 const UNCHANGED: &str = "\
 The content has one of the tags in `If-None-Match`: what a client acts on is unchanged. The header `headcount-as-of` of a count \
@@ -28,14 +26,15 @@ const CSV: &str = "\
 RFC 4180, in UTF-8, with a header row. Names are unchanged: one that begins with `=`, `+`, `-` or `@` is a formula to a \
 spreadsheet that does not import the column as text.";
 
+/// The member of an error response that lists its codes, for programs: generators ignore it, so one schema of errors suffices.
+const ERROR_CODES: &str = "x-error-codes";
+
 /// The description of an operation by its resource.
 pub(crate) struct Described {
     operation: OperationBuilder,
     /// The schemas that it refers to, with their names.
     pub(crate) schemas: Vec<(String, RefOr<Schema>)>,
     codes: Vec<Code>,
-    /// By status, the members of its problems besides the common ones.
-    more: BTreeMap<u16, RefOr<Schema>>,
     /// The schema of errors from the handler, if they are JSON in the form of another service.
     foreign_error: Option<Ref>,
 }
@@ -48,15 +47,12 @@ impl Described {
             .tag(tag)
             .summary(Some(summary))
             .description(Some(about));
-        let mut described = Self {
+        Self {
             operation,
             schemas: Vec::new(),
             codes: Vec::new(),
-            more: BTreeMap::new(),
             foreign_error: None,
-        };
-        described.refer::<problem::ProblemDocument<'static>>();
-        described
+        }
     }
 
     /// Adds the schema of `T` to the document, and returns a reference to it.
@@ -87,9 +83,12 @@ impl Described {
 
     /// Adds a response with `status` that is not JSON.
     pub(crate) fn answers_with(self, status: u16, about: &str, media: &[&str]) -> Self {
-        let text = || ObjectBuilder::new().schema_type(Type::String);
         let response = media.iter().fold(plain(about), |response, media| {
-            response.content(*media, Content::new(Some(text())))
+            let schema = match *media {
+                "application/json" => schema::any_object(),
+                _ => schema::text(),
+            };
+            response.content(*media, Content::new(Some(schema)))
         });
         self.respond(status, response)
     }
@@ -156,20 +155,18 @@ impl Described {
         self
     }
 
-    /// Adds the members of `schema` to problems with `status`.
-    pub(crate) fn problem_with(mut self, status: u16, schema: impl Into<RefOr<Schema>>) -> Self {
-        self.more.insert(status, schema.into());
-        self
-    }
-
     /// Says that errors may also be JSON as another service sends it.
     pub(crate) fn fails_also_as<T: ToSchema>(mut self) -> Self {
         self.foreign_error = Some(self.refer::<T>());
         self
     }
 
-    /// The complete operation, with the security requirement and error responses of `access`.
-    pub(crate) fn operation(mut self, access: Access) -> Operation {
+    /// The complete operation, with the security requirement and error responses of `access`. Its codes are added to `known`.
+    pub(super) fn operation(
+        mut self,
+        access: Access,
+        known: &mut BTreeSet<&'static str>,
+    ) -> Operation {
         self.codes.extend_from_slice(codes::EVERYWHERE);
         let (scope, asks_always) = match access {
             Access::Open => (None, true),
@@ -190,7 +187,8 @@ impl Described {
             by_status.entry(code.status).or_default().push(code);
         }
         for (status, codes) in by_status {
-            let mut response = problem(status, &codes, self.more.remove(&status));
+            known.extend(codes.iter().map(|code| code.code));
+            let mut response = problem(status, &codes);
             if let Some(schema) = &self.foreign_error {
                 let content = RefOr::T(Content::new(Some(schema.clone())));
                 response
@@ -214,8 +212,8 @@ fn plain(about: &str) -> ResponseBuilder {
         .header_ref("x-request-id", Ref::new("#/components/headers/RequestId"))
 }
 
-/// The response for all problems with one status. Its schema limits `code` to those in `answered`.
-fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Response {
+/// The response for all problems with one status. Its description has the condition of each code.
+fn problem(status: u16, answered: &[Code]) -> Response {
     let title = StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason());
@@ -224,33 +222,12 @@ fn problem(status: u16, answered: &[Code], more: Option<RefOr<Schema>>) -> Respo
     for code in answered {
         about += &format!("\n- `{}`: {}", code.code, code.when);
     }
-    let names = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .enum_values(Some(answered.iter().map(|code| code.code)));
-    let narrowed = ObjectBuilder::new().property("code", names).property(
-        "status",
-        ObjectBuilder::new()
-            .schema_type(Type::Integer)
-            .enum_values(Some([status])),
-    );
-    let mut schema = AllOfBuilder::new()
-        .item(Ref::from_schema_name(problem::ProblemDocument::name()))
-        .item(narrowed);
-    let has_members_of_its_own = more.is_some();
-    if let Some(more) = more {
-        schema = schema.item(more);
-    }
-    let example = |code: &Code| {
-        let value =
-            json!({"title": title, "status": status, "code": code.code, "detail": code.when});
-        (code.code, ExampleBuilder::new().value(Some(value)))
-    };
-    let mut content = ContentBuilder::new().schema(Some(schema));
-    // Without examples otherwise, because they would need those members too.
-    if !has_members_of_its_own {
-        content = content.examples_from_iter(answered.iter().map(example));
-    }
-    let mut response = plain(&about).content("application/problem+json", content.build());
+    let names: BTreeSet<_> = answered.iter().map(|code| code.code).collect();
+    let names = ExtensionsBuilder::new().add(ERROR_CODES, Vec::from_iter(names));
+    let problem = Ref::from_schema_name(schema::PROBLEM);
+    let mut response = plain(&about)
+        .content("application/problem+json", Content::new(Some(problem)))
+        .extensions(Some(names.build()));
     // A cross-site request is refused with any token, so its response has no challenge.
     let has_a_challenge = answered.iter().all(|code| code.code != codes::CROSS_SITE);
     if matches!(status, 401 | 403) && has_a_challenge {

@@ -4,7 +4,7 @@ use serde_json::json;
 use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Required, Type};
 
-use super::schema::{self, one_of, text};
+use super::schema::{self, enumeration, text};
 
 pub(crate) fn segment() -> Parameter {
     in_path(
@@ -38,10 +38,6 @@ pub(crate) fn user_id_beside() -> Parameter {
     )
 }
 
-pub(crate) fn file<const N: usize>(names: [&'static str; N]) -> Parameter {
-    in_path("file", "A file of the viewer.", one_of(names))
-}
-
 pub(crate) fn expr() -> Parameter {
     required(query(
         "expr",
@@ -63,7 +59,7 @@ pub(crate) fn precision(names: [&'static str; 8]) -> Parameter {
     query(
         "precision",
         "The unit of timestamps: nanoseconds by default.",
-        one_of(names),
+        enumeration("InfluxPrecision", names),
     )
 }
 
@@ -99,7 +95,8 @@ pub(crate) fn fresh() -> Parameter {
     query(
         "fresh",
         "Skip the caches and count in the store.",
-        one_of(["true", "false", "1", "0", ""]),
+        enumeration("Flag", ["true", "false", "1", "0", ""])
+            .description(Some("`true`, `1` or an empty string is yes.")),
     )
 }
 
@@ -115,7 +112,7 @@ pub(crate) fn sort() -> Parameter {
     query(
         "sort",
         "The order: by name, or most users first.",
-        one_of(["name", "users"]).default(Some(json!("name"))),
+        enumeration("ListOrder", ["name", "users"]).default(Some(json!("name"))),
     )
 }
 
@@ -181,7 +178,7 @@ pub(crate) fn by() -> Parameter {
     query(
         "by",
         "The order: most users in both first, or the greatest Jaccard index, or the greatest lift.",
-        one_of(["both", "jaccard", "lift"]).default(Some(json!("both"))),
+        enumeration("OverlapOrder", ["both", "jaccard", "lift"]).default(Some(json!("both"))),
     )
 }
 
