@@ -47,7 +47,7 @@ use domain::{Reach, Segment, UserId};
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 49] = [
+static ALL: [&Resource; 50] = [
     &pairs::PAIRS,
     &pairs::NDJSON,
     &influx::WRITE,
