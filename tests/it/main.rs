@@ -51,6 +51,7 @@ mod live;
 mod live_processes;
 mod load;
 mod many;
+mod merge;
 mod metrics;
 mod min_users;
 mod model;

@@ -169,6 +169,16 @@ impl PairStore for ObservedStore {
             .await
     }
 
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.observe("forget_seen", self.inner.forget_seen(user, seen, as_of))
+            .await
+    }
+
     async fn drop_segment(
         &self,
         segment: &Segment,

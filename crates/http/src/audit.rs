@@ -1,4 +1,4 @@
-//! The audit trail: one log line, with level info and target `audit`, for each request that erases, refreshes, archives, changes settings or
+//! The audit trail: one log line, with level info and target `audit`, for each request that erases, merges, refreshes, archives, changes settings or
 //! states since when counts are complete, and for each request that is refused because of its token or origin. A line has the caller, the action, the address and
 //! the outcome. It never has a token, and of a user only a hash.
 
@@ -16,6 +16,7 @@ use super::problem::Code;
 use super::query::Query;
 use super::resource::{Audited, Resource};
 use crate::auth::Digest;
+use domain::UserId;
 use engine::Headcount;
 
 /// Hexadecimal digits of a user's hash: 64 bits tell users apart, and a short string is easier to read.
@@ -65,7 +66,11 @@ impl AuditTrail {
     pub(super) fn about(&self, route: &Resource, method: &str, uri: &Uri) -> Option<String> {
         match action(route, method)? {
             Audited::Erase => {
-                let hash = self.user_hash(uri)?;
+                let hash = self.user_hash(uri, uri.path().rsplit('/').next()?)?;
+                Some(format!("user {hash}"))
+            }
+            Audited::Merge => {
+                let hash = self.user_hash(uri, uri.path().split('/').nth(3)?)?;
                 Some(format!("user {hash}"))
             }
             Audited::Refresh => {
@@ -83,23 +88,19 @@ impl AuditTrail {
                 Some(format!("segment {segment}"))
             }
             Audited::EraseFromSegment => {
-                let (segment, hash) = (segment_of(uri)?, self.user_hash(uri)?);
+                let part = uri.path().rsplit('/').next()?;
+                let (segment, hash) = (segment_of(uri)?, self.user_hash(uri, part)?);
                 Some(format!("segment {segment} user {hash}"))
             }
             Audited::Archive | Audited::Coverage => None,
         }
     }
 
-    /// A hash of the user in the last part of a path.
-    fn user_hash(&self, uri: &Uri) -> Option<String> {
-        let part = uri.path().rsplit('/').next()?;
+    /// A hash of the user in this part of the path.
+    fn user_hash(&self, uri: &Uri, part: &str) -> Option<String> {
         let query = Query::parse(uri.query().unwrap_or_default());
         let user = path::user(part, &query).ok()?;
-        let app = self.app.as_ref()?;
-        let stored = app.ingest().identity().of(user);
-        let mut hash = Digest::of(stored.as_str().as_bytes()).to_string();
-        hash.truncate(HASH_DIGITS);
-        Some(hash)
+        Some(hash_of(self.app.as_ref()?, user))
     }
 
     /// Writes the line of a request with its response, if the request is recorded.
@@ -148,6 +149,14 @@ impl AuditTrail {
             "refused"
         );
     }
+}
+
+/// The hash that stands for a user.
+pub(super) fn hash_of(app: &Headcount, user: UserId<'_>) -> String {
+    let stored = app.ingest().identity().of(user);
+    let mut hash = Digest::of(stored.as_str().as_bytes()).to_string();
+    hash.truncate(HASH_DIGITS);
+    hash
 }
 
 /// The segment in the path of a request, quoted.

@@ -83,6 +83,7 @@ pub(super) enum Audited {
     SetSegment,
     DeleteSegment,
     EraseFromSegment,
+    Merge,
 }
 
 impl Audited {
@@ -96,6 +97,7 @@ impl Audited {
             Self::SetSegment => "set_segment",
             Self::DeleteSegment => "delete_segment",
             Self::EraseFromSegment => "erase_from_segment",
+            Self::Merge => "merge",
         }
     }
 }

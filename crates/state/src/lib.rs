@@ -30,7 +30,7 @@ pub use following::{Following, Reached};
 pub use questions::Questions;
 pub use record::{
     batch, covered, differing, differing_segment, drop_segment, erased, erasure, forget, forget_in,
-    join, position, property, reset, split, trend,
+    forget_seen, join, position, property, reset, split, trend,
 };
 pub use snapshotter::{AFTER_ERASURE, Snapshotter};
 pub use state::State;

@@ -10,6 +10,8 @@
 //! - mark: `15 u8`, the position to which the counters of a snapshot belong
 //! - drop: `16 u8 | segment`, removes the users and the trends of a segment
 //! - forget in: `17 u8 | fingerprint u64 | segment`
+//! - forget seen: `20 u8 | fingerprint u64 | segments u32 | (segment, slot u64)*`, removes the user from each segment in which the
+//!   latest slot is not later
 //! - property: `12 u8 | name length u16, name | is set u8 | value length u32, value`
 //!
 //! Those of a replica:
@@ -28,7 +30,7 @@
 
 use super::Subject;
 use super::following::{self, Reached};
-use domain::{Segment, Slot, Timestamp, TrendPoint};
+use domain::{Membership, Segment, Slot, Timestamp, TrendPoint};
 use index::{Entry, Fingerprint};
 use wal::Fields;
 
@@ -51,6 +53,7 @@ pub(super) const DROP: u8 = 16;
 pub(super) const FORGET_IN: u8 = 17;
 pub(super) const DROPPED: u8 = 18;
 pub(super) const ERASED_IN: u8 = 19;
+pub(super) const FORGET_SEEN: u8 = 20;
 
 /// The record that erases a user.
 pub fn forget(fingerprint: Fingerprint) -> Vec<u8> {
@@ -109,6 +112,18 @@ pub fn forget_in(segment: &Segment, fingerprint: Fingerprint) -> Vec<u8> {
     let mut out = vec![FORGET_IN];
     out.extend_from_slice(&fingerprint.number().to_le_bytes());
     push_segment(&mut out, segment);
+    out
+}
+
+/// The record that erases a user from the segments of `seen`, except from one in which the user was seen later.
+pub fn forget_seen(fingerprint: Fingerprint, seen: &[Membership]) -> Vec<u8> {
+    let mut out = vec![FORGET_SEEN];
+    out.extend_from_slice(&fingerprint.number().to_le_bytes());
+    out.extend_from_slice(&length(seen.len()));
+    for it in seen {
+        push_segment(&mut out, &it.segment);
+        out.extend_from_slice(&it.last_seen.number().to_le_bytes());
+    }
     out
 }
 

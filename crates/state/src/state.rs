@@ -10,11 +10,11 @@ use super::Subject;
 use super::flows::FlowState;
 use super::following::{self, Erased, Following};
 use super::record::{
-    self, BATCH, COUNTING, COVERED, DROP, FORGET, FORGET_IN, HEAD, MARK, PAIRS, POSITION, PROPERTY,
-    RECEIVED, RESET, STORED, TREND,
+    self, BATCH, COUNTING, COVERED, DROP, FORGET, FORGET_IN, FORGET_SEEN, HEAD, MARK, PAIRS,
+    POSITION, PROPERTY, RECEIVED, RESET, STORED, TREND,
 };
 use super::trends::{Point, Trends};
-use domain::{Slot, TimeFrame};
+use domain::{Segment, Slot, TimeFrame};
 use index::{Entry, Fingerprint, Index};
 use wal::{Fields, Position};
 
@@ -136,6 +136,14 @@ impl State {
                 let fingerprint = Fingerprint::from_number(fields.u64()?);
                 let segment = record::segment(&mut fields)?;
                 self.forget(at, &Subject::Pair(segment, fingerprint));
+            }
+            FORGET_SEEN => {
+                let fingerprint = Fingerprint::from_number(fields.u64()?);
+                let mut seen = Vec::new();
+                for _ in 0..fields.u32()? {
+                    seen.push((record::segment(&mut fields)?, Slot::new(fields.u64()?)));
+                }
+                self.forget_seen(at, fingerprint, &seen);
             }
             DROP => {
                 let segment = record::segment(&mut fields)?;
@@ -263,6 +271,26 @@ impl State {
             last_file: at.file,
         });
         drop(uncovered);
+        self.note_erased(at, erased);
+    }
+
+    /// Records are applied one after another, so the user can't be seen again in between.
+    fn forget_seen(&self, at: Position, user: Fingerprint, seen: &[(Segment, Slot)]) {
+        let first = Slot::new(0);
+        let held = self.index.memberships(user, first);
+        let latest = |segment: &Segment| {
+            let found = held.binary_search_by(|(held, _)| held.cmp(segment));
+            found.ok().map(|found| held[found].1)
+        };
+        let gone = seen.iter().filter(|(segment, slot)| {
+            latest(segment).is_some_and(|latest| latest <= *slot)
+                && self.index.erase_in(segment.as_str(), user, first)
+        });
+        let gone = gone.count() as u64;
+        self.note_erased(at, gone);
+    }
+
+    fn note_erased(&self, at: Position, erased: u64) {
         let mut results = self.erased.lock();
         if results.len() >= MAX_RESULTS {
             results.clear();

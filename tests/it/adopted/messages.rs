@@ -163,3 +163,62 @@ async fn cloud_events_are_pairs() {
     assert_eq!(lines.problem(), (400, "malformed"));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_gets_a_name_counts_once() {
+    let (app, store) = App::start_switchable(&[]).await;
+    let send = async |target: &str, body: Value| {
+        let headers = [("content-type", "application/json")];
+        let body = body.to_string();
+        app.send_body_with(reqwest::Method::POST, target, &headers, body)
+            .await
+            .status
+    };
+    let track = |user: &str, segment: &str| json!({"anonymousId": user, "properties": {"segment": segment}});
+    assert_eq!(send("/v1/track", track("a1", "s")).await, 200);
+    assert_eq!(send("/v1/track", track("a2", "s")).await, 200);
+    let identify = json!({"userId": "u", "anonymousId": "a1"});
+    assert_eq!(send("/v1/identify", identify.clone()).await, 200);
+    let alias = json!({"batch": [
+        {"type": "alias", "userId": "u", "previousId": "a2"},
+        {"type": "track", "userId": "u", "properties": {"segment": "t"}},
+        {"type": "alias", "userId": "", "previousId": "a3"},
+    ]});
+    assert_eq!(send("/v1/batch", alias).await, 200);
+    assert_eq!(send("/v1/track", track("a2", "t")).await, 200);
+    let posthog = json!({"batch": [
+        {"event": "$identify", "distinct_id": "u", "properties": {"$anon_distinct_id": "a4"}},
+    ]});
+    assert_eq!(send("/batch/", posthog).await, 200);
+    assert_eq!(send("/v1/track", track("a4", "t")).await, 200);
+    let count = async |segment: &str| {
+        let target = format!("/v1/segments/{segment}/count?fresh=true");
+        app.get(&target).await.json["users"].as_u64().unwrap()
+    };
+    assert_eq!((count("s").await, count("t").await), (1, 1));
+    // Repeated, it asks the store nothing, so it succeeds without one.
+    store.set_unavailable(true);
+    assert_eq!(send("/v1/identify", identify).await, 200);
+    let new = json!({"userId": "u", "anonymousId": "a9"});
+    assert_eq!(send("/v1/identify", new.clone()).await, 503);
+    store.set_unavailable(false);
+    assert_eq!(send("/v1/identify", new).await, 200);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_bound_to_segments_merges_nobody() {
+    let mut bound = token("client", TOKEN, &[Scope::Write, Scope::Read]);
+    bound.segments = Some(vec!["sp*".parse().unwrap()]);
+    let (app, _folder) = app_with_token(bound).await;
+    let message = json!({"anonymousId": "a", "properties": {"segment": "sports"}});
+    assert_eq!(post_json(&app, "/v1/track", &message).await.status, 200);
+    let identify = json!({"userId": "u", "anonymousId": "a", "properties": {"segment": "sports"}});
+    assert_eq!(post_json(&app, "/v1/identify", &identify).await.status, 200);
+    assert_eq!(
+        users(&app, "sports").await,
+        2,
+        "the pair counts, and the merge does not"
+    );
+    app.stop().await;
+}

@@ -256,6 +256,13 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
     ),
     ("HEAD", "/v1/events", "/v1/events", Some(Scope::Read), 200),
     (
+        "POST",
+        "/v1/users/{user_id}/merge",
+        "/v1/users/u/merge",
+        Some(Scope::Admin),
+        415,
+    ),
+    (
         "GET",
         "/v1/users/{user_id}",
         "/v1/users/u1",

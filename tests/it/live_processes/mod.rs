@@ -98,6 +98,25 @@ async fn redis_may_fail_in_every_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn users_are_merged_in_every_replica() {
+    let Some(mut site) = Site::start().await else {
+        return;
+    };
+    site.wait_until_live().await;
+    crate::merge::merges(&site.services[0].service, true).await;
+    assert_eq!(site.compare().await, 0);
+    // The other replica ends with the same counts.
+    let first = site.publisher().await;
+    site.lives[first].kill();
+    assert_ne!(site.publisher().await, first);
+    site.wait_until_live().await;
+    for (segment, users) in [("into_later", 1), ("only_into", 1), ("late", 0)] {
+        expect_users(&site, segment, users, "live").await;
+    }
+    assert_eq!(site.compare().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn live_processes_may_fail_in_every_way() {
     // Services recount soon after the last live process is gone.
     let Some(mut site) = Site::start_with(&[("cache_ttl", "5s")]).await else {

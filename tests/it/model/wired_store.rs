@@ -213,7 +213,7 @@ impl PairStore for WiredStore {
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         let note = |_: &EmbeddedStore| {
-            self.store_backend.erased.lock().push(*erasure);
+            self.store_backend.erased.lock().push(erasure.clone());
             Ok(())
         };
         self.via(Call::Erase, note, nothing).await

@@ -300,6 +300,15 @@ impl PairStore for SwitchableStore {
         self.reach()?.forget_in(segment, user, as_of).await
     }
 
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.reach()?.forget_seen(user, seen, as_of).await
+    }
+
     async fn drop_segment(
         &self,
         segment: &Segment,
@@ -311,7 +320,7 @@ impl PairStore for SwitchableStore {
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         self.reach()?;
-        self.erased.lock().push(*erasure);
+        self.erased.lock().push(erasure.clone());
         Ok(())
     }
 

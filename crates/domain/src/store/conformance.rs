@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use super::{PROPERTY_NAME_BYTES, PROPERTY_VALUE_BYTES, PairStore, StoreError};
 use crate::{
-    Batch, BatchBuilder, Count, Erasure, Expression, Floor, Segment, Slot, TimeFrame, Timestamp,
-    TrendPoint, UserId, Window,
+    Batch, BatchBuilder, Count, Erasure, Expression, Floor, Membership, Segment, Slot, TimeFrame,
+    Timestamp, TrendPoint, UserId, Window,
 };
 
 /// Creates empty stores for the checks.
@@ -69,6 +69,7 @@ pub async fn check_store(factory: &dyn Factory) {
     check_sets(factory).await;
     check_memberships_and_forget(factory).await;
     check_forget_in_and_drop(factory).await;
+    check_forget_seen(factory).await;
     check_erasure_notes(factory).await;
     check_fingerprint_key(factory).await;
     check_properties(factory).await;
@@ -204,7 +205,7 @@ pub async fn check_distinct(factory: &dyn Factory) {
     store.close().await.unwrap();
 }
 
-/// Recorded erasures are returned, each with its instant, until no window reaches them. A live store keeps none.
+/// Recorded erasures are returned, each with its instant, until no window reaches them. A live store keeps only merges.
 pub async fn check_erasure_notes(factory: &dyn Factory) {
     let store = factory.empty(frame(60)).await;
     let now = factory.start();
@@ -217,15 +218,23 @@ pub async fn check_erasure_notes(factory: &dyn Factory) {
         .to_vec();
     noted.push(Erasure::of_segment(&segment("s"), at(15)));
     noted.push(Erasure::of_pair(&segment("s"), &user("u1"), at(15)));
+    let merge = Erasure::of_merge(&user("u4"), &user(HOSTILE_NAMES[0]), 1, at(16));
+    let merges = [
+        merge.completed(),
+        merge,
+        Erasure::of_merge(&user("u5"), &user(&"x".repeat(256)), 1, at(5)),
+    ];
+    noted.extend(merges.iter().cloned());
     for erasure in &noted {
         store.note_erasure(erasure).await.unwrap();
     }
     // A repeated call is harmless.
     store.note_erasure(&noted[0]).await.unwrap();
     store.archive(now, 100).await.unwrap();
-    if store.is_live() {
-        assert_eq!(store.erasures(at(0)).await.unwrap(), []);
-    } else {
+    {
+        if store.is_live() {
+            noted = merges.to_vec();
+        }
         noted.sort();
         for since in [0, 10, 11, 21] {
             let mut found = store.erasures(at(since)).await.unwrap();
@@ -672,6 +681,54 @@ pub async fn check_forget_in_and_drop(factory: &dyn Factory) {
     for name in HOSTILE_NAMES {
         assert_eq!(users(&*store, name, full, now).await, 4, "{name:?} again");
     }
+    store.close().await.unwrap();
+}
+
+/// A user is erased from the given segments unless seen there later, and from no others. A store that does not support this always
+/// reports that.
+pub async fn check_forget_seen(factory: &dyn Factory) {
+    let frame = frame(60);
+    let store = factory.empty(frame).await;
+    let now = factory.start();
+    let present = frame.resolution().slot_of(now);
+    let (full, hostile) = (frame.full_window(), HOSTILE_NAMES[3]);
+    if let Err(StoreError::Unsupported(_)) = store.forget_seen(&user("u"), &[], now).await {
+        return store.close().await.unwrap();
+    }
+    let mut pairs: Vec<_> = HOSTILE_NAMES
+        .iter()
+        .flat_map(|segment| ["u1", hostile].map(|user| (user, *segment, back(present, 3))))
+        .collect();
+    store.record(&batch(pairs.iter().copied())).await.unwrap();
+    let seen = store.memberships(&user(hostile), now).await.unwrap();
+    assert_eq!(seen.len(), HOSTILE_NAMES.len());
+    // Seen again in two of the segments, once in the same slot, and for the first time in another one.
+    let [first, second] = [HOSTILE_NAMES[0], HOSTILE_NAMES[1]];
+    pairs = vec![
+        (hostile, first, back(present, 2)),
+        (hostile, second, back(present, 3)),
+        (hostile, "new", back(present, 4)),
+    ];
+    store.record(&batch(pairs.iter().copied())).await.unwrap();
+    let erased = store.forget_seen(&user(hostile), &seen, now).await;
+    assert_eq!(erased.unwrap(), HOSTILE_NAMES.len() as u64 - 1);
+    let left = store.memberships(&user(hostile), now).await.unwrap();
+    let mut expected =
+        [(first, back(present, 2)), ("new", back(present, 4))].map(|(name, slot)| Membership {
+            segment: segment(name),
+            last_seen: slot,
+        });
+    expected.sort_by(|a, b| a.segment.cmp(&b.segment));
+    assert_eq!(left, expected);
+    for name in HOSTILE_NAMES {
+        let users = users(&*store, name, full, now).await;
+        assert_eq!(users, 1 + u64::from(*name == first), "{name:?}");
+    }
+    assert_eq!(
+        store.forget_seen(&user(hostile), &seen, now).await.unwrap(),
+        0
+    );
+    assert_eq!(store.forget_seen(&user("u1"), &[], now).await.unwrap(), 0);
     store.close().await.unwrap();
 }
 

@@ -187,6 +187,17 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         ))
     }
 
+    /// Durably erases `user` from the segments of `seen`, except from one in which the user was seen later than that. Returns the number
+    /// of segments from which the user was erased. A store that can't do this always returns [`StoreError::Unsupported`].
+    async fn forget_seen(
+        &self,
+        _user: &UserId<'_>,
+        _seen: &[Membership],
+        _as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        Err(StoreError::Unsupported("it can't merge users"))
+    }
+
     /// Durably removes every pair of `segment`, and its trend over `windows`; a store may remove it over all windows. Returns
     /// the number of users that the segment had within the full window, which may be too low after a call that failed. Pairs
     /// recorded later count again. A store that can't do this always returns [`StoreError::Unsupported`].
@@ -199,8 +210,8 @@ pub trait PairStore: Send + Sync + std::fmt::Debug {
         Err(StoreError::Unsupported("it can't remove a segment"))
     }
 
-    /// Durably records, for all instances that share the store, that a user is being erased. The store keeps this note
-    /// for at least the full window. A live store is not shared, so it may ignore the call.
+    /// Durably records, for all instances that share the store, that a user is being erased or merged. The store keeps this note
+    /// for at least the full window. A live store is not shared, so it may ignore the call, except for a merge.
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError>;
 
     /// The recorded erasures at `since` or later, in any order. The result may contain duplicates.

@@ -133,10 +133,17 @@ impl PairStore for Model {
 
     async fn memberships(
         &self,
-        _: &UserId<'_>,
+        user: &UserId<'_>,
         _: Timestamp,
     ) -> Result<Vec<Membership>, StoreError> {
-        Err(StoreError::Unsupported("a model"))
+        self.reach()?;
+        let pairs = self.pairs.lock();
+        let of_user = pairs.iter().filter(|((_, name), _)| name == user.as_str());
+        let membership = |((segment, _), slot): (&(String, String), &Slot)| Membership {
+            segment: Segment::new(segment).unwrap(),
+            last_seen: *slot,
+        };
+        Ok(of_user.map(membership).collect())
     }
 
     async fn forget(&self, user: &UserId<'_>, _: Timestamp) -> Result<u64, StoreError> {
@@ -158,6 +165,24 @@ impl PairStore for Model {
         Ok(self.pairs.lock().remove(&key).is_some())
     }
 
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        _: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.reach()?;
+        let mut pairs = self.pairs.lock();
+        let before = pairs.len();
+        for it in seen {
+            let key = (it.segment.as_str().to_owned(), user.as_str().to_owned());
+            if pairs.get(&key).is_some_and(|slot| *slot <= it.last_seen) {
+                pairs.remove(&key);
+            }
+        }
+        Ok((before - pairs.len()) as u64)
+    }
+
     async fn drop_segment(
         &self,
         segment: &Segment,
@@ -173,7 +198,7 @@ impl PairStore for Model {
 
     async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
         self.reach()?;
-        self.erased.lock().push(*erasure);
+        self.erased.lock().push(erasure.clone());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The running service without HTTP: [`Headcount`] owns all parts and is their public interface.
 
 mod erasing;
+mod merging;
 mod open;
 mod spool;
 
@@ -12,6 +13,8 @@ use tokio::task::JoinError;
 
 use self::erasing::Work;
 pub use self::erasing::{Place, PlaceState, Receipt};
+pub use self::merging::MergeError;
+use self::merging::Merger;
 pub use self::open::OpenError;
 use crate::counts::{CountError, Counts};
 use crate::coverage::KnownCoverage;
@@ -53,6 +56,7 @@ pub struct Headcount {
     ingest: Ingest,
     spool: Option<Arc<Spool>>,
     erasures: Arc<Erasures>,
+    merger: Arc<Merger>,
     counts: Arc<Counts>,
     coverage: Arc<KnownCoverage>,
     /// The settings of segments.
@@ -284,6 +288,23 @@ impl Headcount {
         let receipt = self.erase(&Target::Pair(segment, &user)).await?;
         self.refresher.count_again(segment).await;
         Ok(receipt)
+    }
+
+    /// Merges `from` into `into`: every visit of `from` becomes a visit of `into`, and the later last visit counts. Pairs of `from` that
+    /// are received within the window count for `into` too. Returns the number of segments that `from` was in. After an error `from`
+    /// and `into` may both count, and the call must be repeated. It continues if the caller drops this future.
+    pub async fn merge(&self, from: UserId<'_>, into: UserId<'_>) -> Result<u64, MergeError> {
+        let identity = self.ingest.identity();
+        let (from, into) = (identity.of(from), identity.of(into));
+        let merger = Arc::clone(&self.merger);
+        let merging = self
+            .supervisor
+            .begin("merge", async move { merger.merge(from, &into).await });
+        match merging.await.map_err(JoinError::try_into_panic) {
+            Ok(merged) => merged,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => Err(StoreError::Closed.into()),
+        }
     }
 
     /// Erases every pair of a segment, its trend and its settings. Pairs that are received afterwards count. After an error the

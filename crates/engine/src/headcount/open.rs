@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Headcount;
+use super::merging::{Merger, MergerParts};
 use super::spool::{keep_delivering, keep_following_erasures, open_spool};
 use crate::clock_watch;
 use crate::counts::{Counts, CountsParts};
@@ -124,6 +125,8 @@ impl Headcount {
         let recorder = Arc::new(recorder.with_coverage(Arc::clone(&coverage)));
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures.with_live(live.clone()));
+        // Before the first pair, so that users who were merged do not count twice.
+        erasures.begin().await;
         let spool = match &options.spool {
             // A store in this process is always reachable.
             Some(wanted) if !store.is_live() => {
@@ -136,11 +139,32 @@ impl Headcount {
                     erasures: Arc::clone(&erasures),
                 };
                 keep_delivering(&supervisor, parts, &recorder);
-                keep_following_erasures(&supervisor, &erasures, &opened);
                 Some(opened)
             }
             _ => None,
         };
+        keep_following_erasures(&supervisor, &erasures, spool.as_ref());
+        let merger = Arc::new(Merger::new(MergerParts {
+            frame,
+            clock: Arc::clone(&clock),
+            store: Arc::clone(&store),
+            recorder: Arc::clone(&recorder),
+            live: live.clone(),
+            spool: spool.clone(),
+            erasures: Arc::clone(&erasures),
+            metrics: Arc::clone(&metrics),
+        }));
+        let completing = Arc::clone(&merger);
+        supervisor.keep_until_stop("merges", move || {
+            let merger = Arc::clone(&completing);
+            async move { merger.keep_completing().await }
+        });
+        let merges = Arc::downgrade(erasures.merges());
+        metrics.before_render(move |metrics| {
+            if let Some(merges) = merges.upgrade() {
+                metrics.ingest.merges_known.set(merges.len() as u64);
+            }
+        });
         let ingest = Ingest::new(IngestParts {
             frame,
             clock: Arc::clone(&clock),
@@ -148,6 +172,7 @@ impl Headcount {
             spool: spool.clone(),
             guard: Arc::clone(&guard),
             identity: Arc::new(identity),
+            merges: Arc::clone(erasures.merges()),
             queue_pairs: options.queue_pairs,
             write_timeout: (!store.is_live()).then_some(options.write_deadline),
         });
@@ -194,6 +219,7 @@ impl Headcount {
             ingest,
             spool,
             erasures,
+            merger,
             counts,
             coverage,
             catalog,

@@ -26,12 +26,12 @@ pub(super) fn keep_delivering(
 pub(super) fn keep_following_erasures(
     supervisor: &Supervisor,
     erasures: &Arc<Erasures>,
-    spool: &Arc<Spool>,
+    spool: Option<&Arc<Spool>>,
 ) {
-    let (erasures, spool) = (Arc::clone(erasures), Arc::clone(spool));
+    let (erasures, spool) = (Arc::clone(erasures), spool.cloned());
     let stop = supervisor.stop().clone();
     supervisor.keep("erasures", move || {
-        erasures::follow(Arc::clone(&erasures), Arc::clone(&spool), stop.clone())
+        erasures::follow(Arc::clone(&erasures), spool.clone(), stop.clone())
     });
 }
 

@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::merges::Merges;
 use super::spool::Spool;
 use crate::erasing::Target;
 use crate::live::Live;
@@ -23,6 +24,10 @@ use domain::{Clock, Erasure, ErasureScope, Pair, TimeFrame, Timestamp, UserId};
 pub(crate) const FOLLOW_EVERY: Duration = Duration::from_secs(60);
 /// The timeout of a read of the notes, which are few.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a start waits for the first read of the notes.
+const FIRST_READ: Duration = Duration::from_secs(1);
+/// The delay after a failed read while no read has succeeded yet: until then, users who were merged count twice.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// The clock skew between instances that is tolerated. Each read repeats this much of the previous one, because a note may
 /// become visible late.
 const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
@@ -35,6 +40,7 @@ pub struct Erasures {
     /// How long an erasure matters. After that no window includes a pair that was received before it.
     window: SignedDuration,
     known: RwLock<Known>,
+    merges: Arc<Merges>,
     live: Option<Arc<Live>>,
 }
 
@@ -43,6 +49,8 @@ struct Known {
     list: Vec<Learnt>,
     /// The instant up to which the notes were read.
     read_until: Option<Timestamp>,
+    /// When merges that no longer matter were last forgotten.
+    forgot_at: Option<Timestamp>,
     /// The number of erasures learnt since the start.
     learnt: u64,
 }
@@ -68,6 +76,7 @@ impl Erasures {
             clock,
             window: SignedDuration::from_secs(i64::try_from(window).unwrap_or(i64::MAX)),
             known: RwLock::default(),
+            merges: Arc::default(),
             live: None,
         }
     }
@@ -87,8 +96,28 @@ impl Erasures {
     /// The same for any erasure.
     pub(crate) async fn note_erasure(&self, erasure: Erasure) -> Result<Erasure, StoreError> {
         self.store.note_erasure(&erasure).await?;
-        self.learn([erasure], true, Timestamp::MAX);
+        self.learn([erasure.clone()], true, Timestamp::MAX);
         Ok(erasure)
+    }
+
+    /// Writes the note of a merge to the store, and applies it to pairs from now on.
+    pub(crate) async fn note_merge(&self, merge: Erasure) -> Result<Erasure, StoreError> {
+        self.store.note_erasure(&merge).await?;
+        self.merges.learn(&merge);
+        Ok(merge)
+    }
+
+    /// The users who count as others.
+    pub fn merges(&self) -> &Arc<Merges> {
+        &self.merges
+    }
+
+    /// Reads the notes for the first time. If that takes long, [`follow`] reads them.
+    pub(crate) async fn begin(&self) {
+        let read = timeout(FIRST_READ, self.refresh(None)).await;
+        if let Ok(Err(error)) = read {
+            tracing::debug!(%error, "the notes of erased and merged users can't be read yet");
+        }
     }
 
     /// The instant from which an erasure at `at` no longer matters.
@@ -97,7 +126,7 @@ impl Erasures {
     }
 
     /// Reads the notes since the last read. Pairs that `spool` receives from now on are dated after the erasures read.
-    pub async fn refresh(&self, spool: &Spool) -> Result<(), StoreError> {
+    pub async fn refresh(&self, spool: Option<&Spool>) -> Result<(), StoreError> {
         let now = self.clock.now();
         let oldest = now.saturating_sub(self.window).unwrap_or(Timestamp::MIN);
         let since = match self.known.read().read_until {
@@ -114,7 +143,7 @@ impl Erasures {
         })??;
         // The clock of the other instance may be far ahead. An erasure known now must not apply to pairs received much
         // later.
-        let latest = spool.latest(now);
+        let latest = spool.map_or(now, |spool| spool.latest(now));
         self.learn(
             noted,
             false,
@@ -124,8 +153,17 @@ impl Erasures {
         known.read_until = known.read_until.max(Some(now));
         // Notes that will be read again must stay known.
         known.list.retain(|it| it.noted_at >= oldest);
+        let is_due = known
+            .forgot_at
+            .is_none_or(|at| now.duration_since(at) >= OVERLAP);
+        if is_due {
+            known.forgot_at = Some(now);
+        }
         drop(known);
-        if let Some(latest) = self.latest() {
+        if is_due {
+            self.merges.forget_before(oldest);
+        }
+        if let (Some(spool), Some(latest)) = (spool, self.latest()) {
             spool.was_erased(latest);
         }
         Ok(())
@@ -140,13 +178,17 @@ impl Erasures {
     ) {
         let mut known = self.known.write();
         for erasure in erasures {
+            if erasure.is_merge() {
+                self.merges.learn(&erasure);
+                continue;
+            }
             if known.list.iter().any(|it| it.erasure.is_same(&erasure)) {
                 continue;
             }
             known.learnt += 1;
             let learnt = Learnt {
-                erasure: erasure.no_later_than(latest),
                 noted_at: erasure.at(),
+                erasure: erasure.no_later_than(latest),
                 number: known.learnt,
                 is_own,
             };
@@ -155,10 +197,10 @@ impl Erasures {
     }
 
     /// The erasures that apply to pairs received at `received`, which must not be sent.
-    pub(super) fn since(&self, received: Timestamp) -> Vec<Erasure> {
+    pub(crate) fn since(&self, received: Timestamp) -> Vec<Erasure> {
         let known = self.known.read();
-        let erasures = known.list.iter().map(|it| it.erasure);
-        erasures.filter(|it| it.at() >= received).collect()
+        let erasures = known.list.iter().map(|it| &it.erasure);
+        erasures.filter(|it| it.at() >= received).cloned().collect()
     }
 
     /// The instant of the latest known erasure.
@@ -176,7 +218,7 @@ impl Erasures {
     pub(super) fn learnt_since(&self, known: u64) -> Vec<Erasure> {
         let all = self.known.read();
         let new = all.list.iter().filter(|it| it.number > known && !it.is_own);
-        new.map(|it| it.erasure).collect()
+        new.map(|it| it.erasure.clone()).collect()
     }
 
     /// Erases pairs again that reached the store after another instance had erased them, as noted in `erasure`.
@@ -193,6 +235,7 @@ impl Erasures {
                 ErasureScope::Segment | ErasureScope::Pair => {
                     Target::Pair(pair.segment, &pair.user)
                 }
+                ErasureScope::Merge | ErasureScope::Merged => return Ok(()),
             };
             if !erased.insert((pair.segment, pair.user.as_str())) {
                 continue;
@@ -228,17 +271,19 @@ impl Erasures {
 }
 
 /// Reads the notes once a minute until `stop`, and starts the removal of new erased users from this instance's disk.
-pub async fn follow(erasures: Arc<Erasures>, spool: Arc<Spool>, stop: CancellationToken) {
+pub async fn follow(erasures: Arc<Erasures>, spool: Option<Arc<Spool>>, stop: CancellationToken) {
     let mut handled = 0;
     loop {
         let followed = async {
-            if let Err(error) = erasures.refresh(&spool).await {
+            if let Err(error) = erasures.refresh(spool.as_deref()).await {
                 tracing::debug!(%error, "can't read the notes of erased users now");
             }
-            spool.note_order().await;
+            if let Some(spool) = &spool {
+                spool.note_order().await;
+            }
             // Delivery reads the notes too, so this compares with what any task learnt.
             let learnt = erasures.learnt();
-            if learnt > handled {
+            if let Some(spool) = spool.as_ref().filter(|_| learnt > handled) {
                 spool.start_search();
                 if erasures
                     .erase_refused(&erasures.since(Timestamp::MIN))
@@ -247,7 +292,8 @@ pub async fn follow(erasures: Arc<Erasures>, spool: Arc<Spool>, stop: Cancellati
                     handled = learnt;
                 }
             }
-            sleep(FOLLOW_EVERY).await;
+            let has_read = erasures.known.read().read_until.is_some();
+            sleep(if has_read { FOLLOW_EVERY } else { FIRST_RETRY }).await;
         };
         tokio::select! {
             () = followed => {}

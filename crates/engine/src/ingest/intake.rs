@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Identity, Reservation, SegmentGuard};
+use super::{Identity, Merges, Reservation, SegmentGuard};
 use domain::{
     Batch, BatchBuilder, InvalidInstant, InvalidSegment, InvalidUserId, TimeFrame, Timestamp,
     UserId,
@@ -15,6 +15,9 @@ pub struct Intake {
     now: Timestamp,
     reservation: Reservation,
     identity: Arc<Identity>,
+    merges: Arc<Merges>,
+    /// The version of the merges that all pairs have at least.
+    version: u64,
     builder: BatchBuilder,
 }
 
@@ -24,6 +27,8 @@ pub struct Intake {
 pub struct Admitted {
     pub(super) batch: Batch,
     pub(super) reservation: Reservation,
+    /// The version of the merges that were applied.
+    pub(super) merges: u64,
 }
 
 /// Why a pair was not accepted.
@@ -69,6 +74,7 @@ impl Intake {
         now: Timestamp,
         guard: Arc<SegmentGuard>,
         identity: Arc<Identity>,
+        merges: Arc<Merges>,
         expected: usize,
     ) -> Self {
         Self {
@@ -76,6 +82,8 @@ impl Intake {
             now,
             reservation: Reservation::new(guard),
             identity,
+            version: merges.version(),
+            merges,
             builder: BatchBuilder::with_capacity(expected),
         }
     }
@@ -98,8 +106,11 @@ impl Intake {
             Some(index) => index,
             None => self.builder.admit(self.reservation.admit(segment)?),
         };
-        self.identity
-            .with(user, |stored| self.builder.push(stored, segment, slot));
+        self.identity.with(user, |stored| {
+            let current = self.merges.current(stored);
+            let user = current.as_ref().unwrap_or(stored);
+            self.builder.push(user, segment, slot);
+        });
         Ok(())
     }
 
@@ -118,6 +129,7 @@ impl Intake {
         Admitted {
             batch: self.builder.finish(),
             reservation: self.reservation,
+            merges: self.version,
         }
     }
 }
@@ -150,7 +162,8 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let at = |seconds: i64| Some(Timestamp::from_second(1_800_000_000 + seconds).unwrap());
         let guard = Arc::new(SegmentGuard::new(1));
-        let mut intake = Intake::new(frame, now, guard, Arc::new(Identity::plain()), 4);
+        let (identity, merges) = (Arc::new(Identity::plain()), Arc::default());
+        let mut intake = Intake::new(frame, now, guard, identity, merges, 4);
         intake.push("u1", "a", None).unwrap();
         let code = |result: Result<(), PairError>| result.unwrap_err().code();
         assert_eq!(code(intake.push("", "a", None)), "invalid_user_id");

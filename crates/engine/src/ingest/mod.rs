@@ -4,6 +4,7 @@ pub mod erasures;
 mod guard;
 mod identity;
 mod intake;
+pub(crate) mod merges;
 mod segment_notes;
 pub mod spool;
 mod spooling_writer;
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 pub use guard::{Reservation, SegmentGuard};
 pub use identity::Identity;
 pub use intake::{Admitted, Intake, PairError};
+pub use merges::Merges;
 pub use segment_notes::SegmentNotes;
 pub use spooling_writer::Recorder;
 
@@ -40,6 +42,7 @@ pub struct Ingest {
     writer: SpoolingWriter,
     guard: Arc<SegmentGuard>,
     identity: Arc<Identity>,
+    merges: Arc<Merges>,
     capacity: Semaphore,
     queue_pairs: u32,
 }
@@ -59,6 +62,8 @@ pub struct IngestParts {
     pub guard: Arc<SegmentGuard>,
     /// Maps received user ids to stored ids.
     pub identity: Arc<Identity>,
+    /// The users who count as others.
+    pub merges: Arc<Merges>,
     /// The maximum number of pairs in progress.
     pub queue_pairs: usize,
     /// The timeout of a write to the store; `None` for a store in this process.
@@ -136,6 +141,7 @@ impl Ingest {
             clock: parts.clock,
             guard: parts.guard,
             identity: parts.identity,
+            merges: parts.merges,
             capacity: Semaphore::new(queue_pairs as usize),
             queue_pairs,
         }
@@ -149,6 +155,7 @@ impl Ingest {
             self.clock.now(),
             Arc::clone(&self.guard),
             Arc::clone(&self.identity),
+            Arc::clone(&self.merges),
             expected,
         )
     }
@@ -156,7 +163,14 @@ impl Ingest {
     /// Makes pairs durable, except those that the store refuses. On an error no pair counts as accepted, and the client may
     /// send all of them again.
     pub async fn accept(&self, admitted: Admitted) -> Result<Accepted, IngestError> {
-        let Admitted { batch, reservation } = admitted;
+        let Admitted {
+            mut batch,
+            reservation,
+            merges,
+        } = admitted;
+        if self.merges.version() != merges {
+            batch = self.merges.apply(batch);
+        }
         if batch.is_empty() {
             return Ok(Accepted::all(Durability::Stored));
         }

@@ -1,12 +1,12 @@
 //! How pairs come in, whatever the format: a body is read, decompressed, parsed and stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::thread;
 
 use bytes::{Buf, Bytes};
-use futures::Stream;
+use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 use warp::Filter;
@@ -19,13 +19,15 @@ use crate::authorization::{self, Authorizer};
 use crate::body::{Limits, Received};
 use crate::encoding::{Encoding, detect_compression};
 use crate::media::Format;
-use crate::parse::messages::Dialect;
+use crate::parse::messages::{Dialect, Merge};
 use crate::parse::{self, BadBody, Report};
 use crate::problem::Problem;
 use crate::query::{Query, query};
 use crate::settings::{HttpSettings, PairNames};
-use domain::{Reach, Timestamp};
+use domain::store::StoreError;
+use domain::{Reach, Timestamp, UserId};
 use engine::Headcount;
+use engine::headcount::MergeError;
 use engine::ingest::{Admitted, Durability, PairError};
 use telemetry::traces;
 
@@ -34,6 +36,9 @@ use telemetry::traces;
 const LARGE: usize = 128 * 1024;
 /// The least bytes of a pair with all its fields, for the capacity of buffers.
 const BYTES_PER_PAIR: usize = 40;
+
+/// The merges of one body that run at a time.
+const MERGES_AT_ONCE: usize = 8;
 
 /// The code of a valid pair that the store refuses.
 const STORE_REFUSED: &str = "store_refused";
@@ -141,7 +146,32 @@ impl Intake {
             report,
         };
         self.measure(&taken);
+        self.merge(&taken.report.merges).await?;
         Ok(taken)
+    }
+
+    /// Merges users as messages say. A merge that can't be done now fails the request, which is sent again; one that can't be done at
+    /// all is ignored.
+    async fn merge(&self, merges: &[Merge]) -> Result<(), Problem> {
+        // Of several merges of one user the last one holds.
+        let latest: HashMap<&str, &str> = merges
+            .iter()
+            .map(|merge| (merge.from.as_str(), merge.into.as_str()))
+            .collect();
+        let merging = latest.into_iter().filter_map(|(from, into)| {
+            let [from, into] = [from, into].map(|id| UserId::received(id.to_owned()).ok());
+            Some(self.app.merge(from?, into?))
+        });
+        let merging: Vec<_> = merging.collect();
+        let mut merged = stream::iter(merging).buffer_unordered(MERGES_AT_ONCE);
+        while let Some(merged) = merged.next().await {
+            match merged {
+                Ok(_) | Err(MergeError::SameUser) => {}
+                Err(MergeError::Store(error)) if is_temporary(&error) => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, "users are not merged as a message says"),
+            }
+        }
+        Ok(())
     }
 
     /// Whether the token is in the body: the format has it there, and the head of the request has none.
@@ -240,7 +270,7 @@ impl Parser {
             false => Err(PairError::Forbidden),
         };
         let (names, push) = (&self.names, &mut push);
-        let report = match self.format {
+        let mut report = match self.format {
             Format::Lines => parse::ndjson(body, push),
             Format::Json => parse::json(body, push)?,
             Format::LineProtocol(precision) => {
@@ -252,6 +282,10 @@ impl Parser {
             Format::EventData(attributes) => parse::cloud_events::binary(body, &attributes, push)?,
             Format::Events => parse::cloud_events::structured(body, push)?,
         };
+        if !reach.is_every() {
+            // A merge is about all segments.
+            report.merges.clear();
+        }
         Ok((intake.finish(), report, self.caller.limiter))
     }
 
@@ -267,6 +301,17 @@ impl Parser {
         };
         Ok(())
     }
+}
+
+/// Whether the same call may succeed later.
+fn is_temporary(error: &StoreError) -> bool {
+    !matches!(
+        error,
+        StoreError::Unsupported(_)
+            | StoreError::Rejected(_)
+            | StoreError::Partly(_)
+            | StoreError::Damaged(_)
+    )
 }
 
 impl From<BadBody> for Problem {

@@ -102,7 +102,7 @@ fn respond(taken: Result<Taken, Problem>) -> Response {
 const MEMBERS: &str = "\
 The user is `userId`, else `anonymousId`. The segment is `properties.segment`, else the name of the event (a setting has the order); a \
 message without one is ignored. The time is `timestamp`, else `originalTimestamp`, corrected if `sentAt` shows that the sender's clock is \
-off by more than a minute. `identify` with both ids and `alias` merge two users. The token is the user name of Basic authentication. \
+off by more than a minute. `identify` with both ids and `alias` merge two users, unless the token is bound to segments. The token is the user name of Basic authentication. \
 A bad message does not affect the others, and is counted in the metrics.";
 
 fn describe_batch(id: &str, summary: &str) -> Described {

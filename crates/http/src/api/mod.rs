@@ -21,6 +21,7 @@ mod segments;
 mod set_count;
 mod trend;
 mod trends;
+mod user_merge;
 mod users;
 
 use std::convert::Infallible;
@@ -65,6 +66,7 @@ static ALL: [&Resource; 50] = [
     &segment_user::SEGMENT_USER,
     &events::EVENTS,
     &users::USER,
+    &user_merge::MERGE,
     &admin::REFRESH,
     &admin::ARCHIVE,
     &coverage::COVERAGE,
@@ -143,6 +145,7 @@ impl Routes {
             (&segment_user::SEGMENT_USER, segment_user::handler(app)),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
+            (&user_merge::MERGE, user_merge::handler(app, settings)),
             (&admin::REFRESH, admin::refresh_handler(app)),
             (&admin::ARCHIVE, admin::archive_handler(app)),
             (&coverage::COVERAGE, coverage::handler(app)),
@@ -340,6 +343,7 @@ mod tests {
             ("/v1/segments/count", "/v1/segments/{segment}"),
             ("/v1/segments/", "unknown"),
             ("/v1/users/u1", "/v1/users/{user_id}"),
+            ("/v1/users/u1/merge", "/v1/users/{user_id}/merge"),
             ("/healthz", "/healthz"),
             ("/v1/segments//count", "unknown"),
             ("/v1/segments/a/b/count", "unknown"),

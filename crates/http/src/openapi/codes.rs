@@ -52,6 +52,7 @@ pub(crate) const TOO_MANY_STEPS: Code = code(
     "there are more than 10,000 steps: give a longer step or a shorter range",
 );
 pub(crate) const INVALID_USER_ID: Code = code(400, "invalid_user_id", "the user id is not valid");
+pub(crate) const SAME_USER: Code = code(400, "same_user", "both ids are the same user");
 pub(crate) const INVALID_WINDOW: Code = code(
     400,
     "invalid_window",
@@ -166,7 +167,7 @@ pub(crate) const FOREIGN: &[Code] = &[
     code(
         503,
         "unavailable",
-        "the pairs can't be stored now; nothing of the request was stored",
+        "the pairs can't be stored now, and nothing of the request was stored; or users can't be merged now as its messages say",
     ),
 ];
 

@@ -2,6 +2,7 @@
 //!
 //! The directory also holds `user_key` (the digest of that setting) and `lock`.
 
+mod merges;
 mod open;
 mod options;
 mod user_key;
@@ -240,6 +241,20 @@ impl PairStore for EmbeddedStore {
         Ok(self.state().take_erased(at) > 0)
     }
 
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.check_open()?;
+        let fingerprint = Fingerprint::of(user, self.durable.key());
+        self.state().index.advance(self.slot(as_of));
+        let record = state::forget_seen(fingerprint, seen);
+        let at = self.durable.append(record).await?;
+        Ok(self.state().take_erased(at))
+    }
+
     async fn drop_segment(
         &self,
         segment: &Segment,
@@ -252,14 +267,18 @@ impl PairStore for EmbeddedStore {
         Ok(self.state().take_erased(at))
     }
 
-    /// Does nothing: no other instance has pairs that wait for this store.
-    async fn note_erasure(&self, _erasure: &Erasure) -> Result<(), StoreError> {
-        self.check_open()
+    /// Does nothing, except for merges: no other instance has pairs that wait for this store.
+    async fn note_erasure(&self, erasure: &Erasure) -> Result<(), StoreError> {
+        self.check_open()?;
+        if erasure.is_merge() {
+            self.durable.log().append(self.merge_note(erasure)).await?;
+        }
+        Ok(())
     }
 
-    async fn erasures(&self, _since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
+    async fn erasures(&self, since: Timestamp) -> Result<Vec<Erasure>, StoreError> {
         self.check_open()?;
-        Ok(Vec::new())
+        Ok(merges::since(&self.state().properties.lock(), since))
     }
 
     fn remains(&self, at: Timestamp) -> Vec<Remains> {

@@ -21,7 +21,7 @@ use super::line::{push_erased, push_erased_mark, segment_of_tag, slot_at};
 use super::lines::Lines;
 use super::query::Row;
 use domain::store::{Archived, StoreError};
-use domain::{Segment, Timestamp, UserId};
+use domain::{Membership, Segment, Slot, Timestamp, UserId};
 
 /// How far ahead of `as_of` the search for points extends. Another instance's clock may be ahead, by less than this.
 const AHEAD: SignedDuration = SignedDuration::from_hours(24);
@@ -64,10 +64,48 @@ pub(super) async fn forget(
     segments: Option<&[Segment]>,
     as_of: Timestamp,
 ) -> Result<u64, StoreError> {
+    let searched = searched(store, store.full_range(as_of));
+    let points = find_points(store, user, searched, segments).await?;
+    erase(store, user, points, as_of).await
+}
+
+/// Erases `user` from the segments of `seen`, except from one in which the user was seen later.
+pub(super) async fn forget_seen(
+    store: &InfluxStore,
+    user: &UserId<'_>,
+    seen: &[Membership],
+    as_of: Timestamp,
+) -> Result<u64, StoreError> {
+    let resolution = store.options.frame.resolution();
+    let mut latest: HashMap<&Segment, Slot> = HashMap::new();
+    for it in seen {
+        latest.insert(&it.segment, it.last_seen);
+    }
+    let searched = searched(store, store.full_range(as_of));
+    let mut points = find_points(store, user, searched, None).await?;
+    for (segment, nanos) in &points {
+        // All points of a segment stay if one of them is later: a segment has its user or does not.
+        if latest
+            .get(segment)
+            .is_some_and(|latest| slot_at(*nanos, resolution) > *latest)
+        {
+            latest.remove(segment);
+        }
+    }
+    points.retain(|(segment, _)| latest.contains_key(segment));
+    erase(store, user, points, as_of).await
+}
+
+/// Erases these points of `user`, and returns the number of their segments within the full window.
+async fn erase(
+    store: &InfluxStore,
+    user: &UserId<'_>,
+    points: Vec<Point>,
+    as_of: Timestamp,
+) -> Result<u64, StoreError> {
     let deadline = Instant::now() + store.options.delete_deadline;
     let resolution = store.options.frame.resolution();
     let counted = store.full_range(as_of);
-    let points = find_points(store, user, searched(store, counted), segments).await?;
     let is_counted = |nanos: i64| {
         let start = resolution.start_of(slot_at(nanos, resolution));
         counted.start <= start && start < counted.stop

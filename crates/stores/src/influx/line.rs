@@ -78,13 +78,19 @@ pub(super) fn push_erased_mark(
     lines.push(|text| writeln!(text, "{ERASED},segment={tag} points=1i {start}"));
 }
 
-/// The line of an erasure. The tag and random nanoseconds distinguish two erasures in one microsecond.
+/// The line of an erasure. The tag, two digits of the hash, and random nanoseconds distinguish two erasures in one microsecond.
 pub(super) fn erasure(erasure: &Erasure) -> Lines {
     let mark = erasure.mark();
     let mut lines = Lines::default();
-    let (part, at) = (&mark[..2], erasure.at().as_microsecond());
+    let part = erasure.hash() >> 120;
+    let at = erasure.at().as_microsecond();
     let nanos = at.saturating_mul(1_000) + i64::from(fastrand::u16(0..1_000));
-    lines.push(|text| writeln!(text, "{USER_ERASED},part={part} {MARK}=\"{mark}\" {nanos}"));
+    lines.push(|text| {
+        writeln!(
+            text,
+            "{USER_ERASED},part={part:02x} {MARK}=\"{mark}\" {nanos}"
+        )
+    });
     lines
 }
 

@@ -479,6 +479,20 @@ impl PairStore for InfluxStore {
         Ok(erased > 0)
     }
 
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.check_agreed().await?;
+        if seen.is_empty() {
+            return Ok(0);
+        }
+        let _permit = self.lookup_permit().await?;
+        forget::forget_seen(self, user, seen, as_of).await
+    }
+
     async fn drop_segment(
         &self,
         segment: &Segment,

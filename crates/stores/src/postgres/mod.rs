@@ -32,7 +32,7 @@ pub use stats::PostgresStats;
 
 use self::error::Error;
 use self::queries::{
-    COUNT, ERASURES, EXPORT, FORGET, FORGET_IN, MEMBERSHIPS, NOTE_ERASURE, PROPERTIES,
+    COUNT, ERASURES, EXPORT, FORGET, FORGET_IN, FORGET_SEEN, MEMBERSHIPS, NOTE_ERASURE, PROPERTIES,
     REMOVE_PROPERTY, SEGMENTS, SET_PROPERTY,
 };
 use self::record::with_retries;
@@ -251,6 +251,32 @@ impl PairStore for PostgresStore {
             )
             .await?;
         Ok(single(&rows)? > 0)
+    }
+
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let _call = self.begin()?;
+        let (first, last) = self.full_bounds(as_of);
+        let segments: Vec<&str> = seen.iter().map(|it| it.segment.as_str()).collect();
+        let slots: Vec<i64> = seen
+            .iter()
+            .map(|it| number(it.last_seen.number()))
+            .collect();
+        let erase = || async {
+            let mut session = self.writes.session().await?;
+            let rows = session
+                .query(
+                    FORGET_SEEN,
+                    &[&user.as_str(), &segments, &slots, &first, &last],
+                )
+                .await?;
+            single(&rows)
+        };
+        Ok(with_retries(self, erase).await?)
     }
 
     async fn drop_segment(

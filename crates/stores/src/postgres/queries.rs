@@ -25,6 +25,12 @@ pub(super) const FORGET_IN: &str = "with gone as (delete from pairs \
         returning seen_slot) \
     select count(*) from gone where seen_slot between $3 and $4";
 
+pub(super) const FORGET_SEEN: &str = "with gone as (delete from pairs \
+        using unnest($2::text[], $3::int8[]) as seen(name, slot), segments \
+        where segments.name = seen.name and pairs.segment_id = segments.id and pairs.user_id = $1 \
+        and pairs.seen_slot <= seen.slot returning pairs.seen_slot) \
+    select count(*) from gone where seen_slot between $4 and $5";
+
 // In steps, so that no transaction is long. The row of the segment stays: an id never changes its meaning.
 pub(super) const DROP_PAIRS: &str = "with gone as (delete from pairs where ctid = any (array( \
             select ctid from pairs where segment_id = (select id from segments where name = $1) limit $2)) \

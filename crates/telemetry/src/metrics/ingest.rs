@@ -11,6 +11,9 @@ area! {
         pub rejected: Counters<1> = "pairs_rejected", "Rejected pairs, by error code", ["code"];
         pub ignored: Counter = "items_ignored",
             "Items that are about something else than pairs: points of other measurements, messages without a segment";
+        pub merges: Counters<1> = "merges",
+            "Users merged into others, by result: moved, nothing_to_move or failed; known merges that are repeated are not included", ["result"];
+        pub merges_known: Gauge = "merges_known", "Merged users within the window, whose pairs count for other users";
         pub queue_pairs: Gauge = "queue_pairs", "Pairs received and not yet durable";
     }
 }

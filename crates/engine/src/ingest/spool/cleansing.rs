@@ -84,11 +84,16 @@ impl Delivery<'_> {
         if new.is_empty() {
             return Ok(());
         }
-        let sent = entries.iter().map(|it| Ok((it.received, it.decode()?)));
+        // With the users of the pairs, and the users as whom they were sent.
+        let sent = entries.iter().map(|it| {
+            let received = it.decode()?;
+            let sent = erasures.merges().apply(received.clone());
+            Ok((it.received, [received, sent]))
+        });
         let sent = sent.collect::<Result<Vec<_>, StoreError>>()?;
         for erasure in new {
             let before = sent.iter().filter(|(at, _)| *at <= erasure.at());
-            let pairs = before.flat_map(|(_, batch)| batch.pairs());
+            let pairs = before.flat_map(|(_, batches)| batches.iter().flat_map(Batch::pairs));
             let pairs = pairs.filter(|pair| erasure.removes(pair.segment, &pair.user));
             let pairs: Vec<_> = pairs.collect();
             erasures.erase_again(&erasure, &pairs).await?;
@@ -116,33 +121,41 @@ impl Delivery<'_> {
 }
 
 impl Entry {
-    /// Appends the pairs to `batch`, except those of users who were erased after the pairs were received.
+    /// Appends the pairs to `batch`, each with the user as whom it counts; without those of users who were erased after the
+    /// pairs were received, under any id that they have had.
     pub(super) fn decode_into(
         &self,
         batch: &mut BatchBuilder,
         erasures: &Erasures,
     ) -> Result<(), StoreError> {
         let erased = erasures.since(self.received);
-        self.decode_without(batch, |segment, user| {
-            erased.iter().any(|it| it.removes(segment, user))
+        let merges = erasures.merges();
+        self.decode_with(batch, |segment, user| {
+            let is_erased = |user: &UserId<'_>| erased.iter().any(|it| it.removes(segment, user));
+            let Some(path) = merges.path(&user) else {
+                return (!is_erased(&user)).then_some(user);
+            };
+            let mut former = path.steps.iter().map(|(user, _)| user);
+            let is_erased = former.any(is_erased) || is_erased(&path.end);
+            (!is_erased).then_some(path.end)
         })
     }
 
     /// Decodes all pairs, including those of erased users.
     fn decode(&self) -> Result<Batch, StoreError> {
         let mut batch = BatchBuilder::default();
-        self.decode_without(&mut batch, |_, _| false)?;
+        self.decode_with(&mut batch, |_, user| Some(user))?;
         Ok(batch.finish())
     }
 
-    fn decode_without(
-        &self,
+    fn decode_with<'a>(
+        &'a self,
         batch: &mut BatchBuilder,
-        is_left_out: impl Fn(&Segment, &UserId<'_>) -> bool,
+        user_of: impl Fn(&Segment, UserId<'a>) -> Option<UserId<'a>>,
     ) -> Result<(), StoreError> {
         let damaged = |reason| StoreError::Damaged(format!("the spool: {reason}"));
         if let Record::Pairs(pairs) = Record::read(&self.payload).map_err(damaged)? {
-            pairs.decode_into(batch, is_left_out).map_err(damaged)?;
+            pairs.decode_into(batch, user_of).map_err(damaged)?;
         }
         Ok(())
     }

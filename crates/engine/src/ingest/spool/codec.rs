@@ -124,12 +124,12 @@ fn pairs(mut fields: Fields<'_>, failures: u32, due: Timestamp) -> Result<Pairs<
     })
 }
 
-impl Pairs<'_> {
-    /// Appends the pairs to `batch`, except those that `skip` returns `true` for.
+impl<'a> Pairs<'a> {
+    /// Appends the pairs to `batch`, each with the user that `user_of` returns; without those for which it returns none.
     pub(super) fn decode_into(
         self,
         batch: &mut BatchBuilder,
-        skip: impl Fn(&Segment, &UserId<'_>) -> bool,
+        user_of: impl Fn(&Segment, UserId<'a>) -> Option<UserId<'a>>,
     ) -> Result<(), String> {
         let mut fields = self.rest;
         let segments = fields.u32()?;
@@ -145,7 +145,7 @@ impl Pairs<'_> {
             let Some((index, segment)) = indices.get(segment) else {
                 return Err(invalid());
             };
-            if !skip(segment, &user) {
+            if let Some(user) = user_of(segment, user) {
                 batch.push(&user, *index, slot);
             }
         }
@@ -197,7 +197,9 @@ mod tests {
                     panic!("a record of pairs");
                 };
                 assert_eq!(pairs.received, received);
-                pairs.decode_into(&mut decoded, |_, _| false).unwrap();
+                pairs
+                    .decode_into(&mut decoded, |_, user| Some(user))
+                    .unwrap();
             }
             assert_eq!(strings(&decoded.finish()), strings(&batch()));
         }
@@ -218,7 +220,9 @@ mod tests {
                 (pairs.failures, pairs.due, pairs.received),
                 (7, due, received)
             );
-            pairs.decode_into(&mut decoded, |_, _| false).unwrap();
+            pairs
+                .decode_into(&mut decoded, |_, user| Some(user))
+                .unwrap();
         }
         assert_eq!(strings(&decoded.finish()), strings(&batch()));
     }
@@ -235,7 +239,9 @@ mod tests {
             panic!("a record of pairs");
         };
         pairs
-            .decode_into(&mut decoded, |_, user| user.as_str() == "u1")
+            .decode_into(&mut decoded, |_, user| {
+                (user.as_str() != "u1").then_some(user)
+            })
             .unwrap();
         assert_eq!(decoded.len(), 2);
         let record = Record::erased(&UserId::new("u1").unwrap());
@@ -249,7 +255,9 @@ mod tests {
     fn every_cut_and_every_stranger_is_an_error() {
         let whole = encode(&batch(), Timestamp::UNIX_EPOCH, 100).remove(0);
         let decode = |payload: &[u8]| match Record::read(payload)? {
-            Record::Pairs(pairs) => pairs.decode_into(&mut BatchBuilder::default(), |_, _| false),
+            Record::Pairs(pairs) => {
+                pairs.decode_into(&mut BatchBuilder::default(), |_, user| Some(user))
+            }
             Record::Erased(_) => Ok(()),
         };
         for end in 0..whole.len() {

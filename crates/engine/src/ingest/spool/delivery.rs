@@ -234,7 +234,7 @@ impl Delivery<'_> {
     async fn read_erasures_before_sending(&mut self) -> Result<(), Failure> {
         let erasures = &self.parts.erasures;
         let again = async {
-            erasures.refresh(&self.parts.spool).await?;
+            erasures.refresh(Some(&self.parts.spool)).await?;
             self.erase_again().await
         };
         match again.await {

@@ -31,7 +31,7 @@ fn decode(payload: &[u8]) -> Result<Strings, String> {
     };
     let count = pairs.count;
     let mut batch = BatchBuilder::default();
-    pairs.decode_into(&mut batch, |_, _| false)?;
+    pairs.decode_into(&mut batch, |_, user| Some(user))?;
     let strings = strings(&batch.finish());
     assert_eq!(strings.len(), count as usize);
     for (user, segment, _) in &strings {

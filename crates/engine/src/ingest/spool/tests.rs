@@ -422,7 +422,7 @@ async fn what_comes_once_an_erasure_is_known_is_after_it_by_whichever_clock() {
     {
         let spool = open(dir.path());
         let delivering = Delivering::start_over(&spool, &sink, &frame_of(60), &notes);
-        delivering.erasures.refresh(&spool).await.unwrap();
+        delivering.erasures.refresh(Some(&spool)).await.unwrap();
         spool.note_order().await;
         spool.append(&one("gone"), now()).await.unwrap();
         drained(&spool).await;
@@ -527,7 +527,11 @@ async fn erases_again(another_task_reads_first: bool) {
             if erased.fetch_add(1, Ordering::SeqCst) == 0 {
                 noted(&notes, "gone", 5);
                 if another_task_reads_first {
-                    erasures.refresh(&spool).now_or_never().unwrap().unwrap();
+                    erasures
+                        .refresh(Some(&spool))
+                        .now_or_never()
+                        .unwrap()
+                        .unwrap();
                 }
             }
             notes.put(batch);

@@ -126,6 +126,23 @@ impl RedisStore {
         Ok(responses)
     }
 
+    /// Runs requests that erase a user from one segment each, and return the slot. Returns how many slots are in `slots`.
+    async fn erase(
+        &self,
+        requests: &[Request<'_>],
+        slots: &RangeInclusive<Slot>,
+    ) -> Result<u64, StoreError> {
+        let mut erased = 0;
+        // Not retried here: a retry would find fewer pairs than the first attempt erased.
+        for part in requests.chunks(AT_ONCE) {
+            for response in self.client.send(part).await? {
+                let slot: Option<u64> = parse(response)?;
+                erased += u64::from(slot.is_some_and(|slot| slots.contains(&Slot::new(slot))));
+            }
+        }
+        Ok(erased)
+    }
+
     fn full_window_as_of(&self, as_of: Timestamp) -> RangeInclusive<Slot> {
         let frame = &self.options.frame;
         let present = frame.resolution().slot_of(as_of);
@@ -216,15 +233,7 @@ impl PairStore for RedisStore {
             .keys()
             .map(|it| self.requests.forget(it, user))
             .collect();
-        let mut erased = 0;
-        // Not retried here: a retry would find fewer pairs than the first attempt erased.
-        for part in requests.chunks(AT_ONCE) {
-            for response in self.client.send(part).await? {
-                let slot: Option<u64> = parse(response)?;
-                erased += u64::from(slot.is_some_and(|slot| slots.contains(&Slot::new(slot))));
-            }
-        }
-        Ok(erased)
+        self.erase(&requests, &slots).await
     }
 
     async fn forget_in(
@@ -239,6 +248,19 @@ impl PairStore for RedisStore {
         // Not retried here: a retry would not find a pair that the first attempt erased.
         let slot: Option<u64> = parse_one(self.client.send(&[request]).await?)?;
         Ok(slot.is_some_and(|slot| slots.contains(&Slot::new(slot))))
+    }
+
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        self.ready().await?;
+        let slots = self.full_window_as_of(as_of);
+        let forget = |it| self.requests.forget_seen(it, user);
+        let requests: Vec<_> = seen.iter().map(forget).collect();
+        self.erase(&requests, &slots).await
     }
 
     async fn drop_segment(

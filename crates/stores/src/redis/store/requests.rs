@@ -7,7 +7,8 @@ use super::scripts::Scripts;
 use super::trend::Buckets;
 use crate::redis::{Prefix, Request};
 use domain::{
-    Batch, Erasure, FingerprintKey, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+    Batch, Erasure, FingerprintKey, Membership, Segment, Slot, Timestamp, TrendPoint, UserId,
+    Window,
 };
 
 /// Members of one `ZADD`. More gain nothing and delay other clients longer: a member costs the server about a
@@ -125,6 +126,15 @@ impl Requests {
     pub(super) fn forget(&self, segment: &Segment, user: &UserId<'_>) -> Request<'_> {
         let args = vec![user.as_str().to_owned()];
         Request::Run(&self.scripts.forget, vec![self.keys.pairs(segment)], args)
+    }
+
+    pub(super) fn forget_seen(&self, seen: &Membership, user: &UserId<'_>) -> Request<'_> {
+        let args = vec![
+            user.as_str().to_owned(),
+            seen.last_seen.number().to_string(),
+        ];
+        let keys = vec![self.keys.pairs(&seen.segment)];
+        Request::Run(&self.scripts.forget_seen, keys, args)
     }
 
     /// Removes all pairs of a segment. The segment stays in the list until it is archived: a writer may have announced it.

@@ -11,6 +11,7 @@ pub(super) struct Scripts {
     pub(super) drop_empty: Script,
     pub(super) drop_pairs: Script,
     pub(super) forget: Script,
+    pub(super) forget_seen: Script,
     pub(super) page: Script,
     pub(super) trend: Script,
 }
@@ -23,6 +24,7 @@ impl Scripts {
             drop_empty: Script::new(DROP_EMPTY),
             drop_pairs: Script::new(DROP_PAIRS),
             forget: Script::new(FORGET),
+            forget_seen: Script::new(FORGET_SEEN),
             page: Script::new(PAGE),
             trend: Script::new(TREND),
         }
@@ -70,6 +72,15 @@ return users
 const FORGET: &str = r"
 local slot = redis.call('ZSCORE', KEYS[1], ARGV[1])
 if slot then redis.call('ZREM', KEYS[1], ARGV[1]) end
+return slot
+";
+
+/// Key: the pairs of a segment. Arguments: a user and a slot. Removes the user unless their slot is later, and returns their slot, or
+/// nil if nothing was removed.
+const FORGET_SEEN: &str = r"
+local slot = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if not slot or tonumber(slot) > tonumber(ARGV[2]) then return false end
+redis.call('ZREM', KEYS[1], ARGV[1])
 return slot
 ";
 
