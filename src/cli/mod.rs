@@ -10,6 +10,7 @@ mod copy;
 mod count;
 mod coverage;
 mod demo;
+mod export;
 mod failure;
 mod health;
 mod live;
@@ -78,6 +79,7 @@ fn dispatch(command: Command, variables: Variables) -> Result<(), Failure> {
         Command::Overlap(args) => client_side(overlap::run(args, &variables)),
         Command::Coverage(args) => client_side(coverage::run(args, &variables)),
         Command::Trend(args) => client_side(trend::run(args, &variables)),
+        Command::Export(args) => client_side(export::run(args, &variables)),
         Command::Segment(command) => client_side(segment::run(command, &variables)),
         Command::Load(args) => client_side(load::run(args, &variables)),
         Command::Health(args) => client_side(health::run(args, &variables)),

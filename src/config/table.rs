@@ -11,6 +11,7 @@ use super::row::{Setting, settings};
 use super::rule::{Checked, Rule, Time};
 use super::settings::{CacheKind, LiveMode, RefreshMode, StoreKind};
 use http::auth::{AuthMode, MAX_RATE};
+use http::settings::Switch;
 use stores::influx::INFLUX_URL;
 use stores::postgres::{POSTGRES_URL, SCHEMA, is_schema};
 use telemetry::LogFormat;
@@ -79,6 +80,8 @@ settings! {
             "maximum number of clients of /v1/events with one token; the response to further ones is 429";
         min_users: u32 = "0", 0..=1_000_000_000,
             "privacy floor: counts below it are withheld, and so are counts that would reveal a smaller group of users; 0: off";
+        export: Switch = "off", "on or off",
+            "whether tokens with scope `export` may list the users of a segment by name";
         session_key: Option<String> = secret, KEY,
             "key of the sessions of the page, the same on all instances behind one name; without it, a session is valid in one process only";
         header_timeout: Time = "10s", Time::millis(100)..=Time::hours(1),

@@ -29,6 +29,7 @@ mod erasure;
 mod events;
 mod events_multi_instance;
 mod events_slow_clients;
+mod export;
 mod flow;
 mod formats;
 mod full_disk;

@@ -83,7 +83,7 @@ impl AuditTrail {
                     None => "all segments".to_owned(),
                 })
             }
-            Audited::SetSegment | Audited::DeleteSegment => {
+            Audited::SetSegment | Audited::DeleteSegment | Audited::Export => {
                 let segment = segment_of(uri)?;
                 Some(format!("segment {segment}"))
             }

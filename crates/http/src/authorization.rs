@@ -44,15 +44,19 @@ enum Credential {
 }
 
 impl Grant {
-    /// Whether the token is still valid: not revoked, not expired, for the same segments, and not signed out.
+    /// Whether the token is still valid for reads: not revoked, not expired, for the same segments, and not signed out.
     pub(super) fn is_valid(&self) -> bool {
+        self.is_valid_for(Scope::Read)
+    }
+
+    /// The same for what needs `scope`.
+    pub(super) fn is_valid_for(&self, scope: Scope) -> bool {
         let token = match &self.credential {
             Credential::Token(token) => Some(token.clone()),
             Credential::Session(text) => self.authorizer.session_token(text),
         };
         let caller = token.and_then(|token| self.authorizer.auth.check(&token).ok());
-        caller
-            .is_some_and(|caller| caller.scopes.contains(Scope::Read) && caller.reach == self.reach)
+        caller.is_some_and(|caller| caller.scopes.contains(scope) && caller.reach == self.reach)
     }
 }
 

@@ -129,6 +129,7 @@ impl Bench {
             max_connections: 100,
             max_event_clients: 100,
             max_event_clients_per_token: 100,
+            export: crate::settings::Switch::Off,
             session_key: None,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

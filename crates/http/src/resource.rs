@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Probe,
     /// A response without an end.
     Stream,
+    /// A response of any length, which ends early if its token is revoked.
+    Export,
     /// No resource at all.
     Unknown,
 }
@@ -84,6 +86,7 @@ pub(super) enum Audited {
     DeleteSegment,
     EraseFromSegment,
     Merge,
+    Export,
 }
 
 impl Audited {
@@ -98,6 +101,7 @@ impl Audited {
             Self::DeleteSegment => "delete_segment",
             Self::EraseFromSegment => "erase_from_segment",
             Self::Merge => "merge",
+            Self::Export => "export",
         }
     }
 }

@@ -199,7 +199,7 @@ impl Web {
             _ => None,
         };
         let subscriber = match (route.kind, caller) {
-            (Kind::Stream, Some(caller)) => {
+            (Kind::Stream | Kind::Export, Some(caller)) => {
                 let grant = self.authorizer.grant(request.headers(), caller);
                 grant.map(|grant| Subscriber {
                     id: caller.id,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::networks::Networks;
 pub use crate::parse::line_protocol::LineNames;
 pub use crate::parse::messages::{MessageRules, SegmentSource};
@@ -16,6 +18,16 @@ pub enum Cors {
     Any,
     /// These origins, in the form that browsers send, such as `https://example.org`.
     Of(Vec<String>),
+}
+
+/// A setting that is on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    /// Allowed.
+    On,
+    /// Not allowed.
+    Off,
 }
 
 /// What pairs are called in the formats of other programs.
@@ -60,6 +72,8 @@ pub struct HttpSettings {
     pub max_event_clients: usize,
     /// Most clients of /v1/events at once with one token.
     pub max_event_clients_per_token: usize,
+    /// Whether the users of a segment can be listed.
+    pub export: Switch,
     /// The key that encrypts sessions of the page. Without it, each process has a random key.
     pub session_key: Option<Secret>,
     /// Timeout of a request head.

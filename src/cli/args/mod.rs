@@ -1,5 +1,6 @@
 //! The command-line interface: commands and their arguments.
 
+mod export;
 mod load;
 mod output;
 mod overlap;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(super) use self::export::{ExportArgs, ExportFormat};
 pub(super) use self::load::{Format, LoadArgs, TimeUnit};
 pub(super) use self::output::{OutputArgs, OutputFormat};
 pub(super) use self::overlap::OverlapArgs;
@@ -56,6 +58,8 @@ pub(in crate::cli) enum Command {
     Coverage(CoverageArgs),
     /// Print past counts of segments
     Trend(TrendArgs),
+    /// Print the users of a segment by name
+    Export(ExportArgs),
     /// Show, change and erase one segment
     #[command(subcommand)]
     Segment(SegmentCommand),

@@ -2,13 +2,14 @@
 
 mod address;
 mod errors;
+mod lines;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,6 +23,7 @@ use address::{authorization, base_url, is_loopback};
 use domain::Segment;
 pub(super) use errors::{ClientError, Refusal};
 use errors::{Problem, root_cause};
+pub(super) use lines::Lines;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,6 +146,17 @@ impl Client {
     ) -> Result<String, ClientError> {
         let request = self.request_of(Method::GET, segment, &[what]);
         self.csv(request.query(query)).await
+    }
+
+    /// GETs lines about `segment`, which may arrive for as long as it takes.
+    pub(super) async fn lines_of(
+        &self,
+        segment: &Segment,
+        what: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Lines<'_>, ClientError> {
+        let request = self.request_of(Method::GET, segment, &[what]);
+        Lines::of(self, request.query(query)).await
     }
 
     /// A request about `segment` itself, or about what is at `path` below it, such as one of its users.
@@ -294,7 +307,18 @@ impl Client {
         if status.is_success() {
             return Ok((headers, body));
         }
-        let body: Option<Value> = serde_json::from_slice(&body).ok();
+        Err(self.refused(status, retry_after, &headers, &body))
+    }
+
+    /// The error of a response with an error status.
+    fn refused(
+        &self,
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> ClientError {
+        let body: Option<Value> = serde_json::from_slice(body).ok();
         let problem = body
             .as_ref()
             .and_then(|body| Problem::deserialize(body).ok());
@@ -305,7 +329,7 @@ impl Client {
         let location = headers.get(reqwest::header::LOCATION);
         let moved = location.and_then(|to| to.to_str().ok());
         let detail = detail.or_else(|| moved.map(|to| format!("it points to {to}; give that URL")));
-        Err(ClientError::Refused {
+        ClientError::Refused {
             base: self.base().to_owned(),
             refusal: Box::new(Refusal {
                 status,
@@ -314,7 +338,7 @@ impl Client {
                 retry_after,
                 body,
             }),
-        })
+        }
     }
 
     async fn body(&self, mut response: Response) -> Result<BytesMut, ClientError> {

@@ -239,6 +239,21 @@ const ROUTES: &[(&str, &str, &str, Option<Scope>, u16)] = &[
         Some(Scope::Admin),
         200,
     ),
+    // Exports are off.
+    (
+        "GET",
+        "/v1/segments/{segment}/users",
+        "/v1/segments/a/users",
+        Some(Scope::Export),
+        404,
+    ),
+    (
+        "HEAD",
+        "/v1/segments/{segment}/users",
+        "/v1/segments/a/users",
+        Some(Scope::Export),
+        404,
+    ),
     (
         "DELETE",
         "/v1/segments/{segment}/users/{user_id}",

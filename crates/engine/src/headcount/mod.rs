@@ -1,6 +1,7 @@
 //! The running service without HTTP: [`Headcount`] owns all parts and is their public interface.
 
 mod erasing;
+mod exporting;
 mod merging;
 mod open;
 mod spool;
@@ -13,6 +14,7 @@ use tokio::task::JoinError;
 
 use self::erasing::Work;
 pub use self::erasing::{Place, PlaceState, Receipt};
+pub use self::exporting::UsersPage;
 pub use self::merging::MergeError;
 use self::merging::Merger;
 pub use self::open::OpenError;

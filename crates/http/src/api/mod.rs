@@ -17,6 +17,7 @@ mod pairs;
 mod segment;
 mod segment_metrics;
 mod segment_user;
+mod segment_users;
 mod segments;
 mod set_count;
 mod trend;
@@ -48,7 +49,7 @@ use domain::{Reach, Segment, UserId};
 use engine::Headcount;
 
 /// All resources. The busiest come first, because a path is compared with them in this order.
-static ALL: [&Resource; 50] = [
+static ALL: [&Resource; 52] = [
     &pairs::PAIRS,
     &pairs::NDJSON,
     &influx::WRITE,
@@ -64,6 +65,7 @@ static ALL: [&Resource; 50] = [
     &flow::FLOW,
     &segment::SEGMENT,
     &segment_user::SEGMENT_USER,
+    &segment_users::SEGMENT_USERS,
     &events::EVENTS,
     &users::USER,
     &user_merge::MERGE,
@@ -143,6 +145,10 @@ impl Routes {
             (&flow::FLOW, flow::handler(app)),
             (&segment::SEGMENT, segment::handler(app, settings)),
             (&segment_user::SEGMENT_USER, segment_user::handler(app)),
+            (
+                &segment_users::SEGMENT_USERS,
+                segment_users::handler(app, settings),
+            ),
             (&events::EVENTS, events::handler(app, settings, closing)),
             (&users::USER, users::handler(app)),
             (&user_merge::MERGE, user_merge::handler(app, settings)),

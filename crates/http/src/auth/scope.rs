@@ -18,16 +18,19 @@ pub enum Scope {
     Erase,
     /// Refresh and archive: the jobs of schedulers.
     Admin,
+    /// List the users of a segment.
+    Export,
 }
 
 impl Scope {
     /// Every scope.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Read,
         Self::Write,
         Self::Users,
         Self::Erase,
         Self::Admin,
+        Self::Export,
     ];
 
     /// The name in JWTs, the tokens file and headers.
@@ -38,6 +41,7 @@ impl Scope {
             Self::Users => "users",
             Self::Erase => "erase",
             Self::Admin => "admin",
+            Self::Export => "export",
         }
     }
 

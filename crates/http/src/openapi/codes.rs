@@ -196,6 +196,25 @@ pub(crate) const SETTINGS: &[Code] = &[
     ),
 ];
 
+/// The code of requests for the users of a segment while that is not allowed.
+pub(crate) const EXPORT_OFF: Code = code(
+    404,
+    "export_off",
+    "exports are off; the setting `export = \"on\"` turns them on",
+);
+pub(crate) const TOO_FEW_USERS: Code = code(
+    404,
+    "too_few_users",
+    "the count of the segment is withheld, because it has fewer users than the setting `min_users`, so its users are not listed",
+);
+pub(crate) const EXPORTS_FULL: Code = code(429, "busy", "too many exports are under way");
+/// The code of requests for the users of a segment, if the store does not have their names.
+pub(crate) const NO_NAMES: Code = code(
+    501,
+    "unsupported",
+    "the store keeps fingerprints of users and not their ids",
+);
+
 pub(crate) const UNSUPPORTED: Code = code(501, "unsupported", "the configured store can't do this");
 
 pub(crate) const UNKNOWN_SEGMENT: Code = code(

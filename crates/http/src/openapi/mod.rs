@@ -43,7 +43,7 @@ If the service requires tokens, each operation names the scope that it needs; no
 
 const BEARER: &str = "\
 An opaque token (`headcount token new`), or a JWT signed with the configured key, with `exp` and its scopes in `scope`. The \
-scopes are `read`, `write`, `users` (look up a user), `erase` (erase one) and `admin` (refresh, archive, set and remove a \
+scopes are `read`, `write`, `users` (look up a user), `erase` (erase one), `export` (list the users of a segment) and `admin` (refresh, archive, set and remove a \
 segment, erase a user from one, state since when counts are complete). A token may be bound to segments (`headcount token new \
 --segments`, the claim `segments`: names, or prefixes of names followed by `*`). Lists and events then contain only those \
 segments, and other segments are `forbidden_segment`.";

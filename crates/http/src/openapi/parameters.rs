@@ -129,6 +129,14 @@ pub(crate) fn cursor() -> Parameter {
     )
 }
 
+pub(crate) fn after() -> Parameter {
+    query(
+        "after",
+        "Only users whose id is greater, by its bytes: the last `user_id` that was received, to continue after it.",
+        text().examples([json!("u104010")]),
+    )
+}
+
 pub(crate) fn since() -> Parameter {
     required(query(
         "since",
