@@ -23,7 +23,7 @@ struct Format {
     item: fn(&mut String, &Seen, Timestamp) -> std::fmt::Result,
 }
 
-const FORMATS: [Format; 3] = [
+const FORMATS: [Format; 4] = [
     Format {
         name: "NDJSON with `at`",
         path: "/v1/pairs",
@@ -48,6 +48,19 @@ const FORMATS: [Format; 3] = [
             write!(
                 body,
                 r#"pair,segment=segment-{segment} user="u{user}" {at}"#
+            )
+        },
+    },
+    Format {
+        name: "Segment's messages with nothing but what counts",
+        path: "/v1/batch",
+        kind: "application/json",
+        around: ["{\"batch\":[", ",", "]}"],
+        item: |body, seen, at| {
+            let Seen { user, segment, .. } = seen;
+            write!(
+                body,
+                r#"{{"type":"track","userId":"u{user}","event":"Viewed","properties":{{"segment":"segment-{segment}"}},"timestamp":"{at:.3}"}}"#
             )
         },
     },

@@ -132,9 +132,11 @@ fn the_ingress_exposes_pairs_counts_and_segments() {
         for (method, template, scope) in http::resources() {
             let expected =
                 template.starts_with("/v1/") && matches!(scope, Some(Scope::Read | Scope::Write));
-            // An Ingress does not distinguish methods, so it also exposes those that change a segment: scope `admin`.
+            // An Ingress distinguishes neither methods nor what follows a name, so it also exposes what changes a segment, and its
+            // export, which is off by default.
             let is_of_segment = template.starts_with("/v1/segments/");
-            let expected = expected || is_of_segment && scope == Some(Scope::Admin);
+            let is_beside = matches!(scope, Some(Scope::Admin | Scope::Export));
+            let expected = expected || is_of_segment && is_beside;
             // Clients of other programs have paths of their own.
             let is_of_client =
                 scope == Some(Scope::Write) || ["/ping", "/health"].contains(&template);
