@@ -127,7 +127,7 @@ impl Page<'_> {
 mod tests {
     use super::*;
 
-    fn page<'a>(after: Option<&str>, visits: &[(&'a str, u64)], most: usize) -> Vec<(String, u64)> {
+    fn page(after: Option<&str>, visits: &[(&str, u64)], most: usize) -> Vec<(String, u64)> {
         let mut page = Page {
             after,
             most,
