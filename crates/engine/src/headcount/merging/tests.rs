@@ -257,6 +257,35 @@ async fn opposite_merges_at_the_same_time_lose_nothing() {
     assert_eq!(found, [[("x".to_owned(), 5)].into()]);
 }
 
+/// Found by `late_notes_lose_no_visit`: the pairs of a user were moved to the same user, and so erased.
+#[tokio::test]
+async fn merges_in_a_circle_on_two_instances_lose_nothing() {
+    let store = Arc::<Model>::default();
+    let clock = Arc::new(ManualClock::new(Timestamp::from_second(NOW).unwrap()));
+    let [one, two] = [(); 2].map(|()| Instance::on(&store, &clock));
+    let merges = [
+        (&two, "b", "d"),
+        (&one, "d", "a"),
+        (&one, "a", "b"),
+        (&two, "d", "b"),
+        (&one, "b", "d"),
+    ];
+    one.pair("a", "x", 1).await;
+    for (number, (it, from, into)) in merges.into_iter().enumerate() {
+        clock.advance(Duration::from_secs(1));
+        if number == 3 {
+            one.poll().await;
+        }
+        it.merge(from, into).await.unwrap();
+    }
+    for it in [&one, &two, &one, &two] {
+        it.poll().await;
+        it.complete_all().await;
+    }
+    let found: Vec<_> = one.visits().into_values().collect();
+    assert_eq!(found, [[("x".to_owned(), 1)].into()]);
+}
+
 #[tokio::test]
 async fn a_user_who_was_erased_does_not_come_back() {
     let one = Instance::alone();
@@ -343,7 +372,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     /// Two instances that read each other's notes at once are one naive model.
     #[test]
