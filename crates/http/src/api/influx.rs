@@ -8,9 +8,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
+use utoipa::openapi::ContentBuilder;
 use utoipa::openapi::path::Parameter;
-use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::{ContentBuilder, Required};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -194,14 +193,20 @@ fn described<const N: usize>(id: &str, summary: &str, ignored: [Parameter; N]) -
          the others, and are counted in the metrics. The token is sent as `Authorization: Token`, as the password of Basic \
          authentication, or in the parameter `p`. Other parameters are ignored.",
     );
+    let line = ContentBuilder::new()
+        .schema(Some(schema::text()))
+        .example(Some(
+            "pair,segment=sports user=\"u104010\" 1795262400000000000\n".into(),
+        ));
     let with_parameters = ignored.into_iter().fold(described, Described::takes);
     with_parameters
         .takes(parameters::precision(PRECISIONS))
         .takes(parameters::client_password())
-        .body(text_body(
+        .body(
             "text/plain",
-            "pair,segment=sports user=\"u104010\" 1795262400000000000\n",
-        ))
+            "Plain, or with `Content-Encoding: gzip` or `zstd`.",
+            line.build(),
+        )
         .answers_with(
             204,
             "The pairs are durable, or there were only other points. A pair that can't be accepted does not change the status.",
@@ -210,19 +215,8 @@ fn described<const N: usize>(id: &str, summary: &str, ignored: [Parameter; N]) -
         .fails_also_as::<Refusal<'static>>()
         .fails(&[codes::INVALID_PARAMETER])
         .fails(codes::FOREIGN)
+        .fails(codes::STORING)
         .fails(codes::BODY)
-}
-
-/// A required body with an example.
-fn text_body(media: &str, example: &str) -> RequestBody {
-    let content = ContentBuilder::new()
-        .schema(Some(schema::text()))
-        .example(Some(example.into()));
-    RequestBodyBuilder::new()
-        .description(Some("Plain, or with `Content-Encoding: gzip` or `zstd`."))
-        .required(Some(Required::True))
-        .content(media, content.build())
-        .build()
 }
 
 fn describe_ping() -> Described {

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
-use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::{ContentBuilder, Required};
+use utoipa::openapi::ContentBuilder;
 use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
@@ -159,26 +158,21 @@ fn describe_snowplow() -> Described {
 }
 
 fn described(id: &str, summary: &str, about: &str, example: Value) -> Described {
+    let content = ContentBuilder::new()
+        .schema(Some(schema::any_object()))
+        .example(Some(example));
     Described::new(id, "clients of other programs", summary, about)
-        .body(body(example))
+        .body(
+            "application/json",
+            "JSON with any content type, plain or with `Content-Encoding: gzip` or `zstd`.",
+            content.build(),
+        )
         .answers::<Accepted>(
             200,
             "The pairs are durable, or there were none. A message that can't be accepted does not change the status.",
             json!({"success": true, "status": 1}),
         )
         .fails(codes::FOREIGN)
+        .fails(codes::STORING)
         .fails(codes::BODY)
-}
-
-fn body(example: Value) -> RequestBody {
-    let content = ContentBuilder::new()
-        .schema(Some(schema::any_object()))
-        .example(Some(example));
-    RequestBodyBuilder::new()
-        .description(Some(
-            "JSON with any content type, plain or with `Content-Encoding: gzip` or `zstd`.",
-        ))
-        .required(Some(Required::True))
-        .content("application/json", content.build())
-        .build()
 }

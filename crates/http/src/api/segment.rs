@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::{ContentBuilder, Required};
+use utoipa::openapi::ContentBuilder;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
@@ -249,12 +248,9 @@ fn describe_put() -> Described {
         .example(Some(serde_json::json!({
             "window": "3d", "description": "Visitors of the offers", "group": "campaigns"
         })));
-    let body = RequestBodyBuilder::new()
-        .description(Some("The settings; unknown fields are refused."))
-        .required(Some(Required::True))
-        .content("application/json", settings.build());
+    let about = "The settings; unknown fields are refused.";
     described
-        .body(body.build())
+        .body("application/json", about, settings.build())
         .takes(parameters::segment())
         .takes(parameters::segment_beside())
         .answers::<SegmentDocument<'static>>(200, "The settings are stored.", example())

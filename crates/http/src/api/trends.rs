@@ -6,8 +6,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::{ArrayBuilder, ContentBuilder, ObjectBuilder, Ref, Required};
+use utoipa::openapi::{ArrayBuilder, Content, ContentBuilder, ObjectBuilder, Ref};
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
@@ -209,7 +208,7 @@ fn describe() -> Described {
     );
     let request = described.refer::<TrendsRequest>();
     described
-        .body(body(request))
+        .body("application/json", BODY, content(request))
         .answers_also_as_csv::<TrendsResponse<'static>>(
             "The trends, in the order of the request.",
             json!({"trends": [{
@@ -260,19 +259,15 @@ fn step_schema() -> ObjectBuilder {
     schema::text_or_number(about, json!("1h"))
 }
 
-fn body(request: Ref) -> RequestBody {
+const BODY: &str = "\
+UTF-8, plain or with `Content-Encoding: gzip` or `zstd`; at most 1 MiB, also after decompression. An unknown member is an error.";
+
+fn content(request: Ref) -> Content {
     let example = json!({
         "segments": ["sports", "news"], "window": "7d", "from": "2026-11-14T00:00:00Z", "step": "1h"
     });
-    let json = ContentBuilder::new()
+    ContentBuilder::new()
         .schema(Some(request))
-        .example(Some(example));
-    RequestBodyBuilder::new()
-        .description(Some(
-            "UTF-8, plain or with `Content-Encoding: gzip` or `zstd`; at most 1 MiB, also after decompression. An unknown \
-             member is an error.",
-        ))
-        .required(Some(Required::True))
-        .content("application/json", json.build())
+        .example(Some(example))
         .build()
 }

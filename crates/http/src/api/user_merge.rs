@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::{ContentBuilder, Required};
+use utoipa::openapi::ContentBuilder;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
@@ -108,12 +107,9 @@ fn describe() -> Described {
     let into = ContentBuilder::new()
         .schema(Some(described.refer::<Body>()))
         .example(Some(serde_json::json!({"into": "u104010"})));
-    let body = RequestBodyBuilder::new()
-        .description(Some("The other user; unknown fields are refused."))
-        .required(Some(Required::True))
-        .content("application/json", into.build());
+    let about = "The other user; unknown fields are refused.";
     described
-        .body(body.build())
+        .body("application/json", about, into.build())
         .takes(parameters::user_id())
         .takes(parameters::user_id_beside())
         .answers::<Merged>(

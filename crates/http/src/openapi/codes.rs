@@ -102,23 +102,12 @@ pub(crate) const BODY: &[Code] = &[
     ),
 ];
 
-/// The codes of `POST /v1/pairs`, beside those of every body.
-pub(crate) const PAIRS: &[Code] = &[
-    code(
-        400,
-        "malformed",
-        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as `content-encoding` says",
-    ),
+/// The codes of storing pairs, whatever their format.
+pub(crate) const STORING: &[Code] = &[
     code(
         413,
         "too_many_pairs",
         "the body has more pairs than the token may send in a second, which is `limit`",
-    ),
-    code(422, "empty", "the body is well-formed, but has no pairs"),
-    code(
-        422,
-        "nothing_accepted",
-        "no pair of the body was accepted; `errors` has the reasons",
     ),
     code(
         429,
@@ -130,6 +119,21 @@ pub(crate) const PAIRS: &[Code] = &[
         "store_refused",
         "the store refuses the pairs until an operator repairs it",
     ),
+];
+
+/// The codes of `POST /v1/pairs`, beside those of storing and of every body.
+pub(crate) const PAIRS: &[Code] = &[
+    code(
+        400,
+        "malformed",
+        "the body is empty, cut off, not JSON, not an object or an array, or not compressed as `content-encoding` says",
+    ),
+    code(422, "empty", "the body is well-formed, but has no pairs"),
+    code(
+        422,
+        "nothing_accepted",
+        "no pair of the body was accepted; `errors` has the reasons",
+    ),
     code(
         503,
         "unavailable",
@@ -137,7 +141,7 @@ pub(crate) const PAIRS: &[Code] = &[
     ),
 ];
 
-/// The codes of bodies in formats of other programs, beside those of every body.
+/// The codes of bodies in formats of other programs, beside those of storing and of every body.
 pub(crate) const FOREIGN: &[Code] = &[
     code(
         400,
@@ -148,21 +152,6 @@ pub(crate) const FOREIGN: &[Code] = &[
         400,
         "nothing_accepted",
         "the body has pairs, and none of them was accepted",
-    ),
-    code(
-        413,
-        "too_many_pairs",
-        "the body has more pairs than the token may send in a second, which is `limit`",
-    ),
-    code(
-        429,
-        "busy",
-        "the service or the store is overloaded; nothing of the request was stored",
-    ),
-    code(
-        500,
-        "store_refused",
-        "the store refuses the pairs until an operator repairs it",
     ),
     code(
         503,

@@ -6,10 +6,10 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter};
-use utoipa::openapi::request_body::RequestBody;
+use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{
-    Content, ContentBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
-    SecurityRequirement, Type,
+    Content, ContentBuilder, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder,
+    Schema, SecurityRequirement, Type,
 };
 use warp::http::StatusCode;
 
@@ -67,8 +67,13 @@ impl Described {
         self
     }
 
-    pub(crate) fn body(mut self, body: RequestBody) -> Self {
-        self.operation = self.operation.request_body(Some(body));
+    /// Adds a required body of one media type.
+    pub(crate) fn body(mut self, media: &str, about: &str, content: Content) -> Self {
+        let body = RequestBodyBuilder::new()
+            .description(Some(about))
+            .required(Some(Required::True))
+            .content(media, content);
+        self.operation = self.operation.request_body(Some(body.build()));
         self
     }
 

@@ -2,9 +2,8 @@
 
 use serde_json::json;
 use utoipa::openapi::example::ExampleBuilder;
-use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{OneOfBuilder, SchemaFormat};
-use utoipa::openapi::{ArrayBuilder, Content, ContentBuilder, KnownFormat, Ref, Required};
+use utoipa::openapi::{ArrayBuilder, Content, ContentBuilder, KnownFormat, Ref};
 
 use super::PairsResponse;
 use crate::openapi::{Described, codes, schema};
@@ -20,7 +19,7 @@ pub(super) fn describe() -> Described {
     );
     let mut described = Described::new("postPairs", "pairs", "Store pairs", &about);
     let pair = described.refer::<Fields<'static>>();
-    answered(described.body(body("application/json", objects(pair))))
+    answered(described.body("application/json", BODY, objects(pair)))
 }
 
 pub(super) fn describe_ndjson() -> Described {
@@ -30,7 +29,7 @@ pub(super) fn describe_ndjson() -> Described {
     );
     let described = Described::new("postPairsNdjson", "pairs", "Store lines of pairs", &about);
     // The one content type of bytes that client generators know.
-    answered(described.body(body("application/octet-stream", lines())))
+    answered(described.body("application/octet-stream", BODY, lines()))
 }
 
 fn answered(mut described: Described) -> Described {
@@ -53,6 +52,7 @@ fn answered(mut described: Described) -> Described {
             json!({"accepted": 2, "rejected": 0, "durable": "spooled", "errors": []}),
         )
         .fails(codes::PAIRS)
+        .fails(codes::STORING)
         .fails(codes::BODY)
 }
 
@@ -83,13 +83,5 @@ fn lines() -> Content {
         .build()
 }
 
-fn body(media: &str, content: Content) -> RequestBody {
-    RequestBodyBuilder::new()
-        .description(Some(
-            "UTF-8, plain or with `Content-Encoding: gzip` or `zstd`; at most `max_body` bytes (8 MiB by default), also \
-             after decompression.",
-        ))
-        .required(Some(Required::True))
-        .content(media, content)
-        .build()
-}
+const BODY: &str = "\
+UTF-8, plain or with `Content-Encoding: gzip` or `zstd`; at most `max_body` bytes (8 MiB by default), also after decompression.";
