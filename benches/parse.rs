@@ -9,7 +9,10 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use domain::Timestamp;
+use http::parse::messages::{self, Dialect};
 use http::parse::{self, Report};
+use http::settings::PairNames;
 
 const ITEMS: usize = 10_000;
 
@@ -27,6 +30,14 @@ fn ndjson(body: &str) -> Report {
     black_box(bytes);
     assert_eq!(report.rejected(), 0);
     report
+}
+
+/// A message as Segment's library for Node sends it.
+fn message(i: usize) -> String {
+    let (user, segment) = (i * 7919, i % 200);
+    format!(
+        r#"{{"timestamp":"2026-11-21T12:10:00.123Z","integrations":{{}},"event":"Viewed","type":"track","properties":{{"segment":"segment-{segment}"}},"context":{{"library":{{"name":"@segment/analytics-node","version":"3.1.0"}}}},"userId":"u{user}","messageId":"node-next-1795951705691-0613517c-c293-46bd-ad30-9ef2e7981ddb","_metadata":{{"nodeVersion":"v20.20.2","jsRuntime":"node"}}}}"#
+    )
 }
 
 fn parsing(criterion: &mut Criterion) {
@@ -60,6 +71,18 @@ fn parsing(criterion: &mut Criterion) {
     let array = format!("[{}]", lines(timed).replace('\n', ","));
     group.bench_function("json array with at", |bencher| {
         bencher.iter(|| parse::json(black_box(array.as_bytes()), &mut |_, _, _| Ok(())).unwrap());
+    });
+    let messages = format!(
+        r#"{{"batch":[{}],"writeKey":"K"}}"#,
+        lines(message).replace('\n', ",")
+    );
+    let rules = PairNames::default().messages;
+    group.bench_function("Segment's messages", |bencher| {
+        bencher.iter(|| {
+            let body = black_box(messages.as_bytes());
+            let now = Timestamp::UNIX_EPOCH;
+            messages::messages(body, Dialect::Batch, &rules, now, &mut |_, _, _| Ok(())).unwrap()
+        });
     });
     group.finish();
     // Requests of one pair, of a usual batch and of a bulk load.

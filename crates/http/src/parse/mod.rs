@@ -8,6 +8,7 @@ pub mod line_protocol;
 pub mod messages;
 mod plain;
 mod report;
+mod rest;
 mod scalar;
 
 use std::fmt;

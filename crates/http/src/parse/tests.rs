@@ -44,6 +44,28 @@ fn pair(user: &str, segment: &str, at: Option<i64>) -> Pushed {
 }
 
 #[test]
+fn a_control_character_before_a_quote_is_no_end_of_a_string() {
+    for control in ["\t", "\r", "\t \r"] {
+        let item = format!(r#"{{"user_id":"u1{control}","segment":"a"}}"#);
+        for (pushed, report) in [
+            lines(item.as_bytes()),
+            document(format!("[{item}]").as_bytes()).unwrap_or_default(),
+        ] {
+            assert_eq!(pushed, [], "{control:?}");
+            assert_eq!(report.rejected(), report.items);
+        }
+        let message = format!(r#"{{"batch":[{{"userId":"u1{control}","event":"e"}}]}}"#);
+        let rules = crate::settings::PairNames::default().messages;
+        let dialect = messages::Dialect::Batch;
+        let now = Timestamp::UNIX_EPOCH;
+        let read = messages::messages(message.as_bytes(), dialect, &rules, now, &mut |_, _, _| {
+            Ok(())
+        });
+        assert!(read.is_err());
+    }
+}
+
+#[test]
 fn every_way_of_writing_a_pair() {
     let noon = Some(1_795_262_400);
     for (text, expected) in [

@@ -1,16 +1,12 @@
 //! A body with messages: usually read in one pass. If a message in it is not well-formed, they are read one by one, so that it does not affect
 //! the others.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::marker::PhantomData;
-
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{MessageRules, Taken, Written, instant};
 use crate::parse::BadBody;
+use crate::parse::rest::Rest;
 use crate::parse::scalar::Scalar;
 use domain::Timestamp;
 
@@ -72,15 +68,45 @@ pub(super) fn batch<'a, M: Written<'a>>(
     text: &'a str,
     rules: &MessageRules,
 ) -> Result<Found<'a>, BadBody> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let read = Body::<M>(rules, PhantomData).deserialize(&mut json);
-    match read.and_then(|found| json.end().map(|()| found)) {
-        Ok(found) => Ok(found),
-        Err(_) => one_by_one::<M>(text, rules),
+    match in_one_pass::<M>(text, rules) {
+        Some(found) => Ok(found),
+        None => one_by_one::<M>(text, rules),
     }
 }
 
-fn one_by_one<'a, M: Written<'a>>(
+/// Reads a body of well-formed messages; `None` for any other one.
+pub(super) fn in_one_pass<'a, M: Written<'a>>(
+    text: &'a str,
+    rules: &MessageRules,
+) -> Option<Found<'a>> {
+    let mut rest = Rest::of(text);
+    let mut found = Found::default();
+    let (mut lists, mut times) = (0, 0);
+    rest.object(|rest, name| match name {
+        "batch" | "data" => {
+            lists += 1;
+            rest.array(|rest| {
+                let start = *rest;
+                let message = M::plain(rest).or_else(|| {
+                    *rest = start;
+                    rest.value()
+                });
+                found.add(message?, rules);
+                Some(())
+            })
+        }
+        "sentAt" | "sent_at" => {
+            times += 1;
+            let sent: Option<Scalar> = rest.value()?;
+            found.sent_at(sent.as_ref());
+            Some(())
+        }
+        _ => rest.skip(),
+    })?;
+    (rest.is_blank() && lists == 1 && times <= 1).then_some(found)
+}
+
+pub(super) fn one_by_one<'a, M: Written<'a>>(
     text: &'a str,
     rules: &MessageRules,
 ) -> Result<Found<'a>, BadBody> {
@@ -98,74 +124,4 @@ fn one_by_one<'a, M: Written<'a>>(
         found.add_raw(message.get(), rules, |_: &mut M| {});
     }
     Ok(found)
-}
-
-/// Reads a whole body.
-struct Body<'r, M>(&'r MessageRules, PhantomData<M>);
-
-/// Reads the list in it.
-struct List<'r, 'f, 'a, M>(&'r MessageRules, &'f mut Found<'a>, PhantomData<M>);
-
-impl<'a, M: Written<'a>> DeserializeSeed<'a> for Body<'_, M> {
-    type Value = Found<'a>;
-
-    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_map(self)
-    }
-}
-
-impl<'a, M: Written<'a>> Visitor<'a> for Body<'_, M> {
-    type Value = Found<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with a list of messages")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = Found::default();
-        let (mut lists, mut times) = (0, 0);
-        while let Some(name) = map.next_key::<Cow<'a, str>>()? {
-            match &*name {
-                "batch" | "data" => {
-                    lists += 1;
-                    map.next_value_seed(List::<M>(self.0, &mut found, PhantomData))?;
-                }
-                "sentAt" | "sent_at" => {
-                    times += 1;
-                    let sent: Option<Scalar> = map.next_value()?;
-                    found.sent_at(sent.as_ref());
-                }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        match (lists, times) {
-            (1, 0 | 1) => Ok(found),
-            _ => Err(serde::de::Error::custom("not one list of messages")),
-        }
-    }
-}
-
-impl<'a, M: Written<'a>> DeserializeSeed<'a> for List<'_, '_, 'a, M> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, json: D) -> Result<(), D::Error> {
-        json.deserialize_seq(self)
-    }
-}
-
-impl<'a, M: Written<'a>> Visitor<'a> for List<'_, '_, 'a, M> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of messages")
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<(), A::Error> {
-        while let Some(message) = list.next_element::<M>()? {
-            self.1.add(message, self.0);
-        }
-        Ok(())
-    }
 }

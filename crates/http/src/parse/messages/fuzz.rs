@@ -131,3 +131,76 @@ fn messages_are_read_as_documented() {
             assert_eq!(read, expected, "{body}");
         });
 }
+
+const WORDS: &[&str] = &[
+    "{\"batch\":[",
+    "{\"userId\":\"u\",\"event\":\"e\"}",
+    "\"properties\":{\"segment\":",
+    "\"userId\":",
+    "\"timestamp\":",
+    "\"sentAt\":",
+    "\"2026-11-21T12:00:00Z\"",
+    "\"context\":{\"a\":[[],{}],\"b\":{\"c\":-1.5e3}}",
+    "[[[[[[[[[[[[[[[[[[",
+    "]]]]]]]]]]]]]]]]]]",
+    "\"\\u0061\\\"\"",
+    "\"us\\u0065rId\":",
+    "null",
+    "true",
+    "{}",
+    "}]}",
+    " \r\n\t",
+    ",",
+    "Юля",
+];
+
+#[test]
+fn one_pass_reads_what_the_json_parser_reads() {
+    bolero::check!()
+        .with_type::<(Vec<u8>, Vec<fuzzing::Edit>)>()
+        .for_each(|(words, edits)| {
+            let mut bytes = br#"{"batch":[{"type":"identify","userId":"u","anonymousId":null,"context":{"n":[1]}},{"userId":"v","event":"e","properties":{"a":1,"segment":"s"}}],"sentAt":"2026-11-21T12:00:00Z"}"#.to_vec();
+            fuzzing::edit(&mut bytes, edits);
+            for bytes in [bytes, fuzzing::spell(words, WORDS)] {
+                let Ok(text) = std::str::from_utf8(&bytes) else {
+                    continue;
+                };
+                let rules = crate::settings::PairNames::default().messages;
+                if let Some(found) = body::in_one_pass::<segment::Written>(text, &rules) {
+                    let expected = body::one_by_one::<segment::Written>(text, &rules).unwrap();
+                    assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{text}");
+                }
+                let mut rest = Rest::of(text);
+                if rest.skip().is_some() && rest.is_blank() {
+                    serde_json::from_str::<serde::de::IgnoredAny>(text).unwrap();
+                }
+            }
+        });
+}
+
+#[test]
+fn one_pass_reads_messages_of_libraries_and_leaves_members_that_come_twice() {
+    let rules = crate::settings::PairNames::default().messages;
+    let read = |message: &str| {
+        let body = format!(r#" {{ "batch" : [ {message} ] , "sentAt" : null }} "#);
+        let found = body::in_one_pass::<segment::Written>(&body, &rules);
+        found.map(|found| found.entries.len())
+    };
+    let mut rest =
+        Rest::of(r#"{"userId":"u","anonymousId":null,"properties":{"n":[1,true],"segment":"s"}}"#);
+    assert!(segment::Written::plain(&mut rest).is_some() && rest.is_blank());
+    assert_eq!(read(r#"{ "userId" : 42 , "event" : "e\n" }"#), Some(1));
+    assert_eq!(read(r#"{"userId":null,"userId":"u","event":"e"}"#), None);
+    assert_eq!(
+        read(r#"{"properties":{"segment":"a","segment":"b"}}"#),
+        None
+    );
+    assert_eq!(read(r#"{"properties":{},"properties":{}}"#), None);
+    assert_eq!(read("7"), None);
+    let deep = format!(
+        "{{\"event\":\"e\",\"x\":{}1{}}}",
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    assert_eq!(read(&deep), Some(1));
+}

@@ -15,6 +15,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use super::instant::parse_rfc3339;
+use super::rest::Rest;
 use super::scalar::Scalar;
 use super::{BadBody, Push, Report, text_of};
 use domain::Timestamp;
@@ -97,6 +98,11 @@ struct Message<'a> {
 trait Written<'a>: Deserialize<'a> {
     /// What the members of a user's id are called.
     const USER: &'static str;
+
+    /// Reads a message in its plainest form; `None` leaves it to the JSON parser.
+    fn plain(_: &mut Rest<'a>) -> Option<Self> {
+        None
+    }
 
     fn read(self) -> Message<'a>;
 }
