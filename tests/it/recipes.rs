@@ -138,16 +138,27 @@ fn file_argument(flag: &'static str) -> impl FnOnce(&mut Command, &Path) {
     }
 }
 
+const VECTOR: (&str, &str) = ("vector", "HEADCOUNT_TEST_VECTOR");
+
 #[tokio::test(flavor = "multi_thread")]
 async fn vector() {
-    let program = ("vector", "HEADCOUNT_TEST_VECTOR");
     runs(
-        program,
+        VECTOR,
         "vector.toml",
         recipe("Vector"),
         file_argument("--config"),
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vector_to_influxdb() {
+    let recipe = |folder: &Path, service: &Service| {
+        let over_http = config("Vector", 0, folder, service);
+        let (source, _) = over_http.split_once("[transforms.pairs]").unwrap();
+        [source, &config("Vector", 1, folder, service)].concat()
+    };
+    runs(VECTOR, "vector.toml", recipe, file_argument("--config")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
