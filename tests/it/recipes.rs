@@ -56,8 +56,7 @@ fn events(prefix: &str) -> String {
 }
 
 /// The users of each segment.
-async fn counts(service: &Service) -> Vec<u64> {
-    let client = reqwest::Client::new();
+async fn counts(client: &reqwest::Client, service: &Service) -> Vec<u64> {
     let mut counts = Vec::new();
     for segment in 0..SEGMENTS {
         let url = format!("{}/v1/segments/s{segment}/count", service.url());
@@ -80,10 +79,11 @@ async fn counts(service: &Service) -> Vec<u64> {
 }
 
 async fn arrives(service: &Service, program: &mut Process, log: &Path, expected: u64) {
+    let client = reqwest::Client::new();
     poll(async || {
         let log = || std::fs::read_to_string(log).unwrap_or_default();
         assert!(program.is_running(), "the program has ended: {}", log());
-        (counts(service).await == [expected; SEGMENTS]).then_some(())
+        (counts(&client, service).await == [expected; SEGMENTS]).then_some(())
     })
     .await;
 }
