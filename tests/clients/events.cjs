@@ -38,6 +38,11 @@ const fail = error => {
   process.exitCode = 1
 }
 
-const run = send => send().catch(fail)
+// A promise that is never settled would end the program as if everything was sent.
+const run = send => {
+  let isDone = false
+  process.on('exit', () => { if (!isDone) fail('ended before everything was sent') })
+  return send().catch(fail).then(() => { isDone = true })
+}
 
 module.exports = { url, token, prefix, events, withRetry, fail, run }

@@ -330,15 +330,6 @@ fn commands_send_their_token_and_the_log_contains_none() {
     assert!(!log.contains("user-4711"), "{log}");
 }
 
-/// The lines of the audit trail that contain `text`.
-fn trail(service: &Service, text: &str) -> Vec<Value> {
-    let lines = service.logged("\"target\":\"audit\"");
-    let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
-    lines
-        .filter(|line: &Value| line.to_string().contains(text))
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     let folder = tempfile::tempdir().unwrap();
@@ -385,7 +376,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
         ("archive", "all", "removed=0"),
         ("coverage", "all", "since=2026-01-01T00:00:00Z"),
     ] {
-        let lines = trail(&service, &format!("\"action\":\"{action}\""));
+        let lines = service.audited(&format!("\"action\":\"{action}\""));
         let found = lines.iter().find(|line| {
             let text = |name: &str| line[name].as_str().unwrap_or_default();
             text("about").starts_with(about) && text("outcome").starts_with(outcome)
@@ -401,13 +392,13 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
             "{line}"
         );
     }
-    let erasures = trail(&service, "\"action\":\"erase\"");
+    let erasures = service.audited("\"action\":\"erase\"");
     assert_eq!(
         erasures.len(),
         1,
         "a refusal is not logged as an erasure: {erasures:?}"
     );
-    let refusals = trail(&service, "insufficient_scope");
+    let refusals = service.audited("insufficient_scope");
     assert_eq!(refusals.len(), 1, "{refusals:?}");
     assert_eq!(
         (&refusals[0]["who"], &refusals[0]["status"]),
@@ -418,7 +409,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     for _ in 0..300 {
         assert_eq!(send("GET", "/v1/segments", "guess").await, 401);
     }
-    let refusals = trail(&service, "\"action\":\"refusal\"").len();
+    let refusals = service.audited("\"action\":\"refusal\"").len();
     // The limit is ten lines a minute. The time is measured afterwards, so that it includes any delay of this test.
     let minutes = usize::try_from(began.elapsed().as_secs() / 60 + 1).unwrap();
     assert!(
@@ -430,7 +421,7 @@ async fn actions_and_refusals_are_logged_in_the_audit_trail() {
     new_token(folder, "late", "read");
     let wait_for_change = async |text: &str| {
         until(text, async || {
-            let lines = trail(&service, "\"action\":\"tokens\"");
+            let lines = service.audited("\"action\":\"tokens\"");
             lines.iter().any(|line| line.to_string().contains(text))
         })
         .await;

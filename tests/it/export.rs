@@ -1,7 +1,8 @@
 //! `GET /v1/segments/{segment}/users` and `headcount export`: the users of a segment by name.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use domain::Timestamp;
 use http::auth::Scope;
@@ -16,6 +17,8 @@ use crate::support::influxd::{self, Influxd};
 use crate::support::postgres::Postgres;
 use crate::support::program;
 use crate::support::redis::Redis;
+use crate::support::service::Service;
+use crate::support::switchable::SwitchableStore;
 use crate::support::tokens::{app_with_token, token};
 use crate::support::two_weeks;
 
@@ -329,6 +332,148 @@ async fn slow_and_gone_clients_hold_one_page_and_release_their_turn() {
         MANY
     );
     app.stop().await;
+}
+
+/// One more than a page has.
+const TWO_PAGES: usize = 100_001;
+
+/// A service over a store that never returns the second page, and the response up to there.
+async fn held_at_the_second_page(
+    settings: &[(&str, &str)],
+    token: &str,
+) -> (App, Arc<SwitchableStore>, reqwest::Response, String) {
+    let settings = [&[("export", "on")], settings].concat();
+    let (app, store) = App::start_switchable_with_names(&settings).await;
+    let users: Vec<_> = (0..TWO_PAGES).map(|user| format!("u{user:06}")).collect();
+    app.record(users.iter().map(|user| (user.as_str(), "s")))
+        .await;
+    store.hold_exports_after(1);
+    let url = format!("http://{}/v1/segments/s/users", app.addr);
+    let mut response = app.client.get(url).bearer_auth(token).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut text = String::new();
+    while text.lines().count() < TWO_PAGES - 1 || !text.ends_with('\n') {
+        text += &next(&mut response).await.unwrap().unwrap();
+    }
+    assert!(!text.contains("\n\n"), "no blank line before it waits");
+    (app, store, response, text)
+}
+
+/// The next part of a response.
+async fn next(response: &mut reqwest::Response) -> reqwest::Result<Option<String>> {
+    let chunk = response.chunk().await?;
+    Ok(chunk.map(|chunk| String::from_utf8(chunk.to_vec()).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blank_lines_come_while_the_store_is_slow() {
+    let (app, store, mut response, mut text) = held_at_the_second_page(&[], "none").await;
+    for _ in 0..2 {
+        let began = Instant::now();
+        assert_eq!(next(&mut response).await.unwrap().as_deref(), Some("\n"));
+        let waited = began.elapsed();
+        assert!(waited > Duration::from_secs(3), "{waited:?}");
+    }
+    store.release_exports();
+    while let Some(more) = next(&mut response).await.unwrap() {
+        text += &more;
+    }
+    let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(lines.len(), TWO_PAGES);
+    let last = lines[TWO_PAGES - 1];
+    assert!(last.contains("\"u100000\""), "{last}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_ends_its_export() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens.toml");
+    for name in ["crm", "other"] {
+        let token = token(name, name, &[Scope::Export]);
+        http::auth::edit(&tokens, |tokens| tokens.add(token)).unwrap();
+    }
+    let settings = [("tokens_file", tokens.to_str().unwrap())];
+    let (app, store, mut response, _) = held_at_the_second_page(&settings, "crm").await;
+    http::auth::edit(&tokens, |tokens| Ok(tokens.remove("crm"))).unwrap();
+    let began = Instant::now();
+    // Its end is no proper one, so that the client knows that users are missing.
+    loop {
+        match next(&mut response).await {
+            Ok(Some(more)) => assert_eq!(more, "\n"),
+            Ok(None) => panic!("the response is complete"),
+            Err(error) => break assert!(error.is_body() || error.is_decode(), "{error:?}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(60));
+    }
+    store.release_exports();
+    let target = "/v1/segments/s/users?after=u099999";
+    let get = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let header = [("authorization", bearer.as_str())];
+        app.send_with(Method::GET, target, &header).await
+    };
+    assert_eq!(get("crm").await.problem(), (401, "invalid_token"));
+    assert_eq!(names(&get("other").await), ["u100000"]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_export_has_a_line_in_the_audit_trail() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let (url, folder) = (redis.url(), tempfile::tempdir().unwrap());
+    let tokens = folder.path().join("tokens.toml");
+    for (name, scope) in [("crm", Scope::Export), ("uss", Scope::Write)] {
+        http::auth::edit(&tokens, |all| all.add(token(name, name, &[scope]))).unwrap();
+    }
+    let mut settings = redis_settings(&url).to_vec();
+    settings.extend([
+        ("tokens_file", tokens.to_str().unwrap()),
+        ("log_format", "json"),
+    ]);
+    let service = Service::start(folder.path(), &settings).await;
+    let client = reqwest::Client::new();
+    let send = async |request: reqwest::RequestBuilder, token: &str| {
+        let response = request.bearer_auth(token).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let pair = json!({"user_id": "user-4711", "segment": "mail/weekly"});
+    let post = client.post(format!("{}/v1/pairs", service.url()));
+    assert_eq!(send(post.json(&pair), "uss").await.0, 200);
+    let get = |query: &str| {
+        let path = format!("/v1/segments/mail%2Fweekly/users{query}");
+        client.get(service.url() + &path)
+    };
+    let (status, exported) = send(get(""), "crm").await;
+    assert!(
+        status == 200 && exported.contains("user-4711"),
+        "{exported}"
+    );
+    assert_eq!(
+        send(get("?after=user-4711"), "crm").await,
+        (200, String::new())
+    );
+    assert_eq!(send(get("?window=15d"), "crm").await.0, 400);
+    assert_eq!(send(get(""), "uss").await.0, 403);
+
+    let lines = service.audited("\"action\":\"export\"");
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| ["who", "about", "outcome"].map(|name| line[name].as_str().unwrap()))
+        .collect();
+    let about = "segment \"mail/weekly\"";
+    assert_eq!(
+        told,
+        ["begun", "resumed", "invalid_window"].map(|outcome| ["crm", about, outcome]),
+    );
+    let refused = service.audited("insufficient_scope");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0]["who"], "uss");
+    assert_eq!(refused[0]["route"], "/v1/segments/{segment}/users");
+    assert!(!service.log().contains("user-4711"), "{}", service.log());
+    assert_eq!(service.terminate().await, Some(0));
 }
 
 /// The resident memory of this process in bytes.

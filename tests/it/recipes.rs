@@ -56,8 +56,7 @@ fn events(prefix: &str) -> String {
 }
 
 /// The users of each segment.
-async fn counts(service: &Service) -> Vec<u64> {
-    let client = reqwest::Client::new();
+async fn counts(client: &reqwest::Client, service: &Service) -> Vec<u64> {
     let mut counts = Vec::new();
     for segment in 0..SEGMENTS {
         let url = format!("{}/v1/segments/s{segment}/count", service.url());
@@ -80,10 +79,11 @@ async fn counts(service: &Service) -> Vec<u64> {
 }
 
 async fn arrives(service: &Service, program: &mut Process, log: &Path, expected: u64) {
+    let client = reqwest::Client::new();
     poll(async || {
         let log = || std::fs::read_to_string(log).unwrap_or_default();
         assert!(program.is_running(), "the program has ended: {}", log());
-        (counts(service).await == [expected; SEGMENTS]).then_some(())
+        (counts(&client, service).await == [expected; SEGMENTS]).then_some(())
     })
     .await;
 }
@@ -138,16 +138,27 @@ fn file_argument(flag: &'static str) -> impl FnOnce(&mut Command, &Path) {
     }
 }
 
+const VECTOR: (&str, &str) = ("vector", "HEADCOUNT_TEST_VECTOR");
+
 #[tokio::test(flavor = "multi_thread")]
 async fn vector() {
-    let program = ("vector", "HEADCOUNT_TEST_VECTOR");
     runs(
-        program,
+        VECTOR,
         "vector.toml",
         recipe("Vector"),
         file_argument("--config"),
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vector_to_influxdb() {
+    let recipe = |folder: &Path, service: &Service| {
+        let over_http = config("Vector", 0, folder, service);
+        let (source, _) = over_http.split_once("[transforms.pairs]").unwrap();
+        [source, &config("Vector", 1, folder, service)].concat()
+    };
+    runs(VECTOR, "vector.toml", recipe, file_argument("--config")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ use crate::support::influxd::{Influxd, settings_at};
 use crate::support::postgres::Postgres;
 use crate::support::prometheus::Prometheus;
 use crate::support::redis::Redis;
+use crate::support::service::{Service, poll};
 use crate::support::tokens::{app_with_token, token};
 use crate::support::wait::until;
 use crate::support::{servers, two_weeks};
@@ -274,6 +275,54 @@ async fn entries_count_from_the_start_of_the_process() {
         (2.0, 1.0, 4.0)
     );
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_counts_of_a_store_on_the_network_tell_who_entered_and_left() {
+    let Some(postgres) = Postgres::start().await else {
+        return;
+    };
+    let options = postgres.options("headcount", two_weeks());
+    set_up(&options).await.unwrap();
+    let (url, folder) = (postgres.url(), tempfile::tempdir().unwrap());
+    let store = [("store", "postgres"), ("postgres_url", &*url)];
+    let before = Service::start(folder.path(), &store).await;
+    let names: Vec<_> = (0..9).map(|user| format!("u{user}")).collect();
+    assert_eq!(before.post(&names[..4], "a").await, 200);
+    // The store does not count entries.
+    assert!(!before.text(METRICS).await.contains("entered"));
+    assert_eq!(before.terminate().await, Some(0));
+    let settings = [&store[..], &[("live", "here")]].concat();
+    let service = Service::start(folder.path(), &settings).await;
+    // Those whom the replica reads from the store did not enter.
+    expect_flow(&service, [4.0, 0.0, 0.0]).await;
+    assert_eq!(service.post(&names, "a").await, 200);
+    expect_flow(&service, [9.0, 5.0, 0.0]).await;
+    for user in ["u0", "u8"] {
+        let erase = format!("{}/v1/users/{user}", service.url());
+        let erased = reqwest::Client::new().delete(erase).send().await.unwrap();
+        assert_eq!(erased.status(), 200);
+    }
+    expect_flow(&service, [7.0, 5.0, 2.0]).await;
+    assert_eq!(service.post(&names[8..], "a").await, 200);
+    expect_flow(&service, [8.0, 6.0, 2.0]).await;
+    assert_eq!(service.terminate().await, Some(0));
+    // Nor did those whom it kept over a restart.
+    let service = Service::start(folder.path(), &settings).await;
+    expect_flow(&service, [8.0, 0.0, 0.0]).await;
+}
+
+/// Waits until the metrics have these users of `a`, and those who entered and left.
+async fn expect_flow(service: &Service, expected: [f64; 3]) {
+    let names = ["users", "users_entered_total", "users_left_total"];
+    let names =
+        names.map(|name| format!(r#"headcount_segment_{name}{{segment="a",window="14d"}}"#));
+    poll(async || {
+        let found = samples(&service.text(METRICS).await);
+        let found = names.each_ref().map(|name| found.get(name).copied());
+        (found == expected.map(Some)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,15 +1,11 @@
 //! The snippets on docs/send/snippets.md: against a service that fails first, and one that refuses.
 
-use std::path::Path;
-use std::process::Command;
-
 use http::auth::Scope;
 use reqwest::Method;
 
-use crate::clients::{TURN, settle};
 use crate::support::fault_server::{FaultServer, Reply};
-use crate::support::program::{Run, finish};
-use crate::support::servers::find;
+use crate::support::languages::{self, Language, tests_of_each};
+use crate::support::program::Run;
 use crate::support::tokens::{app_with_token, token};
 
 const TOKEN: &str = "hc_a-token-of-a-sender";
@@ -20,55 +16,42 @@ const SHORT: usize = 15;
 
 /// A snippet, and the program around it, which reads pairs.ndjson and fails unless they are accepted.
 struct Snippet {
-    language: &'static str,
-    /// What runs the file, and the variable that names it.
-    runner: (&'static str, &'static str),
-    arguments: &'static [&'static str],
+    language: Language,
     file: &'static str,
     before: &'static str,
     after: &'static str,
 }
 
 const SHELL: Snippet = Snippet {
-    language: "sh",
-    runner: ("sh", "HEADCOUNT_TEST_SH"),
-    arguments: &[],
+    language: languages::SHELL,
     file: "post.sh",
     before: "",
     after: "",
 };
 
 const PYTHON: Snippet = Snippet {
-    language: "python",
-    runner: ("python3", "HEADCOUNT_TEST_PYTHON3"),
-    arguments: &[],
+    language: languages::PYTHON,
     file: "post.py",
     before: "",
     after: "\nprint(post(open('pairs.ndjson', 'rb').read()).decode())\n",
 };
 
 const NODE: Snippet = Snippet {
-    language: "js",
-    runner: ("node", "HEADCOUNT_TEST_NODE"),
-    arguments: &[],
+    language: languages::NODE,
     file: "post.mjs",
     before: "import { readFileSync } from 'node:fs';\n",
     after: "\nconsole.log(await post(readFileSync('pairs.ndjson')));\n",
 };
 
 const GO: Snippet = Snippet {
-    language: "go",
-    runner: ("go", "HEADCOUNT_TEST_GO"),
-    arguments: &["run"],
+    language: languages::GO,
     file: "post.go",
     before: "package main\n\nimport (\n\"bytes\"\n\"net/http\"\n\"os\"\n\"time\"\n)\n\n",
     after: "\nfunc main() {\npairs, _ := os.ReadFile(\"pairs.ndjson\")\nif post(pairs) >= 300 {\nos.Exit(1)\n}\n}\n",
 };
 
 const JAVA: Snippet = Snippet {
-    language: "java",
-    runner: ("java", "HEADCOUNT_TEST_JAVA"),
-    arguments: &[],
+    language: languages::JAVA,
     file: "Post.java",
     before: "import java.io.IOException;\nimport java.net.URI;\nimport java.net.http.*;\nimport java.nio.file.*;\nimport java.time.Duration;\n\
              class Post {\nstatic final HttpClient CLIENT = HttpClient.newHttpClient();\n",
@@ -77,32 +60,16 @@ const JAVA: Snippet = Snippet {
 };
 
 impl Snippet {
-    fn text(&self) -> String {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/send/snippets.md");
-        let page = std::fs::read_to_string(page).unwrap();
-        let (_, rest) = page
-            .split_once(&format!("\n```{}\n", self.language))
-            .unwrap();
-        let (text, _) = rest.split_once("```\n").unwrap();
+    /// Runs the program against the service at `url`. `None` means that the test is to be skipped.
+    async fn run(&self, url: &str) -> Option<Run> {
+        let text = self.language.block_of("snippets.md");
         assert!(text.lines().count() <= SHORT, "{text}");
-        text.to_owned()
-    }
-
-    async fn run(&self, url: String) -> Option<Run> {
-        let runner = find(self.runner.0, self.runner.1)?;
+        let program = [self.before, &text, self.after].concat();
         let folder = tempfile::tempdir().unwrap();
-        let program = [self.before, &self.text(), self.after].concat();
-        std::fs::write(folder.path().join(self.file), program).unwrap();
         std::fs::write(folder.path().join("pairs.ndjson"), PAIRS).unwrap();
-        let mut command = Command::new(runner);
-        command.args(self.arguments).arg(self.file);
-        command
-            .env("HEADCOUNT_URL", url)
-            .env("HEADCOUNT_TOKEN", TOKEN);
-        settle(&mut command, folder.path());
-        let _turn = TURN.lock().await;
-        let run = tokio::task::spawn_blocking(move || finish(&mut command));
-        Some(run.await.unwrap())
+        let file = (self.file, program.as_str());
+        let run = self.language.run(file, folder.path(), url, Some(TOKEN));
+        run.await
     }
 }
 
@@ -118,7 +85,7 @@ async fn is_patient(snippet: &Snippet) {
         _ => Reply::Pass(port),
     });
     let failing = failing.await;
-    if let Some(run) = snippet.run(failing.url()).await {
+    if let Some(run) = snippet.run(&failing.url()).await {
         assert_eq!(run.code, Some(0), "{run:?}");
         let requests = failing.requests();
         assert_eq!(requests.len(), 4, "{requests:?}");
@@ -134,11 +101,11 @@ async fn is_patient(snippet: &Snippet) {
 async fn gives_up(snippet: &Snippet) {
     let refusing =
         FaultServer::start(|_, _| Reply::status(422, "", "{\"code\":\"nothing_accepted\"}")).await;
-    let Some(run) = snippet.run(refusing.url()).await else {
+    let Some(run) = snippet.run(&refusing.url()).await else {
         return;
     };
     assert_eq!(refusing.requests().len(), 1);
-    match snippet.language {
+    match snippet.language.name {
         // The page says so.
         "sh" => assert!(
             run.code == Some(0) && run.out.contains("nothing_accepted"),
@@ -148,24 +115,4 @@ async fn gives_up(snippet: &Snippet) {
     }
 }
 
-macro_rules! tests_of {
-    ($module:ident, $snippet:ident) => {
-        mod $module {
-            #[tokio::test]
-            async fn is_patient() {
-                super::is_patient(&super::$snippet).await;
-            }
-
-            #[tokio::test]
-            async fn gives_up() {
-                super::gives_up(&super::$snippet).await;
-            }
-        }
-    };
-}
-
-tests_of!(curl, SHELL);
-tests_of!(python, PYTHON);
-tests_of!(node, NODE);
-tests_of!(go, GO);
-tests_of!(java, JAVA);
+tests_of_each!([is_patient, gives_up]: curl = SHELL, python = PYTHON, node = NODE, go = GO, java = JAVA);

@@ -11,10 +11,15 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use prost::Message;
+use stores::postgres::set_up;
 
 use crate::support::closed_port::ClosedPort;
 use crate::support::fault_server::{FaultServer, Reply};
+use crate::support::postgres::Postgres;
+use crate::support::program::headcount;
+use crate::support::redis::Redis;
 use crate::support::service::{Service, poll};
+use crate::support::two_weeks;
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
@@ -28,6 +33,11 @@ async fn collector() -> FaultServer {
 
 /// A service that sends only at its end, or when there are many spans.
 fn service(folder: &Path, settings: &[(&str, &str)]) -> Service {
+    run("serve", folder, settings)
+}
+
+/// The same for a process of another role.
+fn run(command: &str, folder: &Path, settings: &[(&str, &str)]) -> Service {
     let never = OsStr::new("3600000");
     let variables = [
         ("OTEL_BSP_SCHEDULE_DELAY", never),
@@ -37,7 +47,8 @@ fn service(folder: &Path, settings: &[(&str, &str)]) -> Service {
             OsStr::new("deployment.environment.name=test"),
         ),
     ];
-    Service::start_with_env(folder, settings, &variables)
+    let mut process = headcount(folder, settings, &[command, "--listen", "127.0.0.1:0"]);
+    Service::run(folder, process.envs(variables))
 }
 
 async fn post(service: &Service, path: &str, body: &'static str, traceparent: Option<&str>) -> u16 {
@@ -245,6 +256,74 @@ async fn a_count_continues_in_influxdb_and_an_error_marks_the_request() {
         expected.iter().any(|it| continued.contains(it)),
         "{expected:?}: {continued:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_continues_in_the_live_process() {
+    let (Some(postgres), Some(redis)) = (Postgres::start().await, Redis::start().await) else {
+        return;
+    };
+    let options = postgres.options("headcount", two_weeks());
+    set_up(&options).await.unwrap();
+    let (postgres_url, redis_url) = (postgres.url(), redis.url());
+    let collectors = [collector().await, collector().await];
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [service, live] = [("serve", 0), ("live", 1)].map(|(command, number)| {
+        let endpoint = collectors[number].url();
+        let settings = [
+            ("otlp_endpoint", endpoint.as_str()),
+            ("store", "postgres"),
+            ("postgres_url", &postgres_url),
+            ("cache", "redis"),
+            ("redis_url", &redis_url),
+            ("live", "redis"),
+        ];
+        run(command, folders[number].path(), &settings)
+    });
+    assert_eq!(service.post(&["u1".to_owned()], "news").await, 200);
+    poll(async || {
+        let count = service.get("/v1/segments/news/count?window=1d").await;
+        (count["source"] == "live" && count["users"] == 1).then_some(())
+    })
+    .await;
+    // What the live process does not publish.
+    for path in [
+        "/v1/segments/news/count?window=2d",
+        "/v1/segments/news/flow",
+        "/v1/count?expr=news%20OR%20sports",
+        "/v1/overlap?segment=news&segment=sports",
+    ] {
+        let read = reqwest::Client::new().get(service.url() + path);
+        let read = read.header("traceparent", sampled()).send().await.unwrap();
+        assert_eq!(read.status(), 200, "{path}");
+    }
+    assert_eq!(service.terminate().await, Some(0));
+    assert_eq!(live.terminate().await, Some(0));
+    let [(_, begun), (role, continued)] = collectors.each_ref().map(received);
+    assert_eq!(role["headcount.role"], "live");
+    let traced = |span: &&Span| hex(&span.trace_id) == TRACE;
+    for name in [
+        "GET /v1/segments/{segment}/count",
+        "GET /v1/segments/{segment}/flow",
+        "GET /v1/count",
+        "GET /v1/overlap",
+    ] {
+        let mut found = continued.iter().filter(traced);
+        let found = found.find(|span| span.name == name);
+        let found = found.unwrap_or_else(|| panic!("no span {name}: {continued:?}"));
+        assert_eq!(found.kind(), SpanKind::Server);
+        // Up to the request of the client, in the service.
+        let mut parent = &found.parent_span_id;
+        let request = loop {
+            let span = begun.iter().find(|span| span.span_id == *parent);
+            let span = span.unwrap_or_else(|| panic!("{name}: no parent in {begun:?}"));
+            if hex(&span.parent_span_id) == PARENT {
+                break span;
+            }
+            parent = &span.parent_span_id;
+        };
+        assert_eq!(request.name, name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

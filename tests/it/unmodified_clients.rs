@@ -74,9 +74,9 @@ fn run(client: &str, installed: &Path, node: &Path, url: &str) -> Run {
     finish(&mut command)
 }
 
-async fn users(service: &Service, segment: &str) -> Value {
+async fn users(client: &reqwest::Client, service: &Service, segment: &str) -> Value {
     let url = format!("{}/v1/segments/{segment}/count", service.url());
-    let request = reqwest::Client::new().get(url).bearer_auth(TOKEN);
+    let request = client.get(url).bearer_auth(TOKEN);
     let count: Value = request.send().await.unwrap().json().await.unwrap();
     count["users"].clone()
 }
@@ -106,12 +106,13 @@ async fn every_client_counts_exactly_although_the_service_restarts() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     service.kill();
     service = start();
+    let http = reqwest::Client::new();
     for (client, running) in CLIENTS.into_iter().zip(clients) {
         let run = running.await.unwrap();
         assert_eq!(run.code, Some(0), "{client}: {run:?}");
         let name = client.rsplit_once('.').unwrap().0;
         for (segment, expected) in expected().into_iter().enumerate() {
-            let counted = users(&service, &format!("{name}-{segment}")).await;
+            let counted = users(&http, &service, &format!("{name}-{segment}")).await;
             assert_eq!(counted, expected, "{client}: segment {segment}");
         }
     }

@@ -313,22 +313,24 @@ fn in_header(headers: &HeaderMap) -> Presented<'_> {
 
 /// The token as clients of InfluxDB, Segment and RudderStack send it. Without a header, clients of InfluxDB 1 have it in the query.
 fn presented_by_client<'h>(headers: &'h HeaderMap, query: Option<&str>) -> Presented<'h> {
-    let (scheme, value) = match scheme(headers) {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-            let mut passwords = parameters.filter(|(name, _)| name == "p");
-            return passwords
-                .next()
-                .map_or(Presented::Nothing, |(_, value)| client_token(&value));
-        }
+    let given = match scheme(headers) {
+        Ok(given) => given,
         Err(twice) => return twice,
     };
-    let is = |name: &[u8]| scheme.eq_ignore_ascii_case(name);
-    if is(b"bearer") || is(b"token") {
+    let is = |scheme: &[u8], name: &[u8]| scheme.eq_ignore_ascii_case(name);
+    // With the settings of InfluxDB 1, Vector sends the header with an empty token, and the password in the query.
+    let given = given.filter(|(scheme, value)| !(is(scheme, b"token") && value.is_empty()));
+    let Some((scheme, value)) = given else {
+        let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let mut passwords = parameters.filter(|(name, _)| name == "p");
+        return passwords
+            .next()
+            .map_or(Presented::Nothing, |(_, value)| client_token(&value));
+    };
+    if is(scheme, b"bearer") || is(scheme, b"token") {
         return fit(value);
     }
-    if !is(b"basic") {
+    if !is(scheme, b"basic") {
         return Presented::Nothing;
     }
     let decoded = BASE64_STANDARD.decode(value).ok();

@@ -20,6 +20,8 @@ async fn a_token_may_come_in_each_way_that_clients_use() {
         ("/write?db=d", &password),
         ("/write?db=d", &key),
         (&by_query, ""),
+        // Vector with the settings of InfluxDB 1.
+        (&by_query, "Token "),
     ] {
         let response = post(&app, target, authorization, LINE).await;
         assert_eq!(
@@ -31,6 +33,8 @@ async fn a_token_may_come_in_each_way_that_clients_use() {
     for (target, authorization, code) in [
         (WRITE, String::new(), "unauthenticated"),
         (WRITE, "Token nonsense".to_owned(), "invalid_token"),
+        (WRITE, "Token ".to_owned(), "unauthenticated"),
+        (WRITE, "Bearer ".to_owned(), "invalid_token"),
         (WRITE, basic("any", "nonsense"), "invalid_token"),
         (WRITE, "Basic !".to_owned(), "invalid_token"),
         (WRITE, format!("Digest {TOKEN}"), "unauthenticated"),
@@ -48,6 +52,44 @@ async fn a_token_may_come_in_each_way_that_clients_use() {
         (401, "unauthenticated")
     );
     assert_eq!(users(&app, "sports").await, 1);
+    app.stop().await;
+}
+
+/// A body of Vector's sink `influxdb_logs` by its source: tags in the order of their names, a tag of its own, fields in any order,
+/// nanoseconds, a line break at the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_of_vector_is_taken() {
+    let (app, _folder) = app().await;
+    assert_eq!(app.get("/ping").await.status, 204);
+    let body = "pair,metric_type=logs,segment=mail\\ weekly user=\"say \\\"hi\\\" \\\\ ü\" 1795262399000000011\n\
+                pair,metric_type=logs,segment=sports other=true,user=104010i,visits=3 1795262399000000011\n\
+                pair,host=a\\,b,metric_type=logs,segment=sports,source_type=file user=\"u2\" 1795262399000000011\n";
+    let version_1 = format!("/write?db=d&p={TOKEN}&u=any&precision=ns");
+    let version_2 = "/api/v2/write?org=o&bucket=b&precision=ns";
+    for (target, authorization) in [
+        (version_2, format!("Token {TOKEN}")),
+        (&version_1, "Token ".to_owned()),
+    ] {
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "text/plain"),
+        ];
+        let response = app
+            .send_body_with(Method::POST, target, &headers, body)
+            .await;
+        assert_eq!(
+            (response.status, response.text.as_str()),
+            (204, ""),
+            "{target}"
+        );
+    }
+    assert_eq!(
+        app.metric("headcount_pairs_accepted_total{to=\"store\"}")
+            .await,
+        6.0
+    );
+    assert_eq!(users(&app, "sports").await, 2);
+    assert_eq!(users(&app, "mail%20weekly").await, 1);
     app.stop().await;
 }
 

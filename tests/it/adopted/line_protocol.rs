@@ -105,9 +105,13 @@ fn ours(body: &str) -> (Vec<Seen>, bool) {
 }
 
 /// The same of the server.
-async fn theirs(server: &Influxd, bucket: &str, body: &str) -> (Vec<Seen>, bool) {
+async fn theirs(
+    server: &Influxd,
+    client: &reqwest::Client,
+    bucket: &str,
+    body: &str,
+) -> (Vec<Seen>, bool) {
     server.create_bucket(bucket).await;
-    let client = reqwest::Client::new();
     let written = client
         .post(format!("{}/api/v2/write", server.url()))
         .query(&[("org", ORG), ("bucket", bucket), ("precision", "s")])
@@ -158,11 +162,12 @@ async fn lines_mean_what_influxdb_takes_them_for() {
     let Some(server) = Influxd::start().await else {
         return;
     };
-    let mut differences = Vec::new();
+    let (client, mut differences) = (reqwest::Client::new(), Vec::new());
     for (number, line) in LINES.iter().enumerate() {
         let body = line.replace("{t}", AT);
         let (our_pairs, our_success) = ours(&body);
-        let (their_pairs, their_success) = theirs(&server, &format!("b{number}"), &body).await;
+        let (their_pairs, their_success) =
+            theirs(&server, &client, &format!("b{number}"), &body).await;
         let is_same = (&our_pairs, our_success) == (&their_pairs, their_success);
         if !is_same && !is_on_purpose(line) {
             differences.push(format!(

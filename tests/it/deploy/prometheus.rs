@@ -86,6 +86,21 @@ fn every_alert_uses_real_metrics_and_has_a_test_and_a_runbook_entry() {
     }
 }
 
+#[test]
+fn the_test_of_refused_writes_has_every_route_that_takes_pairs() {
+    let document: Value = serde_json::from_str(&http::openapi().unwrap()).unwrap();
+    let tests = read("deploy/prometheus/rules_test.yml");
+    let paths = document["paths"].as_object().unwrap().iter();
+    let takes_pairs =
+        |(_, path): &(&String, &Value)| path["post"]["security"][0]["bearer"][0] == "write";
+    let routes: Vec<_> = paths.filter(takes_pairs).map(|(route, _)| route).collect();
+    assert!(routes.len() > 10, "{routes:?}");
+    for route in routes {
+        let series = format!("{{route=\"{route}\",status=\"429\"}}', values: 0+6x15");
+        assert!(tests.contains(&series), "{route} has no series in the test");
+    }
+}
+
 /// Fails unless an alert links to a heading of the runbook.
 pub fn check_runbook(name: &str, alert: &Value) {
     let link = string(&alert["annotations"]["runbook_url"]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_compression::tokio::bufread::GzipDecoder;
 use domain::store::PairStore;
+use domain::store::model::Model;
 use domain::{ManualClock, Timestamp};
 use engine::Headcount;
 use engine::Opened;
@@ -61,6 +62,15 @@ impl App {
         });
         let app = app.await;
         (app, switch.unwrap())
+    }
+
+    /// The same over a store in memory that keeps the names of users.
+    pub async fn start_switchable_with_names(
+        given: &[(&str, &str)],
+    ) -> (Self, Arc<SwitchableStore>) {
+        let store = Arc::new(SwitchableStore::new(Arc::<Model>::default()));
+        let app = Self::launch(given, |_| Arc::<SwitchableStore>::clone(&store));
+        (app.await, store)
     }
 
     async fn launch(

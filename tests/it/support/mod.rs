@@ -8,6 +8,7 @@ pub mod faketime;
 pub mod fault_server;
 pub mod influxd;
 pub mod jwt;
+pub mod languages;
 pub mod postgres;
 pub mod program;
 pub mod prometheus;

@@ -152,6 +152,15 @@ impl Service {
         found.map(str::to_owned).collect()
     }
 
+    /// The lines of its audit trail that contain `text`. Its log is JSON.
+    pub fn audited(&self, text: &str) -> Vec<Value> {
+        let lines = self.logged("\"target\":\"audit\"");
+        let lines = lines.iter().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .filter(|line: &Value| line.to_string().contains(text))
+            .collect()
+    }
+
     /// The process itself.
     pub fn process(&self) -> &Process {
         &self.process

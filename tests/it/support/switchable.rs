@@ -2,12 +2,15 @@
 //! It records its calls and can block them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::store::{Archived, PairStore, StoreError};
-use domain::{Batch, Count, Erasure, Membership, Segment, Timestamp, TrendPoint, UserId, Window};
+use domain::{
+    Batch, Count, Erasure, Membership, Segment, Slot, Timestamp, TrendPoint, UserId, Window,
+};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -29,6 +32,8 @@ pub struct SwitchableStore {
     /// Counts and lists wait for a permit, so that a test can block them.
     gate: Semaphore,
     list_gate: Semaphore,
+    /// Each export takes a permit for good.
+    export_gate: Semaphore,
     held: Mutex<HashMap<Segment, Arc<Semaphore>>>,
     failing: Mutex<HashSet<Segment>>,
     lists_fail: AtomicBool,
@@ -70,6 +75,7 @@ impl SwitchableStore {
             lists: AtomicU64::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             list_gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            export_gate: Semaphore::new(Semaphore::MAX_PERMITS),
             held: Mutex::default(),
             failing: Mutex::default(),
             lists_fail: AtomicBool::new(false),
@@ -149,6 +155,17 @@ impl SwitchableStore {
 
     pub fn release_lists(&self) {
         self.list_gate.add_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Blocks exports after `number` more of them, until `release_exports`.
+    pub fn hold_exports_after(&self, number: usize) {
+        self.export_gate.forget_permits(Semaphore::MAX_PERMITS);
+        self.export_gate.add_permits(number);
+    }
+
+    pub fn release_exports(&self) {
+        let taken = Semaphore::MAX_PERMITS - self.export_gate.available_permits();
+        self.export_gate.add_permits(taken);
     }
 
     /// Blocks the counts of one segment.
@@ -277,6 +294,15 @@ impl PairStore for SwitchableStore {
             return Err(StoreError::Busy("no list now".to_owned()));
         }
         self.reach()?.segments(as_of).await
+    }
+
+    async fn export(
+        &self,
+        segment: &Segment,
+        slots: RangeInclusive<Slot>,
+    ) -> Result<Batch, StoreError> {
+        self.export_gate.acquire().await.unwrap().forget();
+        self.reach()?.export(segment, slots).await
     }
 
     async fn memberships(

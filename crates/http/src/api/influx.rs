@@ -213,7 +213,7 @@ fn described<const N: usize>(id: &str, summary: &str, ignored: [Parameter; N]) -
             &[],
         )
         .fails_also_as::<Refusal<'static>>()
-        .fails(&[codes::INVALID_PARAMETER])
+        .fails(&[codes::INVALID_PARAMETER, codes::NOT_STORED])
         .fails(codes::FOREIGN)
         .fails(codes::STORING)
         .fails(codes::BODY)

@@ -19,7 +19,7 @@ use crate::authorization::{self, Authorizer};
 use crate::body::{Limits, Received};
 use crate::encoding::{Encoding, detect_compression};
 use crate::media::Format;
-use crate::parse::messages::{Dialect, Merge};
+use crate::parse::messages::Merge;
 use crate::parse::{self, BadBody, Report};
 use crate::problem::Problem;
 use crate::query::{Query, query};
@@ -176,10 +176,7 @@ impl Intake {
 
     /// Whether the token is in the body: the format has it there, and the head of the request has none.
     fn has_token_in_body(&self, format: &Format, caller: &Caller) -> bool {
-        let may = matches!(
-            format,
-            Format::Messages(Dialect::PostHog | Dialect::Snowplow)
-        );
+        let may = matches!(format, Format::Messages(dialect) if dialect.has_token_in_body());
         may && caller.reach.is_none() && self.authorizer.is_on()
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::ContentBuilder;
+use warp::filters::BoxedFilter;
 use warp::http::StatusCode;
 use warp::reply::{Reply, Response};
 
@@ -24,34 +25,37 @@ use crate::problem::Problem;
 use crate::reply::json as json_response;
 use crate::resource::{Kind, Names, Operation, Resource};
 
-/// Resources, each with its path, the access to it, and the function that describes it.
+/// Resources, each with its path, the dialect of its bodies, and the function that describes it.
 macro_rules! resources {
-    ($($name:ident = $path:literal, $access:expr, $describe:expr;)*) => {
+    ($($name:ident = $path:literal, $dialect:expr, $describe:expr;)*) => {
         $(pub(super) static $name: Resource = Resource {
             template: $path,
             parameters: &[],
-            operations: &[Operation::post($access)
+            operations: &[Operation::post(access($dialect))
                 .names(Names::Filtered)
                 .by_client_token()
                 .described($describe)],
             kind: Kind::Plain,
         };)*
+
+        pub(super) fn handlers(intake: &Arc<Intake>) -> impl Iterator<Item = Route> {
+            let all = [$((&$name, $dialect)),*];
+            all.into_iter().map(|(resource, dialect)| (resource, handler(intake, dialect)))
+        }
     };
 }
 
-const WRITE: Access = Access::Needs(Scope::Write);
-
 resources! {
-    BATCH = "/v1/batch", WRITE, || describe_batch("postBatch", "Store a batch of messages");
-    IMPORT = "/v1/import", WRITE, || describe_batch("postImport", "Store a batch of old messages");
-    TRACK = "/v1/track", WRITE, || describe_one("track");
-    IDENTIFY = "/v1/identify", WRITE, || describe_one("identify");
-    PAGE = "/v1/page", WRITE, || describe_one("page");
-    SCREEN = "/v1/screen", WRITE, || describe_one("screen");
-    GROUP = "/v1/group", WRITE, || describe_one("group");
-    ALIAS = "/v1/alias", WRITE, || describe_one("alias");
-    POSTHOG = "/batch/", Access::InBody, describe_posthog;
-    SNOWPLOW = "/com.snowplowanalytics.snowplow/tp2", Access::InBody, describe_snowplow;
+    BATCH = "/v1/batch", Dialect::Batch, || describe_batch("postBatch", "Store a batch of messages");
+    IMPORT = "/v1/import", Dialect::Batch, || describe_batch("postImport", "Store a batch of old messages");
+    TRACK = "/v1/track", Dialect::Message("track"), || describe_one("track");
+    IDENTIFY = "/v1/identify", Dialect::Message("identify"), || describe_one("identify");
+    PAGE = "/v1/page", Dialect::Message("page"), || describe_one("page");
+    SCREEN = "/v1/screen", Dialect::Message("screen"), || describe_one("screen");
+    GROUP = "/v1/group", Dialect::Message("group"), || describe_one("group");
+    ALIAS = "/v1/alias", Dialect::Message("alias"), || describe_one("alias");
+    POSTHOG = "/batch/", Dialect::PostHog, describe_posthog;
+    SNOWPLOW = "/com.snowplowanalytics.snowplow/tp2", Dialect::Snowplow, describe_snowplow;
 }
 
 /// The messages were taken.
@@ -63,24 +67,16 @@ struct Accepted {
     status: u8,
 }
 
-pub(super) fn handlers(intake: &Arc<Intake>) -> [Route; 10] {
-    [
-        (&BATCH, Dialect::Batch),
-        (&IMPORT, Dialect::Batch),
-        (&TRACK, Dialect::Message("track")),
-        (&IDENTIFY, Dialect::Message("identify")),
-        (&PAGE, Dialect::Message("page")),
-        (&SCREEN, Dialect::Message("screen")),
-        (&GROUP, Dialect::Message("group")),
-        (&ALIAS, Dialect::Message("alias")),
-        (&POSTHOG, Dialect::PostHog),
-        (&SNOWPLOW, Dialect::Snowplow),
-    ]
-    .map(|(resource, dialect)| {
-        // The content type is not considered: RudderStack's library for Node sends JSON as a form.
-        let handler = intake.handler(move |_: &_, _: &_| Ok(Format::Messages(dialect)), respond);
-        (resource, handler)
-    })
+const fn access(dialect: Dialect) -> Access {
+    match dialect.has_token_in_body() {
+        true => Access::InBody,
+        false => Access::Needs(Scope::Write),
+    }
+}
+
+/// The content type is not considered: RudderStack's library for Node sends JSON as a form.
+fn handler(intake: &Arc<Intake>, dialect: Dialect) -> BoxedFilter<(Response,)> {
+    intake.handler(move |_: &_, _: &_| Ok(Format::Messages(dialect)), respond)
 }
 
 /// A batch with some bad messages is a success, because libraries drop all messages of one that is refused.
@@ -106,7 +102,7 @@ A bad message does not affect the others, and is counted in the metrics.";
 
 fn describe_batch(id: &str, summary: &str) -> Described {
     let batch = json!({"batch": [example("track")], "sentAt": "2026-11-21T08:00:00Z"});
-    described(id, summary, MEMBERS, batch)
+    described(id, summary, MEMBERS, batch).fails(&[codes::NOT_STORED_OR_MERGED])
 }
 
 fn describe_one(kind: &'static str) -> Described {
@@ -114,7 +110,8 @@ fn describe_one(kind: &'static str) -> Described {
     id.extend(kind.chars().take(1).map(|first| first.to_ascii_uppercase()));
     id.extend(kind.chars().skip(1));
     let summary = format!("Store a message of the type `{kind}`");
-    described(&id, &summary, MEMBERS, example(kind))
+    // A message may have another type than its path.
+    described(&id, &summary, MEMBERS, example(kind)).fails(&[codes::NOT_STORED_OR_MERGED])
 }
 
 fn example(kind: &str) -> Value {
@@ -145,6 +142,7 @@ fn describe_posthog() -> Described {
         about,
         batch,
     )
+    .fails(&[codes::NOT_STORED_OR_MERGED])
 }
 
 fn describe_snowplow() -> Described {
@@ -154,7 +152,8 @@ fn describe_snowplow() -> Described {
     let event = json!({"e": "se", "se_ca": "segment", "se_ac": "sports", "uid": "u104010", "aid": "TOKEN", "dtm": "1795262400000"});
     let schema = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4";
     let payload = json!({"schema": schema, "data": [event]});
-    described("postSnowplow", "Store events of Snowplow", about, payload)
+    let summary = "Store events of Snowplow";
+    described("postSnowplow", summary, about, payload).fails(&[codes::NOT_STORED])
 }
 
 fn described(id: &str, summary: &str, about: &str, example: Value) -> Described {

@@ -102,6 +102,19 @@ pub(crate) const BODY: &[Code] = &[
     ),
 ];
 
+/// The code of pairs that can't be stored now.
+pub(crate) const NOT_STORED: Code = code(
+    503,
+    "unavailable",
+    "the pairs can't be stored now; nothing of the request was stored",
+);
+/// The same for messages, which may also merge users.
+pub(crate) const NOT_STORED_OR_MERGED: Code = code(
+    503,
+    "unavailable",
+    "the pairs can't be stored now, and nothing of the request was stored; or users can't be merged now as its messages say",
+);
+
 /// The codes of storing pairs, whatever their format.
 pub(crate) const STORING: &[Code] = &[
     code(
@@ -134,11 +147,7 @@ pub(crate) const PAIRS: &[Code] = &[
         "nothing_accepted",
         "no pair of the body was accepted; `errors` has the reasons",
     ),
-    code(
-        503,
-        "unavailable",
-        "the pairs can't be stored now; nothing of the request was stored",
-    ),
+    NOT_STORED,
 ];
 
 /// The codes of bodies in formats of other programs, beside those of storing and of every body.
@@ -152,11 +161,6 @@ pub(crate) const FOREIGN: &[Code] = &[
         400,
         "nothing_accepted",
         "the body has pairs, and none of them was accepted",
-    ),
-    code(
-        503,
-        "unavailable",
-        "the pairs can't be stored now, and nothing of the request was stored; or users can't be merged now as its messages say",
     ),
 ];
 

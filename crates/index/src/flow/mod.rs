@@ -43,7 +43,7 @@ pub struct Flows {
     head: u64,
     slots: Steps,
     steps: Steps,
-    /// The total since the counters are in memory.
+    /// The total since the counters are in memory, or were restarted.
     total: Flow,
 }
 
@@ -98,11 +98,9 @@ impl Flows {
         self.slots.bytes() + self.steps.bytes()
     }
 
-    /// Forgets what happened before `since`.
+    /// Forgets what happened before `since`, and begins the total at 0.
     pub(super) fn restart(&mut self, since: u64) {
-        let total = self.total;
         *self = Self::new(self.layout, self.head, since);
-        self.total = total;
     }
 
     /// Follows the head.
@@ -219,7 +217,7 @@ impl Index {
     }
 
     /// The count of `segment` over the full window as of `as_of`, or the head if that is later, and how many users entered and
-    /// left since the index has its counters in memory, or since [`begin_totals`](Self::begin_totals). `None` for a segment that the index does not have. Advances the
+    /// left since the index has its counters in memory, or since [`begin_totals`](Self::begin_totals) or a restart. `None` for a segment that the index does not have. Advances the
     /// head to `as_of`.
     pub fn total_flow(&self, segment: &str, as_of: Slot) -> Option<TotalFlow> {
         self.advance(as_of);
@@ -241,7 +239,7 @@ impl Index {
         }
     }
 
-    /// Forgets who entered and left `segment` before the start of `since`.
+    /// Forgets who entered and left `segment` before the start of `since`, and begins its total at 0.
     pub fn restart_flow(&self, segment: &str, since: Slot) {
         if let Some(shared) = self.find(segment) {
             let restart = |members: &mut Members| members.flows_mut().restart(since.number());

@@ -391,4 +391,9 @@ fn totals_grow_with_every_change() {
     let flow = Flow::default();
     let expected = TotalFlow { users, flow, as_of };
     assert_eq!(index.total_flow("a", as_of), Some(expected));
+    see(&index, 3, 111, 111);
+    index.restart_flow("a", Slot::new(112));
+    let users = 2;
+    let expected = TotalFlow { users, flow, as_of };
+    assert_eq!(index.total_flow("a", as_of), Some(expected));
 }

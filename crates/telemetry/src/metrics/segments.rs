@@ -4,7 +4,9 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, MetricEncoder,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -183,15 +185,10 @@ fn gauges<'a, const N: usize, V: EncodeGaugeValue>(
     help: &str,
     samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
 ) -> fmt::Result {
-    let mut samples = samples.into_iter().peekable();
-    if samples.peek().is_none() {
-        return Ok(());
-    }
-    let mut encoder = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-    for (labels, value) in samples {
-        encoder.encode_family(&labels)?.encode_gauge(&value)?;
-    }
-    Ok(())
+    let descriptor = (name, help, unit, MetricType::Gauge);
+    family(encoder, descriptor, samples, |mut sample, value| {
+        sample.encode_gauge(&value)
+    })
 }
 
 fn counters<'a, const N: usize, V: EncodeCounterValue>(
@@ -200,14 +197,26 @@ fn counters<'a, const N: usize, V: EncodeCounterValue>(
     help: &str,
     samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
 ) -> fmt::Result {
+    let descriptor = (name, help, None, MetricType::Counter);
+    family(encoder, descriptor, samples, |mut sample, value| {
+        sample.encode_counter::<Labels<'_, 0>, _, u64>(&value, None)
+    })
+}
+
+/// A metric without samples is left out.
+fn family<'a, const N: usize, V>(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
+    samples: impl IntoIterator<Item = (Labels<'a, N>, V)>,
+    encode: impl Fn(MetricEncoder<'_>, V) -> fmt::Result,
+) -> fmt::Result {
     let mut samples = samples.into_iter().peekable();
     if samples.peek().is_none() {
         return Ok(());
     }
-    let mut encoder = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let mut encoder = encoder.encode_descriptor(name, help, unit, kind)?;
     for (labels, value) in samples {
-        let mut encoder = encoder.encode_family(&labels)?;
-        encoder.encode_counter::<Labels<'_, 0>, _, u64>(&value, None)?;
+        encode(encoder.encode_family(&labels)?, value)?;
     }
     Ok(())
 }

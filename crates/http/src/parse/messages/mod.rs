@@ -191,12 +191,28 @@ fn take(
 ///
 /// If the body is not JSON.
 pub fn token(body: &[u8], dialect: Dialect) -> Result<Option<String>, BadBody> {
-    let text = text_of(body)?;
-    Ok(match dialect {
-        Dialect::PostHog => posthog::token(text)?,
-        Dialect::Snowplow => snowplow::token(text)?,
-        Dialect::Message(_) | Dialect::Batch => None,
-    })
+    match dialect.token_in_body() {
+        Some(token) => Ok(token(text_of(body)?)?),
+        None => Ok(None),
+    }
+}
+
+/// Finds the token in a body.
+type TokenIn = fn(&str) -> serde_json::Result<Option<String>>;
+
+impl Dialect {
+    /// Whether the libraries send the token in the body and nowhere else.
+    pub const fn has_token_in_body(self) -> bool {
+        self.token_in_body().is_some()
+    }
+
+    const fn token_in_body(self) -> Option<TokenIn> {
+        match self {
+            Self::PostHog => Some(posthog::token),
+            Self::Snowplow => Some(snowplow::token),
+            Self::Message(_) | Self::Batch => None,
+        }
+    }
 }
 
 impl<'a> Message<'a> {
