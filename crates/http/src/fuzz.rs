@@ -21,6 +21,7 @@ use crate::networks::Networks;
 use crate::settings::{Cors, HttpSettings};
 use domain::Segment;
 use domain::SteadyClock;
+use domain::store::PairStore;
 use domain::store::conformance::frame;
 use engine::{EngineOptions, Headcount, Opened};
 use fuzzing::{Edit, edit, spell};
@@ -28,14 +29,18 @@ use stores::embedded::{EmbeddedOptions, EmbeddedStore};
 use stores::memory::MemoryCache;
 use telemetry::{LeftOut, SegmentMetrics, SegmentSample};
 
+/// The window of the service, in minutes.
+const FULL_WINDOW: u64 = 14 * 24 * 60;
 /// What a path can't have.
-const NOT_IN_PATHS: &AsciiSet = &CONTROLS.add(b' ');
+pub(crate) const NOT_IN_PATHS: &AsciiSet = &CONTROLS.add(b' ');
 const WORDS: &[&str] = &[
     "/v1/segments",
     "/sports",
     "/count",
     "/trend",
     "/v1/users/",
+    "/users",
+    "/merge",
     "/v1/events",
     "/segments/",
     "/metrics",
@@ -49,6 +54,7 @@ const WORDS: &[&str] = &[
     "sort=users",
     "limit=",
     "cursor=",
+    "after=",
     "from=",
     "to=",
     "step=",
@@ -84,24 +90,36 @@ const WORDS: &[&str] = &[
     "%5C",
 ];
 
-struct Bench {
-    runtime: tokio::runtime::Runtime,
-    routes: Routes,
-    _root: tempfile::TempDir,
+/// A service without a server.
+pub(crate) struct Bench {
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) routes: Routes,
+    pub(crate) app: Arc<Headcount>,
+    _root: Option<tempfile::TempDir>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    /// Over the embedded store.
+    pub(crate) fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions::new(root.path().join("data"), frame(FULL_WINDOW));
+        let store = EmbeddedStore::open(options).unwrap();
+        let bench = Self::over(Arc::new(store));
+        Self {
+            _root: Some(root),
+            ..bench
+        }
+    }
+
+    pub(crate) fn over(store: Arc<dyn PairStore>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let root = tempfile::tempdir().unwrap();
-        let frame = frame(14 * 24 * 60);
-        let store = EmbeddedStore::open(EmbeddedOptions::new(root.path().join("data"), frame));
+        let frame = frame(FULL_WINDOW);
         let opened = Opened {
-            store: Arc::new(store.unwrap()),
+            store,
             head: None,
             live: None,
         };
@@ -129,7 +147,7 @@ impl Bench {
             max_connections: 100,
             max_event_clients: 100,
             max_event_clients_per_token: 100,
-            export: crate::settings::Switch::Off,
+            export: crate::settings::Switch::On,
             session_key: None,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
@@ -151,7 +169,8 @@ impl Bench {
         Self {
             runtime,
             routes,
-            _root: root,
+            app,
+            _root: None,
         }
     }
 
@@ -183,7 +202,10 @@ impl Bench {
             }
         });
         let (status, body) = response.unwrap_or((StatusCode::NOT_FOUND, Bytes::new()));
-        assert!(!status.is_server_error(), "{target}: {status}");
+        assert!(
+            !status.is_server_error() || is_without_names(uri.path(), status, &body),
+            "{target}: {status}"
+        );
         if status.is_success() && uri.path().ends_with("/count") {
             let count: serde_json::Value = serde_json::from_slice(&body).unwrap();
             let seconds = count["window_seconds"].as_u64().unwrap();
@@ -199,6 +221,21 @@ impl Bench {
             );
         }
     }
+}
+
+/// Whether this is the response of the embedded store to an export: it has no names of users.
+pub(crate) fn is_without_names(path: &str, status: StatusCode, body: &[u8]) -> bool {
+    status == StatusCode::NOT_IMPLEMENTED
+        && find(path).template == "/v1/segments/{segment}/users"
+        && code_of(body).as_deref() == Some("unsupported")
+}
+
+/// The code of a problem.
+pub(crate) fn code_of(body: &[u8]) -> Option<String> {
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    // Errors for clients of InfluxDB have another form.
+    problem.get("status")?;
+    Some(problem.get("code")?.as_str()?.to_owned())
 }
 
 /// Paths, queries, cursors and `Last-Event-ID`: a client's mistake is never a 5xx.

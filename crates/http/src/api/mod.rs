@@ -7,6 +7,8 @@ mod coverage;
 mod docs;
 pub(super) mod events;
 mod flow;
+#[cfg(test)]
+mod fuzz;
 pub(super) mod health;
 mod influx;
 mod intake;
