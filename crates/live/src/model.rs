@@ -1,9 +1,9 @@
 //! Two services, two replicas that publish, and everything that can happen to them, against a ledger of answers.
 //!
 //! At each step a published count has every user whose pair was answered with 200 before its instant, and perhaps some of those
-//! that came since or were answered with 202, and nobody else. `HEADCOUNT_TEST_LIVE_SEEDS` sets the number of random courses.
+//! that came since or were answered with 202, and nobody else. A merged user counts as the other one from the answer on. `HEADCOUNT_TEST_LIVE_SEEDS` sets the number of random courses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ const USERS: u64 = 60;
 /// A pair that was sent.
 #[derive(Debug)]
 struct Sent {
+    /// The user as whom it counts.
     user: u64,
+    /// The users as whom it counted, until when by the clock of the feed. Without an end, the merge is under way.
+    former: Vec<(u64, Option<Timestamp>)>,
     segment: &'static str,
     /// When it was answered with 200, by the clock of the feed.
     answered: Option<Timestamp>,
@@ -54,6 +57,8 @@ struct Site {
     view: Arc<View>,
     reader: Supervisor,
     sent: Vec<Sent>,
+    /// The users who were merged, and into whom.
+    became: BTreeMap<u64, u64>,
     /// Records that a service sent before.
     records: Vec<Vec<u8>>,
     /// Whether a service that has erased somebody has ended. If it did not tell a feed that was emptied since, only the replicas know
@@ -62,6 +67,29 @@ struct Site {
     /// Whether the feed has lost entries that services may not have appended again. They have three seconds to do that.
     may_resend: bool,
     checked: u64,
+}
+
+impl Sent {
+    /// The users as whom a count as of then may have it.
+    fn users(&self, as_of: Timestamp) -> BTreeSet<u64> {
+        let former = self.former.iter();
+        let former = former.filter(|(_, until)| until.is_none_or(|until| until >= as_of));
+        let former = former.map(|(user, _)| *user);
+        former.chain([self.user]).collect()
+    }
+}
+
+/// Sets of users, joined where they have a user in common: there is one user of each at least.
+fn groups(sets: impl Iterator<Item = BTreeSet<u64>>) -> Vec<BTreeSet<u64>> {
+    let mut groups: Vec<BTreeSet<u64>> = Vec::new();
+    for mut set in sets {
+        let (same, others) = groups.into_iter().partition(|it| !it.is_disjoint(&set));
+        groups = others;
+        let same: Vec<BTreeSet<u64>> = same;
+        set.extend(same.into_iter().flatten());
+        groups.push(set);
+    }
+    groups
 }
 
 fn supervisor() -> Supervisor {
@@ -125,6 +153,7 @@ impl Site {
             reader,
             bench,
             sent: Vec::new(),
+            became: BTreeMap::new(),
             records: Vec::new(),
             are_erasures_lost: false,
             may_resend: false,
@@ -149,9 +178,11 @@ impl Site {
 
     async fn write(&mut self, service: usize, users: &[u64], segment: &'static str, ago: u64) {
         let first = self.sent.len();
-        for &user in users {
+        let users: Vec<u64> = users.iter().map(|user| self.current(*user)).collect();
+        for &user in &users {
             self.sent.push(Sent {
                 user,
+                former: Vec::new(),
                 segment,
                 answered: None,
                 erased: None,
@@ -168,6 +199,53 @@ impl Site {
             let now = self.now().await;
             for sent in &mut self.sent[first..] {
                 sent.answered = now;
+            }
+        }
+    }
+
+    fn current(&self, user: u64) -> u64 {
+        let mut user = user;
+        while let Some(into) = self.became.get(&user) {
+            user = *into;
+        }
+        user
+    }
+
+    /// Merges a user into another one as an instance does: the pairs are recorded for the other one, then erased.
+    async fn merge(&mut self, service: usize, from: u64, into: u64) {
+        if from == into {
+            return;
+        }
+        self.became.remove(&from);
+        if self.current(into) == from {
+            self.became.remove(&into);
+        }
+        self.became.insert(from, into);
+        let into = self.current(into);
+        let numbers = (0..self.sent.len()).filter(|number| self.sent[*number].user == from);
+        let moved: Vec<usize> = numbers.collect();
+        for &number in &moved {
+            self.sent[number].former.push((from, None));
+            self.sent[number].user = into;
+        }
+        self.services[service].has_erased = true;
+        let writer = &self.services[service].writer;
+        let (batch, at) = (self.bench.moved(from, into).await, self.bench.clock.now());
+        if !batch.is_empty() {
+            self.records
+                .extend(state::received(&batch, self.bench.key, at));
+            let delivery = frozen(self.bench.record_with(writer, &batch)).await;
+            if delivery == Delivery::Owed {
+                for &number in &moved {
+                    self.sent[number].answered = None;
+                }
+            }
+        }
+        self.bench.erase_from(writer, Erasing::User(from)).await;
+        let now = self.now().await;
+        for &number in &moved {
+            for (_, until) in &mut self.sent[number].former {
+                *until = until.or(now);
             }
         }
     }
@@ -198,9 +276,10 @@ impl Site {
             let is_due =
                 |sent: &&Sent| sent.answered.is_some_and(|at| at < as_of) && !sent.may_be_erased;
             let is_possible = |sent: &&Sent| sent.erased.is_none_or(|erased| erased >= as_of);
-            let due: BTreeSet<_> = of_segment().filter(is_due).map(|sent| sent.user).collect();
-            let possible = of_segment().filter(is_possible).map(|sent| sent.user);
-            let possible: BTreeSet<_> = possible.collect();
+            let due: Vec<_> = of_segment().filter(is_due).collect();
+            let due = groups(due.into_iter().map(|sent| sent.users(as_of)));
+            let possible = of_segment().filter(is_possible);
+            let possible: BTreeSet<_> = possible.flat_map(|sent| sent.users(as_of)).collect();
             let range = due.len() as u64..=possible.len() as u64;
             assert!(
                 range.contains(&count.users),
@@ -291,7 +370,7 @@ impl Site {
             .map(|_| random.u64(0..USERS))
             .collect();
         let first = users[0];
-        let kind = random.u32(0..32);
+        let kind = random.u32(0..35);
         self.trace(format!("{kind} {service} {users:?} {segment}"));
         match kind {
             0..12 => {
@@ -300,6 +379,7 @@ impl Site {
             }
             12..14 => self.erase(service, Erasing::User(first)).await,
             30 => self.erase(service, Erasing::Segment(segment)).await,
+            32..35 => self.merge(service, first, random.u64(0..USERS)).await,
             31 => self.erase(service, Erasing::Pair(segment, first)).await,
             14 => {
                 self.may_resend = true;

@@ -156,6 +156,19 @@ impl Bench {
         delivery
     }
 
+    /// What the store has of `from`, as pairs of `into`.
+    pub(crate) async fn moved(&self, from: u64, into: u64) -> Batch {
+        let user = |number: u64| UserId::new(format!("u{number}")).unwrap();
+        let former = user(from);
+        let seen = self.store.memberships(&former, self.clock.now()).await;
+        let mut batch = BatchBuilder::default();
+        for it in seen.unwrap() {
+            let segment = it.segment.as_str();
+            batch.push_pair(&user(into), segment, it.last_seen).unwrap();
+        }
+        batch.finish()
+    }
+
     pub(crate) async fn erase(&self, running: &Running, user: u64) {
         self.erase_with(&running.writer, user).await;
     }

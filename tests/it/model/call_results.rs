@@ -21,7 +21,7 @@ const LATE: Duration = Duration::from_hours(10_000);
 impl World {
     pub fn check(&mut self, call: &Call, answered: CallResult, now: Moment) -> Result<(), String> {
         if answered.is_error() && !matches!(answered, CallResult::Counted(_)) {
-            let is_erasure = matches!(answered, CallResult::Erased(_));
+            let is_erasure = matches!(answered, CallResult::Erased(_) | CallResult::Merged(_));
             let was_faulty = self.store_was_faulty(call)
                 || (is_erasure && self.feed_was_faulty(call.at, call.began));
             promise!(
@@ -114,6 +114,7 @@ impl World {
                 }
             }
             (_, CallResult::Erased(erased)) => self.check_erased(call, erased.ok(), now)?,
+            (_, CallResult::Merged(merged)) => self.check_merged(call, merged.ok(), now)?,
             _ => {}
         }
         Ok(())

@@ -6,6 +6,7 @@ use domain::store::StoreError;
 use domain::{Clock, Count, Membership, Timestamp, UserId};
 use engine::Headcount;
 use engine::counts::{CountError, CountResult, Listed};
+use engine::headcount::MergeError;
 use engine::ingest::{Durability, IngestError, Intake};
 use engine::refresher::Outcome;
 use jiff::SignedDuration;
@@ -16,7 +17,8 @@ use super::checks::{Begun, last, slot};
 use super::clock::Moment;
 use super::instance::Site;
 use super::steps::{SEGMENTS, Seen, Step, USERS, WINDOWS};
-use super::truth::{Became, Erasing, LiveDoubt, Sent};
+use super::truth::{Became, Erasing, LiveDoubt, Merging, Sent};
+use super::users::Users;
 use super::world::{World, segment};
 
 /// The state at the beginning of a call.
@@ -31,6 +33,8 @@ pub struct Call {
     pub erasing: Option<(Erasing, Vec<u64>)>,
     /// For an erasure: how often the store had erased the user before.
     pub erased_before: usize,
+    /// For a merge: the same.
+    pub merging: Option<(Merging, Vec<u64>)>,
 }
 
 /// A call in flight.
@@ -50,6 +54,7 @@ pub enum CallResult {
     Refreshed(Result<Outcome, StoreError>),
     Archived(Result<u64, StoreError>),
     Erased(Result<u64, StoreError>),
+    Merged(Result<u64, MergeError>),
 }
 
 impl CallResult {
@@ -63,6 +68,7 @@ impl CallResult {
             Self::Trend(answer) => answer.is_err(),
             Self::Refreshed(answer) => answer.is_err(),
             Self::Archived(answer) | Self::Erased(answer) => answer.is_err(),
+            Self::Merged(answer) => answer.is_err(),
         }
     }
 }
@@ -77,7 +83,8 @@ impl World {
         | Step::Trend { at, .. }
         | Step::Refresh { at, .. }
         | Step::Archive { at }
-        | Step::Forget { at, .. }) = *step
+        | Step::Forget { at, .. }
+        | Step::Merge { at, .. }) = *step
         else {
             unreachable!("{step:?} is not a call");
         };
@@ -91,6 +98,7 @@ impl World {
             began: Instant::now(),
             erasing: None,
             erased_before: 0,
+            merging: None,
         };
         let headcount = Arc::clone(&self.instances[at].headcount);
         let task = match *step {
@@ -110,6 +118,10 @@ impl World {
                         there.clear();
                     }
                 }
+                let others = self.running.iter_mut();
+                for (_, there) in others.filter_map(|other| other.call.merging.as_mut()) {
+                    there.clear();
+                }
                 let latest = self.shared.time.latest();
                 let is_behind = self.instances[at].clock.now() <= latest;
                 call.erased_before = self.times_erased(user);
@@ -118,6 +130,17 @@ impl World {
                     let user = UserId::new(USERS[user]).unwrap();
                     CallResult::Erased(headcount.forget(user).await.map(|it| it.erased))
                 })
+            }
+            Step::Merge { from, into, .. } => {
+                let there = self.surely_in(from, call.begun);
+                // Whichever runs first finds the pairs.
+                let others = self.running.iter_mut();
+                for (_, there) in others.filter_map(|other| other.call.erasing.as_mut()) {
+                    there.clear();
+                }
+                let merging = self.begin_to_merge(at, from, into, call.begun.moment);
+                call.merging = Some((merging, there));
+                tokio::spawn(async move { CallResult::Merged(merge(&headcount, from, into).await) })
             }
             ref other => self.ask(headcount, other),
         };
@@ -178,6 +201,7 @@ impl World {
         let instance = &self.instances[at];
         let mut intake = instance.headcount.ingest().intake(pairs.len());
         let now = instance.clock.last();
+        let mut received = Vec::new();
         for &(user, segment, seen) in pairs {
             let (at_instant, expected) = place(seen, now);
             let pushed = intake.push(USERS[user], SEGMENTS[segment], at_instant);
@@ -187,6 +211,9 @@ impl World {
             let sent = Sent {
                 request: self.requests,
                 user,
+                recorded_as: None,
+                counts_as: user,
+                also: Vec::new(),
                 segment,
                 slot,
                 at,
@@ -195,9 +222,15 @@ impl World {
                 became: Became::UnderWay,
                 erased: None,
                 is_in_doubt: false,
+                is_unknown: false,
+                may_be_missing: false,
                 live: LiveDoubt::default(),
             };
-            self.truth.send(sent, now);
+            received.push(sent);
+        }
+        for sent in received {
+            let has_read = self.has_read_merges_of(at, sent.user);
+            self.truth.send(sent, now, has_read);
         }
         intake
     }
@@ -207,7 +240,10 @@ impl World {
         let first = slot(begun.clock) + 1 - WINDOWS[0];
         let latest = (0..SEGMENTS.len()).filter_map(|segment| {
             let pairs = self.truth.of(segment, first..=u64::MAX);
-            let sure = pairs.filter(|pair| pair.user == user && pair.is_sure(begun.moment, false));
+            let sure = pairs.filter(|pair| {
+                let is_user = pair.users(begun.moment, false) == Users::one(user);
+                is_user && pair.is_sure(begun.moment, false)
+            });
             sure.map(|pair| pair.slot).max()
         });
         latest.collect()
@@ -236,9 +272,19 @@ impl World {
                 let until = self.shared.time.latest();
                 self.truth.end_erasing(erasing, false, now, until);
             }
+            if let Some((merging, _)) = &call.merging {
+                let until = self.shared.time.latest();
+                self.truth.end_merging(merging, false, (now, until), false);
+            }
         }
         self.known.retain(|(of, _, _), _| *of != at);
     }
+}
+
+/// Merges users as a client does.
+pub async fn merge(headcount: &Headcount, from: usize, into: usize) -> Result<u64, MergeError> {
+    let [from, into] = [from, into].map(|user| UserId::new(USERS[user]).unwrap());
+    headcount.merge(from, into).await
 }
 
 /// The instant to send, and the slot in which the pair must count or the code with which it must be rejected.

@@ -7,7 +7,8 @@ use engine::counts::{CountResult, Source};
 
 use super::clock::{Moment, Time};
 use super::steps::{MINUTE, SEGMENTS};
-use super::truth::{Truth, Users};
+use super::truth::{Sent, Truth};
+use super::users::Users;
 
 /// The state when a call began.
 #[derive(Debug, Clone, Copy)]
@@ -63,10 +64,11 @@ pub fn count(
     let is_live = basis.is_live;
     let slots = slots(count.as_of, u64::from(window.slots()));
     let ahead = ahead(truth, time, segment, count.as_of);
-    let sure = &truth.sure(segment, slots.clone(), began, is_live) - &ahead;
+    let mut sure = truth.sure(segment, slots.clone(), began, is_live);
+    sure.retain(|users| !users.meets(ahead));
     let possible = truth.possible(segment, slots, (began, until), is_live);
     promise!(
-        count.users >= sure.len() as u64,
+        count.users >= Users::fewest(&sure) as u64,
         "{:?} over {} slots has {} users as of {}, although {sure:?} were acknowledged before",
         SEGMENTS[segment],
         window.slots(),
@@ -87,10 +89,10 @@ pub fn count(
 /// Where clocks differ: the users that one of them saw after `as_of`.
 fn ahead(truth: &Truth, time: &Time, segment: usize, as_of: Timestamp) -> Users {
     if !time.are_apart() {
-        return Users::new();
+        return Users::default();
     }
     let later = truth.of(segment, slot(as_of) + 1..=u64::MAX);
-    later.map(|pair| pair.user).collect()
+    later.map(|pair| pair.users(0, false)).collect()
 }
 
 /// Checks age and provenance.
@@ -154,16 +156,18 @@ pub fn memberships(
     for (index, name) in SEGMENTS.into_iter().enumerate() {
         let of_user = |first: u64| {
             let pairs = truth.of(index, first..=u64::MAX);
-            pairs.filter(move |pair| pair.user == user)
+            pairs.filter(move |pair| pair.users(since, is_live).has(user))
         };
-        let sure = of_user(slot(now) + 1 - window).filter(|pair| pair.is_sure(since, is_live));
+        let is_only = |pair: &&Sent| pair.users(since, is_live) == Users::one(user);
+        let sure = of_user(slot(now) + 1 - window).filter(is_only);
+        let sure = sure.filter(|pair| pair.is_sure(since, is_live));
         let sure = sure.map(|pair| pair.slot).max();
         let possible = of_user(slot(begun.clock) + 1 - window - earlier)
             .filter(|pair| pair.is_possible(since, until, is_live))
             .map(|pair| pair.slot)
             .collect::<Vec<_>>();
         let seen = found.get(name).copied();
-        let is_ahead = ahead(truth, time, index, begun.clock).contains(&user);
+        let is_ahead = ahead(truth, time, index, begun.clock).has(user);
         promise!(
             seen >= sure || is_ahead,
             "user {user} was seen in {name:?} in {sure:?}, but the response has {seen:?}"

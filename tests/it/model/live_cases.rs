@@ -25,6 +25,7 @@ fn call() -> impl Strategy<Value = Call> {
         Just(Call::StoreCount),
         Just(Call::StoreList),
         Just(Call::Erase),
+        Just(Call::Members),
         Just(Call::Export),
         Just(Call::Append),
         Just(Call::Read),

@@ -114,13 +114,14 @@ impl World {
         let Some(pair) = stored.get(number % stored.len().max(1)) else {
             return;
         };
+        let Some(user) = pair.recorded_as else { return };
         let Site::Local { store_backend, .. } = &self.shared.site else {
             return;
         };
         let store = std::sync::Arc::clone(&store_backend.store.lock());
         let key = store.fingerprint_key().await.unwrap();
         let mut batch = BatchBuilder::default();
-        let user = UserId::new(USERS[pair.user]).unwrap();
+        let user = UserId::new(USERS[user]).unwrap();
         let slot = Slot::new(pair.slot);
         batch
             .push_pair(&user, SEGMENTS[pair.segment], slot)

@@ -102,6 +102,7 @@ impl World {
 
     /// A service ends. Nobody appends again what the feed lost until now, and what was only in memory.
     pub fn ends(&mut self, at: usize) {
+        self.truth.identities.ends(at);
         if self.live_site().is_none() {
             return;
         }

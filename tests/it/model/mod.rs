@@ -1,4 +1,4 @@
-//! The whole pipeline against a model that is only a list of pairs: any order of writes, reads, refreshes, losses and
+//! The whole pipeline against a model that is only a list of pairs and of merges: any order of writes, reads, merges, refreshes, losses and
 //! restarts, with a clock that the test controls. Some cases have live processes, which count what a change feed brings them.
 //!
 //! `HEADCOUNT_TEST_MODEL_CASES` sets the number of cases (`HEADCOUNT_TEST_MODEL_REAL_CASES` over real servers),
@@ -12,11 +12,13 @@ mod checks;
 mod clock;
 mod connection;
 mod faults;
+mod identities;
 mod instance;
 mod live_cases;
 mod live_site;
 mod live_steps;
 mod losses;
+mod merging;
 mod quiet_period;
 mod real_servers;
 mod regressions;
@@ -24,6 +26,7 @@ mod restarts;
 mod servers;
 mod steps;
 mod truth;
+mod users;
 mod wire;
 mod wired_cache;
 mod wired_feed;

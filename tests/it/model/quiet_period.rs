@@ -49,6 +49,7 @@ impl World {
         if !self.is_remote() {
             // Over real servers this much time does not pass.
             self.truth.all_erasures_read();
+            self.merge_again().await?;
         }
 
         let began = self.shared.time.note();

@@ -331,3 +331,50 @@ fn a_count_that_waited_for_the_cache_has_its_true_age_in_a_list() {
         ],
     );
 }
+
+/// The other user had been erased, and the pair was received before that. The spool took it for a pair of the erased user.
+#[test]
+fn a_pair_in_the_spool_counts_when_its_user_becomes_one_who_was_erased_before() {
+    let setup = Setup {
+        instances: 2,
+        has_spool: true,
+        ..ONE
+    };
+    let merge = Step::Merge {
+        at: 0,
+        from: 3,
+        into: 0,
+    };
+    let steps = vec![
+        store_is(Mode::Down),
+        write(0, 3),
+        Step::Forget { at: 1, user: 0 },
+        Step::Wait(1_100),
+        store_is(Mode::Up),
+        merge,
+    ];
+    keeps(setup, steps);
+}
+
+/// The instance could not read the notes until the merged user's pairs had been moved for the second time, and recorded one more.
+#[test]
+fn an_instance_that_was_without_the_store_knows_merges_before_it_records_pairs() {
+    let setup = Setup {
+        instances: 2,
+        ..ONE
+    };
+    let merge = Step::Merge {
+        at: 1,
+        from: 3,
+        into: 0,
+    };
+    let steps = vec![
+        store_is(Mode::Down),
+        merge,
+        Step::Pass(130),
+        store_is(Mode::Up),
+        write(0, 3),
+        write(0, 0),
+    ];
+    keeps(setup, steps);
+}

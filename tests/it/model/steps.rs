@@ -33,6 +33,7 @@ pub enum Call {
     StoreCount,
     StoreList,
     Erase,
+    Members,
     Get,
     Note,
     Put,
@@ -115,6 +116,11 @@ pub enum Step {
     Forget {
         at: usize,
         user: usize,
+    },
+    Merge {
+        at: usize,
+        from: usize,
+        into: usize,
     },
     /// Advances all clocks by this many seconds.
     Pass(u32),
@@ -224,6 +230,7 @@ fn call() -> impl Strategy<Value = Call> {
         Just(Call::StoreCount),
         Just(Call::StoreList),
         Just(Call::Erase),
+        Just(Call::Members),
         Just(Call::Get),
         Just(Call::Note),
         Just(Call::Put),
@@ -276,7 +283,8 @@ pub fn step() -> impl Strategy<Value = Step> {
         1 => (at(), segment()).prop_map(|(at, segment)| Step::Trend { at, segment }),
         7 => refresh,
         1 => at().prop_map(|at| Step::Archive { at }),
-        2 => (at(), users).prop_map(|(at, user)| Step::Forget { at, user }),
+        2 => (at(), users.clone()).prop_map(|(at, user)| Step::Forget { at, user }),
+        4 => (at(), users.clone(), users).prop_map(|(at, from, into)| Step::Merge { at, from, into }),
     ];
     let happens = prop_oneof![
         6 => spans.prop_map(Step::Pass),

@@ -63,6 +63,21 @@ impl StoreBackend {
         Ok(erased)
     }
 
+    fn forget_seen(
+        &self,
+        store: &EmbeddedStore,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let erased = block_on(store.forget_seen(user, seen, as_of))?;
+        self.named.lock().retain(|(segment, name), slot| {
+            let is_it = |it: &Membership| it.segment == *segment && it.last_seen >= *slot;
+            name != user.as_str() || !seen.iter().any(is_it)
+        });
+        Ok(erased)
+    }
+
     pub fn times_erased(&self, user: &str) -> usize {
         let forgotten = self.forgotten.lock();
         forgotten.iter().filter(|it| *it == user).count()
@@ -203,11 +218,22 @@ impl PairStore for WiredStore {
         as_of: Timestamp,
     ) -> Result<Vec<Membership>, StoreError> {
         let ask = |store: &EmbeddedStore| block_on(store.memberships(user, as_of));
-        self.via(Call::Other, ask, nothing).await
+        self.via(Call::Members, ask, nothing).await
     }
 
     async fn forget(&self, user: &UserId<'_>, as_of: Timestamp) -> Result<u64, StoreError> {
         let erase = |store: &EmbeddedStore| self.store_backend.forget(store, user, as_of);
+        self.via(Call::Erase, erase, nothing).await
+    }
+
+    async fn forget_seen(
+        &self,
+        user: &UserId<'_>,
+        seen: &[Membership],
+        as_of: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let erase =
+            |store: &EmbeddedStore| self.store_backend.forget_seen(store, user, seen, as_of);
         self.via(Call::Erase, erase, nothing).await
     }
 

@@ -183,7 +183,9 @@ impl Merger {
         let half = SignedDuration::from_secs(i64::try_from(window / 2).unwrap_or(i64::MAX));
         let (merge, is_complete) = self.parts.erasures.merges().of(from)?;
         let age = self.parts.clock.now().duration_since(merge.at());
-        let is_it = merge.merged_into(from).as_ref() == Some(into) && age < half;
+        // Merges in a circle on several instances void one of them.
+        let holds = (self.parts.erasures.merges().current(from)).is_some_and(|it| it != *from);
+        let is_it = merge.merged_into(from).as_ref() == Some(into) && age < half && holds;
         is_it.then_some((merge, is_complete))
     }
 
@@ -297,7 +299,12 @@ impl Merger {
 
     async fn complete(&self, waiting: &Waiting) -> Result<(), StoreError> {
         let Waiting { from, merge, .. } = waiting;
-        let merges = self.parts.erasures.merges();
+        let erasures = &self.parts.erasures;
+        if erasures.is_late() {
+            // Where other instances have moved the pairs meanwhile.
+            erasures.refresh(self.parts.spool.as_deref()).await?;
+        }
+        let merges = erasures.merges();
         if let Some(current) = merges.current(from).filter(|current| current != from) {
             self.move_pairs(from, &current).await?;
         }
@@ -307,7 +314,7 @@ impl Merger {
             .is_some_and(|(latest, _)| latest.at() == merge.at());
         if is_latest {
             let complete = merge.completed();
-            self.parts.erasures.note_merge(complete).await?;
+            erasures.note_merge(complete).await?;
         }
         Ok(())
     }

@@ -172,7 +172,7 @@ impl Headcount {
             spool: spool.clone(),
             guard: Arc::clone(&guard),
             identity: Arc::new(identity),
-            merges: Arc::clone(erasures.merges()),
+            erasures: Arc::clone(&erasures),
             queue_pairs: options.queue_pairs,
             write_timeout: (!store.is_live()).then_some(options.write_deadline),
         });

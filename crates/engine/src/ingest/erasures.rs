@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use parking_lot::RwLock;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::merges::Merges;
@@ -28,6 +28,12 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_READ: Duration = Duration::from_secs(1);
 /// The delay after a failed read while no read has succeeded yet: until then, users who were merged count twice.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// A read that is older than this was the last one that succeeded. Longer than the interval and a read.
+const LATE_AFTER: Duration = FOLLOW_EVERY.saturating_add(Duration::from_secs(10));
+/// How long pairs wait for a read that is late.
+const LATE_READ: Duration = Duration::from_secs(1);
+/// The time between two reads that pairs wait for.
+const LATE_RETRY: Duration = Duration::from_secs(5);
 /// The clock skew between instances that is tolerated. Each read repeats this much of the previous one, because a note may
 /// become visible late.
 const OVERLAP: SignedDuration = SignedDuration::from_mins(10);
@@ -42,6 +48,8 @@ pub struct Erasures {
     known: RwLock<Known>,
     merges: Arc<Merges>,
     live: Option<Arc<Live>>,
+    /// When pairs last waited for a read. Held while they wait.
+    caught_up: tokio::sync::Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +57,8 @@ struct Known {
     list: Vec<Learnt>,
     /// The instant up to which the notes were read.
     read_until: Option<Timestamp>,
+    /// When that read ended.
+    read_at: Option<Instant>,
     /// When merges that no longer matter were last forgotten.
     forgot_at: Option<Timestamp>,
     /// The number of erasures learnt since the start.
@@ -78,6 +88,7 @@ impl Erasures {
             known: RwLock::default(),
             merges: Arc::default(),
             live: None,
+            caught_up: tokio::sync::Mutex::default(),
         }
     }
 
@@ -151,6 +162,7 @@ impl Erasures {
         );
         let mut known = self.known.write();
         known.read_until = known.read_until.max(Some(now));
+        known.read_at = Some(Instant::now());
         // Notes that will be read again must stay known.
         known.list.retain(|it| it.noted_at >= oldest);
         let is_due = known
@@ -167,6 +179,31 @@ impl Erasures {
             spool.was_erased(latest);
         }
         Ok(())
+    }
+
+    /// Whether no read has succeeded for longer than other instances expect. They move the pairs of a merged user for the last time when this
+    /// instance should have read the note.
+    pub(crate) fn is_late(&self) -> bool {
+        let read_at = self.known.read().read_at;
+        read_at.is_some_and(|at| at.elapsed() > LATE_AFTER)
+    }
+
+    /// Reads the notes before pairs are recorded, if that is late: the store may have been unavailable until now. If it can't list them,
+    /// pairs do not wait for it: then users who were merged meanwhile may count twice.
+    pub(crate) async fn catch_up(&self, spool: Option<&Spool>) {
+        if !self.is_late() {
+            return;
+        }
+        let mut caught_up = self.caught_up.lock().await;
+        let has_tried = caught_up.is_some_and(|at| at.elapsed() < LATE_RETRY);
+        if has_tried || !self.is_late() {
+            return;
+        }
+        let read = timeout(LATE_READ, self.refresh(spool)).await;
+        if !matches!(read, Ok(Ok(()))) {
+            tracing::debug!("the notes of erased and merged users can't be read before pairs");
+        }
+        *caught_up = Some(Instant::now());
     }
 
     /// Adds erasures to the known ones. The instant of an erasure that is later than `latest` becomes `latest`.

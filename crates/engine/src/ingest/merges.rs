@@ -7,12 +7,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use jiff::SignedDuration;
 use parking_lot::RwLock;
 
 use domain::{Batch, BatchBuilder, Erasure, ErasureScope, Timestamp, UserId};
 
 /// The maximum number of known merges. Each takes about 200 bytes.
 const MAX_MERGES: usize = 1_000_000;
+/// An erasure that is less than this earlier than a merge may have followed it: the clocks of two instances differ by less.
+const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_millis(500);
 /// The maximum number of merges that are followed from one user.
 const MAX_STEPS: usize = 64;
 
@@ -50,6 +53,21 @@ pub(crate) struct Path {
     pub(crate) end: UserId<'static>,
 }
 
+impl Path {
+    /// The ids that the user had had by `at`.
+    pub(crate) fn ids_at(&self, at: Timestamp) -> impl Iterator<Item = &UserId<'static>> {
+        let at = at.saturating_add(CLOCK_DIFFERENCE).unwrap_or(at);
+        let merged = self
+            .steps
+            .iter()
+            .take_while(move |(_, merged)| *merged <= at);
+        let later = self.steps.iter().map(|(user, _)| user).skip(1);
+        let later = later.chain([&self.end]);
+        let first = self.steps.first().map(|(user, _)| user);
+        first.into_iter().chain(merged.zip(later).map(|(_, id)| id))
+    }
+}
+
 impl Default for Merges {
     fn default() -> Self {
         Self {
@@ -76,6 +94,14 @@ impl Merges {
             return None;
         }
         self.known.read().path(user)
+    }
+
+    /// The ids that `user` had had by `at`: a later merge does not make an earlier erasure one of this user.
+    pub(crate) fn ids_at(&self, user: &UserId<'_>, at: Timestamp) -> Vec<UserId<'static>> {
+        match self.path(user) {
+            Some(path) => path.ids_at(at).cloned().collect(),
+            None => vec![user.clone().into_owned()],
+        }
     }
 
     /// Changes with each new merge.
@@ -289,6 +315,30 @@ mod tests {
         let long: Vec<String> = (0..200).map(|number| format!("u{number}")).collect();
         let long: Vec<_> = long.windows(2).map(|it| (&*it[0], &*it[1], 1)).collect();
         assert_eq!(current(&known(&long), "u0"), "u64", "the walk ends");
+    }
+
+    /// Found by the model of the whole pipeline: a pair that waited in the spool was lost when its user was merged into one who had been
+    /// erased before.
+    #[test]
+    fn a_user_has_an_id_from_the_merge_on() {
+        let merges = known(&[("a", "b", 10), ("b", "c", 20)]);
+        let ids = |name: &str, second: i64| -> Vec<String> {
+            let ids = merges.ids_at(&user(name), at(second)).into_iter();
+            ids.map(|user| user.as_str().to_owned()).collect()
+        };
+        assert_eq!(ids("a", 9), ["a"]);
+        assert_eq!(ids("a", 10), ["a", "b"]);
+        assert_eq!(ids("a", 19), ["a", "b"]);
+        assert_eq!(ids("a", 20), ["a", "b", "c"]);
+        assert_eq!(ids("b", 10), ["b"]);
+        assert_eq!(ids("x", 30), ["x"]);
+        // The clock of the instance that erased may be a little behind.
+        let just_before = at(10) - CLOCK_DIFFERENCE;
+        assert_eq!(merges.ids_at(&user("a"), just_before).len(), 2);
+        // A merge whose note has an earlier instant than the one before it, because the clocks differ.
+        let merges = known(&[("a", "b", 20), ("b", "c", 10)]);
+        assert_eq!(merges.ids_at(&user("a"), at(15)).len(), 1);
+        assert_eq!(merges.ids_at(&user("a"), at(20)).len(), 3);
     }
 
     #[test]

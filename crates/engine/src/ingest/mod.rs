@@ -21,6 +21,7 @@ pub use merges::Merges;
 pub use segment_notes::SegmentNotes;
 pub use spooling_writer::Recorder;
 
+use self::erasures::Erasures;
 use self::spool::Spool;
 use self::spooling_writer::SpoolingWriter;
 use domain::store::StoreError;
@@ -43,6 +44,8 @@ pub struct Ingest {
     guard: Arc<SegmentGuard>,
     identity: Arc<Identity>,
     merges: Arc<Merges>,
+    erasures: Arc<Erasures>,
+    spool: Option<Arc<Spool>>,
     capacity: Semaphore,
     queue_pairs: u32,
 }
@@ -62,8 +65,8 @@ pub struct IngestParts {
     pub guard: Arc<SegmentGuard>,
     /// Maps received user ids to stored ids.
     pub identity: Arc<Identity>,
-    /// The users who count as others.
-    pub merges: Arc<Merges>,
+    /// The erasures, and the users who count as others.
+    pub erasures: Arc<Erasures>,
     /// The maximum number of pairs in progress.
     pub queue_pairs: usize,
     /// The timeout of a write to the store; `None` for a store in this process.
@@ -134,14 +137,16 @@ impl Ingest {
             frame: parts.frame,
             writer: SpoolingWriter::new(
                 parts.recorder,
-                parts.spool,
+                parts.spool.clone(),
                 Arc::clone(&parts.clock),
                 parts.write_timeout,
             ),
             clock: parts.clock,
             guard: parts.guard,
             identity: parts.identity,
-            merges: parts.merges,
+            merges: Arc::clone(parts.erasures.merges()),
+            erasures: parts.erasures,
+            spool: parts.spool,
             capacity: Semaphore::new(queue_pairs as usize),
             queue_pairs,
         }
@@ -168,6 +173,11 @@ impl Ingest {
             reservation,
             merges,
         } = admitted;
+        let spool = self.spool.as_deref();
+        // What goes to the spool is not sent before the notes are read.
+        if !spool.is_some_and(Spool::store_is_unavailable) {
+            self.erasures.catch_up(spool).await;
+        }
         if self.merges.version() != merges {
             batch = self.merges.apply(batch);
         }

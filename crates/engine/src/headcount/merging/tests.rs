@@ -286,6 +286,27 @@ async fn merges_in_a_circle_on_two_instances_lose_nothing() {
     assert_eq!(found, [[("x".to_owned(), 1)].into()]);
 }
 
+/// The repeated merge was taken for one that was done.
+#[tokio::test]
+async fn a_merge_that_an_opposite_one_undid_is_done_again() {
+    let [one, two] = instances();
+    one.pair("a", "x", 5).await;
+    assert_eq!(one.merge("a", "b").await.unwrap(), 1);
+    one.clock.advance(Duration::from_secs(1));
+    // The other instance has not read the note.
+    assert_eq!(two.merge("b", "a").await.unwrap(), 1);
+    one.poll().await;
+    one.clock.advance(Duration::from_secs(1));
+    assert_eq!(one.merge("a", "b").await.unwrap(), 1);
+    assert_eq!(one.visits(), visits(&[("b", &[("x", 5)])]));
+    two.poll().await;
+    for it in [&one, &two] {
+        it.complete_all().await;
+        assert_eq!(it.merges().current(&user("a")), Some(user("b")));
+        assert_eq!(it.visits(), visits(&[("b", &[("x", 5)])]));
+    }
+}
+
 #[tokio::test]
 async fn a_user_who_was_erased_does_not_come_back() {
     let one = Instance::alone();

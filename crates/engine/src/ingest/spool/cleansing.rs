@@ -13,7 +13,7 @@ use super::delivery::Delivery;
 use super::schedule::Entry;
 use crate::ingest::erasures::Erasures;
 use domain::store::StoreError;
-use domain::{Batch, BatchBuilder, Segment, UserId};
+use domain::{Batch, BatchBuilder, Pair, Segment, UserId};
 
 /// The delay of a retry after a failure. The disk may be full until something is delivered.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -84,18 +84,22 @@ impl Delivery<'_> {
         if new.is_empty() {
             return Ok(());
         }
-        // With the users of the pairs, and the users as whom they were sent.
-        let sent = entries.iter().map(|it| {
-            let received = it.decode()?;
-            let sent = erasures.merges().apply(received.clone());
-            Ok((it.received, [received, sent]))
-        });
+        let merges = erasures.merges();
+        let sent = entries.iter().map(|it| Ok((it.received, it.decode()?)));
         let sent = sent.collect::<Result<Vec<_>, StoreError>>()?;
         for erasure in new {
             let before = sent.iter().filter(|(at, _)| *at <= erasure.at());
-            let pairs = before.flat_map(|(_, batches)| batches.iter().flat_map(Batch::pairs));
-            let pairs = pairs.filter(|pair| erasure.removes(pair.segment, &pair.user));
-            let pairs: Vec<_> = pairs.collect();
+            let mut pairs = Vec::new();
+            for pair in before.flat_map(|(_, batch)| batch.pairs()) {
+                // As the users as whom the pair counted when it was received and since, until it was sent.
+                let ids = merges.ids_at(&pair.user, erasure.at()).into_iter();
+                let ids = ids.filter(|user| erasure.removes(pair.segment, user));
+                pairs.extend(ids.map(|user| Pair {
+                    user,
+                    segment: pair.segment,
+                    slot: pair.slot,
+                }));
+            }
             erasures.erase_again(&erasure, &pairs).await?;
         }
         Ok(())
@@ -122,7 +126,7 @@ impl Delivery<'_> {
 
 impl Entry {
     /// Appends the pairs to `batch`, each with the user as whom it counts; without those of users who were erased after the
-    /// pairs were received, under any id that they have had.
+    /// pairs were received, under any id that they had by then.
     pub(super) fn decode_into(
         &self,
         batch: &mut BatchBuilder,
@@ -131,12 +135,14 @@ impl Entry {
         let erased = erasures.since(self.received);
         let merges = erasures.merges();
         self.decode_with(batch, |segment, user| {
-            let is_erased = |user: &UserId<'_>| erased.iter().any(|it| it.removes(segment, user));
             let Some(path) = merges.path(&user) else {
-                return (!is_erased(&user)).then_some(user);
+                let is_erased = erased.iter().any(|it| it.removes(segment, &user));
+                return (!is_erased).then_some(user);
             };
-            let mut former = path.steps.iter().map(|(user, _)| user);
-            let is_erased = former.any(is_erased) || is_erased(&path.end);
+            let is_erased = erased.iter().any(|it| {
+                let mut ids = path.ids_at(it.at());
+                ids.any(|user| it.removes(segment, user))
+            });
             (!is_erased).then_some(path.end)
         })
     }
