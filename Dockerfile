@@ -3,7 +3,7 @@
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag headcount:0.1.0 .
 
 ARG RUST=1.95.0-bookworm
-ARG DEBIAN=12.12-slim
+ARG DEBIAN=12.15-slim
 
 FROM rust:${RUST} AS manifests
 WORKDIR /build

@@ -15,6 +15,8 @@ stop_all() {
     trap '' INT TERM
     rm -f "$dir/driving"
     for name in "${!pid[@]}"; do kill "${pid[$name]}" 2>/dev/null || true; done
+    # A suspended process does not end before it continues.
+    for name in "${!pid[@]}"; do kill -CONT "${pid[$name]}" 2>/dev/null || true; done
     for name in "${!pid[@]}"; do
         # Ten seconds for a graceful exit, then SIGKILL.
         timeout 10 tail --pid="${pid[$name]}" -s 0.05 -f /dev/null || kill -9 "${pid[$name]}" 2>/dev/null || true
@@ -68,3 +70,6 @@ kill_hard() { # kill_hard NAME
     # Suppresses the shell's message about the killed job.
     wait "${pid[$1]}" 2>/dev/null || true
 }
+
+suspend() { kill -STOP "${pid[$1]}"; } # suspend NAME
+resume() { kill -CONT "${pid[$1]}"; }  # resume NAME

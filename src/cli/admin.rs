@@ -8,6 +8,7 @@ use super::args::{ArchiveArgs, RefreshArgs, Target};
 use super::client::{Client, valid};
 use super::output::{grouped, note, print, print_json, sanitized};
 use super::progress::{Progress, Unit};
+use super::retry::while_unreachable;
 use super::setting_flags::SettingFlags;
 use super::variables::Variables;
 use crate::config::{CacheKind, LiveMode, RefreshMode, StoreKind};
@@ -36,9 +37,8 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
                 .iter()
                 .map(|name| ("segment", name.as_str()))
                 .collect();
-            let document = client
-                .post_work(&["v1", "admin", "refresh"], &query)
-                .await?;
+            let work = async || client.post_work(&["v1", "admin", "refresh"], &query).await;
+            let document = while_unreachable(args.retry_for, work).await?;
             let done =
                 Refreshed::deserialize(&document).map_err(|error| client.unexpected(&error))?;
             if done.skipped.is_none() && (done.refreshed.is_none() || done.failed.is_none()) {
@@ -53,7 +53,8 @@ pub(super) async fn refresh(args: RefreshArgs, variables: Variables) -> Result<(
                      give the --url of a service, or set `cache = \"redis\"`",
                 );
             }
-            let outcome = headcount.refresh(segment.as_ref()).await;
+            let work = async || headcount.refresh(segment.as_ref()).await;
+            let outcome = while_unreachable(args.retry_for, work).await;
             close(&headcount).await;
             let outcome = outcome.map_err(failed)?;
             if let (Outcome::Unknown, Some(segment)) = (outcome, &segment) {
@@ -111,7 +112,8 @@ fn refreshed_text(done: &Refreshed) -> String {
 pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(), Failure> {
     let (document, done) = match runner(&args.target, args.settings, variables).await? {
         Runner::Service(client) => {
-            let document = client.post_work(&["v1", "admin", "archive"], &[]).await?;
+            let work = async || client.post_work(&["v1", "admin", "archive"], &[]).await;
+            let document = while_unreachable(args.retry_for, work).await?;
             let done =
                 Removed::deserialize(&document).map_err(|error| client.unexpected(&error))?;
             (document, done)
@@ -120,7 +122,8 @@ pub(super) async fn archive(args: ArchiveArgs, variables: Variables) -> Result<(
             let progress = Progress::new(None, &Unit::Pairs);
             let observe =
                 |removed| progress.at(removed, || format!("{} removed", grouped(removed)));
-            let archived = headcount.archive_with_progress(observe).await;
+            let work = async || headcount.archive_with_progress(observe).await;
+            let archived = while_unreachable(args.retry_for, work).await;
             progress.finish();
             close(&headcount).await;
             let removed = archived.map_err(failed)?;

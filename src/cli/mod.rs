@@ -21,6 +21,7 @@ mod output;
 mod overlap;
 mod process;
 mod progress;
+mod retry;
 mod segment;
 mod segments;
 mod serve;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::Failure;
 use super::args::SetupArgs;
 use super::output::{note, print, print_json, sanitized};
+use super::retry::while_unreachable;
 use super::token_files::TokenFiles;
 use super::variables::Variables;
 use crate::wiring;
@@ -25,10 +26,11 @@ struct Token<'a> {
 
 pub(super) async fn run(args: SetupArgs, variables: Variables) -> Result<(), Failure> {
     let settings = args.settings.load(variables.into_vec())?.settings;
-    let mut done = wiring::set_up(&settings, args.tokens || args.tokens_dir.is_some())
+    let wants_tokens = args.tokens || args.tokens_dir.is_some();
+    let set_up = async || wiring::set_up(&settings, wants_tokens).await;
+    let mut done = while_unreachable(args.retry_for, set_up)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let wants_tokens = args.tokens || args.tokens_dir.is_some();
     if wants_tokens && wiring::token_roles(&settings).is_empty() {
         note("warning: this store has no tokens of its own: none were created");
     }

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use super::Failure;
 use domain::store::IssuedToken;
 
-/// The group may read: the service and a dashboard run as different users.
-const MODE: u32 = 0o640;
+/// Only the user that runs the service may read its token.
+const MODE: u32 = 0o600;
+/// The group may read the token that only reads: a dashboard runs as a different user.
+const READER_MODE: u32 = 0o640;
 
 /// A directory with a file for each token.
 pub(super) struct TokenFiles<'a> {
@@ -25,7 +27,11 @@ impl<'a> TokenFiles<'a> {
     pub(super) fn keep(&self, issued: &[IssuedToken]) -> Result<(), Failure> {
         for token in issued {
             let path = self.path(token.role);
-            write(&path, &token.token).map_err(|error| {
+            let mode = match token.role {
+                "reader" => READER_MODE,
+                _ => MODE,
+            };
+            write(&path, &token.token, mode).map_err(|error| {
                 Failure::failed(format!(
                     "can't write {}: {error}; delete the token {:?} in the store, then run this again",
                     path.display(),
@@ -55,7 +61,7 @@ impl<'a> TokenFiles<'a> {
     }
 }
 
-fn write(path: &Path, secret: &str) -> io::Result<()> {
+fn write(path: &Path, secret: &str, mode: u32) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
@@ -64,7 +70,7 @@ fn write(path: &Path, secret: &str) -> io::Result<()> {
         .write(true)
         .create(true)
         .truncate(true)
-        .mode(MODE)
+        .mode(mode)
         .open(&aside)?;
     file.write_all(secret.as_bytes())?;
     file.sync_all()?;
@@ -82,17 +88,20 @@ mod tests {
         let directory = folder.path().join("tokens");
         let files = TokenFiles::in_directory(&directory);
         assert!(files.check(&["service"]).is_err());
-        let issued = [IssuedToken {
-            role: "service",
-            purpose: "headcount: service of bucket b".into(),
-            token: "t0".into(),
-        }];
+        let issued = ["service", "reader"].map(|role| IssuedToken {
+            role,
+            purpose: format!("headcount: {role} of bucket b"),
+            token: format!("t-{role}"),
+        });
         files.keep(&issued).unwrap();
-        files.check(&["service"]).unwrap();
-        let path = directory.join("service.token");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "t0");
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o007, 0, "{mode:o}");
+        files.check(&["service", "reader"]).unwrap();
+        for (role, expected) in [("service", 0o600), ("reader", 0o640)] {
+            let path = directory.join(format!("{role}.token"));
+            assert_eq!(fs::read_to_string(&path).unwrap(), format!("t-{role}"));
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, expected, "{role}: {mode:o}");
+        }
+        fs::remove_file(directory.join("reader.token")).unwrap();
         let Err(Failure::Failed(said)) = files.check(&["service", "reader"]) else {
             panic!("a lost token was not missed");
         };

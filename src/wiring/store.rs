@@ -21,7 +21,7 @@ use telemetry::metrics::set_total;
 use wal::LogObserver;
 
 /// How long a start waits to read from InfluxDB what all instances must agree on.
-const INFLUX_TIMEOUT: Duration = Duration::from_secs(3);
+const INFLUX_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl From<&Settings> for EngineOptions {
     fn from(settings: &Settings) -> Self {

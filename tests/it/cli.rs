@@ -1,6 +1,7 @@
 //! The program: exit codes, standard output and standard error.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::support::closed_port::ClosedPort;
 use crate::support::program::{finish, headcount, output_of};
@@ -242,8 +243,8 @@ fn an_unreachable_service_exits_with_1_and_a_clear_error() {
         &["count", "sports"][..],
         &["segments"],
         &["trend", "sports"],
-        &["refresh"],
-        &["archive"],
+        &["refresh", "--retry-for", "0s"],
+        &["archive", "--retry-for", "0s"],
         &[
             "load",
             "--generate",
@@ -259,6 +260,29 @@ fn an_unreachable_service_exits_with_1_and_a_clear_error() {
         let sentence =
             format!("error: cannot reach {url}: connection refused; is `headcount serve` running?");
         assert!(err.contains(&sentence), "{arguments:?}: {err}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_a_scheduler_wait_for_a_service_that_starts_two_seconds_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let closed_port = ClosedPort::new();
+    let url = closed_port.url();
+    let jobs = ["refresh", "archive"].map(|job| {
+        let mut command = headcount(folder.path(), &[], &[job, "--url", &url]);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    drop(closed_port);
+    let address = url.strip_prefix("http://").unwrap();
+    let _service = Service::launch(folder.path(), &[], &["--listen", address]);
+    for job in jobs {
+        let done = job.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{said}");
+        assert!(said.contains("connection refused"), "{said}");
+        assert!(said.contains("retrying for 30s"), "{said}");
     }
 }
 

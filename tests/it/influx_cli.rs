@@ -191,11 +191,12 @@ async fn requests_to_a_local_server_bypass_the_proxy() {
         ("influx_org", ORG),
         ("influx_token", TOKEN),
     ];
-    let mut through = headcount(folder.path(), &settings, &["setup"]);
+    let setup = ["setup", "--retry-for", "0s"];
+    let mut through = headcount(folder.path(), &settings, &setup);
     through.env("http_proxy", proxy.url()).output().unwrap();
     let proxied = proxy.requests().len();
     assert!(proxied > 0);
-    let mut direct = headcount(folder.path(), &settings, &["setup"]);
+    let mut direct = headcount(folder.path(), &settings, &setup);
     direct
         .env("http_proxy", proxy.url())
         .env("NO_PROXY", "influxdb.invalid");

@@ -392,8 +392,11 @@ async fn pairs_beyond_a_short_retention_are_spooled_until_set_up() {
     let pair = json!({"user_id": "old", "segment": "s", "at": at.to_string()});
     let response = app.post("application/json", pair.to_string()).await;
     assert_eq!(response.status, 202, "{response:?}");
-    let ready = app.send(Method::GET, "/readyz").await;
-    assert_eq!(ready.json["components"]["store"]["ok"], false, "{ready:?}");
+    until("a probe finds the retention", async || {
+        let ready = app.send(Method::GET, "/readyz").await;
+        ready.json["components"]["store"]["ok"] == false
+    })
+    .await;
     set_up(&options, false).await.unwrap();
     until("the spool is empty", async || {
         app.metric("headcount_spool_pairs").await == 0.0

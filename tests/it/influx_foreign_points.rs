@@ -9,7 +9,7 @@ use stores::influx::{InfluxOptions, InfluxStore, set_up};
 
 use crate::support::influxd::{Influxd, settings_at};
 use crate::support::program::{self, Run};
-use crate::support::service::Service;
+use crate::support::service::{Service, poll};
 use crate::support::two_weeks;
 
 const DAY: u64 = 24 * 60;
@@ -198,8 +198,11 @@ async fn a_service_is_degraded_while_pairs_of_some_days_are_refused() {
         server.write_raw("b", foreign_line("1i", 10 * DAY)).await,
         204
     );
-    let ready = service.get("/readyz").await;
-    assert_eq!(ready["status"], "degraded");
+    let ready = poll(async || {
+        let ready = service.get("/readyz").await;
+        (ready["status"] == "degraded").then_some(ready)
+    })
+    .await;
     assert_eq!(
         (&ready["writes"], &ready["reads"]),
         (&true.into(), &true.into())

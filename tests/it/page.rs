@@ -9,7 +9,9 @@ use reqwest::{RequestBuilder, redirect};
 
 use crate::support::app::{App, NOON};
 use crate::support::servers::{find, find_among};
+use crate::support::service::poll;
 use crate::support::tokens::{app_with_token, token};
+use crate::support::wait::until;
 
 const TOKEN: &str = "page-test-token";
 
@@ -285,14 +287,15 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
     let well = app.get("/segments/sports").await.text;
     assert!(well.contains("data-kind=\"good\""), "{well}");
     store.set_unavailable(true);
-    // The cached count is trusted for fifteen minutes. That the store does not respond is shown immediately.
-    let cached = app.get("/segments/sports").await;
-    assert_eq!(cached.status, 200);
+    // The cached count is trusted for fifteen minutes. That the store does not respond is shown after the next probe.
+    let cached = poll(async || {
+        let cached = app.get("/segments/sports").await;
+        assert_eq!(cached.status, 200);
+        let banner = "The store does not respond";
+        cached.text.contains(banner).then_some(cached)
+    })
+    .await;
     assert!(cached.text.contains("data-kind=\"old\""), "{cached:?}");
-    assert!(
-        cached.text.contains("The store does not respond"),
-        "{cached:?}"
-    );
     assert!(
         cached.text.contains("Counts of the past are not available"),
         "{cached:?}"
@@ -319,8 +322,11 @@ async fn last_known_counts_are_marked_and_empty_differs_from_failed() {
         assert!(!old.text.contains(said), "{said}: {old:?}");
     }
     store.set_unavailable(false);
-    let again = app.get("/segments/sports").await.text;
-    assert!(again.contains("data-kind=\"good\""), "{again}");
+    until("the page is good again", async || {
+        let again = app.get("/segments/sports").await.text;
+        again.contains("data-kind=\"good\"")
+    })
+    .await;
     app.stop().await;
 }
 

@@ -12,6 +12,7 @@ use crate::support::postgres::Postgres;
 use crate::support::program::{self, Run};
 use crate::support::service::Service;
 use crate::support::two_weeks;
+use crate::support::wait::until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Users in one post, which appear in no other post.
@@ -118,8 +119,11 @@ async fn killed_under_load(
         }
         let (status, _) = service.try_get("/v1/segments/never/count").await;
         assert_eq!(status, 503);
-        let (_, ready) = service.try_get("/readyz").await;
-        assert_eq!(ready["components"]["store"]["ok"], false, "{ready}");
+        until("a probe fails", async || {
+            let (_, ready) = service.try_get("/readyz").await;
+            ready["components"]["store"]["ok"] == false
+        })
+        .await;
         server.restart().await;
         writers.until(&writers.stored, 40).await;
     }

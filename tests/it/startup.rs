@@ -1,7 +1,7 @@
 //! A start with a store that does not respond: the service responds, accepts pairs, and stops on a signal.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::{ManualClock, SteadyClock, Timestamp};
 use engine::Headcount;
@@ -88,11 +88,20 @@ async fn serve_responds_while_influxdb_is_silent_and_stops_immediately() {
     assert_eq!(service.logged(GIVEN_UP), [""; 0], "it waited for the list");
     let users = ["u1".to_owned()];
     assert_eq!(service.post(&users, "sports").await, 202);
+    let asked = Instant::now();
     let ready = service.get("/readyz").await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "it waits");
     assert_eq!(
         (&ready["status"], &ready["writes"]),
         (&"degraded".into(), &true.into())
     );
+    let store = &ready["components"]["store"];
+    assert!(store["age_seconds"].as_f64() < Some(4.0), "{ready}");
+    // No count is known yet. A load balancer asks another instance then, and must not wait for half a minute before.
+    let asked = Instant::now();
+    let (status, _) = service.try_get("/v1/segments/sports/count").await;
+    assert_eq!(status, 503);
+    assert!(asked.elapsed() < Duration::from_secs(20), "it waits");
     assert_eq!(service.terminate().await, Some(0));
 }
 
@@ -191,7 +200,7 @@ async fn a_spool_is_unlocked_when_shut_down_returns_and_soon_after_a_drop() {
     second.record([("u2", "sports")]).await.unwrap();
     second.shut_down().await.unwrap();
     let third = open().await.expect("shut_down releases the spool");
-    let waiting = third.readiness().await.components;
+    let waiting = third.readiness().components;
     let spool = waiting.iter().find(|part| part.name == "spool").unwrap();
     let detail = spool.detail.as_deref().unwrap_or_default();
     assert!(detail.starts_with("2 pairs wait"), "{detail}");

@@ -63,7 +63,7 @@ impl Rig {
     }
 
     async fn refresher(&self) -> Component {
-        let components = self.app.readiness().await.components;
+        let components = self.app.readiness().components;
         let mut refresher = components
             .into_iter()
             .filter(|part| part.name == "refresher");
@@ -103,7 +103,7 @@ async fn a_refresher_panic_is_counted_and_the_refresher_continues() {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_panics_in_each_round_is_not_ready() {
     let rig = Rig::start().await;
-    let readiness = rig.app.readiness().await;
+    let readiness = rig.app.readiness();
     assert!(readiness.recounts, "{readiness:?}");
     rig.panic_in_counts(u64::MAX);
     tokio::time::sleep(Duration::from_mins(6)).await;
@@ -114,10 +114,10 @@ async fn a_worker_that_panics_in_each_round_is_not_ready() {
         !refresher.ok && detail.starts_with("no round was completed for 36"),
         "{refresher:?}"
     );
-    assert!(!rig.app.readiness().await.recounts);
+    assert!(!rig.app.readiness().recounts);
     // Once the cause is removed, it recovers without a restart.
     rig.panic_in_counts(0);
-    while !rig.app.readiness().await.recounts {
+    while !rig.app.readiness().recounts {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     rig.app.shut_down().await.unwrap();

@@ -14,6 +14,7 @@ pub mod live;
 mod live_process;
 mod observed;
 mod options;
+pub mod probes;
 pub mod readiness;
 pub mod refresher;
 pub mod rounds;

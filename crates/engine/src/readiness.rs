@@ -1,66 +1,63 @@
 //! Readiness: what the service can do now, and the state of each component.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock_watch;
 use crate::ingest::spool::Spool;
 use crate::live::Live;
+use crate::probes::{Probe, Probes};
+use crate::refresher::Refresher;
 use crate::rounds::Rounds;
-use domain::cache::CountCache;
 use domain::store::PairStore;
 use domain::{Clock, Timestamp};
-
-/// A component that does not respond to a probe within this time counts as unavailable.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+use telemetry::Metrics;
 
 /// The state of the service by component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
     /// Whether pairs can be recorded.
     pub writes: bool,
-    /// Whether the store, the cache or live counts can serve counts.
+    /// Whether counts can be served, if only the last known ones.
     pub reads: bool,
     /// Whether recounts are on time. Always true where this process does not recount by itself.
     pub recounts: bool,
     /// Whether counts are live.
     pub live: bool,
-    /// The components that were probed.
+    /// The components.
     pub components: Vec<Component>,
 }
 
-/// The components that are probed.
-pub(crate) struct Probed<'a> {
-    pub(crate) store: &'a dyn PairStore,
-    pub(crate) cache: &'a dyn CountCache,
-    pub(crate) clock: &'a dyn Clock,
-    pub(crate) spool: Option<&'a Spool>,
-    pub(crate) live: Option<&'a Live>,
+/// The components of which the state is reported. Nothing here waits: the store and the cache are probed in the background, and the
+/// state of the others is in memory.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub(crate) probes: Arc<Probes>,
+    pub(crate) store: Arc<dyn PairStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) spool: Option<Arc<Spool>>,
+    pub(crate) live: Option<Arc<Live>>,
     /// The rounds of the refresher, if this process recounts by itself.
-    pub(crate) rounds: Option<&'a Rounds>,
+    pub(crate) rounds: Option<Arc<Rounds>>,
+    pub(crate) refresher: Arc<Refresher>,
 }
 
-impl Probed<'_> {
-    /// Pings the store and the cache concurrently, and checks the other components.
-    pub(crate) async fn readiness(&self) -> Readiness {
-        let (store, cache) = tokio::join!(
-            Component::probe("store", async {
-                self.store.ping().await.map_err(|error| error.to_string())
-            }),
-            Component::probe("cache", async {
-                self.cache.ping().await.map_err(|error| error.to_string())
-            }),
-        );
-        let live = self.live.map(Component::of_live);
+impl Watched {
+    /// The state now.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let store = Component::of_probe("store", &self.probes.store);
+        let cache = Component::of_probe("cache", &self.probes.cache);
+        let live = self.live.as_deref().map(Component::of_live);
         let is_live = live.as_ref().is_some_and(|live| live.ok);
-        let (stored, reads) = (store.ok, store.ok || cache.ok || is_live);
-        let spool = self.spool;
+        let (stored, counted) = (store.ok, store.ok || cache.ok || is_live);
+        let spool = self.spool.as_deref();
         let spool = spool.map(|spool| Component::of_spool(spool, self.clock.now()));
-        let refresher = self.rounds.map(Component::of_rounds);
-        let components = [store, cache, Component::of_clock(self.clock)];
+        let refresher = self.rounds.as_deref().map(Component::of_rounds);
+        let components = [store, cache, Component::of_clock(&*self.clock)];
         let strangers = self.store.known_strangers();
         Readiness {
             writes: stored || spool.as_ref().is_some_and(|spool| spool.ok),
-            reads,
+            reads: counted || !self.refresher.remembered().is_empty(),
             recounts: refresher.as_ref().is_none_or(|refresher| refresher.ok),
             live: is_live,
             components: components
@@ -72,6 +69,19 @@ impl Probed<'_> {
                 .collect(),
         }
     }
+
+    /// Shows the state in the metrics.
+    pub(crate) fn observe(self: &Arc<Self>, metrics: &Metrics) {
+        let watched = Arc::downgrade(self);
+        metrics.before_render(move |metrics| {
+            let Some(watched) = watched.upgrade() else {
+                return;
+            };
+            let components = watched.readiness().components.into_iter();
+            let states = components.map(|it| (it.name, it.ok, it.age));
+            metrics.runtime.components(states);
+        });
+    }
 }
 
 /// The state of one component.
@@ -79,21 +89,23 @@ impl Probed<'_> {
 pub struct Component {
     /// The name: `store`, `cache`, `spool`, `live`, `refresher`, `clock` or `foreign_points`.
     pub name: &'static str,
-    /// Whether the component works.
+    /// Whether the component worked when it was last checked.
     pub ok: bool,
+    /// The time since then. Zero if its state is in memory.
+    pub age: Duration,
     /// Details for any reader if the component works. Otherwise the problem, which may name hosts and quote system
     /// errors.
     pub detail: Option<String>,
 }
 
 impl Component {
-    /// A component that works if `ping` succeeds in time.
-    async fn probe(name: &'static str, ping: impl Future<Output = Result<(), String>>) -> Self {
-        let response = tokio::time::timeout(PROBE_TIMEOUT, ping).await;
-        let problem = response
-            .unwrap_or_else(|_| Err(format!("no response within {PROBE_TIMEOUT:?}")))
-            .err();
-        Self::with(name, problem)
+    /// A server that is probed in the background.
+    fn of_probe(name: &'static str, probe: &Probe) -> Self {
+        let known = probe.known();
+        Self {
+            age: known.age,
+            ..Self::with(name, known.problem)
+        }
     }
 
     /// The spool, with its backlog as of `now`.
@@ -107,6 +119,7 @@ impl Component {
         Self {
             name: "spool",
             ok: problem.is_none(),
+            age: Duration::ZERO,
             detail: problem.or(waiting),
         }
     }
@@ -117,6 +130,7 @@ impl Component {
         Self {
             name: "live",
             ok: described.is_ok(),
+            age: Duration::ZERO,
             detail: Some(described.unwrap_or_else(|problem| problem)),
         }
     }
@@ -126,6 +140,7 @@ impl Component {
         Self {
             name: "refresher",
             ok: !rounds.are_late(),
+            age: Duration::ZERO,
             detail: Some(rounds.describe()),
         }
     }
@@ -151,6 +166,7 @@ impl Component {
         Self {
             name,
             ok: problem.is_none(),
+            age: Duration::ZERO,
             detail: problem,
         }
     }

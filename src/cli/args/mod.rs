@@ -11,6 +11,7 @@ mod trend;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -26,7 +27,7 @@ pub(super) use self::token::{
     TokenCommand, TokenFile, TokenListArgs, TokenNewArgs, TokenRevokeArgs,
 };
 pub(super) use self::trend::TrendArgs;
-use self::values::day_or_instant;
+use self::values::{day_or_instant, retry_time};
 use super::setting_flags::SettingFlags;
 
 /// Exact distinct users per segment, now
@@ -226,6 +227,9 @@ pub(in crate::cli) struct SetupArgs {
     /// Write these tokens to DIR/service.token and DIR/reader.token instead of printing them
     #[arg(long, value_name = "DIR", conflicts_with = "tokens")]
     pub(in crate::cli) tokens_dir: Option<PathBuf>,
+    /// How long to retry while the service or the store can't be reached
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = retry_time)]
+    pub(in crate::cli) retry_for: Duration,
     /// Print JSON
     #[arg(long)]
     pub(in crate::cli) json: bool,
@@ -238,6 +242,9 @@ pub(in crate::cli) struct RefreshArgs {
     /// Recount only this segment
     #[arg(long)]
     pub(in crate::cli) segment: Option<String>,
+    /// How long to retry while the service or the store can't be reached
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = retry_time)]
+    pub(in crate::cli) retry_for: Duration,
     /// Print JSON
     #[arg(long)]
     pub(in crate::cli) json: bool,
@@ -249,6 +256,9 @@ pub(in crate::cli) struct RefreshArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ArchiveArgs {
+    /// How long to retry while the service or the store can't be reached
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = retry_time)]
+    pub(in crate::cli) retry_for: Duration,
     /// Print JSON
     #[arg(long)]
     pub(in crate::cli) json: bool,

@@ -176,6 +176,17 @@ fn images_are_pinned_and_services_have_health_checks() {
 }
 
 #[test]
+fn postgres_is_healthy_only_once_it_accepts_connections() {
+    let Some(file) = parsed() else { return };
+    // While the image initialises the database, a server listens on the socket alone.
+    let health = words(&file["services"]["postgres"]["healthcheck"]["test"]);
+    assert!(
+        health.windows(2).any(|it| it == ["--host", "127.0.0.1"]),
+        "{health:?}"
+    );
+}
+
+#[test]
 fn mounted_secrets_and_files_exist() {
     let Some(file) = parsed() else { return };
     let made = super::secrets::files();

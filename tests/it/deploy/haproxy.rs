@@ -26,6 +26,16 @@ fn haproxy_accepts_the_file_and_addresses_from_the_environment() {
     assert!(!check(wrong.path().to_str().unwrap()).0);
 }
 
+#[test]
+fn haproxy_looks_up_no_name_before_it_starts() {
+    let Some(haproxy) = tool("haproxy") else {
+        return;
+    };
+    // With the names of docker-compose.yml, which do not resolve here.
+    let (ok, output) = run(Command::new(haproxy).args(["-c", "-f", FILE]));
+    assert!(ok && !output.contains("could not resolve"), "{output}");
+}
+
 /// The default addresses in the file, by variable.
 pub fn addresses() -> Vec<(String, String)> {
     let text = read(FILE);

@@ -10,7 +10,7 @@ use super::queries::Servers;
 use super::tools::{root, tool};
 use crate::support::program::with_default_signals;
 
-/// The rehearsal takes half a minute. A machine under load may need much longer.
+/// The rehearsal takes two minutes. A machine under load may need much longer.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -176,7 +176,7 @@ impl World {
             promise!(
                 is_current,
                 "counts are not live again: {last:?} {:?}",
-                instance.headcount.readiness().await
+                instance.headcount.readiness()
             );
         }
         Ok(())

@@ -89,10 +89,11 @@ impl World {
         while began.elapsed() < DELIVERY {
             let mut is_delivered = true;
             for instance in self.instances.iter().chain(&self.processes) {
-                let ready = instance.headcount.readiness().await;
-                for component in ready.components {
+                for component in instance.headcount.readiness().components {
                     let waits = component.name == "spool" && component.detail.is_some();
-                    is_delivered &= component.ok && !waits;
+                    // Servers and connections are as the last probe found them, which may be before the quiet period.
+                    let is_current = !self.is_remote() || component.age <= began.elapsed();
+                    is_delivered &= component.ok && is_current && !waits;
                 }
             }
             if is_delivered {

@@ -103,6 +103,7 @@ impl Rig {
         }));
         let counts = Arc::new(Counts::new(CountsParts {
             live: None,
+            probes: Arc::default(),
             segments: catalog,
             frame,
             clock: clock.clone(),

@@ -3,7 +3,9 @@
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use super::timeouts::{MAX_READ_TIMEOUT, QUICK_READ_TIMEOUT, READ_TIMEOUT};
+use super::timeouts::{
+    MAX_READ_TIMEOUT, QUICK_READ_TIMEOUT, READ_TIMEOUT, UNRESPONSIVE_READ_TIMEOUT,
+};
 use super::{CountError, CountResult, Counts, Source};
 use crate::refresher::{Key, Ticket};
 use domain::Count;
@@ -53,8 +55,7 @@ impl Counts {
     pub(super) async fn load_fresh(&self, key: &Key) -> Result<CountResult, CountError> {
         let lane = self.parts.refresher.lane_of(&key.0, key.1);
         let ticket = self.parts.refresher.recounts().request_fresh(key, lane);
-        let deadline = Instant::now() + MAX_READ_TIMEOUT;
-        let counted = counted(ticket, key, deadline).await;
+        let counted = self.counted_patiently(ticket, key).await;
         counted.or_else(|error| self.last(key, true, error))
     }
 
@@ -87,7 +88,20 @@ impl Counts {
 
     /// The count of the store, where no earlier count is known.
     async fn count_without_fallback(&self, key: &Key) -> Result<CountResult, StoreError> {
-        counted(self.request(key), key, Instant::now() + MAX_READ_TIMEOUT).await
+        self.counted_patiently(self.request(key), key).await
+    }
+
+    /// The count of `ticket`, with the longest timeout, or a short one while the store does not respond to probes.
+    async fn counted_patiently(
+        &self,
+        ticket: Ticket,
+        key: &Key,
+    ) -> Result<CountResult, StoreError> {
+        let probe = &self.parts.probes.store;
+        tokio::select! {
+            counted = counted(ticket, key, Instant::now() + MAX_READ_TIMEOUT) => counted,
+            () = probe.unresponsive_for(UNRESPONSIVE_READ_TIMEOUT) => Err(StoreError::Timeout("the store does not respond".to_owned())),
+        }
     }
 
     /// The count of the store, where the last known count is too old. Does not wait if the store just timed out.

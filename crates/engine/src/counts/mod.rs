@@ -21,6 +21,7 @@ use self::list::Lists;
 pub use self::result::{Answer, CountError, CountResult, Listed, ShownCount, Source};
 pub(crate) use self::sample::Sample;
 use crate::live::Live;
+use crate::probes::Probes;
 use crate::refresher::{Key, Refresher};
 use crate::segments::SegmentCatalog;
 use domain::cache::CountCache;
@@ -55,6 +56,8 @@ pub struct CountsParts {
     pub cache: Arc<dyn CountCache>,
     /// Live counts over a store on the network.
     pub live: Option<Arc<Live>>,
+    /// Whether the store responds.
+    pub probes: Arc<Probes>,
     /// Requests counts from the store; the only writer of cached counts.
     pub refresher: Arc<Refresher>,
     /// The settings of segments.

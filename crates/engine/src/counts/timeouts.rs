@@ -12,3 +12,6 @@ pub(super) const QUICK_READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// The timeout when no count is known, or when the count must be fresh. It is below the timeouts of HTTP clients and load
 /// balancers.
 pub(super) const MAX_READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The timeout instead of [`MAX_READ_TIMEOUT`] once probes of the store fail. A load balancer then asks an instance that has an
+/// earlier count.
+pub(super) const UNRESPONSIVE_READ_TIMEOUT: Duration = Duration::from_secs(2);

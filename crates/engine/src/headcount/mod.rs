@@ -26,7 +26,7 @@ use crate::ingest::erasures::Erasures;
 use crate::ingest::spool::Spool;
 use crate::ingest::{Ingest, IngestError, PairError};
 use crate::live::Live;
-use crate::readiness::{Probed, Readiness};
+use crate::readiness::{Readiness, Watched};
 use crate::refresher::{Outcome, Refresher};
 use crate::rounds::Rounds;
 use crate::segments::{SegmentCatalog, SegmentSettings, SettingsError};
@@ -70,6 +70,7 @@ pub struct Headcount {
     keep_expired: Duration,
     /// The rounds of the refresher, if it runs by itself.
     rounds: Option<Arc<Rounds>>,
+    watched: Arc<Watched>,
     supervisor: Supervisor,
 }
 
@@ -389,17 +390,10 @@ impl Headcount {
         sweeper::sweep(&*self.store, as_of, self.supervisor.stop(), on_progress).await
     }
 
-    /// The state of the components. The store and the cache are probed with real round trips.
-    pub async fn readiness(&self) -> Readiness {
-        let probed = Probed {
-            store: &*self.store,
-            cache: &*self.cache,
-            clock: &*self.clock,
-            spool: self.spool.as_deref(),
-            live: self.live.as_deref(),
-            rounds: self.rounds.as_deref(),
-        };
-        probed.readiness().await
+    /// The state of the components. The store and the cache are probed in the background every second; this has the last
+    /// results and never waits.
+    pub fn readiness(&self) -> Readiness {
+        self.watched.readiness()
     }
 
     /// Ends the background tasks, then closes the spool and the store. Writes in progress are finished first.

@@ -17,6 +17,8 @@ use crate::known_segments;
 use crate::live::{Live, Surroundings};
 use crate::observed::ObservedStore;
 use crate::options::{Backends, EngineOptions, Opened};
+use crate::probes::Probes;
+use crate::readiness::Watched;
 use crate::refresher::{Refresher, RefresherParts};
 use crate::rounds::Rounds;
 use crate::segments::SegmentCatalog;
@@ -82,7 +84,7 @@ impl Headcount {
         known_segments::begin(&supervisor, &guard, sources).await;
         let catalog = SegmentCatalog::new(Arc::clone(&store), frame, options.max_segments);
         let catalog = Arc::new(catalog);
-        catalog.begin().await;
+        let probes = Probes::start(&supervisor, &store, &cache);
         let following = Arc::clone(&catalog);
         supervisor.keep_until_stop("segment settings", move || {
             let catalog = Arc::clone(&following);
@@ -125,8 +127,9 @@ impl Headcount {
         let recorder = Arc::new(recorder.with_coverage(Arc::clone(&coverage)));
         let erasures = Erasures::new(Arc::clone(&store), &frame, Arc::clone(&clock));
         let erasures = Arc::new(erasures.with_live(live.clone()));
-        // Before the first pair, so that users who were merged do not count twice.
-        erasures.begin().await;
+        // Erasures before the first pair, so that users who were merged do not count twice. All at once, so that a server that
+        // does not respond delays the start only by the longest of these timeouts.
+        tokio::join!(catalog.begin(), erasures.begin(), probes.begin());
         let spool = match &options.spool {
             // A store in this process is always reachable.
             Some(wanted) if !store.is_live() => {
@@ -195,6 +198,7 @@ impl Headcount {
             store: Arc::clone(&store),
             cache: Arc::clone(&cache),
             live: live.clone(),
+            probes: Arc::clone(&probes),
             refresher: Arc::clone(&refresher),
             segments: Arc::clone(&catalog),
             metrics: Arc::clone(&metrics),
@@ -208,6 +212,19 @@ impl Headcount {
             true => Duration::ZERO,
             false => options.cache_ttl,
         };
+        let rounds = options
+            .refreshes
+            .then(|| Arc::new(Rounds::every(options.refresh_interval)));
+        let watched = Arc::new(Watched {
+            probes,
+            store: Arc::clone(&store),
+            clock: Arc::clone(&clock),
+            spool: spool.clone(),
+            live: live.clone(),
+            rounds: rounds.clone(),
+            refresher: Arc::clone(&refresher),
+        });
+        watched.observe(&metrics);
         let events = Events::new(options.max_event_clients, Arc::clone(&metrics));
         let headcount = Self {
             frame,
@@ -226,9 +243,8 @@ impl Headcount {
             refresher,
             events: Arc::new(events),
             metrics,
-            rounds: options
-                .refreshes
-                .then(|| Arc::new(Rounds::every(options.refresh_interval))),
+            rounds,
+            watched,
             supervisor,
         };
         headcount.start_tasks(&options);

@@ -65,6 +65,12 @@ impl Remembered {
         }
     }
 
+    /// Whether no count is kept.
+    pub(crate) fn is_empty(&self) -> bool {
+        let mut all = self.refreshed.iter().chain(self.others.iter());
+        all.next().is_none()
+    }
+
     /// The segments with a count over `window`, in any order.
     pub(crate) fn segments(&self, window: Window) -> Vec<Segment> {
         let all = self.refreshed.iter().filter(|(key, _)| key.1 == window);

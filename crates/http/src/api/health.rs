@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -48,9 +49,9 @@ pub(super) struct ReadinessResponse<'a> {
     status: &'static str,
     /// Whether pairs can be stored.
     writes: bool,
-    /// Whether counts come from a live source.
+    /// Whether counts can be served, if only the last known ones.
     reads: bool,
-    /// Each component by its name: `store`, `cache`, `spool`, `refresher`, `clock`, `tokens_file`, `jwt_keys`,
+    /// Each component by its name: `store`, `cache`, `spool`, `live`, `refresher`, `clock`, `tokens_file`, `jwt_keys`,
     /// and `foreign_points` if another program writes into the store.
     #[schema(value_type = BTreeMap<String, Component>)]
     components: BTreeMap<&'static str, Component<'a>>,
@@ -59,7 +60,11 @@ pub(super) struct ReadinessResponse<'a> {
 /// The state of one component.
 #[derive(Serialize, ToSchema)]
 struct Component<'a> {
+    /// Whether it worked when it was last checked.
     ok: bool,
+    /// The time since then. The store and the cache are checked every second, beside the requests; the state of the others is in
+    /// memory, and their age is 0.
+    age_seconds: f64,
     /// What is wrong, or worth knowing. If the service requires tokens, only a token with scope `read` or `admin` gets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -99,7 +104,7 @@ pub(super) fn ready_handler(
             let (app, auth, stop) = (Arc::clone(&app), Arc::clone(&auth), stop.clone());
             let details = details.is_some_and(|ShowsDetails(shown)| shown);
             async move {
-                let mut readiness = app.readiness().await;
+                let mut readiness = app.readiness();
                 readiness.components.extend(files(&auth));
                 answer(&readiness, role, stop.is_cancelled(), details)
             }
@@ -113,6 +118,7 @@ pub(crate) fn files(auth: &Auth) -> impl Iterator<Item = readiness::Component> {
     auth.files().map(|(name, broken)| readiness::Component {
         name,
         ok: !broken,
+        age: Duration::ZERO,
         detail: broken.then(|| {
             "can't be read or used: previously loaded content stays valid, and revocations have no effect"
                 .to_owned()
@@ -140,6 +146,7 @@ fn answer(readiness: &Readiness, role: Role, draining: bool, details: bool) -> R
     let components = readiness.components.iter().map(|component| {
         let shown = Component {
             ok: component.ok,
+            age_seconds: component.age.as_millis() as f64 / 1000.0,
             detail: component.detail.as_deref().filter(|_| details),
         };
         (component.name, shown)
@@ -170,12 +177,12 @@ fn describe_health() -> Described {
 }
 
 fn describe_ready() -> Described {
-    let example = |status: &str, up: bool| serde_json::json!({"status": status, "writes": up, "reads": up, "components": {"store": {"ok": up}}});
+    let example = |status: &str, up: bool| serde_json::json!({"status": status, "writes": up, "reads": up, "components": {"store": {"ok": up, "age_seconds": 0.4}}});
     Described::new(
         "getReady",
         "operations",
         "Check what can be served now",
-        "A readiness probe for load balancers, with the state of each component.",
+        "A readiness probe for load balancers, with the last known state of each component. It waits for none of them.",
     )
     .answers::<ReadinessResponse<'static>>(
         200,
@@ -211,6 +218,7 @@ mod tests {
             components: vec![engine::readiness::Component {
                 name: "store",
                 ok: writes,
+                age: Duration::from_millis(400),
                 detail: Some("10.0.0.7 refused".to_owned()),
             }],
         };
@@ -219,7 +227,7 @@ mod tests {
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             document["components"]["store"],
-            serde_json::json!({"ok": writes})
+            serde_json::json!({"ok": writes, "age_seconds": 0.4})
         );
         (
             parts.status.as_u16(),

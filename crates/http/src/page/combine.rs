@@ -59,10 +59,8 @@ enum Answer {
 pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<Response, Problem> {
     let period = pages.period_of_sets(query)?;
     let expression = query.text("expr")?.unwrap_or("").to_owned();
-    let (readiness, answer) = tokio::join!(
-        pages.readiness(),
-        answer(pages, &expression, &period, reach)
-    );
+    let answer = answer(pages, &expression, &period, reach).await;
+    let readiness = pages.readiness();
     let numbers = match (&answer, readiness.reads) {
         (Answer::Counted { .. }, _) | (_, true) => Numbers::Good,
         (_, false) => Numbers::Failed,

@@ -94,8 +94,9 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
             .iter()
             .map(|segment| app.counts().get(segment, period.window, false)),
     );
-    let (counts, readiness) = tokio::join!(counted, pages.readiness());
-    let counts: Vec<Option<CountResult>> = counts.into_iter().map(Result::ok).collect();
+    let counts = counted.await.into_iter();
+    let readiness = pages.readiness();
+    let counts: Vec<Option<CountResult>> = counts.map(Result::ok).collect();
     let shown_users = join_all(segments.iter().zip(&counts).map(async |(segment, count)| {
         let counts = app.counts();
         counts.shown(segment, count.as_ref()?).await

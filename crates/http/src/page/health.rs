@@ -95,6 +95,7 @@ mod tests {
         let store = Component {
             name: "store",
             ok: store,
+            age: Duration::ZERO,
             detail: (!store).then(|| "tcp connect error: 10.0.0.7:8086".to_owned()),
         };
         Readiness {

@@ -122,13 +122,13 @@ pub(super) async fn get(pages: &Pages, query: &Query, reach: &Reach) -> Result<R
     let mut view = View::of(query)?;
     let app = &pages.app;
     let period = pages.period(query)?;
-    let (found, readiness, everybody) = tokio::join!(
+    let (found, everybody) = tokio::join!(
         found(pages, &mut view, &period, reach),
-        pages.readiness(),
         pages
             .everybody
             .users(app, period.window, reach, pages.floor)
     );
+    let readiness = pages.readiness();
     let failed = found.numbers == Numbers::Failed;
     let status = match failed {
         false => StatusCode::OK,

@@ -307,8 +307,8 @@ impl Pages {
     }
 
     /// The readiness of `Headcount`, with the components that are not part of it.
-    async fn readiness(&self) -> Readiness {
-        let mut readiness = self.app.readiness().await;
+    fn readiness(&self) -> Readiness {
+        let mut readiness = self.app.readiness();
         readiness
             .components
             .extend(super::api::health::files(self.authorizer.auth()));

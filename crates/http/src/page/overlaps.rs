@@ -35,7 +35,7 @@ struct Page {
 /// The pairs of segments that share the most users.
 pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     let period = pages.period_of_sets(query)?;
-    let readiness = pages.readiness().await;
+    let readiness = pages.readiness();
     let numbers = match readiness.reads {
         true => Numbers::Good,
         false => Numbers::Failed,

@@ -133,11 +133,8 @@ pub(super) async fn get(
     let own = app.counts().window_of(&segment);
     let period = pages.period_with(own, query)?;
     let look = Look::of(query)?;
-    let (count, readiness) = tokio::join!(
-        app.counts().get(&segment, period.window, false),
-        pages.readiness(),
-    );
-    let count = count.ok();
+    let count = app.counts().get(&segment, period.window, false).await.ok();
+    let readiness = pages.readiness();
     let users = match &count {
         Some(answer) => app.counts().shown(&segment, answer).await,
         None => None,

@@ -226,6 +226,7 @@ mod tests {
         let component = |name, ok| Component {
             name,
             ok,
+            age: Duration::ZERO,
             detail: Some("tcp connect error: 10.0.0.7:8086 refused".to_owned()),
         };
         for name in [
@@ -247,6 +248,7 @@ mod tests {
         let cache = Component {
             name: "cache",
             ok: false,
+            age: Duration::ZERO,
             detail: None,
         };
         assert!(part(&cache, true).words.contains("from the store"));
@@ -258,6 +260,7 @@ mod tests {
         let component = Component {
             name: "cache",
             ok: true,
+            age: Duration::ZERO,
             detail: None,
         };
         for writes in [true, false] {

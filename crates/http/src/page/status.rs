@@ -21,10 +21,8 @@ struct Page {
 pub(super) async fn get(pages: &Pages, query: &Query) -> Result<Response, Problem> {
     let app = &pages.app;
     let period = pages.period(query)?;
-    let (readiness, counts) = tokio::join!(
-        pages.readiness(),
-        app.counts().list(app.frame().full_window())
-    );
+    let counts = app.counts().list(app.frame().full_window()).await;
+    let readiness = pages.readiness();
     let numbers = match counts {
         Ok(_) => Numbers::Good,
         Err(_) => Numbers::Failed,
