@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1.7
 # headcount: built from source, run as a user without rights.
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag headcount:0.1.0 .
 
@@ -8,14 +7,16 @@ ARG DEBIAN=12.15-slim
 FROM rust:${RUST} AS manifests
 WORKDIR /build
 COPY crates crates
-RUN find crates -type f ! -name Cargo.toml -delete && find crates -type d -empty -delete
+COPY benches benches
+# Cargo wants the benches that the root's manifest names. Empty ones change only when a file comes or goes.
+RUN find crates -type f ! -name Cargo.toml -delete && find crates -type d -empty -delete \
+    && find benches -type f -exec truncate --size 0 {} +
 
 FROM rust:${RUST} AS build
 WORKDIR /build
-# Dependencies first, in a layer that stays while the manifests do. The root's names the benches.
+# Dependencies first, in a layer that stays while the manifests do.
 COPY Cargo.toml Cargo.lock ./
-COPY benches benches
-COPY --from=manifests /build/crates crates
+COPY --from=manifests /build ./
 RUN for package in . crates/*; do mkdir "$package/src" && touch "$package/src/lib.rs"; done \
     && echo 'fn main() {}' > src/main.rs \
     && cargo build --profile dist --locked --bin headcount
