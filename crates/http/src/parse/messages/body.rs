@@ -4,15 +4,20 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{MessageRules, Taken, Written, instant};
+use super::{Context, Taken, Written, instant};
 use crate::parse::BadBody;
 use crate::parse::rest::Rest;
 use crate::parse::scalar::Scalar;
 use domain::Timestamp;
 
+/// The bytes of a message, for the capacity of buffers: fewer are unusual.
+const USUAL_BYTES: usize = 200;
+
 /// What a body has.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Found<'a> {
+    /// What the members of a user's id are called.
+    pub(super) user_is_called: &'static str,
     /// The messages that matter, and those that are none.
     pub(super) entries: Vec<Result<Taken<'a>, serde_json::Error>>,
     /// The number of messages without a segment and a merge.
@@ -22,8 +27,17 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn add<M: Written<'a>>(&mut self, message: M, rules: &MessageRules) {
-        match message.read().by(rules, M::USER) {
+    fn nothing<M: Written<'a>>() -> Self {
+        Self {
+            user_is_called: M::USER,
+            entries: Vec::new(),
+            ignored: 0,
+            sent: None,
+        }
+    }
+
+    fn add<M: Written<'a>>(&mut self, message: M, context: Context<'_>) {
+        match message.read().by(context) {
             Some(taken) => self.entries.push(Ok(taken)),
             None => self.ignored += 1,
         }
@@ -33,13 +47,13 @@ impl<'a> Found<'a> {
     fn add_raw<M: Written<'a>>(
         &mut self,
         text: &'a str,
-        rules: &MessageRules,
+        context: Context<'_>,
         complete: impl FnOnce(&mut M),
     ) {
         match serde_json::from_str::<M>(text) {
             Ok(mut message) => {
                 complete(&mut message);
-                self.add(message, rules);
+                self.add(message, context);
             }
             Err(error) => self.entries.push(Err(error)),
         }
@@ -54,44 +68,45 @@ impl<'a> Found<'a> {
 /// One message, changed by `complete`.
 pub(super) fn one<'a, M: Written<'a>>(
     text: &'a str,
-    rules: &MessageRules,
+    context: Context<'_>,
     complete: impl FnOnce(&mut M),
 ) -> Result<Found<'a>, BadBody> {
     let message: &RawValue = serde_json::from_str(text)?;
-    let mut found = Found::default();
-    found.add_raw(message.get(), rules, complete);
+    let mut found = Found::nothing::<M>();
+    found.add_raw(message.get(), context, complete);
     Ok(found)
 }
 
 /// An object with a list of messages.
 pub(super) fn batch<'a, M: Written<'a>>(
     text: &'a str,
-    rules: &MessageRules,
+    context: Context<'_>,
 ) -> Result<Found<'a>, BadBody> {
-    match in_one_pass::<M>(text, rules) {
+    match in_one_pass::<M>(text, context) {
         Some(found) => Ok(found),
-        None => one_by_one::<M>(text, rules),
+        None => one_by_one::<M>(text, context),
     }
 }
 
 /// Reads a body of well-formed messages; `None` for any other one.
 pub(super) fn in_one_pass<'a, M: Written<'a>>(
     text: &'a str,
-    rules: &MessageRules,
+    context: Context<'_>,
 ) -> Option<Found<'a>> {
     let mut rest = Rest::of(text);
-    let mut found = Found::default();
+    let mut found = Found::nothing::<M>();
     let (mut lists, mut times) = (0, 0);
     rest.object(|rest, name| match name {
         "batch" | "data" => {
             lists += 1;
+            found.entries.reserve(text.len() / USUAL_BYTES);
             rest.array(|rest| {
                 let start = *rest;
                 let message = M::plain(rest).or_else(|| {
                     *rest = start;
                     rest.value()
                 });
-                found.add(message?, rules);
+                found.add(message?, context);
                 Some(())
             })
         }
@@ -108,7 +123,7 @@ pub(super) fn in_one_pass<'a, M: Written<'a>>(
 
 pub(super) fn one_by_one<'a, M: Written<'a>>(
     text: &'a str,
-    rules: &MessageRules,
+    context: Context<'_>,
 ) -> Result<Found<'a>, BadBody> {
     #[derive(Deserialize)]
     struct Batch<'a> {
@@ -118,10 +133,10 @@ pub(super) fn one_by_one<'a, M: Written<'a>>(
         sent_at: Option<Scalar<'a>>,
     }
     let Batch { batch, sent_at } = serde_json::from_str(text)?;
-    let mut found = Found::default();
+    let mut found = Found::nothing::<M>();
     found.sent_at(sent_at.as_ref());
     for message in batch {
-        found.add_raw(message.get(), rules, |_: &mut M| {});
+        found.add_raw(message.get(), context, |_: &mut M| {});
     }
     Ok(found)
 }

@@ -166,8 +166,12 @@ fn one_pass_reads_what_the_json_parser_reads() {
                     continue;
                 };
                 let rules = crate::settings::PairNames::default().messages;
-                if let Some(found) = body::in_one_pass::<segment::Written>(text, &rules) {
-                    let expected = body::one_by_one::<segment::Written>(text, &rules).unwrap();
+                let context = Context {
+                    rules: &rules,
+                    now: Timestamp::UNIX_EPOCH,
+                };
+                if let Some(found) = body::in_one_pass::<segment::Written>(text, context) {
+                    let expected = body::one_by_one::<segment::Written>(text, context).unwrap();
                     assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{text}");
                 }
                 let mut rest = Rest::of(text);
@@ -183,7 +187,11 @@ fn one_pass_reads_messages_of_libraries_and_leaves_members_that_come_twice() {
     let rules = crate::settings::PairNames::default().messages;
     let read = |message: &str| {
         let body = format!(r#" {{ "batch" : [ {message} ] , "sentAt" : null }} "#);
-        let found = body::in_one_pass::<segment::Written>(&body, &rules);
+        let context = Context {
+            rules: &rules,
+            now: Timestamp::UNIX_EPOCH,
+        };
+        let found = body::in_one_pass::<segment::Written>(&body, context);
         found.map(|found| found.entries.len())
     };
     let mut rest =

@@ -107,15 +107,41 @@ trait Written<'a>: Deserialize<'a> {
     fn read(self) -> Message<'a>;
 }
 
-/// What matters of a message by the rules.
+/// What matters of a message by the rules. All messages of a body are kept until its end, so it is small.
 #[derive(Debug)]
 struct Taken<'a> {
     user: Option<Cow<'a, str>>,
-    /// What the members of the user's id are called.
-    user_is_called: &'static str,
     segment: Option<Cow<'a, str>>,
-    times: Times,
-    merge_from: Option<Cow<'a, str>>,
+    at: At,
+    merge_from: Option<Box<str>>,
+}
+
+/// When a message was made.
+#[derive(Debug)]
+enum At {
+    /// By the clock of this service, if the message says it.
+    Known(Option<Timestamp>),
+    /// By the clock of the sender, until it is known when the body was sent.
+    Sender(Timestamp),
+    /// The member of this name is no instant.
+    Bad(&'static str),
+}
+
+impl At {
+    fn of(times: Times, now: Timestamp) -> Self {
+        match times {
+            Ok((Some(made), None)) => Self::Sender(made),
+            Ok((made, sent)) => Self::Known(corrected(made, sent, now)),
+            Err(name) => Self::Bad(name),
+        }
+    }
+}
+
+/// What decides about a message: the rules, and when its body was received.
+#[derive(Debug, Clone, Copy)]
+struct Context<'r> {
+    rules: &'r MessageRules,
+    now: Timestamp,
 }
 
 /// Parses a body, and pushes its pairs. Messages without a segment are ignored, and merges reported.
@@ -131,35 +157,40 @@ pub fn messages(
     push: &mut impl Push,
 ) -> Result<Report, BadBody> {
     let text = text_of(body)?;
+    let context = Context { rules, now };
     let found = match dialect {
-        Dialect::Message(kind) => body::one(text, rules, |message: &mut segment::Written| {
+        Dialect::Message(kind) => body::one(text, context, |message: &mut segment::Written| {
             message.is_of_kind(kind);
         }),
-        Dialect::Batch => body::batch::<segment::Written>(text, rules),
-        Dialect::PostHog => body::batch::<posthog::Written>(text, rules),
-        Dialect::Snowplow => body::batch::<snowplow::Written>(text, rules),
+        Dialect::Batch => body::batch::<segment::Written>(text, context),
+        Dialect::PostHog => body::batch::<posthog::Written>(text, context),
+        Dialect::Snowplow => body::batch::<snowplow::Written>(text, context),
     }?;
     let mut report = Report::default();
     report.ignored = found.ignored;
     for entry in found.entries {
         match entry {
-            Ok(message) => take(message, found.sent, now, push, &mut report),
+            Ok(message) => {
+                let sent = (found.sent, now);
+                take(message, found.user_is_called, sent, push, &mut report);
+            }
             Err(error) => report.reject("malformed", || format!("not a message: {error}")),
         }
     }
     Ok(report)
 }
 
+/// `sent` is when the body was sent, if it says so, and received.
 fn take(
     message: Taken<'_>,
-    batch_sent: Option<Timestamp>,
-    now: Timestamp,
+    user_is_called: &'static str,
+    (sent, received): (Option<Timestamp>, Timestamp),
     push: &mut impl Push,
     report: &mut Report,
 ) {
     if let (Some(into), Some(from)) = (&message.user, message.merge_from) {
         report.merges.push(Merge {
-            from: from.into_owned(),
+            from: from.into_string(),
             into: into.clone().into_owned(),
         });
     }
@@ -168,14 +199,14 @@ fn take(
         return;
     };
     let Some(user) = message.user else {
-        let name = message.user_is_called;
         return report.reject("invalid_user_id", || {
-            format!("{name} must be a string or an integer")
+            format!("{user_is_called} must be a string or an integer")
         });
     };
-    let at = match message.times {
-        Ok((made, sent)) => corrected(made, sent.or(batch_sent), now),
-        Err(name) => {
+    let at = match message.at {
+        At::Known(at) => at,
+        At::Sender(made) => corrected(Some(made), sent, received),
+        At::Bad(name) => {
             return report.reject("invalid_at", || format!("{name} is not an instant"));
         }
     };
@@ -217,7 +248,7 @@ impl Dialect {
 
 impl<'a> Message<'a> {
     /// What matters of it; `None` if it has neither a segment nor a merge.
-    fn by(self, rules: &MessageRules, user_is_called: &'static str) -> Option<Taken<'a>> {
+    fn by(self, Context { rules, now }: Context<'_>) -> Option<Taken<'a>> {
         let merge_from = self.merge_from.filter(|_| rules.merges);
         let merge_from = merge_from.filter(|from| Some(from) != self.user.as_ref());
         let (mut property, mut event) = (self.property, self.event);
@@ -230,10 +261,9 @@ impl<'a> Message<'a> {
         });
         (segment.is_some() || merge_from.is_some()).then_some(Taken {
             user: self.user,
-            user_is_called,
             segment,
-            times: self.times,
-            merge_from,
+            at: At::of(self.times, now),
+            merge_from: merge_from.map(Box::from),
         })
     }
 }
