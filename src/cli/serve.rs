@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::shutdown::Signals;
 use domain::{Clock, SteadyClock};
 use engine::Headcount;
-use http;
+use http::Listeners;
 use http::auth::Auth;
 use http::settings::Cors;
 use telemetry::Metrics;
@@ -31,17 +31,26 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(error.to_string()))?;
     // Bound before the store is opened, so that a port in use is reported at once. Clients that connect earlier wait
     // until replay is complete.
-    let listener = bind("listen", settings.listen).await?;
-    let address = listener.local_addr().unwrap_or(settings.listen);
+    let internal = bind("listen", settings.listen).await?;
+    let address = internal.local_addr().unwrap_or(settings.listen);
+    let public = match settings.public_listen {
+        Some(public) => Some(bind("public_listen", public).await?),
+        None => None,
+    };
     let opening = Headcount::open_with(settings, clock, metrics);
     let Some(app) = unless_stopped(&signals.stop(), opening).await? else {
         return Ok(());
     };
     let app = Arc::new(app);
-    if !auth.is_on() && !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(
-            "anyone who can reach {address} can read, write and erase: no token is required"
-        );
+    let public_address = public.as_ref().and_then(|it| it.local_addr().ok());
+    for (address, deeds) in [
+        (Some(address), "read, write and erase"),
+        (public_address, "read and write"),
+    ] {
+        let reachable = address.filter(|it| !it.ip().to_canonical().is_loopback());
+        if let Some(address) = reachable.filter(|_| !auth.is_on()) {
+            tracing::warn!("anyone who can reach {address} can {deeds}: no token is required");
+        }
     }
     if !auth.is_on() && settings.http.cors == Cors::Any {
         tracing::warn!(
@@ -49,7 +58,11 @@ async fn serve(settings: &Settings) -> Result<(), Failure> {
         );
     }
     tracing::info!("listening on http://{address}");
+    if let Some(address) = public_address {
+        tracing::info!("writes of pairs and reads of counts are also at http://{address}");
+    }
+    let listeners = Listeners { internal, public };
     let (served, stop) = (Arc::clone(&app), signals.stop());
-    http::serve(listener, served, Arc::new(auth), &settings.http, stop).await;
+    http::serve(listeners, served, Arc::new(auth), &settings.http, stop).await;
     process::end(&app).await
 }

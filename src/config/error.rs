@@ -56,10 +56,12 @@ pub enum ConfigError {
     },
     /// The service would accept requests from other machines without a token.
     #[error(
-        "setting `listen` is \"{listen}\" ({origin}), which other machines can reach, and no token would be required: give \
+        "setting `{name}` is \"{listen}\" ({origin}), which other machines can reach, and no token would be required: give \
          `tokens_file` (`headcount token new` makes one) or `jwt_key`, or a loopback address, or state `auth = \"off\"`"
     )]
     Unprotected {
+        /// The setting's name.
+        name: &'static str,
         /// The address to listen on.
         listen: SocketAddr,
         /// The source of the address, as displayed.

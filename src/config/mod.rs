@@ -74,17 +74,27 @@ impl Loaded {
     /// Whether a service may listen with these settings. An address other than loopback requires tokens or JWTs, or an
     /// explicit `auth = "off"`. The error is [`ConfigError::Unprotected`].
     pub fn may_serve(&self) -> Result<(), ConfigError> {
-        let listen = self.settings.listen;
         let auth = &self.settings.auth;
-        // `::ffff:127.0.0.1` is loopback too.
-        if auth.is_on() || auth.mode == AuthMode::Off || listen.ip().to_canonical().is_loopback() {
+        if auth.is_on() || auth.mode == AuthMode::Off {
             return Ok(());
         }
-        let shown = self.shown.iter().find(|shown| shown.name == "listen");
-        Err(ConfigError::Unprotected {
-            listen,
-            origin: shown.map_or_else(String::new, |shown| shown.origin.clone()),
-        })
+        let addresses = [
+            ("listen", Some(self.settings.listen)),
+            ("public_listen", self.settings.public_listen),
+        ];
+        for (name, address) in addresses {
+            // `::ffff:127.0.0.1` is loopback too.
+            let Some(listen) = address.filter(|it| !it.ip().to_canonical().is_loopback()) else {
+                continue;
+            };
+            let shown = self.shown.iter().find(|shown| shown.name == name);
+            return Err(ConfigError::Unprotected {
+                name,
+                listen,
+                origin: shown.map_or_else(String::new, |shown| shown.origin.clone()),
+            });
+        }
+        Ok(())
     }
 }
 

@@ -20,6 +20,8 @@ use telemetry::TelemetrySettings;
 pub struct Settings {
     /// The address that the service listens on.
     pub listen: SocketAddr,
+    /// The address that serves only writes of pairs and reads of counts; `None`: there is none.
+    pub public_listen: Option<SocketAddr>,
     /// Authentication and rate limits.
     pub auth: AuthSettings,
     /// Limits of the HTTP server.

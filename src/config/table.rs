@@ -42,6 +42,8 @@ settings! {
     "Address" {
         listen: SocketAddr = "127.0.0.1:8080", "an address and a port such as 127.0.0.1:8080 or [::]:8080",
             "address that the service listens on";
+        public_listen: Option<SocketAddr> = "", "an address and a port such as 0.0.0.0:8081",
+            "second address of `headcount serve`, for a proxy or Ingress that takes requests from outside: it serves only writes of pairs and reads of counts, and responds to everything else, such as administration, user ids, `/metrics` and the page, with 404";
     }
     "Authentication" {
         auth: AuthMode = "auto", "auto or off",

@@ -26,6 +26,7 @@ pub(super) fn settings(layers: &Layers, more: &[StoreKind]) -> Result<Settings, 
     let auth = check.auth()?;
     Ok(Settings {
         listen: values.listen,
+        public_listen: values.public_listen,
         http: HttpSettings {
             cors: check.cors(&auth)?,
             trusted_proxies: check.trusted_proxies()?,

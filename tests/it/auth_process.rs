@@ -207,6 +207,12 @@ fn a_non_loopback_address_requires_authentication_or_an_explicit_opt_out() {
             assert!(err.contains(option), "{err}");
         }
     }
+    let (code, _, err) = run(folder, &["serve", "--public-listen", "0.0.0.0:0"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(
+        err.starts_with("error: setting `public_listen` is \"0.0.0.0:0\" (--public-listen), "),
+        "{err}"
+    );
     let (code, _, err) = run(folder, &["serve", "--tokens-file", "missing.toml"]);
     assert_eq!(code, 2);
     assert!(
@@ -237,6 +243,26 @@ fn a_non_loopback_address_requires_authentication_or_an_explicit_opt_out() {
         let text = Service::launch(folder, &[], &arguments).log();
         assert_eq!(text.contains("no token is required"), warned, "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_public_address_is_bound_and_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[("public_listen", "127.0.0.1:0")]).await;
+    let start = "writes of pairs and reads of counts are also at ";
+    until("the public address in the log", async || {
+        !service.logged(start).is_empty()
+    })
+    .await;
+    let line = &service.logged(start)[0];
+    let (_, public) = line.split_once(start).unwrap();
+    let status = async |path: &str| {
+        let response = reqwest::get(format!("{}{path}", public.trim())).await;
+        response.unwrap().status().as_u16()
+    };
+    assert_eq!(status("/v1/segments").await, 200);
+    assert_eq!(status("/v1/users/u1").await, 404);
+    assert_eq!(status("/readyz").await, 404);
 }
 
 #[test]

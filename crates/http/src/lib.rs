@@ -51,7 +51,7 @@ mod session;
 pub mod settings;
 mod transport;
 
-pub use server::{Drained, serve, serve_health, serve_live};
+pub use server::{Drained, Listeners, serve, serve_health, serve_live};
 
 use auth::Scope;
 

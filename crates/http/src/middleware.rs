@@ -27,7 +27,7 @@ use super::delivered_body::DeliveredBody;
 use super::request_id;
 use super::resource::Kind;
 use super::response_budget::{BudgetedBody, WarpBody};
-use super::service::{ConnectionInfo, Handled, RequestContext, Web};
+use super::service::{ConnectionInfo, Entrance, Handled, RequestContext, Web};
 use telemetry::Metrics;
 
 /// Smaller responses are not compressed: a count fits one packet, and compression would only cost CPU time.
@@ -93,7 +93,11 @@ pub(super) fn around(web: Web, cors: Option<CorsLayer>, metrics: &Arc<Metrics>) 
             activity.mark_http2();
         }
         let handling = activity.begin_request();
-        let route = api::find(request.uri().path());
+        let path = request.uri().path();
+        let route = match connection.entrance {
+            Entrance::Internal => api::find(path),
+            Entrance::Public => api::find_public(path, request.method().as_str()),
+        };
         request
             .extensions_mut()
             .insert(RequestContext { connection, route });

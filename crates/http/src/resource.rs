@@ -7,6 +7,7 @@ use warp::Filter;
 use warp::filters::path::FullPath;
 
 use crate::access::Access;
+use crate::auth::Scope;
 use crate::openapi::Described;
 
 /// A resource of the service.
@@ -43,6 +44,8 @@ pub(super) enum Kind {
 pub(super) struct Operation {
     method: &'static str,
     pub(super) access: Access,
+    /// Whether the address of the setting `public_listen` serves it, if it is part of the API.
+    is_public: bool,
     pub(super) names: Names,
     /// Whether the token may come in the cookie of the page. Only reads may: the pages, and what their script requests.
     pub(super) takes_cookie: bool,
@@ -136,12 +139,24 @@ impl Operation {
         Self {
             method,
             access,
+            is_public: matches!(
+                access,
+                Access::Needs(Scope::Read | Scope::Write) | Access::InBody
+            ),
             names: Names::Nothing,
             takes_cookie: false,
             takes_client_token: false,
             has_csv: false,
             audited: None,
             describe: None,
+        }
+    }
+
+    /// Also on the public address, although it needs no token: clients check it before they write.
+    pub(super) const fn public(self) -> Self {
+        Self {
+            is_public: true,
+            ..self
         }
     }
 
@@ -183,6 +198,12 @@ impl Operation {
             ..self
         }
     }
+
+    /// Whether the public address serves it: writes of pairs and reads of counts. The pages, which the API's document does not
+    /// describe, are internal.
+    fn is_public(&self) -> bool {
+        self.is_public && self.describe.is_some()
+    }
 }
 
 impl Resource {
@@ -210,6 +231,14 @@ impl Resource {
             let head = (operation.method == "GET").then_some("HEAD");
             [operation.method].into_iter().chain(head)
         })
+    }
+
+    /// Whether the public address serves requests with `method`. It refuses an unknown method as the other address does.
+    pub(super) fn is_public(&self, method: &str) -> bool {
+        match self.operation(method) {
+            Some(operation) => operation.is_public(),
+            None => self.operations.iter().any(Operation::is_public),
+        }
     }
 
     /// The methods as an `Allow` header has them.

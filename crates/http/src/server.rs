@@ -26,7 +26,7 @@ use super::origin::OriginPolicy;
 use super::refusal_log::RefusalLog;
 use super::request_timer::Timeouts;
 use super::response_budget::ResponseBudget;
-use super::service::{ConnectionInfo, Web};
+use super::service::{ConnectionInfo, Entrance, Web};
 use super::session::Sessions;
 use super::transport;
 use crate::auth::Auth;
@@ -48,11 +48,30 @@ pub struct Drained {
     pub abandoned: usize,
 }
 
-/// Serves `app` on `listener` to clients that `auth` authenticates, until `stop` is cancelled and `shutdown_delay` has
-/// passed. Requests in flight then have `shutdown_grace` to finish. The caller owns the socket and the signal, and
+/// The bound addresses of a service.
+#[derive(Debug)]
+pub struct Listeners {
+    /// Serves everything.
+    pub internal: TcpListener,
+    /// Serves only writes of pairs and reads of counts, for networks that must not reach administration, user ids and the
+    /// pages, whatever a proxy in front forwards.
+    pub public: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(internal: TcpListener) -> Self {
+        Self {
+            internal,
+            public: None,
+        }
+    }
+}
+
+/// Serves `app` on `listeners` to clients that `auth` authenticates, until `stop` is cancelled and `shutdown_delay` has
+/// passed. Requests in flight then have `shutdown_grace` to finish. The caller owns the sockets and the signal, and
 /// closes `app` afterwards.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     app: Arc<Headcount>,
     auth: Arc<Auth>,
     settings: &HttpSettings,
@@ -72,7 +91,7 @@ pub async fn serve(
     let stops = Stops { stop, closing };
     let audit_trail = AuditTrail::new(Some(Arc::clone(&app)));
     serve_routes(
-        listener,
+        listeners.into(),
         routes,
         authorizer,
         audit_trail,
@@ -125,7 +144,7 @@ async fn serve_process(
     let authorizer = Authorizer::new(auth, Sessions::new(None), Arc::clone(app.metrics()));
     let audit_trail = AuditTrail::new(None);
     serve_routes(
-        listener,
+        listener.into(),
         routes,
         authorizer,
         audit_trail,
@@ -145,7 +164,7 @@ struct Stops {
 }
 
 async fn serve_routes(
-    listener: TcpListener,
+    listeners: Listeners,
     routes: Routes,
     authorizer: Authorizer,
     audit_trail: AuditTrail,
@@ -189,10 +208,11 @@ async fn serve_routes(
     };
     tokio::select! {
         () = wait_for_stop(&stop, settings.shutdown_delay) => {}
-        () = server.accept_all(&listener) => {}
+        () = server.accept_all(&listeners.internal, Entrance::Internal) => {}
+        () = server.accept_public(listeners.public.as_ref()) => {}
     }
     // From here on clients are refused at once instead of waiting in a listen queue that is not served.
-    drop(listener);
+    drop(listeners);
     closing.cancel();
     server.drain(settings.shutdown_grace).await
 }
@@ -223,13 +243,20 @@ struct Server {
 }
 
 impl Server {
-    async fn accept_all(&self, listener: &TcpListener) {
+    async fn accept_public(&self, listener: Option<&TcpListener>) {
+        match listener {
+            Some(listener) => self.accept_all(listener, Entrance::Public).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn accept_all(&self, listener: &TcpListener, entrance: Entrance) {
         // Without a free permit no connection is accepted: clients wait in the listen queue, which is bounded too.
         let mut failing = false;
         while let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    self.begin(stream, peer.ip(), permit);
+                    self.begin(stream, peer.ip(), entrance, permit);
                     if std::mem::take(&mut failing) {
                         tracing::info!("connections are accepted again");
                     }
@@ -247,7 +274,13 @@ impl Server {
         }
     }
 
-    fn begin(&self, stream: TcpStream, peer: IpAddr, permit: OwnedSemaphorePermit) {
+    fn begin(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        entrance: Entrance,
+        permit: OwnedSemaphorePermit,
+    ) {
         transport::prepare(&stream, self.timeouts.head);
         let activity = Arc::<Activity>::default();
         let service = ConnectionService {
@@ -255,6 +288,7 @@ impl Server {
             connection: ConnectionInfo {
                 activity: Arc::clone(&activity),
                 peer,
+                entrance,
             },
         };
         activity.timer().opened();

@@ -54,6 +54,16 @@ pub(super) struct ConnectionInfo {
     pub(super) activity: Arc<Activity>,
     /// The address at the other end.
     pub(super) peer: IpAddr,
+    pub(super) entrance: Entrance,
+}
+
+/// The address at which a connection came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entrance {
+    /// That of the setting `listen`, which serves everything.
+    Internal,
+    /// That of the setting `public_listen`.
+    Public,
 }
 
 /// Where a request comes from and goes to: an extension that the middleware adds.

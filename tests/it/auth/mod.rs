@@ -4,6 +4,7 @@ mod cors;
 mod cross_site;
 mod jwt;
 mod keys;
+mod public;
 mod rate_limits;
 mod routes;
 mod segments;

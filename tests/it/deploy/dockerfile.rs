@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::helm;
 use super::kubernetes::render;
 use super::names::Container;
 use super::tools::{items, read, root, run, string, tool, yaml};
@@ -45,6 +46,11 @@ fn checkov_reports_only_explained_findings() {
             return;
         };
         let path = folder.path().join(format!("{overlay}.yaml"));
+        std::fs::write(&path, rendered).unwrap();
+        command.arg("--file").arg(path);
+    }
+    for (values, rendered) in helm::rendered().unwrap_or_default() {
+        let path = folder.path().join(format!("helm-{values}.yaml"));
         std::fs::write(&path, rendered).unwrap();
         command.arg("--file").arg(path);
     }

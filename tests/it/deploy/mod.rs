@@ -6,6 +6,7 @@ mod compose;
 mod dockerfile;
 mod grafana;
 mod haproxy;
+mod helm;
 mod jobs;
 mod kubernetes;
 mod names;

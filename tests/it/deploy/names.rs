@@ -78,6 +78,7 @@ fn placeholder(variable: &str) -> Option<&'static str> {
         "HEADCOUNT_INFLUX_TOKEN_FILE" => "a-token",
         "HEADCOUNT_REDIS_URL_FILE" => "redis://:password@redis:6379/0",
         "HEADCOUNT_POSTGRES_URL_FILE" => "postgres://headcount:password@postgres:5432/headcount",
+        "HEADCOUNT_USER_KEY_FILE" => "a key of user ids that is long enough",
         "HEADCOUNT_SESSION_KEY_FILE" => "a key of sessions that is long enough",
         "HEADCOUNT_TOKENS_FILE" => "",
         _ if variable.ends_with("_FILE") => panic!("no placeholder for {variable}"),

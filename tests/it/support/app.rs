@@ -13,8 +13,8 @@ use engine::Opened;
 use headcount::config::Settings;
 use headcount::wiring;
 use http;
-use http::Drained;
 use http::auth::Auth;
+use http::{Drained, Listeners};
 use reqwest::Method;
 use serde_json::Value;
 use telemetry::Metrics;
@@ -33,6 +33,8 @@ use super::switchable::SwitchableStore;
 /// The service. It ends with the test's runtime, unless it is stopped before.
 pub struct App {
     pub addr: SocketAddr,
+    /// The address that serves only writes of pairs and reads of counts.
+    pub public: SocketAddr,
     pub headcount: Arc<Headcount>,
     pub clock: Arc<ManualClock>,
     pub client: reqwest::Client,
@@ -97,15 +99,22 @@ impl App {
         let cache = wiring::open_cache(&settings).unwrap();
         let opened = Headcount::open_over(&settings, opened, cache, clock.clone(), metrics).await;
         let headcount = Arc::new(opened.unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let bind = || TcpListener::bind("127.0.0.1:0");
+        let (internal, public) = (bind().await.unwrap(), bind().await.unwrap());
+        let addr = internal.local_addr().unwrap();
+        let public_addr = public.local_addr().unwrap();
+        let listeners = Listeners {
+            internal,
+            public: Some(public),
+        };
         let stop = CancellationToken::new();
         let (app, stopped) = (Arc::clone(&headcount), stop.clone());
         let serving = tokio::spawn(async move {
-            http::serve(listener, app, Arc::new(auth), &settings.http, stopped).await
+            http::serve(listeners, app, Arc::new(auth), &settings.http, stopped).await
         });
         Self {
             addr,
+            public: public_addr,
             headcount,
             clock,
             client: reqwest::Client::new(),

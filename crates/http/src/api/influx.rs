@@ -50,14 +50,18 @@ pub(super) static WRITE_1: Resource = Resource {
 pub(super) static PING: Resource = Resource {
     template: "/ping",
     parameters: &["verbose"],
-    operations: &[Operation::get(Access::Open).described(describe_ping)],
+    operations: &[Operation::get(Access::Open)
+        .public()
+        .described(describe_ping)],
     kind: Kind::Probe,
 };
 
 pub(super) static HEALTH: Resource = Resource {
     template: "/health",
     parameters: &[],
-    operations: &[Operation::get(Access::Open).described(describe_health)],
+    operations: &[Operation::get(Access::Open)
+        .public()
+        .described(describe_health)],
     kind: Kind::Probe,
 };
 

@@ -112,6 +112,14 @@ pub(super) fn find(path: &str) -> &'static Resource {
     found.unwrap_or(&UNKNOWN)
 }
 
+/// The same for a request on the public address. What is not public does not exist there.
+pub(super) fn find_public(path: &str, method: &str) -> &'static Resource {
+    match find(path) {
+        resource if resource.is_public(method) => resource,
+        _ => &UNKNOWN,
+    }
+}
+
 /// The handlers of a process, by resource. Cloning is cheap.
 #[derive(Clone)]
 pub(super) struct Routes(Arc<[Route]>);
