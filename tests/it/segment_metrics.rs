@@ -317,12 +317,14 @@ async fn expect_flow(service: &Service, expected: [f64; 3]) {
     let names = ["users", "users_entered_total", "users_left_total"];
     let names =
         names.map(|name| format!(r#"headcount_segment_{name}{{segment="a",window="14d"}}"#));
-    poll(async || {
+    let mut last = [None; 3];
+    let reached = poll(async || {
         let found = samples(&service.text(METRICS).await);
-        let found = names.each_ref().map(|name| found.get(name).copied());
-        (found == expected.map(Some)).then_some(())
-    })
-    .await;
+        last = names.each_ref().map(|name| found.get(name).copied());
+        (last == expected.map(Some)).then_some(())
+    });
+    let reached = tokio::time::timeout(std::time::Duration::from_secs(20), reached).await;
+    assert!(reached.is_ok(), "{last:?}, not {expected:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
