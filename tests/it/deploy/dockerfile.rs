@@ -118,6 +118,54 @@ fn the_image_matches_the_program() {
     }
 }
 
+/// The stages, each from its `FROM` on.
+fn stages() -> Vec<Vec<(String, String)>> {
+    let mut stages = Vec::new();
+    for instruction in instructions() {
+        if instruction.0 == "FROM" {
+            stages.push(Vec::new());
+        }
+        if let Some(stage) = stages.last_mut() {
+            stage.push(instruction);
+        }
+    }
+    stages
+}
+
+#[test]
+fn dependencies_are_built_before_any_source_is_copied() {
+    let stages = stages();
+    let [manifests, build, _] = stages.as_slice() else {
+        panic!("{stages:?}");
+    };
+    let position = |stage: &[(String, String)], part: &str| {
+        stage.iter().position(|(_, rest)| rest.contains(part))
+    };
+    let first_build = position(build, "cargo build").unwrap();
+    for (name, rest) in &build[..first_build] {
+        let is_lock = rest == "Cargo.toml Cargo.lock ./";
+        assert!(
+            name != "COPY" || is_lock || rest.starts_with("--from=manifests"),
+            "a change of {rest} would build all dependencies again"
+        );
+    }
+    // What the manifests' stage gives on is the same while no file comes or goes.
+    let emptied = &manifests[position(manifests, "truncate").unwrap()].1;
+    assert!(emptied.contains("! -name Cargo.toml -delete"));
+    assert!(emptied.contains("find benches -type f -exec truncate --size 0"));
+}
+
+#[test]
+fn the_image_has_no_debug_lines_and_the_build_needs_no_front_end() {
+    assert!(!read("Dockerfile").contains("# syntax="));
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let profile = &manifest["profile"]["dist"];
+    assert_eq!(profile["strip"].as_str(), Some("debuginfo"));
+    for build in all("RUN").iter().filter(|it| it.contains("cargo build")) {
+        assert!(build.contains("--profile dist --locked"), "{build}");
+    }
+}
+
 #[test]
 fn the_build_context_contains_every_source() {
     let ignore = read(".dockerignore");
