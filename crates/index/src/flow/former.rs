@@ -56,9 +56,14 @@ impl Former {
         self.as_of(self.flows.get(segment).cloned(), layout, head)
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Segment, Flows)> {
+    /// All counters as of `head`.
+    pub(crate) fn all(&self, head: u64) -> impl Iterator<Item = (Segment, Flows)> {
         let kept = self.flows.iter();
-        kept.map(|(segment, flows)| (segment.clone(), flows.clone()))
+        kept.map(move |(segment, flows)| {
+            let mut flows = flows.clone();
+            flows.advance(head);
+            (segment.clone(), flows)
+        })
     }
 
     fn as_of(&self, kept: Option<Flows>, layout: FlowLayout, head: u64) -> Flows {

@@ -273,8 +273,9 @@ impl Index {
         let mut all = self.each(|shared| {
             shared.with(&self.head, |members: &mut Members| members.flows().clone())
         });
+        let head = self.head().number();
         let former = self.former.lock();
-        all.extend(former.all());
+        all.extend(former.all(head));
         (all, Slot::new(former.since()))
     }
 

@@ -506,6 +506,26 @@ proptest! {
     }
 }
 
+/// A segment was removed, time passed, and a snapshot kept its counters as of the removal. The replay, which had gone beyond, dropped
+/// them: who had entered and left was unknown.
+#[test]
+fn the_flow_of_a_removed_segment_outlives_a_snapshot_and_a_crash() {
+    let steps = vec![
+        Step::Record(1, 0),
+        Step::Begin,
+        Step::Record(2, 4_556_074_814_499_919_961),
+        Step::DropSegment(2),
+        Step::Archive,
+        Step::Wait(1),
+        Step::Take,
+        Step::Crash(0),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(Life::new().live(steps));
+}
+
 /// A store and a model of it.
 struct Life {
     bench: Bench,

@@ -89,7 +89,7 @@ fn pair_of(line: &ParsedLine<'_>, names: &LineNames) -> Option<Seen> {
 /// Whether both parsers may take the text in different ways: the other one is lenient with what InfluxDB 2.9.1, whose own code
 /// this one follows, refuses or reads as part of a name.
 fn is_disputed(text: &str) -> bool {
-    let mut parts = ["\\\n", ", ", ",,", ",\n"].iter();
+    let mut parts = ["\\\\", "\\\n", ", ", ",,", ",\n"].iter();
     parts.any(|part| text.contains(part))
         || text.ends_with([',', '\\'])
         || text.contains(['\t', '\r', '\0'])
