@@ -3,6 +3,7 @@
 //! `tests/deploy/install-tools` installs the checkers. Tests without their checker print a line and are skipped.
 
 mod compose;
+mod containers;
 mod dockerfile;
 mod grafana;
 mod haproxy;
